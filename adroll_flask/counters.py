@@ -1,0 +1,35 @@
+"""Counts of what happened and of each reason of loss, one set per app."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Counters:
+    """Named counts with a reason each; cheap, thread-safe, in this process only.
+
+    >>> counters = Counters()
+    >>> counters.add("record_ignored", "forged")
+    >>> counters.snapshot()
+    {'record_ignored:forged': 1}
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, reason: str = "", amount: int = 1) -> None:
+        """Count *amount* more of *name*. *reason* comes from a fixed set, never from a visitor."""
+        with self._lock:
+            self._counts[name, reason] += amount
+
+    def get(self, name: str, reason: str = "") -> int:
+        """The present count of *name* with *reason*."""
+        return self._counts[name, reason]
+
+    def snapshot(self) -> dict[str, int]:
+        """All counts, as ``name`` or ``name:reason``, sorted by name."""
+        with self._lock:
+            items = sorted(self._counts.items())
+        return {f"{name}:{reason}" if reason else name: count for (name, reason), count in items}

@@ -1,0 +1,91 @@
+"""Signing of what the browser or a payment provider keeps for us.
+
+Two purposes, two salts: a visitor's record (the cookie) and a visitor's token cannot stand in for
+each other. Expired is not forged: the caller is told which.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+
+
+class Forged(Exception):  # noqa: N818 - internal, never leaves the package
+    """Not signed with any of our keys for this purpose, or changed."""
+
+
+class Expired(Exception):  # noqa: N818
+    """Signed by us, but longer ago than is taken."""
+
+
+class _ClockSigner(TimestampSigner):
+    """A TimestampSigner whose time can be set by tests."""
+
+    clock: Callable[[], float]
+
+    def get_timestamp(self) -> int:
+        return int(self.clock())
+
+
+class Signer:
+    """Signs bytes for one purpose.
+
+    :param keys: newest first, as ``ADROLL_SECRET_KEY`` is written; at least one.
+    :param purpose: part of the salt, so that a text signed for one purpose fails for another.
+    :param clock: returns epoch seconds.
+
+    >>> signer = Signer(["secret"], "record", clock=lambda: 1_700_000_000)
+    >>> signer.unsign(signer.sign(b"hello"), max_age=60)
+    (b'hello', 1700000000.0)
+    """
+
+    def __init__(
+        self, keys: Sequence[str | bytes], purpose: str, *, clock: Callable[[], float]
+    ) -> None:
+        # itsdangerous signs with the last key of a list and verifies with all of them.
+        self._signer = _ClockSigner(
+            list(reversed(keys)),
+            salt=f"adroll_flask.{purpose}",
+            key_derivation="hmac",
+            digest_method=sha256,
+        )
+        self._signer.clock = clock
+
+    def sign(self, payload: bytes) -> str:
+        """*payload* as URL-safe text with the present time and a signature."""
+        return self._signer.sign(urlsafe_b64encode(payload).rstrip(b"=")).decode("ascii")
+
+    def unsign(self, text: str, max_age: float) -> tuple[bytes, float]:
+        """The payload of *text* and when it was signed (epoch seconds).
+
+        :param max_age: seconds for which a signature is taken.
+        :raises Forged: the signature is not ours.
+        :raises Expired: it is, but older than *max_age*.
+        """
+        try:
+            body, when = self._signer.unsign(text, max_age=int(max_age), return_timestamp=True)
+        except SignatureExpired:
+            raise Expired from None
+        except (BadSignature, ValueError):  # ValueError: not ASCII
+            raise Forged from None
+        try:
+            return urlsafe_b64decode(body + b"=" * (-len(body) % 4)), when.timestamp()
+        except (Base64Error, ValueError):
+            raise Forged from None
+
+
+def derive_key(keys: Sequence[str | bytes], purpose: str) -> bytes | None:
+    """A key for HMACs of *purpose*, from the oldest key, so that it outlives a rotation.
+
+    ``None`` where the site has no key.
+    """
+    if not keys:
+        return None
+    key = keys[-1]
+    secret = key.encode() if isinstance(key, str) else key
+    return hmac.digest(secret, f"adroll_flask.{purpose}".encode(), "sha256")
