@@ -1,0 +1,254 @@
+"""The one place that decides what of a text, an event, a URL or an exception may be seen.
+
+Logs, stored error texts, exceptions and the command line pass through here. Every pattern has a
+bounded reach from each position, so the time is linear in the text.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+LIMIT = 500
+_REACH = 65_536
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>\\]+")
+_QUERY = re.compile(r"\?[^\s\"'<>=?]{1,100}=[^\s\"'<>]*")
+# An "@" as people write it, as a URL carries it, and as JSON in JSON may.
+_EMAIL = re.compile(
+    r"[^\s@\"'<>,;:(){}\[\]=&?/\\|]{1,64}(?:@|%40|\\u0040)[^\s@\"'<>,;:(){}\[\]=&?/\\|]{1,255}"
+)
+_NAMES = (
+    r"adct|first_party_cookie|__adroll_fpc|__adroll|adroll_visitor|set-cookie|cookie|session"
+    r"|e-?mail(?:_sha256|_md5)?|device_id|user_id|user_agent|ip|visitor|authorization"
+    r"|(?:access_|server_)?token|secret(?:_key)?|password|passwd|pwd|api_?key|external_data"
+)
+# name=value, "name": "value", name 'value': a bare value only after "=" or ":".
+_NAMED = re.compile(
+    rf"(?<![A-Za-z0-9_-])({_NAMES})(?![A-Za-z0-9_-])(?P<sep>\\?[\"']?\s{{0,4}}[:=]\s{{0,4}}|\s{{1,4}}(?=[\"'`]))"
+    r"(?P<value>\\?\"(?:[^\"\\]|\\[^\"]){0,500}\\?\"?|'[^']{0,500}'?|`[^`]{0,500}`?"
+    r"|\[[^\]]{0,500}\]?|(?:(?:Token|Bearer|Basic)\s{1,4})?[^\s\"',;&}\])]{1,500})",
+    re.IGNORECASE,
+)
+# "ip: required" is a hint, not a value.
+_HINTS = frozenset(
+    "bad cannot empty expected field invalid is malformed missing must no none not null of or"
+    " required should too unknown value wrong".split()
+)
+_SCHEME = re.compile(r"\b(Token|Bearer|Basic)\s{1,4}(?=[^\s\"']{0,60}[0-9])[^\s\"',;]{6,}")
+_ADDRESS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}")
+_UUID = re.compile(r"\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b")
+_HEX = re.compile(r"(?<![A-Za-z0-9])[0-9A-Fa-f]{16,}(?:-[\w.]{1,40}){0,3}-?")
+_OPAQUE = re.compile(r"[A-Za-z0-9_+~=-]{20,}(?:\.[A-Za-z0-9_+~=-]+)*")
+_DIGITS = re.compile(r"[0-9]{12,}")
+
+
+def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
+    """*text* on one line, without what could name a visitor or open a door, cut to *limit*.
+
+    E-mail addresses, IP addresses, hex runs (cookie values, hashes), tokens, the values of named
+    fields, user names and queries of URLs give way to a marker that says what was there.
+
+    :param text: a foreign text, such as AdRoll's answer.
+    :param secrets: values known to the caller (the access token, a batch's identifiers) that go
+        whatever they look like.
+    :param limit: characters of the result, 500 by default.
+
+    >>> redact_text("adct=click123 of ann@example.com is unknown")
+    'adct=[redacted] of [email] is unknown'
+    """
+    text = text[:_REACH]
+    for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
+        text = text.replace(secret, "[redacted]")
+    if len(text) > 4 * limit:
+        # The word at the cut would escape the patterns: half an address is still somebody's.
+        text = text[: 4 * limit].rpartition(" ")[0] + " …"
+    text = _CONTROL.sub(" ", text)
+    text = _URL.sub(lambda m: safe_url(m[0]), text)
+    text = _QUERY.sub("?[query]", text)
+    text = _NAMED.sub(_hide_value, text)
+    text = _SCHEME.sub(r"\1 [token]", text)
+    text = _EMAIL.sub("[email]", text)
+    text = _ADDRESS.sub(_hide_address, text)
+    text = _UUID.sub("[id]", text)
+    text = _HEX.sub("[hex]", text)
+    text = _OPAQUE.sub(_hide_opaque, text)
+    text = _DIGITS.sub("[digits]", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _hide_value(match: re.Match[str]) -> str:
+    if match["value"].rstrip(".").lower() in _HINTS:
+        return match[0]
+    separator = "=" if "=" in match["sep"] else ": " if ":" in match["sep"] else " "
+    return f"{match[1]}{separator}[redacted]"
+
+
+def _hide_address(match: re.Match[str]) -> str:
+    found = match[0]
+    candidate = found.rstrip(".:") if not found.endswith("::") else found
+    # "12:34" is a time and "3.11" a version; an address has three dots or two colons.
+    if candidate.count(".") < 3 and candidate.count(":") < 2:
+        return found
+    host, colon, port = candidate.rpartition(":")
+    if "." in host and port.isdigit():
+        candidate = host
+    try:
+        ip_address(candidate)
+    except ValueError:
+        return found
+    return "[ip]" + found[len(candidate) :]
+
+
+def _hide_opaque(match: re.Match[str]) -> str:
+    head = match[0].partition(".")[0]
+    letters = any(c.isalpha() for c in head)
+    digits = any(c.isdigit() for c in head)
+    mixed = any(c.islower() for c in head) and any(c.isupper() for c in head)
+    # A long word of one case is a name (`sqlalchemy_something`); EIDs, 22 capitals, are public
+    # and go all the same where they hold a digit: a token could look like one.
+    return "[token]" if letters and (digits or (mixed and len(head) >= 32)) else match[0]
+
+
+def safe_url(url: str) -> str:
+    """Scheme, host and path of *url*: no user, password, query or fragment.
+
+    :param url: an http URL or a database URL.
+
+    >>> safe_url("postgresql://shop:s3cret@db.example/orders?sslmode=require")
+    'postgresql://db.example/orders'
+    """
+    scheme, found, rest = url.partition("://")
+    if not found or not scheme.isascii() or len(scheme) > 40:
+        return "[url]"
+    if scheme.lower() not in ("http", "https"):
+        # SQLAlchemy lets a password hold "/", "?" and "#": all before the last "@" is not path.
+        rest = rest.rpartition("@")[2]
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return f"{scheme}://[url]"
+    host = f"[{host}]" if ":" in host else host
+    path = _EMAIL.sub("[email]", _CONTROL.sub("", parts.path))
+    return f"{scheme}://{host}{f':{port}' if port is not None else ''}{path}"
+
+
+_PLAIN = frozenset(
+    "advertisable_eid pixel_eid event_name timestamp conversion_value currency device_os"
+    " device_type package_app_name package_app_version".split()
+)
+
+
+def redact_event(wire: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as the command line shows it: what happened and for how much, not to whom.
+
+    Name, ids of the account, order id, amounts and times stay; products become a count;
+    identifiers, address, agent and anything unknown say only that they are there.
+
+    :param wire: the event as AdRoll's API takes it; may be damaged.
+
+    >>> redact_event({"event_name": "purchase", "identifiers": {"adct": "click123"}})
+    {'event_name': 'purchase', 'identifiers': {'adct': 'present'}}
+    """
+    shown: dict[str, Any] = {}
+    for key, value in wire.items():
+        name = redact_text(str(key), limit=60)
+        if name in _PLAIN:
+            shown[name] = _scalar(value)
+        elif name == "page_location" and isinstance(value, str):
+            shown[name] = redact_text(safe_url(value))
+        elif name == "identifiers" and isinstance(value, Mapping):
+            shown[name] = {redact_text(str(k), limit=60): _present(v) for k, v in value.items()}
+        elif name == "event_attributes" and isinstance(value, Mapping):
+            shown[name] = _attributes(value)
+        else:
+            shown[name] = _present(value)
+    return shown
+
+
+def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, value in attributes.items():
+        name = redact_text(str(key), limit=60)
+        if name == "order_id" and isinstance(value, str | int) and "@" not in str(value):
+            shown[name] = _CONTROL.sub(" ", str(value))[:LIMIT]
+        elif name == "total":
+            shown[name] = _scalar(value)
+        elif name == "products" and isinstance(value, list | tuple):
+            shown[name] = len(value)
+        else:
+            shown[name] = _present(value)
+    return shown
+
+
+def _scalar(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return value if isinstance(value, str) and len(value) <= 64 and "@" not in value else "present"
+
+
+def _present(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"present ({len(value)})"
+    return "absent" if value is None or value == "" else "present"
+
+
+def identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every text of *wire* that names its visitor, for ``redact_text(..., secrets=...)``.
+
+    >>> identifying_values({"ip": "192.0.2.7", "identifiers": {"adct": "click123"}})
+    ('192.0.2.7', 'click123')
+    """
+    found: list[str] = []
+    attributes = wire.get("event_attributes")
+    identifiers = wire.get("identifiers")
+    values: list[object] = [wire.get("ip"), wire.get("user_agent"), wire.get("external_data")]
+    if isinstance(attributes, Mapping):
+        values += [attributes.get("user_id"), attributes.get("keywords")]
+    if isinstance(identifiers, Mapping):
+        values += identifiers.values()
+    for value in values:
+        found += value if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+    return tuple(value for value in found if isinstance(value, str) and value)
+
+
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{1,40}\Z|[0-9A-Z]{5}\Z")
+
+
+def describe(exc: BaseException) -> str:
+    """The class names of *exc* and of what caused it, outermost first.
+
+    Foreign messages are left out, since drivers put statements, parameters and URLs into theirs;
+    ours are kept, since they hold no values. Error codes (``ENOSPC``, SQLite's, SQLSTATE) stay.
+
+    >>> describe(OSError(28, "/home/ann/outbox.sqlite"))
+    'OSError(ENOSPC)'
+    """
+    names: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = exc
+    while current is not None and id(current) not in seen and len(names) < 8:
+        seen.add(id(current))
+        names.append(_name(current))
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)
+    return " <- ".join(names)
+
+
+def _name(exc: BaseException) -> str:
+    kind = type(exc)
+    module = kind.__module__.partition(".")[0]
+    name = kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
+    if module == __name__.partition(".")[0]:
+        return redact_text(f"{kind.__name__}: {exc}")
+    code: object = None
+    if isinstance(exc, OSError) and exc.errno is not None:
+        code = errno.errorcode.get(exc.errno)
+    code = code or getattr(exc, "sqlite_errorname", None) or getattr(exc, "sqlstate", None)
+    return f"{name}({code})" if isinstance(code, str) and _CODE.match(code) else name
