@@ -36,9 +36,10 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 # "ip: required" is a hint, not a value.
-_HINTS = frozenset(
-    "bad cannot empty expected field invalid is malformed missing must no none not null of or"
-    " required should too unknown value wrong".split()
+_HINTS = re.compile(
+    r"(?:bad|cannot|empty|expected|field|invalid|is|malformed|missing|must|no|none|not|null|of|or"
+    r"|required|should|too|unknown|value|wrong)\.?",
+    re.IGNORECASE,
 )
 _SCHEME = re.compile(r"\b(Token|Bearer|Basic)\s{1,4}(?=[^\s\"']{0,60}[0-9])[^\s\"',;]{6,}")
 _ADDRESS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}")
@@ -83,7 +84,7 @@ def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -
 
 
 def _hide_value(match: re.Match[str]) -> str:
-    if match["value"].rstrip(".").lower() in _HINTS:
+    if _HINTS.fullmatch(match["value"]):
         return match[0]
     separator = "=" if "=" in match["sep"] else ": " if ":" in match["sep"] else " "
     return f"{match[1]}{separator}[redacted]"
@@ -95,7 +96,7 @@ def _hide_address(match: re.Match[str]) -> str:
     # "12:34" is a time and "3.11" a version; an address has three dots or two colons.
     if candidate.count(".") < 3 and candidate.count(":") < 2:
         return found
-    host, colon, port = candidate.rpartition(":")
+    host, _, port = candidate.rpartition(":")
     if "." in host and port.isdigit():
         candidate = host
     try:
@@ -140,8 +141,18 @@ def safe_url(url: str) -> str:
 
 
 _PLAIN = frozenset(
-    "advertisable_eid pixel_eid event_name timestamp conversion_value currency device_os"
-    " device_type package_app_name package_app_version".split()
+    {
+        "advertisable_eid",
+        "pixel_eid",
+        "event_name",
+        "timestamp",
+        "conversion_value",
+        "currency",
+        "device_os",
+        "device_type",
+        "package_app_name",
+        "package_app_version",
+    }
 )
 
 

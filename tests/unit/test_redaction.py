@@ -266,13 +266,9 @@ def test_our_own_messages_are_kept_and_foreign_ones_are_not() -> None:
 
 
 def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
-    try:
-        try:
-            raise KeyError("s3cret")
-        except KeyError:
-            raise ValueError("x") from None
-    except ValueError as error:
-        assert describe(error) == "ValueError"
+    hidden = ValueError()
+    hidden.__context__, hidden.__suppress_context__ = KeyError("s3cret"), True
+    assert describe(hidden) == "ValueError"
     first, second = ValueError(), TypeError()
     first.__cause__, second.__cause__ = second, first
     assert describe(first) == "ValueError <- TypeError"
