@@ -1,0 +1,22 @@
+"""AdRoll on a laptop: event API, pixel, ad and a live view of what arrives.
+
+It stands in for AdRoll and knows nothing of the package that it is shipped with: its rules come
+from AdRoll's documentation alone.
+"""
+
+from __future__ import annotations
+
+from adroll_flask.sandbox.app import create_app
+from adroll_flask.sandbox.guard import Unsafe
+from adroll_flask.sandbox.rules import Account
+from adroll_flask.sandbox.serving import RunningSandbox, make_server, running, serve
+
+__all__ = [
+    "Account",
+    "RunningSandbox",
+    "Unsafe",
+    "create_app",
+    "make_server",
+    "running",
+    "serve",
+]

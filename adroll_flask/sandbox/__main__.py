@@ -1,0 +1,55 @@
+"""``python -m adroll_flask.sandbox``: run the sandbox until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from adroll_flask.sandbox.guard import Unsafe
+from adroll_flask.sandbox.rules import Account
+from adroll_flask.sandbox.serving import serve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m adroll_flask.sandbox", description="AdRoll on a laptop."
+    )
+    account = Account()
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+    add("--port", type=int, default=5001, help="port to bind (default: %(default)s)")
+    add("--state", metavar="FILE", help="keep the state in this file over restarts")
+    add("--keep", type=int, default=5000, help="events kept in full (default: %(default)s)")
+    add(
+        "--shop", default="http://127.0.0.1:5000/", help="where the ad leads (default: %(default)s)"
+    )
+    add("--host-name", action="append", default=[], help="another name it answers to; repeatable")
+    add("--advertisable", default=account.advertisable_eid, help="the account's advertisable EID")
+    add("--pixel", default=account.pixel_eid, help="the account's pixel EID")
+    add("--token", default=account.access_token, help="the account's access token")
+    add("--allow-remote", action="store_true", help="also bind beyond loopback")
+    add("--allow-production", action="store_true", help="also run in production")
+    add("--verbose", action="store_true", help="print each request, without its query")
+    given = parser.parse_args(arguments)
+    try:
+        serve(
+            given.host,
+            given.port,
+            quiet=not given.verbose,
+            account=Account(given.advertisable, given.pixel, given.token),
+            keep=given.keep,
+            state_file=given.state,
+            shop_url=given.shop,
+            hosts=frozenset(given.host_name),
+            allow_remote=given.allow_remote,
+            allow_production=given.allow_production,
+        )
+    except (Unsafe, OSError, ValueError) as exc:
+        print(f"sandbox: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The ad, and the click that leads from it to the shop with a fresh click id."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from flask import Blueprint, Response, render_template, request
+
+from adroll_flask.sandbox import forms, guard
+
+if TYPE_CHECKING:
+    from adroll_flask.sandbox.app import Sandbox
+
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+
+
+def blueprint(sandbox: Sandbox) -> Blueprint:
+    routes = Blueprint("ad", __name__)
+
+    @routes.get("/ad")
+    def page() -> Response:
+        to = request.args.get("to", sandbox.shop_url)
+        if not may_lead_to(to, sandbox.hosts):
+            return _refused()
+        response = Response(render_template("ad.html", click="/click?" + urlencode({"to": to})))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @routes.get("/click")
+    def click() -> Response:
+        to = request.args.get("to", sandbox.shop_url)
+        if not may_lead_to(to, sandbox.hosts):
+            return _refused()
+        adct = secrets.token_urlsafe(18)
+        sandbox.state.add_click(adct, to)
+        return Response(
+            status=302,
+            headers={"Location": with_click_id(to, adct), "Cache-Control": "no-store"},
+        )
+
+    return routes
+
+
+def may_lead_to(url: str, hosts: frozenset[str]) -> bool:
+    """Say whether a click may lead there: to this machine, test names, or configured hosts.
+
+    Anything else would make the sandbox an open redirect.
+    """
+    # urlsplit and browsers differ over backslashes, controls and credentials, so none may be there.
+    if not _SCHEME.match(url) or forms.url(url) or "\\" in url:
+        return False
+    parts = urlsplit(url)
+    return "@" not in parts.netloc and guard.is_local_name(parts.hostname or "", hosts)
+
+
+def with_click_id(url: str, adct: str) -> str:
+    """Put ``adct`` into a URL's query in place of one that is there."""
+    parts = urlsplit(url)
+    kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "adct"]
+    query = urlencode([*kept, ("adct", adct)])
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, parts.fragment))
+
+
+def _refused() -> Response:
+    return Response(
+        "The ad leads to this machine, .test and .example names, and configured hosts only.\n",
+        status=400,
+        content_type="text/plain; charset=utf-8",
+    )

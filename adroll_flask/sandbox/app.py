@@ -1,0 +1,194 @@
+"""The sandbox as a Flask application: event API, pixel, ad, live view, and doors for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from flask import Flask, Response, request
+
+from adroll_flask.sandbox import ad, guard, intake, live, pixel, programs
+from adroll_flask.sandbox.faults import FAULT, Fault, Faults, FaultyApp
+from adroll_flask.sandbox.rules import Account
+from adroll_flask.sandbox.state import Record, State
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_RECORD = "adroll_sandbox.record"
+API = "/api"
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """What the routes of one sandbox share; ``app.extensions["adroll_sandbox"]``."""
+
+    state: State
+    faults: Faults
+    account: Account
+    shop_url: str
+    hosts: frozenset[str] = field(default=frozenset())
+    allow_remote: bool = False
+
+
+def create_app(
+    *,
+    account: Account | None = None,
+    keep: int = 5000,
+    state_file: str | Path | None = None,
+    shop_url: str = "http://127.0.0.1:5000/",
+    hosts: frozenset[str] = frozenset(),
+    allow_remote: bool = False,
+    allow_production: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Flask:
+    """Make a sandbox.
+
+    :param account: the advertisable, pixel and token that it accepts.
+    :param keep: how many events, requests and visitors are kept in full.
+    :param state_file: a file in which the state survives a restart.
+    :param shop_url: where a click on the ad leads.
+    :param hosts: host names beside loopback, ``.test``, ``.example`` and ``.localhost`` under
+        which it answers, and to which a click may lead.
+    :param allow_remote: answer other machines too.
+    :param allow_production: start even where the environment says that this is production.
+    :param clock: the time, epoch seconds.
+    :raises guard.Unsafe: in production.
+
+    >>> app = create_app()
+    >>> app.test_client().get("/events").status_code
+    200
+    """
+    guard.check_stage(allow_production=allow_production, environ=guard.process_environ())
+    app = Flask(__name__, static_folder=None, template_folder="templates")
+    journal = None if state_file is None else Path(state_file)
+    sandbox = Sandbox(
+        state=State(keep=keep, journal=journal, clock=clock),
+        faults=Faults(),
+        account=account or Account(),
+        shop_url=shop_url,
+        hosts=frozenset(host.lower() for host in hosts),
+        allow_remote=allow_remote or guard.process_environ().get(guard.ALLOW_REMOTE) == "1",
+    )
+    app.extensions["adroll_sandbox"] = sandbox
+    app.before_request(lambda: _guard(sandbox))
+    app.add_url_rule(
+        API,
+        "api",
+        lambda: _api(sandbox),
+        methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        provide_automatic_options=False,
+    )
+    for part in (pixel, ad, live, programs):
+        app.register_blueprint(part.blueprint(sandbox))
+    app.wsgi_app = FaultyApp(  # type: ignore[method-assign]
+        app.wsgi_app,
+        sandbox.faults,
+        lambda *told: _witness(sandbox, *told),
+        immune=frozenset({"/", "/faults", "/events", "/requests", "/live", "/tracked", "/totals"}),
+    )
+    return app
+
+
+def _guard(sandbox: Sandbox) -> Response | None:
+    """Answer this machine only, and only under local names (DNS rebinding)."""
+    if sandbox.allow_remote:
+        return None
+    # A peer on loopback with a forwarding header is a proxy that lets others in.
+    proxied = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
+    peer = request.environ.get("REMOTE_ADDR") or ""
+    if proxied or not guard.is_loopback(peer):
+        return errors(
+            403, "forbidden", f"the sandbox answers this machine only; see {guard.ALLOW_REMOTE}"
+        )
+    host = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
+    if not guard.is_local_name(host, sandbox.hosts):
+        return errors(403, "forbidden", "the sandbox is not known under this name; see --host-name")
+    return None
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition("]")[2].count(":") == 1 if host.startswith("[") else ":" in host
+
+
+def _api(sandbox: Sandbox) -> Response:
+    record = sandbox.state.start_request(request.method, request.path)
+    environ = request.environ
+    environ[_RECORD] = record
+    fault = environ.get(FAULT)
+    try:
+        status, answer = _take(sandbox, record)
+    except intake.Refused as refused:
+        status, answer = refused.status, {"errors": [refused.error]}
+    sandbox.state.note(
+        record,
+        status=status,
+        outcome="answered",
+        connection=f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}",
+        fault=fault.id if fault else None,
+    )
+    response = _json(answer, status)
+    if status == 405:
+        response.headers["Allow"] = "POST"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Token"
+    return response
+
+
+def _take(sandbox: Sandbox, record: Record) -> tuple[int, dict[str, Any]]:
+    if request.method != "POST":
+        raise intake.Refused(405, "method", "the event API takes POST", "method")
+    intake.authorise(request.headers.get("Authorization"), sandbox.account)
+    query = parse_qs(request.query_string.decode("latin-1"), keep_blank_values=True)
+    dry_run = record["dry_run"] = intake.check_query(query, sandbox.account)
+    gzipped = record["gzip"] = intake.check_type(
+        request.headers.get("Content-Type"), request.headers.get("Content-Encoding")
+    )
+    body = request.stream.read(intake.MOST_BYTES + 1)
+    record["bytes"] = len(body)
+    events = intake.parse(intake.unpack(body, gzipped=gzipped))
+    record["events"] = len(events)
+    batch = intake.judge(
+        events, account=sandbox.account, dry_run=dry_run, now=sandbox.state.clock()
+    )
+    status = 400 if batch.errors else 200
+    sandbox.state.add_batch(batch, status=status, request=record["id"])
+    if batch.errors:
+        return status, {"errors": list(batch.errors[:100])}
+    return status, {"results": {"received": len(events), "dry_run": dry_run}}
+
+
+def _witness(
+    sandbox: Sandbox, environ: WSGIEnvironment, fault: Fault, outcome: str, status: int | None
+) -> None:
+    """Keep what a fault did to a request to the event API."""
+    if environ["PATH_INFO"] != API:
+        return
+    record = environ.get(_RECORD)
+    if record is None:
+        record = sandbox.state.start_request(environ["REQUEST_METHOD"], API)
+    sandbox.state.note(
+        record,
+        status=status,
+        outcome=outcome,
+        fault=fault.id,
+        connection=f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}",
+    )
+
+
+def errors(status: int, code: str, message: str, field: str = "") -> Response:
+    return _json({"errors": [{"message": message, "code": code, "field": field}]}, status)
+
+
+def _json(answer: Any, status: int = 200) -> Response:
+    return Response(
+        json.dumps(answer),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,345 @@
+"""Faults on demand: what can go wrong between a shop and AdRoll, said in one JSON object."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from adroll_flask.sandbox import intake
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: Key in the WSGI environ: a callable that takes seconds and closes the listening socket for so
+#: long, so that connections are refused.
+REFUSE = "adroll_sandbox.refuse"
+#: Key in the WSGI environ: the fault that the application itself has to heed.
+FAULT = "adroll_sandbox.fault"
+
+
+class Dropped(ConnectionResetError):
+    """The connection is to be reset without an answer."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault. Which requests it meets, then what it does to them."""
+
+    id: int = 0
+    #: Path, with ``*`` for anything: ``/api``, ``/j/*``.
+    path: str = "/api"
+    method: str | None = None
+    #: Only requests that carry an event with this order id, or this name.
+    order_id: str | None = None
+    event_name: str | None = None
+    #: Requests that are let through first.
+    skip: int = 0
+    #: For so many requests; ``None``: until deleted.
+    times: int | None = None
+    #: For so many seconds; ``None``: until deleted.
+    seconds: float | None = None
+
+    #: Seconds of waiting before anything else.
+    latency: float = 0.0
+    #: ``"before"``: the connection is reset before the body is read; ``"after"``: the batch is
+    #: taken first.
+    reset: str | None = None
+    #: Seconds during which nothing is answered, then a reset.
+    hang: float | None = None
+    #: Seconds during which each connection is reset at once.
+    offline: float | None = None
+    #: Seconds during which the port is closed: connections are refused. For every path.
+    refuse: float | None = None
+    #: The answer instead of the sandbox's own.
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    #: Text, or any JSON value, which is then sent as JSON.
+    body: Any = None
+    content_type: str | None = None
+    #: With ``status``, ``body`` or ``hang``: whether the sandbox judges and takes the batch first.
+    take: bool = False
+    #: The answer's second half is never sent.
+    truncate: bool = False
+    #: For the pixel: ``"never"``, or seconds until ``get_cookie`` answers.
+    get_cookie: str | float | None = None
+    #: Requests met so far.
+    met: int = 0
+
+
+class BadFault(ValueError):
+    """A description of a fault that cannot be understood."""
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "path": (str,),
+    "method": (str,),
+    "order_id": (str,),
+    "event_name": (str,),
+    "skip": (int,),
+    "times": (int,),
+    "seconds": (int, float),
+    "latency": (int, float),
+    "reset": (str,),
+    "hang": (int, float),
+    "offline": (int, float),
+    "refuse": (int, float),
+    "status": (int,),
+    "headers": (dict,),
+    "body": (str, dict, list, int, float),
+    "content_type": (str,),
+    "take": (bool,),
+    "truncate": (bool,),
+    "get_cookie": (str, int, float),
+}
+_LONGEST = 3600.0
+
+
+def fault_from(spec: Any) -> Fault:
+    """Make a fault of a JSON object.
+
+    :raises BadFault: it names the key and what it takes.
+    """
+    if not isinstance(spec, dict):
+        raise BadFault("a fault is a JSON object")
+    for key, value in spec.items():
+        kinds = _KINDS.get(key)
+        if kinds is None:
+            raise BadFault(f"{key}: there is no such key; there are {', '.join(_KINDS)}")
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise BadFault(f"{key}: takes {' or '.join(kind.__name__ for kind in kinds)}")
+        if kinds == (int, float) and not 0 <= value <= _LONGEST:
+            raise BadFault(f"{key}: takes 0 to {_LONGEST:.0f} seconds")
+    fault = Fault(**spec)
+    if fault.reset not in (None, "before", "after"):
+        raise BadFault('reset: takes "before" or "after"')
+    if fault.status is not None and not 200 <= fault.status <= 599:
+        raise BadFault("status: takes 200 to 599")
+    if (fault.times is not None and fault.times < 1) or fault.skip < 0:
+        raise BadFault("times: takes 1 or more; skip: 0 or more")
+    if isinstance(fault.get_cookie, str) and fault.get_cookie != "never":
+        raise BadFault('get_cookie: takes "never" or seconds')
+    for name, value in fault.headers.items():
+        if not isinstance(value, str) or not (name + value).isprintable():
+            raise BadFault("headers: takes an object of plain texts")
+    if fault.offline is not None:
+        fault.seconds = fault.offline
+    return fault
+
+
+class Faults:
+    """The faults that are set, in order; the first that meets a request is done to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[tuple[Fault, float]] = []
+        self._next = 1
+        #: Set while nothing may go on waiting: replaced whenever the faults are deleted.
+        self._released = threading.Event()
+
+    def add(self, fault: Fault) -> Fault:
+        with self._lock:
+            fault.id = self._next
+            self._next += 1
+            self._faults.append((fault, time.monotonic()))
+        return fault
+
+    def describe(self, fault: Fault) -> dict[str, Any]:
+        with self._lock:
+            return asdict(fault)
+
+    def list(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return [asdict(fault) for fault, since in self._faults if not _over(fault, since)]
+
+    def clear(self, number: int | None = None) -> None:
+        """Delete all faults, or one; requests that wait because of a fault go on."""
+        with self._lock:
+            self._faults = [
+                pair for pair in self._faults if number is not None and pair[0].id != number
+            ]
+            self._released.set()
+            self._released = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        self._released.wait(seconds)
+
+    def meet(self, method: str, path: str, body: Callable[[], bytes]) -> Fault | None:
+        """Return the fault for this request, counted; ``body`` is called only when one asks."""
+        with self._lock:
+            self._faults = [pair for pair in self._faults if not _over(*pair)]
+            pending = [pair[0] for pair in self._faults if _fits(pair[0], method, path)]
+        if not pending:
+            return None
+        needs_body = any(one.order_id or one.event_name for one in pending)
+        events = _events(body()) if needs_body else []
+        with self._lock:
+            for fault in pending:
+                if not _about(fault, events) or (fault.times is not None and fault.times < 1):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                    continue
+                fault.met += 1
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
+
+def _over(fault: Fault, since: float) -> bool:
+    lapsed = fault.seconds is not None and time.monotonic() - since >= fault.seconds
+    return lapsed or (fault.times is not None and fault.times < 1)
+
+
+def _fits(fault: Fault, method: str, path: str) -> bool:
+    return (fault.method or method) == method and fnmatch.fnmatchcase(path, fault.path)
+
+
+def _events(body: bytes) -> list[Any]:
+    """Read the events leniently: a fault may be about a body that is itself at fault."""
+    try:
+        value = json.loads(intake.unpack(body, gzipped=body[:2] == b"\x1f\x8b"))
+    except (ValueError, RecursionError, intake.Refused):
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _about(fault: Fault, events: Iterable[Any]) -> bool:
+    if fault.order_id is None and fault.event_name is None:
+        return True
+    for event in events:
+        if not isinstance(event, dict):
+            continue
+        attributes = event.get("event_attributes")
+        order = attributes.get("order_id") if isinstance(attributes, dict) else None
+        if fault.order_id in (None, order) and fault.event_name in (None, event.get("event_name")):
+            return True
+    return False
+
+
+#: Told of each request that a fault met: path, fault, what became of the request.
+Witness = Callable[["WSGIEnvironment", Fault, str, int | None], None]
+
+
+class FaultyApp:
+    """WSGI middleware that does the faults to the requests they are for."""
+
+    def __init__(
+        self, app: WSGIApplication, faults: Faults, witness: Witness, immune: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._faults = faults
+        self._witness = witness
+        self._immune = immune
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path in self._immune:
+            return self._app(environ, start_response)
+        fault = self._faults.meet(environ["REQUEST_METHOD"], path, lambda: _keep_body(environ))
+        if fault is None:
+            return self._app(environ, start_response)
+        environ[FAULT] = fault
+        if fault.latency:
+            self._faults.wait(fault.latency)
+        if fault.offline is not None or fault.reset == "before":
+            self._drop(environ, fault, "reset before reading")
+        if fault.hang is not None and not fault.take:
+            self._faults.wait(fault.hang)
+            self._drop(environ, fault, "hung")
+        answers = fault.status is not None or fault.body is not None
+        if answers and not fault.take:
+            return self._answer(environ, fault, start_response)
+        if fault.reset or fault.hang is not None or fault.truncate or fault.headers or answers:
+            status, headers, body = _run(self._app, environ)
+            if fault.reset == "after":
+                self._drop(environ, fault, "reset after taking", status=None)
+            if fault.hang is not None:
+                self._faults.wait(fault.hang)
+                self._drop(environ, fault, "hung after taking", status=None)
+            if answers:
+                return self._answer(environ, fault, start_response)
+            headers = [*headers, *fault.headers.items()]
+            return self._send(environ, fault, start_response, status, headers, body)
+        return self._app(environ, start_response)
+
+    def _drop(
+        self, environ: WSGIEnvironment, fault: Fault, outcome: str, status: int | None = None
+    ) -> None:
+        self._witness(environ, fault, outcome, status)
+        raise Dropped(outcome)
+
+    def _answer(
+        self, environ: WSGIEnvironment, fault: Fault, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        status = fault.status or 200
+        body = fault.body
+        kind = fault.content_type or "application/json"
+        if body is None:
+            body = {"errors": [{"message": "a fault on demand", "code": "fault", "field": ""}]}
+            if status < 300:
+                body = {"results": {}}
+        elif isinstance(body, str) and fault.content_type is None:
+            kind = "text/html; charset=utf-8"
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        try:
+            line = f"{status} {HTTPStatus(status).phrase}"
+        except ValueError:
+            line = f"{status} Unknown"
+        headers = [("Content-Type", kind), *fault.headers.items()]
+        return self._send(environ, fault, start_response, line, headers, data)
+
+    def _send(
+        self,
+        environ: WSGIEnvironment,
+        fault: Fault,
+        start_response: StartResponse,
+        status: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+    ) -> Iterable[bytes]:
+        code = int(status[:3])
+        bodiless = code in (204, 304) or environ["REQUEST_METHOD"] == "HEAD"
+        kept = [pair for pair in headers if pair[0].lower() != "content-length"]
+        if not bodiless:
+            kept.append(("Content-Length", str(len(body))))
+        sent = body[: len(body) // 2] if fault.truncate else body
+        self._witness(environ, fault, "truncated" if fault.truncate else "answered", code)
+        start_response(status, kept)
+        return [] if bodiless else [sent]
+
+
+def _keep_body(environ: WSGIEnvironment) -> bytes:
+    # Bounded: the server's stream ends at Content-Length, and what is longer than the API takes
+    # is refused there.
+    body = environ["wsgi.input"].read(intake.MOST_BYTES + 1)
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    return bytes(body)
+
+
+def _run(app: WSGIApplication, environ: WSGIEnvironment) -> tuple[str, list[Any], bytes]:
+    answer: dict[str, Any] = {}
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        answer.update(status=status, headers=headers)
+        return written.append
+
+    written: list[bytes] = []
+    chunks = app(environ, start_response)
+    try:
+        body = b"".join([*written, *chunks])
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+    return answer["status"], answer["headers"], body

@@ -1,0 +1,60 @@
+"""The sandbox's memory in a file: one JSON line for each thing that came in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """An append-only file of the newest entries, readable by its owner alone.
+
+    :param path: the file; made when missing.
+    :param keep: how many entries survive; the file holds at most twice as many lines.
+    """
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self._path = path
+        self._keep = keep
+        self._lines = 0
+        # Raw events hold visitors' data.
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+
+    def read(self) -> list[list[Any]]:
+        """Return the newest entries, oldest first; a line cut short by a kill is skipped."""
+        entries: deque[list[Any]] = deque(maxlen=self._keep)
+        self._file.seek(0)
+        for line in self._file:
+            self._lines += 1
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, list) and entry:
+                entries.append(entry)
+        self._rewrite(entries)
+        return list(entries)
+
+    def write(self, entry: list[Any]) -> None:
+        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._file.flush()
+        self._lines += 1
+        if self._lines > 2 * self._keep:
+            self.read()
+
+    def clear(self) -> None:
+        self._rewrite(())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _rewrite(self, entries: Any) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        for entry in entries:
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        self._file.flush()
+        self._lines = len(entries)

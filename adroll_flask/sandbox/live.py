@@ -1,0 +1,107 @@
+"""The live view: a page, and the stream of events that it shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, abort, render_template, request
+
+if TYPE_CHECKING:
+    from adroll_flask.sandbox.app import Sandbox
+
+_ASSETS = {
+    "live.css": "text/css; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
+    "ad.css": "text/css; charset=utf-8",
+}
+# Everything on the page comes from the sandbox itself and no event is ever read as HTML.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_AT_ONCE = 200
+_BREATH = 0.15
+_HEARTBEAT = 15.0
+_MOST_VIEWERS = 24
+
+
+def blueprint(sandbox: Sandbox) -> Blueprint:
+    routes = Blueprint("live", __name__)
+    folder = files("adroll_flask.sandbox") / "assets"
+    viewers: list[None] = []
+
+    @routes.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @routes.get("/")
+    def page() -> str:
+        return render_template(
+            "live.html", account=sandbox.account, shop_url=sandbox.shop_url, keep=sandbox.state.keep
+        )
+
+    @routes.get("/assets/<name>")
+    def asset(name: str) -> Response:
+        if name not in _ASSETS:
+            abort(404)
+        return Response((folder / name).read_bytes(), content_type=_ASSETS[name])
+
+    @routes.get("/live")
+    def stream() -> Response:
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            abort(403)
+        if len(viewers) >= _MOST_VIEWERS:
+            abort(503)
+        return Response(_watched(sandbox, viewers), content_type="text/event-stream")
+
+    return routes
+
+
+def _watched(sandbox: Sandbox, viewers: list[None]) -> Iterator[bytes]:
+    viewers.append(None)
+    try:
+        yield b"retry: 1000\n\n"
+        yield from _stream(sandbox)
+    finally:
+        viewers.pop()
+
+
+def _stream(sandbox: Sandbox) -> Iterator[bytes]:
+    state = sandbox.state
+    seen, generation, told = 0, 0, ""
+    while not state.closed:
+        with state.changed:
+            fresh = state.generation != generation
+            events = state.events(after=0 if fresh else seen)
+            seen, generation = state.revision, state.generation
+            body = {
+                "reset": fresh,
+                "skipped": max(0, len(events) - _AT_ONCE),
+                "events": sorted(events, key=lambda one: int(one["revision"]))[-_AT_ONCE:],
+                "totals": state.totals(),
+                "meter": state.meter(),
+                "faults": len(sandbox.faults.list()),
+            }
+            text = json.dumps(body)
+            if fresh or events or text != told:
+                told = json.dumps({**body, "events": [], "skipped": 0, "reset": False})
+            else:
+                text = ""
+        # Sent outside the lock: a viewer that does not read must not hold up the API.
+        if text:
+            yield f"data: {text}\n\n".encode()
+        with state.changed:
+            quiet = state.closed or state.changed.wait(_HEARTBEAT)
+        if not quiet:
+            yield b": still here\n\n"
+        else:
+            # Events come in bursts: one message for each burst, not one for each event.
+            sandbox.faults.wait(_BREATH)

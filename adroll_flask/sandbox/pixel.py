@@ -1,0 +1,102 @@
+"""The pixel script, and the beacons that it sends."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from flask import Blueprint, Response, abort, request
+
+from adroll_flask.sandbox import forms
+from adroll_flask.sandbox.faults import FAULT
+
+if TYPE_CHECKING:
+    from adroll_flask.sandbox.app import Sandbox
+
+_MOST_BEACON = 65536
+# A transparent GIF of one pixel, for browsers without sendBeacon.
+_GIF = bytes.fromhex(
+    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
+)
+
+
+def blueprint(sandbox: Sandbox) -> Blueprint:
+    routes = Blueprint("pixel", __name__)
+    source = (files("adroll_flask.sandbox") / "assets" / "roundtrip.js").read_text("utf-8")
+
+    @routes.get("/j/<eid>/roundtrip.js")
+    def script(eid: str) -> Response:
+        if eid != sandbox.account.advertisable_eid:
+            abort(404)
+        fault = request.environ.get(FAULT)
+        settings = {
+            "eid": eid,
+            "origin": request.host_url.rstrip("/"),
+            "get_cookie": fault.get_cookie if fault else None,
+        }
+        return Response(
+            source.replace("/*SETTINGS*/{}", _for_script(settings)),
+            content_type="text/javascript; charset=utf-8",
+            headers={
+                "Cache-Control": "no-cache",
+                "Cross-Origin-Resource-Policy": "cross-origin",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    @routes.route("/pixel/beacon/<eid>", methods=["GET", "POST"])
+    def beacon(eid: str) -> Response:
+        if eid != sandbox.account.advertisable_eid:
+            abort(404)
+        sent = (
+            request.args.get("data", "").encode()
+            if request.method == "GET"
+            else request.stream.read(_MOST_BEACON + 1)
+        )
+        sighting = read_beacon(sent)
+        if sighting is None:
+            abort(400)
+        sandbox.state.add_pixel(sighting)
+        headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
+        if request.method == "GET":
+            return Response(_GIF, content_type="image/gif", headers=headers)
+        return Response(status=204, headers=headers)
+
+    return routes
+
+
+def read_beacon(sent: bytes) -> dict[str, Any] | None:
+    """Read what the pixel says; ``None`` when it is nothing that the pixel would say."""
+    if len(sent) > _MOST_BEACON:
+        return None
+    try:
+        said = json.loads(sent)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or said.get("kind") not in ("cookie", "track", "identify"):
+        return None
+    cookie, page = said.get("cookie"), said.get("page")
+    attributes = said.get("attributes")
+    page = page if isinstance(page, str) and forms.url(page) is None else None
+    click = parse_qs(urlsplit(page).query).get("adct", [None])[0] if page else None
+    return {
+        "kind": said["kind"],
+        "cookie": cookie if forms.cookie(cookie) is None else None,
+        "adopted": said.get("adopted") is True,
+        "page": page,
+        "adct": click if click and forms.click_id(click) is None else None,
+        "name": _bounded(said.get("name")),
+        "order_id": _bounded(said.get("order_id")),
+        "attributes": attributes if isinstance(attributes, dict) else None,
+    }
+
+
+def _bounded(value: Any) -> str | None:
+    return value[:512] if isinstance(value, str) and value else None
+
+
+def _for_script(value: Any) -> str:
+    # "<" would matter if the script were ever put inline; it costs nothing to be safe.
+    return json.dumps(value).replace("<", "\\u003c")
