@@ -108,13 +108,14 @@ def fault_from(spec: Any) -> Fault:
     """
     if not isinstance(spec, dict):
         raise BadFault("a fault is a JSON object")
+    value: Any
     for key, value in spec.items():
         kinds = _KINDS.get(key)
         if kinds is None:
             raise BadFault(f"{key}: there is no such key; there are {', '.join(_KINDS)}")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise BadFault(f"{key}: takes {' or '.join(kind.__name__ for kind in kinds)}")
-        if kinds == (int, float) and not 0 <= value <= _LONGEST:
+        if kinds == (int, float) and not 0 <= float(value) <= _LONGEST:
             raise BadFault(f"{key}: takes 0 to {_LONGEST:.0f} seconds")
     fault = Fault(**spec)
     if fault.reset not in (None, "before", "after"):

@@ -17,7 +17,7 @@ _PLATFORMS = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE
 _LOCAL_SUFFIXES = (".localhost", ".test", ".example")
 
 
-class Unsafe(RuntimeError):  # noqa: N818 - what is meant, not what failed
+class Unsafe(RuntimeError):
     """The sandbox was asked to run where it should not; the text names the setting."""
 
 

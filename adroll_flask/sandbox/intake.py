@@ -18,7 +18,7 @@ MOST_UNPACKED = 16 * 1024 * 1024
 _DRY = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
+class Refused(Exception):
     """The request as a whole is not taken."""
 
     def __init__(self, status: int, code: str, message: str, field: str = "") -> None:

@@ -87,13 +87,24 @@ _MOST_PRODUCTS = 1000
 Fault = tuple[str, str, str]
 
 
+#: The account that the sandbox stands in for, unless told otherwise. The token opens nothing else.
+ADVERTISABLE_EID = "SANDBOXADVERTISABLE01X"
+PIXEL_EID = "SANDBOXPIXEL0000000001"
+ACCESS_TOKEN = "sandbox-token"  # noqa: S105
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account that the sandbox stands in for."""
+    """The account that a sandbox accepts.
 
-    advertisable_eid: str = "SANDBOXADVERTISABLE01X"
-    pixel_eid: str = "SANDBOXPIXEL0000000001"
-    access_token: str = field(default="sandbox-token", repr=False)
+    :param advertisable_eid: of the query and of every event.
+    :param pixel_eid: of every event.
+    :param access_token: of the ``Authorization`` header.
+    """
+
+    advertisable_eid: str = ADVERTISABLE_EID
+    pixel_eid: str = PIXEL_EID
+    access_token: str = field(default=ACCESS_TOKEN, repr=False)
 
 
 def faults(event: Any, *, account: Account, now: float) -> list[Fault]:

@@ -328,6 +328,9 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(data)
         self.close_connection = True
 
+    def version_string(self) -> str:
+        return self.server_version
+
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         if not self.owner.quiet:
             # No query: a click id may stand there.

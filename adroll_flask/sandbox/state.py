@@ -319,9 +319,9 @@ class State:
             found = [(path, code, message) for path, code, message in faults]
             self._add_event(event, found, verdict, dry_run, request=0, now=now)
         elif kind == "click":
-            self._add_click(*rest, now)
+            self._add_click(rest[0], rest[1], now)
         elif kind == "pixel":
-            self._add_pixel(*rest, now)
+            self._add_pixel(rest[0], now)
 
     # -- what goes out ---------------------------------------------------------------------------
 
