@@ -14,8 +14,9 @@ from flask import Flask, Response, request
 
 from adroll_flask.sandbox import ad, guard, intake, live, pixel, programs
 from adroll_flask.sandbox.faults import FAULT, Fault, Faults, FaultyApp
+from adroll_flask.sandbox.journeys import Record
 from adroll_flask.sandbox.rules import Account
-from adroll_flask.sandbox.state import Record, State
+from adroll_flask.sandbox.state import State
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -117,8 +118,8 @@ def _has_port(host: str) -> bool:
 
 
 def _api(sandbox: Sandbox) -> Response:
-    record = sandbox.state.start_request(request.method, request.path)
     environ = request.environ
+    record = sandbox.state.start_request(request.method, request.path, _connection(environ))
     environ[_RECORD] = record
     fault = environ.get(FAULT)
     try:
@@ -129,7 +130,6 @@ def _api(sandbox: Sandbox) -> Response:
         record,
         status=status,
         outcome="answered",
-        connection=f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}",
         fault=fault.id if fault else None,
     )
     response = _json(answer, status)
@@ -171,14 +171,18 @@ def _witness(
         return
     record = environ.get(_RECORD)
     if record is None:
-        record = sandbox.state.start_request(environ["REQUEST_METHOD"], API)
+        record = sandbox.state.start_request(environ["REQUEST_METHOD"], API, _connection(environ))
     sandbox.state.note(
         record,
         status=status,
         outcome=outcome,
         fault=fault.id,
-        connection=f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}",
     )
+
+
+def _connection(environ: WSGIEnvironment) -> str:
+    """Name the connection, so that a test sees whether it was used again."""
+    return f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}"
 
 
 def errors(status: int, code: str, message: str, field: str = "") -> Response:

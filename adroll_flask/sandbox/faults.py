@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from adroll_flask.sandbox import intake
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Key in the WSGI environ: a callable that takes seconds and closes the listening socket for so
 #: long, so that connections are refused.
 REFUSE = "adroll_sandbox.refuse"
-#: Key in the WSGI environ: the fault that the application itself has to heed.
+#: Key in the WSGI environ: the fault that met this request.
 FAULT = "adroll_sandbox.fault"
 
 
@@ -115,7 +115,7 @@ def fault_from(spec: Any) -> Fault:
             raise BadFault(f"{key}: there is no such key; there are {', '.join(_KINDS)}")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise BadFault(f"{key}: takes {' or '.join(kind.__name__ for kind in kinds)}")
-        if kinds == (int, float) and not 0 <= float(value) <= _LONGEST:
+        if kinds == (int, float) and not 0 <= cast(float, value) <= _LONGEST:
             raise BadFault(f"{key}: takes 0 to {_LONGEST:.0f} seconds")
     fault = Fault(**spec)
     if fault.reset not in (None, "before", "after"):

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort, render_template, request
 
+from adroll_flask.sandbox.journeys import Record
+from adroll_flask.sandbox.state import State
+
 if TYPE_CHECKING:
     from adroll_flask.sandbox.app import Sandbox
 
@@ -76,32 +79,34 @@ def _watched(sandbox: Sandbox, viewers: list[None]) -> Iterator[bytes]:
 
 def _stream(sandbox: Sandbox) -> Iterator[bytes]:
     state = sandbox.state
-    seen, generation, told = 0, 0, ""
+    seen = generation = version = -1
     while not state.closed:
         with state.changed:
-            fresh = state.generation != generation
-            events = state.events(after=0 if fresh else seen)
-            seen, generation = state.revision, state.generation
-            body = {
-                "reset": fresh,
+            reset, generation = generation != state.generation, state.generation
+            events = state.events(after=-1 if reset else seen)
+            seen, version = state.revision, state.version
+            news = {
+                "reset": reset,
                 "skipped": max(0, len(events) - _AT_ONCE),
-                "events": sorted(events, key=lambda one: int(one["revision"]))[-_AT_ONCE:],
+                "events": sorted(events, key=_revision)[-_AT_ONCE:],
                 "totals": state.totals(),
                 "meter": state.meter(),
-                "faults": len(sandbox.faults.list()),
+                "faults": sandbox.faults.list(),
             }
-            text = json.dumps(body)
-            if fresh or events or text != told:
-                told = json.dumps({**body, "events": [], "skipped": 0, "reset": False})
-            else:
-                text = ""
         # Sent outside the lock: a viewer that does not read must not hold up the API.
-        if text:
-            yield f"data: {text}\n\n".encode()
-        with state.changed:
-            quiet = state.closed or state.changed.wait(_HEARTBEAT)
-        if not quiet:
+        yield f"data: {json.dumps(news)}\n\n".encode()
+        while not _changed(state, version):
             yield b": still here\n\n"
-        else:
-            # Events come in bursts: one message for each burst, not one for each event.
-            sandbox.faults.wait(_BREATH)
+        # Events come in bursts: one message for each burst, not one for each event.
+        sandbox.faults.wait(_BREATH)
+
+
+def _changed(state: State, version: int) -> bool:
+    with state.changed:
+        return state.changed.wait_for(
+            lambda: state.closed or state.version != version, timeout=_HEARTBEAT
+        )
+
+
+def _revision(record: Record) -> int:
+    return int(record["revision"])

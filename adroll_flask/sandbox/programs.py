@@ -75,16 +75,20 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
                 return _wrong("refuse: this server cannot close its port", 501)
             refuse(fault.refuse)
             return _json({"fault": {"refuse": fault.refuse}}, 201)
-        return _json({"fault": faults.describe(faults.add(fault))}, 201)
+        faults.add(fault)
+        state.touch()
+        return _json({"fault": faults.describe(fault)}, 201)
 
     @routes.delete("/faults")
     def end_faults() -> Response:
         faults.clear()
+        state.touch()
         return Response(status=204)
 
     @routes.delete("/faults/<int:number>")
     def end_fault(number: int) -> Response:
         faults.clear(number)
+        state.touch()
         return Response(status=204)
 
     return routes

@@ -14,9 +14,9 @@ from flask import Flask
 from adroll_flask.sandbox import guard
 from adroll_flask.sandbox.app import API, Sandbox, create_app
 from adroll_flask.sandbox.faults import fault_from
+from adroll_flask.sandbox.journeys import Record
 from adroll_flask.sandbox.rules import Account
 from adroll_flask.sandbox.server import Server
-from adroll_flask.sandbox.state import Record
 
 
 def make_server(

@@ -1,0 +1,118 @@
+"""Who came how: clicks and cookies, joined to the steps of one visitor."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
+Record = dict[str, Any]
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+_STEPS = 12
+
+
+class _Visitor:
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps: deque[Record] = deque(maxlen=_STEPS)
+
+
+class Journeys:
+    """The steps of each visitor, found by click id or by first-party cookie.
+
+    :param keep: how many clicks and how many cookies are remembered, the newest.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self.clicks: OrderedDict[str, Record] = OrderedDict()
+        self._cookies: OrderedDict[str, Record] = OrderedDict()
+        self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
+
+    def click(self, adct: str, to: str, now: float) -> None:
+        """A click on the ad led to ``to``."""
+        remember(self.clicks, adct, {"adct": adct, "at": now, "to": to}, self._keep)
+        self._visitor(adct, None).steps.append({"what": "click", "at": now, "detail": _host(to)})
+
+    def page(self, cookie: str, adct: str | None, url: str | None, now: float, by: str) -> None:
+        """The pixel ran in a page; ``by`` says who made the cookie that it found or made."""
+        known = self._cookies.get(cookie) or {"value": cookie, "at": now, "by": by, "pages": 0}
+        known["pages"] += 1
+        remember(self._cookies, cookie, known, self._keep)
+        step = {"what": "page", "at": now, "detail": _path(url)}
+        self._visitor(adct, cookie).steps.append(step)
+
+    def step(self, what: str, cookie: str, detail: str | None, now: float) -> None:
+        self._visitor(None, cookie).steps.append({"what": what, "at": now, "detail": detail})
+
+    def trace(self, event: Any, what: str, name: str | None, now: float) -> Record:
+        """Return how the visitor of an event came here, then make the event a step of theirs."""
+        held = event.get("identifiers") if isinstance(event, dict) else None
+        held = held if isinstance(held, dict) else {}
+        adct, cookie = _text(held.get("adct")), _text(held.get("first_party_cookie"))
+        steps: list[Record] = []
+        if adct or cookie:
+            visitor = self._visitor(adct, cookie)
+            steps = list(visitor.steps)
+            visitor.steps.append({"what": what, "at": now, "detail": name})
+        click = self.clicks.get(adct) if adct else None
+        clicked = any(step["what"] == "click" for step in steps)
+        return {
+            "matched_by": "click id" if click else "first-party cookie" if clicked else None,
+            "click": self._click(adct) if adct else None,
+            "cookie": self._cookie(cookie) if cookie else None,
+            "steps": steps,
+        }
+
+    def _click(self, adct: str) -> Record:
+        seen = self.clicks.get(adct, {})
+        return {"adct": adct, "known": bool(seen), "at": seen.get("at"), "to": seen.get("to")}
+
+    def _cookie(self, value: str) -> Record:
+        seen = self._cookies.get(value, {})
+        return {
+            "value": value,
+            "seen_by_pixel": bool(seen),
+            "at": seen.get("at"),
+            "made_by": seen.get("by"),
+            "pages": seen.get("pages", 0),
+        }
+
+    def _visitor(self, adct: str | None, cookie: str | None) -> _Visitor:
+        keys = [kind + value for kind, value in (("a:", adct), ("c:", cookie)) if value]
+        found = {id(one): one for key in keys if (one := self._visitors.get(key)) is not None}
+        visitor = next(iter(found.values()), None) or _Visitor()
+        if len(found) == 2:
+            # A click and a cookie that were strangers until now: one visitor, one line of steps.
+            steps = sorted((step for one in found.values() for step in one.steps), key=_at)
+            visitor.steps = deque(steps, maxlen=_STEPS)
+        for key in keys:
+            remember(self._visitors, key, visitor, 2 * self._keep)
+        return visitor
+
+
+def remember(where: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Keep ``value`` as the newest of at most ``most``."""
+    where[key] = value
+    where.move_to_end(key)
+    while len(where) > most:
+        where.popitem(last=False)
+
+
+def _at(step: Record) -> float:
+    return float(step["at"])
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0].partition("?")[0]
+
+
+def _path(url: str | None) -> str:
+    rest = (url or "").partition("://")[2]
+    return "/" + rest.partition("/")[2].partition("?")[0].partition("#")[0]
