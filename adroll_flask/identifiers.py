@@ -23,7 +23,7 @@ MAX_COOKIE = 80
 #: Characters of an e-mail address (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 MAX_EMAIL = 254
 #: Addresses and hashes of one visitor in one event.
-MAX_EMAILS = 10
+MAX_EMAILS = 5
 #: Characters of a user id.
 MAX_USER_ID = 256
 
@@ -33,9 +33,9 @@ DERIVED_TIME = "1577836800000"
 
 _ADCT = re.compile(r"[\x21-\x7e]{1,240}\Z")
 _COOKIE = re.compile(r"([0-9a-fA-F]{32})-(?:s2-)?(.+?)-?\Z", re.DOTALL)
-_COOKIE_TIME = re.compile(r"[0-9]{10,14}\Z")
-_COOKIE_SAMPLE_TIME = re.compile(r"a_[0-9]{9,14}\Z")
-_PLAIN_COOKIE = re.compile(r"[0-9a-fA-F]{32}-[0-9]{10,14}\Z")
+_COOKIE_TIME = re.compile(r"[0-9]{13}\Z")
+_COOKIE_SAMPLE_TIME = re.compile(r"a_[0-9]{10}\Z")
+_PLAIN_COOKIE = re.compile(r"[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})\Z")
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _NOBODY = "00000000-0000-0000-0000-000000000000"

@@ -1,0 +1,235 @@
+"""What each plain field of an event takes: texts, times, counts, data of the caller's own.
+
+Every function takes a caller's value and returns what the event keeps, or raises an
+:class:`EventError` that names the field and never the value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from .errors import EventError
+
+#: Characters of an order id, a product's id, group and category, and of the texts about a device.
+MAX_TEXT = 256
+#: Characters of what somebody searched for.
+MAX_KEYWORDS = 1000
+#: Characters of a user agent; the rest of a longer one is cut off.
+MAX_USER_AGENT = 1024
+#: Pieces of one product.
+MAX_QUANTITY = 1_000_000
+
+#: September 2001; an earlier time is a mistake of the unit or an unset clock.
+OLDEST = 1_000_000_000
+#: From here on a number means milliseconds (as seconds: the year 5138).
+MILLISECONDS = 100_000_000_000
+#: Seconds that an event's time may lie ahead of the clock: clocks differ, events do not come from
+#: the future. A time zone that was mistaken for UTC lies further ahead.
+FUTURE = 3600.0
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for an attribute whose reading raised, until its field is checked and refused."""
+
+    error: str
+
+
+def kind(value: object) -> str:
+    """What *value* is, for a text that may not hold the value."""
+    if isinstance(value, Unreadable):
+        return f"an attribute that cannot be read ({value.error})"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "a truth value"
+    return f"a value of type {type(value).__name__}"
+
+
+def accept_text(value: Any, field: str, limit: int = MAX_TEXT) -> str:
+    """A text of 1 to *limit* characters without controls, spaces around it removed."""
+    if not isinstance(value, str):
+        raise EventError(field, f"takes a text; it got {kind(value)}")
+    text = value.strip()
+    if not text:
+        raise EventError(field, "takes a text; this one is empty")
+    if len(text) > limit:
+        raise EventError(field, f"takes a text of at most {limit} characters")
+    if not text.isprintable() and _CONTROL.search(text):
+        raise EventError(field, "takes a text without control characters")
+    # A subclass of str (an enum's member, a template's markup) may print as something else.
+    return text if type(text) is str else str.__str__(text)
+
+
+def accept_id(value: Any, field: str) -> str:
+    """An id as text: a text, a whole number or a UUID."""
+    if type(value) is not str and not isinstance(value, str):
+        from uuid import UUID
+
+        if isinstance(value, UUID):
+            return str(value)
+        try:
+            # Also whole numbers of numpy and of enumerations.
+            number = value.__index__() if not isinstance(value, bool) else None
+        except (AttributeError, TypeError):
+            number = None
+        if number is None:
+            raise EventError(field, f"takes a text or a whole number; it got {kind(value)}")
+        if abs(number) >= 10**MAX_TEXT:
+            raise EventError(field, f"takes a text of at most {MAX_TEXT} characters")
+        return str(number)
+    return accept_text(value, field)
+
+
+def accept_label(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
+    """Like :func:`accept_text`; an empty text is nothing, and line breaks become spaces."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise EventError(field, f"takes a text; it got {kind(value)}")
+    text = value.strip()
+    if not text:
+        return None
+    if not text.isprintable():
+        text = _CONTROLS.sub(" ", text).strip()
+        if not text:
+            return None
+    if len(text) > limit:
+        raise EventError(field, f"takes a text of at most {limit} characters")
+    return text if type(text) is str else str.__str__(text)
+
+
+def accept_keywords(value: Any) -> str | None:
+    """What somebody searched for: a text, or a list of words that are joined by spaces."""
+    if isinstance(value, list | tuple):
+        if not all(isinstance(word, str) for word in value):
+            raise EventError("keywords", "takes a text or a list of texts")
+        value = " ".join(value)
+    return accept_label(value, "keywords", MAX_KEYWORDS)
+
+
+def accept_user_agent(value: Any) -> str | None:
+    """A browser's own text: controls become spaces, and a long one is cut."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise EventError("user_agent", f"takes a text; it got {kind(value)}")
+    if len(value) > MAX_USER_AGENT:
+        value = value[:MAX_USER_AGENT]
+    if not value.isprintable():
+        value = _CONTROLS.sub(" ", value)
+    return value.strip() or None
+
+
+def accept_quantity(value: Any, field: str = "quantity") -> int:
+    """A positive whole number; ``2.0`` and ``"2"`` are taken for what they are."""
+    takes = f"takes a whole number from 1 to {MAX_QUANTITY:,}"
+    if type(value) is int:
+        number = value
+    elif isinstance(value, bool) or value is None:
+        raise EventError(field, f"{takes}; it got {kind(value)}")
+    elif isinstance(value, str):
+        text = value.strip()
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise EventError(field, takes)
+        number = int(text)
+    else:
+        try:
+            number = int(value)
+            if number != value:
+                raise EventError(field, takes)
+        except (TypeError, ValueError, ArithmeticError):
+            raise EventError(field, f"{takes}; it got {kind(value)}") from None
+    if not 1 <= number <= MAX_QUANTITY:
+        raise EventError(field, takes)
+    return number
+
+
+def accept_timestamp(value: Any, now: float | None = None) -> float:
+    """Epoch seconds with milliseconds.
+
+    :param value: an aware ``datetime``, or seconds since the epoch as ``int``, ``float`` or
+        ``Decimal``.
+    :param now: the clock, epoch seconds; without it nothing is too far ahead.
+    :raises EventError: a naive ``datetime``, milliseconds, a text, or more than an hour ahead.
+    """
+    takes = "takes an aware datetime or seconds since the epoch"
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise EventError(
+                "timestamp",
+                f"{takes}; this datetime is naive, and a naive one means another moment on every "
+                "server: pass datetime.now(timezone.utc), or add the tzinfo that it was meant in",
+            )
+        try:
+            seconds = value.timestamp()
+        except (OverflowError, ValueError):
+            raise EventError("timestamp", f"{takes}; this one is out of range") from None
+    elif isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        hint = ": a date has no time" if isinstance(value, date) else ""
+        raise EventError("timestamp", f"{takes}; it got {kind(value)}{hint}")
+    else:
+        try:
+            seconds = float(value)
+        except (OverflowError, ValueError, ArithmeticError):
+            raise EventError("timestamp", f"{takes}; this one is out of range") from None
+    if seconds >= MILLISECONDS and seconds != float("inf"):
+        raise EventError("timestamp", f"{takes}; these look like milliseconds: divide by 1000")
+    # Also false for NaN.
+    if not OLDEST <= seconds < MILLISECONDS:
+        raise EventError("timestamp", f"{takes}; this one is out of range")
+    if now is not None and seconds > now + FUTURE:
+        raise EventError(
+            "timestamp", f"{takes}; this one lies in the future: is a local time marked as UTC?"
+        )
+    return round(seconds, 3)
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError
+
+
+def _told(value: object) -> Any:
+    """What JSON has no form for and that everybody writes alike."""
+    from uuid import UUID
+
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError
+
+
+def accept_external_data(value: Any) -> str:
+    """The caller's own data, as the JSON text that the API wants.
+
+    :param value: anything that JSON can say; ``Decimal``, dates and UUIDs become texts. A text
+        that is a JSON object or array already is passed on as it is.
+    :raises EventError: no JSON can be made of it.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(value, parse_constant=_no_constant)
+            value.encode()
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return str.__str__(value)
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_told
+        )
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise EventError(
+            "external_data", "takes what JSON can say: objects, lists, texts, finite numbers"
+        ) from None
+    return text
