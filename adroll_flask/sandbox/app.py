@@ -168,6 +168,7 @@ def _witness(
 ) -> None:
     """Keep what a fault did to a request to the event API."""
     if environ["PATH_INFO"] != API:
+        sandbox.state.touch()
         return
     record = environ.get(_RECORD)
     if record is None:

@@ -152,12 +152,20 @@ class Faults:
         return fault
 
     def describe(self, fault: Fault) -> dict[str, Any]:
-        with self._lock:
-            return asdict(fault)
+        return next((one for one in self.list() if one["id"] == fault.id), asdict(fault))
 
     def list(self) -> list[dict[str, Any]]:
+        """Describe the faults that are set; ``left`` is how many seconds each has to go."""
         with self._lock:
-            return [asdict(fault) for fault, since in self._faults if not _over(fault, since)]
+            now = time.monotonic()
+            return [
+                {
+                    **asdict(fault),
+                    "left": None if fault.seconds is None else since + fault.seconds - now,
+                }
+                for fault, since in self._faults
+                if not _over(fault, since)
+            ]
 
     def clear(self, number: int | None = None) -> None:
         """Delete all faults, or one; requests that wait because of a fault go on."""
