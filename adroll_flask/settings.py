@@ -142,8 +142,6 @@ class Settings:
             checked = _CHECKS[name](key, value)
             if checked is not None:
                 values[name] = checked
-        if not values.get("secret_key"):
-            values["secret_key"] = _app_keys(config)
         return cls(**values)
 
 
@@ -154,7 +152,8 @@ def _suggest(key: str, known: Mapping[str, str]) -> str:
     return f"there is no such setting; did you mean {near[0]}?" if near else "no such setting"
 
 
-def _app_keys(config: Mapping[str, Any]) -> tuple[str | bytes, ...]:
+def app_keys(config: Mapping[str, Any]) -> tuple[str | bytes, ...]:
+    """The app's own keys, newest first: ``SECRET_KEY``, then ``SECRET_KEY_FALLBACKS``."""
     keys = [config.get("SECRET_KEY"), *(config.get("SECRET_KEY_FALLBACKS") or ())]
     return tuple(key for key in keys if isinstance(key, str | bytes) and key)
 

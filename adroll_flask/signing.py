@@ -15,11 +15,11 @@ from hashlib import sha256
 from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 
 
-class Forged(Exception):  # noqa: N818 - internal, never leaves the package
+class Forged(Exception):
     """Not signed with any of our keys for this purpose, or changed."""
 
 
-class Expired(Exception):  # noqa: N818
+class Expired(Exception):
     """Signed by us, but longer ago than is taken."""
 
 
@@ -49,7 +49,7 @@ class Signer:
     ) -> None:
         # itsdangerous signs with the last key of a list and verifies with all of them.
         self._signer = _ClockSigner(
-            list(reversed(keys)),
+            [key.encode() if isinstance(key, str) else key for key in reversed(keys)],
             salt=f"adroll_flask.{purpose}",
             key_derivation="hmac",
             digest_method=sha256,

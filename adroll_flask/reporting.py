@@ -1,0 +1,390 @@
+"""From a view's plain values to a durable event, and the receipt that says what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import AdRollError, EventError
+from .redaction import describe
+from .signals import event_queued, event_rejected, event_suppressed
+from .visitor import Visitor
+
+if TYPE_CHECKING:
+    from blinker import NamedSignal
+
+    from .counters import Counters
+    from .events import Context, Coverage, Event
+    from .exchange import Exchange
+    from .outbox import NewEvent, Outbox, Put
+    from .settings import Settings
+    from .visitor import Records
+
+_LOG = logging.getLogger("adroll_flask.reporting")
+
+Status = Literal["queued", "duplicate", "suppressed", "invalid", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one report; true when the event is queued.
+
+    >>> bool(Receipt(id="018f", status="queued"))
+    True
+    """
+
+    #: The event's id in the outbox; of the kept one for a duplicate; ``None`` where none is kept.
+    id: str | None
+    #: ``"queued"``: in the outbox, and AdRoll will have it. ``"duplicate"``: reported before.
+    #: ``"suppressed"``: not to be reported. ``"invalid"``: kept as a dead letter that can be
+    #: mended. ``"failed"``: not even the spill file took it.
+    status: Status
+    #: Why, where it is not queued: a short name or the field and what it takes.
+    reason: str = ""
+    #: Which of the seven identifiers the event carries.
+    coverage: Coverage | None = None
+
+    def __bool__(self) -> bool:
+        return self.status == "queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What ``identify()`` said of the visitor; hashes only, as the session keeps it."""
+
+    email_sha256: tuple[str, ...] = ()
+    email_md5: tuple[str, ...] = ()
+    user_id: str | None = None
+    device_id: str | None = None
+
+
+_NOBODY = Known()
+
+
+class Reporter:
+    """Reports events of one app.
+
+    :param outbox: returns the app's outbox.
+    :param strict: says at each call whether programmer errors raise.
+    :param before_report: returns the site's own function, if it set one.
+    :param queued: called after an event's commit, to deliver it.
+    :param announce: sends a signal.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        records: Callable[[], Records],
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        outbox: Callable[[], Outbox],
+        strict: Callable[[], bool],
+        before_report: Callable[[], Callable[[Event], Event | None] | None],
+        queued: Callable[[], None],
+        announce: Callable[..., None],
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._counters = counters
+        self._clock = clock
+        self._outbox = outbox
+        self._strict = strict
+        self._before_report = before_report
+        self._queued = queued
+        self._announce = announce
+
+    def report(
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        *,
+        exchange: Exchange | None,
+        known: Known = _NOBODY,
+    ) -> Receipt:
+        """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
+
+        :param exchange: the current request's, or ``None`` outside of one.
+        :param known: what is known of the request's visitor.
+        """
+        if not self._settings.enabled:
+            return Receipt(None, "suppressed", "disabled")
+        strict = self._strict()
+        try:
+            return self._report(name, fields, exchange, known, strict)
+        except AdRollError as problem:
+            if strict:
+                raise
+            self._counters.add("event_failed", type(problem).__name__)
+            _LOG.error("AdRoll event not reported: %s", problem)
+            return Receipt(None, "failed", str(problem))
+        except Exception as problem:
+            # Promise 1: a fault of ours is not the shop's. Loud, counted, and not raised.
+            if strict:
+                raise
+            self._counters.add("event_failed", "internal")
+            _LOG.error("AdRoll event not reported, a fault of adroll_flask: %s", describe(problem))
+            return Receipt(None, "failed", "internal")
+
+    def _report(
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        exchange: Exchange | None,
+        known: Known,
+        strict: bool,
+    ) -> Receipt:
+        from .events import build
+
+        given = {key: value for key, value in fields.items() if value is not None}
+        subject = given.pop("visitor", None)
+        session = given.pop("session", None)
+        try:
+            context, why = self._context(subject, exchange, known)
+        except EventError as problem:
+            if strict:
+                raise
+            return self._invalid(name, given, self._bare_context(known), problem)
+        if why:
+            return self._suppressed(name, why)
+        try:
+            built = build(name, given, context, strict=strict)
+        except EventError as problem:
+            if strict:
+                raise
+            return self._invalid(name, given, context, problem)
+        for field, reason in built.dropped:
+            self._counters.add("field_dropped", field.partition("[")[0])
+            _LOG.warning("AdRoll event %s: %s left out: %s", name, field, reason)
+        event = built.event
+        key = built.key
+        hook = self._before_report()
+        if hook is not None:
+            try:
+                changed = self._hooked(hook, event)
+            except EventError as problem:
+                if strict:
+                    raise
+                return self._dead(self._new(event, key), "before_report", problem)
+            except Exception as problem:
+                if strict:
+                    raise
+                # Kept, not sent: the hook may have been there to keep this very event back.
+                _LOG.error("before_report failed: %s", describe(problem))
+                return self._dead(
+                    self._new(event, key),
+                    "before_report",
+                    EventError("before_report", f"raised {type(problem).__name__}"),
+                )
+            if changed is None:
+                return self._suppressed(name, "before_report")
+            if key == event.order_id:
+                key = changed.order_id
+            event = changed
+        return self._keep(event, key, session)
+
+    @staticmethod
+    def _hooked(hook: Callable[[Event], Event | None], event: Event) -> Event | None:
+        from .events import Event, recheck
+
+        changed = hook(event)
+        if changed is None or changed is event:
+            return changed
+        if not isinstance(changed, Event):
+            raise EventError("before_report", "has to return the event, another one, or None")
+        return recheck(changed)
+
+    def _context(
+        self, subject: object, exchange: Exchange | None, known: Known
+    ) -> tuple[Context, str]:
+        """Whose event it is, from where, and why it may not be reported (or an empty text)."""
+        if subject is not None:
+            # Nothing is taken from the current request: it is a payment provider's, not the
+            # visitor's.
+            visitor = self._subject(subject)
+            location = f"https://{visitor.host}/" if visitor.host else None
+            context = self._make_context(_NOBODY, visitor, location, visitor.ip, None)
+            allowed = visitor.consent is True or (
+                visitor.consent is None and self._settings.consent is None
+            )
+            why = "" if allowed else "consent_refused"
+            if not allowed and visitor.consent is None:
+                why = "consent_unknown"
+            return context, why
+        if exchange is None:
+            return self._bare_context(known), ""
+        decision = exchange.decision
+        if not decision.granted:
+            return self._bare_context(known), f"consent_{decision.reason}"
+        if exchange.forgotten:
+            return self._bare_context(known), "forgotten"
+        visitor = exchange.reported_visitor()
+        context = self._make_context(known, visitor, exchange.url, visitor.ip, exchange.user_agent)
+        return context, ""
+
+    def _subject(self, subject: object) -> Visitor:
+        if isinstance(subject, Visitor):
+            return subject
+        if isinstance(subject, str):
+            return self._records().from_token(subject)[0]
+        raise EventError("visitor", "takes a Visitor or the text of Visitor.token()")
+
+    def _bare_context(self, known: Known) -> Context:
+        return self._make_context(known, None, None, None, None)
+
+    def _make_context(
+        self,
+        known: Known,
+        visitor: Visitor | None,
+        location: str | None,
+        ip: str | None,
+        user_agent: str | None,
+    ) -> Context:
+        from .events import Context
+
+        settings = self._settings
+        return Context(
+            advertisable_eid=settings.advertisable_eid,
+            pixel_eid=settings.pixel_eid,
+            now=self._clock(),
+            page_location=location,
+            ip=ip,
+            user_agent=user_agent,
+            adct=visitor.adct if visitor else None,
+            first_party_cookie=visitor.first_party_cookie if visitor else None,
+            email_sha256=known.email_sha256,
+            email_md5=known.email_md5,
+            user_id=known.user_id,
+            device_id=known.device_id,
+            email_forms=settings.email,
+            derive_key=self._records().derive_key,
+        )
+
+    # -- what becomes of it --------------------------------------------------------------
+
+    def _keep(self, event: Event, key: str | None, session: Any) -> Receipt:
+        from .outbox import OutboxFailed
+
+        new = self._new(event, key)
+        coverage = event.coverage
+        try:
+            put = self._outbox().put(new, session=session)
+        except OutboxFailed as problem:
+            self._counters.add("event_failed", problem.reason)
+            _LOG.critical("AdRoll event lost, the outbox failed: %s", problem.reason)
+            return Receipt(None, "failed", problem.reason, coverage)
+        if put.status == "duplicate":
+            return self._duplicate(event, put, coverage)
+        self._counters.add("event_queued")
+        if put.spilled:
+            self._counters.add("event_spilled", put.spilled)
+            _LOG.warning("AdRoll event kept in the spill file: %s", put.spilled)
+        receipt = Receipt(put.id, "queued", "", coverage)
+        if session is None:
+            self._committed(receipt, event)
+        else:
+            after_commit(session, lambda: self._committed(receipt, event))
+        return receipt
+
+    def _committed(self, receipt: Receipt, event: Event) -> None:
+        self._queued()
+        self._announce(event_queued, receipt=receipt, event=event)
+
+    def _duplicate(self, event: Event, put: Put, coverage: Coverage) -> Receipt:
+        self._counters.add("event_duplicate")
+        if not put.same:
+            self._counters.add("event_duplicate", "another_value")
+            _LOG.warning(
+                "AdRoll event %s was reported before with another value; the first is kept (%s)",
+                event.event_name,
+                put.id,
+            )
+        self._announce(event_suppressed, name=event.event_name, reason="duplicate")
+        return Receipt(put.id, "duplicate", "reported before", coverage)
+
+    def _suppressed(self, name: str, why: str) -> Receipt:
+        self._counters.add("event_suppressed", why)
+        self._announce(event_suppressed, name=name, reason=why)
+        return Receipt(None, "suppressed", why)
+
+    def _invalid(
+        self, name: str, fields: Mapping[str, Any], context: Context, problem: EventError
+    ) -> Receipt:
+        from .events import draft
+
+        payload = draft(name, fields, context)
+        new = self._new_of(str(name)[:64], payload, context.now, None, None)
+        return self._dead(new, problem.field, problem)
+
+    def _dead(self, new: NewEvent, reason: str, problem: EventError) -> Receipt:
+        from .outbox import OutboxFailed
+
+        field = problem.field.partition("[")[0]
+        self._counters.add("event_invalid", field)
+        text = str(problem)
+        try:
+            self._outbox().put_dead(new, f"invalid:{reason}", text)
+        except OutboxFailed as failure:
+            self._counters.add("event_failed", failure.reason)
+            _LOG.critical("AdRoll event invalid (%s), and not kept: %s", text, failure.reason)
+            return Receipt(None, "failed", failure.reason)
+        _LOG.error("AdRoll event invalid, kept as dead letter %s: %s", new.id, text)
+        self._announce(event_rejected, id=new.id, name=new.name, reason=f"invalid:{reason}")
+        return Receipt(new.id, "invalid", text)
+
+    def _new(self, event: Event, key: str | None) -> NewEvent:
+        from .events import wire_bytes
+
+        digest = None if key is None else f"{event.value} {event.currency}"
+        return self._new_of(event.event_name, wire_bytes(event), event.timestamp, key, digest)
+
+    def _new_of(
+        self, name: str, payload: bytes, at: float, key: str | None, digest: str | None
+    ) -> NewEvent:
+        from .outbox import NewEvent
+
+        return NewEvent(
+            # Ordered by time as UUID version 7 is, so that rows land at the end of the index.
+            id=f"{int(self._clock() * 1000):012x}{token_hex(10)}",
+            name=name,
+            advertisable_eid=self._settings.advertisable_eid or "",
+            dry_run=self._settings.dry_run,
+            key=key,
+            payload=payload,
+            occurred_at=at,
+            digest=digest,
+        )
+
+
+def after_commit(session: Any, action: Callable[[], None]) -> None:
+    """Run *action* once after the SQLAlchemy *session* commits, and never if it rolls back.
+
+    :param session: a ``Session`` or ``scoped_session``.
+    """
+    from sqlalchemy import event
+
+    target = session() if callable(session) else session
+    pending = [action]
+
+    def committed(_session: object) -> None:
+        if pending:
+            pending.pop()()
+
+    def rolled_back(_session: object) -> None:
+        pending.clear()
+
+    event.listen(target, "after_commit", committed, once=True)
+    event.listen(target, "after_rollback", rolled_back, once=True)
+
+
+def announce(counters: Counters, sender: object, signal: NamedSignal, **values: object) -> None:
+    """Send *signal*; a receiver that raises is logged and counted, and stops nobody."""
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, **values)
+        except Exception as problem:
+            counters.add("receiver_failed", signal.name.removeprefix("adroll-"))
+            _LOG.error("a receiver of %s failed: %s", signal.name, describe(problem))

@@ -1,0 +1,227 @@
+"""One app's parts, made when first needed; both adapters hold one of these and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .counters import Counters
+from .domains import Domains
+from .exchange import Exchange, Site
+from .reporting import Known, Receipt, Reporter, announce
+from .signals import event_delivered, event_rejected, visitor_identified
+from .snippet import Snippet
+from .visitor import Record, Records, Visitor
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from blinker import NamedSignal
+
+    from .client import Transport
+    from .delivery import Deliverer
+    from .events import Event
+    from .outbox import Outbox
+    from .settings import Settings
+    from .thread import DeliveryThread
+
+_LOG = logging.getLogger("adroll_flask")
+
+
+class Runtime:
+    """What one app needs to capture, report and deliver.
+
+    :param settings: the app's.
+    :param folder: where the SQLite outbox and the spill file live by default.
+    :param keys: returns the signing keys, newest first; asked at the first request.
+    :param strict: says whether programmer errors raise now.
+    :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
+    :param before_report: returns the site's own function, if it set one.
+    :param sender: the sender of the signals.
+    :param outbox: an outbox to use instead of the configured one (tests).
+    :param transport: a transport to use instead of requests' (tests).
+    :param clock: returns epoch seconds (tests).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        folder: str,
+        keys: Callable[[], tuple[str | bytes, ...]],
+        strict: Callable[[], bool],
+        request_of: Callable[[WSGIEnvironment], object],
+        before_report: Callable[[], Callable[[Event], Event | None] | None],
+        sender: object,
+        outbox: Outbox | None = None,
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.domains = Domains(settings.cookie_domain)
+        self.snippet = Snippet(settings)
+        self.clock = clock
+        self.folder = folder
+        self._keys = keys
+        self._strict = strict
+        self._request_of = request_of
+        self._sender = sender
+        self._outbox = outbox
+        self._transport = transport
+        self._site: Site | None = None
+        self._deliverer: Deliverer | None = None
+        self._thread: DeliveryThread | None = None
+        self._begun_in: int | None = None
+        self.reporter = Reporter(
+            settings,
+            lambda: self.site.records,
+            self.counters,
+            clock=clock,
+            outbox=lambda: self.outbox,
+            strict=strict,
+            before_report=before_report,
+            queued=self._queued,
+            announce=self.announce,
+        )
+        if settings.enabled and settings.missing:
+            _LOG.warning(
+                "AdRoll: %s not set; pages work and events wait in the outbox",
+                " and ".join(settings.missing),
+            )
+
+    @property
+    def strict(self) -> bool:
+        """True where programmer errors raise."""
+        return self._strict()
+
+    @property
+    def site(self) -> Site:
+        """What exchanges share. The keys are read here, since apps set ``SECRET_KEY`` late."""
+        site = self._site
+        if site is None:
+            records = Records(self.settings, self.counters, keys=self._keys(), clock=self.clock)
+            site = self._site = Site(
+                self.settings, records, self.counters, self.clock, self._request_of
+            )
+        return site
+
+    def exchange(self, environ: WSGIEnvironment) -> Exchange:
+        """A new exchange for a request."""
+        return Exchange(self.site, environ)
+
+    # -- outbox and delivery -------------------------------------------------------------
+
+    @property
+    def outbox(self) -> Outbox:
+        """The app's one outbox; opened at the first use."""
+        outbox = self._outbox
+        if outbox is None:
+            from .outbox import open_outbox
+
+            outbox = self._outbox = open_outbox(
+                self.settings, folder=self.folder, clock=self.clock, counters=self.counters
+            )
+        return outbox
+
+    @property
+    def deliverer(self) -> Deliverer:
+        """What takes events from the outbox to AdRoll."""
+        deliverer = self._deliverer
+        if deliverer is None:
+            from .client import Client
+            from .delivery import Deliverer
+
+            deliverer = self._deliverer = Deliverer(
+                self.outbox,
+                Client(self.settings, self._transport, clock=self.clock),
+                self.settings,
+                self.counters,
+                clock=self.clock,
+                on_outcome=self._settled,
+            )
+        return deliverer
+
+    @property
+    def thread(self) -> DeliveryThread:
+        """The background thread of ``ADROLL_DELIVERY="thread"``; not started by asking for it."""
+        thread = self._thread
+        if thread is None:
+            from .thread import DeliveryThread
+
+            thread = self._thread = DeliveryThread(self.deliverer)
+        return thread
+
+    def begin(self) -> None:
+        """Called with every request: a backlog from before must not wait for the next sale."""
+        pid = os.getpid()
+        if pid == self._begun_in:
+            return
+        self._begun_in = pid
+        if self.settings.enabled and self.settings.delivery == "thread" and self.outbox.exists():
+            self.thread.ensure_started()
+
+    def _queued(self) -> None:
+        if self.settings.delivery == "thread":
+            self.thread.nudge()
+        elif self.settings.delivery == "sync":
+            self.deliverer.flush(timeout=10.0)
+
+    def flush(self, timeout: float) -> int:
+        """Deliver what is due now; how many events still wait.
+
+        :param timeout: seconds that this may take at most.
+        """
+        if not self.settings.enabled or not self.outbox.exists():
+            return 0
+        if self.settings.delivery == "worker":
+            return self.outbox.waiting()
+        return self.deliverer.flush(timeout)
+
+    def _settled(self, kind: str, claimed: Any, reason: str) -> None:
+        if kind == "delivered":
+            self.announce(event_delivered, id=claimed.id, name=claimed.name, unsure=claimed.unsure)
+        elif kind == "dead":
+            self.announce(event_rejected, id=claimed.id, name=claimed.name, reason=reason)
+
+    # -- visitors ------------------------------------------------------------------------
+
+    def report(
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        *,
+        exchange: Exchange | None,
+        known: Known,
+    ) -> Receipt:
+        """Report an event; see :func:`adroll_flask.report_event`."""
+        return self.reporter.report(name, fields, exchange=exchange, known=known)
+
+    def identified(self, exchange: Exchange, record: Record) -> None:
+        """Tell who listens that a visitor's record was written."""
+        if visitor_identified.receivers:
+            visitor = self.site.records.visitor(
+                record, ip=exchange.ip, host=exchange.host or None, consent=True
+            )
+            self.announce(visitor_identified, visitor=visitor)
+
+    def drop_waiting(self, record: Record | Visitor) -> int:
+        """Erase the waiting events of one visitor; how many there were."""
+        wanted = {record.adct, record.first_party_cookie} - {None}
+        if not wanted or not self.outbox.exists():
+            return 0
+
+        def matches(wire: Mapping[str, Any]) -> bool:
+            identifiers = wire.get("identifiers") or {}
+            return bool(wanted & {identifiers.get("adct"), identifiers.get("first_party_cookie")})
+
+        dropped = self.outbox.forget(matches)
+        self.counters.add("event_forgotten", amount=dropped)
+        return dropped
+
+    def announce(self, signal: NamedSignal, **values: object) -> None:
+        """Send one of :mod:`adroll_flask.signals`."""
+        if signal.receivers:
+            announce(self.counters, self._sender, signal, **values)

@@ -1,0 +1,27 @@
+"""Signals (blinker) that say what became of a visitor or an event.
+
+Each is sent with the app as sender, after the commit, and never with a visitor's values beyond
+those named here. A receiver that raises is logged and counted; it stops nobody.
+"""
+
+from __future__ import annotations
+
+from blinker import Namespace
+
+_signals = Namespace()
+
+#: A visitor's record was written: ``visitor`` (:class:`~adroll_flask.Visitor`).
+visitor_identified = _signals.signal("adroll-visitor-identified")
+
+#: An event is in the outbox: ``receipt`` and ``event`` (the checked event).
+event_queued = _signals.signal("adroll-event-queued")
+
+#: AdRoll took an event: ``id``, ``name``, ``unsure`` (it may have been sent twice).
+event_delivered = _signals.signal("adroll-event-delivered")
+
+#: An event became a dead letter, at the call or after AdRoll refused it: ``id``, ``name``,
+#: ``reason``.
+event_rejected = _signals.signal("adroll-event-rejected")
+
+#: An event was not reported, by consent, ``before_report`` or as a duplicate: ``name``, ``reason``.
+event_suppressed = _signals.signal("adroll-event-suppressed")

@@ -1,0 +1,382 @@
+"""Who the visitor is: the signed record, AdRoll's cookie beside it, and tokens for the time after.
+
+Plain values in, plain values out; both adapters use it through :class:`Records`. The record
+(``adroll_visitor``) is the truth for a year; ``__adroll_fpc`` is its working copy for the pixel and
+stays raw, because the pixel reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from . import packing
+from .errors import ConfigurationError, TokenExpired, TokenForged
+from .identifiers import accept_adct, normalise_first_party_cookie
+from .signing import Expired, Forged, Signer, derive_key
+
+if TYPE_CHECKING:
+    from .counters import Counters
+    from .settings import Settings
+
+RECORD_COOKIE = "adroll_visitor"
+FIRST_PARTY_COOKIE = "__adroll_fpc"
+#: AdRoll's cookie lives for a year (s2s-api.md, "The first-party cookie"); so does the record.
+COOKIE_LIFE = 365 * 86_400
+#: "Renewed at most once a day": a record younger than this is left alone.
+RENEW_AFTER = 86_400
+
+#: How many click ids that a newer one replaced a record remembers, by a short hash each.
+_REPLACED = 3
+#: Cookies of one name beyond this are not looked at (cookie bombs).
+_MOST_COOKIES = 8
+#: A first-party cookie or record longer than this is not looked at.
+_LONGEST_VALUE = 1024
+_MEMO = 2048
+
+_COOKIES = re.compile(rf"(?:^|;)[ \t]*({RECORD_COOKIE}|{FIRST_PARTY_COOKIE})[ \t]*=([^;]*)")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Visitor:
+    """What the site knows of one visitor.
+
+    Its ``repr`` says which identifiers are there, never their values.
+    """
+
+    #: The click id of the visitor's newest ad click.
+    adct: str | None = None
+    #: When that click arrived, epoch seconds.
+    adct_at: float | None = None
+    #: How it came: ``"url"`` (the server saw the landing) or ``"kit"`` (the browser told us).
+    adct_source: str | None = None
+    #: AdRoll's first-party cookie, normalised.
+    first_party_cookie: str | None = None
+    #: Where it came from: ``"pixel"`` (through the kit), ``"browser"`` (found in a request's
+    #: cookies) or ``"server"`` (generated here).
+    first_party_cookie_source: str | None = None
+    #: The visitor's address, where this came from a request or a token.
+    ip: str | None = None
+    #: The site's host at the time, likewise.
+    host: str | None = None
+    #: Whether tracking was allowed at the time; ``None``: not yet asked.
+    consent: bool | None = None
+    _records: Records | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        known = [name for name in ("adct", "first_party_cookie") if getattr(self, name)]
+        return f"<Visitor {', '.join(known) or 'unknown'}>"
+
+    def __bool__(self) -> bool:
+        return self.adct is not None or self.first_party_cookie is not None
+
+    def token(self) -> str:
+        """A signed text of at most 450 characters to report with when the browser is gone.
+
+        Store it with the order or in a payment's metadata, and give it back as
+        ``report_conversion(visitor=token, ...)``. It carries the click id, the first-party
+        cookie, the address, the host, the time and the consent: no e-mail, no user agent.
+
+        :raises ConfigurationError: there is no secret key to sign with.
+        """
+        if self._records is None:
+            raise ConfigurationError("ADROLL_SECRET_KEY", "this visitor belongs to no app")
+        return self._records.token(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Record:
+    """The content of ``adroll_visitor``."""
+
+    adct: str | None = None
+    adct_at: float | None = None
+    adct_source: str | None = None
+    first_party_cookie: str | None = None
+    first_party_cookie_source: str | None = None
+    #: What the kit told us of the visitor's consent, where the server cannot see it itself.
+    consent: bool | None = None
+    #: Short hashes of click ids that newer ones replaced.
+    replaced: tuple[bytes, ...] = ()
+    #: When it was signed, epoch seconds; 0: not yet.
+    signed_at: float = 0.0
+
+    def same_as(self, other: Record) -> bool:
+        """True where the two say the same, whenever they were signed."""
+        return replace(self, signed_at=0.0) == replace(other, signed_at=0.0)
+
+    def with_adct(self, adct: str, now: float, source: str) -> Record:
+        """This record after a click: a newer click id replaces an older one.
+
+        The kit may speak late, from a tab that was opened before the newest click: a click id
+        that was replaced already does not come back through it.
+        """
+        if adct == self.adct:
+            return self
+        mark = _short_hash(adct)
+        if source == "kit" and mark in self.replaced:
+            return self
+        replaced = self.replaced
+        if self.adct is not None:
+            replaced = (_short_hash(self.adct), *replaced)
+        replaced = tuple(old for old in replaced if old != mark)[:_REPLACED]
+        return replace(self, adct=adct, adct_at=now, adct_source=source, replaced=replaced)
+
+    def with_cookie(self, value: str, source: str) -> Record:
+        """This record with the browser's or the server's first-party cookie."""
+        if value == self.first_party_cookie and (
+            source == self.first_party_cookie_source or source == "browser"
+        ):
+            # "browser" says less than what is known of the same value already.
+            return self
+        return replace(self, first_party_cookie=value, first_party_cookie_source=source)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Seen:
+    """What a request's ``Cookie`` header says of the visitor."""
+
+    #: The valid record, if any.
+    record: Record | None
+    #: The well-formed first-party cookie that counts, normalised.
+    cookie: str | None
+    #: True where any cookie of ours or AdRoll's is in the header.
+    any: bool
+
+    @property
+    def merged(self) -> Record:
+        """The record with the browser's own cookie, which beats it."""
+        record = self.record or Record()
+        return record.with_cookie(self.cookie, "browser") if self.cookie else record
+
+    def settled(self, now: float) -> bool:
+        """True where nothing needs writing: a record in order, its working copy beside it."""
+        record = self.record
+        return (
+            record is not None
+            and self.cookie is not None
+            and record.first_party_cookie == self.cookie
+            and now - record.signed_at < RENEW_AFTER
+        )
+
+
+_NOTHING = Seen(None, None, False)
+
+
+def _short_hash(text: str) -> bytes:
+    return sha256(text.encode()).digest()[:4]
+
+
+def _values(header: str, name: str) -> Iterator[str]:
+    count = 0
+    for match in _COOKIES.finditer(header):
+        if match[1] != name:
+            continue
+        count += 1
+        if count > _MOST_COOKIES:
+            return
+        value = match[2].strip()
+        if len(value) <= _LONGEST_VALUE:
+            yield value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
+def _normalise(value: str) -> str | None:
+    # A date text contains spaces and colons, which scripts store percent-encoded.
+    return normalise_first_party_cookie(unquote(value) if "%" in value else value)
+
+
+class Records:
+    """Reads and writes what identifies visitors; one per app.
+
+    :param settings: the app's.
+    :param counters: where ignored records are counted, forged and expired apart.
+    :param keys: the signing keys, newest first; none: nothing can be kept.
+    :param clock: returns epoch seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        counters: Counters,
+        *,
+        keys: Sequence[str | bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._token_max_age = settings.token_max_age
+        self._record_signer = Signer(keys, "record", clock=clock) if keys else None
+        self._token_signer = Signer(keys, "token", clock=clock) if keys else None
+        self.derive_key = derive_key(keys, "derived-cookie")
+        # Records that this process has verified or signed, so that a known visitor's next
+        # request costs a look-up and no signature check. Two generations bound it.
+        self._known: dict[str, Record] = {}
+        self._known_before: dict[str, Record] = {}
+
+    @property
+    def can_sign(self) -> bool:
+        """False where the site has no secret key: then nothing is kept."""
+        return self._record_signer is not None
+
+    def read(self, header: str) -> Seen:
+        """What the raw ``Cookie`` *header* says.
+
+        Of several ``__adroll_fpc`` the one equal to the record wins, else the first well-formed.
+        """
+        if FIRST_PARTY_COOKIE not in header and RECORD_COOKIE not in header:
+            return _NOTHING
+        record: Record | None = None
+        present = False
+        for text in _values(header, RECORD_COOKIE):
+            present = True
+            record = self._verified(text)
+            if record is not None:
+                break
+        cookie: str | None = None
+        for value in _values(header, FIRST_PARTY_COOKIE):
+            present = True
+            if record is not None and value == record.first_party_cookie:
+                cookie = value
+                break
+            normal = _normalise(value)
+            if normal is None:
+                self._counters.add("cookie_ignored", "malformed")
+            elif record is not None and normal == record.first_party_cookie:
+                cookie = normal
+                break
+            elif cookie is None:
+                cookie = normal
+        return Seen(record, cookie, present)
+
+    def _verified(self, text: str) -> Record | None:
+        known = self._known.get(text)
+        if known is None:
+            known = self._known_before.get(text)
+        if known is not None:
+            if self._clock() - known.signed_at <= COOKIE_LIFE:
+                return known
+            self._counters.add("record_ignored", "expired")
+            return None
+        if self._record_signer is None:
+            return None
+        try:
+            payload, signed_at = self._record_signer.unsign(text, COOKIE_LIFE)
+            record = replace(_record_from(packing.unpack(payload)), signed_at=signed_at)
+        except Expired:
+            self._counters.add("record_ignored", "expired")
+            return None
+        except (Forged, ValueError):
+            self._counters.add("record_ignored", "forged")
+            return None
+        self._remember(text, record)
+        return record
+
+    def _remember(self, text: str, record: Record) -> None:
+        if len(self._known) >= _MEMO:
+            self._known_before, self._known = self._known, {}
+        self._known[text] = record
+
+    def sign(self, record: Record) -> str:
+        """*record* as the value of the ``adroll_visitor`` cookie."""
+        if self._record_signer is None:
+            raise ConfigurationError("ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to keep visitors")
+        text = self._record_signer.sign(packing.pack(_fields_of(record)))
+        self._remember(text, replace(record, signed_at=float(int(self._clock()))))
+        return text
+
+    def visitor(
+        self, record: Record, *, ip: str | None, host: str | None, consent: bool | None
+    ) -> Visitor:
+        """*record* as views see it."""
+        return Visitor(
+            adct=record.adct,
+            adct_at=record.adct_at,
+            adct_source=record.adct_source,
+            first_party_cookie=record.first_party_cookie,
+            first_party_cookie_source=record.first_party_cookie_source,
+            ip=ip,
+            host=host,
+            consent=consent,
+            _records=self,
+        )
+
+    def token(self, visitor: Visitor) -> str:
+        """*visitor* as signed text, see :meth:`Visitor.token`."""
+        if self._token_signer is None:
+            raise ConfigurationError(
+                "ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to make visitor tokens"
+            )
+        fields = packing.Fields(
+            adct=visitor.adct,
+            adct_at=visitor.adct_at,
+            adct_source=visitor.adct_source,
+            first_party_cookie=visitor.first_party_cookie,
+            first_party_cookie_source=visitor.first_party_cookie_source,
+            consent=visitor.consent,
+            ip=visitor.ip,
+            host=visitor.host,
+        )
+        return self._token_signer.sign(packing.pack(fields, most=packing.TOKEN_BYTES))
+
+    def from_token(self, text: str) -> tuple[Visitor, float]:
+        """The visitor of a token, and when the token was made (epoch seconds).
+
+        :raises TokenExpired: ours, but older than ``ADROLL_TOKEN_MAX_AGE``.
+        :raises TokenForged: not ours, or changed.
+        """
+        if self._token_signer is None:
+            raise ConfigurationError(
+                "ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to take visitor tokens"
+            )
+        if len(text) > packing.TOKEN_CHARS:
+            raise TokenForged
+        try:
+            payload, minted_at = self._token_signer.unsign(text, self._token_max_age)
+            fields = packing.unpack(payload)
+        except Expired:
+            raise TokenExpired from None
+        except (Forged, ValueError):
+            raise TokenForged from None
+        visitor = Visitor(
+            adct=fields.adct,
+            adct_at=fields.adct_at,
+            adct_source=fields.adct_source,
+            first_party_cookie=fields.first_party_cookie,
+            first_party_cookie_source=fields.first_party_cookie_source,
+            ip=fields.ip,
+            host=fields.host,
+            consent=fields.consent,
+            _records=self,
+        )
+        return visitor, minted_at
+
+
+def _fields_of(record: Record) -> packing.Fields:
+    return packing.Fields(
+        adct=record.adct,
+        adct_at=record.adct_at,
+        adct_source=record.adct_source,
+        first_party_cookie=record.first_party_cookie,
+        first_party_cookie_source=record.first_party_cookie_source,
+        consent=record.consent,
+        replaced=record.replaced,
+    )
+
+
+def _record_from(fields: packing.Fields) -> Record:
+    # The signature says that we wrote it; the forms are checked all the same, since an older
+    # version may have written what this one does not take.
+    if fields.adct is not None and accept_adct(fields.adct) is None:
+        raise ValueError("adct")
+    return Record(
+        adct=fields.adct,
+        adct_at=fields.adct_at,
+        adct_source=fields.adct_source,
+        first_party_cookie=fields.first_party_cookie,
+        first_party_cookie_source=fields.first_party_cookie_source,
+        consent=fields.consent,
+        replaced=fields.replaced,
+    )

@@ -1,0 +1,146 @@
+"""The house of design.md: imports run downwards only, and importing the package is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "adroll_flask"
+
+#: From the roof to the cellar; modules of one line may not import each other upwards.
+STOREYS: list[set[str]] = [
+    {"__init__"},
+    {"celery", "testing"},
+    {"extension", "middleware"},
+    {"cli", "cli_outbox", "checks"},
+    {"runtime"},
+    {"endpoints", "reporting"},
+    {"page"},
+    {"exchange"},
+    {"thread"},
+    {"delivery"},
+]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.parts[0] == "sandbox":
+            continue
+        found[".".join(relative.with_suffix("").parts)] = path
+    return found
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """The package's own modules that *path* imports when it is imported or run."""
+    package = ["adroll_flask", *name.split(".")[:-1]]
+    if path.name == "__init__.py" and name != "__init__":
+        package = ["adroll_flask", *name.split(".")[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        targets = []
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [f"{module}.{alias.name}" for alias in node.names] + [module]
+        elif isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        for target in targets:
+            if target.startswith("adroll_flask."):
+                found.add(target.removeprefix("adroll_flask."))
+    known = set(modules())
+    return {
+        module
+        for module in found
+        if module in known or f"{module}.__init__" in known
+    } - {name}
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    graph = {name: imports(name, path) for name, path in modules().items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail, name])
+        if name in done:
+            return
+        for other in sorted(graph.get(name, ())):
+            visit(other, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        if not name.startswith("outbox"):
+            visit(name, ())
+
+
+def test_no_module_imports_from_a_storey_above_its_own() -> None:
+    storey = {name: number for number, names in enumerate(STOREYS) for name in names}
+    cellar = len(STOREYS)
+    for name, path in modules().items():
+        own = storey.get(name, cellar)
+        for other in imports(name, path):
+            if name == "extension" and other == "cli":
+                continue  # adds its commands to the app, when an app is set up
+            assert storey.get(other, cellar) >= own, f"{name} imports {other}"
+
+
+def test_below_the_line_there_is_no_flask() -> None:
+    above = {"__init__", "extension", "cli", "cli_outbox", "checks", "celery", "testing"}
+    for name, path in modules().items():
+        if name in above:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for module in names:
+                assert module.split(".")[0] not in ("flask", "click"), f"{name} imports {module}"
+
+
+def test_the_sandbox_and_the_package_do_not_know_each_other() -> None:
+    for path in (PACKAGE / "sandbox").rglob("*.py"):
+        depth = len(path.relative_to(PACKAGE / "sandbox").parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= depth, path
+                if not node.level and (node.module or "").startswith("adroll_flask"):
+                    assert (node.module or "").startswith("adroll_flask.sandbox"), path
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.startswith("adroll_flask"):
+                        assert alias.name.startswith("adroll_flask.sandbox"), path
+
+
+@pytest.mark.parametrize("heavy", ["sqlalchemy", "requests", "pydantic", "publicsuffixlist"])
+def test_importing_the_package_leaves_heavy_libraries_for_the_first_use(heavy: str) -> None:
+    program = f"import adroll_flask, sys; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_modules_keep_no_state() -> None:
+    """No module-level list, dict, set or counter that a function could change."""
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                value = node.value
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                    assert value.func.id not in ("dict", "list", "set", "defaultdict", "Counter"), (
+                        name
+                    )
+                if isinstance(value, ast.List | ast.Set | ast.Dict) and not (
+                    isinstance(target, ast.Name) and target.id == "__all__"
+                ):
+                    annotation = getattr(node, "annotation", None)
+                    text = ast.unparse(annotation) if annotation is not None else ""
+                    assert text.startswith(("Mapping", "Final", "Sequence")), (
+                        f"{name}: {ast.unparse(target)} is changeable"
+                    )
