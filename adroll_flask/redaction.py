@@ -257,7 +257,8 @@ def _name(exc: BaseException) -> str:
     module = kind.__module__.partition(".")[0]
     name = kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
     if module == __name__.partition(".")[0]:
-        return redact_text(f"{kind.__name__}: {exc}")
+        # Not redact_text: a hint such as "pass ip=" names a field.
+        return f"{kind.__name__}: {_CONTROL.sub(' ', str(exc))}"[:LIMIT]
     code: object = None
     if isinstance(exc, OSError) and exc.errno is not None:
         code = errno.errorcode.get(exc.errno)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adroll_flask.errors import ConfigurationError, DeliveryError
+from adroll_flask.errors import ConfigurationError, DeliveryError, EventError
 from adroll_flask.redaction import (
     describe,
     identifying_values,
@@ -260,6 +260,9 @@ def test_an_exception_is_described_by_the_names_along_its_chain() -> None:
 def test_our_own_messages_are_kept_and_foreign_ones_are_not() -> None:
     assert describe(ConfigurationError("ADROLL_PIXEL", "takes 'load'")) == (
         "ConfigurationError: ADROLL_PIXEL: takes 'load'"
+    )
+    assert describe(EventError("ip", "unknown here: pass ip= with it")) == (
+        "EventError: ip: unknown here: pass ip= with it"
     )
     assert describe(DeliveryError("refused", status=401)) == ("DeliveryError: refused (HTTP 401)")
     assert describe(ValueError("s3cret")) == "ValueError"
