@@ -168,10 +168,15 @@ class _Builder:
         values["ip"] = context.ip
         values["timestamp"] = context.now
         values["email_forms"] = context.email_forms
-        for name in _FALLS_BACK:
-            value = getattr(context, name)
-            if value is not None:
-                values[name] = value
+        # Written out: this runs at every report.
+        if context.user_agent is not None:
+            values["user_agent"] = context.user_agent
+        if context.adct is not None:
+            values["adct"] = context.adct
+        if context.first_party_cookie is not None:
+            values["first_party_cookie"] = context.first_party_cookie
+        if context.user_id is not None:
+            values["user_id"] = context.user_id
         for name, value in self.fields.items():
             if name in _PLAIN:
                 if value == "" and name in _MAY_BE_EMPTY:

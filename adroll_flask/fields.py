@@ -56,6 +56,10 @@ def kind(value: object) -> str:
 
 def accept_text(value: Any, field: str, limit: int = MAX_TEXT) -> str:
     """A text of 1 to *limit* characters without controls, spaces around it removed."""
+    if type(value) is str:
+        text = value.strip()
+        if 0 < len(text) <= limit and text.isprintable():
+            return text
     if not isinstance(value, str):
         raise EventError(field, f"takes a text; it got {kind(value)}")
     text = value.strip()
@@ -63,7 +67,7 @@ def accept_text(value: Any, field: str, limit: int = MAX_TEXT) -> str:
         raise EventError(field, "takes a text; this one is empty")
     if len(text) > limit:
         raise EventError(field, f"takes a text of at most {limit} characters")
-    if not text.isprintable() and _CONTROL.search(text):
+    if _CONTROL.search(text):
         raise EventError(field, "takes a text without control characters")
     # A subclass of str (an enum's member, a template's markup) may print as something else.
     return text if type(text) is str else str.__str__(text)
@@ -91,6 +95,10 @@ def accept_id(value: Any, field: str) -> str:
 
 def accept_label(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
     """Like :func:`accept_text`; an empty text is nothing, and line breaks become spaces."""
+    if type(value) is str:
+        text = value.strip()
+        if 0 < len(text) <= limit and text.isprintable():
+            return text
     if value is None:
         return None
     if not isinstance(value, str):

@@ -42,6 +42,8 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 #: Spaces of any script, C0 and C1 controls, and halves of surrogate pairs (not encodable).
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}\Z")
 #: JavaScript's ``String(date)`` and ``date.toUTCString()``.
 _JS_DATE = re.compile(
     r"(?:[A-Z][a-z]{2},? )?"
@@ -327,6 +329,8 @@ def normalise_ip(text: str) -> str:
     '203.0.113.9'
     """
     if isinstance(text, str):
+        if _IPV4.match(text):
+            return text
         try:
             return str(_address(text))
         except ValueError:

@@ -14,10 +14,11 @@ MAX_LOCATION = 2000
 #: Characters of one parameter that is kept before all others: a click id of 240, encoded.
 _MAX_KEPT_PARAMETER = 730
 
-#: RFC 3986's characters save brackets, which only an IPv6 host may hold, and "%" only before two
-#: hex digits.
+#: Most URLs: nothing to do. RFC 3986's characters save brackets, which only an IPv6 host may hold,
+#: and "%" only before two hex digits.
 _PLAIN = re.compile(
-    r"https?://[A-Za-z0-9.-]+(?:[/?#](?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?\Z"
+    r"https?://[A-Za-z0-9](?:[A-Za-z0-9._-]{0,250}[A-Za-z0-9])?/"
+    r"(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+\Z"
 )
 _SCHEME = re.compile(r"(https?)://([^/?#]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(?=[A-Za-z0-9._-]{1,253}\Z)(?!\.)[A-Za-z0-9._-]*[A-Za-z0-9_]\.?\Z")
@@ -48,7 +49,7 @@ def accept_location(value: Any) -> str:
     if not isinstance(value, str):
         kind = "nothing" if value is None else f"a value of type {type(value).__name__}"
         raise EventError("page_location", f"{_TAKES}; it got {kind}")
-    if _PLAIN.match(value) and len(value) <= MAX_LOCATION and _plain_host(value):
+    if len(value) <= MAX_LOCATION and _PLAIN.match(value):
         return value
     text = value.strip()
     match = _SCHEME.match(text)
@@ -64,16 +65,6 @@ def accept_location(value: Any) -> str:
     if len(start) + len(rest) > MAX_LOCATION:
         rest = _shorten(rest, MAX_LOCATION - len(start))
     return start + rest
-
-
-def _plain_host(url: str) -> bool:
-    start = url.index("//") + 2
-    end = len(url)
-    for mark in "/?#":
-        found = url.find(mark, start, end)
-        if found != -1:
-            end = found
-    return _HOST.match(url, start, end) is not None
 
 
 def _host_and_port(authority: str) -> str:
