@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import to_json
 
 from .attributes import accept_event_name
+from .context import Context
 from .errors import EventError
 from .fields import (
     MILLISECONDS,
@@ -38,9 +39,6 @@ from .names import IDENTIFIER_NAMES
 from .products import PRODUCT_CHECKS, gather
 from .suggestions import shown
 from .wire import MAX_BYTES, WireAttributes, WireEvent, WireIdentifiers, WireProduct, compose
-
-if TYPE_CHECKING:
-    from .events import Context
 
 #: Characters of a text that is kept unchecked.
 _MAX_RAW = 2000

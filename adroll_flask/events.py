@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .attributes import accept_event_name
+from .context import Context
 from .coverage import Coverage
 from .drafts import derivable, draft, recheck_wire
 from .errors import EventError
@@ -59,7 +60,7 @@ _REQUIRED = frozenset({"event_name", "page_location", "ip", "visitor"})
 _PURCHASE = _REQUIRED | {"order_id", "value", "currency", "deduplication_key"}
 #: What the request or the session knows as well, should the caller's own be wrong.
 _FALLS_BACK = ("user_agent", "adct", "first_party_cookie", "user_id")
-_NOT_KNOWN = {
+_NOT_KNOWN: Mapping[str, str] = {
     "page_location": (
         "is not known where there is no request: pass page_location= with a full URL, for an app "
         "app_location(...)"
@@ -68,34 +69,6 @@ _NOT_KNOWN = {
 }
 #: Identifiers for which an empty text means that there is none.
 _MAY_BE_EMPTY = ("email", "user_id", "device_id", "adct", "first_party_cookie")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Context:
-    """What is known without the caller's saying so: the account, the visitor, the request.
-
-    :param now: the clock, epoch seconds.
-    :param email_forms: which forms of an e-mail may leave the server.
-    :param derive_key: makes the cookie value of a visitor who has only a user or device id.
-    """
-
-    advertisable_eid: str | None = None
-    pixel_eid: str | None = None
-    now: float = 0.0
-    page_location: str | None = None
-    ip: str | None = None
-    user_agent: str | None = None
-    adct: str | None = None
-    first_party_cookie: str | None = None
-    email_sha256: tuple[str, ...] = ()
-    email_md5: tuple[str, ...] = ()
-    user_id: str | None = None
-    device_id: str | None = None
-    email_forms: tuple[str, ...] = ("sha256",)
-    derive_key: bytes | None = None
-
-    def __repr__(self) -> str:
-        return "<Context>"
 
 
 @dataclass(frozen=True, slots=True)
