@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ..errors import AdRollError
+from adroll_flask.errors import AdRollError
 
 State: TypeAlias = Literal["waiting", "claimed", "sending", "delivered", "dead"]
 OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "release", "claimed"]
@@ -27,8 +27,9 @@ OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "release", "claim
 class OutboxFailed(AdRollError):
     """The outbox did not take an event, or could not be worked with.
 
-    :param reason: one of ``full`` (the size bound, or the disk), ``too_large`` (one event),
-        ``locked``, ``read_only``, ``corrupt``, ``unavailable`` (no connection), ``error``.
+    :param reason: one of ``full`` (the size bound), ``disk_full``, ``too_large`` (one event),
+        ``locked``, ``read_only``, ``corrupt``, ``unavailable`` (no connection, no file), ``data``
+        (a value that the database cannot keep), ``error``.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -105,6 +106,7 @@ class Claimed:
     attempts: int
     unsure: bool
     key: str | None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +363,10 @@ class Outbox(Protocol):
 
     def housekeep(self) -> int:
         """Do one small step of cleaning; returns how many rows went (0: nothing left to do)."""
+        ...
+
+    def exists(self) -> bool:
+        """False where nothing can be waiting: no SQLite file, no spill file. Never raises."""
         ...
 
     def create_tables(self) -> None:

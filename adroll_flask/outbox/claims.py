@@ -1,0 +1,294 @@
+"""Claim, send, settle: how an event leaves the outbox."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, case, literal_column, null, or_, select, update
+
+from adroll_flask.counters import Counters
+
+from .protocol import Claim, Claimed, OutboxFailed, Outcome
+from .states import (
+    CLAIMED,
+    DAY,
+    DEAD,
+    DELIVERED,
+    KEYLESS_KEPT,
+    LONGEST_DELAY,
+    LONGEST_LEASE,
+    SENDING,
+    WAITING,
+)
+from .store import Store, Tx
+from .tally import add_tally
+
+#: Rows that one claim takes back from lapsed leases, at most.
+_SWEEP: Final = 500
+_ERROR_LENGTH: Final = 1000
+
+
+def _state(number: int) -> Any:
+    # Written into the statement: a planner that does not see the state must guess.
+    return literal_column(str(number))
+
+
+@dataclass(slots=True)
+class Claims:
+    """The way of events through claims, over one store.
+
+    :param on_unsure: ``"retry"`` or ``"drop"``: what happens to an event whose lease lapsed while
+        a request with it was under way.
+    :param dedupe_days: days that the key of a delivered event is kept after it occurred.
+    """
+
+    store: Store
+    counters: Counters
+    on_unsure: str
+    dedupe_days: int
+
+    def claim(self, limit: int = 100, lease: float = 60.0) -> Claim | None:
+        """See :meth:`Outbox.claim`."""
+        lease = min(lease, LONGEST_LEASE)
+        if self.store.file is not None and not self.store.read(self._is_work):
+            # Asking takes no lock; a transaction that begins by writing would.
+            return None
+        return self.store.write(lambda tx: self._claim(tx, limit, lease))
+
+    def _is_work(self, tx: Tx) -> bool:
+        event = self.store.event.c
+        for state in (WAITING, CLAIMED, SENDING):
+            first = (
+                select(event.due_at)
+                .where(event.state == _state(state))
+                .order_by(event.due_at)
+                .limit(1)
+            )
+            due = tx.connection.scalar(first)
+            if due is not None and (due <= tx.now or due > tx.now + _too_far(state)):
+                return True
+        return False
+
+    def _claim(self, tx: Tx, limit: int, lease: float) -> Claim | None:
+        self._take_back(tx)
+        event = self.store.event.c
+        due = (
+            select(
+                event.id,
+                event.event_name,
+                event.payload,
+                event.occurred_at,
+                event.queued_at,
+                event.attempts,
+                event.unsure,
+                event.dedupe_key,
+                event.dry_run,
+            )
+            .where(event.state == _state(WAITING), event.due_at <= tx.now)
+            .order_by(event.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = tx.connection.execute(due).all()
+        if not rows:
+            return None
+        token = secrets.token_hex(16)
+        tx.connection.execute(
+            update(self.store.event)
+            .where(self.store.these([row.id for row in rows]))
+            .values(state=_state(CLAIMED), claim=token, due_at=tx.now + lease)
+        )
+        rows = sorted(rows, key=lambda row: (row.queued_at, row.id))
+        return Claim(
+            token,
+            tuple(
+                Claimed(
+                    id=row.id,
+                    name=row.event_name,
+                    payload=bytes(row.payload or b""),
+                    occurred_at=row.occurred_at,
+                    created_at=row.queued_at,
+                    attempts=row.attempts,
+                    unsure=bool(row.unsure),
+                    key=row.dedupe_key,
+                    dry_run=bool(row.dry_run),
+                )
+                for row in rows
+            ),
+            tx.now,
+        )
+
+    def _take_back(self, tx: Tx) -> None:
+        """Return what lapsed, and what a clock that was wrong for a while put too far off."""
+        event = self.store.event.c
+        table = self.store.event
+        for state in (CLAIMED, SENDING):
+            lapsed = (
+                select(event.id)
+                .where(
+                    event.state == _state(state),
+                    or_(event.due_at <= tx.now, event.due_at > tx.now + _too_far(state)),
+                )
+                .limit(_SWEEP)
+                .with_for_update(skip_locked=True)
+            )
+            ids = tx.connection.scalars(lapsed).all()
+            if not ids:
+                continue
+            values: dict[str, Any] = {
+                "state": _state(WAITING),
+                "claim": null(),
+                "due_at": event.queued_at,
+            }
+            if state == SENDING:
+                values |= {"unsure": 1, "attempts": event.attempts + 1, "reason": "lapsed"}
+                if self.on_unsure == "drop":
+                    values |= self._dead_values(tx) | {"reason": "unsure"}
+                    self.counters.add("event_dead", "unsure", len(ids))
+                else:
+                    self.counters.add("event_unsure", "lapsed", len(ids))
+            tx.connection.execute(update(table).where(self.store.these(ids)).values(values))
+        tx.connection.execute(
+            update(table)
+            .where(event.state == _state(WAITING), event.due_at > tx.now + _too_far(WAITING))
+            .values(due_at=tx.now)
+        )
+
+    def begin_sending(self, claim: Claim, ids: Sequence[str] | None = None) -> tuple[str, ...]:
+        """See :meth:`Outbox.begin_sending`."""
+        wanted = [one.id for one in claim.events] if ids is None else list(ids)
+        if not wanted:
+            return ()
+
+        def begin(tx: Tx) -> tuple[str, ...]:
+            event = self.store.event.c
+            mine = and_(
+                self.store.these(wanted),
+                event.claim == claim.token,
+                event.state.in_([CLAIMED, SENDING]),
+            )
+            held = set(tx.connection.scalars(select(event.id).where(mine).with_for_update()))
+            if held:
+                tx.connection.execute(
+                    update(self.store.event).where(mine).values(state=_state(SENDING))
+                )
+            return tuple(id for id in wanted if id in held)
+
+        return self.store.write(begin)
+
+    def extend(self, claim: Claim, lease: float = 60.0) -> int:
+        """See :meth:`Outbox.extend`."""
+
+        def extend(tx: Tx) -> int:
+            return self._update_mine(
+                tx.connection,
+                claim,
+                [one.id for one in claim.events],
+                {"due_at": tx.now + min(lease, LONGEST_LEASE)},
+            )
+
+        return self.store.write(extend)
+
+    def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
+        """See :meth:`Outbox.settle`."""
+        alike: defaultdict[Outcome, list[str]] = defaultdict(list)
+        for outcome in outcomes:
+            alike[_without_id(outcome)].append(outcome.id)
+        if not alike:
+            return 0
+
+        def settle(tx: Tx) -> int:
+            settled = 0
+            tally: Counter[str] = Counter()
+            for outcome, ids in alike.items():
+                rows = self._update_mine(tx.connection, claim, ids, self._values(tx, outcome))
+                settled += rows
+                if outcome.kind in ("delivered", "dead", "retry"):
+                    tally["retried" if outcome.kind == "retry" else outcome.kind] += rows
+                if outcome.unsure:
+                    tally["unsure"] += rows
+            add_tally(self.store, tx, tally)
+            return settled
+
+        return self.store.write(settle)
+
+    def _update_mine(
+        self, connection: Connection, claim: Claim, ids: Sequence[str], values: dict[str, Any]
+    ) -> int:
+        event = self.store.event.c
+        result = connection.execute(
+            update(self.store.event)
+            .where(
+                self.store.these(ids),
+                event.claim == claim.token,
+                event.state.in_([CLAIMED, SENDING]),
+            )
+            .values(values)
+        )
+        return int(result.rowcount)
+
+    def _values(self, tx: Tx, outcome: Outcome) -> dict[str, Any]:
+        event = self.store.event.c
+        values: dict[str, Any] = {"reason": outcome.reason[:40] or None}
+        if outcome.error:
+            values["error"] = outcome.error[:_ERROR_LENGTH]
+        if outcome.unsure:
+            values["unsure"] = 1
+        if outcome.kind == "claimed":
+            return values | {"state": _state(CLAIMED)}
+        if outcome.kind in ("delivered", "dead", "retry") and not outcome.blameless:
+            values["attempts"] = event.attempts + 1
+        if outcome.kind == "delivered":
+            return values | self._delivered_values(tx)
+        if outcome.kind == "dead":
+            return values | self._dead_values(tx)
+        values |= {"state": _state(WAITING), "claim": null(), "due_at": event.queued_at}
+        if outcome.kind == "retry" and outcome.delay > 0:
+            if not math.isfinite(outcome.delay):
+                raise OutboxFailed("error", "a delay without end")
+            values["due_at"] = tx.now + min(outcome.delay, LONGEST_DELAY)
+        return values
+
+    def _delivered_values(self, tx: Tx) -> dict[str, Any]:
+        event = self.store.event.c
+        kept = self.dedupe_days * DAY
+        keyed = case(
+            (event.occurred_at + kept < tx.now, tx.now),
+            (event.occurred_at > tx.now, tx.now + kept),
+            else_=event.occurred_at + kept,
+        )
+        values: dict[str, Any] = {
+            "state": _state(DELIVERED),
+            "claim": null(),
+            "payload": null(),
+            "error": null(),
+            "settled_at": tx.now,
+            "due_at": case((event.dedupe_key.is_(None), tx.now + KEYLESS_KEPT), else_=keyed),
+        }
+        if self.store.file is not None:
+            # An UPDATE that shrinks a row leaves its page as empty as that, for as long as the
+            # key is kept. Rows that move away leave pages that are used again.
+            values["seq"] = -event.seq
+        return values
+
+    def _dead_values(self, tx: Tx) -> dict[str, Any]:
+        return {
+            "state": _state(DEAD),
+            "claim": null(),
+            "settled_at": tx.now,
+            "due_at": tx.now + self.dedupe_days * DAY,
+        }
+
+
+def _too_far(state: int) -> float:
+    """Seconds ahead at which a time can only come from a clock that was wrong."""
+    return LONGEST_DELAY + 60 if state == WAITING else LONGEST_LEASE + 60
+
+
+def _without_id(outcome: Outcome) -> Outcome:
+    return replace(outcome, id="")

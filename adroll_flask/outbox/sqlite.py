@@ -1,0 +1,543 @@
+"""The SQLite file: opening, making, replacing it, and the one statement of the hot path.
+
+Nothing here imports SQLAlchemy: a request that reports an event pays for one ``INSERT``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from .bound import Bound
+from .fork import immortalise
+from .protocol import NewEvent, OutboxFailed, Put
+from .states import DEAD, PAYLOAD_BYTES, ROW_BYTES, VERSION, WAITING, clean_key, seq_of
+
+logger = logging.getLogger("adroll_flask.outbox")
+
+#: Seconds that a request waits, in all, for others to leave the database.
+PATIENCE: Final = 0.1
+#: Seconds that a worker's statement waits.
+WORKER_PATIENCE: Final = 5.0
+_NO_INODE: Final = (0, 0)
+
+#: What SQLAlchemy makes of ``schema.Tables("sqlite")``, so that a request need not import it; a
+#: test compares the two.
+DDL: Final = (
+    """CREATE TABLE IF NOT EXISTS adroll_event (
+        seq INTEGER NOT NULL PRIMARY KEY, id VARCHAR(32) NOT NULL,
+        state SMALLINT DEFAULT 0 NOT NULL, event_name VARCHAR(40) NOT NULL,
+        advertisable_eid VARCHAR(40) NOT NULL, dry_run SMALLINT NOT NULL,
+        dedupe_key VARCHAR(255), digest VARCHAR(64), payload BLOB,
+        occurred_at DOUBLE NOT NULL, queued_at DOUBLE NOT NULL, due_at DOUBLE NOT NULL,
+        attempts INTEGER DEFAULT 0 NOT NULL, unsure SMALLINT DEFAULT 0 NOT NULL,
+        claim VARCHAR(32), error TEXT, reason VARCHAR(40), settled_at DOUBLE)""",
+    """CREATE UNIQUE INDEX IF NOT EXISTS adroll_event_key
+        ON adroll_event (advertisable_eid, dry_run, event_name, dedupe_key)""",
+    "CREATE INDEX IF NOT EXISTS adroll_event_due ON adroll_event (state, due_at)",
+    """CREATE TABLE IF NOT EXISTS adroll_destination (
+        id INTEGER NOT NULL PRIMARY KEY, paused_until DOUBLE DEFAULT 0 NOT NULL,
+        held VARCHAR(64), fingerprint VARCHAR(64), held_since DOUBLE,
+        failures INTEGER DEFAULT 0 NOT NULL, last_error TEXT, last_error_at DOUBLE,
+        probe_until DOUBLE DEFAULT 0 NOT NULL, next_slot_at DOUBLE DEFAULT 0 NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS adroll_hold (
+        id INTEGER NOT NULL PRIMARY KEY, began_at DOUBLE NOT NULL, ended_at DOUBLE,
+        reason VARCHAR(64) NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS adroll_tally (
+        minute INTEGER NOT NULL, slot INTEGER NOT NULL, delivered INTEGER DEFAULT 0 NOT NULL,
+        dead INTEGER DEFAULT 0 NOT NULL, retried INTEGER DEFAULT 0 NOT NULL,
+        unsure INTEGER DEFAULT 0 NOT NULL, PRIMARY KEY (minute, slot))""",
+    """CREATE TABLE IF NOT EXISTS adroll_meta (
+        name VARCHAR(40) NOT NULL PRIMARY KEY, value VARCHAR(64) NOT NULL)""",
+    "INSERT OR IGNORE INTO adroll_destination (id) VALUES (1)",
+    f"INSERT OR IGNORE INTO adroll_meta VALUES ('schema_version', '{VERSION}')",  # noqa: S608
+)
+
+_TABLES: Final = frozenset(
+    {"adroll_event", "adroll_destination", "adroll_hold", "adroll_tally", "adroll_meta"}
+)
+
+_INSERT: Final = (
+    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, dedupe_key,"
+    " digest, payload, occurred_at, queued_at, due_at) VALUES (?,?,0,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT DO NOTHING"
+)
+_INSERT_DEAD: Final = (
+    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, payload,"
+    " occurred_at, queued_at, due_at, error, reason, settled_at) VALUES (?,?,4,?,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT DO NOTHING"
+)
+_SAME_KEY: Final = (
+    "SELECT id, digest FROM adroll_event WHERE advertisable_eid = ? AND dry_run = ?"
+    " AND event_name = ? AND dedupe_key = ?"
+)
+
+T = TypeVar("T")
+
+
+class _Changed(Exception):
+    """The file is not the one that was opened, or not a whole one; open it again."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """What one process holds of the file; a fork makes a new one."""
+
+    pid: int
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    connection: sqlite3.Connection | None = None
+    inode: tuple[int, int] = _NO_INODE
+
+
+class SqliteFile:
+    """One outbox's SQLite file in this process.
+
+    One connection with a lock serves all threads: SQLite takes one writer at a time anyway, a
+    lock wakes the next thread at once where SQLite's own waiting sleeps for whole milliseconds.
+
+    :param path: of the file; its folder is made where it is missing.
+    :param sync: ``"normal"`` or ``"full"``.
+    :param max_bytes: of events that wait; 0: no bound.
+    """
+
+    def __init__(self, path: Path, *, sync: str, max_bytes: int) -> None:
+        self.path = path
+        self._name = os.fsencode(path)
+        self._sync = "FULL" if sync == "full" else "NORMAL"
+        self._bound = Bound(max_bytes)
+        self._max_bytes = max_bytes or 1 << 62
+        self._process = _Process(os.getpid())
+        self._on_renew: list[Callable[[], None]] = []
+        self._hooked = False
+
+    # -- the hot path -----------------------------------------------------------------------
+
+    def put(self, event: NewEvent, now: float) -> Put:
+        """Commit one event.
+
+        :raises OutboxFailed: the file did not take it within :data:`PATIENCE` seconds.
+        """
+        if len(event.payload) > PAYLOAD_BYTES:
+            raise OutboxFailed("too_large")
+        key = event.key
+        if key is not None:
+            key = clean_key(key)
+        id = event.id
+        seq = seq_of(id)
+        values = (
+            id,
+            event.name,
+            event.advertisable_eid,
+            event.dry_run,
+            key,
+            event.digest,
+            event.payload,
+            event.occurred_at,
+            now,
+            now,
+        )
+        size = len(event.payload) + ROW_BYTES
+
+        def insert(connection: sqlite3.Connection) -> Put:
+            if connection.execute(_INSERT, (seq, *values)).rowcount:
+                return Put("queued", id)
+            return self._conflict(connection, event, key, seq, values)
+
+        return self._do(insert, size)
+
+    def put_dead(self, event: NewEvent, reason: str, error: str, now: float, due: float) -> None:
+        """Commit one dead letter without a key."""
+        if len(event.payload) > PAYLOAD_BYTES:
+            raise OutboxFailed("too_large")
+        values = (
+            event.id,
+            event.name,
+            event.advertisable_eid,
+            event.dry_run,
+            event.payload,
+            event.occurred_at,
+            now,
+            due,
+            error,
+            reason,
+            now,
+        )
+        seq = seq_of(event.id)
+
+        def insert(connection: sqlite3.Connection) -> None:
+            if not connection.execute(_INSERT_DEAD, (seq, *values)).rowcount:
+                connection.execute(_INSERT_DEAD, (seq + 1, *values))
+
+        # Half of the bound at most: a flood of bad events must not shut good ones out.
+        self._do(insert, len(event.payload) + ROW_BYTES, share=0.5)
+
+    def _conflict(
+        self,
+        connection: sqlite3.Connection,
+        event: NewEvent,
+        key: str | None,
+        seq: int,
+        values: tuple[object, ...],
+    ) -> Put:
+        if key is not None:
+            found = connection.execute(
+                _SAME_KEY, (event.advertisable_eid, event.dry_run, event.name, key)
+            ).fetchone()
+            if found is not None:
+                if found[0] == event.id:
+                    return Put("queued", event.id)
+                return Put("duplicate", found[0], same=found[1] == event.digest)
+        found = connection.execute("SELECT id FROM adroll_event WHERE seq = ?", (seq,)).fetchone()
+        if found is not None and found[0] == event.id:
+            return Put("queued", event.id)
+        if connection.execute(_INSERT, (seq + 1, *values)).rowcount:
+            return Put("queued", event.id)
+        raise OutboxFailed("error", "the event's place is taken")
+
+    def _do(self, work: Callable[[sqlite3.Connection], T], size: int, share: float = 1.0) -> T:
+        """Run *work* on the kept connection under the lock, on a new file if need be."""
+        process = self._process
+        if process.pid != os.getpid():
+            process = self.renew()
+        if not process.lock.acquire(blocking=False):
+            return self._do_late(process, work, size, share)
+        try:
+            return self._do_locked(process, work, size, share)
+        finally:
+            process.lock.release()
+
+    def _do_late(
+        self,
+        process: _Process,
+        work: Callable[[sqlite3.Connection], T],
+        size: int,
+        share: float,
+    ) -> T:
+        began = time.monotonic()
+        if not process.lock.acquire(timeout=PATIENCE):
+            raise OutboxFailed("locked")
+        try:
+            left = PATIENCE - (time.monotonic() - began)
+            if left > PATIENCE * 0.8 or process.connection is None:
+                return self._do_locked(process, work, size, share)
+            # What was spent on the lock is not spent again on the file.
+            process.connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
+            try:
+                return self._do_locked(process, work, size, share)
+            finally:
+                if process.connection is not None:
+                    process.connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+        finally:
+            process.lock.release()
+
+    def _do_locked(
+        self,
+        process: _Process,
+        work: Callable[[sqlite3.Connection], T],
+        size: int,
+        share: float,
+    ) -> T:
+        for last in (False, True):
+            try:
+                stat = os.stat(self._name)
+                connection = process.connection
+                if connection is None or (stat.st_ino, stat.st_dev) != process.inode:
+                    raise _Changed
+                if stat.st_size > self._max_bytes * share:
+                    self._check_bound(connection, size, share)
+                return work(connection)
+            except (FileNotFoundError, _Changed):
+                if last:
+                    raise OutboxFailed("unavailable", "the file is being replaced") from None
+                self._reopen(process)
+            except sqlite3.Error as exc:
+                if last or not self.recover(exc):
+                    raise OutboxFailed(reason_of(exc)) from exc
+                self._reopen(process)
+            except OSError as exc:
+                raise OutboxFailed("unavailable") from exc
+        raise AssertionError("unreachable")
+
+    def _check_bound(self, connection: sqlite3.Connection, size: int, share: float) -> None:
+        # Only now is it worth counting: a file below the bound cannot hold more than it.
+        if not self._bound.allows(size, lambda: _measure(connection), share):
+            raise OutboxFailed("full")
+
+    # -- the file ---------------------------------------------------------------------------
+
+    @contextmanager
+    def exclusively(self, patience: float = WORKER_PATIENCE) -> Iterator[None]:
+        """No other thread of this process writes meanwhile."""
+        process = self._process
+        if process.pid != os.getpid():
+            process = self.renew()
+        if not process.lock.acquire(timeout=patience):
+            raise OutboxFailed("locked")
+        try:
+            yield
+        finally:
+            process.lock.release()
+
+    def inode(self) -> tuple[int, int]:
+        """Device and inode of the file that is there now."""
+        try:
+            stat = os.stat(self._name)
+        except OSError:
+            return _NO_INODE
+        return stat.st_ino, stat.st_dev
+
+    def connect(self, patience: float) -> sqlite3.Connection:
+        """A new connection to the file, which is made where it is missing.
+
+        :raises sqlite3.Error: it cannot be opened.
+        """
+        for last in (False, True):
+            try:
+                return self._connect(patience)
+            except sqlite3.Error as exc:
+                if last or not self.recover(exc):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _connect(self, patience: float) -> sqlite3.Connection:
+        if not self.path.exists():
+            self._make()
+        connection = sqlite3.connect(
+            self.path, timeout=patience, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute(f"PRAGMA synchronous = {self._sync}")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+            # Checkpoints belong to housekeeping; this is for where nothing keeps house.
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make(self) -> None:
+        """Create an empty file that only its owner may read, once among many processes."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._alone():
+            if self.path.exists():
+                return
+            # A log left behind by a deleted database belongs to nobody, but processes that still
+            # have the old one open would share its index with us.
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        names = {
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+        ours = all(name.startswith(("adroll_", "sqlite_")) for name in names)
+        if ours:
+            # In the shop's own file the journal mode is the shop's.
+            if not names:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+        if not names.issuperset(_TABLES) or self._version(connection) < VERSION:
+            self._create(connection)
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in DDL:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _version(connection: sqlite3.Connection) -> int:
+        row = connection.execute(
+            "SELECT value FROM adroll_meta WHERE name = 'schema_version'"
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time makes or replaces the file."""
+        lock = os.open(
+            f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise OutboxFailed("locked") from None
+                    time.sleep(0.002)
+            yield
+        finally:
+            os.close(lock)
+
+    def recover(self, exc: BaseException) -> bool:
+        """True where opening the file again is worth a try after *exc*.
+
+        A corrupt file is moved aside, so that a new one takes its place.
+        """
+        code = getattr(exc, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF
+        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._set_aside()
+        if code == sqlite3.SQLITE_READONLY_DBMOVED:
+            return True
+        if isinstance(exc, sqlite3.ProgrammingError):
+            return "closed database" in str(exc)
+        return isinstance(exc, sqlite3.OperationalError) and "no such table" in str(exc)
+
+    def _set_aside(self) -> bool:
+        try:
+            with self._alone():
+                if not self._is_corrupt():
+                    return True
+                moved = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+                for suffix in ("", "-wal", "-shm"):
+                    old = Path(f"{self.path}{suffix}")
+                    if old.exists():
+                        old.rename(f"{moved}{suffix}")
+        except (OSError, OutboxFailed):
+            return False
+        logger.critical(
+            "the outbox's database was corrupt and has been moved to %s; a new one is made. Events"
+            " that waited in it are not sent unless they are saved from there.",
+            moved,
+        )
+        return True
+
+    def _is_corrupt(self) -> bool:
+        """Look again, under the lock: another process may have replaced the file meanwhile.
+
+        A new file is small; one that takes longer to check than a request may wait is the old one.
+        """
+        deadline = time.monotonic() + PATIENCE
+        try:
+            probe = sqlite3.connect(self.path, timeout=PATIENCE)
+            probe.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            try:
+                return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+            finally:
+                probe.close()
+        except sqlite3.DatabaseError as exc:
+            primary = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            return primary in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_INTERRUPT,
+            )
+
+    # -- processes --------------------------------------------------------------------------
+
+    def _reopen(self, process: _Process) -> None:
+        self._hook()
+        old, process.connection = process.connection, None
+        if old is not None:
+            old.close()
+        for renew in self._on_renew:
+            renew()
+        try:
+            process.connection = self.connect(PATIENCE)
+        except sqlite3.Error as exc:
+            raise OutboxFailed(reason_of(exc)) from exc
+        except OSError as exc:
+            raise OutboxFailed("unavailable") from exc
+        process.inode = self.inode()
+
+    def renew(self) -> _Process:
+        """Start afresh in a forked child: SQLite allows no inherited connection, not even to
+        close it (https://sqlite.org/howtocorrupt.html, 2.6)."""
+        old = self._process
+        if old.pid != os.getpid():
+            immortalise(old)
+            self._process = _Process(os.getpid())
+        return self._process
+
+    def close(self) -> None:
+        """Close this process's connection; the next call opens it again."""
+        process = self._process
+        if process.pid == os.getpid() and process.lock.acquire(timeout=WORKER_PATIENCE):
+            try:
+                old, process.connection = process.connection, None
+                if old is not None:
+                    old.close()
+            finally:
+                process.lock.release()
+
+    def on_renew(self, function: Callable[[], None]) -> None:
+        """Call *function* where all connections of this process have to be opened again."""
+        self._on_renew.append(function)
+
+    def _hook(self) -> None:
+        if self._hooked:
+            return
+        self._hooked = True
+        this = weakref.ref(self)
+
+        def before() -> None:
+            # SQLite keeps its locks by process and file: a child that opened the file beside an
+            # inherited connection would believe itself locked and hold nothing. Seen: another
+            # process then removes the log under it, and what it commits is lost.
+            if (file := this()) is not None and file.renew().lock.acquire(timeout=1.0):
+                for renew in file._on_renew:
+                    renew()
+                file.close()
+
+        def after_in_parent() -> None:
+            if (file := this()) is not None:
+                with suppress(RuntimeError):  # the wait above was in vain
+                    file._process.lock.release()
+
+        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+
+
+def _measure(connection: sqlite3.Connection) -> int:
+    """Bytes of the events that wait or are dead, from their number and the newest hundred."""
+    total = 0.0
+    for state in (WAITING, DEAD):
+        count = connection.execute(
+            "SELECT count(*) FROM adroll_event WHERE state = ?", (state,)
+        ).fetchone()[0]
+        if count:
+            mean = connection.execute(
+                "SELECT avg(length(payload)) FROM (SELECT payload FROM adroll_event"
+                " WHERE state = ? ORDER BY due_at DESC LIMIT 100)",
+                (state,),
+            ).fetchone()[0]
+            total += count * ((mean or 0) + ROW_BYTES)
+    return int(total)
+
+
+def reason_of(exc: BaseException) -> str:
+    """The name of what SQLite complains of."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = 0 if code is None else code & 0xFF
+    return {
+        sqlite3.SQLITE_BUSY: "locked",
+        sqlite3.SQLITE_LOCKED: "locked",
+        sqlite3.SQLITE_FULL: "disk_full",
+        sqlite3.SQLITE_READONLY: "read_only",
+        sqlite3.SQLITE_PERM: "read_only",
+        sqlite3.SQLITE_CANTOPEN: "unavailable",
+        sqlite3.SQLITE_IOERR: "unavailable",
+        sqlite3.SQLITE_CORRUPT: "corrupt",
+        sqlite3.SQLITE_NOTADB: "corrupt",
+    }.get(primary, "error")
