@@ -131,7 +131,9 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
 
     @app.route("/buy", methods=["GET", "POST"])
     def buy() -> dict[str, Any]:
-        receipt = report_conversion(order_id=request.args.get("order", "1001"), value="59.90")
+        receipt = report_conversion(
+            order_id=request.args.get("order", "1001"), value="59.90", currency="EUR"
+        )
         return {"status": receipt.status, "reason": receipt.reason}
 
     return Site(app, app.extensions["adroll"], clock, folder / "adroll.sqlite")
@@ -151,7 +153,9 @@ def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
             response = Response(json.dumps(seen), mimetype="application/json")
         elif path == "/buy":
             order = Request(environ).args.get("order", "1001")
-            receipt = environ["adroll.report"]("purchase", order_id=order, value="59.90")
+            receipt = environ["adroll.report"](
+                "purchase", order_id=order, value="59.90", currency="EUR"
+            )
             said = {"status": receipt.status, "reason": receipt.reason}
             response = Response(json.dumps(said), mimetype="application/json")
         else:

@@ -1,0 +1,463 @@
+"""Anything at all, at every place where something comes in: no fault, and nothing that grows.
+
+``FUZZ_CASES`` is the number of cases over all targets together: 100,000 by default, in which case
+they are the same in every run; ``make fuzz`` takes ten million. Each example of Hypothesis is
+tried as it is and in :data:`VARIANTS` damaged forms, which makes most cases cheap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
+from werkzeug.test import Client
+
+from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, report_event
+from adroll_flask.consent import decide
+from adroll_flask.counters import Counters
+from adroll_flask.endpoints import Refused, parse
+from adroll_flask.exchange import adct_of
+from adroll_flask.identifiers import accept_adct, normalise_first_party_cookie, normalise_ip
+from adroll_flask.outbox.protocol import NewEvent, Put
+from adroll_flask.packing import pack, unpack
+from adroll_flask.placement import Placer, place
+from adroll_flask.reporting import Known
+from adroll_flask.settings import Settings
+from adroll_flask.visitor import Record, Records
+
+CASES = int(os.environ.get("FUZZ_CASES", "100000"))
+SEED = int(os.environ.get("FUZZ_SEED", "0"))
+VARIANTS = 24
+#: Cases of each target out of a hundred; what runs a whole request or report costs the most.
+SHARES = {
+    "query": 16,
+    "cookies": 16,
+    "message": 16,
+    "wrapped": 6,
+    "signed": 14,
+    "identifiers": 14,
+    "placing": 12,
+    "consent": 1,
+    "request": 1,
+    "report": 1,
+}
+#: The targets whose examples are texts.
+TEXTS = ("query", "cookies", "message", "wrapped", "signed", "identifiers", "placing")
+#: More than this in one run and Hypothesis remembers too much of what it has tried.
+ROUND = 5_000
+
+SPICE = [
+    "adct=", "&", "=", "%", "%00", "%0d%0a", "+", ";", "; ", ",", '"', "\\", "\x00", "\r\n", "\x1f",
+    "é", "\u202e", "\ud800", "adroll_visitor=", "__adroll_fpc=", "46d41c62e88bb2e267c1e15314bb8837",
+    "-s2-", "-1667065540836", "-a_1730238675", "-", ".", "{", "}", "[", "]", ":", "null", "true",
+    '"adct"', '"first_party_cookie"', '"consent"', "1e999", "<", ">", "<!--", "-->", "</head>",
+    "<head>", "<script>", "</script>", "<title>", "<body>", "data-adroll", "::", "::ffff:1.2.3.4",
+    "[", "]:80", "fe80::1%eth0", "127.0.0.1", "A" * 300, "9" * 40,
+]  # fmt: skip
+
+spiced = st.lists(st.sampled_from(SPICE) | st.text(max_size=12), max_size=12).map("".join)
+
+
+def damaged(text: str) -> Iterator[str]:
+    """*text*, and forms of it that are cut, doubled, spliced or spoilt in one place."""
+    yield text
+    rng = random.Random(zlib.crc32(text.encode("utf-8", "surrogatepass")))
+    for _ in range(VARIANTS - 1):
+        at, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+        spice = rng.choice(SPICE)
+        match rng.randrange(5):
+            case 0:
+                yield text[:at] + text[end:]
+            case 1:
+                yield text[:at] + spice + text[at:]
+            case 2:
+                yield text[:at] + text[at:end] * 3 + text[end:]
+            case 3:
+                yield text[:at] + chr(rng.randrange(256)) + text[at + 1 :]
+            case _:
+                yield text[:at] + spice + text[end:]
+
+
+def fuzz(target: str, strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
+    """Run *check* on each damaged form of examples of *strategy*, as often as the share says."""
+
+    def each(example: Any) -> None:
+        if isinstance(example, str):
+            for text in damaged(example):
+                check(text)
+        else:
+            check(example)
+
+    per_example = VARIANTS if target in TEXTS else 1
+    left = max(1, CASES * SHARES[target] // 100 // per_example)
+    turn = SEED
+    while left > 0:
+        bounded = settings(
+            max_examples=min(left, ROUND),
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        # Given a function that was decorated before, Hypothesis would go on where it stopped.
+        seed(turn)(bounded(given(strategy)(lambda example: each(example))))()
+        left -= ROUND
+        turn += 1
+
+
+def latin(text: str) -> str:
+    """*text* as WSGI hands it over (PEP 3333): bytes as Latin-1."""
+    return text.encode("utf-8", "replace").decode("latin-1")
+
+
+class NullOutbox:
+    """Takes everything and keeps the last payload."""
+
+    last: NewEvent | None = None
+
+    def exists(self) -> bool:
+        return False
+
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        self.last = event
+        return Put("queued", event.id)
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> str:
+        self.last = event
+        return event.id
+
+
+@pytest.fixture(params=["flask", "wsgi"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    build = {"flask": flask_site, "wsgi": wsgi_site}[request.param]
+    made = build(tmp_path, Clock(), configuration({}))
+    made.runtime._outbox = NullOutbox()  # type: ignore[assignment]
+    return made
+
+
+@pytest.fixture
+def records() -> Records:
+    return Records(Settings(), Counters(), keys=["a key"], clock=Clock())
+
+
+def test_any_query_gives_a_click_id_that_fits_a_header_or_none() -> None:
+    def check(query: str) -> None:
+        adct, malformed = adct_of(query)
+        assert adct is None or (re.fullmatch(r"[!-~]{1,240}", adct) and not malformed)
+
+    fuzz("query", spiced, check)
+
+
+def test_any_cookie_header_gives_well_formed_values_or_none(records: Records) -> None:
+    signed = records.sign(Record(adct="click", first_party_cookie="a" * 32 + "-1667065540836"))
+
+    def check(text: str) -> None:
+        seen = records.read(latin(text))
+        assert seen.record is None
+        assert seen.cookie is None or re.fullmatch(r"[0-9a-fA-F]{32}-(a_)?[0-9]{1,16}", seen.cookie)
+        beside = records.read(latin(f"x={text}; adroll_visitor={signed}"))
+        assert beside.record is None or beside.record.adct == "click"
+
+    fuzz("cookies", spiced, check)
+    assert len(records._known) + len(records._known_before) <= 1
+    assert set(records._counters.snapshot()) <= {
+        "record_ignored:forged",
+        "record_ignored:expired",
+        "cookie_ignored:malformed",
+    }
+
+
+def test_any_message_is_taken_whole_or_refused() -> None:
+    def check(text: str) -> None:
+        for body in (text.encode("utf-8", "surrogatepass"), latin(text).encode("utf-16")):
+            try:
+                told = parse(body)
+            except Refused:
+                continue
+            assert told.adct is None or accept_adct(told.adct) == told.adct
+            assert told.consent in (True, False, None)
+
+    wrapped = spiced.map(lambda text: f'{{"adct": "click", "first_party_cookie": {text}}}')
+    fuzz("message", spiced, check)
+    fuzz("wrapped", wrapped, check)
+
+
+def test_any_signed_text_is_ours_or_refused_and_any_payload_is_read_or_refused(
+    records: Records,
+) -> None:
+    minted = Visitor(adct="click", adct_at=0.0, ip="2001:db8::1", host=HOST, _records=records)
+    token = minted.token()
+
+    def check(text: str) -> None:
+        for candidate in (text, token[: len(text) % len(token)] + text[:20], f"{token}{text}"):
+            try:
+                visitor, _ = records.from_token(candidate)
+            except TokenError:
+                continue
+            assert visitor == minted
+            assert re.fullmatch(r"[\w.-]+", candidate, re.ASCII)
+        payload = latin(text).encode("latin-1")
+        try:
+            fields = unpack(payload)
+        except ValueError:
+            pass
+        else:
+            # What was read can be written again.
+            assert unpack(pack(fields)).consent == fields.consent
+        # Even a payload that our own key signed, by an older or broken version, breaks nothing.
+        assert records._record_signer is not None
+        records.read(f"adroll_visitor={records._record_signer.sign(payload[:200])}")
+
+    fuzz("signed", spiced, check)
+    assert len(records._known) + len(records._known_before) <= 2 * 2048
+
+
+def test_any_text_is_an_identifier_in_its_form_or_none() -> None:
+    def check(text: str) -> None:
+        cookie = normalise_first_party_cookie(text)
+        assert cookie is None or normalise_first_party_cookie(cookie) == cookie
+        assert cookie is None or len(cookie) <= 80
+        adct = accept_adct(text)
+        assert adct is None or (adct == text and len(text) <= 240)
+        try:
+            address = normalise_ip(text)
+        except ValueError:
+            return
+        assert normalise_ip(address) == address
+
+    fuzz("identifiers", spiced, check)
+
+
+def test_any_page_gets_the_snippet_once_or_stays_as_it_is() -> None:
+    snippet = b"<script data-adroll></script>"
+
+    def check(text: str) -> None:
+        html = text.encode("utf-8", "replace")
+        placed, outcome = place(html, snippet)
+        if outcome == "injected":
+            assert placed.replace(snippet, b"", 1) == html
+        else:
+            assert placed == html
+        middle = len(html) // 2
+        placer = Placer(snippet)
+        chunks = placer.feed(html[:middle]) + placer.feed(html[middle:]) + placer.finish()
+        assert chunks in (html, placed) or chunks.replace(snippet, b"", 1) == html
+
+    fuzz("placing", spiced, check)
+
+
+def test_any_answer_and_any_cookie_give_consent_only_by_true() -> None:
+    counters = Counters()
+    anything = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just(object())
+
+    def check(case: tuple[Any, str, bool, bool | None]) -> None:
+        answer, text, gpc, recorded = case
+        for consent in ("tcf", lambda request: answer):
+            decision = decide(
+                Settings(consent=consent),
+                gpc=gpc,
+                cookies=lambda: {"euconsent-v2": text},
+                request=None,
+                recorded=recorded,
+                counters=counters,
+            )
+            assert not (gpc and decision.granted)
+            if decision.granted and consent != "tcf":
+                assert answer is True or (answer is None and recorded is True)
+
+    cases = st.tuples(anything, spiced, st.booleans(), st.sampled_from([None, True, False]))
+    fuzz("consent", cases, check)
+    assert set(counters.snapshot()) <= {"consent_error:tc_string", "consent_error:wrong_type"}
+
+
+REQUESTS = st.fixed_dictionaries(
+    {
+        "REQUEST_METHOD": st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "BREW"]),
+        "PATH_INFO": st.sampled_from(["/", "/who", "/buy", "/_adroll/identity", "/_adroll/kit.js"])
+        | spiced.map(lambda text: "/_adroll/" + latin(text)),
+        "QUERY_STRING": spiced.map(latin),
+        "CONTENT_TYPE": st.sampled_from(["application/json", "text/plain", ""]) | spiced.map(latin),
+        "body": spiced,
+    },
+    optional={
+        "HTTP_COOKIE": spiced.map(latin),
+        "HTTP_HOST": st.just(HOST) | spiced.map(latin),
+        "HTTP_ORIGIN": st.just(f"https://{HOST}") | spiced.map(latin),
+        "HTTP_SEC_FETCH_SITE": st.just("same-origin") | spiced.map(latin),
+        "HTTP_SEC_FETCH_DEST": st.just("document") | spiced.map(latin),
+        "HTTP_SEC_GPC": st.sampled_from(["1", "0", "true"]),
+        "HTTP_USER_AGENT": spiced.map(latin),
+        "HTTP_IF_NONE_MATCH": spiced.map(latin),
+        "HTTP_X_FORWARDED_FOR": spiced.map(latin),
+        "REMOTE_ADDR": spiced.map(latin),
+        "CONTENT_LENGTH": spiced.map(latin),
+        "SCRIPT_NAME": spiced.map(lambda text: "/" + latin(text)),
+    },
+)
+#: What a site counts, and nothing of a visitor's among it.
+COUNTED = re.compile(r"[a-z_]+(:[a-z0-9_. ]{1,60})?")
+
+
+def test_any_request_is_answered_without_a_fault(site: Site) -> None:
+    def check(environ: dict[str, Any]) -> None:
+        body = environ["body"].encode("utf-8", "replace")
+        overrides = {key: value for key, value in environ.items() if key != "body"}
+        browser = Client(site._served, use_cookies=False)
+
+        answer = browser.open("/", method="POST", data=body, environ_overrides=overrides)
+
+        assert answer.status_code < 500
+        for name, value in answer.headers:
+            assert "\n" not in name + value
+            assert "\r" not in name + value
+
+    fuzz("request", REQUESTS, check)
+    assert not [name for name in site.counts if "fault" in name or "internal" in name]
+    assert all(COUNTED.fullmatch(name) for name in site.counts)
+    assert len(site.counts) < 80
+
+
+class Long:
+    """Never ends when read as a sequence."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10**6))
+
+    def __len__(self) -> int:
+        return 10**6
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**60), 10**60)
+    | st.floats()
+    | st.decimals()
+    | st.binary(max_size=8)
+    | spiced
+    | st.sampled_from(
+        [
+            Long(),
+            LOOP,
+            object(),
+            Exception,
+            Decimal("1e1000000"),
+            datetime(1, 1, 1),
+            datetime.max.replace(tzinfo=UTC),
+            "9" * 5000,
+            "59.90",
+            "EUR",
+            "ann@example.com",
+            float("1e308"),
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["product_id", "price", "quantity", "category"]) | st.text(max_size=3),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=8,
+)
+FIELDS = [
+    "order_id", "value", "currency", "products", "product_map", "email", "user_id", "device_id",
+    "keywords", "total", "page_location", "ip", "user_agent", "timestamp", "external_data",
+    "device_os", "device_type", "package_app_name", "package_app_version", "adct",
+    "first_party_cookie", "deduplication_key", "visitor", "surprise",
+]  # fmt: skip
+REPORTS = st.tuples(
+    st.sampled_from(["purchase", "addToCart", "pageView", "Purchase"]) | spiced | ANYTHING,
+    st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=6),
+)
+
+
+def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(site: Site) -> None:
+    outbox: Any = site.runtime.outbox
+    seen = set()
+
+    def check(case: tuple[Any, dict[str, Any]]) -> None:
+        name, fields = case
+        outbox.last = None
+        if hasattr(site.app, "test_request_context"):
+            with site.app.test_request_context(
+                "/?adct=click", base_url=f"https://{HOST}", environ_base={"REMOTE_ADDR": "8.8.8.8"}
+            ):
+                receipt = report_event(name, **fields)
+                identify(
+                    email=fields.get("email"),
+                    user_id=fields.get("user_id"),
+                    device_id=fields.get("device_id"),
+                )
+        else:
+            environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
+            exchange = site.runtime.exchange({**environ, "QUERY_STRING": "adct=click"})
+            receipt = site.app._report(exchange, name, **fields)
+
+        assert isinstance(receipt, Receipt)
+        seen.add(receipt.status)
+        assert receipt.status in ("queued", "suppressed", "invalid", "failed")
+        assert receipt.reason != "internal", "a fault of ours"
+        if receipt.status == "queued":
+            wire = json.loads(outbox.last.payload, parse_constant=pytest.fail)
+            assert wire["event_name"] in ("purchase", "addToCart", "pageView")
+            assert wire["identifiers"].keys() & {"adct", "first_party_cookie"}
+            assert wire["advertisable_eid"] == EIDS["ADVERTISABLE_EID"]
+            assert len(outbox.last.payload) < 100_000
+
+    fuzz("report", REPORTS, check)
+    assert seen == {"queued", "invalid"}
+    assert all(COUNTED.fullmatch(name) for name in site.counts)
+    assert len(site.counts) < 80
+
+
+class Unbound:
+    """As werkzeug's LocalProxy outside of its context: every look at it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("unbound")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, field: str) -> None:
+    environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
+
+    receipt = site.runtime.report(
+        "purchase", {field: Unbound()}, exchange=site.runtime.exchange(environ), known=Known()
+    )
+
+    assert receipt.status in ("queued", "invalid", "failed")
+
+
+def test_with_strict_on_nothing_but_event_errors_come_out(tmp_path: Path) -> None:
+    site = flask_site(tmp_path, Clock(), configuration({"strict": True}))
+    site.runtime._outbox = NullOutbox()  # type: ignore[assignment]
+
+    def check(case: tuple[Any, dict[str, Any]]) -> None:
+        name, fields = case
+        request = site.app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "8.8.8.8"})
+        with request, contextlib.suppress(EventError):
+            report_event(name, **fields)
+
+    fuzz("report", REPORTS, check)
+
+
+def test_the_page_of_these_tests_is_one_that_takes_the_snippet() -> None:
+    assert place(PAGE.encode(), b"<script data-adroll></script>")[1] == "injected"
