@@ -12,7 +12,7 @@ from flask.globals import request_ctx
 from markupsafe import Markup
 
 from .endpoints import identity, kit
-from .errors import AdRollError, ConfigurationError, EventError
+from .errors import ConfigurationError, EventError
 from .exchange import Exchange
 from .page import dress, is_html
 from .redaction import describe
@@ -387,13 +387,7 @@ def forget_visitor() -> int:
     record = exchange.seen.merged
     exchange.forget()
     _forget_session()
-    try:
-        return runtime.drop_waiting(record)
-    except AdRollError as problem:
-        if runtime.strict:
-            raise
-        _LOG.error("AdRoll: waiting events not erased: %s", problem)
-        return 0
+    return runtime.drop_waiting(record)
 
 
 # -- between Flask and the above -----------------------------------------------------------

@@ -137,7 +137,7 @@ class Reporter:
         known: Known,
         strict: bool,
     ) -> Receipt:
-        from .events import build
+        from .events import build, wire_bytes
 
         given = {key: value for key, value in fields.items() if value is not None}
         subject = given.pop("visitor", None)
@@ -168,14 +168,14 @@ class Reporter:
             except EventError as problem:
                 if strict:
                     raise
-                return self._dead(self._new(event, key), "before_report", problem)
+                return self._dead(self._new(event, built.payload, key), "before_report", problem)
             except Exception as problem:
                 if strict:
                     raise
                 # Kept, not sent: the hook may have been there to keep this very event back.
                 _LOG.error("before_report failed: %s", describe(problem))
                 return self._dead(
-                    self._new(event, key),
+                    self._new(event, built.payload, key),
                     "before_report",
                     EventError("before_report", f"raised {type(problem).__name__}"),
                 )
@@ -184,7 +184,8 @@ class Reporter:
             if key == event.order_id:
                 key = changed.order_id
             event = changed
-        return self._keep(event, key, session)
+        payload = built.payload if event is built.event else wire_bytes(event)
+        return self._keep(event, payload, key, session)
 
     @staticmethod
     def _hooked(hook: Callable[[Event], Event | None], event: Event) -> Event | None:
@@ -265,10 +266,10 @@ class Reporter:
 
     # -- what becomes of it --------------------------------------------------------------
 
-    def _keep(self, event: Event, key: str | None, session: Any) -> Receipt:
+    def _keep(self, event: Event, payload: bytes, key: str | None, session: Any) -> Receipt:
         from .outbox import OutboxFailed
 
-        new = self._new(event, key)
+        new = self._new(event, payload, key)
         coverage = event.coverage
         try:
             put = self._outbox().put(new, session=session)
@@ -335,11 +336,9 @@ class Reporter:
         self._announce(event_rejected, id=new.id, name=new.name, reason=f"invalid:{reason}")
         return Receipt(new.id, "invalid", text)
 
-    def _new(self, event: Event, key: str | None) -> NewEvent:
-        from .events import wire_bytes
-
+    def _new(self, event: Event, payload: bytes, key: str | None) -> NewEvent:
         digest = None if key is None else f"{event.value} {event.currency}"
-        return self._new_of(event.event_name, wire_bytes(event), event.timestamp, key, digest)
+        return self._new_of(event.event_name, payload, event.timestamp, key, digest)
 
     def _new_of(
         self, name: str, payload: bytes, at: float, key: str | None, digest: str | None

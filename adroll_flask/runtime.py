@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .counters import Counters
@@ -75,6 +77,7 @@ class Runtime:
         self._deliverer: Deliverer | None = None
         self._thread: DeliveryThread | None = None
         self._begun_in: int | None = None
+        self._collecting = False
         self.reporter = Reporter(
             settings,
             lambda: self.site.records,
@@ -126,6 +129,17 @@ class Runtime:
             )
         return outbox
 
+    def may_have_events(self) -> bool:
+        """False where nothing was ever kept: then looking must not make a database."""
+        from .outbox.facade import SPILL_NAME
+        from .outbox.location import locate
+
+        if self._outbox is not None:
+            return True
+        folder = Path(self.folder)
+        where = locate(self.settings.outbox_url, folder)
+        return not isinstance(where, Path) or where.exists() or (folder / SPILL_NAME).exists()
+
     @property
     def deliverer(self) -> Deliverer:
         """What takes events from the outbox to AdRoll."""
@@ -157,13 +171,25 @@ class Runtime:
     def begin(self) -> None:
         """Called with every request: a backlog from before must not wait for the next sale."""
         pid = os.getpid()
-        if pid == self._begun_in:
+        if pid == self._begun_in or self._collecting:
             return
         self._begun_in = pid
-        if self.settings.enabled and self.settings.delivery == "thread" and self.outbox.exists():
+        if self.settings.enabled and self.settings.delivery == "thread" and self.may_have_events():
             self.thread.ensure_started()
 
+    @contextmanager
+    def collecting(self, outbox: Any) -> Iterator[None]:
+        """Put *outbox* in the place of the app's for a while, and deliver nothing."""
+        before = self._outbox, self._collecting
+        self._outbox, self._collecting = outbox, True
+        try:
+            yield
+        finally:
+            self._outbox, self._collecting = before
+
     def _queued(self) -> None:
+        if self._collecting:
+            return
         if self.settings.delivery == "thread":
             self.thread.nudge()
         elif self.settings.delivery == "sync":
@@ -174,7 +200,7 @@ class Runtime:
 
         :param timeout: seconds that this may take at most.
         """
-        if not self.settings.enabled or not self.outbox.exists():
+        if not self.settings.enabled or self._collecting or not self.may_have_events():
             return 0
         if self.settings.delivery == "worker":
             return self.outbox.waiting()
@@ -210,14 +236,21 @@ class Runtime:
     def drop_waiting(self, record: Record | Visitor) -> int:
         """Erase the waiting events of one visitor; how many there were."""
         wanted = {record.adct, record.first_party_cookie} - {None}
-        if not wanted or not self.outbox.exists():
+        if not wanted or not self.may_have_events():
             return 0
 
         def matches(wire: Mapping[str, Any]) -> bool:
             identifiers = wire.get("identifiers") or {}
             return bool(wanted & {identifiers.get("adct"), identifiers.get("first_party_cookie")})
 
-        dropped = self.outbox.forget(matches)
+        from .outbox import OutboxFailed
+
+        try:
+            dropped = self.outbox.forget(matches)
+        except OutboxFailed as problem:
+            self.counters.add("forget_failed", problem.reason)
+            _LOG.error("AdRoll: a visitor's waiting events were not erased: %s", problem.reason)
+            return 0
         self.counters.add("event_forgotten", amount=dropped)
         return dropped
 

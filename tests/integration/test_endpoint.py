@@ -138,9 +138,7 @@ def test_other_methods_are_not_taken(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("csrf_first", [True, False])
-def test_the_endpoint_is_exempt_from_csrf_protection(
-    make_app: AppMaker, csrf_first: bool
-) -> None:
+def test_the_endpoint_is_exempt_from_csrf_protection(make_app: AppMaker, csrf_first: bool) -> None:
     class Adapted(AdRoll):
         def init_app(self, app: Flask) -> None:
             if csrf_first:

@@ -366,9 +366,7 @@ def test_two_apps_in_one_process_keep_apart(make_app: AppMaker) -> None:
 def test_without_the_account_events_wait_and_one_warning_says_what_is_missing(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = make_app(
-        ADROLL_ADVERTISABLE_EID=None, ADROLL_PIXEL_EID=None, ADROLL_ACCESS_TOKEN=None
-    )
+    app = make_app(ADROLL_ADVERTISABLE_EID=None, ADROLL_PIXEL_EID=None, ADROLL_ACCESS_TOKEN=None)
     warnings = [record for record in caplog.records if "not set" in record.getMessage()]
     assert len(warnings) == 1
     assert "ADROLL_ACCESS_TOKEN" in warnings[0].getMessage()

@@ -87,7 +87,9 @@ def test_a_record_without_its_working_copy_is_not_settled(records: Records) -> N
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_forged_and_expired_are_counted_apart(clock: Clock, counters: Counters, fresh: bool) -> None:
+def test_forged_and_expired_are_counted_apart(
+    clock: Clock, counters: Counters, fresh: bool
+) -> None:
     signer = make(clock, counters)
     reader = make(clock, counters) if fresh else signer
     text = signer.sign(RECORD)
