@@ -18,7 +18,7 @@ from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conve
 from adroll_flask.runtime import Runtime
 
 HOST = "shop.example"
-ADDRESS = "198.51.100.23"
+ADDRESS = "93.184.216.34"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 EIDS = {
     "ADVERTISABLE_EID": "SANDBOXADVERTISABLE01X",
@@ -136,7 +136,7 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
         )
         return {"status": receipt.status, "reason": receipt.reason}
 
-    return Site(app, app.extensions["adroll"], clock, folder / "adroll.sqlite")
+    return Site(app, app.extensions["adroll"], clock, folder / "adroll-outbox.sqlite")
 
 
 def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
@@ -165,7 +165,7 @@ def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
     settings = {key.removeprefix("ADROLL_").lower(): value for key, value in config.items()}
     settings.setdefault("secret_key", "a key of this shop")
     middleware = AdRollMiddleware(shop, clock=clock, folder=str(folder), **settings)
-    return Site(middleware, middleware.runtime, clock, folder / "adroll.sqlite")
+    return Site(middleware, middleware.runtime, clock, folder / "adroll-outbox.sqlite")
 
 
 MakeSite = Callable[..., Site]
