@@ -72,7 +72,7 @@ class Runtime:
         self._request_of = request_of
         self._sender = sender
         self._outbox = outbox
-        self._transport = transport
+        self.transport = transport
         self._site: Site | None = None
         self._deliverer: Deliverer | None = None
         self._thread: DeliveryThread | None = None
@@ -150,7 +150,7 @@ class Runtime:
 
             deliverer = self._deliverer = Deliverer(
                 self.outbox,
-                Client(self.settings, self._transport, clock=self.clock),
+                Client(self.settings, self.transport, clock=self.clock),
                 self.settings,
                 self.counters,
                 clock=self.clock,

@@ -1,0 +1,211 @@
+"""``flask adroll outbox …``: look after what waits and what died."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup, with_appcontext
+
+if TYPE_CHECKING:
+    from .outbox import Outbox, Overview, Row
+    from .runtime import Runtime
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_STATES = click.Choice(["waiting", "claimed", "sending", "delivered", "dead"])
+#: Dead letters that one command looks at.
+_MOST = 100_000
+
+
+def _runtime() -> Runtime:
+    runtime: Runtime = current_app.extensions["adroll"]
+    return runtime
+
+
+def _outbox() -> Outbox:
+    return _runtime().outbox
+
+
+@click.group(cls=AppGroup, invoke_without_command=True)
+@_AS_JSON
+@click.pass_context
+def outbox(context: click.Context, as_json: bool) -> None:
+    """Counts by state, the oldest event, rates, holds and the last error; or a command."""
+    if context.invoked_subcommand is None:
+        with_appcontext(_status)(as_json)
+
+
+def _status(as_json: bool) -> None:
+    overview = _outbox().overview()
+    if as_json:
+        click.echo(json.dumps(asdict(overview)))
+    else:
+        click.echo(_as_text(overview))
+
+
+def _as_text(overview: Overview) -> str:
+    lines = [f"engine      {overview.engine}, schema {overview.schema_version}"]
+    lines += [f"{state:<11} {count}" for state, count in overview.counts.items()]
+    if overview.oldest_due is not None:
+        lines.append(f"oldest due  {_ago(overview.oldest_due)}")
+    for span, rates in overview.rates.items():
+        some = ", ".join(f"{count} {name}" for name, count in rates.items() if count)
+        lines.append(f"last {span:<6} {some or 'nothing'}")
+    destination = overview.destination
+    if destination.held:
+        since = time.time() - (destination.held_since or time.time())
+        lines.append(f"HELD        {destination.held}, for {_ago(since)}; no event is blamed")
+    if destination.paused_for > 0:
+        lines.append(f"paused      for {destination.paused_for:.0f} s more")
+    if destination.failures:
+        lines.append(f"down        {destination.failures} failures in a row")
+    if destination.last_error:
+        lines.append(f"last error  {destination.last_error}")
+    for begin, end, reason in overview.holds:
+        until = f"until {_when(end)}" if end is not None else "still"
+        lines.append(f"hold        {_when(begin)}, {until}: {reason}")
+    if overview.spilled_bytes:
+        lines.append(f"spill file  {overview.spilled_bytes} bytes wait for the next worker")
+    return "\n".join(lines)
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + "Z"
+
+
+@outbox.command("list")
+@click.option("--dead", "state", flag_value="dead", help="Only dead letters.")
+@click.option("--state", "state", type=_STATES)
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, _MOST))
+@_AS_JSON
+def list_(state: Any, limit: int, as_json: bool) -> None:
+    """List events, without the visitors' values."""
+    rows = _outbox().list(state, limit)
+    if as_json:
+        click.echo(json.dumps([_row(row) for row in rows]))
+        return
+    for row in rows:
+        mark = " unsure" if row.unsure else ""
+        why = f"  {row.reason}: {row.error}" if row.reason or row.error else ""
+        click.echo(
+            f"{row.id}  {row.state:<9} {row.name:<13} {_when(row.occurred_at)}"
+            f"  {row.attempts} attempts{mark}{why}"
+        )
+    if not rows:
+        click.echo("no events")
+
+
+def _row(row: Row) -> dict[str, Any]:
+    fields = asdict(row)
+    fields.pop("payload")
+    return fields
+
+
+@outbox.command()
+@click.argument("id")
+@click.option("--full", is_flag=True, help="With the visitor's values.")
+def show(id: str, full: bool) -> None:
+    """Show one event as JSON; the visitor's values are replaced without --full."""
+    from .redaction import redact_event
+
+    row = _outbox().show(id)
+    if row is None:
+        raise click.ClickException("there is no such event")
+    fields = _row(row)
+    wire = json.loads(row.payload) if row.payload else None
+    fields["event"] = wire if full or wire is None else redact_event(wire)
+    click.echo(json.dumps(fields, indent=2))
+
+
+@outbox.command()
+@click.argument("ids", nargs=-1)
+@click.option("--all-dead", is_flag=True, help="All dead letters that can be sent.")
+def retry(ids: tuple[str, ...], all_dead: bool) -> None:
+    """Let dead letters be sent again. An invalid one has to be mended first."""
+    if bool(ids) == all_dead:
+        raise click.UsageError("give either ids or --all-dead")
+    store = _outbox()
+    chosen = ids or tuple(row.id for row in store.list("dead", _MOST))
+    good, bad = _sendable(store, chosen)
+    count = store.retry(good) if good else 0
+    for id, text in bad:
+        click.echo(f"{id}: {text}", err=True)
+    click.echo(f"{count} events will be sent again")
+    raise SystemExit(1 if bad and ids else 0)
+
+
+def _sendable(store: Outbox, ids: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    from .errors import EventError
+    from .events import recheck_wire
+
+    good: list[str] = []
+    bad: list[tuple[str, str]] = []
+    for id in ids:
+        row = store.show(id)
+        if row is None or row.state != "dead":
+            bad.append((id, "is no dead letter"))
+        elif not row.payload:
+            bad.append((id, "has no content any more"))
+        elif row.reason.startswith("invalid"):
+            try:
+                recheck_wire(row.payload, email_forms=_runtime().settings.email)
+            except EventError as problem:
+                bad.append((id, f"mend it first (outbox mend): {problem}"))
+            else:
+                good.append(id)
+        else:
+            good.append(id)
+    return good, bad
+
+
+@outbox.command()
+@click.argument("id")
+@click.argument("file", type=click.File("rb"))
+def mend(id: str, file: Any) -> None:
+    """Give a dead letter the event in FILE (JSON, "-": standard input) and let it be sent."""
+    from .errors import EventError
+    from .events import recheck_wire, wire_bytes
+
+    try:
+        event = recheck_wire(file.read(), email_forms=_runtime().settings.email)
+    except EventError as problem:
+        raise click.ClickException(str(problem)) from None
+    if not _outbox().mend(id, wire_bytes(event), event.order_id):
+        raise click.ClickException("no such dead letter, or its order was reported otherwise")
+    click.echo("1 event will be sent")
+
+
+@outbox.command()
+@click.argument("ids", nargs=-1, required=True)
+def drop(ids: tuple[str, ...]) -> None:
+    """Remove events for good and free their deduplication keys."""
+    count = _outbox().drop(ids)
+    click.echo(f"{count} events dropped")
+
+
+@outbox.command()
+@click.option("--state", type=_STATES)
+@click.option("--full", is_flag=True, help="With the visitors' values.")
+def export(state: Any, full: bool) -> None:
+    """Write events as JSON lines; the visitors' values are replaced without --full."""
+    for line in _outbox().export(state, full=full):
+        click.echo(line)
+
+
+@outbox.command("create-table")
+def create_table() -> None:
+    """Make or upgrade the outbox's tables; safe to run at any time, from many processes."""
+    _outbox().create_tables()
+    click.echo("the outbox's tables are there")

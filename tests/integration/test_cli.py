@@ -1,0 +1,297 @@
+"""``flask adroll …``, with a real sandbox where AdRoll is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask, redirect, request
+
+from adroll_flask import report_conversion, report_event
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+from tests.conftest import AppMaker
+
+Run = Callable[..., Result]
+ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Any]:
+    with running(port=0) as found:
+        yield found
+
+
+@pytest.fixture
+def app(make_app: AppMaker, sandbox: Any) -> Flask:
+    sandbox.reset()
+    return make_app(
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_API_URL=sandbox.api_url,
+        ADROLL_STRICT=False,
+    )
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(*arguments: str, **kwargs: Any) -> Result:
+        return app.test_cli_runner().invoke(args=["adroll", *arguments], **kwargs)
+
+    return run
+
+
+def report(app: Flask, **fields: Any) -> Any:
+    with app.test_request_context(
+        "/?adct=click123", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        return report_conversion(**(ORDER | fields))
+
+
+def test_every_command_has_help(run: Run) -> None:
+    overview = run("--help")
+    names = ["check", "forget", "import", "outbox", "sandbox", "schema", "send-test", "worker"]
+    for name in names:
+        assert f"  {name} " in overview.output
+        assert run(name, "--help").exit_code == 0
+    for name in ("list", "show", "retry", "mend", "drop", "export", "create-table"):
+        assert f"  {name} " in run("outbox", "--help").output
+
+
+# -- check ---------------------------------------------------------------------------------
+
+
+def findings(result: Result) -> dict[str, dict[str, str]]:
+    return {finding["subject"]: finding for finding in json.loads(result.output)["findings"]}
+
+
+def test_check_of_a_good_site_passes(run: Run) -> None:
+    result = run("check")
+    assert result.exit_code == 0, result.output
+    assert "0 errors" in result.output
+
+
+def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
+    app = make_app(
+        SECRET_KEY=None,
+        ADROLL_ADVERTISABLE_EID=None,
+        ADROLL_ACCESS_TOKEN=lambda: 1 / 0,
+        ADROLL_DRY_RUN=True,
+        SERVER_NAME="shop.test",
+        ADROLL_COOKIE_DOMAIN="other.test",
+    )
+    result = app.test_cli_runner().invoke(args=["adroll", "check", "--json"])
+    assert result.exit_code == 1
+    found = findings(result)
+    assert found["ADROLL_ADVERTISABLE_EID"]["level"] == "error"
+    assert "ZeroDivisionError" in found["ADROLL_ACCESS_TOKEN"]["text"]
+    assert found["SECRET_KEY"]["level"] == "error"
+    assert found["ADROLL_DRY_RUN"]["level"] == "warning"
+    assert found["ADROLL_COOKIE_DOMAIN"]["level"] == "error"
+    for finding in found.values():
+        if finding["level"] == "error":
+            assert finding["mend"], finding
+
+
+def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) -> None:
+    @app.before_request
+    def guard() -> Any:
+        return redirect("/login") if request.path != "/login" else None
+
+    found = findings(run("check", "--json"))
+    assert found["/_adroll/kit"]["level"] == "error"
+    assert found["/_adroll/identity"]["level"] == "error"
+
+
+def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
+    report(app, ip="10.0.0.5")
+    found = findings(run("check", "--json"))
+    assert "ProxyFix" in found["addresses"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[uwsgi]\nmaster = true\n", "enable-threads"),
+        ("[uwsgi]\nenable-threads = true\nmaster = true\n", "lazy-apps"),
+        ("[uwsgi]\nthreads = 4\nlazy-apps = true\nmaster = true\n", None),
+    ],
+)
+def test_check_looks_over_uwsgi(
+    make_app: AppMaker, tmp_path: Path, text: str, expected: str | None
+) -> None:
+    app = make_app(ADROLL_DELIVERY="thread")
+    ini = tmp_path / "shop.ini"
+    ini.write_text(text)
+    result = app.test_cli_runner().invoke(
+        args=["adroll", "check", "--json", "--uwsgi-ini", str(ini)]
+    )
+    found = json.loads(result.output)["findings"]
+    mends = [finding["mend"] for finding in found if finding["subject"] == "uWSGI"]
+    if expected is None:
+        assert mends == []
+    else:
+        assert any(expected in mend for mend in mends)
+
+
+# -- send-test and schema ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pageView", "purchase", "demoRequest"])
+def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name: str) -> None:
+    result = run("send-test", "--event", name)
+    assert result.exit_code == 0, result.output
+    assert "dry_run=true" in result.output
+    assert "answer: 200" in result.output
+    assert "AdRoll takes this event" in result.output
+    assert ACCESS_TOKEN not in result.output
+    [event] = sandbox.events()
+    assert event["dry_run"] is True
+
+
+def test_send_test_with_a_wrong_token_says_what_to_compare(
+    make_app: AppMaker, sandbox: Any
+) -> None:
+    app = make_app(
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN="wrong-token",
+        ADROLL_API_URL=sandbox.api_url,
+    )
+    result = app.test_cli_runner().invoke(args=["adroll", "send-test", "--json"])
+    answer = json.loads(result.output)
+    assert result.exit_code == 1
+    assert answer["answer"]["kind"] == "held"
+    assert "ADROLL_ACCESS_TOKEN" in answer["meaning"]
+    assert "wrong-token" not in result.output
+
+
+def test_schema_is_a_json_schema_that_takes_what_we_send(app: Flask, run: Run) -> None:
+    import jsonschema
+
+    schema = json.loads(run("schema").output)
+    report(app)
+    outbox = app.extensions["adroll"].outbox
+    [row] = outbox.list("waiting")
+    jsonschema.validate(json.loads(outbox.show(row.id).payload), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"event_name": "purchase"}, schema)
+
+
+# -- outbox --------------------------------------------------------------------------------
+
+
+def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sandbox: Any) -> None:
+    report(app)
+    assert "waiting     1" in run("outbox").output
+    result = run("worker", "--once")
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == "1 settled, 0 waiting"
+    assert len(sandbox.purchases()) == 1
+    counts = json.loads(run("outbox", "--json").output)["counts"]
+    assert (counts["waiting"], counts["delivered"]) == (0, 1)
+
+
+def test_a_dead_letter_is_listed_shown_mended_and_sent(app: Flask, run: Run, sandbox: Any) -> None:
+    receipt = report(app, value="much")
+    assert receipt.status == "invalid"
+    listed = run("outbox", "list", "--dead").output
+    assert receipt.id in listed
+    assert "invalid:value" in listed
+    shown = json.loads(run("outbox", "show", receipt.id).output)
+    assert "click123" not in json.dumps(shown)
+    full = json.loads(run("outbox", "show", receipt.id, "--full").output)["event"]
+    assert full["identifiers"]["adct"] == "click123"
+    refused = run("outbox", "retry", receipt.id)
+    assert refused.exit_code == 1
+    assert "mend it first" in refused.output
+    full["conversion_value"] = "59.90"
+    mended = run("outbox", "mend", receipt.id, "-", input=json.dumps(full))
+    assert mended.exit_code == 0, mended.output
+    run("worker", "--once")
+    [purchase] = sandbox.purchases()
+    assert "59.90" in json.dumps(purchase)
+
+
+def test_retry_all_dead_leaves_what_has_to_be_mended(app: Flask, run: Run) -> None:
+    report(app, value="much")
+    result = run("outbox", "retry", "--all-dead")
+    assert "0 events will be sent again" in result.output
+
+
+def test_an_export_hides_the_visitor_and_a_full_one_can_be_imported(
+    app: Flask, run: Run, make_app: AppMaker, tmp_path: Path
+) -> None:
+    report(app, email="jo@example.com")
+    redacted = run("outbox", "export").output
+    assert json.loads(redacted)["event_name"] == "purchase"
+    for value in ("click123", "203.0.113.7"):
+        assert value not in redacted
+    full = run("outbox", "export", "--full").output
+    assert "click123" in full
+    other = make_app(ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID, ADROLL_PIXEL_EID=PIXEL_EID)
+    runner = other.test_cli_runner()
+    assert "1 queued" in runner.invoke(args=["adroll", "import", "-"], input=full).output
+    assert "1 duplicate" in runner.invoke(args=["adroll", "import", "-"], input=full).output
+
+
+def test_import_takes_the_arguments_of_report_event_and_names_faulty_lines(
+    app: Flask, run: Run
+) -> None:
+    good = {
+        "name": "purchase",
+        **ORDER,
+        "adct": "c1",
+        "ip": "203.0.113.7",
+        "page_location": "https://shop.test/",
+    }
+    lines = [json.dumps(good), "", "nonsense", json.dumps(good | {"order_id": "2", "value": "-1"})]
+    result = run("import", "-", input="\n".join(lines))
+    assert result.exit_code == 1
+    assert "line 3: " in result.output
+    assert "line 4: value" in result.output
+    assert "1 queued, 2 invalid" in result.output
+
+
+def test_drop_frees_the_key(app: Flask, run: Run) -> None:
+    receipt = report(app)
+    assert report(app).status == "duplicate"
+    assert "1 events dropped" in run("outbox", "drop", receipt.id).output
+    assert report(app).status == "queued"
+
+
+@pytest.mark.parametrize(
+    "by",
+    [("--email", "Jo@example.com"), ("--user-id", "42"), ("--cookie", "a" * 32 + "-1700000000000")],
+)
+def test_forget_erases_by_any_identifier_and_leaves_an_audit_line(
+    app: Flask, run: Run, by: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    who = {
+        "email": "jo@example.com",
+        "user_id": 42,
+        "first_party_cookie": "a" * 32 + "-1700000000000",
+    }
+    report(app, **who)
+    with app.test_request_context("/?adct=other", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        report_event("addToCart")
+    assert run("forget", *by).output.strip() == "1 events erased"
+    assert "1 events erased on request" in caplog.text
+    assert by[1].lower() not in caplog.text.lower()
+    assert run("outbox", "export").output.count("\n") >= 1
+    full = run("outbox", "export", "--full").output
+    assert "click123" not in full
+    assert "other" in full
+
+
+def test_forget_without_a_visitor_is_an_error(run: Run) -> None:
+    assert run("forget").exit_code == 2
+
+
+def test_create_table_may_run_twice(run: Run) -> None:
+    for _ in range(2):
+        assert run("outbox", "create-table").exit_code == 0
