@@ -27,7 +27,8 @@ _RAW_COOKIE = re.compile(r"[0-9A-Fa-f]{32}-.")
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\Z")
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,6})?\Z")
 _HEX = re.compile(r"[0-9A-Fa-f]+\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# C0 and C1 controls, and halves of surrogate pairs: no UTF-8 text has those.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # RFC 3986 has no spaces, controls or non-ASCII in a URL, and "%" only before two hex digits. The
 # other characters that it forbids are left alone where browsers send them unescaped.
 _NOT_IN_URL = re.compile(r"[^\x21-\x7e]|[\"<>\\`]|%(?![0-9A-Fa-f]{2})")

@@ -84,9 +84,9 @@
     return row;
   }
 
-  function show(record) {
+  function show(record, fresh) {
     var known = records.get(record.id);
-    var item = known ? known.item : el("li", "fresh");
+    var item = known ? known.item : el("li", fresh ? "fresh" : "");
     if (known) item.querySelector(".row").replaceWith(draw(record)); else item.append(draw(record));
     records.set(record.id, { record: record, item: item });
     if (!known) byId("events").prepend(item);
@@ -324,6 +324,8 @@
     } else if (tab === "tracked") {
       get("/events?limit=0", function (answer) { fill("tracked", answer.tracked.map(tracked)); });
     }
+    stage.classList.toggle("chosen", tab === "events" && chosen !== null);
+    detail.hidden = tab !== "events" || chosen === null;
     byId("empty").hidden = tab !== "events" || records.size > 0;
   }
 
@@ -342,7 +344,7 @@
       stage.append(detail);
       byId("events").replaceChildren();
     }
-    news.events.forEach(show);
+    news.events.forEach(function (record) { show(record, !news.reset); });
     trim();
     if (news.events.length && following && !narrow.matches) {
       choose(news.events[news.events.length - 1].id);

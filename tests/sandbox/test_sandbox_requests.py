@@ -1,0 +1,203 @@
+"""What the event API asks of a request as a whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+from sandbox_helpers import FULL, LEAST, NOW, Api, purchase
+
+from adroll_flask.sandbox import ADVERTISABLE_EID, intake
+
+
+def refused(answer: Any, status: int, field: str) -> None:
+    assert answer.status_code == status
+    errors = answer.json["errors"]
+    assert [error["field"] for error in errors] == [field]
+    assert set(errors[0]) == {"message", "code", "field"}
+
+
+def test_a_full_event_and_a_least_one_are_taken(api: Api) -> None:
+    answer = api.post([FULL, LEAST])
+    assert answer.status_code == 200
+    assert answer.json == {"results": {"received": 2, "dry_run": False}}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_only_post_is_taken(api: Api, method: str) -> None:
+    answer = api.post([LEAST], method=method)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/api/", "/API", "/api/events", "/v1/api"])
+def test_only_the_documented_path_is_taken(api: Api, path: str) -> None:
+    assert api.post([LEAST], path=path).status_code == 404
+
+
+def test_the_advertisable_is_required_in_the_query(api: Api) -> None:
+    refused(api.post([LEAST], query={}), 400, "advertisable")
+    refused(api.post([LEAST], query={"advertisable": ""}), 400, "advertisable")
+
+
+def test_the_advertisable_is_an_eid(api: Api) -> None:
+    refused(api.post([LEAST], query={"advertisable": "sandbox-lower"}), 400, "advertisable")
+
+
+def test_the_advertisable_is_given_once(api: Api) -> None:
+    twice = f"advertisable={ADVERTISABLE_EID}&advertisable={ADVERTISABLE_EID}"
+    refused(api.post([LEAST], query=twice), 400, "advertisable")
+
+
+def test_another_accounts_advertisable_is_forbidden(api: Api) -> None:
+    refused(api.post([LEAST], query={"advertisable": "A" * 22}), 403, "advertisable")
+
+
+def test_unknown_query_parameters_are_refused(api: Api) -> None:
+    query = {"advertisable": ADVERTISABLE_EID, "token": "sandbox-token"}
+    refused(api.post([LEAST], query=query), 400, "token")
+
+
+def test_the_token_is_required(api: Api) -> None:
+    answer = api.post([LEAST], headers={"Authorization": None})
+    refused(answer, 401, "Authorization")
+    assert answer.headers["WWW-Authenticate"] == "Token"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "token", "Basic", "TOKEN"])
+def test_the_scheme_is_token_and_not_bearer(api: Api, scheme: str) -> None:
+    headers: dict[str, str | None] = {"Authorization": f"{scheme} sandbox-token"}
+    refused(api.post([LEAST], headers=headers), 401, "Authorization")
+
+
+@pytest.mark.parametrize("token", ["", " sandbox-token", "sandbox-token ", "other"])
+def test_a_wrong_token_is_refused(api: Api, token: str) -> None:
+    headers: dict[str, str | None] = {"Authorization": f"Token {token}x"}
+    refused(api.post([LEAST], headers=headers), 401, "Authorization")
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/ld+json"]
+)
+def test_the_content_type_is_json(api: Api, kind: str | None) -> None:
+    refused(api.post([LEAST], headers={"Content-Type": kind}), 415, "Content-Type")
+
+
+def test_json_comes_in_utf8(api: Api) -> None:
+    headers: dict[str, str | None] = {"Content-Type": "application/json; charset=latin-1"}
+    refused(api.post([LEAST], headers=headers), 415, "Content-Type")
+    fine: dict[str, str | None] = {"Content-Type": "application/json; charset=utf-8"}
+    assert api.post([LEAST], headers=fine).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[{}", b'[{"a": NaN}]', b"\xff[]", b"[]x"])
+def test_the_body_is_json(api: Api, body: bytes) -> None:
+    refused(api.post(body), 400, "body")
+
+
+def test_a_repeated_key_is_refused(api: Api) -> None:
+    text = json.dumps([LEAST]).replace('"ip":', '"ip": "94.130.12.8", "ip":').encode()
+    refused(api.post(text), 400, "body")
+
+
+def test_deep_nesting_is_refused_and_not_a_failure(api: Api) -> None:
+    refused(api.post(b"[" * 100_000 + b"]" * 100_000), 400, "body")
+
+
+@pytest.mark.parametrize("body", [LEAST, {"events": [LEAST]}, "text", 1, None])
+def test_the_body_is_an_array_even_for_one_event(api: Api, body: Any) -> None:
+    refused(api.post(body), 400, "body")
+
+
+def test_an_empty_array_is_refused(api: Api) -> None:
+    refused(api.post([]), 400, "body")
+
+
+def test_at_most_100_events_are_taken(api: Api) -> None:
+    assert api.post([LEAST] * 100).status_code == 200
+    refused(api.post([LEAST] * 101), 400, "body")
+
+
+def test_gzip_is_taken(api: Api) -> None:
+    assert api.post([LEAST], packed=True).status_code == 200
+    (record,) = api.sandbox.state.requests()
+    assert record["gzip"] is True
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip"])
+def test_other_encodings_are_refused(api: Api, encoding: str) -> None:
+    refused(api.post([LEAST], headers={"Content-Encoding": encoding}), 415, "Content-Encoding")
+
+
+def test_gzip_is_whole_and_has_nothing_behind_it(api: Api) -> None:
+    packed = gzip.compress(json.dumps([LEAST]).encode())
+    for body in (b"[]", packed[:-4], packed + b"x", packed + packed, zlib.compress(b"[]")):
+        refused(api.post(body, headers={"Content-Encoding": "gzip"}), 400, "body")
+
+
+def test_unpacking_is_bounded(api: Api) -> None:
+    bomb = gzip.compress(b" " * (intake.MOST_UNPACKED + 1))
+    assert len(bomb) < 100_000
+    refused(api.post(bomb, headers={"Content-Encoding": "gzip"}), 413, "body")
+
+
+def test_the_body_is_bounded(api: Api) -> None:
+    refused(api.post(b" " * (intake.MOST_BYTES + 1)), 413, "body")
+
+
+@pytest.mark.parametrize(("value", "dry"), [("true", 1), ("1", 1), ("false", 0), ("0", 0)])
+def test_dry_run_validates_and_counts_nothing(api: Api, value: str, dry: bool) -> None:
+    query = {"advertisable": ADVERTISABLE_EID, "dry_run": value}
+    answer = api.post([purchase("1")], query=query)
+    assert answer.json["results"]["dry_run"] is bool(dry)
+    totals = api.sandbox.state.totals()
+    assert (totals["accepted"], totals["dry_run"]) == (1 - dry, dry)
+    assert totals["distinct_orders"] == 1 - dry
+    bad = api.post([purchase("1", ip="")], query=query)
+    assert bad.status_code == 400
+
+
+@pytest.mark.parametrize("value", ["", "yes", "True", "2", "on"])
+def test_dry_run_takes_four_words_only(api: Api, value: str) -> None:
+    query = {"advertisable": ADVERTISABLE_EID, "dry_run": value}
+    refused(api.post([LEAST], query=query), 400, "dry_run")
+
+
+def test_errors_name_the_event_and_the_field(api: Api) -> None:
+    answer = api.post([LEAST, {**LEAST, "ip": "x"}, {**LEAST, "currency": "eur"}])
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json["errors"]] == ["[1].ip", "[2].currency"]
+    assert answer.json["errors"][0]["message"].startswith("event 1: ip must be")
+
+
+def test_one_bad_event_refuses_the_whole_batch(api: Api) -> None:
+    api.post([purchase("1"), purchase("2", ip="x")])
+    verdicts = [record["verdict"] for record in api.sandbox.state.events()]
+    assert verdicts == ["held_back", "rejected"]
+    assert api.sandbox.state.totals()["accepted"] == 0
+
+
+def test_errors_do_not_repeat_the_visitors_values(api: Api) -> None:
+    secret = "s3cret-value"
+    event = {
+        **FULL,
+        secret + " ": 1,
+        "ip": secret,
+        "event_name": secret,
+        "identifiers": {"adct": secret + " ", "email": secret},
+    }
+    answer = api.post([event])
+    assert answer.status_code == 400
+    assert secret not in answer.get_data(as_text=True)
+
+
+def test_requests_are_kept_without_the_token(api: Api) -> None:
+    api.post([LEAST, LEAST])
+    api.post([LEAST], headers={"Authorization": "Token wrong"})
+    first, second = api.sandbox.state.requests()
+    assert (first["status"], first["events"], first["at"]) == (200, 2, NOW)
+    assert (second["status"], second["events"]) == (401, 0)
+    assert "sandbox-token" not in repr([first, second])
