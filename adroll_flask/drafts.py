@@ -40,10 +40,10 @@ from .products import PRODUCT_CHECKS, gather
 from .suggestions import shown
 from .wire import MAX_BYTES, WireAttributes, WireEvent, WireIdentifiers, WireProduct, compose
 
-#: Characters of a text that is kept unchecked.
-_MAX_RAW = 2000
-#: Elements of a list that is kept unchecked.
-_MOST_RAW = 50
+#: Characters of a text, or of the JSON of a list, that is kept unchecked.
+_MAX_RAW = 500
+#: Elements of a list that are looked at.
+_MOST_RAW = 20
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "order_id": lambda value: accept_id(value, "order_id"),
@@ -140,12 +140,15 @@ def _raw(value: Any, depth: int = 0) -> Any:
         return value.isoformat()
     if isinstance(value, str):
         return value[:_MAX_RAW].encode("utf-8", "replace").decode()
+    told: Any = None
     if depth < 2 and isinstance(value, list | tuple):
-        return [_raw(item, depth + 1) for item in value[:_MOST_RAW]]
-    if depth < 2 and isinstance(value, Mapping):
+        told = [_raw(item, depth + 1) for item in value[:_MOST_RAW]]
+    elif depth < 2 and isinstance(value, Mapping):
         items = list(value.items())[:_MOST_RAW]
-        return {str(_raw(key, 2)): _raw(item, depth + 1) for key, item in items}
-    return f"<{type(value).__name__}>"
+        told = {str(_raw(key, 2)): _raw(item, depth + 1) for key, item in items}
+    if told is None or len(to_json(told)) > _MAX_RAW:
+        return f"<{type(value).__name__}>"
+    return told
 
 
 def _emails(given: Any, context: Context) -> dict[str, list[str]]:
@@ -184,14 +187,17 @@ def _products(products: Any, product_map: Any) -> list[Any]:
 
 def _fitting(wire: dict[str, Any]) -> bytes:
     payload = to_json(wire)
-    for name in ("external_data", "event_attributes", "user_agent"):
+    attributes = wire.get("event_attributes", {})
+    for part, name in (
+        (wire, "external_data"),
+        (attributes, "products"),
+        (attributes, "keywords"),
+        (wire, "user_agent"),
+        (wire, "event_attributes"),
+    ):
         if len(payload) <= MAX_BYTES:
             break
-        part = wire.get(name)
-        if isinstance(part, dict):
-            part.pop("products", None)
-        else:
-            wire.pop(name, None)
+        part.pop(name, None)
         payload = to_json(wire)
     return payload
 

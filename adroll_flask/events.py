@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .attributes import accept_event_name
@@ -79,9 +79,9 @@ class Built:
     #: ``(field, why)`` of each field that was left out.
     dropped: tuple[tuple[str, str], ...] = ()
     #: The deduplication key: two events of one name with the same key are one.
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     #: The event's JSON, for as long as the event is not changed.
-    payload: bytes = b""
+    payload: bytes = field(default=b"", repr=False)
 
 
 def build(name: str, fields: Mapping[str, Any], context: Context, *, strict: bool) -> Built:
