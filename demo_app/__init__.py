@@ -1,0 +1,55 @@
+"""A small shop that uses ``adroll_flask`` as any shop would.
+
+``python -m demo_app`` starts it together with AdRoll's sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from adroll_flask import AdRoll
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
+
+from . import shop
+from .same_origin import refuse_foreign_forms
+from .store import Store
+
+adroll = AdRoll()
+
+
+def create_app(
+    config: Mapping[str, Any] | None = None, *, instance_path: str | None = None
+) -> Flask:
+    """The shop, set up for the sandbox on this machine.
+
+    :param config: goes over the defaults and over ``FLASK_*`` from the environment.
+    :param instance_path: the folder of the shop's databases; by default Flask's own.
+
+    >>> create_app({"ADROLL_DRY_RUN": True}).test_client().get("/").status
+    '200 OK'
+    """
+    app = Flask(__name__, instance_path=instance_path)
+    app.config.from_mapping(
+        SECRET_KEY="nothing of worth is signed with this",  # noqa: S106 - the shop is a demo
+        SESSION_COOKIE_SAMESITE="Lax",
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_API_URL="http://127.0.0.1:5001/api",
+        ADROLL_PIXEL_URL="http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js",
+    )
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config)
+
+    folder = Path(app.instance_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    app.extensions["store"] = Store(folder / "shop.sqlite")
+
+    app.before_request(refuse_foreign_forms)
+    app.register_blueprint(shop.pages)
+    adroll.init_app(app)
+    return app

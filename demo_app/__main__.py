@@ -1,0 +1,177 @@
+"""``python -m demo_app``: the shop and AdRoll's sandbox, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from types import FrameType
+
+from flask import Flask
+from werkzeug.serving import make_server
+
+from . import adroll, create_app
+
+#: Seconds that the sandbox may take to start; a slow machine needs a few.
+_PATIENCE = 30.0
+
+
+class Failed(Exception):
+    """The demo cannot run; the text says why, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit status is 0 after Ctrl-C or SIGTERM, 1 when it could not run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo_app", description="A demo shop, and AdRoll's sandbox beside it."
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+    add("--port", type=int, default=5000, help="the shop's port, 0 for any (default: %(default)s)")
+    add(
+        "--sandbox-port",
+        type=int,
+        default=5001,
+        help="the sandbox's port, 0 for any (default: %(default)s)",
+    )
+    add("--no-sandbox", action="store_true", help="the shop alone; FLASK_ADROLL_* configure it")
+    add("--instance", metavar="FOLDER", help="where the databases live (default: instance)")
+    given = parser.parse_args(arguments)
+    # An interrupt ends the wait below wherever it stands; the stack then ends what was started.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with ExitStack() as stack:
+            _run(given, stack)
+    except KeyboardInterrupt:
+        return 0
+    except Failed as problem:
+        print(f"demo: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(given: argparse.Namespace, stack: ExitStack) -> None:
+    door = stack.enter_context(closing(_listen(given.host, given.port, "--port")))
+    shop_url = f"http://{_netloc(given.host, door.getsockname()[1])}/"
+    if not given.no_sandbox:
+        port = _free_port(given.sandbox_port)
+        sandbox_url = f"http://127.0.0.1:{port}"
+        sandbox = stack.enter_context(_Sandbox(port, shop_url))
+        for key, value in {
+            "ADROLL_API_URL": f"{sandbox_url}/api",
+            "ADROLL_PIXEL_URL": sandbox_url + "/j/{advertisable_eid}/roundtrip.js",
+            "DEMO_WATCH_URL": f"{sandbox_url}/",
+        }.items():
+            os.environ.setdefault(f"FLASK_{key}", value)
+
+    # Werkzeug logs each request as "info"; warnings and errors are still shown.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    app = create_app(instance_path=given.instance and os.path.abspath(given.instance))
+    stack.callback(_deliver_the_last, app)
+    server = make_server(given.host, given.port, app, threaded=True, fd=door.fileno())
+    if given.no_sandbox:
+        print(f"Shop   {shop_url}", flush=True)
+        server.serve_forever()
+        return
+    sandbox.wait_until_it_listens()
+    threading.Thread(target=sandbox.call_at_its_end, args=[server.shutdown], daemon=True).start()
+    print(f"Ad     {sandbox_url}/ad", f"Shop   {shop_url}", f"Watch  {sandbox_url}/", sep="\n")
+    sys.stdout.flush()
+    # In the main thread, which signals interrupt; it looks up twice a second, so that none that
+    # another thread caught is overslept.
+    server.serve_forever()
+    sandbox.check_that_it_runs()
+
+
+def _deliver_the_last(app: Flask) -> None:
+    with app.app_context():
+        adroll.flush(timeout=1.0)
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family)
+    # As servers do: ports of connections that linger from a run before are no obstacle.
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+        door.listen(128)
+    except (OSError, OverflowError) as problem:
+        door.close()
+        why = getattr(problem, "strerror", None) or "no such port"
+        raise Failed(f"{_netloc(host, port)}: {why}; choose another with {option}") from None
+    return door
+
+
+def _free_port(port: int) -> int:
+    with closing(_listen("127.0.0.1", port, "--sandbox-port")) as door:
+        number: int = door.getsockname()[1]
+    return number
+
+
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Sandbox:
+    """The sandbox's process, which ends with this one, however this one ends."""
+
+    def __init__(self, port: int, shop_url: str) -> None:
+        self._port = port
+        self._options = [f"--port={port}", f"--shop={shop_url}"]
+
+    def __enter__(self) -> _Sandbox:
+        # It waits for the end of its input, which the kernel brings about when this process dies
+        # of whatever; and it has a process group of its own, so that Ctrl-C reaches it through
+        # us only, after the shop has delivered what it could.
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "demo_app.beside", *self._options],
+            stdin=subprocess.PIPE,
+            process_group=0,
+        )
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def wait_until_it_listens(self) -> None:
+        patience = time.monotonic() + _PATIENCE
+        while self._process.poll() is None and time.monotonic() < patience:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise Failed("the sandbox did not start")
+
+    def call_at_its_end(self, function: Callable[[], None]) -> None:
+        self._process.wait()
+        function()
+
+    def check_that_it_runs(self) -> None:
+        if self._process.poll() is not None:
+            raise Failed(f"the sandbox ended with status {self._process.returncode}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
