@@ -105,10 +105,10 @@ class Shared:
         hold = self.store.tables.hold
 
         def end(tx: Tx) -> bool:
+            # The pause goes with the hold: a worker whose configuration works ends both.
             values = {"held": None, "fingerprint": None, "held_since": None}
-            if not self._update(
-                tx, values | {"failures": 0, "probe_until": 0.0}, table.c.held.is_not(None)
-            ):
+            open_now = {"failures": 0, "probe_until": 0.0, "paused_until": 0.0}
+            if not self._update(tx, values | open_now, table.c.held.is_not(None)):
                 return False
             tx.connection.execute(
                 update(hold).where(hold.c.ended_at.is_(None)).values(ended_at=tx.now)

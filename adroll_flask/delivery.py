@@ -1,0 +1,271 @@
+"""From the outbox to AdRoll: claim, send, settle.
+
+One :class:`Deliverer` does one step after another, in a thread of the shop's process
+(:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number of them
+share an outbox. :mod:`.gate` knows whether a request may go, :mod:`.blame` what becomes of the
+events in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from .blame import LEASE, OnOutcome, Round
+from .client import Client
+from .counters import Counters
+from .gate import RECHECK, RECHECK_HELD, Gate, Leave
+from .lateness import LateWatch
+from .outbox.protocol import Claim, Destination, Outbox, OutboxFailed, Outcome
+from .redaction import describe
+from .settings import Settings
+
+_log = logging.getLogger("adroll_flask.delivery")
+
+#: Seconds after which an idle worker looks into the outbox without being told.
+POLL = 2.0
+_TICK = 0.5
+_HOUSEKEEPING = 60.0
+_MORE_HOUSEKEEPING = 1.0
+_LONGEST_TROUBLE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step came to.
+
+    :param ended: events that reached their end.
+    :param more: the next step should follow at once.
+    :param pause: seconds that nothing can be sent; ``None``: there was nothing to send.
+    """
+
+    ended: int = 0
+    more: bool = False
+    pause: float | None = None
+
+
+class Deliverer:
+    """Delivers an outbox's events.
+
+    :param outbox: where the events wait.
+    :param client: what sends them.
+    :param settings: the app's configuration.
+    :param counters: where outcomes and reasons are counted.
+    :param clock: epoch seconds.
+    :param on_outcome: told of each event's end, ``delivered`` or ``dead``, after its commit.
+    :param rng: spreads pauses.
+    :param monotonic: seconds, for what only this process waits for.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        client: Client,
+        settings: Settings,
+        counters: Counters,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_outcome: OnOutcome | None = None,
+        rng: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.outbox = outbox
+        self.settings = settings
+        self.counters = counters
+        self._gate = Gate(
+            outbox, client, settings, counters, clock=clock, rng=rng, monotonic=monotonic
+        )
+        self._on_outcome = on_outcome
+        self._late = LateWatch(outbox, counters)
+        self._adopted = False
+        self._troubles = 0
+        self._clean_at = time.monotonic() + _HOUSEKEEPING
+        #: The process whose :meth:`run` is under way, and what hurries it.
+        self._running: tuple[int, threading.Event] | None = None
+
+    def __repr__(self) -> str:
+        return "<Deliverer>"
+
+    def run_once(self, stop: threading.Event | None = None) -> int:
+        """Do one step: claim at most 100 due events, send them, settle them.
+
+        :param stop: no further request begins once it is set.
+        :returns: how many events reached their end, delivered or dead.
+        :raises OutboxFailed: the outbox cannot be worked with.
+
+        >>> deliverer.run_once()
+        100
+        """
+        return self._advance(stop or threading.Event()).ended
+
+    def _advance(self, stop: threading.Event) -> Step:
+        if not self._gate.ready():
+            return Step(pause=RECHECK_HELD)
+        if not self._adopted:
+            self.outbox.adopt(self.settings.advertisable_eid or "")
+            self._adopted = True
+        destination = self.outbox.destination()
+        if destination.held is not None:
+            return self._advance_held(destination, stop)
+        if destination.paused_for > 0:
+            return Step(pause=min(destination.paused_for, RECHECK))
+        limit = self._gate.limit(destination)
+        claim = self.outbox.claim(limit, LEASE)
+        if claim is None:
+            return Step()
+        credentials = self._gate.credentials()
+        leave = self._gate.leave(destination, credentials) if credentials else None
+        if leave is None:
+            self.outbox.settle(claim, [Outcome(id=e.id, kind="release") for e in claim.events])
+            return Step(pause=RECHECK)
+        ended = self._send(claim, leave, stop)
+        # A probe that went well opens the way; full batches follow each other at once.
+        return Step(ended, more=bool(ended) and len(claim.events) >= limit)
+
+    def _advance_held(self, destination: Destination, stop: threading.Event) -> Step:
+        credentials = self._gate.credentials()
+        if credentials is None:
+            return Step(pause=RECHECK_HELD)
+        if destination.fingerprint == credentials.fingerprint and destination.paused_for > 0:
+            return Step(pause=min(destination.paused_for, RECHECK_HELD))
+        leave = self._gate.leave(destination, credentials)
+        if leave is None:
+            return Step(pause=RECHECK_HELD)
+        claim = None
+        if leave.probing == "other" or not self._gate.dry_run_is_next:
+            claim = self.outbox.claim(1, LEASE)
+        if claim is not None:
+            ended = self._send(claim, leave, stop)
+            return Step(ended, more=bool(ended))
+        if leave.probing == "held" and self._gate.slot(stop):
+            return Step(more=self._gate.probe_hold(leave))
+        return Step()
+
+    def _send(self, claim: Claim, leave: Leave, stop: threading.Event) -> int:
+        round_ = Round(
+            claim,
+            leave,
+            outbox=self.outbox,
+            gate=self._gate,
+            settings=self.settings,
+            counters=self.counters,
+            on_outcome=self._on_outcome,
+            stop=stop,
+        )
+        round_.run()
+        return round_.ended
+
+    def drain(self, stop: threading.Event | None = None) -> int:
+        """Do steps until nothing is due or AdRoll takes nothing: ``flask adroll worker --once``.
+
+        :returns: how many events reached their end.
+        :raises OutboxFailed: the outbox cannot be worked with.
+        """
+        stop = stop or threading.Event()
+        ended = 0
+        while True:
+            step = self._advance(stop)
+            ended += step.ended
+            if not step.more or stop.is_set():
+                return ended
+
+    def flush(self, timeout: float) -> int:
+        """Send what is due without lingering; returns how many events are still waiting.
+
+        Where this process's background thread is running, it sends and this only waits; else the
+        events are sent here, and a request that has begun is waited for.
+
+        :param timeout: seconds after which no further request begins.
+        :raises OutboxFailed: the outbox cannot be worked with.
+        """
+        until = time.monotonic() + timeout
+        hurry = self._runner()
+        if hurry is None:
+            while self._advance(threading.Event()).more and time.monotonic() < until:
+                pass
+            return self.outbox.waiting()
+        hurry.set()
+        self.outbox.wake()
+        pause = 0.005
+        while True:
+            waiting = self.outbox.waiting()
+            left = until - time.monotonic()
+            if not waiting or left <= 0 or not self._gate.ready():
+                return waiting
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 0.1)
+
+    def _runner(self) -> threading.Event | None:
+        running = self._running
+        return running[1] if running is not None and running[0] == os.getpid() else None
+
+    def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
+        """Deliver until *stop* is set; a request under way is finished first.
+
+        Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
+        pause.
+
+        :param hurry: set to send at once what lingers, to fill batches or to flush.
+        """
+        hurry = hurry or threading.Event()
+        self._running = (os.getpid(), hurry)
+        try:
+            while not stop.is_set():
+                step = self.step(stop)
+                if not step.more:
+                    self._rest(step.pause, stop, hurry)
+        finally:
+            self._running = None
+
+    def step(self, stop: threading.Event) -> Step:
+        """One step that survives everything, with housekeeping now and then."""
+        try:
+            step = self._advance(stop)
+            self._tidy()
+        except Exception as error:
+            self._troubles += 1
+            pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
+            reason = error.reason if isinstance(error, OutboxFailed) else "error"
+            self.counters.add("delivery_error", reason)
+            if self._troubles == 1 or pause < _LONGEST_TROUBLE:
+                _log.error("Delivery to AdRoll pauses for %g s: %s", pause, describe(error))
+            return Step(pause=pause)
+        self._troubles = 0
+        return step
+
+    def _tidy(self) -> None:
+        if time.monotonic() < self._clean_at:
+            return
+        more = self.outbox.housekeep()
+        self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
+        self._late.look()
+
+    def _rest(self, pause: float | None, stop: threading.Event, hurry: threading.Event) -> None:
+        """Wait out a pause; without one wait for work, and then for its company."""
+        if pause is not None:
+            self._nap(pause, stop, hurry)
+            return
+        until = time.monotonic() + POLL
+        while not stop.is_set() and not hurry.is_set():
+            tick = min(until - time.monotonic(), _TICK)
+            if tick <= 0:
+                return
+            asked = time.monotonic()
+            self.outbox.wait_for_work(tick)
+            if time.monotonic() - asked < tick * 0.9:  # sooner: there is work
+                self._nap(self.settings.linger, stop, hurry)
+                return
+        hurry.clear()
+
+    def _nap(self, seconds: float, stop: threading.Event, hurry: threading.Event) -> None:
+        until = time.monotonic() + seconds
+        while not stop.is_set():
+            left = until - time.monotonic()
+            if left <= 0 or hurry.wait(min(left, _TICK)):
+                break
+        hurry.clear()
