@@ -132,7 +132,9 @@ _TOP = (
 
 def _money(amount: Any, currency: Any) -> Any:
     # Anything but a Decimal is a draft's: it stays as it was given until somebody mends it.
-    return amount_text(amount, currency) if type(amount) is Decimal else amount
+    if type(amount) is not Decimal:
+        return amount
+    return amount_text(amount, currency if isinstance(currency, str) else None)
 
 
 def _one_or_more(texts: Iterable[str]) -> str | list[str]:

@@ -383,9 +383,18 @@ FIELDS = [
     "device_os", "device_type", "package_app_name", "package_app_version", "adct",
     "first_party_cookie", "deduplication_key", "visitor", "surprise",
 ]  # fmt: skip
+SOUND = {
+    "order_id": "1001",
+    "value": "59.90",
+    "currency": "EUR",
+    "email": "ann@example.com",
+    "products": [{"product_id": "mug", "price": "29.95", "quantity": 2}],
+}
 REPORTS = st.tuples(
     st.sampled_from(["purchase", "addToCart", "pageView", "Purchase"]) | spiced | ANYTHING,
-    st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=6),
+    st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=6)
+    # A sound event with a broken field or two gets further.
+    | st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=2).map(lambda bad: SOUND | bad),
 )
 
 

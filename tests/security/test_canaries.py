@@ -1,0 +1,492 @@
+"""The whole journey with values that can be told anywhere, and a search for them everywhere.
+
+Exempt, by name: the outbox's database (it holds what is to be sent, for its owner alone), the
+sandbox's raw view, and the web server's own access log. Of the spill file, which is the outbox
+where the database cannot be written, only what may never be in the outbox either is searched.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import gzip
+import hashlib
+import json
+import logging
+import sqlite3
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask, request
+from sites import HOST, Clock, Site, configuration
+
+from adroll_flask import (
+    AdRoll,
+    AdRollError,
+    current_visitor,
+    forget_visitor,
+    identify,
+    report_conversion,
+    report_event,
+)
+from adroll_flask.transport import NoAnswer, Response, Timeouts
+
+EMAIL = "zzcanary.person@mail.example"
+CANARIES = {
+    "email": EMAIL,
+    "email_sha256": hashlib.sha256(EMAIL.encode()).hexdigest(),
+    "email_md5": hashlib.md5(EMAIL.encode()).hexdigest(),
+    "address": "93.184.216.77",
+    "cookie": "cafe0123cafe4567cafe89abcafecdef-1667065540836",
+    "click": "clickcanary",
+    "token": "accesstokencanary",
+    "key": "signingkeycanary",
+    "user": "usercanary",
+    "device": "6D92078A-8246-4BA4-AE5B-76104861E7DC",
+    "agent": "AgentCanary/1.0",
+    "query": "querycanary",
+    "password": "databasecanary",
+}
+#: Never anywhere on the disk, in no state of the outbox.
+NEVER_STORED = ("email", "token", "key", "password")
+
+
+def forms(value: str) -> set[str]:
+    """*value* as it could be written."""
+    encoded = {
+        value,
+        value.lower(),
+        value.upper(),
+        quote(value, safe=""),
+        json.dumps(value)[1:-1],
+        repr(value)[1:-1],
+    }
+    # Base64 at each of its three alignments, without the edges that depend on the neighbours.
+    for pad in range(3):
+        text = base64.b64encode(b"\0" * pad + value.encode()).decode()
+        encoded.add(text[4:-4])
+    return encoded
+
+
+def found_in(text: str, names: Any = CANARIES) -> list[str]:
+    """The canaries that sing in *text*."""
+    return [name for name in names if any(form in text for form in forms(CANARIES[name]))]
+
+
+class Echo:
+    """An AdRoll that refuses, and repeats all that it was sent while doing so."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.gone: NoAnswer | None = None
+        self.sent: list[bytes] = []
+
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
+    ) -> Response:
+        events = gzip.decompress(body)
+        if self.gone is not None:
+            raise self.gone from OSError(f"{url} {headers} {events!r}")
+        if self.status == 200:
+            self.sent.append(events)
+        echo = f"{url} {json.dumps(dict(headers))} {events.decode()}"
+        said = {"message": f"cannot take {echo}", "field": echo[:80], "code": echo[-80:]}
+        return Response(self.status, {"x-echo": echo}, json.dumps({"errors": [said]}).encode())
+
+
+class Records(logging.Handler):
+    """Every record of ours at DEBUG, as any formatter or collector could show it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        values = {key: repr(value) for key, value in vars(record).items()}
+        values.pop("pathname", None)
+        self.texts.append(logging.Formatter("%(message)s").format(record) + str(values))
+
+
+@pytest.fixture
+def logged() -> Iterator[Records]:
+    handler = Records()
+    loggers = [logging.getLogger(name) for name in ("adroll_flask", "sqlalchemy", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG if logger.name == "adroll_flask" else logging.WARNING)
+    yield handler
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, echo: Echo) -> Iterator[Site]:
+    clock = Clock()
+    app = Flask("canaries", instance_path=str(tmp_path))
+    app.config.update(
+        {
+            **configuration({}),
+            "SECRET_KEY": CANARIES["key"],
+            "ADROLL_ACCESS_TOKEN": CANARIES["token"],
+        }
+    )
+    adroll = AdRoll(app, transport=echo, clock=clock)
+
+    app.before_report_saw = []  # type: ignore[attr-defined]
+
+    @adroll.before_report
+    def before_report(event: Any) -> Any:
+        app.before_report_saw.append(event)
+        if event.order_id == "hook":
+            raise LookupError(f"{event!r} {event.adct} {event.ip} {EMAIL}")
+        return event
+
+    @app.get("/")
+    def index() -> str:
+        return "<!doctype html><title>Shop</title>"
+
+    @app.get("/login")
+    def login() -> str:
+        identify(email=EMAIL, user_id=CANARIES["user"], device_id=CANARIES["device"])
+        return "hello"
+
+    @app.get("/buy/<order>")
+    def buy(order: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {"order_id": order, "email": EMAIL, "value": "59.90"}
+        fields |= {"currency": "EUR", "user_id": CANARIES["user"], "keywords": CANARIES["query"]}
+        if "bad" in request.args:
+            bad = request.args["bad"]
+            fields[bad] = [CANARIES["query"], EMAIL] if bad == "email" else [CANARIES["query"]]
+        if "value" in request.args:
+            fields["value"] = request.args["value"]
+        receipt = report_conversion(**fields)
+        shown = f"{receipt!r} {current_visitor()!r}"
+        return {"shown": shown, "status": receipt.status}
+
+    @app.get("/token")
+    def token() -> str:
+        return current_visitor().token()
+
+    @app.get("/forget")
+    def forget() -> str:
+        return str(forget_visitor())
+
+    site = Site(app, app.extensions["adroll"], clock, tmp_path / "adroll-outbox.sqlite")
+    site.browser.set_cookie("__adroll_fpc", CANARIES["cookie"], domain=HOST)
+    yield site
+    site.close()
+
+
+def visit(site: Site, path: str, **kwargs: Any) -> Any:
+    headers = {"User-Agent": CANARIES["agent"], "Referer": f"https://x/?{CANARIES['query']}"}
+    return site.get(
+        path, headers=headers, environ_overrides={"REMOTE_ADDR": CANARIES["address"]}, **kwargs
+    )
+
+
+def journey(site: Site, echo: Echo) -> None:
+    """From the landing to the outbox, every way that can go wrong on it, and to AdRoll."""
+    visit(site, f"/?adct={CANARIES['click']}&q={CANARIES['query']}")
+    visit(site, f"/?adct=%00{CANARIES['click']}")
+    site.tell({"adct": CANARIES["click"], "first_party_cookie": CANARIES["cookie"]})
+    site.tell({"adct": f"\x00{CANARIES['click']}", "x": CANARIES["cookie"]})
+    site.get_with(f"adroll_visitor={CANARIES['click']}.x.y; __adroll_fpc={CANARIES['cookie']}x")
+    visit(site, "/login")
+    assert visit(site, f"/buy/1001?q={CANARIES['query']}").json["status"] == "queued"
+    assert visit(site, "/buy/1001?value=77").json["status"] == "duplicate"
+    assert visit(site, "/buy/hook").json["status"] == "invalid"
+    for field in [
+        "value",
+        "currency",
+        "email",
+        "products",
+        "user_id",
+        "ip",
+        "timestamp",
+        "page_location",
+    ]:
+        visit(site, f"/buy/bad-{field}?bad={field}")
+    visit(site, "/buy/bad-visitor?bad=visitor")
+    token = visit(site, "/token").text
+    with site.app.app_context():
+        for text in (token, token[:-3], CANARIES["click"]):
+            report_event("purchase", visitor=text, order_id="t", value="x", currency="EUR")
+    deliverer = site.runtime.deliverer
+    for status in (400, 401, 500, 429, 302, 413, 200):
+        echo.status = status
+        site.clock.now += 3600
+        deliverer.run_once()
+    echo.gone = NoAnswer("read_timeout", sure=False)
+    visit(site, "/buy/1002")
+    deliverer.run_once()
+    echo.gone, echo.status = None, 200
+    for _ in range(4):
+        site.clock.now += 3600
+        deliverer.run_once()
+    visit(site, "/buy/1003")
+
+
+@pytest.mark.parametrize("name", CANARIES)
+def test_a_canary_is_found_however_it_is_written(name: str) -> None:
+    value = CANARIES[name]
+    written = [value, value.upper(), quote(value, safe=""), json.dumps({"a": [value]})]
+    written += [base64.b64encode(f"{'x' * n}{value}y".encode()).decode() for n in range(3)]
+
+    for text in written:
+        assert name in found_in(f"before {text} after")
+
+
+def test_the_journey_reaches_adroll_with_its_values(shop: Site, echo: Echo) -> None:
+    journey(shop, echo)
+
+    sent = b"".join(echo.sent).decode()
+    assert set(found_in(sent)) >= {"email_sha256", "address", "cookie", "click", "user", "agent"}
+    assert not found_in(sent, NEVER_STORED)
+
+
+def test_no_log_record_and_no_counter_holds_a_value(
+    shop: Site, echo: Echo, logged: Records
+) -> None:
+    journey(shop, echo)
+    visit(shop, "/forget")
+
+    assert len(logged.texts) > 10
+    for text in [*logged.texts, str(shop.counts)]:
+        assert not found_in(text), text
+
+
+def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
+    journey(shop, echo)
+    answer = visit(shop, "/buy/1004").json
+    assert not found_in(answer["shown"])
+    outbox = shop.runtime.outbox
+    claim = outbox.claim()
+    assert claim is not None
+    rows = [outbox.show(row.id) for row in outbox.list()]
+    assert any(row is not None and row.payload for row in rows)
+    environ = {"REMOTE_ADDR": CANARIES["address"], "HTTP_HOST": HOST, "REQUEST_METHOD": "GET"}
+    exchange = shop.runtime.exchange({**environ, "QUERY_STRING": f"adct={CANARIES['click']}"})
+    visitor = exchange.visitor()
+    event = shop.app.before_report_saw[-1]
+    assert visitor.adct == event.adct == CANARIES["click"]
+
+    names = set()
+    for thing in gc.get_objects():
+        module = type(thing).__module__
+        if isinstance(module, str) and module.partition(".")[0] == "adroll_flask":
+            names.add(type(thing).__name__)
+            assert not found_in(repr(thing)), type(thing)
+    assert names >= {"Settings", "Runtime", "Record", "Client", "Visitor", "Counters"}
+    assert names >= {"Event", "Claim", "Claimed", "Row", "Exchange", "Seen"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"value": EMAIL},
+        {"value": "59.90", "currency": EMAIL},
+        {"email": CANARIES["query"]},
+        {"email": EMAIL + "@"},
+        {"products": [{"price": EMAIL, CANARIES["query"]: 1}]},
+        {"products": CANARIES["query"]},
+        {"products": [CANARIES["query"]]},
+        {"device_id": CANARIES["click"]},
+        {"user_id": CANARIES["user"] * 100},
+        {"ip": CANARIES["address"] + "0"},
+        {"page_location": f"no url {CANARIES['query']}"},
+        {"timestamp": CANARIES["query"]},
+        {"adct": CANARIES["click"] + "\n"},
+        {"first_party_cookie": CANARIES["cookie"] + "x"},
+        {"visitor": CANARIES["click"]},
+        {"external_data": {CANARIES["query"], EMAIL}},
+        {CANARIES["query"]: 1},
+        {"order_id": [EMAIL]},
+    ],
+    ids=lambda fields: ",".join(fields),
+)
+def test_no_error_of_a_wrong_argument_repeats_it(shop: Site, fields: dict[str, Any]) -> None:
+    shop.app.config["ADROLL_STRICT"] = True
+    shop.runtime.reporter._strict = lambda: True
+
+    with (
+        shop.app.test_request_context(
+            f"/?adct={CANARIES['click']}", environ_base={"REMOTE_ADDR": CANARIES["address"]}
+        ),
+        pytest.raises(AdRollError) as caught,
+    ):
+        report_conversion(**{"order_id": "1", **fields})
+
+    chain = "".join(
+        f"{type(link).__name__}: {link} {link!r} {link.args}" for link in causes(caught.value)
+    )
+    # The name of an unknown argument is a programmer's word and is repeated.
+    expected = ["query"] if CANARIES["query"] in fields else []
+    assert found_in(chain) == expected
+
+
+def causes(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ADROLL_ACCESS_TOKEN": CANARIES["token"] + "\n"},
+        {"ADROLL_ACCESS_TOKEN": [CANARIES["token"]]},
+        {"ADROLL_SECRET_KEY": [CANARIES["key"], None]},
+        {"ADROLL_OUTBOX_URL": f"://shop:{CANARIES['password']}@db/x"},
+        {"ADROLL_OUTBOX_URL": f"nosuch://shop:{CANARIES['password']}@db/x"},
+        {"ADROLL_OUTBOX_URL": f"postgresql://shop:{CANARIES['password']}@127.0.0.1:9/x"},
+        {"ADROLL_API_URL": f"http://srv.adroll.com/{CANARIES['query']}"},
+        {"ADROLL_PIXEL": CANARIES["query"]},
+    ],
+    ids=lambda setting: ",".join(setting),
+)
+def test_no_error_of_a_wrong_setting_shows_it(
+    tmp_path: Path, setting: dict[str, Any], logged: Records
+) -> None:
+    app = Flask("misconfigured", instance_path=str(tmp_path))
+    app.config.update({**configuration({}), "SECRET_KEY": CANARIES["key"], **setting})
+
+    shown = ""
+    try:
+        AdRoll(app)
+        with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "8.8.8.8"}):
+            shown += repr(report_conversion(order_id="1", value="1.00", currency="EUR"))
+        app.extensions["adroll"].outbox.waiting()
+    except Exception as error:
+        for link in causes(error):
+            shown += f"{link} {link!r} {link.args}"
+        # Source lines are the test's own; what a traceback adds are the messages.
+        shown += "".join(traceback.format_exception_only(error))
+
+    assert shown
+    assert not found_in(shown)
+    for text in logged.texts:
+        assert not found_in(text), text
+
+
+def test_a_token_callable_that_fails_shows_nothing(shop: Site, logged: Records, echo: Echo) -> None:
+    def failing() -> str:
+        raise OSError(f"vault says {CANARIES['token']}")
+
+    object.__setattr__(shop.runtime.settings, "access_token", failing)
+    journey_start = f"/?adct={CANARIES['click']}"
+    visit(shop, journey_start)
+    visit(shop, "/buy/1")
+    shop.runtime.deliverer.run_once()
+
+    assert not echo.sent
+    assert logged.texts
+    for text in [*logged.texts, str(shop.counts), str(shop.runtime.outbox.destination())]:
+        assert not found_in(text), text
+
+
+def test_a_consent_callable_that_fails_shows_nothing(tmp_path: Path, logged: Records) -> None:
+    app = Flask("consent", instance_path=str(tmp_path))
+
+    def failing(asked: Any) -> bool:
+        raise LookupError(f"{asked.url} {asked.headers} {asked.cookies}")
+
+    app.config.update({**configuration({"consent": failing}), "SECRET_KEY": "k"})
+    AdRoll(app)
+
+    app.test_client().get(f"/?adct={CANARIES['click']}", headers={"Cookie": f"a={EMAIL}"})
+    with app.test_request_context(f"/?adct={CANARIES['click']}"):
+        assert report_conversion(order_id="1").reason == "consent_error"
+
+    assert any("LookupError" in text for text in logged.texts)
+    for text in logged.texts:
+        assert not found_in(text), text
+
+
+def test_the_outbox_never_holds_an_address_in_clear_nor_a_secret(shop: Site, echo: Echo) -> None:
+    journey(shop, echo)
+
+    for path in shop.outbox_file.parent.iterdir():
+        stored = path.read_bytes().decode("latin-1")
+        assert not found_in(stored, NEVER_STORED), path.name
+        assert path.stat().st_mode & 0o077 == 0, path.name
+
+
+def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
+    visit(shop, f"/?adct={CANARIES['click']}")
+    visit(shop, "/login")
+    visit(shop, "/buy/1")
+    shop.clock.now += 10
+    shop.runtime.deliverer.run_once()
+    assert echo.sent
+
+    with sqlite3.connect(shop.outbox_file) as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+
+    assert "purchase" in dump
+    assert not found_in(dump)
+
+
+def test_the_spill_file_never_holds_what_the_outbox_may_not(shop: Site, logged: Records) -> None:
+    visit(shop, f"/?adct={CANARIES['click']}")
+    visit(shop, "/buy/1")
+    blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    answer = visit(shop, "/buy/2").json
+    blocker.execute("ROLLBACK")
+    blocker.close()
+
+    (spill,) = shop.outbox_file.parent.glob("*spill*.jsonl")
+    assert answer["status"] == "queued"
+    assert not found_in(spill.read_text(), NEVER_STORED)
+    assert spill.stat().st_mode & 0o077 == 0
+    for text in logged.texts:
+        assert not found_in(text), text
+
+
+COMMANDS = [
+    ["check"],
+    ["outbox"],
+    ["outbox", "list"],
+    ["outbox", "list", "--dead"],
+    ["outbox", "export"],
+    ["outbox", "show", "ID"],
+    ["outbox", "show", "nonsense"],
+    ["outbox", "retry", "--all-dead"],
+    ["worker", "--once"],
+    ["send-test"],
+    ["forget", "--email", EMAIL],
+    ["forget", "--user-id", CANARIES["user"]],
+    ["forget", "--cookie", CANARIES["cookie"]],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words[:2]))
+def test_no_command_prints_a_value(
+    shop: Site, echo: Echo, command: list[str], logged: Records
+) -> None:
+    journey(shop, echo)
+    ids = [row.id for row in shop.runtime.outbox.list(limit=100)]
+
+    result = shop.app.test_cli_runner().invoke(
+        args=["adroll", *(ids[0] if word == "ID" else word for word in command)]
+    )
+
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "No such command" not in result.output
+    assert "Usage" not in result.output
+    assert result.output.strip()
+    assert not found_in(result.output), result.output
+    for text in logged.texts:
+        assert not found_in(text), text
