@@ -1,0 +1,116 @@
+// The kit with consent: nothing starts and nothing is stored before somebody who knows has said yes.
+// Heard are the site (adrollKit.consent), the TCF's __tcfapi, Consent Mode's ad_storage and the
+// server. Of the first three any no is a no; the server's word counts until one of them has spoken,
+// and its no to what we told it counts in any case.
+
+import { begin, hasCookie, hooks, kit, post, settings, start, stop } from "./adroll-kit.js";
+
+// There is a function to call from now on, also where nothing ever starts.
+kit.q ||= [];
+kit.consent ||= (yes) => kit.q.push(yes);
+
+// Async, so that it rejects where a fetch that somebody wrapped throws.
+const send = async (body) => post(body);
+
+begin(() => {
+  const [vendor, purposes] = (settings.tcf || "130:1,7").split(":");
+  const said = {};
+  let joined, state;
+
+  // `more`: told to the server, which does not know it yet.
+  const apply = (yes, more) => {
+    if (yes === state) return;
+    state = yes;
+    if (yes) start(more);
+    else if (stop() && more) send(more).catch(() => {});
+  };
+
+  const hear = (who, yes) => {
+    if (said[who] === yes) return;
+    said[who] = yes;
+    const consent = !Object.values(said).includes(false);
+    apply(consent, { consent });
+  };
+
+  // A 204 has no JSON: the promise is rejected, and nothing changes.
+  hooks.heed = async (response) => {
+    const { consent } = await response.json();
+    if (consent === false) apply(false);
+    if (consent && state === undefined) {
+      try {
+        sessionStorage.adrollKit ||= "{}";
+      } catch {}
+      apply(true);
+    }
+  };
+
+  const heardTcf = (tc, ok) => {
+    // While the dialogue is open, the visitor has not decided.
+    if (ok && tc.eventStatus != "cmpuishown")
+      hear(
+        "tcf",
+        tc.gdprApplies === false ||
+          !!tc.vendor?.consents?.[vendor] &&
+            purposes
+              .split(",")
+              .every(
+                (id) =>
+                  tc.purpose?.consents?.[id] &&
+                  // 0: the publisher does not allow this purpose to this vendor.
+                  tc.publisher?.restrictions?.[id]?.[vendor] !== 0,
+              ),
+      );
+  };
+
+  // True and false, or undefined: a default of "denied" is what holds until the visitor is asked.
+  const adStorage = () => {
+    // Where Google's tag has loaded, this is what it goes by (regions are sorted out there).
+    const entry = window.google_tag_data?.ics?.entries?.ad_storage;
+    let initial = entry?.default;
+    let update;
+    for (const command of window.dataLayer || []) {
+      const value = command?.[0] == "consent" && command[2]?.ad_storage;
+      if (value) {
+        const yes = value == "granted";
+        if (command[1] == "update") update = yes;
+        // We do not know the visitor's region: where one is named, or any default is a no, wait.
+        else if (!entry) initial = yes && !command[2].region && initial !== false;
+      }
+    }
+    return entry?.update ?? update ?? (initial || undefined);
+  };
+
+  // Neither says when it comes, and Consent Mode has no public event: look twice a second.
+  const look = () => {
+    try {
+      if (!joined && window.__tcfapi) {
+        joined = 1;
+        window.__tcfapi("addEventListener", 2, heardTcf);
+      }
+    } catch {}
+    try {
+      const yes = adStorage();
+      if (yes !== undefined) hear("google", yes);
+    } catch {}
+    setTimeout(look, 500);
+  };
+
+  kit.consent = (yes) => {
+    if (yes === true || yes === false) hear("site", yes);
+  };
+  kit.consent(kit.q.pop());
+  look();
+
+  if (settings.consent == "ask" && state === undefined) {
+    let yes;
+    try {
+      // This tab had its yes, and the server has not taken the cookie away since.
+      yes = sessionStorage.adrollKit && hasCookie();
+    } catch {}
+    if (yes) apply(true);
+    else
+      send({})
+        .then((response) => state === undefined && hooks.heed(response))
+        .catch(() => {});
+  }
+});

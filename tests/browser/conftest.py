@@ -1,0 +1,144 @@
+"""Debian's Chromium for the browser tests.
+
+Hosts of their own instead of ``localhost``: there, host-only and domain cookies fall together, and
+the traps between them would stay unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+HERE = Path(__file__).parent
+HOSTS = ("shop.test", "www.shop.test", "pay.shop.test", "adroll.example")
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=" + ", ".join(f"MAP {host} 127.0.0.1" for host in HOSTS),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests are marked, and run last.
+
+    Playwright's event loop runs in the main thread from the first of them on, and asyncio refuses
+    a second one there: tests of async views have to come before.
+    """
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: HERE in item.path.parents)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where Chromium is; without one the test is skipped, or fails where CI says so."""
+    named = os.environ.get("CHROMIUM")
+    path = shutil.which(named or "/usr/bin/chromium")
+    if path is None:
+        line = (
+            f"CHROMIUM={named} is no program"
+            if named
+            else "no /usr/bin/chromium: apt-get install chromium, or set CHROMIUM to its path"
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(line)
+        pytest.skip(line)
+    return path
+
+
+@pytest.fixture(scope="session")
+def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
+    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the session.
+
+    ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
+    """
+    with sync_playwright() as playwright:
+        started: list[Browser | BrowserContext] = []
+
+        def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
+            options |= {"executable_path": chromium_path, "args": list(CHROMIUM_ARGS)}
+            started.append(
+                playwright.chromium.launch(**options)
+                if profile is None
+                else playwright.chromium.launch_persistent_context(profile, **options)
+            )
+            return started[-1]
+
+        yield start
+        for one in started:
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def chromium(launch: Callable[..., Any]) -> Browser:
+    """The browser that all tests share; what is in it is kept apart by contexts."""
+    browser: Browser = launch()
+    return browser
+
+
+@pytest.fixture
+def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """A browser with nothing in it: ``new_context(java_script_enabled=False)``."""
+    contexts: list[BrowserContext] = []
+
+    def make(**options: Any) -> BrowserContext:
+        context = chromium.new_context(ignore_https_errors=True, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
+    """One fresh browser context."""
+    return new_context()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """One fresh page."""
+    return context.new_page()
+
+
+class Console:
+    """What a context's pages put on the console: messages, uncaught errors, failed requests."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.lines: list[str] = []
+        context.on("console", self._message)
+        context.on("weberror", lambda error: self.lines.append(f"uncaught: {error.error}"))
+
+    def _message(self, message: ConsoleMessage) -> None:
+        self.lines.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def without(self, part: str) -> list[str]:
+        """The lines that do not hold *part*, such as the URL of a script that the test blocks."""
+        return [line for line in self.lines if part not in line]
+
+
+@pytest.fixture
+def console(context: BrowserContext) -> Console:
+    """The console of ``context``'s pages: ``assert console.lines == []``."""
+    return Console(context)
+
+
+@pytest.fixture
+def watch_console() -> Callable[[BrowserContext], Console]:
+    """The console of a context that the test made itself."""
+    return Console

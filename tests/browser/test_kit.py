@@ -1,0 +1,557 @@
+"""The kit without consent, in a browser, on static pages with a pixel of the tests' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit_site import (
+    COOKIE,
+    LOADER,
+    METHODS,
+    OLD_METHODS,
+    SERVER_COOKIE,
+    STATIC,
+    WAIT,
+    KitSite,
+)
+from playwright.sync_api import BrowserContext, Page, Route
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    with KitSite().running() as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _quiet(console: Any) -> Iterator[None]:
+    """The kit writes nothing on the console; a test that blocks the pixel says so itself."""
+    yield
+    assert console.without("/roundtrip.js") == []
+
+
+def no_answer(site: KitSite, **options: object) -> str:
+    return site.pixel_url(silent=1, cookieless=1, **options)
+
+
+def set_server_cookie(context: BrowserContext, value: str = SERVER_COOKIE) -> None:
+    context.add_cookies(
+        [{"name": "__adroll_fpc", "value": value, "domain": ".shop.test", "path": "/"}]
+    )
+
+
+# -- what is told ------------------------------------------------------------------------------
+
+
+def test_landing_tells_click_id_and_the_pixels_cookie_in_one_request(
+    site: KitSite, page: Page
+) -> None:
+    site.serve(site.tag())
+    page.goto(site.url("/?utm_source=x&adct=click123&y=1#part"))
+    assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
+
+
+def test_the_request_is_json_of_the_same_origin(site: KitSite, page: Page) -> None:
+    site.serve(site.tag())
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    [headers] = site.headers
+    assert headers["content-type"] == "application/json"
+    assert headers["origin"] == site.url("")
+    assert f"__adroll_fpc={COOKIE}" in headers["cookie"]
+
+
+def test_a_page_without_click_id_tells_the_cookie_alone(site: KitSite, page: Page) -> None:
+    site.serve(site.tag())
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
+def test_click_ids_are_read_as_the_server_reads_them(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    site.serve(site.tag(pixel="none"))
+    forms = {
+        "adct=a%2Bb%3D%3D": "a+b==",
+        "adct=a+b": "a+b",
+        "adct=&adct=second": "second",
+        "xadct=other&adct=own": "own",
+        "adct=" + "x" * 240: "x" * 240,
+    }
+    for query in forms:
+        context.new_page().goto(site.url("/?" + query))
+    told = site.wait_told(page, len(forms))
+    assert sorted(body["adct"] for body in told) == sorted(forms.values())
+
+
+def test_what_the_server_would_refuse_is_not_sent(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_server_cookie(context)
+    site.serve(site.tag(pixel="none"))
+    for adct in ("", "%E0%A4%A", "a%20b", "%C3%BC", "%0a", "x" * 241):
+        context.new_page().goto(site.url("/?xadct=other&adct=" + adct))
+    page.wait_for_timeout(200)
+    assert site.told == []
+
+
+def test_an_answer_that_is_no_cookie_is_not_sent(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_server_cookie(context)
+    values = ["undefined", "null", "{}", "''", "'46d4-1667065540836'", f"'{COOKIE}\\n'"]
+    for number, value in enumerate(values):
+        pixel = f"<script>adroll = {{ get_cookie(callback) {{ callback({value}) }} }}</script>"
+        site.serve(pixel + site.tag(pixel="present"), f"/{number}")
+        context.new_page().goto(site.url(f"/{number}"))
+    assert site.after_wait(page) == []
+
+
+def test_the_cookies_other_forms_are_sent_as_they_are(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    forms = [
+        f"46d41c62e88bb2e267c1e15314bb8837-{form}"
+        for form in ("s2-1667065540836", "a_1667065540", "1667065540836-")
+    ]
+    for number, form in enumerate(forms):
+        site.serve(site.tag(src=site.pixel_url(value=form)), f"/{number}")
+        context.new_page().goto(site.url(f"/{number}"))
+    told = site.wait_told(page, len(forms))
+    assert sorted(body["first_party_cookie"] for body in told) == sorted(forms)
+
+
+def test_a_single_page_apps_rewritten_address_does_not_lose_the_click_id(
+    site: KitSite, page: Page
+) -> None:
+    site.serve("<script>history.replaceState(0, '', '/app')</script>" + site.tag())
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
+
+
+# -- once per tab ------------------------------------------------------------------------------
+
+
+def test_the_tabs_next_pages_do_not_tell_it_again(site: KitSite, page: Page) -> None:
+    site.serve(site.tag())
+    page.goto(site.url("/?adct=click123"))
+    site.wait_told(page, 1)
+    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url())
+    assert len(site.after_wait(page)) == 1
+
+
+def test_only_what_is_new_is_told(site: KitSite, page: Page) -> None:
+    site.serve(site.tag())
+    page.goto(site.url("/?adct=first"))
+    site.wait_told(page, 1)
+    page.goto(site.url("/?adct=second"))
+    assert site.wait_told(page, 2)[1]["adct"] == "second"
+    page.goto(site.url())
+    assert len(site.after_wait(page)) == 2
+
+
+def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserContext) -> None:
+    site.serve(site.tag())
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    other = context.new_page()
+    other.goto(site.url())
+    assert site.wait_told(other, 2) == [{"first_party_cookie": COOKIE}] * 2
+
+
+def test_what_the_server_could_not_take_is_told_again_by_the_next_page(
+    site: KitSite, page: Page, console: Any
+) -> None:
+    site.serve(site.tag())
+    site.answer = 503
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    # The browser's own line about a failed request is the only one.
+    assert len(console.lines) == 1
+    assert "503" in console.lines.pop()
+    site.answer = 204
+    page.goto(site.url())
+    assert site.wait_told(page, 2) == [{"first_party_cookie": COOKIE}] * 2
+
+
+def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, console: Any) -> None:
+    site.serve(site.tag())
+    site.answer = 400
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    page.goto(site.url())
+    assert len(site.after_wait(page)) == 1
+    assert len(console.lines) == 1
+    console.lines.clear()
+
+
+# -- without an answer -------------------------------------------------------------------------
+
+
+def test_after_the_wait_the_click_id_is_told_and_the_servers_cookie_stands(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_server_cookie(context)
+    site.serve(site.tag(src=no_answer(site)))
+    page.goto(site.url("/?adct=click123"))
+    page.wait_for_timeout(WAIT // 3)
+    assert site.told == []
+    assert site.after_wait(page) == [{"adct": "click123"}]
+    assert [cookie["value"] for cookie in context.cookies()] == [SERVER_COOKIE]
+
+
+def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(wait=100, src=site.pixel_url(after=900)))
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 2) == [
+        {"adct": "click123"},
+        {"adct": "click123", "first_party_cookie": COOKIE},
+    ]
+
+
+def test_a_blocked_pixel_is_not_waited_for(site: KitSite, page: Page) -> None:
+    page.route("**/roundtrip.js*", lambda route: route.abort("blockedbyclient"))
+    site.serve(site.tag(wait=60_000))
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1, 2.0) == [{"adct": "click123"}]
+
+
+def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(wait=60_000, src=no_answer(site)))
+    site.serve("", "/next")
+    page.goto(site.url("/?adct=click123"))
+    page.wait_for_function("window.adroll && !Array.isArray(window.adroll)")
+    page.goto(site.url("/next"))
+    assert site.wait_told(page, 1) == [{"adct": "click123"}]
+
+
+def test_who_leaves_while_the_pixel_hangs_does_not_lose_the_click_id(
+    site: KitSite, page: Page
+) -> None:
+    page.route("**/roundtrip.js*", lambda route: None)
+    site.serve(site.tag(wait=60_000))
+    site.serve("", "/next")
+    # The load event waits for async scripts, which here never come.
+    page.goto(site.url("/?adct=click123"), wait_until="commit")
+    page.wait_for_function("window.adroll")
+    page.goto(site.url("/next"))
+    assert site.wait_told(page, 1) == [{"adct": "click123"}]
+
+
+def test_a_tab_that_is_hidden_tells_what_it_has(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(wait=60_000, src=no_answer(site)))
+    page.goto(site.url("/?adct=click123"))
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: true});"
+        "document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))"
+    )
+    assert site.wait_told(page, 1) == [{"adct": "click123"}]
+
+
+def test_who_closes_the_tab_early_does_not_lose_the_click_id(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    site.serve(site.tag(wait=60_000, src=no_answer(site)))
+    page.goto(site.url("/?adct=click123"))
+    other = context.new_page()
+    page.close()
+    assert site.wait_told(other, 1) == [{"adct": "click123"}]
+
+
+# -- pages that the server never saw -----------------------------------------------------------
+
+
+def test_a_cached_page_without_any_cookie_asks_the_server_for_one_once_per_tab(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    page.route("**/roundtrip.js*", lambda route: route.abort())
+    site.serve(site.tag())
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{}]
+    # A browser that takes no cookies does not ask with every page.
+    assert context.cookies() == []
+    page.goto(site.url())
+    assert site.after_wait(page) == [{}]
+
+
+def test_the_servers_cookie_for_a_cached_page_is_there_afterwards(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    site.set_cookie = SERVER_COOKIE
+    site.serve(site.tag(pixel="none"))
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{}]
+    assert [cookie["value"] for cookie in context.cookies()] == [SERVER_COOKIE]
+
+
+def test_a_page_with_the_servers_cookie_and_nothing_new_tells_nothing(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_server_cookie(context)
+    page.route("**/roundtrip.js*", lambda route: route.abort())
+    site.serve(site.tag())
+    page.goto(site.url())
+    assert site.after_wait(page) == []
+
+
+# -- the pixel ---------------------------------------------------------------------------------
+
+
+def test_the_pixel_is_loaded_as_adrolls_loader_does(site: KitSite, page: Page) -> None:
+    site.serve(site.tag())
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    assert page.evaluate("seen") == {
+        "runs": 1,
+        "tracked": ["pageView"],
+        "adv": "ADV",
+        "pix": "PIX",
+        "version": "2.0",
+    }
+
+
+def test_the_stub_takes_all_five_methods_until_the_script_comes(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(src=site.pixel_url(slow=0.5)))
+    page.goto(site.url(), wait_until="commit")
+    page.wait_for_function("window.adroll")
+    assert page.evaluate(
+        "[adroll.f, adroll.f.every(name => typeof adroll[name] == 'function')]"
+    ) == [
+        ["setProperties", "identify", "track", "identify_email", "get_cookie"],
+        True,
+    ]
+    assert page.evaluate("__adroll_loaded") is True
+    page.evaluate("adroll.track('addToCart', {})")
+    page.wait_for_function("window.seen")
+    assert page.evaluate("seen.tracked") == ["pageView", "addToCart"]
+
+
+def test_the_pixel_is_given_the_tags_nonce(site: KitSite, page: Page) -> None:
+    site.serve(
+        site.tag(nonce="abc123"),
+        Content_Security_Policy="script-src 'nonce-abc123'; connect-src 'self'",
+    )
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
+def test_markup_that_poses_as_the_current_script_gets_no_script_loaded(
+    site: KitSite, page: Page
+) -> None:
+    # What an injection that cannot run scripts could try: the kit would load it with its nonce.
+    evil = f'data-identity="/_adroll/identity" data-src="{site.pixel_url()}" data-wait="1"'
+    site.serve(
+        f'<img name="currentScript" {evil}><script data-adroll {evil} type="text/plain"></script>'
+        + site.tag(nonce="abc123"),
+        Content_Security_Policy="script-src 'nonce-abc123' 'strict-dynamic'",
+    )
+    page.goto(site.url())
+    page.wait_for_timeout(250)
+    assert site.pixels == []
+
+
+def test_a_page_that_has_loaded_the_pixel_already_is_not_given_a_second_one(
+    site: KitSite, page: Page
+) -> None:
+    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag())
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+    assert len(site.pixels) == 1
+    assert page.evaluate("seen.tracked") == ["pageView"]
+    assert page.evaluate("seen.adv") == "SITEADV"
+
+
+@pytest.mark.parametrize("methods", [METHODS, OLD_METHODS])
+def test_the_sites_own_pixel_is_asked_whatever_its_stub_has(
+    site: KitSite, page: Page, methods: str
+) -> None:
+    site.serve(LOADER % (methods, site.pixel_url(slow=0.2)) + site.tag(pixel="present"))
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
+    assert len(site.pixels) == 1
+
+
+def test_a_site_pixel_that_comes_after_the_kit_is_found(site: KitSite, page: Page) -> None:
+    loader = json.dumps(LOADER % (OLD_METHODS, site.pixel_url())).replace("</", "<\\/")
+    late = (
+        "<script>setTimeout(() => document.head.append("
+        f"document.createRange().createContextualFragment({loader})), 300)</script>"
+    )
+    site.serve(late + site.tag(pixel="present", wait=2000))
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
+
+
+def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: Page) -> None:
+    # An object that takes the place of the array and forgets what was queued.
+    forgetful = (
+        "<script>adroll = [];"
+        "setTimeout(() => { adroll = { get_cookie(callback) {"
+        f"callback('{COOKIE}') }} }} }}, 250)</script>"
+    )
+    site.serve(forgetful + site.tag(pixel="present", wait=2000))
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
+def test_a_pixel_that_throws_is_survived(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_server_cookie(context)
+    pixels = ["{}", "1", "'x'", "{ get_cookie() { throw 1 } }", "{ get get_cookie() { throw 1 } }"]
+    for number, adroll in enumerate(pixels):
+        site.serve(f"<script>adroll = {adroll}</script>" + site.tag(pixel="present"), f"/{number}")
+        context.new_page().goto(site.url(f"/{number}?adct={number}"))
+    told = site.wait_told(page, len(pixels))
+    assert sorted(body["adct"] for body in told) == list("01234")
+
+
+def test_without_a_pixel_nothing_is_waited_for_and_nothing_loaded(
+    site: KitSite, page: Page
+) -> None:
+    site.serve(
+        "<script>asked = 0; adroll = { get_cookie() { asked = 1 } }</script>"
+        + site.tag(pixel="none", wait=60_000)
+    )
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1, 1.0) == [{"adct": "click123"}]
+    assert site.pixels == []
+    assert page.evaluate("asked") == 0
+
+
+# -- hostile surroundings ----------------------------------------------------------------------
+
+
+def test_loaded_twice_the_second_does_nothing(site: KitSite, page: Page) -> None:
+    site.serve(site.tag() + site.tag())
+    page.goto(site.url("/?adct=click123"))
+    assert len(site.wait_told(page, 1)) == 1
+    assert len(site.after_wait(page)) == 1
+    assert page.evaluate("seen") == {
+        "runs": 1,
+        "tracked": ["pageView"],
+        "adv": "ADV",
+        "pix": "PIX",
+        "version": "2.0",
+    }
+
+
+def test_in_a_bundle_the_settings_come_from_the_tag(site: KitSite, page: Page) -> None:
+    # A module has no currentScript.
+    kit = (STATIC / "adroll-kit.min.js").read_text()
+    settings = site.tag().replace(' async src="/adroll-kit.min.js"', ' type="text/plain"')
+    site.serve(f'{settings}<script type="module">{kit}</script>')
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
+def test_a_script_without_settings_does_nothing(site: KitSite, page: Page) -> None:
+    site.serve('<script async src="/adroll-kit.min.js"></script>')
+    page.goto(site.url("/?adct=click123"))
+    page.wait_for_timeout(250)
+    assert (site.told, site.pixels) == ([], [])
+
+
+def test_disabled_storage_is_survived(
+    site: KitSite, launch: Callable[..., Any], tmp_path: Path, watch_console: Any
+) -> None:
+    # "Block all cookies" in the browser's settings: sessionStorage throws, cookies vanish.
+    (tmp_path / "Default").mkdir()
+    blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
+    (tmp_path / "Default" / "Preferences").write_text(json.dumps(blocked))
+    context = launch(profile=tmp_path)
+    console = watch_console(context)
+    page = context.new_page()
+    site.serve(site.tag())
+    page.goto(site.url("/?adct=click123"))
+    refused = "(() => { try { sessionStorage } catch (error) { return error.name } })()"
+    assert page.evaluate(refused) == "SecurityError"
+    assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
+    assert console.lines == []
+
+
+def test_junk_in_the_tabs_storage_is_survived(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    junk = ["null", "5", '"text"', "{", "[1]"]
+    for number, text in enumerate(junk):
+        script = f"<script>sessionStorage.adrollKit = {text!r}</script>"
+        site.serve(script + site.tag(), f"/{number}")
+        context.new_page().goto(site.url(f"/{number}?adct={number}"))
+    told = site.wait_told(page, len(junk))
+    assert sorted(body["adct"] for body in told) == list("01234")
+
+
+def test_a_fetch_that_the_page_broke_is_survived(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    broken = [
+        "() => { throw 1 }",
+        "undefined",
+        "() => 1",
+        "async () => ({})",
+        "async () => { throw 1 }",
+    ]
+    for number, fetch in enumerate(broken):
+        site.serve(f"<script>fetch = {fetch}</script>" + site.tag(), f"/{number}")
+        context.new_page().goto(site.url(f"/{number}?adct=click123"))
+    assert site.after_wait(page) == []
+
+
+def test_a_frame_without_an_origin_is_left_alone(site: KitSite, page: Page) -> None:
+    # There, the browser would refuse the request and say so on the console.
+    site.serve("", body='<iframe sandbox="allow-scripts" src="/framed"></iframe>')
+    site.serve(site.tag(pixel="none"), "/framed")
+    page.goto(site.url())
+    page.wait_for_timeout(300)
+    assert site.told == []
+
+
+def test_trusted_types_are_survived(site: KitSite, page: Page, console: Any) -> None:
+    site.serve(site.tag(wait=200), Content_Security_Policy="require-trusted-types-for 'script'")
+    page.goto(site.url("/?adct=click123"))
+    assert site.wait_told(page, 1) == [{"adct": "click123"}]
+    # The browser says why no pixel was loaded; nothing is uncaught.
+    assert all("TrustedScriptURL" in line and "uncaught" not in line for line in console.lines)
+    console.lines.clear()
+
+
+def test_a_lost_network_is_survived(site: KitSite, page: Page, console: Any) -> None:
+    def lose(route: Route) -> None:
+        route.abort("internetdisconnected")
+
+    page.route("**/_adroll/identity", lose)
+    site.serve(site.tag())
+    page.goto(site.url("/?adct=click123"))
+    page.wait_for_function("window.seen")
+    assert site.after_wait(page) == []
+    # The browser's line about the request, and no line of ours.
+    assert all("ERR_INTERNET_DISCONNECTED" in line for line in console.lines)
+    console.lines.clear()
+
+
+# -- Global Privacy Control --------------------------------------------------------------------
+
+GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
+
+
+def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: BrowserContext) -> None:
+    page.add_init_script(GPC)
+    site.serve(site.tag())
+    page.goto(site.url("/?adct=click123"))
+    assert site.after_wait(page) == []
+    assert site.pixels == []
+    assert context.cookies() == []
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_site_may_decide_not_to_honour_global_privacy_control(site: KitSite, page: Page) -> None:
+    page.add_init_script(GPC)
+    site.serve(site.tag(gpc="0"))
+    page.goto(site.url("/?adct=click123"))
+    assert len(site.wait_told(page, 1)) == 1
