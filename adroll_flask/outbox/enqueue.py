@@ -32,7 +32,7 @@ from .bound import Bound
 from .engines import insert_unless_there
 from .protocol import NewEvent, OutboxFailed, Put
 from .spill import Spilled, SpillFile, encode
-from .states import DAY, DEAD, PAYLOAD_BYTES, ROW_BYTES, WAITING, clean_key, seq_of
+from .states import DAY, DEAD, PAYLOAD_BYTES, PLACES, ROW_BYTES, WAITING, clean_key, next_id, seq_of
 from .store import Store, Tx
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 CHANNEL: Final = "adroll_outbox"
 
 _SETTING: Final = "ADROLL_OUTBOX_URL"
+_OTHER: Final = (
+    "session= takes a session bound to the outbox's database; this one is bound to another. Let"
+    " ADROLL_OUTBOX_URL name the session's database, with the same host and database name, or"
+    " report without session="
+)
 #: Seconds between two announcements of one process; a worker that is awake needs none.
 _ANNOUNCE_EVERY: Final = 0.1
 #: Seconds for which requests leave a server alone that kept one of them waiting.
@@ -53,14 +58,16 @@ class Enqueue:
     """Ways into the outbox that go through SQLAlchemy.
 
     :param where: the outbox's address, with which a session's is compared.
+    :param max_bytes: of events that wait; 0: no bound.
     :param dedupe_days: days after which a dead letter goes.
     """
 
     store: Store
     counters: Counters
     where: URL | Path
-    bound: Bound
+    max_bytes: int
     dedupe_days: int
+    bound: Bound = field(default_factory=Bound)
     _announced: float = float("-inf")
     _spared_until: float = float("-inf")
     _known: WeakSet[Engine] = field(default_factory=WeakSet)
@@ -93,7 +100,7 @@ class Enqueue:
     def put_dead(self, event: NewEvent, reason: str, error: str) -> None:
         """Commit one dead letter."""
         _check_size(event)
-        if not self._fits(event, share=0.5):
+        if not self._fits(event, share=2):
             raise OutboxFailed("full")
         self.store.write(
             lambda tx: self._put(tx.connection, event, dead=(reason, error)), hasty=True
@@ -107,24 +114,28 @@ class Enqueue:
         dead: tuple[str, str] | None,
         waited: float = 0.0,
     ) -> Put:
-        for bump in (0, 1):
-            statement = self._insert(event, dead, waited, bump)
+        id = event.id
+        for _ in range(PLACES):
+            statement = self._insert(event, id, dead, waited)
             if cast("CursorResult[Any]", connection.execute(statement)).rowcount == 1:
-                return Put("queued", event.id)
+                return Put("queued", id)
             kept = connection.execute(self._same(event)).first() if dead is None else None
-            if kept is not None and kept.id != event.id:
+            if kept is not None:
+                if kept.id == id:
+                    return Put("queued", id)
                 return Put("duplicate", kept.id, same=kept.digest == event.digest)
-            ours = select(self.store.event.c.id).where(self.store.these([event.id]))
-            if kept is not None or connection.execute(ours).first() is not None:
-                return Put("queued", event.id)
-        raise OutboxFailed("error", "the event's place is taken")
+            ours = select(self.store.event.c.id).where(self.store.these([id]))
+            if connection.execute(ours).first() is not None:
+                return Put("queued", id)
+            id = next_id(id)
+        raise OutboxFailed("error", "no place for the event")
 
     def _insert(
-        self, event: NewEvent, dead: tuple[str, str] | None, waited: float, bump: int
+        self, event: NewEvent, id: str, dead: tuple[str, str] | None, waited: float
     ) -> Insert:
         now = self.store.time()
         values: dict[str, Any] = {
-            "id": event.id,
+            "id": id,
             "event_name": event.name,
             "advertisable_eid": event.advertisable_eid,
             "dry_run": int(event.dry_run),
@@ -136,7 +147,7 @@ class Enqueue:
             "due_at": now - waited if waited else now,
         }
         if self.store.file is not None:
-            values["seq"] = seq_of(event.id) + bump
+            values["seq"] = seq_of(id)
         if dead is not None:
             values |= {
                 "state": DEAD,
@@ -160,8 +171,11 @@ class Enqueue:
         # transaction's first one, although the INSERT has just met it.
         return found.with_for_update(read=True) if self.store.dialect == "mysql" else found
 
-    def _fits(self, event: NewEvent, share: float = 1.0) -> bool:
-        return self.bound.allows(len(event.payload) + ROW_BYTES, self._measure, share)
+    def _fits(self, event: NewEvent, share: int = 1) -> bool:
+        if not self.max_bytes:
+            return True
+        size = len(event.payload) + ROW_BYTES
+        return self.bound.allows(size, self._measure, self.max_bytes // share)
 
     def _measure(self) -> int:
         try:
@@ -208,12 +222,7 @@ class Enqueue:
         if engine in self._known:
             return
         if not self._is_ours(engine.url):
-            raise ConfigurationError(
-                _SETTING,
-                "session= takes a session bound to the outbox's database; this one is bound to"
-                " another. Let ADROLL_OUTBOX_URL name the session's database, with the same host"
-                " and database name, or report without session=",
-            )
+            raise ConfigurationError(_SETTING, _OTHER)
         connection = session.connection(bind_arguments={"clause": self.store.event.insert()})
         if not inspect(connection).has_table("adroll_event"):
             raise ConfigurationError(
@@ -221,6 +230,13 @@ class Enqueue:
                 "the table adroll_event is missing in the session's database: run"
                 " `flask adroll outbox create-table`, or add it to the migrations",
             )
+        meta = self.store.tables.meta.c
+        identity = select(meta.value).where(meta.name == "outbox_id")
+        if connection.scalar(identity) != self.store.read(
+            lambda tx: tx.connection.scalar(identity)
+        ):
+            # The same names by another port forwarding, or another schema.
+            raise ConfigurationError(_SETTING, _OTHER)
         self._known.add(engine)
 
     def _is_ours(self, url: URL) -> bool:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.counters import Counters
 
-from .bound import Bound
 from .listen import Bell
 from .location import locate
 from .protocol import (
@@ -123,13 +122,12 @@ class SqlOutbox:
         settings, counters = self._settings, self._counters
         store = Store(self._file or self._server, clock=self._clock)
         shared = Shared(store)
-        bound = Bound(settings.outbox_max_bytes)
         days = settings.dedupe_days
         return _Parts(
             store=store,
             claims=Claims(store, counters, settings.on_unsure, days),
             shared=shared,
-            enqueue=Enqueue(store, counters, self._where, bound, days),
+            enqueue=Enqueue(store, counters, self._where, settings.outbox_max_bytes, days),
             operations=Operations(store, shared, counters, days),
             housekeeping=Housekeeping(store),
         )
@@ -159,9 +157,8 @@ class SqlOutbox:
             if self._file is not None:
                 now = self._clock()
                 due = now + self._settings.dedupe_days * DAY
-                self._file.put_dead(event, reason[:40], error[:1000], now, due)
-            else:
-                self._parts.enqueue.put_dead(event, reason, error)
+                return self._file.put_dead(event, reason[:40], error[:1000], now, due).id
+            self._parts.enqueue.put_dead(event, reason, error)
         except OutboxFailed as exc:
             if exc.reason in _FINAL:
                 raise

@@ -208,11 +208,11 @@ class Operations:
         return self.store.write(mend)
 
     def adopt(self, advertisable_eid: str) -> int:
-        """See :meth:`Outbox.adopt`."""
+        """See :meth:`Outbox.adopt`. Events without a key have nothing to be told apart by."""
         event = self.store.event.c
         orphans = (
             select(event.id, event.dry_run, event.event_name, event.dedupe_key)
-            .where(event.advertisable_eid == "")
+            .where(event.advertisable_eid == "", event.dedupe_key.is_not(None))
             .limit(_STEP)
         )
 
@@ -226,7 +226,7 @@ class Operations:
                     event.event_name == row.event_name,
                     event.dedupe_key == row.dedupe_key,
                 )
-                if row.dedupe_key is not None and tx.connection.execute(twin).first():
+                if tx.connection.execute(twin).first() is not None:
                     # Reported again under the EID meanwhile: one of the two is enough.
                     tx.connection.execute(delete(self.store.event).where(mine))
                     self.counters.add("event_duplicate", "adopted")

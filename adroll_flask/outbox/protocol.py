@@ -38,14 +38,14 @@ class OutboxFailed(AdRollError):
 
 
 def new_id(now: float) -> str:
-    """A fresh event id of 32 hex digits, ordered by time as a UUID 7 is.
+    """A fresh event id of 32 hex digits, ordered by time as a UUID 7 is, to 4 microseconds.
 
     :param now: seconds since the epoch.
 
     >>> len(new_id(1_700_000_000.0))
     32
     """
-    return f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+    return f"{int(now * 256_000):014x}{secrets.token_hex(9)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +319,7 @@ class Outbox(Protocol):
         ...
 
     def adopt(self, advertisable_eid: str) -> int:
-        """Give events that were reported without an advertisable EID this one."""
+        """Give events with a key that were reported without an advertisable EID this one."""
         ...
 
     def counts(self) -> dict[str, int]:

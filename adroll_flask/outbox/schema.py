@@ -9,6 +9,7 @@ Upgrades only ever add: during a rolling deployment an older process works on a 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -113,6 +114,8 @@ class Tables:
                 "event_name",
                 "dedupe_key",
                 unique=True,
+                sqlite_where=text("dedupe_key IS NOT NULL"),
+                postgresql_where=text("dedupe_key IS NOT NULL"),
             ),
             Index("adroll_event_due", "state", "due_at"),
             # Rows change state three times and leave; PostgreSQL's defaults wait for a fifth of
@@ -226,7 +229,14 @@ def _create(connection: Connection) -> None:
     if not connection.scalar(select(tables.destination.c.id)):
         connection.execute(tables.destination.insert().values(id=1))
     if version is None:
-        connection.execute(tables.meta.insert().values(name="schema_version", value=str(VERSION)))
+        connection.execute(
+            tables.meta.insert(),
+            [
+                {"name": "schema_version", "value": str(VERSION)},
+                # By this a session's database is told from another that looks the same.
+                {"name": "outbox_id", "value": secrets.token_hex(16)},
+            ],
+        )
     else:
         connection.execute(
             tables.meta.update()

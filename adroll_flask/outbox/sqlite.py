@@ -16,12 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from .bound import Bound
 from .fork import immortalise
 from .protocol import NewEvent, OutboxFailed, Put
-from .states import DEAD, PAYLOAD_BYTES, ROW_BYTES, VERSION, WAITING, clean_key, seq_of
+from .states import (
+    DEAD,
+    PAYLOAD_BYTES,
+    PLACES,
+    ROW_BYTES,
+    VERSION,
+    WAITING,
+    clean_key,
+    next_id,
+    seq_of,
+)
 
 logger = logging.getLogger("adroll_flask.outbox")
 
@@ -43,7 +53,8 @@ DDL: Final = (
         attempts INTEGER DEFAULT 0 NOT NULL, unsure SMALLINT DEFAULT 0 NOT NULL,
         claim VARCHAR(32), error TEXT, reason VARCHAR(40), settled_at DOUBLE)""",
     """CREATE UNIQUE INDEX IF NOT EXISTS adroll_event_key
-        ON adroll_event (advertisable_eid, dry_run, event_name, dedupe_key)""",
+        ON adroll_event (advertisable_eid, dry_run, event_name, dedupe_key)
+        WHERE dedupe_key IS NOT NULL""",
     "CREATE INDEX IF NOT EXISTS adroll_event_due ON adroll_event (state, due_at)",
     """CREATE TABLE IF NOT EXISTS adroll_destination (
         id INTEGER NOT NULL PRIMARY KEY, paused_until DOUBLE DEFAULT 0 NOT NULL,
@@ -61,6 +72,7 @@ DDL: Final = (
         name VARCHAR(40) NOT NULL PRIMARY KEY, value VARCHAR(64) NOT NULL)""",
     "INSERT OR IGNORE INTO adroll_destination (id) VALUES (1)",
     f"INSERT OR IGNORE INTO adroll_meta VALUES ('schema_version', '{VERSION}')",  # noqa: S608
+    "INSERT OR IGNORE INTO adroll_meta VALUES ('outbox_id', lower(hex(randomblob(16))))",
 )
 
 _TABLES: Final = frozenset(
@@ -82,8 +94,6 @@ _SAME_KEY: Final = (
     " AND event_name = ? AND dedupe_key = ?"
 )
 
-T = TypeVar("T")
-
 
 class _Changed(Exception):
     """The file is not the one that was opened, or not a whole one; open it again."""
@@ -96,7 +106,13 @@ class _Process:
     pid: int
     lock: threading.RLock = field(default_factory=threading.RLock)
     connection: sqlite3.Connection | None = None
+    cursor: sqlite3.Cursor | None = None
     inode: tuple[int, int] = _NO_INODE
+
+    def hang_up(self) -> None:
+        old, self.connection, self.cursor = self.connection, None, None
+        if old is not None:
+            old.close()
 
 
 class SqliteFile:
@@ -114,7 +130,7 @@ class SqliteFile:
         self.path = path
         self._name = os.fsencode(path)
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        self._bound = Bound(max_bytes)
+        self._bound = Bound()
         self._max_bytes = max_bytes or 1 << 62
         self._process = _Process(os.getpid())
         self._on_renew: list[Callable[[], None]] = []
@@ -127,113 +143,90 @@ class SqliteFile:
 
         :raises OutboxFailed: the file did not take it within :data:`PATIENCE` seconds.
         """
-        if len(event.payload) > PAYLOAD_BYTES:
-            raise OutboxFailed("too_large")
         key = event.key
         if key is not None:
             key = clean_key(key)
-        id = event.id
-        seq = seq_of(id)
-        values = (
-            id,
-            event.name,
-            event.advertisable_eid,
-            event.dry_run,
+        return self._do(
+            _INSERT,
+            event,
             key,
-            event.digest,
-            event.payload,
-            event.occurred_at,
-            now,
-            now,
+            (
+                event.name,
+                event.advertisable_eid,
+                event.dry_run,
+                key,
+                event.digest,
+                event.payload,
+                event.occurred_at,
+                now,
+                now,
+            ),
+            self._max_bytes,
         )
-        size = len(event.payload) + ROW_BYTES
 
-        def insert(connection: sqlite3.Connection) -> Put:
-            if connection.execute(_INSERT, (seq, *values)).rowcount:
-                return Put("queued", id)
-            return self._conflict(connection, event, key, seq, values)
-
-        return self._do(insert, size)
-
-    def put_dead(self, event: NewEvent, reason: str, error: str, now: float, due: float) -> None:
+    def put_dead(self, event: NewEvent, reason: str, error: str, now: float, due: float) -> Put:
         """Commit one dead letter without a key."""
-        if len(event.payload) > PAYLOAD_BYTES:
-            raise OutboxFailed("too_large")
-        values = (
-            event.id,
-            event.name,
-            event.advertisable_eid,
-            event.dry_run,
-            event.payload,
-            event.occurred_at,
-            now,
-            due,
-            error,
-            reason,
-            now,
+        return self._do(
+            _INSERT_DEAD,
+            event,
+            None,
+            (
+                event.name,
+                event.advertisable_eid,
+                event.dry_run,
+                event.payload,
+                event.occurred_at,
+                now,
+                due,
+                error,
+                reason,
+                now,
+            ),
+            # A flood of bad events must not shut good ones out.
+            self._max_bytes // 2,
         )
-        seq = seq_of(event.id)
 
-        def insert(connection: sqlite3.Connection) -> None:
-            if not connection.execute(_INSERT_DEAD, (seq, *values)).rowcount:
-                connection.execute(_INSERT_DEAD, (seq + 1, *values))
-
-        # Half of the bound at most: a flood of bad events must not shut good ones out.
-        self._do(insert, len(event.payload) + ROW_BYTES, share=0.5)
-
-    def _conflict(
+    def _do(
         self,
-        connection: sqlite3.Connection,
+        statement: str,
         event: NewEvent,
         key: str | None,
-        seq: int,
         values: tuple[object, ...],
+        most: int,
     ) -> Put:
-        if key is not None:
-            found = connection.execute(
-                _SAME_KEY, (event.advertisable_eid, event.dry_run, event.name, key)
-            ).fetchone()
-            if found is not None:
-                if found[0] == event.id:
-                    return Put("queued", event.id)
-                return Put("duplicate", found[0], same=found[1] == event.digest)
-        found = connection.execute("SELECT id FROM adroll_event WHERE seq = ?", (seq,)).fetchone()
-        if found is not None and found[0] == event.id:
-            return Put("queued", event.id)
-        if connection.execute(_INSERT, (seq + 1, *values)).rowcount:
-            return Put("queued", event.id)
-        raise OutboxFailed("error", "the event's place is taken")
-
-    def _do(self, work: Callable[[sqlite3.Connection], T], size: int, share: float = 1.0) -> T:
-        """Run *work* on the kept connection under the lock, on a new file if need be."""
+        """Insert on the kept connection under the lock, into a new file if need be."""
+        if len(event.payload) > PAYLOAD_BYTES:
+            raise OutboxFailed("too_large")
         process = self._process
         if process.pid != os.getpid():
             process = self.renew()
         if not process.lock.acquire(blocking=False):
-            return self._do_late(process, work, size, share)
+            return self._do_late(process, statement, event, key, values, most)
         try:
-            return self._do_locked(process, work, size, share)
+            return self._do_locked(process, statement, event, key, values, most)
         finally:
             process.lock.release()
 
     def _do_late(
         self,
         process: _Process,
-        work: Callable[[sqlite3.Connection], T],
-        size: int,
-        share: float,
-    ) -> T:
+        statement: str,
+        event: NewEvent,
+        key: str | None,
+        values: tuple[object, ...],
+        most: int,
+    ) -> Put:
         began = time.monotonic()
         if not process.lock.acquire(timeout=PATIENCE):
             raise OutboxFailed("locked")
         try:
             left = PATIENCE - (time.monotonic() - began)
             if left > PATIENCE * 0.8 or process.connection is None:
-                return self._do_locked(process, work, size, share)
+                return self._do_locked(process, statement, event, key, values, most)
             # What was spent on the lock is not spent again on the file.
             process.connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
             try:
-                return self._do_locked(process, work, size, share)
+                return self._do_locked(process, statement, event, key, values, most)
             finally:
                 if process.connection is not None:
                     process.connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
@@ -243,19 +236,25 @@ class SqliteFile:
     def _do_locked(
         self,
         process: _Process,
-        work: Callable[[sqlite3.Connection], T],
-        size: int,
-        share: float,
-    ) -> T:
+        statement: str,
+        event: NewEvent,
+        key: str | None,
+        values: tuple[object, ...],
+        most: int,
+    ) -> Put:
         for last in (False, True):
             try:
                 stat = os.stat(self._name)
-                connection = process.connection
-                if connection is None or (stat.st_ino, stat.st_dev) != process.inode:
+                cursor = process.cursor
+                if cursor is None or (stat.st_ino, stat.st_dev) != process.inode:
                     raise _Changed
-                if stat.st_size > self._max_bytes * share:
-                    self._check_bound(connection, size, share)
-                return work(connection)
+                if stat.st_size > most:
+                    self._check_bound(cursor, len(event.payload), most)
+                id = event.id
+                cursor.execute(statement, (seq_of(id), id, *values))
+                if cursor.rowcount:
+                    return Put("queued", id)
+                return self._conflict(cursor, statement, event, key, values)
             except (FileNotFoundError, _Changed):
                 if last:
                     raise OutboxFailed("unavailable", "the file is being replaced") from None
@@ -268,9 +267,38 @@ class SqliteFile:
                 raise OutboxFailed("unavailable") from exc
         raise AssertionError("unreachable")
 
-    def _check_bound(self, connection: sqlite3.Connection, size: int, share: float) -> None:
+    def _conflict(
+        self,
+        cursor: sqlite3.Cursor,
+        statement: str,
+        event: NewEvent,
+        key: str | None,
+        values: tuple[object, ...],
+    ) -> Put:
+        """The same event, the same key, or another event in this one's place."""
+        if key is not None:
+            found = cursor.execute(
+                _SAME_KEY, (event.advertisable_eid, event.dry_run, event.name, key)
+            ).fetchone()
+            if found is not None:
+                if found[0] == event.id:
+                    return Put("queued", event.id)
+                return Put("duplicate", found[0], same=found[1] == event.digest)
+        id = event.id
+        for _ in range(PLACES):
+            found = cursor.execute(
+                "SELECT id FROM adroll_event WHERE seq = ?", (seq_of(id),)
+            ).fetchone()
+            if found is not None and found[0] == id:
+                return Put("queued", id)
+            id = next_id(id)
+            if cursor.execute(statement, (seq_of(id), id, *values)).rowcount:
+                return Put("queued", id)
+        raise OutboxFailed("error", "no place for the event")
+
+    def _check_bound(self, cursor: sqlite3.Cursor, size: int, most: int) -> None:
         # Only now is it worth counting: a file below the bound cannot hold more than it.
-        if not self._bound.allows(size, lambda: _measure(connection), share):
+        if not self._bound.allows(size + ROW_BYTES, lambda: _measure(cursor), most):
             raise OutboxFailed("full")
 
     # -- the file ---------------------------------------------------------------------------
@@ -449,13 +477,12 @@ class SqliteFile:
 
     def _reopen(self, process: _Process) -> None:
         self._hook()
-        old, process.connection = process.connection, None
-        if old is not None:
-            old.close()
+        process.hang_up()
         for renew in self._on_renew:
             renew()
         try:
             process.connection = self.connect(PATIENCE)
+            process.cursor = process.connection.cursor()
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc)) from exc
         except OSError as exc:
@@ -476,9 +503,7 @@ class SqliteFile:
         process = self._process
         if process.pid == os.getpid() and process.lock.acquire(timeout=WORKER_PATIENCE):
             try:
-                old, process.connection = process.connection, None
-                if old is not None:
-                    old.close()
+                process.hang_up()
             finally:
                 process.lock.release()
 
@@ -509,7 +534,7 @@ class SqliteFile:
         os.register_at_fork(before=before, after_in_parent=after_in_parent)
 
 
-def _measure(connection: sqlite3.Connection) -> int:
+def _measure(connection: sqlite3.Cursor) -> int:
     """Bytes of the events that wait or are dead, from their number and the newest hundred."""
     total = 0.0
     for state in (WAITING, DEAD):

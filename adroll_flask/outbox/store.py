@@ -188,5 +188,5 @@ class Store:
         if self.file is None:
             return and_(column.id.in_(ids))
         numbers = [seq_of(id) for id in ids]
-        places = [place for n in numbers for place in (n, n + 1, -n, -n - 1)]
+        places = [place for number in numbers for place in (number, -number)]
         return and_(column.seq.in_(places), column.id.in_(ids))
