@@ -1,0 +1,382 @@
+"""Refusals for content: who is to blame, found in how many requests, and when nobody is."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+
+import pytest
+from delivery_kit import OK, AdRoll, NoAnswer, Response, Shop, orders, refusal
+
+from adroll_flask.outbox.protocol import OutboxFailed
+
+
+def refusing(*bad: str, status: int = 400, hint: bool = False, trial=OK):
+    """An AdRoll that refuses a batch with any of *bad* in it."""
+
+    def judge(batch, dry):
+        if batch == ["?"]:
+            return trial
+        guilty = [at for at, order in enumerate(batch) if order in bad]
+        if not guilty:
+            return OK
+        entry = {"message": "currency is wrong"}
+        if hint:
+            return refusal(status, *({"field": f"[{at}].currency"} | entry for at in guilty))
+        return refusal(status, entry)
+
+    return AdRoll(judge)
+
+
+def test_a_good_batch_is_one_request_and_gives_up_its_payload(tmp_path):
+    shop = Shop(tmp_path)
+    shop.report(*orders(3))
+    assert shop.step() == 3
+    assert shop.adroll.requests == [orders(3)]
+    assert set(shop.states().values()) == {"delivered"}
+    assert [shop.outbox.show(row.id).payload for row in shop.rows().values()] == [None] * 3
+    assert shop.counters.get("event_delivered") == 3
+    assert shop.ended == [("delivered", order, "") for order in orders(3)]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_one_bad_event_among_many_is_found_by_halving_and_the_rest_arrive_once(tmp_path, status):
+    shop = Shop(tmp_path, refusing("o003", status=status))
+    shop.report(*orders(8))
+    assert shop.step() == 8
+    assert shop.adroll.requests == [
+        orders(8),
+        orders(4),
+        orders(2),
+        orders(2, 3),
+        ["o003"],
+        ["o004"],
+        orders(4, 5),
+    ]
+    assert shop.adroll.trials == []
+    assert sorted(shop.adroll.taken) == [o for o in orders(8) if o != "o003"]
+    row = shop.rows()["o003"]
+    assert (row.state, row.reason) == ("dead", "refused")
+    assert row.error == f"http_{status}: currency is wrong"
+    assert shop.counters.get("event_dead", "refused") == 1
+    assert ("dead", "o003", "refused") in shop.ended
+
+
+def test_a_dead_letter_keeps_its_payload_and_key(tmp_path):
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report(*orders(2))
+    shop.step()
+    row = shop.rows()["o001"]
+    assert json.loads(shop.outbox.show(row.id).payload)["event_attributes"]["order_id"] == "o001"
+    shop.report("o001")
+    assert len(shop.rows()) == 2
+
+
+def test_a_hint_makes_it_three_requests(tmp_path):
+    shop = Shop(tmp_path, refusing("o042", hint=True))
+    shop.report(*orders(100))
+    assert shop.step() == 100
+    assert shop.adroll.sizes == [100, 1, 99]
+    assert shop.adroll.requests[1] == ["o042"]
+    assert [k for k, state in shop.states().items() if state == "dead"] == ["o042"]
+
+
+def test_hints_at_several_are_each_tried_alone(tmp_path):
+    shop = Shop(tmp_path, refusing("o003", "o042", hint=True))
+    shop.report(*orders(100))
+    shop.step()
+    assert shop.adroll.sizes == [100, 1, 1, 98]
+    # Two in a row were refused and none taken yet: a trial event told whether any would be.
+    assert len(shop.adroll.trials) == 1
+    assert [k for k, s in shop.states().items() if s == "dead"] == ["o003", "o042"]
+
+
+def test_a_hint_at_the_wrong_event_costs_one_request(tmp_path):
+    def judge(batch, _dry):
+        return refusal(400, {"index": 0}, {"index": 1}) if "o004" in batch else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    assert shop.adroll.requests[:3] == [orders(4), ["o001"], orders(3, 2)]
+    assert [k for k, s in shop.states().items() if s == "dead"] == ["o004"]
+    assert sorted(shop.adroll.taken) == orders(3)
+
+
+def test_a_bad_event_alone_is_blamed_once_a_trial_event_passes(tmp_path):
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report("o001")
+    assert shop.step() == 1
+    assert shop.adroll.requests == [["o001"]]
+    (trial,) = shop.adroll.trials
+    assert trial["event_name"] == "pageView"
+    assert shop.states() == {"o001": "dead"}
+
+
+def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path):
+    shop = Shop(tmp_path, AdRoll(lambda _batch, _dry: refusal(400)))
+    shop.report(*orders(100))
+    assert shop.step() == 0
+    # Down to the first one alone, one more to be sure, and a trial event.
+    assert shop.adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
+    assert len(shop.adroll.trials) == 1
+    assert shop.held() == "http_400_to_everything"
+    assert set(shop.states().values()) == {"waiting"}
+    assert {row.attempts for row in shop.rows().values()} == {0}
+    assert not any(row.unsure for row in shop.rows().values())
+    assert shop.counters.get("delivery_held", "http_400_to_everything") == 1
+    assert shop.counters.get("event_dead", "refused") == 0
+
+
+def test_a_hold_by_400_ends_and_everything_arrives_once(tmp_path):
+    broken = [True]
+    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: refusal(400) if broken[0] else OK))
+    shop.report(*orders(10))
+    shop.step()
+    broken[0] = False
+    shop.clock.sleep(60)
+    shop.steps(3)
+    assert shop.held() is None
+    shop.clock.sleep(1000)
+    shop.step()
+    assert sorted(shop.adroll.taken) == orders(10)
+    assert set(shop.states().values()) == {"delivered"}
+
+
+def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path):
+    shop = Shop(tmp_path, refusing(*orders(4)))
+    shop.report(*orders(4))
+    assert shop.step() == 4
+    assert set(shop.states().values()) == {"dead"}
+    assert shop.held() is None
+    assert len(shop.adroll.trials) == 1
+
+
+def test_a_trial_event_is_nobodys_and_goes_as_a_dry_run(tmp_path):
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report("o001")
+    shop.step()
+    (trial,) = shop.adroll.trials
+    assert "canary" not in json.dumps(trial)
+    assert shop.adroll.urls[1].endswith("&dry_run=true")
+    assert shop.adroll.taken == []
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [refusal(503), refusal(500), NoAnswer("refused", sure=True), NoAnswer("reset", sure=False)],
+)
+def test_a_trial_that_fails_otherwise_blames_nobody_and_holds_nothing(tmp_path, trial):
+    shop = Shop(tmp_path, refusing("o001", trial=trial))
+    shop.report("o001")
+    shop.step()
+    assert shop.held() is None
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
+    assert shop.outbox.destination().failures == 1
+
+
+def test_an_event_of_another_account_does_not_vouch(tmp_path):
+    def judge(batch, _dry):
+        return refusal(400) if batch == ["o002"] or batch == ["?"] else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.report("o002", advertisable_eid="OTHERACCOUNT01")
+    shop.step()
+    assert shop.adroll.requests == [["o001"], ["o002"]]
+    assert "advertisable=OTHERACCOUNT01" in shop.adroll.urls[1]
+    assert shop.adroll.trials[0]["advertisable_eid"] == "OTHERACCOUNT01"
+    assert shop.states() == {"o001": "delivered", "o002": "waiting"}
+    assert shop.held() == "http_400_to_everything"
+
+
+def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path):
+    # AdRoll refuses our trial event for a reason of its own, and one event besides.
+    def judge(batch, _dry):
+        return refusal(400) if "o001" in batch or batch == ["?"] else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.step()
+    assert shop.held()
+    shop.report("o002", "o003")
+    for _ in range(6):
+        shop.clock.sleep(901)
+        shop.step()
+    assert shop.held() is None
+    assert sorted(shop.adroll.taken) == ["o002", "o003"]
+
+
+def test_413_halves_and_remembers(tmp_path):
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK))
+    shop.report(*orders(100))
+    assert shop.step() == 100
+    assert shop.adroll.sizes == [100, 50, 25, 25, 50, 25, 25]
+    shop.adroll.requests.clear()
+    shop.report(*orders(60, 101))
+    shop.steps(3)
+    assert max(shop.adroll.sizes) <= 30, "the next claims are smaller from the start"
+    assert sorted(shop.adroll.taken) == orders(160)
+
+
+def test_413_for_one_event_makes_it_a_dead_letter(tmp_path):
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if "o002" in batch else OK))
+    shop.report(*orders(3))
+    shop.step()
+    assert shop.states() == {"o001": "delivered", "o002": "dead", "o003": "delivered"}
+    assert shop.rows()["o002"].reason == "too_large"
+    assert shop.adroll.trials == []
+
+
+def test_an_outage_in_the_middle_of_halving_leaves_only_its_own_request_unsure(tmp_path):
+    calls = []
+
+    def judge(batch, _dry):
+        calls.append(batch)
+        return [refusal(400), OK, NoAnswer("reset", sure=False)][len(calls) - 1]
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    rows = shop.rows()
+    assert [rows[o].state for o in orders(4)] == ["delivered", "delivered", "waiting", "waiting"]
+    assert [rows[o].unsure for o in orders(4)] == [False, False, True, True]
+
+
+def test_what_is_not_in_the_present_request_is_never_marked_as_sending(tmp_path):
+    seen = []
+
+    def judge(batch, _dry):
+        seen.append({o: s for o, s in shop.states().items() if s == "sending"})
+        return refusal(400) if "o001" in batch else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    assert [sorted(sending) for sending in seen] == shop.adroll.requests
+
+
+def test_a_lease_that_lapsed_in_the_middle_is_not_sent_by_two(tmp_path):
+    def judge(batch, _dry):
+        if len(shop.adroll.requests) == 1:
+            shop.clock.sleep(120)
+            other.step()  # takes back what lapsed and sends it
+        return refusal(400) if batch == orders(4) and len(shop.adroll.requests) == 1 else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    other = Shop(tmp_path, clock=shop.clock)
+    shop.report(*orders(4))
+    shop.step()
+    assert shop.adroll.requests == [orders(4)]
+    assert other.adroll.taken == orders(4)
+    assert set(shop.states().values()) == {"delivered"}
+
+
+def test_an_event_that_makes_adroll_fail_ends_up_alone(tmp_path):
+    adroll = AdRoll(lambda batch, _dry: refusal(500) if "o050" in batch else OK)
+    shop = Shop(tmp_path, adroll, rng=random.Random(7))
+    shop.report(*orders(100))
+    for _ in range(30):
+        shop.deliverer.drain()
+        shop.clock.sleep(901)
+    assert sorted(shop.adroll.taken) == [o for o in orders(100) if o != "o050"]
+    assert shop.states()["o050"] == "waiting"
+    assert shop.adroll.requests[-1] == ["o050"]
+    again = [len(r) for r in shop.adroll.requests if "o050" in r]
+    assert again == sorted(again, reverse=True)
+    # The rest went twice at most a few times over, and all of it is marked.
+    assert all(row.unsure for row in shop.rows().values())
+
+
+def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path):
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    shop.report("o002", dry_run=True)
+    shop.report("o003")
+    assert shop.step() == 3
+    assert shop.adroll.requests == [["o001", "o003"], ["o002"]]
+    assert ["dry_run=true" in url for url in shop.adroll.urls] == [False, True]
+
+
+def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path):
+    early = Shop(tmp_path, advertisable_eid=None, pixel_eid=None, access_token=None)
+    early.report("o001")
+    early.report("o002", pixel_eid="")
+    assert early.step() == 0
+    assert early.adroll.requests == []
+    shop = Shop(tmp_path, clock=early.clock)
+    assert shop.step() == 2
+    assert shop.adroll.requests == [["o001", "o002"]]
+    for wire in shop.adroll.wires:
+        assert wire["advertisable_eid"] == shop.settings.advertisable_eid
+        assert wire["pixel_eid"] == shop.settings.pixel_eid
+
+
+@pytest.mark.parametrize("payload", [b"not JSON", b"[]", b'{"advertisable_eid":7}', b"\xff"])
+def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path, payload):
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    from adroll_flask.outbox.protocol import NewEvent, new_id
+
+    shop.outbox.put(
+        NewEvent(new_id(shop.clock.now), "purchase", "X", False, "bad", payload, shop.clock.now)
+    )
+    shop.step()
+    assert shop.states() == {"bad": "dead", "o001": "delivered"}
+    assert shop.rows()["bad"].reason == "damaged"
+
+
+def test_no_request_begins_after_stop(tmp_path):
+    stop = threading.Event()
+
+    def judge(_batch, _dry):
+        stop.set()
+        return refusal(400)
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.deliverer.run_once(stop)
+    assert shop.adroll.requests == [orders(4)]
+    assert set(shop.states().values()) == {"waiting"}
+    assert not any(row.unsure for row in shop.rows().values())
+
+
+def test_what_adroll_took_is_settled_although_the_outbox_fails_for_a_while(tmp_path, monkeypatch):
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    settle, failures = shop.outbox.settle, [2]
+
+    def flaky(claim, outcomes):
+        if failures[0]:
+            failures[0] -= 1
+            raise OutboxFailed("locked")
+        return settle(claim, outcomes)
+
+    monkeypatch.setattr(shop.outbox, "settle", flaky)
+    assert shop.step() == 1
+    assert shop.states() == {"o001": "delivered"}
+    assert shop.adroll.requests == [["o001"]]
+
+
+def test_a_receiver_that_raises_does_no_harm(tmp_path, monkeypatch):
+    shop = Shop(tmp_path)
+    shop.report("o001", "o002")
+
+    def raises(*_):
+        raise RuntimeError("a site's own fault")
+
+    monkeypatch.setattr(shop.deliverer, "_on_outcome", raises)
+    assert shop.step() == 2
+    assert set(shop.states().values()) == {"delivered"}
+    assert shop.counters.get("receiver_failed", "delivered") == 2
+
+
+def test_errors_in_a_success_are_counted_and_the_events_are_delivered(tmp_path):
+    body = b'{"errors": [{"message": "deprecated"}]}'
+    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)))
+    shop.report(*orders(2))
+    assert shop.step() == 2
+    assert shop.counters.get("delivery_warning", "errors_with_success") == 1
+    assert shop.adroll.sizes == [2]
