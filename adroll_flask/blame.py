@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .client import MAX_BATCH, Answer
@@ -43,7 +43,7 @@ class _Letter:
     """One claimed event as it is sent."""
 
     event: Claimed
-    payload: bytes
+    payload: bytes = field(repr=False)
     eid: str
     pixel_eid: str
 

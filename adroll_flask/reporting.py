@@ -51,7 +51,7 @@ class Receipt:
         return self.status == "queued"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Known:
     """What ``identify()`` said of the visitor; hashes only, as the session keeps it."""
 

@@ -8,14 +8,20 @@ where the database cannot be written, only what may never be in the outbox eithe
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import gzip
 import hashlib
+import importlib.util
 import json
 import logging
+import pkgutil
+import re
 import sqlite3
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +30,7 @@ import pytest
 from flask import Flask, request
 from sites import HOST, Clock, Site, configuration
 
+import adroll_flask
 from adroll_flask import (
     AdRoll,
     AdRollError,
@@ -289,6 +296,43 @@ def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
             assert not found_in(repr(thing)), type(thing)
     assert names >= {"Settings", "Runtime", "Record", "Client", "Visitor", "Counters"}
     assert names >= {"Event", "Claim", "Claimed", "Row", "Exchange", "Seen"}
+
+
+SENSITIVE = re.compile(
+    r"adct|first_party_cookie|cookie|email\w*|user_id|device_id|ip|user_agent|payload|token"
+    r"|access_token|secret_key|keys?|fields|body|headers|page_location|url|external_data"
+)
+#: Not a visitor's: a claim's id, a deduplication key, and a frozen setting with a repr of its own.
+HARMLESS = {"Claim.token", "NewEvent.key", "Claimed.key", "Row.key", "Spilled.event"}
+
+
+def test_no_dataclass_shows_a_sensitive_field_by_default() -> None:
+    for module in pkgutil.walk_packages(adroll_flask.__path__, "adroll_flask."):
+        if ".sandbox" not in module.name and importlib.util.find_spec(module.name):
+            with contextlib.suppress(ImportError):  # an extra that is not installed
+                importlib.import_module(module.name)
+    shown = set()
+    for kind in dataclasses_of(adroll_flask.__name__):
+        names = [field.name for field in fields(kind)]
+        thing = object.__new__(kind)
+        for name in names:
+            object.__setattr__(
+                thing, name, CANARIES["click"] if SENSITIVE.fullmatch(name) else None
+            )
+        if CANARIES["click"] in repr(thing):
+            shown |= {f"{kind.__name__}.{name}" for name in names if f"{name}='" in repr(thing)}
+
+    assert shown <= HARMLESS
+
+
+def dataclasses_of(package: str) -> list[type]:
+    return [
+        kind
+        for module in list(sys.modules.values())
+        if module.__name__.startswith(f"{package}.") and ".sandbox" not in module.__name__
+        for kind in vars(module).values()
+        if isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module.__name__
+    ]
 
 
 @pytest.mark.parametrize(
