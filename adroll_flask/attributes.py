@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationInfo
 
@@ -15,6 +15,7 @@ from .fields import (
     accept_id,
     accept_label,
     accept_timestamp,
+    is_json,
     kind,
 )
 from .identifiers import (
@@ -33,6 +34,15 @@ from .suggestions import nearest_event
 
 #: Hashes of each kind in one event: those of the call and those that ``identify()`` gave.
 MAX_HASHES = 2 * MAX_EMAILS
+
+
+class Circumstances(NamedTuple):
+    """What a check of an event goes by beside its values."""
+
+    #: The clock that times may not be ahead of, epoch seconds.
+    now: float | None
+    #: What prices are in.
+    currency: str | None
 
 
 _EID = re.compile(r"[A-Z0-9]{8,40}\Z")
@@ -74,7 +84,8 @@ def ip(value: Any) -> str:
 
 
 def timestamp(value: Any, info: ValidationInfo) -> float:
-    return accept_timestamp(value, info.context)
+    context: Circumstances | None = info.context
+    return accept_timestamp(value, context.now if context else None)
 
 
 def adct(value: Any) -> str | None:
@@ -139,7 +150,10 @@ def device_id(value: Any) -> str | None:
 
 
 def external_data(value: Any) -> str | None:
-    return None if value is None else accept_external_data(value)
+    """JSON text as it is: what an event has is not encoded a second time."""
+    if value is None or (isinstance(value, str) and is_json(value)):
+        return value
+    return accept_external_data(value)
 
 
 def device_os(value: Any) -> str | None:

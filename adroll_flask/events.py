@@ -15,7 +15,7 @@ from .context import Context
 from .coverage import Coverage
 from .drafts import derivable, draft, recheck_wire
 from .errors import EventError
-from .fields import accept_id
+from .fields import accept_external_data, accept_id
 from .identifiers import (
     accept_device_id,
     derived_first_party_cookie,
@@ -51,7 +51,14 @@ _LOG = logging.getLogger("adroll_flask.events")
 
 _FIELDS = frozenset(FIELD_NAMES)
 #: Fields that go to the event as they are; the others are prepared first.
-_PLAIN = _FIELDS - {"products", "product_map", "email", "deduplication_key", "device_id"}
+_PLAIN = _FIELDS - {
+    "products",
+    "product_map",
+    "email",
+    "deduplication_key",
+    "device_id",
+    "external_data",
+}
 _DEVICE = ("device_os", "device_type", "package_app_name", "package_app_version")
 #: Without these there is no event, whatever its name.
 _REQUIRED = frozenset({"event_name", "page_location", "ip", "visitor"})
@@ -123,6 +130,7 @@ class _Builder:
         self._emails()
         self._device_id()
         self._products()
+        self._external_data()
         self._device()
         key = self._key()
         event = self._checked()
@@ -212,6 +220,15 @@ class _Builder:
             self._refuse(problem, "products")
         else:
             self.values["products"] = items
+
+    def _external_data(self) -> None:
+        given = self.fields.get("external_data")
+        if given is None:
+            return
+        try:
+            self.values["external_data"] = accept_external_data(given)
+        except EventError as problem:
+            self._refuse(problem, "external_data")
 
     def _device(self) -> None:
         """Device and browser from the user agent, unless the caller knows them (an app does)."""

@@ -216,6 +216,16 @@ def _told(value: object) -> Any:
     raise TypeError
 
 
+def is_json(text: str) -> bool:
+    """True for a text that holds JSON and can leave as UTF-8."""
+    try:
+        json.loads(text, parse_constant=_no_constant)
+        text.encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def accept_external_data(value: Any) -> str:
     """The caller's own data, as the JSON text that the API wants.
 
@@ -223,14 +233,8 @@ def accept_external_data(value: Any) -> str:
         that is a JSON object or array already is passed on as it is.
     :raises EventError: no JSON can be made of it.
     """
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            json.loads(value, parse_constant=_no_constant)
-            value.encode()
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return str.__str__(value)
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and is_json(value):
+        return str.__str__(value)
     try:
         text = json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_told

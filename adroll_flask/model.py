@@ -20,11 +20,11 @@ from pydantic import (
 from . import attributes
 from .coverage import Coverage
 from .errors import EventError
-from .fields import accept_keywords, accept_user_agent
+from .fields import accept_external_data, accept_keywords, accept_user_agent
 from .identifiers import DERIVED_TIME, email_forms
 from .locations import accept_location
 from .names import IDENTIFIER_NAMES
-from .products import EventProduct, gather
+from .products import MAX_PRODUCTS, EventProduct, gather
 from .suggestions import nearest_field, nearest_product_field, shown
 from .wire import compose, encode
 
@@ -43,7 +43,7 @@ class Event(BaseModel):
     # Before the amounts, which take its number of decimals.
     currency: Annotated[str | None, PlainValidator(attributes.currency)] = None
     value: Annotated[Decimal | None, PlainValidator(attributes.value)] = None
-    products: tuple[EventProduct, ...] = ()
+    products: Annotated[tuple[EventProduct, ...], Field(max_length=MAX_PRODUCTS)] = ()
     page_location: Annotated[str, PlainValidator(accept_location)]
     ip: Annotated[str, PlainValidator(attributes.ip)]
     user_agent: Annotated[str | None, PlainValidator(accept_user_agent)] = None
@@ -109,6 +109,8 @@ class Event(BaseModel):
                 changes.setdefault(form, made.get(form, ()))
         if changes.get("products") is not None:
             changes["products"] = gather(changes["products"])
+        if changes.get("external_data") is not None:
+            changes["external_data"] = accept_external_data(changes["external_data"])
         return checked({**values, **changes}, now=now)
 
     def wire(self) -> dict[str, Any]:
@@ -195,6 +197,7 @@ _PHRASES: Mapping[str, str] = {
     "missing": "is required",
     "model_type": "takes a dict, a dataclass or an object with attributes",
     "tuple_type": "takes a list of products",
+    "too_long": f"takes at most {MAX_PRODUCTS} products",
 }
 
 
@@ -203,8 +206,10 @@ def check(values: Mapping[str, Any], now: float | None = None) -> Event | list[P
 
     :param now: the clock that times may not be ahead of, epoch seconds.
     """
+    currency = values.get("currency")
+    currency = currency.strip().upper() if isinstance(currency, str) else None
     try:
-        event: Event = _VALIDATE(values, context=now)
+        event: Event = _VALIDATE(values, context=attributes.Circumstances(now, currency))
     except ValidationError as error:
         return [_problem(line) for line in error.errors(include_url=False, include_input=False)]
     return event

@@ -130,26 +130,25 @@ def accept_currency(value: Any) -> str:
 
 
 def rounded(amount: Decimal, currency: str | None) -> Decimal:
-    """The amount with its currency's decimals, rounded half up; as it is without a currency."""
-    quantum = _QUANTA.get(currency) if currency else None
-    return amount if quantum is None else amount.quantize(quantum, ROUND_HALF_UP)
+    """The amount with its currency's decimals, rounded half up.
 
-
-def amount_text(amount: Decimal, currency: str | None) -> str:
-    """The amount as AdRoll's samples write it, rounded half up to the currency's decimals.
-
-    >>> amount_text(Decimal("59.9"), "EUR"), amount_text(Decimal("59.9"), "JPY")
-    ('59.90', '60')
+    Without a known currency it keeps its own decimals, at most six.
     """
     quantum = _QUANTA.get(currency) if currency else None
     if quantum is None:
         exponent = amount.as_tuple().exponent
         if not isinstance(exponent, int):
             raise EventError("value", "takes a finite amount, not infinity or NaN")
-        if exponent > 0:
-            amount = amount.quantize(_WHOLE)
-        elif exponent < -MOST_DECIMALS:
-            amount = amount.quantize(_FINEST, ROUND_HALF_UP)
-    else:
-        amount = amount.quantize(quantum, ROUND_HALF_UP)
-    return format(amount, "f")
+        if -MOST_DECIMALS <= exponent <= 0:
+            return amount
+        quantum = _WHOLE if exponent > 0 else _FINEST
+    return amount.quantize(quantum, ROUND_HALF_UP)
+
+
+def amount_text(amount: Decimal, currency: str | None) -> str:
+    """The amount as AdRoll's samples write it: plain digits, the currency's decimals.
+
+    >>> amount_text(Decimal("59.9"), "EUR"), amount_text(Decimal("59.9"), "JPY")
+    ('59.90', '60')
+    """
+    return format(rounded(amount, currency), "f")

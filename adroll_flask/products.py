@@ -7,11 +7,11 @@ from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainValidator
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo
 
 from .errors import EventError
 from .fields import Unreadable, accept_id, accept_label, accept_quantity, kind
-from .money import accept_amount
+from .money import accept_amount, rounded
 from .names import PRODUCT_FIELDS
 from .suggestions import nearest_product_field, shown
 
@@ -29,6 +29,13 @@ def _product_group(value: Any) -> str | None:
 
 def _price(value: Any) -> Decimal | None:
     return None if value is None else accept_amount(value, "price")
+
+
+def _price_in_currency(value: Any, info: ValidationInfo) -> Decimal | None:
+    if value is None:
+        return None
+    context = info.context
+    return rounded(accept_amount(value, "price"), context.currency if context else None)
 
 
 def _quantity(value: Any) -> int | None:
@@ -59,7 +66,7 @@ class EventProduct(BaseModel):
     #: The group of products that this one belongs to.
     product_group: Annotated[str | None, PlainValidator(_product_group)] = None
     #: Of one piece, in major units of the event's currency.
-    price: Annotated[Decimal | None, PlainValidator(_price)] = None
+    price: Annotated[Decimal | None, PlainValidator(_price_in_currency)] = None
     #: How many pieces.
     quantity: Annotated[int | None, PlainValidator(_quantity)] = None
     category: Annotated[str | None, PlainValidator(_category)] = None

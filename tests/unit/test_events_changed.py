@@ -74,6 +74,16 @@ def test_a_change_that_an_event_may_not_have_is_refused(
         event.replace(**change)
 
 
+@pytest.mark.parametrize("data", ["", "plain", "7", 7, {"a": 1}, "{not json", '"quoted"'])
+def test_external_data_is_encoded_once(event: Event, data: Any) -> None:
+    built = strictly("pageView", external_data=data).event
+    assert recheck(built).external_data == built.external_data
+    assert recheck_wire(wire_bytes(built)).external_data == built.external_data
+    assert event.replace(external_data=data).external_data == built.external_data
+    assert built.external_data is not None
+    assert json.loads(built.external_data) == data
+
+
 def test_an_unknown_attribute_suggests_the_nearest(event: Event) -> None:
     with pytest.raises(EventError, match="did you mean 'currency'"):
         event.replace(currancy="EUR")
