@@ -1,0 +1,291 @@
+"""What the journeys have in common: the demo shop behind real sockets, and a customer's steps."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from flask import Flask
+from playwright.sync_api import BrowserContext, Page
+
+from adroll_flask.sandbox import RunningSandbox
+from adroll_flask.sandbox import make_server as make_sandbox_server
+from adroll_flask.sandbox.server import Server
+from demo_app import adroll as shops_adroll
+from demo_app import create_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+ROOT = Path(__file__).parents[2]
+EMAIL = "ada@example.com"
+#: What the customer buys, as the event's products say it.
+PRODUCTS = [
+    {
+        "product_id": "harbour-mug",
+        "product_group": "tableware",
+        "category": "Cups & pots",
+        "price": "29.95",
+        "quantity": 2,
+    }
+]
+
+
+def make_certificate(folder: Path, hosts: tuple[str, ...]) -> ssl.SSLContext:
+    """A server's TLS context with a self-signed certificate for *hosts*."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(h) for h in hosts]), False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Serve from a thread of this process."""
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(5)
+
+
+@dataclass
+class Site:
+    """The demo shop in this process, and AdRoll as its pages see it."""
+
+    adroll: RunningSandbox
+    #: AdRoll's origin for browsers; of the shop's own scheme, since mixed content is blocked.
+    adroll_origin: str
+    scheme: str
+    port: int
+    app: Flask | None = None
+    #: The requests that reached the shop: method and path with query.
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def url(self, path: str = "/", host: str = "shop.test") -> str:
+        return f"{self.scheme}://{host}:{self.port}{path}"
+
+    def ad_url(self, to: str) -> str:
+        """The ad whose click leads to *to*."""
+        return f"{self.adroll_origin}/ad?{urlencode({'to': to})}"
+
+    def deliver(self) -> None:
+        """Send what is reported; nothing waits afterwards, so what is not there never comes."""
+        assert self.app is not None
+        with self.app.app_context():
+            assert shops_adroll.flush(10) == 0
+
+
+@contextmanager
+def adroll_origin(adroll: RunningSandbox, tls: ssl.SSLContext | None) -> Iterator[str]:
+    """AdRoll's origin under its own host, over TLS where the shop's pages need it.
+
+    The shop's server reaches the event API on loopback without TLS: the certificate is nobody's.
+    """
+    if tls is None:
+        yield adroll.url_at("adroll.example")
+        return
+    with serving(make_sandbox_server(adroll.app, port=0, ssl_context=tls)) as server:
+        yield f"https://adroll.example:{server.port}"
+
+
+@contextmanager
+def open_shop(
+    adroll: RunningSandbox,
+    folder: Path,
+    *,
+    tls: ssl.SSLContext | None = None,
+    front: Any = None,
+    **config: Any,
+) -> Iterator[Site]:
+    """The demo shop on a free port, at all of its hosts.
+
+    :param front: takes the WSGI application and returns what stands before it.
+    """
+    with adroll_origin(adroll, tls) as origin:
+        app = create_app(
+            {
+                "ADROLL_API_URL": adroll.api_url,
+                "ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js",
+                "ADROLL_LINGER": 0.1,
+                **config,
+            },
+            instance_path=str(folder / "instance"),
+        )
+        seen: list[tuple[str, str]] = []
+
+        def noting(environ: Any, start_response: Any) -> Any:
+            query = environ["QUERY_STRING"]
+            path = environ["PATH_INFO"] + (f"?{query}" if query else "")
+            seen.append((environ["REQUEST_METHOD"], path))
+            return app(environ, start_response)
+
+        shown: WSGIApplication = noting if front is None else front(noting)
+        with serving(Server(shown, "127.0.0.1", 0, ssl_context=tls)) as server:
+            scheme = "http" if tls is None else "https"
+            yield Site(adroll, origin, scheme, server.port, app, seen)
+        # The thread delivers to its end, so that no thread outlives the test's AdRoll.
+        with app.app_context():
+            shops_adroll.flush(2)
+
+
+class ShopProcess:
+    """The demo shop as a process of its own, which can be killed and started again."""
+
+    def __init__(self, adroll: RunningSandbox, folder: Path) -> None:
+        self.port = 0
+        self._folder = folder
+        origin = adroll.url_at("adroll.example")
+        self._env = {
+            **os.environ,
+            "FLASK_ADROLL_API_URL": adroll.api_url,
+            "FLASK_ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js",
+        }
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, where it was before if it was started before."""
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "demo_app", "--no-sandbox"),
+                *(f"--port={self.port}", f"--instance={self._folder / 'instance'}"),
+            ],
+            cwd=ROOT,
+            env=self._env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port = urlsplit(self._process.stdout.readline().split()[1]).port or 0
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to save anything."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+# -- a customer's steps -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bought:
+    number: str
+    #: Epoch seconds in the browser, around the order.
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+def click_the_ad(page: Page, site: Site, to: str | None = None) -> str:
+    """From the ad to the shop; returns the click id in the landing page's address."""
+    page.goto(site.ad_url(to or site.url()))
+    page.click("#ad")
+    page.wait_for_url(lambda url: "adct=" in url)
+    return click_id(page.url)
+
+
+def click_id(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["adct"][0]
+
+
+def fill_the_cart(page: Page) -> None:
+    """From a shop page to the cart with two mugs."""
+    page.click("text=Tide & Clay >> nth=0")
+    page.click("a:text-is('Harbour mug')")
+    page.fill("#quantity", "2")
+    page.click("text=Add to cart")
+    page.wait_for_selector("text=Harbour mug is in your cart.")
+
+
+def go_to_the_checkout(page: Page) -> None:
+    page.click("text=Go to checkout")
+    page.fill("#email", EMAIL)
+
+
+def place_the_order(page: Page) -> Bought:
+    """From the checkout to the thank-you page."""
+    began = datetime.datetime.now().timestamp()
+    page.click("#order button")
+    number = page.inner_text("#order-number")
+    return Bought(number, began, datetime.datetime.now().timestamp())
+
+
+def buy(page: Page) -> Bought:
+    """From a shop page to the thank-you page."""
+    fill_the_cart(page)
+    go_to_the_checkout(page)
+    return place_the_order(page)
+
+
+def first_party_cookies(context: BrowserContext, url: str) -> list[Any]:
+    """The ``__adroll_fpc`` that the browser would send to *url*."""
+    return [cookie for cookie in context.cookies(url) if cookie["name"] == "__adroll_fpc"]
+
+
+def jar(context: BrowserContext, url: str) -> str:
+    """The browser's one first-party cookie for *url*; two of the name would be a fault."""
+    [cookie] = first_party_cookies(context, url)
+    value: str = cookie["value"]
+    return value
+
+
+def identifiers(record: Any) -> dict[str, Any]:
+    found: dict[str, Any] = record["event"]["identifiers"]
+    return found
+
+
+def check_purchase(record: Any, bought: Bought) -> None:
+    """The sandbox's record of a purchase says what was bought."""
+    assert record["verdict"] == "accepted"
+    assert record["errors"] == []
+    assert record["reported_by_pixel_too"] is False
+    event = record["event"]
+    assert event["event_attributes"]["order_id"] == bought.number
+    assert Decimal(str(event["conversion_value"])) == Decimal("59.90")
+    assert event["currency"] == "EUR"
+    assert event["event_attributes"]["products"] == PRODUCTS
+    assert bought.began - 1 <= event["timestamp"] <= bought.ended + 1

@@ -1,0 +1,365 @@
+"""From an ad click to a conversion at AdRoll, in a real browser: ten journeys that must work."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from conftest import CHROMIUM_ARGS, HOSTS, Console
+from journey import (
+    ShopProcess,
+    Site,
+    buy,
+    check_purchase,
+    click_the_ad,
+    fill_the_cart,
+    first_party_cookies,
+    go_to_the_checkout,
+    identifiers,
+    jar,
+    make_certificate,
+    open_shop,
+    place_the_order,
+)
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from adroll_flask.sandbox import RunningSandbox, running
+
+OLD_COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return make_certificate(tmp_path_factory.mktemp("tls"), HOSTS)
+
+
+@pytest.fixture
+def shop(adroll: RunningSandbox, tmp_path: Path) -> Iterator[Site]:
+    with open_shop(adroll, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def secure_shop(adroll: RunningSandbox, tmp_path: Path, tls: ssl.SSLContext) -> Iterator[Site]:
+    with open_shop(adroll, tmp_path, tls=tls) as site:
+        yield site
+
+
+def the_purchase(site: Site) -> Any:
+    """The one purchase that AdRoll has, after everything was delivered."""
+    site.deliver()
+    [record] = site.adroll.events("purchase")
+    return record
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_1_from_the_ad_to_the_purchase(
+    scheme: str,
+    request: pytest.FixtureRequest,
+    context: BrowserContext,
+    page: Page,
+    console: Console,
+) -> None:
+    site: Site = request.getfixturevalue("shop" if scheme == "http" else "secure_shop")
+    click = click_the_ad(page, site)
+    bought = buy(page)
+
+    purchase = the_purchase(site)
+    check_purchase(purchase, bought)
+    assert identifiers(purchase)["adct"] == click
+    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    assert purchase["journey"]["click"]["known"] is True
+    # The pixel is on the page, and its visitor is the same one.
+    assert purchase["journey"]["cookie"]["seen_by_pixel"] is True
+    assert {seen["cookie"] for seen in site.adroll.tracked()} == {jar(context, page.url)}
+    record = next(c for c in context.cookies(page.url) if c["name"] == "adroll_visitor")
+    assert (record["httpOnly"], record["secure"]) == (True, scheme == "https")
+    assert console.lines == []
+
+
+def test_2_the_pixel_is_blocked(
+    shop: Site, context: BrowserContext, page: Page, console: Console
+) -> None:
+    context.route("**/j/**", lambda route: route.abort("blockedbyclient"))
+    click = click_the_ad(page, shop)
+    from_the_start = jar(context, page.url)
+    bought = buy(page)
+
+    purchase = the_purchase(shop)
+    check_purchase(purchase, bought)
+    assert identifiers(purchase)["adct"] == click
+    # One identity through the journey, the server's.
+    events = shop.adroll.accepted()
+    assert {event["event_name"] for event in events} == {"addToCart", "purchase"}
+    assert {identifiers(event)["first_party_cookie"] for event in events} == {from_the_start}
+    assert jar(context, page.url) == from_the_start
+    assert shop.adroll.tracked() == []
+    page.goto(shop.url("/me"))
+    assert "Made by this shop." in page.inner_text("main")
+    # The browser's own line about the script that is blocked is nobody's to suppress.
+    assert console.without("/roundtrip.js") == []
+
+
+def test_3_the_pixels_cookie_from_before(
+    shop: Site, context: BrowserContext, page: Page, console: Console
+) -> None:
+    # As the pixel writes it: with the page's host as its domain.
+    context.add_cookies(
+        [{"name": "__adroll_fpc", "value": OLD_COOKIE, "domain": ".shop.test", "path": "/"}]
+    )
+    click = click_the_ad(page, shop)
+    bought = buy(page)
+
+    purchase = the_purchase(shop)
+    check_purchase(purchase, bought)
+    assert identifiers(purchase)["adct"] == click
+    assert identifiers(purchase)["first_party_cookie"] == OLD_COOKIE
+    assert jar(context, page.url) == OLD_COOKIE
+    assert {seen["cookie"] for seen in shop.adroll.tracked()} == {OLD_COOKIE}
+    assert console.lines == []
+
+
+def test_4_a_visit_and_in_a_later_session_the_purchase(
+    secure_shop: Site, chromium: Browser, chromium_path: str, tmp_path: Path
+) -> None:
+    def start_the_browser() -> BrowserContext:
+        return chromium.browser_type.launch_persistent_context(
+            tmp_path / "profile",
+            executable_path=chromium_path,
+            args=list(CHROMIUM_ARGS),
+            ignore_https_errors=True,
+        )
+
+    with closing(start_the_browser()) as monday:
+        page = monday.new_page()
+        page.goto(secure_shop.url("/products/saltmarsh-vase"))
+        visitor = jar(monday, page.url)
+        assert "session" in {cookie["name"] for cookie in monday.cookies(page.url)}
+
+    with closing(start_the_browser()) as friday:
+        kept = {cookie["name"]: cookie for cookie in friday.cookies(secure_shop.url())}
+        assert kept.keys() == {"adroll_visitor", "__adroll_fpc"}
+        assert kept["adroll_visitor"]["secure"] is True
+        console = Console(friday)
+        page = friday.new_page()
+        page.goto(secure_shop.url())
+        bought = buy(page)
+        assert jar(friday, page.url) == visitor
+        assert console.lines == []
+
+    purchase = the_purchase(secure_shop)
+    check_purchase(purchase, bought)
+    assert identifiers(purchase)["first_party_cookie"] == visitor
+    assert "adct" not in identifiers(purchase)
+
+
+def test_5_javascript_is_off(
+    shop: Site,
+    new_context: Callable[..., BrowserContext],
+    watch_console: Callable[[BrowserContext], Console],
+) -> None:
+    context = new_context(java_script_enabled=False)
+    console = watch_console(context)
+    page = context.new_page()
+    click = click_the_ad(page, shop)
+    bought = buy(page)
+
+    purchase = the_purchase(shop)
+    check_purchase(purchase, bought)
+    assert identifiers(purchase)["adct"] == click
+    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    assert shop.adroll.tracked() == []
+    assert console.lines == []
+
+
+def test_6_a_double_submit_and_a_reload_of_the_thank_you_page(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Console
+) -> None:
+    second_came = threading.Event()
+    orders: list[str] = []
+
+    def slow_at_the_till(app: Any) -> Any:
+        def answer(environ: Any, start_response: Any) -> Any:
+            if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == ("POST", "/checkout"):
+                orders.append("sent")
+                if len(orders) == 1:
+                    # Impatience: the second click comes while the first is being answered.
+                    assert second_came.wait(10)
+                else:
+                    second_came.set()
+            return app(environ, start_response)
+
+        return answer
+
+    with open_shop(adroll, tmp_path, front=slow_at_the_till) as site:
+        click_the_ad(page, site)
+        fill_the_cart(page)
+        go_to_the_checkout(page)
+        page.dblclick("#order button", delay=100)
+        number = page.inner_text("#order-number")
+        for _ in range(2):
+            page.reload()
+            assert page.inner_text("#order-number") == number
+
+        assert orders == ["sent", "sent"]
+        assert the_purchase(site)["event"]["event_attributes"]["order_id"] == number
+        assert console.lines == []
+
+
+class CacheInFront:
+    """A cache before the shop, as a CDN is told to be: by path, whatever the query says."""
+
+    def __init__(self, app: Any, path: str) -> None:
+        self._app = app
+        self._path = path
+        self._kept: tuple[str, list[tuple[str, str]], bytes] | None = None
+        self.hits = 0
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] != "GET" or environ["PATH_INFO"] != self._path:
+            return self._app(environ, start_response)
+        if self._kept is None:
+            told: list[Any] = []
+            chunks = self._app(environ, lambda status, headers: told.append((status, headers)))
+            body = b"".join(chunks)
+            getattr(chunks, "close", lambda: None)()
+            self._kept = (*told[0], body)
+        else:
+            self.hits += 1
+        status, headers, body = self._kept
+        start_response(status, headers)
+        return [body]
+
+
+def test_7_a_landing_page_from_a_cache(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Console
+) -> None:
+    caches: list[CacheInFront] = []
+
+    def cached(app: Any) -> Any:
+        caches.append(CacheInFront(app, "/story"))
+        return caches[0]
+
+    with open_shop(adroll, tmp_path, front=cached) as site:
+        # Somebody else's visit filled the cache.
+        kept = requests.get(f"http://127.0.0.1:{site.port}/story", timeout=5)
+        assert "public" in kept.headers["Cache-Control"]
+        assert "Set-Cookie" not in kept.headers
+        site.seen.clear()
+
+        click = click_the_ad(page, site, to=site.url("/story"))
+        bought = buy(page)
+
+        assert caches[0].hits == 1
+        assert [path for _method, path in site.seen if "adct" in path or path == "/story"] == []
+        assert ("POST", "/_adroll/identity") in site.seen
+        purchase = the_purchase(site)
+        check_purchase(purchase, bought)
+        assert identifiers(purchase)["adct"] == click
+        assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+        page.goto(site.url("/me"))
+        assert "told by the page’s script" in page.inner_text("main")
+        assert console.lines == []
+
+
+def test_8_click_on_www_and_purchase_on_pay(
+    adroll: RunningSandbox,
+    tmp_path: Path,
+    tls: ssl.SSLContext,
+    context: BrowserContext,
+    page: Page,
+    console: Console,
+) -> None:
+    with open_shop(adroll, tmp_path, tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
+        www, pay = (site.url(host=f"{name}.shop.test") for name in ("www", "pay"))
+        click = click_the_ad(page, site, to=www)
+        visitor = jar(context, www)
+        page.goto(pay)
+        bought = buy(page)
+        assert urlsplit(page.url).hostname == "pay.shop.test"
+
+        purchase = the_purchase(site)
+        check_purchase(purchase, bought)
+        assert identifiers(purchase)["adct"] == click
+        assert identifiers(purchase)["first_party_cookie"] == visitor
+        # The pixel found the same visitor on both; each host has a cookie of its own for it.
+        assert jar(context, pay) == jar(context, www) == visitor
+        domains = {c["domain"] for url in (www, pay) for c in first_party_cookies(context, url)}
+        assert domains == {".www.shop.test", ".pay.shop.test"}
+        assert {seen["cookie"] for seen in adroll.tracked()} == {visitor}
+        [record] = [c for c in context.cookies(pay) if c["name"] == "adroll_visitor"]
+        assert (record["domain"], record["secure"]) == (".shop.test", True)
+        assert console.lines == []
+
+
+def test_9_adroll_is_offline_during_the_purchase(
+    shop: Site, context: BrowserContext, page: Page, console: Console
+) -> None:
+    click = click_the_ad(page, shop)
+    fill_the_cart(page)
+    shop.deliver()
+    shop.adroll.fault(path="*", offline=600)
+    go_to_the_checkout(page)
+    bought = place_the_order(page)
+    # The shop does not notice: the thank-you page comes as fast as any, and no page complains.
+    assert bought.seconds < 1.5
+    page.reload()
+    assert console.without("/roundtrip.js") == []
+    time.sleep(1.5)
+    assert shop.adroll.events("purchase") == []
+
+    shop.adroll.clear_faults()
+    [purchase] = shop.adroll.wait(1, "purchase", timeout=30)
+    check_purchase(purchase, bought)
+    assert purchase["received_at"] > purchase["event"]["timestamp"] + 1.5
+    assert identifiers(purchase)["adct"] == click
+    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    assert the_purchase(shop) == purchase
+
+
+def test_10_the_shop_is_killed_right_after_the_purchase(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Console
+) -> None:
+    process = ShopProcess(adroll, tmp_path)
+    try:
+        process.start()
+        site = Site(adroll, adroll.url_at("adroll.example"), "http", process.port)
+        click = click_the_ad(page, site)
+        fill_the_cart(page)
+        go_to_the_checkout(page)
+        adroll.wait(1, "addToCart")
+        adroll.fault(path="*", offline=600)
+        bought = place_the_order(page)
+        assert console.without("/roundtrip.js") == []
+        process.kill()
+        visitor = jar(context, page.url)
+        assert adroll.events("purchase") == []
+
+        adroll.clear_faults()
+        process.start()
+        # A look at the first page by somebody who buys nothing, has no cookie and reports nothing.
+        assert requests.get(f"http://127.0.0.1:{process.port}/", timeout=5).status_code == 200
+        [purchase] = adroll.wait(1, "purchase", timeout=30)
+        check_purchase(purchase, bought)
+        assert identifiers(purchase)["adct"] == click
+        assert identifiers(purchase)["first_party_cookie"] == visitor
+        # The customer's thank-you page is there again as well, and reports nothing more.
+        page.reload()
+        assert page.inner_text("#order-number") == bought.number
+        assert len(adroll.events("purchase")) == 1
+    finally:
+        process.kill()
