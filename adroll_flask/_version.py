@@ -1,3 +1,3 @@
-"""The package's version, alone in a module so that the build can read it without importing Flask."""
+"""The version, alone in a module so that the build can read it without importing Flask."""
 
 __version__ = "0.1.0"

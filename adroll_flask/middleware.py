@@ -174,7 +174,6 @@ class _Outgoing:
         self._start_response = start_response
         self._status: str | None = None
         self._headers = Headers()
-        self._exc_info: Any = None
         self._server_write: Callable[[bytes], object] | None = None
         self._page: Page | None = None
         self._placer: Placer | None = None
@@ -189,7 +188,8 @@ class _Outgoing:
             # The server knows whether the headers are out, and raises if so.
             self._server_write = self._start_response(status, headers, exc_info)
             return self._write
-        self._status, self._headers, self._exc_info = status, Headers(headers), exc_info
+        # The server has not seen the first ones: these simply take their place.
+        self._status, self._headers = status, Headers(headers)
         return self._write
 
     def body(self, body: Iterable[bytes]) -> Iterable[bytes]:
@@ -224,12 +224,7 @@ class _Outgoing:
 
     def _send(self) -> None:
         assert self._status is not None  # noqa: S101
-        headers = self._headers.to_wsgi_list()
-        if self._exc_info is None:
-            self._server_write = self._start_response(self._status, headers)
-        else:
-            self._server_write = self._start_response(self._status, headers, self._exc_info)
-            self._exc_info = None
+        self._server_write = self._start_response(self._status, self._headers.to_wsgi_list())
 
     def _streamed(self, body: Iterable[bytes]) -> Iterable[bytes]:
         if self._page is None or self._placer is None:
