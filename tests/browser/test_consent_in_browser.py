@@ -1,0 +1,310 @@
+"""A visitor's no is a no: after it there is nothing, anywhere; and a late yes loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+from playwright.sync_api import BrowserContext, Page
+
+from adroll_flask.sandbox import RunningSandbox, running
+
+STRINGS = {
+    case["name"]: case["string"]
+    for case in json.loads(
+        (Path(__file__).parents[1] / "data" / "tcf" / "strings.json").read_text("utf-8")
+    )["cases"]
+}
+YES, NO = STRINGS["130 alone"], STRINGS["nobody"]
+
+#: A consent platform: keeps its TC string in the cookie and answers __tcfapi, as the IAB's API
+#: page has it. `cmp.say("CQ...", {...})` is the visitor's click on its dialogue.
+PLATFORM = """
+(() => {
+  const listeners = [];
+  let data = {tcString: "", gdprApplies: true, eventStatus: "cmpuishown", vendor: {}, purpose: {}};
+  const kept = localStorage.cmp && JSON.parse(localStorage.cmp);
+  if (kept) data = {...kept, eventStatus: "tcloaded"};
+  const start = START;
+  if (!kept && start) data = start;
+  window.__tcfapi = (command, version, callback) => {
+    if (command !== "addEventListener") return;
+    listeners.push(callback);
+    callback({...data, listenerId: listeners.length}, true);
+  };
+  window.cmp = {
+    say(tcString, yes) {
+      const all = {130: yes};
+      data = {tcString, gdprApplies: true, eventStatus: "useractioncomplete",
+              vendor: {consents: all}, purpose: {consents: {1: yes, 7: yes}}};
+      localStorage.cmp = JSON.stringify(data);
+      document.cookie = `euconsent-v2=${tcString};path=/;max-age=31536000`;
+      for (const listener of listeners) listener(data, true);
+    },
+  };
+})();
+"""
+OUTSIDE_EUROPE = '{gdprApplies: false, eventStatus: "tcloaded"}'
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def open_site(adroll: RunningSandbox, tmp_path: Path) -> Callable[..., Any]:
+    """A shop that delivers when it is told to, so that what waits can be seen."""
+
+    @contextmanager
+    def open_it(**config: Any) -> Iterator[Site]:
+        with open_shop(adroll, tmp_path, **{"ADROLL_DELIVERY": "worker", **config}) as site:
+            yield site
+
+    return open_it
+
+
+def by_choice(request: Any) -> bool | None:
+    """The callable of a site with a banner of its own."""
+    choice: bool | None = {"yes": True, "no": False}.get(request.cookies.get("choice"))
+    return choice
+
+
+class Traffic:
+    """Requests that a context's pages make to AdRoll, and what they tell the shop."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.to_adroll: list[str] = []
+        self.told: list[Any] = []
+        context.on("request", self._note)
+
+    def _note(self, request: Any) -> None:
+        if "/j/" in request.url or "/pixel/" in request.url:
+            self.to_adroll.append(request.url)
+        if request.url.endswith("/_adroll/identity"):
+            self.told.append(request.post_data_json)
+
+
+def session_of(site: Site, context: BrowserContext) -> dict[str, Any]:
+    """What the shop's session cookie holds."""
+    assert site.app is not None
+    found = [c["value"] for c in context.cookies(site.url()) if c["name"] == "session"]
+    serializer = site.app.session_interface.get_signing_serializer(site.app)
+    content: dict[str, Any] = serializer.loads(found[0]) if found else {}
+    return content
+
+
+def outbox_of(site: Site) -> Any:
+    assert site.app is not None
+    return site.app.extensions["adroll"].outbox
+
+
+def waiting(site: Site) -> list[dict[str, Any]]:
+    """The events that wait in the outbox."""
+    outbox = outbox_of(site)
+    if not outbox.exists():
+        return []
+    rows = [outbox.show(row.id) for row in outbox.list("waiting")]
+    return [json.loads(row.payload) for row in rows if row is not None and row.payload]
+
+
+def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool = True) -> None:
+    """The jar, the storages, the session, the outbox and AdRoll are empty of this visitor.
+
+    :param ever: also that nothing was there before.
+    """
+    page.wait_for_timeout(700)  # the kit looks twice a second for somebody who says yes
+    context = page.context
+    names = {cookie["name"] for cookie in context.cookies()}
+    assert not names & {"adroll_visitor", "__adroll_fpc"}
+    state = context.storage_state()
+    stored = [item["name"] for origin in state["origins"] for item in origin["localStorage"]]
+    assert set(stored) <= {"cmp"}
+    assert page.evaluate("Object.keys(sessionStorage)") == []
+    assert not set(session_of(site, context)) & {"adroll", "adroll_identity"}
+    assert waiting(site) == []
+    if ever:
+        if outbox_of(site).exists():
+            assert sum(outbox_of(site).counts().values()) == 0
+        assert traffic.to_adroll == []
+        assert site.adroll.events() == []
+        assert site.adroll.tracked() == []
+        assert not any(told.get("adct") or told.get("first_party_cookie") for told in traffic.told)
+        assert page.evaluate("window.__adroll_loaded") is None
+
+
+def land_and_buy(site: Site, page: Page) -> None:
+    page.goto(site.url("/?adct=the-click"))
+    buy(page)
+
+
+def with_platform(context: BrowserContext, start: str = "null") -> None:
+    context.add_init_script(PLATFORM.replace("START", start))
+
+
+@pytest.mark.parametrize("consent", ["tcf", by_choice], ids=["tcf", "callable"])
+def test_who_was_not_asked_buys_and_leaves_no_trace(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page, consent: Any
+) -> None:
+    traffic = Traffic(context)
+    with open_site(ADROLL_CONSENT=consent) as site:
+        if consent == "tcf":
+            with_platform(context)
+
+        land_and_buy(site, page)
+
+        assert_nothing_kept(site, page, traffic)
+
+
+def test_who_refused_in_the_platforms_dialogue_leaves_no_trace(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    traffic = Traffic(context)
+    with_platform(context)
+    with open_site(ADROLL_CONSENT="tcf") as site:
+        page.goto(site.url("/?adct=the-click"))
+        page.evaluate("tc => cmp.say(tc, false)", NO)
+
+        buy(page)
+
+        assert_nothing_kept(site, page, traffic)
+
+
+def test_who_refused_in_the_sites_own_banner_leaves_no_trace(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    traffic = Traffic(context)
+    with open_site(ADROLL_CONSENT=by_choice) as site:
+        page.goto(site.url("/?adct=the-click"))
+        page.evaluate("document.cookie = 'choice=no;path=/'; adrollKit.consent(false)")
+
+        buy(page)
+
+        assert_nothing_kept(site, page, traffic)
+
+
+@pytest.mark.parametrize("config", [{}, {"ADROLL_CONSENT": "tcf"}, {"ADROLL_CONSENT": by_choice}])
+def test_global_privacy_control_beats_every_yes(
+    open_site: Callable[..., Any],
+    new_context: Callable[..., BrowserContext],
+    config: dict[str, Any],
+) -> None:
+    context = new_context(extra_http_headers={"Sec-GPC": "1"})
+    context.add_init_script(
+        "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})"
+    )
+    with_platform(context)
+    page = context.new_page()
+    traffic = Traffic(context)
+    with open_site(**config) as site:
+        page.goto(site.url("/?adct=the-click"))
+        page.evaluate("tc => cmp.say(tc, true)", YES)
+        page.evaluate("document.cookie = 'choice=yes;path=/'")
+        page.evaluate("window.adrollKit && adrollKit.consent && adrollKit.consent(true)")
+
+        buy(page)
+
+        assert_nothing_kept(site, page, traffic)
+
+
+def the_purchase(site: Site) -> Any:
+    site.adroll.reset()
+    assert site.app is not None
+    runtime = site.app.extensions["adroll"]
+    runtime.deliverer.flush(timeout=10)
+    [record] = site.adroll.purchases()
+    return record
+
+
+def test_a_late_yes_starts_everything_with_the_landings_click_id(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    traffic = Traffic(context)
+    with_platform(context)
+    with open_site(ADROLL_CONSENT="tcf") as site:
+        page.goto(site.url("/?adct=the-click"))
+        assert_nothing_kept(site, page, traffic)
+
+        page.evaluate("tc => cmp.say(tc, true)", YES)
+        page.wait_for_function("document.cookie.includes('__adroll_fpc')")
+        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+
+        assert [url for url in traffic.to_adroll if "roundtrip.js" in url]
+        buy(page)
+        bought = the_purchase(site)
+        assert identifiers(bought)["adct"] == "the-click"
+        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+
+
+def test_a_late_yes_in_the_sites_own_banner_does_too(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    traffic = Traffic(context)
+    with open_site(ADROLL_CONSENT=by_choice) as site:
+        page.goto(site.url("/?adct=the-click"))
+        assert_nothing_kept(site, page, traffic)
+
+        page.evaluate("document.cookie = 'choice=yes;path=/'; adrollKit.consent(true)")
+        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+
+        buy(page)
+        bought = the_purchase(site)
+        assert identifiers(bought)["adct"] == "the-click"
+        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+
+
+def test_outside_the_gdpr_nobody_is_asked_and_the_server_believes_the_page(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    with_platform(context, OUTSIDE_EUROPE)
+    with open_site(ADROLL_CONSENT="tcf") as site:
+        click = click_the_ad(page, site)
+        page.wait_for_function("document.cookie.includes('__adroll_fpc')")
+        page.wait_for_function(f"sessionStorage.adrollKit?.includes('{click}')")
+
+        buy(page)
+
+        bought = the_purchase(site)
+        assert identifiers(bought)["adct"] == click
+        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+
+
+@pytest.mark.parametrize("how", ["platform", "banner"])
+def test_who_withdraws_is_forgotten_at_once_and_waiting_events_are_erased(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page, how: str
+) -> None:
+    consent = "tcf" if how == "platform" else by_choice
+    say = {
+        "platform": "yes => cmp.say(yes ? YES : NO, yes)".replace("YES", repr(YES)).replace(
+            "NO", repr(NO)
+        ),
+        "banner": "yes => { document.cookie = `choice=${yes ? 'yes' : 'no'};path=/`;"
+        " adrollKit.consent(yes) }",
+    }[how]
+    traffic = Traffic(context)
+    if how == "platform":
+        with_platform(context)
+    with open_site(ADROLL_CONSENT=consent) as site:
+        page.goto(site.url("/?adct=the-click"))
+        page.evaluate(say, True)
+        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+        buy(page)
+        assert {event["event_name"] for event in waiting(site)} == {"addToCart", "purchase"}
+        told = len(traffic.told)
+
+        page.evaluate(say, False)
+        page.wait_for_function("!document.cookie.includes('__adroll_fpc')")
+
+        assert_nothing_kept(site, page, traffic, ever=False)
+        assert {"consent": False} in traffic.told[told:]
+        traffic.to_adroll.clear()
+        page.goto(site.url())
+        buy(page)
+        assert_nothing_kept(site, page, traffic, ever=False)
+        assert [url for url in traffic.to_adroll if "/j/" in url] == []
