@@ -101,6 +101,9 @@ begin(() => {
   kit.consent(kit.q.pop());
   look();
 
+  // Back from the browser's page cache without a cookie: it was taken back on another page.
+  addEventListener("pageshow", (event) => event.persisted && !hasCookie() && apply(false));
+
   if (settings.consent == "ask" && state === undefined) {
     let yes;
     try {

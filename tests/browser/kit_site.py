@@ -24,7 +24,7 @@ STATIC = Path(__file__).resolve().parents[2] / "static"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 #: What the server sets.
 SERVER_COOKIE = "00000000000000000000000000000001-1700000000000"
-#: Milliseconds that the kit waits for the pixel's answer, where the test does not say.
+#: Milliseconds that the kit waits for the pixel, in tests in which it gives up.
 WAIT = 250
 
 #: What AdRoll's script does as far as a page can see: takes the queue over, keeps a cookie that it
@@ -113,7 +113,7 @@ class KitSite:
         consent: str | None = None,
         pixel: str = "load",
         src: str | None = None,
-        wait: int = WAIT,
+        wait: int = 5000,
         nonce: str | None = None,
         **data: str,
     ) -> str:
@@ -134,6 +134,18 @@ class KitSite:
         html = f"<!doctype html><html><head><title>Shop</title>{head}</head><body>{body}</body>"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.pages[path] = (html, named)
+
+    def serve_frames(self, *frames: tuple[str, str], path: str = "/all") -> str:
+        """Serve a page of frames, each of (head, query), and return its URL.
+
+        Frames share the tab's storage and cookies, and nothing else; a page each would be slow.
+        """
+        body = ""
+        for number, (head, query) in enumerate(frames):
+            self.serve(head, f"{path}/{number}")
+            body += f'<iframe src="{path}/{number}{escape(query)}"></iframe>'
+        self.serve("", path, body)
+        return self.url(path)
 
     def wait_told(self, page: Page, count: int, seconds: float = 5.0) -> list[Any]:
         """What was told, once it is *count* bodies; a moment longer, so that more would be seen."""

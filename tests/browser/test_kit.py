@@ -74,7 +74,6 @@ def test_a_page_without_click_id_tells_the_cookie_alone(site: KitSite, page: Pag
 def test_click_ids_are_read_as_the_server_reads_them(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
-    site.serve(site.tag(pixel="none"))
     forms = {
         "adct=a%2Bb%3D%3D": "a+b==",
         "adct=a+b": "a+b",
@@ -82,8 +81,7 @@ def test_click_ids_are_read_as_the_server_reads_them(
         "xadct=other&adct=own": "own",
         "adct=" + "x" * 240: "x" * 240,
     }
-    for query in forms:
-        context.new_page().goto(site.url("/?" + query))
+    page.goto(site.serve_frames(*((site.tag(pixel="none"), "?" + query) for query in forms)))
     told = site.wait_told(page, len(forms))
     assert sorted(body["adct"] for body in told) == sorted(forms.values())
 
@@ -92,9 +90,9 @@ def test_what_the_server_would_refuse_is_not_sent(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
-    site.serve(site.tag(pixel="none"))
-    for adct in ("", "%E0%A4%A", "a%20b", "%C3%BC", "%0a", "x" * 241):
-        context.new_page().goto(site.url("/?xadct=other&adct=" + adct))
+    refused = ("", "%E0%A4%A", "a%20b", "%C3%BC", "%0a", "x" * 241)
+    tag = site.tag(pixel="none")
+    page.goto(site.serve_frames(*((tag, "?xadct=other&adct=" + adct) for adct in refused)))
     page.wait_for_timeout(200)
     assert site.told == []
 
@@ -104,10 +102,9 @@ def test_an_answer_that_is_no_cookie_is_not_sent(
 ) -> None:
     set_server_cookie(context)
     values = ["undefined", "null", "{}", "''", "'46d4-1667065540836'", f"'{COOKIE}\\n'"]
-    for number, value in enumerate(values):
-        pixel = f"<script>adroll = {{ get_cookie(callback) {{ callback({value}) }} }}</script>"
-        site.serve(pixel + site.tag(pixel="present"), f"/{number}")
-        context.new_page().goto(site.url(f"/{number}"))
+    pixel = "<script>adroll = {{ get_cookie(callback) {{ callback({}) }} }}</script>"
+    tag = site.tag(pixel="present", wait=WAIT)
+    page.goto(site.serve_frames(*((pixel.format(value) + tag, "") for value in values)))
     assert site.after_wait(page) == []
 
 
@@ -118,9 +115,9 @@ def test_the_cookies_other_forms_are_sent_as_they_are(
         f"46d41c62e88bb2e267c1e15314bb8837-{form}"
         for form in ("s2-1667065540836", "a_1667065540", "1667065540836-")
     ]
-    for number, form in enumerate(forms):
-        site.serve(site.tag(src=site.pixel_url(value=form)), f"/{number}")
-        context.new_page().goto(site.url(f"/{number}"))
+    page.goto(
+        site.serve_frames(*((site.tag(src=site.pixel_url(value=form)), "") for form in forms))
+    )
     told = site.wait_told(page, len(forms))
     assert sorted(body["first_party_cookie"] for body in told) == sorted(forms)
 
@@ -197,7 +194,7 @@ def test_after_the_wait_the_click_id_is_told_and_the_servers_cookie_stands(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
-    site.serve(site.tag(src=no_answer(site)))
+    site.serve(site.tag(wait=WAIT, src=no_answer(site)))
     page.goto(site.url("/?adct=click123"))
     page.wait_for_timeout(WAIT // 3)
     assert site.told == []
@@ -404,9 +401,12 @@ def test_a_pixel_that_throws_is_survived(
 ) -> None:
     set_server_cookie(context)
     pixels = ["{}", "1", "'x'", "{ get_cookie() { throw 1 } }", "{ get get_cookie() { throw 1 } }"]
-    for number, adroll in enumerate(pixels):
-        site.serve(f"<script>adroll = {adroll}</script>" + site.tag(pixel="present"), f"/{number}")
-        context.new_page().goto(site.url(f"/{number}?adct={number}"))
+    tag = site.tag(pixel="present", wait=WAIT)
+    frames = [
+        (f"<script>adroll = {adroll}</script>{tag}", f"?adct={number}")
+        for number, adroll in enumerate(pixels)
+    ]
+    page.goto(site.serve_frames(*frames))
     told = site.wait_told(page, len(pixels))
     assert sorted(body["adct"] for body in told) == list("01234")
 
@@ -497,9 +497,8 @@ def test_a_fetch_that_the_page_broke_is_survived(
         "async () => ({})",
         "async () => { throw 1 }",
     ]
-    for number, fetch in enumerate(broken):
-        site.serve(f"<script>fetch = {fetch}</script>" + site.tag(), f"/{number}")
-        context.new_page().goto(site.url(f"/{number}?adct=click123"))
+    frames = [(f"<script>fetch = {fetch}</script>{site.tag()}", "?adct=1") for fetch in broken]
+    page.goto(site.serve_frames(*frames))
     assert site.after_wait(page) == []
 
 

@@ -1,0 +1,455 @@
+"""The kit with consent, in a browser: nothing before a yes, nothing after a no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kit_site import COOKIE, LOADER, METHODS, SERVER_COOKIE, KitSite
+from playwright.sync_api import BrowserContext, Page
+
+LANDING = "/?adct=click123"
+GRANT = {"adct": "click123", "consent": True, "first_party_cookie": COOKIE}
+
+#: What a site puts before the kit to be able to call it early.
+EARLY = (
+    "<script>window.adrollKit = window.adrollKit ||"
+    " {q: [], consent(yes) { this.q.push(yes) }}</script>"
+)
+
+#: A CMP as far as the TCF's interface goes: one listener interface, told what the test says.
+CMP = """<script>
+(() => {
+  const listeners = [];
+  let last = null;
+  window.__tcfapi = (command, version, callback) => {
+    if (command != "addEventListener" || version != 2) throw new Error("unexpected " + command);
+    listeners.push(callback);
+    if (last) callback(last, true);
+  };
+  window.decide = (tc) => {
+    last = tc;
+    listeners.forEach((callback) => callback(tc, true));
+  };
+})();
+</script>"""
+GTAG = "<script>dataLayer = []; function gtag() { dataLayer.push(arguments) }</script>"
+
+
+def tc(
+    event: str = "useractioncomplete",
+    vendors: tuple[int, ...] = (130,),
+    purposes: tuple[int, ...] = (1, 7),
+    **more: Any,
+) -> str:
+    """A call to the page's CMP: what it is to tell."""
+    data = {
+        "gdprApplies": True,
+        "eventStatus": event,
+        "vendor": {"consents": {str(one): True for one in vendors}},
+        "purpose": {"consents": {str(one): True for one in purposes}},
+        **more,
+    }
+    return f"decide({json.dumps(data)})"
+
+
+def gtag(kind: str, ad_storage: str | None, **more: Any) -> str:
+    values = {"analytics_storage": "granted", **more}
+    if ad_storage:
+        values["ad_storage"] = ad_storage
+    return f"gtag('consent', '{kind}', {json.dumps(values)})"
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    with KitSite().running() as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _quiet(console: Any) -> Iterator[None]:
+    """The kit writes nothing on the console."""
+    yield
+    assert console.lines == []
+
+
+def assert_no_trace(site: KitSite, page: Page) -> None:
+    """Nothing was sent but refusals and questions, nothing is stored, no pixel came."""
+    assert [body for body in site.told if body not in ({}, {"consent": False})] == []
+    assert site.pixels == []
+    assert page.context.cookies() == []
+    assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
+
+
+def set_cookies(context: BrowserContext, *domains: str) -> None:
+    """``__adroll_fpc`` for domains (with a dot) and hosts alone (without)."""
+    context.add_cookies(
+        [
+            {"name": "__adroll_fpc", "value": SERVER_COOKIE, "domain": domain, "path": "/"}
+            for domain in domains
+        ]
+    )
+
+
+# -- the site says -----------------------------------------------------------------------------
+
+
+def test_without_a_word_nothing_starts_and_nothing_is_stored(site: KitSite, page: Page) -> None:
+    site.serve(CMP + GTAG + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    assert site.after_wait(page) == []
+    assert_no_trace(site, page)
+
+
+def test_consent_given_late_starts_everything_without_a_reload(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.wait_for_timeout(100)
+    # Meanwhile, the single-page app has gone on: the click id is in the page's memory only.
+    page.evaluate("history.pushState(0, '', '/cart')")
+    assert_no_trace(site, page)
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+    assert page.evaluate("seen.tracked") == ["pageView"]
+
+
+def test_the_grant_is_told_once_per_tab(site: KitSite, page: Page) -> None:
+    site.serve(EARLY + "<script>adrollKit.consent(true)</script>" + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    assert site.wait_told(page, 1) == [GRANT]
+    page.goto(site.url())
+    page.evaluate("adrollKit.consent(true)")
+    assert site.after_wait(page) == [GRANT]
+
+
+def test_of_early_calls_the_last_counts(site: KitSite, page: Page) -> None:
+    calls = "<script>adrollKit.consent(true); adrollKit.consent(false)</script>"
+    site.serve(EARLY + calls + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    assert site.after_wait(page) == []
+    assert_no_trace(site, page)
+
+
+def test_a_refusal_leaves_no_trace_and_is_not_told(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(false)")
+    assert site.after_wait(page) == []
+    assert_no_trace(site, page)
+
+
+def test_what_is_neither_yes_nor_no_changes_nothing(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("[null, undefined, 1, 'yes', {}].forEach((word) => adrollKit.consent(word))")
+    page.wait_for_timeout(100)
+    assert_no_trace(site, page)
+
+
+def test_a_refusal_takes_an_earlier_sessions_cookie_away(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_cookies(context, ".www.shop.test", "www.shop.test", ".shop.test")
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING, "www.shop.test"))
+    page.evaluate("adrollKit.consent(false)")
+    assert site.wait_told(page, 1) == [{"consent": False}]
+    assert_no_trace(site, page)
+
+
+def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    site.wait_told(page, 1)
+    assert page.evaluate("sessionStorage.length") == 1
+    site.pixels.clear()
+    page.evaluate("adrollKit.consent(false)")
+    assert site.wait_told(page, 2) == [GRANT, {"consent": False}]
+    site.told.remove(GRANT)
+    # The pixel has run and cannot be unloaded, but the page's calls do not reach it any more.
+    page.evaluate("adroll.track('addToCart'); adroll.get_cookie(() => {}); adroll.identify()")
+    assert page.evaluate("seen.tracked") == ["pageView"]
+    assert_no_trace(site, page)
+    page.goto(site.url())
+    assert site.after_wait(page) == [{"consent": False}]
+    assert_no_trace(site, page)
+
+
+def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.4)))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    page.wait_for_timeout(50)
+    page.evaluate("adrollKit.consent(false)")
+    assert site.after_wait(page, 600) == [{"consent": False}]
+    assert page.evaluate("window.seen") is None
+    assert page.context.cookies() == []
+
+
+def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    site.wait_told(page, 1)
+    page.evaluate("adrollKit.consent(false)")
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 3) == [GRANT, {"consent": False}, GRANT]
+    # The pixel is the one that ran before, and hears the page again.
+    page.evaluate("adroll.track('addToCart')")
+    assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView", "addToCart"]
+
+
+def test_given_again_before_the_pixel_had_come_it_is_loaded_again(
+    site: KitSite, page: Page
+) -> None:
+    site.serve(site.tag(consent="tcf", wait=2000, src=site.pixel_url(slow=0.3)))
+    page.goto(site.url(LANDING))
+    page.evaluate("for (const yes of [true, false, true]) adrollKit.consent(yes)")
+    assert site.wait_told(page, 2) == [{"consent": False}, GRANT]
+    assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView"]
+
+
+def test_the_sites_own_pixel_is_left_alone(site: KitSite, page: Page) -> None:
+    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"))
+    page.goto(site.url(LANDING))
+    page.wait_for_function("window.seen")
+    assert site.told == []
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+    page.evaluate("adrollKit.consent(false); adroll.track('addToCart')")
+    assert page.evaluate("seen.tracked") == ["pageView", "addToCart"]
+
+
+def test_who_leaves_right_after_the_yes_has_it_told(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf", wait=60_000, src=site.pixel_url(silent=1, cookieless=1)))
+    site.serve("", "/next")
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true); location = '/next'")
+    assert site.wait_told(page, 1) == [{"adct": "click123", "consent": True}]
+
+
+def test_a_fetch_that_throws_does_not_reach_the_sites_call(site: KitSite, page: Page) -> None:
+    site.serve("<script>fetch = () => { throw 1 }</script>" + site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    page.evaluate("for (const yes of [true, false, true, false]) adrollKit.consent(yes)")
+    assert site.after_wait(page) == []
+
+
+# -- the TCF -----------------------------------------------------------------------------------
+
+
+def test_tcf_consent_starts_everything(site: KitSite, page: Page, context: BrowserContext) -> None:
+    granted = [
+        tc(),
+        tc("tcloaded", vendors=(1, 130), purposes=(1, 2, 7)),
+        'decide({"gdprApplies": false, "eventStatus": "tcloaded"})',
+    ]
+    for words in granted:
+        site.serve(f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"))
+        context.new_page().goto(site.url(LANDING))
+    assert site.wait_told(page, len(granted)) == [GRANT] * len(granted)
+
+
+def test_tcf_without_consent_nothing_starts(site: KitSite, page: Page) -> None:
+    refused = [
+        tc(vendors=(131,)),
+        tc(purposes=(1,)),
+        tc(purposes=(7,)),
+        tc("cmpuishown"),
+        tc(publisher={"restrictions": {"7": {"130": 0}}}),
+        'decide({"gdprApplies": true, "eventStatus": "tcloaded"})',
+        'decide({"eventStatus": "tcloaded"})',
+    ]
+    frames = [
+        (f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"), LANDING[1:])
+        for words in refused
+    ]
+    page.goto(site.serve_frames(*frames))
+    page.wait_for_timeout(150)
+    assert_no_trace(site, page)
+
+
+def test_a_tcf_dialogue_that_is_open_again_withdraws_nothing(site: KitSite, page: Page) -> None:
+    site.serve(CMP + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate(tc("tcloaded"))
+    site.wait_told(page, 1)
+    page.evaluate(tc("cmpuishown", vendors=()))
+    page.wait_for_timeout(100)
+    assert site.told == [GRANT]
+    page.evaluate(tc(vendors=()))
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+
+
+def test_vendor_and_purposes_may_be_others(site: KitSite, page: Page) -> None:
+    site.serve(CMP + site.tag(consent="tcf", tcf="131:1,3"))
+    page.goto(site.url(LANDING))
+    page.evaluate(tc(vendors=(131,), purposes=(1, 3)))
+    assert site.wait_told(page, 1) == [GRANT]
+
+
+def test_a_cmp_that_comes_late_is_found(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.wait_for_timeout(100)
+    page.evaluate(CMP.replace("<script>", "").replace("</script>", "") + tc())
+    assert site.wait_told(page, 1) == [GRANT]
+
+
+def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
+    site.serve("<script>__tcfapi = () => { throw 1 }</script>" + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+
+
+# -- Consent Mode ------------------------------------------------------------------------------
+
+
+def test_consent_modes_ad_storage_starts_everything(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    granted = [
+        gtag("default", "granted"),
+        gtag("default", "denied") + ";" + gtag("update", "granted"),
+        # Google's tag has sorted the regions out.
+        "google_tag_data = {ics: {entries: {ad_storage: {default: true}}}};"
+        + gtag("default", "denied", region=["DE"]),
+        # An update by a tag manager's template does not pass through the data layer.
+        "google_tag_data = {ics: {entries: {ad_storage: {default: false, update: true}}}}",
+    ]
+    for words in granted:
+        site.serve(f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"))
+        context.new_page().goto(site.url(LANDING))
+    assert site.wait_told(page, len(granted)) == [GRANT] * len(granted)
+
+
+def test_consent_mode_without_ad_storage_nothing_starts(site: KitSite, page: Page) -> None:
+    undecided = [
+        gtag("default", "denied"),
+        gtag("default", "denied", region=["DE"]) + ";" + gtag("default", "granted"),
+        gtag("default", "granted", region=["US"]),
+        gtag("default", None) + ";" + gtag("update", None),
+        gtag("default", "granted") + ";" + gtag("update", "denied"),
+        "google_tag_data = {ics: {entries: {ad_storage: {default: false}}}};"
+        + gtag("default", "granted"),
+        "dataLayer.push(null, 1, ['consent'], {event: 'consent'}, ['consent', 'update', null])",
+        "dataLayer = {}; google_tag_data = {ics: 1}",
+    ]
+    frames = [
+        (f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"), LANDING[1:])
+        for words in undecided
+    ]
+    page.goto(site.serve_frames(*frames))
+    page.wait_for_timeout(150)
+    assert_no_trace(site, page)
+
+
+def test_consent_modes_updates_are_heard_later(site: KitSite, page: Page) -> None:
+    site.serve(GTAG + f"<script>{gtag('default', 'denied')}</script>" + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate(gtag("update", "granted"))
+    assert site.wait_told(page, 1) == [GRANT]
+    page.evaluate(gtag("update", "denied"))
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+    assert page.context.cookies() == []
+
+
+def test_any_no_is_a_no(site: KitSite, page: Page) -> None:
+    site.serve(CMP + GTAG + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate(tc(vendors=()) + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")
+    page.wait_for_timeout(700)
+    assert_no_trace(site, page)
+
+
+# -- the server says ---------------------------------------------------------------------------
+
+
+def test_the_server_is_asked_where_it_decides(site: KitSite, page: Page) -> None:
+    site.answer = {"consent": True}
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    told = site.wait_told(page, 2)
+    assert told == [{}, {"adct": "click123", "first_party_cookie": COOKIE}]
+    page.goto(site.url())
+    assert len(site.after_wait(page)) == 2
+    assert page.evaluate("seen.tracked") == ["pageView"]
+
+
+@pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
+def test_without_the_servers_yes_nothing_starts(
+    site: KitSite, page: Page, answer: int | dict[str, Any]
+) -> None:
+    site.answer = answer
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    assert site.after_wait(page, 0) == [{}]
+    assert_no_trace(site, page)
+    # The visitor is asked by the page, and the landing's click id is still there.
+    page.evaluate("adrollKit.consent(true)")
+    site.answer = {"consent": True}
+    assert site.wait_told(page, 2) == [{}, GRANT]
+
+
+def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    site.answer = {"consent": True}
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    site.wait_told(page, 2)
+    context.clear_cookies()
+    site.told.clear()
+    site.pixels.clear()
+    site.answer = {"consent": False}
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{}]
+    assert_no_trace(site, page)
+
+
+def test_the_servers_no_to_what_it_was_told_stops_everything(site: KitSite, page: Page) -> None:
+    site.answer = {"consent": False}
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 1) == [GRANT]
+    site.told.clear()
+    site.pixels.clear()
+    assert_no_trace(site, page)
+
+
+def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page) -> None:
+    site.answer = {"consent": False}
+    site.delay = 0.4
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    site.answer = {"consent": True}
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 2) == [{}, GRANT]
+    page.wait_for_timeout(500)
+    assert len(page.context.cookies()) == 1
+
+
+# -- Global Privacy Control --------------------------------------------------------------------
+
+
+def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, page: Page) -> None:
+    page.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")
+    site.answer = {"consent": True}
+    site.serve(CMP + GTAG + site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    page.evaluate(tc() + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")
+    page.wait_for_timeout(600)
+    assert site.told == []
+    assert_no_trace(site, page)
+
+
+def test_loaded_twice_the_grant_is_told_once(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="ask") + site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 2) == [{}, GRANT]
