@@ -218,7 +218,7 @@ class Deliverer:
             while not stop.is_set():
                 step = self.step(stop)
                 if not step.more:
-                    self._rest(step.pause, stop, hurry)
+                    self._rest(step, stop, hurry)
         finally:
             self._running = None
 
@@ -245,10 +245,11 @@ class Deliverer:
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
         self._late.look()
 
-    def _rest(self, pause: float | None, stop: threading.Event, hurry: threading.Event) -> None:
+    def _rest(self, step: Step, stop: threading.Event, hurry: threading.Event) -> None:
         """Wait out a pause; without one wait for work, and then for its company."""
-        if pause is not None:
-            self._nap(pause, stop, hurry)
+        if step.pause is not None or step.ended:
+            # After a send: what was reported meanwhile rang no bell, since nobody waited.
+            self._nap(self.settings.linger if step.pause is None else step.pause, stop, hurry)
             return
         until = time.monotonic() + POLL
         while not stop.is_set() and not hurry.is_set():

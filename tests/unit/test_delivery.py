@@ -456,9 +456,13 @@ class Loop:
             target=shop.deliverer.run, args=(self.stop, self.hurry), daemon=True
         )
         self.outbox = shop.outbox
+        self.idle = threading.Event()
+        wait = shop.outbox.wait_for_work
+        shop.outbox.wait_for_work = lambda timeout: (self.idle.set(), wait(timeout))
 
     def __enter__(self):
         self.thread.start()
+        assert self.idle.wait(5)
         return self
 
     def __exit__(self, *_):
@@ -477,9 +481,8 @@ def eventually(condition, seconds=5.0):
 
 
 def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path):
-    shop = Shop(tmp_path, linger=0.3)
+    shop = Shop(tmp_path, linger=1.0)
     with Loop(shop):
-        time.sleep(0.05)
         shop.report("o001")
         time.sleep(0.05)
         shop.report("o002", "o003")
@@ -488,7 +491,7 @@ def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path):
         shop.report("o004")
         began = time.monotonic()
         assert shop.deliverer.flush(2.0) == 0
-        assert time.monotonic() - began < 0.25
+        assert time.monotonic() - began < 0.9
     assert shop.adroll.sizes == [3, 1]
 
 
@@ -503,8 +506,8 @@ def test_the_loop_survives_everything(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(shop.outbox, "claim", flaky)
     monkeypatch.setattr("adroll_flask.delivery._LONGEST_TROUBLE", 0.02)
+    shop.report("o001")
     with Loop(shop):
-        shop.report("o001")
         eventually(lambda: shop.adroll.taken == ["o001"])
     assert shop.counters.get("delivery_error", "error") == 3
     assert "canary" not in caplog.text

@@ -1,0 +1,319 @@
+"""The background thread: started late, once a process, never in the way of an exit."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+from delivery_kit import OK, AdRoll, Shop, orders
+
+from adroll_flask.thread import DeliveryThread
+
+HERE = str(Path(__file__).parent)
+
+
+def threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "adroll-delivery"]
+
+
+def eventually(condition, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Makes threads that are stopped when the test is over."""
+    made = []
+
+    def make(shop: Shop) -> DeliveryThread:
+        made.append(DeliveryThread(shop.deliverer))
+        return made[-1]
+
+    yield make
+    for one in made:
+        assert one.stop(5.0)
+
+
+def test_nothing_runs_before_the_first_report(tmp_path, started):
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    assert not thread.alive
+    assert threads() == []
+    shop.report("o001")
+    thread.nudge()
+    assert thread.alive
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert threads()[0].daemon
+
+
+def test_it_is_started_once_however_many_ask(tmp_path, started):
+    thread = started(Shop(tmp_path))
+    barrier = threading.Barrier(8)
+
+    def ask():
+        barrier.wait()
+        thread.ensure_started()
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(threads()) == 1
+
+
+def test_asking_again_is_cheap(tmp_path, started):
+    thread = started(Shop(tmp_path))
+    thread.ensure_started()
+    began = time.perf_counter()
+    for _ in range(10_000):
+        thread.ensure_started()
+    assert (time.perf_counter() - began) / 10_000 < 20e-6
+
+
+def test_a_hundred_reports_are_sent_without_lingering(tmp_path, started):
+    shop = Shop(tmp_path, linger=30.0)
+    thread = started(shop)
+    shop.report("o000")
+    thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 1)  # found at the start, nobody lingered
+    for order in orders(99):
+        shop.report(order)
+        thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 100, 3.0)
+    assert shop.adroll.sizes == [1, 99]
+
+
+def test_flush_sends_at_once_and_says_what_is_left(tmp_path, started):
+    shop = Shop(tmp_path, linger=30.0)
+    thread = started(shop)
+    thread.ensure_started()
+    time.sleep(0.1)
+    shop.report(*orders(3))
+    began = time.monotonic()
+    assert thread.flush(3.0) == 0
+    assert time.monotonic() - began < 2
+    assert shop.adroll.sizes == [3]
+
+
+def test_flush_keeps_its_time(tmp_path, started):
+    release = threading.Event()
+
+    def hang(_orders, _dry):
+        release.wait(5)
+        return OK
+
+    shop = Shop(tmp_path, AdRoll(hang))
+    thread = started(shop)
+    shop.report("o001")
+    began = time.monotonic()
+    assert thread.flush(0.3) == 1
+    assert 0.25 < time.monotonic() - began < 1
+    release.set()
+
+
+def test_one_that_died_is_started_again_and_it_is_said(tmp_path, started, monkeypatch, caplog):
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    monkeypatch.setattr(shop.deliverer, "run", lambda *_: None)
+    thread.ensure_started()
+    eventually(lambda: not thread.alive)
+    monkeypatch.undo()
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert "had died and is started again" in caplog.text
+    assert shop.counters.get("delivery_error", "thread_died") == 1
+
+
+def test_no_thread_to_be_had_is_counted_and_raises_nothing(tmp_path, started, monkeypatch):
+    shop = Shop(tmp_path)
+    thread = started(shop)
+
+    def full(_self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        thread.nudge()
+    assert shop.counters.get("delivery_error", "no_thread") == 1
+
+
+def test_stopping_sends_what_lingers_and_starts_nothing_new(tmp_path):
+    shop = Shop(tmp_path, linger=30.0)
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    time.sleep(0.1)
+    shop.report("o001")
+    assert thread.stop(5.0)
+    assert shop.adroll.taken == ["o001"]
+    thread.nudge()
+    assert not thread.alive
+
+
+def test_an_app_that_is_dropped_leaves_nothing_behind(tmp_path):
+    thread = DeliveryThread(Shop(tmp_path).deliverer)
+    thread.ensure_started()
+    assert thread.stop(5.0)
+    ref = weakref.ref(thread)
+    del thread
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_forked_child_starts_its_own(tmp_path, started):
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.states() == {"o001": "delivered"})
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            assert not thread.alive
+            shop.report("o002")
+            thread.nudge()
+            eventually(lambda: shop.states()["o002"] == "delivered")
+            assert shop.adroll.taken == ["o001", "o002"]
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert thread.alive
+    assert shop.adroll.taken == ["o001"]
+    shop.report("o003")
+    thread.nudge()
+    eventually(lambda: shop.states()["o003"] == "delivered")
+
+
+def test_a_fork_while_the_parents_locks_are_held_does_not_hang_the_child(tmp_path, started):
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    thread.ensure_started()
+    crew = thread._crew()
+    with crew.lock, crew.hurry._cond:  # as if another thread were in the middle of it
+        child = os.fork()
+        if child == 0:
+            thread.nudge()
+            thread._crew().hurry.set()
+            os._exit(0 if thread.alive else 1)
+    until = time.monotonic() + 5
+    done = (0, 0)
+    while not done[0] and time.monotonic() < until:
+        done = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not done[0]:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(done[1]) == 0
+
+
+def script(text: str, folder: Path, *, seconds: float = 20) -> tuple[str, float]:
+    """Run a program with the kit at hand; returns its output and how long it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, "PYTHONPATH": HERE, "PYTHONFAULTHANDLER": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout, time.monotonic() - began
+
+
+START = """
+    import sys, time
+    from pathlib import Path
+    from delivery_kit import OK, AdRoll, Shop
+    from adroll_flask.thread import DeliveryThread
+"""
+
+
+def test_exit_sends_what_lingers(tmp_path):
+    script(
+        START
+        + """
+    shop = Shop(Path(sys.argv[1]), linger=30.0)
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    time.sleep(0.2)
+    shop.report("o001")
+    thread.nudge()
+    """,
+        tmp_path,
+    )
+    assert Shop(tmp_path).states() == {"o001": "delivered"}
+
+
+def test_exit_waits_two_seconds_for_a_request_that_hangs_and_leaves_it_to_the_outbox(tmp_path):
+    out, _ = script(
+        START
+        + """
+    import atexit
+    ended = [0.0]
+    atexit.register(lambda: print(time.monotonic() - ended[0]))
+    shop = Shop(Path(sys.argv[1]), AdRoll(lambda orders, dry: time.sleep(60)))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    time.sleep(0.3)
+    ended[0] = time.monotonic()
+    """,
+        tmp_path,
+    )
+    assert 1.8 < float(out) < 3.0
+    assert Shop(tmp_path).states() == {"o001": "sending"}
+
+
+@pytest.mark.parametrize(
+    ("patch", "spawn"),
+    [
+        ("import gevent.monkey; gevent.monkey.patch_all()", "gevent.spawn"),
+        ("import eventlet; eventlet.monkey_patch()", "eventlet.spawn"),
+    ],
+    ids=["gevent", "eventlet"],
+)
+def test_under_green_threads_requests_go_on_while_a_send_waits(tmp_path, patch, spawn):
+    if "eventlet" in patch:
+        pytest.importorskip("eventlet", exc_type=Exception)
+    out, took = script(
+        f"""
+    import warnings
+    warnings.simplefilter("ignore")
+    {patch}
+    import {spawn.partition(".")[0]}
+    {START}
+    def slow(orders, dry):
+        time.sleep(0.5)
+        return OK
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    ticks = 0
+    for _ in range(200):
+        time.sleep(0.01)
+        ticks += 1
+        if shop.adroll.taken: break
+    print(ticks > 20, thread.flush(5.0), shop.adroll.taken)
+    """,
+        tmp_path,
+    )
+    assert out.strip() == "True 0 ['o001']"
+    assert took < 15
