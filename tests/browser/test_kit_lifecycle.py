@@ -1,0 +1,109 @@
+"""The kit in pages that are shown before, or again after, they were loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CHROMIUM_ARGS
+from kit_site import COOKIE, KitSite
+from playwright.sync_api import Browser, BrowserContext, Page
+
+#: Shown before the kit has had its answer, and whether the page came from the browser's cache.
+WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    with KitSite().running() as site:
+        yield site
+
+
+def test_a_prerendered_page_starts_when_it_is_shown(
+    site: KitSite, chromium_path: str, tmp_path: Path
+) -> None:
+    # Playwright keeps Chromium from prerendering, so nobody attends to this one.
+    note = "(word) => fetch('/_adroll/identity', {method: 'POST', body: JSON.stringify(word)})"
+    rules = '{"prerender": [{"urls": ["/landing?adct=click123"], "eagerness": "immediate"}]}'
+    site.serve(
+        f'<script type="speculationrules">{rules}</script>'
+        f"<script>setTimeout(() => ({note})('going'), 1000);"
+        "setTimeout(() => (location = '/landing?adct=click123'), 1200)</script>"
+    )
+    site.serve(
+        f"<script>({note})(document.prerendering ? 'prerendered' : 'not prerendered')</script>"
+        + site.tag(),
+        "/landing",
+    )
+    command = [chromium_path, "--headless=new", f"--user-data-dir={tmp_path}", *CHROMIUM_ARGS]
+    with subprocess.Popen(
+        [*command, site.url()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as browser:
+        until = time.monotonic() + 20
+        while len(site.told) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        browser.terminate()
+    assert site.told == [
+        "prerendered",
+        "going",
+        {"adct": "click123", "first_party_cookie": COOKIE},
+    ]
+
+
+@pytest.fixture(scope="module")
+def caching_chromium(launch: Callable[..., Any]) -> Browser:
+    """Playwright switches the cache for back and forward off."""
+    browser: Browser = launch(ignore_default_args=["--disable-back-forward-cache"])
+    return browser
+
+
+@pytest.fixture
+def caching_context(caching_chromium: Browser) -> Iterator[BrowserContext]:
+    context = caching_chromium.new_context()
+    yield context
+    context.close()
+
+
+def come_back(page: Page) -> None:
+    page.evaluate("history.back()")
+    page.wait_for_function("window.kept")
+
+
+def test_a_page_from_the_page_cache_goes_on_where_it_was(
+    site: KitSite, caching_context: BrowserContext
+) -> None:
+    page = caching_context.new_page()
+    site.serve(WATCH + site.tag(src=site.pixel_url(silent=1, cookieless=1)))
+    site.serve("", "/next")
+    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url("/next"))
+    assert site.wait_told(page, 1) == [{"adct": "click123"}]
+    come_back(page)
+    # The pixel that did not answer is another one now.
+    page.evaluate(f"adroll = {{ get_cookie(callback) {{ callback('{COOKIE}') }} }}")
+    assert site.wait_told(page, 2)[1] == {"adct": "click123", "first_party_cookie": COOKIE}
+    page.goto(site.url("/next"))
+    assert len(site.wait_told(page, 2)) == 2
+
+
+def test_consent_taken_back_elsewhere_ends_a_page_from_the_page_cache(
+    site: KitSite, caching_context: BrowserContext
+) -> None:
+    page = caching_context.new_page()
+    site.serve(WATCH + site.tag(consent="tcf"))
+    site.serve(site.tag(consent="tcf"), "/next")
+    page.goto(site.url("/?adct=click123"))
+    page.evaluate("adrollKit.consent(true)")
+    site.wait_told(page, 1)
+    page.goto(site.url("/next"))
+    page.evaluate("adrollKit.consent(false)")
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+    come_back(page)
+    page.evaluate("adroll.track('addToCart')")
+    assert page.evaluate("seen.tracked") == ["pageView"]
+    assert page.evaluate("sessionStorage.length") == 0
+    assert len(site.wait_told(page, 2)) == 2
