@@ -81,6 +81,9 @@ def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     app = create_app(instance_path=given.instance and os.path.abspath(given.instance))
     stack.callback(_deliver_the_last, app)
     server = make_server(given.host, given.port, app, threaded=True, fd=door.fileno())
+    if "MAKELEVEL" in os.environ:
+        # `make demo` is over when make is, killed or not; a shell may go and leave us running.
+        server.service_actions = _end_with(os.getppid())  # type: ignore[method-assign]
     if given.no_sandbox:
         print(f"Shop   {shop_url}", flush=True)
         server.serve_forever()
@@ -93,6 +96,14 @@ def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     # another thread caught is overslept.
     server.serve_forever()
     sandbox.check_that_it_runs()
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    def look() -> None:
+        if os.getppid() != parent:
+            raise KeyboardInterrupt
+
+    return look
 
 
 def _deliver_the_last(app: Flask) -> None:

@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 ROOT = Path(__file__).parents[2]
+HOSTS = ("shop.test", "www.shop.test", "pay.shop.test", "adroll.example")
+#: For a browser with a profile on disk, which the shared one has not.
+BROWSER_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=" + ", ".join(f"MAP {host} 127.0.0.1" for host in HOSTS),
+]
 EMAIL = "ada@example.com"
 #: What the customer buys, as the event's products say it.
 PRODUCTS = [

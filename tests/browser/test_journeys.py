@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import CHROMIUM_ARGS, HOSTS, Console
 from journey import (
+    BROWSER_ARGS,
+    HOSTS,
     ShopProcess,
     Site,
     buy,
@@ -72,7 +73,7 @@ def test_1_from_the_ad_to_the_purchase(
     request: pytest.FixtureRequest,
     context: BrowserContext,
     page: Page,
-    console: Console,
+    console: Any,
 ) -> None:
     site: Site = request.getfixturevalue("shop" if scheme == "http" else "secure_shop")
     click = click_the_ad(page, site)
@@ -92,7 +93,7 @@ def test_1_from_the_ad_to_the_purchase(
 
 
 def test_2_the_pixel_is_blocked(
-    shop: Site, context: BrowserContext, page: Page, console: Console
+    shop: Site, context: BrowserContext, page: Page, console: Any
 ) -> None:
     context.route("**/j/**", lambda route: route.abort("blockedbyclient"))
     click = click_the_ad(page, shop)
@@ -115,7 +116,7 @@ def test_2_the_pixel_is_blocked(
 
 
 def test_3_the_pixels_cookie_from_before(
-    shop: Site, context: BrowserContext, page: Page, console: Console
+    shop: Site, context: BrowserContext, page: Page, console: Any
 ) -> None:
     # As the pixel writes it: with the page's host as its domain.
     context.add_cookies(
@@ -134,13 +135,17 @@ def test_3_the_pixels_cookie_from_before(
 
 
 def test_4_a_visit_and_in_a_later_session_the_purchase(
-    secure_shop: Site, chromium: Browser, chromium_path: str, tmp_path: Path
+    secure_shop: Site,
+    chromium: Browser,
+    chromium_path: str,
+    tmp_path: Path,
+    watch_console: Callable[[BrowserContext], Any],
 ) -> None:
     def start_the_browser() -> BrowserContext:
         return chromium.browser_type.launch_persistent_context(
             tmp_path / "profile",
             executable_path=chromium_path,
-            args=list(CHROMIUM_ARGS),
+            args=BROWSER_ARGS,
             ignore_https_errors=True,
         )
 
@@ -154,7 +159,7 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
         kept = {cookie["name"]: cookie for cookie in friday.cookies(secure_shop.url())}
         assert kept.keys() == {"adroll_visitor", "__adroll_fpc"}
         assert kept["adroll_visitor"]["secure"] is True
-        console = Console(friday)
+        console = watch_console(friday)
         page = friday.new_page()
         page.goto(secure_shop.url())
         bought = buy(page)
@@ -170,7 +175,7 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
 def test_5_javascript_is_off(
     shop: Site,
     new_context: Callable[..., BrowserContext],
-    watch_console: Callable[[BrowserContext], Console],
+    watch_console: Callable[[BrowserContext], Any],
 ) -> None:
     context = new_context(java_script_enabled=False)
     console = watch_console(context)
@@ -187,7 +192,7 @@ def test_5_javascript_is_off(
 
 
 def test_6_a_double_submit_and_a_reload_of_the_thank_you_page(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Console
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
 ) -> None:
     second_came = threading.Event()
     orders: list[str] = []
@@ -246,7 +251,7 @@ class CacheInFront:
 
 
 def test_7_a_landing_page_from_a_cache(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Console
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
 ) -> None:
     caches: list[CacheInFront] = []
 
@@ -282,7 +287,7 @@ def test_8_click_on_www_and_purchase_on_pay(
     tls: ssl.SSLContext,
     context: BrowserContext,
     page: Page,
-    console: Console,
+    console: Any,
 ) -> None:
     with open_shop(adroll, tmp_path, tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
         www, pay = (site.url(host=f"{name}.shop.test") for name in ("www", "pay"))
@@ -307,7 +312,7 @@ def test_8_click_on_www_and_purchase_on_pay(
 
 
 def test_9_adroll_is_offline_during_the_purchase(
-    shop: Site, context: BrowserContext, page: Page, console: Console
+    shop: Site, context: BrowserContext, page: Page, console: Any
 ) -> None:
     click = click_the_ad(page, shop)
     fill_the_cart(page)
@@ -332,7 +337,7 @@ def test_9_adroll_is_offline_during_the_purchase(
 
 
 def test_10_the_shop_is_killed_right_after_the_purchase(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Console
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
 ) -> None:
     process = ShopProcess(adroll, tmp_path)
     try:

@@ -24,12 +24,15 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     """Starts the demo on free ports, in a process group of its own, as a shell does."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        *options: str, env: dict[str, str] | None = None, run_by: str = ""
+    ) -> subprocess.Popen[str]:
+        between = [sys.executable, "-c", run_by] if run_by else []
         ports = ("--port=0", "--sandbox-port=0", f"--instance={tmp_path / 'instance'}")
         process = subprocess.Popen(
-            [sys.executable, "-m", "demo_app", *ports, *options],
+            [*between, sys.executable, "-m", "demo_app", *ports, *options],
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "MAKELEVEL": "1", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -111,6 +114,15 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     # To the shop's process alone: a terminal would send Ctrl-C to the sandbox as well.
     demo.send_signal(number)
     demo.communicate(timeout=10)
+    assert closes(lines["Shop"])
+    assert closes(lines["Watch"])
+
+
+def test_it_ends_with_make_even_when_make_is_killed(start: Demo) -> None:
+    make = start(run_by="import subprocess, sys; subprocess.run(sys.argv[1:])")
+    lines = read_lines(make)
+    make.kill()
+    make.communicate(timeout=10)
     assert closes(lines["Shop"])
     assert closes(lines["Watch"])
 
