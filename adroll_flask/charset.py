@@ -23,7 +23,7 @@ _WIDE: Final = (
     "ucs-2",
     "iso-10646-ucs-2",
 )
-_SAMPLE: Final = "<!-- \"'&=/>az09"
+_SAMPLE: Final = "<!-- \"'&=+/>az09"
 _LABEL: Final = re.compile(
     rb"charset[\t\n\f\r ]*=[\t\n\f\r ]*[\"']?([^\"';\t\n\f\r ]+)", re.IGNORECASE
 )
@@ -33,6 +33,12 @@ _DEADLY: Final = frozenset(
     b"svg math select template table caption colgroup col tbody thead tfoot tr td th "
     b"frameset plaintext".split()
 )
+# These do not open the body; these, as text does, settle that no frameset may take its place.
+_BEFORE_BODY: Final = frozenset(
+    b"html head meta link base basefont bgsound title style script noscript noframes".split()
+)
+_SETTLES_BODY: Final = frozenset(b"body br hr img li".split())
+_TEXT: Final = re.compile(rb"[\t\n\f\r \0]*+[^\t\n\f\r \0&]")
 
 
 def ascii_compatible(charset: str | None) -> bool:
@@ -95,17 +101,24 @@ def behind_declaration(window: bytes) -> int | None:
     if not _ANY_DECLARATION.search(window):
         return 0
     position = 0
+    doubtful = settled = False  # a frameset may yet take the body away, or can do so no more
     while token := markup.TOKEN.match(window, position):
         position = token.end()
         name = (token["name"] or b"").lower()
-        if not name or token["slash"]:
+        if not name:
+            settled = settled or (_TEXT.match(token[0]) is not None and token[0][:1] != b"<")
+            continue
+        if token["slash"]:
+            doubtful = doubtful or name in (b"body", b"html", b"br", b"p")
             continue
         if name in _DEADLY:
             return None
+        settled = settled or name in _SETTLES_BODY
+        doubtful = doubtful or name not in _BEFORE_BODY
         if name == b"meta":
             label = declared_charset(token[0])
             if label:
-                return None if is_shifting(label) else position
+                return None if is_shifting(label) or (doubtful and not settled) else position
         elif name == b"script" or name in markup.RAW_NAMES:
             end = markup.RAW_ENDS[name].search(window, position)
             # The search for a declaration heeds comments, but not that this is no markup.

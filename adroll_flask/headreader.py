@@ -7,7 +7,7 @@ to its end is read step by step, each step as far as the buffer goes: nothing is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from . import markup
@@ -37,6 +37,7 @@ _HEAD_ENDS: Final = frozenset((b"head", b"body", b"html", b"br"))
 # Within a template, these change what is a tag, or which tags switch to text.
 _FOREIGN: Final = frozenset((b"svg", b"math", b"select", b"col", b"colgroup", b"plaintext"))
 _SKIPPED: Final = frozenset((b"meta", b"link", b"base", b"basefont", b"bgsound", b"html", b"head"))
+_DOCUMENT: Final = frozenset((b"html", b"head", b"body", b"frameset"))
 _RAW_IN_HEAD: Final = frozenset((b"title", b"style", b"noscript", b"noframes"))
 _PLAIN_END: Final = re.compile(
     rb"(?:</" + markup.any_case("head") + rb"|<" + markup.any_case("body") + rb")" + markup.NAME_END
@@ -44,33 +45,13 @@ _PLAIN_END: Final = re.compile(
 _GREATER: Final = re.compile(rb">")
 _SNIPPET_MARK: Final = b"data-adroll"
 
-# States within a tag (13.2.5.8 and 13.2.5.32 to 13.2.5.40): the bytes that stay in the state, then
-# for the byte behind them the next state and whether the byte is used up.
-_NAME, _BETWEEN, _ATTRIBUTE, _AFTER, _VALUE, _DOUBLE, _SINGLE, _BARE, _CLOSED = range(9)
-_Run: TypeAlias = tuple[re.Pattern[bytes], Mapping[int, tuple[int, int]], tuple[int, int]]
-_TAG_STATES: Final[tuple[_Run, ...]] = (
-    (re.compile(rb"[^\t\n\f\r />]*"), {}, (_BETWEEN, 0)),
-    (re.compile(rb"[\t\n\f\r /]*"), {ord(">"): (_CLOSED, 1)}, (_ATTRIBUTE, 1)),
-    (re.compile(rb"[^\t\n\f\r />=]*"), {}, (_AFTER, 0)),
-    (re.compile(rb"[\t\n\f\r ]*"), {ord("="): (_VALUE, 1)}, (_BETWEEN, 0)),
-    (
-        re.compile(rb"[\t\n\f\r ]*"),
-        {ord('"'): (_DOUBLE, 1), ord("'"): (_SINGLE, 1), ord(">"): (_BETWEEN, 0)},
-        (_BARE, 0),
-    ),
-    (re.compile(rb'[^"]*'), {}, (_BETWEEN, 1)),
-    (re.compile(rb"[^']*"), {}, (_BETWEEN, 1)),
-    (re.compile(rb"[^\t\n\f\r >]*"), {}, (_BETWEEN, 0)),
-)
-
 
 def plain_place(html: bytes, known: bool) -> int:
     """The place in a page whose head is all there and holds nothing unusual, else -1.
 
     Gives what `HeadReader` gives, at the price of one match.
     """
-    run = markup.HEAD_RUN.match(html, 3 if html.startswith(_UTF8_BOM) else 0)
-    assert run is not None  # noqa: S101 - it matches everywhere
+    run = markup.run_of_head(html, 3 if html.startswith(_UTF8_BOM) else 0)
     place = run.end()
     if not _PLAIN_END.match(html, place) or html.find(_SNIPPET_MARK, 0, place) >= 0:
         return -1
@@ -88,7 +69,7 @@ def plain_place(html: bytes, known: bool) -> int:
 class HeadReader:
     """Reads on where it stopped. Positions count from the buffer's first byte.
 
-    :param limit: bytes that may be held back.
+    :param limit: bytes that may be held back; at least 2048 are.
     :param known: whether the charset is settled by the response's header.
     """
 
@@ -116,7 +97,7 @@ class HeadReader:
     def __init__(self, limit: int, known: bool) -> None:
         self.place: int | None = None
         self.outcome: str | None = None
-        self._limit = max(limit - LOOKAHEAD, 0)
+        self._limit = max(limit, 2 * PRESCAN) - LOOKAHEAD
         self._known = known
         self._document = False  # there was a sign of a whole document
         self._final = False
@@ -130,7 +111,7 @@ class HeadReader:
         self._after: _Step = HeadReader._between
         self._name = b""
         self._tag_start = 0
-        self._tag_state = _NAME
+        self._tag_state = markup.IN_NAME
         self._script_state = 0  # plain, escaped, double escaped
 
     def read(self, buffer: Buffer, *, final: bool) -> None:
@@ -188,8 +169,7 @@ class HeadReader:
             if position < 0:
                 return False
         else:
-            run = markup.HEAD_RUN.match(buffer, position)
-            assert run is not None  # noqa: S101 - it matches everywhere
+            run = markup.run_of_head(buffer, position)
             self._lost = False
             self._safe = self._position = run.end()
             if run.end() > position and not self._check_run(buffer, run):
@@ -217,8 +197,8 @@ class HeadReader:
         self._position = found.end()
         if kind == "comment":
             self._step = HeadReader._begin_comment
-        elif kind == "bogus":
-            self._position = position + 2
+        elif kind == "doctype" or kind == "bogus":
+            self._document = self._document or (kind == "doctype" and not self._depth)
             self._step = HeadReader._bogus
         return True
 
@@ -232,7 +212,9 @@ class HeadReader:
     def _start_tag(self, buffer: Buffer) -> bool:
         name = self._name
         self._step = HeadReader._first_of_tag
-        self._open = self._open or name != b"html"
+        if not self._depth:
+            self._open = self._open or name != b"html"
+            self._document = self._document or name in _DOCUMENT
         if name == b"script":
             self._script_state = 0
             self._after = HeadReader._script
@@ -247,37 +229,40 @@ class HeadReader:
         elif name in _RAW_IN_HEAD:
             self._after = HeadReader._raw
         elif name not in _SKIPPED:
-            if name in (b"body", b"frameset"):
-                self._document = True
             return self._settle(buffer, self._tag_start)
         return True
 
     def _end_tag(self, buffer: Buffer) -> bool:
-        self._step = HeadReader._first_of_tag
+        place = self._tag_start
+        self._begin_end_tag()
         if self._depth:
             if self._name == b"template":
                 self._depth -= 1
         elif self._name in _HEAD_ENDS:
             if self._name == b"head":
                 self._document = True
-            return self._settle(buffer, self._tag_start)
+            return self._settle(buffer, place)
         return True
+
+    def _begin_end_tag(self) -> None:
+        self._tag_start = -1  # nothing in it is of interest
+        self._after = HeadReader._between
+        self._step = HeadReader._first_of_tag
 
     def _first_of_tag(self, buffer: Buffer) -> bool:
         whole = markup.TAG.match(buffer, self._position)
         if whole:
             self._position = whole.end()
             return self._close_tag(buffer)
-        self._tag_state = _NAME
+        self._tag_state = markup.IN_NAME
         self._step = HeadReader._tag
         return True
 
     def _tag(self, buffer: Buffer) -> bool:
         state, position = self._tag_state, self._position
-        while state != _CLOSED:
-            stay, moves, otherwise = _TAG_STATES[state]
-            found = stay.match(buffer, position)
-            position = found.end() if found else position
+        while state != markup.CLOSED:
+            stay, moves, otherwise = markup.TAG_STATES[state]
+            position = markup.end_of(stay.match(buffer, position))
             if position == len(buffer):
                 self._tag_state, self._position = state, position
                 return False
@@ -288,8 +273,7 @@ class HeadReader:
 
     def _close_tag(self, buffer: Buffer) -> bool:
         self._step = self._after
-        # A tag that may have left in part is not looked into, whether it did or not.
-        if not self._depth and self._position - self._safe <= self._limit:
+        if not self._depth and self._tag_start >= 0:
             return self._check_tag(bytes(buffer[self._tag_start : self._position]))
         return True
 
@@ -306,20 +290,17 @@ class HeadReader:
         return True
 
     def _comment(self, buffer: Buffer) -> bool:
-        return self._seek(buffer, markup.COMMENT_END, 3, HeadReader._between)
+        return self._seek(buffer, markup.COMMENT_END, 3)
 
     def _bogus(self, buffer: Buffer) -> bool:
-        if not self._seek(buffer, _GREATER, 0, HeadReader._between):
-            return False
-        begin = bytes(buffer[self._safe : self._safe + 9])
-        if not self._depth and not self._lost and begin.lower() == b"<!doctype":
-            self._document = True
-        return True
+        return self._seek(buffer, _GREATER, 0)
 
     def _raw(self, buffer: Buffer) -> bool:
         end = markup.RAW_ENDS[self._name]
-        self._after = HeadReader._between
-        return self._seek(buffer, end, len(self._name) + 2, HeadReader._first_of_tag)
+        if self._seek(buffer, end, len(self._name) + 2):
+            self._begin_end_tag()
+            return True
+        return False
 
     def _script(self, buffer: Buffer) -> bool:
         found = markup.SCRIPT_STEPS[self._script_state].search(buffer, self._position)
@@ -338,18 +319,17 @@ class HeadReader:
         elif text[1:2] != b"/":
             self._script_state = 2
         else:
-            self._after = HeadReader._between
-            self._step = HeadReader._first_of_tag
+            self._begin_end_tag()
         return True
 
-    def _seek(self, buffer: Buffer, what: re.Pattern[bytes], overlap: int, then: _Step) -> bool:
-        """Go behind *what*, of which *overlap* bytes may be there without the rest."""
+    def _seek(self, buffer: Buffer, what: re.Pattern[bytes], overlap: int) -> bool:
+        """Go behind *what*, of which *overlap* bytes may be there already, without the rest."""
         found = what.search(buffer, self._position)
         if found is None:
             self._position = max(self._position, len(buffer) - overlap)
             return False
         self._position = found.end()
-        self._step = then
+        self._step = HeadReader._between
         return True
 
     def _in_comment(self, buffer: Buffer) -> bool:
@@ -380,11 +360,11 @@ class HeadReader:
         return True
 
     def _check_tag(self, tag: bytes) -> bool:
-        """Look into a tag of the head itself; False once the outcome is known."""
+        """Look into a start tag of the head itself; False once the outcome is known."""
+        if len(tag) > self._limit:  # in a stream, its beginning may have left by now
+            return True
         name = tag[1:7].lower()
-        if name.startswith((b"html", b"head")):
-            self._document = True
-        elif name == b"script":
+        if name == b"script":
             if _SNIPPET_MARK in tag and _SNIPPET_MARK in markup.attributes(tag):
                 self.outcome = PRESENT
         elif name.startswith(b"meta") and not self._known:

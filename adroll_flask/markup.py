@@ -6,6 +6,8 @@ All patterns are possessive: none steps back, so each is linear on any input.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Final, TypeAlias
 
 _WHITE = b"\t\n\f\r "
 WHITE = rb"\t\n\f\r "
@@ -82,6 +84,19 @@ _HEAD_ITEM = (
 )  # fmt: skip
 
 
+def end_of(match: re.Match[bytes] | None) -> int:
+    """Where a match ends, of a pattern that matches everywhere."""
+    assert match is not None  # noqa: S101
+    return match.end()
+
+
+def run_of_head(text: bytes | bytearray, position: int) -> re.Match[bytes]:
+    """As many complete items of a head as stand at *position*, which may be none."""
+    run = HEAD_RUN.match(text, position)
+    assert run is not None  # noqa: S101 - it matches everywhere
+    return run
+
+
 def charset_label(text: bytes | bytearray, run: re.Match[bytes]) -> bytes:
     """The charset label that was seen in a `HEAD_RUN`, in lower case, or ``b""``."""
     end = run.start("label")
@@ -100,8 +115,9 @@ START_TAG = re.compile(rb"<[a-zA-Z][^" + WHITE + rb"/>]*+" + TAG_REST)
 #: What stands at a place between two items, as far as it is there already.
 NEXT = re.compile(
     rb"(?P<comment><!--)"
-    # "<!doctype" ends at the first ">" as well, in quotes too (13.2.5.59: abrupt identifier)
-    rb"|(?P<bogus><(?:!(?!-?\Z)|\?|/[^a-zA-Z>]))"
+    # ends at the first ">" as well, in quotes too (13.2.5.59: abrupt identifier)
+    rb"|(?P<doctype><!" + any_case("doctype") + rb")"
+    rb"|(?P<bogus><(?:[!?]|/[^a-zA-Z>]))"
     rb"|(?P<nothing></>)"
     # no name that matters has ten letters, so that of a long one the first ten will do
     rb"|<(?P<slash>/?)(?P<name>[a-zA-Z][^" + WHITE + rb"/>]{0,9}+)(?!\Z)"
@@ -113,7 +129,7 @@ NEXT = re.compile(
 )
 #: A beginning that may become one of the above.
 UNDECIDED = re.compile(
-    rb"<(?:/?[a-zA-Z][^" + WHITE + rb"/>]{0,9}|/|!-?)?\Z"
+    rb"<(?:/?[a-zA-Z][^" + WHITE + rb"/>]{0,9}|/|!-?|![a-zA-Z]{1,6})?\Z"
     rb"|&(?:#(?:[xX][0-9a-fA-F]{0,11}|[0-9]{0,11})|[a-zA-Z]{0,7})?;?\Z"
 )
 
@@ -141,7 +157,7 @@ TOKEN = re.compile(
     rb"[^<]++"
     rb"|<!--" + COMMENT_REST
     + rb"|<(?P<slash>/?)(?P<name>[a-zA-Z][^" + WHITE + rb"/>]*+)" + TAG_REST
-    + rb"|<(?:[!?]|/[^a-zA-Z>])[^>]*+>"
+    + rb"|<(?:!(?!--)|\?|/[^a-zA-Z>])[^>]*+>"
     + rb"|</>|<(?![!?/a-zA-Z])"
 )  # fmt: skip
 _ATTRIBUTES = re.compile(
@@ -162,3 +178,23 @@ def attributes(tag: bytes) -> dict[bytes, bytes]:
     for name, double, single, bare in _ATTRIBUTES.findall(tag, start.end() if start else 0):
         found.setdefault(name.lower(), double or single or bare)
     return found
+
+
+# States within a tag (13.2.5.8 and 13.2.5.32 to 13.2.5.40): the bytes that stay in the state, then
+# for the byte behind them the next state and whether the byte is used up.
+IN_NAME, _GAP, _WORD, _BEHIND, _VALUE, _DOUBLE, _SINGLE, _BARE, CLOSED = range(9)
+_Run: TypeAlias = tuple[re.Pattern[bytes], Mapping[int, tuple[int, int]], tuple[int, int]]
+TAG_STATES: Final[tuple[_Run, ...]] = (
+    (re.compile(rb"[^\t\n\f\r />]*"), {}, (_GAP, 0)),
+    (re.compile(rb"[\t\n\f\r /]*"), {ord(">"): (CLOSED, 1)}, (_WORD, 1)),
+    (re.compile(rb"[^\t\n\f\r />=]*"), {}, (_BEHIND, 0)),
+    (re.compile(rb"[\t\n\f\r ]*"), {ord("="): (_VALUE, 1)}, (_GAP, 0)),
+    (
+        re.compile(rb"[\t\n\f\r ]*"),
+        {ord('"'): (_DOUBLE, 1), ord("'"): (_SINGLE, 1), ord(">"): (_GAP, 0)},
+        (_BARE, 0),
+    ),
+    (re.compile(rb'[^"]*'), {}, (_GAP, 1)),
+    (re.compile(rb"[^']*"), {}, (_GAP, 1)),
+    (re.compile(rb"[^\t\n\f\r >]*"), {}, (_GAP, 0)),
+)

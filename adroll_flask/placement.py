@@ -60,8 +60,8 @@ class Placer:
     comment, script or the like: nothing that a browser could show.
 
     :param snippet: a ``<script async …></script>``.
-    :param limit: how many bytes may be held back. A longer script or comment goes on its way, and
-        only a page that ends within one is left alone.
+    :param limit: how many bytes may be held back, 2048 or more. A longer script or comment goes on
+        its way, and only a page that ends within one is left alone.
     :param charset: what the response's ``Content-Type`` says. Without it, a page that does not
         declare one in its head is held back behind the head until its first 1024 bytes are there.
 
