@@ -19,6 +19,7 @@ from .fields import (
     kind,
 )
 from .identifiers import (
+    EMPTY_HASHES,
     MAX_EMAILS,
     accept_adct,
     accept_device_id,
@@ -45,6 +46,8 @@ class Circumstances(NamedTuple):
     currency: str | None
 
 
+_LOWER_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_LOWER_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 _EID = re.compile(r"[A-Z0-9]{8,40}\Z")
 
 
@@ -126,9 +129,17 @@ def email(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(accept_email, _sequence(value, "email", MAX_EMAILS))))
 
 
+def _known_good(value: Any, field: str) -> bool:
+    """True for what :func:`~adroll_flask.identifiers.email_forms` makes of one address."""
+    form = _LOWER_SHA256 if field == "email_sha256" else _LOWER_MD5
+    return isinstance(value, str) and form.match(value) is not None and value not in EMPTY_HASHES
+
+
 def _hashes(value: Any, field: str) -> tuple[str, ...]:
     if not value:
         return ()
+    if type(value) is tuple and len(value) == 1 and _known_good(value[0], field):
+        return value
     items = _sequence(value, field, MAX_HASHES)
     return tuple(dict.fromkeys(accept_hash(item, field)[1] for item in items))
 

@@ -169,6 +169,12 @@ def accept_timestamp(value: Any, now: float | None = None) -> float:
     :param now: the clock, epoch seconds; without it nothing is too far ahead.
     :raises EventError: a naive ``datetime``, milliseconds, a text, or more than an hour ahead.
     """
+    if (
+        type(value) is float
+        and OLDEST <= value < MILLISECONDS
+        and (now is None or value <= now + FUTURE)
+    ):
+        return round(value, 3)
     takes = "takes an aware datetime or seconds since the epoch"
     if isinstance(value, datetime):
         if value.utcoffset() is None:

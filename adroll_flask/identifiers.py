@@ -54,7 +54,8 @@ _JS_DATE = re.compile(
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-_EMPTY_HASHES = frozenset(
+#: What somebody hashed who had no address.
+EMPTY_HASHES = frozenset(
     {
         hashlib.sha256(b"").hexdigest(),
         hashlib.md5(b"", usedforsecurity=False).hexdigest(),
@@ -185,7 +186,7 @@ def accept_hash(value: str, kind: str | None = None) -> tuple[str, str]:
         )
         raise EventError(field, f"takes {takes}")
     lower = value.lower()
-    if lower in _EMPTY_HASHES:
+    if lower in EMPTY_HASHES:
         raise EventError(field, "takes the hash of an address; this is the hash of an empty text")
     return found, lower
 

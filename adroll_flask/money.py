@@ -52,12 +52,15 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
     >>> accept_amount(59.9)
     Decimal('59.9')
     """
-    kind = type(value)
-    if kind is str:
+    given = type(value)
+    if given is str:
+        if len(value) < 14 and _AMOUNT.match(value):
+            # Most amounts: finite, not negative and below the limit by their form.
+            return Decimal(value)
         amount = Decimal(value) if _AMOUNT.match(value) else _from_text(value, field)
-    elif kind is Decimal:
+    elif given is Decimal:
         amount = value
-    elif kind is int:
+    elif given is int:
         # Compared before it becomes text: that of a huge number is costly or refused.
         if not 0 <= value < LIMIT:
             raise _out_of_range(value < 0, field)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Required
 
@@ -121,25 +121,17 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-_TOP = (
-    "external_data",
-    "device_os",
-    "device_type",
-    "package_app_name",
-    "package_app_version",
-)
-
-
 def _money(amount: Any, currency: Any) -> Any:
-    # Anything but a Decimal is a draft's: it stays as it was given until somebody mends it.
     if type(amount) is not Decimal:
+        # A draft's: it stays as it was given until somebody mends it.
         return amount
-    return amount_text(amount, currency if isinstance(currency, str) else None)
+    # An event's amounts are rounded already.
+    text = str(amount)
+    return amount_text(amount, currency) if "E" in text else text
 
 
-def _one_or_more(texts: Iterable[str]) -> str | list[str]:
-    items = list(texts)
-    return items[0] if len(items) == 1 else items
+def _one_or_more(texts: Sequence[str]) -> str | list[str]:
+    return texts[0] if len(texts) == 1 else list(texts)
 
 
 def compose(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,62 +140,65 @@ def compose(values: Mapping[str, Any]) -> dict[str, Any]:
     :param values: attributes of :class:`~adroll_flask.events.Event` by name; products as
         mappings.
     """
+    # Written out and not looped: this runs at every report.
     get = values.get
-    event: dict[str, Any] = {}
-    if get("advertisable_eid"):
-        event["advertisable_eid"] = values["advertisable_eid"]
-    if get("pixel_eid"):
-        event["pixel_eid"] = values["pixel_eid"]
-    event["event_name"] = get("event_name")
-    for name in ("page_location", "ip", "user_agent", "timestamp"):
-        value = get(name)
-        if value is not None:
-            event[name] = value
-
-    identifiers: dict[str, Any] = {}
-    for name in ("adct", "first_party_cookie"):
-        value = get(name)
-        if value is not None:
-            identifiers[name] = value
-    for name in ("email", "email_sha256", "email_md5"):
-        value = get(name)
-        if value:
-            identifiers[name] = _one_or_more(value)
-    value = get("device_id")
-    if value is not None:
-        identifiers["device_id"] = value
-    event["identifiers"] = identifiers
-
     currency = get("currency")
+    identifiers: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
-    value = get("order_id")
-    if value is not None:
+    event: dict[str, Any] = {}
+    if value := get("advertisable_eid"):
+        event["advertisable_eid"] = value
+    if value := get("pixel_eid"):
+        event["pixel_eid"] = value
+    event["event_name"] = get("event_name")
+    if (value := get("page_location")) is not None:
+        event["page_location"] = value
+    if (value := get("ip")) is not None:
+        event["ip"] = value
+    if (value := get("user_agent")) is not None:
+        event["user_agent"] = value
+    if (value := get("timestamp")) is not None:
+        event["timestamp"] = value
+    event["identifiers"] = identifiers
+    if (value := get("adct")) is not None:
+        identifiers["adct"] = value
+    if (value := get("first_party_cookie")) is not None:
+        identifiers["first_party_cookie"] = value
+    if value := get("email"):
+        identifiers["email"] = _one_or_more(value)
+    if value := get("email_sha256"):
+        identifiers["email_sha256"] = _one_or_more(value)
+    if value := get("email_md5"):
+        identifiers["email_md5"] = _one_or_more(value)
+    if (value := get("device_id")) is not None:
+        identifiers["device_id"] = value
+    if (value := get("order_id")) is not None:
         attributes["order_id"] = value
-    value = get("user_id")
-    if value is not None:
+    if (value := get("user_id")) is not None:
         # Both places, as in AdRoll's sample of a conversion.
         identifiers["user_id"] = attributes["user_id"] = value
-    value = get("total")
-    if value is not None:
+    if (value := get("total")) is not None:
         attributes["total"] = _money(value, currency)
-    value = get("keywords")
-    if value is not None:
+    if (value := get("keywords")) is not None:
         attributes["keywords"] = value
-    value = get("products")
-    if value:
+    if value := get("products"):
         attributes["products"] = [_product(product, currency) for product in value]
     if attributes:
         event["event_attributes"] = attributes
-
-    value = get("value")
-    if value is not None:
+    if (value := get("value")) is not None:
         event["conversion_value"] = _money(value, currency)
     if currency is not None:
         event["currency"] = currency
-    for name in _TOP:
-        value = get(name)
-        if value is not None:
-            event[name] = value
+    if (value := get("external_data")) is not None:
+        event["external_data"] = value
+    if (value := get("device_os")) is not None:
+        event["device_os"] = value
+    if (value := get("device_type")) is not None:
+        event["device_type"] = value
+    if (value := get("package_app_name")) is not None:
+        event["package_app_name"] = value
+    if (value := get("package_app_version")) is not None:
+        event["package_app_version"] = value
     return event
 
 
