@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.host,
             given.port,
             quiet=not given.verbose,
+            # A program that starts it knows where it is; a person wants to be told.
+            announce=_announce if sys.stdin is not None and sys.stdin.isatty() else None,
             account=Account(given.advertisable, given.pixel, given.token),
             keep=given.keep,
             state_file=given.state,
@@ -49,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sandbox: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+def _announce(url: str) -> None:
+    print(f"Watch  {url}/", f"Ad     {url}/ad", f"API    {url}/api", "Ctrl-C ends it.", sep="\n")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Server:
         self._listener: socket.socket | None = self._listen(port)
         self.port: int = self._listener.getsockname()[1]
         self._wake, self._waker = socket.socketpair()
+        self._turned = threading.Condition()
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._refused_until = 0.0
@@ -72,10 +73,26 @@ class Server:
             raise
         return listener
 
+    @property
+    def url(self) -> str:
+        """The server's address, without a slash at the end."""
+        return self.url_at(self.host)
+
+    def url_at(self, host: str) -> str:
+        """Return the server's address under another name."""
+        scheme = "https" if self.ssl_context else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def refuse(self, seconds: float) -> None:
         """Refuse new connections for ``seconds``; open ones live on."""
-        self._refused_until = time.monotonic() + seconds
-        self._nudge()
+        with self._turned:
+            self._refused_until = until = time.monotonic() + seconds
+            self._nudge()
+            # When this returns, the next connection is refused, or taken again.
+            self._turned.wait_for(
+                lambda: self._stopped or (self._listener is None) is (time.monotonic() < until),
+                timeout=2.0,
+            )
 
     def stop(self) -> None:
         self._stopped = True
@@ -89,17 +106,27 @@ class Server:
         """Serve until :meth:`stop` is called."""
         try:
             while not self._stopped:
-                pause = self._refused_until - time.monotonic()
-                if pause > 0:
-                    self._close_listener()
-                elif self._listener is None:
-                    self._listener = self._listen(self.port)
-                self._accept(pause if pause > 0 else None)
+                self._accept(self._turn())
         finally:
             self._close_listener()
             self._close_connections()
             self._wake.close()
             self._waker.close()
+
+    def _turn(self) -> float | None:
+        """Close or open the port as is due; return the seconds until that has to be looked at."""
+        with self._turned:
+            pause = self._refused_until - time.monotonic()
+            if pause > 0:
+                self._close_listener()
+            elif self._listener is None:
+                try:
+                    self._listener = self._listen(self.port)
+                except OSError:
+                    # Somebody else took the port meanwhile; they may give it back.
+                    return 0.1
+            self._turned.notify_all()
+            return pause if pause > 0 else None
 
     def _accept(self, pause: float | None) -> None:
         with selectors.DefaultSelector() as selector:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,18 +43,22 @@ def serve(
     *,
     ssl_context: ssl.SSLContext | None = None,
     quiet: bool = True,
+    announce: Callable[[str], object] | None = None,
     **options: Any,
 ) -> None:
     """Serve a sandbox until interrupted.
 
     :param host: the address to bind; loopback, unless ``allow_remote=True``.
     :param port: the port.
+    :param announce: called with the sandbox's URL once it listens.
     :param options: as for :func:`create_app`.
     """
     app = create_app(**options)
     sandbox: Sandbox = app.extensions["adroll_sandbox"]
     server = make_server(app, host, port, ssl_context=ssl_context, quiet=quiet)
     try:
+        if announce is not None:
+            announce(server.url)
         server.serve()
     except KeyboardInterrupt:
         pass
@@ -83,7 +87,7 @@ class RunningSandbox:
     @property
     def url(self) -> str:
         """Its address without a slash at the end, for example ``http://127.0.0.1:40123``."""
-        return self.url_at(self._server.host)
+        return self._server.url
 
     @property
     def api_url(self) -> str:
@@ -97,9 +101,7 @@ class RunningSandbox:
 
     def url_at(self, host: str) -> str:
         """Return its address under another name, for example ``adroll.example``."""
-        scheme = "https" if self._server.ssl_context else "http"
-        name = f"[{host}]" if ":" in host else host
-        return f"{scheme}://{name}:{self.port}"
+        return self._server.url_at(host)
 
     def events(self, event_name: str | None = None, **match: Any) -> list[Record]:
         """Return what the event API was sent, oldest first, whatever the verdict.

@@ -89,6 +89,13 @@ def test_a_click_leads_to_configured_hosts() -> None:
     assert answer.headers["Location"].startswith("https://staging.shop.com/a?adct=")
 
 
+def test_a_click_leads_to_the_shop_that_was_set_up_wherever_it_is() -> None:
+    client = create_app(shop_url="https://shop.com/").test_client()
+    assert client.get("/click").headers["Location"].startswith("https://shop.com/?adct=")
+    assert client.get("/ad").status_code == 200
+    assert client.get("/click", query_string={"to": "https://shop.com/other"}).status_code == 400
+
+
 def test_the_ad_leads_through_the_click(api: Api) -> None:
     page = api.open("/ad", query_string={"to": "http://shop.test/a?b=c&d=e"}).get_data(as_text=True)
     assert 'href="/click?to=http%3A%2F%2Fshop.test%2Fa%3Fb%3Dc%26d%3De"' in page

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox, running, serve
+from adroll_flask.sandbox.__main__ import main
+from adroll_flask.sandbox.server import Server
 
 HEADERS = {"Authorization": f"Token {ACCESS_TOKEN}"}
 QUERY = f"?advertisable={ADVERTISABLE_EID}"
@@ -29,11 +31,11 @@ QUERY = f"?advertisable={ADVERTISABLE_EID}"
 
 def exchange(adroll: RunningSandbox, sent: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", adroll.port), timeout=5) as wire:
-        wire.sendall(sent)
-        wire.shutdown(socket.SHUT_WR)
         received = b""
         # A server that closes before it has read everything sends a reset (RFC 9112, 9.6).
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(OSError):
+            wire.sendall(sent)
+            wire.shutdown(socket.SHUT_WR)
             while data := wire.recv(65536):
                 received += data
     return received
@@ -223,6 +225,28 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert "Traceback" not in said
+
+
+def test_serving_ends_at_an_interrupt_and_tells_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    serve_on = Server.serve
+
+    def interrupt(server: Server) -> None:
+        server.stop()
+        serve_on(server)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve", interrupt)
+    serve(port=0, announce=told.append, state_file=tmp_path / "state.jsonl")
+    assert told[0].startswith("http://127.0.0.1:")
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as adroll:
+        assert main(["--port", str(adroll.port)]) == 1
+    assert capsys.readouterr().err.startswith("sandbox: [Errno")
 
 
 def test_a_batch_of_100_is_judged_in_a_few_milliseconds(adroll: RunningSandbox) -> None:
