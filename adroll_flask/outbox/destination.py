@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import case, or_, select, update
 
 from .protocol import Claimed, Destination
-from .states import LONGEST_LEASE
+from .states import LONGEST_PAUSE
 from .store import Store, Tx
 
 _ERROR_LENGTH: Final = 1000
@@ -40,7 +40,7 @@ class Shared:
         paused = row.paused_until - tx.now
         return Destination(
             # A pause further off than any that we set comes from a clock that was wrong.
-            paused_for=paused if 0 < paused <= LONGEST_LEASE + 60 else 0.0,
+            paused_for=paused if 0 < paused <= LONGEST_PAUSE + 60 else 0.0,
             held=row.held,
             fingerprint=row.fingerprint,
             held_since=row.held_since,
@@ -66,12 +66,12 @@ class Shared:
 
     def pause(self, seconds: float, error: str = "") -> None:
         """See :meth:`Outbox.pause`."""
-        seconds = min(max(seconds, 0.0), LONGEST_LEASE) if math.isfinite(seconds) else LONGEST_LEASE
+        seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
         paused = self._row().c.paused_until
 
         def pause(tx: Tx) -> None:
             until = tx.now + seconds
-            kept = (paused > until) & (paused <= tx.now + LONGEST_LEASE + 60)
+            kept = (paused > until) & (paused <= tx.now + LONGEST_PAUSE + 60)
             self._update(
                 tx,
                 {"paused_until": case((kept, paused), else_=until), "probe_until": 0.0}
@@ -145,10 +145,10 @@ class Shared:
     def try_probe(self, fingerprint: str, lease: float = 60.0) -> bool:
         """See :meth:`Outbox.try_probe`."""
         row = self._row().c
-        lease = min(lease, LONGEST_LEASE)
+        lease = min(lease, LONGEST_PAUSE)
 
         def take(tx: Tx) -> bool:
-            far = tx.now + LONGEST_LEASE + 60
+            far = tx.now + LONGEST_PAUSE + 60
             return bool(
                 self._update(
                     tx,

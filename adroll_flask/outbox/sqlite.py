@@ -39,6 +39,8 @@ logger = logging.getLogger("adroll_flask.outbox")
 PATIENCE: Final = 0.1
 #: Seconds that a worker's statement waits.
 WORKER_PATIENCE: Final = 5.0
+#: What may lie in the log and not yet in the file.
+_LOG_BYTES: Final = 32 << 20
 _NO_INODE: Final = (0, 0)
 
 #: What SQLAlchemy makes of ``schema.Tables("sqlite")``, so that a request need not import it; a
@@ -248,7 +250,7 @@ class SqliteFile:
                 cursor = process.cursor
                 if cursor is None or (stat.st_ino, stat.st_dev) != process.inode:
                     raise _Changed
-                if stat.st_size > most:
+                if stat.st_size + _LOG_BYTES > most:
                     self._check_bound(cursor, len(event.payload), most)
                 id = event.id
                 cursor.execute(statement, (seq_of(id), id, *values))

@@ -34,8 +34,10 @@ PAYLOAD_BYTES: Final = 1 << 20
 ROW_BYTES: Final = 256
 #: Seconds that a retry may be put off.
 LONGEST_DELAY: Final = 3600.0
-#: Seconds that a lease or a pause may last.
+#: Seconds that a lease may last.
 LONGEST_LEASE: Final = 86_400.0
+#: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
+LONGEST_PAUSE: Final = 3600.0
 #: Seconds that a delivered event without a key is kept, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
 
