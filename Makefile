@@ -18,11 +18,11 @@ $(VENV)/bin/python:
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg pyproject.toml
-	@$(BIN)/python -m pip install --quiet --editable '.'
+	@$(BIN)/python -m pip install -qq --editable '.'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
-	@$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	@$(BIN)/python -m pip install -qq --editable '.[test,dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## the shop on 127.0.0.1:5000 and AdRoll's sandbox on 127.0.0.1:5001

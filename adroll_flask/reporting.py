@@ -153,7 +153,9 @@ class Reporter:
         try:
             built = build(name, given, context, strict=strict)
         except EventError as problem:
-            if strict:
+            # A visitor whose browser keeps no cookies is no fault of the programmer's.
+            unknown = exchange is not None and subject is None and problem.field == "visitor"
+            if strict and not unknown:
                 raise
             return self._invalid(name, given, context, problem)
         for field, reason in built.dropped:

@@ -78,6 +78,8 @@ class Runtime:
         self._thread: DeliveryThread | None = None
         self._begun_in: int | None = None
         self._collecting = False
+        #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
+        self.nudge: Callable[[], None] | None = None
         self.reporter = Reporter(
             settings,
             lambda: self.site.records,
@@ -180,12 +182,12 @@ class Runtime:
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:
         """Put *outbox* in the place of the app's for a while, and deliver nothing."""
-        before = self._outbox, self._collecting
-        self._outbox, self._collecting = outbox, True
+        before = self._outbox, self._collecting, self.site.generous
+        self._outbox, self._collecting, self.site.generous = outbox, True, True
         try:
             yield
         finally:
-            self._outbox, self._collecting = before
+            self._outbox, self._collecting, self.site.generous = before
 
     def _queued(self) -> None:
         if self._collecting:
@@ -194,6 +196,8 @@ class Runtime:
             self.thread.nudge()
         elif self.settings.delivery == "sync":
             self.deliverer.flush(timeout=10.0)
+        elif self.nudge is not None:
+            self.nudge()
 
     def flush(self, timeout: float) -> int:
         """Deliver what is due now; how many events still wait.

@@ -141,7 +141,8 @@ def _wire(event: Event) -> bytes:
 def reports(app: Flask | AdRollMiddleware) -> Iterator[Reported]:
     """Collect what *app* reports instead of keeping and sending it.
 
-    Events are checked as in production, and a wrong one raises in an app with ``TESTING``.
+    Events are checked as in production, and a wrong one raises in an app with ``TESTING``. A
+    client that never saw a page gets the first-party cookie that the page would have set.
 
     :param app: a Flask app with AdRoll on it, or the middleware.
     """

@@ -11,6 +11,8 @@ from flask import Flask
 
 from adroll_flask import AdRoll
 
+pytest_plugins = ["adroll_flask.testing"]
+
 ADVERTISABLE = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
