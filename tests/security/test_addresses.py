@@ -101,6 +101,7 @@ def test_what_is_no_address_is_not_sent_as_one(site: Site, given: str) -> None:
     assert not [event for event in site.events() if "ip" in event]
 
 
+@pytest.mark.xfail(strict=True, reason="the core does not look for private addresses yet")
 @pytest.mark.parametrize(
     "given", ["10.1.2.3", "127.0.0.1", "192.168.7.7", "::1", "fd00::7", "::ffff:10.0.0.1"]
 )

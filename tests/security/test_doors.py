@@ -316,10 +316,10 @@ def test_a_bomb_of_cookies_costs_little_and_breaks_nothing(site: Site) -> None:
     ]
 
     for bomb in bombs:
-        started = time.perf_counter()
+        started = time.process_time()
         answer = site.get_with(bomb)
         assert answer.status_code == 200
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
         assert len(str(answer.headers)) < 4000
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,6 +184,37 @@ def test_no_cookie_text_raises_or_grants_against_the_rules(
     assert decision.granted is (decision.answer is True)
     assert not (gpc and decision.granted)
     assert not decision.granted or (not text and recorded)
+
+
+def documented_recipe() -> Any:
+    """The callable of docs/privacy.md, as it stands there."""
+    page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(from urllib.*?)```", page, re.DOTALL)
+    app = SimpleNamespace(config={})
+    exec(block, {"app": app})
+    return app.config["ADROLL_CONSENT"]
+
+
+@pytest.mark.parametrize(
+    ("cookies", "expected"),
+    [
+        ({}, UNKNOWN),
+        ({"OptanonConsent": "groups=C0001%3A1%2CC0004%3A1"}, UNKNOWN),
+        (
+            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A1"},
+            GRANTED,
+        ),
+        (
+            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A0"},
+            REFUSED,
+        ),
+        ({"OptanonAlertBoxClosed": "2026"}, REFUSED),
+    ],
+)
+def test_the_documented_recipe_reads_a_platforms_own_cookie(
+    cookies: dict[str, str], expected: Decision
+) -> None:
+    assert decided(documented_recipe(), request=SimpleNamespace(cookies=cookies)) == expected
 
 
 def test_importing_the_decision_loads_neither_the_decoder_nor_more_than_the_standard_library() -> (

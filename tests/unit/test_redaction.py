@@ -129,11 +129,11 @@ def test_no_surroundings_bring_a_value_through(before: str, after: str, value: s
 )
 def test_no_text_takes_long(pattern: str) -> None:
     text = pattern * (60_000 // len(pattern))
-    started = time.perf_counter()
+    started = time.process_time()
 
     redact_text(text, limit=15_000)
 
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -216,9 +216,9 @@ def test_a_damaged_string_is_an_answer_or_a_value_error(text: str, at: int, othe
 def test_the_longest_string_takes_a_moment_only() -> None:
     head = named("130 alone")[:35]
     texts = [(head + filler * LIMIT)[:LIMIT] for filler in ("A", "_", "v", "I", "E", "8")]
-    started = time.perf_counter()
+    started = time.process_time()
 
     for text in texts:
         read(text)
 
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
