@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from typing import Any
 
 from .errors import EventError
@@ -208,7 +209,7 @@ def email_forms(value: str | Iterable[str], forms: Sequence[str]) -> dict[str, l
         items = [value]
     else:
         try:
-            items = list(value)
+            items = list(islice(value, MAX_EMAILS + 1))
         except TypeError:
             raise EventError("email", "takes an address, or a list of addresses") from None
         if len(items) > MAX_EMAILS:

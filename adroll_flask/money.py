@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +36,8 @@ _QUANTA: Mapping[str, Decimal] = MappingProxyType(
 )
 _FINEST = Decimal(1).scaleb(-MOST_DECIMALS)
 _WHOLE = Decimal(1)
+#: Ours, so that an app's own precision and traps change no amount.
+_CONTEXT = Context(prec=40, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
 _ZERO = Decimal(0)
 _AMOUNT = re.compile(r"[0-9]{1,40}(?:\.[0-9]{0,40})?\Z|\.[0-9]{1,40}\Z")
 _EXPONENT = re.compile(r"[+-]?[0-9]{0,40}\.?[0-9]{0,40}(?:[eE][+-]?[0-9]{1,3})?\Z")
@@ -72,7 +74,7 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
     if not _ZERO <= amount < LIMIT:
         raise _out_of_range(amount < 0, field)
     # Also turns a negative zero into zero.
-    return amount if amount else abs(amount)
+    return amount if amount else amount.copy_abs()
 
 
 def _out_of_range(negative: bool, field: str) -> EventError:
@@ -145,7 +147,7 @@ def rounded(amount: Decimal, currency: str | None) -> Decimal:
         if -MOST_DECIMALS <= exponent <= 0:
             return amount
         quantum = _WHOLE if exponent > 0 else _FINEST
-    return amount.quantize(quantum, ROUND_HALF_UP)
+    return amount.quantize(quantum, ROUND_HALF_UP, _CONTEXT)
 
 
 def amount_text(amount: Decimal, currency: str | None) -> str:

@@ -15,7 +15,7 @@ import pytest
 from event_kit import BARE, CHROME, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
 
 from adroll_flask.errors import EventError
-from adroll_flask.events import EVENT_NAMES, Context, Event, build, json_schema, wire_bytes
+from adroll_flask.events import EVENT_NAMES, Context, Event, build, json_schema, warm, wire_bytes
 from adroll_flask.extension import EventFields
 from adroll_flask.names import FIELD_NAMES, EventName
 
@@ -494,6 +494,52 @@ def test_texts_about_the_device_are_bounded(field: str) -> None:
 
 
 # -- what is never told ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", FIELD_NAMES)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "hunter2 secret\x00 value",
+        "hunter2" * 1000,
+        ["hunter2 secret"],
+        {"hunter2 secret": "hunter2"},
+        ("hunter2", object()),
+        [{"hunter2 secret": "hunter2", "product_id": "hunter2" * 100, "price": "hunter2"}],
+    ],
+    ids=["controls", "long", "list", "dict", "tuple", "products"],
+)
+def test_no_field_is_ever_told_by_its_value(
+    field: str, bad: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for make in (strictly, leniently):
+        try:
+            said = str(make("purchase", **{field: bad}).dropped)
+        except EventError as problem:
+            said = f"{problem} {problem.field} {problem.expected} {problem.__context__!r}"
+        assert "hunter2" not in said
+    assert "hunter2" not in caplog.text
+
+
+class _Column:
+    """Like a database column or an array: comparing makes no truth value."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("no truth value")
+
+
+@pytest.mark.parametrize("field", sorted(set(FIELD_NAMES) - {"product_map"}))
+def test_objects_without_a_truth_value_are_refused_like_others(field: str) -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("purchase", **{field: _Column()})
+    assert caught.value.field.startswith(field)
+
+
+def test_warming_up_is_a_report_of_nothing() -> None:
+    warm()
 
 
 def test_errors_hold_no_value_and_hang_on_no_exception_that_does() -> None:

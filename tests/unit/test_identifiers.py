@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from itertools import count
 
 import pytest
 
@@ -221,6 +222,11 @@ def test_an_email_that_is_no_text_is_refused(value: object) -> None:
 def test_too_many_addresses_are_refused() -> None:
     with pytest.raises(EventError, match="at most 5"):
         email_forms([f"{n}@x.de" for n in range(6)], ("sha256",))
+
+
+def test_an_endless_list_of_addresses_ends() -> None:
+    with pytest.raises(EventError, match="at most 5"):
+        email_forms((f"{n}@x.de" for n in count()), ("sha256",))
 
 
 # -- device id ---------------------------------------------------------------------------

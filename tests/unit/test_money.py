@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal, Inexact, localcontext
 from enum import IntEnum
 from typing import Any
 
@@ -162,3 +162,12 @@ def test_what_is_no_current_currency_is_refused(value: Any) -> None:
 def test_the_kept_list_knows_the_odd_currencies() -> None:
     odd = {"JPY": 0, "KRW": 0, "ISK": 0, "KWD": 3, "TND": 3, "CLF": 4, "EUR": 2, "MRU": 2}
     assert {code: DECIMALS[code] for code in odd} == odd
+
+
+def test_an_apps_own_decimal_context_changes_no_amount() -> None:
+    with localcontext() as own:
+        own.prec = 3
+        own.rounding = ROUND_DOWN
+        own.traps[Inexact] = True
+        assert amount_text(accept_amount("12345678.905"), "EUR") == "12345678.91"
+        assert accept_amount(Decimal("-0.000000")) == 0
