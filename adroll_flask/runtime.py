@@ -178,6 +178,10 @@ class Runtime:
         self._begun_in = pid
         if self.settings.enabled and self.settings.delivery == "thread" and self.may_have_events():
             self.thread.ensure_started()
+        if self.settings.delivery == "thread" and "uwsgi" in sys.modules:
+            finding = running_uwsgi_error(self.settings)
+            if finding is not None:
+                _LOG.error("AdRoll under uWSGI: %s; %s", finding.text, finding.mend)
 
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:
@@ -244,8 +248,9 @@ class Runtime:
             return 0
 
         def matches(wire: Mapping[str, Any]) -> bool:
-            identifiers = wire.get("identifiers") or {}
-            return bool(wanted & {identifiers.get("adct"), identifiers.get("first_party_cookie")})
+            # A dead letter keeps what it was given: values that a set could not hold as well.
+            given = wire.get("identifiers") or {}
+            return any(given.get(key) in (*wanted,) for key in ("adct", "first_party_cookie"))
 
         from .outbox import OutboxFailed
 
