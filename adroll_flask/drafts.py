@@ -34,7 +34,7 @@ from .identifiers import (
 )
 from .locations import accept_location
 from .model import Event, Problem, check, wire_bytes
-from .money import accept_amount, accept_currency
+from .money import accept_amount, accept_currency, rounded
 from .names import IDENTIFIER_NAMES
 from .products import PRODUCT_CHECKS, gather
 from .suggestions import shown
@@ -109,6 +109,7 @@ def draft(name: Any, fields: Mapping[str, Any], context: Context) -> bytes:
     products = fields.get("products")
     if products is not None:
         values["products"] = _products(products, fields.get("product_map"))
+    _round(values)
     if context.derive_key and not values.get("adct") and not values.get("first_party_cookie"):
         identifier = derivable(values.get("device_id"), values.get("user_id"))
         if identifier is not None:
@@ -116,6 +117,17 @@ def draft(name: Any, fields: Mapping[str, Any], context: Context) -> bytes:
                 context.derive_key, identifier
             )
     return _fitting(compose(values))
+
+
+def _round(values: dict[str, Any]) -> None:
+    currency = values.get("currency")
+    currency = currency if isinstance(currency, str) else None
+    priced = [(values, "value"), (values, "total")]
+    priced += [(product, "price") for product in values.get("products", ())]
+    for part, name in priced:
+        amount = part.get(name)
+        if isinstance(amount, Decimal):
+            part[name] = rounded(amount, currency)
 
 
 def _as_it_may_be(accept: Callable[[Any], Any], value: Any) -> Any:

@@ -177,7 +177,11 @@ def told(fields: dict[str, Any], name: Any = "purchase", where: Any = WEB) -> di
 
 
 def test_a_draft_of_a_good_event_is_that_event() -> None:
-    fields = {**PURCHASE, "email": "ada@example.com", "user_id": 42, "external_data": {"a": 1}}
+    fields: dict[str, Any] = {**PURCHASE, "user_id": 42, "external_data": {"a": 1}}
+    fields["email"] = "ada@example.com"
+    assert told(fields) == strictly(**fields).event.wire()
+    fields = {"value": 59.9, "currency": "eur", "total": Decimal("1E+2")}
+    fields["products"] = [{"product_id": 1, "price": Decimal("3.3333")}]
     assert told(fields) == strictly(**fields).event.wire()
 
 
