@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import configparser
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import uwsgi
 from .errors import AdRollError
 from .identifiers import is_public_ip
 from .redaction import describe, safe_url
@@ -307,50 +307,13 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
 
 
 def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:
-    options: Mapping[str, Any] = {}
+    if settings.delivery != "thread":
+        return
+    options: Mapping[str, Any] | None = uwsgi.running_options()
     if ini is not None:
         parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
         parser.read(ini)
-        if parser.has_section("uwsgi"):
-            options = dict(parser["uwsgi"])
-    elif "uwsgi" in sys.modules:
-        options = _running_uwsgi()
-    else:
-        return
-    yield from uwsgi_findings(settings, options)
-
-
-def _running_uwsgi() -> dict[str, Any]:
-    return {
-        key: value.decode() if isinstance(value, bytes) else value
-        for key, value in sys.modules["uwsgi"].opt.items()
-    }
-
-
-def uwsgi_findings(settings: Settings, options: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a uWSGI configuration means for delivery.
-
-    Without ``enable-threads`` uWSGI never initialises Python's GIL, so that threads of an app do
-    not run; ``threads`` above 1 enables them (uWSGI's "Things to know").
-    """
-
-    def on(name: str) -> bool:
-        value = str(options.get(name, "")).lower()
-        return name in options and value not in ("0", "false", "off", "no")
-
-    if settings.delivery != "thread":
-        return
-    if not (on("enable-threads") or on("threads")):
-        yield Finding(
-            "error",
-            "uWSGI",
-            "enable-threads is off: the delivery thread never runs",
-            "set enable-threads = true, or ADROLL_DELIVERY = 'worker'",
-        )
-    if on("master") and not (on("lazy-apps") or on("lazy")):
-        yield Finding(
-            "warning",
-            "uWSGI",
-            "the master loads the app and forks: what is opened at import is shared by all workers",
-            "report nothing at import time, or set lazy-apps = true",
-        )
+        options = dict(parser["uwsgi"]) if parser.has_section("uwsgi") else None
+    if options is not None:
+        for problem in uwsgi.problems(options):
+            yield Finding(problem.level, "uWSGI", problem.text, problem.mend)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from .consent import Decision, decide
-from .identifiers import accept_adct, new_first_party_cookie, normalise_ip
+from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
 from .visitor import Record, Records, Seen, Visitor
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from .counters import Counters
     from .settings import Settings
 
+_LOG = logging.getLogger("adroll_flask")
+
+#: How private, loopback and link-local addresses begin: a look before the exact question.
+_PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
 _ADCT = re.compile(r"(?:^|&)adct=([^&]*)")
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?\Z")
 #: ``Sec-Fetch-Dest`` of a page, as opposed to a fragment or a script's call.
@@ -172,10 +177,18 @@ class Exchange:
         if not address:
             return None
         try:
-            return normalise_ip(address)
+            ip = normalise_ip(address)
         except ValueError:
             self.site.counters.add("address_ignored", "malformed")
             return None
+        if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
+            self.site.counters.add("address_private")
+            if self.site.once("address_private"):
+                _LOG.warning(
+                    "AdRoll: visitors come from a private or loopback address, the proxy's; "
+                    "wrap the app in werkzeug's ProxyFix"
+                )
+        return ip
 
     @property
     def user_agent(self) -> str | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import uwsgi
 from .counters import Counters
 from .domains import Domains
 from .exchange import Exchange, Site
@@ -178,10 +179,11 @@ class Runtime:
         self._begun_in = pid
         if self.settings.enabled and self.settings.delivery == "thread" and self.may_have_events():
             self.thread.ensure_started()
-        if self.settings.delivery == "thread" and "uwsgi" in sys.modules:
-            finding = running_uwsgi_error(self.settings)
-            if finding is not None:
-                _LOG.error("AdRoll under uWSGI: %s; %s", finding.text, finding.mend)
+        options = uwsgi.running_options()
+        if self.settings.delivery == "thread" and options is not None:
+            for problem in uwsgi.problems(options):
+                log = _LOG.error if problem.level == "error" else _LOG.warning
+                log("AdRoll under uWSGI: %s; %s", problem.text, problem.mend)
 
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:
