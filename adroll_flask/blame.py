@@ -31,7 +31,6 @@ OnOutcome = Callable[[str, Claimed, str], None]
 
 #: Seconds of a lease. One request takes at most 35: connecting, sending, the answer.
 LEASE = 60.0
-_EXTEND_AFTER = 15.0
 
 
 class _Halt(Exception):
@@ -61,6 +60,7 @@ class Round:
     """Sends what was claimed and settles it.
 
     :param stop: no further request begins once it is set.
+    :param lease: seconds for which the events were claimed.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Round:
         counters: Counters,
         on_outcome: OnOutcome | None,
         stop: threading.Event,
+        lease: float = LEASE,
     ) -> None:
         self._claim = claim
         self._leave = leave
@@ -83,6 +84,7 @@ class Round:
         self._counters = counters
         self._on_outcome = on_outcome
         self._stop = stop
+        self._lease = lease
         self._left = {event.id: event for event in claim.events}
         self._vouched: set[tuple[str, bool]] = set()
         self._suspects: list[tuple[_Letter, Answer]] = []
@@ -178,8 +180,8 @@ class Round:
     def _begin(self, letters: Sequence[_Letter]) -> list[_Letter]:
         if self._stop.is_set() or not self._gate.slot(self._stop):
             raise _Halt
-        if time.monotonic() - self._leased_at > _EXTEND_AFTER:
-            if not self._insist(lambda: self._outbox.extend(self._claim, LEASE)):
+        if time.monotonic() - self._leased_at > self._lease / 4:
+            if not self._insist(lambda: self._outbox.extend(self._claim, self._lease)):
                 self._left.clear()
                 raise _Halt
             self._leased_at = time.monotonic()
@@ -331,7 +333,7 @@ class Round:
     def _insist(self, action: Callable[[], _T]) -> _T:
         """Do what must not be given up lightly: an unsettled event that AdRoll took goes twice."""
         pause = 0.05
-        until = time.monotonic() + LEASE / 3
+        until = time.monotonic() + self._lease / 3
         while True:
             try:
                 return action()

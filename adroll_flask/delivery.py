@@ -60,6 +60,8 @@ class Deliverer:
     :param on_outcome: told of each event's end, ``delivered`` or ``dead``, after its commit.
     :param rng: spreads pauses.
     :param monotonic: seconds, for what only this process waits for.
+    :param lease: seconds for which events are claimed; longer than any request may take.
+    :param poll: seconds after which an idle loop looks for what other processes reported.
     """
 
     def __init__(
@@ -73,13 +75,24 @@ class Deliverer:
         on_outcome: OnOutcome | None = None,
         rng: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        lease: float = LEASE,
+        poll: float = POLL,
     ) -> None:
         self.outbox = outbox
         self.settings = settings
         self.counters = counters
         self._gate = Gate(
-            outbox, client, settings, counters, clock=clock, rng=rng, monotonic=monotonic
+            outbox,
+            client,
+            settings,
+            counters,
+            clock=clock,
+            rng=rng,
+            monotonic=monotonic,
+            lease=lease,
         )
+        self._lease = lease
+        self._poll = poll
         self._on_outcome = on_outcome
         self._late = LateWatch(outbox, counters)
         self._adopted = False
@@ -115,7 +128,7 @@ class Deliverer:
         if destination.paused_for > 0:
             return Step(pause=min(destination.paused_for, RECHECK))
         limit = self._gate.limit(destination)
-        claim = self.outbox.claim(limit, LEASE)
+        claim = self.outbox.claim(limit, self._lease)
         if claim is None:
             return Step()
         credentials = self._gate.credentials()
@@ -138,7 +151,7 @@ class Deliverer:
             return Step(pause=RECHECK_HELD)
         claim = None
         if leave.probing == "other" or not self._gate.dry_run_is_next:
-            claim = self.outbox.claim(1, LEASE)
+            claim = self.outbox.claim(1, self._lease)
         if claim is not None:
             ended = self._send(claim, leave, stop)
             return Step(ended, more=bool(ended))
@@ -156,6 +169,7 @@ class Deliverer:
             counters=self.counters,
             on_outcome=self._on_outcome,
             stop=stop,
+            lease=self._lease,
         )
         round_.run()
         return round_.ended
@@ -251,7 +265,7 @@ class Deliverer:
             # After a send: what was reported meanwhile rang no bell, since nobody waited.
             self._nap(self.settings.linger if step.pause is None else step.pause, stop, hurry)
             return
-        until = time.monotonic() + POLL
+        until = time.monotonic() + self._poll
         while not stop.is_set() and not hurry.is_set():
             tick = min(until - time.monotonic(), _TICK)
             if tick <= 0:

@@ -52,6 +52,7 @@ class Gate:
 
     :param rng: spreads pauses, so that workers do not come back at the same moment.
     :param monotonic: seconds, for what only this process waits for.
+    :param lease: seconds after which another worker may try a destination that is down.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Gate:
         clock: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
+        lease: float = 60.0,
     ) -> None:
         self._outbox = outbox
         self._client = client
@@ -72,6 +74,7 @@ class Gate:
         self._clock = clock
         self._monotonic = monotonic
         self._rng = secrets.SystemRandom() if rng is None else rng
+        self._lease = lease
         self._limit = MAX_BATCH
         self._probes = 0
         self._token_failures = 0
@@ -126,14 +129,14 @@ class Gate:
             if destination.fingerprint != fingerprint:
                 # Held for another token or address. Ours may be the mended one.
                 return None if self._is_refused(fingerprint) else Leave(credentials, 1, "other")
-            if not self._outbox.try_probe(fingerprint):
+            if not self._outbox.try_probe(fingerprint, self._lease):
                 return None
             self._probes += 1
             return Leave(credentials, 1, "held")
         if self._is_refused(fingerprint):
             return None
         if destination.failures:
-            if not self._outbox.try_probe(fingerprint):
+            if not self._outbox.try_probe(fingerprint, self._lease):
                 return None
             return Leave(credentials, 1, "down")
         return Leave(credentials, self._limit)

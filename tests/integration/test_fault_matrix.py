@@ -528,14 +528,12 @@ def test_a_full_disk_while_the_answer_comes_in_and_room_again(sandbox, tmp_path)
     shop.close()
 
 
-def test_a_disk_that_stays_full_costs_a_mark_and_a_second_request_never_an_order(
-    sandbox, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("adroll_flask.blame.LEASE", 2.0)
+def test_a_disk_that_stays_full_costs_a_mark_and_a_second_request_never_an_order(sandbox, tmp_path):
     clock = Clock()
 
     def body():
         shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+        shop.deliverer._lease = 2.0
         shop.report(*ORDERS)
         send = shop.network.send
 
