@@ -47,23 +47,26 @@ class Journeys:
     def step(self, what: str, cookie: str, detail: str | None, now: float) -> None:
         self._visitor(None, cookie).steps.append({"what": what, "at": now, "detail": detail})
 
-    def trace(self, event: Any, what: str, name: str | None, now: float) -> Record:
-        """Return how the visitor of an event came here, then make the event a step of theirs."""
+    def trace(self, event: Any, what: str, name: str | None, at: float) -> Record:
+        """Return how the visitor of an event came here, then make the event a step of theirs.
+
+        :param at: when it happened, epoch seconds; events may arrive long after that.
+        """
         held = event.get("identifiers") if isinstance(event, dict) else None
         held = held if isinstance(held, dict) else {}
         adct, cookie = _text(held.get("adct")), _text(held.get("first_party_cookie"))
         steps: list[Record] = []
         if adct or cookie:
             visitor = self._visitor(adct, cookie)
-            steps = list(visitor.steps)
-            visitor.steps.append({"what": what, "at": now, "detail": name})
+            steps = sorted(visitor.steps, key=_at)
+            visitor.steps.append({"what": what, "at": at, "detail": name})
         click = self.clicks.get(adct) if adct else None
         clicked = any(step["what"] == "click" for step in steps)
         return {
             "matched_by": "click id" if click else "first-party cookie" if clicked else None,
             "click": self._click(adct) if adct else None,
             "cookie": self._cookie(cookie) if cookie else None,
-            "steps": steps,
+            "steps": [step for step in steps if step["at"] <= at],
         }
 
     def _click(self, adct: str) -> Record:

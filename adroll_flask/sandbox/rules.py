@@ -212,7 +212,8 @@ def warnings(event: Mapping[str, Any]) -> list[str]:
     address = ipaddress.ip_address(event["ip"])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         found.append("ip is an IPv4 address in IPv6 clothes")
-    elif not address.is_global:
+    elif not address.is_global and not address.is_loopback:
+        # Loopback is a shop that is tried out on this machine.
         found.append("ip is not a public address: behind a proxy, this is the proxy's")
     if "user_agent" not in event:
         found.append("user_agent is missing")

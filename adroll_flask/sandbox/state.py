@@ -174,10 +174,12 @@ class State:
         name, order = _name_and_order(event)
         coverage = rules.coverage(event)
         step = "event" if accepted else "refused event"
-        journey = self._journeys.trace(event, step, name, now)
+        happened = _happened(event, now)
+        journey = self._journeys.trace(event, step, name, happened)
         record: Record = {
             "id": self._next_id,
             "received_at": now,
+            "happened_at": happened,
             "verdict": verdict,
             "errors": [
                 {"field": path, "code": code, "message": message} for path, code, message in faults
@@ -334,6 +336,14 @@ class State:
 
 def _order_key(name: str, order: str) -> bytes:
     return hashlib.blake2b(f"{name}\0{order}".encode("utf-8", "replace"), digest_size=12).digest()
+
+
+def _happened(event: Any, now: float) -> float:
+    """When an event happened by its own word, as far as that can be believed."""
+    said = event.get("timestamp") if isinstance(event, dict) else None
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return now
+    return said if 0 < said < now else now
 
 
 def _name_and_order(event: Any) -> tuple[str | None, str | None]:

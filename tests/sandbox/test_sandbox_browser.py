@@ -122,6 +122,13 @@ def test_an_order_reported_twice_is_pointed_out(page: Page, adroll: RunningSandb
     expect(page.locator(".verdict.warn")).to_contain_text("reported before, in event 1")
 
 
+def test_an_event_that_arrives_late_says_so(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    send(page, adroll, {**purchase("1"), "timestamp": time.time() - 600})
+    expect(page.locator(".row")).to_contain_text("10 min late")
+    expect(page.locator(".steps")).to_contain_text("arrived 10 min later")
+
+
 def test_what_an_event_holds_is_never_read_as_html(page: Page, adroll: RunningSandbox) -> None:
     bad = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>&lt;b&gt;'
     event = {

@@ -349,7 +349,7 @@ def test_every_fault_of_an_event_is_named_at_once(api: Api) -> None:
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        ({"ip": "127.0.0.1"}, "not a public address"),
+        ({"ip": "fd00::1"}, "not a public address"),
         ({"ip": "10.1.2.3"}, "not a public address"),
         ({"ip": "::ffff:94.130.12.7"}, "IPv6 clothes"),
         ({"event_name": "purchase"}, "without conversion_value"),

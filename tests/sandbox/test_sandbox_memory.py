@@ -134,6 +134,19 @@ def test_an_event_joins_a_click_and_a_cookie_that_were_strangers(api: Api) -> No
     assert last(api)["journey"]["matched_by"] == "first-party cookie"
 
 
+def test_an_event_that_arrives_late_has_its_place_in_the_journey(api: Api) -> None:
+    ids = {"identifiers": {"first_party_cookie": COOKIE}}
+    beacon(api)
+    api.post([{**LEAST, **ids, "event_name": "addToCart", "timestamp": NOW - 60}])
+    assert last(api)["happened_at"] == NOW - 60
+    assert last(api)["journey"]["steps"] == []
+    api.post([{**purchase("1"), **ids, "timestamp": NOW - 30}])
+    assert [step["detail"] for step in last(api)["journey"]["steps"]] == ["addToCart"]
+    api.post([{**LEAST, **ids}])
+    steps = last(api)["journey"]["steps"]
+    assert [step["detail"] for step in steps] == ["addToCart", "purchase", "/"]
+
+
 def test_an_invented_click_id_matches_nothing(api: Api) -> None:
     api.post([{**LEAST, "identifiers": {"adct": "invented", "first_party_cookie": COOKIE}}])
     journey = last(api)["journey"]

@@ -29,6 +29,15 @@
     return new Date(seconds * 1000).toLocaleTimeString("en-GB");
   }
 
+  /* How long after it happened an event arrived, where that is more than the usual moment. */
+  function lateness(record) {
+    var late = Math.round(record.received_at - record.happened_at);
+    if (late < 5) return null;
+    if (late < 120) return late + " s";
+    if (late < 7200) return Math.round(late / 60) + " min";
+    return late < 172800 ? Math.round(late / 3600) + " h" : Math.round(late / 86400) + " days";
+  }
+
   function percent(share) { return Math.round(share * 100) + " %"; }
 
   function member(value, name) {
@@ -50,6 +59,7 @@
     if (record.verdict === "held_back") tag("", "refused with its batch");
     if (record.dry_run) tag("", "dry run");
     if (record.verdict === "accepted" && record.journey.matched_by) tag("good", "matched by " + record.journey.matched_by);
+    if (lateness(record)) tag("", lateness(record) + " late");
     if (record.duplicate) tag("warn", "reported twice");
     if (record.reported_by_pixel_too) tag("warn", "pixel reported it too");
     if (record.warnings.length) tag("warn", count(record.warnings.length, "warning", "warnings"));
@@ -192,7 +202,8 @@
       list.append(item);
     });
     list.append(el("li", "now" + (record.verdict === "accepted" ? "" : " bad"),
-      el("b", "", title(record)), el("span", "", time(record.received_at))));
+      el("b", "", title(record)), el("span", "", time(record.happened_at) +
+        (lateness(record) ? ", arrived " + lateness(record) + " later" : ""))));
     return list;
   }
 
