@@ -396,6 +396,20 @@ def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: P
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
+def test_a_site_pixel_that_stays_in_the_old_stubs_array_finds_the_question_there(
+    site: KitSite, page: Page
+) -> None:
+    lasting = (
+        "<script>adroll = []; adroll.track = () => {};"
+        "setTimeout(() => { for (const [name, values] of adroll)"
+        f" ({{ get_cookie(callback) {{ callback('{COOKIE}') }} }})[name](...values)"
+        " }, 250)</script>"
+    )
+    site.serve(lasting + site.tag(pixel="present"))
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
 def test_a_pixel_that_throws_is_survived(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
@@ -504,8 +518,9 @@ def test_a_fetch_that_the_page_broke_is_survived(
 
 def test_a_frame_without_an_origin_is_left_alone(site: KitSite, page: Page) -> None:
     # There, the browser would refuse the request and say so on the console.
-    site.serve("", body='<iframe sandbox="allow-scripts" src="/framed"></iframe>')
-    site.serve(site.tag(pixel="none"), "/framed")
+    site.serve("", body='<iframe sandbox="allow-scripts" src="/framed?adct=1"></iframe>')
+    pixel = f"<script>adroll = {{ get_cookie(callback) {{ callback('{COOKIE}') }} }}</script>"
+    site.serve(pixel + site.tag(pixel="present"), "/framed")
     page.goto(site.url())
     page.wait_for_timeout(300)
     assert site.told == []

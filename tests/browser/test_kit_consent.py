@@ -189,6 +189,19 @@ def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: 
     assert page.context.cookies() == []
 
 
+def test_an_answer_that_comes_after_the_withdrawal_leaves_nothing(
+    site: KitSite, page: Page
+) -> None:
+    site.delay = 0.3
+    site.serve(site.tag(consent="tcf", pixel="none"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    page.evaluate("adrollKit.consent(false)")
+    assert len(site.wait_told(page, 2)) == 2
+    page.wait_for_timeout(500)
+    assert page.evaluate("sessionStorage.length") == 0
+
+
 def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
     site.serve(site.tag(consent="tcf"))
     page.goto(site.url(LANDING))
@@ -378,6 +391,15 @@ def test_the_server_is_asked_where_it_decides(site: KitSite, page: Page) -> None
     page.goto(site.url())
     assert len(site.after_wait(page)) == 2
     assert page.evaluate("seen.tracked") == ["pageView"]
+
+
+def test_a_tab_with_the_servers_yes_does_not_ask_again(site: KitSite, page: Page) -> None:
+    site.answer = {"consent": True}
+    site.set_cookie = SERVER_COOKIE
+    site.serve(site.tag(consent="ask", pixel="none"))
+    for _ in range(2):
+        page.goto(site.url())
+        assert site.wait_told(page, 1) == [{}]
 
 
 @pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
