@@ -12,6 +12,7 @@ arrived twice must carry the mark *unsure*. Prints a summary as JSON; exit code 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -124,6 +126,8 @@ def nursery(folder: Path, api_url: str) -> None:
                     work(folder, api_url)
                 else:
                     report(folder, api_url, name, delivers=kind == "both")
+            except BaseException:
+                (folder / f"{name}.crashed").write_text(traceback.format_exc())
             finally:
                 os._exit(0)
         print(pid, flush=True)
@@ -160,8 +164,9 @@ class Shop:
 
     def kill(self, pid: int, *, again: bool = True) -> None:
         kind = self.children.pop(pid)
-        os.kill(pid, signal.SIGKILL)
-        self.kills += 1
+        with contextlib.suppress(ProcessLookupError):  # it crashed, which is reported in the end
+            os.kill(pid, signal.SIGKILL)
+            self.kills += 1
         if again:
             self.start(kind)
 
@@ -235,7 +240,8 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path) -> dict[str, Any]:
         line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
     ]
     rows = make_shop(folder, "http://127.0.0.1:1/").rows()
-    wrong = verdict(acknowledged, arrived, rows)
+    wrong = [crash.read_text() for crash in folder.glob("*.crashed")]
+    wrong += verdict(acknowledged, arrived, rows)
     return {
         "seed": seed,
         "kills": shop.kills,
