@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,10 @@ def unpack(body: bytes, *, gzipped: bool) -> bytes:
 def parse(text: bytes) -> list[Any]:
     try:
         value = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as exc:
         raise Refused(400, "invalid", "is not JSON (RFC 8259, UTF-8)", "body") from exc
@@ -151,6 +155,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a key is repeated")
     return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        # Grammatical, but beyond what JSON's readers hold (RFC 8259, section 6).
+        raise ValueError("a number is out of range")
+    return number
 
 
 def _no_constant(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import iso4217
@@ -146,11 +145,9 @@ def test_user_agent_is_plain_text(api: Api, value: Any) -> None:
     assert api.fields(spoiled("user_agent", value)) == ["user_agent"]
 
 
-@pytest.mark.parametrize("value", ["1700000000", 0, -5, 946684800, float("inf"), 1e300])
+@pytest.mark.parametrize("value", ["1700000000", 0, -5, 946684800, 1e300])
 def test_timestamp_is_seconds_since_the_epoch(api: Api, value: Any) -> None:
-    body = json.dumps([spoiled("timestamp", value)]).replace("Infinity", "1e999").encode()
-    answer = api.post(body)
-    assert [error["field"] for error in answer.json["errors"]] == ["[0].timestamp"]
+    assert api.fields(spoiled("timestamp", value)) == ["timestamp"]
 
 
 @pytest.mark.parametrize("value", [int(NOW * 1000), NOW * 1000 + 0.5])

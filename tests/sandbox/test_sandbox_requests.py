@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from typing import Any
 
@@ -93,7 +94,9 @@ def test_json_comes_in_utf8(api: Api) -> None:
     assert api.post([LEAST], headers=fine).status_code == 200
 
 
-@pytest.mark.parametrize("body", [b"", b"[", b"[{}", b'[{"a": NaN}]', b"\xff[]", b"[]x"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[", b"[{}", b'[{"a": NaN}]', b"[1e999]", b"\xff[]", b"[]x"]
+)
 def test_the_body_is_json(api: Api, body: bytes) -> None:
     refused(api.post(body), 400, "body")
 
@@ -201,3 +204,17 @@ def test_requests_are_kept_without_the_token(api: Api) -> None:
     assert (first["status"], first["events"], first["at"]) == (200, 2, NOW)
     assert (second["status"], second["events"]) == (401, 0)
     assert "sandbox-token" not in repr([first, second])
+
+
+def test_a_batch_of_100_full_events_costs_a_few_milliseconds(api: Api) -> None:
+    body = gzip.compress(json.dumps([FULL] * 100).encode())
+
+    def cost() -> float:
+        began = time.thread_time()
+        events = intake.parse(intake.unpack(body, gzipped=True))
+        batch = intake.judge(events, account=api.sandbox.account, dry_run=False, now=NOW)
+        api.sandbox.state.add_batch(batch, status=200)
+        return time.thread_time() - began
+
+    # Measured 7 ms of processor time; the bound leaves room for a slow machine.
+    assert min(cost() for _ in range(5)) < 0.05
