@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, and_, case, literal_column, null, or_, select
 
 from adroll_flask.counters import Counters
 
-from .protocol import Claim, Claimed, OutboxFailed, Outcome
+from .protocol import Claim, Claimed, Outcome
 from .states import (
     CLAIMED,
     DAY,
@@ -268,8 +267,6 @@ class Claims:
             return values | self._dead_values(tx)
         values |= {"state": _state(WAITING), "claim": null(), "due_at": event.queued_at}
         if outcome.kind == "retry" and outcome.delay > 0:
-            if not math.isfinite(outcome.delay):
-                raise OutboxFailed("error", "a delay without end")
             values["due_at"] = tx.now + min(outcome.delay, LONGEST_DELAY)
         return values
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from weakref import WeakSet
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     CursorResult,
     Engine,
     Insert,
+    Row,
     Select,
     func,
     inspect,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 CHANNEL: Final = "adroll_outbox"
 
 _SETTING: Final = "ADROLL_OUTBOX_URL"
+_Executes: TypeAlias = "Connection | Session | scoped_session[Any]"
 _OTHER: Final = (
     "session= takes a session bound to the outbox's database; this one is bound to another. Let"
     " ADROLL_OUTBOX_URL name the session's database, with the same host and database name, or"
@@ -108,7 +110,7 @@ class Enqueue:
 
     def _put(
         self,
-        connection: Connection | Session | scoped_session[Any],
+        connection: _Executes,
         event: NewEvent,
         *,
         dead: tuple[str, str] | None,
@@ -119,7 +121,7 @@ class Enqueue:
             statement = self._insert(event, id, dead, waited)
             if cast("CursorResult[Any]", connection.execute(statement)).rowcount == 1:
                 return Put("queued", id)
-            kept = connection.execute(self._same(event)).first() if dead is None else None
+            kept = self._kept(connection, event) if dead is None and event.key else None
             if kept is not None:
                 if kept.id == id:
                     return Put("queued", id)
@@ -159,17 +161,25 @@ class Enqueue:
             }
         return insert_unless_there(self.store.dialect, self.store.event).values(values)
 
+    def _kept(self, connection: _Executes, event: NewEvent) -> Row[tuple[str, str | None]] | None:
+        """The event that has this one's key."""
+        same = self._same(event)
+        kept = connection.execute(same).first()
+        if kept is None and isinstance(connection, Session | scoped_session):
+            # The INSERT met a row that the caller's snapshot does not show, since it was committed
+            # after the transaction began (MariaDB under REPEATABLE READ; there a locking read
+            # would end the transaction: error 1020). Ours shows it.
+            kept = self.store.read(lambda tx: tx.connection.execute(same).first())
+        return kept
+
     def _same(self, event: NewEvent) -> Select[tuple[str, str | None]]:
         table = self.store.event.c
-        found = select(table.id, table.digest).where(
+        return select(table.id, table.digest).where(
             table.advertisable_eid == event.advertisable_eid,
             table.dry_run == int(event.dry_run),
             table.event_name == event.name,
             table.dedupe_key == (None if event.key is None else clean_key(event.key)),
         )
-        # Under REPEATABLE READ a plain SELECT would not see a row that was committed after the
-        # transaction's first one, although the INSERT has just met it.
-        return found.with_for_update(read=True) if self.store.dialect == "mysql" else found
 
     def _fits(self, event: NewEvent, share: int = 1) -> bool:
         if not self.max_bytes:

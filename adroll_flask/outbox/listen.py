@@ -46,7 +46,7 @@ class Bell:
         try:
             if self._url is not None and self._listening.acquire(blocking=False):
                 try:
-                    if not self._rung.is_set() and self._listen(timeout):
+                    if self._listen(timeout):
                         return
                 finally:
                     self._listening.release()
@@ -60,7 +60,9 @@ class Bell:
         try:
             if self._listener is None:
                 self._listener = _Listener(self._url)
-            self._listener.wait(timeout)
+            # A ring from before the listener was there set the event alone.
+            if not self._rung.is_set():
+                self._listener.wait(timeout)
         except Exception as exc:
             logger.debug("the outbox cannot listen: %s", type(exc).__name__)
             self._close()
