@@ -33,6 +33,8 @@ PLACES = {
     # comments
     "comment": b"<html><head><!-- </head><body> -->^</head>",
     "empty comments": b"<html><!--><head><!---><title>A</title><!---->^</head>",
+    "an empty comment is over": b"<html><head><!-->^</head>-->",
+    "an empty comment of three dashes is over": b"<html><head><!--->^</head>-->",
     "comment with odd ends": b"<html><head><!-- -- > --!>^</head><!-- -->",
     "comment with almost an end": b"<html><head><!--!></head>-->^</head>",
     "conditional comment": b"<html><head><!--[if IE]></head><![endif]-->^</head>",
