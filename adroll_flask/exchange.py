@@ -265,8 +265,6 @@ class Exchange:
     @property
     def may_generate(self) -> bool:
         """True where a visitor without cookies could get one with this response."""
-        if self.site.generous:
-            return True
         return self.method == "GET" and self.is_document and self.site.records.can_sign
 
     def visitor(self) -> Visitor:
@@ -280,10 +278,15 @@ class Exchange:
             consent=True if decision.granted else decision.answer,
         )
 
-    def reported_visitor(self) -> Visitor:
-        """The visitor for an event: with a cookie that this very response may set."""
+    def reported_visitor(self, *, known: bool = False) -> Visitor:
+        """The visitor for an event: with a cookie that this very response may set.
+
+        :param known: the event has an identifier of another kind, from which a cookie's value can
+            be derived.
+        """
         visitor = self.visitor()
-        if not visitor and self.decision.granted and self.may_generate:
+        may_generate = self.may_generate or (self.site.generous and not known)
+        if not visitor and self.decision.granted and may_generate:
             record = self.record.with_cookie(self.candidate(), "server")
             return self.site.records.visitor(record, ip=self.ip, host=self.host, consent=True)
         return visitor

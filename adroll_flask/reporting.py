@@ -143,7 +143,8 @@ class Reporter:
         subject = given.pop("visitor", None)
         session = given.pop("session", None)
         try:
-            context, why = self._context(subject, exchange, known)
+            has_id = bool(given.get("user_id") or given.get("device_id"))
+            context, why = self._context(subject, exchange, known, has_id=has_id)
         except EventError as problem:
             if strict:
                 raise
@@ -201,7 +202,7 @@ class Reporter:
         return recheck(changed)
 
     def _context(
-        self, subject: object, exchange: Exchange | None, known: Known
+        self, subject: object, exchange: Exchange | None, known: Known, *, has_id: bool
     ) -> tuple[Context, str]:
         """Whose event it is, from where, and why it may not be reported (or an empty text)."""
         if subject is not None:
@@ -224,7 +225,7 @@ class Reporter:
             return self._bare_context(known), f"consent_{decision.reason}"
         if exchange.forgotten:
             return self._bare_context(known), "forgotten"
-        visitor = exchange.reported_visitor()
+        visitor = exchange.reported_visitor(known=bool(has_id or known.user_id or known.device_id))
         context = self._make_context(known, visitor, exchange.url, visitor.ip, exchange.user_agent)
         return context, ""
 
