@@ -78,6 +78,7 @@ class Claims:
         event = self.store.event.c
         due = (
             select(
+                self.store.place.label("place"),
                 event.id,
                 event.event_name,
                 event.payload,
@@ -99,7 +100,7 @@ class Claims:
         token = secrets.token_hex(16)
         tx.connection.execute(
             update(self.store.event)
-            .where(self.store.these([row.id for row in rows]))
+            .where(self.store.place.in_([row.place for row in rows]))
             .values(state=_state(CLAIMED), claim=token, due_at=tx.now + lease)
         )
         rows = sorted(rows, key=lambda row: (row.queued_at, row.id))
@@ -128,7 +129,7 @@ class Claims:
         table = self.store.event
         for state in (CLAIMED, SENDING):
             lapsed = (
-                select(event.id)
+                select(self.store.place)
                 .where(
                     event.state == _state(state),
                     or_(event.due_at <= tx.now, event.due_at > tx.now + _too_far(state)),
@@ -136,8 +137,8 @@ class Claims:
                 .limit(_SWEEP)
                 .with_for_update(skip_locked=True)
             )
-            ids = tx.connection.scalars(lapsed).all()
-            if not ids:
+            places = tx.connection.scalars(lapsed).all()
+            if not places:
                 continue
             values: dict[str, Any] = {
                 "state": _state(WAITING),
@@ -148,10 +149,10 @@ class Claims:
                 values |= {"unsure": 1, "attempts": event.attempts + 1, "reason": "lapsed"}
                 if self.on_unsure == "drop":
                     values |= self._dead_values(tx) | {"reason": "unsure"}
-                    self.counters.add("event_dead", "unsure", len(ids))
+                    self.counters.add("event_dead", "unsure", len(places))
                 else:
-                    self.counters.add("event_unsure", "lapsed", len(ids))
-            tx.connection.execute(update(table).where(self.store.these(ids)).values(values))
+                    self.counters.add("event_unsure", "lapsed", len(places))
+            tx.connection.execute(update(table).where(self.store.place.in_(places)).values(values))
         tx.connection.execute(
             update(table)
             .where(event.state == _state(WAITING), event.due_at > tx.now + _too_far(WAITING))

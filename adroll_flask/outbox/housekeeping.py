@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from .store import Store, Tx
 from .tally import remove_old_tally
 
 _STEP: Final = 500
+#: Seconds between two looks at tallies and held intervals.
+_RECORDS_EVERY: Final = 600.0
 #: Bytes of SQLite's log beyond which it is written back into the file.
 _LOG_BYTES: Final = 2 << 20
 #: Pages that one step gives back to the file system.
@@ -28,12 +31,14 @@ class Housekeeping:
     """Removes rows whose time has come; keeps SQLite's file and log small."""
 
     store: Store
+    _records_at: float = float("-inf")
 
     def housekeep(self) -> int:
         """See :meth:`Outbox.housekeep`."""
         removed = self._remove(DELIVERED) + self._remove(DEAD)
-        if removed < _STEP:
+        if time.monotonic() >= self._records_at:
             self.store.write(self._remove_records)
+            self._records_at = time.monotonic() + _RECORDS_EVERY
         if self.store.file is not None:
             self._write_back(self.store.file)
             removed += self._give_back(self.store.file)
@@ -41,8 +46,9 @@ class Housekeeping:
 
     def _remove(self, state: int) -> int:
         event = self.store.event.c
+        place = self.store.place
         gone = (
-            select(event.id)
+            select(place)
             .where(event.state == literal_column(str(state)))
             .order_by(event.due_at)
             .limit(_STEP)
@@ -56,10 +62,11 @@ class Housekeeping:
 
         def remove(tx: Tx) -> int:
             found = gone.where(event.due_at <= tx.now).with_for_update(skip_locked=True)
-            ids = tx.connection.scalars(found).all()
-            if ids:
-                tx.connection.execute(delete(self.store.event).where(self.store.these(ids)))
-            return len(ids)
+            places = tx.connection.scalars(found).all()
+            if not places:
+                return 0
+            these = delete(self.store.event).where(place.in_(places))
+            return int(tx.connection.execute(these).rowcount)
 
         return self.store.write(remove) if self.store.read(look) else 0
 
@@ -89,7 +96,9 @@ class Housekeeping:
             if free <= max(_SPARE_PAGES, _pragma(cursor, "page_count") // 4):
                 return 0
             with file.exclusively():
-                _pragma(cursor, f"incremental_vacuum({_PAGES})")
+                # A plain execute() takes one step of this pragma, which is one page.
+                raw: Any = connection.driver_connection
+                raw.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
             return min(_PAGES, free)
 
 

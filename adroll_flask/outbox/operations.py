@@ -135,13 +135,12 @@ class Operations:
             condition = dead if step is None else dead & self.store.these(step)
 
             def again(tx: Tx, condition: Any = condition) -> int:
-                found = select(event.id).where(condition).order_by(event.due_at).limit(_STEP)
+                place = self.store.place
+                found = select(place).where(condition).order_by(event.due_at).limit(_STEP)
                 some = tx.connection.scalars(found.with_for_update(skip_locked=True)).all()
                 if some:
                     tx.connection.execute(
-                        update(self.store.event)
-                        .where(self.store.these(some))
-                        .values(self._fresh(tx))
+                        update(self.store.event).where(place.in_(some)).values(self._fresh(tx))
                     )
                 return len(some)
 
@@ -211,7 +210,9 @@ class Operations:
         """See :meth:`Outbox.adopt`. Events without a key have nothing to be told apart by."""
         event = self.store.event.c
         orphans = (
-            select(event.id, event.dry_run, event.event_name, event.dedupe_key)
+            select(
+                self.store.place.label("place"), event.dry_run, event.event_name, event.dedupe_key
+            )
             .where(event.advertisable_eid == "", event.dedupe_key.is_not(None))
             .limit(_STEP)
         )
@@ -219,7 +220,7 @@ class Operations:
         def adopt(tx: Tx) -> int:
             rows = tx.connection.execute(orphans.with_for_update(skip_locked=True)).all()
             for row in rows:
-                mine = self.store.these([row.id])
+                mine = self.store.place == row.place
                 twin = select(event.id).where(
                     event.advertisable_eid == advertisable_eid,
                     event.dry_run == row.dry_run,
@@ -316,8 +317,7 @@ class Operations:
 
     def _scan(self, condition: Any) -> Iterator[Any]:
         """All rows that meet *condition*, with their payload, a page in memory at a time."""
-        event = self.store.event.c
-        place = event.id if self.store.file is None else event.seq
+        place = self.store.place
         last: Any = None
         while True:
             query = self._rows(payload=True).add_columns(place.label("place"))

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import sys
 import threading
 import time
 import weakref
@@ -115,6 +116,11 @@ class _Process:
         old, self.connection, self.cursor = self.connection, None, None
         if old is not None:
             old.close()
+
+    def __del__(self) -> None:
+        # An app that is dropped: Python 3.13 warns of a connection that is collected open.
+        if not sys.is_finalizing() and self.pid == os.getpid():
+            self.hang_up()
 
 
 class SqliteFile:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, select
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Table, and_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import engines, schema
@@ -88,6 +89,11 @@ class Store:
         if self._pid == os.getpid():
             for engine in list(self._engines.values()):
                 engine.dispose()
+
+    def __del__(self) -> None:
+        # An app that is dropped: Python 3.13 warns of a connection that is collected open.
+        if not sys.is_finalizing():
+            self.close()
 
     def read(self, function: Callable[[Tx], T]) -> T:
         """Run *function* in a transaction that only reads."""
@@ -181,6 +187,11 @@ class Store:
         if self.file is not None:
             return self._clock()
         return engines.database_time(self.dialect)
+
+    @property
+    def place(self) -> Column[Any]:
+        """The primary key: of rows that a query has just found, the cheapest name."""
+        return self.event.c.id if self.file is None else self.event.c.seq
 
     def these(self, ids: Sequence[str]) -> ColumnElement[bool]:
         """The condition that a row is one of *ids*."""

@@ -1,0 +1,432 @@
+"""SQLite's own troubles: locked, deleted, corrupt, read-only, full, forked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from outbox_engines import Bench
+
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id, open_outbox
+from adroll_flask.settings import Settings
+
+
+@pytest.fixture
+def outbox(sqlite: Bench) -> Outbox:
+    return sqlite.open()
+
+
+def keys(outbox: Outbox) -> list[str | None]:
+    found: list[str | None] = []
+    while claim := outbox.claim():
+        found += [event.key for event in claim.events]
+    return sorted(found, key=str)
+
+
+def deliver(outbox: Outbox) -> None:
+    while claim := outbox.claim():
+        outbox.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+
+
+def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
+    old = os.umask(0)
+    try:
+        outbox.put(sqlite.event())
+        with sqlite3.connect(sqlite.path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            outbox.put(sqlite.event())
+            other.rollback()
+        other.close()
+    finally:
+        os.umask(old)
+
+    files = [path for path in sqlite.folder.iterdir() if path.is_file()]
+    assert {path.name for path in files} >= {
+        "adroll-outbox.sqlite",
+        "adroll-outbox.sqlite-wal",
+        "adroll-outbox.sqlite-shm",
+        "adroll-spill.jsonl",
+    }
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
+def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int) -> None:
+    outbox = sqlite.open(outbox_sync=sync)
+    outbox.put(sqlite.event())
+
+    connection = outbox._file._process.connection  # type: ignore[attr-defined]
+
+    assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_locked_file_costs_a_tenth_of_a_second_and_no_event(
+    sqlite: Bench, outbox: Outbox
+) -> None:
+    outbox.put(sqlite.event("1"))
+    other = sqlite3.connect(sqlite.path)
+    other.execute("BEGIN IMMEDIATE")
+    took = []
+    for n in range(2, 5):
+        began = time.monotonic()
+        put = outbox.put(sqlite.event(str(n)))
+        took.append(time.monotonic() - began)
+        assert (put.status, put.spilled) == ("queued", "locked")
+    assert 0.05 < min(took) < 0.2
+    other.rollback()
+    other.close()
+
+    assert keys(outbox) == ["1", "2", "3", "4"]
+    assert not sqlite.spill.exists()
+    assert sqlite.counters.get("outbox_read_back") == 3
+
+
+def test_many_threads_at_a_locked_file_all_come_back_soon(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event())
+    other = sqlite3.connect(sqlite.path)
+    other.execute("BEGIN IMMEDIATE")
+    took: list[float] = []
+
+    def report() -> None:
+        began = time.monotonic()
+        assert outbox.put(sqlite.event()).spilled == "locked"
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=report) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.rollback()
+    other.close()
+
+    assert max(took) < 1.0, "0.1 s for the database, then each its turn at the spill file"
+    assert len(keys(outbox)) == 9
+
+
+def test_a_worker_waits_for_a_lock_and_goes_on(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    other = sqlite3.connect(sqlite.path, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+
+    assert keys(outbox) == ["1"]
+    timer.join()
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["file alone", "file and log", "folder"])
+def test_a_deleted_database_is_made_anew_at_the_next_report(
+    sqlite: Bench, tmp_path: Path, what: str
+) -> None:
+    folder = tmp_path / "instance"
+    outbox = open_outbox(Settings(), folder=folder)
+    outbox.put(sqlite.event("1"))
+    assert outbox.claim() is not None
+    if what == "folder":
+        shutil.rmtree(folder)
+    else:
+        for path in folder.iterdir():
+            if what == "file and log" or path.suffix == ".sqlite":
+                path.unlink()
+
+    put = [outbox.put(sqlite.event(key)) for key in ("1", "2")]
+
+    assert [(one.status, one.spilled) for one in put] == [("queued", None)] * 2
+    other = open_outbox(Settings(), folder=folder)
+    assert other.waiting() == 2
+    assert keys(outbox) == ["1", "2"]
+    outbox.close()
+    other.close()
+
+
+def test_a_worker_notices_that_the_file_was_replaced(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    assert keys(outbox) == ["1"]
+    for path in sqlite.folder.glob("adroll-outbox.sqlite*"):
+        path.unlink()
+    other = sqlite.open()
+    other.put(sqlite.event("2"))
+
+    assert keys(outbox) == ["2"]
+
+
+def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    keys(outbox)
+    sqlite.execute("DROP TABLE adroll_event")
+
+    assert outbox.put(sqlite.event("1")).spilled is None
+    sqlite.execute("DROP TABLE adroll_event")
+    assert keys(outbox) == []
+    assert outbox.put(sqlite.event("1")).status == "queued"
+
+
+@pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
+def test_a_corrupt_database_is_moved_aside_loudly(
+    sqlite: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    for n in range(50):
+        outbox.put(sqlite.event(f"old{n}"))
+    outbox.close()
+    raw = bytearray(sqlite.path.read_bytes())
+    if harm == "header":
+        raw[:100] = b"x" * 100
+    elif harm == "middle":
+        raw[4096:] = b"\xff" * (len(raw) - 4096)
+    sqlite.path.write_bytes({"empty": b"", "text": b"no database " * 1000}.get(harm, bytes(raw)))
+
+    with caplog.at_level(logging.CRITICAL, "adroll_flask"):
+        put = outbox.put(sqlite.event("new"))
+
+    assert put.status == "queued"
+    assert keys(outbox) == ["new"]
+    if harm != "empty":
+        assert "corrupt" in caplog.text
+        assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
+
+
+def test_a_worker_also_recovers_from_corruption(
+    sqlite: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.put(sqlite.event("1"))
+    outbox.close()
+    sqlite.path.write_bytes(b"no database " * 1000)
+
+    assert outbox.claim() is None
+    assert outbox.put(sqlite.event("2")).spilled is None
+
+
+def test_where_nothing_can_be_written_the_report_fails_loudly_and_soon(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    wall = tmp_path / "wall"
+    wall.write_text("a file where the folder should be")
+    outbox = open_outbox(Settings(), folder=wall / "instance")
+
+    began = time.monotonic()
+    with pytest.raises(OutboxFailed):
+        outbox.put(sqlite.event())
+    assert time.monotonic() - began < 1.0
+    with pytest.raises(OutboxFailed):
+        outbox.claim()
+
+
+def test_where_only_the_spill_can_be_written_it_takes_the_event(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    settings = Settings.from_mapping(
+        {"ADROLL_OUTBOX_URL": f"sqlite:///{tmp_path}/wall/outbox.sqlite"}
+    )
+    (tmp_path / "wall").write_text("")
+    outbox = open_outbox(settings, folder=tmp_path)
+    assert outbox.put(sqlite.event("1")).spilled == "unavailable"
+
+    (tmp_path / "wall").unlink()
+
+    assert keys(outbox) == ["1"]
+    outbox.close()
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
+def test_a_full_disk_fails_the_report_and_takes_the_next_when_there_is_room(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        outbox = open_outbox(Settings(), folder=disk)
+        kept = 0
+        with pytest.raises(OutboxFailed) as caught:  # noqa: PT012
+            for n in range(5000):
+                outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
+                kept += 1
+        assert caught.value.reason == "disk_full"
+        assert kept > 20
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+
+        assert outbox.put(sqlite.event("after")).status == "queued"
+        assert len(keys(outbox)) == kept + 1
+        outbox.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_in_the_shop_s_own_file_the_journal_mode_is_the_shop_s(sqlite: Bench) -> None:
+    with sqlite3.connect(sqlite.path) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER)")
+    shop.close()
+    outbox = sqlite.open()
+
+    outbox.put(sqlite.event("1"))
+
+    assert sqlite.execute("PRAGMA journal_mode")[0][0] == "delete"
+    assert keys(outbox) == ["1"]
+
+
+def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
+    outbox = sqlite.open(dedupe_days=1)
+    sizes = []
+    for day in range(8):
+        for n in range(1500):
+            sqlite.clock.now += 0.01
+            outbox.put(sqlite.event(f"{day}-{n}", payload=b"x" * 1000))
+        deliver(outbox)
+        sqlite.pass_time(90_000)
+        while outbox.housekeep():
+            pass
+        sizes.append(sqlite.path.stat().st_size)
+
+    assert max(sizes[2:]) <= 1.3 * sizes[1], sizes
+
+
+def test_delivered_rows_lie_packed(sqlite: Bench, outbox: Outbox) -> None:
+    for n in range(3000):
+        sqlite.clock.now += 0.01
+        outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
+    deliver(outbox)
+    pages = sqlite.execute("PRAGMA page_count")[0][0]
+    free = sqlite.execute("PRAGMA freelist_count")[0][0]
+
+    assert (pages - free) * 4096 / 3000 < 500, "bytes a key"
+
+
+def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -> None:
+    for _ in range(6000):
+        sqlite.clock.now += 0.01
+        outbox.put(sqlite.event(payload=b"x" * 2000))
+    deliver(outbox)
+    sqlite.pass_time(1000)
+    while outbox.housekeep():
+        pass
+    outbox.close()
+
+    assert sqlite.path.stat().st_size < 6 << 20
+
+
+def test_a_forked_child_works_on_a_connection_of_its_own(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    outbox.claim(limit=0)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            outbox.put(sqlite.event("child"))
+            status = 0 if outbox.waiting() == 2 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+    outbox.put(sqlite.event("parent again"))
+    assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> None:
+    """SQLite counts locks by process; an inherited connection made a child hold none at all."""
+    code = textwrap.dedent(
+        """
+        import os, subprocess, sys, time
+        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.settings import Settings
+        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        def put(key):
+            now = time.time()
+            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+        put("parent")
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == int(sys.argv[2]):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        put("child")
+        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1')"
+        look += "; c.execute('SELECT count(*) FROM adroll_event').fetchall(); c.close()"
+        path = sys.argv[1] + "/adroll-outbox.sqlite"
+        subprocess.run([sys.executable, "-c", look, path], check=True)
+        put("child after a look")
+        print("done", flush=True)
+        os.kill(os.getpid(), 9)
+        """
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(os.getpid())],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "done" in result.stdout, result.stderr
+    outbox = open_outbox(Settings(), folder=tmp_path)
+    assert keys(outbox) == ["child", "child after a look", "parent"], result.stderr
+    outbox.close()
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import sys, time
+        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.settings import Settings
+        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        for n in range(10**6):
+            now = time.time()
+            key = f"{sys.argv[2]}-{n}"
+            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+            print(key, flush=True)
+        """
+    )
+    acknowledged: set[str] = set()
+    for round in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(round)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(0.03 * (round + 1))
+        process.kill()
+        acknowledged |= set((first + process.stdout.read()).split("\n")[:-1])
+        process.wait()
+        process.stdout.close()
+    outbox = open_outbox(Settings(), folder=tmp_path)
+    there = set(keys(outbox))
+    outbox.close()
+
+    assert len(acknowledged) > 10
+    assert acknowledged <= there
+
+
+def test_threads_share_one_connection_without_losing_any(sqlite: Bench, outbox: Outbox) -> None:
+    def report(number: int) -> None:
+        for n in range(50):
+            now = time.time()
+            event = NewEvent(new_id(now), "purchase", "", False, f"{number}-{n}", b"{}", now)
+            assert outbox.put(event).spilled is None
+
+    threads = [threading.Thread(target=report, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert outbox.waiting() == 300
