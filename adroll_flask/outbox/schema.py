@@ -10,6 +10,7 @@ Upgrades only ever add: during a rolling deployment an older process works on a 
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -25,11 +26,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    create_engine,
     inspect,
     select,
     text,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator
 
 from .states import KEY_LENGTH, VERSION
@@ -207,6 +210,19 @@ def drop_tables(connection: Connection) -> None:
     :param connection: to the outbox's database.
     """
     Tables(connection.dialect.name).metadata.drop_all(connection)
+
+
+def upgrade_sqlite(connection: sqlite3.Connection) -> None:
+    """Bring an older SQLite file to this version, in one transaction, over its own connection."""
+    engine = create_engine(
+        "sqlite+pysqlite://",
+        creator=lambda: connection,
+        poolclass=StaticPool,
+        pool_reset_on_return=None,
+    )
+    with engine.connect() as upgrading, upgrading.begin():
+        upgrading.exec_driver_sql("BEGIN IMMEDIATE")
+        create_tables(upgrading)
 
 
 def schema_version(connection: Connection) -> int | None:

@@ -63,7 +63,7 @@ class SpillFile:
 
         :raises OutboxFailed: it is not.
         """
-        line = _encode(spilled)
+        line = encode(spilled)
         try:
             with self._opened() as file:
                 self._append(file, line)
@@ -196,7 +196,7 @@ class SpillFile:
             if not line.strip():
                 continue
             try:
-                batch.append(_decode(line))
+                batch.append(decode(line))
             except (ValueError, KeyError, TypeError):
                 # Torn by a kill or a full disk, and then never acknowledged; kept all the same.
                 self.keep_bad(line)
@@ -232,11 +232,7 @@ class SpillFile:
 
 
 def encode(spilled: Spilled) -> bytes:
-    """The line of one event, for :meth:`SpillFile.keep_bad`."""
-    return _encode(spilled)
-
-
-def _encode(spilled: Spilled) -> bytes:
+    """The line of one event."""
     record: dict[str, Any] = asdict(spilled.event)
     record["payload"] = spilled.event.payload.decode("latin-1")
     record["at"] = spilled.at
@@ -246,8 +242,17 @@ def _encode(spilled: Spilled) -> bytes:
     return b"\n" + json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
-def _decode(line: bytes) -> Spilled:
-    record = json.loads(line)
+def decode(line: bytes) -> Spilled:
+    """The event of one line.
+
+    :raises ValueError: (also KeyError, TypeError) it holds none.
+    """
+    try:
+        record = json.loads(line)
+    except RecursionError:
+        raise ValueError("no JSON of ours is that deep") from None
+    if not isinstance(record, dict):
+        raise TypeError("not an object")
     at = float(record.pop("at"))
     dead = record.pop("dead", None)
     record["payload"] = record["payload"].encode("latin-1")

@@ -385,7 +385,11 @@ class SqliteFile:
             if not names:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
-        if not names.issuperset(_TABLES) or self._version(connection) < VERSION:
+        if "adroll_meta" in names and 0 < self._version(connection) < VERSION:
+            from .schema import upgrade_sqlite
+
+            upgrade_sqlite(connection)
+        elif not names.issuperset(_TABLES):
             self._create(connection)
 
     def _create(self, connection: sqlite3.Connection) -> None:
