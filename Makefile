@@ -36,5 +36,8 @@ lint: $(VENV)/.test ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+guests: $(VENV)/.test ## Flask's, Flask-Login's and Flask-WTF's own suites, with AdRoll on every app
+	@$(BIN)/python -m pytest tests/guests $(ARGS)
+
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -92,12 +92,17 @@ class AdRoll:
                 "init_app",
                 "this app has an AdRoll already; remove either AdRoll(app) or init_app(app)",
             )
-        settings = Settings.from_mapping(app.config)
+        # Nothing here may hold on to the app itself: Flask sees to it that an app is freed with
+        # its last reference (pallets/flask#3761).
+        config = app.config
+        settings = Settings.from_mapping(config)
         runtime = Runtime(
             settings,
             folder=app.instance_path,
-            keys=lambda: settings.secret_key or app_keys(app.config),
-            strict=lambda: app.debug or app.testing if settings.strict is None else settings.strict,
+            keys=lambda: settings.secret_key or app_keys(config),
+            strict=lambda: (
+                config["DEBUG"] or config["TESTING"] if settings.strict is None else settings.strict
+            ),
             request_of=_request_of,
             before_report=lambda: self._before_report,
             sender=app,
@@ -107,7 +112,7 @@ class AdRoll:
         )
         app.extensions[EXTENSION] = runtime
         _add_commands(app)
-        adapter = _Adapter(app, runtime)
+        adapter = _Adapter(runtime)
         app.context_processor(adapter.template_names)
         if settings.enabled:
             app.register_blueprint(adapter.blueprint())
@@ -139,8 +144,7 @@ class AdRoll:
 class _Adapter:
     """Flask's hooks of one app."""
 
-    def __init__(self, app: Flask, runtime: Runtime) -> None:
-        self._app = app
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     # -- our endpoints -------------------------------------------------------------------
@@ -154,7 +158,7 @@ class _Adapter:
         # two extensions came first, CSRFProtect knows of the exemption in time.
         @blueprint.url_value_preprocessor
         def exempt(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
-            csrf = self._app.extensions.get("csrf")
+            csrf = current_app.extensions.get("csrf")
             if csrf is not None and hasattr(csrf, "exempt"):
                 csrf.exempt(blueprint)
 
@@ -232,7 +236,7 @@ class _Adapter:
     def template_names(self) -> dict[str, Any]:
         # Also a true global, for macros imported without context; set here and not at start,
         # since looking at jinja_env freezes the app's jinja_options.
-        self._app.jinja_env.globals.setdefault("adroll_snippet", self.snippet)
+        current_app.jinja_env.globals.setdefault("adroll_snippet", self.snippet)
         return {"adroll_snippet": self.snippet}
 
     def snippet(self) -> Markup:
@@ -441,6 +445,10 @@ def _known() -> Known:
 
 def _mirror(record: Record) -> None:
     session = _session()
+    if not session and hasattr(current_app, "login_manager"):
+        # Flask-Login takes a session that it did not begin for a stolen one; with strong
+        # protection it then forgets a remembered user. Such a session is not ours to begin.
+        return
     if not current_app.session_interface.is_null_session(session):
         session[MIRROR] = {
             "adct": record.adct,

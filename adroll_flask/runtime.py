@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ class Runtime:
     :param strict: says whether programmer errors raise now.
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     :param before_report: returns the site's own function, if it set one.
-    :param sender: the sender of the signals.
+    :param sender: the sender of the signals; held weakly.
     :param outbox: an outbox to use instead of the configured one (tests).
     :param transport: a transport to use instead of requests' (tests).
     :param clock: returns epoch seconds (tests).
@@ -71,7 +72,7 @@ class Runtime:
         self._keys = keys
         self._strict = strict
         self._request_of = request_of
-        self._sender = sender
+        self._sender = weakref.ref(sender)
         self._outbox = outbox
         self.transport = transport
         self._site: Site | None = None
@@ -267,5 +268,6 @@ class Runtime:
 
     def announce(self, signal: NamedSignal, **values: object) -> None:
         """Send one of :mod:`adroll_flask.signals`."""
-        if signal.receivers:
-            announce(self.counters, self._sender, signal, **values)
+        sender = self._sender()
+        if signal.receivers and sender is not None:
+            announce(self.counters, sender, signal, **values)

@@ -1,0 +1,64 @@
+"""A pytest plugin, run inside a guest's suite: puts AdRoll on every Flask app that is made.
+
+``-p everywhere --everywhere FILE``: the counters of all apps are added up in FILE, so that the
+caller sees that AdRoll was at work and not just there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from adroll_flask import AdRoll
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everywhere", type=Path, required=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    everywhere = Everywhere(config.getoption("--everywhere"))
+    config.pluginmanager.register(everywhere)
+    everywhere.put_on(Flask)
+
+
+class Everywhere:
+    """Wraps ``Flask.__init__``; the guests' own code stays as it is."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        # The counters alone: an app that we held on to could hide a guest's test of leaks.
+        self._counters: list[Any] = []
+
+    def put_on(self, flask: type[Flask]) -> None:
+        made = flask.__init__
+
+        @wraps(made)
+        def init(app: Flask, *args: Any, **kwargs: Any) -> None:
+            made(app, *args, **kwargs)
+            app.config.update(
+                ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
+                ADROLL_PIXEL_EID="PIXEL00000000000000001",
+                ADROLL_ACCESS_TOKEN="a-token",
+                ADROLL_API_URL="http://127.0.0.1:9/api",
+                ADROLL_DELIVERY="worker",
+                ADROLL_OUTBOX_URL=f"sqlite:///{self._file.parent / 'outbox.sqlite'}",
+                # What goes wrong in AdRoll's part shows as an exception, not as a counter.
+                ADROLL_STRICT=True,
+            )
+            AdRoll(app)
+            self._counters.append(app.extensions["adroll"].counters)
+
+        flask.__init__ = init  # type: ignore[method-assign]
+
+    def pytest_sessionfinish(self) -> None:
+        total: Counter[str] = Counter(apps=len(self._counters))
+        for counters in self._counters:
+            total.update(counters.snapshot())
+        self._file.write_text(json.dumps(total))
