@@ -39,5 +39,14 @@ lint: $(VENV)/.test ## ruff and mypy
 guests: $(VENV)/.test ## Flask's, Flask-Login's and Flask-WTF's own suites, with AdRoll on every app
 	@$(BIN)/python -m pytest tests/guests $(ARGS)
 
+kit: ## build the kit again from its sources (needs node and npm)
+	@cd static && npm ci --silent --ignore-scripts && npm run --silent build
+
+chaos: $(VENV)/.test ## 500 kills at random moments, and what is left of the orders
+	@$(BIN)/python tests/chaos.py --kills 500
+
+fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours)
+	@FUZZ_CASES=10000000 $(BIN)/python -m pytest -q tests/security/test_fuzz.py
+
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

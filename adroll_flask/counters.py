@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 
@@ -18,9 +19,13 @@ class Counters:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def add(self, name: str, reason: str = "", amount: int = 1) -> None:
         """Count *amount* more of *name*. *reason* comes from a fixed set, never from a visitor."""
+        if self._pid != os.getpid():
+            # A fork may have happened while another thread held the lock.
+            self._lock, self._pid = threading.Lock(), os.getpid()
         with self._lock:
             self._counts[name, reason] += amount
 

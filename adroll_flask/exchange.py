@@ -86,6 +86,7 @@ class Exchange:
         "_adct",
         "_candidate",
         "_decision",
+        "_ip",
         "_record",
         "_seen",
         "environ",
@@ -105,6 +106,7 @@ class Exchange:
         self._decision: Decision | None = None
         self._adct: str | bool | None = False
         self._candidate: str | None = None
+        self._ip: str | bool | None = False
         self._record: Record | None = None
 
     # -- the request ---------------------------------------------------------------------
@@ -173,6 +175,12 @@ class Exchange:
     @property
     def ip(self) -> str | None:
         """The client's address as the server (or ProxyFix) gives it."""
+        ip = self._ip
+        if ip is False:
+            ip = self._ip = self._read_ip()
+        return ip  # type: ignore[return-value]
+
+    def _read_ip(self) -> str | None:
         address = self.environ.get("REMOTE_ADDR")
         if not address:
             return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .identifiers import email_forms, normalise_first_party_cookie
+from .redaction import describe
 
 if TYPE_CHECKING:
     from .counters import Counters
@@ -18,13 +21,18 @@ Match = Callable[[dict[str, Any]], bool]
 
 
 def matcher(
-    *, email: str | None = None, user_id: str | None = None, cookie: str | None = None
+    *,
+    email: str | None = None,
+    user_id: str | None = None,
+    cookie: str | None = None,
+    adct: str | None = None,
 ) -> Match:
     """A test for events (the API's JSON objects) that carry any of these identifiers.
 
     :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
     :param user_id: the site's own id of a user.
     :param cookie: a first-party cookie in any of its forms.
+    :param adct: a click id.
     :raises EventError: *email* is no address.
 
     >>> match = matcher(user_id="42")
@@ -40,6 +48,9 @@ def matcher(
     if cookie:
         wanted["first_party_cookie"] = {cookie, normalise_first_party_cookie(cookie) or cookie}
 
+    if adct:
+        wanted["adct"] = {adct}
+
     def match(wire: Mapping[str, Any]) -> bool:
         identifiers = wire.get("identifiers")
         if not isinstance(identifiers, Mapping):
@@ -52,6 +63,63 @@ def matcher(
 def _values(given: Any) -> set[str]:
     items: Sequence[Any] = given if isinstance(given, list) else [given]
     return {str(item) for item in items if item is not None}
+
+
+class Erasure:
+    """One visitor's erasure, which a request waits for only briefly.
+
+    A scan of a long queue, or a locked database, must not hold a request up (promise 1), and a no
+    must not be lost to either: what is not done in time goes on beside the request, again and
+    again until it is done.
+
+    :param outbox: the app's.
+    :param match: which events to erase.
+    :param by: what the visitor was known by, for the audit line.
+    """
+
+    #: Seconds that a request waits.
+    PATIENCE = 1.0
+    #: Seconds between two tries, and how many there are: about an hour.
+    PAUSE = 5.0
+    TRIES = 720
+
+    def __init__(
+        self, outbox: Outbox, match: Match, *, by: Sequence[str], counters: Counters
+    ) -> None:
+        self._outbox = outbox
+        self._match = match
+        self._by = by
+        self._counters = counters
+        self._count = 0
+
+    def run(self) -> int:
+        """Erase; how many events are erased by the time that a request may wait."""
+        thread = threading.Thread(target=self._erase, name="adroll-erasure", daemon=True)
+        thread.start()
+        thread.join(self.PATIENCE)
+        return self._count
+
+    def _erase(self) -> None:
+        from .outbox import OutboxFailed
+
+        for number in range(self.TRIES):
+            try:
+                self._count = forget_matching(
+                    self._outbox, self._match, by=self._by, counters=self._counters
+                )
+            except OutboxFailed as problem:
+                self._counters.add("forget_failed", problem.reason)
+                if number == 0:
+                    _LOG.error(
+                        "AdRoll: a visitor's waiting events are not erased yet: %s", problem.reason
+                    )
+            except Exception as problem:
+                self._counters.add("forget_failed", "internal")
+                _LOG.error("AdRoll: an erasure failed: %s", describe(problem))
+                return
+            else:
+                return
+            time.sleep(self.PAUSE)
 
 
 def forget_matching(outbox: Outbox, match: Match, *, by: Sequence[str], counters: Counters) -> int:

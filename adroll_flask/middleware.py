@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request, Response
 
 from .endpoints import identity, kit
 from .exchange import Exchange
-from .page import Page, dress
+from .page import Page, dress, feed
 from .redaction import describe
 from .reporting import Known, Receipt
 from .runtime import Runtime
@@ -240,7 +240,7 @@ class _Outgoing:
         if self._server_write is None:
             self.open()
         assert self._server_write is not None  # noqa: S101
-        self._server_write(data if self._placer is None else self._placer.feed(data))
+        self._server_write(data if self._placer is None else feed(self._placer, data))
 
 
 def _chain(chunk: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from werkzeug.http import dump_cookie
 
 from .placement import Placer, ascii_compatible, place
+from .redaction import describe
 from .visitor import COOKIE_LIFE, FIRST_PARTY_COOKIE, RECORD_COOKIE
 
 if TYPE_CHECKING:
@@ -241,7 +242,12 @@ class Page:
 
     def whole(self, body: bytes) -> bytes:
         """The page with the snippet, and its headers mended; untouched where it has no place."""
-        body, outcome = place(body, self._tag, charset=charset_of(self._headers))
+        try:
+            body, outcome = place(body, self._tag, charset=charset_of(self._headers))
+        except Exception as problem:
+            # Promise 1: the page goes out as the site made it.
+            outcome = "fault"
+            _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
         if outcome == "injected":
             self._exchange.site.counters.add("page_injected")
             if "Content-Length" in self._headers:
@@ -277,6 +283,24 @@ class Page:
             self._exchange.site.counters.add("page_untouched", outcome)
 
 
+def feed(placer: Placer, chunk: bytes) -> bytes:
+    """``placer.feed(chunk)``, or all bytes as they came where a fault of ours is in the way."""
+    try:
+        return placer.feed(chunk)
+    except Exception as problem:
+        _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
+        return placer.abandon(chunk)
+
+
+def finish(placer: Placer) -> bytes:
+    """``placer.finish()``, or what it held back where a fault of ours is in the way."""
+    try:
+        return placer.finish()
+    except Exception as problem:
+        _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
+        return placer.abandon(b"")
+
+
 class PlacedStream:
     """A streamed body with the snippet in it; closes what it wraps, once."""
 
@@ -297,11 +321,11 @@ class PlacedStream:
         source = iter(chunks)
         for chunk in source:
             # An empty chunk still goes out: some servers take it as "send the headers now".
-            yield placer.feed(chunk)
+            yield feed(placer, chunk)
             if placer.done:
                 break
         yield from source
-        rest = placer.finish()
+        rest = finish(placer)
         if rest:
             yield rest
 

@@ -105,6 +105,12 @@ class Placer:
         """Say that no chunk follows, and give what was held back."""
         return b"" if self.outcome is not None else self._advance(b"", final=True)
 
+    def abandon(self, chunk: bytes) -> bytes:
+        """Give what was held back, with the *chunk* whose :meth:`feed` failed; all further pass."""
+        held, self._held = bytes(self._held), bytearray()
+        self.outcome = "fault"
+        return held if held.endswith(chunk) and held else held + chunk
+
     def _advance(self, chunk: bytes, *, final: bool) -> bytes:
         reader = self._reader
         if reader is None:

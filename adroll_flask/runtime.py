@@ -15,6 +15,7 @@ from . import uwsgi
 from .counters import Counters
 from .domains import Domains
 from .exchange import Exchange, Site
+from .forgetting import Erasure, matcher
 from .reporting import Known, Receipt, Reporter, announce
 from .signals import event_delivered, event_rejected, visitor_identified
 from .snippet import Snippet
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .client import Transport
     from .delivery import Deliverer
     from .events import Event
+    from .lateness import LateWatch
     from .outbox import Outbox
     from .settings import Settings
     from .thread import DeliveryThread
@@ -78,6 +80,7 @@ class Runtime:
         self._site: Site | None = None
         self._deliverer: Deliverer | None = None
         self._thread: DeliveryThread | None = None
+        self._late: LateWatch | None = None
         self._begun_in: int | None = None
         self._collecting = False
         #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
@@ -203,8 +206,19 @@ class Runtime:
             self.thread.nudge()
         elif self.settings.delivery == "sync":
             self.deliverer.flush(timeout=10.0)
-        elif self.nudge is not None:
-            self.nudge()
+        else:
+            # The only sign of life where a worker should deliver and does not.
+            self._late_watch().look()
+            if self.nudge is not None:
+                self.nudge()
+
+    def _late_watch(self) -> LateWatch:
+        watch = self._late
+        if watch is None:
+            from .lateness import LateWatch
+
+            watch = self._late = LateWatch(self.outbox, self.counters)
+        return watch
 
     def flush(self, timeout: float) -> int:
         """Deliver what is due now; how many events still wait.
@@ -215,6 +229,8 @@ class Runtime:
             return 0
         if self.settings.delivery == "worker":
             return self.outbox.waiting()
+        if self.settings.delivery == "thread":
+            return self.thread.flush(timeout)
         return self.deliverer.flush(timeout)
 
     def _settled(self, kind: str, claimed: Any, reason: str) -> None:
@@ -245,26 +261,19 @@ class Runtime:
             self.announce(visitor_identified, visitor=visitor)
 
     def drop_waiting(self, record: Record | Visitor) -> int:
-        """Erase the waiting events of one visitor; how many there were."""
-        wanted = {record.adct, record.first_party_cookie} - {None}
-        if not wanted or not self.may_have_events():
+        """Erase the waiting events of one visitor; how many there were.
+
+        What takes longer than a request may wait goes on beside it, and is not counted.
+        """
+        cookie, adct = record.first_party_cookie, record.adct
+        if not (cookie or adct) or not self.may_have_events():
             return 0
-
-        def matches(wire: Mapping[str, Any]) -> bool:
-            # A dead letter keeps what it was given: values that a set could not hold as well.
-            given = wire.get("identifiers") or {}
-            return any(given.get(key) in (*wanted,) for key in ("adct", "first_party_cookie"))
-
-        from .outbox import OutboxFailed
-
-        try:
-            dropped = self.outbox.forget(matches)
-        except OutboxFailed as problem:
-            self.counters.add("forget_failed", problem.reason)
-            _LOG.error("AdRoll: a visitor's waiting events were not erased: %s", problem.reason)
-            return 0
-        self.counters.add("event_forgotten", amount=dropped)
-        return dropped
+        return Erasure(
+            self.outbox,
+            matcher(cookie=cookie, adct=adct),
+            by=("the visitor's own request",),
+            counters=self.counters,
+        ).run()
 
     def announce(self, signal: NamedSignal, **values: object) -> None:
         """Send one of :mod:`adroll_flask.signals`."""

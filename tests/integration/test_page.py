@@ -269,3 +269,24 @@ def test_talisman_gives_the_nonce(make_app: AppMaker) -> None:
     policy = response.headers["Content-Security-Policy"]
     nonce = response.text[response.text.index('nonce="') + 7 :].partition('"')[0]
     assert f"'nonce-{nonce}'" in policy
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_fault_while_placing_gives_the_page_as_it_was(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError
+
+    def chunks() -> Iterator[str]:
+        for start in range(0, len(PAGE), 9):
+            yield PAGE[start : start + 9]
+
+    app.add_url_rule("/page", "page", lambda: chunks() if stream else PAGE)
+    monkeypatch.setattr("adroll_flask.placement.HeadReader.read", broken)
+    monkeypatch.setattr("adroll_flask.placement.plain_place", lambda *_: -1)
+    with app.test_client().get("/page") as response:
+        assert response.text == PAGE
+    assert untouched(app) == {"page_untouched:fault": 1}
