@@ -1,0 +1,27 @@
+"""The checkout route that side_by_side.py puts under gunicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from secrets import randbits
+
+from flask import Flask, redirect, request
+from reporters import make
+from werkzeug.wrappers import Response
+
+
+def make_app() -> Flask:
+    """For gunicorn."""
+    logging.disable(logging.CRITICAL)
+    folder = Path(os.environ["FOLDER"]) / "instance"
+    app, reporter = make(os.environ["KIND"], os.environ["SINK"], folder)
+
+    @app.post("/checkout")
+    def checkout() -> Response:
+        assert request.form["product"] == "mug"
+        reporter.in_view(f"order-{randbits(60)}")
+        return redirect("/thanks", 303)
+
+    return app

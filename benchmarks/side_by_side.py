@@ -1,0 +1,378 @@
+"""Ours beside its peers, in one run: what a call costs, how fast events leave, what is lost.
+
+``python benchmarks/side_by_side.py`` (``--short``, ``--only PART,PART``, ``--json FILE``).
+Every way to report runs in a process of its own and they take turns in short rounds, so that
+whatever else the machine does hits all of them. Figures are medians over the
+rounds; a fastest round says what is left of them on a machine of one's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+OURS = "adroll_flask"
+PEERS = (OURS, "PostHog", "Segment", "Snowplow")
+CALLS = (*PEERS, "bare insert")
+
+
+class Sink:
+    """The local server that takes what is sent, in a process of its own."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "sink.py"), str(self._port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout
+        self._port = int(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        """Go away: connections are refused."""
+        assert self._process
+        assert self._process.stdout
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def forget(self) -> None:
+        self._ask("DELETE")
+
+    def seen(self) -> dict[str, int]:
+        return self._ask("GET")
+
+    def _ask(self, method: str) -> Any:
+        request = urllib.request.Request(f"{self.url}/seen", method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def wait(self, orders: int, seconds: float) -> dict[str, int]:
+        """Wait until so many came, or nothing new for *seconds*."""
+        last, until = -1, 0.0
+        while True:
+            seen = self.seen()
+            if seen["orders"] >= orders:
+                return seen
+            if seen["orders"] != last:
+                last, until = seen["orders"], time.monotonic() + seconds
+            if time.monotonic() > until:
+                return seen
+            time.sleep(0.1)
+
+
+class Process:
+    """One way to report in a process of its own; see reporters.py."""
+
+    def __init__(self, kind: str, url: str, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "reporters.py"), kind, url, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def do(self, what: str, **told: Any) -> Any:
+        self.tell(what, **told)
+        return self.hear()
+
+    def tell(self, what: str, **told: Any) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"do": what, **told}) + "\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> Any:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+@contextmanager
+def processes(kinds: tuple[str, ...], sink: Sink) -> Iterator[dict[str, Process]]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = {kind: Process(kind, sink.url, Path(folder) / kind) for kind in kinds}
+        try:
+            yield made
+        finally:
+            for process in made.values():
+                process.kill()
+
+
+def per_call(what: str, gap: float, count: int, rounds: int, sink: Sink) -> dict[str, Any]:
+    """Microseconds of one call: median, fastest round, 99th percentile."""
+    times: dict[str, list[list[int]]] = {kind: [] for kind in CALLS}
+    with processes(CALLS, sink) as made:
+        for process in made.values():
+            process.do(what, count=50, gap=0.0)  # whatever is loaded with the first ones
+            process.do("flush")
+        for _ in range(rounds):
+            for kind, process in made.items():
+                times[kind].append(process.do(what, count=count, gap=gap))
+                process.do("flush")
+    found = {}
+    for kind, taken in times.items():
+        together = sorted(time for one in taken for time in one)
+        found[kind] = {
+            "median": median(map(median, taken)) / 1000,
+            "fastest": min(map(median, taken)) / 1000,
+            "p99": together[len(together) * 99 // 100] / 1000,
+        }
+    return found
+
+
+def burst(count: int, rounds: int, sink: Sink) -> dict[str, Any]:
+    """Events a second from the first call until the last one is at the sink, and memory."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in PEERS}
+    for _ in range(rounds):
+        for kind in PEERS:
+            with processes((kind,), sink) as made:
+                made[kind].do("calls", count=20, gap=0.0)
+                made[kind].do("flush")
+                sink.forget()
+                told = made[kind].do("burst", count=count)
+                told["arrived"] = sink.wait(count + 20, 2.0)["orders"] - 20
+                found[kind].append(told)
+    return {
+        kind: {
+            "per_second": median(count / told["sent"] for told in taken),
+            "reported_per_second": median(count / told["reported"] for told in taken),
+            "memory": median(told["memory"] for told in taken),
+            "more_memory": median(told["memory"] - told["memory_before"] for told in taken),
+            "lost": sum(count - int(told["arrived"]) for told in taken),
+        }
+        for kind, taken in found.items()
+    }
+
+
+def outage(seconds: float, sink: Sink) -> dict[str, Any]:
+    """Of orders that are reported while nobody listens, how many arrive after it."""
+    orders = 40
+    with tempfile.TemporaryDirectory() as folder:
+        sinks = {kind: Sink() for kind in PEERS}
+        made = {kind: Process(kind, sinks[kind].url, Path(folder) / kind) for kind in PEERS}
+        try:
+            for process in made.values():
+                process.do("calls", count=1, gap=0.0)
+                process.do("flush")
+            for own in sinks.values():
+                own.stop()
+            for process in made.values():
+                process.tell("calls", count=orders, gap=seconds / orders)
+            for process in made.values():
+                process.hear()
+            for own in sinks.values():
+                own.start()
+            return {
+                kind: {"arrived": own.wait(orders, 20.0)["orders"], "of": orders}
+                for kind, own in sinks.items()
+            }
+        finally:
+            for process in made.values():
+                process.kill()
+            for own in sinks.values():
+                own.stop()
+
+
+def kill(sink: Sink) -> dict[str, Any]:
+    """Of orders whose report returned before a SIGKILL, how many arrive after a restart."""
+    orders, found = 40, {}
+    for kind in PEERS:
+        with tempfile.TemporaryDirectory() as folder:
+            process = Process(kind, sink.url, Path(folder))
+            process.do("calls", count=1, gap=0.0)
+            process.do("flush")
+            sink.forget()
+            process.do("calls", count=orders, gap=0.0)
+            process.kill()
+            process = Process(kind, sink.url, Path(folder))
+            process.do("start")
+            seen = sink.wait(orders, 4.0)
+            process.kill()
+            found[kind] = {"arrived": seen["orders"], "of": orders, "twice": seen["twice"]}
+    return found
+
+
+def checkout(seconds: float, rounds: int, sink: Sink) -> dict[str, Any]:
+    """Requests a second of a checkout route under gunicorn, by wrk; see checkout_shop.py."""
+    kinds = ("bare app", *PEERS, "synchronous")
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    arrived: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        servers = {kind: Gunicorn(kind, sink.url, Path(folder) / kind) for kind in kinds}
+        try:
+            for server in servers.values():
+                server.press(0.3)
+            for _ in range(rounds):
+                for kind, server in servers.items():
+                    sink.forget()
+                    rate, answers = server.press(seconds)
+                    found[kind].append(rate)
+                    if kind in PEERS:
+                        told = sink.wait(answers, 3.0)
+                        so_far = arrived.setdefault(kind, {"orders": 0, "lost": 0})
+                        so_far["orders"] += answers
+                        # An answer that wrk did not wait for reports an order all the same.
+                        so_far["lost"] += max(0, answers - told["orders"])
+        finally:
+            for server in servers.values():
+                server.close()
+    bare = found["bare app"]
+    return {
+        kind: {
+            "per_second": median(rates),
+            "of_bare": median(rate / base for rate, base in zip(rates, bare, strict=True)),
+            **arrived.get(kind, {}),
+        }
+        for kind, rates in found.items()
+    }
+
+
+class Gunicorn:
+    """A checkout route under gunicorn, with two threaded workers."""
+
+    def __init__(self, kind: str, url: str, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._log = folder / "gunicorn.log"
+        environ = os.environ | {"KIND": kind, "SINK": url, "FOLDER": str(folder)}
+        with self._log.open("w") as out:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "checkout_shop:make_app()"),
+                    *(f"--chdir={HERE}", "--bind=127.0.0.1:0", "--workers=2"),
+                    *("--worker-class=gthread", "--threads=2"),
+                ],
+                env=environ,
+                stderr=out,
+            )
+        until = time.monotonic() + 60
+        while not (match := re.search(r"Listening at: (http://\S+)", self._log.read_text())):
+            if time.monotonic() > until or self._process.poll() is not None:
+                raise RuntimeError(self._log.read_text())
+            time.sleep(0.05)
+        self._url = match[1]
+
+    def press(self, seconds: float) -> tuple[float, int]:
+        """Requests a second, and how many were answered."""
+        command = [
+            *("wrk", "-t1", "-c4", f"-d{seconds:g}s", "-s", str(HERE / "checkout.lua")),
+            f"{self._url}/checkout?step=pay",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        told = json.loads(done.stdout.splitlines()[-1])
+        if told["errors"]:
+            raise RuntimeError(f"{told}\n{self._log.read_text()}")
+        return told["requests"] / told["microseconds"] * 1e6, told["requests"]
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+
+# -- the table -----------------------------------------------------------------------------
+
+PARTS = ("calls", "views", "burst", "checkout", "outage", "kill")
+
+
+def measure(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
+    """All that was asked for."""
+    found: dict[str, Any] = {}
+    rounds, count = (3, 60) if short else (15, 200)
+    sink = Sink()
+    works: dict[str, Callable[[], Any]] = {
+        "calls": lambda: {
+            "back to back": per_call("calls", 0.0, count, rounds, sink),
+            "2 ms apart": per_call("calls", 0.002, count, rounds, sink),
+        },
+        "views": lambda: {
+            "back to back": per_call("views", 0.0, count, rounds, sink),
+            "2 ms apart": per_call("views", 0.002, count, rounds, sink),
+        },
+        "burst": lambda: burst(2_000 if short else 20_000, 1 if short else 3, sink),
+        "checkout": lambda: checkout(1.0 if short else 3.0, 1 if short else 5, sink),
+        "outage": lambda: outage(3.0 if short else 20.0, sink),
+        "kill": lambda: kill(sink),
+    }
+    try:
+        for part in parts:
+            found[part] = works[part]()
+    finally:
+        sink.stop()
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    for part, title in (("calls", "A call with everything given"), ("views", "A call in a view")):
+        for pace, figures in found.get(part, {}).items():
+            print(f"\n{title}, {pace} (µs)")
+            print(f"  {'':14}{'median':>9}{'fastest':>9}{'p99':>9}{'to ours':>9}")
+            for kind, one in figures.items():
+                ratio = one["median"] / figures[OURS]["median"]
+                line = "".join(f"{one[name]:9.1f}" for name in ("median", "fastest", "p99"))
+                print(f"  {kind:14}{line}{ratio:9.2f}")
+    if "burst" in found:
+        print("\nA burst, from the first call until the last event is at the sink")
+        print(f"  {'':14}{'events/s':>9}{'calls/s':>9}{'MB':>9}{'of it new':>11}{'lost':>7}")
+        for kind, one in found["burst"].items():
+            print(
+                f"  {kind:14}{one['per_second']:9.0f}{one['reported_per_second']:9.0f}"
+                f"{one['memory']:9.0f}{one['more_memory']:11.0f}{one['lost']:7d}"
+            )
+    if "checkout" in found:
+        print("\nA checkout route under gunicorn (2 workers, gthread), delivery running")
+        print(f"  {'':14}{'requests/s':>11}{'of bare':>9}{'orders':>9}{'lost':>7}")
+        for kind, one in found["checkout"].items():
+            told = f"{one['orders']:9.0f}{one['lost']:7.0f}" if "orders" in one else ""
+            print(f"  {kind:14}{one['per_second']:11.0f}{one['of_bare']:9.3f}{told}")
+    for part, title in (
+        ("outage", "Reported while nobody listened, arrived after it"),
+        ("kill", "Reported before a SIGKILL, arrived after a restart"),
+    ):
+        if part in found:
+            print(f"\n{title}")
+            for kind, one in found[part].items():
+                print(f"  {kind:14}{one['arrived']:4d} of {one['of']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="a minute instead of ten")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, comma-separated")
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    options = parser.parse_args()
+    found = measure(tuple(options.only.split(",")), short=options.short)
+    show(found)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
