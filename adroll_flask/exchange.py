@@ -92,6 +92,7 @@ class Exchange:
         "environ",
         "forgotten",
         "site",
+        "snippet_given",
         "viewed",
     )
 
@@ -102,6 +103,8 @@ class Exchange:
         self.viewed = False
         #: ``forget_visitor()`` was called.
         self.forgotten = False
+        #: A template has the snippet already.
+        self.snippet_given = False
         self._seen: Seen | None = None
         self._decision: Decision | None = None
         self._adct: str | bool | None = False

@@ -40,6 +40,8 @@ _LOG = logging.getLogger("adroll_flask")
 EXTENSION = "adroll"
 #: Where a request's exchange waits in the environ; the middleware looks whether it is there.
 EXCHANGE = "adroll_flask.exchange"
+#: How our endpoints' names begin.
+_OWN = "adroll."
 #: The mirror of the visitor's record in the session, for views.
 MIRROR = "adroll"
 #: Where ``identify()`` keeps hashes in the session.
@@ -190,7 +192,7 @@ class _Adapter:
             runtime.begin()
             if exchange is None:
                 if (
-                    not is_html(response.headers)
+                    not is_html(response.headers.get("Content-Type"))
                     and "adct=" not in environ.get("QUERY_STRING", "")
                     and response.status_code != 304
                 ):
@@ -198,7 +200,7 @@ class _Adapter:
                     environ[EXCHANGE] = None
                     return response
                 exchange = _exchange(runtime)
-            if request.blueprint != "adroll":
+            if not (request.endpoint or "").startswith(_OWN):
                 self._dress(exchange, response)
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
@@ -226,7 +228,9 @@ class _Adapter:
         if dressed.page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
-                response.response = [dressed.page.whole(b"".join(response.iter_encoded()))]
+                one = len(body) == 1 and isinstance(body[0], bytes)
+                whole = body[0] if one else b"".join(response.iter_encoded())
+                response.response = [dressed.page.whole(whole)]
             else:
                 close = getattr(body, "close", None)
                 response.response = dressed.page.stream(response.iter_encoded(), close)
@@ -243,7 +247,9 @@ class _Adapter:
         """``{{ adroll_snippet() }}``: the tag, for sites that place it themselves."""
         if not self._runtime.settings.enabled:
             return Markup("")
-        return Markup(self.tag(_exchange(self._runtime)).decode("ascii"))  # noqa: S704 - ours
+        exchange = _exchange(self._runtime)
+        exchange.snippet_given = True
+        return Markup(self.tag(exchange).decode("ascii"))  # noqa: S704 - ours
 
     def tag(self, exchange: Exchange) -> bytes:
         provider = self._runtime.settings.csp_nonce

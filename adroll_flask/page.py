@@ -6,7 +6,7 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
@@ -28,7 +28,20 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("adroll_flask.page")
 
 #: Headers that describe the body's bytes and are wrong once the snippet is in.
-_STALE = ("Content-MD5", "Digest", "Content-Digest", "Repr-Digest")
+_STALE = ("content-md5", "digest", "content-digest", "repr-digest")
+
+#: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
+#: list, and raises and catches within, for each question; here one walk answers all.
+Look = Mapping[str, str]
+
+
+def look(headers: Headers) -> Look:
+    """One look at *headers*, before anything is changed."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +72,25 @@ def dress(
     :param tag: returns the snippet for this exchange.
     :param whole: False for a body that is to be left alone, such as a file.
     """
-    html = is_html(headers)
-    record = update_cookies(exchange, headers, domains, html=html)
+    seen = look(headers)
+    html = is_html(seen.get("content-type"))
+    record = update_cookies(exchange, headers, seen, domains, html=html)
     refused = html and record is None and exchange.decision.answer is False
     page = None
     if exchange.viewed:
-        _vary_by_cookie(headers)
+        _vary_by_cookie(headers, seen)
     if status == 304:
         mend_not_modified(exchange, headers)
     elif html and exchange.site.settings.inject:
         if whole:
-            page = open_page(exchange, status, headers, tag)
+            page = open_page(exchange, status, headers, seen, tag)
         else:
             exchange.site.counters.add("page_untouched", "passthrough")
     return Dressed(record, page, exchange.forgotten or refused)
 
 
-def _vary_by_cookie(headers: Headers) -> None:
-    vary = ",".join(headers.getlist("Vary"))
+def _vary_by_cookie(headers: Headers, seen: Look) -> None:
+    vary = seen.get("vary", "")
     names = {name.strip().lower() for name in vary.split(",")}
     if not names & {"cookie", "*"}:
         headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
@@ -85,7 +99,7 @@ def _vary_by_cookie(headers: Headers) -> None:
 # -- caches --------------------------------------------------------------------------------
 
 
-def is_shared_cacheable(exchange: Exchange, headers: Headers) -> bool:
+def is_shared_cacheable(exchange: Exchange, seen: Look) -> bool:
     """True where a cache between the site and its visitors may keep the response.
 
     design.md, "Shared-cacheable"; the directives are those of RFC 9111, section 5.2.2.
@@ -97,9 +111,9 @@ def is_shared_cacheable(exchange: Exchange, headers: Headers) -> bool:
         path = exchange.path
         if any(fnmatchcase(path, pattern) for pattern in settings.cached_paths):
             return True
-    control = headers.get("Cache-Control")
+    control = seen.get("cache-control")
     if control:
-        directives = _directives(",".join(headers.getlist("Cache-Control")))
+        directives = _directives(control)
         if "no-store" in directives or "private" in directives:
             return False
         if "public" in directives or "s-maxage" in directives:
@@ -107,9 +121,9 @@ def is_shared_cacheable(exchange: Exchange, headers: Headers) -> bool:
         age = directives.get("max-age", "")
         if age.isdigit() and int(age[:12]) > 0:
             return True
-    if "CDN-Cache-Control" in headers or "Surrogate-Control" in headers:
+    if "cdn-cache-control" in seen or "surrogate-control" in seen:
         return True
-    expires = headers.get("Expires")
+    expires = seen.get("expires")
     return expires is not None and _is_future(expires, exchange.site.clock())
 
 
@@ -133,7 +147,7 @@ def _is_future(date: str, now: float) -> bool:
 
 
 def update_cookies(
-    exchange: Exchange, headers: Headers, domains: Domains, *, html: bool
+    exchange: Exchange, headers: Headers, look: Look, domains: Domains, *, html: bool
 ) -> Record | None:
     """Write the visitor's cookies where something changed and the response may carry them.
 
@@ -147,13 +161,13 @@ def update_cookies(
     seen = exchange.seen
     if not decision.granted or exchange.forgotten:
         taken_back = decision.answer is False or exchange.forgotten
-        if seen.any and taken_back and not is_shared_cacheable(exchange, headers):
+        if seen.any and taken_back and not is_shared_cacheable(exchange, look):
             delete_cookies(exchange, headers, domains)
         return None
     now = exchange.site.clock()
     if not clicked and seen.settled(now):
         return None
-    if not exchange.site.records.can_sign or is_shared_cacheable(exchange, headers):
+    if not exchange.site.records.can_sign or is_shared_cacheable(exchange, look):
         return None
     record = exchange.record
     if record.first_party_cookie is None and html and exchange.may_generate:
@@ -219,15 +233,13 @@ def _keep_private(headers: Headers) -> None:
 # -- the snippet ---------------------------------------------------------------------------
 
 
-def is_html(headers: Headers) -> bool:
-    """True where the response says that it is HTML."""
-    kind = headers.get("Content-Type")
+def is_html(kind: str | None) -> bool:
+    """True where the Content-Type says that the response is HTML."""
     return kind is not None and kind[:9].lower() == "text/html" and kind[9:10] in ("", ";", " ")
 
 
-def charset_of(headers: Headers) -> str | None:
+def charset_of(kind: str) -> str | None:
     """The charset that the Content-Type names, if it names one."""
-    kind = headers.get("Content-Type") or ""
     at = kind.lower().find("charset=")
     return kind[at + 8 :].partition(";")[0].strip(" \"'") or None if at >= 0 else None
 
@@ -235,24 +247,28 @@ def charset_of(headers: Headers) -> str | None:
 class Page:
     """Places the snippet into one response; made by :func:`open_page`."""
 
-    def __init__(self, exchange: Exchange, headers: Headers, tag: bytes) -> None:
+    def __init__(
+        self, exchange: Exchange, headers: Headers, seen: Look, charset: str | None, tag: bytes
+    ) -> None:
         self._exchange = exchange
         self._headers = headers
+        self._seen = seen
+        self._charset = charset
         self._tag = tag
 
     def whole(self, body: bytes) -> bytes:
         """The page with the snippet, and its headers mended; untouched where it has no place."""
         try:
-            body, outcome = place(body, self._tag, charset=charset_of(self._headers))
+            body, outcome = place(body, self._tag, charset=self._charset)
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
             outcome = "fault"
             _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
         if outcome == "injected":
             self._exchange.site.counters.add("page_injected")
-            if "Content-Length" in self._headers:
+            if "content-length" in self._seen:
                 self._headers["Content-Length"] = str(len(body))
-            _mend(self._headers)
+            _mend(self._headers, self._seen)
         else:
             self._exchange.site.counters.add("page_untouched", outcome)
         return body
@@ -271,8 +287,8 @@ class Page:
         """A placer for a body that is yet to come; the headers are mended at once."""
         # Whether the snippet will fit is not known before the first byte goes out.
         self._headers.pop("Content-Length", None)
-        _mend(self._headers)
-        return Placer(self._tag, charset=charset_of(self._headers))
+        _mend(self._headers, self._seen)
+        return Placer(self._tag, charset=self._charset)
 
     def count(self, placer: Placer) -> None:
         """Count what became of a streamed page."""
@@ -345,23 +361,28 @@ class PlacedStream:
 
 
 def open_page(
-    exchange: Exchange, status: int, headers: Headers, tag: Callable[[Exchange], bytes]
+    exchange: Exchange,
+    status: int,
+    headers: Headers,
+    seen: Look,
+    tag: Callable[[Exchange], bytes],
 ) -> Page | None:
     """A :class:`Page` for an HTML response that may take the snippet, else ``None``, counted."""
-    why = _why_not(exchange, status, headers)
+    charset = charset_of(seen.get("content-type", ""))
+    why = _why_not(exchange, status, seen, charset)
     if why is None:
-        return Page(exchange, headers, tag(exchange))
+        return Page(exchange, headers, seen, charset, tag(exchange))
     exchange.site.counters.add("page_untouched", why)
     return None
 
 
-def _why_not(exchange: Exchange, status: int, headers: Headers) -> str | None:
+def _why_not(exchange: Exchange, status: int, seen: Look, charset: str | None) -> str | None:
     if exchange.method == "HEAD":
         return "head"
     # Redirects are not shown; the others have no body, or a part of one (RFC 9110, section 15).
     if status < 200 or status in (204, 205, 206) or 300 <= status < 400:
         return "status"
-    encoding = headers.get("Content-Encoding")
+    encoding = seen.get("content-encoding")
     if encoding and encoding.strip().lower() != "identity":
         if exchange.site.once("encoded"):
             _LOG.warning(
@@ -371,20 +392,23 @@ def _why_not(exchange: Exchange, status: int, headers: Headers) -> str | None:
                 "compressing one"
             )
         return "encoded"
-    disposition = headers.get("Content-Disposition")
+    disposition = seen.get("content-disposition")
     if disposition and disposition.lstrip()[:10].lower() == "attachment":
         return "attachment"
     if not exchange.is_document:
         return "fragment"
-    if not ascii_compatible(charset_of(headers)):
+    if exchange.snippet_given:
+        return "present"
+    if not ascii_compatible(charset):
         return "charset"
     return None
 
 
-def _mend(headers: Headers) -> None:
+def _mend(headers: Headers, seen: Look) -> None:
     for name in _STALE:
-        headers.pop(name, None)
-    etag = headers.get("ETag")
+        if name in seen:
+            headers.pop(name, None)
+    etag = seen.get("etag")
     if etag and etag.startswith('"'):
         headers["ETag"] = f"W/{etag}"
 

@@ -7,8 +7,7 @@ stays raw, because the pixel reads it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -37,8 +36,6 @@ _MOST_COOKIES = 8
 #: A first-party cookie or record longer than this is not looked at.
 _LONGEST_VALUE = 1024
 _MEMO = 2048
-
-_COOKIES = re.compile(rf"(?:^|;)[ \t]*({RECORD_COOKIE}|{FIRST_PARTY_COOKIE})[ \t]*=([^;]*)")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -170,17 +167,25 @@ def _short_hash(text: str) -> bytes:
     return sha256(text.encode()).digest()[:4]
 
 
-def _values(header: str, name: str) -> Iterator[str]:
-    count = 0
-    for match in _COOKIES.finditer(header):
-        if match[1] != name:
-            continue
-        count += 1
-        if count > _MOST_COOKIES:
-            return
-        value = match[2].strip()
-        if len(value) <= _LONGEST_VALUE:
-            yield value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+def _pairs(header: str) -> list[tuple[str, str]]:
+    """The cookies of our two names in a raw header; "a look at the raw header" and no more."""
+    pairs = []
+    for part in header.split(";"):
+        if "adroll" in part:
+            name, _, value = part.partition("=")
+            name = name.strip()
+            if name in (RECORD_COOKIE, FIRST_PARTY_COOKIE):
+                pairs.append((name, value.strip()))
+    return pairs
+
+
+def _values(pairs: Sequence[tuple[str, str]], name: str) -> list[str]:
+    values = [value for found, value in pairs if found == name]
+    return [
+        value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+        for value in values[:_MOST_COOKIES]
+        if len(value) <= _LONGEST_VALUE
+    ]
 
 
 def _normalise(value: str) -> str | None:
@@ -228,16 +233,14 @@ class Records:
         """
         if FIRST_PARTY_COOKIE not in header and RECORD_COOKIE not in header:
             return _NOTHING
+        pairs = _pairs(header)
         record: Record | None = None
-        present = False
-        for text in _values(header, RECORD_COOKIE):
-            present = True
+        for text in _values(pairs, RECORD_COOKIE):
             record = self._verified(text)
             if record is not None:
                 break
         cookie: str | None = None
-        for value in _values(header, FIRST_PARTY_COOKIE):
-            present = True
+        for value in _values(pairs, FIRST_PARTY_COOKIE):
             if record is not None and value == record.first_party_cookie:
                 cookie = value
                 break
@@ -249,7 +252,7 @@ class Records:
                 break
             elif cookie is None:
                 cookie = normal
-        return Seen(record, cookie, present)
+        return Seen(record, cookie, bool(pairs))
 
     def _verified(self, text: str) -> Record | None:
         known = self._known.get(text)
