@@ -63,7 +63,10 @@ def deliver_with(
     @celery.task(name=TASK, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
     def drain() -> int:
         with app.app_context():
-            return _drain(runtime)
+            ended, more = _drain(runtime)
+        if more:
+            nudge()
+        return ended
 
     options: dict[str, Any] = {"expires": max(every, 60.0)}
     if queue is not None:
@@ -72,17 +75,25 @@ def deliver_with(
         **(celery.conf.beat_schedule or {}),
         "adroll-drain": {"task": TASK, "schedule": every, "options": options},
     }
-    runtime.nudge = Nudge(drain, runtime.settings.linger, options)
+    runtime.nudge = nudge = Nudge(drain, runtime.settings.linger, options)
     return drain
 
 
-def _drain(runtime: Runtime) -> int:
+def _drain(runtime: Runtime) -> tuple[int, bool]:
+    """Deliver until nothing is due; how many events ended, and whether there are more."""
     stop = threading.Event()
     timer = threading.Timer(LONGEST_RUN, stop.set)
     timer.daemon = True
     timer.start()
+    ended = 0
     try:
-        return runtime.deliverer.drain(stop)
+        # Steps and not drain(): they keep house as well, which nobody else does here.
+        while not stop.is_set():
+            step = runtime.deliverer.step(stop)
+            ended += step.ended
+            if not step.more:
+                return ended, False
+        return ended, True
     finally:
         timer.cancel()
 
@@ -105,11 +116,22 @@ class Nudge:
         pid = os.getpid()
         wanted = self._wanted.get(pid)
         if wanted is None:
-            wanted = self._wanted.setdefault(pid, threading.Event())
-            threading.Thread(
-                target=self._run, args=(wanted,), name="adroll-nudge", daemon=True
-            ).start()
+            mine = threading.Event()
+            wanted = self._wanted.setdefault(pid, mine)
+            if wanted is mine:  # of two threads at once the first one
+                self._start(mine)
         wanted.set()
+
+    def _start(self, wanted: threading.Event) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(wanted,), name="adroll-nudge", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as problem:
+            # No thread to be had, or the interpreter is exiting: beat finds the event.
+            self._wanted.pop(os.getpid(), None)
+            _LOG.warning("AdRoll: no thread to nudge Celery from: %s", problem)
 
     def _run(self, wanted: threading.Event) -> None:
         failing = False
