@@ -54,18 +54,14 @@ class TokenExpired(TokenError):
     """The token is ours but older than ``ADROLL_TOKEN_MAX_AGE``."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "visitor", "the token has expired; pass adct= or first_party_cookie="
-        )
+        super().__init__("visitor", "the token has expired; pass adct= or first_party_cookie=")
 
 
 class TokenForged(TokenError):
     """The token was not signed with one of this site's keys, or was changed or cut on its way."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "visitor", "the token is not signed with this site's key, or was cut"
-        )
+        super().__init__("visitor", "the token is not signed with this site's key, or was cut")
 
 
 class DeliveryError(AdRollError):
