@@ -28,6 +28,7 @@ from . import sqlite as sqlite_file
 if TYPE_CHECKING:
     from .sqlite import SqliteFile
 
+_MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 #: Execution option of a connection that only reads.
 READS: Final = "adroll_reads"
 
@@ -104,6 +105,15 @@ def server_engine(url: URL, *, hasty: bool) -> Engine:
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
 
+    if url.get_driver_name() == "psycopg":
+        from .postgresql import PatientConnection
+
+        @event.listens_for(engine, "do_connect")
+        def do_connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+            made = PatientConnection.connect(*arguments, **keywords)
+            made.patience = patience + 0.5  # statement_timeout comes first where it works
+            return made
+
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
@@ -118,11 +128,12 @@ def server_engine(url: URL, *, hasty: bool) -> Engine:
 def _postgresql_arguments(url: URL, patience: int) -> dict[str, Any]:
     if url.get_driver_name() != "psycopg":
         return {}
+    name = url.query.get("application_name", "adroll_outbox")
     return {
         "connect_timeout": patience,
         "tcp_user_timeout": patience * 1000,
         "keepalives_idle": 30,
-        "application_name": "adroll_outbox",
+        "application_name": name,
         # A plan made for an empty table would be kept for one with a million rows; poolers in
         # front of the server do not like prepared statements either.
         "prepare_threshold": None,
@@ -144,18 +155,14 @@ def collided(exc: BaseException) -> bool:
     """True where the database gave up this transaction in favour of another."""
     if not isinstance(exc, DBAPIError):
         return False
-    state = getattr(exc.orig, "sqlstate", None)
-    if state is not None:
-        return state in ("40001", "40P01")
-    code = exc.orig.args[0] if exc.orig is not None and exc.orig.args else None
-    return code in (1205, 1213, 1020)
+    number, state = _codes(exc.orig)
+    return number in _MYSQL_COLLISIONS if number else state in ("40001", "40P01")
 
 
 def table_missing(original: BaseException) -> bool:
     """True where a server says that there is no such table."""
-    if getattr(original, "sqlstate", None) == "42P01":
-        return True
-    return bool(original.args) and original.args[0] == 1146
+    number, state = _codes(original)
+    return number == 1146 or state == "42P01"
 
 
 def reason_of(exc: BaseException) -> str:
@@ -167,8 +174,10 @@ def reason_of(exc: BaseException) -> str:
         return sqlite_file.reason_of(original)
     if isinstance(exc, PoolTimeout) or lost(exc):
         return "unavailable"
-    state = getattr(original, "sqlstate", None)
-    if isinstance(state, str):
+    number, state = _codes(original)
+    if number:
+        return _mysql_reason(number)
+    if state:
         if state in ("55P03", "40001", "40P01", "57014"):
             return "locked"
         if state.startswith("53"):
@@ -178,16 +187,25 @@ def reason_of(exc: BaseException) -> str:
         if state == "25006":
             return "read_only"
         return "unavailable" if state[:2] in ("08", "57") else "error"
-    code = original.args[0] if original.args else None
-    if code in (1205, 1213, 1020):
-        return "locked"
-    if code in (1021, 1114, 28):
-        return "disk_full"
-    if code in (1264, 1366, 1406):
-        return "data"
-    if code in (1290, 1836):
-        return "read_only"
-    if isinstance(code, int):
-        return "unavailable" if code in (1040, 1045, 1053, 1203) or 2000 <= code < 2100 else "error"
     # No code: it did not come to speak with a server at all.
     return "unavailable"
+
+
+def _mysql_reason(number: int) -> str:
+    if number in _MYSQL_COLLISIONS:
+        return "locked"
+    if number in (1021, 1114, 28):
+        return "disk_full"
+    if number in (1264, 1366, 1406):
+        return "data"
+    if number in (1290, 1836):
+        return "read_only"
+    away = number in (1040, 1045, 1053, 1203) or 2000 <= number < 2100
+    return "unavailable" if away else "error"
+
+
+def _codes(original: BaseException | None) -> tuple[int, str]:
+    """MariaDB's error number, or the SQLSTATE. PyMySQL 1.2 gives a SQLSTATE too, mostly HY000."""
+    first = original.args[0] if original is not None and original.args else None
+    state = getattr(original, "sqlstate", None)
+    return first if isinstance(first, int) else 0, state if isinstance(state, str) else ""

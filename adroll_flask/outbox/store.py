@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRIES: Final = 4
+#: Seconds after which a request tries no more.
+_HASTE: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class Store:
 
     def _run(self, function: Callable[[Tx], T], *, reads: bool, hasty: bool = False) -> T:
         tries = 0
+        began = time.monotonic()
         while True:
             tries += 1
             try:
@@ -115,6 +118,8 @@ class Store:
                 with self._alone(reads=reads):
                     return self._once(function, reads=reads, hasty=hasty)
             except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+                if hasty and time.monotonic() - began > _HASTE:
+                    tries = _TRIES  # whoever waited once need not wait twice
                 self._again(exc, tries, hasty=hasty)
 
     def _once(self, function: Callable[[Tx], T], *, reads: bool, hasty: bool) -> T:
