@@ -46,7 +46,7 @@ def check(url: str | None, uwsgi_ini: Path | None, as_json: bool) -> None:
     Exits with 1 where something keeps conversions from AdRoll or harms the site.
     """
     from .checks import check_app
-    from .probes import check_url
+    from .livepage import check_url
 
     if uwsgi_ini is None and Path("uwsgi.ini").is_file():
         uwsgi_ini = Path("uwsgi.ini")

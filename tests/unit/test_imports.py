@@ -17,7 +17,7 @@ STOREYS: list[set[str]] = [
     {"__init__"},
     {"celery", "testing"},
     {"extension", "middleware"},
-    {"cli", "cli_outbox", "checks", "probes", "importing"},
+    {"cli", "cli_outbox", "checks", "livepage", "probes", "importing"},
     {"runtime"},
     {"endpoints", "reporting"},
     {"page"},
