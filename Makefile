@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint kit bench chaos fuzz guests clean
+.PHONY: demo test lint kit bench drain chaos fuzz guests clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,9 @@ guests: $(VENV)/.test ## Flask's, Flask-Login's and Flask-WTF's own suites, with
 
 kit: ## build the kit again from its sources (needs node and npm)
 	@cd static && npm ci --silent --ignore-scripts && npm run --silent build
+
+drain: $(VENV)/.test ## 200,000 events on PostgreSQL and MariaDB, with kills of workers and servers
+	@$(BIN)/python benchmarks/drain.py --events 200000
 
 chaos: $(VENV)/.test ## 500 kills at random moments, and what is left of the orders
 	@$(BIN)/python tests/chaos.py --kills 500

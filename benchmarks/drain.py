@@ -67,7 +67,8 @@ class Sink(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lock = threading.Lock()
         self.seen: Counter[str] = Counter()
-        self.requests: list[tuple[float, int]] = []
+        #: When, how many events, and the connection's port.
+        self.requests: list[tuple[float, int, int]] = []
         self.hanging = 0
         self.open = threading.Event()
         self.open.set()
@@ -90,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         orders = [order.decode() for order in _ORDER.findall(gzip.decompress(body))]
         sink = self.server
         with sink.lock:
-            sink.requests.append((time.time(), len(orders)))
+            sink.requests.append((time.time(), len(orders), self.client_address[1]))
             sink.seen.update(orders)
             sink.hanging += not sink.open.is_set()
         sink.open.wait(10)
@@ -351,7 +352,7 @@ def calm(server: Server, events: int, workers: int) -> dict[str, Any]:
         finally:
             crew.close()
         outbox.close()
-    taken = [at for at, _ in sink.requests[1:]]
+    taken = [at for at, _, _ in sink.requests[1:]]
     seconds = max(taken) - min(taken)
     used = {who: round((after[who] - before[who]) / seconds, 2) for who in after}
     return {

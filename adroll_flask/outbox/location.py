@@ -59,4 +59,20 @@ def _server(url: str) -> URL:
         # SQLAlchemy's own choice may be one that the extras of this package do not install.
         driver = "psycopg" if backend == "postgresql" else "pymysql"
         made = made.set(drivername=f"{backend}+{driver}")
+    _require_driver(made)
     return made
+
+
+def _require_driver(url: URL) -> None:
+    """Say what to install now: later the missing module would look like a fault of ours."""
+    try:
+        url.get_dialect().import_dbapi()
+    except ImportError as problem:
+        extra = {"psycopg": "postgresql", "pymysql": "mysql"}.get(url.get_driver_name())
+        if extra is None:
+            install = f"install {problem.name or url.get_driver_name()}"
+        else:
+            install = f"pip install 'adroll-flask[{extra}]'"
+        raise ConfigurationError(
+            _KEY, f"names a database whose driver is not installed: {install}"
+        ) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+DRAIN = str(ROOT / "benchmarks" / "drain.py")
 sys.path.append(str(ROOT / "benchmarks"))
 
 from servers import ENGINES, missing  # noqa: E402
@@ -24,8 +25,7 @@ def test_kills_of_workers_and_of_the_database_lose_nothing(engine: str) -> None:
             pytest.fail(why)
         pytest.skip(why)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "drain.py"), "--engine", engine]
-        + ["--events", "4000", "--lease", "4"],
+        [sys.executable, DRAIN, "--engine", engine, "--events", "4000", "--lease", "4"],
         capture_output=True,
         text=True,
         timeout=150,
