@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .events import Context, Coverage, Event
     from .exchange import Exchange
     from .outbox import NewEvent, Outbox, Put
+    from .quick import Quick
     from .settings import Settings
     from .visitor import Records
 
@@ -96,6 +97,8 @@ class Reporter:
         self._before_report = before_report
         self._queued = queued
         self._announce = announce
+        #: Made with the first report, which loads what it needs.
+        self._quick: Quick | None = None
 
     def report(
         self,
@@ -137,8 +140,6 @@ class Reporter:
         known: Known,
         strict: bool,
     ) -> Receipt:
-        from .events import build, wire_bytes
-
         given = {key: value for key, value in fields.items() if value is not None}
         subject = given.pop("visitor", None)
         session = given.pop("session", None)
@@ -151,6 +152,14 @@ class Reporter:
             return self._invalid(name, given, self._bare_context(known), problem)
         if why:
             return self._suppressed(name, why)
+        hook = self._before_report()
+        if hook is None and session is None and not event_queued.receivers:
+            # Nobody asks for the event itself.
+            receipt = self._report_quickly(name, given, context)
+            if receipt is not None:
+                return receipt
+        from .events import build, wire_bytes
+
         try:
             built = build(name, given, context, strict=strict)
         except EventError as problem:
@@ -164,7 +173,6 @@ class Reporter:
             _LOG.warning("AdRoll event %s: %s left out: %s", name, field, reason)
         event = built.event
         key = built.key
-        hook = self._before_report()
         if hook is not None:
             try:
                 changed = self._hooked(hook, event)
@@ -189,6 +197,22 @@ class Reporter:
             event = changed
         payload = built.payload if event is built.event else wire_bytes(event)
         return self._keep(event, payload, key, session)
+
+    def _report_quickly(
+        self, name: str, fields: Mapping[str, Any], context: Context
+    ) -> Receipt | None:
+        """The short way of an event in good order; ``None`` where it has to go the long way."""
+        quick = self._quick
+        if quick is None:
+            from .quick import Quick
+
+            quick = self._quick = Quick()
+        event = quick.event(name, fields, context)
+        if event is None:
+            return None
+        digest = None if event.key is None else event.worth
+        new = self._new_of(name, event.payload, event.occurred_at, event.key, digest)
+        return self._put(new, None, event.coverage, None)
 
     @staticmethod
     def _hooked(hook: Callable[[Event], Event | None], event: Event) -> Event | None:
@@ -270,10 +294,11 @@ class Reporter:
     # -- what becomes of it --------------------------------------------------------------
 
     def _keep(self, event: Event, payload: bytes, key: str | None, session: Any) -> Receipt:
-        from .outbox import OutboxFailed
+        return self._put(self._new(event, payload, key), event, event.coverage, session)
 
-        new = self._new(event, payload, key)
-        coverage = event.coverage
+    def _put(self, new: NewEvent, event: Event | None, coverage: Coverage, session: Any) -> Receipt:
+        from .outbox.protocol import OutboxFailed
+
         try:
             put = self._outbox().put(new, session=session)
         except OutboxFailed as problem:
@@ -281,7 +306,7 @@ class Reporter:
             _LOG.critical("AdRoll event lost, the outbox failed: %s", problem.reason)
             return Receipt(None, "failed", problem.reason, coverage)
         if put.status == "duplicate":
-            return self._duplicate(event, put, coverage)
+            return self._duplicate(new.name, put, coverage)
         self._counters.add("event_queued")
         if put.spilled:
             self._counters.add("event_spilled", put.spilled)
@@ -293,20 +318,21 @@ class Reporter:
             after_commit(session, lambda: self._committed(receipt, event))
         return receipt
 
-    def _committed(self, receipt: Receipt, event: Event) -> None:
+    def _committed(self, receipt: Receipt, event: Event | None) -> None:
         self._queued()
-        self._announce(event_queued, receipt=receipt, event=event)
+        if event is not None:
+            self._announce(event_queued, receipt=receipt, event=event)
 
-    def _duplicate(self, event: Event, put: Put, coverage: Coverage) -> Receipt:
+    def _duplicate(self, name: str, put: Put, coverage: Coverage) -> Receipt:
         self._counters.add("event_duplicate")
         if not put.same:
             self._counters.add("event_duplicate", "another_value")
             _LOG.warning(
                 "AdRoll event %s was reported before with another value; the first is kept (%s)",
-                event.event_name,
+                name,
                 put.id,
             )
-        self._announce(event_suppressed, name=event.event_name, reason="duplicate")
+        self._announce(event_suppressed, name=name, reason="duplicate")
         return Receipt(put.id, "duplicate", "reported before", coverage)
 
     def _suppressed(self, name: str, why: str) -> Receipt:

@@ -92,6 +92,10 @@ class DeliveryThread:
                 _log.error("AdRoll's delivery thread cannot start: %s", error)
 
     def _run(self, crew: _Crew) -> None:
+        # What the first report loads takes some tenths of a second; better here than in a request.
+        from .events import warm
+
+        warm()
         self._deliverer.run(crew.stop, crew.hurry)
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
