@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from .tally import add_tally
 
 #: Rows that one claim takes back from lapsed leases, at most.
 _SWEEP: Final = 500
+#: Seconds between two looks for times that a wrong clock left, on a server.
+_FAR_EVERY: Final = 60.0
 _ERROR_LENGTH: Final = 1000
 
 
@@ -50,6 +53,7 @@ class Claims:
     counters: Counters
     on_unsure: str
     dedupe_days: int
+    _far_at: float = float("-inf")
 
     def claim(self, limit: int = 100, lease: float = 60.0) -> Claim | None:
         """See :meth:`Outbox.claim`."""
@@ -126,38 +130,54 @@ class Claims:
     def _take_back(self, tx: Tx) -> None:
         """Return what lapsed, and what a clock that was wrong for a while put too far off."""
         event = self.store.event.c
-        table = self.store.event
-        for state in (CLAIMED, SENDING):
-            lapsed = (
-                select(self.store.place)
-                .where(
-                    event.state == _state(state),
-                    or_(event.due_at <= tx.now, event.due_at > tx.now + _too_far(state)),
-                )
-                .limit(_SWEEP)
-                .with_for_update(skip_locked=True)
+        place = self.store.place
+        lapsed = (
+            select(place, event.state)
+            .where(
+                event.state.in_([_state(CLAIMED), _state(SENDING)]),
+                or_(event.due_at <= tx.now, event.due_at > tx.now + _too_far(CLAIMED)),
             )
-            places = tx.connection.scalars(lapsed).all()
-            if not places:
-                continue
-            values: dict[str, Any] = {
-                "state": _state(WAITING),
-                "claim": null(),
-                "due_at": event.queued_at,
-            }
-            if state == SENDING:
-                values |= {"unsure": 1, "attempts": event.attempts + 1, "reason": "lapsed"}
-                if self.on_unsure == "drop":
-                    values |= self._dead_values(tx) | {"reason": "unsure"}
-                    self.counters.add("event_dead", "unsure", len(places))
-                else:
-                    self.counters.add("event_unsure", "lapsed", len(places))
-            tx.connection.execute(update(table).where(self.store.place.in_(places)).values(values))
-        tx.connection.execute(
-            update(table)
-            .where(event.state == _state(WAITING), event.due_at > tx.now + _too_far(WAITING))
-            .values(due_at=tx.now)
+            .limit(_SWEEP)
+            .with_for_update(skip_locked=True)
         )
+        rows = tx.connection.execute(lapsed).all()
+        for state in (CLAIMED, SENDING):
+            places = [row[0] for row in rows if row.state == state]
+            if places:
+                tx.connection.execute(
+                    update(self.store.event)
+                    .where(place.in_(places))
+                    .values(self._lapsed_values(tx, state, len(places)))
+                )
+        if self.store.file is not None or time.monotonic() >= self._far_at:
+            self._far_at = time.monotonic() + _FAR_EVERY
+            self._bring_near(tx)
+
+    def _lapsed_values(self, tx: Tx, state: int, count: int) -> dict[str, Any]:
+        event = self.store.event.c
+        values: dict[str, Any] = {
+            "state": _state(WAITING),
+            "claim": null(),
+            "due_at": event.queued_at,
+        }
+        if state == CLAIMED:
+            return values
+        values |= {"unsure": 1, "attempts": event.attempts + 1, "reason": "lapsed"}
+        if self.on_unsure != "drop":
+            self.counters.add("event_unsure", "lapsed", count)
+            return values
+        self.counters.add("event_dead", "unsure", count)
+        return values | self._dead_values(tx) | {"reason": "unsure"}
+
+    def _bring_near(self, tx: Tx) -> None:
+        event = self.store.event.c
+        far = (event.state == _state(WAITING)) & (event.due_at > tx.now + _too_far(WAITING))
+        # The furthest of all first: a planner that takes state and time for independent would read
+        # the whole table for an UPDATE that finds nothing.
+        furthest = select(event.due_at).where(event.state == _state(WAITING))
+        furthest = furthest.order_by(event.due_at.desc()).limit(1)
+        if (tx.connection.scalar(furthest) or 0.0) > tx.now + _too_far(WAITING):
+            tx.connection.execute(update(self.store.event).where(far).values(due_at=tx.now))
 
     def begin_sending(self, claim: Claim, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """See :meth:`Outbox.begin_sending`."""
