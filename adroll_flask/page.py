@@ -165,7 +165,9 @@ def update_cookies(
             delete_cookies(exchange, headers, domains)
         return None
     now = exchange.site.clock()
-    if not clicked and seen.settled(now):
+    if not clicked and (seen.settled(now) or not exchange.is_document):
+        # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
+        # kit tells at the same moment, and would undo it. The next page is soon enough.
         return None
     if not exchange.site.records.can_sign or is_shared_cacheable(exchange, look):
         return None

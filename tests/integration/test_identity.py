@@ -354,3 +354,15 @@ def test_a_switched_off_extension_does_nothing(make_app: AppMaker) -> None:
     assert app.test_client().get("/_adroll/kit.0123456789abcdef.js").status_code == 404
     with app.test_request_context("/"):
         assert not current_visitor()
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "image"}, {"HX-Request": "true"}])
+def test_a_fragment_or_a_pictures_error_page_does_not_undo_what_the_kit_tells(
+    app: Flask, headers: dict[str, str]
+) -> None:
+    # Asked for before the kit's answer came, answered after it: the pixel's cookie alone.
+    client = app.test_client()
+    client.set_cookie("__adroll_fpc", A)
+    assert not cookies(client.get("/", headers=headers))
+    assert not cookies(client.get("/favicon.ico", headers=headers))
+    assert "adroll_visitor" in cookies(client.get("/", headers={"Sec-Fetch-Dest": "document"}))

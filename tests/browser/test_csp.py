@@ -1,0 +1,118 @@
+"""The tag, the kit and the pixel under strict Content-Security-Policies, in Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, current_app
+from flask_talisman import Talisman
+from playwright.sync_api import BrowserContext, Page
+from strict_site import HOST, jar, land, make_shop, serving, who
+
+from adroll_flask.sandbox import RunningSandbox, running
+
+#: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
+STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running() as sandbox:
+        yield sandbox
+
+
+def with_policy(policy: dict[str, str], nonce_in: tuple[str, ...] = ()) -> Callable[[Flask], Any]:
+    return lambda app: Talisman(
+        app,
+        force_https=False,
+        session_cookie_secure=False,
+        content_security_policy=policy,
+        content_security_policy_nonce_in=nonce_in,
+    )
+
+
+def csp_nonce() -> str:
+    """As a site that uses Talisman writes it."""
+    nonce: str = current_app.jinja_env.globals["csp_nonce"]()
+    return nonce
+
+
+def check_at_work(adroll: RunningSandbox, context: BrowserContext, page: Page) -> None:
+    """The kit ran, the pixel that it loaded too, and the server knows the visitor from it."""
+    cookie = jar(context, page.url)["__adroll_fpc"]
+    assert who(page) == {"adct": "click123", "cookie": cookie, "source": "pixel"}
+    adroll_saw = adroll.tracked()
+    assert {seen["cookie"] for seen in adroll_saw} == {cookie}
+    assert page.evaluate("typeof window.adroll.get_cookie") == "function"
+
+
+def test_the_nonce_is_enough_under_strict_dynamic(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+) -> None:
+    before = with_policy(STRICT, ("script-src",))
+    shop = make_shop(adroll, tmp_path, before=before, ADROLL_CSP_NONCE=csp_nonce)
+    policies: list[str] = []
+    page.on(
+        "response",
+        lambda response: policies.append(response.headers.get("content-security-policy", "")),
+    )
+    with serving(shop) as port:
+        land(page, f"http://{HOST}:{port}/?adct=click123")
+        # The browser hides the attribute from the page, the property is there for scripts.
+        nonce = page.evaluate("document.querySelector('script[data-adroll]').nonce")
+        assert len(nonce) > 20
+        assert f"'nonce-{nonce}'" in policies[0]
+        assert "'strict-dynamic'" in policies[0]
+        check_at_work(adroll, context, page)
+        assert console.lines == []
+
+
+def test_without_the_nonce_strict_dynamic_keeps_the_kit_out(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
+) -> None:
+    """That the policies of these tests are in force, and that the page takes no harm."""
+    shop = make_shop(adroll, tmp_path, before=with_policy(STRICT, ("script-src",)))
+    with serving(shop) as port:
+        page.goto(f"http://{HOST}:{port}/?adct=click123")
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.adrollKit === undefined")
+        assert page.inner_text("body") == "Hello"
+        # The server does its part without the kit.
+        assert who(page)["adct"] == "click123"
+    assert any("Content Security Policy" in line for line in console.lines)
+    assert adroll.tracked() == []
+
+
+def test_a_policy_of_hosts_needs_self_and_the_pixels_origin(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+) -> None:
+    origin = adroll.url_at("adroll.example")
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"'self' {origin}",
+        "connect-src": f"'self' {origin}",
+        "img-src": "'self'",
+    }
+    shop = make_shop(adroll, tmp_path, before=with_policy(policy))
+    with serving(shop) as port:
+        land(page, f"http://{HOST}:{port}/?adct=click123")
+        check_at_work(adroll, context, page)
+        assert console.lines == []
+
+
+def test_our_part_needs_self_alone(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+) -> None:
+    """What ``flask adroll check`` prints: the rest is the pixel's."""
+    policy = {"default-src": "'none'", "script-src": "'self'", "connect-src": "'self'"}
+    shop = make_shop(adroll, tmp_path, before=with_policy(policy), ADROLL_PIXEL="none")
+    printed = shop.test_cli_runner().invoke(args=["adroll", "check"]).output
+    assert "script-src 'self'; connect-src 'self'" in printed
+    with serving(shop) as port:
+        land(page, f"http://{HOST}:{port}/?adct=click123")
+        cookie = jar(context, page.url)["__adroll_fpc"]
+        assert who(page) == {"adct": "click123", "cookie": cookie, "source": "server"}
+        assert console.lines == []
