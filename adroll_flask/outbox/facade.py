@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.counters import Counters
 
+from .intake import Intake
 from .listen import Bell
 from .location import locate
 from .protocol import (
@@ -27,7 +28,6 @@ from .protocol import (
     State,
 )
 from .spill import Spilled, SpillFile
-from .sqlite import SqliteFile
 from .states import DAY
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SqlOutbox:
         self._where = where = locate(settings.outbox_url, folder.absolute())
         self._server: Any = None if isinstance(where, Path) else where
         self._file = (
-            SqliteFile(where, sync=settings.outbox_sync, max_bytes=settings.outbox_max_bytes)
+            Intake(where, sync=settings.outbox_sync, max_bytes=settings.outbox_max_bytes)
             if isinstance(where, Path)
             else None
         )

@@ -1,7 +1,4 @@
-"""The SQLite file: opening, making, replacing it, and the one statement of the hot path.
-
-Nothing here imports SQLAlchemy: a request that reports an event pays for one ``INSERT``.
-"""
+"""The SQLite file: opening, making, replacing it, and what one process holds of it; light."""
 
 from __future__ import annotations
 
@@ -19,19 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .bound import Bound
 from .fork import immortalise
-from .protocol import NewEvent, OutboxFailed, Put
+from .protocol import OutboxFailed
 from .states import (
-    DEAD,
-    PAYLOAD_BYTES,
-    PLACES,
-    ROW_BYTES,
     VERSION,
-    WAITING,
-    clean_key,
-    next_id,
-    seq_of,
 )
 
 logger = logging.getLogger("adroll_flask.outbox")
@@ -40,8 +28,6 @@ logger = logging.getLogger("adroll_flask.outbox")
 PATIENCE: Final = 0.1
 #: Seconds that a worker's statement waits.
 WORKER_PATIENCE: Final = 5.0
-#: What may lie in the log and not yet in the file.
-_LOG_BYTES: Final = 32 << 20
 _NO_INODE: Final = (0, 0)
 
 #: What SQLAlchemy makes of ``schema.Tables("sqlite")``, so that a request need not import it; a
@@ -82,28 +68,9 @@ _TABLES: Final = frozenset(
     {"adroll_event", "adroll_destination", "adroll_hold", "adroll_tally", "adroll_meta"}
 )
 
-_INSERT: Final = (
-    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, dedupe_key,"
-    " digest, payload, occurred_at, queued_at, due_at) VALUES (?,?,0,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING"
-)
-_INSERT_DEAD: Final = (
-    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, payload,"
-    " occurred_at, queued_at, due_at, error, reason, settled_at) VALUES (?,?,4,?,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING"
-)
-_SAME_KEY: Final = (
-    "SELECT id, digest FROM adroll_event WHERE advertisable_eid = ? AND dry_run = ?"
-    " AND event_name = ? AND dedupe_key = ?"
-)
-
-
-class _Changed(Exception):
-    """The file is not the one that was opened, or not a whole one; open it again."""
-
 
 @dataclass(slots=True)
-class _Process:
+class Process:
     """What one process holds of the file; a fork makes a new one."""
 
     pid: int
@@ -131,183 +98,15 @@ class SqliteFile:
 
     :param path: of the file; its folder is made where it is missing.
     :param sync: ``"normal"`` or ``"full"``.
-    :param max_bytes: of events that wait; 0: no bound.
     """
 
-    def __init__(self, path: Path, *, sync: str, max_bytes: int) -> None:
+    def __init__(self, path: Path, *, sync: str) -> None:
         self.path = path
         self._name = os.fsencode(path)
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        self._bound = Bound()
-        self._max_bytes = max_bytes or 1 << 62
-        self._process = _Process(os.getpid())
+        self._process = Process(os.getpid())
         self._on_renew: list[Callable[[], None]] = []
         self._hooked = False
-
-    # -- the hot path -----------------------------------------------------------------------
-
-    def put(self, event: NewEvent, now: float) -> Put:
-        """Commit one event.
-
-        :raises OutboxFailed: the file did not take it within :data:`PATIENCE` seconds.
-        """
-        key = event.key
-        if key is not None:
-            key = clean_key(key)
-        return self._do(
-            _INSERT,
-            event,
-            key,
-            (
-                event.name,
-                event.advertisable_eid,
-                event.dry_run,
-                key,
-                event.digest,
-                event.payload,
-                event.occurred_at,
-                now,
-                now,
-            ),
-            self._max_bytes,
-        )
-
-    def put_dead(self, event: NewEvent, reason: str, error: str, now: float, due: float) -> Put:
-        """Commit one dead letter without a key."""
-        return self._do(
-            _INSERT_DEAD,
-            event,
-            None,
-            (
-                event.name,
-                event.advertisable_eid,
-                event.dry_run,
-                event.payload,
-                event.occurred_at,
-                now,
-                due,
-                error,
-                reason,
-                now,
-            ),
-            # A flood of bad events must not shut good ones out.
-            self._max_bytes // 2,
-        )
-
-    def _do(
-        self,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-    ) -> Put:
-        """Insert on the kept connection under the lock, into a new file if need be."""
-        if len(event.payload) > PAYLOAD_BYTES:
-            raise OutboxFailed("too_large")
-        process = self._process
-        if process.pid != os.getpid():
-            process = self.renew()
-        if not process.lock.acquire(blocking=False):
-            return self._do_late(process, statement, event, key, values, most)
-        try:
-            return self._do_locked(process, statement, event, key, values, most)
-        finally:
-            process.lock.release()
-
-    def _do_late(
-        self,
-        process: _Process,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-    ) -> Put:
-        began = time.monotonic()
-        if not process.lock.acquire(timeout=PATIENCE):
-            raise OutboxFailed("locked")
-        try:
-            left = PATIENCE - (time.monotonic() - began)
-            if left > PATIENCE * 0.8 or process.connection is None:
-                return self._do_locked(process, statement, event, key, values, most)
-            # What was spent on the lock is not spent again on the file.
-            process.connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
-            try:
-                return self._do_locked(process, statement, event, key, values, most)
-            finally:
-                if process.connection is not None:
-                    process.connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
-        finally:
-            process.lock.release()
-
-    def _do_locked(
-        self,
-        process: _Process,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-    ) -> Put:
-        for last in (False, True):
-            try:
-                stat = os.stat(self._name)
-                cursor = process.cursor
-                if cursor is None or (stat.st_ino, stat.st_dev) != process.inode:
-                    raise _Changed
-                if stat.st_size + _LOG_BYTES > most:
-                    self._check_bound(cursor, len(event.payload), most)
-                id = event.id
-                cursor.execute(statement, (seq_of(id), id, *values))
-                if cursor.rowcount:
-                    return Put("queued", id)
-                return self._conflict(cursor, statement, event, key, values)
-            except (FileNotFoundError, _Changed):
-                if last:
-                    raise OutboxFailed("unavailable", "the file is being replaced") from None
-                self._reopen(process)
-            except sqlite3.Error as exc:
-                if last or not self.recover(exc):
-                    raise OutboxFailed(reason_of(exc)) from exc
-                self._reopen(process)
-            except OSError as exc:
-                raise OutboxFailed("unavailable") from exc
-        raise AssertionError("unreachable")
-
-    def _conflict(
-        self,
-        cursor: sqlite3.Cursor,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-    ) -> Put:
-        """The same event, the same key, or another event in this one's place."""
-        if key is not None:
-            found = cursor.execute(
-                _SAME_KEY, (event.advertisable_eid, event.dry_run, event.name, key)
-            ).fetchone()
-            if found is not None:
-                if found[0] == event.id:
-                    return Put("queued", event.id)
-                return Put("duplicate", found[0], same=found[1] == event.digest)
-        id = event.id
-        for _ in range(PLACES):
-            found = cursor.execute(
-                "SELECT id FROM adroll_event WHERE seq = ?", (seq_of(id),)
-            ).fetchone()
-            if found is not None and found[0] == id:
-                return Put("queued", id)
-            id = next_id(id)
-            if cursor.execute(statement, (seq_of(id), id, *values)).rowcount:
-                return Put("queued", id)
-        raise OutboxFailed("error", "no place for the event")
-
-    def _check_bound(self, cursor: sqlite3.Cursor, size: int, most: int) -> None:
-        # Only now is it worth counting: a file below the bound cannot hold more than it.
-        if not self._bound.allows(size + ROW_BYTES, lambda: _measure(cursor), most):
-            raise OutboxFailed("full")
 
     # -- the file ---------------------------------------------------------------------------
 
@@ -487,7 +286,7 @@ class SqliteFile:
 
     # -- processes --------------------------------------------------------------------------
 
-    def _reopen(self, process: _Process) -> None:
+    def reopen(self, process: Process) -> None:
         self._hook()
         process.hang_up()
         for renew in self._on_renew:
@@ -501,13 +300,13 @@ class SqliteFile:
             raise OutboxFailed("unavailable") from exc
         process.inode = self.inode()
 
-    def renew(self) -> _Process:
+    def renew(self) -> Process:
         """Start afresh in a forked child: SQLite allows no inherited connection, not even to
         close it (https://sqlite.org/howtocorrupt.html, 2.6)."""
         old = self._process
         if old.pid != os.getpid():
             immortalise(old)
-            self._process = _Process(os.getpid())
+            self._process = Process(os.getpid())
         return self._process
 
     def close(self) -> None:
@@ -544,23 +343,6 @@ class SqliteFile:
                     file._process.lock.release()
 
         os.register_at_fork(before=before, after_in_parent=after_in_parent)
-
-
-def _measure(connection: sqlite3.Cursor) -> int:
-    """Bytes of the events that wait or are dead, from their number and the newest hundred."""
-    total = 0.0
-    for state in (WAITING, DEAD):
-        count = connection.execute(
-            "SELECT count(*) FROM adroll_event WHERE state = ?", (state,)
-        ).fetchone()[0]
-        if count:
-            mean = connection.execute(
-                "SELECT avg(length(payload)) FROM (SELECT payload FROM adroll_event"
-                " WHERE state = ? ORDER BY due_at DESC LIMIT 100)",
-                (state,),
-            ).fetchone()[0]
-            total += count * ((mean or 0) + ROW_BYTES)
-    return int(total)
 
 
 def reason_of(exc: BaseException) -> str:
