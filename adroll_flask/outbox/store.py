@@ -13,7 +13,27 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Table, and_, select
+from sqlalchemy import (
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    and_,
+    func,
+    select,
+)
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    and_,
+    func,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import engines, schema
