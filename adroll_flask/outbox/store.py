@@ -14,17 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import (
-from sqlalchemy import (
     Column,
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    Table,
-    and_,
-    func,
-    select,
-)
     ColumnElement,
     Connection,
     Engine,
