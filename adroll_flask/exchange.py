@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 from .consent import Decision, decide
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
+from .settings import is_loopback
 from .visitor import Record, Records, Seen, Visitor
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ class Exchange:
             return None
         if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
             self.site.counters.add("address_private")
-            if self.site.once("address_private"):
+            # A developer's browser comes from the same machine and means no proxy.
+            if not is_loopback(self.hostname) and self.site.once("address_private"):
                 _LOG.warning(
                     "AdRoll: visitors come from a private or loopback address, the proxy's; "
                     "wrap the app in werkzeug's ProxyFix"

@@ -319,7 +319,12 @@ class Reporter:
         return receipt
 
     def _committed(self, receipt: Receipt, event: Event | None) -> None:
-        self._queued()
+        try:
+            self._queued()
+        except Exception as problem:
+            # The event is committed: whoever delivers comes by without being told.
+            self._counters.add("delivery_error", "not_told")
+            _LOG.error("AdRoll's delivery was not told of an event: %s", describe(problem))
         if event is not None:
             self._announce(event_queued, receipt=receipt, event=event)
 

@@ -408,3 +408,16 @@ def test_flush_says_how_many_still_wait(app: Flask, adroll: AdRoll) -> None:
     buy(visit(app))
     with app.app_context():
         assert adroll.flush(timeout=0.1) == 1
+
+
+def test_a_delivery_that_cannot_be_told_does_not_unqueue_what_is_committed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise OSError
+
+    client = visit(app)
+    monkeypatch.setattr(app.extensions["adroll"].reporter, "_queued", broken)
+    assert buy(client)["status"] == "queued"
+    assert len(kept(app)) == 1
+    assert app.extensions["adroll"].counters.get("delivery_error", "not_told") == 1
