@@ -51,5 +51,9 @@ chaos: $(VENV)/.test ## 500 kills at random moments, and what is left of the ord
 fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours)
 	@FUZZ_CASES=10000000 $(BIN)/python -m pytest -q tests/security/test_fuzz.py
 
+bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: ten minutes; ARGS=--short: two
+	@$(BIN)/python -m pip install -qq -r benchmarks/requirements.txt
+	@$(BIN)/python benchmarks/side_by_side.py $(ARGS)
+
 clean: ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,8 +25,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 OURS = "adroll_flask"
-PEERS = (OURS, "PostHog", "Segment", "Snowplow")
-CALLS = (*PEERS, "bare insert")
+BARE = "bare insert"
+PEERS = ("PostHog", "Segment", "Snowplow")
 
 
 class Sink:
@@ -127,10 +127,12 @@ def processes(kinds: tuple[str, ...], sink: Sink) -> Iterator[dict[str, Process]
                 process.kill()
 
 
-def per_call(what: str, gap: float, count: int, rounds: int, sink: Sink) -> dict[str, Any]:
+def per_call(
+    what: str, gap: float, count: int, rounds: int, sink: Sink, kinds: tuple[str, ...]
+) -> dict[str, Any]:
     """Microseconds of one call: median, fastest round, 99th percentile."""
-    times: dict[str, list[list[int]]] = {kind: [] for kind in CALLS}
-    with processes(CALLS, sink) as made:
+    times: dict[str, list[list[int]]] = {kind: [] for kind in (*kinds, BARE)}
+    with processes((*kinds, BARE), sink) as made:
         for process in made.values():
             process.do(what, count=50, gap=0.0)  # whatever is loaded with the first ones
             process.do("flush")
@@ -149,11 +151,11 @@ def per_call(what: str, gap: float, count: int, rounds: int, sink: Sink) -> dict
     return found
 
 
-def burst(count: int, rounds: int, sink: Sink) -> dict[str, Any]:
+def burst(count: int, rounds: int, sink: Sink, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Events a second from the first call until the last one is at the sink, and memory."""
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in PEERS}
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
-        for kind in PEERS:
+        for kind in kinds:
             with processes((kind,), sink) as made:
                 made[kind].do("calls", count=20, gap=0.0)
                 made[kind].do("flush")
@@ -173,12 +175,12 @@ def burst(count: int, rounds: int, sink: Sink) -> dict[str, Any]:
     }
 
 
-def outage(seconds: float, sink: Sink) -> dict[str, Any]:
+def outage(seconds: float, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Of orders that are reported while nobody listens, how many arrive after it."""
     orders = 40
     with tempfile.TemporaryDirectory() as folder:
-        sinks = {kind: Sink() for kind in PEERS}
-        made = {kind: Process(kind, sinks[kind].url, Path(folder) / kind) for kind in PEERS}
+        sinks = {kind: Sink() for kind in kinds}
+        made = {kind: Process(kind, sinks[kind].url, Path(folder) / kind) for kind in kinds}
         try:
             for process in made.values():
                 process.do("calls", count=1, gap=0.0)
@@ -202,10 +204,10 @@ def outage(seconds: float, sink: Sink) -> dict[str, Any]:
                 own.stop()
 
 
-def kill(sink: Sink) -> dict[str, Any]:
+def kill(sink: Sink, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Of orders whose report returned before a SIGKILL, how many arrive after a restart."""
     orders, found = 40, {}
-    for kind in PEERS:
+    for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
             process = Process(kind, sink.url, Path(folder))
             process.do("calls", count=1, gap=0.0)
@@ -221,22 +223,22 @@ def kill(sink: Sink) -> dict[str, Any]:
     return found
 
 
-def checkout(seconds: float, rounds: int, sink: Sink) -> dict[str, Any]:
+def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> dict[str, Any]:
     """Requests a second of a checkout route under gunicorn, by wrk; see checkout_shop.py."""
-    kinds = ("bare app", *PEERS, "synchronous")
+    kinds = ("bare app", *peers, "synchronous")
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     arrived: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         servers = {kind: Gunicorn(kind, sink.url, Path(folder) / kind) for kind in kinds}
         try:
             for server in servers.values():
-                server.press(0.3)
+                server.press(1)
             for _ in range(rounds):
                 for kind, server in servers.items():
                     sink.forget()
                     rate, answers = server.press(seconds)
                     found[kind].append(rate)
-                    if kind in PEERS:
+                    if kind in peers:
                         told = sink.wait(answers, 3.0)
                         so_far = arrived.setdefault(kind, {"orders": 0, "lost": 0})
                         so_far["orders"] += answers
@@ -280,10 +282,10 @@ class Gunicorn:
             time.sleep(0.05)
         self._url = match[1]
 
-    def press(self, seconds: float) -> tuple[float, int]:
+    def press(self, seconds: int) -> tuple[float, int]:
         """Requests a second, and how many were answered."""
         command = [
-            *("wrk", "-t1", "-c4", f"-d{seconds:g}s", "-s", str(HERE / "checkout.lua")),
+            *("wrk", "-t1", "-c4", f"-d{seconds}s", "-s", str(HERE / "checkout.lua")),
             f"{self._url}/checkout?step=pay",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -302,28 +304,30 @@ class Gunicorn:
 PARTS = ("calls", "views", "burst", "checkout", "outage", "kill")
 
 
-def measure(parts: tuple[str, ...], *, short: bool) -> dict[str, Any]:
+def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> dict[str, Any]:
     """All that was asked for."""
     found: dict[str, Any] = {}
+    kinds = (OURS, *peers)
     rounds, count = (3, 60) if short else (15, 200)
     sink = Sink()
     works: dict[str, Callable[[], Any]] = {
         "calls": lambda: {
-            "back to back": per_call("calls", 0.0, count, rounds, sink),
-            "2 ms apart": per_call("calls", 0.002, count, rounds, sink),
+            "back to back": per_call("calls", 0.0, count, rounds, sink, kinds),
+            "2 ms apart": per_call("calls", 0.002, count, rounds, sink, kinds),
         },
         "views": lambda: {
-            "back to back": per_call("views", 0.0, count, rounds, sink),
-            "2 ms apart": per_call("views", 0.002, count, rounds, sink),
+            "back to back": per_call("views", 0.0, count, rounds, sink, kinds),
+            "2 ms apart": per_call("views", 0.002, count, rounds, sink, kinds),
         },
-        "burst": lambda: burst(2_000 if short else 20_000, 1 if short else 3, sink),
-        "checkout": lambda: checkout(1.0 if short else 3.0, 1 if short else 5, sink),
-        "outage": lambda: outage(3.0 if short else 20.0, sink),
-        "kill": lambda: kill(sink),
+        "burst": lambda: burst(2_000 if short else 20_000, 1 if short else 3, sink, kinds),
+        "checkout": lambda: checkout(1 if short else 3, 1 if short else 5, sink, kinds),
+        "outage": lambda: outage(3.0 if short else 20.0, kinds),
+        "kill": lambda: kill(sink, kinds),
     }
     try:
         for part in parts:
             found[part] = works[part]()
+            show({part: found[part]})
     finally:
         sink.stop()
     return found
@@ -359,17 +363,18 @@ def show(found: dict[str, Any]) -> None:
         if part in found:
             print(f"\n{title}")
             for kind, one in found[part].items():
-                print(f"  {kind:14}{one['arrived']:4d} of {one['of']}")
+                print(f"  {kind:14}{one['arrived']:4d} of {one['of']}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="a minute instead of ten")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, comma-separated")
+    parser.add_argument("--peers", default=",".join(PEERS), help="peers, comma-separated")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args()
-    found = measure(tuple(options.only.split(",")), short=options.short)
-    show(found)
+    peers = tuple(filter(None, options.peers.split(",")))
+    found = measure(tuple(options.only.split(",")), peers, short=options.short)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2))
 
