@@ -27,7 +27,7 @@ from adroll_flask.outbox import NewEvent, Outbox, Outcome, new_id
 
 PAYLOAD = b'{"event_name":"purchase","identifiers":{"adct":"' + b"c" * 400 + b'"}}'
 LEVELS = (1_000, 100_000, 1_000_000)
-ROUNDS = 9
+ROUNDS = 7
 _NUMBERS = itertools.count(1)
 
 INSERT = (
