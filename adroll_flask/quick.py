@@ -2,7 +2,7 @@
 
 :func:`adroll_flask.events.build` checks every form that a field may take. Most reports need none of
 that: an order id that is a short text, an amount such as ``"59.90"``. For these the same JSON is
-written at a quarter of the cost; for anything else :meth:`Quick.event` gives ``None``, and the
+written at a third of the cost; for anything else :meth:`Quick.event` gives ``None``, and the
 long way decides. A test holds the two against each other.
 """
 
@@ -82,7 +82,8 @@ class Quick:
         :param fields: the caller's, without those that are ``None``.
         """
         if (
-            name not in _NAMES
+            type(name) is not str
+            or name not in _NAMES
             or not fields.keys() <= _TAKEN
             or context.email_forms != ("sha256",)
             or context.email_sha256
