@@ -127,8 +127,8 @@ class NullOutbox:
 
     last: NewEvent | None = None
 
-    def exists(self) -> bool:
-        return False
+    def oldest_due(self) -> float | None:
+        return None
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
         self.last = event
