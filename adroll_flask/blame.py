@@ -297,7 +297,13 @@ class Round:
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
             return
-        self._insist(lambda: self._outbox.settle(self._claim, outcomes))
+        changed = self._insist(lambda: self._outbox.settle(self._claim, outcomes))
+        if not changed:
+            # The lease had ended: another worker has these events, and tells of their end.
+            for outcome in outcomes:
+                self._left.pop(outcome.id, None)
+            self._counters.add("delivery_error", "lease_lost")
+            return
         tally: Counter[tuple[str, str]] = Counter()
         for outcome in outcomes:
             if outcome.kind == "claimed":

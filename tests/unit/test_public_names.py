@@ -78,7 +78,7 @@ def test_every_command_is_documented() -> None:
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
     for path in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        for target in re.findall(r"\]\(([^)#:\s*]+)(?:#[^)]*)?\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
