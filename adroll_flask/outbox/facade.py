@@ -209,7 +209,10 @@ class SqlOutbox:
         return self._parts.claims.settle(claim, outcomes)
 
     def waiting(self) -> int:
-        return self._parts.operations.waiting()
+        # What was spilled waits as well: a flush that counted the table alone would end early.
+        if self._spill.exists():
+            self._read_back(_CLAIM_BATCHES)
+        return self._parts.operations.waiting() + self._spill.exists()
 
     def oldest_due(self) -> float | None:
         return self._parts.operations.oldest_due()
