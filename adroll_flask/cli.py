@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 commands = AppGroup("adroll", help="AdRoll server-to-server: check, deliver, look after events.")
 commands.add_command(outbox)
+
+#: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
+#: down to its events may take several requests of up to 35 seconds each.
+HANGS_AFTER = 300.0
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -117,7 +122,7 @@ def worker(once: bool, health_file: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(stop, runtime))
     if health_file is not None:
-        _touch_while_running(health_file, stop)
+        _touch_while_running(health_file, stop, runtime)
     if once:
         delivered = runtime.deliverer.drain(stop)
         waiting = runtime.outbox.waiting()
@@ -132,14 +137,15 @@ def _stop(stop: threading.Event, runtime: Runtime) -> None:
     runtime.outbox.wake()
 
 
-def _touch_while_running(path: Path, stop: threading.Event) -> None:
+def _touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> None:
     path.touch()
     main = threading.main_thread()
 
     def touch() -> None:
-        # Ends with the main thread too: a file that stays young over a dead worker would lie.
+        # A file that stays young over a dead worker, or one whose loop hangs, would lie.
         while not stop.wait(5.0) and main.is_alive():
-            path.touch()
+            if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
+                path.touch()
 
     threading.Thread(target=touch, name="adroll-health", daemon=True).start()
 

@@ -97,6 +97,8 @@ class Deliverer:
         self._late = LateWatch(outbox, counters)
         self._adopted = False
         self._troubles = 0
+        #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
+        self.stepped_at = time.monotonic()
         self._clean_at = time.monotonic() + _HOUSEKEEPING
         #: The process whose :meth:`run` is under way, and what hurries it.
         self._running: tuple[int, threading.Event] | None = None
@@ -238,6 +240,7 @@ class Deliverer:
 
     def step(self, stop: threading.Event) -> Step:
         """One step that survives everything, with housekeeping now and then."""
+        self.stepped_at = time.monotonic()
         try:
             step = self._advance(stop)
             self._tidy()

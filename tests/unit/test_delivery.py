@@ -567,3 +567,11 @@ def test_looking_for_lateness_is_a_query_a_minute_at_most(tmp_path, monkeypatch)
     for _ in range(1000):
         watch.look()
     assert len(asked) == 1
+
+
+def test_each_step_leaves_a_sign_of_life(tmp_path):
+    shop = Shop(tmp_path)
+    before = shop.deliverer.stepped_at
+    time.sleep(0.01)
+    shop.deliverer.step(threading.Event())
+    assert shop.deliverer.stepped_at > before
