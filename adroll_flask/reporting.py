@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
 
+from .coverage import Coverage
 from .errors import AdRollError, EventError
 from .redaction import describe
 from .signals import event_queued, event_rejected, event_suppressed
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from blinker import NamedSignal
 
     from .counters import Counters
-    from .events import Context, Coverage, Event
+    from .events import Context, Event
     from .exchange import Exchange
     from .outbox import NewEvent, Outbox, Put
     from .quick import Quick
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from .visitor import Records
 
 _LOG = logging.getLogger("adroll_flask.reporting")
+
+#: Of an event that is not kept, or whose identifiers could not be read.
+_NO_COVERAGE = Coverage()
 
 Status = Literal["queued", "duplicate", "suppressed", "invalid", "failed"]
 
@@ -45,8 +49,8 @@ class Receipt:
     status: Status
     #: Why, where it is not queued: a short name or the field and what it takes.
     reason: str = ""
-    #: Which of the seven identifiers the event carries.
-    coverage: Coverage | None = None
+    #: Which of the seven identifiers the event carries; none where it is suppressed or invalid.
+    coverage: Coverage = _NO_COVERAGE
 
     def __bool__(self) -> bool:
         return self.status == "queued"
@@ -163,10 +167,12 @@ class Reporter:
         try:
             built = build(name, given, context, strict=strict)
         except EventError as problem:
+            if exchange is not None and subject is None and problem.field == "ip":
+                problem = _no_address(problem, given)
             # A visitor whose browser keeps no cookies is no fault of the programmer's.
             unknown = exchange is not None and subject is None and problem.field == "visitor"
             if strict and not unknown:
-                raise
+                raise problem from None
             return self._invalid(name, given, context, problem)
         for field, reason in built.dropped:
             self._counters.add("field_dropped", field.partition("[")[0])
@@ -390,6 +396,17 @@ class Reporter:
             occurred_at=at,
             digest=digest,
         )
+
+
+def _no_address(problem: EventError, given: Mapping[str, Any]) -> EventError:
+    """*problem*, or what is at fault where the server itself names no client."""
+    if "ip" in given:
+        return problem
+    return EventError(
+        "ip",
+        "the server gave no address of the visitor, as behind a Unix socket: wrap the app in "
+        "werkzeug's ProxyFix",
+    )
 
 
 def after_commit(session: Any, action: Callable[[], None]) -> None:

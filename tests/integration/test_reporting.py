@@ -421,3 +421,23 @@ def test_a_delivery_that_cannot_be_told_does_not_unqueue_what_is_committed(
     assert buy(client)["status"] == "queued"
     assert len(kept(app)) == 1
     assert app.extensions["adroll"].counters.get("delivery_error", "not_told") == 1
+
+
+def test_a_server_that_names_no_client_is_told_apart_from_a_missing_argument(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    app.add_url_rule("/buy", "buy", lambda: told(report_conversion(**ORDER)), methods=["POST"])
+    client = visit(app)
+    answer = client.post(
+        "/buy", base_url="https://shop.test", environ_base={"REMOTE_ADDR": ""}
+    ).get_json()
+    assert answer["status"] == "invalid"
+    assert "ProxyFix" in answer["reason"]
+
+
+def test_every_receipt_has_a_coverage(app: Flask) -> None:
+    with app.test_request_context("/", headers={"Sec-GPC": "1"}):
+        receipt = report_conversion(**ORDER)
+    assert receipt.status == "suppressed"
+    assert receipt.coverage.carried == ()

@@ -385,6 +385,7 @@
   byId("restore").addEventListener("click", function () { fetch("/faults", { method: "DELETE" }); });
   byId("clear").addEventListener("click", function () { fetch("/events", { method: "DELETE" }); });
   byId("api-url").textContent = window.location.origin + "/api";
+  byId("pixel-url").textContent = window.location.origin + "/j/{advertisable_eid}/roundtrip.js";
   narrow.addEventListener("change", function () { if (chosen !== null) place(); });
 
   var source = new EventSource("/live");
