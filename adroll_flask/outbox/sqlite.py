@@ -6,7 +6,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-import sys
 import threading
 import time
 import weakref
@@ -69,7 +68,7 @@ _TABLES: Final = frozenset(
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Process:
     """What one process holds of the file; a fork makes a new one."""
 
@@ -78,16 +77,28 @@ class Process:
     connection: sqlite3.Connection | None = None
     cursor: sqlite3.Cursor | None = None
     inode: tuple[int, int] = _NO_INODE
+    #: Closes the connection when an app is dropped: Python 3.13 warns of one collected open. A
+    #: ``__del__`` would come too late, where the connection is in the same garbage.
+    closer: weakref.finalize[..., Process] | None = None
+
+    def hold(self, connection: sqlite3.Connection) -> None:
+        self.connection, self.cursor = connection, connection.cursor()
+        self.closer = weakref.finalize(self, _close, connection, self.pid)
+        self.closer.atexit = False
 
     def hang_up(self) -> None:
         old, self.connection, self.cursor = self.connection, None, None
+        if self.closer is not None:
+            self.closer.detach()
         if old is not None:
             old.close()
 
-    def __del__(self) -> None:
-        # An app that is dropped: Python 3.13 warns of a connection that is collected open.
-        if not sys.is_finalizing() and self.pid == os.getpid():
-            self.hang_up()
+
+def _close(connection: sqlite3.Connection, pid: int) -> None:
+    if pid == os.getpid():
+        connection.close()
+    else:
+        immortalise(connection)
 
 
 class SqliteFile:
@@ -292,8 +303,7 @@ class SqliteFile:
         for renew in self._on_renew:
             renew()
         try:
-            process.connection = self.connect(PATIENCE)
-            process.cursor = process.connection.cursor()
+            process.hold(self.connect(PATIENCE))
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc)) from exc
         except OSError as exc:

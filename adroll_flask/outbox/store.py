@@ -6,8 +6,8 @@ import json
 import os
 import random
 import sqlite3
-import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -64,14 +64,16 @@ class Store:
         self._where = where
         self._clock = clock
         self._pid = os.getpid()
-        self._engines: dict[bool, Engine] = {}
+        self._engines = self._no_engines()
         self._ready = False
         self._inode = (0, 0)
         self.file: SqliteFile | None = None
         if isinstance(where, SqliteFile):
             self.dialect = "sqlite"
             self.file = where
-            self.file.on_renew(self.close)
+            # Weakly: the engines below hold the file, and must not hold this through it.
+            close = weakref.WeakMethod(self.close)
+            self.file.on_renew(lambda: (found := close()) and found())
         else:
             self.dialect = "postgresql" if where.get_backend_name() == "postgresql" else "mysql"
         self.tables = schema.Tables(self.dialect)
@@ -86,7 +88,7 @@ class Store:
         if self._pid != os.getpid():
             # The parent's connections are the parent's, down to saying good-bye on them.
             immortalise(self._engines)
-            self._engines = {}
+            self._engines = self._no_engines()
             self._pid = os.getpid()
         engine = self._engines.get(hasty)
         if engine is None:
@@ -97,16 +99,18 @@ class Store:
             engine = self._engines.setdefault(hasty, made)
         return engine
 
+    def _no_engines(self) -> dict[bool, Engine]:
+        """A place for this process's engines, whose connections are closed when an app is dropped:
+        Python 3.13 warns of one that is collected open."""
+        made: dict[bool, Engine] = {}
+        weakref.finalize(self, _dispose, made, os.getpid()).atexit = False
+        return made
+
     def close(self) -> None:
         """Close this process's idle connections; the next call opens them again."""
         if self._pid == os.getpid():
             for engine in list(self._engines.values()):
                 engine.dispose()
-
-    def __del__(self) -> None:
-        # An app that is dropped: Python 3.13 warns of a connection that is collected open.
-        if not sys.is_finalizing():
-            self.close()
 
     def read(self, function: Callable[[Tx], T]) -> T:
         """Run *function* in a transaction that only reads."""
@@ -218,6 +222,14 @@ class Store:
         places = [place for number in numbers for place in (number, -number)]
         # One parameter each: a list of 200 costs SQLAlchemy more than SQLite takes for all of it.
         return and_(column.seq.in_(_elements(places)), column.id.in_(_elements(ids)))
+
+
+def _dispose(made: dict[bool, Engine], pid: int) -> None:
+    if pid == os.getpid():
+        for engine in made.values():
+            engine.dispose()
+    else:
+        immortalise(made)
 
 
 def _elements(values: Sequence[int] | Sequence[str]) -> Select[tuple[Any]]:
