@@ -1,18 +1,21 @@
-"""Claim, send, settle: how an event leaves the outbox."""
+"""Claim, send, settle on a database server: how an event leaves the outbox.
+
+On a SQLite file :mod:`.fileclaims` does the same.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, case, literal_column, null, or_, select, update
 
 from adroll_flask.counters import Counters
 
+from .outcomes import ERROR_LENGTH, alike, tally_of, too_far
 from .protocol import Claim, Claimed, Outcome
 from .states import (
     CLAIMED,
@@ -30,9 +33,8 @@ from .tally import add_tally
 
 #: Rows that one claim takes back from lapsed leases, at most.
 _SWEEP: Final = 500
-#: Seconds between two looks for times that a wrong clock left, on a server.
+#: Seconds between two looks for times that a wrong clock left.
 _FAR_EVERY: Final = 60.0
-_ERROR_LENGTH: Final = 1000
 
 
 def _state(number: int) -> Any:
@@ -58,24 +60,7 @@ class Claims:
     def claim(self, limit: int = 100, lease: float = 60.0) -> Claim | None:
         """See :meth:`Outbox.claim`."""
         lease = min(lease, LONGEST_LEASE)
-        if self.store.file is not None and not self.store.read(self._is_work):
-            # Asking takes no lock; a transaction that begins by writing would.
-            return None
         return self.store.write(lambda tx: self._claim(tx, limit, lease))
-
-    def _is_work(self, tx: Tx) -> bool:
-        event = self.store.event.c
-        for state in (WAITING, CLAIMED, SENDING):
-            first = (
-                select(event.due_at)
-                .where(event.state == _state(state))
-                .order_by(event.due_at)
-                .limit(1)
-            )
-            due = tx.connection.scalar(first)
-            if due is not None and (due <= tx.now or due > tx.now + _too_far(state)):
-                return True
-        return False
 
     def _claim(self, tx: Tx, limit: int, lease: float) -> Claim | None:
         self._take_back(tx)
@@ -135,7 +120,7 @@ class Claims:
             select(place, event.state)
             .where(
                 event.state.in_([_state(CLAIMED), _state(SENDING)]),
-                or_(event.due_at <= tx.now, event.due_at > tx.now + _too_far(CLAIMED)),
+                or_(event.due_at <= tx.now, event.due_at > tx.now + too_far(CLAIMED)),
             )
             .limit(_SWEEP)
             .with_for_update(skip_locked=True)
@@ -149,7 +134,7 @@ class Claims:
                     .where(place.in_(places))
                     .values(self._lapsed_values(tx, state, len(places)))
                 )
-        if self.store.file is not None or time.monotonic() >= self._far_at:
+        if time.monotonic() >= self._far_at:
             self._far_at = time.monotonic() + _FAR_EVERY
             self._bring_near(tx)
 
@@ -171,12 +156,12 @@ class Claims:
 
     def _bring_near(self, tx: Tx) -> None:
         event = self.store.event.c
-        far = (event.state == _state(WAITING)) & (event.due_at > tx.now + _too_far(WAITING))
+        far = (event.state == _state(WAITING)) & (event.due_at > tx.now + too_far(WAITING))
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
         furthest = select(event.due_at).where(event.state == _state(WAITING))
         furthest = furthest.order_by(event.due_at.desc()).limit(1)
-        if (tx.connection.scalar(furthest) or 0.0) > tx.now + _too_far(WAITING):
+        if (tx.connection.scalar(furthest) or 0.0) > tx.now + too_far(WAITING):
             tx.connection.execute(update(self.store.event).where(far).values(due_at=tx.now))
 
     def begin_sending(self, claim: Claim, ids: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -216,39 +201,19 @@ class Claims:
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Outbox.settle`."""
-        alike: defaultdict[Outcome, list[str]] = defaultdict(list)
-        for outcome in outcomes:
-            alike[_without_id(outcome)].append(outcome.id)
-        if not alike:
+        groups = alike(outcomes)
+        if not groups:
             return 0
 
         def settle(tx: Tx) -> int:
-            settled = 0
-            tally: Counter[str] = Counter()
-            for outcome, ids in alike.items():
-                rows = self._settle(tx, claim, ids, outcome)
-                settled += rows
-                if outcome.kind in ("delivered", "dead", "retry"):
-                    tally["retried" if outcome.kind == "retry" else outcome.kind] += rows
-                if outcome.unsure:
-                    tally["unsure"] += rows
-            add_tally(self.store, tx, tally)
-            return settled
+            changed = [
+                self._update_mine(tx.connection, claim, ids, self._values(tx, outcome))
+                for outcome, ids in groups
+            ]
+            add_tally(self.store, tx, tally_of(groups, changed))
+            return sum(changed)
 
         return self.store.write(settle)
-
-    def _settle(self, tx: Tx, claim: Claim, ids: Sequence[str], outcome: Outcome) -> int:
-        values = self._values(tx, outcome)
-        if self.store.file is None or outcome.kind != "delivered":
-            return self._update_mine(tx.connection, claim, ids, values)
-        # An UPDATE that shrinks a row leaves its page as empty as that, for as long as the key is
-        # kept. Rows that move away leave pages that are used again. (Where the new place is taken,
-        # one case in many millions, a row is settled where it is.)
-        moved = values | {"seq": -self.store.event.c.seq}
-        count = self._update_mine(tx.connection, claim, ids, moved, "OR IGNORE")
-        if count < len(ids):
-            count += self._update_mine(tx.connection, claim, ids, values)
-        return count
 
     def _update_mine(
         self,
@@ -256,7 +221,6 @@ class Claims:
         claim: Claim,
         ids: Sequence[str],
         values: dict[str, Any],
-        prefix: str = "",
     ) -> int:
         event = self.store.event.c
         result = connection.execute(
@@ -267,7 +231,6 @@ class Claims:
                 event.state.in_([CLAIMED, SENDING]),
             )
             .values(values)
-            .prefix_with(prefix)
         )
         return int(result.rowcount)
 
@@ -275,7 +238,7 @@ class Claims:
         event = self.store.event.c
         values: dict[str, Any] = {"reason": outcome.reason[:40] or None}
         if outcome.error:
-            values["error"] = outcome.error[:_ERROR_LENGTH]
+            values["error"] = outcome.error[:ERROR_LENGTH]
         if outcome.unsure:
             values["unsure"] = 1
         if outcome.kind == "claimed":
@@ -315,12 +278,3 @@ class Claims:
             "settled_at": tx.now,
             "due_at": tx.now + self.dedupe_days * DAY,
         }
-
-
-def _too_far(state: int) -> float:
-    """Seconds ahead at which a time can only come from a clock that was wrong."""
-    return LONGEST_DELAY + 60 if state == WAITING else LONGEST_LEASE + 60
-
-
-def _without_id(outcome: Outcome) -> Outcome:
-    return replace(outcome, id="")

@@ -17,6 +17,20 @@ from .store import Store, Tx
 _ERROR_LENGTH: Final = 1000
 #: Seconds for which held intervals are taken from memory.
 _FRESH: Final = 1.0
+_STATE: Final = (
+    *("paused_until", "held", "fingerprint", "held_since"),
+    *("failures", "last_error", "last_error_at"),
+)
+_READ: Final = f"SELECT {', '.join(_STATE)} FROM adroll_destination WHERE id = 1"  # noqa: S608
+
+
+def _destination(row: Any, now: float) -> Destination:
+    """From a row of the columns ``_STATE``."""
+    if row is None:
+        return Destination()
+    paused = row[0] - now
+    # A pause further off than any that we set comes from a clock that was wrong.
+    return Destination(paused if 0 < paused <= LONGEST_PAUSE + 60 else 0.0, *row[1:])
 
 
 @dataclass(slots=True)
@@ -34,24 +48,18 @@ class Shared:
 
     def read(self, tx: Tx) -> Destination:
         """The destination's state in *tx*."""
-        row = tx.connection.execute(select(self._row()).where(self._row().c.id == 1)).one_or_none()
-        if row is None:
-            return Destination()
-        paused = row.paused_until - tx.now
-        return Destination(
-            # A pause further off than any that we set comes from a clock that was wrong.
-            paused_for=paused if 0 < paused <= LONGEST_PAUSE + 60 else 0.0,
-            held=row.held,
-            fingerprint=row.fingerprint,
-            held_since=row.held_since,
-            failures=row.failures,
-            last_error=row.last_error,
-            last_error_at=row.last_error_at,
-        )
+        columns = [self._row().c[name] for name in _STATE]
+        row = tx.connection.execute(select(*columns).where(self._row().c.id == 1)).one_or_none()
+        return _destination(row, tx.now)
 
     def destination(self) -> Destination:
         """See :meth:`Outbox.destination`."""
-        return self.store.read(self.read)
+        file = self.store.file
+        if file is None:
+            return self.store.read(self.read)
+        # Asked before every request to AdRoll, in the shop's own process.
+        row = file.work(lambda connection: connection.execute(_READ).fetchone())
+        return _destination(row, self.store.clock())
 
     def _update(self, tx: Tx, values: dict[str, Any], *conditions: Any) -> int:
         table = self._row()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .claims import Claims
     from .destination import Shared
     from .enqueue import Enqueue
+    from .fileclaims import FileClaims
     from .housekeeping import Housekeeping
     from .operations import Operations
     from .store import Store
@@ -69,7 +70,7 @@ def open_outbox(
 @dataclass(slots=True)
 class _Parts:
     store: Store
-    claims: Claims
+    claims: Claims | FileClaims
     shared: Shared
     enqueue: Enqueue
     operations: Operations
@@ -115,6 +116,7 @@ class SqlOutbox:
         from .claims import Claims
         from .destination import Shared
         from .enqueue import Enqueue
+        from .fileclaims import FileClaims
         from .housekeeping import Housekeeping
         from .operations import Operations
         from .store import Store
@@ -123,9 +125,15 @@ class SqlOutbox:
         store = Store(self._file or self._server, clock=self._clock)
         shared = Shared(store)
         days = settings.dedupe_days
+        how = counters, settings.on_unsure, days
+        claims: Claims | FileClaims
+        if self._file is None:
+            claims = Claims(store, *how)
+        else:
+            claims = FileClaims(self._file, self._clock, *how)
         return _Parts(
             store=store,
-            claims=Claims(store, counters, settings.on_unsure, days),
+            claims=claims,
             shared=shared,
             enqueue=Enqueue(store, counters, self._where, settings.outbox_max_bytes, days),
             operations=Operations(store, shared, counters, days),

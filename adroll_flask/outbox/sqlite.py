@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from .fork import immortalise
 from .protocol import OutboxFailed
@@ -22,6 +22,8 @@ from .states import (
 )
 
 logger = logging.getLogger("adroll_flask.outbox")
+
+T = TypeVar("T")
 
 #: Seconds that a request waits, in all, for others to leave the database.
 PATIENCE: Final = 0.1
@@ -295,20 +297,54 @@ class SqliteFile:
                 sqlite3.SQLITE_INTERRUPT,
             )
 
+    # -- a worker's statements --------------------------------------------------------------
+
+    def work(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a worker's statements on the kept connection; its cache serves requests as well.
+
+        *function* runs again where the file was replaced or somebody else held it for long. Each
+        of its statements commits by itself, unless it begins a transaction.
+
+        :raises OutboxFailed: the file cannot be worked with, or was locked for
+            :data:`WORKER_PATIENCE` seconds.
+        """
+        until = time.monotonic() + WORKER_PATIENCE
+        reopened = False
+        while True:
+            # In between requests of this process have their turn.
+            with self.exclusively():
+                process = self._process
+                try:
+                    connection = process.connection
+                    if connection is None or self.inode() != process.inode:
+                        connection = self.reopen(process)
+                    return _run(function, connection)
+                except sqlite3.Error as exc:
+                    busy = reason_of(exc) == "locked"
+                    again = busy and time.monotonic() < until
+                    if not busy and not reopened and self.recover(exc):
+                        reopened = again = True
+                        process.hang_up()
+                    if not again:
+                        raise OutboxFailed(reason_of(exc)) from exc
+
     # -- processes --------------------------------------------------------------------------
 
-    def reopen(self, process: Process) -> None:
+    def reopen(self, process: Process) -> sqlite3.Connection:
+        """Open the file that is there now in place of what *process* has open."""
         self._hook()
         process.hang_up()
         for renew in self._on_renew:
             renew()
         try:
-            process.hold(self.connect(PATIENCE))
+            connection = self.connect(PATIENCE)
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc)) from exc
         except OSError as exc:
             raise OutboxFailed("unavailable") from exc
+        process.hold(connection)
         process.inode = self.inode()
+        return connection
 
     def renew(self) -> Process:
         """Start afresh in a forked child: SQLite allows no inherited connection, not even to
@@ -353,6 +389,16 @@ class SqliteFile:
                     file._process.lock.release()
 
         os.register_at_fork(before=before, after_in_parent=after_in_parent)
+
+
+def _run(function: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    try:
+        return function(connection)
+    except BaseException:
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
 
 
 def reason_of(exc: BaseException) -> str:

@@ -62,7 +62,7 @@ class Store:
 
     def __init__(self, where: SqliteFile | URL, *, clock: Callable[[], float]) -> None:
         self._where = where
-        self._clock = clock
+        self.clock = clock
         self._pid = os.getpid()
         self._engines = self._no_engines()
         self._ready = False
@@ -199,13 +199,13 @@ class Store:
     def now(self, connection: Connection) -> float:
         """The outbox's time: the database's own clock where it has one."""
         if self.file is not None:
-            return self._clock()
+            return self.clock()
         return float(connection.scalar(select(engines.database_time(self.dialect))) or 0.0)
 
     def time(self) -> ColumnElement[float] | float:
         """The outbox's time for use within a statement."""
         if self.file is not None:
-            return self._clock()
+            return self.clock()
         return engines.database_time(self.dialect)
 
     @property

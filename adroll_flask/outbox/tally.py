@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import delete, func, select, update
 
 from .engines import insert_unless_there
+from .outcomes import TALLIED
 from .states import DAY
 from .store import Store, Tx
 
-_NAMES: Final = ("delivered", "dead", "retried", "unsure")
 #: Rows a minute: workers that settle at once would wait for each other on one.
 _SLOTS: Final = 16
 
 
-def add_tally(store: Store, tx: Tx, amounts: Mapping[str, int]) -> None:
-    """Count *amounts* in the present minute, at the end of *tx*."""
-    amounts = {name: amounts[name] for name in _NAMES if amounts.get(name)}
-    if not amounts:
+def add_tally(store: Store, tx: Tx, amounts: Sequence[int]) -> None:
+    """Count *amounts*, in the order of ``TALLIED``, in the present minute, at the end of *tx*."""
+    if not any(amounts):
         return
     tally = store.tables.tally
-    slot = random.randrange(_SLOTS) if store.file is None else 0  # noqa: S311
-    place = {"minute": int(tx.now // 60), "slot": slot}
+    place = {"minute": int(tx.now // 60), "slot": random.randrange(_SLOTS)}  # noqa: S311
     tx.connection.execute(insert_unless_there(store.dialect, tally).values(place))
     tx.connection.execute(
         update(tally)
         .where(tally.c.minute == place["minute"], tally.c.slot == place["slot"])
-        .values({name: tally.c[name] + amount for name, amount in amounts.items()})
+        .values(
+            {
+                name: tally.c[name] + amount
+                for name, amount in zip(TALLIED, amounts, strict=True)
+                if amount
+            }
+        )
     )
 
 
@@ -40,11 +44,11 @@ def rates(store: Store, tx: Tx) -> dict[str, dict[str, int]]:
     found = {}
     for name, minutes in (("minute", 1), ("hour", 60), ("day", 1440)):
         row = tx.connection.execute(
-            select(*(func.coalesce(func.sum(tally[one]), 0) for one in _NAMES)).where(
+            select(*(func.coalesce(func.sum(tally[one]), 0) for one in TALLIED)).where(
                 tally.minute > present - 1 - minutes
             )
         ).one()
-        found[name] = {one: int(amount) for one, amount in zip(_NAMES, row, strict=True)}
+        found[name] = {one: int(amount) for one, amount in zip(TALLIED, row, strict=True)}
     return found
 
 
