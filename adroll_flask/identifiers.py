@@ -23,6 +23,9 @@ MAX_ADCT = 240
 MAX_COOKIE = 80
 #: Characters of an e-mail address (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 MAX_EMAIL = 254
+#: Hex digits from which on a text without "@" was meant as a hash: the digits of a telephone
+#: number are at most 15 (E.164), and so are those of words such as "facade".
+MIN_HASH = 16
 #: Addresses and hashes of one visitor in one event.
 MAX_EMAILS = 5
 #: Characters of a user id.
@@ -159,7 +162,9 @@ def accept_email(value: str) -> str:
     address = value.strip().lower()
     local, at, domain = address.partition("@")
     if not (local and at and domain) or "@" in domain:
-        raise EventError("email", "takes an address with one '@' and text on both sides of it")
+        raise EventError(
+            "email", "takes an e-mail address: one '@' and text on both sides of it; this is none"
+        )
     if len(address) > MAX_EMAIL:
         raise EventError("email", f"takes an address of at most {MAX_EMAIL} characters")
     if _UNPRINTABLE.search(address):
@@ -227,7 +232,7 @@ def email_forms(value: str | Iterable[str], forms: Sequence[str]) -> dict[str, l
         text = item.strip()
         if not text:
             raise EventError("email", "takes an address; this one is empty")
-        if "@" not in text and _HEX.match(text):
+        if len(text) >= MIN_HASH and _HEX.match(text):
             add(*accept_hash(text))
             continue
         address = accept_email(text)

@@ -150,10 +150,19 @@ def test_hashes_made_elsewhere_are_recognised_and_passed_through() -> None:
     }
 
 
-@pytest.mark.parametrize("length", [1, 31, 33, 40, 63, 65, 128])
+@pytest.mark.parametrize("length", [16, 31, 33, 40, 63, 65, 128])
 def test_a_hash_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(EventError, match="another length"):
         email_forms("a" * length, ("sha256",))
+
+
+@pytest.mark.parametrize("value", ["bad", "a", "facade", "deadbeef", "0301234567", "49301234567890"])
+def test_a_word_or_a_number_of_hex_digits_is_no_address_and_not_taken_for_a_hash(
+    value: str,
+) -> None:
+    with pytest.raises(EventError, match="takes an e-mail address") as caught:
+        email_forms(value, ("sha256",))
+    assert "hash" not in str(caught.value)
 
 
 @pytest.mark.parametrize("empty", [hashlib.sha256(b"").hexdigest(), hashlib.md5(b"").hexdigest()])
