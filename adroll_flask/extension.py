@@ -134,12 +134,30 @@ class AdRoll:
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events of the current app still wait.
 
+        Outside of a request or a command it needs an app context, which says which app is meant.
+
         :param timeout: seconds that this may take at most.
+        :raises RuntimeError: there is no app context.
+
+        ::
+
+            with app.app_context():
+                adroll.flush()
         """
         return _runtime("flush").flush(timeout)
 
     def counters(self) -> dict[str, int]:
-        """What happened in this process of the current app, by name and reason."""
+        """What happened in this process of the current app, by name and reason.
+
+        Outside of a request or a command it needs an app context, which says which app is meant.
+
+        :raises RuntimeError: there is no app context.
+
+        ::
+
+            with app.app_context():
+                adroll.counters()  # {"event_queued": 1, "event_suppressed:no_consent": 2}
+        """
         return _runtime("counters").counters.snapshot()
 
 

@@ -57,6 +57,16 @@ def test_public_classes_have_docstrings_all_through(name: str) -> None:
             assert value.__doc__, f"{name}.{method}"
 
 
+@pytest.mark.parametrize("name", ["counters", "flush"])
+def test_what_needs_an_app_context_says_so(name: str) -> None:
+    method = getattr(adroll_flask.AdRoll, name)
+    with pytest.raises(RuntimeError, match="application context"):
+        method(adroll_flask.AdRoll())
+    text = " ".join((ROOT / "docs" / "delivery.md").read_text().split())
+    assert "app context" in (method.__doc__ or "")
+    assert re.search(rf"adroll\.{name}\(\)`[^|]{{1,200}}with app\.app_context\(\):", text)
+
+
 def test_every_setting_is_documented_and_nothing_else() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text()
     documented = set(re.findall(r"^\| `(ADROLL_\w+)` \|", text, re.MULTILINE))
