@@ -41,6 +41,10 @@ class Hint:
     field: str = ""
     index: int | None = None
 
+    def __str__(self) -> str:
+        said = ": ".join(part for part in (self.field, self.message) if part)
+        return f"{said} ({self.code})" if said and self.code else said or self.code
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -65,10 +69,7 @@ class Answer:
     @property
     def words(self) -> str:
         """The reason and AdRoll's own words on one line, to be kept with a dead letter."""
-        said = "; ".join(
-            " ".join(part for part in (hint.field, hint.message, hint.code) if part)
-            for hint in self.errors
-        )
+        said = "; ".join(map(str, self.errors))
         text = f"{self.reason}: {said}" if said else self.reason
         return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
 

@@ -202,4 +202,4 @@ def sandbox(arguments: tuple[str, ...]) -> None:
     """Run AdRoll on this machine: http://127.0.0.1:5001 (--help for its options)."""
     from .sandbox.__main__ import main
 
-    raise SystemExit(main(list(arguments)))
+    raise SystemExit(main(list(arguments), prog="flask adroll sandbox"))

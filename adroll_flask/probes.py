@@ -107,9 +107,6 @@ def _result(settings: Settings, body: dict[str, Any], answer: Answer) -> Trial:
             "status": answer.status,
             "reason": answer.reason,
             "kind": answer.kind,
-            "errors": [
-                " ".join(part for part in (hint.field, hint.message, hint.code) if part)
-                for hint in answer.errors
-            ],
+            "errors": [str(hint) for hint in answer.errors],
         },
     )

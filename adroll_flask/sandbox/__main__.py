@@ -11,10 +11,14 @@ from adroll_flask.sandbox.rules import Account
 from adroll_flask.sandbox.serving import serve
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m adroll_flask.sandbox", description="AdRoll on a laptop."
-    )
+def main(
+    arguments: Sequence[str] | None = None, *, prog: str = "python -m adroll_flask.sandbox"
+) -> int:
+    """Run the sandbox; the exit status.
+
+    :param prog: the command that was given, for the help.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description="AdRoll on a laptop.")
     account = Account()
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
@@ -48,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             allow_production=given.allow_production,
         )
     except (Unsafe, OSError, ValueError) as exc:
-        print(f"sandbox: {exc}", file=sys.stderr)
+        print(f"sandbox: {exc}", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
 def _announce(url: str) -> None:
-    print(f"Watch  {url}/", f"Ad     {url}/ad", f"API    {url}/api", "Ctrl-C ends it.", sep="\n")
+    # Flushed: whoever sends the output to a file or through a pipe follows it there.
+    for line in (f"Watch  {url}/", f"Ad     {url}/ad", f"API    {url}/api", "Ctrl-C ends it."):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

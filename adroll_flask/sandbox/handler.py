@@ -177,7 +177,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         if not self.owner.quiet:
             # No query: a click id may stand there.
-            print(f"{self.command} {self.path.partition('?')[0]} {int(code)}", file=sys.stderr)
+            line = f"{self.command} {self.path.partition('?')[0]} {int(code)}"
+            print(line, file=sys.stderr, flush=True)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: what http.server would log holds the client's own text."""

@@ -46,15 +46,16 @@ class Batch:
 
 
 def authorise(header: str | None, account: Account) -> None:
+    scheme, _, token = (header or "").partition(" ")
     if not header:
-        raise Refused(401, "unauthorized", "Authorization is missing", "Authorization")
-    scheme, _, token = header.partition(" ")
-    if scheme != "Token":
-        raise Refused(
-            401, "unauthorized", "the scheme must be Token: 'Token <access token>'", "Authorization"
-        )
-    if token != account.access_token:
-        raise Refused(401, "unauthorized", "the access token is not valid", "Authorization")
+        said = "The header is missing. It must be 'Token <access token>'."
+    elif scheme != "Token":
+        said = "The scheme is not Token. It must be 'Token <access token>'."
+    elif token != account.access_token:
+        said = "The access token is not valid. It must be the one that the sandbox runs with."
+    else:
+        return
+    raise Refused(401, "unauthorized", said, "Authorization")
 
 
 def check_query(query: Mapping[str, Sequence[str]], account: Account) -> bool:

@@ -185,7 +185,8 @@ class RunningSandbox:
             )
             found = self.accepted(event_name, **match)
         if len(found) < count:
-            raise TimeoutError(f"{len(found)} of {count} events after {timeout:g} s")
+            what = "event" if count == 1 else "events"
+            raise TimeoutError(f"{len(found)} of {count} {what} after {timeout:g} s")
         return found
 
 

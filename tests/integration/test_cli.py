@@ -60,6 +60,7 @@ def test_every_command_has_help(run: Run) -> None:
         assert run(name, "--help").exit_code == 0
     for name in ("list", "show", "retry", "mend", "drop", "export", "create-table"):
         assert f"  {name} " in run("outbox", "--help").output
+    assert run("sandbox", "--help").output.startswith("usage: flask adroll sandbox [-h]")
 
 
 # -- check ---------------------------------------------------------------------------------
@@ -168,6 +169,9 @@ def test_send_test_with_a_wrong_token_says_what_to_compare(
     assert answer["answer"]["kind"] == "held"
     assert "ADROLL_ACCESS_TOKEN" in answer["meaning"]
     assert "wrong-token" not in result.output
+    [error] = answer["answer"]["errors"]
+    assert error.startswith("Authorization: The access token is not valid. It must be ")
+    assert error.endswith(". (unauthorized)")
 
 
 def test_schema_is_a_json_schema_that_takes_what_we_send(app: Flask, run: Run) -> None:

@@ -108,6 +108,7 @@ def test_a_rejected_event_says_what_is_wrong(page: Page, adroll: RunningSandbox)
     assert send(page, adroll, {**LEAST, "ip": "x", "currency": "eur"}, purchase("2")) == 400
     expect(page.locator(".row.rejected")).to_contain_text("2 errors")
     expect(page.locator(".row.held_back")).to_contain_text("refused with its batch")
+    expect(page.locator("#refused-note")).to_have_text("1 only for its batch")
     page.locator(".row.rejected").click()
     expect(page.locator(".verdict.bad li")).to_have_count(2)
     expect(page.locator("#refused")).to_have_text("2")

@@ -80,6 +80,17 @@ def test_a_wrong_token_is_refused(api: Api, token: str) -> None:
     refused(api.post([LEAST], headers=headers), 401, "Authorization")
 
 
+@pytest.mark.parametrize("header", [None, "Bearer sandbox-token", "Token other"])
+def test_a_401_says_in_two_sentences_what_is_wrong_and_what_is_right(
+    api: Api, header: str | None
+) -> None:
+    [error] = api.post([LEAST], headers={"Authorization": header}).json["errors"]
+    wrong, right = error["message"].split(". ")
+    assert wrong[0].isupper()
+    assert right.startswith("It must be")
+    assert right.endswith(".")
+
+
 @pytest.mark.parametrize(
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/ld+json"]
 )

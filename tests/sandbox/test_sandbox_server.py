@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -225,6 +226,40 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert "Traceback" not in said
+
+
+def test_what_the_command_says_arrives_at_once_in_a_file_or_a_pipe() -> None:
+    """A terminal's lines are flushed anyway; whoever follows a log file waits for these."""
+    person, keyboard = os.openpty()
+    command = [sys.executable, "-m", "adroll_flask.sandbox", "--port", "0"]
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        command, stdin=keyboard, stdout=subprocess.PIPE, text=True, env=environ
+    )
+    os.close(keyboard)
+    told: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: told.append(process.stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(10)
+    try:
+        assert told
+        assert told[0].startswith("Watch  http://127.0.0.1:")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.close(person)
+
+
+@pytest.mark.parametrize("prog", [None, "flask adroll sandbox"])
+def test_help_names_the_command_that_was_given(
+    prog: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"], **({} if prog is None else {"prog": prog}))
+    usage = f"usage: {prog or 'python -m adroll_flask.sandbox'} [-h] "
+    assert capsys.readouterr().out.startswith(usage)
 
 
 def test_serving_ends_at_an_interrupt_and_tells_where_it_was(

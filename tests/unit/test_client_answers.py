@@ -166,8 +166,12 @@ def test_bodies_of_any_kind_are_survived(body):
 
 def test_words_are_taken_from_several_shapes():
     assert answer(400, {"errors": "bad"}).words == "http_400: bad"
-    assert answer(400, {"error": {"detail": "bad", "code": 7}}).words == "http_400: bad 7"
-    assert answer(400, [{"field": "ip", "message": "bad"}]).words == "http_400: ip bad"
+    assert answer(400, {"error": {"detail": "bad", "code": 7}}).words == "http_400: bad (7)"
+    assert answer(400, [{"field": "ip", "message": "bad"}]).words == "http_400: ip: bad"
+    assert answer(400, [{"code": "E7"}]).words == "http_400: E7"
+    assert answer(400, [{"field": "ip", "message": "bad", "code": "E7"}, "no"]).words == (
+        "http_400: ip: bad (E7); no"
+    )
     assert answer(400, b"<html>").words == "http_400"
 
 

@@ -262,7 +262,7 @@
     figure("matched", totals.matched, totals.accepted
       ? percent(totals.matched / totals.accepted) + " of the accepted" : "by click id or cookie");
     figure("refused", totals.rejected + totals.held_back, totals.held_back
-      ? totals.held_back + " only for their batch" : "rule broken, or batch with one");
+      ? count(totals.held_back, "only for its batch", "only for their batch") : "rule broken, or batch with one");
     figure("twice", totals.duplicates + totals.both_sides, totals.both_sides
       ? totals.both_sides + " by the pixel as well" : "same order, or pixel as well");
     var meter = news.meter;
