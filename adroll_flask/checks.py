@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import uwsgi
 from .errors import AdRollError
 from .identifiers import is_public_ip
+from .plurals import counted
 from .redaction import describe, safe_url
 from .visitor import FIRST_PARTY_COOKIE, RECORD_COOKIE
 
@@ -256,7 +257,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "outbox",
-            f"{overview.counts['dead']} dead letters",
+            counted(overview.counts["dead"], "dead letter"),
             "flask adroll outbox list --dead",
         )
     if overview.destination.held:
@@ -281,7 +282,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "outbox",
-            f"{overview.spilled_bytes} bytes lie in the spill file",
+            f"the spill file holds {counted(overview.spilled_bytes, 'byte')}",
             "they are read back by the next worker on this host",
         )
     yield from _addresses(runtime)
@@ -301,7 +302,8 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "addresses",
-            f"{private} of {seen} waiting events carry a private or loopback address: the proxy's",
+            f"in {private} of {counted(seen, 'waiting event')}: a private or loopback address, "
+            "the proxy's",
             "wrap the app in werkzeug's ProxyFix with the number of proxies before it",
         )
 

@@ -14,6 +14,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from .cli_outbox import outbox
+from .plurals import counted
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _show(findings: list[Finding]) -> None:
             click.echo(f"        mend: {finding.mend}")
     errors = sum(finding.level == "error" for finding in findings)
     warnings = sum(finding.level == "warning" for finding in findings)
-    click.echo(f"{errors} errors, {warnings} warnings")
+    click.echo(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
 
 
 @commands.command("send-test")
@@ -167,7 +168,7 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
     runtime = _runtime()
     by = [n for n, v in (("email", email), ("user id", user_id), ("cookie", cookie)) if v]
     count = forget_matching(runtime.outbox, match, by=by, counters=runtime.counters)
-    click.echo(f"{count} events erased")
+    click.echo(f"{counted(count, 'event')} erased")
 
 
 @commands.command("import")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,14 +13,22 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
+from .plurals import counted
+
 if TYPE_CHECKING:
-    from .outbox import Outbox, Overview, Row
+    from .outbox import Outbox, Overview, Row, State
     from .runtime import Runtime
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_STATES = click.Choice(["waiting", "claimed", "sending", "delivered", "dead"])
-#: Dead letters that one command looks at.
+_STATES: tuple[State, ...] = ("waiting", "claimed", "sending", "delivered", "dead")
+_STATE = click.Choice(_STATES)
+#: Events of one state that one command looks at.
 _MOST = 100_000
+#: Digits of an id, and the fewest of them that are taken for its beginning.
+_ID_DIGITS = 32
+_BEGINNING = re.compile(r"[0-9a-f]{4,32}\Z")
+#: Ids that are listed where a beginning is that of several.
+_MOST_LISTED = 5
 
 
 def _runtime() -> Runtime:
@@ -63,14 +72,15 @@ def _as_text(overview: Overview) -> str:
     if destination.paused_for > 0:
         lines.append(f"paused      for {destination.paused_for:.0f} s more")
     if destination.failures:
-        lines.append(f"down        {destination.failures} failures in a row")
+        lines.append(f"down        {counted(destination.failures, 'failure')} in a row")
     if destination.last_error:
         lines.append(f"last error  {destination.last_error}")
     for begin, end, reason in overview.holds:
         until = f"until {_when(end)}" if end is not None else "still"
         lines.append(f"hold        {_when(begin)}, {until}: {reason}")
     if overview.spilled_bytes:
-        lines.append(f"spill file  {overview.spilled_bytes} bytes wait for the next worker")
+        size = counted(overview.spilled_bytes, "byte")
+        lines.append(f"spill file  {size}, for the next worker to read back")
     return "\n".join(lines)
 
 
@@ -78,16 +88,64 @@ def _ago(seconds: float) -> str:
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")
 
 
 def _when(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + "Z"
 
 
+class _NotFound(click.ClickException):
+    """An id, or the beginning of one, that names no event of those that a command is about."""
+
+
+def _whole_id(store: Outbox, given: str, states: Sequence[State] = _STATES) -> str:
+    """The id that begins with *given*, of the events in *states*; a whole one as it is.
+
+    :raises _NotFound: there is none, or more than one.
+    """
+    beginning = given.lower().removesuffix("…").removesuffix("...")
+    if not _BEGINNING.match(beginning):
+        raise _NotFound(
+            "takes an event's id, or at least its first four digits; outbox list shows it"
+        )
+    if len(beginning) == _ID_DIGITS:
+        return beginning
+    found: list[str] = []
+    for state in states:
+        rows = store.list(state, _MOST)
+        if len(rows) == _MOST:
+            raise _NotFound(
+                f"there are too many {state} events to look for a beginning: give the whole id"
+            )
+        found += [row.id for row in rows if row.id.startswith(beginning)]
+    kind = "dead letter" if list(states) == ["dead"] else "event"
+    if not found:
+        raise _NotFound(f"no {kind}'s id begins with {beginning}")
+    if len(found) > 1:
+        some = ", ".join(found[:_MOST_LISTED]) + (", …" if len(found) > _MOST_LISTED else "")
+        raise _NotFound(
+            f"{beginning} begins the ids of {counted(len(found), kind)}, give more of it: {some}"
+        )
+    return found[0]
+
+
+def _dead_letter(store: Outbox, given: str) -> Row:
+    """The dead letter whose id begins with *given*.
+
+    :raises _NotFound: there is none, or more than one, or the event is alive.
+    """
+    row = store.show(_whole_id(store, given, ["dead"]))
+    if row is None:
+        raise _NotFound("there is no such event")
+    if row.state != "dead":
+        raise _NotFound(f"this event is {row.state}, it is no dead letter")
+    return row
+
+
 @outbox.command("list")
 @click.option("--dead", "state", flag_value="dead", help="Only dead letters.")
-@click.option("--state", "state", type=_STATES)
+@click.option("--state", "state", type=_STATE)
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, _MOST))
 @_AS_JSON
 def list_(state: Any, limit: int, as_json: bool) -> None:
@@ -98,10 +156,10 @@ def list_(state: Any, limit: int, as_json: bool) -> None:
         return
     for row in rows:
         mark = " unsure" if row.unsure else ""
-        why = f"  {row.reason}: {row.error}" if row.reason or row.error else ""
+        why = ": ".join(part for part in (row.reason, row.error) if part)
         click.echo(
             f"{row.id}  {row.state:<9} {row.name:<13} {_when(row.occurred_at)}"
-            f"  {row.attempts} attempts{mark}{why}"
+            f"  {counted(row.attempts, 'attempt')}{mark}{'  ' if why else ''}{why}"
         )
     if not rows:
         click.echo("no events")
@@ -117,10 +175,14 @@ def _row(row: Row) -> dict[str, Any]:
 @click.argument("id")
 @click.option("--full", is_flag=True, help="With the visitor's values.")
 def show(id: str, full: bool) -> None:
-    """Show one event as JSON; the visitor's values are replaced without --full."""
+    """Show one event as JSON; the visitor's values are replaced without --full.
+
+    The beginning of the ID is enough where no other event's is the same.
+    """
     from .redaction import redact_event
 
-    row = _outbox().show(id)
+    store = _outbox()
+    row = store.show(_whole_id(store, id))
     if row is None:
         raise click.ClickException("there is no such event")
     fields = _row(row)
@@ -133,7 +195,10 @@ def show(id: str, full: bool) -> None:
 @click.argument("ids", nargs=-1)
 @click.option("--all-dead", is_flag=True, help="All dead letters that can be sent.")
 def retry(ids: tuple[str, ...], all_dead: bool) -> None:
-    """Let dead letters be sent again. An invalid one has to be mended first."""
+    """Let dead letters be sent again. An invalid one has to be mended first.
+
+    The beginning of an ID is enough where no other dead letter's is the same.
+    """
     if bool(ids) == all_dead:
         raise click.UsageError("give either ids or --all-dead")
     store = _outbox()
@@ -142,7 +207,7 @@ def retry(ids: tuple[str, ...], all_dead: bool) -> None:
     count = store.retry(good) if good else 0
     for id, text in bad:
         click.echo(f"{id}: {text}", err=True)
-    click.echo(f"{count} events will be sent again")
+    click.echo(f"{counted(count, 'event')} will be sent again")
     raise SystemExit(1 if bad and ids else 0)
 
 
@@ -152,21 +217,23 @@ def _sendable(store: Outbox, ids: Sequence[str]) -> tuple[list[str], list[tuple[
 
     good: list[str] = []
     bad: list[tuple[str, str]] = []
-    for id in ids:
-        row = store.show(id)
-        if row is None or row.state != "dead":
-            bad.append((id, "is no dead letter"))
-        elif not row.payload:
-            bad.append((id, "has no content any more"))
+    for given in ids:
+        try:
+            row = _dead_letter(store, given)
+        except _NotFound as problem:
+            bad.append((given, problem.message))
+            continue
+        if not row.payload:
+            bad.append((row.id, "has no content any more"))
         elif row.reason.startswith("invalid"):
             try:
                 recheck_wire(row.payload, email_forms=_runtime().settings.email)
             except EventError as problem:
-                bad.append((id, f"mend it first (outbox mend): {problem}"))
+                bad.append((row.id, f"mend it first (outbox mend): {problem}"))
             else:
-                good.append(id)
+                good.append(row.id)
         else:
-            good.append(id)
+            good.append(row.id)
     return good, bad
 
 
@@ -174,29 +241,50 @@ def _sendable(store: Outbox, ids: Sequence[str]) -> tuple[list[str], list[tuple[
 @click.argument("id")
 @click.argument("file", type=click.File("rb"))
 def mend(id: str, file: Any) -> None:
-    """Give a dead letter the event in FILE (JSON, "-": standard input) and let it be sent."""
+    """Give a dead letter the event in FILE (JSON, "-": standard input) and let it be sent.
+
+    The beginning of the ID is enough where no other dead letter's is the same.
+    """
     from .errors import EventError
     from .events import recheck_wire, wire_bytes
 
+    store = _outbox()
+    id = _dead_letter(store, id).id
     try:
         event = recheck_wire(file.read(), email_forms=_runtime().settings.email)
     except EventError as problem:
         raise click.ClickException(str(problem)) from None
-    if not _outbox().mend(id, wire_bytes(event), event.order_id):
-        raise click.ClickException("no such dead letter, or its order was reported otherwise")
+    if not store.mend(id, wire_bytes(event), event.order_id):
+        _dead_letter(store, id)  # somebody may have been faster
+        raise click.ClickException(
+            "another event has reported this order (the same deduplication key): "
+            f"this one can only be removed, with outbox drop {id}"
+        )
     click.echo("1 event will be sent")
 
 
 @outbox.command()
 @click.argument("ids", nargs=-1, required=True)
 def drop(ids: tuple[str, ...]) -> None:
-    """Remove events for good and free their deduplication keys."""
-    count = _outbox().drop(ids)
-    click.echo(f"{count} events dropped")
+    """Remove events for good and free their deduplication keys.
+
+    The beginning of an ID is enough where no other event's is the same.
+    """
+    store = _outbox()
+    whole: list[str] = []
+    unknown = False
+    for given in ids:
+        try:
+            whole.append(_whole_id(store, given))
+        except _NotFound as problem:
+            unknown = True
+            click.echo(f"{given}: {problem.message}", err=True)
+    click.echo(f"{counted(store.drop(whole), 'event')} dropped")
+    raise SystemExit(1 if unknown else 0)
 
 
 @outbox.command()
-@click.option("--state", type=_STATES)
+@click.option("--state", type=_STATE)
 @click.option("--full", is_flag=True, help="With the visitors' values.")
 def export(state: Any, full: bool) -> None:
     """Write events as JSON lines; the visitors' values are replaced without --full."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .identifiers import email_forms, normalise_first_party_cookie
+from .plurals import counted
 from .redaction import describe
 
 if TYPE_CHECKING:
@@ -126,5 +127,5 @@ def forget_matching(outbox: Outbox, match: Match, *, by: Sequence[str], counters
     """Erase the matching events and write an audit line: how many, by what, never of whom."""
     count = outbox.forget(match)
     counters.add("event_forgotten", amount=count)
-    _LOG.warning("AdRoll: %d events erased on request, by %s", count, " and ".join(by))
+    _LOG.warning("AdRoll: %s erased on request, by %s", counted(count, "event"), " and ".join(by))
     return count

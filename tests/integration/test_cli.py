@@ -12,6 +12,7 @@ from click.testing import Result
 from flask import Flask, redirect, request
 
 from adroll_flask import report_conversion, report_event
+from adroll_flask.outbox import Outcome
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from tests.conftest import AppMaker
 
@@ -208,6 +209,7 @@ def test_a_dead_letter_is_listed_shown_mended_and_sent(app: Flask, run: Run, san
     assert "invalid:value" in listed
     shown = json.loads(run("outbox", "show", receipt.id).output)
     assert "click123" not in json.dumps(shown)
+    assert "  0 attempts  " in listed
     full = json.loads(run("outbox", "show", receipt.id, "--full").output)["event"]
     assert full["identifiers"]["adct"] == "click123"
     refused = run("outbox", "retry", receipt.id)
@@ -216,6 +218,7 @@ def test_a_dead_letter_is_listed_shown_mended_and_sent(app: Flask, run: Run, san
     full["conversion_value"] = "59.90"
     mended = run("outbox", "mend", receipt.id, "-", input=json.dumps(full))
     assert mended.exit_code == 0, mended.output
+    assert mended.output == "1 event will be sent\n"
     run("worker", "--once")
     [purchase] = sandbox.purchases()
     assert "59.90" in json.dumps(purchase)
@@ -225,6 +228,120 @@ def test_retry_all_dead_leaves_what_has_to_be_mended(app: Flask, run: Run) -> No
     report(app, value="much")
     result = run("outbox", "retry", "--all-dead")
     assert "0 events will be sent again" in result.output
+
+
+def bury(app: Flask, *orders: str, reason: str = "refused", error: str = "no") -> list[str]:
+    """Report orders and let them be refused, as a worker would; their ids."""
+    ids = [report(app, order_id=order).id for order in orders]
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.claim()
+    ours = outbox.begin_sending(claim)
+    outbox.settle(claim, [Outcome(id=id, kind="dead", reason=reason, error=error) for id in ours])
+    return ids
+
+
+def beginning(id: str, *others: str) -> str:
+    """The shortest beginning of *id*, of at least four digits, that none of *others* shares."""
+    length = next(n for n in range(4, 33) if not any(o.startswith(id[:n]) for o in others))
+    return id[:length]
+
+
+def test_the_beginning_of_an_id_is_enough_where_it_names_one_event(app: Flask, run: Run) -> None:
+    one, two, three = bury(app, "1", "2", "3")
+    short = beginning(one, two, three)
+    assert json.loads(run("outbox", "show", short).output)["id"] == one
+    assert json.loads(run("outbox", "show", f"{short.upper()}…").output)["id"] == one
+    assert json.loads(run("outbox", "show", f"{short}...").output)["id"] == one
+    event = run("outbox", "show", short, "--full").output
+    wire = json.dumps(json.loads(event)["event"])
+    result = run("outbox", "mend", short, "-", input=wire)
+    assert result.output == "1 event will be sent\n"
+    # Of a command on dead letters, live ones are not in the way.
+    result = run("outbox", "retry", beginning(two, three))
+    assert result.output == "1 event will be sent again\n"
+    result = run("outbox", "drop", beginning(three, one, two))
+    assert result.output == "1 event dropped\n"
+    states = {row["id"]: row["state"] for row in json.loads(run("outbox", "list", "--json").output)}
+    assert states == {one: "waiting", two: "waiting"}
+
+
+@pytest.mark.parametrize("command", ["show", "mend", "retry", "drop"])
+def test_a_beginning_that_names_no_event_or_several_changes_nothing(
+    app: Flask, run: Run, command: str
+) -> None:
+    one, two = bury(app, "1", "2")
+    more = ["-"] if command == "mend" else []
+    several = run("outbox", command, one[:6], *more)
+    assert several.exit_code == 1
+    assert f"{one[:6]} begins the ids of 2 " in several.output
+    assert one in several.output
+    assert two in several.output
+    none = run("outbox", command, "ffff", *more)
+    assert none.exit_code == 1
+    assert "id begins with ffff" in none.output
+    for wrong in ("", "019", "xyz0", "%___", "f" * 33):
+        result = run("outbox", command, wrong, *more)
+        assert result.exit_code == 1
+        assert "at least its first four digits" in result.output
+    assert [row.state for row in app.extensions["adroll"].outbox.list()] == ["dead", "dead"]
+
+
+def test_good_ids_are_retried_and_dropped_beside_wrong_ones(app: Flask, run: Run) -> None:
+    one, two = bury(app, "1", "2")
+    result = run("outbox", "retry", one, "ffff")
+    assert "1 event will be sent again" in result.output
+    assert "ffff: " in result.output
+    result = run("outbox", "drop", "ffff", two)
+    assert "1 event dropped" in result.output
+    assert result.exit_code == 1
+
+
+def test_an_outbox_too_large_to_look_through_asks_for_the_whole_id(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_ = bury(app, "1", "2", "3")
+    monkeypatch.setattr("adroll_flask.cli_outbox._MOST", 3)
+    result = run("outbox", "show", one[:31])
+    assert result.exit_code == 1
+    assert "whole id" in result.output
+    assert run("outbox", "show", one).exit_code == 0
+
+
+def test_mend_says_why_an_event_cannot_be_mended(app: Flask, run: Run) -> None:
+    waiting = report(app, order_id="0").id
+    wire = json.loads(run("outbox", "show", waiting, "--full").output)["event"]
+    unknown = run("outbox", "mend", "f" * 32, "-", input=json.dumps(wire))
+    assert unknown.exit_code == 1
+    assert unknown.output == "Error: there is no such event\n"
+    alive = run("outbox", "mend", waiting, "-", input=json.dumps(wire))
+    assert alive.exit_code == 1
+    assert alive.output == "Error: this event is waiting, it is no dead letter\n"
+    dead = report(app, order_id="1", value="much").id
+    twice = run("outbox", "mend", dead, "-", input=json.dumps(wire))
+    assert twice.exit_code == 1
+    assert "another event has reported this order" in twice.output
+    assert f"outbox drop {dead}" in twice.output
+
+
+def test_one_is_not_many(app: Flask, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    bury(app, "1", error="http_400")
+    listed = run("outbox", "list").output
+    assert "  0 attempts  " in listed or "  1 attempt  " in listed
+    assert listed.endswith("  refused: http_400\n")
+    assert findings(run("check", "--json"))["outbox"]["text"] == "1 dead letter"
+    app.extensions["adroll"].outbox.failed("dns")
+    overview = run("outbox").output
+    assert "1 failure in a row" in overview
+    assert "dead        1" in overview
+    report(app, order_id="2", ip="10.0.0.5")
+    found = findings(run("check", "--json"))["addresses"]["text"]
+    assert "in 1 of 1 waiting event:" in found
+
+
+def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None:
+    report(app, user_id=42)
+    assert run("forget", "--user-id", "42").output == "1 event erased\n"
+    assert run("outbox", "list").output.endswith("  forgotten\n")
 
 
 def test_an_export_hides_the_visitor_and_a_full_one_can_be_imported(
@@ -264,7 +381,7 @@ def test_import_takes_the_arguments_of_report_event_and_names_faulty_lines(
 def test_drop_frees_the_key(app: Flask, run: Run) -> None:
     receipt = report(app)
     assert report(app).status == "duplicate"
-    assert "1 events dropped" in run("outbox", "drop", receipt.id).output
+    assert "1 event dropped" in run("outbox", "drop", receipt.id).output
     assert report(app).status == "queued"
 
 
@@ -283,8 +400,8 @@ def test_forget_erases_by_any_identifier_and_leaves_an_audit_line(
     report(app, **who)
     with app.test_request_context("/?adct=other", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
         report_event("addToCart")
-    assert run("forget", *by).output.strip() == "1 events erased"
-    assert "1 events erased on request" in caplog.text
+    assert run("forget", *by).output.strip() == "1 event erased"
+    assert "1 event erased on request" in caplog.text
     assert by[1].lower() not in caplog.text.lower()
     assert run("outbox", "export").output.count("\n") >= 1
     full = run("outbox", "export", "--full").output
