@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import uwsgi
-from .errors import AdRollError
+from .errors import AdRollError, ConfigurationError
 from .identifiers import is_public_ip
 from .plurals import counted
 from .redaction import describe, safe_url
@@ -64,6 +64,24 @@ def check_app(app: Flask, runtime: Runtime, *, uwsgi_ini: Path | None = None) ->
                 Finding("error", "check", f"could not be completed: {describe(problem)}")
             )
     return findings
+
+
+def check_start(problem: ConfigurationError) -> list[Finding]:
+    """What keeps an app from starting, in the form of the other findings.
+
+    :param problem: what making the app, or asking it for its AdRoll, raised.
+    """
+    findings = []
+    for fault in (problem, *problem.others):
+        mend = ""
+        if fault.key.startswith("ADROLL_"):
+            mend = (
+                "give it what it takes, or remove it to have the default"
+                if fault.problem.startswith("takes")
+                else "correct its name, or remove it"
+            ) + " (docs/configuration.md)"
+        findings.append(Finding("error", fault.key, fault.problem, mend))
+    return [*findings, Finding("info", "check", "looks at the rest once this is mended")]
 
 
 def _account(settings: Settings) -> Iterator[Finding]:

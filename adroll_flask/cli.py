@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 
-from .cli_outbox import outbox
+from .cli_outbox import current_runtime, outbox
+from .errors import ConfigurationError
 from .plurals import counted
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     from .checks import Finding
+    from .runtime import Runtime
 
-commands = AppGroup("adroll", help="AdRoll server-to-server: check, deliver, look after events.")
+
+class _Commands(AppGroup):
+    """``flask adroll``, known to Flask by an entry point: also where the app does not start.
+
+    Flask makes the app when a command asks for it. What a command then learns of a wrong setting
+    is one line to whoever typed it, and not where in Flask it was raised.
+    """
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ConfigurationError as problem:
+            text = f"{problem.key}: {problem.problem}"
+            if problem.others:
+                more = counted(len(problem.others), "more wrong setting")
+                text += f" (and {more}; flask adroll check lists all)"
+            raise click.ClickException(text) from None
+
+
+commands = _Commands("adroll", help="AdRoll server-to-server: check, deliver, look after events.")
 commands.add_command(outbox)
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
@@ -30,15 +50,10 @@ HANGS_AFTER = 300.0
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _runtime() -> Runtime:
-    runtime: Runtime = current_app.extensions["adroll"]
-    return runtime
-
-
 # -- first contact -------------------------------------------------------------------------
 
 
-@commands.command()
+@commands.command(with_appcontext=False)
 @click.option("--url", help="Also fetch this page twice: is it as cacheable as it was?")
 @click.option(
     "--uwsgi-ini",
@@ -51,20 +66,31 @@ def check(url: str | None, uwsgi_ini: Path | None, as_json: bool) -> None:
 
     Exits with 1 where something keeps conversions from AdRoll or harms the site.
     """
-    from .checks import check_app
-    from .livepage import check_url
+    from .checks import check_start
 
     if uwsgi_ini is None and Path("uwsgi.ini").is_file():
         uwsgi_ini = Path("uwsgi.ini")
-    findings = check_app(current_app, _runtime(), uwsgi_ini=uwsgi_ini)
-    if url is not None:
-        findings += check_url(url, _runtime().settings)
+    try:
+        findings = with_appcontext(_findings)(url, uwsgi_ini)
+    except ConfigurationError as problem:
+        findings = check_start(problem)
     failed = any(finding.level == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [f.as_dict() for f in findings]}))
     else:
         _show(findings)
     raise SystemExit(1 if failed else 0)
+
+
+def _findings(url: str | None, uwsgi_ini: Path | None) -> list[Finding]:
+    from .checks import check_app
+    from .livepage import check_url
+
+    runtime = current_runtime()
+    findings = check_app(current_app, runtime, uwsgi_ini=uwsgi_ini)
+    if url is not None:
+        findings += check_url(url, runtime.settings)
+    return findings
 
 
 def _show(findings: list[Finding]) -> None:
@@ -87,7 +113,7 @@ def send_test(name: str, as_json: bool) -> None:
     """Send one event with dry_run=true through the real client and say what AdRoll answers."""
     from .probes import send_test_event
 
-    result = send_test_event(_runtime(), name)
+    result = send_test_event(current_runtime(), name)
     if as_json:
         click.echo(json.dumps(result.as_dict()))
     else:
@@ -95,7 +121,7 @@ def send_test(name: str, as_json: bool) -> None:
     raise SystemExit(0 if result.ok else 1)
 
 
-@commands.command()
+@commands.command(with_appcontext=False)
 def schema() -> None:
     """Print the JSON Schema of an event as it is sent."""
     from .events import json_schema
@@ -118,7 +144,7 @@ def worker(once: bool, health_file: Path | None) -> None:
 
     SIGTERM and SIGINT let the request under way finish first.
     """
-    runtime = _runtime()
+    runtime = current_runtime()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(stop, runtime))
@@ -165,7 +191,7 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
     match = matcher(email=email, user_id=user_id, cookie=cookie)
-    runtime = _runtime()
+    runtime = current_runtime()
     by = [n for n, v in (("email", email), ("user id", user_id), ("cookie", cookie)) if v]
     count = forget_matching(runtime.outbox, match, by=by, counters=runtime.counters)
     click.echo(f"{counted(count, 'event')} erased")
@@ -183,7 +209,7 @@ def import_(file: Any, only_check: bool) -> None:
     """
     from .importing import import_lines
 
-    counts, faults = import_lines(_runtime(), file, only_check=only_check)
+    counts, faults = import_lines(current_runtime(), file, only_check=only_check)
     for number, text in faults:
         click.echo(f"line {number}: {text}", err=True)
     click.echo(", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing to do")
@@ -195,6 +221,7 @@ def import_(file: Any, only_check: bool) -> None:
 
 @commands.command(
     "sandbox",
+    with_appcontext=False,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
     short_help="Run AdRoll on this machine.",
 )

@@ -13,6 +13,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
+from .errors import ConfigurationError
 from .plurals import counted
 
 if TYPE_CHECKING:
@@ -31,13 +32,21 @@ _BEGINNING = re.compile(r"[0-9a-f]{4,32}\Z")
 _MOST_LISTED = 5
 
 
-def _runtime() -> Runtime:
-    runtime: Runtime = current_app.extensions["adroll"]
+def current_runtime() -> Runtime:
+    """The current app's AdRoll.
+
+    :raises ConfigurationError: it has none. The commands are there for any app.
+    """
+    runtime: Runtime | None = current_app.extensions.get("adroll")
+    if runtime is None:
+        raise ConfigurationError(
+            "AdRoll", "this app has none; call AdRoll(app) or adroll.init_app(app)"
+        )
     return runtime
 
 
 def _outbox() -> Outbox:
-    return _runtime().outbox
+    return current_runtime().outbox
 
 
 @click.group(cls=AppGroup, invoke_without_command=True)
@@ -227,7 +236,7 @@ def _sendable(store: Outbox, ids: Sequence[str]) -> tuple[list[str], list[tuple[
             bad.append((row.id, "has no content any more"))
         elif row.reason.startswith("invalid"):
             try:
-                recheck_wire(row.payload, email_forms=_runtime().settings.email)
+                recheck_wire(row.payload, email_forms=current_runtime().settings.email)
             except EventError as problem:
                 bad.append((row.id, f"mend it first (outbox mend): {problem}"))
             else:
@@ -251,7 +260,7 @@ def mend(id: str, file: Any) -> None:
     store = _outbox()
     id = _dead_letter(store, id).id
     try:
-        event = recheck_wire(file.read(), email_forms=_runtime().settings.email)
+        event = recheck_wire(file.read(), email_forms=current_runtime().settings.email)
     except EventError as problem:
         raise click.ClickException(str(problem)) from None
     if not store.mend(id, wire_bytes(event), event.order_id):

@@ -15,6 +15,8 @@ No message holds a visitor's value: texts name the field and what it takes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class AdRollError(Exception):
     """Base of all errors of this package."""
@@ -25,12 +27,16 @@ class ConfigurationError(AdRollError):
 
     :param key: the configuration key, for example ``"ADROLL_PIXEL"``.
     :param problem: what it got (a kind, never the value) and what it takes.
+    :param others: further errors of the same kind; the text has a line for each.
     """
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+    def __init__(
+        self, key: str, problem: str, *, others: Sequence[ConfigurationError] = ()
+    ) -> None:
+        super().__init__("\n".join([f"{key}: {problem}", *map(str, others)]))
         self.key = key
         self.problem = problem
+        self.others = tuple(others)
 
 
 class EventError(AdRollError, ValueError):

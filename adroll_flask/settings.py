@@ -126,22 +126,32 @@ class Settings:
         """Read and check every ``ADROLL_*`` key of *config*.
 
         :param config: a mapping such as ``app.config``; other keys are ignored.
-        :raises ConfigurationError: a value is wrong, or an ``ADROLL_*`` key is unknown.
+        :raises ConfigurationError: a value is wrong, or an ``ADROLL_*`` key is unknown; it names
+            all that are.
 
         >>> Settings.from_mapping({"ADROLL_PIXEL": "none"}).pixel
         'none'
         """
         known = {f"ADROLL_{f.name.upper()}": f.name for f in fields(cls)}
         values: dict[str, Any] = {}
+        faults: list[ConfigurationError] = []
         for key, value in config.items():
             if not isinstance(key, str) or not key.startswith("ADROLL_"):
                 continue
             name = known.get(key)
             if name is None:
-                raise ConfigurationError(key, _suggest(key, known))
-            checked = _CHECKS[name](key, value)
+                faults.append(ConfigurationError(key, _suggest(key, known)))
+                continue
+            try:
+                checked = _CHECKS[name](key, value)
+            except ConfigurationError as fault:
+                faults.append(fault)
+                continue
             if checked is not None:
                 values[name] = checked
+        if faults:
+            first, *others = faults
+            raise ConfigurationError(first.key, first.problem, others=others)
         return cls(**values)
 
 

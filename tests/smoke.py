@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,6 +63,9 @@ with running(port=0) as sandbox, tempfile.TemporaryDirectory() as folder:
     for command in (["adroll", "--help"], ["adroll", "schema"]):
         result = runner.invoke(args=command)
         assert result.exit_code == 0, result.output
+    # What makes `flask adroll check` speak of an app that does not start.
+    [command] = entry_points(group="flask.commands", name="adroll")
+    assert command.load() is app.cli.commands["adroll"]
 
     wsgi = AdRollMiddleware(app.wsgi_app, secret_key="smoke", folder=folder)
     assert callable(wsgi)
