@@ -249,7 +249,7 @@ def test_400_for_one_event_with_adrolls_hint(sandbox, shop):
     }
     row = shop.rows()["o2"]
     assert row.reason == "refused"
-    assert row.error.startswith("http_400: [0].currency event 0: currency")
+    assert row.error.startswith("http_400: [0].currency: event 0: currency")
     assert arrived(sandbox) == {"o1": 1, "o3": 1}
 
 
