@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+# Not frozen: that would treble what a report pays for it.
+@dataclass(slots=True, repr=False)
 class Context:
     """What is known without the caller's saying so: the account, the visitor, the request.
 

@@ -174,7 +174,9 @@ class Exchange:
         default = ":443" if scheme == "https" else ":80"
         query = self.environ.get("QUERY_STRING", "")
         url = f"{scheme}://{host.removesuffix(default)}{self.path}"
-        return f"{url}?{quote(query, safe=_QUERY_SAFE)}" if query else url
+        if not query:
+            return url
+        return f"{url}?{query if _PLAIN.match(query) else quote(query, safe=_QUERY_SAFE)}"
 
     @property
     def ip(self) -> str | None:
@@ -291,18 +293,21 @@ class Exchange:
             consent=True if decision.granted else decision.answer,
         )
 
-    def reported_visitor(self, *, known: bool = False) -> Visitor:
-        """The visitor for an event: with a cookie that this very response may set.
+    def reported_record(self, *, known: bool = False) -> Record:
+        """The record for an event of a visitor who consents: with a cookie that this very response
+        may set.
 
         :param known: the event has an identifier of another kind, from which a cookie's value can
             be derived.
         """
-        visitor = self.visitor()
-        may_generate = self.may_generate or (self.site.generous and not known)
-        if not visitor and self.decision.granted and may_generate:
-            record = self.record.with_cookie(self.candidate(), "server")
-            return self.site.records.visitor(record, ip=self.ip, host=self.host, consent=True)
-        return visitor
+        record = self.record
+        if (
+            record.adct is None
+            and record.first_party_cookie is None
+            and (self.may_generate or (self.site.generous and not known))
+        ):
+            return record.with_cookie(self.candidate(), "server")
+        return record
 
     def forget(self) -> None:
         """Treat the visitor as unknown from here on and take the cookies back."""
@@ -313,6 +318,12 @@ class Exchange:
 _QUERY_SAFE = "!$&'()*+,;=:@/?%~-._"
 
 
+#: Nothing in it needs encoding in a path or a query: a look instead of urllib's walk.
+_PLAIN = re.compile(r"[A-Za-z0-9/!$&'()*+,;=:@~._-]*\Z")
+
+
 def _encoded(path: str) -> str:
+    if _PLAIN.match(path):
+        return path
     # WSGI hands paths over decoded to Latin-1 (PEP 3333); browsers ask in percent-encoded UTF-8.
     return quote(path.encode("latin-1", "replace"), safe="/!$&'()*+,;=:@~-._")

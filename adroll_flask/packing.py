@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 #: The longest token (design.md, "Events without a browser").
 TOKEN_CHARS = 450
@@ -35,10 +35,11 @@ _SOURCES = (None, "url", "kit", "pixel", "browser", "server")
 _CONSENTS = (None, True, False)
 _USUAL = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,13})\Z")
 _SEPARATOR = "\x1f"
+#: Characters by their seven bits.
+_CHARACTERS = {f"{code:07b}": chr(code) for code in range(128)}
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Fields:
+class Fields(NamedTuple):
     """What is packed; the attributes are those of :class:`~adroll_flask.visitor.Visitor`."""
 
     adct: str | None = None
@@ -50,6 +51,9 @@ class Fields:
     replaced: tuple[bytes, ...] = ()
     ip: str | None = None
     host: str | None = None
+
+    def __repr__(self) -> str:
+        return "<Fields>"
 
 
 def pack(fields: Fields, *, most: int | None = None) -> bytes:
@@ -173,5 +177,5 @@ def _texts(packed: bytes) -> list[str]:
     bits = f"{int.from_bytes(packed, 'big'):b}"[1:]
     if len(bits) % 7:
         raise ValueError("cut short")
-    text = bytes(int(bits[n : n + 7], 2) for n in range(0, len(bits), 7)).decode("ascii")
+    text = "".join([_CHARACTERS[bits[n : n + 7]] for n in range(0, len(bits), 7)])
     return text.split(_SEPARATOR)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -22,10 +21,11 @@ from .context import Context
 from .coverage import Coverage
 from .errors import EventError
 from .fields import MAX_TEXT, MAX_USER_AGENT, MILLISECONDS, OLDEST
-from .identifiers import _ADCT, _IPV4, _PLAIN_COOKIE, DERIVED_TIME
+from .identifiers import _ADCT, _IPV4, _PLAIN_COOKIE, DERIVED_TIME, normalise_ip
 from .locations import _PLAIN, MAX_LOCATION
 from .money import DECIMALS, accept_amount, rounded
 from .names import EVENT_NAMES
+from .outbox.protocol import NewEvent, new_id
 from .products import MAX_PRODUCTS
 from .useragent import describe
 from .wire import MAX_BYTES
@@ -53,30 +53,24 @@ _DEVICE = ("device_os", "device_type", "package_app_name", "package_app_version"
 _AGENTS = 1000
 
 
-@dataclass(slots=True)
-class QuickEvent:
-    """What the outbox and the receipt need of an event."""
-
-    payload: bytes = field(repr=False)
-    key: str | None = field(repr=False)
-    #: Of value and currency.
-    worth: str = field(repr=False)
-    occurred_at: float
-    coverage: Coverage
-
-
 class _Long(Exception):
     """Not for the short way."""
 
 
 class Quick:
-    """The short way, with what it remembers of browsers; one per app."""
+    """The short way, with what it remembers of browsers; one per app.
 
-    def __init__(self) -> None:
+    :param dry_run: whether AdRoll is to validate and forget its events.
+    """
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self._dry_run = dry_run
         self._agents: dict[str, tuple[tuple[str, str], ...]] = {}
         self._coverages: dict[tuple[bool, bool, bool, bool], Coverage] = {}
 
-    def event(self, name: str, fields: Mapping[str, Any], context: Context) -> QuickEvent | None:
+    def event(
+        self, name: str, fields: Mapping[str, Any], context: Context
+    ) -> tuple[NewEvent, Coverage] | None:
         """The event, or ``None`` where :func:`~adroll_flask.events.build` has to look at it.
 
         :param fields: the caller's, without those that are ``None``.
@@ -96,7 +90,9 @@ class Quick:
         except (_Long, EventError):
             return None
 
-    def _event(self, name: str, fields: Mapping[str, Any], context: Context) -> QuickEvent:
+    def _event(
+        self, name: str, fields: Mapping[str, Any], context: Context
+    ) -> tuple[NewEvent, Coverage]:
         get = fields.get
         eid, pixel_eid, now = context.advertisable_eid, context.pixel_eid, context.now
         page = get("page_location", context.page_location)
@@ -114,12 +110,13 @@ class Quick:
             or not _PLAIN.match(page)
             or "package_app_name=" in page
             or type(ip) is not str
-            or not _IPV4.match(ip)
             or type(now) is not float
             or not OLDEST <= now < MILLISECONDS
             or (adct is None and cookie is None)
         ):
             raise _Long
+        if not _IPV4.match(ip):
+            ip = normalise_ip(ip)
         at = round(now, 3)
         identifiers: dict[str, Any] = {}
         attributes: dict[str, Any] = {}
@@ -192,7 +189,9 @@ class Quick:
         coverage = self._coverages.get(carried)
         if coverage is None:
             coverage = self._coverages[carried] = _coverage(*carried)
-        return QuickEvent(payload, order_id, f"{value} {currency}", at, coverage)
+        worth = None if order_id is None else f"{value} {currency}"
+        event = NewEvent(new_id(now), name, eid, self._dry_run, order_id, payload, at, worth)
+        return event, coverage
 
     def _device(self, agent: str) -> tuple[tuple[str, str], ...]:
         known = self._agents.get(agent)

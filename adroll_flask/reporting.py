@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal
 
+from .context import Context
 from .coverage import Coverage
 from .errors import AdRollError, EventError
 from .redaction import describe
 from .signals import event_queued, event_rejected, event_suppressed
-from .visitor import Visitor
+from .visitor import Record, Visitor
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
 
     from .counters import Counters
-    from .events import Context, Event
+    from .events import Event
     from .exchange import Exchange
     from .outbox import NewEvent, Outbox, Put
     from .quick import Quick
@@ -212,13 +212,9 @@ class Reporter:
         if quick is None:
             from .quick import Quick
 
-            quick = self._quick = Quick()
-        event = quick.event(name, fields, context)
-        if event is None:
-            return None
-        digest = None if event.key is None else event.worth
-        new = self._new_of(name, event.payload, event.occurred_at, event.key, digest)
-        return self._put(new, None, event.coverage, None)
+            quick = self._quick = Quick(dry_run=self._settings.dry_run)
+        found = quick.event(name, fields, context)
+        return None if found is None else self._put(found[0], None, found[1], None)
 
     @staticmethod
     def _hooked(hook: Callable[[Event], Event | None], event: Event) -> Event | None:
@@ -255,8 +251,8 @@ class Reporter:
             return self._bare_context(known), f"consent_{decision.reason}"
         if exchange.forgotten:
             return self._bare_context(known), "forgotten"
-        visitor = exchange.reported_visitor(known=bool(has_id or known.user_id or known.device_id))
-        context = self._make_context(known, visitor, exchange.url, visitor.ip, exchange.user_agent)
+        record = exchange.reported_record(known=bool(has_id or known.user_id or known.device_id))
+        context = self._make_context(known, record, exchange.url, exchange.ip, exchange.user_agent)
         return context, ""
 
     def _subject(self, subject: object) -> Visitor:
@@ -272,13 +268,11 @@ class Reporter:
     def _make_context(
         self,
         known: Known,
-        visitor: Visitor | None,
+        visitor: Visitor | Record | None,
         location: str | None,
         ip: str | None,
         user_agent: str | None,
     ) -> Context:
-        from .events import Context
-
         settings = self._settings
         return Context(
             advertisable_eid=settings.advertisable_eid,
@@ -303,11 +297,13 @@ class Reporter:
         return self._put(self._new(event, payload, key), event, event.coverage, session)
 
     def _put(self, new: NewEvent, event: Event | None, coverage: Coverage, session: Any) -> Receipt:
-        from .outbox.protocol import OutboxFailed
-
         try:
             put = self._outbox().put(new, session=session)
-        except OutboxFailed as problem:
+        except AdRollError as problem:
+            from .outbox.protocol import OutboxFailed
+
+            if not isinstance(problem, OutboxFailed):
+                raise  # the session's: a programmer's error
             self._counters.add("event_failed", problem.reason)
             _LOG.critical("AdRoll event lost, the outbox failed: %s", problem.reason)
             return Receipt(None, "failed", problem.reason, coverage)
@@ -383,11 +379,10 @@ class Reporter:
     def _new_of(
         self, name: str, payload: bytes, at: float, key: str | None, digest: str | None
     ) -> NewEvent:
-        from .outbox import NewEvent
+        from .outbox import NewEvent, new_id
 
         return NewEvent(
-            # Ordered by time as UUID version 7 is, so that rows land at the end of the index.
-            id=f"{int(self._clock() * 1000):012x}{token_hex(10)}",
+            id=new_id(self._clock()),
             name=name,
             advertisable_eid=self._settings.advertisable_eid or "",
             dry_run=self._settings.dry_run,

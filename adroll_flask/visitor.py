@@ -267,7 +267,7 @@ class Records:
             return None
         try:
             payload, signed_at = self._record_signer.unsign(text, COOKIE_LIFE)
-            record = replace(_record_from(packing.unpack(payload)), signed_at=signed_at)
+            record = _record_from(packing.unpack(payload), signed_at)
         except Expired:
             self._counters.add("record_ignored", "expired")
             return None
@@ -369,7 +369,7 @@ def _fields_of(record: Record) -> packing.Fields:
     )
 
 
-def _record_from(fields: packing.Fields) -> Record:
+def _record_from(fields: packing.Fields, signed_at: float) -> Record:
     # The signature says that we wrote it; the forms are checked all the same, since an older
     # version may have written what this one does not take.
     if fields.adct is not None and accept_adct(fields.adct) is None:
@@ -382,4 +382,5 @@ def _record_from(fields: packing.Fields) -> Record:
         first_party_cookie_source=fields.first_party_cookie_source,
         consent=fields.consent,
         replaced=fields.replaced,
+        signed_at=signed_at,
     )

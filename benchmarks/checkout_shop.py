@@ -9,6 +9,7 @@ from secrets import randbits
 
 from flask import Flask, redirect, request
 from reporters import make
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
 
@@ -24,4 +25,5 @@ def make_app() -> Flask:
         reporter.in_view(f"order-{randbits(60)}")
         return redirect("/thanks", 303)
 
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
     return app

@@ -24,6 +24,7 @@ ADVERTISABLE_EID = "SANDBOXADVERTISABLE01X"
 PIXEL_EID = "SANDBOXPIXEL0000000001"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 IP = "203.0.113.9"
+SECRET_KEY = "a key for the benchmark"
 PAGE = "https://shop.example/checkout?step=pay"
 AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -265,8 +266,28 @@ def make(kind: str, url: str, folder: Path) -> tuple[Flask, Reporter]:
     """A shop's app and its way to report."""
     folder.mkdir(parents=True, exist_ok=True)
     app = Flask("shop", instance_path=str(folder))
-    app.config["SECRET_KEY"] = "a key for the benchmark"
+    app.config["SECRET_KEY"] = SECRET_KEY
     return app, KINDS[kind](app, url, folder)
+
+
+class Visitors:
+    """The cookies of visitors who clicked an ad and have seen the shop's pages before."""
+
+    def __init__(self) -> None:
+        from adroll_flask.counters import Counters
+        from adroll_flask.settings import Settings
+        from adroll_flask.visitor import Record, Records
+
+        # Not the app's own, which would know what it has signed.
+        self._records = Records(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
+        self._nobody = Record()
+
+    def cookies(self, number: int) -> str:
+        """Of another visitor for each *number*: nothing that is kept of one serves the next."""
+        cookie = f"{number:032x}{COOKIE[32:]}"
+        record = self._nobody.with_adct(f"click-{number}", time.time(), "url")
+        signed = self._records.sign(record.with_cookie(cookie, "pixel"))
+        return f"session=none; __adroll_fpc={cookie}; theme=dark; adroll_visitor={signed}"
 
 
 # -- a process -----------------------------------------------------------------------------
@@ -288,26 +309,7 @@ class Child:
             self.times.append(time.perf_counter_ns() - began)
             return "thanks"
 
-        self._sign: Callable[[str, str], str] | None = None
-        if kind == "adroll_flask":
-            from adroll_flask.counters import Counters
-            from adroll_flask.settings import Settings
-            from adroll_flask.visitor import Record, Records
-
-            # Not the app's own, which would know what it has signed.
-            key = (self.app.config["SECRET_KEY"],)
-            sign = Records(Settings(), Counters(), keys=key, clock=time.time).sign
-            self._sign = lambda adct, cookie: sign(
-                Record().with_adct(adct, time.time(), "url").with_cookie(cookie, "pixel")
-            )
-
-    def cookies(self) -> str:
-        """Of another visitor each time, who clicked an ad: nothing that is kept of one serves."""
-        cookie = f"{self.number:032x}{COOKIE[32:]}"
-        header = f"session=none; __adroll_fpc={cookie}; theme=dark"
-        if self._sign is not None:
-            header += f"; adroll_visitor={self._sign(f'click-{self.number}', cookie)}"
-        return header
+        self._visitors = Visitors()
 
     def order(self) -> str:
         self.number += 1
@@ -342,7 +344,11 @@ class Child:
         }
         self.times.clear()
         for _ in range(count):
-            told = {**environ, "HTTP_COOKIE": self.cookies(), "wsgi.input": BytesIO()}
+            told = {
+                **environ,
+                "HTTP_COOKIE": self._visitors.cookies(self.number),
+                "wsgi.input": BytesIO(),
+            }
             answer = self.app(told, lambda *_: None)
             b"".join(answer)
             if gap:

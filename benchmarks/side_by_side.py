@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from reporters import Visitors
+
 HERE = Path(__file__).resolve().parent
 OURS = "adroll_flask"
 BARE = "bare insert"
@@ -229,7 +231,8 @@ def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> d
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     arrived: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        servers = {kind: Gunicorn(kind, sink.url, Path(folder) / kind) for kind in kinds}
+        cookies = write_cookies(Path(folder) / "cookies")
+        servers = {kind: Gunicorn(kind, sink.url, Path(folder) / kind, cookies) for kind in kinds}
         try:
             for server in servers.values():
                 server.press(1)
@@ -258,45 +261,60 @@ def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> d
     }
 
 
-class Gunicorn:
-    """A checkout route under gunicorn, with two threaded workers."""
+def write_cookies(path: Path, visitors: int = 5_000) -> Path:
+    """The ``Cookie`` headers of many visitors, the same for all ways to report."""
+    made = Visitors()
+    path.write_text("".join(f"{made.cookies(number)}\n" for number in range(visitors)))
+    return path
 
-    def __init__(self, kind: str, url: str, folder: Path) -> None:
+
+class Gunicorn:
+    """A checkout route under two gunicorns, each with one threaded worker, that share a folder.
+
+    (Under one with two workers, it is luck which of them accepts how many connections.)
+    """
+
+    def __init__(self, kind: str, url: str, folder: Path, cookies: Path) -> None:
         folder.mkdir(parents=True)
+        self._environ = os.environ | {"COOKIES": str(cookies)}
         self._log = folder / "gunicorn.log"
         environ = os.environ | {"KIND": kind, "SINK": url, "FOLDER": str(folder)}
+        command = [
+            *(sys.executable, "-m", "gunicorn", "checkout_shop:make_app()"),
+            *(f"--chdir={HERE}", "--bind=127.0.0.1:0"),
+            *("--worker-class=gthread", "--threads=2"),
+        ]
         with self._log.open("w") as out:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "gunicorn", "checkout_shop:make_app()"),
-                    *(f"--chdir={HERE}", "--bind=127.0.0.1:0", "--workers=2"),
-                    *("--worker-class=gthread", "--threads=2"),
-                ],
-                env=environ,
-                stderr=out,
-            )
+            self._processes = [subprocess.Popen(command, env=environ, stderr=out) for _ in range(2)]
         until = time.monotonic() + 60
-        while not (match := re.search(r"Listening at: (http://\S+)", self._log.read_text())):
-            if time.monotonic() > until or self._process.poll() is not None:
+        while (
+            len(ports := re.findall(r"Listening at: http://\S+:(\d+)", self._log.read_text())) < 2
+        ):
+            if time.monotonic() > until:
                 raise RuntimeError(self._log.read_text())
             time.sleep(0.05)
-        self._url = match[1]
+        self._environ["PORTS"] = " ".join(ports)
+        self._url = f"http://127.0.0.1:{ports[0]}"
 
     def press(self, seconds: int) -> tuple[float, int]:
         """Requests a second, and how many were answered."""
         command = [
-            *("wrk", "-t1", "-c4", f"-d{seconds}s", "-s", str(HERE / "checkout.lua")),
+            *("wrk", "-t2", "-c8", f"-d{seconds}s", "-s", str(HERE / "checkout.lua")),
             f"{self._url}/checkout?step=pay",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=self._environ
+        )
         told = json.loads(done.stdout.splitlines()[-1])
         if told["errors"]:
             raise RuntimeError(f"{told}\n{self._log.read_text()}")
         return told["requests"] / told["microseconds"] * 1e6, told["requests"]
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(60)
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(60)
 
 
 # -- the table -----------------------------------------------------------------------------
@@ -351,7 +369,7 @@ def show(found: dict[str, Any]) -> None:
                 f"{one['memory']:9.0f}{one['more_memory']:11.0f}{one['lost']:7d}"
             )
     if "checkout" in found:
-        print("\nA checkout route under gunicorn (2 workers, gthread), delivery running")
+        print("\nA checkout route under gunicorn (2 processes, gthread), delivery running")
         print(f"  {'':14}{'requests/s':>11}{'of bare':>9}{'orders':>9}{'lost':>7}")
         for kind, one in found["checkout"].items():
             told = f"{one['orders']:9.0f}{one['lost']:7.0f}" if "orders" in one else ""
