@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import Final
 
 from .bound import Bound
 from .protocol import NewEvent, OutboxFailed, Put
-from .sqlite import PATIENCE, Process, SqliteFile, reason_of
+from .sqlite import PATIENCE, Naps, Process, SqliteFile, reason_of
 from .states import DEAD, PAYLOAD_BYTES, PLACES, ROW_BYTES, WAITING, clean_key, next_id, seq_of
 
 #: What may lie in the log and not yet in the file.
@@ -117,36 +116,13 @@ class Intake(SqliteFile):
         process = self._process
         if process.pid != os.getpid():
             process = self.renew()
+        naps = None
         if not process.lock.acquire(blocking=False):
-            return self._do_late(process, statement, event, key, values, most)
+            naps = Naps(PATIENCE)  # what is spent on the lock is not spent again on the file
+            if not process.lock.acquire(timeout=PATIENCE):
+                raise OutboxFailed("locked")
         try:
-            return self._do_locked(process, statement, event, key, values, most)
-        finally:
-            process.lock.release()
-
-    def _do_late(
-        self,
-        process: Process,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-    ) -> Put:
-        began = time.monotonic()
-        if not process.lock.acquire(timeout=PATIENCE):
-            raise OutboxFailed("locked")
-        try:
-            left = PATIENCE - (time.monotonic() - began)
-            if left > PATIENCE * 0.8 or process.connection is None:
-                return self._do_locked(process, statement, event, key, values, most)
-            # What was spent on the lock is not spent again on the file.
-            process.connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
-            try:
-                return self._do_locked(process, statement, event, key, values, most)
-            finally:
-                if process.connection is not None:
-                    process.connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+            return self._do_locked(process, statement, event, key, values, most, naps)
         finally:
             process.lock.release()
 
@@ -158,8 +134,10 @@ class Intake(SqliteFile):
         key: str | None,
         values: tuple[object, ...],
         most: int,
+        naps: Naps | None,
     ) -> Put:
-        for last in (False, True):
+        last = False
+        while True:
             try:
                 stat = os.stat(self._name)
                 cursor = process.cursor
@@ -176,13 +154,18 @@ class Intake(SqliteFile):
                 if last:
                     raise OutboxFailed("unavailable", "the file is being replaced") from None
                 self.reopen(process)
+                last = True
             except sqlite3.Error as exc:
+                if reason_of(exc) == "locked":
+                    naps = naps or Naps(PATIENCE)
+                    if naps.nap():
+                        continue
                 if last or not self.recover(exc):
                     raise OutboxFailed(reason_of(exc)) from exc
                 self.reopen(process)
+                last = True
             except OSError as exc:
                 raise OutboxFailed("unavailable") from exc
-        raise AssertionError("unreachable")
 
     def _conflict(
         self,

@@ -70,6 +70,26 @@ _TABLES: Final = frozenset(
 )
 
 
+class Naps:
+    """Short sleeps while somebody else writes; SQLite's own are of whole milliseconds.
+
+    :param patience: seconds that they may take together.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._until = time.monotonic() + patience
+        self._next = 0.000_05
+
+    def nap(self) -> bool:
+        """Sleep a little; False where patience has run out."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(self._next, left))
+        self._next = min(2 * self._next, 0.002)
+        return True
+
+
 @dataclass(slots=True, weakref_slot=True)
 class Process:
     """What one process holds of the file; a fork makes a new one."""
@@ -308,10 +328,9 @@ class SqliteFile:
         :raises OutboxFailed: the file cannot be worked with, or was locked for
             :data:`WORKER_PATIENCE` seconds.
         """
-        until = time.monotonic() + WORKER_PATIENCE
+        naps = Naps(WORKER_PATIENCE)
         reopened = False
         while True:
-            # In between requests of this process have their turn.
             with self.exclusively():
                 process = self._process
                 try:
@@ -320,13 +339,14 @@ class SqliteFile:
                         connection = self.reopen(process)
                     return _run(function, connection)
                 except sqlite3.Error as exc:
-                    busy = reason_of(exc) == "locked"
-                    again = busy and time.monotonic() < until
-                    if not busy and not reopened and self.recover(exc):
-                        reopened = again = True
+                    failure = exc
+                    if not reopened and self.recover(exc):
+                        reopened = True
                         process.hang_up()
-                    if not again:
-                        raise OutboxFailed(reason_of(exc)) from exc
+                        continue
+            # Requests of this process have their turn meanwhile.
+            if reason_of(failure) != "locked" or not naps.nap():
+                raise OutboxFailed(reason_of(failure)) from failure
 
     # -- processes --------------------------------------------------------------------------
 
@@ -338,6 +358,7 @@ class SqliteFile:
             renew()
         try:
             connection = self.connect(PATIENCE)
+            connection.execute("PRAGMA busy_timeout = 0")  # who uses it takes naps
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc)) from exc
         except OSError as exc:
