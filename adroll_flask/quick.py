@@ -48,6 +48,7 @@ _TAKEN = frozenset(
 )
 _CENTS = re.compile(r"(?:0|[1-9][0-9]{0,8})\.[0-9]{2}\Z")
 _EMAIL = re.compile(r"[a-z0-9.+_-]{1,64}@[a-z0-9.-]{1,180}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _DEVICE = ("device_os", "device_type", "package_app_name", "package_app_version")
 #: User agents whose description is kept: a site sees a few hundred browsers.
 _AGENTS = 1000
@@ -80,7 +81,7 @@ class Quick:
             or name not in _NAMES
             or not fields.keys() <= _TAKEN
             or context.email_forms != ("sha256",)
-            or context.email_sha256
+            or len(context.email_sha256) > 1
             or context.email_md5
             or context.device_id is not None
         ):
@@ -146,13 +147,21 @@ class Quick:
                 raise _Long
             identifiers["first_party_cookie"] = cookie
         email = get("email")
+        known = context.email_sha256[0] if context.email_sha256 else None
         if email is not None:
             if type(email) is not str:
                 raise _Long
             address = email.strip().lower()
             if not _EMAIL.match(address):
                 raise _Long
-            identifiers["email_sha256"] = hashlib.sha256(address.encode()).hexdigest()
+            hashed = hashlib.sha256(address.encode()).hexdigest()
+            if known is not None and known != hashed:
+                raise _Long
+            identifiers["email_sha256"] = hashed
+        elif known is not None:
+            if not _SHA256.match(known):
+                raise _Long
+            identifiers["email_sha256"] = known
         order_id = get("order_id")
         if order_id is not None:
             order_id = attributes["order_id"] = _id(order_id)
@@ -185,7 +194,12 @@ class Quick:
         payload = to_json(wire)
         if len(payload) > MAX_BYTES:
             raise _Long
-        carried = (adct is not None, cookie is not None, email is not None, user_id is not None)
+        carried = (
+            adct is not None,
+            cookie is not None,
+            "email_sha256" in identifiers,
+            user_id is not None,
+        )
         coverage = self._coverages.get(carried)
         if coverage is None:
             coverage = self._coverages[carried] = _coverage(*carried)

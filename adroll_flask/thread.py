@@ -105,8 +105,10 @@ class DeliveryThread:
 
     def nudge(self) -> None:
         """Tell that an event was put; at 100 they are sent without lingering."""
-        self.ensure_started()
-        crew = self._crew()
+        crew = self._crews.get(os.getpid())
+        if crew is None or crew.thread is None or not crew.thread.is_alive():
+            crew = self._crew()
+            self._start(crew)
         crew.fresh += 1
         if crew.fresh >= MAX_BATCH:
             crew.fresh = 0
