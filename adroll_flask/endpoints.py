@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Response
 
+from .cookies import delete_cookies, write_cookies
 from .identifiers import accept_adct, normalise_first_party_cookie
-from .page import delete_cookies, write_cookies
 from .visitor import Record
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What of ours a response may carry, cookies and snippet, and which headers change with it.
+"""What a response takes of ours: cookies and caching by its headers, the snippet by its body.
 
 Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share every rule.
 """
@@ -6,17 +6,14 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from werkzeug.http import dump_cookie
-
+from .caching import Look, look, vary_by_cookie
+from .cookies import update_cookies
 from .placement import Placer, ascii_compatible, place
 from .redaction import describe
-from .visitor import COOKIE_LIFE, FIRST_PARTY_COOKIE, RECORD_COOKIE
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -29,19 +26,6 @@ _LOG = logging.getLogger("adroll_flask.page")
 
 #: Headers that describe the body's bytes and are wrong once the snippet is in.
 _STALE = ("content-md5", "digest", "content-digest", "repr-digest")
-
-#: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
-#: list, and raises and catches within, for each question; here one walk answers all.
-Look = Mapping[str, str]
-
-
-def look(headers: Headers) -> Look:
-    """One look at *headers*, before anything is changed."""
-    found: dict[str, str] = {}
-    for name, value in headers:
-        name = name.lower()
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +62,7 @@ def dress(
     refused = html and record is None and exchange.decision.answer is False
     page = None
     if exchange.viewed:
-        _vary_by_cookie(headers, seen)
+        vary_by_cookie(headers, seen)
     if status == 304:
         mend_not_modified(exchange, headers)
     elif html and exchange.site.settings.inject:
@@ -87,149 +71,6 @@ def dress(
         else:
             exchange.site.counters.add("page_untouched", "passthrough")
     return Dressed(record, page, exchange.forgotten or refused)
-
-
-def _vary_by_cookie(headers: Headers, seen: Look) -> None:
-    vary = seen.get("vary", "")
-    names = {name.strip().lower() for name in vary.split(",")}
-    if not names & {"cookie", "*"}:
-        headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"
-
-
-# -- caches --------------------------------------------------------------------------------
-
-
-def is_shared_cacheable(exchange: Exchange, seen: Look) -> bool:
-    """True where a cache between the site and its visitors may keep the response.
-
-    design.md, "Shared-cacheable"; the directives are those of RFC 9111, section 5.2.2.
-    """
-    if exchange.method not in ("GET", "HEAD"):
-        return False
-    settings = exchange.site.settings
-    if settings.cached_paths:
-        path = exchange.path
-        if any(fnmatchcase(path, pattern) for pattern in settings.cached_paths):
-            return True
-    control = seen.get("cache-control")
-    if control:
-        directives = _directives(control)
-        if "no-store" in directives or "private" in directives:
-            return False
-        if "public" in directives or "s-maxage" in directives:
-            return True
-        age = directives.get("max-age", "")
-        if age.isdigit() and int(age[:12]) > 0:
-            return True
-    if "cdn-cache-control" in seen or "surrogate-control" in seen:
-        return True
-    expires = seen.get("expires")
-    return expires is not None and _is_future(expires, exchange.site.clock())
-
-
-def _directives(control: str) -> dict[str, str]:
-    directives: dict[str, str] = {}
-    for part in control.split(","):
-        name, _, value = part.strip().partition("=")
-        directives[name.strip().lower()] = value.strip().strip('"')
-    return directives
-
-
-def _is_future(date: str, now: float) -> bool:
-    try:
-        return parsedate_to_datetime(date).timestamp() > now
-    except (ValueError, TypeError, OverflowError):
-        # RFC 9111, section 5.3: an invalid date, "0" above all, is in the past.
-        return False
-
-
-# -- cookies -------------------------------------------------------------------------------
-
-
-def update_cookies(
-    exchange: Exchange, headers: Headers, look: Look, domains: Domains, *, html: bool
-) -> Record | None:
-    """Write the visitor's cookies where something changed and the response may carry them.
-
-    :param html: the response is an HTML page.
-    :returns: the record that was written, for the session's mirror.
-    """
-    clicked = exchange.adct is not None
-    if not (html or clicked or exchange.forgotten):
-        return None
-    decision = exchange.decision
-    seen = exchange.seen
-    if not decision.granted or exchange.forgotten:
-        taken_back = decision.answer is False or exchange.forgotten
-        if seen.any and taken_back and not is_shared_cacheable(exchange, look):
-            delete_cookies(exchange, headers, domains)
-        return None
-    now = exchange.site.clock()
-    if not clicked and (seen.settled(now) or not exchange.is_document):
-        # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
-        # kit tells at the same moment, and would undo it. The next page is soon enough.
-        return None
-    if not exchange.site.records.can_sign or is_shared_cacheable(exchange, look):
-        return None
-    record = exchange.record
-    if record.first_party_cookie is None and html and exchange.may_generate:
-        record = record.with_cookie(exchange.candidate(), "server")
-    if record.adct is None and record.first_party_cookie is None:
-        return None
-    if seen.settled(now) and seen.record is not None and record.same_as(seen.record):
-        return None
-    write_cookies(exchange, headers, domains, record)
-    return record
-
-
-def write_cookies(exchange: Exchange, headers: Headers, domains: Domains, record: Record) -> None:
-    """Set ``adroll_visitor`` and its working copy for the pixel, for a year."""
-    settings = exchange.site.settings
-    secure = exchange.is_secure if settings.cookie_secure is None else settings.cookie_secure
-    hostname = exchange.hostname
-    headers.add(
-        "Set-Cookie",
-        dump_cookie(
-            RECORD_COOKIE,
-            exchange.site.records.sign(record),
-            max_age=COOKIE_LIFE,
-            domain=domains.of_record(hostname),
-            secure=secure,
-            httponly=True,
-            samesite="Lax",
-        ),
-    )
-    if record.first_party_cookie is not None:
-        headers.add(
-            "Set-Cookie",
-            dump_cookie(
-                FIRST_PARTY_COOKIE,
-                record.first_party_cookie,
-                max_age=COOKIE_LIFE,
-                # The pixel writes domain=<hostname>: the same cookie, not a second one.
-                domain=domains.of_page(hostname),
-                secure=secure,
-                samesite="Lax",
-            ),
-        )
-    _keep_private(headers)
-
-
-def delete_cookies(exchange: Exchange, headers: Headers, domains: Domains) -> None:
-    """Take both cookies back, the host-only and the domain cookie of each name."""
-    hostname = exchange.hostname
-    page = domains.of_page(hostname)
-    wanted = [(RECORD_COOKIE, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
-    wanted += [(RECORD_COOKIE, page), (RECORD_COOKIE, domains.of_record(hostname))]
-    for name, domain in dict.fromkeys(wanted):
-        headers.add("Set-Cookie", dump_cookie(name, "", max_age=0, expires=0, domain=domain))
-    _keep_private(headers)
-
-
-def _keep_private(headers: Headers) -> None:
-    # Promise 4: only where the site had said nothing about caching.
-    if "Cache-Control" not in headers and "Expires" not in headers:
-        headers["Cache-Control"] = "private"
 
 
 # -- the snippet ---------------------------------------------------------------------------

@@ -21,6 +21,8 @@ STOREYS: list[set[str]] = [
     {"runtime"},
     {"endpoints", "reporting"},
     {"page"},
+    {"cookies"},
+    {"caching"},
     {"exchange"},
     {"thread"},
     {"delivery"},
