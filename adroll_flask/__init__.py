@@ -21,7 +21,7 @@ from .extension import (
     report_event,
 )
 from .middleware import AdRollMiddleware
-from .reporting import Receipt
+from .receipt import Receipt
 from .signals import (
     event_delivered,
     event_queued,

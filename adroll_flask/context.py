@@ -5,6 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Known:
+    """What ``identify()`` said of the visitor; hashes only, as the session keeps it."""
+
+    email_sha256: tuple[str, ...] = ()
+    email_md5: tuple[str, ...] = ()
+    user_id: str | None = None
+    device_id: str | None = None
+
+
+#: Of a visitor of whom nothing was said.
+NOBODY = Known()
+
+
 # Not frozen: that would treble what a report pays for it.
 @dataclass(slots=True, repr=False)
 class Context:

@@ -11,12 +11,12 @@ from flask import Blueprint, Flask, Response, current_app, has_request_context, 
 from flask.globals import request_ctx
 from markupsafe import Markup
 
+from .context import NOBODY, Known
 from .endpoints import identity, kit
 from .errors import ConfigurationError, EventError
 from .exchange import Exchange
 from .page import dress, is_html
 from .redaction import describe
-from .reporting import Known, Receipt
 from .runtime import Runtime
 from .settings import Settings, app_keys
 from .visitor import Record, Visitor
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .names import EventName, Product
     from .outbox import Outbox
+    from .receipt import Receipt
 
 _LOG = logging.getLogger("adroll_flask")
 
@@ -322,7 +323,7 @@ def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
         report_event("addToCart", products=[{"product_id": "mug", "price": "29.95"}])
     """
     runtime = _runtime("report_event")
-    exchange, known = None, Known()
+    exchange, known = None, NOBODY
     if has_request_context() and runtime.settings.enabled:
         exchange = _exchange(runtime)
         if fields.get("visitor") is None:
@@ -458,7 +459,7 @@ def _look(key: str) -> Any:
 def _known() -> Known:
     kept = _look(IDENTITY)
     if not isinstance(kept, dict):
-        return Known()
+        return NOBODY
     return Known(
         email_sha256=tuple(kept.get("email_sha256") or ()),
         email_md5=tuple(kept.get("email_md5") or ()),

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request, Response
 
+from .context import NOBODY
 from .endpoints import identity, kit
 from .exchange import Exchange
 from .page import Page, dress, feed
 from .redaction import describe
-from .reporting import Known, Receipt
 from .runtime import Runtime
 from .settings import Settings
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .events import Event
     from .outbox import Outbox
     from .placement import Placer
+    from .receipt import Receipt
 
 _LOG = logging.getLogger("adroll_flask")
 
@@ -107,7 +108,7 @@ class AdRollMiddleware:
         return self.runtime.flush(timeout)
 
     def _report(self, exchange: Exchange, name: str, **fields: Any) -> Receipt:
-        return self.runtime.report(name, fields, exchange=exchange, known=Known())
+        return self.runtime.report(name, fields, exchange=exchange, known=NOBODY)
 
     def _own_response(self, exchange: Exchange) -> Response | None:
         path = exchange.environ.get("PATH_INFO", "")

@@ -1,23 +1,22 @@
-"""From a view's plain values to a durable event, and the receipt that says what became of it."""
+"""From a view's plain values to a durable event, and what became of it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from .context import Context
-from .coverage import Coverage
+from .commits import after_commit
+from .context import NOBODY, Context, Known
 from .errors import AdRollError, EventError
+from .receipt import Receipt
 from .redaction import describe
 from .signals import event_queued, event_rejected, event_suppressed
 from .visitor import Record, Visitor
 
 if TYPE_CHECKING:
-    from blinker import NamedSignal
-
     from .counters import Counters
+    from .coverage import Coverage
     from .events import Event
     from .exchange import Exchange
     from .outbox import NewEvent, Outbox, Put
@@ -26,47 +25,6 @@ if TYPE_CHECKING:
     from .visitor import Records
 
 _LOG = logging.getLogger("adroll_flask.reporting")
-
-#: Of an event that is not kept, or whose identifiers could not be read.
-_NO_COVERAGE = Coverage()
-
-Status = Literal["queued", "duplicate", "suppressed", "invalid", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one report; true when the event is queued.
-
-    >>> bool(Receipt(id="018f", status="queued"))
-    True
-    """
-
-    #: The event's id in the outbox; of the kept one for a duplicate; ``None`` where none is kept.
-    id: str | None
-    #: ``"queued"``: in the outbox, and AdRoll will have it. ``"duplicate"``: reported before.
-    #: ``"suppressed"``: not to be reported. ``"invalid"``: kept as a dead letter that can be
-    #: mended. ``"failed"``: not even the spill file took it.
-    status: Status
-    #: Why, where it is not queued: a short name or the field and what it takes.
-    reason: str = ""
-    #: Which of the seven identifiers the event carries; none where it is suppressed or invalid.
-    coverage: Coverage = _NO_COVERAGE
-
-    def __bool__(self) -> bool:
-        return self.status == "queued"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Known:
-    """What ``identify()`` said of the visitor; hashes only, as the session keeps it."""
-
-    email_sha256: tuple[str, ...] = ()
-    email_md5: tuple[str, ...] = ()
-    user_id: str | None = None
-    device_id: str | None = None
-
-
-_NOBODY = Known()
 
 
 class Reporter:
@@ -110,7 +68,7 @@ class Reporter:
         fields: Mapping[str, Any],
         *,
         exchange: Exchange | None,
-        known: Known = _NOBODY,
+        known: Known = NOBODY,
     ) -> Receipt:
         """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
 
@@ -236,7 +194,7 @@ class Reporter:
             # visitor's.
             visitor = self._subject(subject)
             location = f"https://{visitor.host}/" if visitor.host else None
-            context = self._make_context(_NOBODY, visitor, location, visitor.ip, None)
+            context = self._make_context(NOBODY, visitor, location, visitor.ip, None)
             allowed = visitor.consent is True or (
                 visitor.consent is None and self._settings.consent is None
             )
@@ -402,34 +360,3 @@ def _no_address(problem: EventError, given: Mapping[str, Any]) -> EventError:
         "the server gave no address of the visitor, as behind a Unix socket: wrap the app in "
         "werkzeug's ProxyFix",
     )
-
-
-def after_commit(session: Any, action: Callable[[], None]) -> None:
-    """Run *action* once after the SQLAlchemy *session* commits, and never if it rolls back.
-
-    :param session: a ``Session`` or ``scoped_session``.
-    """
-    from sqlalchemy import event
-
-    target = session() if callable(session) else session
-    pending = [action]
-
-    def committed(_session: object) -> None:
-        if pending:
-            pending.pop()()
-
-    def rolled_back(_session: object) -> None:
-        pending.clear()
-
-    event.listen(target, "after_commit", committed, once=True)
-    event.listen(target, "after_rollback", rolled_back, once=True)
-
-
-def announce(counters: Counters, sender: object, signal: NamedSignal, **values: object) -> None:
-    """Send *signal*; a receiver that raises is logged and counted, and stops nobody."""
-    for receiver in signal.receivers_for(sender):
-        try:
-            receiver(sender, **values)
-        except Exception as problem:
-            counters.add("receiver_failed", signal.name.removeprefix("adroll-"))
-            _LOG.error("a receiver of %s failed: %s", signal.name, describe(problem))

@@ -16,8 +16,8 @@ from .counters import Counters
 from .domains import Domains
 from .exchange import Exchange, Site
 from .forgetting import Erasure, matcher
-from .reporting import Known, Receipt, Reporter, announce
-from .signals import event_delivered, event_rejected, visitor_identified
+from .reporting import Reporter
+from .signals import announce, event_delivered, event_rejected, visitor_identified
 from .snippet import Snippet
 from .visitor import Record, Records, Visitor
 
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from blinker import NamedSignal
 
     from .client import Transport
+    from .context import Known
     from .delivery import Deliverer
     from .events import Event
     from .lateness import LateWatch
     from .outbox import Outbox
+    from .receipt import Receipt
     from .settings import Settings
     from .thread import DeliveryThread
 

@@ -6,7 +6,19 @@ those named here. A receiver that raises is logged and counted; it stops nobody.
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 from blinker import Namespace
+
+from .redaction import describe
+
+if TYPE_CHECKING:
+    from blinker import NamedSignal
+
+    from .counters import Counters
+
+_LOG = logging.getLogger("adroll_flask")
 
 _signals = Namespace()
 
@@ -25,3 +37,13 @@ event_rejected = _signals.signal("adroll-event-rejected")
 
 #: An event was not reported, by consent, ``before_report`` or as a duplicate: ``name``, ``reason``.
 event_suppressed = _signals.signal("adroll-event-suppressed")
+
+
+def announce(counters: Counters, sender: object, signal: NamedSignal, **values: object) -> None:
+    """Send *signal*; a receiver that raises is logged and counted, and stops nobody."""
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, **values)
+        except Exception as problem:
+            counters.add("receiver_failed", signal.name.removeprefix("adroll-"))
+            _LOG.error("a receiver of %s failed: %s", signal.name, describe(problem))

@@ -27,6 +27,7 @@ from werkzeug.test import Client
 
 from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, report_event
 from adroll_flask.consent import decide
+from adroll_flask.context import NOBODY
 from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
 from adroll_flask.exchange import adct_of
@@ -34,7 +35,6 @@ from adroll_flask.identifiers import accept_adct, normalise_first_party_cookie, 
 from adroll_flask.outbox.protocol import NewEvent, Put
 from adroll_flask.packing import pack, unpack
 from adroll_flask.placement import Placer, place
-from adroll_flask.reporting import Known
 from adroll_flask.settings import Settings
 from adroll_flask.visitor import Record, Records
 
@@ -449,7 +449,7 @@ def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, 
     environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
 
     receipt = site.runtime.report(
-        "purchase", {field: Unbound()}, exchange=site.runtime.exchange(environ), known=Known()
+        "purchase", {field: Unbound()}, exchange=site.runtime.exchange(environ), known=NOBODY
     )
 
     assert receipt.status in ("queued", "invalid", "failed")
