@@ -42,11 +42,13 @@ class Step:
     :param ended: events that reached their end.
     :param more: the next step should follow at once.
     :param pause: seconds that nothing can be sent; ``None``: there was nothing to send.
+    :param full: events that fill a batch at present.
     """
 
     ended: int = 0
     more: bool = False
     pause: float | None = None
+    full: int = 1
 
 
 class Deliverer:
@@ -100,6 +102,8 @@ class Deliverer:
         #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
         self.stepped_at = time.monotonic()
         self._clean_at = time.monotonic() + _HOUSEKEEPING
+        #: Calls of :meth:`flush` that wait for :meth:`run`.
+        self._flushing = 0
         #: The process whose :meth:`run` is under way, and what hurries it.
         self._running: tuple[int, threading.Event] | None = None
 
@@ -140,7 +144,7 @@ class Deliverer:
             return Step(pause=RECHECK)
         ended = self._send(claim, leave, stop)
         # A probe that went well opens the way; full batches follow each other at once.
-        return Step(ended, more=bool(ended) and len(claim.events) >= limit)
+        return Step(ended, more=bool(ended) and len(claim.events) >= limit, full=limit)
 
     def _advance_held(self, destination: Destination, stop: threading.Event) -> Step:
         credentials = self._gate.credentials()
@@ -205,38 +209,56 @@ class Deliverer:
             while self._advance(threading.Event()).more and time.monotonic() < until:
                 pass
             return self.outbox.waiting()
-        hurry.set()
-        self.outbox.wake()
         pause = 0.005
-        while True:
-            waiting = self.outbox.waiting()
-            left = until - time.monotonic()
-            if not waiting or left <= 0 or not self._gate.ready():
-                return waiting
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 0.1)
+        self._flushing += 1
+        try:
+            hurry.set()
+            self.outbox.wake()
+            while True:
+                waiting = self.outbox.waiting()
+                left = until - time.monotonic()
+                if not waiting or left <= 0 or not self._gate.ready():
+                    return waiting
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 0.1)
+        finally:
+            self._flushing -= 1
 
     def _runner(self) -> threading.Event | None:
         running = self._running
         return running[1] if running is not None and running[0] == os.getpid() else None
 
-    def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
+    def run(
+        self, stop: threading.Event, hurry: threading.Event | None = None, *, polite: bool = False
+    ) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
         Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
         pause.
 
         :param hurry: set to send at once what lingers, to fill batches or to flush.
+        :param polite: after a batch, leave the interpreter to others for as long as the batch
+            used it, except while somebody flushes.
         """
         hurry = hurry or threading.Event()
         self._running = (os.getpid(), hurry)
         try:
             while not stop.is_set():
+                began = time.thread_time()
                 step = self.step(stop)
-                if not step.more:
+                if step.more and polite and not self._flushing:
+                    stop.wait(min(time.thread_time() - began, _TICK))
+                if not step.more or not (self._flushing or self._is_due(step.full)):
                     self._rest(step, stop, hurry)
         finally:
             self._running = None
+
+    def _is_due(self, full: int) -> bool:
+        """Whether a full batch is waiting. What is left of one lingers, as everything does."""
+        try:
+            return self.outbox.due(full) >= full
+        except OutboxFailed:
+            return True  # the next step finds out
 
     def step(self, stop: threading.Event) -> Step:
         """One step that survives everything, with housekeeping now and then."""

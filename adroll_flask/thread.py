@@ -96,7 +96,7 @@ class DeliveryThread:
         from .events import warm
 
         warm()
-        self._deliverer.run(crew.stop, crew.hurry)
+        self._deliverer.run(crew.stop, crew.hurry, polite=True)
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
         while time.monotonic() < crew.drain_until:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, case, literal_column, null, or_, select, update
+from sqlalchemy import Connection, and_, case, func, literal_column, null, or_, select, update
 
 from adroll_flask.counters import Counters
 
@@ -61,6 +61,18 @@ class Claims:
         """See :meth:`Outbox.claim`."""
         lease = min(lease, LONGEST_LEASE)
         return self.store.write(lambda tx: self._claim(tx, limit, lease))
+
+    def due(self, most: int) -> int:
+        """See :meth:`Outbox.due`."""
+        event = self.store.event.c
+
+        def count(tx: Tx) -> int:
+            found = select(self.store.place)
+            found = found.where(event.state == _state(WAITING), event.due_at <= tx.now)
+            counted = select(func.count()).select_from(found.limit(most).subquery())
+            return int(tx.connection.scalar(counted) or 0)
+
+        return self.store.read(count)
 
     def _claim(self, tx: Tx, limit: int, lease: float) -> Claim | None:
         self._take_back(tx)

@@ -216,6 +216,9 @@ class SqlOutbox:
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
         return self._parts.claims.settle(claim, outcomes)
 
+    def due(self, most: int) -> int:
+        return self._parts.claims.due(most)
+
     def waiting(self) -> int:
         # What was spilled waits as well: a flush that counted the table alone would end early.
         if self._spill.exists():

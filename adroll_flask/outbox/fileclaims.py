@@ -51,6 +51,9 @@ _CLAIMED: Final = (
     "SELECT id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run"
     " FROM adroll_event WHERE state = 1 AND due_at = ? AND claim = ? ORDER BY queued_at, id"
 )
+_DUE: Final = (
+    "SELECT count(*) FROM (SELECT 1 FROM adroll_event WHERE state = 0 AND due_at <= ? LIMIT ?)"
+)
 _MINE: Final = "seq IN (SELECT value FROM json_each(?)) AND claim = ? AND state IN (1, 2)"
 _LAPSED: Final = (
     "SELECT seq FROM adroll_event WHERE state = ? AND (due_at <= ? OR due_at > ?) LIMIT ?"
@@ -99,6 +102,14 @@ class FileClaims:
             lambda connection: connection.execute(_CLAIMED, (until, token)).fetchall()
         )
         return Claim(token, tuple(map(_claimed, rows)), now)
+
+    def due(self, most: int) -> int:
+        """See :meth:`Outbox.due`."""
+        values = self.clock(), most
+        count: int = self.file.work(
+            lambda connection: connection.execute(_DUE, values).fetchone()[0]
+        )
+        return count
 
     def _astray(self, ends: Sequence[float | None], now: float) -> bool:
         """Something lapsed, or lies further off than a clock that is right would put it."""

@@ -280,6 +280,10 @@ class Outbox(Protocol):
         """Record outcomes in one transaction; only events still of this claim. Returns how many."""
         ...
 
+    def due(self, most: int) -> int:
+        """How many events a claim could take now, counted up to *most*."""
+        ...
+
     def waiting(self) -> int:
         """How many events are waiting, claimed or sending."""
         ...

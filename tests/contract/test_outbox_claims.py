@@ -38,6 +38,17 @@ def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> No
     assert outbox.claim() is None
 
 
+def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
+    assert outbox.due(3) == 0
+    for _ in range(4):
+        outbox.put(bench.event())
+    assert (outbox.due(3), outbox.due(100)) == (3, 4)
+    claim = claimed(outbox, limit=2)
+    assert outbox.due(100) == 2
+    outbox.settle(claim, all_of(claim, "retry", delay=60.0))
+    assert outbox.due(100) == 2
+
+
 def test_a_claim_carries_all_that_delivery_needs(bench: Bench, outbox: Outbox) -> None:
     event = bench.event("1001", dry_run=True, name="addToCart")
     outbox.put(event)

@@ -495,6 +495,29 @@ def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path):
     assert shop.adroll.sizes == [3, 1]
 
 
+def test_what_is_left_of_full_batches_lingers(tmp_path):
+    shop = Shop(tmp_path, linger=30.0)
+    with Loop(shop) as loop:
+        shop.report(*(f"o{number:03d}" for number in range(230)))
+        loop.hurry.set()
+        eventually(lambda: len(shop.adroll.taken) == 200)
+        time.sleep(0.1)
+        assert shop.adroll.sizes == [100, 100]
+        began = time.monotonic()
+        assert shop.deliverer.flush(5.0) == 0
+        assert time.monotonic() - began < 4.0
+    assert shop.adroll.sizes == [100, 100, 30]
+
+
+def test_small_batches_follow_each_other_at_once_where_adroll_takes_no_larger_ones(tmp_path):
+    sizes = AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK)
+    shop = Shop(tmp_path, sizes, linger=30.0)
+    with Loop(shop) as loop:
+        shop.report(*(f"o{number:03d}" for number in range(200)))
+        loop.hurry.set()
+        eventually(lambda: len(shop.adroll.taken) >= 180)
+
+
 def test_the_loop_survives_everything(tmp_path, monkeypatch, caplog):
     shop = Shop(tmp_path)
     claim, failures = shop.outbox.claim, [ValueError("canary"), MemoryError(), OSError(28, "x")]

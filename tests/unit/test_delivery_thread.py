@@ -127,7 +127,7 @@ def test_flush_keeps_its_time(tmp_path, started):
 def test_one_that_died_is_started_again_and_it_is_said(tmp_path, started, monkeypatch, caplog):
     shop = Shop(tmp_path)
     thread = started(shop)
-    monkeypatch.setattr(shop.deliverer, "run", lambda *_: None)
+    monkeypatch.setattr(shop.deliverer, "run", lambda *_, **__: None)
     thread.ensure_started()
     eventually(lambda: not thread.alive)
     monkeypatch.undo()
