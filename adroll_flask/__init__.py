@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from ._version import __version__
+from .calls import (
+    current_visitor,
+    forget_visitor,
+    identify,
+    report_conversion,
+    report_event,
+)
 from .errors import (
     AdRollError,
     ConfigurationError,
@@ -12,14 +19,7 @@ from .errors import (
     TokenExpired,
     TokenForged,
 )
-from .extension import (
-    AdRoll,
-    current_visitor,
-    forget_visitor,
-    identify,
-    report_conversion,
-    report_event,
-)
+from .extension import AdRoll
 from .middleware import AdRollMiddleware
 from .receipt import Receipt
 from .signals import (

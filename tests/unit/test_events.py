@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 from event_kit import BARE, CHROME, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
 
+from adroll_flask.calls import EventFields
 from adroll_flask.errors import EventError
 from adroll_flask.events import EVENT_NAMES, Context, Event, build, json_schema, warm, wire_bytes
-from adroll_flask.extension import EventFields
 from adroll_flask.names import FIELD_NAMES, EventName
 
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
