@@ -14,8 +14,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from ._version import __version__
 from .answers import Answer, Hint, Kind, answer_from, answer_without_response
 from .errors import ConfigurationError, DeliveryError
+from .hosts import is_loopback
 from .redaction import identifying_values
-from .settings import Settings, is_loopback
+from .settings import Settings
 from .transport import NoAnswer, RequestsTransport, Response, Timeouts, Transport
 
 __all__ = [

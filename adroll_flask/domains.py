@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from .hosts import has_domain
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
 _MEMO = 256
-
-
-def has_domain(hostname: str) -> bool:
-    """False for addresses, ``localhost`` and other names without a dot.
-
-    Browsers take no ``Domain`` for these (RFC 6265, section 5.1.3, for addresses).
-    """
-    if "." not in hostname or hostname.endswith((".", ".localhost")):
-        return False
-    try:
-        ip_address(hostname)
-    except ValueError:
-        return True
-    return False
 
 
 class Domains:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from .consent import Decision, decide
+from .hosts import is_loopback
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
-from .settings import is_loopback
 from .visitor import Record, Records, Seen, Visitor
 
 if TYPE_CHECKING:

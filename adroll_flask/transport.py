@@ -26,7 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .errors import DeliveryError
-from .settings import is_loopback
+from .hosts import is_loopback
 
 if TYPE_CHECKING:
     from urllib3.poolmanager import PoolManager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.setting_forms import CHECKS
 from adroll_flask.settings import Settings, app_keys
 
 EID = "ADVERTISABLE0000000001"
@@ -31,6 +33,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "ADROLL_PIXEL_EID",
         "ADROLL_ACCESS_TOKEN",
     )
+
+
+def test_every_setting_is_checked_and_nothing_else() -> None:
+    assert set(CHECKS) == {field.name for field in fields(Settings)}
 
 
 SECRET = "s3cret-value"

@@ -1,0 +1,262 @@
+"""What each ``ADROLL_*`` key takes: a check returns the value as it is kept, or names the fault.
+
+No error text holds the value: it may be a secret under the wrong key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import ConfigurationError
+from .hosts import is_loopback
+
+_EID = re.compile(r"[A-Z0-9]{8,40}\Z")
+_HOST = re.compile(r"\.?(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\Z", re.IGNORECASE)
+_PREFIX = re.compile(r"(/[A-Za-z0-9_.~-]+)+\Z")
+_EMAIL_FORMS = ("sha256", "md5", "plain")
+
+#: Takes the key and its value.
+_Check = Callable[[str, Any], Any]
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return f"a value of type {type(value).__name__}"
+
+
+def _wrong(key: str, value: object, takes: str) -> ConfigurationError:
+    return ConfigurationError(key, f"takes {takes}; it got {_kind(value)}")
+
+
+def _boolean(key: str, value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise _wrong(key, value, "True or False")
+    return value
+
+
+def _optional(check: _Check) -> _Check:
+    def checked(key: str, value: Any) -> Any:
+        return None if value is None else check(key, value)
+
+    return checked
+
+
+def _choice(*choices: str) -> _Check:
+    takes = "one of " + ", ".join(repr(choice) for choice in choices)
+
+    def checked(key: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise _wrong(key, value, takes)
+        if value not in choices:
+            raise ConfigurationError(key, f"takes {takes}; it got another text")
+        return value
+
+    return checked
+
+
+def _number(
+    kind: type, least: float, unit: str, *, most: float = 1e12, positive: bool = False
+) -> _Check:
+    word = "a whole number" if kind is int else "a number"
+    takes = f"{word} of {unit}, {'more than' if positive else 'at least'} {least:g}"
+
+    def checked(key: str, value: Any) -> Any:
+        allowed = int if kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise _wrong(key, value, takes)
+        if not (least <= value <= most) or (positive and value == least):
+            raise ConfigurationError(key, f"takes {takes}; it got one out of range")
+        return kind(value)
+
+    return checked
+
+
+def _text(key: str, value: Any, takes: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Flask's loader parses the environment as JSON: digits alone arrive as a number.
+        raise ConfigurationError(
+            key, f"takes {takes}; it got a number: quote it (in the environment: '\"123\"')"
+        )
+    if not isinstance(value, str):
+        raise _wrong(key, value, takes)
+    return value
+
+
+def _eid(key: str, value: Any) -> Any:
+    takes = "an AdRoll id: 8 to 40 upper-case letters and digits"
+    text = _text(key, value, takes)
+    if not text:
+        return None
+    if not _EID.match(text):
+        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    return text
+
+
+def _token(key: str, value: Any) -> Any:
+    takes = "the Server Access Token as a text, or a callable that returns it"
+    if callable(value):
+        return value
+    text = _text(key, value, takes)
+    if not text:
+        return None
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ConfigurationError(
+            key, f"takes {takes}; it got a text with spaces or characters that no header carries"
+        )
+    return text
+
+
+def _secrets(key: str, value: Any) -> Any:
+    takes = "a text, bytes, or a list of these, newest first"
+    keys = [value] if isinstance(value, str | bytes | int) else value
+    if not isinstance(keys, Sequence):
+        raise _wrong(key, value, takes)
+    for one in keys:
+        if isinstance(one, int):
+            raise ConfigurationError(key, f"takes {takes}; it got a number: quote it")
+        if not isinstance(one, str | bytes):
+            raise _wrong(key, one, takes)
+        if not one:
+            raise ConfigurationError(key, f"takes {takes}; it got an empty one")
+    return tuple(keys)
+
+
+def _url(*, secret: bool) -> _Check:
+    takes = "an https URL (plain http only to this machine)"
+
+    def checked(key: str, value: Any) -> Any:
+        text = _text(key, value, takes)
+        try:
+            parts = urlsplit(text)
+            host = parts.hostname or ""
+            _ = parts.port
+        except ValueError:
+            raise ConfigurationError(key, f"takes {takes}; it got a text of another form") from None
+        if parts.scheme not in ("https", "http") or not host or not text.isascii():
+            raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+        if parts.username or parts.password:
+            raise ConfigurationError(key, f"takes {takes} without user name and password")
+        if secret and parts.scheme == "http" and not is_loopback(host):
+            raise ConfigurationError(
+                key, f"takes {takes}: the access token would cross the network in the clear"
+            )
+        return text
+
+    return checked
+
+
+def _prefix(key: str, value: Any) -> Any:
+    takes = "a path such as '/_adroll': a leading slash, no trailing one"
+    text = _text(key, value, takes)
+    if not _PREFIX.match(text):
+        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    return text
+
+
+def _function(takes: str) -> _Check:
+    def checked(key: str, value: Any) -> Any:
+        if not callable(value):
+            raise _wrong(key, value, takes)
+        return value
+
+    return checked
+
+
+def _texts(takes: str, choices: Sequence[str] | None = None) -> _Check:
+    def checked(key: str, value: Any) -> Any:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, Sequence | set | frozenset):
+            raise _wrong(key, value, takes)
+        for item in items:
+            if not isinstance(item, str):
+                raise _wrong(key, item, takes)
+            if choices is not None and item not in choices:
+                raise ConfigurationError(key, f"takes {takes}; it got another text")
+        return tuple(items)
+
+    return checked
+
+
+def _purposes(key: str, value: Any) -> Any:
+    takes = "a list of TCF purpose numbers from 1 to 24"
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise _wrong(key, value, takes)
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= 24:
+            raise _wrong(key, item, takes)
+    return tuple(value)
+
+
+def _domain(key: str, value: Any) -> Any:
+    takes = "a domain name such as 'shop.example', or 'auto'"
+    text = _text(key, value, takes)
+    if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
+        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    return text.lstrip(".").lower()
+
+
+def _cookie_name(key: str, value: Any) -> Any:
+    takes = "a cookie's name"
+    text = _text(key, value, takes)
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", text):
+        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    return text
+
+
+def _outbox_url(key: str, value: Any) -> Any:
+    takes = "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite'"
+    text = _text(key, value, takes)
+    if not re.match(r"[a-z][a-z0-9+_]*:", text):
+        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    return text
+
+
+def _consent(key: str, value: Any) -> Any:
+    takes = "None, 'tcf', or a callable that takes the request"
+    if callable(value) or value == "tcf":
+        return value
+    if isinstance(value, str):
+        raise ConfigurationError(key, f"takes {takes}; it got another text")
+    raise _wrong(key, value, takes)
+
+
+#: The check of each attribute of :class:`~adroll_flask.settings.Settings`.
+CHECKS: Mapping[str, _Check] = {
+    "advertisable_eid": _optional(_eid),
+    "pixel_eid": _optional(_eid),
+    "access_token": _optional(_token),
+    "secret_key": _optional(_secrets),
+    "enabled": _boolean,
+    "strict": _optional(_boolean),
+    "dry_run": _boolean,
+    "api_url": _url(secret=True),
+    "pixel": _choice("load", "present", "none"),
+    "pixel_url": _url(secret=False),
+    "inject": _boolean,
+    "url_prefix": _prefix,
+    "csp_nonce": _optional(_function("a callable that returns the response's nonce")),
+    "cached_paths": _texts("a list of path patterns such as '/products/*'"),
+    "cookie_domain": _optional(_domain),
+    "cookie_secure": _optional(_boolean),
+    "outbox_url": _optional(_outbox_url),
+    "outbox_max_bytes": _number(int, 0, "bytes", most=1 << 62),
+    "outbox_sync": _choice("normal", "full"),
+    "delivery": _choice("thread", "worker", "sync"),
+    "linger": _number(float, 0, "seconds", most=60),
+    "max_age": _number(int, 0, "seconds", positive=True),
+    "dedupe_days": _number(int, 1, "days", most=3650),
+    "on_unsure": _choice("retry", "drop"),
+    "max_requests_per_second": _optional(_number(float, 0, "requests a second", positive=True)),
+    "consent": _optional(_consent),
+    "tcf_cookie": _cookie_name,
+    "tcf_vendor": _number(int, 1, "the vendor list", most=65_535),
+    "tcf_purposes": _purposes,
+    "honor_gpc": _boolean,
+    "email": _texts("any of 'sha256', 'md5', 'plain'", _EMAIL_FORMS),
+    "kit_wait": _number(int, 0, "milliseconds", most=60_000),
+    "token_max_age": _number(int, 0, "seconds", positive=True),
+}
