@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -248,7 +249,8 @@ def test_a_marker_stands_for_every_identifying_value() -> None:
 def test_an_exception_is_described_by_the_names_along_its_chain() -> None:
     try:
         try:
-            sqlite3.connect(":memory:").execute("SELECT 'ann@example.com' FROM nowhere")
+            with closing(sqlite3.connect(":memory:")) as connection:
+                connection.execute("SELECT 'ann@example.com' FROM nowhere")
         except sqlite3.Error as error:
             raise RuntimeError("ann@example.com") from error
     except RuntimeError as error:
