@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .domains import Domains
     from .exchange import Exchange
-    from .visitor import Record
+    from .record import Record
 
 
 def update_cookies(

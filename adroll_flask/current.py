@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from flask.ctx import RequestContext
 
     from .exchange import Exchange
+    from .record import Record
     from .runtime import Runtime
-    from .visitor import Record
 
 #: The key of ``app.extensions``.
 EXTENSION = "adroll"

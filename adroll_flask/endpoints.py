@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from .cookies import delete_cookies, write_cookies
 from .identifiers import accept_adct, normalise_first_party_cookie
-from .visitor import Record
+from .record import Record
 
 if TYPE_CHECKING:
     from .domains import Domains

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote
 from .consent import Decision, decide
 from .hosts import is_loopback
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
-from .visitor import Record, Records, Seen, Visitor
+from .record import Record
+from .visitor import Records, Seen, Visitor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

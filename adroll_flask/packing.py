@@ -21,7 +21,8 @@ from __future__ import annotations
 import re
 import struct
 from ipaddress import ip_address
-from typing import NamedTuple
+
+from .record import Record
 
 #: The longest token (design.md, "Events without a browser").
 TOKEN_CHARS = 450
@@ -39,59 +40,43 @@ _SEPARATOR = "\x1f"
 _CHARACTERS = {f"{code:07b}": chr(code) for code in range(128)}
 
 
-class Fields(NamedTuple):
-    """What is packed; the attributes are those of :class:`~adroll_flask.visitor.Visitor`."""
-
-    adct: str | None = None
-    adct_at: float | None = None
-    adct_source: str | None = None
-    first_party_cookie: str | None = None
-    first_party_cookie_source: str | None = None
-    consent: bool | None = None
-    replaced: tuple[bytes, ...] = ()
-    ip: str | None = None
-    host: str | None = None
-
-    def __repr__(self) -> str:
-        return "<Fields>"
-
-
-def pack(fields: Fields, *, most: int | None = None) -> bytes:
-    """*fields* as bytes.
+def pack(
+    record: Record, *, ip: str | None = None, host: str | None = None, most: int | None = None
+) -> bytes:
+    """*record* as bytes, and the visitor's address and the site's host with it.
 
     :param most: bytes that the result may have; a host that does not fit is left out.
     """
     parts = 0
     body = b""
     texts: list[str] = []
-    if fields.adct is not None:
+    if record.adct is not None:
         parts |= _ADCT
-        body += struct.pack(">I", int(fields.adct_at or 0) & 0xFFFFFFFF)
-        texts.append(fields.adct)
-    if fields.first_party_cookie is not None:
-        usual = _USUAL.match(fields.first_party_cookie)
+        body += struct.pack(">I", int(record.adct_at or 0) & 0xFFFFFFFF)
+        texts.append(record.adct)
+    if record.first_party_cookie is not None:
+        usual = _USUAL.match(record.first_party_cookie)
         if usual:
             parts |= _COOKIE
             body += bytes.fromhex(usual[1]) + int(usual[2]).to_bytes(6, "big")
         else:
             parts |= _ODD_COOKIE
-            texts.append(fields.first_party_cookie)
-    if fields.replaced:
+            texts.append(record.first_party_cookie)
+    if record.replaced:
         parts |= _REPLACED
-        body += bytes([len(fields.replaced)]) + b"".join(fields.replaced)
-    if fields.ip is not None:
-        address = ip_address(fields.ip)
+        body += bytes([len(record.replaced)]) + b"".join(record.replaced)
+    if ip is not None:
+        address = ip_address(ip)
         parts |= _IPV4 if address.version == 4 else _IPV6
         body += address.packed
     head = bytes(
         [
-            _VERSION << 4 | _CONSENTS.index(fields.consent),
+            _VERSION << 4 | _CONSENTS.index(record.consent),
             parts,
-            _SOURCES.index(fields.adct_source) << 4
-            | _SOURCES.index(fields.first_party_cookie_source),
+            _SOURCES.index(record.adct_source) << 4
+            | _SOURCES.index(record.first_party_cookie_source),
         ]
     )
-    host = fields.host
     if host and host.isascii() and _SEPARATOR not in host:
         with_host = bytes([head[0], parts | _HOST, head[2]]) + body + _seven([*texts, host])
         if most is None or len(with_host) <= most:
@@ -99,18 +84,19 @@ def pack(fields: Fields, *, most: int | None = None) -> bytes:
     return head + body + _seven(texts)
 
 
-def unpack(payload: bytes) -> Fields:
-    """The fields of *payload*.
+def unpack(payload: bytes, signed_at: float = 0.0) -> tuple[Record, str | None, str | None]:
+    """The record, address and host of *payload*.
 
+    :param signed_at: when it was signed, epoch seconds.
     :raises ValueError: it is not of this form.
     """
     try:
-        return _unpack(payload)
+        return _unpack(payload, signed_at)
     except (IndexError, struct.error, OverflowError) as problem:
         raise ValueError("cut short") from problem
 
 
-def _unpack(payload: bytes) -> Fields:
+def _unpack(payload: bytes, signed_at: float) -> tuple[Record, str | None, str | None]:
     if payload[0] >> 4 != _VERSION:
         raise ValueError("another version")
     consent = _CONSENTS[payload[0] & 3]
@@ -149,7 +135,7 @@ def _unpack(payload: bytes) -> Fields:
         host = texts.pop(0)
     if texts:
         raise ValueError("too long")
-    return Fields(
+    record = Record(
         adct=adct,
         adct_at=adct_at,
         adct_source=adct_source,
@@ -157,9 +143,9 @@ def _unpack(payload: bytes) -> Fields:
         first_party_cookie_source=cookie_source,
         consent=consent,
         replaced=replaced,
-        ip=ip,
-        host=host,
+        signed_at=signed_at,
     )
+    return record, ip, host
 
 
 def _seven(texts: list[str]) -> bytes:

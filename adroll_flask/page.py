@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .domains import Domains
     from .exchange import Exchange
-    from .visitor import Record
+    from .record import Record
 
 _LOG = logging.getLogger("adroll_flask.page")
 

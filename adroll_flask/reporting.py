@@ -12,7 +12,7 @@ from .errors import AdRollError, EventError
 from .receipt import Receipt
 from .redaction import describe
 from .signals import event_queued, event_rejected, event_suppressed
-from .visitor import Record, Visitor
+from .visitor import Visitor
 
 if TYPE_CHECKING:
     from .counters import Counters
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .exchange import Exchange
     from .outbox import NewEvent, Outbox, Put
     from .quick import Quick
+    from .record import Record
     from .settings import Settings
     from .visitor import Records
 

@@ -19,7 +19,7 @@ from .forgetting import Erasure, matcher
 from .reporting import Reporter
 from .signals import announce, event_delivered, event_rejected, visitor_identified
 from .snippet import Snippet
-from .visitor import Record, Records, Visitor
+from .visitor import Records, Visitor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .lateness import LateWatch
     from .outbox import Outbox
     from .receipt import Receipt
+    from .record import Record
     from .settings import Settings
     from .thread import DeliveryThread
 

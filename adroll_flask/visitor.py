@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from . import packing
 from .errors import ConfigurationError, TokenExpired, TokenForged
 from .identifiers import accept_adct, normalise_first_party_cookie
+from .record import Record
 from .signing import Expired, Forged, Signer, derive_key
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ COOKIE_LIFE = 365 * 86_400
 #: "Renewed at most once a day": a record younger than this is left alone.
 RENEW_AFTER = 86_400
 
-#: How many click ids that a newer one replaced a record remembers, by a short hash each.
-_REPLACED = 3
 #: Cookies of one name beyond this are not looked at (cookie bombs).
 _MOST_COOKIES = 8
 #: A first-party cookie or record longer than this is not looked at.
@@ -86,53 +84,6 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Record:
-    """The content of ``adroll_visitor``."""
-
-    adct: str | None = None
-    adct_at: float | None = None
-    adct_source: str | None = None
-    first_party_cookie: str | None = None
-    first_party_cookie_source: str | None = None
-    #: What the kit told us of the visitor's consent, where the server cannot see it itself.
-    consent: bool | None = None
-    #: Short hashes of click ids that newer ones replaced.
-    replaced: tuple[bytes, ...] = ()
-    #: When it was signed, epoch seconds; 0: not yet.
-    signed_at: float = 0.0
-
-    def same_as(self, other: Record) -> bool:
-        """True where the two say the same, whenever they were signed."""
-        return replace(self, signed_at=0.0) == replace(other, signed_at=0.0)
-
-    def with_adct(self, adct: str, now: float, source: str) -> Record:
-        """This record after a click: a newer click id replaces an older one.
-
-        The kit may speak late, from a tab that was opened before the newest click: a click id
-        that was replaced already does not come back through it.
-        """
-        if adct == self.adct:
-            return self
-        mark = _short_hash(adct)
-        if source == "kit" and mark in self.replaced:
-            return self
-        replaced = self.replaced
-        if self.adct is not None:
-            replaced = (_short_hash(self.adct), *replaced)
-        replaced = tuple(old for old in replaced if old != mark)[:_REPLACED]
-        return replace(self, adct=adct, adct_at=now, adct_source=source, replaced=replaced)
-
-    def with_cookie(self, value: str, source: str) -> Record:
-        """This record with the browser's or the server's first-party cookie."""
-        if value == self.first_party_cookie and (
-            source == self.first_party_cookie_source or source == "browser"
-        ):
-            # "browser" says less than what is known of the same value already.
-            return self
-        return replace(self, first_party_cookie=value, first_party_cookie_source=source)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
 class Seen:
     """What a request's ``Cookie`` header says of the visitor."""
 
@@ -161,10 +112,6 @@ class Seen:
 
 
 _NOTHING = Seen(None, None, False)
-
-
-def _short_hash(text: str) -> bytes:
-    return sha256(text.encode()).digest()[:4]
 
 
 def _pairs(header: str) -> list[tuple[str, str]]:
@@ -267,7 +214,11 @@ class Records:
             return None
         try:
             payload, signed_at = self._record_signer.unsign(text, COOKIE_LIFE)
-            record = _record_from(packing.unpack(payload), signed_at)
+            record, _ip, _host = packing.unpack(payload, signed_at)
+            # The signature says that we wrote it; an older version may have taken a click id
+            # that this one does not.
+            if record.adct is not None and accept_adct(record.adct) is None:
+                raise ValueError("adct")
         except Expired:
             self._counters.add("record_ignored", "expired")
             return None
@@ -286,7 +237,7 @@ class Records:
         """*record* as the value of the ``adroll_visitor`` cookie."""
         if self._record_signer is None:
             raise ConfigurationError("ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to keep visitors")
-        text = self._record_signer.sign(packing.pack(_fields_of(record)))
+        text = self._record_signer.sign(packing.pack(record))
         self._remember(text, replace(record, signed_at=float(int(self._clock()))))
         return text
 
@@ -312,17 +263,16 @@ class Records:
             raise ConfigurationError(
                 "ADROLL_SECRET_KEY", "set it (or SECRET_KEY) to make visitor tokens"
             )
-        fields = packing.Fields(
+        record = Record(
             adct=visitor.adct,
             adct_at=visitor.adct_at,
             adct_source=visitor.adct_source,
             first_party_cookie=visitor.first_party_cookie,
             first_party_cookie_source=visitor.first_party_cookie_source,
             consent=visitor.consent,
-            ip=visitor.ip,
-            host=visitor.host,
         )
-        return self._token_signer.sign(packing.pack(fields, most=packing.TOKEN_BYTES))
+        payload = packing.pack(record, ip=visitor.ip, host=visitor.host, most=packing.TOKEN_BYTES)
+        return self._token_signer.sign(payload)
 
     def from_token(self, text: str) -> tuple[Visitor, float]:
         """The visitor of a token, and when the token was made (epoch seconds).
@@ -338,49 +288,9 @@ class Records:
             raise TokenForged
         try:
             payload, minted_at = self._token_signer.unsign(text, self._token_max_age)
-            fields = packing.unpack(payload)
+            record, ip, host = packing.unpack(payload, minted_at)
         except Expired:
             raise TokenExpired from None
         except (Forged, ValueError):
             raise TokenForged from None
-        visitor = Visitor(
-            adct=fields.adct,
-            adct_at=fields.adct_at,
-            adct_source=fields.adct_source,
-            first_party_cookie=fields.first_party_cookie,
-            first_party_cookie_source=fields.first_party_cookie_source,
-            ip=fields.ip,
-            host=fields.host,
-            consent=fields.consent,
-            _records=self,
-        )
-        return visitor, minted_at
-
-
-def _fields_of(record: Record) -> packing.Fields:
-    return packing.Fields(
-        adct=record.adct,
-        adct_at=record.adct_at,
-        adct_source=record.adct_source,
-        first_party_cookie=record.first_party_cookie,
-        first_party_cookie_source=record.first_party_cookie_source,
-        consent=record.consent,
-        replaced=record.replaced,
-    )
-
-
-def _record_from(fields: packing.Fields, signed_at: float) -> Record:
-    # The signature says that we wrote it; the forms are checked all the same, since an older
-    # version may have written what this one does not take.
-    if fields.adct is not None and accept_adct(fields.adct) is None:
-        raise ValueError("adct")
-    return Record(
-        adct=fields.adct,
-        adct_at=fields.adct_at,
-        adct_source=fields.adct_source,
-        first_party_cookie=fields.first_party_cookie,
-        first_party_cookie_source=fields.first_party_cookie_source,
-        consent=fields.consent,
-        replaced=fields.replaced,
-        signed_at=signed_at,
-    )
+        return self.visitor(record, ip=ip, host=host, consent=record.consent), minted_at

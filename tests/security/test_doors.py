@@ -14,7 +14,8 @@ from sites import HOST, MakeSite, Site
 
 import adroll_flask
 from adroll_flask import TokenExpired, TokenForged, Visitor
-from adroll_flask.packing import Fields, pack
+from adroll_flask.packing import pack
+from adroll_flask.record import Record
 
 CANARY = "c4n4ry"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -408,7 +409,7 @@ def test_records_and_tokens_of_another_site_are_refused(make_site: MakeSite) -> 
 @pytest.mark.parametrize("salt", ["itsdangerous.Signer", "cookie-session", "adroll_flask.record"])
 def test_what_the_same_key_signed_for_something_else_is_refused(site: Site, salt: str) -> None:
     # The key is Flask's SECRET_KEY: whoever gets Flask to sign a text must not gain a record.
-    payload = b"AAAA" + pack(Fields(adct="forged"))
+    payload = b"AAAA" + pack(Record(adct="forged"))
     signer = TimestampSigner("a key of this shop", salt=salt)
 
     assert seen_with(site, signer.sign(payload.hex()).decode())["adct"] is None
@@ -418,7 +419,7 @@ def test_a_weaker_algorithm_is_refused(site: Site) -> None:
     from base64 import urlsafe_b64encode
     from hashlib import md5, sha1, sha256
 
-    body = urlsafe_b64encode(pack(Fields(adct="forged"))).rstrip(b"=")
+    body = urlsafe_b64encode(pack(Record(adct="forged"))).rstrip(b"=")
 
     def signed(digest: Any, derivation: str) -> str:
         signer = TimestampSigner(

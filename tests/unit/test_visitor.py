@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, TokenExpired, TokenForged
+from adroll_flask.record import Record
 from adroll_flask.settings import Settings
-from adroll_flask.visitor import COOKIE_LIFE, RENEW_AFTER, Record, Records, Visitor
+from adroll_flask.visitor import COOKIE_LIFE, RENEW_AFTER, Records, Visitor
 
 NOW = 1_750_000_000.0
 A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
