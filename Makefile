@@ -51,7 +51,7 @@ chaos: $(VENV)/.test ## 500 kills at random moments, and what is left of the ord
 fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours)
 	@FUZZ_CASES=10000000 $(BIN)/python -m pytest -q tests/security/test_fuzz.py
 
-bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: ten minutes; ARGS=--short: two
+bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: six minutes; ARGS=--short: two
 	@$(BIN)/python -m pip install -qq -r benchmarks/requirements.txt
 	@$(BIN)/python benchmarks/side_by_side.py $(ARGS)
 

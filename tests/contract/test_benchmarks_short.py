@@ -33,9 +33,9 @@ def measure(tmp_path: Path, *parts: str) -> dict[str, Any]:
     return json.loads(told.read_text())
 
 
-def test_a_durable_call_stays_within_ten_bare_inserts(tmp_path):
+def test_a_durable_call_stays_within_eight_bare_inserts(tmp_path):
     found = measure(tmp_path, "calls")["calls"]["back to back"]
-    assert found[OURS]["fastest"] < 10 * found["bare insert"]["fastest"]
+    assert found[OURS]["fastest"] < 8 * found["bare insert"]["fastest"]
 
 
 def test_a_burst_arrives_and_an_outage_and_a_kill_lose_nothing(tmp_path):
@@ -51,4 +51,4 @@ def test_a_burst_arrives_and_an_outage_and_a_kill_lose_nothing(tmp_path):
 def test_a_checkout_route_serves_while_events_are_delivered(tmp_path):
     found = measure(tmp_path, "checkout")["checkout"]
     assert found[OURS]["lost"] == 0
-    assert found[OURS]["of_bare"] > 0.05
+    assert found[OURS]["of_bare"] > 0.1
