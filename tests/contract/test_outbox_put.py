@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +11,7 @@ from dataclasses import replace
 import pytest
 from outbox_engines import EID, Bench
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, new_id
 from adroll_flask.outbox.states import seq_of
 
 
@@ -157,6 +159,26 @@ def test_two_events_of_one_moment_both_find_a_place(bench: Bench, outbox: Outbox
     assert claim is not None
     assert outbox.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")]) == 1
     assert outbox.counts()["delivered"] == 22
+
+
+def test_no_id_is_given_twice_while_the_clock_stands_still() -> None:
+    assert len({new_id(1_800_000_000.0) for _ in range(70_000)}) == 70_000
+
+
+def test_a_child_of_which_python_was_not_told_gives_ids_of_its_own() -> None:
+    """uWSGI's workers are forked past Python's hooks."""
+    new_id(1_800_000_000.0)
+    heard, said = os.pipe()
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        os.write(said, new_id(1_800_000_000.0).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(heard, 32).decode()
+    os.close(heard)
+    os.close(said)
+
+    assert theirs[18:] != new_id(1_800_000_000.0)[18:]
 
 
 def test_an_invalid_event_becomes_a_dead_letter_and_takes_no_key(
