@@ -273,6 +273,9 @@ class SqliteFile:
             return self._set_aside()
         if code == sqlite3.SQLITE_READONLY_DBMOVED:
             return True
+        if primary == sqlite3.SQLITE_READONLY:
+            # A connection that was opened while the file was read-only stays so.
+            return os.access(self._name, os.W_OK)
         if isinstance(exc, sqlite3.ProgrammingError):
             return "closed database" in str(exc)
         return isinstance(exc, sqlite3.OperationalError) and "no such table" in str(exc)

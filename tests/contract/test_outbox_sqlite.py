@@ -9,9 +9,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -237,6 +239,47 @@ def test_where_only_the_spill_can_be_written_it_takes_the_event(
     (tmp_path / "wall").unlink()
 
     assert keys(outbox) == ["1"]
+    outbox.close()
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder whose owner the test is; root itself may write what is read-only."""
+    with tempfile.TemporaryDirectory() as name:
+        me = os.geteuid()
+        if me == 0:
+            os.chown(name, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(me)
+
+
+def test_a_file_that_was_read_only_is_written_once_it_may_be(
+    sqlite: Bench, folder_of_nobody: Path
+) -> None:
+    def allow(mode: int) -> None:
+        for path in folder_of_nobody.glob("adroll-outbox.sqlite*"):
+            path.chmod(mode)
+
+    outbox = open_outbox(Settings(), folder=folder_of_nobody)
+    outbox.put(sqlite.event("1"))
+    outbox.close()
+    allow(0o400)
+    assert outbox.put(sqlite.event("2")).spilled == "read_only"
+    with pytest.raises(OutboxFailed):
+        outbox.claim()
+
+    allow(0o600)
+
+    assert keys(outbox) == ["1", "2"]
+    outbox.close()
+    allow(0o400)
+    assert outbox.put(sqlite.event("3")).spilled == "read_only"
+    allow(0o600)
+    assert outbox.put(sqlite.event("4")).spilled is None
+    assert keys(outbox) == ["3", "4"]
     outbox.close()
 
 
