@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 LIMIT = 500
 _REACH = 65_536
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Half a surrogate pair, too: no database and no log keeps one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>\\]+")
 _QUERY = re.compile(r"\?[^\s\"'<>=?]{1,100}=[^\s\"'<>]*")
 # An "@" as people write it, as a URL carries it, and as JSON in JSON may.

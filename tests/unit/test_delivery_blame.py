@@ -40,6 +40,19 @@ def test_a_good_batch_is_one_request_and_gives_up_its_payload(tmp_path):
     assert shop.ended == [("delivered", order, "") for order in orders(3)]
 
 
+@pytest.mark.parametrize(("status", "state"), [(400, "dead"), (500, "waiting"), (403, "waiting")])
+def test_words_that_no_database_keeps_do_not_stop_delivery(tmp_path, status, state):
+    # A server that cuts a text within an emoji.
+    broken = refusal(status, {"message": "cannot read \ud83d"})
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: broken if "o002" in batch else OK))
+    shop.report(*orders(3))
+
+    shop.step()
+
+    assert shop.states()["o002"] == state
+    assert "cannot read" in (shop.rows()["o002"].error or shop.outbox.destination().last_error)
+
+
 @pytest.mark.parametrize("status", [400, 422])
 def test_one_bad_event_among_many_is_found_by_halving_and_the_rest_arrive_once(tmp_path, status):
     shop = Shop(tmp_path, refusing("o003", status=status))

@@ -54,6 +54,7 @@ SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
         ("phone 491701234567", "phone [digits]"),
         ("value must be a number, got 59", "value must be a number, got 59"),
         ("a\r\nlevel=ERROR forged\x1b[0m", "a level=ERROR forged [0m"),
+        ("half of an emoji: \ud83d.", "half of an emoji:  ."),
         ("", ""),
     ],
 )
