@@ -127,7 +127,7 @@ class Exchange:
         dest = environ.get("HTTP_SEC_FETCH_DEST")
         if dest is not None and dest not in _DOCUMENTS:
             return False
-        return not any(header in environ for header in _FRAGMENT_HEADERS)
+        return environ.keys().isdisjoint(_FRAGMENT_HEADERS)
 
     @property
     def host(self) -> str:

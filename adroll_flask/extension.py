@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response
 from markupsafe import Markup
 
 from . import current
+from .caching import Look, look
 from .endpoints import identity, kit
 from .errors import ConfigurationError
 from .page import dress, is_html
@@ -194,9 +195,10 @@ class _Adapter:
         exchange: Exchange | None = environ.get(current.EXCHANGE)
         try:
             runtime.begin()
+            seen = look(response.headers)
             if exchange is None:
                 if (
-                    not is_html(response.headers.get("Content-Type"))
+                    not is_html(seen.get("content-type"))
                     and "adct=" not in environ.get("QUERY_STRING", "")
                     and response.status_code != 304
                 ):
@@ -205,7 +207,7 @@ class _Adapter:
                     return response
                 exchange = current.exchange(runtime)
             if not (request.endpoint or "").startswith(_OWN):
-                self._dress(exchange, response)
+                self._dress(exchange, response, seen)
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
             if runtime.strict:
@@ -214,12 +216,13 @@ class _Adapter:
             _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
         return response
 
-    def _dress(self, exchange: Exchange, response: Response) -> None:
+    def _dress(self, exchange: Exchange, response: Response, seen: Look) -> None:
         runtime = self._runtime
         dressed = dress(
             exchange,
             response.status_code,
             response.headers,
+            seen,
             domains=runtime.domains,
             tag=self.tag,
             whole=not response.direct_passthrough,

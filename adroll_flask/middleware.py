@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request, Response
 
+from .caching import look
 from .context import NOBODY
 from .endpoints import identity, kit
 from .exchange import Exchange
@@ -143,6 +144,7 @@ class AdRollMiddleware:
                 exchange,
                 int(status[:3]),
                 headers,
+                look(headers),
                 domains=runtime.domains,
                 tag=self._tag,
                 whole=not is_file,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .caching import Look, look, vary_by_cookie
+from .caching import Look, vary_by_cookie
 from .cookies import update_cookies
 from .placement import Placer, ascii_compatible, place
 from .redaction import describe
@@ -44,6 +44,7 @@ def dress(
     exchange: Exchange,
     status: int,
     headers: Headers,
+    seen: Look,
     *,
     domains: Domains,
     tag: Callable[[Exchange], bytes],
@@ -53,10 +54,10 @@ def dress(
 
     :param status: the HTTP status code.
     :param headers: changed in place.
+    :param seen: a look at them as they are.
     :param tag: returns the snippet for this exchange.
     :param whole: False for a body that is to be left alone, such as a file.
     """
-    seen = look(headers)
     html = is_html(seen.get("content-type"))
     record = update_cookies(exchange, headers, seen, domains, html=html)
     refused = html and record is None and exchange.decision.answer is False
