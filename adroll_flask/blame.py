@@ -324,8 +324,14 @@ class Round:
             self._counters.add(name, reason, amount)
         dead = Counter(outcome.reason for outcome in outcomes if outcome.kind == "dead")
         for reason, amount in dead.items():
-            words = next(o.error for o in outcomes if o.kind == "dead" and o.reason == reason)
-            _log.error("%d AdRoll event(s) became dead letters: %s (%s)", amount, reason, words)
+            one = next(o for o in outcomes if o.kind == "dead" and o.reason == reason)
+            _log.error(
+                "AdRoll events that became dead letters: %d, %s (%s), the first is %s",
+                amount,
+                reason,
+                one.error,
+                one.id,
+            )
 
     def _tell(self, kind: str, event: Claimed, reason: str) -> None:
         if self._on_outcome is None:

@@ -25,3 +25,10 @@ def after_commit(session: Any, action: Callable[[], None]) -> None:
 
     event.listen(target, "after_commit", committed, once=True)
     event.listen(target, "after_rollback", rolled_back, once=True)
+
+
+def is_database_error(problem: BaseException) -> bool:
+    """True where SQLAlchemy raised *problem*; asked only where a session is in use."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(problem, SQLAlchemyError)

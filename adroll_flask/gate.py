@@ -191,7 +191,7 @@ class Gate:
         pause = self.backoff(failures) if asked is None else asked
         if failures == 1 and self._monotonic() >= self._warn_from:
             self._warn_from = self._monotonic() + _WARN_EVERY
-            _log.warning("AdRoll did not take a request (%s); sending pauses", answer.reason)
+            _log.warning("A request to AdRoll failed (%s); sending pauses", answer.reason)
         self._outbox.pause(pause, answer.words)
         return pause
 

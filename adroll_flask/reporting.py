@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .commits import after_commit
+from .commits import after_commit, is_database_error
 from .context import NOBODY, Context, Known
 from .errors import AdRollError, EventError
 from .receipt import Receipt
@@ -88,8 +88,9 @@ class Reporter:
             _LOG.error("AdRoll event not reported: %s", problem)
             return Receipt(None, "failed", str(problem))
         except Exception as problem:
-            # Promise 1: a fault of ours is not the shop's. Loud, counted, and not raised.
-            if strict:
+            # Promise 1: a fault of ours is not the shop's. Loud, counted, and not raised. An error
+            # of the shop's own transaction is the shop's: to hide it would commit half of it.
+            if strict or (fields.get("session") is not None and is_database_error(problem)):
                 raise
             self._counters.add("event_failed", "internal")
             _LOG.error("AdRoll event not reported, a fault of adroll_flask: %s", describe(problem))

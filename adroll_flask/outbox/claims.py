@@ -160,6 +160,7 @@ class Claims:
         if state == CLAIMED:
             return values
         values |= {"unsure": 1, "attempts": event.attempts + 1, "reason": "lapsed"}
+        add_tally(self.store, tx, (0, count if self.on_unsure == "drop" else 0, 0, count))
         if self.on_unsure != "drop":
             self.counters.add("event_unsure", "lapsed", count)
             return values

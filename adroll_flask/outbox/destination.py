@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import case, or_, select, update
 
 from .protocol import Claimed, Destination
-from .states import LONGEST_PAUSE
+from .states import LONGEST_PAUSE, WAITING
 from .store import Store, Tx
 
 _ERROR_LENGTH: Final = 1000
@@ -111,6 +111,7 @@ class Shared:
         """See :meth:`Outbox.end_hold`."""
         table = self._row()
         hold = self.store.tables.hold
+        event = self.store.event.c
 
         def end(tx: Tx) -> bool:
             # The pause goes with the hold: a worker whose configuration works ends both.
@@ -121,6 +122,9 @@ class Shared:
             tx.connection.execute(
                 update(hold).where(hold.c.ended_at.is_(None)).values(ended_at=tx.now)
             )
+            # Put off without an attempt: those with whom the hold began.
+            put_off = (event.state == WAITING) & (event.due_at > tx.now) & (event.attempts == 0)
+            tx.connection.execute(update(self.store.event).where(put_off).values(due_at=tx.now))
             return True
 
         self._forget_holds()

@@ -124,10 +124,12 @@ class FileClaims:
         lapsed = self.file.work(lambda connection: self._take_back_in(connection, now))
         if not lapsed:
             return
-        if self.on_unsure == "drop":
+        dead = lapsed if self.on_unsure == "drop" else 0
+        if dead:
             self.counters.add("event_dead", "unsure", lapsed)
         else:
             self.counters.add("event_unsure", "lapsed", lapsed)
+        self._tally((0, dead, 0, lapsed), now)
 
     def _take_back_in(self, connection: sqlite3.Connection, now: float) -> int:
         connection.execute("BEGIN IMMEDIATE")
@@ -189,7 +191,7 @@ class FileClaims:
             return 0
         now = self.clock()
         changed = self.file.work(lambda connection: self._settle(connection, claim, groups, now))
-        self._tally(groups, changed, now)
+        self._tally(tally_of(groups, changed), now)
         return sum(changed)
 
     def _settle(
@@ -260,11 +262,8 @@ class FileClaims:
             becomes.append("state = 0, claim = NULL, due_at = queued_at")
         return ", ".join(becomes), values + more
 
-    def _tally(
-        self, groups: Sequence[tuple[Outcome, list[str]]], changed: Sequence[int], now: float
-    ) -> None:
+    def _tally(self, amounts: Sequence[int], now: float) -> None:
         """Count what was settled: for people's eyes, so outcomes do not hang on it."""
-        amounts = tally_of(groups, changed)
         if not any(amounts):
             return
         with suppress(OutboxFailed):

@@ -161,6 +161,15 @@ def test_a_lease_that_lapsed_while_sending_marks_the_event_unsure(
     assert row.unsure
 
 
+def test_lapsed_requests_count_as_unsure_in_the_rates(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    outbox.put(bench.event())
+    outbox.begin_sending(claimed(outbox, limit=1))
+    bench.pass_time(61)
+    assert len(claimed(outbox).events) == 2
+    assert outbox.overview().rates["hour"]["unsure"] == 1
+
+
 def test_with_drop_a_lapsed_request_makes_a_dead_letter(bench: Bench) -> None:
     outbox = bench.open(on_unsure="drop")
     outbox.put(bench.event("1001"))

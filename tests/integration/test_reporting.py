@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
 
 from adroll_flask import (
     AdRoll,
@@ -353,6 +357,31 @@ def test_an_outbox_that_fails_is_loud_and_does_not_raise(
         receipt = report_conversion(**ORDER)
     assert receipt.status in ("failed", "queued")
     assert "AdRoll event" in caplog.text
+
+
+def test_an_error_of_the_shops_own_transaction_is_the_shops_in_production_too(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.app_context():
+        app.extensions["adroll"].outbox.create_tables()
+    path = Path(app.instance_path) / "adroll-outbox.sqlite"
+    engine = sa.create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": 0.01}, poolclass=sa.NullPool
+    )
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+        Session(engine) as session,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            report_conversion(**ORDER, session=session)
+        session.rollback()
+        other.execute("COMMIT")
+        assert report_conversion(**ORDER, session=session)
+        session.commit()
+    assert len(kept(app)) == 1
 
 
 def test_two_apps_in_one_process_keep_apart(make_app: AppMaker) -> None:
