@@ -24,13 +24,14 @@ from .visitor import Records, Visitor
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from blinker import NamedSignal
+    from sqlalchemy import URL
 
     from .client import Transport
     from .context import Known
     from .delivery import Deliverer
     from .events import Event
     from .lateness import LateWatch
-    from .outbox import Outbox
+    from .outbox import NewEvent, Outbox, Put
     from .receipt import Receipt
     from .record import Record
     from .settings import Settings
@@ -79,6 +80,7 @@ class Runtime:
         self._request_of = request_of
         self._sender = weakref.ref(sender)
         self._outbox = outbox
+        self._outbox_given = outbox is not None
         self.transport = transport
         self._site: Site | None = None
         self._deliverer: Deliverer | None = None
@@ -139,16 +141,31 @@ class Runtime:
             )
         return outbox
 
-    def may_have_events(self) -> bool:
-        """False where nothing was ever kept: then looking must not make a database."""
-        from .outbox.facade import SPILL_NAME
+    @property
+    def outbox_place(self) -> Path | URL | None:
+        """The SQLite file or the database of the configuration; ``None``: an outbox was given.
+
+        :raises ConfigurationError: there is no outbox over such a database.
+        """
         from .outbox.location import locate
 
+        if self._outbox_given:
+            return None
+        return locate(self.settings.outbox_url, Path(self.folder).absolute())
+
+    @property
+    def spill_path(self) -> Path:
+        """The file that takes events which the database does not."""
+        from .outbox.facade import SPILL_NAME
+
+        return Path(self.folder).absolute() / SPILL_NAME
+
+    def may_have_events(self) -> bool:
+        """False where nothing was ever kept: then looking must not make a database."""
         if self._outbox is not None:
             return True
-        folder = Path(self.folder)
-        where = locate(self.settings.outbox_url, folder)
-        return not isinstance(where, Path) or where.exists() or (folder / SPILL_NAME).exists()
+        where = self.outbox_place
+        return not isinstance(where, Path) or where.exists() or self.spill_path.exists()
 
     @property
     def deliverer(self) -> Deliverer:
@@ -201,6 +218,12 @@ class Runtime:
             yield
         finally:
             self._outbox, self._collecting, self.site.generous = before
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """For requests that only try the app out: nothing is kept, nothing delivered."""
+        with self.collecting(_Nowhere()):
+            yield
 
     def _queued(self) -> None:
         if self._collecting:
@@ -283,3 +306,21 @@ class Runtime:
         sender = self._sender()
         if signal.receivers and sender is not None:
             announce(self.counters, sender, signal, **values)
+
+
+class _Nowhere:
+    """In the outbox's place while an app is tried out: the shop's own hooks may report."""
+
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        from .outbox import Put
+
+        return Put("queued", event.id)
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> str:
+        return event.id
+
+    def waiting(self) -> int:
+        return 0
+
+    def forget(self, match: object) -> int:
+        return 0

@@ -115,6 +115,30 @@ def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
     assert "ProxyFix" in found["addresses"]["mend"]
 
 
+def test_check_delivers_and_keeps_nothing(
+    app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any
+) -> None:
+    place = {
+        name: app.config[f"ADROLL_{name}"]
+        for name in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN", "API_URL")
+    }
+    place["OUTBOX_URL"] = f"sqlite:///{tmp_path}/both.sqlite"
+    config = {f"ADROLL_{name}": value for name, value in place.items()}
+    report(make_app(**config))
+    stopped = make_app(**config, ADROLL_DELIVERY="thread")
+
+    @stopped.before_request
+    def hook() -> None:
+        report_event("pageView", ip="203.0.113.7", adct="c1")
+
+    runtime = stopped.extensions["adroll"]
+    found = findings(stopped.test_cli_runner().invoke(args=["adroll", "check", "--json"]))
+    assert found["outbox"]["text"] == "sqlite, 1 waiting"
+    assert runtime._thread is None
+    assert runtime.outbox.counts()["waiting"] == 1
+    assert sandbox.events() == []
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
