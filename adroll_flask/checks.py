@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import uwsgi
-from .errors import AdRollError, ConfigurationError
+from .errors import ConfigurationError
 from .identifiers import is_public_ip
 from .plurals import counted
 from .redaction import describe, safe_url
@@ -258,18 +259,20 @@ def _csp(settings: Settings) -> Iterator[Finding]:
 
 def _outbox(runtime: Runtime) -> Iterator[Finding]:
     from .outbox import OutboxFailed
+    from .probes import outbox_state, outbox_trouble
 
-    outbox = runtime.outbox
     try:
-        outbox.create_tables()
-        overview = outbox.overview()
-    except (OutboxFailed, AdRollError) as problem:
-        yield Finding(
-            "error",
-            "ADROLL_OUTBOX_URL",
-            f"the outbox cannot be worked with: {problem}",
-            "make its folder writable for the app's user, or the database reachable",
-        )
+        state = outbox_state(runtime)
+        if state != "ready":
+            yield from _unmade_outbox(runtime)
+            return
+        overview = runtime.outbox.overview()
+        addresses = list(_addresses(runtime))
+    except OutboxFailed as problem:
+        yield Finding("error", "ADROLL_OUTBOX_URL", *outbox_trouble(runtime, problem))
+        return
+    except ConfigurationError as problem:
+        yield Finding("error", problem.key, problem.problem, "docs/outbox.md has the forms")
         return
     waiting = sum(overview.counts.get(state, 0) for state in ("waiting", "claimed", "sending"))
     yield Finding("ok", "outbox", f"{overview.engine}, {waiting} waiting")
@@ -298,14 +301,57 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             f"the oldest event is {overview.oldest_due / 60:.0f} minutes late",
             how,
         )
-    if overview.spilled_bytes:
+    yield from _spilled(overview.spilled_bytes)
+    yield from addresses
+
+
+def _spilled(size: int) -> Iterator[Finding]:
+    if size:
         yield Finding(
             "warning",
             "outbox",
-            f"the spill file holds {counted(overview.spilled_bytes, 'byte')}",
+            f"the spill file holds {counted(size, 'byte')}",
             "they are read back by the next worker on this host",
         )
-    yield from _addresses(runtime)
+
+
+def _unmade_outbox(runtime: Runtime) -> Iterator[Finding]:
+    """File, folder or tables come with the first report: a typo must show before."""
+    from .probes import nothing_kept
+
+    place = runtime.outbox_place
+    if not isinstance(place, Path) or place.exists():
+        engine = "sqlite" if isinstance(place, Path) else place.get_backend_name() if place else ""
+        yield Finding(
+            "info",
+            "outbox",
+            f"{engine}, its tables are not there yet; they are made at the first use",
+            "flask adroll outbox create-table makes them now",
+        )
+    else:
+        yield _unmade_file(place, Path(runtime.folder).absolute())
+    yield from _spilled(nothing_kept(runtime).spilled_bytes)
+
+
+def _unmade_file(path: Path, instance: Path) -> Finding:
+    folder = path.parent
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding(
+            "error",
+            "ADROLL_OUTBOX_URL",
+            f"{path} is not there, and cannot be made: {there} "
+            + ("may not be written by this user" if there.is_dir() else "is not a folder"),
+            "correct the path, or make its folder, writable for the app's user",
+        )
+    if there != folder and folder != instance and instance not in folder.parents:
+        return Finding(
+            "warning",
+            "ADROLL_OUTBOX_URL",
+            f"{path} is not there, nor is its folder; both are made with the first report",
+            "correct the path, or make its folder for the app's user",
+        )
+    return Finding("info", "outbox", f"{path} is not there yet; it is made with the first report")
 
 
 def _addresses(runtime: Runtime) -> Iterator[Finding]:

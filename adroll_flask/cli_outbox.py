@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,8 +46,19 @@ def current_runtime() -> Runtime:
     return runtime
 
 
+def _kept_outbox() -> Outbox | None:
+    """The app's outbox; ``None`` where its file is not there: looking must not make it."""
+    runtime = current_runtime()
+    place = runtime.outbox_place
+    return None if isinstance(place, Path) and not place.exists() else runtime.outbox
+
+
 def _outbox() -> Outbox:
-    return current_runtime().outbox
+    """The app's outbox, for a command on events that it should have."""
+    store = _kept_outbox()
+    if store is None:
+        raise click.ClickException("there is no such event: nothing was reported yet")
+    return store
 
 
 @click.group(cls=AppGroup, invoke_without_command=True)
@@ -59,7 +71,10 @@ def outbox(context: click.Context, as_json: bool) -> None:
 
 
 def _status(as_json: bool) -> None:
-    overview = _outbox().overview()
+    from .probes import nothing_kept
+
+    store = _kept_outbox()
+    overview = nothing_kept(current_runtime()) if store is None else store.overview()
     if as_json:
         click.echo(json.dumps(asdict(overview)))
     else:
@@ -67,7 +82,10 @@ def _status(as_json: bool) -> None:
 
 
 def _as_text(overview: Overview) -> str:
-    lines = [f"engine      {overview.engine}, schema {overview.schema_version}"]
+    made = f"schema {overview.schema_version}"
+    if not overview.schema_version:
+        made = "not there yet; it is made with the first report"
+    lines = [f"engine      {overview.engine}, {made}"]
     lines += [f"{state:<11} {count}" for state, count in overview.counts.items()]
     if overview.oldest_due is not None:
         lines.append(f"oldest due  {_ago(overview.oldest_due)}")
@@ -159,7 +177,8 @@ def _dead_letter(store: Outbox, given: str) -> Row:
 @_AS_JSON
 def list_(state: Any, limit: int, as_json: bool) -> None:
     """List events, without the visitors' values."""
-    rows = _outbox().list(state, limit)
+    store = _kept_outbox()
+    rows = () if store is None else store.list(state, limit)
     if as_json:
         click.echo(json.dumps([_row(row) for row in rows]))
         return
@@ -210,6 +229,9 @@ def retry(ids: tuple[str, ...], all_dead: bool) -> None:
     """
     if bool(ids) == all_dead:
         raise click.UsageError("give either ids or --all-dead")
+    if all_dead and _kept_outbox() is None:
+        click.echo("0 events will be sent again")
+        return
     store = _outbox()
     chosen = ids or tuple(row.id for row in store.list("dead", _MOST))
     good, bad = _sendable(store, chosen)
@@ -297,12 +319,13 @@ def drop(ids: tuple[str, ...]) -> None:
 @click.option("--full", is_flag=True, help="With the visitors' values.")
 def export(state: Any, full: bool) -> None:
     """Write events as JSON lines; the visitors' values are replaced without --full."""
-    for line in _outbox().export(state, full=full):
+    store = _kept_outbox()
+    for line in () if store is None else store.export(state, full=full):
         click.echo(line)
 
 
 @outbox.command("create-table")
 def create_table() -> None:
     """Make or upgrade the outbox's tables; safe to run at any time, from many processes."""
-    _outbox().create_tables()
+    current_runtime().outbox.create_tables()
     click.echo("the outbox's tables are there")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,68 @@ def test_check_delivers_and_keeps_nothing(
     assert runtime._thread is None
     assert runtime.outbox.counts()["waiting"] == 1
     assert sandbox.events() == []
+
+
+def test_check_and_outbox_make_no_file_and_say_where_it_will_be(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    app = make_app()
+    runner = app.test_cli_runner()
+    result = runner.invoke(args=["adroll", "check", "--json"])
+    place = Path(app.instance_path) / "adroll-outbox.sqlite"
+    assert result.exit_code == 0
+    found = findings(result)["outbox"]
+    assert found["level"] == "info"
+    assert found["text"] == f"{place} is not there yet; it is made with the first report"
+    overview = runner.invoke(args=["adroll", "outbox"]).output
+    assert overview.startswith("engine      sqlite, not there yet; it is made with the first ")
+    assert "waiting     0" in overview
+    counts = json.loads(runner.invoke(args=["adroll", "outbox", "--json"]).output)["counts"]
+    assert counts["waiting"] == 0
+    for arguments, expected in {
+        ("list",): "no events\n",
+        ("export",): "",
+        ("retry", "--all-dead"): "0 events will be sent again\n",
+    }.items():
+        looked = runner.invoke(args=["adroll", "outbox", *arguments])
+        assert (looked.output, looked.exit_code) == (expected, 0)
+    for command in ("show", "drop", "retry"):
+        looked = runner.invoke(args=["adroll", "outbox", command, "0123"])
+        assert looked.output == "Error: there is no such event: nothing was reported yet\n"
+    assert not Path(app.instance_path).exists()
+
+
+def test_check_finds_a_folder_that_is_not_there(make_app: AppMaker, tmp_path: Path) -> None:
+    typo = tmp_path / "vra" / "shop"
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{typo}/adroll.sqlite")
+    found = findings(app.test_cli_runner().invoke(args=["adroll", "check", "--json"]))
+    assert found["ADROLL_OUTBOX_URL"]["level"] == "warning"
+    assert (
+        f"{typo}/adroll.sqlite is not there, nor is its folder"
+        in (found["ADROLL_OUTBOX_URL"]["text"])
+    )
+    assert "correct the path" in found["ADROLL_OUTBOX_URL"]["mend"]
+    assert not typo.parent.exists()
+    typo.parent.write_text("a file where a folder should be")
+    result = app.test_cli_runner().invoke(args=["adroll", "check", "--json"])
+    assert result.exit_code == 1
+    assert f"{typo.parent} is not a folder" in findings(result)["ADROLL_OUTBOX_URL"]["text"]
+
+
+def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: Path) -> None:
+    shop = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(shop)) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{shop}")
+    runner = app.test_cli_runner()
+    found = findings(runner.invoke(args=["adroll", "check", "--json"]))["outbox"]
+    assert found["text"] == "sqlite, its tables are not there yet; they are made at the first use"
+    assert "create-table" in found["mend"]
+    with closing(sqlite3.connect(shop)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
+    runner.invoke(args=["adroll", "outbox", "create-table"])
+    found = findings(runner.invoke(args=["adroll", "check", "--json"]))["outbox"]
+    assert found["text"] == "sqlite, 0 waiting"
 
 
 @pytest.mark.parametrize(
