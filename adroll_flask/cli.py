@@ -13,8 +13,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
-from .cli_outbox import current_runtime, outbox
+from .cli_outbox import current_runtime, outbox, used_runtime
 from .errors import ConfigurationError
+from .outbox import OutboxFailed
 from .plurals import counted
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class _Commands(AppGroup):
     """``flask adroll``, known to Flask by an entry point: also where the app does not start.
 
-    Flask makes the app when a command asks for it. What a command then learns of a wrong setting
-    is one line to whoever typed it, and not where in Flask it was raised.
+    Flask makes the app when a command asks for it. What a command then learns of a wrong setting,
+    or of a database that is down, is one line to whoever typed it, and not where it was raised.
     """
 
     def invoke(self, context: click.Context) -> Any:
@@ -38,6 +39,14 @@ class _Commands(AppGroup):
                 more = counted(len(problem.others), "more wrong setting")
                 text += f" (and {more}; flask adroll check lists all)"
             raise click.ClickException(text) from None
+        except OutboxFailed as problem:
+            runtime = used_runtime(context)
+            if runtime is None:
+                raise
+            from .probes import outbox_trouble
+
+            text, mend = outbox_trouble(runtime, problem)
+            raise click.ClickException(f"ADROLL_OUTBOX_URL: {text}; {mend}") from None
 
 
 commands = _Commands("adroll", help="AdRoll server-to-server: check, deliver, look after events.")

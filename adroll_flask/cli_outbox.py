@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +30,8 @@ _MOST = 100_000
 #: Digits of an id, and the fewest of them that are taken for its beginning.
 _ID_DIGITS = 32
 _BEGINNING = re.compile(r"[0-9a-f]{4,32}\Z")
+#: Where a command's context keeps the AdRoll that it works with.
+_USED = "adroll_flask.runtime"
 #: Ids that are listed where a beginning is that of several.
 _MOST_LISTED = 5
 
@@ -43,7 +46,15 @@ def current_runtime() -> Runtime:
         raise ConfigurationError(
             "AdRoll", "this app has none; call AdRoll(app) or adroll.init_app(app)"
         )
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_USED] = runtime
     return runtime
+
+
+def used_runtime(context: click.Context) -> Runtime | None:
+    """The AdRoll that a command has worked with, also after its app context has ended."""
+    return context.meta.get(_USED)
 
 
 def _kept_outbox() -> Outbox | None:
@@ -327,5 +338,12 @@ def export(state: Any, full: bool) -> None:
 @outbox.command("create-table")
 def create_table() -> None:
     """Make or upgrade the outbox's tables; safe to run at any time, from many processes."""
-    current_runtime().outbox.create_tables()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from .probes import outbox_failure
+
+    try:
+        current_runtime().outbox.create_tables()
+    except (SQLAlchemyError, sqlite3.Error, OSError) as problem:
+        raise outbox_failure(problem) from None
     click.echo("the outbox's tables are there")

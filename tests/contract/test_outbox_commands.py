@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,3 +39,65 @@ def test_check_makes_no_tables_on_a_server(
     assert made.exit_code == 0
     found = outbox_finding(app)
     assert (found["level"], "0 waiting" in found["text"]) == ("ok", True)
+
+
+DOWN = {
+    "postgresql": "postgresql+psycopg://shop:s3cret@127.0.0.1:9/orders",
+    "mariadb": "mysql+pymysql://shop:s3cret@127.0.0.1:9/orders",
+}
+
+
+@pytest.mark.parametrize("engine", DOWN)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["outbox"],
+        ["outbox", "list"],
+        ["outbox", "show", "0123"],
+        ["outbox", "retry", "--all-dead"],
+        ["outbox", "drop", "0123"],
+        ["outbox", "export"],
+        ["outbox", "create-table"],
+        ["worker", "--once"],
+        ["forget", "--user-id", "42"],
+    ],
+    ids=" ".join,
+)
+def test_a_database_that_is_down_is_one_line(
+    arguments: list[str], engine: str, make_app: AppMaker
+) -> None:
+    app = make_app(ADROLL_OUTBOX_URL=DOWN[engine])
+    result = app.test_cli_runner().invoke(args=["adroll", *arguments])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    [line] = result.output.splitlines()
+    assert line.startswith("Error: ADROLL_OUTBOX_URL: the database at ")
+    assert "://127.0.0.1:9/orders does not answer" in line
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("engine", DOWN)
+def test_check_with_a_database_that_is_down_finds_the_rest_too(
+    engine: str, make_app: AppMaker
+) -> None:
+    app = make_app(ADROLL_OUTBOX_URL=DOWN[engine], ADROLL_DELIVERY="thread")
+    result = app.test_cli_runner().invoke(args=["adroll", "check", "--json"])
+    assert result.exit_code == 1
+    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    assert "check" not in found
+    assert "does not answer" in found["ADROLL_OUTBOX_URL"]["text"]
+    assert found["ADROLL_OUTBOX_URL"]["level"] == "error"
+    assert found["ADROLL_OUTBOX_URL"]["mend"].startswith("start it, or correct the URL")
+    assert found["endpoints"]["level"] == "ok"
+    assert "s3cret" not in result.output
+
+
+def test_a_damaged_file_is_found_and_left_where_it_is(make_app: AppMaker, tmp_path: Path) -> None:
+    file = tmp_path / "adroll.sqlite"
+    file.write_bytes(b"no database at all" * 1000)
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{file}")
+    result = app.test_cli_runner().invoke(args=["adroll", "check", "--json"])
+    assert result.exit_code == 1
+    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    assert "is damaged" in found["ADROLL_OUTBOX_URL"]["text"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["adroll.sqlite"]
