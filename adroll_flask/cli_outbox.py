@@ -30,6 +30,13 @@ _MOST = 100_000
 #: Digits of an id, and the fewest of them that are taken for its beginning.
 _ID_DIGITS = 32
 _BEGINNING = re.compile(r"[0-9a-f]{4,32}\Z")
+#: Why an event in one of these states cannot be dropped.
+_WHY_KEPT: dict[State, str] = {
+    "claimed": "is claimed, a worker is about to send it; try again once a worker has settled it, "
+    "or has taken it back after its lease",
+    "sending": "is sending, its request may be under way or have reached AdRoll; try again once a "
+    "worker has settled it, or has taken it back after its lease",
+}
 #: Where a command's context keeps the AdRoll that it works with.
 _USED = "adroll_flask.runtime"
 #: Ids that are listed where a beginning is that of several.
@@ -310,19 +317,30 @@ def mend(id: str, file: Any) -> None:
 def drop(ids: tuple[str, ...]) -> None:
     """Remove events for good and free their deduplication keys.
 
+    One that a worker is about to send, or is sending, stays.
     The beginning of an ID is enough where no other event's is the same.
     """
     store = _outbox()
     whole: list[str] = []
-    unknown = False
+    kept: list[tuple[str, str]] = []
     for given in ids:
         try:
-            whole.append(_whole_id(store, given))
+            id = _whole_id(store, given)
         except _NotFound as problem:
-            unknown = True
-            click.echo(f"{given}: {problem.message}", err=True)
-    click.echo(f"{counted(store.drop(whole), 'event')} dropped")
-    raise SystemExit(1 if unknown else 0)
+            kept.append((given, problem.message))
+            continue
+        if store.show(id) is None:
+            kept.append((id, "there is no such event"))
+        else:
+            whole.append(id)
+    count = store.drop(whole)
+    # Only now, since a worker may have been faster.
+    for row in filter(None, map(store.show, whole)):
+        kept.append((row.id, _WHY_KEPT.get(row.state, "has changed meanwhile; try again")))
+    for id, text in kept:
+        click.echo(f"{id}: {text}", err=True)
+    click.echo(f"{counted(count, 'event')} dropped")
+    raise SystemExit(1 if kept else 0)
 
 
 @outbox.command()

@@ -473,6 +473,20 @@ def test_drop_frees_the_key(app: Flask, run: Run) -> None:
     assert report(app).status == "queued"
 
 
+def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
+    one, two, three = (report(app, order_id=order).id for order in "123")
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.claim(2)
+    outbox.begin_sending(claim, [two])
+    result = run("outbox", "drop", one, two, three, "f" * 32)
+    assert result.exit_code == 1
+    assert f"{one}: is claimed, a worker is about to send it" in result.output
+    assert f"{two}: is sending, its request may be under way" in result.output
+    assert f"{'f' * 32}: there is no such event" in result.output
+    assert result.output.endswith("1 event dropped\n")
+    assert [row.id for row in outbox.list()] == [one, two]
+
+
 @pytest.mark.parametrize(
     "by",
     [("--email", "Jo@example.com"), ("--user-id", "42"), ("--cookie", "a" * 32 + "-1700000000000")],
