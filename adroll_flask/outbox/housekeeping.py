@@ -83,12 +83,12 @@ class Housekeeping:
                 return
         except FileNotFoundError:
             return
-        with closing(self.store.engine().raw_connection()) as connection:
+        with file.beside(), closing(self.store.engine().raw_connection()) as connection:
             _pragma(connection.cursor(), "wal_checkpoint(PASSIVE)")
 
     def _give_back(self, file: SqliteFile) -> int:
         """Give free pages back to the file system; returns how many pages beyond the spare."""
-        with closing(self.store.engine().raw_connection()) as connection:
+        with file.beside(), closing(self.store.engine().raw_connection()) as connection:
             cursor = connection.cursor()
             if _pragma(cursor, "auto_vacuum") != 2:  # incremental, as we make it
                 return 0

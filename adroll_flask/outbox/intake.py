@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from .bound import Bound
+from .process import Process
 from .protocol import NewEvent, OutboxFailed, Put
-from .sqlite import PATIENCE, Naps, Process, SqliteFile, reason_of
+from .sqlite import PATIENCE, Naps, SqliteFile, reason_of
 from .states import DEAD, PAYLOAD_BYTES, PLACES, ROW_BYTES, WAITING, clean_key, next_id, seq_of
 
 #: What may lie in the log and not yet in the file.

@@ -6,16 +6,15 @@ import fcntl
 import logging
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from .fork import immortalise
+from .process import Process
 from .protocol import OutboxFailed
 from .states import (
     VERSION,
@@ -90,39 +89,6 @@ class Naps:
         return True
 
 
-@dataclass(slots=True, weakref_slot=True)
-class Process:
-    """What one process holds of the file; a fork makes a new one."""
-
-    pid: int
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    connection: sqlite3.Connection | None = None
-    cursor: sqlite3.Cursor | None = None
-    inode: tuple[int, int] = _NO_INODE
-    #: Closes the connection when an app is dropped: Python 3.13 warns of one collected open. A
-    #: ``__del__`` would come too late, where the connection is in the same garbage.
-    closer: weakref.finalize[..., Process] | None = None
-
-    def hold(self, connection: sqlite3.Connection) -> None:
-        self.connection, self.cursor = connection, connection.cursor()
-        self.closer = weakref.finalize(self, _close, connection, self.pid)
-        self.closer.atexit = False
-
-    def hang_up(self) -> None:
-        old, self.connection, self.cursor = self.connection, None, None
-        if self.closer is not None:
-            self.closer.detach()
-        if old is not None:
-            old.close()
-
-
-def _close(connection: sqlite3.Connection, pid: int) -> None:
-    if pid == os.getpid():
-        connection.close()
-    else:
-        immortalise(connection)
-
-
 class SqliteFile:
     """One outbox's SQLite file in this process.
 
@@ -140,6 +106,7 @@ class SqliteFile:
         self._process = Process(os.getpid())
         self._on_renew: list[Callable[[], None]] = []
         self._hooked = False
+        self._orphan = False
 
     # -- the file ---------------------------------------------------------------------------
 
@@ -156,6 +123,10 @@ class SqliteFile:
         finally:
             process.lock.release()
 
+    def beside(self) -> AbstractContextManager[None]:
+        """A connection beside the kept one is in use: a fork waits for its end."""
+        return self.renew().beside()
+
     def inode(self) -> tuple[int, int]:
         """Device and inode of the file that is there now."""
         try:
@@ -168,7 +139,11 @@ class SqliteFile:
         """A new connection to the file, which is made where it is missing.
 
         :raises sqlite3.Error: it cannot be opened.
+        :raises OutboxFailed: not by this process.
         """
+        if self._orphan:
+            raise OutboxFailed("unavailable", "forked while its database was in use")
+        self._hook()
         for last in (False, True):
             try:
                 return self._connect(patience)
@@ -355,7 +330,6 @@ class SqliteFile:
 
     def reopen(self, process: Process) -> sqlite3.Connection:
         """Open the file that is there now in place of what *process* has open."""
-        self._hook()
         process.hang_up()
         for renew in self._on_renew:
             renew()
@@ -399,20 +373,22 @@ class SqliteFile:
         this = weakref.ref(self)
 
         def before() -> None:
-            # SQLite keeps its locks by process and file: a child that opened the file beside an
-            # inherited connection would believe itself locked and hold nothing. Seen: another
-            # process then removes the log under it, and what it commits is lost.
-            if (file := this()) is not None and file.renew().lock.acquire(timeout=1.0):
-                for renew in file._on_renew:
-                    renew()
-                file.close()
+            if (file := this()) is not None:
+                file.renew().hold_still(file._on_renew)
 
         def after_in_parent() -> None:
             if (file := this()) is not None:
-                with suppress(RuntimeError):  # the wait above was in vain
-                    file._process.lock.release()
+                file._process.go_on()
 
-        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+        def after_in_child() -> None:
+            if (file := this()) is not None and not file._process.still:
+                # It can never open this file safely; its events go to the spill file.
+                file._orphan = True
+                logger.error("forked while the outbox's database was in use; events are spilled")
+
+        os.register_at_fork(
+            before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
+        )
 
 
 def _run(function: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:

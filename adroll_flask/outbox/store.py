@@ -146,9 +146,9 @@ class Store:
                 return function(Tx(connection, self.now(connection)))
 
     def _alone(self, *, reads: bool) -> AbstractContextManager[None]:
-        if self.file is None or reads:
+        if self.file is None:
             return nullcontext()
-        return self.file.exclusively()
+        return self.file.beside() if reads else self.file.exclusively()
 
     def _again(self, exc: Exception, tries: int, *, hasty: bool) -> None:
         """Return where another try may fare better, else raise."""

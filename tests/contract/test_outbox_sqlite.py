@@ -13,13 +13,16 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from outbox_engines import Bench
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id, open_outbox
+from adroll_flask.outbox.store import Tx
 from adroll_flask.settings import Settings
 
 
@@ -381,6 +384,111 @@ def test_a_forked_child_works_on_a_connection_of_its_own(sqlite: Bench, outbox: 
 
     outbox.put(sqlite.event("parent again"))
     assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Whether *work* came true in a forked child."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def has_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return any(os.readlink(link) == str(path) for link in links if os.path.lexists(link))
+
+
+@contextmanager
+def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
+    """Meanwhile a thread reads, as the delivery thread and the commands do."""
+    inside = threading.Event()
+
+    def slowly(tx: Tx) -> None:
+        tx.connection.exec_driver_sql("SELECT count(*) FROM adroll_event").all()
+        inside.set()
+        time.sleep(seconds)
+
+    parts = outbox._parts  # type: ignore[attr-defined]
+    thread = threading.Thread(target=parts.store.read, args=(slowly,))
+    thread.start()
+    inside.wait()
+    yield
+    thread.join()
+
+
+def test_a_child_inherits_no_connection_of_a_parent_that_only_looked(
+    sqlite: Bench, outbox: Outbox
+) -> None:
+    assert outbox.waiting() == 0
+    assert has_open(sqlite.path)
+
+    assert in_a_child(lambda: not has_open(sqlite.path))
+
+
+def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    with reading(outbox, seconds=0.1):
+        assert in_a_child(
+            lambda: not has_open(sqlite.path) and outbox.put(sqlite.event("child")).spilled is None
+        )
+        assert outbox.put(sqlite.event("parent again")).spilled is None
+
+    assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            outbox.waiting()
+            outbox.housekeep()
+            outbox.succeeded()
+            outbox.pause(0.0)
+
+    def fares_well(event: NewEvent) -> bool:
+        return not has_open(sqlite.path) and outbox.put(event).spilled is None
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(20):
+            event = sqlite.event(f"child {n:02}")
+            assert in_a_child(partial(fares_well, event))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+    assert keys(outbox) == [*(f"child {n:02}" for n in range(20)), "parent"]
+
+
+def test_where_the_wait_is_in_vain_the_child_spills(
+    sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.process._FORK_PATIENCE", 0.05)
+    outbox.put(sqlite.event("parent"))
+
+    def spills() -> bool:
+        with pytest.raises(OutboxFailed):
+            outbox.claim()
+        return outbox.put(sqlite.event("child")).spilled == "unavailable"
+
+    with reading(outbox, seconds=0.3):
+        # Nor does a grandchild open the file beside what its parent inherited.
+        assert in_a_child(lambda: spills() and in_a_child(spills))
+    assert outbox.put(sqlite.event("parent again")).spilled is None
+    assert in_a_child(lambda: outbox.put(sqlite.event("another child")).spilled is None)
+
+    assert keys(outbox) == ["another child", "child", "parent", "parent again"]
 
 
 def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> None:
