@@ -37,6 +37,8 @@ _WHY_KEPT: dict[State, str] = {
     "sending": "is sending, its request may be under way or have reached AdRoll; try again once a "
     "worker has settled it, or has taken it back after its lease",
 }
+#: Characters of a deduplication key in a list.
+_KEY_SHOWN = 36
 #: Where a command's context keeps the AdRoll that it works with.
 _USED = "adroll_flask.runtime"
 #: Ids that are listed where a beginning is that of several.
@@ -95,11 +97,15 @@ def _status(as_json: bool) -> None:
     overview = nothing_kept(current_runtime()) if store is None else store.overview()
     if as_json:
         click.echo(json.dumps(asdict(overview)))
-    else:
-        click.echo(_as_text(overview))
+        return
+    next_due = ""
+    if store is not None and overview.counts["waiting"] and overview.oldest_due is None:
+        now = current_runtime().clock()
+        next_due = "".join(_until(row, now) for row in store.list("waiting", 1))
+    click.echo(_as_text(overview, next_due))
 
 
-def _as_text(overview: Overview) -> str:
+def _as_text(overview: Overview, next_due: str) -> str:
     made = f"schema {overview.schema_version}"
     if not overview.schema_version:
         made = "not there yet; it is made with the first report"
@@ -107,6 +113,8 @@ def _as_text(overview: Overview) -> str:
     lines += [f"{state:<11} {count}" for state, count in overview.counts.items()]
     if overview.oldest_due is not None:
         lines.append(f"oldest due  {_ago(overview.oldest_due)}")
+    if next_due:
+        lines.append(f"next due    {next_due}")
     for span, rates in overview.rates.items():
         some = ", ".join(f"{count} {name}" for name, count in rates.items() if count)
         lines.append(f"last {span:<6} {some or 'nothing'}")
@@ -200,15 +208,33 @@ def list_(state: Any, limit: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_row(row) for row in rows]))
         return
+    now = current_runtime().clock()
     for row in rows:
         mark = " unsure" if row.unsure else ""
-        why = ": ".join(part for part in (row.reason, row.error) if part)
-        click.echo(
-            f"{row.id}  {row.state:<9} {row.name:<13} {_when(row.occurred_at)}"
-            f"  {counted(row.attempts, 'attempt')}{mark}{'  ' if why else ''}{why}"
-        )
+        due = _until(row, now)
+        parts = [
+            f"{row.id}  {row.state:<9} {row.name:<13} {_when(row.occurred_at)}",
+            f"{counted(row.attempts, 'attempt')}{mark}",
+            f"key {_short_key(row.key)}" if row.key else "",
+            f"due {due}" if due else "",
+            ": ".join(part for part in (row.reason, row.error) if part),
+        ]
+        click.echo("  ".join(part for part in parts if part))
     if not rows:
         click.echo("no events")
+
+
+def _short_key(key: str) -> str:
+    """An order's id, or what else tells events apart; the end of a long one goes."""
+    if "@" in key:
+        return "[email]"
+    return key if len(key) <= _KEY_SHOWN else f"{key[: _KEY_SHOWN - 1]}…"
+
+
+def _until(row: Row, now: float) -> str:
+    """``in 14 minutes`` for a waiting event that is not due yet, else nothing."""
+    left = row.due_at - now
+    return f"in {_ago(left)}" if row.state == "waiting" and left >= 1 else ""
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -426,6 +426,26 @@ def test_one_is_not_many(app: Flask, run: Run, caplog: pytest.LogCaptureFixture)
     assert "in 1 of 1 waiting event:" in found
 
 
+def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: Run) -> None:
+    one = report(app, order_id="1001").id
+    assert run("outbox", "list").output.endswith("  0 attempts  key 1001\n")
+    assert "next due" not in run("outbox").output
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.claim()
+    outbox.begin_sending(claim)
+    later = Outcome(id=one, kind="retry", reason="throttled", delay=14 * 60 + 20)
+    outbox.settle(claim, [later])
+    listed = run("outbox", "list").output
+    assert "  1 attempt  key 1001  due in 14 minutes" in listed
+    assert "next due    in 14 minutes\n" in run("outbox").output
+    report(app, order_id="2" * 60)
+    report(app, order_id="jo@example.com")
+    listed = run("outbox", "list").output
+    assert f"  key {'2' * 35}…\n" in listed
+    assert "jo@example.com" not in listed
+    assert "next due" not in run("outbox").output
+
+
 def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None:
     report(app, user_id=42)
     assert run("forget", "--user-id", "42").output == "1 event erased\n"
