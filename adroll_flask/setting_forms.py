@@ -212,6 +212,13 @@ def _outbox_url(key: str, value: Any) -> Any:
     text = _text(key, value, takes)
     if not re.match(r"[a-z][a-z0-9+_]*:", text):
         raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+    backend = re.split(r"[+:]", text, maxsplit=1)[0]
+    if backend == "postgres":  # as some hosts write it, and SQLAlchemy once took
+        raise ConfigurationError(key, "takes 'postgresql://…' where it got 'postgres://…'")
+    if backend not in ("sqlite", "postgresql", "mysql", "mariadb"):
+        raise ConfigurationError(
+            key, "takes a database of SQLite, PostgreSQL, MariaDB or MySQL; it got another one"
+        )
     return text
 
 

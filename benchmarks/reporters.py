@@ -275,8 +275,8 @@ class Visitors:
 
     def __init__(self) -> None:
         from adroll_flask.counters import Counters
-        from adroll_flask.settings import Settings
         from adroll_flask.record import Record
+        from adroll_flask.settings import Settings
         from adroll_flask.visitor import Records
 
         # Not the app's own, which would know what it has signed.

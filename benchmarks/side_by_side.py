@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -392,6 +393,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args()
     peers = tuple(filter(None, options.peers.split(",")))
+    if "checkout" in options.only and shutil.which("wrk") is None:
+        parser.error("the checkout part needs wrk (Debian: apt-get install wrk); see --only")
     found = measure(tuple(options.only.split(",")), peers, short=options.short)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2))

@@ -64,6 +64,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_COOKIE_DOMAIN", "localhost", "domain name"),
     ("ADROLL_COOKIE_SECURE", "true", "True or False"),
     ("ADROLL_OUTBOX_URL", "outbox.sqlite", "SQLAlchemy"),
+    ("ADROLL_OUTBOX_URL", f"nonsense://{SECRET}@db/shop", "PostgreSQL, MariaDB or MySQL"),
+    ("ADROLL_OUTBOX_URL", f"postgres://{SECRET}@db/shop", "'postgresql"),
     ("ADROLL_OUTBOX_MAX_BYTES", -1, "at least 0"),
     ("ADROLL_OUTBOX_MAX_BYTES", True, "bytes"),
     ("ADROLL_OUTBOX_SYNC", "off", "one of"),
