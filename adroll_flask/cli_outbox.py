@@ -325,8 +325,10 @@ def mend(id: str, file: Any) -> None:
 
     store = _outbox()
     id = _dead_letter(store, id).id
+    payload = file.read()
+    _refuse_other_forms(payload)
     try:
-        event = recheck_wire(file.read(), email_forms=current_runtime().settings.email)
+        event = recheck_wire(payload, email_forms=current_runtime().settings.email)
     except EventError as problem:
         raise click.ClickException(str(problem)) from None
     if not store.mend(id, wire_bytes(event), event.order_id):
@@ -336,6 +338,28 @@ def mend(id: str, file: Any) -> None:
             f"this one can only be removed, with outbox drop {id}"
         )
     click.echo("1 event will be sent")
+
+
+def _refuse_other_forms(payload: bytes) -> None:
+    """Say what a file holds that is no event at all; what is wrong with one is said elsewhere.
+
+    :raises click.ClickException: without any of the file's own words.
+    """
+    try:
+        told = json.loads(payload)
+    except json.JSONDecodeError as problem:
+        place = f"line {problem.lineno}, column {problem.colno}"
+        raise click.ClickException(f"no JSON, {place}: {problem.msg}") from None
+    except UnicodeDecodeError as problem:
+        raise click.ClickException(f"no JSON: byte {problem.start + 1} is not UTF-8") from None
+    except (ValueError, RecursionError):
+        return
+    # What show and export print about an event, with the event in it.
+    if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
+        raise click.ClickException(
+            'takes the event alone, the member "event" of this: '
+            "flask adroll outbox show --full ID | jq .event"
+        )
 
 
 @outbox.command()

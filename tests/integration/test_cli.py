@@ -411,6 +411,25 @@ def test_mend_says_why_an_event_cannot_be_mended(app: Flask, run: Run) -> None:
     assert f"outbox drop {dead}" in twice.output
 
 
+def test_mend_says_where_json_is_broken_and_which_part_of_show_it_takes(
+    app: Flask, run: Run
+) -> None:
+    dead = report(app, value="much").id
+    shown = run("outbox", "show", "--full", dead).output
+    broken = shown.replace('"attempts": 0,', '"attempts": 0')
+    line = next(n for n, text in enumerate(broken.splitlines(), 1) if '"unsure"' in text)
+    result = run("outbox", "mend", dead, "-", input=broken)
+    assert result.exit_code == 1
+    assert result.output == f"Error: no JSON, line {line}, column 3: Expecting ',' delimiter\n"
+    assert "line 1, column 1" in run("outbox", "mend", dead, "-", input="").output
+    result = run("outbox", "mend", dead, "-", input=b'{"event_name": "\xff"}')
+    assert result.output == "Error: no JSON: byte 17 is not UTF-8\n"
+    for whole in (shown, run("outbox", "export", "--full").output):
+        result = run("outbox", "mend", dead, "-", input=whole)
+        assert result.exit_code == 1
+        assert result.output.startswith('Error: takes the event alone, the member "event" of this')
+
+
 def test_one_is_not_many(app: Flask, run: Run, caplog: pytest.LogCaptureFixture) -> None:
     bury(app, "1", error="http_400")
     listed = run("outbox", "list").output
