@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import case, or_, select, update
 
 from .protocol import Claimed, Destination
 from .states import LONGEST_PAUSE, WAITING
 from .store import Store, Tx
+
+_Holds: TypeAlias = tuple[float, float, tuple[tuple[float, float | None], ...]]
 
 _ERROR_LENGTH: Final = 1000
 #: Seconds for which held intervals are taken from memory.
@@ -38,10 +39,9 @@ class Shared:
     """The destination's row and the held intervals, over one store."""
 
     store: Store
-    _holds: tuple[tuple[float, float | None], ...] = ()
-    _holds_read: float = float("-inf")
-    _holds_now: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    #: When by the monotonic clock held intervals were read, the outbox's time then, and they. In
+    #: one, since a lock could be inherited by a forked child, which would wait for ever.
+    _holds: _Holds = (float("-inf"), 0.0, ())
 
     def _row(self) -> Any:
         return self.store.tables.destination
@@ -194,24 +194,23 @@ class Shared:
 
     def unheld_age(self, event: Claimed) -> float:
         """See :meth:`Outbox.unheld_age`."""
-        with self._lock:
-            since = time.monotonic() - self._holds_read
-            if since > _FRESH:
-                self._holds, self._holds_now = self.store.read(self._read_holds)
-                self._holds_read, since = time.monotonic(), 0.0
-            now, holds = self._holds_now + since, self._holds
+        known = self._holds
+        if time.monotonic() - known[0] > _FRESH:
+            known = self._holds = self.store.read(self._read_holds)
+        read, then, holds = known
+        now = then + max(0.0, time.monotonic() - read)
         age = now - event.created_at
         for began, ended in holds:
             age -= max(0.0, (now if ended is None else ended) - max(began, event.created_at))
         return max(0.0, age)
 
-    def _read_holds(self, tx: Tx) -> tuple[tuple[tuple[float, float | None], ...], float]:
+    def _read_holds(self, tx: Tx) -> _Holds:
         hold = self.store.tables.hold.c
         rows = tx.connection.execute(select(hold.began_at, hold.ended_at)).all()
-        return tuple((row.began_at, row.ended_at) for row in rows), tx.now
+        return time.monotonic(), tx.now, tuple((row.began_at, row.ended_at) for row in rows)
 
     def _forget_holds(self) -> None:
-        self._holds_read = float("-inf")
+        self._holds = (float("-inf"), 0.0, ())
 
     def recent_holds(self, tx: Tx, seconds: float) -> tuple[tuple[float, float | None, str], ...]:
         """Intervals that ended less than *seconds* ago, or have not."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 from outbox_engines import Bench, wait_until
 
 from adroll_flask.outbox import Claimed, Destination, Outbox
+from adroll_flask.outbox.store import Tx
 
 
 def test_a_new_destination_is_open(outbox: Outbox) -> None:
@@ -140,6 +144,41 @@ def test_age_is_never_negative(bench: Bench, outbox: Outbox) -> None:
     event = Claimed("0" * 32, "purchase", b"{}", 0.0, bench.now() + 1000, 0, False, None)
 
     assert outbox.unheld_age(event) == 0
+
+
+def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
+    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.put(bench.event())
+    claim = outbox.claim()
+    assert claim is not None
+    asking, answer = threading.Event(), threading.Event()
+    shared = outbox._parts.shared  # type: ignore[attr-defined]
+
+    def read(function: Callable[[Tx], object]) -> object:
+        asking.set()
+        answer.wait()
+        return really(function)
+
+    really = shared.store.read
+    with monkeypatch.context() as patch:
+        patch.setattr(shared.store, "read", read)
+        thread = threading.Thread(target=outbox.unheld_age, args=(claim.events[0],))
+        thread.start()
+        asking.wait()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(5)
+            outbox.unheld_age(claim.events[0])
+            status = 0
+        finally:
+            os._exit(status)
+    answer.set()
+    thread.join()
+
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_rate_holds_over_all_workers(bench: Bench, outbox: Outbox) -> None:
