@@ -13,7 +13,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
-from .cli_outbox import current_runtime, outbox, used_runtime
+from .cli_outbox import current_runtime, outbox, used_runtime, why_waiting
 from .errors import ConfigurationError
 from .outbox import OutboxFailed
 from .plurals import counted
@@ -162,7 +162,9 @@ def worker(once: bool, health_file: Path | None) -> None:
     if once:
         delivered = runtime.deliverer.drain(stop)
         waiting = runtime.outbox.waiting()
-        click.echo(f"{delivered} settled, {waiting} waiting")
+        why = why_waiting(runtime) if waiting else ""
+        told = f"{delivered} settled, {waiting} waiting"
+        click.echo(f"{told} ({why})" if why else told)
     else:
         runtime.deliverer.run(stop)
     runtime.outbox.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
 import time
@@ -100,9 +101,35 @@ def _status(as_json: bool) -> None:
         return
     next_due = ""
     if store is not None and overview.counts["waiting"] and overview.oldest_due is None:
-        now = current_runtime().clock()
-        next_due = "".join(_until(row, now) for row in store.list("waiting", 1))
+        next_due = _next_due(current_runtime())
     click.echo(_as_text(overview, next_due))
+
+
+def _next_due(runtime: Runtime) -> str:
+    """``in 14 minutes`` where the first of the waiting events is not due yet, else nothing."""
+    return "".join(_until(row, runtime.clock()) for row in runtime.outbox.list("waiting", 1))
+
+
+def why_waiting(runtime: Runtime) -> str:
+    """What keeps events from AdRoll at present, as far as the outbox knows; empty: nothing."""
+    if runtime.settings.missing:
+        return f"{' and '.join(runtime.settings.missing)} not set"
+    destination = runtime.outbox.destination()
+    if destination.held:
+        return f"held: {destination.held}; flask adroll send-test shows what AdRoll answers"
+    reasons = []
+    if destination.failures:
+        count = counted(destination.failures, "failure")
+        reasons.append(
+            f"AdRoll is down or out of reach, {count} in a row: {destination.last_error}"
+        )
+    if destination.paused_for > 0:
+        text = f"paused for {counted(math.ceil(destination.paused_for), 'second')}"
+        known = destination.failures or not destination.last_error
+        reasons.append(text if known else f"{text}: {destination.last_error}")
+    if not reasons and (due := _next_due(runtime)):
+        reasons.append(f"the next is due {due}")
+    return "; ".join(reasons)
 
 
 def _as_text(overview: Overview, next_due: str) -> str:

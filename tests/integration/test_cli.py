@@ -289,6 +289,33 @@ def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sand
     assert (counts["waiting"], counts["delivered"]) == (0, 1)
 
 
+def test_worker_once_says_why_events_wait(
+    app: Flask, run: Run, make_app: AppMaker, sandbox: Any
+) -> None:
+    far = make_app()  # nobody listens on its port
+    report(far)
+    once = ["adroll", "worker", "--once"]
+    result = far.test_cli_runner().invoke(args=once)
+    assert result.exit_code == 0
+    assert result.output.startswith(
+        "0 settled, 1 waiting (AdRoll is down or out of reach, 1 failure in a row: "
+    )
+    assert "; paused for " in result.output
+    report(app)
+    outbox = app.extensions["adroll"].outbox
+    outbox.pause(90, "too many requests")
+    assert run("worker", "--once").output.startswith("0 settled, 1 waiting (paused for ")
+    assert ": too many requests)" in run("worker", "--once").output
+    wrong = make_app(ADROLL_API_URL=sandbox.api_url)  # not the sandbox's account
+    report(wrong)
+    result = wrong.test_cli_runner().invoke(args=once)
+    assert result.output.startswith("0 settled, 1 waiting (held: ")
+    none = make_app(ADROLL_ACCESS_TOKEN=None)
+    report(none)
+    result = none.test_cli_runner().invoke(args=once)
+    assert result.output == "0 settled, 1 waiting (ADROLL_ACCESS_TOKEN not set)\n"
+
+
 def test_a_dead_letter_is_listed_shown_mended_and_sent(app: Flask, run: Run, sandbox: Any) -> None:
     receipt = report(app, value="much")
     assert receipt.status == "invalid"
