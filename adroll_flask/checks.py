@@ -267,7 +267,6 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             yield from _unmade_outbox(runtime)
             return
         overview = runtime.outbox.overview()
-        addresses = list(_addresses(runtime))
     except OutboxFailed as problem:
         yield Finding("error", "ADROLL_OUTBOX_URL", *outbox_trouble(runtime, problem))
         return
@@ -302,7 +301,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             how,
         )
     yield from _spilled(overview.spilled_bytes)
-    yield from addresses
+    yield from _addresses(runtime)
 
 
 def _spilled(size: int) -> Iterator[Finding]:
