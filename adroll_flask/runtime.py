@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import uwsgi
 from .counters import Counters
 from .domains import Domains
+from .errors import AdRollError
 from .exchange import Exchange, Site
 from .forgetting import Erasure, matcher
 from .reporting import Reporter
@@ -201,8 +202,13 @@ class Runtime:
         if pid == self._begun_in or self._collecting:
             return
         self._begun_in = pid
-        if self.settings.enabled and self.settings.delivery == "thread" and self.may_have_events():
-            self.thread.ensure_started()
+        if self.settings.enabled and self.settings.delivery == "thread":
+            try:
+                if self.may_have_events():
+                    self.thread.ensure_started()
+            except AdRollError as problem:  # an outbox without its driver, say
+                self.counters.add("delivery_error", "not_started")
+                _LOG.error("AdRoll's delivery cannot start: %s", problem)
         options = uwsgi.running_options()
         if self.settings.delivery == "thread" and options is not None:
             for problem in uwsgi.problems(options):

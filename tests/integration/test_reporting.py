@@ -359,6 +359,22 @@ def test_an_outbox_that_fails_is_loud_and_does_not_raise(
     assert "AdRoll event" in caplog.text
 
 
+def test_a_page_does_not_pay_for_a_missing_driver(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(
+        ADROLL_STRICT=False,
+        ADROLL_DELIVERY="thread",
+        ADROLL_OUTBOX_URL="postgresql+pg8000://db.invalid/shop",
+    )
+    app.add_url_rule("/page", view_func=lambda: "<html><head></head><body></body></html>")
+    assert b"data-adroll" in app.test_client().get("/page").data
+    assert "install pg8000" in caplog.text
+    counters = app.extensions["adroll"].counters
+    assert counters.get("delivery_error", "not_started") == 1
+    assert counters.get("page_untouched", "fault") == 0
+
+
 def test_an_error_of_the_shops_own_transaction_is_the_shops_in_production_too(
     make_app: AppMaker,
 ) -> None:
