@@ -206,9 +206,9 @@ class Runtime:
             try:
                 if self.may_have_events():
                     self.thread.ensure_started()
-            except AdRollError as problem:  # an outbox without its driver, say
+            except AdRollError as failure:  # an outbox without its driver, say
                 self.counters.add("delivery_error", "not_started")
-                _LOG.error("AdRoll's delivery cannot start: %s", problem)
+                _LOG.error("AdRoll's delivery cannot start: %s", failure)
         options = uwsgi.running_options()
         if self.settings.delivery == "thread" and options is not None:
             for problem in uwsgi.problems(options):
