@@ -119,7 +119,7 @@ class Intake(SqliteFile):
             process = self.renew()
         naps = None
         if not process.lock.acquire(blocking=False):
-            naps = Naps(PATIENCE)  # what is spent on the lock is not spent again on the file
+            naps = Naps(PATIENCE)  # what is spent on one thing is not spent again on another
             if not process.lock.acquire(timeout=PATIENCE):
                 raise OutboxFailed("locked")
         try:
@@ -154,16 +154,16 @@ class Intake(SqliteFile):
             except (FileNotFoundError, _Changed):
                 if last:
                     raise OutboxFailed("unavailable", "the file is being replaced") from None
-                self.reopen(process)
+                naps = naps or Naps(PATIENCE)
+                self.reopen(process, naps.left)
                 last = True
             except sqlite3.Error as exc:
-                if reason_of(exc) == "locked":
-                    naps = naps or Naps(PATIENCE)
-                    if naps.nap():
-                        continue
+                naps = naps or Naps(PATIENCE)
+                if reason_of(exc) == "locked" and naps.nap():
+                    continue
                 if last or not self.recover(exc):
                     raise OutboxFailed(reason_of(exc)) from exc
-                self.reopen(process)
+                self.reopen(process, naps.left)
                 last = True
             except OSError as exc:
                 raise OutboxFailed("unavailable") from exc

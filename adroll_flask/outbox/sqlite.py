@@ -79,10 +79,15 @@ class Naps:
         self._until = time.monotonic() + patience
         self._next = 0.000_05
 
+    @property
+    def left(self) -> float:
+        """Seconds of patience that are left."""
+        return max(0.0, self._until - time.monotonic())
+
     def nap(self) -> bool:
         """Sleep a little; False where patience has run out."""
-        left = self._until - time.monotonic()
-        if left <= 0:
+        left = self.left
+        if not left:
             return False
         time.sleep(min(self._next, left))
         self._next = min(2 * self._next, 0.002)
@@ -328,13 +333,16 @@ class SqliteFile:
 
     # -- processes --------------------------------------------------------------------------
 
-    def reopen(self, process: Process) -> sqlite3.Connection:
-        """Open the file that is there now in place of what *process* has open."""
+    def reopen(self, process: Process, patience: float = PATIENCE) -> sqlite3.Connection:
+        """Open the file that is there now in place of what *process* has open.
+
+        :param patience: seconds to wait for others to leave it.
+        """
         process.hang_up()
         for renew in self._on_renew:
             renew()
         try:
-            connection = self.connect(PATIENCE)
+            connection = self.connect(patience)
             connection.execute("PRAGMA busy_timeout = 0")  # who uses it takes naps
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc)) from exc

@@ -120,6 +120,34 @@ def test_many_threads_at_a_locked_file_all_come_back_soon(sqlite: Bench, outbox:
     assert len(keys(outbox)) == 9
 
 
+def test_threads_that_open_a_locked_file_wait_no_longer(sqlite: Bench, outbox: Outbox) -> None:
+    # In the shop's own file, without a log beside it, its writer shuts readers out as well.
+    with sqlite3.connect(sqlite.path) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER)")
+    outbox.put(sqlite.event())
+    outbox.close()
+    shop.execute("BEGIN EXCLUSIVE")
+    took: list[float] = []
+
+    def report() -> None:
+        event = sqlite.event()
+        began = time.monotonic()
+        with pytest.raises(OutboxFailed, match="locked"):
+            outbox._file.put(event, 0.0)  # type: ignore[attr-defined]
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=report) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.03)
+    for thread in threads:
+        thread.join()
+    shop.rollback()
+    shop.close()
+
+    assert max(took) < 0.15
+
+
 def test_a_worker_waits_for_a_lock_and_goes_on(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1"))
     other = sqlite3.connect(sqlite.path, check_same_thread=False)
