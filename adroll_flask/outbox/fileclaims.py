@@ -60,7 +60,7 @@ _LAPSED: Final = (
 )
 _TALLY: Final = (
     "INSERT INTO adroll_tally (minute, slot, delivered, dead, retried, unsure)"
-    " VALUES (?, 0, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " VALUES (?, 0, ?, ?, ?, ?) ON CONFLICT (minute, slot) DO UPDATE SET"
     " delivered = delivered + excluded.delivered, dead = dead + excluded.dead,"
     " retried = retried + excluded.retried, unsure = unsure + excluded.unsure"
 )
