@@ -186,6 +186,8 @@ def test_a_report_wakes_an_idle_worker_of_another_host(server: Bench) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN adroll_outbox'"
     )
     with server.sql().connect() as connection:
+        # Within one transaction pg_stat_activity would stay as it was first seen.
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         assert wait_until(lambda: bool(connection.scalar(listening)))
     time.sleep(0.2)
 
