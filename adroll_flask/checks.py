@@ -5,10 +5,10 @@ from __future__ import annotations
 import configparser
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import uwsgi
 from .errors import ConfigurationError
@@ -376,11 +376,10 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
 def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:
     if settings.delivery != "thread":
         return
-    options: Mapping[str, Any] | None = uwsgi.running_options()
+    found = uwsgi.running_problems()
     if ini is not None:
         parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
         parser.read(ini)
-        options = dict(parser["uwsgi"]) if parser.has_section("uwsgi") else None
-    if options is not None:
-        for problem in uwsgi.problems(options):
-            yield Finding(problem.level, "uWSGI", problem.text, problem.mend)
+        found = uwsgi.problems(parser["uwsgi"]) if parser.has_section("uwsgi") else iter(())
+    for problem in found:
+        yield Finding(problem.level, "uWSGI", problem.text, problem.mend)

@@ -224,6 +224,11 @@ class Deliverer:
         finally:
             self._flushing -= 1
 
+    @property
+    def running(self) -> bool:
+        """Whether :meth:`run` is under way in this process."""
+        return self._runner() is not None
+
     def _runner(self) -> threading.Event | None:
         running = self._running
         return running[1] if running is not None and running[0] == os.getpid() else None

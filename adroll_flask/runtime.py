@@ -209,11 +209,9 @@ class Runtime:
             except AdRollError as failure:  # an outbox without its driver, say
                 self.counters.add("delivery_error", "not_started")
                 _LOG.error("AdRoll's delivery cannot start: %s", failure)
-        options = uwsgi.running_options()
-        if self.settings.delivery == "thread" and options is not None:
-            for problem in uwsgi.problems(options):
-                log = _LOG.error if problem.level == "error" else _LOG.warning
-                log("AdRoll under uWSGI: %s; %s", problem.text, problem.mend)
+        if self.settings.delivery == "thread":
+            for problem in uwsgi.running_problems():
+                _LOG.error("AdRoll under uWSGI: %s; %s", problem.text, problem.mend)
 
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from . import uwsgi
 from .client import MAX_BATCH
 from .delivery import Deliverer
 
@@ -16,6 +20,27 @@ _log = logging.getLogger("adroll_flask.delivery")
 
 #: Seconds that the interpreter's exit waits for what is in flight.
 EXIT_WAIT = 2.0
+#: Seconds that a fork waits at most for what the thread is importing.
+_FORK_WAIT = 5.0
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Signals that end a process are not taken by this thread, nor ever by one started meanwhile.
+
+    Python's own handlers run in the main thread wherever a signal arrives. uWSGI's run where it
+    arrives and end the interpreter from there: seen to hang in a thread of ours, until uWSGI's
+    mercy was over.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    ending = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Crew:
@@ -25,6 +50,8 @@ class _Crew:
         self.stop = threading.Event()
         self.hurry = threading.Event()
         self.lock = threading.Lock()
+        #: Held while the thread imports what it needs.
+        self.loading = threading.RLock()
         self.thread: threading.Thread | None = None
         self.fresh = 0
         self.drain_until = 0.0
@@ -48,6 +75,7 @@ class DeliveryThread:
         self._deliverer = deliverer
         # By process id; setdefault is atomic, so no lock is needed that a fork could leave locked.
         self._crews: dict[int, _Crew] = {}
+        self._hooked = False
 
     def __repr__(self) -> str:
         return f"<DeliveryThread {'running' if self.alive else 'not running'}>"
@@ -74,28 +102,53 @@ class DeliveryThread:
                 return
             if crew.stop.is_set():
                 return  # the process is on its way out
+            if not uwsgi.may_start_threads():
+                return  # the outbox keeps the events
             if crew.starts == 0:
                 atexit.register(_at_exit, weakref.ref(self))
             else:
                 _log.error("AdRoll's delivery thread had died and is started again")
                 self._deliverer.counters.add("delivery_error", "thread_died")
+            self._hook()
             crew.starts += 1
             crew.thread = threading.Thread(
                 target=self._run, args=(crew,), name="adroll-delivery", daemon=True
             )
             try:
-                crew.thread.start()
+                with _deaf():
+                    crew.thread.start()
             except RuntimeError as error:
                 # No thread to be had, or the interpreter is exiting: the outbox keeps the events.
                 crew.thread = None
                 self._deliverer.counters.add("delivery_error", "no_thread")
                 _log.error("AdRoll's delivery thread cannot start: %s", error)
 
-    def _run(self, crew: _Crew) -> None:
-        # What the first report loads takes some tenths of a second; better here than in a request.
-        from .events import warm
+    def _hook(self) -> None:
+        if self._hooked:
+            return
+        self._hooked = True
+        this = weakref.ref(self)
 
-        warm()
+        def before() -> None:
+            # A module that is half imported when a process forks (gunicorn --preload) stays locked
+            # in the child, by a thread that is not there: its first report would wait for ever.
+            if (thread := this()) is not None:
+                thread._crew().loading.acquire(timeout=_FORK_WAIT)
+
+        def after_in_parent() -> None:
+            if (thread := this()) is not None:
+                with suppress(RuntimeError):  # the wait above was in vain
+                    thread._crew().loading.release()
+
+        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+
+    def _run(self, crew: _Crew) -> None:
+        with crew.loading:
+            # It takes some tenths of a second; better here than in a request.
+            from .events import warm
+
+            warm()
+            self._deliverer.outbox.load()
         self._deliverer.run(crew.stop, crew.hurry, polite=True)
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
@@ -121,8 +174,14 @@ class DeliveryThread:
         :param timeout: seconds to wait at most.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
+        until = time.monotonic() + timeout
         self.ensure_started()
-        return self._deliverer.flush(timeout)
+        # While it loads, the call would send by itself, and wait as long as AdRoll lets it.
+        while self.alive and not self._deliverer.running:
+            if time.monotonic() >= until:
+                return self._deliverer.outbox.waiting()
+            time.sleep(0.005)
+        return self._deliverer.flush(until - time.monotonic())
 
     def stop(self, timeout: float = EXIT_WAIT) -> bool:
         """Send what lingers, then end the thread; what is not sent in time stays in the outbox.
@@ -145,4 +204,6 @@ def _at_exit(ref: weakref.ref[DeliveryThread]) -> None:
     # Inherited by forked children as well, whose own thread is another or none.
     thread = ref()
     if thread is not None:
-        thread.stop(EXIT_WAIT)
+        # A second signal would cut off what the first one lets finish.
+        with _deaf():
+            thread.stop(EXIT_WAIT)

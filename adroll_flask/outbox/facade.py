@@ -140,6 +140,11 @@ class SqlOutbox:
             housekeeping=Housekeeping(store),
         )
 
+    def load(self) -> None:
+        _ = self._parts
+        if self._server is not None and self._server.get_driver_name() == "psycopg":
+            from . import postgresql  # noqa: F401
+
     # -- in ---------------------------------------------------------------------------------
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:

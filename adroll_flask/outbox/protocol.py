@@ -243,10 +243,14 @@ class Overview:
 class Outbox(Protocol):
     """Where events wait. Safe for threads, processes, hosts and forks.
 
-    Every method but :meth:`put`, :meth:`wake` and :meth:`wait_for_work` raises
+    Every method but :meth:`load`, :meth:`put`, :meth:`wake` and :meth:`wait_for_work` raises
     :class:`OutboxFailed` where the database cannot be worked with; the caller waits and calls
     again.
     """
+
+    def load(self) -> None:
+        """Import all that is needed later; opens nothing."""
+        ...
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
         """Keep *event*; when this returns it is committed (with *session*: in its transaction).

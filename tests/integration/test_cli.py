@@ -207,7 +207,7 @@ def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: 
     ("text", "expected"),
     [
         ("[uwsgi]\nmaster = true\n", "enable-threads"),
-        ("[uwsgi]\nenable-threads = true\nmaster = true\n", "lazy-apps"),
+        ("[uwsgi]\nenable-threads = true\nmaster = true\n", None),
         ("[uwsgi]\nthreads = 4\nlazy-apps = true\nmaster = true\n", None),
     ],
 )

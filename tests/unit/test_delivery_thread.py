@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import weakref
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,19 @@ def eventually(condition, seconds=5.0):
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.005)
+
+
+def exit_code(child: int) -> int:
+    until = time.monotonic() + 5
+    done = (0, 0)
+    while not done[0] and time.monotonic() < until:
+        done = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not done[0]:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    return os.waitstatus_to_exitcode(done[1])
 
 
 @pytest.fixture
@@ -94,6 +109,23 @@ def test_a_hundred_reports_are_sent_without_lingering(tmp_path, started):
         thread.nudge()
     eventually(lambda: len(shop.adroll.taken) == 100, 3.0)
     assert shop.adroll.sizes == [1, 99]
+
+
+def test_it_takes_no_signal_that_ends_the_process(tmp_path, started):
+    deaf_to = []
+
+    def judge(orders, dry):
+        deaf_to.extend(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return OK
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    shop = Shop(tmp_path, AdRoll(judge))
+    thread = started(shop)
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken)
+    assert {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM} <= set(deaf_to)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_flush_sends_at_once_and_says_what_is_left(tmp_path, started):
@@ -210,16 +242,61 @@ def test_a_fork_while_the_parents_locks_are_held_does_not_hang_the_child(tmp_pat
             thread.nudge()
             thread._crew().hurry.set()
             os._exit(0 if thread.alive else 1)
-    until = time.monotonic() + 5
-    done = (0, 0)
-    while not done[0] and time.monotonic() < until:
-        done = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.01)
-    if not done[0]:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
-    assert os.waitstatus_to_exitcode(done[1]) == 0
+    assert exit_code(child) == 0
+
+
+def test_a_fork_while_it_imports_does_not_hang_the_child(tmp_path, started, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(0.5)")
+    monkeypatch.syspath_prepend(tmp_path)
+    importing = threading.Event()
+
+    def warm():
+        importing.set()
+        import_module("slow_to_import")
+
+    monkeypatch.setattr("adroll_flask.events.warm", warm)
+    started(Shop(tmp_path)).ensure_started()
+    assert importing.wait(5)
+    time.sleep(0.1)
+    child = os.fork()
+    if child == 0:
+        import_module("slow_to_import")
+        os._exit(0)
+    assert exit_code(child) == 0
+
+
+def test_all_that_it_imports_is_imported_before_it_begins(tmp_path):
+    out, _ = script(
+        START
+        + """
+    import threading
+    from adroll_flask import events
+    from adroll_flask.outbox.facade import SqlOutbox
+
+    class Watch:
+        loaded = False
+        late = []
+        def find_spec(self, name, path=None, target=None):
+            if self.loaded and threading.current_thread().name == "adroll-delivery":
+                self.late.append(name)
+
+    watch = Watch()
+    sys.meta_path.insert(0, watch)
+    load = SqlOutbox.load
+    def and_watch(self):
+        load(self)
+        watch.loaded = True
+    SqlOutbox.load = and_watch
+    shop = Shop(Path(sys.argv[1]))
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    while not watch.loaded: time.sleep(0.01)
+    shop.report("o001")
+    print(thread.flush(5.0), shop.adroll.taken, watch.late)
+    """,
+        tmp_path,
+    )
+    assert out.strip() == "0 ['o001'] []"
 
 
 def script(text: str, folder: Path, *, seconds: float = 20) -> tuple[str, float]:
@@ -280,6 +357,32 @@ def test_exit_waits_two_seconds_for_a_request_that_hangs_and_leaves_it_to_the_ou
     )
     assert 1.8 < float(out) < 3.0
     assert Shop(tmp_path).states() == {"o001": "sending"}
+
+
+def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path):
+    program = (
+        START
+        + """
+    import os, signal
+    # As servers that handle signals in C: the process ends where the signal arrives.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def slow(orders, dry):
+        time.sleep(0.3)  # the exit has begun
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        return OK
+
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    time.sleep(0.1)
+    """
+    )
+    with pytest.raises(AssertionError):  # the signal comes when the wait is over
+        script(program, tmp_path)
+    assert Shop(tmp_path).states() == {"o001": "delivered"}
 
 
 @pytest.mark.parametrize(
