@@ -1,4 +1,4 @@
-"""A small shop for real servers, configured by the environment; imported by gunicorn and Celery."""
+"""A small shop for real servers, configured by the environment; imported by servers and Celery."""
 
 from __future__ import annotations
 
@@ -33,4 +33,7 @@ def make_shop() -> Flask:
         delivers = runtime.settings.delivery == "thread" and runtime.thread.alive
         return jsonify(pid=os.getpid(), delivers=delivers)
 
+    if early := os.environ.get("SHOP_EARLY_ORDER"):
+        # As shops do that warm up while they are loaded.
+        app.test_client().post(f"/orders/{early}")
     return app
