@@ -25,7 +25,8 @@ from .identifiers import _ADCT, _IPV4, _PLAIN_COOKIE, DERIVED_TIME, normalise_ip
 from .locations import _PLAIN, MAX_LOCATION
 from .money import DECIMALS, accept_amount, rounded
 from .names import EVENT_NAMES
-from .outbox.protocol import NewEvent, new_id
+from .outbox.ids import new_id
+from .outbox.protocol import NewEvent
 from .products import MAX_PRODUCTS
 from .useragent import describe
 from .wire import MAX_BYTES

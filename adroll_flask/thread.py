@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from . import uwsgi
 from .client import MAX_BATCH
 from .delivery import Deliverer
+from .outbox.fork import at_fork
 
 _log = logging.getLogger("adroll_flask.delivery")
 
@@ -127,20 +128,16 @@ class DeliveryThread:
         if self._hooked:
             return
         self._hooked = True
-        this = weakref.ref(self)
+        at_fork(before=self._let_load, in_parent=self._go_on)
 
-        def before() -> None:
-            # A module that is half imported when a process forks (gunicorn --preload) stays locked
-            # in the child, by a thread that is not there: its first report would wait for ever.
-            if (thread := this()) is not None:
-                thread._crew().loading.acquire(timeout=_FORK_WAIT)
+    def _let_load(self) -> None:
+        # A module that is half imported when a process forks (gunicorn --preload) stays locked
+        # in the child, by a thread that is not there: its first report would wait for ever.
+        self._crew().loading.acquire(timeout=_FORK_WAIT)
 
-        def after_in_parent() -> None:
-            if (thread := this()) is not None:
-                with suppress(RuntimeError):  # the wait above was in vain
-                    thread._crew().loading.release()
-
-        os.register_at_fork(before=before, after_in_parent=after_in_parent)
+    def _go_on(self) -> None:
+        with suppress(RuntimeError):  # the wait above was in vain
+            self._crew().loading.release()
 
     def _run(self, crew: _Crew) -> None:
         with crew.loading:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from .facade import open_outbox
+from .ids import new_id
 from .protocol import (
     Claim,
     Claimed,
@@ -18,7 +19,6 @@ from .protocol import (
     Put,
     Row,
     State,
-    new_id,
 )
 
 __all__ = [

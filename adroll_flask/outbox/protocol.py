@@ -13,8 +13,6 @@ events may have reached AdRoll: those and no others are *unsure*.
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -38,49 +36,13 @@ class OutboxFailed(AdRollError):
         self.reason = reason
 
 
-class _Ids:
-    """What makes ids of one process its own: 58 random bits, and a count."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> tuple[int, int, itertools.count[int]]:
-        """Be another process: after a fork, the child must not go on where the parent is."""
-        count = itertools.count(int.from_bytes(os.urandom(2)))
-        self.own = os.getpid(), int.from_bytes(os.urandom(8)) >> 6, count
-        return self.own
-
-
-_ids = _Ids()
-os.register_at_fork(after_in_child=_ids.renew)
-
-
-def new_id(now: float) -> str:
-    """A fresh event id of 32 hex digits, ordered by time as a UUID 7 is, to 4 microseconds.
-
-    No process gives one twice, whatever its clock does.
-
-    :param now: seconds since the epoch.
-
-    >>> len(new_id(1_700_000_000.0))
-    32
-    """
-    # Asking the system for random bits each time would hand the interpreter to another thread.
-    pid, mine, counter = _ids.own
-    if pid != os.getpid():  # uWSGI forks without telling Python
-        pid, mine, counter = _ids.renew()
-    count = next(counter)
-    # The 13 bits after the time tell events of one moment apart in SQLite's key (states.seq_of).
-    return f"{int(now * 256_000) << 72 | (count & 0x1FFF) << 59 | mine + (count >> 13):032x}"
-
-
 # Not frozen, like others that a report makes: an assignment by object.__setattr__ takes thrice
 # the time.
 @dataclass(slots=True)
 class NewEvent:
     """One event on its way into the outbox.
 
-    :param id: from :func:`new_id`.
+    :param id: from :func:`.ids.new_id`.
     :param name: one of AdRoll's event names.
     :param advertisable_eid: ``""`` where it is not configured yet (see :meth:`Outbox.adopt`).
     :param key: deduplication key; ``None``: no deduplication.

@@ -7,13 +7,13 @@ import logging
 import os
 import sqlite3
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from .fork import immortalise
+from .ddl import DDL, TABLES
+from .fork import at_fork, immortalise
 from .process import Process
 from .protocol import OutboxFailed
 from .states import (
@@ -29,44 +29,6 @@ PATIENCE: Final = 0.1
 #: Seconds that a worker's statement waits.
 WORKER_PATIENCE: Final = 5.0
 _NO_INODE: Final = (0, 0)
-
-#: What SQLAlchemy makes of ``schema.Tables("sqlite")``, so that a request need not import it; a
-#: test compares the two.
-DDL: Final = (
-    """CREATE TABLE IF NOT EXISTS adroll_event (
-        seq INTEGER NOT NULL PRIMARY KEY, id VARCHAR(32) NOT NULL,
-        state SMALLINT DEFAULT 0 NOT NULL, event_name VARCHAR(40) NOT NULL,
-        advertisable_eid VARCHAR(40) NOT NULL, dry_run SMALLINT NOT NULL,
-        dedupe_key VARCHAR(255), digest VARCHAR(64), payload BLOB,
-        occurred_at DOUBLE NOT NULL, queued_at DOUBLE NOT NULL, due_at DOUBLE NOT NULL,
-        attempts INTEGER DEFAULT 0 NOT NULL, unsure SMALLINT DEFAULT 0 NOT NULL,
-        claim VARCHAR(32), error TEXT, reason VARCHAR(40), settled_at DOUBLE)""",
-    """CREATE UNIQUE INDEX IF NOT EXISTS adroll_event_key
-        ON adroll_event (advertisable_eid, dry_run, event_name, dedupe_key)
-        WHERE dedupe_key IS NOT NULL""",
-    "CREATE INDEX IF NOT EXISTS adroll_event_due ON adroll_event (state, due_at)",
-    """CREATE TABLE IF NOT EXISTS adroll_destination (
-        id INTEGER NOT NULL PRIMARY KEY, paused_until DOUBLE DEFAULT 0 NOT NULL,
-        held VARCHAR(64), fingerprint VARCHAR(64), held_since DOUBLE,
-        failures INTEGER DEFAULT 0 NOT NULL, last_error TEXT, last_error_at DOUBLE,
-        probe_until DOUBLE DEFAULT 0 NOT NULL, next_slot_at DOUBLE DEFAULT 0 NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS adroll_hold (
-        id INTEGER NOT NULL PRIMARY KEY, began_at DOUBLE NOT NULL, ended_at DOUBLE,
-        reason VARCHAR(64) NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS adroll_tally (
-        minute INTEGER NOT NULL, slot INTEGER NOT NULL, delivered INTEGER DEFAULT 0 NOT NULL,
-        dead INTEGER DEFAULT 0 NOT NULL, retried INTEGER DEFAULT 0 NOT NULL,
-        unsure INTEGER DEFAULT 0 NOT NULL, PRIMARY KEY (minute, slot))""",
-    """CREATE TABLE IF NOT EXISTS adroll_meta (
-        name VARCHAR(40) NOT NULL PRIMARY KEY, value VARCHAR(64) NOT NULL)""",
-    "INSERT OR IGNORE INTO adroll_destination (id) VALUES (1)",
-    f"INSERT OR IGNORE INTO adroll_meta VALUES ('schema_version', '{VERSION}')",  # noqa: S608
-    "INSERT OR IGNORE INTO adroll_meta VALUES ('outbox_id', lower(hex(randomblob(16))))",
-)
-
-_TABLES: Final = frozenset(
-    {"adroll_event", "adroll_destination", "adroll_hold", "adroll_tally", "adroll_meta"}
-)
 
 
 class Naps:
@@ -201,7 +163,7 @@ class SqliteFile:
             from .schema import upgrade_sqlite
 
             upgrade_sqlite(connection)
-        elif not names.issuperset(_TABLES):
+        elif not names.issuperset(TABLES):
             self._create(connection)
 
     def _create(self, connection: sqlite3.Connection) -> None:
@@ -378,25 +340,19 @@ class SqliteFile:
         if self._hooked:
             return
         self._hooked = True
-        this = weakref.ref(self)
+        at_fork(before=self._hold_still, in_parent=self._go_on, in_child=self._begin_anew)
 
-        def before() -> None:
-            if (file := this()) is not None:
-                file.renew().hold_still(file._on_renew)
+    def _hold_still(self) -> None:
+        self.renew().hold_still(self._on_renew)
 
-        def after_in_parent() -> None:
-            if (file := this()) is not None:
-                file._process.go_on()
+    def _go_on(self) -> None:
+        self._process.go_on()
 
-        def after_in_child() -> None:
-            if (file := this()) is not None and not file._process.still:
-                # It can never open this file safely; its events go to the spill file.
-                file._orphan = True
-                logger.error("forked while the outbox's database was in use; events are spilled")
-
-        os.register_at_fork(
-            before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
-        )
+    def _begin_anew(self) -> None:
+        if not self._process.still:
+            # This child can never open the file safely; its events go to the spill file.
+            self._orphan = True
+            logger.error("forked while the outbox's database was in use; events are spilled")
 
 
 def _run(function: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from outbox_engines import Bench
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import open_outbox, schema, sqlite
+from adroll_flask.outbox import ddl, open_outbox, schema, sqlite
 from adroll_flask.settings import Settings
 
 
@@ -106,7 +106,7 @@ def test_sqlite_s_tables_are_those_that_sqlalchemy_knows(tmp_path: Path) -> None
     hand = sa.create_engine(f"sqlite:///{tmp_path / 'hand.sqlite'}")
     made = sa.create_engine(f"sqlite:///{tmp_path / 'made.sqlite'}")
     with hand.begin() as connection:
-        for statement in sqlite.DDL:
+        for statement in ddl.DDL:
             connection.execute(sa.text(statement))
     with made.begin() as connection:
         schema.create_tables(connection)

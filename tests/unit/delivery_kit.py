@@ -14,8 +14,7 @@ from adroll_flask.blame import Round
 from adroll_flask.client import Client, NoAnswer, Response
 from adroll_flask.counters import Counters
 from adroll_flask.delivery import Deliverer
-from adroll_flask.outbox import open_outbox
-from adroll_flask.outbox.protocol import NewEvent, new_id
+from adroll_flask.outbox import NewEvent, new_id, open_outbox
 from adroll_flask.settings import Settings
 
 EID = "ADVERTISABLE0000000001"

@@ -330,7 +330,7 @@ def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path):
 def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path, payload):
     shop = Shop(tmp_path)
     shop.report("o001")
-    from adroll_flask.outbox.protocol import NewEvent, new_id
+    from adroll_flask.outbox import NewEvent, new_id
 
     shop.outbox.put(
         NewEvent(new_id(shop.clock.now), "purchase", "X", False, "bad", payload, shop.clock.now)
