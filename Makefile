@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint kit bench drain chaos fuzz guests clean
+.PHONY: demo dashboard pictures test quick proofs test-python test-lowest test-newest lint lint-pages types docs docs-serve kit bench drain chaos fuzz guests clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 # Debian splits venv's pip out of python3: say so instead of failing in its middle.
 $(VENV)/bin/python:
@@ -22,38 +22,121 @@ $(VENV)/.demo: $(VENV)/bin/python setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
-	@$(BIN)/python -m pip install -qq --editable '.[test,dev]'
+	@$(BIN)/python -m pip install -qq --editable '.[test,dev,docs]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## the shop on 127.0.0.1:5000 and AdRoll's sandbox on 127.0.0.1:5001
 	@exec $(BIN)/python -m demo_app
 
-test: $(VENV)/.test ## the whole suite
-	@$(BIN)/python -m pytest $(ARGS)
+dashboard: $(VENV)/.demo ## the same shop with a year behind it: 127.0.0.1:5000/adroll-dashboard/
+	@rm -rf build/dashboard
+	@exec $(BIN)/python -m demo_app --past --instance build/dashboard
 
-lint: $(VENV)/.test ## ruff and mypy
+# Each file in one process, one more of them than there are cores: most wait for a socket, a clock
+# or a disk. In the order that tests/conftest.py gives, not by the number of tests.
+SIDE_BY_SIDE := --numprocesses=$(shell expr 1 + $$(nproc 2>/dev/null || echo 2)) --dist=loadfile --no-loadscope-reorder
+
+# The browser tests take axe from npm's packages; where there is no npm, they say so.
+test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## all tests, the long proofs in their short forms
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
+
+quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m "not slow and not browser" -k "not postgresql and not mariadb" \
+	  tests/visitor tests/page tests/events tests/outbox tests/delivery tests/app/test_settings.py tests/house/test_imports.py \
+	  --ignore=tests/page/test_placement_against_parsers.py --ignore=tests/events/test_model_and_sandbox_agree.py \
+	  --ignore=tests/outbox/test_journal_processes.py --ignore=tests/outbox/test_journal_greenlets.py \
+	  --ignore=tests/outbox/test_servers.py --ignore=tests/delivery/test_recovery.py --ignore=tests/delivery/test_thread.py \
+	  --ignore=tests/delivery/test_fault_matrix.py $(ARGS)
+
+proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, the benchmark's short form
+	@$(BIN)/python -m pytest -m slow --ignore=tests/guests $(ARGS)
+
+# Without browsers, brokers and real servers, which do not differ by version.
+BY_VERSION := $(SIDE_BY_SIDE) -m "not slow and not browser" tests/visitor tests/page tests/events tests/outbox \
+  tests/delivery tests/app tests/cli tests/sandbox tests/security --ignore=tests/sandbox/test_browser.py \
+  --ignore=tests/security/test_fuzz.py --ignore=tests/outbox/test_servers.py
+
+test-python: $(VENV)/.test ## unit and integration tests alone: make test-python PYTHON=python3.12 VENV=.venv312
+	@$(BIN)/python -m pytest $(BY_VERSION) $(ARGS)
+
+test-lowest: ## the same with the lowest versions that setup.cfg allows
+	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.lowest
+	@.venv-lowest/bin/python -m pytest $(BY_VERSION) $(ARGS)
+
+.venv-lowest/.lowest: .venv-lowest/bin/python setup.cfg tests/versions/lowest.txt
+	@.venv-lowest/bin/python -m pip install -qq --editable '.[test]' --constraint tests/versions/lowest.txt
+	@touch $@
+
+# NEWEST may name sources as well: make test-newest NEWEST="../flask ../werkzeug ../click"
+NEWEST ?= Flask Werkzeug click Jinja2 itsdangerous blinker SQLAlchemy pydantic requests urllib3
+
+test-newest: ## the same with the newest versions, pre-releases included
+	@$(MAKE) --no-print-directory VENV=.venv-newest .venv-newest/.newest
+	@.venv-newest/bin/python -m pip install -qq --pre --upgrade $(NEWEST)
+	@.venv-newest/bin/python -m pytest $(BY_VERSION) $(ARGS)
+
+.venv-newest/.newest: .venv-newest/bin/python setup.cfg
+	@.venv-newest/bin/python -m pip install -qq --upgrade --editable '.[test]'
+	@touch $@
+
+lint: $(VENV)/.test ## ruff, mypy, and whether the public types are complete
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory lint-pages types
 
-guests: $(VENV)/.test ## Flask's, Flask-Login's and Flask-WTF's own suites, with AdRoll on every app
+# The pages' own code, block by block: names that a page takes as given (app, order) are unknown there.
+PAGES := docs/tutorial docs/how-to docs/reference docs/explanation README.md adroll_flask/sandbox/README.md
+DOCCMD = @$(BIN)/doccmd --language python --no-write-to-file --document-workers 2 --command
+
+lint-pages: $(VENV)/.test
+	$(DOCCMD) "$(BIN)/ruff check --quiet --no-cache --select E,F,B,UP,SIM,PT --ignore E402,E501,F811,F821,F841" $(PAGES)
+	$(DOCCMD) "$(BIN)/mypy --no-error-summary --follow-imports silent --allow-untyped-defs --allow-untyped-calls --allow-subclassing-any --disable-error-code name-defined --disable-error-code has-type --disable-error-code import-not-found --disable-error-code import-untyped" $(PAGES)
+
+types: $(VENV)/.test
+# pyright reads an installed package, not an editable one.
+	@rm -rf build && $(BIN)/python -m pip install -qq --no-deps --target build/types .
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYTHONPATH=build/types $(BIN)/pyright --pythonpath $(BIN)/python \
+	  --verifytypes adroll_flask --ignoreexternal >build/types.txt \
+	  || { grep -B 3 -A 1 'error:' build/types.txt; exit 1; }
+
+$(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml
+	@$(BIN)/python -m pip install -qq --editable '.[docs]'
+	@touch $@
+
+# Mermaid draws the pictures in the reader's browser, from our own pages.
+docs/node_modules/.there: docs/package-lock.json
+	@cd docs && npm ci --silent --ignore-scripts && touch node_modules/.there
+
+docs: $(VENV)/.docs docs/node_modules/.there ## the site, into docs/_build/html (needs npm)
+	@$(BIN)/python -m sphinx -W -n -E --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+pictures: $(VENV)/.test docs/node_modules/.there ## the dashboard's pictures for the site, taken anew in Chromium
+	@PICTURES=1 $(BIN)/python -m pytest -q tests/browser/test_dashboard.py -k pictures
+
+docs-serve: docs ## the site on http://127.0.0.1:8010/, as it is now
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build/html 8010
+
+guests: $(VENV)/.test ## Flask's, Flask-Login's and Flask-WTF's own suites, and a django-oscar shop
 	@$(BIN)/python -m pytest tests/guests $(ARGS)
 
 kit: ## build the kit again from its sources (needs node and npm)
 	@cd static && npm ci --silent --ignore-scripts && npm run --silent build
 
 drain: $(VENV)/.test ## 200,000 events on PostgreSQL and MariaDB, with kills of workers and servers
-	@$(BIN)/python benchmarks/drain.py --events 200000
+	@$(BIN)/python -m benchmarks.drain --events 200000
 
 chaos: $(VENV)/.test ## 500 kills at random moments, and what is left of the orders
-	@$(BIN)/python tests/chaos.py --kills 500
+	@$(BIN)/python -m tests.support.chaos --kills 500
 
-fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours)
-	@FUZZ_CASES=10000000 $(BIN)/python -m pytest -q tests/security/test_fuzz.py
+CASES ?= 10000000
+fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours); CASES=100000: some minutes
+	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q --numprocesses=auto --dist=load tests/security/test_fuzz.py $(ARGS)
 
 bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: six minutes; ARGS=--short: two
 	@$(BIN)/python -m pip install -qq -r benchmarks/requirements.txt
-	@$(BIN)/python benchmarks/side_by_side.py $(ARGS)
+	@$(BIN)/python -m benchmarks.side_by_side $(ARGS)
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest docs/_build docs/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from ._version import __version__
-from .calls import (
-    current_visitor,
-    forget_visitor,
-    identify,
-    report_conversion,
-    report_event,
-)
 from .errors import (
     AdRollError,
     ConfigurationError,
     DeliveryError,
     EventError,
+    TokenEmpty,
     TokenError,
     TokenExpired,
     TokenForged,
 )
 from .extension import AdRoll
+from .functions import (
+    cancel_conversion,
+    current_visitor,
+    forget_visitor,
+    identify,
+    release_conversion,
+    report_conversion,
+    report_event,
+    reset_identity,
+)
 from .middleware import AdRollMiddleware
-from .receipt import Receipt
+from .reporting.receipt import Receipt
 from .signals import (
     event_delivered,
     event_queued,
@@ -29,7 +33,7 @@ from .signals import (
     event_suppressed,
     visitor_identified,
 )
-from .visitor import Visitor
+from .visitor.records import Visitor
 
 __all__ = [
     "AdRoll",
@@ -39,11 +43,13 @@ __all__ = [
     "DeliveryError",
     "EventError",
     "Receipt",
+    "TokenEmpty",
     "TokenError",
     "TokenExpired",
     "TokenForged",
     "Visitor",
     "__version__",
+    "cancel_conversion",
     "current_visitor",
     "event_delivered",
     "event_queued",
@@ -51,7 +57,9 @@ __all__ = [
     "event_suppressed",
     "forget_visitor",
     "identify",
+    "release_conversion",
     "report_conversion",
     "report_event",
+    "reset_identity",
     "visitor_identified",
 ]

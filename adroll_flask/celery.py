@@ -14,13 +14,14 @@ and doubles nothing, since leases in the outbox decide who sends what.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
+from . import request_state
+from .errors import ConfigurationError, help_url
+from .logs import Logger, get_logger
 from .redaction import describe
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
 
-_LOG = logging.getLogger("adroll_flask.celery")
+logger: Logger = get_logger("adroll_flask.celery")
 
 #: The task's name.
 TASK = "adroll_flask.drain"
@@ -53,14 +54,15 @@ def deliver_with(
     :returns: the task.
     :raises ConfigurationError: *app* delivers otherwise, or has no AdRoll.
     """
-    runtime: Runtime | None = app.extensions.get("adroll")
-    if runtime is None:
-        raise ConfigurationError("deliver_with", "this app has no AdRoll; call init_app first")
+    runtime = request_state.runtime_of(app, "deliver_with")
     if runtime.settings.delivery != "worker":
         raise ConfigurationError("ADROLL_DELIVERY", "takes 'worker' where Celery delivers")
 
-    # Acknowledged late and returned by a lost worker: a kill costs no run.
-    @celery.task(name=TASK, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    # Acknowledged late and returned by a lost worker: a kill costs no run. Not shared: of two apps
+    # in one process each has its own, and Celery would take the first for both.
+    @celery.task(  # type: ignore[untyped-decorator]
+        name=TASK, shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True
+    )
     def drain() -> int:
         with app.app_context():
             ended, more = _drain(runtime)
@@ -131,7 +133,9 @@ class Nudge:
         except RuntimeError as problem:
             # No thread to be had, or the interpreter is exiting: beat finds the event.
             self._wanted.pop(os.getpid(), None)
-            _LOG.warning("AdRoll: no thread to nudge Celery from: %s", problem)
+            logger.warning(
+                "AdRoll: no thread to nudge Celery from: %s (%s)", problem, help_url("celery-nudge")
+            )
 
     def _run(self, wanted: threading.Event) -> None:
         failing = False
@@ -144,7 +148,11 @@ class Nudge:
                 self._task.apply_async(retry=False, **self._options)
             except Exception as problem:
                 if not failing:
-                    _LOG.warning("AdRoll: Celery's broker took no nudge: %s", describe(problem))
+                    logger.warning(
+                        "AdRoll: Celery's broker took no nudge: %s (%s)",
+                        describe(problem),
+                        help_url("celery-nudge"),
+                    )
                 failing = True
             else:
                 failing = False

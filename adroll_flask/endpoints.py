@@ -1,4 +1,4 @@
-"""Our two doors: ``POST {prefix}/identity`` and the kit's file. Request in, response out."""
+"""Our two endpoints: ``POST {prefix}/identity`` and the kit's file. Request in, response out."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Response
 
-from .cookies import delete_cookies, write_cookies
-from .identifiers import accept_adct, normalise_first_party_cookie
-from .record import Record
+from .page.cookies import delete_cookies, write_cookies
+from .visitor.identifiers import accept_adct, normalise_first_party_cookie
+from .visitor.record import Record
 
 if TYPE_CHECKING:
-    from .domains import Domains
-    from .exchange import Exchange
-    from .snippet import Snippet
+    from .page.cookie_domains import Domains
+    from .page.snippet import Snippet
+    from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
 LONGEST_BODY = 2048
 #: The name of the kit's file below the prefix.
-KIT = re.compile(r"kit\.([0-9a-f]{8,64})\.js\Z")
+KIT = re.compile(r"kit(?:\.([0-9a-f]{8,64}))?\.js\Z")
 _KEYS = ("adct", "first_party_cookie", "consent")
+#: Seconds for which a browser need not ask again; Chromium's own most.
+_PREFLIGHT_AGE = 7200
 
 
 class Refused(Exception):
@@ -38,16 +40,18 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Told:
+class KitMessage:
     """What the kit said, checked."""
 
     adct: str | None
     first_party_cookie: str | None
     consent: bool | None
+    #: The page wants a visitor token, to send along with a call of its own.
+    token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
+class IdentityResult:
     """The identity endpoint's answer and what has to follow from it."""
 
     response: Response
@@ -57,59 +61,127 @@ class Identified:
     withdrawn: Record | None = None
 
 
-def identity(exchange: Exchange, domains: Domains) -> Identified:
+def identity(tracked: TrackedRequest, domains: Domains) -> IdentityResult:
     """Answer the kit: keep what it tells of the caller's own identity.
 
     Well-formed: 204, or 200 with the consent's state where ``ADROLL_CONSENT`` is set; else 400,
-    403, 413 or 415 with a short JSON error that holds nothing of the input.
+    403, 413 or 415 with a short JSON error that holds nothing of the input. A front end of
+    ``ADROLL_ORIGINS`` may ask (CORS, preflight) and gets a token where it wants one.
     """
-    try:
-        _same_origin(exchange)
-        told = parse(_body(exchange))
-    except Refused as refused:
-        exchange.site.counters.add("identity_refused", refused.why)
-        return Identified(_json({"error": refused.text}, refused.status))
-    return _take(exchange, domains, told)
+    origins = tracked.services.settings.origins
+    origin = _listed_origin(tracked)
+    if tracked.method == "OPTIONS":
+        result = IdentityResult(_preflight(origin))
+    else:
+        try:
+            _allowed_origin(tracked, origin)
+            told = parse(_body(tracked), token=bool(origins))
+            result = _take(tracked, domains, told, origin)
+        except Refused as refused:
+            tracked.services.counters.add("identity_refused", refused.why)
+            result = IdentityResult(_json({"error": refused.text}, refused.status))
+    if origins:
+        _cors(result.response, origin)
+    return result
 
 
-def _take(exchange: Exchange, domains: Domains, told: Told) -> Identified:
-    site = exchange.site
-    before = exchange.seen.record
+def _take(
+    tracked: TrackedRequest, domains: Domains, told: KitMessage, origin: str | None
+) -> IdentityResult:
+    site = tracked.services
+    before = tracked.seen.record
     recorded = told.consent
     if recorded is None and before is not None:
         recorded = before.consent
-    decision = exchange.decide(recorded)
-    answer: dict[str, bool | None] = {"consent": decision.granted or decision.answer}
-    asked = site.settings.consent is not None
-    response = _json(answer, 200) if asked else _json(None, 204)
-    if told.consent is False or not decision.granted:
+    decision = tracked.decide(recorded)
+    answer: dict[str, bool | str | None] = {}
+    if site.settings.consent is not None:
+        answer["consent"] = decision.granted or decision.answer
+    refused = told.consent is False or not decision.granted
+    record = Record() if refused else _told_record(tracked, told)
+    if told.token:
+        consent = False if told.consent is False else decision.granted or decision.answer
+        answer["token"] = _token(tracked, record, origin, consent=consent)
+    response = _json(answer, 200) if answer else _json(None, 204)
+    if refused:
         withdrawn = None
         if told.consent is False or decision.answer is False:
-            if exchange.seen.any:
-                withdrawn = exchange.seen.merged
-                delete_cookies(exchange, response.headers, domains)
-            exchange.forgotten = True
-        return Identified(response, withdrawn=withdrawn)
-    record = exchange.seen.merged
-    now = site.clock()
+            if tracked.seen.any:
+                # Only what we signed: anybody can send any visitor's cookie along.
+                withdrawn = tracked.seen.record
+                delete_cookies(tracked, response.headers, domains)
+            tracked.forgotten = True
+        return IdentityResult(response, withdrawn=withdrawn)
+    unchanged = before is not None and record.same_as(before) and tracked.seen.settled(site.clock())
+    # A browser takes no cookie of another site from a script's request (SameSite=Lax).
+    foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+    if unchanged or foreign or not site.records.can_sign:
+        return IdentityResult(response)
+    write_cookies(tracked, response.headers, domains, record)
+    return IdentityResult(response, record=record)
+
+
+def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
+    """What the cookies say, with what the kit told."""
+    record = tracked.seen.merged
     if told.adct is not None:
-        record = record.with_adct(told.adct, now, "kit")
+        record = record.with_adct(told.adct, tracked.services.clock(), "kit")
     if told.first_party_cookie is not None:
         record = record.with_cookie(told.first_party_cookie, "pixel")
     elif record.first_party_cookie is None:
-        record = record.with_cookie(exchange.candidate(), "server")
+        record = record.with_cookie(tracked.new_cookie(), "server")
     if told.consent is not None:
         record = replace(record, consent=told.consent)
-    unchanged = before is not None and record.same_as(before) and exchange.seen.settled(now)
-    if unchanged or not site.records.can_sign:
-        return Identified(response)
-    write_cookies(exchange, response.headers, domains, record)
-    return Identified(response, record=record)
+    return record
 
 
-def _same_origin(exchange: Exchange) -> None:
-    environ = exchange.environ
+def _token(
+    tracked: TrackedRequest, record: Record, origin: str | None, *, consent: bool | None
+) -> str | None:
+    """The visitor as the front end hands it on; of one who said no, nothing but the no."""
+    records = tracked.services.records
+    if not records.can_sign:
+        return None
+    host = urlsplit(origin).netloc if origin else tracked.host or None
+    known = {"ip": tracked.ip, "host": host} if consent else {"ip": None, "host": None}
+    return records.visitor(record, consent=consent, **known).token()
+
+
+# -- who may ask -----------------------------------------------------------------------------
+
+
+def _listed_origin(tracked: TrackedRequest) -> str | None:
+    """The request's ``Origin`` where it is, to the letter, one of ``ADROLL_ORIGINS``."""
+    origin = tracked.environ.get("HTTP_ORIGIN")
+    return origin if origin in tracked.services.settings.origins else None
+
+
+def _cors(response: Response, origin: str | None) -> None:
+    response.headers["Vary"] = "Origin"
+    # flask-cors adds its own headers to every response that does not carry this mark. Browsers
+    # refuse an answer with two Access-Control-Allow-Origin.
+    response._FLASK_CORS_EVALUATED = True  # type: ignore[attr-defined]
+    if origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
+
+
+def _preflight(origin: str | None) -> Response:
+    response = _json(None, 204)
+    response.headers["Allow"] = "POST, OPTIONS"
+    if origin is not None:
+        response.headers["Access-Control-Allow-Methods"] = "POST"
+        response.headers["Access-Control-Allow-Headers"] = "content-type"
+        response.headers["Access-Control-Max-Age"] = str(_PREFLIGHT_AGE)
+    return response
+
+
+def _allowed_origin(tracked: TrackedRequest, listed: str | None) -> None:
+    environ = tracked.environ
     where = environ.get("HTTP_SEC_FETCH_SITE")
+    if listed is not None and where in (None, "same-origin", "same-site", "cross-site"):
+        # Browsers set Origin themselves; pages cannot.
+        return
     if where is not None:
         # Fetch Metadata: browsers set it themselves, scripts cannot.
         if where != "same-origin":
@@ -120,13 +192,13 @@ def _same_origin(exchange: Exchange) -> None:
         netloc = urlsplit(origin).netloc.lower()
     except ValueError:
         netloc = ""
-    if not netloc or netloc != exchange.host:
+    if not netloc or netloc != tracked.host:
         why = "cross_origin" if origin else "no_origin"
         raise Refused(403, why, "same-origin requests only")
 
 
-def _body(exchange: Exchange) -> bytes:
-    environ = exchange.environ
+def _body(tracked: TrackedRequest) -> bytes:
+    environ = tracked.environ
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # text/plain and forms could be sent from anywhere without a preflight.
@@ -148,9 +220,10 @@ def _body(exchange: Exchange) -> bytes:
     return body
 
 
-def parse(body: bytes) -> Told:
+def parse(body: bytes, *, token: bool = False) -> KitMessage:
     """The checked content of an identity request.
 
+    :param token: the page may ask for a visitor token.
     :raises Refused: with status 400.
 
     >>> parse(b'{"adct": "click123"}').adct
@@ -162,15 +235,19 @@ def parse(body: bytes) -> Told:
         raise Refused(400, "json", "the body has to be a JSON object, each key once") from None
     if not isinstance(data, dict):
         raise Refused(400, "json", "the body has to be a JSON object, each key once")
-    if not data.keys() <= set(_KEYS):
-        raise Refused(400, "keys", f"the keys are {', '.join(_KEYS)}")
+    keys = (*_KEYS, "token") if token else _KEYS
+    if not data.keys() <= set(keys):
+        raise Refused(400, "keys", f"the keys are {', '.join(keys)}")
+    if data.get("token", True) is not True:
+        raise Refused(400, "token", "token has to be true")
     consent = data.get("consent")
     if consent is not None and not isinstance(consent, bool):
         raise Refused(400, "consent", "consent has to be true or false")
-    return Told(
+    return KitMessage(
         adct=_checked(data, "adct", _adct),
         first_party_cookie=_checked(data, "first_party_cookie", normalise_first_party_cookie),
         consent=consent,
+        token=data.get("token") is True,
     )
 
 
@@ -207,18 +284,24 @@ def _json(data: object, status: int) -> Response:
     return response
 
 
-def kit(exchange: Exchange, snippet: Snippet, name: str) -> Response:
-    """The kit's file. Any hash is served, for pages that a cache kept from before an update."""
+def kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
+    """The kit's file. Any hash is served, for pages that a cache kept from before an update.
+
+    Without a hash it is the address that a pasted tag names: it lives short.
+    """
     match = KIT.match(name)
     if match is None:
         return _json({"error": "there is no such file"}, 404)
     response = Response(snippet.kit, mimetype="text/javascript")
     response.headers["Content-Type"] = "text/javascript; charset=utf-8"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if tracked.services.settings.origins:
+        # Pages of other origins may be isolated (Cross-Origin-Embedder-Policy).
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.set_etag(snippet.hash)
     if match[1] == snippet.hash:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     else:
         response.headers["Cache-Control"] = "public, max-age=300"
-    response.make_conditional(exchange.environ)
+    response.make_conditional(tracked.environ)
     return response

@@ -7,19 +7,76 @@
     ├── EventError              an event cannot be sent as it is (also a ValueError)
     │   └── TokenError          a visitor token cannot be used
     │       ├── TokenExpired    ours, but too old
-    │       └── TokenForged     not signed with any of our keys, or cut
+    │       ├── TokenForged     not signed with any of our keys, or cut
+    │       └── TokenEmpty      an empty text
     └── DeliveryError           AdRoll did not take a request
 
-No message holds a visitor's value: texts name the field and what it takes.
+No message holds a visitor's value: texts name the field and what it takes. Each error has the
+address of its explanation, as the last line of its traceback and as ``help_url``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from ._version import DOCS_URL
+
+#: What explains the errors of one field or setting; others have their class's explanation.
+_ABOUT: Mapping[str, str] = {
+    "visitor": "visitor-needed",
+    "first_party_cookie": "visitor-needed",
+    "adct": "visitor-needed",
+    "currency": "money",
+    "value": "money",
+    "timestamp": "event-time",
+    "products": "products",
+    "product_map": "products",
+    "event_name": "event-name",
+    "before_report": "before-report-failed",
+    "identity": "identity-function-failed",
+    "hold": "hold-length",
+    "ip": "proxy-address",
+    "email": "email",
+    "user_id": "identifiers",
+    "device_id": "identifiers",
+    "SECRET_KEY": "secret-key-missing",
+    "ADROLL_SECRET_KEY": "secret-key-missing",
+    "secret_key": "secret-key-missing",
+    "ADROLL_OUTBOX_URL": "outbox-url",
+    "outbox_url": "outbox-url",
+}
+
+
+class HelpUrl(str):
+    """The address of what ``docs/errors.md`` says of something, and its name there."""
+
+    slug: str
+
+
+def help_url(slug: str) -> HelpUrl:
+    """The address of what ``docs/errors.md`` says under *slug*."""
+    address = HelpUrl(f"{DOCS_URL}errors.html#{slug}")
+    address.slug = slug
+    return address
 
 
 class AdRollError(Exception):
     """Base of all errors of this package."""
+
+    #: The part of ``docs/errors.md`` that explains it.
+    slug: str = "internal-fault"
+
+    def __init__(self, text: str = "", *, slug: str | None = None) -> None:
+        super().__init__(text)
+        if slug is not None:
+            self.slug = slug
+        # Tracebacks end in it, and the text itself stays short where it is logged or kept.
+        self.add_note(self.help_url)
+
+    @property
+    def help_url(self) -> str:
+        """The address of its explanation."""
+        return help_url(self.slug)
 
 
 class ConfigurationError(AdRollError):
@@ -28,15 +85,33 @@ class ConfigurationError(AdRollError):
     :param key: the configuration key, for example ``"ADROLL_PIXEL"``.
     :param problem: what it got (a kind, never the value) and what it takes.
     :param others: further errors of the same kind; the text has a line for each.
+    :param slug: what explains it in ``docs/errors.md``.
     """
 
+    slug = "setting"
+
     def __init__(
-        self, key: str, problem: str, *, others: Sequence[ConfigurationError] = ()
+        self,
+        key: str,
+        problem: str,
+        *,
+        others: Sequence[ConfigurationError] = (),
+        slug: str | None = None,
     ) -> None:
-        super().__init__("\n".join([f"{key}: {problem}", *map(str, others)]))
+        text = "\n".join([f"{key}: {problem}", *map(str, others)])
+        super().__init__(text, slug=slug or _ABOUT.get(key))
         self.key = key
         self.problem = problem
-        self.others = tuple(others)
+        self.others: tuple[ConfigurationError, ...] = tuple(others)
+        for address in dict.fromkeys(other.help_url for other in others):
+            if address not in self.__notes__:
+                self.add_note(address)
+
+    @classmethod
+    def of(cls, faults: Sequence[ConfigurationError]) -> ConfigurationError:
+        """One error that says all of *faults*."""
+        first, *others = faults
+        return cls(first.key, first.problem, others=others, slug=first.slug)
 
 
 class EventError(AdRollError, ValueError):
@@ -46,8 +121,11 @@ class EventError(AdRollError, ValueError):
     :param expected: what the field takes, as a phrase; never the value that was given.
     """
 
+    slug = "event-field"
+
     def __init__(self, field: str, expected: str) -> None:
-        super().__init__(f"{field}: {expected}")
+        about = _ABOUT.get(field.partition("[")[0]) if self.slug == EventError.slug else None
+        super().__init__(f"{field}: {expected}", slug=about)
         self.field = field
         self.expected = expected
 
@@ -55,12 +133,18 @@ class EventError(AdRollError, ValueError):
 class TokenError(EventError):
     """A visitor token cannot be used."""
 
+    slug = "visitor-token"
+
 
 class TokenExpired(TokenError):
-    """The token is ours but older than ``ADROLL_TOKEN_MAX_AGE``."""
+    """The token is ours but older than its ``max_age``, or than ``ADROLL_TOKEN_MAX_AGE``."""
 
     def __init__(self) -> None:
-        super().__init__("visitor", "the token has expired; pass adct= or first_party_cookie=")
+        super().__init__(
+            "visitor",
+            "the token has expired (its max_age, or ADROLL_TOKEN_MAX_AGE); pass adct= or "
+            "first_party_cookie=",
+        )
 
 
 class TokenForged(TokenError):
@@ -70,12 +154,25 @@ class TokenForged(TokenError):
         super().__init__("visitor", "the token is not signed with this site's key, or was cut")
 
 
+class TokenEmpty(TokenError):
+    """The token is an empty text: none was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "visitor",
+            "the token is empty; store current_visitor().token() with the order, or pass "
+            "visitor=None where there is no visitor",
+        )
+
+
 class DeliveryError(AdRollError):
     """AdRoll did not take a request.
 
     :param status: the HTTP status, or ``None`` where no answer came.
     :param reason: a short name such as ``"refused"`` or ``"read_timeout"``.
     """
+
+    slug = "request-failed"
 
     def __init__(self, reason: str, *, status: int | None = None) -> None:
         super().__init__(reason if status is None else f"{reason} (HTTP {status})")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response
 from markupsafe import Markup
 
-from . import current
-from .caching import Look, look
+from . import request_state
 from .endpoints import identity, kit
 from .errors import ConfigurationError
-from .page import dress, is_html
-from .redaction import describe
+from .interruptions import let_through
+from .logs import Logger, get_logger
+from .page.caching import HeaderView, read_headers
+from .page.response import is_html, left_alone, prepare_response
 from .runtime import Runtime
 from .settings import Settings, app_keys
 
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.wrappers import Response as WerkzeugResponse
 
-    from .client import Transport
-    from .events import Event
-    from .exchange import Exchange
+    from .delivery.client import Transport
+    from .events.build import Event
     from .outbox import Outbox
+    from .reporting.reconciliation import Reconciliation
+    from .reporting.site_functions import BeforeReport
+    from .visitor.tracked_request import TrackedRequest
 
-_LOG = logging.getLogger("adroll_flask")
+logger: Logger = get_logger("adroll_flask")
 
-#: How our endpoints' names begin.
-_OWN = "adroll."
+#: How our endpoints' names begin: their responses are no pages of the site.
+_OWN = ("adroll.", "adroll_dashboard.")
 
 
 class AdRoll:
@@ -47,7 +50,7 @@ class AdRoll:
             return app
 
     Configuration is read from ``app.config`` by :meth:`init_app`, once; every key is described
-    in :class:`adroll_flask.settings.Settings`.
+    in ``adroll_flask.settings.Settings``.
 
     :param app: the app, where there is no factory.
     :param outbox: an outbox to use instead of the configured one.
@@ -66,7 +69,8 @@ class AdRoll:
         self._outbox = outbox
         self._transport = transport
         self._clock = clock
-        self._before_report: Callable[[Event], Event | None] | None = None
+        self._before_report: list[BeforeReport] = []
+        self._identity: Callable[[], Mapping[str, Any] | None] | None = None
         if app is not None:
             self.init_app(app)
 
@@ -75,10 +79,11 @@ class AdRoll:
 
         :raises ConfigurationError: a setting is wrong, or *app* has an AdRoll already.
         """
-        if current.EXTENSION in app.extensions:
+        if request_state.EXTENSION in app.extensions:
             raise ConfigurationError(
                 "init_app",
                 "this app has an AdRoll already; remove either AdRoll(app) or init_app(app)",
+                slug="set-up-twice",
             )
         # Nothing here may hold on to the app itself: Flask sees to it that an app is freed with
         # its last reference (pallets/flask#3761).
@@ -93,28 +98,61 @@ class AdRoll:
             ),
             request_of=_request_of,
             before_report=lambda: self._before_report,
+            identity=lambda _tracked: None if self._identity is None else self._identity(),
+            key_names="SECRET_KEY or ADROLL_SECRET_KEY",
             sender=app,
             outbox=self._outbox,
             transport=self._transport,
             clock=self._clock,
         )
-        app.extensions[current.EXTENSION] = runtime
-        _add_commands(app)
+        app.extensions[request_state.EXTENSION] = runtime
         adapter = _Adapter(runtime)
         app.context_processor(adapter.template_names)
         if settings.enabled:
             app.register_blueprint(adapter.blueprint())
             app.after_request(adapter.after_request)
+            if find_spec("flask_login") is not None:
+                from flask_login import user_logged_out
+
+                user_logged_out.connect(adapter.logged_out, app)
+
+    def identity(
+        self, function: Callable[[], Mapping[str, Any] | None]
+    ) -> Callable[[], Mapping[str, Any] | None]:
+        """Set the function that says who is logged in; use it as a decorator.
+
+        It is asked at each report in a request of a visitor who consents, and returns a dict of
+        ``email``, ``user_id`` and ``device_id`` (any of them), or ``None``. What the call itself
+        gives counts first; what :func:`~adroll_flask.identify` said counts last.
+
+        ::
+
+            @adroll.identity
+            def who():
+                if current_user.is_authenticated:
+                    return {"email": current_user.email, "user_id": current_user.id}
+
+        :raises ConfigurationError: there is one already.
+        """
+        if self._identity is not None and self._identity is not function:
+            raise ConfigurationError(
+                "identity",
+                "there is one function that says who is logged in",
+                slug="set-up-twice",
+            )
+        self._identity = function
+        return function
 
     def before_report(
         self, function: Callable[[Event], Event | None]
     ) -> Callable[[Event], Event | None]:
-        """Set the one function that sees each event before it is kept; use it as a decorator.
+        """Add a function that sees each event before it is kept; use it as a decorator.
 
         It takes the checked event and returns it, another one (``event.replace(...)``, which is
-        checked again) or ``None``: then the event is suppressed.
+        checked again) or ``None``: then the event is suppressed. Several are asked in the order in
+        which they were added, each with what the one before it returned.
         """
-        self._before_report = function
+        self._before_report.append(function)
         return function
 
     def flush(self, timeout: float = 2.0) -> int:
@@ -130,7 +168,66 @@ class AdRoll:
             with app.app_context():
                 adroll.flush()
         """
-        return current.runtime("flush").flush(timeout)
+        return request_state.runtime("flush").flush(timeout)
+
+    def reconcile(
+        self,
+        orders: Iterable[Mapping[str, Any]],
+        *,
+        columns: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> Reconciliation:
+        """Compare the shop's paid orders with what was reported; iterate over what it returns.
+
+        :param orders: one mapping an order, with its id and what else is known: value, currency,
+            time.
+        :param columns: what these are called where it cannot be guessed, such as
+            ``{"order_id": "Order no."}``.
+        :param group: a column by whose values orders are counted that were never reported.
+
+        ::
+
+            found = adroll.reconcile(paid_orders)
+            lost = [order for order in found if order.status == "missing"]
+        """
+        from .reporting.reconciliation import Reconciliation
+
+        runtime = request_state.runtime("reconcile")
+        return Reconciliation(runtime.parts, orders, columns=columns, group=group)
+
+    def dashboard(
+        self,
+        app: Flask,
+        *,
+        access: Callable[[], Any],
+        operator: Callable[[], Any] | None = None,
+        url_prefix: str = "/adroll-dashboard",
+    ) -> None:
+        """Put the dashboard into *app*: pages that say whether every paid order reached AdRoll.
+
+        Call it after :meth:`init_app`. Visitors' data on them are redacted.
+
+        :param access: says who may look; asked at each request, in the request. True lets in. A
+            response that it returns, such as a redirect to the login, is sent instead.
+        :param operator: says who may also act: send again, drop, test. Default: nobody.
+        :param url_prefix: where it is.
+        :raises ConfigurationError: there is no *access*, no AdRoll on *app*, or a dashboard
+            already.
+
+        ::
+
+            adroll.dashboard(
+                app,
+                access=lambda: current_user.is_authenticated and current_user.is_staff,
+                operator=lambda: current_user.is_admin,
+            )
+        """
+        runtime = app.extensions.get(request_state.EXTENSION)
+        if runtime is None:
+            raise ConfigurationError("dashboard", "call init_app(app) before dashboard(app)")
+        from .dashboard import mount
+
+        mount(app, runtime, access=access, operator=operator, url_prefix=url_prefix)
 
     def counters(self) -> dict[str, int]:
         """What happened in this process of the current app, by name and reason.
@@ -144,7 +241,7 @@ class AdRoll:
             with app.app_context():
                 adroll.counters()  # {"event_queued": 1, "event_suppressed:no_consent": 2}
         """
-        return current.runtime("counters").counters.snapshot()
+        return request_state.runtime("counters").counters.snapshot()
 
 
 class _Adapter:
@@ -152,19 +249,26 @@ class _Adapter:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._begins_session = runtime.settings.session == "always"
 
     # -- our endpoints -------------------------------------------------------------------
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint("adroll", __name__, url_prefix=self._runtime.settings.url_prefix)
-        blueprint.add_url_rule("/identity", "identity", self._identity, methods=["POST"])
+        blueprint.add_url_rule(
+            "/identity",
+            "identity",
+            self._identity,
+            methods=["POST", "OPTIONS"],
+            provide_automatic_options=False,
+        )
         blueprint.add_url_rule("/<name>", "kit", self._kit)
 
         # Runs before any before_request function, and for our endpoints only: whichever of the
         # two extensions came first, CSRFProtect knows of the exemption in time.
         @blueprint.url_value_preprocessor
         def exempt(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
-            csrf = current.app().extensions.get("csrf")
+            csrf = request_state.app().extensions.get("csrf")
             if csrf is not None and hasattr(csrf, "exempt"):
                 csrf.exempt(blueprint)
 
@@ -172,103 +276,114 @@ class _Adapter:
 
     def _identity(self) -> WerkzeugResponse:
         runtime = self._runtime
-        exchange = current.exchange(runtime)
-        identified = identity(exchange, runtime.domains)
+        tracked = request_state.tracked(runtime)
+        identified = identity(tracked, runtime.domains)
         if identified.record is not None:
-            current.mirror(identified.record)
-            runtime.identified(exchange, identified.record)
-        if exchange.forgotten:
-            current.forget()
+            request_state.mirror(identified.record, begin=self._begins_session)
+            runtime.identified(tracked, identified.record)
+        if tracked.forgotten:
+            request_state.forget()
         if identified.withdrawn is not None:
-            runtime.drop_waiting(identified.withdrawn)
+            runtime.withdraw(identified.withdrawn)
         return identified.response
 
     def _kit(self, name: str) -> WerkzeugResponse:
-        return kit(current.exchange(self._runtime), self._runtime.snippet, name)
+        return kit(request_state.tracked(self._runtime), self._runtime.snippet, name)
+
+    def logged_out(self, _app: Flask, **_values: object) -> None:
+        """Flask-Login's signal: what ``identify()`` said is no longer of the browser's user."""
+        request_state.forget_identity()
 
     # -- every response ------------------------------------------------------------------
 
     def after_request(self, response: Response) -> Response:
-        request = current.request()
+        request = request_state.request()
         environ = request.environ
         runtime = self._runtime
-        exchange: Exchange | None = environ.get(current.EXCHANGE)
+        tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
             runtime.begin()
-            seen = look(response.headers)
-            if exchange is None:
+            seen = read_headers(response.headers)
+            if tracked is None:
                 if (
                     not is_html(seen.get("content-type"))
                     and "adct=" not in environ.get("QUERY_STRING", "")
                     and response.status_code != 304
                 ):
                     # The hot path: nothing of ours can change this response.
-                    environ[current.EXCHANGE] = None
+                    if request_state.may_join():
+                        self._join(request_state.tracked(runtime))
+                    else:
+                        environ[request_state.TRACKED_REQUEST] = None
                     return response
-                exchange = current.exchange(runtime)
+                tracked = request_state.tracked(runtime)
             if not (request.endpoint or "").startswith(_OWN):
-                self._dress(exchange, response, seen)
+                self._prepare(tracked, response, seen)
+            if request_state.may_join():
+                self._join(tracked)
         except Exception as problem:
+            let_through(problem)
             # Promise 1: the page goes out as the site made it.
             if runtime.strict:
                 raise
             runtime.counters.add("page_untouched", "fault")
-            _LOG.error("AdRoll left a page alone, a fault of adroll_flask: %s", describe(problem))
+            left_alone(problem)
         return response
 
-    def _dress(self, exchange: Exchange, response: Response, seen: Look) -> None:
+    @staticmethod
+    def _join(tracked: TrackedRequest) -> None:
+        """The site has a session now: views find the visitor in it from the next request on."""
+        record = tracked.seen.record
+        if record is not None and tracked.decision.granted and not tracked.forgotten:
+            request_state.mirror(record, begin=False)
+
+    def _prepare(self, tracked: TrackedRequest, response: Response, seen: HeaderView) -> None:
         runtime = self._runtime
-        dressed = dress(
-            exchange,
+        prepared = prepare_response(
+            tracked,
             response.status_code,
             response.headers,
             seen,
             domains=runtime.domains,
             tag=self.tag,
-            whole=not response.direct_passthrough,
+            is_buffered=not response.direct_passthrough,
         )
-        if dressed.record is not None:
-            current.mirror(dressed.record)
-            runtime.identified(exchange, dressed.record)
-        if dressed.taken_back:
-            current.forget()
-        if dressed.page is not None:
+        if prepared.record is not None:
+            request_state.mirror(prepared.record, begin=self._begins_session)
+            runtime.identified(tracked, prepared.record)
+        if prepared.taken_back:
+            request_state.forget()
+        if prepared.page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
                 one = len(body) == 1 and isinstance(body[0], bytes)
-                whole = body[0] if one else b"".join(response.iter_encoded())
-                response.response = [dressed.page.whole(whole)]
+                content = body[0] if one else b"".join(response.iter_encoded())
+                response.response = [prepared.page.whole(content)]
             else:
                 close = getattr(body, "close", None)
-                response.response = dressed.page.stream(response.iter_encoded(), close)
+                response.response = prepared.page.stream(response.iter_encoded(), close)
 
     # -- templates -----------------------------------------------------------------------
 
     def template_names(self) -> dict[str, Any]:
         # Also a true global, for macros imported without context; set here and not at start,
         # since looking at jinja_env freezes the app's jinja_options.
-        current.app().jinja_env.globals.setdefault("adroll_snippet", self.snippet)
+        request_state.app().jinja_env.globals.setdefault("adroll_snippet", self.snippet)
         return {"adroll_snippet": self.snippet}
 
     def snippet(self) -> Markup:
         """``{{ adroll_snippet() }}``: the tag, for sites that place it themselves."""
         if not self._runtime.settings.enabled:
             return Markup("")
-        exchange = current.exchange(self._runtime)
-        exchange.snippet_given = True
-        return Markup(self.tag(exchange).decode("ascii"))  # noqa: S704 - ours
+        tracked = request_state.tracked(self._runtime)
+        tracked.snippet_given = True
+        return Markup(self.tag(tracked).decode("ascii"))  # noqa: S704 - ours
 
-    def tag(self, exchange: Exchange) -> bytes:
+    def tag(self, tracked: TrackedRequest) -> bytes:
         provider = self._runtime.settings.csp_nonce
         nonce = provider() if provider is not None else None
-        return self._runtime.snippet.tag(exchange.script_root, nonce)
+        return self._runtime.snippet.tag(tracked.script_root, nonce, host=tracked.hostname)
 
 
 def _request_of(environ: WSGIEnvironment) -> object:
-    return current.request()
-
-
-def _add_commands(app: Flask) -> None:
-    from .cli import commands
-
-    app.cli.add_command(commands)
+    return request_state.request()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
@@ -15,6 +17,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_listed(host: str, listed: Collection[str]) -> bool:
+    """True where *host*, without its port, is one of *listed*, or below one with a leading dot.
+
+    >>> is_listed("www.shop.example", [".shop.example"]), is_listed("shop.test", ["shop.example"])
+    (True, False)
+    """
+    host = host.lower().rstrip(".")
+    return any(
+        f".{host}".endswith(name) if name.startswith(".") else host == name for name in listed
+    )
+
+
 def has_domain(hostname: str) -> bool:
     """False for addresses, ``localhost`` and other names without a dot.
 
@@ -22,8 +36,21 @@ def has_domain(hostname: str) -> bool:
     """
     if "." not in hostname or hostname.endswith((".", ".localhost")):
         return False
+    return not is_ip(hostname)
+
+
+def host_of(url: object) -> str:
+    """The host of *url* without its port, or an empty text where there is none."""
     try:
-        ip_address(hostname)
+        return urlsplit(url).hostname or "" if isinstance(url, str) else ""
     except ValueError:
-        return True
-    return False
+        return ""
+
+
+def is_ip(host: str) -> bool:
+    """True for an IPv4 or IPv6 address, without brackets."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

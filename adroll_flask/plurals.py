@@ -9,4 +9,13 @@ def counted(number: int, noun: str) -> str:
     >>> counted(1, "event"), counted(0, "event")
     ('1 event', '0 events')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return counted_as(str(number), number, noun)
+
+
+def counted_as(written: str, number: int, noun: str) -> str:
+    """As :func:`counted`, with the number as it is *written* where it is shown.
+
+    >>> counted_as("1,000", 1000, "event")
+    '1,000 events'
+    """
+    return f"{written} {noun}" if number == 1 else f"{written} {noun}s"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -15,6 +16,8 @@ from urllib.parse import urlsplit
 
 LIMIT = 500
 _REACH = 65_536
+#: Characters of a deduplication key in a list.
+_KEY_SHOWN = 36
 
 #: Half a surrogate pair, too: no database and no log keeps one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -51,7 +54,7 @@ _DIGITS = re.compile(r"[0-9]{12,}")
 
 
 def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
-    """*text* on one line, without what could name a visitor or open a door, cut to *limit*.
+    """*text* on one line, without what could name a visitor or give access, cut to *limit*.
 
     E-mail addresses, IP addresses, hex runs (cookie values, hashes), tokens, the values of named
     fields, user names and queries of URLs give way to a marker that says what was there.
@@ -199,6 +202,31 @@ def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def short_key(key: str) -> str:
+    """An order's id, or what else tells events apart, as lists show it: no address, no long one.
+
+    >>> short_key("1001"), short_key("trial:ann@example.com")
+    ('1001', '[email]')
+    """
+    key = _CONTROL.sub(" ", key)
+    if "@" in key:
+        return "[email]"
+    return key if len(key) <= _KEY_SHOWN else f"{key[: _KEY_SHOWN - 1]}…"
+
+
+def csv_safe(value: object) -> object:
+    """*value* for a cell of CSV: a text that a spreadsheet would run gets a quote before it.
+
+    Orders' ids and AdRoll's words may be a visitor's doing
+    (https://owasp.org/www-community/attacks/CSV_Injection).
+
+    >>> csv_safe("=1+1"), csv_safe(-5)
+    ("'=1+1", -5)
+    """
+    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if runs else value
+
+
 def _scalar(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -251,6 +279,48 @@ def describe(exc: BaseException) -> str:
         hidden = current.__suppress_context__
         current = current.__cause__ or (None if hidden else current.__context__)
     return " <- ".join(names)
+
+
+def database_words(problem: BaseException, *secrets: str | None) -> str:
+    """What a database said of a connection or a right, on one line and redacted.
+
+    Only for those: what is said of a statement may hold its values.
+
+    :param secrets: user and password of the database's URL.
+
+    >>> database_words(OSError("unable to open database file"))
+    'OSError: unable to open database file'
+    """
+    words = str(problem.args[-1] if problem.args else "").strip().partition("\n")[0]
+    words = redact_text(words, secrets=[secret for secret in secrets if secret], limit=200)
+    return f"{_name(problem)}: {words}" if words else _name(problem)
+
+
+#: Lines of one exception's traceback that are shown, the innermost.
+_MOST_LINES = 10
+
+
+def describe_lines(exc: BaseException) -> str:
+    """:func:`describe`, and where it came from, a line each: files, lines and functions.
+
+    No source text and no values: what went wrong in a site's own function can be found, and
+    nothing of a visitor is told.
+    """
+    lines = [describe(exc)]
+    seen: set[int] = set()
+    current: BaseException | None = exc
+    while current is not None and id(current) not in seen and len(seen) < 4:
+        seen.add(id(current))
+        lines += [
+            f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+            for frame in traceback.extract_tb(current.__traceback__)[-_MOST_LINES:]
+        ]
+        current = current.__cause__ or (
+            None if current.__suppress_context__ else current.__context__
+        )
+        if current is not None:
+            lines.append(f"  from {_name(current)}")
+    return "\n".join(lines)
 
 
 def _name(exc: BaseException) -> str:

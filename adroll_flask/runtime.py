@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import uwsgi
 from .counters import Counters
-from .domains import Domains
-from .errors import AdRollError
-from .exchange import Exchange, Site
-from .forgetting import Erasure, matcher
-from .reporting import Reporter
-from .signals import announce, event_delivered, event_rejected, visitor_identified
-from .snippet import Snippet
-from .visitor import Records, Visitor
+from .delivery import uwsgi
+from .delivery.late_events import LateWatch
+from .delivery.tracing import parent_of
+from .errors import AdRollError, help_url
+from .logs import Logger, get_logger
+from .outbox.location import tell_of_unwritable_places
+from .page.cookie_domains import Domains
+from .page.snippet import Snippet
+from .reporting.holding import Holding
+from .reporting.parts import Parts
+from .reporting.reporter import Reporter
+from .signals import announce, event_delivered, event_rejected, reports_silent, visitor_identified
+from .visitor.records import Records, Visitor
+from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from blinker import NamedSignal
     from sqlalchemy import URL
 
-    from .client import Transport
-    from .context import Known
-    from .delivery import Deliverer
-    from .events import Event
-    from .lateness import LateWatch
-    from .outbox import NewEvent, Outbox, Put
-    from .receipt import Receipt
-    from .record import Record
+    from .delivery.client import Transport
+    from .delivery.deliverer import Deliverer
+    from .delivery.thread import DeliveryThread
+    from .delivery.tracing import Tracing
+    from .events.context import KnownIdentity
+    from .outbox import Outbox
+    from .reporting.receipt import Receipt
+    from .reporting.site_functions import BeforeReport
     from .settings import Settings
-    from .thread import DeliveryThread
+    from .visitor.record import Record
 
-_LOG = logging.getLogger("adroll_flask")
+logger: Logger = get_logger("adroll_flask")
+
+
+T = TypeVar("T")
+
+
+def _load_delivery() -> None:
+    from .delivery import thread  # noqa: F401 - the first report starts it
 
 
 class Runtime:
     """What one app needs to capture, report and deliver.
 
     :param settings: the app's.
-    :param folder: where the SQLite outbox and the spill file live by default.
+    :param folder: where the SQLite outbox and the journal live by default.
     :param keys: returns the signing keys, newest first; asked at the first request.
     :param strict: says whether programmer errors raise now.
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
-    :param before_report: returns the site's own function, if it set one.
+    :param before_report: returns the site's own functions, in the order in which they are asked.
+    :param identity: asks the site who is logged in at a request.
+    :param key_names: the settings that may hold a signing key, for the warning that none does.
     :param sender: the sender of the signals; held weakly.
     :param outbox: an outbox to use instead of the configured one (tests).
     :param transport: a transport to use instead of requests' (tests).
@@ -64,26 +77,30 @@ class Runtime:
         keys: Callable[[], tuple[str | bytes, ...]],
         strict: Callable[[], bool],
         request_of: Callable[[WSGIEnvironment], object],
-        before_report: Callable[[], Callable[[Event], Event | None] | None],
+        before_report: Callable[[], Sequence[BeforeReport]],
+        identity: Callable[[TrackedRequest], object],
+        key_names: str,
         sender: object,
         outbox: Outbox | None = None,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
-        self.counters = Counters()
-        self.domains = Domains(settings.cookie_domain)
-        self.snippet = Snippet(settings)
+        self.counters: Counters = Counters()
+        self.domains: Domains = Domains(settings.cookie_domain)
+        self.snippet: Snippet = Snippet(settings)
         self.clock = clock
         self.folder = folder
         self._keys = keys
+        self._key_names = key_names
         self._strict = strict
         self._request_of = request_of
         self._sender = weakref.ref(sender)
         self._outbox = outbox
         self._outbox_given = outbox is not None
         self.transport = transport
-        self._site: Site | None = None
+        self._made: dict[str, Any] = {}
+        self._services: VisitorServices | None = None
         self._deliverer: Deliverer | None = None
         self._thread: DeliveryThread | None = None
         self._late: LateWatch | None = None
@@ -91,22 +108,40 @@ class Runtime:
         self._collecting = False
         #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
         self.nudge: Callable[[], None] | None = None
-        self.reporter = Reporter(
-            settings,
-            lambda: self.site.records,
-            self.counters,
+        self.tracing: Tracing | None = None  #: Set by ``adroll_flask.opentelemetry``.
+        #: What reports are made of.
+        self.parts: Parts = Parts(
+            settings=settings,
+            counters=self.counters,
             clock=clock,
+            records=lambda: self.services.records,
             outbox=lambda: self.outbox,
             strict=strict,
             before_report=before_report,
+            identity=identity,
             queued=self._queued,
             announce=self.announce,
+            trace=lambda: parent_of(self.tracing),
         )
+        self.reporter: Reporter = Reporter(self.parts)
+        self.holding: Holding = Holding(self.parts)
         if settings.enabled and settings.missing:
-            _LOG.warning(
-                "AdRoll: %s not set; pages work and events wait in the outbox",
+            logger.warning(
+                "AdRoll: %s not set; pages work and events wait in the outbox (%s)",
                 " and ".join(settings.missing),
+                help_url("account-missing"),
             )
+        if settings.enabled and not self._outbox_given:
+            tell_of_unwritable_places(settings, Path(folder).absolute())
+
+    def _first(self, name: str, made: T) -> T:
+        """Of what several threads make at once, the one that all of them take.
+
+        Without a lock, which a fork may leave locked: setdefault is atomic, and what is made opens
+        nothing.
+        """
+        kept: T = self._made.setdefault(name, made)
+        return kept
 
     @property
     def strict(self) -> bool:
@@ -114,19 +149,32 @@ class Runtime:
         return self._strict()
 
     @property
-    def site(self) -> Site:
-        """What exchanges share. The keys are read here, since apps set ``SECRET_KEY`` late."""
-        site = self._site
-        if site is None:
+    def services(self) -> VisitorServices:
+        """What tracked requests share. Keys are read here: apps set ``SECRET_KEY`` late."""
+        services = self._services
+        if services is None:
             records = Records(self.settings, self.counters, keys=self._keys(), clock=self.clock)
-            site = self._site = Site(
+            if not records.can_sign and self.settings.enabled:
+                self.counters.add("secret_key_missing")
+                logger.warning(
+                    "AdRoll: no %s is set: no visitor is kept from one request to the next, and "
+                    "there are no tokens (%s)",
+                    self._key_names,
+                    help_url("secret-key-missing"),
+                )
+            made = VisitorServices(
                 self.settings, records, self.counters, self.clock, self._request_of
             )
-        return site
+            services = self._services = self._first("services", made)
+        return services
 
-    def exchange(self, environ: WSGIEnvironment) -> Exchange:
-        """A new exchange for a request."""
-        return Exchange(self.site, environ)
+    def signing_keys(self) -> tuple[str | bytes, ...]:
+        """The keys that texts of ours are signed with, newest first; empty where none is set."""
+        return self._keys()
+
+    def tracked(self, environ: WSGIEnvironment) -> TrackedRequest:
+        """A request's visitor, yet to be looked at."""
+        return TrackedRequest(self.services, environ)
 
     # -- outbox and delivery -------------------------------------------------------------
 
@@ -137,9 +185,15 @@ class Runtime:
         if outbox is None:
             from .outbox import open_outbox
 
-            outbox = self._outbox = open_outbox(
-                self.settings, folder=self.folder, clock=self.clock, counters=self.counters
+            opened = open_outbox(
+                self.settings,
+                folder=self.folder,
+                clock=self.clock,
+                counters=self.counters,
+                on_forward=self._look_for_late_events,
+                amend=self._amend,
             )
+            outbox = self._outbox = self._first("outbox", opened)
         return outbox
 
     @property
@@ -155,35 +209,35 @@ class Runtime:
         return locate(self.settings.outbox_url, Path(self.folder).absolute())
 
     @property
-    def spill_path(self) -> Path:
-        """The file that takes events which the database does not."""
-        from .outbox.facade import SPILL_NAME
+    def journal_folder(self) -> Path:
+        """Where this host's journal is."""
+        from .outbox.intake import journal_folder
 
-        return Path(self.folder).absolute() / SPILL_NAME
+        return journal_folder(self.settings, Path(self.folder).absolute())
 
     def may_have_events(self) -> bool:
         """False where nothing was ever kept: then looking must not make a database."""
-        if self._outbox is not None:
-            return True
-        where = self.outbox_place
-        return not isinstance(where, Path) or where.exists() or self.spill_path.exists()
+        return self._outbox_given or self.outbox.exists()
 
     @property
     def deliverer(self) -> Deliverer:
         """What takes events from the outbox to AdRoll."""
         deliverer = self._deliverer
         if deliverer is None:
-            from .client import Client
-            from .delivery import Deliverer
+            from .delivery.client import Client
+            from .delivery.deliverer import Deliverer
 
-            deliverer = self._deliverer = Deliverer(
+            made = Deliverer(
                 self.outbox,
                 Client(self.settings, self.transport, clock=self.clock),
                 self.settings,
                 self.counters,
                 clock=self.clock,
                 on_outcome=self._settled,
+                tracing=lambda: self.tracing,
+                on_silence=lambda silence: self.announce(reports_silent, **silence._asdict()),
             )
+            deliverer = self._deliverer = self._first("deliverer", made)
         return deliverer
 
     @property
@@ -191,9 +245,9 @@ class Runtime:
         """The background thread of ``ADROLL_DELIVERY="thread"``; not started by asking for it."""
         thread = self._thread
         if thread is None:
-            from .thread import DeliveryThread
+            from .delivery.thread import DeliveryThread
 
-            thread = self._thread = DeliveryThread(self.deliverer)
+            thread = self._thread = self._first("thread", DeliveryThread(self.deliverer))
         return thread
 
     def begin(self) -> None:
@@ -206,27 +260,48 @@ class Runtime:
             try:
                 if self.may_have_events():
                     self.thread.ensure_started()
+                else:
+                    self._preload(_load_delivery)
             except AdRollError as failure:  # an outbox without its driver, say
                 self.counters.add("delivery_error", "not_started")
-                _LOG.error("AdRoll's delivery cannot start: %s", failure)
+                logger.error(
+                    "AdRoll's delivery cannot start: %s (%s)",
+                    failure,
+                    help_url("delivery-cannot-start"),
+                )
+        elif self.settings.enabled:
+            self._preload(lambda: None)
         if self.settings.delivery == "thread":
             for problem in uwsgi.running_problems():
-                _LOG.error("AdRoll under uWSGI: %s; %s", problem.text, problem.mend)
+                logger.error(
+                    "AdRoll under uWSGI: %s; %s (%s)",
+                    problem.text,
+                    problem.fix,
+                    help_url("uwsgi-threads"),
+                )
+
+    @staticmethod
+    def _preload(also: Callable[[], object]) -> None:
+        from .delivery.preload import PRELOAD
+
+        PRELOAD.begin(also)
 
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:
         """Put *outbox* in the place of the app's for a while, and deliver nothing."""
-        before = self._outbox, self._collecting, self.site.generous
-        self._outbox, self._collecting, self.site.generous = outbox, True, True
+        before = self._outbox, self._collecting, self.services.assume_cookie
+        self._outbox, self._collecting, self.services.assume_cookie = outbox, True, True
         try:
             yield
         finally:
-            self._outbox, self._collecting, self.site.generous = before
+            self._outbox, self._collecting, self.services.assume_cookie = before
 
     @contextmanager
-    def trying(self) -> Iterator[None]:
+    def dry_requests(self) -> Iterator[None]:
         """For requests that only try the app out: nothing is kept, nothing delivered."""
-        with self.collecting(_Nowhere()):
+        from .outbox.discard import DiscardOutbox
+
+        with self.collecting(DiscardOutbox()):
             yield
 
     def _queued(self) -> None:
@@ -236,19 +311,20 @@ class Runtime:
             self.thread.nudge()
         elif self.settings.delivery == "sync":
             self.deliverer.flush(timeout=10.0)
-        else:
-            # The only sign of life where a worker should deliver and does not.
-            self._late_watch().look()
-            if self.nudge is not None:
-                self.nudge()
+        elif self.nudge is not None:
+            self.nudge()
 
-    def _late_watch(self) -> LateWatch:
+    def _amend(self, payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
+        from .events.release import amend
+
+        return amend(payload, changes, email_forms=self.settings.email, clock=self.clock)
+
+    def _look_for_late_events(self) -> None:
+        """The only sign of life where a worker should deliver and does not."""
         watch = self._late
         if watch is None:
-            from .lateness import LateWatch
-
             watch = self._late = LateWatch(self.outbox, self.counters)
-        return watch
+        watch.look()
 
     def flush(self, timeout: float) -> int:
         """Deliver what is due now; how many events still wait.
@@ -258,7 +334,7 @@ class Runtime:
         if not self.settings.enabled or self._collecting or not self.may_have_events():
             return 0
         if self.settings.delivery == "worker":
-            return self.outbox.waiting()
+            return self.outbox.queue.waiting()
         if self.settings.delivery == "thread":
             return self.thread.flush(timeout)
         return self.deliverer.flush(timeout)
@@ -276,55 +352,49 @@ class Runtime:
         name: str,
         fields: Mapping[str, Any],
         *,
-        exchange: Exchange | None,
-        known: Known,
+        tracked: TrackedRequest | None,
+        known: KnownIdentity,
     ) -> Receipt:
         """Report an event; see :func:`adroll_flask.report_event`."""
-        return self.reporter.report(name, fields, exchange=exchange, known=known)
+        return self.reporter.report(name, fields, tracked=tracked, known=known)
 
-    def identified(self, exchange: Exchange, record: Record) -> None:
+    def identified(self, tracked: TrackedRequest, record: Record) -> None:
         """Tell who listens that a visitor's record was written."""
         if visitor_identified.receivers:
-            visitor = self.site.records.visitor(
-                record, ip=exchange.ip, host=exchange.host or None, consent=True
+            visitor = self.services.records.visitor(
+                record,
+                ip=tracked.ip,
+                host=tracked.host or None,
+                consent=True,
+                user_agent=tracked.user_agent,
             )
             self.announce(visitor_identified, visitor=visitor)
 
-    def drop_waiting(self, record: Record | Visitor) -> int:
-        """Erase the waiting events of one visitor; how many there were.
+    def withdraw(self, record: Record | Visitor) -> None:
+        """A visitor says no: what waits of them is erased, and what they left earlier is not sent.
 
-        What takes longer than a request may wait goes on beside it, and is not counted.
+        Never fails a request. What the journal does not take is counted and logged.
         """
         cookie, adct = record.first_party_cookie, record.adct
-        if not (cookie or adct) or not self.may_have_events():
-            return 0
-        return Erasure(
-            self.outbox,
-            matcher(cookie=cookie, adct=adct),
-            by=("the visitor's own request",),
-            counters=self.counters,
-        ).run()
+        if not (cookie or adct):
+            return
+        from .outbox import OutboxFailed
+        from .outbox.record_format import Withdrawal
+
+        try:
+            self.outbox.record(Withdrawal(self.clock(), cookie, adct))
+        except OutboxFailed as failure:
+            self.counters.add("forget_failed", failure.reason)
+            logger.error(
+                "AdRoll: a visitor's events are not erased: %s (%s)",
+                failure.reason,
+                help_url("event-lost"),
+            )
+            return
+        self._queued()
 
     def announce(self, signal: NamedSignal, **values: object) -> None:
         """Send one of :mod:`adroll_flask.signals`."""
         sender = self._sender()
         if signal.receivers and sender is not None:
             announce(self.counters, sender, signal, **values)
-
-
-class _Nowhere:
-    """In the outbox's place while an app is tried out: the shop's own hooks may report."""
-
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        from .outbox import Put
-
-        return Put("queued", event.id)
-
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> str:
-        return event.id
-
-    def waiting(self) -> int:
-        return 0
-
-    def forget(self, match: object) -> int:
-        return 0

@@ -7,12 +7,53 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from .errors import ConfigurationError
-from .setting_forms import CHECKS
+from .hosts import is_listed
+from .setting_checks import CHECKS
 
 DAY = 86_400
+#: The longest life that a token may be given, seconds. It holds AdRoll's cookie, which lives no
+#: longer (s2s-api.md, "The first-party cookie").
+LONGEST_TOKEN_LIFE = 365 * DAY
+#: What the sandbox knows: the package and the sandbox do not import each other.
+SANDBOX_ACCOUNT: Mapping[str, str] = MappingProxyType(
+    {
+        "advertisable_eid": "SANDBOXADVERTISABLE01X",
+        "pixel_eid": "SANDBOXPIXEL0000000001",
+        "access_token": "sandbox-token",
+    }
+)
+#: Where it listens.
+SANDBOX_ADDRESSES: Mapping[str, str] = MappingProxyType(
+    {
+        "api_url": "http://127.0.0.1:5001/api",
+        "pixel_url": "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js",
+    }
+)
+#: What others call the same things, without ``ADROLL_``.
+_OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "API_KEY": "ACCESS_TOKEN",
+        "API_TOKEN": "ACCESS_TOKEN",
+        "TOKEN": "ACCESS_TOKEN",
+        "ADV_ID": "ADVERTISABLE_EID",
+        "ADVERTISER_ID": "ADVERTISABLE_EID",
+        "PIX_ID": "PIXEL_EID",
+        "PIXEL_ID": "PIXEL_EID",
+        "DATABASE_URI": "OUTBOX_URL",
+        "DATABASE_URL": "OUTBOX_URL",
+        "DEBUG": "STRICT",
+        "TESTING": "STRICT",
+        "TEST_MODE": "DRY_RUN",
+        "DOMAIN": "COOKIE_DOMAIN",
+        "NONCE": "CSP_NONCE",
+        "PREFIX": "URL_PREFIX",
+        "TIMEOUT": "KIT_WAIT",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -24,19 +65,26 @@ class Settings:
     """
 
     #: The advertisable's public id, upper-case letters and digits, from AdRoll's dashboard.
+    #: Default: none; sending needs it.
     advertisable_eid: str | None = None
     #: The pixel's public id, upper-case letters and digits, from AdRoll's dashboard.
+    #: Default: none; sending needs it.
     pixel_eid: str | None = None
     #: The Server Access Token that an AdRoll account manager issues: a text, or a callable that
     #: returns one (asked before each request to AdRoll, so that it may rotate).
+    #: Default: none; sending needs it.
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
     #: Signs the visitor's record and tokens; a list rotates, newest first.
     #: Default: the app's ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     secret_key: tuple[str | bytes, ...] = field(default=(), repr=False)
     #: Off: the API is there and does nothing.
     enabled: bool = True
-    #: Programmer errors raise instead of becoming dead letters. ``None``: while the app is in
-    #: debug or testing mode, looked up at each call.
+    #: On: account, token and addresses are those of the sandbox on this machine
+    #: (``flask adroll sandbox``), whatever the account's own settings say; ``ADROLL_API_URL`` and
+    #: ``ADROLL_PIXEL_URL`` are for one on another port. Refused in production.
+    sandbox: bool = False
+    #: Programmer errors raise instead of becoming dead letters.
+    #: Default: while the app is in debug or testing mode, looked up at each call.
     strict: bool | None = None
     #: AdRoll validates events and forgets them.
     dry_run: bool = False
@@ -56,30 +104,54 @@ class Settings:
     csp_nonce: Callable[..., str | None] | None = None
     #: Path patterns (``fnmatch``) that a CDN caches whatever the headers say.
     cached_paths: tuple[str, ...] = ()
+    #: Front ends on other origins (``"https://www.shop.example"``) that may load the kit and post
+    #: identity. Exactly these: no wildcard.
+    origins: tuple[str, ...] = ()
+    #: The hosts that are real, without ports; ``".shop.example"`` is that domain and all below it.
+    #: Events of pages and requests elsewhere (staging, a copied database) go out as dry runs, and
+    #: pages there load no pixel. Empty: all are real.
+    hosts: tuple[str, ...] = ()
     #: The ``Domain`` of ``adroll_visitor``: a domain name, or ``"auto"`` for the registrable
     #: domain by the public suffix list. Default: the page's host.
     cookie_domain: str | None = None
-    #: ``Secure`` on our cookies. ``None``: as the request came in.
+    #: ``Secure`` on our cookies. Default: as the request came in.
     cookie_secure: bool | None = None
+    #: ``"always"``: ``session["adroll"]`` shows click id and cookie to views from the first visit
+    #: on; ``"join"``: only in sessions that the site has anyway, which saves Flask the decoding of
+    #: a session with each request.
+    session: str = "always"
     #: Where events wait: any SQLAlchemy URL. Default: a SQLite file in the instance folder.
     outbox_url: str | None = field(default=None, repr=False)
-    #: Bytes of waiting events beyond which a report fails, loudly. 0: no bound.
+    #: Bytes that wait, in the journal and in the outbox, beyond which a report fails, loudly.
+    #: 0: no bound.
     outbox_max_bytes: int = 1 << 30
     #: ``"normal"``: a power cut may cost the last moment, a process kill nothing;
-    #: ``"full"``: neither, at the price of a disk flush a report. SQLite only.
+    #: ``"full"``: neither, at the price of a disk flush a report.
     outbox_sync: str = "normal"
+    #: ``"journal"``: a report returns once the host's journal has it; ``"database"``: once the
+    #: outbox's database has it, for hosts whose disk does not outlive them. The latter waits
+    #: 250 ms at most, then the journal takes the event.
+    outbox_commit: str = "journal"
+    #: The folder of this host's journal; a relative path is relative to the instance folder.
+    #: Default: ``adroll-journal`` in the instance folder.
+    journal_folder: str | None = None
     #: ``"thread"``: delivered in this process; ``"worker"``: by ``flask adroll worker`` or
     #: Celery; ``"sync"``: before the report returns, for scripts.
     delivery: str = "thread"
     #: Seconds that a report may wait for company before its batch is sent.
     linger: float = 1.0
-    #: Seconds of unheld time after which an event that AdRoll never took is dead.
+    #: Seconds from AdRoll's first answer that did not take an event until it is dead.
     max_age: int = 7 * DAY
     #: Days during which the same deduplication key is reported once.
     dedupe_days: int = 90
+    #: Seconds after which a held conversion that nobody released is dropped.
+    hold_max: int = 7 * DAY
     #: What happens to an event whose request was lost on its way: ``"retry"`` or ``"drop"``.
     on_unsure: str = "retry"
-    #: Requests a second to AdRoll, over all workers together. ``None``: no limit of ours.
+    #: Keep a keyed hash of a suppressed order's id with the reason for 13 months, nothing of the
+    #: visitor, so that ``flask adroll reconcile`` tells "no consent" from "never reported".
+    remember_suppressed: bool = True
+    #: Requests a second to AdRoll, over all workers together. Default: no limit of ours.
     max_requests_per_second: float | None = None
     #: ``None``: granted unless Global Privacy Control says no; ``"tcf"``: the TC string in the
     #: consent cookie; or a callable that takes the request and returns True, False or None
@@ -94,25 +166,32 @@ class Settings:
     #: ``Sec-GPC: 1`` is a no.
     honor_gpc: bool = True
     #: Which forms of an e-mail address leave the server: any of sha256, md5, plain.
-    email: tuple[str, ...] = ("sha256",)
+    email: tuple[str, ...] = ("sha256", "md5")
     #: Milliseconds that the kit waits for the pixel's answer.
     kit_wait: int = 3000
-    #: Seconds for which a visitor token is taken.
+    #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
 
     def __repr__(self) -> str:
         return f"<Settings {'on' if self.enabled else 'off'}>"
 
     @property
-    def sendable(self) -> bool:
-        """True where nothing that AdRoll needs for a request is missing."""
-        return bool(self.advertisable_eid and self.pixel_eid and self.access_token)
-
-    @property
     def missing(self) -> tuple[str, ...]:
         """The keys that sending needs and that are not set."""
         needed = ("advertisable_eid", "pixel_eid", "access_token")
         return tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
+
+    @property
+    def withdrawals_kept(self) -> int:
+        """Seconds for which a visitor's no is known: as long as a token may come back."""
+        return max(self.token_max_age, LONGEST_TOKEN_LIFE)
+
+    def is_real(self, host: str) -> bool:
+        """False where ``ADROLL_HOSTS`` says that nothing real happens at *host*.
+
+        An unknown host (an empty text) is nowhere else.
+        """
+        return not (host and self.hosts) or is_listed(host, self.hosts)
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Settings:
@@ -133,7 +212,7 @@ class Settings:
                 continue
             name = known.get(key)
             if name is None:
-                faults.append(ConfigurationError(key, _suggest(key, known)))
+                faults.append(ConfigurationError(key, _suggest(key, known), slug="setting-unknown"))
                 continue
             try:
                 checked = CHECKS[name](key, value)
@@ -143,16 +222,21 @@ class Settings:
             if checked is not None:
                 values[name] = checked
         if faults:
-            first, *others = faults
-            raise ConfigurationError(first.key, first.problem, others=others)
+            raise ConfigurationError.of(faults)
+        if values.get("sandbox"):
+            values = {**SANDBOX_ADDRESSES, **values, **SANDBOX_ACCOUNT}
         return cls(**values)
 
 
 def _suggest(key: str, known: Mapping[str, str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(key, known, 1)
-    return f"there is no such setting; did you mean {near[0]}?" if near else "no such setting"
+    name = key.removeprefix("ADROLL_")
+    bare = {one.removeprefix("ADROLL_"): one for one in known}
+    near = bare.get(_OTHER_NAMES.get(name, "")) or next(
+        (bare[one] for one in get_close_matches(name, bare, 1)), None
+    )
+    return f"there is no such setting; did you mean {near}?" if near else "no such setting"
 
 
 def app_keys(config: Mapping[str, Any]) -> tuple[str | bytes, ...]:

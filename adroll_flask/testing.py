@@ -22,20 +22,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from . import request_state
 from .middleware import AdRollMiddleware
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .events import Event
+    from .events.build import Event
     from .outbox import NewEvent, Put
+    from .outbox.record_format import Record, Verdict
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 
@@ -62,6 +63,10 @@ class Reported:
 
     def __init__(self) -> None:
         self._events: list[tuple[str, str | None, Event]] = []
+        self._held: dict[str, tuple[str, Event]] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        #: Order ids that were cancelled, oldest first.
+        self.cancelled: list[str] = []
         #: Events that were invalid.
         self.dead_letters: list[DeadLetter] = []
 
@@ -77,6 +82,11 @@ class Reported:
     def _names(self) -> str:
         return ", ".join(event.event_name for event in self)
 
+    @property
+    def held(self) -> list[Event]:
+        """What is held and neither released nor cancelled; released it is among the others."""
+        return [event for _id, event in self._held.values()]
+
     def named(self, name: str) -> list[Event]:
         """The events of one name."""
         return [event for event in self if event.event_name == name]
@@ -91,19 +101,24 @@ class Reported:
             dead = "; ".join(f"{letter.name}: {letter.error}" for letter in self.dead_letters)
             raise AssertionError(
                 f"{len(found)} events named {name!r} were reported; "
-                f"reported: {self._names() or 'nothing'}" + (f"; invalid: {dead}" if dead else "")
+                f"reported: {self._names() or 'nothing'}"
+                + (f"; held: {len(self._held)}" if self._held else "")
+                + (f"; invalid: {dead}" if dead else "")
             )
         return found[0]
 
     def clear(self) -> None:
         """Forget what was reported so far, and the deduplication keys."""
         self._events.clear()
+        self._held.clear()
+        self._verdicts.clear()
+        self.cancelled.clear()
         self.dead_letters.clear()
 
     # -- what a runtime asks of its outbox ------------------------------------------------
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        from .events import recheck_wire
+        from .events.build import recheck_wire, value_digest
         from .outbox import Put
 
         # Not ahead of its own time, whatever clock the app under test has.
@@ -112,27 +127,86 @@ class Reported:
         if event.key is not None:
             for kept_id, key, kept in self._events:
                 if key == event.key and kept.event_name == event.name:
-                    same = (kept.value, kept.currency) == (parsed.value, parsed.currency)
+                    same = value_digest(kept) == value_digest(parsed)
                     return Put("duplicate", kept_id, same)
+            if event.key in self.cancelled:
+                return Put("duplicate", event.id)
+            if event.key in self._held:
+                kept_id = self._held[event.key][0]
+                if event.held_for is not None:
+                    return Put("duplicate", kept_id)
+                self._free(event.key, None)
+                return Put("queued", kept_id)
+            if event.held_for is not None:
+                self._held[event.key] = event.id, parsed
+                verdict = self._verdicts.pop(event.key, None)
+                if verdict is not None:
+                    self.decide(verdict)
+                return Put("queued", event.id)
         self._events.append((event.id, event.key, parsed))
         return Put("queued", event.id)
 
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> str:
+    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+        key = verdict.key
+        id = self._held[key][0] if key in self._held else None
+        if verdict.kind == "cancel":
+            gone = [entry for entry in self._events if entry[1] == key]
+            if id is None and not gone:
+                self._verdicts[key] = verdict
+                return None
+            self._held.pop(key, None)
+            self._events = [entry for entry in self._events if entry not in gone]
+            self.cancelled.append(key)
+        elif id is not None:
+            self._free(key, verdict.changes)
+        elif key not in self.cancelled:
+            self._verdicts.setdefault(key, verdict)
+        return id
+
+    def _free(self, key: str, changes: Mapping[str, Any] | None) -> None:
+        from .events.release import amend
+
+        id, event = self._held.pop(key)
+        if changes:
+            from .events.build import recheck_wire
+
+            wire, _digest, at = amend(_wire(event), changes, email_forms=_ALL_FORMS, clock=_far)
+            event = recheck_wire(wire, email_forms=_ALL_FORMS, now=at)
+        self._events.append((id, key, event))
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+        from .outbox import Put
+
         self.dead_letters.append(DeadLetter(event.name, error))
-        return event.id
+        return Put("queued", event.id)
+
+    def note_failure(self, name: str, reason: str) -> None:
+        """Forget it."""
 
     def waiting(self) -> int:
         return len(self._events)
 
-    def forget(self, match: Any) -> int:
-        kept = [entry for entry in self._events if not match(json.loads(_wire(entry[2])))]
-        gone = len(self._events) - len(kept)
-        self._events = kept
-        return gone
+    def record(self, record: Record) -> None:
+        from .outbox.record_format import Withdrawal
+        from .reporting.erasure import matcher
+
+        if isinstance(record, Withdrawal):
+            match = matcher(cookie=record.first_party_cookie, adct=record.adct)
+            self._events = [kept for kept in self._events if not match(json.loads(_wire(kept[2])))]
+            self._held = {
+                key: kept
+                for key, kept in self._held.items()
+                if not match(json.loads(_wire(kept[1])))
+            }
+
+
+def _far() -> float:
+    """A clock that no event under test is ahead of."""
+    return float("inf")
 
 
 def _wire(event: Event) -> bytes:
-    from .events import wire_bytes
+    from .events.build import wire_bytes
 
     return wire_bytes(event)
 
@@ -146,8 +220,10 @@ def reports(app: Flask | AdRollMiddleware) -> Iterator[Reported]:
 
     :param app: a Flask app with AdRoll on it, or the middleware.
     """
-    runtime: Runtime
-    runtime = app.runtime if isinstance(app, AdRollMiddleware) else app.extensions["adroll"]
+    if isinstance(app, AdRollMiddleware):
+        runtime = app.runtime
+    else:
+        runtime = request_state.runtime_of(app, "reports")
     reported = Reported()
     with runtime.collecting(reported):
         yield reported

@@ -32,9 +32,10 @@ request = function()
   return visitors[last]
 end
 
-done = function(summary)
+done = function(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '\n{"requests": %d, "microseconds": %d, "errors": %d}\n', summary.requests, summary.duration,
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+    '\n{"requests": %d, "microseconds": %d, "errors": %d, "p50": %d, "p99": %d, "p99.9": %d}\n', summary.requests, summary.duration,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end

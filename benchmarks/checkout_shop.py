@@ -8,9 +8,10 @@ from pathlib import Path
 from secrets import randbits
 
 from flask import Flask, redirect, request
-from reporters import make
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
+
+from benchmarks.reporters import make
 
 
 def make_app() -> Flask:

@@ -1,6 +1,6 @@
 """Worker processes drain an outbox on a server while they and the server are killed.
 
-``python benchmarks/drain.py --events 200000``; ``--calm 1 2 4`` measures undisturbed workers.
+``python -m benchmarks.drain --events 200000``; ``--calm 1 2 4`` measures undisturbed workers.
 
 The workers are ``flask adroll worker``; the sink notes every order that it takes. All workers are
 killed while their requests hang, the database in the middle, single workers later; some events
@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,16 +32,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from flask import Flask
 
+from adroll_flask import AdRoll
+from adroll_flask.outbox import NewEvent, Outbox, new_id, open_outbox
+from adroll_flask.outbox.database import key_out
+from adroll_flask.settings import Settings
+from benchmarks.servers import ENGINES, Server, server
+from tests.support.chaos import verdict
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
-
-from chaos import verdict  # noqa: E402
-from servers import ENGINES, Server, server  # noqa: E402
-
-from adroll_flask import AdRoll  # noqa: E402
-from adroll_flask.outbox import NewEvent, Outbox, new_id, open_outbox  # noqa: E402
-from adroll_flask.outbox.schema import Tables  # noqa: E402
-from adroll_flask.settings import Settings  # noqa: E402
 
 EID, PIXEL = "SANDBOXADVERTISABLE01X", "SANDBOXPIXEL0000000001"
 STATES = ("waiting", "claimed", "sending", "delivered", "dead")
@@ -54,7 +53,7 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     AdRoll(app)
     deliverer = app.extensions["adroll"].deliverer
-    deliverer._lease = deliverer._gate._lease = float(os.environ["DRAIN_LEASE"])
+    deliverer._lease = float(os.environ["DRAIN_LEASE"])
     return app
 
 
@@ -135,7 +134,7 @@ class Workers:
         self.spent = 0.0
 
     def start(self, count: int = 1, *arguments: str) -> None:
-        command = [sys.executable, "-m", "flask", "--app", str(ROOT / "benchmarks" / "drain.py")]
+        command = [sys.executable, "-m", "flask", "--app", "benchmarks.drain"]
         with (self._folder / "workers.log").open("ab") as log:
             for _ in range(count):
                 self.all.append(
@@ -161,6 +160,9 @@ class Workers:
         self.spent += sum(cpu(worker.pid) for worker in self.all)
         for worker in self.all:
             worker.send_signal(signal.SIGCONT)
+        for worker in self.all:
+            # One that was begun a moment ago does not know the signal yet, and would die of it.
+            wait_for(partial(ended_or_hears_sigterm, worker), 60, "a worker that began")
             worker.terminate()
         codes = []
         for worker in self.all:
@@ -171,6 +173,15 @@ class Workers:
                 codes.append(worker.wait())
         self.all = []
         return codes
+
+
+def ended_or_hears_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has a handler for it (proc(5), ``SigCgt``), or has ended."""
+    if process.poll() is not None:
+        return True
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def cpu(pid: int) -> float:
@@ -207,6 +218,13 @@ def payload(order: str) -> bytes:
     return json.dumps(wire, separators=(",", ":")).encode()
 
 
+_FILL = (
+    "INSERT INTO adroll_event (id, event_name, advertisable_eid, dry_run, dedupe_key, payload,"
+    " occurred_at, queued_at, due_at)"
+    " VALUES (:id, 'purchase', :eid, 0, :key, :payload, :at, :at, :at)"
+)
+
+
 def new_event(order: str) -> NewEvent:
     now = time.time()
     return NewEvent(new_id(now), "purchase", EID, False, order, payload(order), now)
@@ -215,24 +233,19 @@ def new_event(order: str) -> NewEvent:
 def fill(url: str, orders: list[str]) -> None:
     """Put events in as rows, many at a time: reporting is not what is measured."""
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    table = Tables(engine.dialect.name).event
     for start in range(0, len(orders), 2_000):
         rows = [
             {
                 "id": one.id,
-                "event_name": one.name,
-                "advertisable_eid": one.advertisable_eid,
-                "dry_run": 0,
-                "dedupe_key": one.key,
+                "eid": one.advertisable_eid,
+                "key": one.key if engine.dialect.name == "postgresql" else (one.key or "").encode(),
                 "payload": one.payload,
-                "occurred_at": one.occurred_at,
-                "queued_at": one.occurred_at,
-                "due_at": one.occurred_at,
+                "at": one.occurred_at,
             }
             for one in map(new_event, orders[start : start + 2_000])
         ]
         with engine.begin() as connection:
-            connection.execute(table.insert(), rows)
+            connection.execute(sa.text(_FILL), rows)
 
 
 class _Row(NamedTuple):
@@ -243,12 +256,12 @@ class _Row(NamedTuple):
 
 def rows(url: str) -> dict[str, _Row]:
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    event = Tables(engine.dialect.name).event.c
+    query = "SELECT dedupe_key, state, unsure, attempts FROM adroll_event"
     with engine.connect() as connection:
-        found = connection.execute(
-            sa.select(event.dedupe_key, event.state, event.unsure, event.attempts)
-        )
-        return {r[0]: _Row(STATES[r[1]], bool(r[2]), r[3]) for r in found}
+        return {
+            str(key_out(row[0])): _Row(STATES[row[1]], bool(row[2]), row[3])
+            for row in connection.execute(sa.text(query))
+        }
 
 
 def outbox_at(url: str, folder: Path) -> Outbox:
@@ -276,7 +289,7 @@ def drain(
     with tempfile.TemporaryDirectory() as name, running_sink() as sink:
         folder = Path(name)
         outbox = outbox_at(server.url, folder)
-        outbox.create_tables()
+        outbox.housekeeping.create_tables()
         fill(server.url, list(acknowledged))
         crew = Workers(server.url, sink.url, folder, lease)
         reporter = threading.Thread(target=report, args=(outbox, beside, acknowledged, stop))
@@ -305,7 +318,7 @@ def drain(
                 crew.start()
             reporter.join(120)
             wait_for(lambda: len(sink.seen) >= total, 600, "all events arrive")
-            wait_for(lambda: not outbox.waiting(), 60 + 2 * lease, "the last leases")
+            wait_for(lambda: not outbox.queue.waiting(), 60 + 2 * lease, "the last leases")
             seconds = time.monotonic() - started
             codes = crew.close()
         finally:
@@ -322,7 +335,7 @@ def drain(
             "arrived_twice": sum(count > 1 for count in sink.seen.values()),
             "marked_unsure": sum(row.unsure for row in found.values()),
             "kills": kills,
-            "spilled": sum(1 for _ in folder.glob("adroll-spill*") if _.stat().st_size),
+            "journal_bytes": outbox.admin.overview().journal_bytes,
             "exit_codes": codes,
             "wrong": wrong[:20],
             "drain_seconds": round(seconds, 1),
@@ -335,7 +348,7 @@ def calm(server: Server, events: int, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, running_sink() as sink:
         folder = Path(name)
         outbox = outbox_at(server.url, folder)
-        outbox.create_tables()
+        outbox.housekeeping.create_tables()
         crew = Workers(server.url, sink.url, folder, 60.0)
         try:
             # They start first, so that Python's start is not measured.

@@ -1,6 +1,6 @@
 """What a claim and a settlement cost beside a million delivered rows, by how many are waiting.
 
-    python benchmarks/outbox_scale.py [sqlite postgresql mariadb] [--delivered 1000000]
+    python -m benchmarks.outbox_scale [sqlite postgresql mariadb] [--delivered 1000000]
 
 Uses databases of its own (ADROLL_TEST_POSTGRESQL, ADROLL_TEST_MARIADB as in the contract tests) and
 removes them. A million rows on each engine take one to two minutes to lay down.
@@ -11,19 +11,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contract"))
-from outbox_engines import ENGINES, Bench, database
-
 from adroll_flask.outbox import NewEvent, Outbox, Outcome, new_id
+from tests.support.outbox_engines import ENGINES, Bench, database
 
 PAYLOAD = b'{"event_name":"purchase","identifiers":{"adct":"' + b"c" * 400 + b'"}}'
 LEVELS = (1_000, 100_000, 1_000_000)
@@ -85,7 +84,10 @@ def lay_down(bench: Bench, count: int, *, delivered: bool) -> None:
         )
 
 
-def timed(work: Callable[[], object]) -> tuple[float, object]:
+T = TypeVar("T")
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
@@ -95,20 +97,20 @@ def measure(bench: Bench, outbox: Outbox, rounds: int) -> dict[str, tuple[float,
     """Median and least in milliseconds: on a busy machine the least tells more."""
     took: dict[str, list[float]] = {"claim": [], "sending": [], "settle": [], "put": []}
     for number in range(rounds):
-        seconds, claim = timed(outbox.claim)
+        seconds, claim = timed(outbox.queue.claim)
         took["claim"].append(seconds)
         assert claim is not None
-        assert len(claim.events) == 100  # type: ignore[attr-defined]
-        seconds, ours = timed(lambda c=claim: outbox.begin_sending(c))
+        assert len(claim.events) == 100
+        seconds, ours = timed(partial(outbox.queue.begin_sending, claim))
         took["sending"].append(seconds)
-        outcomes = [Outcome(id=id, kind="delivered") for id in ours]  # type: ignore[attr-defined]
-        seconds, _ = timed(lambda c=claim, o=outcomes: outbox.settle(c, o))
+        outcomes = [Outcome(id=id, kind="delivered") for id in ours]
+        seconds, _ = timed(partial(outbox.queue.settle, claim, outcomes))
         took["settle"].append(seconds)
         now = time.time()
         event = NewEvent(
             new_id(now), "purchase", "E" * 22, False, f"new-{now}-{number}", PAYLOAD, now
         )
-        seconds, _ = timed(lambda e=event: outbox.put(e))
+        seconds, _ = timed(partial(outbox.put, event))
         took["put"].append(seconds)
     return {
         name: (statistics.median(values) * 1000, min(values) * 1000)
@@ -124,7 +126,7 @@ def run(engine: str, delivered: int, levels: tuple[int, ...]) -> None:
         bench.clock = time.time  # type: ignore[assignment]
         stack.callback(bench.close)
         outbox = bench.open(outbox_max_bytes=0)
-        outbox.create_tables()
+        outbox.housekeeping.create_tables()
         seconds, _ = timed(lambda: lay_down(bench, delivered, delivered=True))
         print(f"{engine}: {delivered:,} delivered rows laid down in {seconds:.0f} s")
         there = 0
@@ -139,7 +141,7 @@ def run(engine: str, delivered: int, levels: tuple[int, ...]) -> None:
             measure(bench, outbox, 2)
             result = measure(bench, outbox, ROUNDS)
             results.append(result)
-            there = outbox.waiting()
+            there = outbox.queue.waiting()
             figures = "  ".join(
                 f"{name} {m:6.2f} (least {least:5.2f})" for name, (m, least) in result.items()
             )

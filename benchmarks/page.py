@@ -1,6 +1,6 @@
 """What the extension adds to a request, beside the bare app in one run: in process, and served.
 
-Run ``python benchmarks/page.py`` (``--served`` for gunicorn with wrk too, ``--rounds N``). Bare
+Run ``python -m benchmarks.page`` (``--served`` for gunicorn with wrk too, ``--rounds N``). Bare
 and with AdRoll take turns in short rounds, so that whatever else the machine does hits both. In
 process it is the thread's own time, the best round of each; served, medians over the rounds. The
 visitor has been here before (the cookie is there and new enough), save in the row that says
@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, session
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Shop</title>
@@ -39,7 +39,8 @@ def page_of(size: int) -> str:
     return (HEAD + ROW * (size // len(ROW)))[:size]
 
 
-def make_app(adroll: bool, folder: str) -> Flask:
+def make_app(kind: str, folder: str) -> Flask:
+    """A shop: ``bare``, with AdRoll (``always`` or ``join``), or with a ``session`` of its own."""
     app = Flask("shop", instance_path=folder)
     app.config["SECRET_KEY"] = "a key for the benchmark"
     pages = {size: page_of(size * 1000) for size in (2, 50, 500)}
@@ -61,7 +62,14 @@ def make_app(adroll: bool, folder: str) -> Flask:
 
         return Response(chunks(), mimetype="text/html")
 
-    if adroll:
+    if kind == "session":
+
+        @app.before_request
+        def begin() -> None:
+            if "visit" not in session:
+                session["visit"] = {"adct": "click-123", "cookie": "0" * 46}
+
+    if kind in ("always", "join"):
         from adroll_flask import AdRoll
 
         app.config.update(
@@ -69,19 +77,15 @@ def make_app(adroll: bool, folder: str) -> Flask:
             ADROLL_PIXEL_EID="PIXEL00000000000000001",
             ADROLL_ACCESS_TOKEN="a-token",
             ADROLL_DELIVERY="worker",
+            ADROLL_SESSION=kind,
         )
         AdRoll(app)
     return app
 
 
-def bare() -> Flask:
+def served_app() -> Flask:
     """For gunicorn."""
-    return make_app(False, os.environ["SHOP_FOLDER"])
-
-
-def with_adroll() -> Flask:
-    """For gunicorn."""
-    return make_app(True, os.environ["SHOP_FOLDER"])
+    return make_app(os.environ["SHOP_KIND"], os.environ["SHOP_FOLDER"])
 
 
 # -- in process ----------------------------------------------------------------------------
@@ -92,7 +96,7 @@ def cookies_of(app: Flask) -> str:
     client.get("/page/2", base_url="http://shop.example")
     return "; ".join(
         f"{name}={cookie.value}"
-        for name in ("adroll_visitor", "__adroll_fpc")
+        for name in ("adroll_visitor", "__adroll_fpc", "session")
         if (cookie := client.get_cookie(name, domain="shop.example"))
     )
 
@@ -143,47 +147,67 @@ def microseconds(call: Call, path: str, times: int) -> float:
     return (time.thread_time() - start) / times * 1e6
 
 
+KINDS = ("bare", "session", "join", "always")
+
+
 def in_process(rounds: int) -> None:
+    """All that a browser would send is sent: on a second visit, the cookies of the first."""
     with tempfile.TemporaryDirectory() as folder:
-        plain, ours = make_app(False, folder), make_app(True, folder)
-        cookies = cookies_of(ours)
-        assert "adroll_visitor" in cookies
+        apps = {kind: make_app(kind, folder) for kind in KINDS}
+        cookies = {kind: cookies_of(app) for kind, app in apps.items()}
+        assert "adroll_visitor" in cookies["join"]
+        assert "session" not in cookies["join"]
+        assert "session=" in cookies["always"]
         rows = [
-            ("JSON", "/json", cookies),
-            ("page, 2 kB", "/page/2", cookies),
-            ("page, 50 kB", "/page/50", cookies),
-            ("page, 500 kB", "/page/500", cookies),
-            ("streamed, 40 kB", "/stream", cookies),
-            ("page, 50 kB, new visitor", "/page/50", ""),
+            ("JSON, returning", "/json", True),
+            ("page, 2 kB, returning", "/page/2", True),
+            ("page, 50 kB, returning", "/page/50", True),
+            ("page, 500 kB, returning", "/page/500", True),
+            ("streamed, 40 kB, returning", "/stream", True),
+            ("JSON, new visitor", "/json", False),
+            ("page, 50 kB, new visitor", "/page/50", False),
         ]
-        print("in process, microseconds per request")
-        print(f"{'':28}{'bare':>10}{'AdRoll':>10}{'added':>10}")
-        for name, path, sent in rows:
-            calls = caller(plain, sent), caller(ours, sent)
-            placed = b"data-adroll" in calls[1](path)
-            assert placed == (path != "/json"), path
-            times = [[], []]  # type: list[list[float]]
-            for call in calls:
+        print("in process, microseconds per request; in brackets what it adds to the bare app")
+        print(f"{'':28}{'bare':>9}{'a session':>17}{'AdRoll join':>17}{'AdRoll always':>17}")
+        for name, path, returning in rows:
+            calls = {
+                kind: caller(app, cookies[kind] if returning else "") for kind, app in apps.items()
+            }
+            assert (b"data-adroll" in calls["join"](path)) == (path != "/json"), path
+            times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for call in calls.values():
                 microseconds(call, path, 30)
             for turn in range(rounds):
-                for which in (0, 1) if turn % 2 else (1, 0):
-                    times[which].append(microseconds(calls[which], path, 50))
-            best = min(times[0]), min(times[1])
-            print(f"{name:28}{best[0]:10.1f}{best[1]:10.1f}{best[1] - best[0]:10.1f}", flush=True)
+                for kind in KINDS if turn % 2 else reversed(KINDS):
+                    times[kind].append(microseconds(calls[kind], path, 50))
+            best = {kind: min(times[kind]) for kind in KINDS}
+            said = "".join(
+                f"{best[kind]:9.1f} ({best[kind] - best['bare']:+5.1f})" for kind in KINDS[1:]
+            )
+            print(f"{name:28}{best['bare']:9.1f}{said}", flush=True)
 
 
 # -- under gunicorn ------------------------------------------------------------------------
 
 
 @contextmanager
-def gunicorn(factory: str, folder: str) -> Iterator[str]:
+def gunicorn(kind: str, folder: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", f"page:{factory}()", "--bind", f"127.0.0.1:{port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "benchmarks.page:served_app()",
+        "--bind",
+        f"127.0.0.1:{port}",
+    ]
     command += ["--worker-class", "gthread", "--threads", "2", "--log-level", "error"]
     server = subprocess.Popen(
-        command, cwd=Path(__file__).parent, env={**os.environ, "SHOP_FOLDER": folder}
+        command,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "SHOP_FOLDER": folder, "SHOP_KIND": kind},
     )
     try:
         for _ in range(100):
@@ -208,24 +232,24 @@ def requests_per_second(url: str, cookies: str) -> float:
 def served(rounds: int) -> None:
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed: apt-get install wrk")
-    with tempfile.TemporaryDirectory() as folder:
-        cookies = cookies_of(make_app(True, folder))
-        with gunicorn("bare", folder) as plain, gunicorn("with_adroll", folder) as ours:
-            print("gunicorn, one worker, two threads; requests per second")
-            print(f"{'':28}{'bare':>10}{'AdRoll':>10}{'slower':>10}")
-            for path in ("/json", "/page/50", "/page/500", "/stream"):
-                rates = [[], []]  # type: list[list[float]]
-                for base in (plain, ours):
-                    requests_per_second(base + path, cookies)
-                for turn in range(rounds):
-                    for which in (0, 1) if turn % 2 else (1, 0):
-                        base = (plain, ours)[which]
-                        rates[which].append(requests_per_second(base + path, cookies))
-                slower = median(1 - b / a for a, b in zip(*rates, strict=True))
-                print(
-                    f"{path:28}{median(rates[0]):10.0f}{median(rates[1]):10.0f}{slower:10.1%}",
-                    flush=True,
-                )
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        cookies = {kind: cookies_of(make_app(kind, folder)) for kind in KINDS}
+        urls = {kind: stack.enter_context(gunicorn(kind, folder)) for kind in KINDS}
+        print("gunicorn, one worker, two threads; requests a second, and of the bare app's")
+        print(f"{'':28}{'bare':>9}{'a session':>16}{'AdRoll join':>16}{'AdRoll always':>16}")
+        for path in ("/json", "/page/50", "/page/500", "/stream"):
+            rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for kind in KINDS:
+                requests_per_second(urls[kind] + path, cookies[kind])
+            for turn in range(rounds):
+                for kind in KINDS if turn % 2 else reversed(KINDS):
+                    rates[kind].append(requests_per_second(urls[kind] + path, cookies[kind]))
+            shares = {
+                kind: median(a / b for a, b in zip(rates[kind], rates["bare"], strict=True))
+                for kind in KINDS
+            }
+            said = "".join(f"{median(rates[k]):9.0f} ({shares[k]:.2f})" for k in KINDS[1:])
+            print(f"{path + ', returning':28}{median(rates['bare']):9.0f}{said}", flush=True)
 
 
 # -- imports -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What placing costs, side by side in one run: ours, New Relic's, the debug toolbar's way, a find.
 
-Run ``python benchmarks/placing.py``; New Relic's agent is taken where it is installed
+Run ``python -m benchmarks.placing``; New Relic's agent is taken where it is installed
 (``pip install newrelic``). The pages are the real ones that the tests use: as they are, and with
 their own head at 2, 50 and 500 kB, the body cut or repeated; a page whose head does not fit into
 a size is left out there. The last columns are a page with the short head of a small site. Each
@@ -12,14 +12,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "contract"))
-
-from corpora import real_pages
-
-from adroll_flask.placement import Placer, place
+from adroll_flask.page.placement import Placer, place
+from tests.support.corpora import real_pages
 
 SNIPPET = (
     b'<script async src="/_adroll/kit.0123456789abcdef.js" data-adroll data-adv="A" data-pix="B" '

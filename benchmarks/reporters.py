@@ -1,13 +1,14 @@
 """One way to report an order each: ours, its peers, and a bare insert into SQLite.
 
 Run as a program, it is one of them in a process of its own that does what it is told, a line of
-JSON at a time: ``python benchmarks/reporters.py adroll_flask http://127.0.0.1:PORT FOLDER``.
+JSON at a time: ``python -m benchmarks.reporters adroll_flask http://127.0.0.1:PORT FOLDER``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import sqlite3
 import sys
@@ -30,6 +31,8 @@ AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/140.0.0.0 Safari/537.36"
 )
+#: The variable that names another database for our outbox.
+OUTBOX = "BENCHMARK_OUTBOX_URL"
 #: In-memory queues are enlarged: with their defaults of 10,000 peers drop what comes after.
 QUEUE = 100_000
 
@@ -78,6 +81,8 @@ class AdRollFlask:
             ADROLL_API_URL=f"{url}/api",
             ADROLL_DELIVERY=delivery,
         )
+        if OUTBOX in os.environ:
+            app.config["ADROLL_OUTBOX_URL"] = os.environ[OUTBOX]
         self._adroll = AdRoll(app)
         self._app = app
         self._report = report_conversion
@@ -275,9 +280,9 @@ class Visitors:
 
     def __init__(self) -> None:
         from adroll_flask.counters import Counters
-        from adroll_flask.record import Record
         from adroll_flask.settings import Settings
-        from adroll_flask.visitor import Records
+        from adroll_flask.visitor.record import Record
+        from adroll_flask.visitor.records import Records
 
         # Not the app's own, which would know what it has signed.
         self._records = Records(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
@@ -350,7 +355,7 @@ class Child:
                 "HTTP_COOKIE": self._visitors.cookies(self.number),
                 "wsgi.input": BytesIO(),
             }
-            answer = self.app(told, lambda *_: None)
+            answer = self.app(told, lambda *_: str)
             b"".join(answer)
             if gap:
                 time.sleep(gap)

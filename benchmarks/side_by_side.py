@@ -1,6 +1,6 @@
 """Ours beside its peers, in one run: what a call costs, how fast events leave, what is lost.
 
-``python benchmarks/side_by_side.py`` (``--short``, ``--only PART,PART``, ``--json FILE``).
+``python -m benchmarks.side_by_side`` (``--short``, ``--only PART,PART``, ``--json FILE``).
 Every way to report runs in a process of its own and they take turns in short rounds, so that
 whatever else the machine does hits all of them. Figures are medians over the
 rounds; a fastest round says what is left of them on a machine of one's own.
@@ -13,18 +13,22 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from reporters import Visitors
+from sqlalchemy import make_url
+
+from benchmarks.reporters import OUTBOX, Visitors
+from benchmarks.servers import ENGINES, missing, server
 
 HERE = Path(__file__).resolve().parent
 OURS = "adroll_flask"
@@ -46,7 +50,7 @@ class Sink:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "sink.py"), str(self._port)],
+            [sys.executable, "-m", "benchmarks.sink", str(self._port)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -65,7 +69,8 @@ class Sink:
         self._ask("DELETE")
 
     def seen(self) -> dict[str, int]:
-        return self._ask("GET")
+        told: dict[str, int] = self._ask("GET")
+        return told
 
     def _ask(self, method: str) -> Any:
         request = urllib.request.Request(f"{self.url}/seen", method=method)
@@ -89,12 +94,13 @@ class Sink:
 class Process:
     """One way to report in a process of its own; see reporters.py."""
 
-    def __init__(self, kind: str, url: str, folder: Path) -> None:
+    def __init__(self, kind: str, url: str, folder: Path, outbox: str | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "reporters.py"), kind, url, str(folder)],
+            [sys.executable, "-m", "benchmarks.reporters", kind, url, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | ({OUTBOX: outbox} if outbox else {}),
         )
 
     def do(self, what: str, **told: Any) -> Any:
@@ -133,7 +139,7 @@ def processes(kinds: tuple[str, ...], sink: Sink) -> Iterator[dict[str, Process]
 def per_call(
     what: str, gap: float, count: int, rounds: int, sink: Sink, kinds: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Microseconds of one call: median, fastest round, 99th percentile."""
+    """Microseconds of one call: median, fastest round, 99th and 99.9th percentile."""
     times: dict[str, list[list[int]]] = {kind: [] for kind in (*kinds, BARE)}
     with processes((*kinds, BARE), sink) as made:
         for process in made.values():
@@ -143,15 +149,47 @@ def per_call(
             for kind, process in made.items():
                 times[kind].append(process.do(what, count=count, gap=gap))
                 process.do("flush")
-    found = {}
-    for kind, taken in times.items():
-        together = sorted(time for one in taken for time in one)
-        found[kind] = {
-            "median": median(map(median, taken)) / 1000,
-            "fastest": min(map(median, taken)) / 1000,
-            "p99": together[len(together) * 99 // 100] / 1000,
-        }
-    return found
+    return {kind: percentiles(taken) for kind, taken in times.items()}
+
+
+def percentiles(rounds: list[list[int]]) -> dict[str, float]:
+    """Microseconds, of the nanoseconds of each call in each round."""
+    together = sorted(time for one in rounds for time in one)
+    return {
+        "median": median(map(median, rounds)) / 1000,
+        "fastest": min(median(one) for one in rounds) / 1000,
+        "p99": together[len(together) * 99 // 100] / 1000,
+        "p99.9": together[len(together) * 999 // 1000] / 1000,
+    }
+
+
+def databases(count: int, rounds: int, sink: Sink) -> dict[str, Any]:
+    """A call of ours with each database behind it, and with servers that answer nothing."""
+    with ExitStack() as stack:
+        urls: dict[str, str | None] = {"SQLite": None}
+        for engine in ENGINES:
+            if (why := missing(engine)) is not None:
+                print(f"without {engine}: {why}")
+                continue
+            urls[engine] = stack.enter_context(server(engine)).url
+            # It takes connections, as a proxy in front of a server that is gone does.
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1000))
+            hanging = make_url(urls[engine] or "").set(port=silent.getsockname()[1])
+            urls[f"{engine}, hangs"] = hanging.render_as_string(hide_password=False)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = {}
+        for number, (name, url) in enumerate(urls.items()):
+            made[name] = Process(OURS, sink.url, folder / str(number), url)
+            stack.callback(made[name].kill)
+        times: dict[str, list[list[int]]] = {name: [] for name in made}
+        for name, process in made.items():
+            first = process.do("calls", count=1, gap=0.0)
+            process.do("calls", count=49, gap=0.0)
+            times[f"{name}, the first"] = [first]
+        for _ in range(rounds):
+            for name, process in made.items():
+                times[name].append(process.do("calls", count=count, gap=0.002))
+        return {name: percentiles(taken) for name, taken in times.items()}
 
 
 def burst(count: int, rounds: int, sink: Sink, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -230,6 +268,7 @@ def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> d
     """Requests a second of a checkout route under gunicorn, by wrk; see checkout_shop.py."""
     kinds = ("bare app", *peers, "synchronous")
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    latencies: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     arrived: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         cookies = write_cookies(Path(folder) / "cookies")
@@ -240,8 +279,9 @@ def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> d
             for _ in range(rounds):
                 for kind, server in servers.items():
                     sink.forget()
-                    rate, answers = server.press(seconds)
+                    rate, answers, latency = server.press(seconds)
                     found[kind].append(rate)
+                    latencies[kind].append(latency)
                     if kind in peers:
                         told = sink.wait(answers, 3.0)
                         so_far = arrived.setdefault(kind, {"orders": 0, "lost": 0})
@@ -256,6 +296,10 @@ def checkout(seconds: int, rounds: int, sink: Sink, peers: tuple[str, ...]) -> d
         kind: {
             "per_second": median(rates),
             "of_bare": median(rate / base for rate, base in zip(rates, bare, strict=True)),
+            **{
+                name: median(one[name] for one in latencies[kind])
+                for name in ("p50", "p99", "p99.9")
+            },
             **arrived.get(kind, {}),
         }
         for kind, rates in found.items()
@@ -281,8 +325,8 @@ class Gunicorn:
         self._log = folder / "gunicorn.log"
         environ = os.environ | {"KIND": kind, "SINK": url, "FOLDER": str(folder)}
         command = [
-            *(sys.executable, "-m", "gunicorn", "checkout_shop:make_app()"),
-            *(f"--chdir={HERE}", "--bind=127.0.0.1:0"),
+            *(sys.executable, "-m", "gunicorn", "benchmarks.checkout_shop:make_app()"),
+            *(f"--chdir={HERE.parent}", "--bind=127.0.0.1:0"),
             *("--worker-class=gthread", "--threads=2"),
         ]
         with self._log.open("w") as out:
@@ -297,8 +341,8 @@ class Gunicorn:
         self._environ["PORTS"] = " ".join(ports)
         self._url = f"http://127.0.0.1:{ports[0]}"
 
-    def press(self, seconds: int) -> tuple[float, int]:
-        """Requests a second, and how many were answered."""
+    def press(self, seconds: int) -> tuple[float, int, dict[str, float]]:
+        """Requests a second, how many were answered, and their percentiles in microseconds."""
         command = [
             *("wrk", "-t2", "-c8", f"-d{seconds}s", "-s", str(HERE / "checkout.lua")),
             f"{self._url}/checkout?step=pay",
@@ -309,7 +353,7 @@ class Gunicorn:
         told = json.loads(done.stdout.splitlines()[-1])
         if told["errors"]:
             raise RuntimeError(f"{told}\n{self._log.read_text()}")
-        return told["requests"] / told["microseconds"] * 1e6, told["requests"]
+        return told["requests"] / told["microseconds"] * 1e6, told["requests"], told
 
     def close(self) -> None:
         for process in self._processes:
@@ -320,7 +364,7 @@ class Gunicorn:
 
 # -- the table -----------------------------------------------------------------------------
 
-PARTS = ("calls", "views", "burst", "checkout", "outage", "kill")
+PARTS = ("calls", "views", "databases", "burst", "checkout", "outage", "kill")
 
 
 def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> dict[str, Any]:
@@ -338,6 +382,7 @@ def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> d
             "back to back": per_call("views", 0.0, count, rounds, sink, kinds),
             "2 ms apart": per_call("views", 0.002, count, rounds, sink, kinds),
         },
+        "databases": lambda: {"2 ms apart": databases(count, rounds, sink)},
         "burst": lambda: burst(2_000 if short else 20_000, 1 if short else 3, sink, kinds),
         "checkout": lambda: checkout(1 if short else 3, 1 if short else 5, sink, kinds),
         "outage": lambda: outage(3.0 if short else 20.0, kinds),
@@ -353,14 +398,20 @@ def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> d
 
 
 def show(found: dict[str, Any]) -> None:
-    for part, title in (("calls", "A call with everything given"), ("views", "A call in a view")):
+    for part, title, base in (
+        ("calls", "A call with everything given", OURS),
+        ("views", "A call in a view", OURS),
+        ("databases", "A call of ours, by the database behind it", "SQLite"),
+    ):
         for pace, figures in found.get(part, {}).items():
             print(f"\n{title}, {pace} (µs)")
-            print(f"  {'':14}{'median':>9}{'fastest':>9}{'p99':>9}{'to ours':>9}")
+            print(f"  {'':28}{'median':>9}{'fastest':>9}{'p99':>9}{'p99.9':>9}{f'to {base}':>16}")
             for kind, one in figures.items():
-                ratio = one["median"] / figures[OURS]["median"]
-                line = "".join(f"{one[name]:9.1f}" for name in ("median", "fastest", "p99"))
-                print(f"  {kind:14}{line}{ratio:9.2f}")
+                ratio = one["median"] / figures[base]["median"]
+                line = "".join(
+                    f"{one[name]:9.1f}" for name in ("median", "fastest", "p99", "p99.9")
+                )
+                print(f"  {kind:28}{line}{ratio:16.2f}")
     if "burst" in found:
         print("\nA burst, from the first call until the last event is at the sink")
         print(f"  {'':14}{'events/s':>9}{'calls/s':>9}{'MB':>9}{'of it new':>11}{'lost':>7}")
@@ -371,10 +422,12 @@ def show(found: dict[str, Any]) -> None:
             )
     if "checkout" in found:
         print("\nA checkout route under gunicorn (2 processes, gthread), delivery running")
-        print(f"  {'':14}{'requests/s':>11}{'of bare':>9}{'orders':>9}{'lost':>7}")
+        heads = ("requests/s", "of bare", "p50 ms", "p99 ms", "p99.9 ms", "orders", "lost")
+        print(f"  {'':14}" + "".join(f"{head:>11}" for head in heads))
         for kind, one in found["checkout"].items():
-            told = f"{one['orders']:9.0f}{one['lost']:7.0f}" if "orders" in one else ""
-            print(f"  {kind:14}{one['per_second']:11.0f}{one['of_bare']:9.3f}{told}")
+            times = "".join(f"{one[name] / 1000:11.2f}" for name in ("p50", "p99", "p99.9"))
+            told = f"{one['orders']:11.0f}{one['lost']:11.0f}" if "orders" in one else ""
+            print(f"  {kind:14}{one['per_second']:11.0f}{one['of_bare']:11.3f}{times}{told}")
     for part, title in (
         ("outage", "Reported while nobody listened, arrived after it"),
         ("kill", "Reported before a SIGKILL, arrived after a restart"),

@@ -1,6 +1,6 @@
 """A site's backlog over some days with outages of AdRoll, second by second.
 
-``python benchmarks/simulate.py --rate 10000 --partitions 16 --outage 10:1 --outage 30:6``
+``python -m benchmarks.simulate --rate 10000 --partitions 16 --outage 10:1 --outage 30:6``
 
 Each partition is an outbox with a database and workers of its own. Prints one line an hour in
 which something waits, and when each backlog was gone.
@@ -41,7 +41,7 @@ class Plan:
     outages: Sequence[tuple[float, float]] = ()
     event_bytes: int = 1_100
     limit: float | None = None
-    longest_pause: float = 900.0
+    longest_pause: float = 30.0
 
     def arrivals(self, second: int) -> float:
         """Events that the fullest partition gets in *second*."""

@@ -15,7 +15,7 @@ from adroll_flask import AdRoll
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 
 from . import shop
-from .same_origin import refuse_foreign_forms
+from .same_origin import is_this_machine, refuse_foreign_forms
 from .store import Store
 
 adroll = AdRoll()
@@ -52,4 +52,6 @@ def create_app(
     app.before_request(refuse_foreign_forms)
     app.register_blueprint(shop.pages)
     adroll.init_app(app)
+    # A shop with a login asks it here: access=lambda: current_user.is_staff
+    adroll.dashboard(app, access=is_this_machine, operator=is_this_machine)
     return app

@@ -18,7 +18,7 @@ from types import FrameType
 from flask import Flask
 from werkzeug.serving import make_server
 
-from . import adroll, create_app
+from . import adroll, create_app, lately
 
 #: Seconds that the sandbox may take to start; a slow machine needs a few.
 _PATIENCE = 30.0
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--no-sandbox", action="store_true", help="the shop alone; FLASK_ADROLL_* configure it")
     add("--instance", metavar="FOLDER", help="where the databases live (default: instance)")
+    add("--past", action="store_true", help="give the shop a year of history; see the dashboard")
     given = parser.parse_args(arguments)
     # An interrupt ends the wait below wherever it stands; the stack then ends what was started.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -63,8 +64,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _run(given: argparse.Namespace, stack: ExitStack) -> None:
-    door = stack.enter_context(closing(_listen(given.host, given.port, "--port")))
-    shop_url = f"http://{_netloc(given.host, door.getsockname()[1])}/"
+    listener = stack.enter_context(closing(_listen(given.host, given.port, "--port")))
+    shop_url = f"http://{_netloc(given.host, listener.getsockname()[1])}/"
     if not given.no_sandbox:
         port = _free_port(given.sandbox_port)
         sandbox_url = f"http://127.0.0.1:{port}"
@@ -79,8 +80,11 @@ def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     # Werkzeug logs each request as "info"; warnings and errors are still shown.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     app = create_app(instance_path=given.instance and os.path.abspath(given.instance))
+    if given.past:
+        print("A year of the shop's history is made: ten seconds", flush=True)
+        lately.add_to(app)
     stack.callback(_deliver_the_last, app)
-    server = make_server(given.host, given.port, app, threaded=True, fd=door.fileno())
+    server = make_server(given.host, given.port, app, threaded=True, fd=listener.fileno())
     if "MAKELEVEL" in os.environ:
         # `make demo` is over when make is, killed or not; a shell may go and leave us running.
         server.service_actions = _end_with(os.getppid())  # type: ignore[method-assign]
@@ -91,6 +95,8 @@ def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     sandbox.wait_until_it_listens()
     threading.Thread(target=sandbox.call_at_its_end, args=[server.shutdown], daemon=True).start()
     print(f"Ad     {sandbox_url}/ad", f"Shop   {shop_url}", f"Watch  {sandbox_url}/", sep="\n")
+    if given.past:
+        print(f"Dashboard  {shop_url}adroll-dashboard/")
     sys.stdout.flush()
     # In the main thread, which signals interrupt; it looks up twice a second, so that none that
     # another thread caught is overslept.
@@ -113,22 +119,22 @@ def _deliver_the_last(app: Flask) -> None:
 
 def _listen(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.socket(family)
+    listener = socket.socket(family)
     # As servers do: ports of connections that linger from a run before are no obstacle.
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((host, port))
-        door.listen(128)
+        listener.bind((host, port))
+        listener.listen(128)
     except (OSError, OverflowError) as problem:
-        door.close()
+        listener.close()
         why = getattr(problem, "strerror", None) or "no such port"
         raise Failed(f"{_netloc(host, port)}: {why}; choose another with {option}") from None
-    return door
+    return listener
 
 
 def _free_port(port: int) -> int:
-    with closing(_listen("127.0.0.1", port, "--sandbox-port")) as door:
-        number: int = door.getsockname()[1]
+    with closing(_listen("127.0.0.1", port, "--sandbox-port")) as listener:
+        number: int = listener.getsockname()[1]
     return number
 
 
@@ -141,7 +147,7 @@ class _Sandbox:
 
     def __init__(self, port: int, shop_url: str) -> None:
         self._port = port
-        self._options = [f"--port={port}", f"--shop={shop_url}"]
+        self._options = [f"--port={port}", f"--shop={shop_url}", "--quiet"]
 
     def __enter__(self) -> _Sandbox:
         # It waits for the end of its input, which the kernel brings about when this process dies

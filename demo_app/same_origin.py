@@ -25,3 +25,9 @@ def refuse_foreign_forms() -> None:
         same = site in ("same-origin", "none")
     if not same:
         abort(403)
+
+
+def is_this_machine() -> bool:
+    """Whether the request comes from this machine, under one of its own names."""
+    host = urlsplit(f"//{request.host}").hostname
+    return request.remote_addr in ("127.0.0.1", "::1") and host in ("127.0.0.1", "::1", "localhost")

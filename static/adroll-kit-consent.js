@@ -9,34 +9,35 @@ import { begin, hasCookie, hooks, kit, post, settings, start, stop } from "./adr
 kit.q ||= [];
 kit.consent ||= (yes) => kit.q.push(yes);
 
-// Async, so that it rejects where a fetch that somebody wrapped throws.
-const send = async (body) => post(body);
-
 begin(() => {
   const [vendor, purposes] = (settings.tcf || "130:1,7").split(":");
   const said = {};
   let joined, state;
 
-  // `more`: told to the server, which does not know it yet.
-  const apply = (yes, more) => {
-    if (yes === state) return;
-    state = yes;
-    if (yes) start(more);
-    else if (stop() && more) send(more).catch(() => {});
+  // `news`: the server does not know it yet, and is told.
+  const apply = (consent, news) => {
+    if (consent === state) return;
+    state = consent;
+    if (consent) start(news && { consent });
+    else if (stop() && news) post({ consent }).catch(() => {});
   };
 
   const hear = (who, yes) => {
-    if (said[who] === yes) return;
-    said[who] = yes;
-    const consent = !Object.values(said).includes(false);
-    apply(consent, { consent });
+    if (yes === !!yes && said[who] !== yes) {
+      said[who] = yes;
+      apply(!Object.values(said).includes(false), 1);
+    }
   };
 
   // A 204 has no JSON: the promise is rejected, and nothing changes.
   hooks.heed = async (response) => {
     const { consent } = await response.json();
-    if (consent === false) apply(false);
-    if (consent && state === undefined) {
+    if (consent === false) {
+      apply(false);
+      // Nothing of the visitor: this tab's pages need not ask again.
+      if (settings.consent == "ask") sessionStorage.adrollKit = 0;
+    }
+    if (consent && state == null) {
       try {
         sessionStorage.adrollKit ||= "{}";
       } catch {}
@@ -62,11 +63,14 @@ begin(() => {
       );
   };
 
+  // Frames and elements answer to names as well: markup that somebody brought in is no consent.
+  const bool = (value) => (value === !!value ? value : undefined);
+
   // True and false, or undefined: a default of "denied" is what holds until the visitor is asked.
   const adStorage = () => {
     // Where Google's tag has loaded, this is what it goes by (regions are sorted out there).
     const entry = window.google_tag_data?.ics?.entries?.ad_storage;
-    let initial = entry?.default;
+    let initial = bool(entry?.default);
     let update;
     for (const command of window.dataLayer || []) {
       const value = command?.[0] == "consent" && command[2]?.ad_storage;
@@ -77,7 +81,7 @@ begin(() => {
         else if (!entry) initial = yes && !command[2].region && initial !== false;
       }
     }
-    return entry?.update ?? update ?? (initial || undefined);
+    return bool(entry?.update) ?? update ?? (initial || undefined);
   };
 
   // Neither says when it comes, and Consent Mode has no public event: look twice a second.
@@ -89,31 +93,32 @@ begin(() => {
       }
     } catch {}
     try {
-      const yes = adStorage();
-      if (yes !== undefined) hear("google", yes);
+      hear("google", adStorage());
     } catch {}
     setTimeout(look, 500);
   };
 
-  kit.consent = (yes) => {
-    if (yes === true || yes === false) hear("site", yes);
-  };
+  kit.consent = (yes) => hear("site", yes);
   kit.consent(kit.q.pop());
   look();
 
   // Back from the browser's page cache without a cookie: it was taken back on another page.
   addEventListener("pageshow", (event) => event.persisted && !hasCookie() && apply(false));
 
-  if (settings.consent == "ask" && state === undefined) {
-    let yes;
+  if (settings.consent == "ask" && state == null) {
+    let kept;
     try {
-      // This tab had its yes, and the server has not taken the cookie away since.
-      yes = sessionStorage.adrollKit && hasCookie();
+      // This tab had its answer, and the server has neither taken the cookie away nor set one since.
+      kept = sessionStorage.adrollKit;
+      if (kept && kept > "0" !== hasCookie()) {
+        delete sessionStorage.adrollKit;
+        kept = 0;
+      }
     } catch {}
-    if (yes) apply(true);
-    else
-      send({})
-        .then((response) => state === undefined && hooks.heed(response))
+    if (kept > "0") apply(true);
+    else if (!kept)
+      post({})
+        .then((response) => state == null && hooks.heed(response))
         .catch(() => {});
   }
 });

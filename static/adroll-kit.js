@@ -2,12 +2,13 @@
 // and tells both to the site's own server. One <script data-adroll> tag loads it; the tag's data-
 // attributes are its settings (README.md).
 //
-// Two builds: adroll-kit.min.js is this file with CONSENT false; adroll-kit-consent.min.js is
-// adroll-kit-consent.js, which imports this one, with CONSENT true. `make kit` makes both.
+// Four builds: adroll-kit.min.js is this file with CONSENT false; adroll-kit-consent.min.js is
+// adroll-kit-consent.js, which imports this one, with CONSENT true; and each with ORIGINS true, for
+// a site whose pages come from another origin than its API. `make kit` makes all.
 //
 // A tracking fault is never the shop's fault: nothing here may throw into the page. What the page,
 // the browser's settings or the pixel can make throw stands in a try of its own, and a failed
-// request is nobody's business but the next page's, which tells again.
+// request is not repeated: the next page tells again.
 
 // A script that runs as itself has currentScript. Where it is null (in a bundle, as a module) the
 // tag is looked for. <img name="currentScript"> answers to that name, too: markup that somebody
@@ -20,7 +21,8 @@ export const kit = (window.adrollKit ||= {});
 // is both as text, as last sent.
 let known = {};
 let before, told;
-// The pixel that was asked for the cookie: a stub's array first, an object once it has loaded.
+// The get_cookie that was asked for the cookie: a stub's first, the pixel's once it has loaded. It may
+// change the stub's array in place. The array itself where a loader of old gave it none.
 let asked;
 // Consent build: may anything happen; our pixel's script and whether it ran; a pixel put aside.
 let live, script, ran, aside;
@@ -43,14 +45,32 @@ try {
 
 export const hasCookie = () => /__adroll_fpc=/.test(document.cookie);
 
-export const post = (body) =>
-  fetch(settings.identity, {
-    method: "POST",
-    // Outlives the page that it leaves from.
-    keepalive: true,
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
+// Consent build: one after the other, each after the answer to the one before it: a yes that is slow
+// must not undo the no that follows it. Who leaves waits for nothing; the next page looks again.
+const left = CONSENT && new Promise((go) => addEventListener("pagehide", go));
+let last;
+
+export const post = (body) => {
+  const send = () =>
+    fetch(settings.identity, {
+      method: "POST",
+      // Outlives the page that it leaves from.
+      keepalive: true,
+      ...(ORIGINS && { credentials: "include" }),
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  return CONSENT ? (last = Promise.race([last, left]).then(send, send)) : send();
+};
+
+// Origins build: resolves to what the page sends along with a call of its own, where no cookie goes.
+// The server signs it, after what it knows of consent itself; undefined where it cannot be reached.
+if (ORIGINS && settings.identity)
+  kit.token = async () => {
+    try {
+      return (await (await post({ ...before, ...known, token: true })).json()).token;
+    } catch {}
+  };
 
 // Consent build: what is to be done with the server's answer.
 export const hooks = {};
@@ -76,8 +96,9 @@ const tell = (waited) => {
 };
 
 const answer = (cookie) => {
-  // Anything else the server refuses, and the browser would log the refusal.
-  if (/^[\da-f]{32}-(s2-|a_)?\d{10,14}-?$/i.test(cookie) && (!CONSENT || live)) {
+  // What the pixel keeps, whoever wrote it. Anything else the server refuses, and the browser would
+  // log the refusal.
+  if (cookie === "" + cookie && /^(?!-[-s2]*$)[!#-+\--:<-[\]-~]{1,80}$/.test(cookie) && (!CONSENT || live)) {
     known.first_party_cookie = cookie;
     tell();
   }
@@ -88,14 +109,16 @@ export const start = (more) => {
   let turns = settings.pixel != "none" && settings.wait / 200;
   const poll = () => {
     if (CONSENT && !live) return;
-    if (turns && window.adroll != asked) {
-      asked = window.adroll;
-      try {
+    try {
+      const pixel = window.adroll;
+      const one = pixel.get_cookie || pixel;
+      if (turns && one != asked) {
+        asked = one;
         // Loaders of old have no stub for it. Their queue takes what the stub would put there.
-        if (asked.get_cookie) asked.get_cookie(answer);
-        else asked.push(["get_cookie", [answer]]);
-      } catch {}
-    }
+        if (one != pixel) pixel.get_cookie(answer);
+        else pixel.push(["get_cookie", [answer]]);
+      }
+    } catch {}
     if (known.first_party_cookie) return;
     if (turns-- > 0) setTimeout(poll, 200);
     else tell(1);
@@ -136,12 +159,14 @@ export const start = (more) => {
 // Ends what start() began and leaves nothing behind. True where there was something to end.
 export const stop = () => {
   let had = live;
-  live = asked = told = before = undefined;
+  live = asked = told = before = 0;
   known = {};
   if (script && !aside) {
     if (!ran) {
       // Taking it out of the page does not keep it from running, but in another document it never
-      // runs (HTML, "execute the script element").
+      // runs (HTML, "execute the script element"). Firefox then calls that an error, which would end
+      // the next start's wait.
+      script.onerror = script.onload = 0;
       document.implementation.createHTMLDocument("").adoptNode(script);
       script = window.__adroll_loaded = window.adroll = undefined;
     }
@@ -152,12 +177,20 @@ export const stop = () => {
   }
   try {
     had ||= hasCookie();
-    // The pixel's is a domain cookie of the host, the server's may be, others' may be a parent's.
+    // What the pixel leaves beside its cookie. What it keeps of consent stays where the site loads it:
+    // there it may be the site's consent platform, and would ask again whose no is gone.
+    const names = settings.src ? /__a(droll|r_v4)\w*/g : /__a(droll_fpc|r_v4)/g;
     const labels = location.hostname.split(".");
-    for (const i of [-1, ...labels.keys()])
-      document.cookie =
-        "__adroll_fpc=;path=/;max-age=0" + (i < 0 ? "" : ";domain=" + labels.slice(i).join("."));
-    had ||= sessionStorage.adrollKit;
+    for (const [name] of document.cookie.matchAll(names))
+      // Host-only, then the host's, as the pixel writes it, then its parents' for as long as one is
+      // left: browsers log each try at a public suffix.
+      for (const i of [-1, ...labels.slice(1).keys()])
+        if (document.cookie.includes(name + "="))
+          document.cookie =
+            name + "=;path=/;max-age=0" + (i < 0 ? "" : ";domain=" + labels.slice(i).join("."));
+    if (settings.src) delete localStorage.__adroll_consent_data;
+    // A no that was remembered is nothing to end.
+    had ||= sessionStorage.adrollKit > "0";
     delete sessionStorage.adrollKit;
   } catch {}
   return had;

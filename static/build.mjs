@@ -1,4 +1,4 @@
-// Builds the kit's two files and built.json, which says what they were made of (`make kit`).
+// Builds the kit's four files and built.json, which says what they were made of (`make kit`).
 // esbuild joins the modules, terser makes the result small.
 
 import { createHash } from "node:crypto";
@@ -18,17 +18,20 @@ const BUILDS = [
     consent: true,
     limit: 2000,
   },
-];
+].flatMap((one) => [
+  { ...one, origins: false },
+  { ...one, origins: true, limit: one.limit + 100 },
+]);
 
 process.chdir(import.meta.dirname);
 const sha256 = (data) => createHash("sha256").update(data).digest("hex");
 const built = {};
 
-for (const { from, sources, consent, limit } of BUILDS) {
+for (const { from, sources, consent, origins, limit } of BUILDS) {
   const joined = await build({
     entryPoints: [from],
     bundle: true,
-    define: { CONSENT: String(consent) },
+    define: { CONSENT: String(consent), ORIGINS: String(origins) },
     format: "iife",
     target: `es${YEAR}`,
     write: false,
@@ -38,8 +41,8 @@ for (const { from, sources, consent, limit } of BUILDS) {
     compress: { passes: 3 },
   });
   const gzipped = gzipSync(code, { level: 9 }).length;
-  if (gzipped > limit) throw new Error(`${from}: ${gzipped} bytes gzipped, at most ${limit}`);
-  const to = from.replace(".js", ".min.js");
+  const to = from.replace(".js", origins ? "-origins.min.js" : ".min.js");
+  if (gzipped > limit) throw new Error(`${to}: ${gzipped} bytes gzipped, at most ${limit}`);
   writeFileSync(to, code);
   console.log(`${to}: ${gzipped} bytes gzipped`);
   built[to] = {

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 
 from adroll_flask import AdRoll
 
 pytest_plugins = ["adroll_flask.testing"]
+
+# Tests assert no times, and an example on a busy machine takes what it takes.
+# CI takes the same examples each time, as Hypothesis's own profile for it does.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
+settings.load_profile("tests")
 
 ADVERTISABLE = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 
 AppMaker = Callable[..., Flask]
+
+# A shell's background (and nohup) ignores Ctrl-C for all that it starts, and what ignores a signal
+# hands that down: programs under test, which are told to end by it, would go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: What waits the longest by the file: it begins first, so that at the end of a run nobody waits for
+#: one worker that has it alone.
+LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/", "tests/sandbox/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture

@@ -11,17 +11,22 @@ from flask import Flask
 
 import adroll_flask
 from adroll_flask import AdRoll, AdRollMiddleware, report_conversion
+from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from adroll_flask.testing import reports
 
 PAGE = "<!doctype html><html><head></head><body>Shop</body></html>"
 
 assert "site-packages" in adroll_flask.__file__, adroll_flask.__file__
-for name in ("adroll-kit.min.js", "adroll-kit-consent.min.js"):
+for name in ("adroll-kit.min.js", "adroll-kit-consent-origins.min.js"):
     assert (files("adroll_flask") / "static" / name).is_file(), name
 assert (files("adroll_flask") / "py.typed").is_file()
 
-with running(port=0) as sandbox, tempfile.TemporaryDirectory() as folder:
+# The delivery thread goes on to the end of the process, and writes into the folder.
+with (
+    running(port=0) as sandbox,
+    tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+):
     app = Flask("shop", instance_path=str(Path(folder) / "instance"))
     app.config.update(
         SECRET_KEY="smoke",
@@ -60,12 +65,12 @@ with running(port=0) as sandbox, tempfile.TemporaryDirectory() as folder:
     with app.test_client() as again:
         assert again.get("/").status_code == 200
     runner = app.test_cli_runner()
-    for command in (["adroll", "--help"], ["adroll", "schema"]):
-        result = runner.invoke(args=command)
+    for command in (["--help"], ["schema"]):
+        result = runner.invoke(commands, command)
         assert result.exit_code == 0, result.output
     # What makes `flask adroll check` speak of an app that does not start.
-    [command] = entry_points(group="flask.commands", name="adroll")
-    assert command.load() is app.cli.commands["adroll"]
+    [entry] = entry_points(group="flask.commands", name="adroll")
+    assert entry.load() is commands
 
     wsgi = AdRollMiddleware(app.wsgi_app, secret_key="smoke", folder=folder)
     assert callable(wsgi)

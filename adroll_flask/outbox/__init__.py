@@ -11,7 +11,6 @@ from .protocol import (
     Claim,
     Claimed,
     Destination,
-    NewEvent,
     Outbox,
     OutboxFailed,
     Outcome,
@@ -20,6 +19,7 @@ from .protocol import (
     Row,
     State,
 )
+from .record_format import NewEvent
 
 __all__ = [
     "Claim",

@@ -1,108 +1,115 @@
-"""Cleaning in small steps, beside the work."""
+"""What is done with an outbox now and then: old rows go, holds that ended are settled."""
 
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import delete, literal_column, select
-
-from .sqlite import SqliteFile
-from .states import DAY, DEAD, DELIVERED
-from .store import Store, Tx
-from .tally import remove_old_tally
+from . import history, restored
+from .database import Database, Tx
+from .holds import Holds
+from .ingest import Ingest
+from .states import CANCELLED, DAY, DEAD, DELIVERED, HELD
 
 _STEP: Final = 500
-#: Seconds between two looks at tallies and held intervals.
+#: Seconds between two looks at history and held intervals.
 _RECORDS_EVERY: Final = 600.0
-#: Bytes of SQLite's log beyond which it is written back into the file.
-_LOG_BYTES: Final = 2 << 20
-#: Pages that one step gives back to the file system.
-_PAGES: Final = 256
-#: Free pages that a file may keep for what comes next.
-_SPARE_PAGES: Final = 1024
 
 
 @dataclass(slots=True)
 class Housekeeping:
-    """Removes rows whose time has come; keeps SQLite's file and log small."""
+    """Keeps an outbox small, in small steps; see :class:`.protocol.Housekeeping`.
 
-    store: Store
+    :param dedupe_days: days that the key of a delivered event is kept.
+    :param finish_file: finishes this process's journal file where it is old enough.
+    """
+
+    database: Database
+    ingest: Ingest
+    holds: Holds
+    dedupe_days: int
+    finish_file: Callable[[], None]
     _records_at: float = float("-inf")
 
-    def housekeep(self) -> int:
-        """See :meth:`Outbox.housekeep`."""
-        removed = self._remove(DELIVERED) + self._remove(DEAD)
+    def step(self) -> int:
+        """Do one step; how many rows went (0: nothing left to do)."""
+        removed = sum(map(self._remove, (DELIVERED, DEAD, CANCELLED)))
+        self._look_after_holds()
         if time.monotonic() >= self._records_at:
-            self.store.write(self._remove_records)
+            self.database.write(_remove_records)
+            while self.database.write(self.holds.sweep) >= _STEP:
+                pass
             self._records_at = time.monotonic() + _RECORDS_EVERY
-        if self.store.file is not None:
-            self._write_back(self.store.file)
-            removed += self._give_back(self.store.file)
+        removed += self.database.tidy()
+        self.ingest.note_usage()
+        self.finish_file()
         return removed
 
-    def _remove(self, state: int) -> int:
-        event = self.store.event.c
-        place = self.store.place
-        gone = (
-            select(place)
-            .where(event.state == literal_column(str(state)))
-            .order_by(event.due_at)
-            .limit(_STEP)
-        )
+    def backup(self, target: Path) -> None:
+        """See :meth:`.protocol.Housekeeping.backup`."""
+        from .sqlite import SqliteDatabase
 
-        def look(tx: Tx) -> bool:
+        database = self.database
+        if not isinstance(database, SqliteDatabase):
+            raise NotImplementedError(f"{database.dialect}: a server has tools of its own for it")
+        self.ingest.take_in_all()
+        database.backup(target)
+
+    def lay_to_rest(self) -> int:
+        """See :meth:`.protocol.Housekeeping.lay_to_rest`."""
+        return self.database.write(lambda tx: restored.lay_to_rest(tx, self.dedupe_days))
+
+    def create_tables(self) -> None:
+        """See :meth:`.protocol.Housekeeping.create_tables`."""
+        self.database.create_tables()
+
+    def _look_after_holds(self) -> None:
+        def over(tx: Tx) -> bool:
+            ended = f"SELECT 1 FROM adroll_event WHERE state = {HELD} AND due_at <= :now LIMIT 1"
+            unused = "SELECT 1 FROM adroll_verdict WHERE kept_at <= :before LIMIT 1"
             return (
-                tx.connection.execute(gone.where(event.due_at <= tx.now).limit(1)).first()
-                is not None
+                bool(tx.rows(ended, now=tx.now))
+                or bool(tx.rows(unused, before=tx.now - self.holds.longest))
+                or self.holds.pending(tx)
             )
 
+        def settle(tx: Tx) -> int:
+            # What was decided first: a release that came in time counts.
+            return self.holds.sweep(tx) + self.holds.expire(tx) + self.holds.forget(tx)
+
+        while self.database.read(over):
+            if not self.database.write(settle):
+                return  # others are at it
+
+    def _remove(self, state: int) -> int:
+        gone = (
+            f"SELECT id FROM adroll_event WHERE state = {state} AND due_at <= :now"
+            " ORDER BY due_at LIMIT :most "
+        )
+
         def remove(tx: Tx) -> int:
-            found = gone.where(event.due_at <= tx.now).with_for_update(skip_locked=True)
-            places = tx.connection.scalars(found).all()
-            if not places:
+            rows = tx.rows(gone + "{skip_locked}", now=tx.now, most=_STEP)
+            if not rows:
                 return 0
-            these = delete(self.store.event).where(place.in_(places))
-            return int(tx.connection.execute(these).rowcount)
+            return tx.execute(
+                "DELETE FROM adroll_event WHERE id IN {ids}", ids=[row[0] for row in rows]
+            )
 
-        return self.store.write(remove) if self.store.read(look) else 0
-
-    def _remove_records(self, tx: Tx) -> None:
-        remove_old_tally(self.store, tx)
-        hold = self.store.tables.hold
-        tx.connection.execute(delete(hold).where(hold.c.ended_at < tx.now - 400 * DAY))
-
-    def _write_back(self, file: SqliteFile) -> None:
-        """Checkpoint here, so that no request does; others read and write meanwhile."""
-        log = Path(f"{file.path}-wal")
-        try:
-            if log.stat().st_size < _LOG_BYTES:
-                return
-        except FileNotFoundError:
-            return
-        with file.beside(), closing(self.store.engine().raw_connection()) as connection:
-            _pragma(connection.cursor(), "wal_checkpoint(PASSIVE)")
-
-    def _give_back(self, file: SqliteFile) -> int:
-        """Give free pages back to the file system; returns how many pages beyond the spare."""
-        with file.beside(), closing(self.store.engine().raw_connection()) as connection:
-            cursor = connection.cursor()
-            if _pragma(cursor, "auto_vacuum") != 2:  # incremental, as we make it
-                return 0
-            free = _pragma(cursor, "freelist_count")
-            if free <= max(_SPARE_PAGES, _pragma(cursor, "page_count") // 4):
-                return 0
-            with file.exclusively():
-                # A plain execute() takes one step of this pragma, which is one page.
-                raw: Any = connection.driver_connection
-                raw.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
-            return min(_PAGES, free)
+        there = self.database.read(lambda tx: tx.rows(gone, now=tx.now, most=1))
+        return self.database.write(remove) if there else 0
 
 
-def _pragma(cursor: Any, name: str) -> int:
-    cursor.execute(f"PRAGMA {name}")
-    rows = cursor.fetchall()
-    return int(rows[0][0]) if rows else 0
+def _remove_records(tx: Tx) -> None:
+    history.remove_old(tx)
+    for statement in (
+        "DELETE FROM adroll_hold WHERE ended_at < :hold",
+        "DELETE FROM adroll_withdrawal WHERE forget_at < :now",
+        "DELETE FROM adroll_suppressed WHERE forget_at < :now",
+        # Of files that are gone with their host; a file's last position is known for long enough.
+        "DELETE FROM adroll_journal WHERE read_at < :hold",
+    ):
+        now = {"hold": tx.now - 400 * DAY} if ":hold" in statement else {"now": tx.now}
+        tx.execute(statement, **now)

@@ -1,220 +1,285 @@
-"""The one statement of the hot path: a report on SQLite pays for one ``INSERT``.
+"""The way into the outbox: what a request does with it, which loads no SQLAlchemy.
 
-Nothing here imports SQLAlchemy.
+A report is one append to the journal. Everything that knows SQL is made when somebody asks.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .bound import Bound
-from .process import Process
-from .protocol import NewEvent, OutboxFailed, Put
-from .sqlite import PATIENCE, Naps, SqliteFile, reason_of
-from .states import DEAD, PAYLOAD_BYTES, PLACES, ROW_BYTES, WAITING, clean_key, next_id, seq_of
+from adroll_flask.counters import Counters
+from adroll_flask.interruptions import let_through
 
-#: What may lie in the log and not yet in the file.
-_LOG_BYTES: Final = 32 << 20
-
-_INSERT: Final = (
-    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, dedupe_key,"
-    " digest, payload, occurred_at, queued_at, due_at) VALUES (?,?,0,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING"
+from .duplicates import RecentKeys
+from .forwarder import Forwarder
+from .journal import JournalFailed, JournalWriter
+from .journal_files import noted_usage, waiting_bytes
+from .location import JOURNAL_NAME, locate
+from .protocol import (
+    OutboxFailed,
+    Put,
 )
-_INSERT_DEAD: Final = (
-    "INSERT INTO adroll_event (seq, id, state, event_name, advertisable_eid, dry_run, payload,"
-    " occurred_at, queued_at, due_at, error, reason, settled_at) VALUES (?,?,4,?,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING"
+from .record_format import (
+    Counted,
+    EventRecord,
+    NewEvent,
+    Record,
+    Verdict,
+    Withdrawal,
+    counted_as,
+    encode,
+    encode_event,
 )
-_SAME_KEY: Final = (
-    "SELECT id, digest FROM adroll_event WHERE advertisable_eid = ? AND dry_run = ?"
-    " AND event_name = ? AND dedupe_key = ?"
-)
+from .states import PAYLOAD_BYTES, clean_key
+from .wake import Bell
+
+if TYPE_CHECKING:
+    from adroll_flask.settings import Settings
+
+    from .holds import Amend
+    from .in_session import SessionPut
+    from .parts import Parts
+
+#: Seconds after which a file of the journal is finished, so that it can be removed once it is read.
+FILE_LIFE: Final = 60.0
+#: Beside the journal's files.
+_FREED: Final = "keys-freed"
+_NOT_PLAIN: Final = re.compile(r"[^!-~]")
 
 
-class _Changed(Exception):
-    """The file is not the one that was opened, or not a whole one; open it again."""
+class SqlIntake:
+    """An outbox as reports see it: a journal, and the database where a call asks for it.
 
-
-class Intake(SqliteFile):
-    """A SQLite file that takes events.
-
-    One connection with a lock serves all threads: SQLite takes one writer at a time anyway, and a
-    lock wakes the next thread at once where SQLite's own waiting sleeps for whole milliseconds.
-
-    :param path: of the file; its folder is made where it is missing.
-    :param sync: ``"normal"`` or ``"full"``.
-    :param max_bytes: of events that wait; 0: no bound.
+    See :class:`.protocol.Intake`.
     """
 
-    def __init__(self, path: Path, *, sync: str, max_bytes: int) -> None:
-        super().__init__(path, sync=sync)
-        self._bound = Bound()
-        self._max_bytes = max_bytes or 1 << 62
-
-    def put(self, event: NewEvent, now: float) -> Put:
-        """Commit one event.
-
-        :raises OutboxFailed: the file did not take it within :data:`PATIENCE` seconds.
-        """
-        key = event.key
-        if key is not None:
-            key = clean_key(key)
-        return self._do(
-            _INSERT,
-            event,
-            key,
-            (
-                event.name,
-                event.advertisable_eid,
-                event.dry_run,
-                key,
-                event.digest,
-                event.payload,
-                event.occurred_at,
-                now,
-                now,
-            ),
-            self._max_bytes,
-        )
-
-    def put_dead(self, event: NewEvent, reason: str, error: str, now: float, due: float) -> Put:
-        """Commit one dead letter without a key."""
-        return self._do(
-            _INSERT_DEAD,
-            event,
-            None,
-            (
-                event.name,
-                event.advertisable_eid,
-                event.dry_run,
-                event.payload,
-                event.occurred_at,
-                now,
-                due,
-                error,
-                reason,
-                now,
-            ),
-            # A flood of bad events must not shut good ones out.
-            self._max_bytes // 2,
-        )
-
-    def _do(
+    def __init__(
         self,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-    ) -> Put:
-        """Insert on the kept connection under the lock, into a new file if need be."""
+        settings: Settings,
+        folder: Path,
+        clock: Callable[[], float],
+        counters: Counters,
+        on_forward: Callable[[], None],
+        amend: Amend,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._counters = counters
+        self._where = where = locate(settings.outbox_url, folder)
+        self._instance = folder
+        self._folder = journal_folder(settings, folder)
+        self._journal = JournalWriter(
+            self._folder,
+            sync=settings.outbox_sync == "full",
+            clock=clock,
+            max_bytes=settings.outbox_max_bytes or None,
+        )
+        self._recent = RecentKeys(freed=self._folder / _FREED)
+        #: Failed reports by name and reason, and the process that counts them.
+        self._failed: tuple[int, Counter[tuple[str, str]]] = (0, Counter())
+        self._bell = Bell(
+            None if isinstance(where, Path) or where.get_driver_name() != "psycopg" else where
+        )
+        self._made: Parts | None = None
+        self._on_forward = on_forward
+        self._amend = amend
+        # Where others deliver, this host's reports go into the outbox by themselves.
+        elsewhere = settings.delivery == "worker"
+        self._forwarder = Forwarder(self._forward, counters, self.load) if elsewhere else None
+
+    @property
+    def _parts(self) -> Parts:
+        parts = self._made
+        if parts is None:
+            parts = self._made = self._make()
+        return parts
+
+    def _make(self) -> Parts:
+        from .parts import make_parts
+
+        return make_parts(
+            self._where,
+            self._settings,
+            self._counters,
+            journal=self._folder,
+            instance=self._instance,
+            clock=self._clock,
+            amend=self._amend,
+            recent=self._recent,
+            bell=self._bell,
+            finish_file=self._finish_file,
+        )
+
+    def _finish_file(self) -> None:
+        self._journal.retire(FILE_LIFE)
+
+    def load(self) -> None:
+        _ = self._parts
+        if not isinstance(self._where, Path) and self._where.get_driver_name() == "psycopg":
+            from . import postgresql  # noqa: F401
+
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        try:
+            put = self._put(event, session)
+        except OutboxFailed as failure:
+            self.note_failure(event.name, failure.reason)
+            raise
+        if put.status == "duplicate":
+            changed = "" if put.same else "another_value"
+            became = counted_as("duplicate", changed, event.dry_run)
+            with suppress(OutboxFailed):
+                self.record(
+                    Counted(
+                        *(self._clock(), event.name, *became),
+                        *(event.identifiers, event.digest),
+                    )
+                )
+        return put
+
+    def _put(self, event: NewEvent, session: Any) -> Put:
+        if event.key is not None:
+            event.key = clean_key(event.key)
         if len(event.payload) > PAYLOAD_BYTES:
             raise OutboxFailed("too_large")
-        process = self._process
-        if process.pid != os.getpid():
-            process = self.renew()
-        naps = None
-        if not process.lock.acquire(blocking=False):
-            naps = Naps(PATIENCE)  # what is spent on one thing is not spent again on another
-            if not process.lock.acquire(timeout=PATIENCE):
-                raise OutboxFailed("locked")
+        known = self._recent.find(event)
+        if known is not None:
+            return known
+        if session is not None:
+            return self._put_in_session(event, session)
+        put = self._put_directly(event)
+        if put is None:
+            self._append(encode_event(event, self._clock()))
+            put = Put("queued", event.id)
+        if put.status == "queued":
+            self._recent.add(event)
+        return put
+
+    def _put_directly(self, event: NewEvent | Verdict) -> Put | None:
+        if self._settings.outbox_commit != "database":
+            return None
         try:
-            return self._do_locked(process, statement, event, key, values, most, naps)
-        finally:
-            process.lock.release()
+            return self._parts.direct.put(event)
+        except OutboxFailed as failure:
+            let_through(failure)
+            self._counters.add("commit_in_journal", failure.reason)
+            return None
 
-    def _do_locked(
-        self,
-        process: Process,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-        most: int,
-        naps: Naps | None,
-    ) -> Put:
-        last = False
-        while True:
-            try:
-                stat = os.stat(self._name)
-                cursor = process.cursor
-                if cursor is None or (stat.st_ino, stat.st_dev) != process.inode:
-                    raise _Changed
-                if stat.st_size + _LOG_BYTES > most:
-                    self._check_bound(cursor, len(event.payload), most)
-                id = event.id
-                cursor.execute(statement, (seq_of(id), id, *values))
-                if cursor.rowcount:
-                    return Put("queued", id)
-                return self._conflict(cursor, statement, event, key, values)
-            except (FileNotFoundError, _Changed):
-                if last:
-                    raise OutboxFailed("unavailable", "the file is being replaced") from None
-                naps = naps or Naps(PATIENCE)
-                self.reopen(process, naps.left)
-                last = True
-            except sqlite3.Error as exc:
-                naps = naps or Naps(PATIENCE)
-                if reason_of(exc) == "locked" and naps.nap():
-                    continue
-                if last or not self.recover(exc):
-                    raise OutboxFailed(reason_of(exc)) from exc
-                self.reopen(process, naps.left)
-                last = True
-            except OSError as exc:
-                raise OutboxFailed("unavailable") from exc
+    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+        verdict = replace(verdict, key=clean_key(verdict.key))
+        if session is not None:
+            self._in_session().decide(session, verdict)
+        elif self._put_directly(verdict) is None:
+            self.record(verdict)
+        return self._recent.held(verdict)
 
-    def _conflict(
-        self,
-        cursor: sqlite3.Cursor,
-        statement: str,
-        event: NewEvent,
-        key: str | None,
-        values: tuple[object, ...],
-    ) -> Put:
-        """The same event, the same key, or another event in this one's place."""
-        if key is not None:
-            found = cursor.execute(
-                _SAME_KEY, (event.advertisable_eid, event.dry_run, event.name, key)
-            ).fetchone()
-            if found is not None:
-                if found[0] == event.id:
-                    return Put("queued", event.id)
-                return Put("duplicate", found[0], same=found[1] == event.digest)
-        id = event.id
-        for _ in range(PLACES):
-            found = cursor.execute(
-                "SELECT id FROM adroll_event WHERE seq = ?", (seq_of(id),)
-            ).fetchone()
-            if found is not None and found[0] == id:
-                return Put("queued", id)
-            id = next_id(id)
-            if cursor.execute(statement, (seq_of(id), id, *values)).rowcount:
-                return Put("queued", id)
-        raise OutboxFailed("error", "no place for the event")
+    def _put_in_session(self, event: NewEvent, session: Any) -> Put:
+        return self._in_session().put(session, event)
 
-    def _check_bound(self, cursor: sqlite3.Cursor, size: int, most: int) -> None:
-        # Only now is it worth counting: a file below the bound cannot hold more than it.
-        if not self._bound.allows(size + ROW_BYTES, lambda: _measure(cursor), most):
+    def _in_session(self) -> SessionPut:
+        parts = self._parts
+        if parts.in_session is None:
+            from .in_session import SessionPut
+
+            parts.in_session = SessionPut(
+                parts.database, parts.ingest.rows, self._where, self._clock
+            )
+        return parts.in_session
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+        if event.key is not None:
+            event.key = clean_key(event.key)
+        if len(event.payload) > PAYLOAD_BYTES:
+            raise OutboxFailed("too_large")
+        event.name = _NOT_PLAIN.sub("?", event.name)[:40]
+        known = self._recent.find(event)
+        if known is not None:
+            return known
+        try:
+            self._check_share()
+            self.record(EventRecord(event, self._clock(), (reason[:40], error[:1000])))
+        except OutboxFailed as failure:
+            self.note_failure(event.name, failure.reason)
+            raise
+        self._recent.add(event, dead=True)
+        return Put("queued", event.id)
+
+    def _check_share(self) -> None:
+        """A flood of bad events must not shut good ones out: they may fill half of the bound."""
+        most = self._settings.outbox_max_bytes
+        if not most:
+            return
+        used = noted_usage(self._folder).outbox_bytes + waiting_bytes(self._folder)
+        if used > most // 2:
             raise OutboxFailed("full")
 
+    def note_failure(self, name: str, reason: str) -> None:
+        pid, failed = self._failed
+        if pid != os.getpid():  # a fork's parent tells of its own
+            failed = Counter()
+            self._failed = os.getpid(), failed
+        failed[_NOT_PLAIN.sub("?", name)[:40], reason] += 1
 
-def _measure(connection: sqlite3.Cursor) -> int:
-    """Bytes of the events that wait or are dead, from their number and the newest hundred."""
-    total = 0.0
-    for state in (WAITING, DEAD):
-        count = connection.execute(
-            "SELECT count(*) FROM adroll_event WHERE state = ?", (state,)
-        ).fetchone()[0]
-        if count:
-            mean = connection.execute(
-                "SELECT avg(length(payload)) FROM (SELECT payload FROM adroll_event"
-                " WHERE state = ? ORDER BY due_at DESC LIMIT 100)",
-                (state,),
-            ).fetchone()[0]
-            total += count * ((mean or 0) + ROW_BYTES)
-    return int(total)
+    def _tell_failures(self) -> None:
+        """Into the journal with what it did not take, now that it takes something."""
+        (pid, failed), self._failed = self._failed, (0, Counter())
+        if pid != os.getpid():
+            return
+        for (name, reason), amount in failed.items():
+            record = Counted(self._clock(), name, "failed", reason, amount=amount)
+            try:
+                self._journal.append(encode(record))
+            except JournalFailed as failure:
+                let_through(failure)
+                for _ in range(amount):
+                    self.note_failure(name, reason)
+
+    def record(self, record: Record) -> None:
+        self._append(encode(record))
+        if isinstance(record, Withdrawal):
+            # What the file tells of the visitor goes with it, as soon as it has been read.
+            with suppress(JournalFailed):
+                self._journal.close()
+
+    def record_file(self, token: str, frames: Iterable[bytes], length: int) -> None:
+        # Nobody is told: who has so many takes them in as well.
+        try:
+            self._journal.append_file(token, frames, length)
+        except JournalFailed as failure:
+            let_through(failure)
+            raise OutboxFailed(failure.reason, str(failure)) from None
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._journal.append(data)
+        except JournalFailed as failure:
+            let_through(failure)
+            raise OutboxFailed(failure.reason, str(failure)) from None
+        if self._failed[1]:
+            self._tell_failures()
+        if self._bell.waiters:
+            self._bell.ring()
+        if self._forwarder is not None:
+            self._forwarder.tell()
+
+    def _forward(self) -> int:
+        ingest = self._parts.ingest
+        count = ingest.take_in()
+        ingest.note_usage()
+        self._finish_file()
+        self._on_forward()
+        return count
+
+
+def journal_folder(settings: Settings, folder: Path) -> Path:
+    """Where the journal is.
+
+    :param folder: the instance folder.
+    """
+    return folder / (settings.journal_folder or JOURNAL_NAME)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from adroll_flask.errors import ConfigurationError
+from adroll_flask.errors import ConfigurationError, help_url
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+logger: Logger = get_logger("adroll_flask.outbox")
+
 _KEY: Final = "ADROLL_OUTBOX_URL"
+_NOT_OURS: Final = "may not be written by this user"
+#: The journal's folder within the instance folder.
+JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
 
 
@@ -28,6 +38,54 @@ def locate(url: str | None, folder: Path) -> Path | URL:
     if scheme in ("sqlite", "sqlite+pysqlite"):
         return _sqlite(url, folder)
     return _server(url)
+
+
+def unwritable(path: Path) -> str:
+    """Why this user cannot keep events at *path*, a file or a folder; empty where it can.
+
+    What a command that ran as root has left there is the usual reason.
+    """
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))
+    if there != path:
+        if not there.is_dir():
+            return f"{path} cannot be made: {there} is not a folder"
+        return "" if _may_write(there) else f"{path} cannot be made: {there} {_NOT_OURS}"
+    if path.is_dir():
+        beside = list(path.iterdir()) if _may_write(path) else []
+    else:
+        # SQLite makes files beside its own (https://sqlite.org/tempfiles.html).
+        beside = [path.parent, *path.parent.glob(f"{path.name}-*")]
+    wrong = next((place for place in (path, *beside) if not _may_write(place)), None)
+    return f"{wrong} {_NOT_OURS}" if wrong else ""
+
+
+def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str]]:
+    """The settings of places where this user cannot keep events, and why.
+
+    :param folder: the instance folder.
+    """
+    places = {"ADROLL_JOURNAL_FOLDER": folder / (settings.journal_folder or JOURNAL_NAME)}
+    if (settings.outbox_url or "sqlite:").startswith("sqlite"):
+        with suppress(ConfigurationError):  # raised where it is used
+            place = locate(settings.outbox_url, folder)
+            if isinstance(place, Path):
+                places[_KEY] = place
+    for key, path in places.items():
+        problem = unwritable(path)
+        if problem:
+            yield key, problem
+
+
+def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
+    """Log at the start what each report would fail at."""
+    for key, problem in unwritable_places(settings, folder):
+        logger.error(
+            "AdRoll cannot keep events: %s: %s (%s)", key, problem, help_url("folder-not-writable")
+        )
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0))
 
 
 def _sqlite(url: str, folder: Path) -> Path:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 
-T = TypeVar("T")
+
+def connect(patience: float, *arguments: Any, **keywords: Any) -> Any:
+    """A connection that gives the server up after *patience* seconds in one exchange."""
+    made = _PatientConnection.connect(*arguments, **keywords)
+    made.patience = patience
+    return made
 
 
-class PatientConnection(psycopg.Connection[Any]):
+class _PatientConnection(psycopg.Connection[Any]):
     """Gives a server up that takes bytes and does not answer.
 
     Neither of libpq's time-outs ends such a wait: the kernel acknowledges what a stopped server

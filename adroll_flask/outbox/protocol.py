@@ -13,239 +13,155 @@ events may have reached AdRoll: those and no others are *unsure*.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from adroll_flask.errors import AdRollError
+from .lookups import DeadLetterLookup, Figures, OrderLookup, TrialLookup
+from .record_format import BATCH, NewEvent, Record, Verdict
+from .values import (
+    Asked,
+    Attempt,
+    Claim,
+    Claimed,
+    DeadLetter,
+    Destination,
+    Ended,
+    HistoryBy,
+    HistoryColumn,
+    HistoryRow,
+    HistorySum,
+    KnownOrder,
+    OutboxFailed,
+    Outcome,
+    OutcomeKind,
+    Overview,
+    Put,
+    Row,
+    State,
+    SuppressedOrder,
+    Totals,
+)
+from .wake import Bell
 
-State: TypeAlias = Literal["waiting", "claimed", "sending", "delivered", "dead"]
-OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "release", "claimed"]
-
-
-class OutboxFailed(AdRollError):
-    """The outbox did not take an event, or could not be worked with.
-
-    :param reason: one of ``full`` (the size bound), ``disk_full``, ``too_large`` (one event),
-        ``locked``, ``read_only``, ``corrupt``, ``unavailable`` (no connection, no file), ``data``
-        (a value that the database cannot keep), ``error``.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"outbox {reason}" + (f": {detail}" if detail else ""))
-        self.reason = reason
-
-
-# Not frozen, like others that a report makes: an assignment by object.__setattr__ takes thrice
-# the time.
-@dataclass(slots=True)
-class NewEvent:
-    """One event on its way into the outbox.
-
-    :param id: from :func:`.ids.new_id`.
-    :param name: one of AdRoll's event names.
-    :param advertisable_eid: ``""`` where it is not configured yet (see :meth:`Outbox.adopt`).
-    :param key: deduplication key; ``None``: no deduplication.
-    :param payload: the event's JSON object.
-    :param occurred_at: seconds since the epoch.
-    :param digest: a digest of value and currency, by which a second report of the same key with
-        another value is noticed.
-    """
-
-    id: str
-    name: str
-    advertisable_eid: str
-    dry_run: bool
-    key: str | None
-    payload: bytes = field(repr=False)
-    occurred_at: float
-    digest: str | None = None
-
-
-@dataclass(slots=True)
-class Put:
-    """What became of a :meth:`Outbox.put`.
-
-    :param status: ``queued`` or ``duplicate``.
-    :param id: the id of the event that is kept.
-    :param same: ``False``: this key was reported before with another value, which stays.
-    :param spilled: why the spill file took it instead of the database, or ``None``.
-    """
-
-    status: Literal["queued", "duplicate"]
-    id: str
-    same: bool = True
-    spilled: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """One event under a claim.
-
-    :param created_at: when its age began to count (its report; for one retried by hand, the
-        retry), seconds since the epoch by the outbox's clock.
-    :param attempts: requests that it was blamed for so far.
-    :param unsure: an earlier request with it may have reached AdRoll.
-    """
-
-    id: str
-    name: str
-    payload: bytes = field(repr=False)
-    occurred_at: float
-    created_at: float
-    attempts: int
-    unsure: bool
-    key: str | None
-    dry_run: bool = False
+__all__ = [
+    "Admin",
+    "Asked",
+    "Attempt",
+    "Claim",
+    "Claimed",
+    "DeadLetter",
+    "DeadLetterLookup",
+    "Destination",
+    "DestinationState",
+    "Ended",
+    "Figures",
+    "HistoryBy",
+    "HistoryColumn",
+    "HistoryRow",
+    "HistorySum",
+    "Housekeeping",
+    "Intake",
+    "KnownOrder",
+    "OrderLookup",
+    "OutboxFailed",
+    "Outcome",
+    "OutcomeKind",
+    "Overview",
+    "Put",
+    "Queue",
+    "Row",
+    "State",
+    "SuppressedOrder",
+    "Totals",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A lease over some events, oldest first.
-
-    :param claimed_at: by the outbox's clock, seconds since the epoch.
-    """
-
-    token: str
-    events: tuple[Claimed, ...]
-    claimed_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one claimed event.
-
-    :param kind: ``delivered``; ``dead``; ``retry`` (to waiting, after *delay*); ``release`` (to
-        waiting, at its old place in the queue); ``claimed`` (not sent after all, still ours: for
-        the other half of a halved batch).
-    :param error: AdRoll's words, bounded and redacted by the caller; kept with the event.
-    :param reason: a short name from a fixed set.
-    :param unsure: its request may have reached AdRoll; the mark stays for good.
-    :param delay: seconds from now for ``retry``, at most an hour.
-    :param blameless: the attempt is not counted. ``release`` and ``claimed`` never count one.
-    """
-
-    id: str
-    kind: OutcomeKind
-    error: str = ""
-    reason: str = ""
-    unsure: bool = False
-    delay: float = 0.0
-    blameless: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """AdRoll as all workers of this outbox see it.
-
-    :param paused_for: seconds until the next request may go out; 0: now.
-    :param held: why nothing is sent, or ``None``.
-    :param fingerprint: keyed fingerprint of the configuration under which it was held.
-    :param held_since: seconds since the epoch by the outbox's clock.
-    :param failures: requests that failed since the last that succeeded; more than 0 means down.
-    """
-
-    paused_for: float = 0.0
-    held: str | None = None
-    fingerprint: str | None = None
-    held_since: float | None = None
-    failures: int = 0
-    last_error: str | None = None
-    last_error_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event as the commands show it.
-
-    :param payload: only from :meth:`Outbox.show`, and only while the event has it.
-    :param due_at: of a waiting event: when it may be sent; of a claimed one: when the lease ends;
-        of another: when the row may go.
-    """
-
-    id: str
-    name: str
-    state: State
-    key: str | None
-    advertisable_eid: str
-    dry_run: bool
-    occurred_at: float
-    queued_at: float
-    due_at: float
-    attempts: int
-    unsure: bool
-    error: str
-    reason: str
-    settled_at: float | None
-    payload: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The outbox at a glance.
-
-    :param counts: events by state; forgotten and removed ones are not among them.
-    :param oldest_due: seconds since the oldest waiting event became due, or ``None``.
-    :param rates: what was settled in the last ``minute``, ``hour`` and ``day``, each a mapping of
-        ``delivered``, ``dead``, ``retried``, ``unsure`` to a count.
-    :param holds: held intervals of the last day: begin, end or ``None``, reason.
-    :param spilled_bytes: size of this host's spill file.
-    """
-
-    counts: Mapping[str, int]
-    oldest_due: float | None
-    rates: Mapping[str, Mapping[str, int]]
-    destination: Destination
-    holds: tuple[tuple[float, float | None, str], ...]
-    spilled_bytes: int
-    engine: str
-    schema_version: int
-
-
-class Outbox(Protocol):
-    """Where events wait. Safe for threads, processes, hosts and forks.
-
-    Every method but :meth:`load`, :meth:`put`, :meth:`wake` and :meth:`wait_for_work` raises
-    :class:`OutboxFailed` where the database cannot be worked with; the caller waits and calls
-    again.
-    """
-
-    def load(self) -> None:
-        """Import all that is needed later; opens nothing."""
-        ...
+class Intake(Protocol):
+    """What a report needs of an outbox. Opens no database, save with *session*."""
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        """Keep *event*; when this returns it is committed (with *session*: in its transaction).
+        """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
 
-        Waits 100 ms at most for a locked database, then the spill file takes the event.
+        ``duplicate`` is said where this process has seen the key lately. What only the database
+        can know is said there, counted and shown.
 
         :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
-        :raises OutboxFailed: neither database nor spill file took it, or the bound is reached.
+        :raises OutboxFailed: the journal did not take it, or the bound is reached.
         :raises ConfigurationError: *session* is bound to another database, or the table is
             missing there.
         """
         ...
 
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> str:
-        """Keep an event that cannot be sent as a dead letter; it takes no key. Returns its id."""
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+        """Keep an event that cannot be sent as a dead letter. Its key is taken, as :meth:`put`'s.
+
+        :raises OutboxFailed: as :meth:`put`.
+        """
         ...
 
-    def claim(self, limit: int = 100, lease: float = 60.0) -> Claim | None:
+    def note_failure(self, name: str, reason: str) -> None:
+        """Count a report that failed; kept in memory until the journal takes something again."""
+        ...
+
+    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+        """Keep that a held event is to be sent, or forgotten; its id where this process knows it.
+
+        :param session: as for :meth:`put`.
+        :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.
+        """
+        ...
+
+    def record(self, record: Record) -> None:
+        """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
+
+        :raises OutboxFailed: the journal did not take it.
+        """
+        ...
+
+    def record_file(self, token: str, frames: Iterable[bytes], length: int) -> None:
+        """Keep many records, as :meth:`.JournalWriter.append_file` does: an import's.
+
+        :raises OutboxFailed: none of them is kept.
+        """
+        ...
+
+
+class Queue(Protocol):
+    """What delivery needs of an outbox: events, under leases."""
+
+    def claim(self, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Claim | None:
         """Take the oldest due events for *lease* seconds; ``None`` where nothing is due.
 
-        Also takes back what lapsed and reads this host's spill file.
+        Also takes in what this host's journal holds, and takes back what lapsed.
+
+        :param begin: the events are ``sending`` with this very commit, as :meth:`begin_sending`
+            would make them: for a request that leaves at once.
+        """
+        ...
+
+    def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
+        """Take in what this host's journal holds, at most *most*; how many records there were.
+
+        :param patience: seconds to wait where another process is at it.
         """
         ...
 
     def begin_sending(self, claim: Claim, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """Commit that a request with these events may leave now; returns the ids still ours.
 
+        An event whose lease is over is not, even where nobody else has claimed it yet: it would be
+        taken back and sent by another worker while our request is under way.
+
         :param ids: a part of the claim; default: all of it.
         """
         ...
 
     def extend(self, claim: Claim, lease: float = 60.0) -> int:
-        """Let the lease end *lease* seconds from now; returns how many events are still ours."""
+        """Let the lease end *lease* seconds from now; returns how many events are still ours.
+
+        None where it has ended.
+        """
         ...
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
@@ -264,23 +180,19 @@ class Outbox(Protocol):
         """Seconds since the oldest waiting event became due; ``None`` where none is due."""
         ...
 
-    def unheld_age(self, event: Claimed) -> float:
-        """Seconds that *event* has waited, without those in which the destination was held."""
-        ...
-
-    def wait_for_work(self, timeout: float) -> None:
-        """Return at *timeout* seconds, or sooner where work may have come or :meth:`wake` ran."""
-        ...
-
-    def wake(self) -> None:
-        """End a :meth:`wait_for_work` in this process (any thread), or the next one at once."""
-        ...
-
     def announce(self) -> None:
         """Tell idle workers, those of other hosts where the database can, that there is work."""
         ...
 
-    def destination(self) -> Destination:
+    def adopt(self, advertisable_eid: str) -> int:
+        """Give events with a key that were reported without an advertisable EID this one."""
+        ...
+
+
+class DestinationState(Protocol):
+    """AdRoll as all workers of an outbox see it."""
+
+    def state(self) -> Destination:
         """The destination's present state."""
         ...
 
@@ -316,9 +228,13 @@ class Outbox(Protocol):
         """Take the next request's place; 0: send now, else ask again in so many seconds."""
         ...
 
-    def adopt(self, advertisable_eid: str) -> int:
-        """Give events with a key that were reported without an advertisable EID this one."""
+    def unheld_age(self, event: Claimed) -> float:
+        """Seconds since AdRoll first did not take *event*, without those of holds; else 0."""
         ...
+
+
+class Admin(Protocol):
+    """What people and commands do with an outbox."""
 
     def counts(self) -> dict[str, int]:
         """Events by state."""
@@ -328,12 +244,28 @@ class Outbox(Protocol):
         """Counts, rates, holds and the last error."""
         ...
 
-    def list(self, state: State | None = None, limit: int = 100) -> tuple[Row, ...]:
-        """The first *limit* events of *state*, without their payload."""
+    def list(
+        self,
+        state: State | None = None,
+        limit: int = 100,
+        name: str | None = None,
+        since: float | None = None,
+        *,
+        newest: bool = False,
+    ) -> tuple[Row, ...]:
+        """The first *limit* events of *state*, without their payload; those to be sent next first.
+
+        :param since: only those reported since then, seconds since the epoch.
+        :param newest: the newest first.
+        """
         ...
 
     def show(self, id: str) -> Row | None:
         """One event with its payload."""
+        ...
+
+    def find(self, verdict: Verdict) -> Row | None:
+        """The event that *verdict* is about, without its payload."""
         ...
 
     def retry(self, ids: Sequence[str] | None = None) -> int:
@@ -344,8 +276,20 @@ class Outbox(Protocol):
         """Remove waiting, delivered or dead events and free their keys; returns how many."""
         ...
 
-    def mend(self, id: str, payload: bytes, key: str | None = None) -> bool:
-        """Give a dead letter another payload and let it be sent; False: no such, or a duplicate."""
+    def fix(
+        self,
+        id: str,
+        payload: bytes,
+        key: str | None = None,
+        *,
+        digest: str | None = None,
+        identifiers: int = 0,
+    ) -> bool:
+        """Give a dead letter another payload and let it be sent; False: no such, or a duplicate.
+
+        :param key: the new deduplication key; ``None``: the one that it has.
+        :param digest: see :class:`NewEvent`, as *identifiers*.
+        """
         ...
 
     def export(self, state: State | None = None, *, full: bool = False) -> Iterator[str]:
@@ -359,18 +303,90 @@ class Outbox(Protocol):
         """
         ...
 
-    def housekeep(self) -> int:
+
+class Housekeeping(Protocol):
+    """What keeps an outbox's database small, whole and up to date."""
+
+    def step(self) -> int:
         """Do one small step of cleaning; returns how many rows went (0: nothing left to do)."""
         ...
 
-    def exists(self) -> bool:
-        """False where nothing can be waiting: no SQLite file, no spill file. Never raises."""
+    def backup(self, target: Path) -> None:
+        """Copy a SQLite outbox into the file *target*, with a mark that says so.
+
+        What waits in the copy becomes dead letters when it is opened as an outbox.
+
+        :raises NotImplementedError: the outbox is on a server.
+        :raises OSError: the file is there already, or cannot be made.
+        """
+        ...
+
+    def lay_to_rest(self) -> int:
+        """Make dead letters, ``restored``, of all that could be sent; returns how many.
+
+        For an outbox that was restored from a copy without a mark: the original may have sent them.
+        """
         ...
 
     def create_tables(self) -> None:
         """Make or upgrade the tables; safe to run from many processes at once."""
         ...
 
+
+class Outbox(Intake, Protocol):
+    """Where events wait. Safe for threads, processes, hosts and forks.
+
+    Its parts know the database: their methods raise :class:`OutboxFailed` where it cannot be worked
+    with; the caller waits and calls again.
+    """
+
+    @property
+    def bell(self) -> Bell:
+        """Ends a wait for work in this process."""
+        ...
+
+    @property
+    def queue(self) -> Queue:
+        """The way of events to AdRoll."""
+        ...
+
+    @property
+    def destination(self) -> DestinationState:
+        """AdRoll as all workers see it."""
+        ...
+
+    @property
+    def admin(self) -> Admin:
+        """What people and commands do."""
+        ...
+
+    @property
+    def figures(self) -> Figures:
+        """The history in sums, and what is not over yet."""
+        ...
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """Cleaning, tables, copies."""
+        ...
+
+    @property
+    def orders(self) -> OrderLookup:
+        """Looks up orders by their keys."""
+
+    @property
+    def dead_letters(self) -> DeadLetterLookup:
+        """Looks up what could not be sent."""
+
+    @property
+    def trials(self) -> TrialLookup:
+        """The last test events."""
+
+    def load(self) -> None:
+        """Import all that is needed later; opens nothing."""
+
+    def exists(self) -> bool:
+        """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
+
     def close(self) -> None:
         """Close this process's connections; the next call opens them again."""
-        ...

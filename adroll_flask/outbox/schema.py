@@ -2,7 +2,7 @@
 
 All tables are named ``adroll_…``. One index, ``(state, due_at)``, serves every question that is
 asked often: what is due, which lease lapsed, which row may go. ``due_at`` therefore means, by
-state: when it may be sent; when the lease ends; when the row may be removed.
+state: when it may be sent; when the lease ends; when the hold expires; when the row may be removed.
 
 Upgrades only ever add: during a rolling deployment an older process works on a newer schema.
 """
@@ -10,171 +10,217 @@ Upgrades only ever add: during a rolling deployment an older process works on a 
 from __future__ import annotations
 
 import secrets
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Double,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    create_engine,
-    inspect,
-    select,
-    text,
-)
-from sqlalchemy.dialects import mysql
-from sqlalchemy.pool import StaticPool
-from sqlalchemy.types import TypeDecorator
+from . import identifier_hashes
+from .dialect import FRAGMENTS
+from .states import VERSION
 
-from .states import KEY_LENGTH, VERSION
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
 
 #: Ten processes that start at once queue here instead of failing on each other's CREATE TABLE.
 _LOCK: Final = 0x41645265
 
-_ASCII = {"charset": "ascii", "collation": "ascii_bin"}
+_EVENT: Final = """CREATE TABLE {if_missing}adroll_event (
+    {first_column},
+    state SMALLINT DEFAULT 0 NOT NULL,
+    event_name {code}(40){binary} NOT NULL,
+    advertisable_eid {code}(40){binary} NOT NULL,
+    dry_run SMALLINT NOT NULL,
+    dedupe_key {key},
+    digest {code}(64){binary},
+    payload {payload},
+    occurred_at {double} NOT NULL,
+    queued_at {double} NOT NULL,
+    due_at {double} NOT NULL,
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    unsure SMALLINT DEFAULT 0 NOT NULL,
+    claim {code}(32){binary},
+    error TEXT,
+    reason {code}(40){binary},
+    settled_at {double},
+    {added}){event_options}"""
+#: What later versions added to a row: keyed hashes of the visitor's cookie and click id while the
+#: event waits, by which an erasure finds it; a mask of its identifiers; when AdRoll first refused
+#: it; since version 3, when what it says of the visitor was learnt, where that was before;
+#: since version 4, the trace context of the request that reported it.
+_ADDED: Final = (
+    ("cookie_hash", "{code}(32){binary}"),
+    ("click_hash", "{code}(32){binary}"),
+    ("identifiers", "SMALLINT DEFAULT 0 NOT NULL"),
+    ("refused_at", "{double}"),
+    ("attempt_log", "TEXT"),
+    ("released_at", "{double}"),
+    ("learnt_at", "{double}"),
+    ("trace", "{code}(64){binary}"),
+)
+_INDEXES: Final = {
+    "adroll_event_key": (
+        "CREATE UNIQUE INDEX {if_missing}adroll_event_key ON adroll_event"
+        " (advertisable_eid, dry_run, event_name, dedupe_key) {with_key}"
+    ),
+    "adroll_event_due": "CREATE INDEX {if_missing}adroll_event_due ON adroll_event (state, due_at)",
+    "adroll_event_cookie": (
+        "CREATE INDEX {if_missing}adroll_event_cookie ON adroll_event (cookie_hash) {with_cookie}"
+    ),
+    "adroll_verdict_kept": (
+        "CREATE INDEX {if_missing}adroll_verdict_kept ON adroll_verdict (kept_at)"
+    ),
+    "adroll_event_click": (
+        "CREATE INDEX {if_missing}adroll_event_click ON adroll_event (click_hash) {with_click}"
+    ),
+}
+_OTHERS: Final = {
+    "adroll_destination": """CREATE TABLE {if_missing}adroll_destination (
+    id INTEGER NOT NULL PRIMARY KEY,
+    paused_until {double} DEFAULT 0 NOT NULL,
+    held {code}(64){binary},
+    fingerprint {code}(64){binary},
+    held_since {double},
+    failures INTEGER DEFAULT 0 NOT NULL,
+    last_error TEXT,
+    last_error_at {double},
+    probe_until {double} DEFAULT 0 NOT NULL,
+    next_slot_at {double} DEFAULT 0 NOT NULL){options}""",
+    "adroll_hold": """CREATE TABLE {if_missing}adroll_hold (
+    id {number_key},
+    began_at {double} NOT NULL,
+    ended_at {double},
+    reason {code}(64){binary} NOT NULL){options}""",
+    "adroll_meta": """CREATE TABLE {if_missing}adroll_meta (
+    name {code}(40){binary} NOT NULL PRIMARY KEY,
+    value {code}(64){binary} NOT NULL){options}""",
+    "adroll_journal": """CREATE TABLE {if_missing}adroll_journal (
+    file {code}(120){binary} NOT NULL PRIMARY KEY,
+    position BIGINT NOT NULL,
+    read_at {double} NOT NULL){options}""",
+    "adroll_withdrawal": """CREATE TABLE {if_missing}adroll_withdrawal (
+    visitor {code}(32){binary} NOT NULL PRIMARY KEY,
+    withdrawn_at {double} NOT NULL,
+    forget_at {double} NOT NULL){options}""",
+    "adroll_suppressed": """CREATE TABLE {if_missing}adroll_suppressed (
+    order_hash {code}(32){binary} NOT NULL PRIMARY KEY,
+    reason {code}(40){binary} NOT NULL,
+    suppressed_at {double} NOT NULL,
+    forget_at {double} NOT NULL){options}""",
+    "adroll_verdict": """CREATE TABLE {if_missing}adroll_verdict (
+    advertisable_eid {code}(40){binary} NOT NULL,
+    dry_run SMALLINT NOT NULL,
+    event_name {code}(40){binary} NOT NULL,
+    dedupe_key {key} NOT NULL,
+    verdict {code}(8){binary} NOT NULL,
+    changes TEXT,
+    kept_at {double} NOT NULL,
+    PRIMARY KEY (advertisable_eid, dry_run, event_name, dedupe_key)){options}""",
+    "adroll_trial": """CREATE TABLE {if_missing}adroll_trial (
+    id {number_key},
+    tried_at {double} NOT NULL,
+    event_name {code}(40){binary} NOT NULL,
+    good SMALLINT NOT NULL,
+    answer {code}(64){binary} NOT NULL,
+    words TEXT NOT NULL){options}""",
+    "adroll_history": """CREATE TABLE {if_missing}adroll_history (
+    hour INTEGER NOT NULL,
+    slot SMALLINT NOT NULL,
+    event_name {code}(40){binary} NOT NULL,
+    outcome {code}(16){binary} NOT NULL,
+    reason {code}(40){binary} NOT NULL,
+    identifiers SMALLINT NOT NULL,
+    currency {code}(3){binary} NOT NULL,
+    events BIGINT NOT NULL,
+    value BIGINT NOT NULL,
+    {delays},
+    PRIMARY KEY (hour, slot, event_name, outcome, reason, identifiers, currency)){options}""",
+}
+#: Upper ends of the histogram of event to delivery, seconds; the last column takes the rest.
+DELAYS: Final = (1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400)
+DELAY_COLUMNS: Final = tuple(f"delay_{number}" for number in range(len(DELAYS) + 1))
+
+#: Runs a statement with its parameters; gives the rows of a query.
+Run = Callable[[str, Mapping[str, Any]], list[Any]]
 
 
-class _Utf8Bytes(TypeDecorator[str]):
-    """Text as bytes, where a collation would call different keys equal ('a' and 'a ')."""
-
-    impl = mysql.VARBINARY
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Any) -> Any:
-        return None if value is None else value.encode()
-
-    def process_result_value(self, value: Any, dialect: Any) -> str | None:
-        return None if value is None else bytes(value).decode()
+def _filled(statement: str, dialect: str) -> str:
+    added = ",\n    ".join(f"{name} {kind}" for name, kind in _ADDED)
+    delays = ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS)
+    statement = statement.replace("{added}", added).replace("{delays}", delays)
+    return statement.format_map(FRAGMENTS[dialect])
 
 
-def _code(length: int) -> Any:
-    """An ASCII text that is compared byte by byte on every engine."""
-    return String(length).with_variant(mysql.VARCHAR(length, **_ASCII), "mysql", "mariadb")
+def make(run: Run, dialect: str) -> None:
+    """Make what is missing in *run*'s database, or bring older tables up; idempotent."""
 
+    def fill(statement: str, **values: Any) -> list[Any]:
+        return run(_filled(statement, dialect), values)
 
-def _key() -> Any:
-    return String(KEY_LENGTH).with_variant(_Utf8Bytes(KEY_LENGTH * 4), "mysql", "mariadb")
-
-
-def _payload() -> Any:
-    return LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
-
-
-_TABLE: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
-_TABLE |= {name.replace("mysql", "mariadb"): value for name, value in _TABLE.items()}
-
-
-class Tables:
-    """The tables as SQLAlchemy sees them, for one dialect.
-
-    On SQLite ``adroll_event`` has an integer primary key that :func:`states.seq_of` derives from
-    the event's id, instead of an index over the ids: one B-tree less to write in a request.
-
-    :param dialect: SQLAlchemy's name of it.
-    """
-
-    def __init__(self, dialect: str) -> None:
-        self.metadata = MetaData()
-        sqlite = dialect == "sqlite"
-        identity: list[Any] = (
-            [Column("seq", Integer, primary_key=True), Column("id", String(32), nullable=False)]
-            if sqlite
-            else [Column("id", _code(32), primary_key=True)]
+    version = version_in(run, dialect)
+    if version is not None and version >= VERSION:
+        return
+    # What is missing, one by one: MariaDB and MySQL commit each statement, and may have been
+    # stopped between any two.
+    for name, statement in {"adroll_event": _EVENT, **_OTHERS}.items():
+        if not fill("{table_exists}", name=name):
+            fill(statement)
+    for name, kind in _ADDED:
+        if not fill("{column_exists}", name="adroll_event", column=name):
+            fill(f"ALTER TABLE adroll_event ADD COLUMN {name} {kind}")
+    if dialect == "sqlite" and version is not None:
+        # The key of version 1 was a number derived from the id.
+        fill("CREATE UNIQUE INDEX IF NOT EXISTS adroll_event_id ON adroll_event (id)")
+    for name, statement in _INDEXES.items():
+        if not fill("{index_exists}", name=name):
+            fill(statement)
+    fill("{insert} adroll_destination (id) VALUES (1) {or_ignore}")
+    for name, value in (
+        ("schema_version", str(VERSION)),
+        # By this a session's database is told from another that looks the same.
+        ("outbox_id", secrets.token_hex(16)),
+    ):
+        fill(
+            "{insert} adroll_meta (name, value) VALUES (:name, :value) {or_ignore}",
+            name=name,
+            value=value,
         )
-        self.event = Table(
-            "adroll_event",
-            self.metadata,
-            *identity,
-            Column("state", SmallInteger, nullable=False, server_default=text("0")),
-            Column("event_name", _code(40), nullable=False),
-            Column("advertisable_eid", _code(40), nullable=False),
-            Column("dry_run", SmallInteger, nullable=False),
-            Column("dedupe_key", _key()),
-            Column("digest", _code(64)),
-            Column("payload", _payload()),
-            Column("occurred_at", Double, nullable=False),
-            Column("queued_at", Double, nullable=False),
-            Column("due_at", Double, nullable=False),
-            Column("attempts", Integer, nullable=False, server_default=text("0")),
-            Column("unsure", SmallInteger, nullable=False, server_default=text("0")),
-            Column("claim", _code(32)),
-            Column("error", Text),
-            Column("reason", _code(40)),
-            Column("settled_at", Double),
-            Index(
-                "adroll_event_key",
-                "advertisable_eid",
-                "dry_run",
-                "event_name",
-                "dedupe_key",
-                unique=True,
-                sqlite_where=text("dedupe_key IS NOT NULL"),
-                postgresql_where=text("dedupe_key IS NOT NULL"),
-            ),
-            Index("adroll_event_due", "state", "due_at"),
-            # Rows change state three times and leave; PostgreSQL's defaults wait for a fifth of
-            # the table to die before they clean, and claims would wade through it.
-            postgresql_with={
-                "autovacuum_vacuum_scale_factor": "0.02",
-                "autovacuum_analyze_scale_factor": "0.05",
-            },
-            **_TABLE,
-        )
-        self.destination = Table(
-            "adroll_destination",
-            self.metadata,
-            Column("id", Integer, primary_key=True, autoincrement=False),
-            Column("paused_until", Double, nullable=False, server_default=text("0")),
-            Column("held", _code(64)),
-            Column("fingerprint", _code(64)),
-            Column("held_since", Double),
-            Column("failures", Integer, nullable=False, server_default=text("0")),
-            Column("last_error", Text),
-            Column("last_error_at", Double),
-            Column("probe_until", Double, nullable=False, server_default=text("0")),
-            Column("next_slot_at", Double, nullable=False, server_default=text("0")),
-            **_TABLE,
-        )
-        self.hold = Table(
-            "adroll_hold",
-            self.metadata,
-            Column("id", Integer, primary_key=True, autoincrement=True),
-            Column("began_at", Double, nullable=False),
-            Column("ended_at", Double),
-            Column("reason", _code(64), nullable=False),
-            **_TABLE,
-        )
-        self.tally = Table(
-            "adroll_tally",
-            self.metadata,
-            Column("minute", Integer, primary_key=True, autoincrement=False),
-            Column("slot", Integer, primary_key=True, autoincrement=False),
-            *(
-                Column(name, Integer, nullable=False, server_default=text("0"))
-                for name in ("delivered", "dead", "retried", "unsure")
-            ),
-            **_TABLE,
-        )
-        self.meta = Table(
-            "adroll_meta",
-            self.metadata,
-            Column("name", _code(40), primary_key=True),
-            Column("value", _code(64), nullable=False),
-            **_TABLE,
-        )
+    if version is not None:
+        _add_hashes(fill)
+    fill("UPDATE adroll_meta SET value = :value WHERE name = 'schema_version'", value=str(VERSION))
 
 
-#: What brings version N to N + 1, at index N - 1. Version 1 is the first.
-UPGRADES: Sequence[Callable[[Connection, Tables], None]] = ()
+def _add_hashes(fill: Callable[..., list[Any]]) -> None:
+    """What waits under version 1 is found by an erasure as well."""
+    key = str(fill("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")[0][0]).encode()
+    last = ""
+    while rows := fill(
+        "SELECT id, payload FROM adroll_event WHERE payload IS NOT NULL AND cookie_hash IS NULL"
+        " AND click_hash IS NULL AND id > :last ORDER BY id LIMIT 500",
+        last=last,
+    ):
+        for id, payload in rows:
+            cookie, click = identifier_hashes.of_payload(bytes(payload), key)
+            fill(
+                "UPDATE adroll_event SET cookie_hash = :cookie, click_hash = :click WHERE id = :id",
+                cookie=cookie,
+                click=click,
+                id=id,
+            )
+        last = rows[-1][0]
+
+
+def version_in(run: Run, dialect: str) -> int | None:
+    """The version of the tables in *run*'s database; ``None`` where there are none."""
+    exists = FRAGMENTS[dialect]["table_exists"]
+    if not run(exists, {"name": "adroll_meta"}):
+        return None
+    rows = run("SELECT value FROM adroll_meta WHERE name = 'schema_version'", {})
+    return int(rows[0][0]) if rows else None
+
+
+# -- for migrations: an SQLAlchemy connection ------------------------------------------------
 
 
 def create_tables(connection: Connection) -> None:
@@ -188,20 +234,8 @@ def create_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    dialect = connection.dialect.name
-    if dialect == "postgresql":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-        _create(connection)
-    elif dialect in ("mysql", "mariadb"):
-        # The lock is the server's, so its name holds the database's.
-        lock = "CONCAT('adroll_outbox_', MD5(DATABASE()))"
-        connection.execute(text(f"SELECT GET_LOCK({lock}, 60)"))
-        try:
-            _create(connection)
-        finally:
-            connection.execute(text(f"SELECT RELEASE_LOCK({lock})"))
-    else:
-        _create(connection)
+    with _alone(connection):
+        make(_runner(connection), connection.dialect.name)
 
 
 def drop_tables(connection: Connection) -> None:
@@ -209,53 +243,40 @@ def drop_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    Tables(connection.dialect.name).metadata.drop_all(connection)
-
-
-def upgrade_sqlite(connection: sqlite3.Connection) -> None:
-    """Bring an older SQLite file to this version, in one transaction, over its own connection."""
-    engine = create_engine(
-        "sqlite+pysqlite://",
-        creator=lambda: connection,
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-    )
-    with engine.connect() as upgrading, upgrading.begin():
-        upgrading.exec_driver_sql("BEGIN IMMEDIATE")
-        create_tables(upgrading)
+    run = _runner(connection)
+    for name in ("adroll_event", *_OTHERS, "adroll_tally"):
+        run(f"DROP TABLE IF EXISTS {name}", {})
 
 
 def schema_version(connection: Connection) -> int | None:
     """The version of the tables in this database; ``None`` where there are none."""
-    if not inspect(connection).has_table("adroll_meta"):
-        return None
-    meta = Tables(connection.dialect.name).meta
-    value = connection.scalar(select(meta.c.value).where(meta.c.name == "schema_version"))
-    return None if value is None else int(value)
+    return version_in(_runner(connection), connection.dialect.name)
 
 
-def _create(connection: Connection) -> None:
-    tables = Tables(connection.dialect.name)
-    version = schema_version(connection)
-    if version is not None and version >= VERSION:
-        return
-    for number in range(version or VERSION, VERSION):
-        UPGRADES[number - 1](connection, tables)
-    tables.metadata.create_all(connection)
-    if not connection.scalar(select(tables.destination.c.id)):
-        connection.execute(tables.destination.insert().values(id=1))
-    if version is None:
-        connection.execute(
-            tables.meta.insert(),
-            [
-                {"name": "schema_version", "value": str(VERSION)},
-                # By this a session's database is told from another that looks the same.
-                {"name": "outbox_id", "value": secrets.token_hex(16)},
-            ],
-        )
-    else:
-        connection.execute(
-            tables.meta.update()
-            .where(tables.meta.c.name == "schema_version")
-            .values(value=str(VERSION))
-        )
+def _runner(connection: Connection) -> Run:
+    from sqlalchemy import text
+
+    def run(statement: str, values: Mapping[str, Any]) -> list[Any]:
+        result = connection.execute(text(statement), values)
+        return list(result) if result.returns_rows else []
+
+    return run
+
+
+def _alone(connection: Connection) -> AbstractContextManager[None]:
+    dialect = connection.dialect.name
+    run = _runner(connection)
+    if dialect == "postgresql":
+        run(f"SELECT pg_advisory_xact_lock({_LOCK})", {})
+    return _mysql_lock(run) if dialect in ("mysql", "mariadb") else nullcontext()
+
+
+@contextmanager
+def _mysql_lock(run: Run) -> Iterator[None]:
+    # The lock is the server's, so its name holds the database's.
+    lock = "CONCAT('adroll_outbox_', MD5(DATABASE()))"
+    run(f"SELECT GET_LOCK({lock}, 60)", {})
+    try:
+        yield
+    finally:
+        run(f"SELECT RELEASE_LOCK({lock})", {})

@@ -6,16 +6,21 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
+from .dialect import KEY_LENGTH
 from .protocol import State
 
 #: The schema's version that this release writes.
-VERSION: Final = 1
+VERSION: Final = 5
 
 WAITING: Final = 0
 CLAIMED: Final = 1
 SENDING: Final = 2
 DELIVERED: Final = 3
 DEAD: Final = 4
+#: Reported, and not to be sent before it is released.
+HELD: Final = 5
+#: Held, and cancelled or never released: the key alone is kept.
+CANCELLED: Final = 6
 
 NUMBER: Final[Mapping[State, int]] = {
     "waiting": WAITING,
@@ -23,42 +28,25 @@ NUMBER: Final[Mapping[State, int]] = {
     "sending": SENDING,
     "delivered": DELIVERED,
     "dead": DEAD,
+    "held": HELD,
+    "cancelled": CANCELLED,
 }
 NAME: Final[Mapping[int, State]] = {number: name for name, number in NUMBER.items()}
 
-#: Characters of a deduplication key; MariaDB's index takes 3072 bytes in all.
-KEY_LENGTH: Final = 255
 #: Bytes of one event; AdRoll's are about one thousand.
 PAYLOAD_BYTES: Final = 1 << 20
 #: What a row takes beside its payload, roughly.
 ROW_BYTES: Final = 256
-#: Seconds that a retry may be put off.
-LONGEST_DELAY: Final = 3600.0
-#: Seconds that a lease may last.
-LONGEST_LEASE: Final = 86_400.0
+#: Seconds that a retry may be put off; more comes from a clock that was wrong.
+LONGEST_DELAY: Final = 900.0
+#: Seconds that a lease may last; more comes from a clock that was wrong.
+LONGEST_LEASE: Final = 120.0
 #: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
 LONGEST_PAUSE: Final = 3600.0
 #: Seconds that a delivered event without a key is kept, for those who look at what was sent.
 KEYLESS_KEPT: Final = 600.0
 
 DAY: Final = 86_400.0
-#: Places that an event tries on SQLite before it gives up.
-PLACES: Final = 64
-
-
-def seq_of(id: str) -> int:
-    """SQLite's primary key of an event: its id's 56 bits of time and the 13 bits after them.
-
-    Rows thus lie in the order of their ids, without an index over ids to keep. Delivered rows move
-    to the negative of their number.
-    """
-    return ((int(id[:18], 16) >> 3) & 0x3FFF_FFFF_FFFF_FFFF) or 1
-
-
-def next_id(id: str) -> str:
-    """The id that an event takes instead where another one has its place; always the same."""
-    later = (int(id[:14], 16) + 1) & 0xFF_FFFF_FFFF_FFFF
-    return f"{later:014x}{hashlib.sha256(id.encode()).hexdigest()[:18]}"
 
 
 def clean_key(key: str) -> str:

@@ -6,10 +6,10 @@ from AdRoll's documentation alone.
 
 from __future__ import annotations
 
-from adroll_flask.sandbox.app import create_app
-from adroll_flask.sandbox.guard import Unsafe
-from adroll_flask.sandbox.rules import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, Account
-from adroll_flask.sandbox.serving import RunningSandbox, make_server, running, serve
+from .app import create_app
+from .event_checks import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, Account
+from .local_only import Unsafe
+from .serving import RunningSandbox, make_server, running, serve
 
 __all__ = [
     "ACCESS_TOKEN",

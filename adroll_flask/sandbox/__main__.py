@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adroll_flask.sandbox.guard import Unsafe
-from adroll_flask.sandbox.rules import Account
-from adroll_flask.sandbox.serving import serve
+from .event_checks import Account
+from .local_only import Unsafe
+from .serving import serve
 
 
 def main(
@@ -32,28 +32,38 @@ def main(
     add("--advertisable", default=account.advertisable_eid, help="the account's advertisable EID")
     add("--pixel", default=account.pixel_eid, help="the account's pixel EID")
     add("--token", default=account.access_token, help="the account's access token")
+    add(
+        "--strict",
+        action="store_true",
+        help="refuse what AdRoll's own samples do beside its documentation, instead of warning",
+    )
     add("--allow-remote", action="store_true", help="also bind beyond loopback")
     add("--allow-production", action="store_true", help="also run in production")
+    add("--quiet", action="store_true", help="do not say where it is, nor what was sent")
     add("--verbose", action="store_true", help="print each request, without its query")
     given = parser.parse_args(arguments)
     try:
-        serve(
+        totals = serve(
             given.host,
             given.port,
             quiet=not given.verbose,
-            # A program that starts it knows where it is; a person wants to be told.
-            announce=_announce if sys.stdin is not None and sys.stdin.isatty() else None,
+            announce=None if given.quiet else _announce,
             account=Account(given.advertisable, given.pixel, given.token),
             keep=given.keep,
             state_file=given.state,
             shop_url=given.shop,
             hosts=frozenset(given.host_name),
+            strict=given.strict,
             allow_remote=given.allow_remote,
             allow_production=given.allow_production,
         )
     except (Unsafe, OSError, ValueError) as exc:
         print(f"sandbox: {exc}", file=sys.stderr, flush=True)
         return 1
+    accepted, events = totals["accepted"], totals["events"]
+    if given.quiet:
+        return 0
+    print(f"Ended: {accepted} of {events} events accepted.", flush=True)
     return 0
 
 

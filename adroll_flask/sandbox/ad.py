@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from flask import Blueprint, Response, render_template, request
 
-from adroll_flask.sandbox import forms, guard
-
-if TYPE_CHECKING:
-    from adroll_flask.sandbox.app import Sandbox
+from . import local_only, value_checks
+from .parts import Sandbox
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
@@ -51,10 +48,10 @@ def may_lead_to(url: str, hosts: frozenset[str]) -> bool:
     Anything else would make the sandbox an open redirect.
     """
     # urlsplit and browsers differ over backslashes, controls and credentials, so none may be there.
-    if not _SCHEME.match(url) or forms.url(url) or "\\" in url:
+    if not _SCHEME.match(url) or value_checks.url(url) or "\\" in url:
         return False
     parts = urlsplit(url)
-    return "@" not in parts.netloc and guard.is_local_name(parts.hostname or "", hosts)
+    return "@" not in parts.netloc and local_only.is_local_name(parts.hostname or "", hosts)
 
 
 def with_click_id(url: str, adct: str) -> str:

@@ -1,40 +1,30 @@
-"""The sandbox as a Flask application: event API, pixel, ad, live view, and doors for programs."""
+"""The sandbox as a Flask application: event API, pixel, ad, live view, JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from flask import Flask, Response, request
 
-from adroll_flask.sandbox import ad, guard, intake, live, pixel, programs
-from adroll_flask.sandbox.faults import FAULT, Fault, Faults, FaultyApp
-from adroll_flask.sandbox.journeys import Record
-from adroll_flask.sandbox.rules import Account
-from adroll_flask.sandbox.state import State
+from . import ad, event_api, json_routes, live, local_only, pixel
+from .event_checks import Account
+from .faults import FAULT, Fault, Faults, FaultyApp
+from .journeys import Record
+from .parts import Sandbox
+from .state import State
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _RECORD = "adroll_sandbox.record"
 API = "/api"
-
-
-@dataclass(slots=True)
-class Sandbox:
-    """What the routes of one sandbox share; ``app.extensions["adroll_sandbox"]``."""
-
-    state: State
-    faults: Faults
-    account: Account
-    shop_url: str
-    hosts: frozenset[str] = field(default=frozenset())
-    allow_remote: bool = False
+#: The documented path, and the one of AdRoll's samples.
+_API_PATHS = (API, API + "/")
 
 
 def create_app(
@@ -44,6 +34,7 @@ def create_app(
     state_file: str | Path | None = None,
     shop_url: str = "http://127.0.0.1:5000/",
     hosts: frozenset[str] = frozenset(),
+    strict: bool = False,
     allow_remote: bool = False,
     allow_production: bool = False,
     clock: Callable[[], float] = time.time,
@@ -56,16 +47,19 @@ def create_app(
     :param shop_url: where a click on the ad leads.
     :param hosts: host names beside loopback, ``.test``, ``.example`` and ``.localhost`` under
         which it answers, and to which a click may lead.
+    :param strict: refuse what AdRoll's own samples do beside AdRoll's documentation (``token`` in
+        another case, ``/api/``, an event that is no array, ``dry_run`` in the event), which
+        otherwise gets a warning.
     :param allow_remote: answer other machines too.
     :param allow_production: start even where the environment says that this is production.
     :param clock: the time, epoch seconds.
-    :raises guard.Unsafe: in production.
+    :raises local_only.Unsafe: in production.
 
     >>> app = create_app()
     >>> app.test_client().get("/events").status_code
     200
     """
-    guard.check_stage(allow_production=allow_production, environ=guard.process_environ())
+    local_only.check_stage(allow_production=allow_production, environ=local_only.process_environ())
     app = Flask(__name__, static_folder=None, template_folder="templates")
     journal = None if state_file is None else Path(state_file)
     sandbox = Sandbox(
@@ -74,18 +68,21 @@ def create_app(
         account=account or Account(),
         shop_url=shop_url,
         hosts=frozenset(host.lower() for host in hosts),
-        allow_remote=allow_remote or guard.process_environ().get(guard.ALLOW_REMOTE) == "1",
+        allow_remote=allow_remote
+        or local_only.process_environ().get(local_only.ALLOW_REMOTE) == "1",
+        strict=strict,
     )
     app.extensions["adroll_sandbox"] = sandbox
     app.before_request(lambda: _guard(sandbox))
-    app.add_url_rule(
-        API,
-        "api",
-        lambda: _api(sandbox),
-        methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
-        provide_automatic_options=False,
-    )
-    for part in (pixel, ad, live, programs):
+    for number, path in enumerate(_API_PATHS):
+        app.add_url_rule(
+            path,
+            f"api{number}",
+            lambda: _api(sandbox),
+            methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    for part in (pixel, ad, live, json_routes):
         app.register_blueprint(part.blueprint(sandbox))
     app.wsgi_app = FaultyApp(  # type: ignore[method-assign]
         app.wsgi_app,
@@ -103,13 +100,17 @@ def _guard(sandbox: Sandbox) -> Response | None:
     # A peer on loopback with a forwarding header is a proxy that lets others in.
     proxied = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
     peer = request.environ.get("REMOTE_ADDR") or ""
-    if proxied or not guard.is_loopback(peer):
-        return errors(
-            403, "forbidden", f"the sandbox answers this machine only; see {guard.ALLOW_REMOTE}"
+    if proxied or not local_only.is_loopback(peer):
+        return _errors(
+            403,
+            "forbidden",
+            f"the sandbox answers this machine only; see {local_only.ALLOW_REMOTE}",
         )
     host = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
-    if not guard.is_local_name(host, sandbox.hosts):
-        return errors(403, "forbidden", "the sandbox is not known under this name; see --host-name")
+    if not local_only.is_local_name(host, sandbox.hosts):
+        return _errors(
+            403, "forbidden", "the sandbox is not known under this name; see --host-name"
+        )
     return None
 
 
@@ -122,15 +123,17 @@ def _api(sandbox: Sandbox) -> Response:
     record = sandbox.state.start_request(request.method, request.path, _connection(environ))
     environ[_RECORD] = record
     fault = environ.get(FAULT)
+    reading = event_api.Reading(strict=sandbox.strict)
     try:
-        status, answer = _take(sandbox, record)
-    except intake.Refused as refused:
+        status, answer = _take(sandbox, record, reading)
+    except event_api.Refused as refused:
         status, answer = refused.status, {"errors": [refused.error]}
     sandbox.state.note(
         record,
         status=status,
         outcome="answered",
         fault=fault.id if fault else None,
+        warnings=reading.warnings,
     )
     response = _json(answer, status)
     if status == 405:
@@ -140,22 +143,30 @@ def _api(sandbox: Sandbox) -> Response:
     return response
 
 
-def _take(sandbox: Sandbox, record: Record) -> tuple[int, dict[str, Any]]:
+def _take(
+    sandbox: Sandbox, record: Record, reading: event_api.Reading
+) -> tuple[int, dict[str, Any]]:
+    event_api.check_path(request.path, reading)
     if request.method != "POST":
-        raise intake.Refused(405, "method", "the event API takes POST", "method")
-    intake.authorise(request.headers.get("Authorization"), sandbox.account)
+        raise event_api.Refused(405, "method", "the event API takes POST", "method")
+    event_api.authorise(request.headers.get("Authorization"), sandbox.account, reading)
     query = parse_qs(request.query_string.decode("latin-1"), keep_blank_values=True)
-    dry_run = record["dry_run"] = intake.check_query(query, sandbox.account)
-    gzipped = record["gzip"] = intake.check_type(
+    dry_run = record["dry_run"] = event_api.check_query(query, sandbox.account)
+    gzipped = record["gzip"] = event_api.check_type(
         request.headers.get("Content-Type"), request.headers.get("Content-Encoding")
     )
-    body = request.stream.read(intake.MOST_BYTES + 1)
+    body = request.stream.read(event_api.MOST_BYTES + 1)
     record["bytes"] = len(body)
-    events = intake.parse(intake.unpack(body, gzipped=gzipped))
+    events = event_api.parse(event_api.unpack(body, gzipped=gzipped), reading)
     record["events"] = len(events)
-    batch = intake.judge(
-        events, account=sandbox.account, dry_run=dry_run, now=sandbox.state.clock()
+    batch = event_api.judge(
+        events,
+        account=sandbox.account,
+        dry_run=dry_run,
+        now=sandbox.state.clock(),
+        reading=reading,
     )
+    record["dry_run"] = dry_run = all(one.dry_run for one in batch.events)
     status = 400 if batch.errors else 200
     sandbox.state.add_batch(batch, status=status, request=record["id"])
     if batch.errors:
@@ -167,12 +178,14 @@ def _witness(
     sandbox: Sandbox, environ: WSGIEnvironment, fault: Fault, outcome: str, status: int | None
 ) -> None:
     """Keep what a fault did to a request to the event API."""
-    if environ["PATH_INFO"] != API:
+    if environ["PATH_INFO"] not in _API_PATHS:
         sandbox.state.touch()
         return
     record = environ.get(_RECORD)
     if record is None:
-        record = sandbox.state.start_request(environ["REQUEST_METHOD"], API, _connection(environ))
+        record = sandbox.state.start_request(
+            environ["REQUEST_METHOD"], environ["PATH_INFO"], _connection(environ)
+        )
     sandbox.state.note(
         record,
         status=status,
@@ -186,7 +199,7 @@ def _connection(environ: WSGIEnvironment) -> str:
     return f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}"
 
 
-def errors(status: int, code: str, message: str, field: str = "") -> Response:
+def _errors(status: int, code: str, message: str, field: str = "") -> Response:
     return _json({"errors": [{"message": message, "code": code, "field": field}]}, status)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from adroll_flask.sandbox import intake
+from . import event_api
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -69,6 +69,8 @@ class Fault:
     truncate: bool = False
     #: For the pixel: ``"never"``, or seconds until ``get_cookie`` answers.
     get_cookie: str | float | None = None
+    #: For the pixel's consent check: ``"ask"``, the visitor has to be asked.
+    consent: str | None = None
     #: Requests met so far.
     met: int = 0
 
@@ -97,6 +99,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "take": (bool,),
     "truncate": (bool,),
     "get_cookie": (str, int, float),
+    "consent": (str,),
 }
 _LONGEST = 3600.0
 
@@ -126,6 +129,8 @@ def fault_from(spec: Any) -> Fault:
         raise BadFault("times: takes 1 or more; skip: 0 or more")
     if isinstance(fault.get_cookie, str) and fault.get_cookie != "never":
         raise BadFault('get_cookie: takes "never" or seconds')
+    if fault.consent not in (None, "ask"):
+        raise BadFault('consent: takes "ask"')
     for name, value in fault.headers.items():
         if not isinstance(value, str) or not (name + value).isprintable():
             raise BadFault("headers: takes an object of plain texts")
@@ -208,14 +213,17 @@ def _over(fault: Fault, since: float) -> bool:
 
 
 def _fits(fault: Fault, method: str, path: str) -> bool:
-    return (fault.method or method) == method and fnmatch.fnmatchcase(path, fault.path)
+    # The event API answers under /api/ as well.
+    paths = (path, path.removesuffix("/"))
+    fits = any(fnmatch.fnmatchcase(one, fault.path) for one in paths)
+    return fits and (fault.method or method) == method
 
 
 def _events(body: bytes) -> list[Any]:
     """Read the events leniently: a fault may be about a body that is itself at fault."""
     try:
-        value = json.loads(intake.unpack(body, gzipped=body[:2] == b"\x1f\x8b"))
-    except (ValueError, RecursionError, intake.Refused):
+        value = json.loads(event_api.unpack(body, gzipped=body[:2] == b"\x1f\x8b"))
+    except (ValueError, RecursionError, event_api.Refused):
         return []
     return value if isinstance(value, list) else [value]
 
@@ -328,7 +336,7 @@ class FaultyApp:
 def _keep_body(environ: WSGIEnvironment) -> bytes:
     # Bounded: the server's stream ends at Content-Length, and what is longer than the API takes
     # is refused there.
-    body = environ["wsgi.input"].read(intake.MOST_BYTES + 1)
+    body = environ["wsgi.input"].read(event_api.MOST_BYTES + 1)
     environ["wsgi.input"] = io.BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
     return bytes(body)

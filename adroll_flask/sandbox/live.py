@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort, render_template, request
 
-from adroll_flask.sandbox.journeys import Record
-from adroll_flask.sandbox.state import State
-
-if TYPE_CHECKING:
-    from adroll_flask.sandbox.app import Sandbox
+from .journeys import Record
+from .parts import Sandbox
+from .state import State
 
 _ASSETS = {
     "live.css": "text/css; charset=utf-8",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from flask import Blueprint, Response, abort, request
 
-from adroll_flask.sandbox import forms
-from adroll_flask.sandbox.faults import FAULT
-
-if TYPE_CHECKING:
-    from adroll_flask.sandbox.app import Sandbox
+from . import value_checks
+from .faults import FAULT
+from .parts import Sandbox
 
 _MOST_BEACON = 65536
 # A transparent GIF of one pixel, for browsers without sendBeacon.
@@ -41,6 +39,23 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
             content_type="text/javascript; charset=utf-8",
             headers={
                 "Cache-Control": "no-cache",
+                "Cross-Origin-Resource-Policy": "cross-origin",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    @routes.get("/consent/check/<eid>")
+    def consent_check(eid: str) -> Response:
+        """Whether the visitor has to be asked, which in reality depends on the country."""
+        if eid != sandbox.account.advertisable_eid:
+            abort(404)
+        fault = request.environ.get(FAULT)
+        required = "true" if fault is not None and fault.consent == "ask" else "false"
+        return Response(
+            f"__adroll_sandbox_check({required});",
+            content_type="text/javascript; charset=utf-8",
+            headers={
+                "Cache-Control": "no-store",
                 "Cross-Origin-Resource-Policy": "cross-origin",
                 "X-Content-Type-Options": "nosniff",
             },
@@ -79,14 +94,14 @@ def read_beacon(sent: bytes) -> dict[str, Any] | None:
         return None
     cookie, page = said.get("cookie"), said.get("page")
     attributes = said.get("attributes")
-    page = page if isinstance(page, str) and forms.url(page) is None else None
+    page = page if isinstance(page, str) and value_checks.url(page) is None else None
     click = parse_qs(urlsplit(page).query).get("adct", [None])[0] if page else None
     return {
         "kind": said["kind"],
-        "cookie": cookie if forms.cookie(cookie) is None else None,
+        "cookie": cookie if value_checks.cookie(cookie) is None else None,
         "adopted": said.get("adopted") is True,
         "page": page,
-        "adct": click if click and forms.click_id(click) is None else None,
+        "adct": click if click and value_checks.click_id(click) is None else None,
         "name": _bounded(said.get("name")),
         "order_id": _bounded(said.get("order_id")),
         "attributes": attributes if isinstance(attributes, dict) else None,

@@ -11,12 +11,13 @@ from typing import Any
 
 from flask import Flask
 
-from adroll_flask.sandbox import guard
-from adroll_flask.sandbox.app import API, Sandbox, create_app
-from adroll_flask.sandbox.faults import fault_from
-from adroll_flask.sandbox.journeys import Record
-from adroll_flask.sandbox.rules import Account
-from adroll_flask.sandbox.server import Server
+from . import local_only
+from .app import API, create_app
+from .event_checks import Account
+from .faults import fault_from
+from .journeys import Record
+from .parts import Sandbox
+from .server import Server
 
 
 def make_server(
@@ -30,10 +31,12 @@ def make_server(
     """Bind a server for a sandbox made by :func:`create_app`.
 
     :param port: 0 picks a free one.
-    :raises guard.Unsafe: for an address that other machines reach, unless that was allowed.
+    :raises local_only.Unsafe: for an address that other machines reach, unless that was allowed.
     """
     sandbox: Sandbox = app.extensions["adroll_sandbox"]
-    guard.check_binding(host, allow_remote=sandbox.allow_remote, environ=guard.process_environ())
+    local_only.check_binding(
+        host, allow_remote=sandbox.allow_remote, environ=local_only.process_environ()
+    )
     return Server(app, host, port, ssl_context=ssl_context, quiet=quiet)
 
 
@@ -45,8 +48,8 @@ def serve(
     quiet: bool = True,
     announce: Callable[[str], object] | None = None,
     **options: Any,
-) -> None:
-    """Serve a sandbox until interrupted.
+) -> Record:
+    """Serve a sandbox until interrupted; what it has counted.
 
     :param host: the address to bind; loopback, unless ``allow_remote=True``.
     :param port: the port.
@@ -65,6 +68,7 @@ def serve(
     finally:
         sandbox.state.close()
         sandbox.faults.clear()
+    return sandbox.state.totals()
 
 
 class RunningSandbox:

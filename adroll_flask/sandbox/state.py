@@ -6,14 +6,14 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adroll_flask.sandbox import rules
-from adroll_flask.sandbox.intake import Batch
-from adroll_flask.sandbox.journal import Journal
-from adroll_flask.sandbox.journeys import Journeys, Record, remember
+from . import event_checks
+from .event_api import Batch
+from .journal import Journal
+from .journeys import Journeys, Record, remember
 
 #: Orders whose ids are remembered for duplicates; each takes about 200 bytes.
 MOST_ORDERS = 1_000_000
@@ -53,14 +53,14 @@ class State:
             raise ValueError("keep must be at least 1")
         self.keep = keep
         self.clock = clock
-        self.changed = threading.Condition(threading.RLock())
-        self.closed = False
+        self.changed: threading.Condition = threading.Condition(threading.RLock())
+        self.closed: bool = False
         #: Grows with every change; a viewer compares it.
-        self.version = 0
+        self.version: int = 0
         #: Grows with every event that is new or changed; each event carries its own.
-        self.revision = 0
+        self.revision: int = 0
         #: Grows with every :meth:`clear`.
-        self.generation = 0
+        self.generation: int = 0
         self._clear()
         self._journal: Journal | None = None
         if journal is not None:
@@ -92,7 +92,9 @@ class State:
             for one in batch.events:
                 # AdRoll takes a batch or refuses it: what is in order goes down with the rest.
                 verdict = "accepted" if taken else "rejected" if one.faults else "held_back"
-                self._add_event(one.event, one.faults, verdict, batch.dry_run, request, now)
+                self._add_event(
+                    one.event, one.faults, verdict, one.dry_run, request, now, one.warnings
+                )
             self.touch()
 
     def add_click(self, adct: str, to: str) -> None:
@@ -124,6 +126,7 @@ class State:
                 "gzip": False,
                 "dry_run": None,
                 "fault": None,
+                "warnings": [],
             }
             self._requests.append(record)
             return record
@@ -162,17 +165,19 @@ class State:
     def _add_event(
         self,
         event: Any,
-        faults: Iterable[rules.Fault],
+        faults: Iterable[event_checks.Fault],
         verdict: str,
         dry_run: bool,
         request: int,
         now: float,
+        warnings: Sequence[str] = (),
     ) -> None:
         if self._journal is not None:
-            self._journal.write(["event", now, event, list(faults), verdict, dry_run])
+            line = ["event", now, event, list(faults), verdict, dry_run, list(warnings)]
+            self._journal.write(line)
         accepted = verdict == "accepted"
         name, order = _name_and_order(event)
-        coverage = rules.coverage(event)
+        coverage = event_checks.coverage(event)
         step = "event" if accepted else "refused event"
         happened = _happened(event, now)
         journey = self._journeys.trace(event, step, name, happened)
@@ -184,7 +189,7 @@ class State:
             "errors": [
                 {"field": path, "code": code, "message": message} for path, code, message in faults
             ],
-            "warnings": rules.warnings(event) if accepted else [],
+            "warnings": [*warnings, *(event_checks.warnings(event) if accepted else ())],
             "event_name": name,
             "order_id": order,
             "dry_run": dry_run,
@@ -278,9 +283,10 @@ class State:
     def _replay(self, entry: list[Any]) -> None:
         kind, now, *rest = entry
         if kind == "event":
-            event, faults, verdict, dry_run = rest
+            # A file of a former version has no warnings.
+            event, faults, verdict, dry_run, *warnings = rest
             found = [(path, code, message) for path, code, message in faults]
-            self._add_event(event, found, verdict, dry_run, 0, now)
+            self._add_event(event, found, verdict, dry_run, 0, now, *warnings)
         elif kind == "click":
             self._add_click(rest[0], rest[1], now)
         elif kind == "pixel":
@@ -326,11 +332,11 @@ class State:
         """Coverage over all accepted events: how often each identifier was there."""
         with self.changed:
             events = self._totals["accepted"]
-            share = len(rules.IDENTIFIERS) * events
+            share = len(event_checks.IDENTIFIERS) * events
             return {
                 "events": events,
                 "score": round(self._carried.total() / share, 3) if share else None,
-                "carried": {name: self._carried[name] for name in rules.IDENTIFIERS},
+                "carried": {name: self._carried[name] for name in event_checks.IDENTIFIERS},
             }
 
 

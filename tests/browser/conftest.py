@@ -9,14 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.support.engines import START, ForwardProxy, Tabs, forward_proxy
+
 HERE = Path(__file__).parent
-HOSTS = ("shop.test", "www.shop.test", "pay.shop.test", "adroll.example")
+HOSTS = (
+    *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
+    *("brand.example", "adroll.example"),
+)
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -30,15 +36,9 @@ CHROMIUM_ARGS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests are marked, and run last.
-
-    Playwright's event loop runs in the main thread from the first of them on, and asyncio refuses
-    a second one there: tests of async views have to come before.
-    """
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
-    items.sort(key=lambda item: HERE in item.path.parents)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +58,11 @@ def chromium_path() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+# A module's, since Playwright's event loop runs in the main thread for as long as it is open, and
+# asyncio refuses a second one there: to the tests of async views, and to another Playwright.
+@pytest.fixture(scope="module")
 def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
-    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the session.
+    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the module's tests.
 
     ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
     """
@@ -81,7 +83,7 @@ def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
             one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(launch: Callable[..., Any]) -> Browser:
     """The browser that all tests share; what is in it is kept apart by contexts."""
     browser: Browser = launch()
@@ -114,6 +116,31 @@ def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
 def page(context: BrowserContext) -> Page:
     """One fresh page."""
     return context.new_page()
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[ForwardProxy]:
+    """By which Firefox and WebKit reach the tests' hosts."""
+    with forward_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def started(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Tabs]]:
+    """Starts Firefox or WebKit where the first test asks for it; they end with the module."""
+    with ExitStack() as stack:
+        engines: dict[str, Tabs] = {}
+
+        def start(name: str) -> Tabs:
+            if name not in engines:
+                proxy: ForwardProxy = request.getfixturevalue("proxy")
+                folder = tmp_path_factory.mktemp(name) / "profile"
+                engines[name] = stack.enter_context(START[name](folder, proxy.port))
+            return engines[name]
+
+        yield start
 
 
 class Console:

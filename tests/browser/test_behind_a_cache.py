@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext
-from strict_site import HOST, jar, land, make_shop, who
 
 from adroll_flask.sandbox import running
-from tests.nginx import HIDING, HOARDING, behind_nginx
+from tests.support.nginx import HIDING, HOARDING, behind_nginx
+from tests.support.strict_site import HOST, jar, land, make_shop, who
 
 
 @pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
@@ -21,7 +21,7 @@ def test_two_browsers_of_one_cached_page_are_two_identities(
     new_context: Callable[..., BrowserContext],
     watch_console: Callable[[BrowserContext], Any],
 ) -> None:
-    with running() as adroll:
+    with running(strict=True) as adroll:
         shop = make_shop(adroll, tmp_path, ADROLL_CACHED_PATHS=["/"])
         with behind_nginx(shop, tmp_path / "nginx", location) as site:
             url = site.url("/", HOST)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+from flask import Response
+from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
 
 STRINGS = {
     case["name"]: case["string"]
@@ -54,7 +56,7 @@ OUTSIDE_EUROPE = '{gdprApplies: false, eventStatus: "tcloaded"}'
 
 @pytest.fixture
 def adroll() -> Iterator[RunningSandbox]:
-    with running() as sandbox:
+    with running(strict=True) as sandbox:
         yield sandbox
 
 
@@ -95,7 +97,8 @@ def session_of(site: Site, context: BrowserContext) -> dict[str, Any]:
     """What the shop's session cookie holds."""
     assert site.app is not None
     found = [c["value"] for c in context.cookies(site.url()) if c["name"] == "session"]
-    serializer = site.app.session_interface.get_signing_serializer(site.app)
+    serializer = SecureCookieSessionInterface().get_signing_serializer(site.app)
+    assert serializer is not None
     content: dict[str, Any] = serializer.loads(found[0]) if found else {}
     return content
 
@@ -110,7 +113,7 @@ def waiting(site: Site) -> list[dict[str, Any]]:
     outbox = outbox_of(site)
     if not outbox.exists():
         return []
-    rows = [outbox.show(row.id) for row in outbox.list("waiting")]
+    rows = [outbox.admin.show(row.id) for row in outbox.admin.list("waiting")]
     return [json.loads(row.payload) for row in rows if row is not None and row.payload]
 
 
@@ -126,12 +129,13 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     state = context.storage_state()
     stored = [item["name"] for origin in state["origins"] for item in origin["localStorage"]]
     assert set(stored) <= {"cmp"}
-    assert page.evaluate("Object.keys(sessionStorage)") == []
+    # At most the tab's memory of the no itself.
+    assert page.evaluate("({...sessionStorage})") in ({}, {"adrollKit": "0"})
     assert not set(session_of(site, context)) & {"adroll", "adroll_identity"}
     assert waiting(site) == []
     if ever:
         if outbox_of(site).exists():
-            assert sum(outbox_of(site).counts().values()) == 0
+            assert sum(outbox_of(site).admin.counts().values()) == 0
         assert traffic.to_adroll == []
         assert site.adroll.events() == []
         assert site.adroll.tracked() == []
@@ -273,6 +277,75 @@ def test_outside_the_gdpr_nobody_is_asked_and_the_server_believes_the_page(
         bought = the_purchase(site)
         assert identifiers(bought)["adct"] == click
         assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+
+
+#: AdRoll's own tag, as it hands it out.
+ADROLLS_TAG = """<script>
+adroll_adv_id = "ADV"; adroll_pix_id = "PIX"; adroll_version = "2.0"; __adroll_loaded = true;
+adroll = []; adroll.f = ["setProperties", "identify", "track", "identify_email", "get_cookie"];
+adroll.f.forEach((name) => (adroll[name] = (...values) => adroll.push([name, values])));
+document.head.append(Object.assign(document.createElement("script"), {src: "SRC"}));
+adroll.track("pageView");
+</script>"""
+BANNER = "[role=dialog]"
+
+
+def test_where_adrolls_banner_is_the_only_one_loading_the_pixel_after_a_yes_deadlocks(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page
+) -> None:
+    """What ``check`` points out: nobody loads what would ask."""
+    traffic = Traffic(context)
+    with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="load") as site:
+        site.adroll.fault(path="/consent/*", consent="ask")
+        land_and_buy(site, page)
+        assert_nothing_kept(site, page, traffic)
+        assert page.locator(BANNER).count() == 0
+        assert page.evaluate("typeof __tcfapi") == "undefined"
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_with_adrolls_own_tag_and_present_its_banner_asks_and_the_kit_hears_it(
+    open_site: Callable[..., Any], context: BrowserContext, page: Page, allowed: bool
+) -> None:
+    """The way that docs/explanation/privacy.md gives."""
+    traffic = Traffic(context)
+    with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="present") as site:
+        site.adroll.fault(path="/consent/*", consent="ask")
+        account = site.adroll.account
+        source = f"{site.adroll_origin}/j/{account.advertisable_eid}/roundtrip.js"
+        tag = ADROLLS_TAG.replace("ADV", account.advertisable_eid).replace("SRC", source)
+        assert site.app is not None
+
+        def put_it_in(response: Response) -> Response:
+            if response.mimetype == "text/html":
+                html = response.get_data(as_text=True)
+                response.set_data(html.replace("</head>", f"{tag}</head>"))
+            return response
+
+        site.app.after_request(put_it_in)
+        page.goto(site.url("/?adct=the-click"))
+        page.locator(BANNER).wait_for()
+        assert {cookie["name"] for cookie in context.cookies()} == set()
+        page.get_by_role("button", name="Allow" if allowed else "Decline").click()
+        if allowed:
+            page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
+            buy(page)
+            bought = the_purchase(site)
+            assert identifiers(bought)["adct"] == "the-click"
+            assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+        else:
+            # The no is remembered, and the banner does not come back.
+            page.goto(site.url())
+            page.wait_for_function("typeof __tcfapi === 'function'")
+            page.wait_for_timeout(700)
+            assert page.locator(BANNER).count() == 0
+            assert {cookie["name"] for cookie in context.cookies()} == {
+                "__adroll_consent",
+                "__adroll_consent_params",
+            }
+            assert waiting(site) == []
+            assert site.adroll.tracked() == []
+            assert not any(told.get("adct") for told in traffic.told)
 
 
 @pytest.mark.parametrize("how", ["platform", "banner"])

@@ -10,9 +10,10 @@ import pytest
 from flask import Flask, current_app
 from flask_talisman import Talisman
 from playwright.sync_api import BrowserContext, Page
-from strict_site import HOST, jar, land, make_shop, serving, who
 
+from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.strict_site import HOST, jar, land, make_shop, serving, who
 
 #: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
 STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}
@@ -20,7 +21,7 @@ STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": 
 
 @pytest.fixture
 def adroll() -> Iterator[RunningSandbox]:
-    with running() as sandbox:
+    with running(strict=True) as sandbox:
         yield sandbox
 
 
@@ -36,7 +37,8 @@ def with_policy(policy: dict[str, str], nonce_in: tuple[str, ...] = ()) -> Calla
 
 def csp_nonce() -> str:
     """As a site that uses Talisman writes it."""
-    nonce: str = current_app.jinja_env.globals["csp_nonce"]()
+    make: Any = current_app.jinja_env.globals["csp_nonce"]
+    nonce: str = make()
     return nonce
 
 
@@ -109,7 +111,7 @@ def test_our_part_needs_self_alone(
     """What ``flask adroll check`` prints: the rest is the pixel's."""
     policy = {"default-src": "'none'", "script-src": "'self'", "connect-src": "'self'"}
     shop = make_shop(adroll, tmp_path, before=with_policy(policy), ADROLL_PIXEL="none")
-    printed = shop.test_cli_runner().invoke(args=["adroll", "check"]).output
+    printed = shop.test_cli_runner().invoke(commands, ["check"]).output
     assert "script-src 'self'; connect-src 'self'" in printed
     with serving(shop) as port:
         land(page, f"http://{HOST}:{port}/?adct=click123")

@@ -6,9 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from kit_site import (
+from playwright.sync_api import BrowserContext, Page, Route
+
+from adroll_flask.visitor.identifiers import normalise_first_party_cookie
+from tests.support.kit_site import (
     COOKIE,
     LOADER,
     METHODS,
@@ -18,7 +22,6 @@ from kit_site import (
     WAIT,
     KitSite,
 )
-from playwright.sync_api import BrowserContext, Page, Route
 
 
 @pytest.fixture
@@ -101,22 +104,34 @@ def test_an_answer_that_is_no_cookie_is_not_sent(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
-    values = ["undefined", "null", "{}", "''", "'46d4-1667065540836'", f"'{COOKIE}\\n'"]
+    values = ["undefined", "null", "{}", "7", "[]", "''", "'-'", "'-s2-'", "'a b'", "'a;b'"]
+    values += ["'a,b'", "'\\x22'", "'\\x5c'", "'\\xe9'", f"'{COOKIE}\\n'", f"'{'x' * 81}'"]
     pixel = "<script>adroll = {{ get_cookie(callback) {{ callback({}) }} }}</script>"
     tag = site.tag(pixel="present", wait=WAIT)
     page.goto(site.serve_frames(*((pixel.format(value) + tag, "") for value in values)))
     assert site.after_wait(page) == []
 
 
-def test_the_cookies_other_forms_are_sent_as_they_are(
+def test_whatever_the_pixel_keeps_is_sent_as_it_is_and_the_server_takes_it(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
+    hexed = "46d41c62e88bb2e267c1e15314bb8837"
     forms = [
-        f"46d41c62e88bb2e267c1e15314bb8837-{form}"
-        for form in ("s2-1667065540836", "a_1667065540", "1667065540836-")
+        f"{hexed}-s2-1667065540836",
+        f"{hexed}-a_1667065540",
+        f"{hexed}-1667065540836-",
+        hexed,
+        f"{hexed}-1667065540",
+        f"{hexed}-16670655408360",
+        "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",
+        "x" * 80,
+        "!$()*-./:<=>@[]^_`{|}~",
     ]
+    assert all(map(normalise_first_party_cookie, forms))
     page.goto(
-        site.serve_frames(*((site.tag(src=site.pixel_url(value=form)), "") for form in forms))
+        site.serve_frames(
+            *((site.tag(src=site.pixel_url(value=quote(form))), "") for form in forms)
+        )
     )
     told = site.wait_told(page, len(forms))
     assert sorted(body["first_party_cookie"] for body in told) == sorted(forms)
@@ -392,6 +407,19 @@ def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: P
         f"callback('{COOKIE}') }} }} }}, 250)</script>"
     )
     site.serve(forgetful + site.tag(pixel="present", wait=2000))
+    page.goto(site.url())
+    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+
+
+def test_a_pixel_that_changes_the_stubs_array_in_place_is_asked_when_it_comes(
+    site: KitSite, page: Page
+) -> None:
+    # It forgets what was queued, and window.adroll is the same object before and after.
+    in_place = (
+        "<script>adroll = []; adroll.get_cookie = () => {}; setTimeout(() => {"
+        f" adroll.get_cookie = (callback) => callback('{COOKIE}') }}, 250)</script>"
+    )
+    site.serve(in_place + site.tag(pixel="present", wait=5000))
     page.goto(site.url())
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 

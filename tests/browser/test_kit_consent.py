@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import pytest
-from kit_site import COOKIE, LOADER, METHODS, SERVER_COOKIE, KitSite
 from playwright.sync_api import BrowserContext, Page
+
+from tests.support.kit_site import COOKIE, LOADER, METHODS, SERVER_COOKIE, WAIT, KitSite
 
 LANDING = "/?adct=click123"
 GRANT = {"adct": "click123", "consent": True, "first_party_cookie": COOKIE}
@@ -148,6 +150,74 @@ def test_what_is_neither_yes_nor_no_changes_nothing(site: KitSite, page: Page) -
     assert_no_trace(site, page)
 
 
+#: Notes every cookie that scripts of the page write.
+WRITES = """<script>
+writes = [];
+(({ get, set }) => Object.defineProperty(document, "cookie", {
+  get, set(text) { writes.push(text); set.call(document, text); },
+}))(Object.getOwnPropertyDescriptor(Document.prototype, "cookie"));
+</script>"""
+#: What the pixel leaves in a browser beside ``__adroll_fpc``.
+LEFTOVERS = ("__ar_v4", "__adroll_consent", "__adroll_consent_params")
+
+
+def leave(page: Page) -> None:
+    page.evaluate(
+        "names => { for (const name of names) document.cookie ="
+        " `${name}=1;path=/;domain=${location.hostname};max-age=9999`;"
+        " localStorage.__adroll_consent_data = '{}' }",
+        list(LEFTOVERS),
+    )
+
+
+def test_a_withdrawal_takes_along_all_that_the_pixel_left(site: KitSite, page: Page) -> None:
+    site.serve(site.tag(consent="tcf"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    site.wait_told(page, 1)
+    leave(page)
+    page.evaluate("document.cookie = 'theme=dark;path=/'; localStorage.cart = '2'")
+    page.evaluate("adrollKit.consent(false)")
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+    assert [cookie["name"] for cookie in page.context.cookies()] == ["theme"]
+    assert page.evaluate("Object.keys(localStorage)") == ["cart"]
+
+
+def test_what_a_site_pixel_keeps_of_consent_stays_so_that_its_no_is_not_asked_for_again(
+    site: KitSite, page: Page
+) -> None:
+    """AdRoll's banner may be the site's consent platform, and this its memory."""
+    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"))
+    page.goto(site.url(LANDING))
+    page.evaluate("adrollKit.consent(true)")
+    site.wait_told(page, 1)
+    leave(page)
+    page.evaluate("adrollKit.consent(false)")
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+    assert sorted(cookie["name"] for cookie in page.context.cookies()) == sorted(LEFTOVERS[1:])
+    assert page.evaluate("localStorage.length") == 1
+
+
+def test_a_withdrawal_tries_no_domain_on_which_there_can_be_no_cookie(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    set_cookies(context, ".www.shop.test", "www.shop.test")
+    site.serve(WRITES + site.tag(consent="tcf"))
+    page.goto(site.url(LANDING, "www.shop.test"))
+    page.evaluate("adrollKit.consent(false)")
+    site.wait_told(page, 1)
+    tried = page.evaluate("writes.map(text => /domain=([^;]+)/.exec(text)?.[1] ?? '')")
+    assert tried == ["", "www.shop.test"]
+    # One that cannot be deleted, here because of its path, is tried up to the site and no further.
+    page.evaluate("document.cookie = '__adroll_fpc=1;path=/x'; writes.length = 0")
+    site.serve(WRITES + site.tag(consent="tcf"), "/x/y")
+    page.goto(site.url("/x/y", "www.shop.test"))
+    page.evaluate("writes.length = 0; adrollKit.consent(false)")
+    site.wait_told(page, 2)
+    tried = page.evaluate("writes.map(text => /domain=([^;]+)/.exec(text)?.[1] ?? '')")
+    assert tried == ["", "www.shop.test", "shop.test"]
+
+
 def test_a_refusal_takes_an_earlier_sessions_cookie_away(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
@@ -181,9 +251,11 @@ def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
 def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: Page) -> None:
     site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.4)))
     page.goto(site.url(LANDING))
-    page.evaluate("adrollKit.consent(true)")
-    page.wait_for_timeout(50)
-    page.evaluate("adrollKit.consent(false)")
+    # In the page, where a busy machine adds nothing to the wait.
+    page.evaluate(
+        "adrollKit.consent(true);"
+        "new Promise(done => setTimeout(() => done(adrollKit.consent(false)), 50))"
+    )
     assert site.after_wait(page, 600) == [{"consent": False}]
     assert page.evaluate("window.seen") is None
     assert page.context.cookies() == []
@@ -213,6 +285,43 @@ def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
     # The pixel is the one that ran before, and hears the page again.
     page.evaluate("adroll.track('addToCart')")
     assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView", "addToCart"]
+
+
+def test_a_slow_yes_is_not_overtaken_by_the_no_after_it(site: KitSite, page: Page) -> None:
+    """The server keeps what it heard last: were it the yes, a visitor who said no is tracked."""
+    site.on_the_way = [0.4]
+    site.serve(site.tag(consent="tcf", pixel="none"))
+    page.goto(site.url(LANDING))
+    page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
+    assert site.wait_told(page, 2) == [
+        {"adct": "click123", "consent": True},
+        {"consent": False},
+    ]
+
+
+def test_a_no_waits_for_the_answer_to_the_yes_however_long_that_takes(
+    site: KitSite, page: Page
+) -> None:
+    """The answer sets cookies: one that comes after the no's would bring them back."""
+    site.delay = 1.0
+    site.serve(site.tag(consent="tcf", pixel="none", wait=WAIT))
+    page.goto(site.url(LANDING))
+    page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
+    assert len(site.wait_told(page, 1)) == 1
+    page.wait_for_timeout(2 * WAIT)
+    assert len(site.told) == 1, "the first is not answered yet"
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+
+
+def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
+    site.delay = 3600
+    site.serve(site.tag(consent="tcf", pixel="none", wait=3_600_000))
+    site.serve("", "/next")
+    page.goto(site.url(LANDING))
+    page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
+    assert len(site.wait_told(page, 1)) == 1
+    page.goto(site.url("/next"))
+    assert site.wait_told(page, 2)[1] == {"consent": False}
 
 
 def test_given_again_before_the_pixel_had_come_it_is_loaded_again(
@@ -361,6 +470,42 @@ def test_consent_mode_without_ad_storage_nothing_starts(site: KitSite, page: Pag
     assert_no_trace(site, page)
 
 
+def clobbering(leaf: str) -> str:
+    """Frames in frames that answer to ``google_tag_data.ics.entries.ad_storage``."""
+    html = leaf
+    for name in ("ad_storage", "entries", "ics", "google_tag_data"):
+        html = f'<iframe name="{name}" srcdoc="{escape(html)}"></iframe>'
+    return html
+
+
+@pytest.mark.parametrize(
+    ("leaf", "found"),
+    [
+        ('<a id="update" href="x:y">granted</a>', "update"),
+        ('<iframe name="update"></iframe>', "update"),
+        ('<a id="default" href="x:y">granted</a>', "default"),
+    ],
+)
+def test_markup_that_poses_as_googles_tag_gives_no_consent(
+    site: KitSite, page: Page, leaf: str, found: str
+) -> None:
+    site.serve(site.tag(consent="tcf"), body=clobbering(leaf))
+    page.goto(site.url(LANDING))
+    # It does answer to that name: the test would see nothing otherwise.
+    assert page.evaluate(f"!!google_tag_data.ics.entries.ad_storage.{found}")
+    page.wait_for_timeout(700)
+    assert_no_trace(site, page)
+
+
+def test_markup_that_poses_as_googles_tag_hides_no_withdrawal(site: KitSite, page: Page) -> None:
+    site.serve(GTAG + site.tag(consent="tcf"), body=clobbering('<a id="update">x</a>'))
+    page.goto(site.url(LANDING))
+    page.evaluate(gtag("update", "granted"))
+    assert site.wait_told(page, 1) == [GRANT]
+    page.evaluate(gtag("update", "denied"))
+    assert site.wait_told(page, 2)[1] == {"consent": False}
+
+
 def test_consent_modes_updates_are_heard_later(site: KitSite, page: Page) -> None:
     site.serve(GTAG + f"<script>{gtag('default', 'denied')}</script>" + site.tag(consent="tcf"))
     page.goto(site.url(LANDING))
@@ -402,6 +547,48 @@ def test_a_tab_with_the_servers_yes_does_not_ask_again(site: KitSite, page: Page
         assert site.wait_told(page, 1) == [{}]
 
 
+def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page) -> None:
+    site.answer = {"consent": False}
+    site.serve(site.tag(consent="ask"))
+    for _ in range(3):
+        page.goto(site.url(LANDING))
+        assert site.after_wait(page, 0) == [{}]
+    # All that is kept is the no itself.
+    assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
+    page.evaluate("sessionStorage.clear()")
+    assert_no_trace(site, page)
+
+
+def test_a_no_that_the_server_has_taken_back_is_asked_for_again(
+    site: KitSite, page: Page, context: BrowserContext
+) -> None:
+    """The visitor said yes in a form of the site: its answer has the server's cookie."""
+    site.answer = {"consent": False}
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url(LANDING))
+    site.wait_told(page, 1)
+    set_cookies(context, ".shop.test")
+    site.answer = {"consent": True}
+    page.goto(site.url())
+    assert site.wait_told(page, 3)[1:] == [{}, {"first_party_cookie": SERVER_COOKIE}]
+    assert page.evaluate("seen.tracked") == ["pageView"]
+
+
+def test_a_yes_on_a_page_of_a_tab_with_the_servers_no_starts_everything(
+    site: KitSite, page: Page
+) -> None:
+    site.answer = {"consent": False}
+    site.serve(site.tag(consent="ask"))
+    page.goto(site.url())
+    site.wait_told(page, 1)
+    page.goto(site.url(LANDING))
+    site.answer = {"consent": True}
+    page.evaluate("adrollKit.consent(true)")
+    assert site.wait_told(page, 2) == [{}, GRANT]
+    page.goto(site.url())
+    assert len(site.after_wait(page)) == 2
+
+
 @pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
 def test_without_the_servers_yes_nothing_starts(
     site: KitSite, page: Page, answer: int | dict[str, Any]
@@ -410,6 +597,8 @@ def test_without_the_servers_yes_nothing_starts(
     site.serve(site.tag(consent="ask"))
     page.goto(site.url(LANDING))
     assert site.after_wait(page, 0) == [{}]
+    if answer == {"consent": False}:
+        page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)
     # The visitor is asked by the page, and the landing's click id is still there.
     page.evaluate("adrollKit.consent(true)")
@@ -430,6 +619,8 @@ def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(
     site.answer = {"consent": False}
     page.goto(site.url())
     assert site.wait_told(page, 1) == [{}]
+    assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
+    page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)
 
 

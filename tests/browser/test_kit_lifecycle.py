@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHROMIUM_ARGS
-from kit_site import COOKIE, KitSite
 from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser.conftest import CHROMIUM_ARGS
+from tests.support import PATIENCE
+from tests.support.kit_site import COOKIE, KitSite
 
 #: Shown before the kit has had its answer, and whether the page came from the browser's cache.
 WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
@@ -43,7 +45,7 @@ def test_a_prerendered_page_starts_when_it_is_shown(
     with subprocess.Popen(
         [*command, site.url()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as browser:
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while len(site.told) < 3 and time.monotonic() < until:
             time.sleep(0.02)
         browser.terminate()

@@ -6,16 +6,11 @@ A policy keeps the pages' own scripts from running, which leaves parsing as it i
 from __future__ import annotations
 
 import base64
-import sys
-from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Route
 
-from adroll_flask.placement import place
-
-sys.path.append(str(Path(__file__).parent.parent / "contract"))
-
-from corpora import real_pages, tree_construction
+from adroll_flask.page.placement import place
+from tests.support.corpora import real_pages, tree_construction
 
 SNIPPET = b'<script async src="/_adroll/kit.js" data-adroll data-adv="ours"></script>'
 

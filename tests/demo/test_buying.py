@@ -42,7 +42,7 @@ def test_a_purchase_is_reported_with_order_value_and_products(
     assert (purchase.value, purchase.currency) == (Decimal("123.90"), "EUR")
     assert purchase.adct == "from-the-ad"
     assert purchase.first_party_cookie
-    assert purchase.email_sha256 == (EMAIL_SHA256,)
+    assert purchase.email_sha256 == EMAIL_SHA256
     assert not purchase.email
     assert [
         (p.product_id, p.product_group, p.category, p.price, p.quantity) for p in purchase.products

@@ -10,13 +10,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
+from tests.support import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 Demo = Callable[..., "subprocess.Popen[str]"]
+
+
+@contextmanager
+def heard(*numbers: signal.Signals) -> Iterator[None]:
+    """Programs begun meanwhile hear these signals.
+
+    What is ignored stays ignored in a child: SIGHUP where the suite runs under nohup, SIGINT where
+    a script runs it in the background.
+    """
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -29,16 +50,17 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     ) -> subprocess.Popen[str]:
         between = [sys.executable, "-c", run_by] if run_by else []
         ports = ("--port=0", "--sandbox-port=0", f"--instance={tmp_path / 'instance'}")
-        process = subprocess.Popen(
-            [*between, sys.executable, "-m", "demo_app", *ports, *options],
-            cwd=ROOT,
-            env={**os.environ, "MAKELEVEL": "1", **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
+        with heard(signal.SIGHUP, signal.SIGINT):
+            process = subprocess.Popen(
+                [*between, sys.executable, "-m", "demo_app", *ports, *options],
+                cwd=ROOT,
+                env={**os.environ, "MAKELEVEL": "1", **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,
+            )
         started.append(process)
         return process
 
@@ -61,7 +83,7 @@ def listens(url: str) -> bool:
 
 
 def closes(url: str) -> bool:
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE
     while listens(url):
         if time.monotonic() > until:
             return False
@@ -84,7 +106,7 @@ def test_it_prints_three_lines_and_leads_from_the_ad_to_a_reported_purchase(star
     customer.post(lines["Shop"] + "checkout", data={"email": "ada@example.com"}, timeout=5)
 
     demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=10)
+    out, err = demo.communicate(timeout=PATIENCE)
     # Nothing beside the three lines: no banner, no log of requests, no traceback at the end.
     assert (demo.returncode, out, err) == (0, "", "")
     assert closes(lines["Watch"])
@@ -95,7 +117,7 @@ def test_what_is_reported_shows_where_the_third_line_leads(start: Demo) -> None:
     customer = requests.Session()
     customer.get(lines["Shop"] + "?adct=from-the-ad", timeout=5)
     customer.get(lines["Shop"] + "search?q=mug", timeout=5)
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while not (events := requests.get(lines["Watch"] + "events", timeout=5).json()["events"]):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -113,7 +135,7 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     assert listens(lines["Watch"])
     # To the shop's process alone: a terminal would send Ctrl-C to the sandbox as well.
     demo.send_signal(number)
-    demo.communicate(timeout=10)
+    demo.communicate(timeout=PATIENCE)
     assert closes(lines["Shop"])
     assert closes(lines["Watch"])
 
@@ -122,7 +144,7 @@ def test_it_ends_with_make_even_when_make_is_killed(start: Demo) -> None:
     make = start(run_by="import subprocess, sys; subprocess.run(sys.argv[1:])")
     lines = read_lines(make)
     make.kill()
-    make.communicate(timeout=10)
+    make.communicate(timeout=PATIENCE)
     assert closes(lines["Shop"])
     assert closes(lines["Watch"])
 
@@ -132,7 +154,7 @@ def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
     lines = read_lines(demo)
     children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    out, err = demo.communicate(timeout=10)
+    out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, out) == (1, "")
     assert err.splitlines()[-1] == "demo: the sandbox ended with status -9"
     assert closes(lines["Shop"])
@@ -143,7 +165,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(start: Demo, option: str) -> N
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         demo = start(f"{option}={port}")
-        out, err = demo.communicate(timeout=20)
+        out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, out) == (1, "")
     assert err == (
         f"demo: 127.0.0.1:{port}: Address already in use; choose another with {option}\n"

@@ -63,16 +63,16 @@ def test_a_sign_up_is_reported_once_and_known_from_then_on(
     for _ in range(2):
         answer = client.post("/newsletter", data={"email": "ada@example.com"})
         assert (answer.status_code, answer.location) == (303, "/newsletter")
-    assert reported.one("formFill").email_sha256 == (EMAIL_SHA256,)
+    assert reported.one("formFill").email_sha256 == EMAIL_SHA256
     client.get("/search?q=mug")
-    assert reported.one("productSearch").email_sha256 == (EMAIL_SHA256,)
+    assert reported.one("productSearch").email_sha256 == EMAIL_SHA256
 
 
 def test_a_demo_request_is_reported(client: FlaskClient, reported: Reported) -> None:
     form = {"email": "ada@example.com", "company": "The Ebb", "covers": "20 to 60"}
     answer = client.post("/restaurants", data=form)
     assert (answer.status_code, answer.location) == (303, "/restaurants")
-    assert reported.one("demoRequest").email_sha256 == (EMAIL_SHA256,)
+    assert reported.one("demoRequest").email_sha256 == EMAIL_SHA256
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,8 @@ def test_the_shop_uses_public_names_only() -> None:
     }
     used = set()
     for file in Path(demo_app.__file__).parent.glob("*.py"):
+        if file.name in ("past.py", "lately.py"):
+            continue  # no part of the shop: they play a year that never was
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adroll_flask"):
                 assert node.module in public

@@ -55,7 +55,7 @@ class Everywhere:
             AdRoll(app)
             self._counters.append(app.extensions["adroll"].counters)
 
-        flask.__init__ = init  # type: ignore[method-assign]
+        flask.__init__ = init  # type: ignore[method-assign, assignment]
 
     def pytest_sessionfinish(self) -> None:
         total: Counter[str] = Counter(apps=len(self._counters))

@@ -28,7 +28,8 @@ def test_no_session_is_begun_where_flask_login_would_take_it_for_a_stolen_one(
 ) -> None:
     # With strong protection it would forget a user whom it remembers.
     app = make_app()
-    app.login_manager = object()  # type: ignore[attr-defined] - as Flask-Login does
+    # As Flask-Login does.
+    app.login_manager = object()  # type: ignore[attr-defined]
     app.add_url_rule("/begin", "begin", lambda: str(session.setdefault("cart", "mug")))
     client = app.test_client()
     response = client.get("/?adct=click123")

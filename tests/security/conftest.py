@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sites import Clock, MakeSite, Site, configuration, flask_site, wsgi_site
+
+from tests.support.sites import Clock, MakeSite, Site, configuration, flask_site, wsgi_site
 
 
 @pytest.fixture

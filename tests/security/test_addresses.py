@@ -6,8 +6,9 @@ import logging
 from typing import Any
 
 import pytest
-from sites import ADDRESS, HOST, MakeSite, Site
 from werkzeug.middleware.proxy_fix import ProxyFix
+
+from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
 FORGED = "203.0.113.66"
 HEADERS = [
@@ -97,7 +98,7 @@ def test_what_is_no_address_is_not_sent_as_one(site: Site, given: str) -> None:
 
     answer = site.get("/buy", environ_overrides={"REMOTE_ADDR": given})
 
-    assert answer.json["status"] == "invalid"
+    assert answer.get_json()["status"] == "invalid"
     assert not [event for event in site.events() if "ip" in event]
 
 
@@ -111,7 +112,7 @@ def test_a_private_address_is_counted_and_warned_of_once_without_naming_it(
 
     with caplog.at_level(logging.DEBUG, "adroll_flask"):
         first, second = (
-            site.get(f"/buy?order={n}", environ_overrides={"REMOTE_ADDR": given}).json
+            site.get(f"/buy?order={n}", environ_overrides={"REMOTE_ADDR": given}).get_json()
             for n in range(2)
         )
 

@@ -1,8 +1,8 @@
 """The whole journey with values that can be told anywhere, and a search for them everywhere.
 
-Exempt, by name: the outbox's database (it holds what is to be sent, for its owner alone), the
-sandbox's raw view, and the web server's own access log. Of the spill file, which is the outbox
-where the database cannot be written, only what may never be in the outbox either is searched.
+Exempt, by name: the outbox, that is its database and the journal before it (they hold what is to be
+sent, for their owner alone), the sandbox's raw view, and the web server's own access log. Journal
+and database are searched for what may never be in an outbox.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pkgutil
 import re
 import sqlite3
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask import Flask, request
-from sites import HOST, Clock, Site, configuration
 
 import adroll_flask
 from adroll_flask import (
@@ -40,7 +40,9 @@ from adroll_flask import (
     report_conversion,
     report_event,
 )
-from adroll_flask.transport import NoAnswer, Response, Timeouts
+from adroll_flask.cli.commands import commands
+from adroll_flask.delivery.transport import NoAnswer, Response, Timeouts
+from tests.support.sites import HOST, Clock, Site, configuration
 
 EMAIL = "zzcanary.person@mail.example"
 CANARIES = {
@@ -150,11 +152,12 @@ def shop(tmp_path: Path, echo: Echo) -> Iterator[Site]:
     )
     adroll = AdRoll(app, transport=echo, clock=clock)
 
-    app.before_report_saw = []  # type: ignore[attr-defined]
+    adroll.dashboard(app, access=lambda: True, operator=lambda: True)
+    app.extensions["before_report_saw"] = []
 
     @adroll.before_report
     def before_report(event: Any) -> Any:
-        app.before_report_saw.append(event)
+        app.extensions["before_report_saw"].append(event)
         if event.order_id == "hook":
             raise LookupError(f"{event!r} {event.adct} {event.ip} {EMAIL}")
         return event
@@ -187,7 +190,8 @@ def shop(tmp_path: Path, echo: Echo) -> Iterator[Site]:
 
     @app.get("/forget")
     def forget() -> str:
-        return str(forget_visitor())
+        forget_visitor()
+        return "forgotten"
 
     site = Site(app, app.extensions["adroll"], clock, tmp_path / "adroll-outbox.sqlite")
     site.browser.set_cookie("__adroll_fpc", CANARIES["cookie"], domain=HOST)
@@ -230,12 +234,15 @@ def journey(site: Site, echo: Echo) -> None:
         for text in (token, token[:-3], CANARIES["click"]):
             report_event("purchase", visitor=text, order_id="t", value="x", currency="EUR")
     deliverer = site.runtime.deliverer
+    # Whoever delivers takes in, unless another thread is at it: reading waits for that one.
+    assert site.runtime.outbox.queue.waiting()
     for status in (400, 401, 500, 429, 302, 413, 200):
         echo.status = status
         site.clock.now += 3600
         deliverer.run_once()
     echo.gone = NoAnswer("read_timeout", sure=False)
     visit(site, "/buy/1002")
+    assert site.runtime.outbox.queue.waiting()
     deliverer.run_once()
     echo.gone, echo.status = None, 200
     for _ in range(4):
@@ -273,19 +280,40 @@ def test_no_log_record_and_no_counter_holds_a_value(
         assert not found_in(text), text
 
 
+def test_no_page_of_the_dashboard_holds_a_value(shop: Site, echo: Echo) -> None:
+    """Each page that a link of the dashboard leads to, and each event by its order's id."""
+    journey(shop, echo)
+    begin = "/adroll-dashboard/"
+    asked, seen = [begin], {begin}
+    told = 0
+    while asked:
+        answer = shop.get(asked.pop(), follow_redirects=True)
+        assert answer.status_code == 200
+        assert not found_in(answer.text), found_in(answer.text)
+        told += answer.text.count("bad-") + answer.text.count("1001")
+        for link in re.findall(r'(?:href|action)="([^"#]*)', answer.text):
+            path = link.replace("&amp;", "&")
+            if path.startswith(begin) and path not in seen and "/assets/" not in path:
+                seen.add(path)
+                asked.append(path)
+    assert len(seen) > 20
+    assert told, "the journey's orders are shown"
+
+
 def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
     journey(shop, echo)
     answer = visit(shop, "/buy/1004").json
     assert not found_in(answer["shown"])
     outbox = shop.runtime.outbox
-    claim = outbox.claim()
+    claim = outbox.queue.claim()
     assert claim is not None
-    rows = [outbox.show(row.id) for row in outbox.list()]
+    rows = [outbox.admin.show(row.id) for row in outbox.admin.list()]
     assert any(row is not None and row.payload for row in rows)
     environ = {"REMOTE_ADDR": CANARIES["address"], "HTTP_HOST": HOST, "REQUEST_METHOD": "GET"}
-    exchange = shop.runtime.exchange({**environ, "QUERY_STRING": f"adct={CANARIES['click']}"})
-    visitor = exchange.visitor()
-    event = shop.app.before_report_saw[-1]
+    environ["wsgi.url_scheme"] = "https"
+    tracked = shop.runtime.tracked({**environ, "QUERY_STRING": f"adct={CANARIES['click']}"})
+    visitor = tracked.visitor()
+    event = shop.app.extensions["before_report_saw"][-1]
     assert visitor.adct == event.adct == CANARIES["click"]
 
     names = set()
@@ -295,15 +323,26 @@ def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
             names.add(type(thing).__name__)
             assert not found_in(repr(thing)), type(thing)
     assert names >= {"Settings", "Runtime", "Record", "Client", "Visitor", "Counters"}
-    assert names >= {"Event", "Claim", "Claimed", "Row", "Exchange", "Seen"}
+    assert names >= {"Event", "Claim", "Claimed", "Row", "TrackedRequest", "RequestCookies"}
 
 
 SENSITIVE = re.compile(
     r"adct|first_party_cookie|cookie|email\w*|user_id|device_id|ip|user_agent|payload|token"
     r"|access_token|secret_key|keys?|fields|body|headers|page_location|url|external_data"
 )
-#: Not a visitor's: a claim's id, a deduplication key, and a frozen setting with a repr of its own.
-HARMLESS = {"Claim.token", "NewEvent.key", "Claimed.key", "Row.key", "Spilled.event"}
+#: Not a visitor's: a claim's and a journal file's id, a deduplication key, and a frozen setting
+#: with a repr of its own.
+HARMLESS = {
+    "Claim.token",
+    "JournalPart.token",
+    "Header.token",
+    "NewEvent.key",
+    "Claimed.key",
+    "Row.key",
+    "Lease.token",
+    "_Attempt.token",
+    "Verdict.key",
+}
 
 
 def test_no_dataclass_shows_a_sensitive_field_by_default() -> None:
@@ -314,7 +353,7 @@ def test_no_dataclass_shows_a_sensitive_field_by_default() -> None:
     shown = set()
     for kind in dataclasses_of(adroll_flask.__name__):
         names = [field.name for field in fields(kind)]
-        thing = object.__new__(kind)
+        thing: Any = object.__new__(kind)
         for name in names:
             object.__setattr__(
                 thing, name, CANARIES["click"] if SENSITIVE.fullmatch(name) else None
@@ -351,7 +390,7 @@ def dataclasses_of(package: str) -> list[type]:
         {"page_location": f"no url {CANARIES['query']}"},
         {"timestamp": CANARIES["query"]},
         {"adct": CANARIES["click"] + "\n"},
-        {"first_party_cookie": CANARIES["cookie"] + "x"},
+        {"first_party_cookie": CANARIES["cookie"] + " x"},
         {"visitor": CANARIES["click"]},
         {"external_data": {CANARIES["query"], EMAIL}},
         {CANARIES["query"]: 1},
@@ -361,7 +400,8 @@ def dataclasses_of(package: str) -> list[type]:
 )
 def test_no_error_of_a_wrong_argument_repeats_it(shop: Site, fields: dict[str, Any]) -> None:
     shop.app.config["ADROLL_STRICT"] = True
-    shop.runtime.reporter._strict = lambda: True
+    reporter = shop.runtime.reporter
+    reporter.parts = replace(reporter.parts, strict=lambda: True)
 
     with (
         shop.app.test_request_context(
@@ -410,7 +450,7 @@ def test_no_error_of_a_wrong_setting_shows_it(
         AdRoll(app)
         with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "8.8.8.8"}):
             shown += repr(report_conversion(order_id="1", value="1.00", currency="EUR"))
-        app.extensions["adroll"].outbox.waiting()
+        app.extensions["adroll"].outbox.queue.waiting()
     except Exception as error:
         for link in causes(error):
             shown += f"{link} {link!r} {link.args}"
@@ -431,11 +471,12 @@ def test_a_token_callable_that_fails_shows_nothing(shop: Site, logged: Records, 
     journey_start = f"/?adct={CANARIES['click']}"
     visit(shop, journey_start)
     visit(shop, "/buy/1")
+    assert shop.runtime.outbox.queue.waiting() == 1
     shop.runtime.deliverer.run_once()
 
     assert not echo.sent
     assert logged.texts
-    for text in [*logged.texts, str(shop.counts), str(shop.runtime.outbox.destination())]:
+    for text in [*logged.texts, str(shop.counts), str(shop.runtime.outbox.destination.state())]:
         assert not found_in(text), text
 
 
@@ -460,10 +501,37 @@ def test_a_consent_callable_that_fails_shows_nothing(tmp_path: Path, logged: Rec
 def test_the_outbox_never_holds_an_address_in_clear_nor_a_secret(shop: Site, echo: Echo) -> None:
     journey(shop, echo)
 
-    for path in shop.outbox_file.parent.iterdir():
-        stored = path.read_bytes().decode("latin-1")
-        assert not found_in(stored, NEVER_STORED), path.name
+    assert set(found_in(journal_text(shop))) >= {"email_sha256", "address", "cookie", "click"}
+    for path in shop.outbox_file.parent.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path.name
+        if path.is_file():
+            stored = path.read_bytes().decode("latin-1")
+            assert not found_in(stored, NEVER_STORED), path.name
+
+
+def journal_text(site: Site) -> str:
+    """All that this host's journal holds, whatever the file."""
+    texts = []
+    for path in site.runtime.journal_folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # read to its end, and removed
+            texts.append(path.read_bytes().decode("latin-1"))
+    return "\n".join(texts)
+
+
+def test_what_was_taken_in_leaves_the_disk_with_its_file(shop: Site, echo: Echo) -> None:
+    journey(shop, echo)
+    visit(shop, "/buy/last")
+    assert found_in(journal_text(shop))
+    outbox = shop.runtime.outbox
+    outbox.close()  # as at the end of the process that wrote it
+
+    until = time.monotonic() + 20
+    while found_in(journal_text(shop)) and time.monotonic() < until:
+        outbox.queue.waiting()
+        time.sleep(0.05)
+
+    assert not found_in(journal_text(shop))
+    assert [event for event in shop.events() if "last" in json.dumps(event)]
 
 
 def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
@@ -471,6 +539,7 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
     visit(shop, "/login")
     visit(shop, "/buy/1")
     shop.clock.now += 10
+    assert shop.runtime.outbox.queue.waiting() == 1
     shop.runtime.deliverer.run_once()
     assert echo.sent
 
@@ -482,19 +551,23 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
     assert not found_in(dump)
 
 
-def test_the_spill_file_never_holds_what_the_outbox_may_not(shop: Site, logged: Records) -> None:
+def test_the_journal_before_a_locked_database_holds_no_more_than_it(
+    shop: Site, logged: Records
+) -> None:
     visit(shop, f"/?adct={CANARIES['click']}")
+    visit(shop, "/login")
     visit(shop, "/buy/1")
+    shop.runtime.outbox.queue.waiting()
     blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
     answer = visit(shop, "/buy/2").json
+    stored = journal_text(shop)
     blocker.execute("ROLLBACK")
     blocker.close()
 
-    (spill,) = shop.outbox_file.parent.glob("*spill*.jsonl")
     assert answer["status"] == "queued"
-    assert not found_in(spill.read_text(), NEVER_STORED)
-    assert spill.stat().st_mode & 0o077 == 0
+    assert "email_sha256" in found_in(stored)
+    assert not found_in(stored, NEVER_STORED)
     for text in logged.texts:
         assert not found_in(text), text
 
@@ -505,6 +578,7 @@ COMMANDS = [
     ["outbox", "list"],
     ["outbox", "list", "--dead"],
     ["outbox", "export"],
+    ["outbox", "move-from", "sqlite:///moved.sqlite"],
     ["outbox", "show", "ID"],
     ["outbox", "show", "nonsense"],
     ["outbox", "retry", "--all-dead"],
@@ -521,10 +595,10 @@ def test_no_command_prints_a_value(
     shop: Site, echo: Echo, command: list[str], logged: Records
 ) -> None:
     journey(shop, echo)
-    ids = [row.id for row in shop.runtime.outbox.list(limit=100)]
+    ids = [row.id for row in shop.runtime.outbox.admin.list(limit=100)]
 
     result = shop.app.test_cli_runner().invoke(
-        args=["adroll", *(ids[0] if word == "ID" else word for word in command)]
+        commands, [ids[0] if word == "ID" else word for word in command]
     )
 
     assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -310,7 +310,12 @@
     var row = el("div", "row " + kind, el("span", "dot"),
       el("span", "name", name, extra ? el("i", "", extra) : null), el("span", "money", right));
     var line = el("span", "tags");
-    tagList.forEach(function (pair) { if (pair[1]) line.append(el("span", "tag " + pair[0], pair[1])); });
+    tagList.forEach(function (tag) {
+      if (!tag[1]) return;
+      var shown = el("span", "tag " + tag[0], tag[1]);
+      if (tag[2]) shown.title = tag[2];
+      line.append(shown);
+    });
     row.append(line, el("span", "when", time(at)));
     return el("li", "", row);
   }
@@ -321,7 +326,8 @@
       one.status === null ? "no answer" : one.status,
       [["", count(one.events, "event", "events")], ["", count(one.bytes, "byte", "bytes")], ["", one.gzip ? "gzip" : ""],
         ["", one.dry_run ? "dry run" : ""], [one.outcome === "answered" ? "" : "bad", one.outcome === "answered" ? "" : one.outcome],
-        ["warn", one.fault ? "on demand" : ""]], one.at);
+        ["warn", one.fault ? "on demand" : ""],
+        ["warn", one.warnings.length ? count(one.warnings.length, "warning", "warnings") : "", one.warnings.join("\n")]], one.at);
   }
 
   function tracked(one) {

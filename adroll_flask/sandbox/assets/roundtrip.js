@@ -1,5 +1,6 @@
-/* The sandbox's stand-in for AdRoll's pixel script. It does to cookies what the real one does, takes
-   over the loader's queue, answers get_cookie, and tells the sandbox what the page tracks. */
+/* The sandbox's stand-in for AdRoll's pixel script. It does to cookies what the real one does, asks
+   for consent where it is needed, takes over the loader's queue, answers get_cookie, and tells the
+   sandbox what the page tracks. */
 (function (window, document) {
   "use strict";
   var settings = /*SETTINGS*/{};
@@ -8,29 +9,39 @@
   adroll.sandbox = true;
 
   var NAME = "__adroll_fpc";
+  var CONSENT = "__adroll_consent";
   var YEAR = 365 * 24 * 3600 * 1000;
   var script = document.currentScript;
   var origin = script && script.src ? new URL(script.src).origin : settings.origin;
   var value = null;
   var adopted = false;
   var settled = false;
+  var refused = false;
   var waiting = [];
 
-  function held() {
+  /* -- cookies ------------------------------------------------------------------------------- */
+
+  /* The first that has a value, whatever it is and whoever wrote it. */
+  function read(name) {
     var found = document.cookie.split("; ").filter(function (pair) {
-      return pair.indexOf(NAME + "=") === 0;
+      return pair.indexOf(name + "=") === 0 && pair.length > name.length + 1;
     });
-    return found.map(function (pair) { return normalise(pair.slice(NAME.length + 1)); })
-      .filter(Boolean)[0] || null;
+    return found.length ? found[0].slice(name.length + 1) : null;
   }
 
+  function write(name, text) {
+    document.cookie = name + "=" + text + "; domain=" + window.location.hostname +
+      "; path=/; expires=" + new Date(Date.now() + YEAR).toUTCString() + "; SameSite=Lax";
+  }
+
+  /* Without the marker and hyphens at the end; a date as text becomes milliseconds. */
   function normalise(text) {
-    try { text = decodeURIComponent(text); } catch (e) { /* taken as it stands */ }
-    var parts = /^([0-9a-f]{32})-(?:s2-)?(.+?)-?$/i.exec(text);
-    if (!parts) return null;
-    if (/^(?:\d+|a_\d+)$/.test(parts[2])) return parts[1] + "-" + parts[2];
-    var time = Date.parse(parts[2]);
-    return isNaN(time) ? null : parts[1] + "-" + time;
+    var plain = text;
+    try { plain = decodeURIComponent(text); } catch (e) { /* taken as it stands */ }
+    var dated = /^([0-9a-f]{32})-(?:s2-)?(.*\d:\d\d.*?)-?$/i.exec(plain);
+    var time = dated ? Date.parse(dated[2]) : NaN;
+    if (time >= 0) return dated[1] + "-" + time;
+    return text.replace(/-(?:s2-)+/g, "-").replace(/-+$/, "");
   }
 
   function fresh() {
@@ -41,18 +52,20 @@
   }
 
   function start() {
-    var found = held();
-    adopted = found !== null;
+    if (settled) return;
+    var found = normalise(read(NAME) || "");
+    adopted = found !== "";
     value = found || fresh();
-    document.cookie = NAME + "=" + value + "; domain=" + window.location.hostname +
-      "; path=/; expires=" + new Date(Date.now() + YEAR).toUTCString() + "; SameSite=Lax";
+    write(NAME, value);
+    write("__ar_v4", "sandbox");
     settled = true;
     report({ kind: "cookie", adopted: adopted });
     waiting.splice(0).forEach(function (task) { task(); });
   }
 
+  /* What is told before the visitor's answer waits for it; what is told after a no is dropped. */
   function whenSettled(task) {
-    if (settled) task(); else waiting.push(task);
+    if (settled) task(); else if (!refused) waiting.push(task);
   }
 
   function report(what) {
@@ -67,6 +80,8 @@
       new Image().src = url + "?data=" + encodeURIComponent(text);
     }
   }
+
+  /* -- what the page calls --------------------------------------------------------------------- */
 
   var methods = {
     get_cookie: function (callback) {
@@ -100,15 +115,83 @@
   };
   queue.forEach(adroll.push);
 
-  /* The real script has a consent check of its own: no cookie before vendor 130 has consent. */
-  if (typeof window.__tcfapi === "function") {
+  /* -- consent: nothing is written before vendor 130 has it ------------------------------------- */
+
+  function listen() {
     window.__tcfapi("addEventListener", 2, function (data, ok) {
       if (!ok || settled || !data) return;
       var vendor = data.vendor && data.vendor.consents && data.vendor.consents[130];
       var purpose = data.purpose && data.purpose.consents && data.purpose.consents[1];
       if (data.gdprApplies === false || (vendor && purpose)) start();
+      else if (data.eventStatus === "useractioncomplete" || data.eventStatus === "tcloaded") {
+        refused = true;
+        waiting.length = 0;
+      }
     });
-  } else {
-    start();
   }
+
+  /* The real one's own consent platform, as far as a page can see it. */
+  function installPlatform() {
+    var listeners = [];
+    var kept = read(CONSENT);
+    var status = kept ? "tcloaded" : "cmpuishown";
+
+    function data() {
+      var yes = kept === "y";
+      return { tcString: "", gdprApplies: true, eventStatus: status, cmpStatus: "loaded",
+               vendor: { consents: { 130: yes } }, purpose: { consents: { 1: yes, 7: yes } } };
+    }
+
+    function answer(yes) {
+      kept = yes ? "y" : "n";
+      status = "useractioncomplete";
+      write(CONSENT, kept);
+      write(CONSENT + "_params", "sandbox");
+      try { window.localStorage[CONSENT + "_data"] = JSON.stringify({ given: yes }); } catch (e) { /* blocked */ }
+      listeners.forEach(function (callback) { callback(data(), true); });
+    }
+
+    window.__tcfapi = function (command, version, callback) {
+      if (command === "addEventListener") listeners.push(callback);
+      if (command === "addEventListener" || command === "getTCData") callback(data(), true);
+      else if (typeof callback === "function") callback(null, false);
+    };
+    if (!kept) ask(answer);
+  }
+
+  function ask(answer) {
+    var banner = document.createElement("div");
+    banner.setAttribute("role", "dialog");
+    banner.setAttribute("aria-label", "Cookies for advertising");
+    var style = { position: "fixed", left: "0", right: "0", bottom: "0", zIndex: "2147483647", padding: "1em",
+      background: "Canvas", color: "CanvasText", borderTop: "1px solid", font: "1rem system-ui, sans-serif" };
+    Object.keys(style).forEach(function (name) { banner.style[name] = style[name]; });
+    banner.append("May AdRoll use cookies to measure its ads? (The sandbox asks.) ");
+    [["Allow", true], ["Decline", false]].forEach(function (pair) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.textContent = pair[0];
+      button.style.margin = "0 .25em";
+      button.addEventListener("click", function () { banner.remove(); answer(pair[1]); });
+      banner.append(button);
+    });
+    if (document.body) document.body.append(banner);
+    else document.addEventListener("DOMContentLoaded", function () { document.body.append(banner); });
+  }
+
+  if (typeof window.__tcfapi === "function") { listen(); return; }
+  /* The check is a script, which says whether this visitor has to be asked. Where it does not come,
+     nobody knows, and nothing is written. */
+  window.__adroll_sandbox_check = function (required) {
+    /* Somebody else's platform may have come in the meantime. */
+    if (typeof window.__tcfapi !== "function") {
+      if (!required) { start(); return; }
+      installPlatform();
+    }
+    listen();
+  };
+  var check = document.createElement("script");
+  if (script && script.nonce) check.nonce = script.nonce;
+  check.src = origin + "/consent/check/" + settings.eid;
+  document.head.append(check);
 })(window, document);

@@ -1,0 +1,158 @@
+"""Who may look and who may act; and that an action comes from our own page.
+
+An action is a POST that its browser says is of the same origin (Fetch Metadata, else ``Origin``),
+with a token that we signed for this browser: the token holds what the browser's cookie holds.
+"""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from flask import Request, abort
+from werkzeug.wrappers import Response
+
+from adroll_flask.visitor.signing import Expired, Forged, Signer
+
+if TYPE_CHECKING:
+    from adroll_flask.runtime import Runtime
+
+#: The cookie that ties a token to a browser; it says nothing else.
+COOKIE: Final = "adroll_dashboard"
+#: Seconds for which a page's buttons work.
+_TOKEN_LIFE: Final = 12 * 3600.0
+#: Seconds for which a page says what an action did.
+_SAID_LIFE: Final = 300.0
+_LONGEST: Final = 2000
+
+
+class Guard:
+    """Decides for one mounted dashboard.
+
+    :param access: asked at each request, in the request; true lets in. A response that it returns
+        (a redirect to the login) is sent instead of the page.
+    :param operator: the same for actions; ``None``: nobody acts.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        access: Callable[[], Any],
+        operator: Callable[[], Any] | None,
+    ) -> None:
+        self._runtime = runtime
+        self._access = access
+        self._operator = operator
+        self._signer: Signer | None = None
+
+    def check_access(self) -> Response | None:
+        """Nothing, for somebody who may look; else a response or an error."""
+        answer = self._access()
+        if isinstance(answer, Response):
+            return answer
+        if not _is_yes(answer, "access"):
+            abort(403, "the function given as access= says no")
+        return None
+
+    def is_operator(self) -> bool:
+        """Whether this person may act."""
+        answer = self._operator() if self._operator is not None else False
+        return not isinstance(answer, Response) and _is_yes(answer, "operator")
+
+    def check_action(self, request: Request, largest: int) -> None:
+        """Nothing, for an action that may be done; else an error.
+
+        :param largest: bytes of its body.
+        """
+        if not self.is_operator():
+            abort(403, "the function given as operator= says no")
+        self.check_question(request, largest)
+
+    def check_question(self, request: Request, largest: int) -> None:
+        """Nothing, for a POST that comes from our own page; else an error.
+
+        Its size is looked at first, by its header: what follows reads it, and no more than that.
+        """
+        if not _is_same_origin(request):
+            abort(403, "this did not come from the dashboard's own page")
+        size = request.content_length
+        if size is None:
+            abort(411, "a body takes a Content-Length here")
+        if size > largest:
+            abort(413, f"this takes at most {largest // 1024:,} KiB; flask adroll takes any size")
+        cookie = request.cookies.get(COOKIE, "")
+        held = self._read(request.form.get("token", ""), _TOKEN_LIFE)
+        if not cookie or held is None or not hmac.compare_digest(held, b"act:" + cookie.encode()):
+            abort(403, "this page has been open too long, or cookies are off; load it again")
+
+    def token(self, cookie: str) -> str:
+        """What forms send along as ``token``."""
+        return self._sign(b"act:" + cookie.encode())
+
+    @staticmethod
+    def cookie(request: Request) -> tuple[str, bool]:
+        """The browser's cookie, and whether it is new."""
+        there = request.cookies.get(COOKIE, "")
+        if len(there) == 32 and there.isalnum():
+            return there, False
+        return secrets.token_hex(16), True
+
+    def seal(self, text: str, good: bool) -> str:
+        """*text* for the address of the page that says it; nobody else can write one."""
+        return self._sign(f"said:{'+' if good else '-'}{text[:500]}".encode())
+
+    def unseal(self, sealed: str) -> tuple[str, bool] | None:
+        """What :meth:`seal` took."""
+        held = self._read(sealed, _SAID_LIFE) if sealed else None
+        text = held.decode() if held and held.startswith(b"said:") else ""
+        return (text[6:], text[5] == "+") if len(text) > 6 else None
+
+    def _sign(self, payload: bytes) -> str:
+        return self._made().sign(payload)
+
+    def _read(self, text: str, life: float) -> bytes | None:
+        if not text or len(text) > _LONGEST:
+            return None
+        try:
+            return self._made().unsign(text, life)[0]
+        except (Forged, Expired):
+            return None
+
+    def _made(self) -> Signer:
+        # Late, as apps set SECRET_KEY late. Without a key of the site's: one of this process.
+        signer = self._signer
+        if signer is None:
+            keys = self._runtime.signing_keys() or (secrets.token_bytes(32),)
+            signer = self._signer = Signer(keys, "dashboard", clock=self._runtime.clock)
+        return signer
+
+
+def _is_yes(answer: object, what: str) -> bool:
+    """What the site's function means; a method that was not called, or a coroutine, is no yes.
+
+    Both are true to Python: ``lambda: current_user.is_staff`` would let in everybody where
+    ``is_staff`` is a method.
+    """
+    # By isinstance and not by type: Flask's and Werkzeug's proxies stand for what they hold.
+    if answer is not None and not isinstance(answer, bool | int):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        abort(
+            403,
+            f"the function given as {what}= has to return True or False; it gave a"
+            f" {type(answer).__name__}",
+        )
+    return bool(answer)
+
+
+def _is_same_origin(request: Request) -> bool:
+    """By Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), else by ``Origin``."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc == request.host

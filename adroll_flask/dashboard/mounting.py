@@ -1,0 +1,296 @@
+"""Puts the dashboard's pages into a Flask app: addresses, headers, files, JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from decimal import Decimal
+from functools import partial
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Blueprint, abort, current_app, redirect, request, url_for
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import OutboxFailed
+
+from . import numbers
+from .csv_form import csv_text
+from .guard import COOKIE, Guard
+from .numbers import LANGUAGES, Numbers
+from .page import Data, Done, Page, Visit
+from .pages import PAGES
+from .past_sums import PastSums
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from adroll_flask.runtime import Runtime
+
+#: The blueprint's name; the extension leaves responses of it alone.
+NAME: Final = "adroll_dashboard"
+#: In the environ of a request of somebody who may look.
+_OPEN: Final = "adroll_flask.dashboard.open"
+_FILES: Final = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "mark.svg": "image/svg+xml",
+}
+_POLICY: Final = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": forms would then say that they come from nowhere.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Robots-Tag": "noindex",
+}
+
+
+def mount(
+    app: Flask,
+    runtime: Runtime,
+    *,
+    access: Callable[[], Any] | None,
+    operator: Callable[[], Any] | None = None,
+    url_prefix: str = "/adroll-dashboard",
+) -> None:
+    """Put the dashboard into *app*; see :meth:`adroll_flask.AdRoll.dashboard`.
+
+    :raises ConfigurationError: *access* is missing or no function, or there is one already.
+    """
+    if not callable(access):
+        raise ConfigurationError(
+            "dashboard",
+            "access= has to be a function that says who may look, such as"
+            " access=lambda: current_user.is_authenticated and current_user.is_staff",
+        )
+    if operator is not None and not callable(operator):
+        raise ConfigurationError("dashboard", "operator= has to be a function that says who acts")
+    if not url_prefix.startswith("/") or not url_prefix.strip("/"):
+        raise ConfigurationError("dashboard", "url_prefix= takes a path such as /adroll-dashboard")
+    if NAME in app.blueprints:
+        raise ConfigurationError("dashboard", "this app has a dashboard already")
+    app.register_blueprint(
+        _Dashboard(runtime, Guard(runtime, access, operator)).blueprint(),
+        url_prefix=f"/{url_prefix.strip('/')}",
+    )
+
+
+class _Dashboard:
+    """One app's dashboard."""
+
+    def __init__(self, runtime: Runtime, guard: Guard) -> None:
+        self._runtime = runtime
+        self._guard = guard
+        self._sums = PastSums()
+        self._numbers = {language: Numbers(language) for language in LANGUAGES}
+        folder = files("adroll_flask.dashboard") / "assets"
+        self._files = {name: (folder / name).read_bytes() for name in _FILES}
+        self._hashes = {
+            name: sha256(content).hexdigest()[:12] for name, content in self._files.items()
+        }
+        # An environment of our own: the site's may have other delimiters, filters and functions
+        # that ask its database at each page.
+        self._templates = Environment(
+            loader=PackageLoader("adroll_flask.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(moment=numbers.moment, iso=numbers.iso, ago=numbers.ago)
+
+    def blueprint(self) -> Blueprint:
+        blueprint = Blueprint(NAME, __name__)
+        blueprint.before_request(self._check_access)
+        blueprint.after_request(_protect)
+        blueprint.register_error_handler(HTTPException, self._error)
+        blueprint.register_error_handler(OutboxFailed, self._outbox_failed)
+        blueprint.add_url_rule("/assets/<name>", "asset", self._asset)
+        for place, page in enumerate(PAGES):
+            path = f"/{page.name}"
+            if not place:
+                blueprint.add_url_rule("/", page.name, partial(self._show, page))
+            else:
+                blueprint.add_url_rule(path, page.name, partial(self._show, page))
+            for form, answer in (("json", self._json), ("csv", self._csv)):
+                blueprint.add_url_rule(
+                    f"{path}.{form}", f"{page.name}.{form}".replace(".", "_"), partial(answer, page)
+                )
+            for name in (*page.actions, *page.questions):
+                blueprint.add_url_rule(
+                    f"{path}/{name}",
+                    f"{page.name}_{name}",
+                    partial(self._act, page, name),
+                    methods=["POST"],
+                )
+                # What a browser opens again, such as the address of a closed tab, never acts.
+                blueprint.add_url_rule(
+                    f"{path}/{name}", f"{page.name}_{name}_again", partial(_back, page)
+                )
+
+        # Our forms have a token of their own; Flask-WTF would miss its.
+        @blueprint.url_value_preprocessor
+        def exempt(_endpoint: str | None, _values: dict[str, Any] | None) -> None:
+            csrf = current_app.extensions.get("csrf")
+            if csrf is not None and hasattr(csrf, "exempt"):
+                csrf.exempt(blueprint)
+
+        return blueprint
+
+    def _check_access(self) -> Response | None:
+        # The page that says no wants its style, too; the files are the package's, and no secret.
+        if request.endpoint == f"{NAME}.asset":
+            return None
+        refused = self._guard.check_access()
+        request.environ[_OPEN] = refused is None
+        return refused
+
+    # -- pages ---------------------------------------------------------------------------------
+
+    def _visit(self) -> Visit:
+        language = request.accept_languages.best_match(LANGUAGES, LANGUAGES[0]) or LANGUAGES[0]
+        return Visit(
+            runtime=self._runtime,
+            request=request,
+            now=self._runtime.clock(),
+            operator=self._guard.is_operator(),
+            numbers=self._numbers[language],
+            sums=self._sums,
+        )
+
+    def _show(self, page: Page) -> Response:
+        visit = self._visit()
+        form = visit.argument("format")
+        if form in ("json", "csv"):
+            return (self._json if form == "json" else self._csv)(page)
+        return self._rendered(page, visit, page.data(visit))
+
+    def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
+        has_forms = visit.operator or page.questions
+        cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
+        carried = {name: request.args[name] for name in page.arguments if name in request.args}
+        response = self._response(
+            page.template,
+            page=page,
+            data=data,
+            said=self._guard.unseal(request.args.get("said", "")),
+            operator=visit.operator,
+            token=self._guard.token(cookie) if cookie else "",
+            number=visit.numbers,
+            now=visit.now,
+            carried=carried,
+            **page.view(visit, data),
+        )
+        if is_new:
+            response.set_cookie(
+                COOKIE,
+                cookie,
+                path=url_for(f"{NAME}.{PAGES[0].name}"),
+                secure=request.is_secure,
+                httponly=True,
+                samesite="Strict",
+            )
+        return response
+
+    def _response(self, template: str, status: int = 200, **values: Any) -> Response:
+        html = self._templates.get_template(template).render(
+            pages=PAGES,
+            is_open=request.environ.get(_OPEN, False),
+            dry_run=self._runtime.settings.dry_run,
+            link=_link,
+            asset=lambda name: url_for(f"{NAME}.asset", name=name, v=self._hashes[name]),
+            **values,
+        )
+        response = current_app.response_class(html, status=status, mimetype="text/html")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _json(self, page: Page) -> Response:
+        text = json.dumps(page.data(self._visit()), default=_plain, ensure_ascii=False)
+        response = current_app.response_class(text, mimetype="application/json")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _csv(self, page: Page) -> Response:
+        text = csv_text(page.rows(page.data(self._visit())))
+        response = current_app.response_class(text, content_type="text/csv; charset=utf-8")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Content-Disposition"] = f'attachment; filename="adroll-{page.name}.csv"'
+        return response
+
+    def _act(self, page: Page, name: str) -> Response:
+        if name in page.questions:
+            self._guard.check_question(request, page.largest)
+            answer = page.questions[name]
+        else:
+            self._guard.check_action(request, page.largest)
+            answer = page.actions[name]
+        visit = self._visit()
+        done = answer(visit)
+        if isinstance(done, Response):
+            return done
+        if not isinstance(done, Done):
+            return self._rendered(page, visit, done)
+        said = {"said": self._guard.seal(done.text, done.good)} if done.text else {}
+        return redirect(_link(page.name, **done.arguments, **said), 303)
+
+    # -- the rest ------------------------------------------------------------------------------
+
+    def _asset(self, name: str) -> Response:
+        if name not in self._files:
+            abort(404)
+        response = current_app.response_class(self._files[name], content_type=_FILES[name])
+        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+        return response
+
+    def _error(self, problem: HTTPException) -> Response:
+        if isinstance(problem.response, Response):  # abort(a response), or a redirect
+            return problem.response
+        status = problem.code or 500
+        return self._response(
+            "error.html", status, page=None, title=problem.name, text=problem.description or ""
+        )
+
+    def _outbox_failed(self, problem: OutboxFailed) -> Response:
+        return self._response(
+            "error.html",
+            503,
+            page=None,
+            title="The outbox cannot be read",
+            text=f"{problem}. The shop goes on: what it reports waits in the journal on its disk."
+            " A developer finds the cause with: flask adroll check",
+        )
+
+
+def _back(page: Page) -> Response:
+    return redirect(_link(page.name), 303)
+
+
+def _link(name: str, form: str = "", **arguments: Any) -> str:
+    """The address of a page, of its ``json`` or ``csv``, or of an action of it."""
+    return url_for(f"{NAME}.{name}" + (f"_{form}" if form else ""), **arguments)
+
+
+def _protect(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    return response
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is not for JSON")

@@ -1,0 +1,341 @@
+"""One POST over the network: what came back, or why nothing did and whether it may have been taken.
+
+The difference that everything above rests on is *sure* or *unsure*: a request of which no byte
+went out can be sent again without a thought, any other may have been taken. It is not read off an
+exception's type, since both urllib3's read time-out and its TLS error occur before and after the
+request leaves; the connection itself notes when the request begins.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from adroll_flask.errors import DeliveryError
+from adroll_flask.hosts import is_loopback
+
+if TYPE_CHECKING:
+    from urllib3.poolmanager import PoolManager
+
+#: Bytes of an answer that are read; what AdRoll says fits many times over.
+MAX_BODY = 65_536
+#: Seconds after which an idle kept connection is not trusted any more: many servers close theirs
+#: after a minute or less, and a request that meets such a close is unsure.
+MAX_IDLE = 15.0
+
+
+class Timeouts(NamedTuple):
+    """Seconds: to connect, between two reads, and for the whole answer."""
+
+    connect: float = 5.0
+    read: float = 15.0
+    total: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back. ``headers`` have lower-case names; ``body`` is at most :data:`MAX_BODY`."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    #: The body ended early, or could not be read in time.
+    truncated: bool = False
+
+
+class NoAnswer(DeliveryError):
+    """No answer came.
+
+    :param reason: a short name such as ``"refused"``.
+    :param sure: True where no byte of the request left, so that it was certainly not taken.
+    """
+
+    def __init__(self, reason: str, *, sure: bool) -> None:
+        super().__init__(reason)
+        self.sure = sure
+
+
+class Transport(Protocol):
+    """Sends one POST; tests give their own."""
+
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
+    ) -> Response:
+        """Send *body* and return the answer whatever its status.
+
+        :raises NoAnswer: there is none.
+        """
+        ...
+
+
+class _Progress:
+    """How far the present request of one session has come."""
+
+    __slots__ = ("begun", "until")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.until = 0.0
+
+
+class RequestsTransport:
+    """The network, through one :class:`requests.Session` per thread and process.
+
+    Redirects are not followed, since they would carry the token elsewhere. TLS is always
+    verified; the usual environment variables may name another CA bundle and a proxy, but a
+    ``.netrc`` is not read, because requests would put its password in the token's place.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return "<RequestsTransport>"
+
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
+    ) -> Response:
+        """See :meth:`Transport.send`."""
+        session, progress = self._session()
+        progress.begun = False
+        # The answer's clock starts with the call; connecting has its own, shorter one.
+        progress.until = time.monotonic() + timeout.connect + timeout.total
+        reason = ""
+        try:
+            answer = session.post(
+                url,
+                data=body,
+                headers=dict(headers),
+                timeout=(timeout.connect, timeout.read),
+                allow_redirects=False,
+                stream=True,
+                verify=_ca_bundle(),
+                proxies=_proxies(url),
+            )
+            try:
+                content, truncated = _read(answer.raw)
+            finally:
+                answer.close()
+            return Response(
+                answer.status_code,
+                {name.lower(): value for name, value in answer.headers.items()},
+                content,
+                truncated,
+            )
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            HTTPException,
+            OSError,
+            ValueError,  # urllib3 on a URL or a proxy setting that it cannot use
+        ) as error:
+            reason = _reason(error, begun=progress.begun)
+        # Outside the handler, so that nothing is chained: requests' exceptions carry the request
+        # with its Authorization header.
+        self.close()
+        raise NoAnswer(reason, sure=not progress.begun)
+
+    def close(self) -> None:
+        """Close this thread's kept connection."""
+        session = getattr(self._local, "session", None)
+        if session is not None and self._local.pid == os.getpid():
+            session.close()
+
+    def _session(self) -> tuple[requests.Session, _Progress]:
+        local = self._local
+        now = time.monotonic()
+        if getattr(local, "pid", None) != os.getpid():
+            # First use, or a forked child: the parent's connection is left alone, not closed.
+            local.session, local.progress = _new_session()
+            local.pid = os.getpid()
+        elif now - local.used > MAX_IDLE:
+            local.session.close()
+        local.used = now
+        return local.session, local.progress
+
+
+def _new_session() -> tuple[requests.Session, _Progress]:
+    progress = _Progress()
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.clear()
+    adapter = _Adapter(progress)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session, progress
+
+
+def _ca_bundle() -> bool | str:
+    # requests' own two variables, which trust_env=False would leave out. Neither can switch
+    # verification off: an empty one is ignored and a wrong path fails.
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+
+
+def _proxies(url: str) -> dict[str, str]:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        # A proxy would be given the token in the clear.
+        return {}
+    return dict(requests.utils.get_environ_proxies(url, no_proxy=None))
+
+
+def _read(raw: Any) -> tuple[bytes, bool]:
+    """The body's first :data:`MAX_BODY` bytes, and whether it broke off."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size < MAX_BODY:
+            part = raw.read(min(16_384, MAX_BODY - size), decode_content=False)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+    except (urllib3.exceptions.HTTPError, HTTPException, OSError):
+        return b"".join(parts), True
+    return b"".join(parts), False
+
+
+def _reason(error: BaseException, *, begun: bool) -> str:
+    """A short name for what happened, from a fixed set."""
+    chain = list(_chain(error))
+
+    def among(*types: type[BaseException]) -> bool:
+        return any(isinstance(one, types) for one in chain)
+
+    timed_out = among(TimeoutError, urllib3.exceptions.TimeoutError) and not among(
+        urllib3.exceptions.NameResolutionError
+    )
+    if begun:
+        return "read_timeout" if timed_out else "reset"
+    if among(urllib3.exceptions.NameResolutionError, socket.gaierror):
+        return "dns"
+    if among(ConnectionRefusedError):
+        return "refused"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "proxy"
+    if timed_out:
+        return "connect_timeout"
+    if among(requests.exceptions.SSLError, urllib3.exceptions.SSLError) or _is_bundle(error):
+        return "tls"
+    return "unreachable"
+
+
+def _is_bundle(error: BaseException) -> bool:
+    # requests raises a bare OSError where the CA bundle that the environment names is not there.
+    return isinstance(error, OSError) and "CA certificate bundle" in str(error)
+
+
+def _chain(error: BaseException | None) -> Any:
+    """*error* and what it was made from: causes, contexts, and urllib3's ``reason`` and args."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections tell when a request begins and keep its deadline."""
+
+    def __init__(self, progress: _Progress) -> None:
+        self._pools = _pool_classes(progress)
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        cast("Any", self.poolmanager).pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> PoolManager:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return cast("PoolManager", manager)
+
+
+def _pool_classes(progress: _Progress) -> dict[str, type[HTTPConnectionPool]]:
+    class Answer(HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+            super().__init__(sock, *args, **kwargs)
+            raw = self.fp.detach()
+            self.fp = io.BufferedReader(_Reader(raw, sock, progress.until))
+
+        def _read_status(self) -> tuple[str, int, str]:
+            # Any number of 1xx may come before the answer (RFC 9110, section 15.2: "A client MUST
+            # be able to parse one or more 1xx responses"), 103 with hints as of a CDN's. Python
+            # skips 100 alone and would take the first other one for the answer.
+            version, status, reason = cast("Any", super())._read_status()
+            interim = 100 < status < 200 and status != 101
+            return version, 100 if interim else status, reason
+
+    class Plain(HTTPConnection):
+        response_class = Answer
+
+        def endheaders(self, *args: Any, **kwargs: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            progress.begun = True
+            super().endheaders(*args, **kwargs)
+
+    class Secure(HTTPSConnection):
+        response_class = Answer
+
+        def endheaders(self, *args: Any, **kwargs: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            progress.begun = True
+            super().endheaders(*args, **kwargs)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+class _Reader(io.RawIOBase):
+    """An answer's bytes up to a deadline.
+
+    A socket's time-out starts anew with each byte; a server that trickles its answer would keep a
+    request open past its lease, and another worker would send the batch again.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, until: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._until = until
+        self._patience = sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer took too long")
+        patience = self._patience
+        self._sock.settimeout(left if patience is None else min(left, patience))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()

@@ -1,0 +1,319 @@
+"""The outbox on a database server: PostgreSQL, MariaDB, MySQL, over SQLAlchemy's pool.
+
+Every connection has bounds, so that no worker, command or exit hangs on a half-open database:
+connecting takes 5 s, a statement 30 s, and a peer that is gone is found within 15 s.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, String, TextClause, bindparam, create_engine, event, text
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from adroll_flask.forks import never_collect
+from adroll_flask.redaction import database_words
+
+from . import schema
+from .database import Tx, Values, one
+from .dialect import FRAGMENTS, TIME
+from .protocol import OutboxFailed
+from .states import VERSION
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+T = TypeVar("T")
+
+CONNECT: Final = 5
+STATEMENT: Final = 30
+#: Seconds within which a peer that is gone is found: idle, between two probes, and in all.
+_KEEPALIVE: Final = (5, 5, 15)
+#: Seconds that a statement waits for a lock.
+_LOCK_WAIT: Final = 10
+_TRIES: Final = 4
+_MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
+
+
+class _ServerTx:
+    """See :class:`~.database.Tx`."""
+
+    def __init__(self, connection: Connection, dialect: str, known: dict[str, TextClause]) -> None:
+        self.connection = connection
+        self.dialect = dialect
+        self._known = known
+        self.now = float(one(self._run(TIME[dialect], {}).all()))
+
+    def _run(self, statement: str, values: dict[str, Any]) -> Any:
+        return self.connection.execute(self._clause(statement), values)
+
+    def _clause(self, statement: str) -> TextClause:
+        clause = self._known.get(statement)
+        if clause is None:
+            filled = statement.format_map(FRAGMENTS[self.dialect])
+            clause = text(filled)
+            if ":ids" in filled:
+                clause = clause.bindparams(bindparam("ids", expanding=True, type_=String()))
+            self._known[statement] = clause
+        return clause
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        return int(self._run(statement, values).rowcount)
+
+    def many(self, statement: str, values: Sequence[Values], /) -> int:
+        clause = self._clause(statement).execution_options(preserve_rowcount=True)
+        return int(self.connection.execute(clause, values).rowcount)
+
+    def rows(self, statement: str, /, **values: Any) -> list[Any]:
+        return [tuple(row) for row in self._run(statement, values)]
+
+
+class ServerDatabase:
+    """See :class:`~.database.Database`.
+
+    :param url: SQLAlchemy's; nothing is opened before the first use.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
+        self._known: dict[str, TextClause] = {}
+        self._pid = os.getpid()
+        self._engines: list[Engine] = []
+        self._closes()
+        self._ready = False
+
+    def _closes(self) -> None:
+        """See that this process's connections are closed when an app is dropped: Python 3.13
+        warns of one that is collected open."""
+        weakref.finalize(self, _dispose, self._engines, os.getpid()).atexit = False
+
+    def engine(self) -> Engine:
+        """This process's engine."""
+        if self._pid != os.getpid():
+            # The parent's connections are the parent's, down to saying good-bye on them.
+            never_collect(self._engines)
+            self._engines, self._pid = [], os.getpid()
+            self._closes()
+        if not self._engines:
+            self._engines.append(make_engine(self.url))
+        return self._engines[0]
+
+    def read(self, function: Callable[[Tx], T], /) -> T:
+        return self._run(function)
+
+    def write(self, function: Callable[[Tx], T], /) -> T:
+        return self._run(function)
+
+    def _run(self, function: Callable[[Tx], T]) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                if not self._ready:
+                    self.create_tables()
+                with self.engine().connect() as connection, connection.begin():
+                    return function(_ServerTx(connection, self.dialect, self._known))
+            except (SQLAlchemyError, OSError) as exc:
+                self._again(exc, tries)
+            except (UnicodeError, OverflowError) as exc:
+                # A value that the driver cannot send, as a lone surrogate.
+                raise OutboxFailed("data", type(exc).__name__) from None
+
+    def _again(self, exc: Exception, tries: int) -> None:
+        """Return where another try may fare better, else raise."""
+        original = getattr(exc, "orig", None) or exc
+        if tries < _TRIES and _collided(exc):
+            time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
+        elif tries == 1 and _lost(exc):
+            self.close()
+        elif tries == 1 and _table_missing(original):
+            self._ready = False
+        else:
+            reason, detail = reason_of(exc), type(original).__name__
+            if reason != "data":
+                detail = database_words(original, self.url.username, str(self.url.password or ""))
+            raise OutboxFailed(reason, detail) from None
+
+    def create_tables(self) -> None:
+        with self.engine().connect() as connection, connection.begin():
+            version = schema.schema_version(connection)
+        if version is None or version < VERSION:
+            with self.engine().connect() as connection, connection.begin():
+                schema.create_tables(connection)
+        self._ready = True
+
+    def exists(self) -> bool:
+        return True
+
+    def tidy(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            for engine in self._engines:
+                engine.dispose()
+
+
+def _dispose(engines: list[Engine], pid: int) -> None:
+    if pid == os.getpid():
+        for engine in engines:
+            engine.dispose()
+    else:
+        never_collect(engines)
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine whose connections have the bounds of this module."""
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        "pool_size": 5,
+        "max_overflow": 20,
+        "pool_timeout": CONNECT,
+        "pool_recycle": 1800,
+    }
+    if url.get_backend_name() == "postgresql":
+        engine = create_engine(url, **options, connect_args=_postgresql_arguments(url))
+        settings = [
+            f"SET lock_timeout = {_LOCK_WAIT * 1000}",
+            f"SET statement_timeout = {STATEMENT * 1000}",
+        ]
+    else:
+        engine = create_engine(url, **options, connect_args=_mysql_arguments(url))
+        settings = [
+            f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
+            f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
+            # Under REPEATABLE READ a claim would lock the gaps between rows as well, and others
+            # would wait for it.
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        ]
+
+    if url.get_driver_name() == "psycopg":
+        from . import postgresql
+
+        @event.listens_for(engine, "do_connect")
+        def do_connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+            # statement_timeout comes first where it works.
+            return postgresql.connect(STATEMENT + 0.5, *arguments, **keywords)
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        _keep_alive(connection)
+        cursor = connection.cursor()
+        for statement in settings:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+def _postgresql_arguments(url: URL) -> dict[str, Any]:
+    if url.get_driver_name() != "psycopg":
+        return {}
+    idle, between, in_all = _KEEPALIVE
+    return {
+        "connect_timeout": CONNECT,
+        "tcp_user_timeout": in_all * 1000,
+        "keepalives_idle": idle,
+        "keepalives_interval": between,
+        "keepalives_count": 2,
+        "application_name": url.query.get("application_name", "adroll_outbox"),
+        # A plan made for an empty table would be kept for one with a million rows; poolers in
+        # front of the server do not like prepared statements either.
+        "prepare_threshold": None,
+    }
+
+
+def _mysql_arguments(url: URL) -> dict[str, Any]:
+    if url.get_driver_name() != "pymysql":
+        return {}
+    return {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
+
+
+def _keep_alive(connection: Any) -> None:
+    """PyMySQL sets no keep-alive by itself; libpq was told above."""
+    found = getattr(connection, "_sock", None)
+    if not isinstance(found, socket.socket) or found.family == getattr(socket, "AF_UNIX", None):
+        return
+    idle, between, in_all = _KEEPALIVE
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", between),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", in_all * 1000),
+    ):
+        if hasattr(socket, name):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+# -- faults ----------------------------------------------------------------------------------
+
+
+def _lost(exc: BaseException) -> bool:
+    """True where the connection is gone, so that a new one may fare better."""
+    return isinstance(exc, DBAPIError) and bool(exc.connection_invalidated)
+
+
+def _collided(exc: BaseException) -> bool:
+    """True where the database gave up this transaction in favour of another."""
+    if not isinstance(exc, DBAPIError):
+        return False
+    number, state = _codes(exc.orig)
+    return number in _MYSQL_COLLISIONS if number else state in ("40001", "40P01")
+
+
+def _table_missing(original: BaseException) -> bool:
+    number, state = _codes(original)
+    return number in (1146, 1054) or state in ("42P01", "42703")
+
+
+def reason_of(exc: BaseException) -> str:
+    """The name of what went wrong, from a fixed set."""
+    original = getattr(exc, "orig", None) or exc
+    if isinstance(original, OSError) or isinstance(exc, PoolTimeout) or _lost(exc):
+        return "unavailable"
+    number, state = _codes(original)
+    if number:
+        return _mysql_reason(number)
+    if state:
+        if state in ("55P03", "40001", "40P01", "57014"):
+            return "locked"
+        if state.startswith("53"):
+            return "disk_full" if state == "53100" else "unavailable"
+        if state.startswith(("22", "23")):
+            return "data"
+        if state == "25006":
+            return "read_only"
+        return "unavailable" if state[:2] in ("08", "57") else "error"
+    # A value that the driver cannot send, or no server to speak with at all.
+    data = isinstance(original, UnicodeError | ValueError) or isinstance(exc, DataError)
+    return "data" if data else "unavailable"
+
+
+def _mysql_reason(number: int) -> str:
+    if number in _MYSQL_COLLISIONS:
+        return "locked"
+    if number in (1021, 1114, 28):
+        return "disk_full"
+    if number in (1264, 1366, 1406, 1048, 1300):
+        return "data"
+    if number in (1290, 1836):
+        return "read_only"
+    away = number in (1040, 1045, 1053, 1203) or 2000 <= number < 2100
+    return "unavailable" if away else "error"
+
+
+def _codes(original: BaseException | None) -> tuple[int, str]:
+    """MariaDB's error number, or the SQLSTATE. PyMySQL 1.2 gives a SQLSTATE too, mostly HY000."""
+    first = original.args[0] if original is not None and original.args else None
+    state = getattr(original, "sqlstate", None)
+    return first if isinstance(first, int) else 0, state if isinstance(state, str) else ""

@@ -1,0 +1,103 @@
+"""Caches between the site and its visitors: what they may keep, and what we say to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers
+
+    from adroll_flask.visitor.tracked_request import TrackedRequest
+
+#: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
+#: list, and raises and catches within, for each question; here one walk answers all.
+HeaderView = Mapping[str, str]
+
+
+def read_headers(headers: Iterable[tuple[str, str]]) -> HeaderView:
+    """One look at *headers*, before anything is changed."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
+    """True where a cache between the site and its visitors may keep the response.
+
+    design.md, "Shared-cacheable": by the method, by ``ADROLL_CACHED_PATHS``, by the headers.
+    """
+    if tracked.method not in ("GET", "HEAD"):
+        return False
+    services = tracked.services
+    patterns = services.settings.cached_paths
+    if patterns:
+        path = tracked.path
+        if any(fnmatchcase(path, pattern) for pattern in patterns):
+            return True
+    return is_shared_cacheable(seen, services.clock())
+
+
+def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
+    """True where a response's headers let a shared cache keep it for a while.
+
+    The only rule of it: for responses on their way out, and for ``flask adroll check --url``.
+
+    :param now: epoch seconds, to compare ``Expires`` with.
+
+    >>> is_shared_cacheable({"cache-control": "max-age=60"}, 0.0)
+    True
+    >>> is_shared_cacheable({"cache-control": "private, max-age=60"}, 0.0)
+    False
+    """
+    control = seen.get("cache-control")
+    directives = cache_directives(control) if control else {}
+    if "no-store" in directives or "private" in directives:
+        return False
+    if "public" in directives or "s-maxage" in directives:
+        return True
+    # Targeted at CDNs, these go before Cache-Control there (RFC 9213, section 2.2).
+    if "cdn-cache-control" in seen or "surrogate-control" in seen:
+        return True
+    age = directives.get("max-age")
+    if age is not None:
+        # RFC 9111, section 5.3: where there is a max-age, Expires must be ignored. One that is no
+        # number makes the response stale (section 4.2.1).
+        return age.isdecimal() and int(age[:12]) > 0
+    expires = seen.get("expires")
+    return expires is not None and _is_future(expires, now)
+
+
+def cache_directives(control: str) -> dict[str, str]:
+    """The directives of a ``Cache-Control`` with their arguments (RFC 9111, section 5.2)."""
+    parts = (part.strip().partition("=") for part in control.split(","))
+    return {
+        name.strip().lower(): value.strip().strip('"') for name, _, value in parts if name.strip()
+    }
+
+
+def _is_future(date: str, now: float) -> bool:
+    try:
+        return parsedate_to_datetime(date).timestamp() > now
+    except (ValueError, TypeError, OverflowError):
+        # RFC 9111, section 5.3: an invalid date, "0" above all, is in the past.
+        return False
+
+
+def keep_private(headers: Headers) -> None:
+    """Keep a response that carries a visitor's cookies out of shared caches."""
+    # Promise 4: only where the site had said nothing about caching.
+    if "Cache-Control" not in headers and "Expires" not in headers:
+        headers["Cache-Control"] = "private"
+
+
+def vary_by_cookie(headers: Headers, seen: HeaderView) -> None:
+    """Say that the response depends on the visitor."""
+    vary = seen.get("vary", "")
+    names = {name.strip().lower() for name in vary.split(",")}
+    if not names & {"cookie", "*"}:
+        headers["Vary"] = f"{vary}, Cookie" if vary else "Cookie"

@@ -1,0 +1,77 @@
+"""Erasing what the outbox holds of one visitor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adroll_flask.errors import help_url
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.plurals import counted
+from adroll_flask.visitor.identifiers import email_forms, normalise_first_party_cookie
+
+if TYPE_CHECKING:
+    from adroll_flask.counters import Counters
+    from adroll_flask.outbox.protocol import Admin
+
+logger: Logger = get_logger("adroll_flask.audit")
+
+Match = Callable[[dict[str, Any]], bool]
+
+
+def matcher(
+    *,
+    email: str | None = None,
+    user_id: str | None = None,
+    cookie: str | None = None,
+    adct: str | None = None,
+) -> Match:
+    """A test for events (the API's JSON objects) that carry any of these identifiers.
+
+    :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
+    :param user_id: the site's own id of a user.
+    :param cookie: a first-party cookie in any of its forms.
+    :param adct: a click id.
+    :raises EventError: *email* is no address.
+
+    >>> match = matcher(user_id="42")
+    >>> match({"identifiers": {"user_id": "42"}})
+    True
+    """
+    wanted: dict[str, set[str]] = {}
+    if email:
+        for key, text in email_forms(email, ("sha256", "md5", "plain")).items():
+            wanted[key] = {text}
+    if user_id:
+        wanted["user_id"] = {user_id}
+    if cookie:
+        wanted["first_party_cookie"] = {cookie, normalise_first_party_cookie(cookie) or cookie}
+
+    if adct:
+        wanted["adct"] = {adct}
+
+    def match(wire: Mapping[str, Any]) -> bool:
+        identifiers = wire.get("identifiers")
+        if not isinstance(identifiers, Mapping):
+            return False
+        return any(_values(identifiers.get(key)) & values for key, values in wanted.items())
+
+    return match
+
+
+def _values(given: Any) -> set[str]:
+    items: Sequence[Any] = given if isinstance(given, list) else [given]
+    return {str(item) for item in items if item is not None}
+
+
+def forget_matching(admin: Admin, match: Match, *, by: Sequence[str], counters: Counters) -> int:
+    """Erase the matching events and write an audit line: how many, by what, never of whom."""
+    count = admin.forget(match)
+    counters.add("event_forgotten", amount=count)
+    logger.warning(
+        "AdRoll: %s erased on request, by %s (%s)",
+        counted(count, "event"),
+        " and ".join(by),
+        help_url("visitor-erased"),
+    )
+    return count

@@ -1,0 +1,118 @@
+"""One order's life: held, released, reported, each attempt, delivered, or why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.redaction import redact_event
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox import Outbox, Row
+    from adroll_flask.outbox.protocol import Attempt
+
+#: What a step is: ``kept`` here, and cancelled since; ``now`` has no end yet.
+StepKind: TypeAlias = Literal[
+    "happened",
+    "reported",
+    "held",
+    "kept",
+    "released",
+    "attempt",
+    "delivered",
+    "dead",
+    "cancelled",
+    "now",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an event's life.
+
+    :param at: when, seconds since the epoch; ``None``: at present.
+    :param said: what there is to say of it: AdRoll's answer and words, the reason.
+    :param attempt: of an attempt: all that is known of it.
+    """
+
+    kind: StepKind
+    at: float | None
+    said: str = ""
+    attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotReported:
+    """That an order was suppressed: the event's name, why, and when (seconds since the epoch)."""
+
+    name: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundOrder:
+    """What is known of an order: its events, oldest first, and where none was made."""
+
+    events: tuple[Row, ...] = ()
+    suppressed: tuple[NotReported, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.suppressed)
+
+
+def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_000) -> FoundOrder:
+    """What is known of *order*, the shop's order id.
+
+    :param secret: the site's own, as for :func:`~adroll_flask.events.dedupe_key.kept_key`.
+    :param most: invalid dead letters that are looked through, the newest.
+    """
+    store.orders.take_in_all()
+    rows = [
+        *store.orders.find(kept_key(order, secret), EVENT_NAMES),
+        *store.dead_letters.of_order(order, most),
+    ]
+    names = {suppressed_key(name, order, secret): name for name in EVENT_NAMES}
+    suppressed = [
+        NotReported(names[hashed], why.reason, why.at)
+        for hashed, why in store.orders.suppressed(list(names)).items()
+    ]
+    return FoundOrder(tuple(rows), tuple(suppressed))
+
+
+def life(row: Row) -> Iterator[Step]:
+    """The life of one event, oldest step first; without the visitor's values."""
+    yield Step("happened", row.occurred_at)
+    if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
+        yield Step("held", row.queued_at)
+    elif row.state == "cancelled":
+        # Whether it was held is not known any more; it was kept here and told to nobody.
+        yield Step("kept", row.queued_at)
+    else:
+        yield Step("reported", row.queued_at)
+    if row.released_at is not None:
+        yield Step("released", row.released_at)
+    for attempt in row.attempt_log:
+        status = f" {attempt.status}" if attempt.status else ""
+        unsure = ", may have arrived" if attempt.unsure else ""
+        words = f": {attempt.words}" if attempt.words else ""
+        yield Step("attempt", attempt.at, f"{attempt.answer}{status}{unsure}{words}", attempt)
+    if row.state == "delivered":
+        yield Step("delivered", row.settled_at, "maybe more than once" if row.unsure else "")
+    elif row.state == "dead":
+        why = ": ".join(part for part in (row.reason, row.error) if part)
+        yield Step("dead", row.settled_at, why)
+    elif row.state == "cancelled":
+        why = "nobody released it in time" if row.reason == "hold_expired" else ""
+        yield Step("cancelled", row.settled_at, why)
+    else:
+        yield Step("now", None, row.state)
+
+
+def carried(row: Row) -> dict[str, Any] | None:
+    """What the event carried, redacted; ``None``: its content is not kept any more."""
+    return None if not row.payload else redact_event(json.loads(row.payload))

@@ -1,0 +1,133 @@
+"""The shop's lists of paid orders: how they are read, and what came of one, in words."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from .reconciliation import ReconcileError
+
+if TYPE_CHECKING:
+    from .reconciliation import Order, Reconciliation
+
+#: What is told of an order that did not reach AdRoll as it should have.
+REST_FIELDS: Final = (
+    *("order_id", "status", "why", "value", "currency", "reported", "time", "group"),
+)
+#: Why orders were suppressed, by the reason that is kept.
+SUPPRESSED_WORDS: Final = {
+    "consent_refused": "the visitor had not consented",
+    "consent_unknown": "the visitor had not answered whether they consent",
+    "consent_gpc": "the visitor's browser says no (Global Privacy Control)",
+    "consent_withdrawn": "the visitor took consent back",
+    "forgotten": "the visitor asked to be forgotten",
+    "before_report": "the shop's own before_report kept them back",
+}
+
+
+def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+    """The orders of a list: CSV with a line of names, or JSON lines.
+
+    :raises ReconcileError: while iterating: a line is neither.
+
+    >>> [dict(order) for order in read_orders(iter(["order;total\\n", "1001;59,90\\n"]))]
+    [{'order': '1001', 'total': '59,90'}]
+    """
+    first = next(lines, "")
+    if first.lstrip().startswith("{"):
+        yield from _json_lines(first, lines)
+        return
+    delimiter = max(",;\t|", key=first.count)
+    try:
+        names = next(csv.reader([first], delimiter=delimiter), [])
+        yield from csv.DictReader(lines, names, delimiter=delimiter)
+    except csv.Error as problem:
+        raise ReconcileError(f"this is no CSV: {problem}") from None
+
+
+def _json_lines(first: str, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(chain([first], lines), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ReconcileError(f"line {number}: takes one JSON object")
+        yield found
+
+
+def reached(order: Order) -> bool:
+    """Whether *order* reached AdRoll as it should have."""
+    return order.status == "delivered" and not order.reported
+
+
+def rest_fields(order: Order) -> dict[str, Any]:
+    """What is told of *order*; its time as ISO 8601 in UTC."""
+    fields = {name: getattr(order, name) for name in REST_FIELDS}
+    if order.time is not None:
+        fields["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(order.time))
+    return fields
+
+
+def sums(found: Reconciliation) -> dict[str, Any]:
+    """What came of a list, for programs."""
+    return {
+        "orders": found.total,
+        **dict(sorted(found.counts.items())),
+        "differing": found.differing,
+        "reasons": {f"{status}: {why}": n for (status, why), n in found.reasons.most_common()},
+        "missing_by_group": dict(found.groups.most_common()),
+        "lost_per_cent": round(found.lost * 100, 3),
+    }
+
+
+def summary(found: Reconciliation, group: str | None = None) -> list[tuple[str, str]]:
+    """What came of a list, in words that need no manual, each with the status that it is about."""
+    counts = found.counts
+    if not found.total:
+        return [("", "the list holds no orders")]
+    noun = "paid order" if found.total == 1 else "paid orders"
+    delivered = f"{counts['delivered']:,} of {found.total:,} {noun} reached AdRoll"
+    lines = [("delivered", delivered)]
+    if counts["waiting"]:
+        lines.append(("waiting", f"{counts['waiting']:,} wait to be sent"))
+    if counts["held"]:
+        lines.append(("held", f"{counts['held']:,} are held, nothing is sent at present"))
+    for (status, why), number in found.reasons.most_common():
+        if status == "suppressed":
+            text = f"{number:,} were not to be reported: {SUPPRESSED_WORDS.get(why, why)}"
+            lines.append(("suppressed", text))
+    for (status, why), number in found.reasons.most_common():
+        if status == "dead":
+            lines.append(("dead", f"{number:,} could not be sent: {why}"))
+    if counts["missing"]:
+        text = f"{counts['missing']:,} were never reported"
+        if found.groups and group:
+            most = ", ".join(
+                f"{n:,} with {group} {value or 'empty'!r}"
+                for value, n in found.groups.most_common(5)
+            )
+            text += f": {most}"
+        lines.append(("missing", text))
+    if counts["forgotten"]:
+        text = f"{counts['forgotten']:,} are older than ADROLL_DEDUPE_DAYS: not known here"
+        lines.append(("forgotten", text))
+    if counts["duplicate"]:
+        text = f"{counts['duplicate']:,} lines have an order that the list had before"
+        lines.append(("duplicate", text))
+    if found.differing:
+        text = f"{found.differing:,} were reported with another value than the list's"
+        lines.append(("differing", text))
+    if counts["not_listed"]:
+        text = f"{counts['not_listed']:,} were reported and are not in the list"
+        lines.append(("not_listed", text))
+    elif not found.looked_for_unlisted:
+        text = "what was reported and is not in the list is not looked for: no column of times"
+        lines.append(("not_listed", text))
+    return lines

@@ -1,0 +1,327 @@
+"""The shop's list of paid orders against what the outbox knows of them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from adroll_flask.errors import AdRollError
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox.protocol import KnownOrder, OrderLookup, SuppressedOrder
+
+    from .parts import Parts
+
+Status: TypeAlias = Literal[
+    "delivered",
+    "waiting",
+    "held",
+    "dead",
+    "suppressed",
+    "duplicate",
+    "missing",
+    "forgotten",
+    "not_listed",
+]
+
+#: Names of columns that are known, without case, spaces and punctuation.
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "order_id": ("orderid", "order", "orderno", "ordernumber", "number", "id", "name"),
+    "value": ("value", "total", "amount", "price", "grandtotal"),
+    "currency": ("currency", "currencycode"),
+    "time": ("time", "paidat", "createdat", "date", "timestamp", "orderedat"),
+    "token": ("token", "adrolltoken", "visitortoken", "visitor"),
+}
+_BATCH: Final = 500
+_DAY: Final = 86_400
+#: Different values of a group that are told apart.
+_GROUPS: Final = 50
+
+
+class ReconcileError(AdRollError):
+    """A list of orders that cannot be read."""
+
+    slug = "order-list"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What became of one order.
+
+    :param status: ``delivered``; ``waiting``; ``held`` (nothing is sent at present); ``dead``;
+        ``suppressed``; ``duplicate`` (the list has it twice); ``missing`` (never reported);
+        ``forgotten`` (so old that the outbox does not know any more); ``not_listed`` (reported, but
+        not in the list).
+    :param why: AdRoll's words of a dead letter, the reason of a suppressed order.
+    :param reported: value and currency as they were reported, where the list says otherwise.
+    :param token: the visitor's, of the list.
+    """
+
+    order_id: str
+    status: Status
+    why: str = ""
+    value: str = ""
+    currency: str = ""
+    reported: str = ""
+    time: float | None = None
+    group: str = ""
+    token: str = field(default="", repr=False)
+
+
+class Reconciliation:
+    """Goes through a list of paid orders; iterate over it, then look at its sums.
+
+    Memory stays the same however long the list is: orders seen are kept in a temporary file.
+
+    :param orders: one mapping an order.
+    :param columns: what a column is called, where it cannot be guessed: ``order_id``,
+        ``value``, ``currency``, ``time``, ``token``.
+    :param group: a column by whose values missing orders are counted.
+    :param name: the events that orders are reported as.
+    :raises ReconcileError: while iterating: a column is missing.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        orders: Iterable[Mapping[str, Any]],
+        *,
+        columns: Mapping[str, str] | None = None,
+        group: str | None = None,
+        name: str = "purchase",
+    ) -> None:
+        self._parts = parts
+        self._rows = orders
+        self._columns = dict(columns or {})
+        self._group = group
+        self._name = name
+        self._secret = parts.records().dedupe_secret
+        #: Orders by status.
+        self.counts: Counter[str] = Counter()
+        #: Reasons of suppressed orders and of dead letters.
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        #: Missing orders by the value of the group's column.
+        self.groups: Counter[str] = Counter()
+        #: Orders that were reported with another value than the list's.
+        self.differing: int = 0
+        #: Whether orders could be looked for that are not in the list: it has times.
+        self.looked_for_unlisted: bool = False
+
+    @property
+    def total(self) -> int:
+        """Orders in the list, each counted once."""
+        return sum(self.counts.values()) - self.counts["not_listed"] - self.counts["duplicate"]
+
+    @property
+    def lost(self) -> float:
+        """The share of orders that should have reached AdRoll and will not, from 0 to 1."""
+        expected = self.total - self.counts["suppressed"] - self.counts["forgotten"]
+        return (self.counts["missing"] + self.counts["dead"]) / expected if expected else 0.0
+
+    def __iter__(self) -> Iterator[Order]:
+        outbox = self._parts.outbox()
+        if not outbox.exists():
+            for order in self._parsed():
+                yield self._counted(Order(**_as_fields(order), status="missing"))
+            return
+        outbox.orders.take_in_all()
+        held = outbox.destination.state().held or ""
+        seen = sqlite3.connect("")  # a temporary file of SQLite's, removed when it is closed
+        try:
+            seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            seen.execute("CREATE TABLE invalid (key TEXT PRIMARY KEY, why TEXT) WITHOUT ROWID")
+            seen.executemany(
+                "INSERT OR REPLACE INTO invalid VALUES (?, ?)",
+                ((key, row.error) for key, row in outbox.orders.without_key(self._name)),
+            )
+            first, last = float("inf"), float("-inf")
+            parsed = self._parsed()
+            while batch := list(islice(parsed, _BATCH)):
+                for order in batch:
+                    if order.time is not None:
+                        first, last = min(first, order.time), max(last, order.time)
+                yield from self._looked_up(batch, outbox.orders, seen, held)
+            self.looked_for_unlisted = first <= last
+            if self.looked_for_unlisted:
+                yield from self._unlisted(outbox.orders, seen, first, last)
+        finally:
+            seen.close()
+
+    def _looked_up(
+        self, batch: list[_Listed], orders: OrderLookup, seen: sqlite3.Connection, held: str
+    ) -> Iterator[Order]:
+        keys = {one.order_id: kept_key(one.order_id, self._secret) for one in batch}
+        hashes = {key: suppressed_key(self._name, key, self._secret) for key in keys}
+        eid = self._parts.settings.advertisable_eid or ""
+        known = orders.known(self._name, eid, list(set(keys.values())))
+        suppressed = orders.suppressed(list(hashes.values()))
+        for one in batch:
+            new = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[one.order_id],))
+            if not new.rowcount:
+                yield self._counted(Order(**_as_fields(one), status="duplicate"))
+                continue
+            found = known.get(keys[one.order_id])
+            if found is None:
+                why = suppressed.get(hashes[one.order_id])
+                yield self._counted(self._not_kept(one, why, seen))
+            else:
+                yield self._counted(self._kept(one, found, held))
+
+    def _kept(self, one: _Listed, found: KnownOrder, held: str) -> Order:
+        reported = "" if _is_same(one, found.digest) else found.digest
+        self.differing += bool(reported)
+        status: Status
+        if found.state in ("delivered", "dead"):
+            status = "delivered" if found.state == "delivered" else "dead"
+            why = "" if status == "delivered" else found.error or found.reason
+        else:
+            status, why = ("held", held) if held else ("waiting", found.error)
+        return Order(**_as_fields(one), status=status, why=why, reported=reported)
+
+    def _not_kept(
+        self, one: _Listed, why: SuppressedOrder | None, seen: sqlite3.Connection
+    ) -> Order:
+        if why is not None:
+            return Order(**_as_fields(one), status="suppressed", why=why.reason)
+        invalid = seen.execute("SELECT why FROM invalid WHERE key = ?", (one.order_id,)).fetchone()
+        if invalid is not None:
+            return Order(**_as_fields(one), status="dead", why=invalid[0])
+        oldest = self._parts.clock() - self._parts.settings.dedupe_days * _DAY
+        if one.time is not None and one.time < oldest:
+            return Order(**_as_fields(one), status="forgotten")
+        return Order(**_as_fields(one), status="missing")
+
+    def _unlisted(
+        self, orders: OrderLookup, seen: sqlite3.Connection, first: float, last: float
+    ) -> Iterator[Order]:
+        # A list of one day has orders whose events are of the night before; only what lies within
+        # it surely should be there.
+        for found in orders.reported(self._name, first, last):
+            key = found.key or ""
+            if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
+                yield self._counted(
+                    Order(key, "not_listed", reported=found.digest, time=found.occurred_at)
+                )
+
+    def _counted(self, order: Order) -> Order:
+        self.counts[order.status] += 1
+        if order.status == "suppressed":
+            self.reasons[order.status, order.why] += 1
+        elif order.status == "dead":
+            self.reasons[order.status, order.why.partition(":")[0]] += 1
+        elif order.status == "missing" and self._group:
+            known = order.group in self.groups or len(self.groups) < _GROUPS
+            self.groups[order.group if known else "…"] += 1
+        return order
+
+    # -- the list ---------------------------------------------------------------------------
+
+    def _parsed(self) -> Iterator[_Listed]:
+        names: dict[str, str] | None = None
+        for row in self._rows:
+            if names is None:
+                names = self._names(row)
+            order_id = _text(row.get(names["order_id"]))
+            if not order_id:
+                continue
+            yield _Listed(
+                order_id,
+                _text(row.get(names.get("value", ""))),
+                _text(row.get(names.get("currency", ""))),
+                _time(row.get(names.get("time", ""))),
+                _text(row.get(self._group or "")),
+                _text(row.get(names.get("token", ""))),
+            )
+
+    def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        plain = {re.sub(r"[\W_]+", "", str(name)).lower(): name for name in row if name}
+        found = dict(self._columns)
+        for what, known in COLUMNS.items():
+            match = next((plain[name] for name in known if name in plain), None)
+            if match is not None:
+                found.setdefault(what, match)
+        wanted = [*self._columns.values(), *([self._group] if self._group else [])]
+        absent = [name for name in wanted if name not in row]
+        if "order_id" not in found or absent:
+            there = ", ".join(str(name) for name in row)
+            what = f"no column {absent[0]!r}" if absent else "no column holds the order's id"
+            raise ReconcileError(
+                f"{what}; there are: {there}. Name it with columns={{'order_id': …}}, on the"
+                ' command line --column order_id="…"'
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """One line of the list."""
+
+    order_id: str
+    value: str
+    currency: str
+    time: float | None
+    group: str
+    token: str = field(repr=False)
+
+
+def _as_fields(one: _Listed) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__slots__}
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _time(value: object) -> float | None:
+    """Seconds since the epoch; a time without a zone is UTC."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    text = _text(value)
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return _time(datetime.fromisoformat(text)) if text else None
+    except ValueError:
+        return None
+
+
+def amount_of(text: str) -> Decimal | None:
+    """An amount as shops export it: ``59.90``, ``59,90 €``, ``1.234,50``.
+
+    >>> amount_of("1.234,50 EUR")
+    Decimal('1234.50')
+    """
+    digits = re.sub(r"[^\d.,-]", "", text)
+    point, comma = digits.rfind("."), digits.rfind(",")
+    if comma > point and (point >= 0 or len(digits) - comma <= 3):
+        digits = digits.replace(".", "").replace(",", ".")
+    else:
+        digits = digits.replace(",", "")
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None
+
+
+def _is_same(one: _Listed, digest: str) -> bool:
+    """Whether the list's value is the one reported, as far as it says one."""
+    reported, _, currency = digest.partition(" ")
+    if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
+        return False
+    ours = amount_of(one.value) if one.value else None
+    if ours is None:
+        return True
+    try:
+        return Decimal(reported) == ours
+    except InvalidOperation:
+        return False

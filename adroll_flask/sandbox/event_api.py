@@ -1,0 +1,225 @@
+"""One request to the event API: from method, headers and body to an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import event_checks, value_checks
+from .event_checks import Account
+
+MOST_EVENTS = 100
+#: Bounds on the body, in bytes: as sent, and when unpacked.
+MOST_BYTES = 4 * 1024 * 1024
+MOST_UNPACKED = 16 * 1024 * 1024
+_DRY = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Refused(Exception):
+    """The request as a whole is not taken."""
+
+    def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.error: dict[str, str] = {"message": message, "code": code, "field": field}
+
+
+@dataclass(slots=True)
+class Reading:
+    """How a request is read: where AdRoll's own samples depart from AdRoll's documentation, they
+    are taken with a warning, or refused where *strict* says so.
+    """
+
+    strict: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def depart(self, warning: str, refusal: Refused) -> None:
+        if self.strict:
+            raise refusal
+        self.warnings.append(warning)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One event of a request and what is wrong with it."""
+
+    event: Any
+    faults: Sequence[event_checks.Fault]
+    dry_run: bool = False
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A request that was read: its events, judged one by one."""
+
+    dry_run: bool
+    events: Sequence[Judged]
+    errors: Sequence[Mapping[str, str]] = field(default=())
+
+
+def check_path(path: str, reading: Reading) -> None:
+    if path.endswith("/"):
+        reading.depart(
+            "the path is /api/, as in AdRoll's samples; the documentation has /api",
+            Refused(404, "unknown", "there is no such path; the event API is /api", "path"),
+        )
+
+
+def authorise(header: str | None, account: Account, reading: Reading) -> None:
+    scheme, _, token = (header or "").partition(" ")
+    if not header:
+        said = "The header is missing. It must be 'Token <access token>'."
+    elif scheme.lower() != "token":
+        said = "The scheme is not Token. It must be 'Token <access token>'."
+    elif token != account.access_token:
+        said = "The access token is not valid. It must be the one that the sandbox runs with."
+    else:
+        if scheme != "Token":
+            # RFC 9110, section 11.1: schemes have no case.
+            refusal = "The scheme is not Token. It must be 'Token <access token>'."
+            reading.depart(
+                f"the scheme is written {scheme}; the documentation writes Token",
+                Refused(401, "unauthorized", refusal, "Authorization"),
+            )
+        return
+    raise Refused(401, "unauthorized", said, "Authorization")
+
+
+def check_query(query: Mapping[str, Sequence[str]], account: Account) -> bool:
+    """Check the query parameters and return whether this is a dry run."""
+    for name, values in query.items():
+        if name not in ("advertisable", "dry_run"):
+            raise Refused(400, "unknown", "there is no such query parameter", name[:40])
+        if len(values) != 1:
+            raise Refused(400, "invalid", "must be given once", name)
+    advertisable = query.get("advertisable", ("",))[0]
+    if not advertisable:
+        raise Refused(
+            400, "required", "the query parameter advertisable is missing", "advertisable"
+        )
+    if wrong := value_checks.eid(advertisable):
+        raise Refused(400, "invalid", wrong, "advertisable")
+    if advertisable != account.advertisable_eid:
+        raise Refused(
+            403, "forbidden", "the access token is not for this advertisable", "advertisable"
+        )
+    dry_run = _DRY.get(query.get("dry_run", ("false",))[0])
+    if dry_run is None:
+        raise Refused(400, "invalid", "must be true, false, 1 or 0", "dry_run")
+    return dry_run
+
+
+def check_type(content_type: str | None, encoding: str | None) -> bool:
+    """Check the headers that describe the body and return whether it is gzipped."""
+    kind, _, parameters = (content_type or "").partition(";")
+    if kind.strip().lower() != "application/json":
+        raise Refused(415, "unsupported", "must be application/json", "Content-Type")
+    charset = parameters.strip().lower().partition("charset=")[2].strip('" ')
+    if charset not in ("", "utf-8", "utf8"):
+        raise Refused(415, "unsupported", "JSON is UTF-8", "Content-Type")
+    if encoding is None or encoding.strip().lower() in ("", "identity"):
+        return False
+    if encoding.strip().lower() != "gzip":
+        raise Refused(415, "unsupported", "must be gzip or absent", "Content-Encoding")
+    return True
+
+
+def unpack(body: bytes, *, gzipped: bool) -> bytes:
+    """Return the JSON text, never more than :data:`MOST_UNPACKED` bytes of it."""
+    if len(body) > MOST_BYTES:
+        raise Refused(413, "too_large", f"must have at most {MOST_BYTES} bytes", "body")
+    if not gzipped:
+        return body
+    reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        text = reader.decompress(body, MOST_UNPACKED + 1)
+    except zlib.error as exc:
+        raise Refused(400, "invalid", "is not gzip", "body") from exc
+    if len(text) > MOST_UNPACKED:
+        raise Refused(
+            413, "too_large", f"must have at most {MOST_UNPACKED} bytes when unpacked", "body"
+        )
+    if not reader.eof or reader.unused_data:
+        raise Refused(400, "invalid", "is not one complete gzip member", "body")
+    return text
+
+
+def parse(text: bytes, reading: Reading) -> list[Any]:
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as exc:
+        raise Refused(400, "invalid", "is not JSON (RFC 8259, UTF-8)", "body") from exc
+    refusal = Refused(400, "invalid", "must be a JSON array, even for one event", "body")
+    if isinstance(value, dict):
+        reading.depart(
+            "the body is one event, as in AdRoll's samples; the documentation has an array of them",
+            refusal,
+        )
+        value = [value]
+    if not isinstance(value, list):
+        raise refusal
+    if not value:
+        raise Refused(400, "invalid", "must hold at least one event", "body")
+    if len(value) > MOST_EVENTS:
+        raise Refused(400, "too_many", f"must hold at most {MOST_EVENTS} events", "body")
+    return value
+
+
+def judge(
+    events: Sequence[Any], *, account: Account, dry_run: bool, now: float, reading: Reading
+) -> Batch:
+    """Judge each event; errors name the event by its place and the field by its path."""
+    judged = [_judged(event, account, dry_run, now, reading) for event in events]
+    errors = [
+        {
+            "message": f"event {index}: {path + ' ' if path else ''}{message}",
+            "code": code,
+            "field": f"[{index}].{path}" if path else f"[{index}]",
+        }
+        for index, one in enumerate(judged)
+        for path, code, message in one.faults
+    ]
+    return Batch(dry_run, judged, errors)
+
+
+def _judged(event: Any, account: Account, dry_run: bool, now: float, reading: Reading) -> Judged:
+    checked, warnings = event, list(reading.warnings)
+    inside = event.get("dry_run") if isinstance(event, dict) else None
+    if isinstance(inside, bool) and not reading.strict:
+        warnings.append(
+            "dry_run stands in the event, as in AdRoll's samples; the documentation has it in "
+            "the query"
+        )
+        dry_run = dry_run or inside
+        checked = {name: value for name, value in event.items() if name != "dry_run"}
+    faults = event_checks.faults(checked, account=account, now=now)
+    return Judged(event, faults, dry_run, warnings)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is repeated")
+    return made
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        # Grammatical, but beyond what JSON's readers hold (RFC 8259, section 6).
+        raise ValueError("a number is out of range")
+    return number
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

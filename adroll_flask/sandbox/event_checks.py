@@ -1,0 +1,242 @@
+"""What makes an event one that AdRoll takes: which keys it has, and the form of each."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import value_checks
+
+EVENT_NAMES = (
+    "pageView",
+    "homeView",
+    "productSearch",
+    "addToCart",
+    "purchase",
+    "highValuePage",
+    "gatedContent",
+    "demoRequest",
+    "signupPlan",
+    "signupTrial",
+    "contactSales",
+    "liveChat",
+    "formFill",
+)
+IDENTIFIERS = (
+    "adct",
+    "first_party_cookie",
+    "email",
+    "email_sha256",
+    "email_md5",
+    "device_id",
+    "user_id",
+)
+REQUIRED = (
+    "advertisable_eid",
+    "pixel_eid",
+    "event_name",
+    "page_location",
+    "ip",
+    "identifiers",
+)
+
+_short = value_checks.text(256)
+_FIELDS: Mapping[str, value_checks.Check] = {
+    "advertisable_eid": value_checks.eid,
+    "pixel_eid": value_checks.eid,
+    "page_location": value_checks.url,
+    "ip": value_checks.ip,
+    "user_agent": value_checks.text(4096),
+    "conversion_value": value_checks.amount,
+    "currency": value_checks.currency,
+    "external_data": value_checks.json_text,
+    "device_os": _short,
+    "device_type": _short,
+    "package_app_name": _short,
+    "package_app_version": _short,
+}
+_IDENTIFIERS: Mapping[str, value_checks.Check] = {
+    "adct": value_checks.click_id,
+    "first_party_cookie": value_checks.cookie,
+    "email": value_checks.email,
+    "email_sha256": value_checks.email_sha256,
+    "email_md5": value_checks.email_md5,
+    "device_id": value_checks.device_id,
+    "user_id": value_checks.text(512),
+}
+_ATTRIBUTES: Mapping[str, value_checks.Check] = {
+    "order_id": value_checks.text(512),
+    "user_id": value_checks.text(512),
+    "total": value_checks.amount,
+    "keywords": value_checks.text(2048),
+}
+_PRODUCT: Mapping[str, value_checks.Check] = {
+    "product_id": value_checks.text(512),
+    "product_group": value_checks.text(512),
+    "price": value_checks.amount,
+    "quantity": value_checks.quantity,
+    "category": value_checks.text(1024),
+}
+_ALL_FIELDS = (*_FIELDS, "event_name", "identifiers", "timestamp", "event_attributes")
+_MOST_PRODUCTS = 1000
+
+#: One fault: the field's path within the event, a short code, what is wrong.
+Fault = tuple[str, str, str]
+
+
+#: The account that the sandbox stands in for, unless told otherwise. The token opens nothing else.
+ADVERTISABLE_EID = "SANDBOXADVERTISABLE01X"
+PIXEL_EID = "SANDBOXPIXEL0000000001"
+ACCESS_TOKEN = "sandbox-token"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account that a sandbox accepts.
+
+    :param advertisable_eid: of the query and of every event.
+    :param pixel_eid: of every event.
+    :param access_token: of the ``Authorization`` header.
+    """
+
+    advertisable_eid: str = ADVERTISABLE_EID
+    pixel_eid: str = PIXEL_EID
+    access_token: str = field(default=ACCESS_TOKEN, repr=False)
+
+
+def faults(event: Any, *, account: Account, now: float) -> list[Fault]:
+    """List everything that is wrong with one event; an empty list means that AdRoll takes it.
+
+    :param event: one element of the request's JSON array.
+    :param account: whose EIDs the event must carry.
+    :param now: the sandbox's clock, epoch seconds.
+    """
+    return list(_faults(event, account, now))
+
+
+def _faults(event: Any, account: Account, now: float) -> Iterator[Fault]:
+    if not isinstance(event, dict):
+        yield "", "invalid", "each event must be an object"
+        return
+    for name in REQUIRED:
+        if name not in event:
+            yield name, "required", "is required"
+    for name, value in event.items():
+        if check := _FIELDS.get(name):
+            if wrong := check(value):
+                yield name, "invalid", wrong
+            elif name == "advertisable_eid" and value != account.advertisable_eid:
+                yield name, "mismatch", "must be the advertisable of the request"
+            elif name == "pixel_eid" and value != account.pixel_eid:
+                yield name, "mismatch", "must be the pixel of the advertisable"
+        elif name == "event_name":
+            if value not in EVENT_NAMES:
+                yield name, "invalid", _not_an_event(value)
+        elif name == "timestamp":
+            if wrong := value_checks.timestamp(value, now):
+                yield name, "invalid", wrong
+        elif name == "identifiers":
+            yield from _identifiers(value)
+        elif name == "event_attributes":
+            yield from _attributes(value)
+        else:
+            yield _unknown(name, "", _ALL_FIELDS)
+
+
+def _identifiers(value: Any) -> Iterator[Fault]:
+    if not isinstance(value, dict):
+        yield "identifiers", "invalid", "must be an object"
+        return
+    if "adct" not in value and "first_party_cookie" not in value:
+        yield "identifiers", "required", "needs at least one of first_party_cookie or adct"
+    yield from _members(value, "identifiers.", _IDENTIFIERS, ())
+
+
+def _attributes(value: Any) -> Iterator[Fault]:
+    if not isinstance(value, dict):
+        yield "event_attributes", "invalid", "must be an object"
+        return
+    yield from _members(value, "event_attributes.", _ATTRIBUTES, ("products",))
+    if "products" not in value:
+        return
+    products, path = value["products"], "event_attributes.products"
+    if not isinstance(products, list):
+        yield path, "invalid", "must be an array"
+        return
+    if len(products) > _MOST_PRODUCTS:
+        yield path, "invalid", f"must hold at most {_MOST_PRODUCTS} products"
+        return
+    for index, product in enumerate(products):
+        if not isinstance(product, dict) or not product:
+            yield f"{path}[{index}]", "invalid", "must be an object that describes a product"
+        else:
+            yield from _members(product, f"{path}[{index}].", _PRODUCT, ())
+
+
+def _members(
+    value: dict[str, Any],
+    prefix: str,
+    checks: Mapping[str, value_checks.Check],
+    others: tuple[str, ...],
+) -> Iterator[Fault]:
+    for name, member in value.items():
+        if check := checks.get(name):
+            if wrong := check(member):
+                yield prefix + name, "invalid", wrong
+        elif name not in others:
+            yield _unknown(name, prefix, (*checks, *others))
+
+
+def _unknown(name: str, prefix: str, known: tuple[str, ...]) -> Fault:
+    # A key is the caller's, but it may be a visitor's by mistake: it is named only if it is short
+    # and plain.
+    shown = name if name.isascii() and name.isidentifier() and len(name) <= 40 else "?"
+    near = difflib.get_close_matches(name[:60], known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return prefix + shown, "unknown", f"is not a field of the API{hint}"
+
+
+def _not_an_event(value: Any) -> str:
+    said = "must be one of the thirteen event names"
+    if isinstance(value, str):
+        plain = value[:60].replace("_", "").replace("-", "").lower()
+        by_plain = {name.lower(): name for name in EVENT_NAMES}
+        if near := difflib.get_close_matches(plain, by_plain, n=1):
+            return f"{said}; did you mean {by_plain[near[0]]}?"
+    return said
+
+
+def warnings(event: Mapping[str, Any]) -> list[str]:
+    """List what AdRoll would take but what is probably a mistake, for an event without faults."""
+    found = []
+    address = ipaddress.ip_address(event["ip"])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        found.append("ip is an IPv4 address written as IPv6 (::ffff:…)")
+    elif not address.is_global and not address.is_loopback:
+        # Loopback is a shop that is tried out on this machine.
+        found.append("ip is not a public address: behind a proxy, this is the proxy's")
+    if "user_agent" not in event:
+        found.append("user_agent is missing")
+    if "conversion_value" in event and "currency" not in event:
+        found.append("conversion_value has no currency")
+    if event["event_name"] == "purchase":
+        if "conversion_value" not in event:
+            found.append("a purchase without conversion_value")
+        if "order_id" not in event.get("event_attributes", ()):
+            found.append("a purchase without event_attributes.order_id")
+    return found
+
+
+def coverage(event: Any) -> dict[str, Any]:
+    """Say which of the seven identifiers an event carries."""
+    identifiers = event.get("identifiers") if isinstance(event, dict) else None
+    held = identifiers if isinstance(identifiers, dict) else {}
+    carried = [name for name in IDENTIFIERS if held.get(name)]
+    return {
+        "carried": carried,
+        "missing": [name for name in IDENTIFIERS if name not in carried],
+        "score": round(len(carried) / len(IDENTIFIERS), 3),
+    }

@@ -1,0 +1,352 @@
+"""What identifies a visitor: each identifier's form, and how it is written to AdRoll.
+
+Forms are those of AdRoll's documentation and of values seen in the wild. No error text holds
+the value that was refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from adroll_flask.errors import EventError
+
+#: Characters of a click id: a visitor token of 450 characters has to hold it.
+MAX_ADCT = 240
+#: Characters of a first-party cookie; what AdRoll writes has 46.
+MAX_COOKIE = 80
+#: Characters of an e-mail address (RFC 5321, section 4.5.3.1.3, less the angle brackets).
+MAX_EMAIL = 254
+#: Hex digits from which on a text without "@" was meant as a hash: the digits of a telephone
+#: number are at most 15 (E.164), and so are those of words such as "facade".
+MIN_HASH = 16
+#: Characters of a user id.
+MAX_USER_ID = 256
+
+#: The time part of a cookie value that was derived from another identifier: 2020-01-01, fixed
+#: so that the same identifier always gives the same value.
+DERIVED_TIME = "1577836800000"
+
+_ADCT = re.compile(r"[\x21-\x7e]{1,240}\Z")
+#: What a cookie's value may hold (RFC 6265, section 4.1.1, "cookie-octet").
+COOKIE_PATTERN = r"[!#-+\--:<-\[\]-~]{1,80}"
+_COOKIE = re.compile(COOKIE_PATTERN + r"\Z")
+_COOKIE_MARKER = re.compile(r"-(?:s2-)+")
+_DATED_COOKIE = re.compile(r"([0-9a-fA-F]{32})-(?:s2-)?(.+?)-?\Z", re.DOTALL)
+#: Most cookies: in the form that AdRoll writes.
+PLAIN_COOKIE = r"^[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})$"
+_PLAIN_COOKIE = re.compile(PLAIN_COOKIE)
+_HEX = re.compile(r"[0-9a-fA-F]+\Z")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+_ZERO_UUID = "00000000-0000-0000-0000-000000000000"
+#: Spaces of any script, C0 and C1 controls, and halves of surrogate pairs (not encodable).
+_UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#: Most addresses: an IPv4 address in its plain form.
+IPV4 = rf"^(?:{_OCTET}\.){{3}}{_OCTET}$"
+_IPV4 = re.compile(IPV4)
+#: JavaScript's ``String(date)`` and ``date.toUTCString()``.
+_JS_DATE = re.compile(
+    r"(?:[A-Z][a-z]{2},? )?"
+    r"(?:(?P<mon>[A-Z][a-z]{2}) (?P<day>\d{1,2})|(?P<day2>\d{1,2}) (?P<mon2>[A-Z][a-z]{2}))"
+    r" (?P<year>\d{4}) (?P<time>\d{2}:\d{2}:\d{2})"
+    r"(?: (?:GMT|UTC)(?P<off>[+-]\d{4})?)?(?: \(.*\))?\Z",
+    re.ASCII,
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+#: What somebody hashed who had no address.
+EMPTY_HASHES = frozenset(
+    {
+        hashlib.sha256(b"").hexdigest(),
+        hashlib.md5(b"", usedforsecurity=False).hexdigest(),
+    }
+)
+
+
+def accept_adct(value: str) -> str | None:
+    """The click id as given, or ``None`` where it cannot be one.
+
+    AdRoll publishes neither alphabet nor length: 1 to 240 printable ASCII characters without
+    spaces are taken, as they are.
+
+    >>> accept_adct("click123")
+    'click123'
+    """
+    return value if _ADCT.match(value) else None
+
+
+def normalise_first_party_cookie(value: str) -> str | None:
+    """The value of ``__adroll_fpc`` as the pixel would write it, or ``None`` where it is none.
+
+    The pixel keeps any value that it finds, other tags' values included (s2s-api.md, "The
+    first-party cookie"), and so does this: 1 to 80 printable ASCII characters without space,
+    semicolon, comma, double quote and backslash. Markers ``-s2-`` and trailing hyphens are
+    dropped and a date text becomes epoch milliseconds, as the pixel does.
+
+    >>> normalise_first_party_cookie("46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-")
+    '46d41c62e88bb2e267c1e15314bb8837-1667065540836'
+    """
+    if _PLAIN_COOKIE.fullmatch(value):
+        return value
+    if len(value) > 3 * MAX_COOKIE:
+        return None
+    dated = _dated_cookie(value)
+    if dated is not None:
+        return dated
+    if not _COOKIE.match(value):
+        return None
+    return _COOKIE_MARKER.sub("-", value).rstrip("-") or None
+
+
+def _dated_cookie(value: str) -> str | None:
+    """The cookie of a date text in epoch milliseconds; ``None`` for any other form."""
+    if "%" in value:
+        from urllib.parse import unquote
+
+        # A date text contains spaces and commas, which scripts store percent-encoded.
+        value = unquote(value)
+    match = _DATED_COOKIE.match(value)
+    if match is None:
+        return None
+    digits, when = match.groups()
+    milliseconds = _date_milliseconds(when)
+    return None if milliseconds is None else f"{digits}-{milliseconds}"
+
+
+def _date_milliseconds(text: str) -> int | None:
+    """Epoch milliseconds of a date as JavaScript writes one; ``None`` for anything else."""
+    from datetime import UTC, datetime
+
+    match = _JS_DATE.match(text)
+    if match is not None:
+        month = match["mon"] or match["mon2"]
+        if month not in _MONTHS:
+            return None
+        day = int(match["day"] or match["day2"])
+        offset = match["off"] or "+0000"
+        text = (
+            f"{match['year']}-{_MONTHS.index(month) + 1:02}-{day:02}T{match['time']}"
+            f"{offset[:3]}:{offset[3:]}"
+        )
+    elif not re.match(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        milliseconds = round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+    return milliseconds if milliseconds >= 0 else None
+
+
+def new_first_party_cookie(now: float) -> str:
+    """A new visitor's value of ``__adroll_fpc``, made at *now* (epoch seconds)."""
+    return f"{secrets.token_hex(16)}-{int(now * 1000)}"
+
+
+def derived_first_party_cookie(key: bytes, identifier: str) -> str:
+    """A cookie value that is always the same for *identifier* under *key*.
+
+    For visitors without a browser: AdRoll requires a click id or a first-party cookie, and what
+    its matching makes of such a value is unknown.
+    """
+    digest = hmac.digest(key, identifier.encode("utf-8", "surrogatepass"), "sha256")
+    return f"{digest[:16].hex()}-{DERIVED_TIME}"
+
+
+def accept_email(value: str) -> str:
+    """The address trimmed and in lower case: what AdRoll calls ``LOWERCASE(email)``.
+
+    :raises EventError: not of the shape ``someone@somewhere``.
+
+    >>> accept_email(" Foo.@docomo.ne.jp ")
+    'foo.@docomo.ne.jp'
+    """
+    address = value.strip().lower()
+    local, at, domain = address.partition("@")
+    if not (local and at and domain) or "@" in domain:
+        raise EventError(
+            "email", "takes an e-mail address: one '@' and text on both sides of it; this is none"
+        )
+    if len(address) > MAX_EMAIL:
+        raise EventError("email", f"takes an address of at most {MAX_EMAIL} characters")
+    if _UNPRINTABLE.search(address):
+        raise EventError("email", "takes an address without spaces and control characters")
+    return address
+
+
+def hash_kind(value: str) -> str | None:
+    """``"email_sha256"``, ``"email_md5"``, or ``None`` where *value* is no hash of an address."""
+    if len(value) in (32, 64) and _HEX.match(value):
+        return "email_sha256" if len(value) == 64 else "email_md5"
+    return None
+
+
+def accept_hash(value: str, kind: str | None = None) -> tuple[str, str]:
+    """``(wire key, lower-case hash)`` of an address that was hashed already.
+
+    :raises EventError: not 64 (SHA-256) or 32 (MD5) hex digits, or the hash of an empty text.
+    """
+    field = kind or "email"
+    found = hash_kind(value)
+    if found is None or (kind is not None and found != kind):
+        takes = {"email_sha256": "64 hex digits", "email_md5": "32 hex digits"}.get(
+            field, "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
+        )
+        raise EventError(field, f"takes {takes}")
+    lower = value.lower()
+    if lower in EMPTY_HASHES:
+        raise EventError(field, "takes the hash of an address; this is the hash of an empty text")
+    return found, lower
+
+
+def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
+    """An address in the forms that may leave the server.
+
+    :param value: an address, or the hash of one that was made elsewhere (recognised by its form
+        and passed through whatever *forms* says).
+    :param forms: any of ``"sha256"``, ``"md5"``, ``"plain"``.
+    :returns: texts under the API's keys ``email``, ``email_sha256``, ``email_md5``.
+    :raises EventError: neither an address nor a hash of one; a list, even with one text.
+
+    >>> email_forms("Ada@example.com", ("md5",))
+    {'email_md5': '3e3417d7ef77d5932a6734b916515ed5'}
+    """
+    if not isinstance(value, str):
+        # No source of AdRoll's shows a list, and two addresses are two people
+        # (s2s-api.md, "The identifiers").
+        raise EventError("email", f"takes one address per event, as a text; it got {_kind(value)}")
+    text = value.strip()
+    if not text:
+        raise EventError("email", "takes an address; this one is empty")
+    if len(text) >= MIN_HASH and _HEX.match(text):
+        kind, hashed = accept_hash(text)
+        return {kind: hashed}
+    address = accept_email(text)
+    encoded = address.encode()
+    made: dict[str, str] = {}
+    if "plain" in forms:
+        made["email"] = address
+    if "sha256" in forms:
+        made["email_sha256"] = hashlib.sha256(encoded).hexdigest()
+    if "md5" in forms:
+        made["email_md5"] = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
+    return made
+
+
+def accept_device_id(value: object) -> str | None:
+    """An advertising id (IDFA, GAID) as given, or ``None`` where all zeros say "opted out".
+
+    :param value: a UUID as text in any case, or a ``uuid.UUID``.
+    :raises EventError: anything else.
+    """
+    if not isinstance(value, str):
+        from uuid import UUID
+
+        if not isinstance(value, UUID):
+            raise EventError("device_id", f"takes a UUID; it got {_kind(value)}")
+        value = str(value)
+    text = value.strip()
+    if not _UUID.match(text):
+        raise EventError("device_id", "takes a UUID such as an IDFA or GAID, with hyphens")
+    return None if text == _ZERO_UUID else text
+
+
+def accept_user_id(value: object) -> str:
+    """The site's own id of a user, as text.
+
+    :param value: a text or a number, 1 to 256 characters without controls.
+    :raises EventError: anything else, an empty text included.
+
+    >>> accept_user_id(42)
+    '42'
+    """
+    if isinstance(value, str):
+        text = value.strip()
+    elif isinstance(value, bool):
+        raise EventError("user_id", "takes a text or a number; it got a truth value")
+    elif isinstance(value, int):
+        # Longer ones are past the bound anyway, and their decimal text is costly or refused.
+        if abs(value) >= 10**MAX_USER_ID:
+            raise EventError("user_id", f"takes at most {MAX_USER_ID} characters")
+        text = str(int(value))
+    elif isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise EventError("user_id", "takes a text or a finite number")
+        # A data frame's 42.0 is the same user as 42.
+        text = str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    else:
+        from decimal import Decimal
+        from uuid import UUID
+
+        if not isinstance(value, UUID | Decimal):
+            raise EventError("user_id", f"takes a text or a number; it got {_kind(value)}")
+        text = str(value)
+    if not text:
+        raise EventError("user_id", "takes a text or a number; this one is empty")
+    if len(text) > MAX_USER_ID:
+        raise EventError("user_id", f"takes at most {MAX_USER_ID} characters")
+    if _CONTROL.search(text):
+        raise EventError("user_id", "takes a text without control characters")
+    return text
+
+
+def looks_like_email(text: str) -> bool:
+    """True for a text that somebody could write an e-mail to."""
+    local, at, domain = text.partition("@")
+    return bool(local and at and "." in domain.strip(".") and not _UNPRINTABLE.search(text))
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    text = text.strip()
+    if text.startswith("["):
+        # [2001:db8::1]:443 and [2001:db8::1], as in a Forwarded header.
+        inner, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not re.match(r":[0-9]{1,5}\Z", rest)):
+            raise ValueError("not an address")
+        text = inner
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not re.match(r"[0-9]{1,5}\Z", port):
+            raise ValueError("not an address")
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def normalise_ip(text: str) -> str:
+    """An IPv4 or IPv6 address without port, brackets and zone; mapped IPv4 becomes IPv4.
+
+    :raises EventError: not an address.
+
+    >>> normalise_ip("[::ffff:203.0.113.9]:443")
+    '203.0.113.9'
+    """
+    if isinstance(text, str):
+        if _IPV4.fullmatch(text):
+            return text
+        try:
+            return str(_address(text))
+        except ValueError:
+            pass
+    raise EventError("ip", "takes the visitor's IPv4 or IPv6 address")
+
+
+def is_public_ip(text: str) -> bool:
+    """True for an address of the public internet; a private one is a proxy's or a test's."""
+    try:
+        return _address(text).is_global
+    except ValueError:
+        return False
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"

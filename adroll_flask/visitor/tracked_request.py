@@ -1,0 +1,356 @@
+"""One request and what we know of its visitor, worked out only when somebody asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from werkzeug.exceptions import SecurityError
+from werkzeug.wsgi import get_host
+
+from adroll_flask.errors import help_url
+from adroll_flask.hosts import is_loopback
+from adroll_flask.logs import Logger, get_logger
+
+from .consent import Decision, decide
+from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
+from .record import Record
+from .records import Records, RequestCookies, Visitor
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from adroll_flask.counters import Counters
+    from adroll_flask.settings import Settings
+
+logger: Logger = get_logger("adroll_flask")
+
+#: How private, loopback and link-local addresses begin: a look before the exact question.
+_PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
+_ADCT = re.compile(r"(?:^|&)adct=([^&]*)")
+#: What Werkzeug takes from 3.1.8 on, bounded (RFC 1035, section 2.3.4); before, it took anything.
+_HOST = re.compile(r"([a-z0-9.-]{1,253}|\[[a-f0-9]*:[a-f0-9.:]{1,44}\])(:[1-9][0-9]{0,4})?\Z")
+#: ``Sec-Fetch-Dest`` of a page, as opposed to a fragment or a script's call.
+_DOCUMENTS = ("document", "iframe", "frame")
+#: Headers of htmx, Turbo and the libraries of old by which a script asks for a fragment.
+_FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX", "HTTP_X_REQUESTED_WITH")
+
+
+def adct_of(query: str) -> tuple[str | None, bool]:
+    """The click id in a query string, and whether there was one that cannot be taken.
+
+    A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
+    """
+    malformed = False
+    for match in _ADCT.finditer(query):
+        adct = accept_adct(unquote(match[1], errors="replace"))
+        if adct is not None:
+            return adct, False
+        malformed = malformed or bool(match[1])
+    return None, malformed
+
+
+class VisitorServices:
+    """What all tracked requests of an app share.
+
+    :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        counters: Counters,
+        clock: Callable[[], float],
+        request_of: Callable[[WSGIEnvironment], object],
+    ) -> None:
+        self.settings = settings
+        self.records = records
+        self.counters = counters
+        self.clock = clock
+        self.request_of = request_of
+        #: A visitor without cookies counts as one whose page view gave them (tests of a site).
+        self.assume_cookie = False
+        self._said: set[str] = set()
+
+    def once(self, what: str) -> bool:
+        """True at the first call with *what*: for warnings that are worth one line."""
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True
+
+
+class TrackedRequest:
+    """One request's visitor, from a WSGI environ.
+
+    Making one costs a few assignments; cookies are read, signatures checked and consent asked
+    when first needed.
+    """
+
+    __slots__ = (
+        "_adct",
+        "_decision",
+        "_host",
+        "_ip",
+        "_new_cookie",
+        "_path_info",
+        "_record",
+        "_script_name",
+        "_seen",
+        "environ",
+        "forgotten",
+        "services",
+        "snippet_given",
+        "viewed",
+    )
+
+    def __init__(self, services: VisitorServices, environ: WSGIEnvironment) -> None:
+        self.services: VisitorServices = services
+        self.environ: WSGIEnvironment = environ
+        #: A view looked at the visitor: its page depends on the cookie.
+        self.viewed: bool = False
+        #: ``forget_visitor()`` was called.
+        self.forgotten: bool = False
+        #: A template has the snippet already.
+        self.snippet_given: bool = False
+        # A dispatcher within the app moves what it has used from one to the other.
+        self._script_name: str = environ.get("SCRIPT_NAME", "")
+        self._path_info: str = environ.get("PATH_INFO", "")
+        self._seen: RequestCookies | None = None
+        self._decision: Decision | None = None
+        self._adct: str | bool | None = False
+        self._new_cookie: str | None = None
+        self._host: str | None = None
+        self._ip: str | bool | None = False
+        self._record: Record | None = None
+
+    # -- the request ---------------------------------------------------------------------
+
+    @property
+    def method(self) -> str:
+        return str(self.environ["REQUEST_METHOD"])
+
+    @property
+    def is_document(self) -> bool:
+        """False where the request asks for a fragment, or for data."""
+        environ = self.environ
+        dest = environ.get("HTTP_SEC_FETCH_DEST")
+        if dest is not None and dest not in _DOCUMENTS:
+            return False
+        return environ.keys().isdisjoint(_FRAGMENT_HEADERS)
+
+    @property
+    def is_from_own_page(self) -> bool:
+        """True where the browser says that a page of this very origin led here."""
+        return self.environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
+
+    @property
+    def host(self) -> str:
+        """The page's host, with a port that is not the scheme's own; empty: it is malformed."""
+        host = self._host
+        if host is None:
+            host = self._host = _host_of(self.environ)
+        return host
+
+    @property
+    def hostname(self) -> str:
+        """The page's host without its port."""
+        host = self.host
+        if host.startswith("["):
+            return host[1 : host.index("]")]
+        return host.partition(":")[0]
+
+    @property
+    def is_secure(self) -> bool:
+        return self.environ.get("wsgi.url_scheme") == "https"
+
+    @property
+    def script_root(self) -> str:
+        """Where the app is mounted, percent-encoded, without a trailing slash."""
+        root = self._script_name
+        return _encoded(root).rstrip("/") if root else ""
+
+    @property
+    def path(self) -> str:
+        """The path that the browser asked for, percent-encoded."""
+        return self.script_root + _encoded(self._path_info or "/")
+
+    @property
+    def url(self) -> str | None:
+        """The full URL, or ``None`` where the client's host is malformed."""
+        host = self.host
+        if not host:
+            return None
+        scheme = "https" if self.is_secure else "http"
+        query = self.environ.get("QUERY_STRING", "")
+        url = f"{scheme}://{host}{self.path}"
+        return f"{url}?{_encoded(query, _QUERY_SAFE)}" if query else url
+
+    @property
+    def ip(self) -> str | None:
+        """The client's address as the server (or ProxyFix) gives it."""
+        ip = self._ip
+        if ip is False:
+            ip = self._ip = self._read_ip()
+        return ip  # type: ignore[return-value]
+
+    def _read_ip(self) -> str | None:
+        address = self.environ.get("REMOTE_ADDR")
+        if not address:
+            return None
+        try:
+            ip = normalise_ip(address)
+        except ValueError:
+            self.services.counters.add("address_ignored", "malformed")
+            return None
+        if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
+            self.services.counters.add("address_private")
+            # A developer's browser comes from the same machine and means no proxy.
+            if not is_loopback(self.hostname) and self.services.once("address_private"):
+                logger.warning(
+                    "AdRoll: visitors come from a private or loopback address, the proxy's; "
+                    "wrap the app in werkzeug's ProxyFix (%s)",
+                    help_url("proxy-address"),
+                )
+        return ip
+
+    @property
+    def user_agent(self) -> str | None:
+        return self.environ.get("HTTP_USER_AGENT") or None
+
+    # -- the visitor ---------------------------------------------------------------------
+
+    @property
+    def seen(self) -> RequestCookies:
+        """What the request's cookies say."""
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = self.services.records.read(self.environ.get("HTTP_COOKIE", ""))
+        return seen
+
+    @property
+    def adct(self) -> str | None:
+        """The click id in the URL of a GET."""
+        adct = self._adct
+        if adct is False:
+            adct = None
+            query = self.environ.get("QUERY_STRING", "")
+            if "adct=" in query and self.method == "GET":
+                adct, malformed = adct_of(query)
+                if malformed:
+                    self.services.counters.add("adct_ignored", "malformed")
+            self._adct = adct
+        return adct  # type: ignore[return-value]
+
+    @property
+    def decision(self) -> Decision:
+        """May this visitor be tracked?"""
+        decision = self._decision
+        if decision is None:
+            record = self.seen.record
+            decision = self.decide(record.consent if record else None)
+            self._decision = decision
+        return decision
+
+    def decide(self, recorded: bool | None) -> Decision:
+        """The decision with *recorded* as what the browser told us."""
+        consent = self.services.settings.consent
+        return decide(
+            self.services.settings,
+            gpc=self.environ.get("HTTP_SEC_GPC") == "1",
+            cookies=self._cookies,
+            request=self.services.request_of(self.environ) if callable(consent) else None,
+            recorded=recorded,
+            counters=self.services.counters,
+        )
+
+    def _cookies(self) -> dict[str, str]:
+        from werkzeug.http import parse_cookie
+
+        return dict(parse_cookie(self.environ.get("HTTP_COOKIE", "")).items())
+
+    @property
+    def record(self) -> Record:
+        """The visitor's record with what this request adds: the browser's cookie, a click."""
+        record = self._record
+        if record is None:
+            record = self.seen.merged
+            if self.adct is not None:
+                record = record.with_adct(self.adct, self.services.clock(), "url")
+            self._record = record
+        return record
+
+    def new_cookie(self) -> str:
+        """A first-party cookie for a visitor who has none; the same one all through a request."""
+        if self._new_cookie is None:
+            self._new_cookie = new_first_party_cookie(self.services.clock())
+        return self._new_cookie
+
+    @property
+    def may_generate(self) -> bool:
+        """True where a visitor without cookies could get one with this response."""
+        return self.method == "GET" and self.is_document and self.services.records.can_sign
+
+    def visitor(self) -> Visitor:
+        """The visitor as views see it; unknown without consent."""
+        decision = self.decision
+        record = self.record if decision.granted and not self.forgotten else Record()
+        return self.services.records.visitor(
+            record,
+            ip=self.ip,
+            host=self.host or None,
+            consent=True if decision.granted else decision.answer,
+            user_agent=self.user_agent,
+        )
+
+    def reported_record(self, *, known: bool = False) -> Record:
+        """The record for an event of a visitor who consents: with a cookie that this very response
+        may set.
+
+        :param known: the event has an identifier of another kind, from which a cookie's value can
+            be derived.
+        """
+        record = self.record
+        if (
+            record.adct is None
+            and record.first_party_cookie is None
+            and (self.may_generate or (self.services.assume_cookie and not known))
+        ):
+            return record.with_cookie(self.new_cookie(), "server")
+        return record
+
+    def is_of(self, visitor: Visitor) -> bool:
+        """True where this request's browser is *visitor*'s own, as far as cookies tell."""
+        record = self.seen.merged
+        return (record.adct is not None and record.adct == visitor.adct) or (
+            record.first_party_cookie is not None
+            and record.first_party_cookie == visitor.first_party_cookie
+        )
+
+    def forget(self) -> None:
+        """Treat the visitor as unknown from here on and take the cookies back."""
+        self.forgotten = True
+        self._record = Record()
+
+
+def _host_of(environ: WSGIEnvironment) -> str:
+    try:
+        host = get_host(environ).lower()
+    except SecurityError:  # Werkzeug 3.1.7, at a malformed one
+        return ""
+    return host if _HOST.match(host) else ""
+
+
+#: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an
+#: IRI and puts U+FFFD in the place of bytes that are not UTF-8.
+_PATH_SAFE = "/!$&'()*+,;=:@~"
+#: What a query has of percent-encoding is the browser's.
+_QUERY_SAFE = _PATH_SAFE + "?%"
+
+
+def _encoded(text: str, safe: str = _PATH_SAFE) -> str:
+    # WSGI hands bytes over decoded to Latin-1 (PEP 3333); browsers ask in percent-encoded UTF-8.
+    return quote(text.encode("latin-1", "replace"), safe=safe)

@@ -1,0 +1,35 @@
+"""The middleware, as these tests wrap it around an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask import AdRollMiddleware
+from tests.conftest import ADVERTISABLE, PIXEL
+
+
+@pytest.fixture
+def wrap(tmp_path: Path) -> Iterator[Callable[..., AdRollMiddleware]]:
+    made: list[AdRollMiddleware] = []
+
+    def wrap(app: Callable[..., Iterable[bytes]], **settings: Any) -> AdRollMiddleware:
+        values: dict[str, Any] = {
+            "advertisable_eid": ADVERTISABLE,
+            "pixel_eid": PIXEL,
+            "access_token": "a-token",
+            "secret_key": "a key for tests",
+            "delivery": "worker",
+            "strict": True,
+            "folder": str(tmp_path / f"folder{len(made)}"),
+        }
+        middleware = AdRollMiddleware(app, **(values | settings))
+        made.append(middleware)
+        return middleware
+
+    yield wrap
+    for middleware in made:
+        middleware.runtime.outbox.close()

@@ -1,0 +1,270 @@
+"""``POST {prefix}/identity`` and the kit's file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from flask import Flask, Response
+from flask.testing import FlaskClient
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.test import TestResponse
+
+from adroll_flask import AdRoll, current_visitor
+from tests.conftest import AppMaker
+
+A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+SAME = {"Sec-Fetch-Site": "same-origin"}
+
+
+def tell(client: FlaskClient, data: Any, **kwargs: Any) -> TestResponse:
+    body = data if isinstance(data, bytes) else json.dumps(data)
+    options: dict[str, Any] = {"content_type": "application/json", "headers": SAME} | kwargs
+    return client.post("/_adroll/identity", data=body, **options)
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    app = make_app()
+
+    @app.get("/who")
+    def who() -> dict[str, Any]:
+        visitor = current_visitor()
+        return {
+            "adct": visitor.adct,
+            "cookie": visitor.first_party_cookie,
+            "sources": [visitor.adct_source, visitor.first_party_cookie_source],
+        }
+
+    return app
+
+
+def test_what_the_kit_tells_is_kept(app: Flask) -> None:
+    client = app.test_client()
+    response = tell(client, {"adct": "click123", "first_party_cookie": A})
+    assert response.status_code == 204
+    assert response.data == b""
+    assert response.headers["Cache-Control"] == "no-store"
+    assert client.get("/who").get_json() == {
+        "adct": "click123",
+        "cookie": A,
+        "sources": ["kit", "pixel"],
+    }
+
+
+def test_telling_it_again_sets_nothing(app: Flask) -> None:
+    client = app.test_client()
+    tell(client, {"first_party_cookie": A})
+    assert "Set-Cookie" not in tell(client, {"first_party_cookie": A}).headers
+
+
+def test_an_empty_word_gives_a_visitor_of_a_cached_page_a_cookie(app: Flask) -> None:
+    client = app.test_client()
+    assert tell(client, {}).status_code == 204
+    assert client.get("/who").get_json()["sources"] == [None, "server"]
+
+
+def test_a_click_that_was_replaced_does_not_come_back(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=old")
+    client.get("/?adct=new")
+    tell(client, {"adct": "old"})
+    assert client.get("/who").get_json()["adct"] == "new"
+
+
+def test_a_plus_sign_survives_the_browsers_reading(app: Flask) -> None:
+    client = app.test_client()
+    tell(client, {"adct": "a b"})
+    assert client.get("/who").get_json()["adct"] == "a+b"
+    client.get("/?adct=c+d")
+    assert client.get("/who").get_json()["adct"] == "c+d"
+
+
+REFUSED: list[tuple[str, bytes | dict[str, Any], dict[str, Any], int]] = [
+    ("cross_site", {}, {"headers": {"Sec-Fetch-Site": "cross-site"}}, 403),
+    ("cross_site", {}, {"headers": {"Sec-Fetch-Site": "same-site"}}, 403),
+    ("cross_site", {}, {"headers": {"Sec-Fetch-Site": "none"}}, 403),
+    ("cross_origin", {}, {"headers": {"Origin": "https://evil.test"}}, 403),
+    ("cross_origin", {}, {"headers": {"Origin": "null"}}, 403),
+    ("cross_origin", {}, {"headers": {"Origin": "http://localhost:8080"}}, 403),
+    ("no_origin", {}, {"headers": {}}, 403),
+    ("content_type", {}, {"content_type": "text/plain"}, 415),
+    ("content_type", {}, {"content_type": "application/x-www-form-urlencoded"}, 415),
+    ("content_type", {}, {"content_type": None}, 415),
+    ("too_large", b"{" + b" " * 2048 + b"}", {}, 413),
+    ("json", b"", {}, 400),
+    ("json", b"{", {}, 400),
+    ("json", b"[]", {}, 400),
+    ("json", b"\xff\xfe{}", {}, 400),
+    ("json", b'{"adct": "a", "adct": "b"}', {}, 400),
+    ("json", b"[" * 2000, {}, 400),
+    ("json", b'{"a":' * 400, {}, 400),
+    ("keys", {"adct": "a", "other": 1}, {}, 400),
+    ("adct", {"adct": 5}, {}, 400),
+    ("adct", {"adct": ""}, {}, 400),
+    ("adct", {"adct": "x" * 241}, {}, 400),
+    ("adct", {"adct": "a\r\nSet-Cookie: b"}, {}, 400),
+    ("first_party_cookie", {"first_party_cookie": "non sense"}, {}, 400),
+    ("first_party_cookie", {"first_party_cookie": ["x"]}, {}, 400),
+    ("consent", {"consent": "yes"}, {}, 400),
+]
+
+
+@pytest.mark.parametrize(("why", "body", "options", "status"), REFUSED)
+def test_what_is_refused(
+    app: Flask, why: str, body: bytes | dict[str, Any], options: dict[str, Any], status: int
+) -> None:
+    client = app.test_client()
+    response = tell(client, body, **options)
+    assert response.status_code == status
+    assert response.headers["Cache-Control"] == "no-store"
+    assert set(response.get_json()) == {"error"}
+    assert "Set-Cookie" not in response.headers
+    assert app.extensions["adroll"].counters.get("identity_refused", why) == 1
+
+
+def test_an_old_browser_is_known_by_its_origin(app: Flask) -> None:
+    client = app.test_client()
+    response = tell(
+        client, {}, headers={"Origin": "https://shop.test"}, base_url="https://shop.test"
+    )
+    assert response.status_code == 204
+
+
+def test_other_methods_are_not_taken(app: Flask) -> None:
+    assert app.test_client().get("/_adroll/identity").status_code in (404, 405)
+    assert app.test_client().put("/_adroll/identity").status_code == 405
+
+
+@pytest.mark.parametrize("csrf_first", [True, False])
+def test_the_endpoint_is_exempt_from_csrf_protection(make_app: AppMaker, csrf_first: bool) -> None:
+    class Adapted(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            if csrf_first:
+                CSRFProtect(app)
+            super().init_app(app)
+            if not csrf_first:
+                CSRFProtect(app)
+
+    app = make_app(Adapted())
+    app.add_url_rule("/form", "form", lambda: "ok", methods=["POST"])
+    client = app.test_client()
+    assert client.post("/form").status_code == 400
+    assert tell(client, {"adct": "click123"}).status_code == 204
+
+
+def test_with_a_consent_callable_the_endpoint_answers_its_state(make_app: AppMaker) -> None:
+    answer: list[bool | None] = [None]
+    app = make_app(ADROLL_CONSENT=lambda request: answer[0])
+    client = app.test_client()
+    response = tell(client, {})
+    assert (response.status_code, response.get_json()) == (200, {"consent": None})
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in response.headers
+    answer[0] = False
+    assert tell(client, {"adct": "click123"}).get_json() == {"consent": False}
+    assert client.get_cookie("adroll_visitor") is None
+    answer[0] = True
+    assert tell(client, {"adct": "click123"}).get_json() == {"consent": True}
+    assert client.get_cookie("adroll_visitor") is not None
+
+
+def test_an_answer_from_the_browser_holds_where_the_server_cannot_see_it(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_CONSENT="tcf")
+    client = app.test_client()
+    client.get("/?adct=click123")
+    assert client.get_cookie("adroll_visitor") is None
+    tell(client, {"consent": True, "adct": "click123"})
+    assert client.get_cookie("adroll_visitor") is not None
+    client.delete_cookie("__adroll_fpc")
+    client.get("/")
+    assert client.get_cookie("__adroll_fpc") is not None
+
+
+def test_a_withdrawal_takes_cookies_and_session_keys_back(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_CONSENT=lambda request: None)
+    client = app.test_client()
+    tell(client, {"consent": True, "adct": "click123"})
+    with client.session_transaction() as kept:
+        assert kept["adroll"]["adct"] == "click123"
+    assert tell(client, {"consent": False}).status_code == 200
+    assert client.get_cookie("adroll_visitor") is None
+    assert client.get_cookie("__adroll_fpc") is None
+    with client.session_transaction() as kept:
+        assert "adroll" not in kept
+
+
+# -- the kit -------------------------------------------------------------------------------
+
+
+def kit_url(client: FlaskClient) -> str:
+    page = client.get("/").text
+    start = page.index('src="') + 5
+    return page[start : page.index('"', start)]
+
+
+def test_the_tag_leads_to_the_kit(app: Flask) -> None:
+    client = app.test_client()
+    url = kit_url(client)
+    response = client.get(url)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Set-Cookie" not in response.headers
+    again = client.get(url, headers={"If-None-Match": response.headers["ETag"]})
+    assert again.status_code == 304
+
+
+def test_pages_from_before_an_update_still_find_a_kit(app: Flask) -> None:
+    response = app.test_client().get("/_adroll/kit.0123456789abcdef.js")
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "public, max-age=300"
+
+
+def test_other_names_are_not_found(app: Flask) -> None:
+    for name in ("kit", "kit..js", "kit.zz.js", "..%2fsettings.py", "kit.0123456789abcdef.js.map"):
+        assert app.test_client().get(f"/_adroll/{name}").status_code == 404
+
+
+def test_the_tag_is_the_same_for_every_visitor(app: Flask) -> None:
+    one, two = app.test_client(), app.test_client()
+    one.get("/?adct=click123")
+    assert one.get("/").data == two.get("/").data
+
+
+def test_a_mounted_app_has_its_mount_in_the_tag(app: Flask) -> None:
+    page = app.test_client().get("/", base_url="http://localhost/shop/").text
+    assert 'src="/shop/_adroll/kit.' in page
+    assert 'data-identity="/shop/_adroll/identity"' in page
+
+
+def test_templates_place_the_tag_themselves(app: Flask) -> None:
+    from flask import render_template_string
+
+    page = (
+        "{% macro head() %}<head>{{ adroll_snippet() }}</head>{% endmacro %}"
+        "<!doctype html><html>{{ head() }}<body></body></html>"
+    )
+    app.add_url_rule("/own", "own", lambda: render_template_string(page))
+    assert app.test_client().get("/own").text.count("data-adroll") == 1
+
+
+def test_a_nonce_goes_with_the_tag(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_CSP_NONCE=lambda: "bm9uY2U=")
+    assert '<script nonce="bm9uY2U=" async src=' in app.test_client().get("/").text
+
+
+def test_a_nonce_of_another_form_does_not_reach_the_page(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_CSP_NONCE=lambda: '"><script>')
+    page = app.test_client().get("/").text
+    assert page.count("<script") == 1
+    assert "nonce" not in page
+
+
+def test_response_bodies_of_the_endpoints_are_not_dressed(app: Flask) -> None:
+    response: Response = app.test_client().get("/_adroll/kit.0123456789abcdef.js")  # type: ignore[assignment]
+    assert b"<script" not in response.data

@@ -1,0 +1,400 @@
+"""Capture, cookies, session and caches, through Flask's test client."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask, Response, redirect, session
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from adroll_flask import Visitor, current_visitor, visitor_identified
+from adroll_flask.visitor.records import COOKIE_LIFE
+from tests.conftest import PAGE, AppMaker
+
+A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+B = "00000000000000000000000000000b0b-1700000000000"
+
+
+def cookies(response: TestResponse) -> dict[str, str]:
+    """Set-Cookie lines by name, less the session's, which only carries the mirror."""
+    lines = response.headers.getlist("Set-Cookie")
+    return {line.partition("=")[0]: line for line in lines if not line.startswith("session=")}
+
+
+def value(client: FlaskClient, name: str, **where: Any) -> str | None:
+    cookie = client.get_cookie(name, **where)
+    return None if cookie is None else cookie.value
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    app = make_app()
+
+    @app.get("/json")
+    def as_json() -> dict[str, int]:
+        return {"n": 1}
+
+    @app.get("/who")
+    def who() -> dict[str, Any]:
+        visitor = current_visitor()
+        return {
+            "adct": visitor.adct,
+            "cookie": visitor.first_party_cookie,
+            "adct_source": visitor.adct_source,
+            "cookie_source": visitor.first_party_cookie_source,
+        }
+
+    @app.get("/go")
+    def go() -> Response:
+        return redirect("/")  # type: ignore[return-value]
+
+    @app.get("/cached")
+    def cached() -> Response:
+        return Response(PAGE, headers={"Cache-Control": "public, max-age=60"})
+
+    return app
+
+
+def test_a_first_page_view_gets_both_cookies(app: Flask) -> None:
+    response = app.test_client().get("/", base_url="https://shop.test")
+    set_ = cookies(response)
+    assert set_.keys() == {"adroll_visitor", "__adroll_fpc"}
+    fpc = set_["__adroll_fpc"]
+    assert re.match(r"__adroll_fpc=[0-9a-f]{32}-[0-9]{13}; ", fpc)
+    assert "Domain=shop.test" in fpc
+    assert f"Max-Age={COOKIE_LIFE}" in fpc
+    assert "SameSite=Lax" in fpc
+    assert "Path=/" in fpc
+    assert "Secure" in fpc
+    assert "HttpOnly" not in fpc
+    record = set_["adroll_visitor"]
+    assert "HttpOnly" in record
+    assert "Secure" in record
+    assert "Domain=shop.test" in record
+    assert response.headers["Cache-Control"] == "private"
+
+
+def test_plain_http_gets_cookies_without_secure_and_localhost_without_domain(app: Flask) -> None:
+    for line in cookies(app.test_client().get("/")).values():
+        assert "Secure" not in line
+        assert "Domain" not in line
+
+
+def test_the_next_page_view_changes_nothing(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/")
+    response = client.get("/")
+    assert not cookies(response)
+    assert "Cache-Control" not in response.headers
+    assert "Vary" not in response.headers
+
+
+def test_a_known_visitor_costs_no_signature_check_and_no_cookie_parsing(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = app.test_client()
+    client.get("/")
+    client.get("/")
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("work on the hot path")
+
+    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.unsign", fail)
+    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.sign", fail)
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",
+        "46d41c62e88bb2e267c1e15314bb8837",
+        "46d41c62e88bb2e267c1e15314bb8837-1667065540",
+        "46d41c62e88bb2e267c1e15314bb8837-166706554083",
+        "46d41c62e88bb2e267c1e15314bb8837-16670655408360",
+        "GA1.2.1234567890.1667065540",
+    ],
+)
+def test_a_cookie_that_another_tag_wrote_stays_the_visitors_identity(
+    app: Flask, found: str
+) -> None:
+    client = app.test_client()
+    client.set_cookie("__adroll_fpc", found)
+    response = client.get("/?adct=click123")
+    assert f"__adroll_fpc={found}; " in cookies(response)["__adroll_fpc"]
+    assert client.get("/who").get_json()["cookie"] == found
+    # Lost by the browser, it comes back from the record.
+    client.delete_cookie("__adroll_fpc")
+    client.get("/")
+    assert value(client, "__adroll_fpc") == found
+    told = client.post(
+        "/_adroll/identity",
+        json={"first_party_cookie": found},
+        headers={"Sec-Fetch-Site": "same-origin"},
+    )
+    assert told.status_code == 204
+
+
+def test_a_click_id_is_kept_for_later(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=click123&utm_source=x")
+    who = client.get("/who").get_json()
+    assert who["adct"] == "click123"
+    assert who["adct_source"] == "url"
+
+
+def test_a_newer_click_replaces_an_older_one(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=old")
+    client.get("/?adct=new")
+    assert client.get("/who").get_json()["adct"] == "new"
+
+
+@pytest.mark.parametrize("path", ["/go?adct=click123", "/json?adct=click123"])
+def test_a_click_is_caught_on_redirects_and_other_gets(app: Flask, path: str) -> None:
+    client = app.test_client()
+    client.get(path)
+    assert client.get("/who").get_json()["adct"] == "click123"
+
+
+def test_a_click_id_in_a_post_is_not_a_landing(app: Flask) -> None:
+    app.add_url_rule("/form", "form", lambda: PAGE, methods=["POST"])
+    client = app.test_client()
+    client.post("/form?adct=click123")
+    assert client.get("/who").get_json()["adct"] is None
+
+
+@pytest.mark.parametrize("bad", ["a%20%0d%0aSet-Cookie:x", "x" * 241, "%00", "é"])
+def test_a_malformed_click_id_is_counted_and_ignored(app: Flask, bad: str) -> None:
+    client = app.test_client()
+    assert client.get(f"/?adct={bad}").status_code == 200
+    assert client.get("/who").get_json()["adct"] is None
+    assert app.extensions["adroll"].counters.get("adct_ignored", "malformed") == 1
+
+
+def test_the_pixels_cookie_from_before_is_kept_and_reported(app: Flask) -> None:
+    client = app.test_client()
+    client.set_cookie("__adroll_fpc", A)
+    response = client.get("/")
+    assert cookies(response)["__adroll_fpc"].startswith(f"__adroll_fpc={A};")
+    assert client.get("/who").get_json() == {
+        "adct": None,
+        "adct_source": None,
+        "cookie": A,
+        "cookie_source": "browser",
+    }
+
+
+def test_a_lost_working_copy_is_restored_with_the_same_value(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/")
+    before = value(client, "__adroll_fpc")
+    client.delete_cookie("__adroll_fpc")
+    client.get("/")
+    assert value(client, "__adroll_fpc") == before
+
+
+def test_a_changed_browser_value_updates_the_record(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=click123")
+    client.set_cookie("__adroll_fpc", B)
+    client.get("/")
+    client.delete_cookie("__adroll_fpc")
+    client.get("/")
+    assert value(client, "__adroll_fpc") == B
+    assert client.get("/who").get_json()["adct"] == "click123"
+
+
+def test_host_only_and_domain_cookies_of_one_name_do_not_split_the_visitor(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/")
+    record, mine = value(client, "adroll_visitor"), value(client, "__adroll_fpc")
+    response = app.test_client(use_cookies=False).get(
+        "/", headers={"Cookie": f"__adroll_fpc={B}; __adroll_fpc={mine}; adroll_visitor={record}"}
+    )
+    assert not cookies(response)
+
+
+def test_a_tampered_record_is_counted_and_replaced(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=click123")
+    record = value(client, "adroll_visitor") or ""
+    client.set_cookie("adroll_visitor", record[:-4] + "AAAA")
+    response = client.get("/")
+    assert response.status_code == 200
+    assert "adroll_visitor" in cookies(response)
+    assert client.get("/who").get_json()["adct"] is None
+    assert app.extensions["adroll"].counters.get("record_ignored", "forged") == 1
+
+
+def test_one_identity_over_the_hosts_of_a_domain(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_COOKIE_DOMAIN="auto")
+    client = app.test_client()
+    response = client.get("/?adct=click123", base_url="https://www.shop.co.uk")
+    assert "Domain=shop.co.uk" in cookies(response)["adroll_visitor"]
+    assert "Domain=www.shop.co.uk" in cookies(response)["__adroll_fpc"]
+    fpc = value(client, "__adroll_fpc", domain="www.shop.co.uk")
+    response = client.get("/", base_url="https://pay.shop.co.uk")
+    assert cookies(response)["__adroll_fpc"].startswith(f"__adroll_fpc={fpc};")
+    assert "Domain=pay.shop.co.uk" in cookies(response)["__adroll_fpc"]
+
+
+def test_the_session_mirrors_the_record_for_views(app: Flask) -> None:
+    app.add_url_rule("/mirror", "mirror", lambda: dict(session["adroll"]))
+    client = app.test_client()
+    client.get("/?adct=click123")
+    assert client.get("/mirror").get_json() == {
+        "adct": "click123",
+        "first_party_cookie": value(client, "__adroll_fpc"),
+    }
+
+
+def test_current_visitor_says_that_the_page_depends_on_the_cookie(app: Flask) -> None:
+    assert "Cookie" in app.test_client().get("/who").headers["Vary"]
+    assert "Vary" not in app.test_client().get("/json").headers
+
+
+def test_the_visitor_is_known_within_the_landing_itself(app: Flask) -> None:
+    assert app.test_client().get("/who?adct=click123").get_json()["adct"] == "click123"
+
+
+CACHEABLE = [
+    {"Cache-Control": "public"},
+    {"Cache-Control": "max-age=60"},
+    {"Cache-Control": "s-maxage=60, max-age=0"},
+    {"Expires": "Fri, 01 Jan 2100 00:00:00 GMT"},
+    {"CDN-Cache-Control": "max-age=60"},
+    {"Surrogate-Control": "max-age=60"},
+]
+NOT_CACHEABLE = [
+    {},
+    {"Cache-Control": "no-store"},
+    {"Cache-Control": "private, max-age=60"},
+    {"Cache-Control": "no-cache"},
+    {"Cache-Control": "max-age=0"},
+    {"Expires": "0"},
+    {"Expires": "Fri, 01 Jan 1999 00:00:00 GMT"},
+    {"CDN-Cache-Control": "max-age=60", "Cache-Control": "no-store"},
+]
+
+
+@pytest.mark.parametrize("headers", CACHEABLE)
+def test_on_a_page_that_a_cache_may_keep_the_server_sets_nothing(
+    app: Flask, headers: dict[str, str]
+) -> None:
+    app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
+    client = app.test_client()
+    response = client.get("/page?adct=click123")
+    assert not cookies(response)
+    assert "Vary" not in response.headers
+    for name, text in headers.items():
+        assert response.headers[name] == text
+    assert b"data-adroll" in response.data
+
+
+@pytest.mark.parametrize("headers", NOT_CACHEABLE)
+def test_on_other_pages_it_does_and_says_nothing_new_about_caching(
+    app: Flask, headers: dict[str, str]
+) -> None:
+    app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
+    response = app.test_client().get("/page?adct=click123")
+    assert cookies(response).keys() >= {"adroll_visitor", "__adroll_fpc"}
+    if not headers:
+        assert response.headers["Cache-Control"] == "private"
+    else:
+        assert response.headers.get("Cache-Control") == headers.get("Cache-Control")
+
+
+def test_cached_paths_are_cached_whatever_the_headers_say(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_CACHED_PATHS=["/products/*"])
+    app.add_url_rule("/products/<name>", "product", lambda name: PAGE)
+    assert not cookies(app.test_client().get("/products/mug?adct=click123"))
+    assert cookies(app.test_client().get("/?adct=click123"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"HX-Request": "true"},
+        {"X-Requested-With": "XMLHttpRequest"},
+        {"Sec-Fetch-Dest": "empty"},
+        {"Turbo-Frame": "cart"},
+    ],
+)
+def test_no_cookie_is_generated_for_a_fragment(app: Flask, headers: dict[str, str]) -> None:
+    assert not cookies(app.test_client().get("/", headers=headers))
+
+
+def test_nothing_is_generated_for_json_or_posts(app: Flask) -> None:
+    app.add_url_rule("/form", "form", lambda: PAGE, methods=["POST"])
+    assert not cookies(app.test_client().get("/json"))
+    assert not cookies(app.test_client().post("/form"))
+
+
+def test_a_host_header_of_hostile_form_sets_no_domain(app: Flask) -> None:
+    response = app.test_client().get("/", headers={"Host": "shop.test,evil"})
+    for line in cookies(response).values():
+        assert "Domain" not in line
+
+
+def test_without_a_secret_key_pages_work_and_nothing_is_kept(make_app: AppMaker) -> None:
+    app = make_app(SECRET_KEY=None)
+    response = app.test_client().get("/?adct=click123")
+    assert response.status_code == 200
+    assert not cookies(response)
+
+
+def test_who_listens_learns_of_identified_visitors(app: Flask) -> None:
+    heard: list[Visitor] = []
+
+    def listen(_: object, visitor: Visitor) -> None:
+        heard.append(visitor)
+
+    with visitor_identified.connected_to(listen, app):
+        client = app.test_client()
+        client.get("/?adct=click123")
+        client.get("/")
+    assert [visitor.adct for visitor in heard] == ["click123"]
+
+
+def test_global_privacy_control_leaves_no_trace(app: Flask) -> None:
+    client = app.test_client()
+    response = client.get("/?adct=click123", headers={"Sec-GPC": "1"})
+    assert not cookies(response)
+    # The page itself is the same for everybody; the kit looks at the browser's signal.
+    assert b"data-adroll" in response.data
+
+
+def test_global_privacy_control_takes_back_what_was_kept(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/?adct=click123")
+    client.get("/", headers={"Sec-GPC": "1"})
+    assert value(client, "adroll_visitor") is None
+    assert value(client, "__adroll_fpc") is None
+    with client.session_transaction() as kept:
+        assert "adroll" not in kept
+
+
+def test_a_switched_off_extension_does_nothing(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_ENABLED=False)
+    response = app.test_client().get("/?adct=click123")
+    assert response.text == PAGE
+    assert not cookies(response)
+    assert app.test_client().get("/_adroll/kit.0123456789abcdef.js").status_code == 404
+    with app.test_request_context("/"):
+        assert not current_visitor()
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "image"}, {"HX-Request": "true"}])
+def test_a_fragment_or_a_pictures_error_page_does_not_undo_what_the_kit_tells(
+    app: Flask, headers: dict[str, str]
+) -> None:
+    # Asked for before the kit's answer came, answered after it: the pixel's cookie alone.
+    client = app.test_client()
+    client.set_cookie("__adroll_fpc", A)
+    assert not cookies(client.get("/", headers=headers))
+    assert not cookies(client.get("/favicon.ico", headers=headers))
+    assert "adroll_visitor" in cookies(client.get("/", headers={"Sec-Fetch-Dest": "document"}))

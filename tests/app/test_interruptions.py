@@ -1,0 +1,233 @@
+"""What a signal's handler or a green thread's timeout raises is the site's, wherever it strikes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.pool import soft_timeout_sighandler
+from flask import Flask
+from werkzeug.test import Client
+
+from adroll_flask import (
+    AdRoll,
+    AdRollMiddleware,
+    event_queued,
+    report_conversion,
+)
+from adroll_flask.interruptions import interruption
+from tests.conftest import AppMaker
+from tests.support.interrupted import at_each_moment
+
+ORDER: dict[str, Any] = {"value": "59.90", "currency": "EUR"}
+
+
+class Limit(Exception):
+    """A site's own time limit, of the kind that `except Exception` catches."""
+
+
+class LateLimit(TimeoutError):
+    """What many write in a handler of SIGALRM; an OSError, too."""
+
+
+@contextmanager
+def handled(handler: Callable[..., object]) -> Iterator[Callable[[], None]]:
+    """*handler* handles a signal; what is given sends it, and the handler runs at once."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield lambda: signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def limit(_signal: int, _frame: FrameType | None) -> None:
+    raise Limit
+
+
+def deep_limit(*given: object) -> None:
+    def tell() -> None:
+        raise Limit
+
+    tell()
+
+
+@pytest.fixture
+def adroll() -> AdRoll:
+    return AdRoll()
+
+
+@pytest.fixture
+def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
+    """As in production, where faults are logged and not raised."""
+    return make_app(adroll, ADROLL_STRICT=False)
+
+
+@contextmanager
+def visited(app: Flask) -> Iterator[None]:
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [(limit, Limit), (deep_limit, Limit), (soft_timeout_sighandler, SoftTimeLimitExceeded)],
+)
+def test_a_time_limit_in_a_function_of_the_site_s_ends_the_call(
+    app: Flask, adroll: AdRoll, handler: Callable[..., object], error: type[Exception]
+) -> None:
+    with handled(handler) as strike, visited(app):
+        for decorate in (adroll.before_report, adroll.identity):
+            decorate(lambda *event: strike())
+        with pytest.raises(error):
+            report_conversion(order_id="1", **ORDER)
+    assert app.extensions["adroll"].outbox.admin.counts()["dead"] == 0
+
+
+def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:
+    with handled(limit) as strike, visited(app):
+
+        def heard(*_: object, **__: object) -> None:
+            strike()
+
+        with event_queued.connected_to(heard, app), pytest.raises(Limit):
+            report_conversion(order_id="1", **ORDER)
+
+
+def test_a_time_limit_while_consent_is_asked_is_no_answer(make_app: AppMaker) -> None:
+    with handled(limit) as strike:
+        app = make_app(ADROLL_STRICT=False, ADROLL_CONSENT=lambda request: strike())
+        with visited(app), pytest.raises(Limit):
+            report_conversion(order_id="1", **ORDER)
+
+
+def test_a_time_limit_while_a_page_is_prepared_is_raised(make_app: AppMaker) -> None:
+    with handled(limit) as strike:
+        app = make_app(ADROLL_STRICT=False, ADROLL_CSP_NONCE=strike)
+        with pytest.raises(Limit):
+            app.test_client().get("/")
+
+
+def test_a_time_limit_under_the_middleware_is_raised(wrap: Callable[..., AdRollMiddleware]) -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<html><head></head></html>"]
+
+    with handled(limit) as strike:
+        middleware = wrap(page, strict=False, csp_nonce=lambda environ: strike())
+        with pytest.raises(Limit):
+            Client(middleware).get("/")
+
+
+def test_a_time_limit_of_a_task_that_delivers_ends_it(make_app: AppMaker) -> None:
+    with handled(limit) as strike:
+        app = make_app(ADROLL_STRICT=False, ADROLL_ACCESS_TOKEN=strike)
+        with visited(app):
+            assert report_conversion(order_id="1", **ORDER).status == "queued"
+        with pytest.raises(Limit):
+            app.extensions["adroll"].deliverer.step(threading.Event())
+
+
+def test_a_products_attribute_that_a_time_limit_strikes_is_not_taken_for_unreadable(
+    app: Flask,
+) -> None:
+    with handled(limit) as strike, visited(app):
+
+        class Line:
+            product_id = "mug"
+
+            @property
+            def price(self) -> str:
+                strike()
+                return "29.95"
+
+        with pytest.raises(Limit):
+            report_conversion(order_id="1", products=[Line()], **ORDER)
+
+
+@pytest.mark.parametrize("error", [Limit, LateLimit])
+def test_wherever_it_strikes_it_is_raised_and_leaves_no_lock(
+    app: Flask, adroll: AdRoll, error: type[Exception]
+) -> None:
+    counters = app.extensions["adroll"].counters
+    adroll.before_report(lambda event: event)
+
+    def report(order_id: str) -> str:
+        with visited(app):
+            return report_conversion(order_id=order_id, **ORDER).status
+
+    moments = 0
+    with ThreadPoolExecutor(1) as other_thread, visited(app):
+        assert other_thread.submit(report, "0").result() == "queued"
+        for moment in at_each_moment(
+            lambda moment: report_conversion(order_id=f"a{moment}", **ORDER), error
+        ):
+            moments = moment
+            assert other_thread.submit(report, f"b{moment}").result() == "queued"
+            assert other_thread.submit(report, f"a{moment}").result() in ("queued", "duplicate")
+    assert moments > 100
+    assert not [name for name in counters.snapshot() if "failed" in name]
+
+
+def test_what_the_site_was_handling_when_it_called_is_not_raised_again(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(app.extensions["adroll"].outbox, "put", broken)
+    with handled(limit) as strike, visited(app):
+        try:
+            strike()
+        except Limit:
+            assert report_conversion(order_id="1", **ORDER).status == "failed"
+
+
+def test_a_plain_error_is_no_interruption() -> None:
+    def fails(frame: object, other: object) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        fails(None, sys)
+    assert interruption(caught.value) is None
+
+
+GREEN = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, time, gevent
+from flask import Flask
+from adroll_flask import AdRoll, report_conversion
+
+class Limit(Exception): pass
+
+app = Flask("shop", instance_path=sys.argv[1])
+app.config.update(SECRET_KEY="k", ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
+adroll = AdRoll(app)
+adroll.before_report(lambda event: time.sleep(30))
+
+def shop(limit):
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        with gevent.Timeout(0.05, *limit):
+            return report_conversion(order_id="1", value="1", currency="EUR").status
+
+for limit in [(), (Limit,)]:
+    try:
+        print(gevent.spawn(shop, limit).get())
+    except BaseException as problem:
+        print(type(problem).__name__)
+"""
+
+
+def test_a_green_thread_s_timeout_is_the_site_s(tmp_path: Any) -> None:
+    program = [sys.executable, "-W", "ignore", "-c", GREEN, str(tmp_path)]
+    run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    # gevent prints a traceback of a green thread that died.
+    assert run.stdout.split() == ["Timeout", "Limit"], run.stderr

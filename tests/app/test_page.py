@@ -1,0 +1,330 @@
+"""What of a response changes with the snippet, and which responses are left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, request, send_file
+from flask_compress import Compress
+
+from adroll_flask import AdRoll
+from tests.conftest import PAGE, AppMaker
+
+
+def serve(app: Flask, **kwargs: Any) -> None:
+    app.add_url_rule("/page", "page", lambda: Response(PAGE, **kwargs), methods=["GET", "POST"])
+
+
+def untouched(app: Flask) -> dict[str, int]:
+    counts = app.extensions["adroll"].counters.snapshot()
+    return {name: n for name, n in counts.items() if name.startswith("page_untouched")}
+
+
+def test_the_page_changes_by_the_snippet_alone(make_app: AppMaker) -> None:
+    app = make_app()
+    response = app.test_client().get("/")
+    start = response.text.index("<script")
+    tag = response.text[start : response.text.index("</script>") + 9]
+    assert response.text.replace(tag, "") == PAGE
+    assert response.text.index(tag) + len(tag) == response.text.index("</head>")
+    assert int(response.headers["Content-Length"]) == len(response.data)
+
+
+LEFT_ALONE: list[tuple[str, dict[str, Any]]] = [
+    ("status", {"status": 204}),
+    ("status", {"status": 206}),
+    ("status", {"status": 302, "headers": {"Location": "/"}}),
+    ("encoded", {"headers": {"Content-Encoding": "gzip"}}),
+    ("attachment", {"headers": {"Content-Disposition": "attachment; filename=a.html"}}),
+    ("charset", {"content_type": "text/html; charset=utf-16"}),
+]
+
+
+@pytest.mark.parametrize(("why", "kwargs"), LEFT_ALONE)
+def test_hands_off(make_app: AppMaker, why: str, kwargs: dict[str, Any]) -> None:
+    app = make_app()
+    serve(app, **kwargs)
+    response = app.test_client().get("/page")
+    assert b"data-adroll" not in response.data
+    assert untouched(app) == {f"page_untouched:{why}": 1}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/xhtml+xml", "application/json", "text/plain", "text/htmlx", "image/svg+xml"],
+)
+def test_other_types_are_not_looked_at(make_app: AppMaker, kind: str) -> None:
+    app = make_app()
+    serve(app, content_type=kind)
+    assert app.test_client().get("/page").text == PAGE
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/html", "Text/HTML; Charset=UTF-8", "text/html;charset=latin-1"]
+)
+def test_html_in_any_spelling_is_served(make_app: AppMaker, kind: str) -> None:
+    app = make_app()
+    serve(app, content_type=kind)
+    assert "data-adroll" in app.test_client().get("/page").text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"HX-Request": "true"},
+        {"X-Requested-With": "XMLHttpRequest"},
+        {"Turbo-Frame": "x"},
+        {"Sec-Fetch-Dest": "empty"},
+    ],
+)
+def test_fragments_are_left_alone(make_app: AppMaker, headers: dict[str, str]) -> None:
+    app = make_app()
+    assert app.test_client().get("/", headers=headers).text == PAGE
+    assert untouched(app) == {"page_untouched:fragment": 1}
+
+
+#: By which scripts and prefetches ask; to a cache between they are nothing.
+SCRIPTS_ASK = [
+    {"HX-Request": "true"},
+    {"X-Requested-With": "XMLHttpRequest"},
+    {"X-PJAX": "true"},
+    {"Turbo-Frame": "x"},
+    {"Sec-Fetch-Dest": "empty", "Sec-Purpose": "prefetch"},
+    {"Sec-Fetch-Dest": "image"},
+]
+
+
+@pytest.mark.parametrize("headers", SCRIPTS_ASK)
+def test_a_page_that_a_shared_cache_may_keep_is_the_same_whoever_asks_first(
+    make_app: AppMaker, headers: dict[str, str]
+) -> None:
+    app = make_app(ADROLL_CACHED_PATHS=["/"])
+    serve(app, headers={"Cache-Control": "public, max-age=60"})
+    client = app.test_client(use_cookies=False)
+    for path in ("/page", "/"):
+        usual = client.get(path, headers={"Sec-Fetch-Dest": "document"})
+        asked = client.get(path, headers=headers)
+        assert "data-adroll" in asked.text
+        assert asked.text == usual.text
+        assert "Set-Cookie" not in asked.headers
+        assert asked.headers.get("Vary") == usual.headers.get("Vary")
+    # What is posted is kept by no cache, and stays a fragment.
+    assert client.post("/page", headers=headers).text == PAGE
+
+
+@pytest.mark.parametrize("headers", SCRIPTS_ASK)
+def test_a_cacheable_fragment_is_left_alone(make_app: AppMaker, headers: dict[str, str]) -> None:
+    part = "<div>3 mugs</div>"
+    app = make_app()
+    app.add_url_rule("/part", "part", lambda: Response(part, headers={"Cache-Control": "public"}))
+    assert app.test_client().get("/part", headers=headers).text == part
+    assert untouched(app) == {"page_untouched:fragment": 1}
+
+
+@pytest.mark.parametrize("dest", ["document", "iframe"])
+def test_documents_are_not_fragments(make_app: AppMaker, dest: str) -> None:
+    headers = {"Sec-Fetch-Dest": dest}
+    assert "data-adroll" in make_app().test_client().get("/", headers=headers).text
+
+
+def test_head_is_left_alone(make_app: AppMaker) -> None:
+    response = make_app().test_client().head("/")
+    assert response.status_code == 200
+    assert int(response.headers["Content-Length"]) == len(PAGE)
+
+
+def test_a_file_is_left_alone(make_app: AppMaker) -> None:
+    app = make_app()
+    app.add_url_rule(
+        "/file", "file", lambda: send_file(io.BytesIO(PAGE.encode()), mimetype="text/html")
+    )
+    assert app.test_client().get("/file").text == PAGE
+
+
+def test_injection_can_be_switched_off(make_app: AppMaker) -> None:
+    response = make_app(ADROLL_INJECT=False).test_client().get("/")
+    assert response.text == PAGE
+    assert "Set-Cookie" in response.headers
+
+
+def test_a_page_that_has_the_snippet_is_not_given_a_second_one(make_app: AppMaker) -> None:
+    from flask import render_template_string
+
+    app = make_app()
+    source = "<!doctype html><html><head>{{ adroll_snippet() }}</head><body></body></html>"
+    app.add_url_rule("/own", "own", lambda: render_template_string(source))
+    assert app.test_client().get("/own").text.count("data-adroll") == 1
+    assert untouched(app) == {"page_untouched:present": 1}
+
+
+def test_stale_digests_go_and_a_strong_etag_becomes_weak(make_app: AppMaker) -> None:
+    app = make_app()
+    digest = hashlib.md5(PAGE.encode()).hexdigest()
+    serve(
+        app, headers={"ETag": f'"{digest}"', "Content-MD5": "x", "Digest": "x", "Repr-Digest": "x"}
+    )
+    response = app.test_client().get("/page")
+    assert response.headers["ETag"] == f'W/"{digest}"'
+    for name in ("Content-MD5", "Digest", "Repr-Digest"):
+        assert name not in response.headers
+
+
+def test_a_conditional_get_that_would_have_been_a_304_stays_one(make_app: AppMaker) -> None:
+    app = make_app()
+
+    @app.get("/etag")
+    def etag() -> Response:
+        response = Response(PAGE)
+        response.add_etag()
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    client = app.test_client()
+    client.get("/etag")
+    tag = client.get("/etag").headers["ETag"]
+    assert tag.startswith('W/"')
+    again = client.get("/etag", headers={"If-None-Match": tag})
+    assert again.status_code == 304
+    assert again.data == b""
+    assert again.headers["ETag"] == tag
+    assert "Set-Cookie" not in again.headers
+
+
+def test_the_strong_etag_of_a_picture_stays_strong_on_its_304(make_app: AppMaker) -> None:
+    app = make_app()
+
+    @app.get("/picture")
+    def picture() -> Response:
+        response = Response(b"png", mimetype="image/png", headers={"ETag": '"abc"'})
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    again = app.test_client().get("/picture", headers={"If-None-Match": '"abc"'})
+    assert again.status_code == 304
+    assert again.headers["ETag"] == '"abc"'
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_a_stream_gets_the_snippet_however_it_is_cut(make_app: AppMaker, size: int) -> None:
+    app = make_app()
+    closed: list[bool] = []
+
+    def chunks() -> Iterator[str]:
+        try:
+            for start in range(0, len(PAGE), size):
+                yield PAGE[start : start + size]
+        finally:
+            closed.append(True)
+
+    app.add_url_rule("/stream", "stream", lambda: chunks())
+    response = app.test_client().get("/stream")
+    whole = app.test_client().get("/")
+    assert response.text == whole.text
+    assert "Content-Length" not in response.headers
+    assert closed == [True]
+
+
+def test_a_stream_that_raises_passes_it_on_and_is_closed(make_app: AppMaker) -> None:
+    app = make_app()
+    closed: list[bool] = []
+
+    def chunks() -> Iterator[str]:
+        try:
+            yield "<html><head>"
+            raise LookupError
+        finally:
+            closed.append(True)
+
+    app.add_url_rule("/stream", "stream", lambda: chunks())
+    response = app.test_client().get("/stream")
+    with pytest.raises(LookupError):
+        response.get_data()
+    response.close()
+    assert closed == [True]
+
+
+def test_a_page_compressed_before_us_is_left_alone_and_the_mend_is_said_once(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(COMPRESS_MIN_SIZE=1)
+    Compress(app)  # registered later, so that it runs first
+    client = app.test_client()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            response = client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "gzip"
+    said = [record for record in caplog.records if "compressed before" in record.getMessage()]
+    assert len(said) == 1
+    assert "init_app after" in said[0].getMessage()
+    assert untouched(app) == {"page_untouched:encoded": 2}
+
+
+def test_a_page_compressed_after_us_carries_the_snippet(make_app: AppMaker) -> None:
+    import gzip
+
+    class Later(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            Compress(app)
+            super().init_app(app)
+
+    app = make_app(Later(), COMPRESS_MIN_SIZE=1)
+    response = app.test_client().get("/", headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert b"data-adroll" in gzip.decompress(response.data)
+
+
+def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr("adroll_flask.extension.prepare_response", broken)
+    assert app.test_client().get("/").text == PAGE
+    assert untouched(app) == {"page_untouched:fault": 1}
+
+
+def test_talisman_gives_the_nonce(make_app: AppMaker) -> None:
+    from flask_talisman import Talisman
+
+    class WithTalisman(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            Talisman(
+                app,
+                force_https=False,
+                content_security_policy={"script-src": "'strict-dynamic'"},
+                content_security_policy_nonce_in=["script-src"],
+            )
+            app.config["ADROLL_CSP_NONCE"] = app.jinja_env.globals["csp_nonce"]
+            super().init_app(app)
+
+    response = make_app(WithTalisman()).test_client().get("/")
+    policy = response.headers["Content-Security-Policy"]
+    nonce = response.text[response.text.index('nonce="') + 7 :].partition('"')[0]
+    assert f"'nonce-{nonce}'" in policy
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_fault_while_placing_gives_the_page_as_it_was(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError
+
+    def chunks() -> Iterator[str]:
+        for start in range(0, len(PAGE), 9):
+            yield PAGE[start : start + 9]
+
+    app.add_url_rule("/page", "page", lambda: chunks() if stream else PAGE)
+    monkeypatch.setattr("adroll_flask.page.placement.HeadReader.read", broken)
+    monkeypatch.setattr("adroll_flask.page.placement._plain_place", lambda *_: -1)
+    with app.test_client().get("/page") as response:
+        assert response.get_data(as_text=True) == PAGE
+    assert untouched(app) == {"page_untouched:fault": 1}

@@ -1,0 +1,726 @@
+"""From a view to the outbox: receipts, deduplication, what is kept of a bad event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, request
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from adroll_flask import (
+    AdRoll,
+    ConfigurationError,
+    EventError,
+    Receipt,
+    TokenExpired,
+    TokenForged,
+    current_visitor,
+    event_queued,
+    event_rejected,
+    event_suppressed,
+    forget_visitor,
+    identify,
+    report_conversion,
+    report_event,
+)
+from adroll_flask.reporting.receipt import Status
+from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
+
+ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+
+
+@pytest.fixture
+def adroll() -> AdRoll:
+    return AdRoll()
+
+
+@pytest.fixture
+def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
+    app = make_app(adroll)
+
+    @app.post("/buy")
+    def buy() -> dict[str, Any]:
+        return told(
+            report_conversion(
+                **ORDER,
+                email="Jo@Example.com ",
+                products=[{"product_id": "mug", "price": "29.95", "quantity": 2}],
+            )
+        )
+
+    return app
+
+
+def told(receipt: Receipt) -> dict[str, Any]:
+    return {"id": receipt.id, "status": receipt.status, "reason": receipt.reason}
+
+
+def kept(app: Flask, state: str | None = None) -> list[dict[str, Any]]:
+    outbox = app.extensions["adroll"].outbox
+    rows = [outbox.admin.show(row.id) for row in outbox.admin.list(state)]
+    return [json.loads(row.payload) for row in rows if row.payload]
+
+
+def visit(app: Flask) -> FlaskClient:
+    client = app.test_client()
+    client.get("/?adct=click123", base_url="https://shop.test")
+    return client
+
+
+def buy(client: FlaskClient) -> dict[str, Any]:
+    response = client.post(
+        "/buy?step=3",
+        base_url="https://shop.test",
+        headers={"User-Agent": "Agent/1.0"},
+        environ_base={"REMOTE_ADDR": "203.0.113.7"},
+    )
+    data: dict[str, Any] = response.get_json()
+    return data
+
+
+def test_a_purchase_is_kept_with_all_that_is_known(app: Flask) -> None:
+    client = visit(app)
+    answer = buy(client)
+    assert answer["status"] == "queued"
+    [event] = kept(app)
+    cookie = client.get_cookie("__adroll_fpc", domain="shop.test")
+    assert cookie is not None
+    assert event["event_name"] == "purchase"
+    assert event["advertisable_eid"] == ADVERTISABLE
+    assert event["pixel_eid"] == PIXEL
+    assert event["page_location"] == "https://shop.test/buy?step=3"
+    assert event["ip"] == "203.0.113.7"
+    assert event["user_agent"] == "Agent/1.0"
+    assert event["conversion_value"] == "59.90"
+    assert event["currency"] == "EUR"
+    assert event["identifiers"]["adct"] == "click123"
+    assert event["identifiers"]["first_party_cookie"] == cookie.value
+    assert "email" not in event["identifiers"]
+    assert event["event_attributes"]["order_id"] == "1001"
+
+
+def test_the_same_order_is_queued_once(app: Flask) -> None:
+    client = visit(app)
+    first, second = buy(client), buy(client)
+    assert second == {"id": first["id"], "status": "duplicate", "reason": "reported before"}
+    assert len(kept(app)) == 1
+
+
+def test_a_receipt_is_true_when_queued_and_only_then() -> None:
+    assert Receipt("x", "queued")
+    others: tuple[Status, ...] = ("duplicate", "suppressed", "invalid", "failed")
+    for status in others:
+        assert not Receipt("x", status)
+
+
+def test_a_forged_forwarded_address_changes_nothing(app: Flask) -> None:
+    client = visit(app)
+    client.post(
+        "/buy",
+        base_url="https://shop.test",
+        headers={"X-Forwarded-For": "198.51.100.9", "X-Real-IP": "198.51.100.9"},
+        environ_base={"REMOTE_ADDR": "203.0.113.7"},
+    )
+    assert kept(app)[0]["ip"] == "203.0.113.7"
+
+
+def test_the_call_does_not_touch_the_session(app: Flask) -> None:
+    client = visit(app)
+    response = client.post("/buy", base_url="https://shop.test")
+    assert "Vary" not in response.headers
+    assert "Set-Cookie" not in response.headers
+
+
+def test_what_identify_said_goes_with_later_events(app: Flask) -> None:
+    def login() -> str:
+        identify(email="jo@example.com", user_id=42)
+        return "ok"
+
+    app.add_url_rule("/login", "login", login, methods=["POST"])
+    app.add_url_rule("/cart", "cart", lambda: told(report_event("addToCart")), methods=["POST"])
+    client = visit(app)
+    client.post("/login", base_url="https://shop.test")
+    response = client.post("/cart", base_url="https://shop.test")
+    assert response.get_json()["status"] == "queued"
+    assert "Vary" not in response.headers
+    [event] = kept(app)
+    assert event["identifiers"]["user_id"] == "42"
+    assert len(event["identifiers"]["email_sha256"]) == 64
+    assert len(event["identifiers"]["email_md5"]) == 32
+    with client.session_transaction(base_url="https://shop.test") as session:
+        assert "jo@example.com" not in json.dumps(dict(session))
+
+
+def login_and_buy(app: Flask, *logins: dict[str, str], **bought: Any) -> dict[str, Any]:
+    """The identifiers of an order after *logins*, one request each."""
+
+    @app.post("/login")
+    def login() -> str:
+        identify(**request.args.to_dict())
+        return "ok"
+
+    app.add_url_rule("/cart", "cart", lambda: told(report_event("addToCart", **bought)))
+    client = visit(app)
+    for said in logins:
+        client.post("/login", base_url="https://shop.test", query_string=said)
+    client.get("/cart", base_url="https://shop.test")
+    [event] = kept(app)
+    identifiers: dict[str, Any] = event["identifiers"]
+    return identifiers
+
+
+def hashes(address: str) -> tuple[str, str]:
+    encoded = address.encode()
+    return hashlib.sha256(encoded).hexdigest(), hashlib.md5(encoded).hexdigest()
+
+
+def test_the_address_of_a_call_is_reported_and_not_that_of_identify_beside_it(app: Flask) -> None:
+    sent = login_and_buy(app, {"email": "jo@example.com"}, email="ann@example.com")
+    assert (sent["email_sha256"], sent["email_md5"]) == hashes("ann@example.com")
+
+
+def test_who_logs_in_last_is_reported_without_a_hash_of_the_former(app: Flask) -> None:
+    md5 = hashes("ann@example.com")[1]
+    sent = login_and_buy(app, {"email": "jo@example.com", "user_id": "7"}, {"email": md5})
+    assert sent["email_md5"] == md5
+    assert "email_sha256" not in sent
+    assert sent["user_id"] == "7"
+
+
+def test_lists_in_sessions_of_former_versions_are_read_as_their_first(app: Flask) -> None:
+    app.add_url_rule("/cart", "cart", lambda: told(report_event("addToCart")))
+    client = visit(app)
+    sha256 = hashes("jo@example.com")[0]
+    with client.session_transaction(base_url="https://shop.test") as session:
+        session["adroll_identity"] = {"email_sha256": [sha256, "b" * 64], "email_md5": []}
+    client.get("/cart", base_url="https://shop.test")
+    [event] = kept(app)
+    assert event["identifiers"]["email_sha256"] == sha256
+    assert "email_md5" not in event["identifiers"]
+
+
+def test_identify_refuses_a_list_of_addresses(app: Flask) -> None:
+    with app.test_request_context("/"), pytest.raises(EventError, match="one address"):
+        identify(email=["jo@example.com", "ann@example.com"])  # type: ignore[arg-type]
+
+
+def test_an_invalid_event_raises_in_strict_mode_and_is_not_kept(app: Flask) -> None:
+    with app.test_request_context("/?adct=click123"), pytest.raises(EventError) as caught:
+        report_conversion(order_id="1", value="much", currency="EUR")
+    assert caught.value.field == "value"
+    assert "much" not in str(caught.value)
+    assert kept(app) == []
+
+
+def test_an_invalid_event_is_a_dead_letter_in_production(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.test_request_context("/?adct=click123"):
+        receipt = report_event("add_to_cart")  # type: ignore[arg-type]
+    assert receipt.status == "invalid"
+    assert "addToCart" in receipt.reason
+    assert len(kept(app, "dead")) == 1
+    assert "dead letter" in caplog.text
+
+
+def test_a_bad_optional_field_does_not_cost_the_purchase(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        receipt = report_conversion(**ORDER, email="not an address")
+    assert receipt.status == "queued"
+    assert app.extensions["adroll"].counters.get("field_dropped", "email") == 1
+    assert "email left out" in caplog.text
+    assert "not an address" not in caplog.text
+
+
+@pytest.mark.parametrize("lines", [300, 500, 501])
+def test_a_large_order_is_queued_without_products_and_says_so(
+    make_app: AppMaker, lines: int
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    products = [
+        {"product_id": f"product-{at:06}", "price": "19.95", "quantity": 2, "category": "c" * 80}
+        for at in range(lines)
+    ]
+    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        receipt = report_conversion(**ORDER, products=products)
+    assert receipt.status == "queued"
+    assert receipt.reason.startswith("products left out: takes")
+    assert app.extensions["adroll"].counters.get("field_dropped", "products") == 1
+    assert len(kept(app, "waiting")) == 1
+
+
+def test_a_receipt_names_a_few_of_the_many_fields_that_were_left_out(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    products = [{"product_id": str(at), "quantity": -1} for at in range(50)]
+    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        receipt = report_conversion(**ORDER, products=products)
+    assert receipt
+    assert "products[0].quantity left out" in receipt.reason
+    assert receipt.reason.endswith("; 47 more")
+
+
+def test_an_event_without_any_identifier_says_what_to_pass(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.app_context():
+        receipt = report_conversion(
+            **ORDER, page_location="https://shop.test/", ip="203.0.113.7", email="jo@example.com"
+        )
+    assert receipt.status == "invalid"
+    assert "visitor" in receipt.reason or "adct" in receipt.reason
+
+
+def test_a_token_reports_for_a_visitor_who_is_gone(app: Flask) -> None:
+    app.add_url_rule("/token", "token", lambda: {"token": current_visitor().token()})
+    client = visit(app)
+    token = client.get(
+        "/token", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ).get_json()["token"]
+    assert len(token) <= 450
+    with app.test_request_context(
+        "/webhook", base_url="https://hooks.test", headers={"User-Agent": "Stripe"}
+    ):
+        assert report_conversion(visitor=token, **ORDER).status == "queued"
+    [event] = kept(app)
+    assert event["ip"] == "203.0.113.7"
+    assert event["page_location"] == "https://shop.test/"
+    assert event["identifiers"]["adct"] == "click123"
+    assert "user_agent" not in event
+
+
+def test_forged_and_expired_tokens_are_told_apart(app: Flask, make_app: AppMaker) -> None:
+    now = [1_750_000_000.0]
+    timed = make_app(AdRoll(clock=lambda: now[0]))
+    with timed.test_request_context("/?adct=click123"):
+        token = current_visitor().token()
+    with app.app_context(), pytest.raises(TokenForged):
+        report_conversion(visitor="nonsense", **ORDER)
+    now[0] += 91 * 86_400
+    with timed.app_context(), pytest.raises(TokenExpired):
+        report_conversion(visitor=token, **ORDER)
+    calm = make_app(ADROLL_STRICT=False)
+    with calm.app_context():
+        receipt = report_conversion(visitor="nonsense", **ORDER)
+    assert receipt.status == "invalid"
+    assert "not signed" in receipt.reason
+
+
+def test_a_token_states_the_consent_at_its_minting(make_app: AppMaker) -> None:
+    answer: list[bool | None] = [None]
+    app = make_app(ADROLL_CONSENT=lambda request: answer[0])
+    tokens = {}
+    for state in (None, True):
+        answer[0] = state
+        with app.test_request_context("/?adct=click123"):
+            tokens[state] = current_visitor().token()
+    with app.app_context():
+        receipt = report_conversion(visitor=tokens[None], **ORDER)
+        assert (receipt.status, receipt.reason) == ("suppressed", "consent_unknown")
+        fields: dict[str, Any] = {"ip": "203.0.113.7", "page_location": "https://shop.test/"}
+        assert report_conversion(visitor=tokens[True], **ORDER, **fields).status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(False, "consent_refused"), (None, "consent_unknown")]
+)
+def test_without_consent_nothing_is_kept(
+    make_app: AppMaker, answer: bool | None, reason: str
+) -> None:
+    app = make_app(ADROLL_CONSENT=lambda request: answer)
+    with app.test_request_context("/?adct=click123"):
+        receipt = report_conversion(**ORDER)
+        assert not current_visitor()
+    assert (receipt.status, receipt.reason) == ("suppressed", reason)
+    assert kept(app) == []
+
+
+def test_before_report_changes_and_suppresses(app: Flask, adroll: AdRoll) -> None:
+    @adroll.before_report
+    def staff(event: Any) -> Any:
+        if event.order_id == "test":
+            return None
+        return event.replace(value="10.00")
+
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        dropped = report_conversion(**(ORDER | {"order_id": "test"}))
+        assert (dropped.status, dropped.reason) == ("suppressed", "before_report")
+        assert report_conversion(**ORDER)
+    assert kept(app)[0]["conversion_value"] == "10.00"
+
+
+def test_functions_of_before_report_are_asked_in_turn(app: Flask, adroll: AdRoll) -> None:
+    asked: list[str] = []
+
+    @adroll.before_report
+    def first(event: Any) -> Any:
+        asked.append(f"first {event.value}")
+        return event.replace(value="10.00")
+
+    @adroll.before_report
+    def second(event: Any) -> Any:
+        asked.append(f"second {event.value}")
+        return None if event.order_id == "test" else event
+
+    @adroll.before_report
+    def third(event: Any) -> Any:
+        asked.append("third")
+        return event.replace(currency="USD")
+
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**ORDER)
+        assert asked == ["first 59.90", "second 10.00", "third"]
+        receipt = report_conversion(**(ORDER | {"order_id": "test"}))
+    assert (receipt.status, receipt.reason) == ("suppressed", "before_report")
+    assert asked[3:] == ["first 59.90", "second 10.00"]
+    [event] = kept(app)
+    assert (event["conversion_value"], event["currency"]) == ("10.00", "USD")
+
+
+def test_what_one_function_returns_is_checked_before_the_next_is_asked(
+    app: Flask, adroll: AdRoll
+) -> None:
+    asked: list[int] = []
+    adroll.before_report(lambda event: "an event")  # type: ignore[arg-type,return-value]
+    adroll.before_report(lambda event: asked.append(1))
+    with (
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+        pytest.raises(EventError, match="before_report"),
+    ):
+        report_conversion(**ORDER)
+    assert asked == []
+
+
+@pytest.mark.parametrize("missing", ["order_id", "value"])
+def test_a_purchase_without_order_id_or_value_raises_in_strict_mode(
+    app: Flask, missing: str
+) -> None:
+    fields = {name: value for name, value in ORDER.items() if name != missing}
+    with (
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+        pytest.raises(EventError, match=f"{missing}: a purchase takes") as caught,
+    ):
+        report_conversion(**fields)
+    assert caught.value.field == missing
+    assert kept(app) == []
+
+
+def test_a_misspelt_field_is_told_before_the_one_that_it_was_meant_to_be(app: Flask) -> None:
+    with (
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+        pytest.raises(EventError, match="did you mean 'order_id'"),
+    ):
+        report_conversion(ordr_id="1001", value="59.90", currency="EUR")  # type: ignore[call-arg]
+
+
+def test_in_production_an_incomplete_purchase_is_kept_told_once_and_counted(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        for _ in range(3):
+            assert report_conversion(value="59.90", currency="EUR").status == "queued"
+        assert report_conversion(order_id="1001").status == "queued"
+        assert report_event("addToCart").status == "queued"
+    told = [one.getMessage() for one in caplog.records if "without" in one.getMessage()]
+    assert ["order_id=" in text or "value=" in text for text in told] == [True, True]
+    counters = app.extensions["adroll"].counters
+    assert counters.get("purchase_incomplete", "order_id") == 3
+    assert counters.get("purchase_incomplete", "value") == 1
+
+
+def test_a_failing_before_report_keeps_the_event_as_a_dead_letter(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    adroll = AdRoll()
+    app = make_app(adroll, ADROLL_STRICT=False)
+
+    @adroll.before_report
+    def broken(event: Any) -> Any:
+        raise LookupError("secret")
+
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        receipt = report_conversion(**ORDER)
+    assert receipt.status == "invalid"
+    [record] = [one for one in caplog.records if "before_report failed" in one.getMessage()]
+    lines = record.getMessage().splitlines()
+    assert lines[0].endswith("LookupError")
+    assert f"line {broken.__code__.co_firstlineno + 2}, in broken (http" in lines[-1]
+    assert __file__ in lines[-1]
+    assert "secret" not in record.getMessage()
+    assert "LookupError" in receipt.reason
+    assert "secret" not in receipt.reason
+    assert len(kept(app, "dead")) == 1
+
+
+def test_signals_tell_what_became_of_events(app: Flask) -> None:
+    heard: list[str] = []
+
+    def queued(_: object, receipt: Receipt, event: Any) -> None:
+        heard.append(f"queued {event.order_id} {receipt.status}")
+
+    def suppressed(_: object, name: str, reason: str) -> None:
+        heard.append(f"suppressed {name} {reason}")
+
+    with (
+        event_queued.connected_to(queued, app),
+        event_suppressed.connected_to(suppressed, app),
+    ):
+        client = visit(app)
+        buy(client)
+        buy(client)
+    assert heard == ["queued 1001 queued", "suppressed purchase duplicate"]
+
+
+def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
+    def broken(_: object, **__: object) -> None:
+        raise RuntimeError
+
+    with event_queued.connected_to(broken, app):
+        assert buy(visit(app))["status"] == "queued"
+    assert app.extensions["adroll"].counters.get("receiver_failed", "event-queued") == 1
+
+
+def test_a_rejected_event_is_told(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    heard: list[str] = []
+
+    def rejected(_: object, id: str, name: str, reason: str) -> None:
+        heard.append(f"{name} {reason}")
+
+    with event_rejected.connected_to(rejected, app), app.test_request_context("/?adct=c"):
+        report_conversion(order_id="1", value="-1", currency="EUR")
+    assert heard == ["purchase invalid:value"]
+
+
+def add_forget(app: Flask) -> None:
+    @app.post("/forget")
+    def forget() -> tuple[str, int]:
+        forget_visitor()
+        return "", 204
+
+
+@pytest.mark.parametrize(
+    ("pixel", "gone"),
+    [
+        ("load", {"__ar_v4", "__adroll_consent", "__adroll_consent_params"}),
+        ("present", {"__ar_v4"}),
+    ],
+)
+def test_forget_visitor_takes_along_what_the_pixel_left(
+    make_app: AppMaker, pixel: str, gone: set[str]
+) -> None:
+    app = make_app(ADROLL_PIXEL=pixel)
+    add_forget(app)
+    client = visit(app)
+    names = ("__ar_v4", "__adroll_consent", "__adroll_consent_params", "theme")
+    for name in names:
+        client.set_cookie(name, "1", domain="shop.test")
+    response = client.post("/forget", base_url="https://shop.test")
+    lines = response.headers.getlist("Set-Cookie")
+    taken = {line.partition("=")[0] for line in lines if "Max-Age=0" in line} & set(names)
+    assert taken == gone
+    assert sum(line.startswith("__ar_v4=;") for line in lines) == 2  # host-only, and the host's
+
+
+def test_forget_visitor_erases_what_is_kept_and_queued(app: Flask) -> None:
+    add_forget(app)
+    client = visit(app)
+    buy(client)
+    assert len(kept(app)) == 1
+    assert client.post("/forget", base_url="https://shop.test").status_code == 204
+    assert client.get_cookie("adroll_visitor", domain="shop.test") is None
+    assert client.get_cookie("__adroll_fpc", domain="shop.test") is None
+    assert kept(app) == []
+
+
+def test_an_outbox_that_fails_is_loud_and_does_not_raise(
+    make_app: AppMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    app = make_app(ADROLL_STRICT=False, ADROLL_JOURNAL_FOLDER=str(tmp_path / "file" / "journal"))
+    with (
+        caplog.at_level(logging.WARNING),
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+    ):
+        receipt = report_conversion(**ORDER)
+    assert (receipt.status, receipt.reason) == ("failed", "no_folder")
+    assert "AdRoll event lost" in caplog.text
+    assert app.extensions["adroll"].counters.get("event_failed", "no_folder") == 1
+
+
+def test_a_database_that_fails_costs_a_report_nothing(make_app: AppMaker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{tmp_path / 'file' / 'outbox.sqlite'}")
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**ORDER).status == "queued"
+    (tmp_path / "file").unlink()
+    assert len(kept(app)) == 1
+
+
+def test_a_page_does_not_pay_for_a_missing_driver(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(
+        ADROLL_STRICT=False,
+        ADROLL_DELIVERY="thread",
+        ADROLL_OUTBOX_URL="postgresql+pg8000://db.invalid/shop",
+    )
+    app.add_url_rule("/page", view_func=lambda: "<html><head></head><body></body></html>")
+    assert b"data-adroll" in app.test_client().get("/page").data
+    assert "install pg8000" in caplog.text
+    counters = app.extensions["adroll"].counters
+    assert counters.get("delivery_error", "not_started") == 1
+    assert counters.get("page_untouched", "fault") == 0
+
+
+def test_an_error_of_the_shops_own_transaction_is_the_shops_in_production_too(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    with app.app_context():
+        app.extensions["adroll"].outbox.housekeeping.create_tables()
+    path = Path(app.instance_path) / "adroll-outbox.sqlite"
+    engine = sa.create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": 0.01}, poolclass=sa.NullPool
+    )
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+        Session(engine) as session,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            report_conversion(**ORDER, session=session)
+        session.rollback()
+        other.execute("COMMIT")
+        assert report_conversion(**ORDER, session=session)
+        session.commit()
+    assert len(kept(app)) == 1
+
+
+def test_two_apps_in_one_process_keep_apart(make_app: AppMaker) -> None:
+    one, two = make_app(), make_app()
+    with one.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**ORDER)
+    assert len(kept(one)) == 1
+    assert kept(two) == []
+
+
+def test_without_the_account_events_wait_and_one_warning_says_what_is_missing(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(ADROLL_ADVERTISABLE_EID=None, ADROLL_PIXEL_EID=None, ADROLL_ACCESS_TOKEN=None)
+    warnings = [record for record in caplog.records if "not set" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "ADROLL_ACCESS_TOKEN" in warnings[0].getMessage()
+    assert app.test_client().get("/").status_code == 200
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**ORDER)
+    assert app.extensions["adroll"].outbox.queue.waiting() == 1
+
+
+def test_a_switched_off_extension_suppresses(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_ENABLED=False)
+    with app.test_request_context("/?adct=c"):
+        receipt = report_conversion(**ORDER)
+    assert (receipt.status, receipt.reason) == ("suppressed", "disabled")
+    assert not Path(app.instance_path).exists()
+
+
+def test_a_second_init_app_names_the_next_step(app: Flask) -> None:
+    with pytest.raises(ConfigurationError, match="already"):
+        AdRoll(app)
+
+
+def test_an_app_without_adroll_says_so() -> None:
+    with Flask(__name__).app_context(), pytest.raises(ConfigurationError, match="init_app"):
+        report_conversion(**ORDER)
+
+
+def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
+    import threading
+
+    before = threading.active_count()
+    app = make_app(ADROLL_DELIVERY="thread")
+    app.test_client().get("/")
+    assert not Path(app.instance_path).exists()
+    assert threading.active_count() == before
+
+
+def test_flush_says_how_many_still_wait(app: Flask, adroll: AdRoll) -> None:
+    buy(visit(app))
+    with app.app_context():
+        assert adroll.flush(timeout=0.1) == 1
+
+
+def test_a_delivery_that_cannot_be_told_does_not_unqueue_what_is_committed(app: Flask) -> None:
+    def broken() -> None:
+        raise OSError
+
+    client = visit(app)
+    reporter = app.extensions["adroll"].reporter
+    reporter.parts = replace(reporter.parts, queued=broken)
+    assert buy(client)["status"] == "queued"
+    assert len(kept(app)) == 1
+    assert app.extensions["adroll"].counters.get("delivery_error", "not_told") == 1
+
+
+def test_a_server_that_names_no_client_is_told_apart_from_a_missing_argument(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    app.add_url_rule("/buy", "buy", lambda: told(report_conversion(**ORDER)), methods=["POST"])
+    client = visit(app)
+    answer = client.post(
+        "/buy", base_url="https://shop.test", environ_base={"REMOTE_ADDR": ""}
+    ).get_json()
+    assert answer["status"] == "invalid"
+    assert "ProxyFix" in answer["reason"]
+
+
+def test_every_receipt_has_a_coverage(app: Flask) -> None:
+    with app.test_request_context("/", headers={"Sec-GPC": "1"}):
+        receipt = report_conversion(**ORDER)
+    assert receipt.status == "suppressed"
+    assert receipt.coverage.carried == ()
+
+
+def test_an_accent_in_one_character_or_in_two_is_one_order(app: Flask) -> None:
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**(ORDER | {"order_id": "caf\u00e9-7"})).status == "queued"
+        again = report_conversion(**(ORDER | {"order_id": "cafe\u0301-7"}))
+    assert again.status == "duplicate"
+
+
+@pytest.mark.parametrize("name", ["order_id", "deduplication_key"])
+def test_a_key_with_an_address_in_it_is_kept_as_a_hash(
+    app: Flask, adroll: AdRoll, name: str
+) -> None:
+    asked: list[Any] = []
+    fields = ORDER | {name: "trial:ann@example.com"}
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(**fields).status == "queued"
+
+        @adroll.before_report  # the long way
+        def ask(event: Any) -> Any:
+            asked.append(event)
+            return event
+
+        assert report_conversion(**fields).status == "duplicate"
+    [row] = app.extensions["adroll"].outbox.admin.list()
+    assert row.key.startswith("hmac-sha256:")
+    assert "ann" not in row.key
+    assert asked

@@ -1,0 +1,146 @@
+"""Configuration: read once, checked once; a wrong value is named, never shown."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.setting_checks import CHECKS
+from adroll_flask.settings import Settings, app_keys
+
+EID = "ADVERTISABLE0000000001"
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    settings = Settings.from_mapping({})
+    assert settings.enabled
+    assert settings.api_url == "https://srv.adroll.com/api"
+    assert settings.pixel == "load"
+    assert settings.url_prefix == "/_adroll"
+    assert settings.outbox_max_bytes == 1 << 30
+    assert settings.delivery == "thread"
+    assert (settings.max_age, settings.dedupe_days, settings.on_unsure) == (604_800, 90, "retry")
+    assert settings.email == ("sha256", "md5")
+    assert settings.honor_gpc
+    assert settings.consent is None
+    assert settings.missing == (
+        "ADROLL_ADVERTISABLE_EID",
+        "ADROLL_PIXEL_EID",
+        "ADROLL_ACCESS_TOKEN",
+    )
+
+
+def test_every_setting_is_checked_and_nothing_else() -> None:
+    assert set(CHECKS) == {field.name for field in fields(Settings)}
+
+
+SECRET = "s3cret-value"
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("ADROLL_ADVERTISABLE_EID", 12345678, "quote it"),
+    ("ADROLL_ADVERTISABLE_EID", "lower-case", "upper-case letters"),
+    ("ADROLL_PIXEL_EID", ["x"], "list"),
+    ("ADROLL_ACCESS_TOKEN", 123456, "quote it"),
+    ("ADROLL_ACCESS_TOKEN", f"{SECRET}\n", "spaces"),
+    ("ADROLL_SECRET_KEY", 123, "quote it"),
+    ("ADROLL_SECRET_KEY", ["ok", ""], "empty"),
+    ("ADROLL_ENABLED", "yes", "True or False"),
+    ("ADROLL_STRICT", 1, "True or False"),
+    ("ADROLL_DRY_RUN", "1", "True or False"),
+    ("ADROLL_API_URL", f"http://{SECRET}.example/api", "clear"),
+    ("ADROLL_API_URL", "ftp://srv.adroll.com", "https"),
+    ("ADROLL_API_URL", f"https://user:{SECRET}@srv.adroll.com/api", "password"),
+    ("ADROLL_PIXEL", "maybe", "one of 'load', 'present', 'none'"),
+    ("ADROLL_URL_PREFIX", "adroll", "leading slash"),
+    ("ADROLL_URL_PREFIX", "/adroll/", "leading slash"),
+    ("ADROLL_CSP_NONCE", SECRET, "callable"),
+    ("ADROLL_CACHED_PATHS", 5, "list"),
+    ("ADROLL_COOKIE_DOMAIN", "https://shop.example", "domain name"),
+    ("ADROLL_COOKIE_DOMAIN", "localhost", "domain name"),
+    ("ADROLL_COOKIE_SECURE", "true", "True or False"),
+    ("ADROLL_OUTBOX_URL", "outbox.sqlite", "SQLAlchemy"),
+    ("ADROLL_OUTBOX_URL", f"nonsense://{SECRET}@db/shop", "PostgreSQL, MariaDB or MySQL"),
+    ("ADROLL_OUTBOX_URL", f"postgres://{SECRET}@db/shop", "'postgresql"),
+    ("ADROLL_OUTBOX_MAX_BYTES", -1, "at least 0"),
+    ("ADROLL_OUTBOX_MAX_BYTES", True, "bytes"),
+    ("ADROLL_OUTBOX_SYNC", "off", "one of"),
+    ("ADROLL_DELIVERY", "celery", "one of"),
+    ("ADROLL_MAX_AGE", 0, "more than 0"),
+    ("ADROLL_MAX_AGE", 1.5, "whole number"),
+    ("ADROLL_DEDUPE_DAYS", 0, "at least 1"),
+    ("ADROLL_HOLD_MAX", 0, "more than 0"),
+    ("ADROLL_ON_UNSURE", "ask", "one of"),
+    ("ADROLL_MAX_REQUESTS_PER_SECOND", 0, "more than 0"),
+    ("ADROLL_CONSENT", "cmp", "'tcf'"),
+    ("ADROLL_CONSENT", True, "callable"),
+    ("ADROLL_HONOR_GPC", 0, "True or False"),
+    ("ADROLL_EMAIL", ["sha1"], "any of"),
+    ("ADROLL_TCF_PURPOSES", [0], "purpose"),
+    ("ADROLL_KIT_WAIT", -5, "milliseconds"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "says"), WRONG)
+def test_a_wrong_value_is_named_with_what_the_key_takes(key: str, value: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping({key: value})
+    text = str(caught.value)
+    assert text.startswith(f"{key}: ")
+    assert says in text
+    assert "takes" in text
+    assert SECRET not in text
+    assert caught.value.key == key
+
+
+def test_a_misspelt_key_is_an_error_that_suggests_the_right_one() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean ADROLL_ACCESS_TOKEN"):
+        Settings.from_mapping({"ADROLL_ACESS_TOKEN": "x"})
+
+
+def test_http_is_taken_for_this_machine_only() -> None:
+    for url in ("http://127.0.0.1:5001/api", "http://localhost/api", "http://[::1]:5001/api"):
+        assert Settings.from_mapping({"ADROLL_API_URL": url}).api_url == url
+
+
+def test_the_environment_reaches_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_ADROLL_ADVERTISABLE_EID", EID)
+    monkeypatch.setenv("FLASK_ADROLL_DRY_RUN", "true")
+    monkeypatch.setenv("FLASK_ADROLL_EMAIL", '["sha256", "md5"]')
+    monkeypatch.setenv("FLASK_ADROLL_ACCESS_TOKEN", "1234567890")
+    app = Flask(__name__)
+    app.config.from_prefixed_env()
+    with pytest.raises(ConfigurationError, match="quote it"):
+        Settings.from_mapping(app.config)
+    monkeypatch.setenv("FLASK_ADROLL_ACCESS_TOKEN", '"1234567890"')
+    app.config.from_prefixed_env()
+    settings = Settings.from_mapping(app.config)
+    assert settings.access_token == "1234567890"
+    assert settings.advertisable_eid == EID
+    assert settings.dry_run
+    assert settings.email == ("sha256", "md5")
+
+
+def test_none_stands_for_the_default_of_optional_keys() -> None:
+    settings = Settings.from_mapping({"ADROLL_ACCESS_TOKEN": None, "ADROLL_COOKIE_DOMAIN": None})
+    assert settings.access_token is None
+    assert settings.cookie_domain is None
+
+
+def test_the_apps_keys_come_newest_first() -> None:
+    config = {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old", "older"]}
+    assert app_keys(config) == ("new", "old", "older")
+    assert app_keys({}) == ()
+
+
+def test_the_repr_tells_no_value() -> None:
+    settings = Settings.from_mapping({"ADROLL_ACCESS_TOKEN": SECRET, "ADROLL_SECRET_KEY": SECRET})
+    assert SECRET not in repr(settings)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Settings().pixel = "none"  # type: ignore[misc]

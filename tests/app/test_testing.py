@@ -1,0 +1,125 @@
+"""The helpers that a site's own tests use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from adroll_flask import AdRollMiddleware, forget_visitor, report_conversion, report_event
+from adroll_flask.testing import Reported, reports
+from tests.conftest import AppMaker
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    app = make_app(ADROLL_DELIVERY="thread")
+
+    @app.post("/buy")
+    def buy() -> str:
+        return report_conversion(order_id="1001", value="59.90", currency="EUR").status
+
+    @app.post("/bad")
+    def bad() -> str:
+        return report_event("signup").status  # type: ignore[arg-type]
+
+    return app
+
+
+def test_what_a_view_reports_is_collected(app: Flask) -> None:
+    with reports(app) as reported:
+        assert app.test_client().post("/buy").text == "queued"
+        assert app.test_client().post("/buy").text == "duplicate"
+    assert reported.one("purchase").order_id == "1001"
+    assert [event.event_name for event in reported] == ["purchase"]
+    assert len(reported) == 1
+
+
+def test_nothing_reaches_the_outbox_or_a_thread(app: Flask) -> None:
+    import threading
+
+    before = threading.active_count()
+    with reports(app):
+        app.test_client().post("/buy")
+    assert app.extensions["adroll"]._outbox is None
+    assert threading.active_count() == before
+
+
+def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> None:
+    @app.post("/forget")
+    def forget() -> str:
+        forget_visitor()
+        return "forgotten"
+
+    leaving = app.test_client()
+    leaving.set_cookie("__adroll_fpc", "46d41c62e88bb2e267c1e15314bb8837-1667065540836")
+    with reports(app) as reported:
+        leaving.post("/buy")
+        with app.test_request_context(
+            "/?adct=another", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+        ):
+            report_conversion(order_id="1002", value="5.00", currency="EUR")
+        assert len(reported) == 2
+        assert leaving.post("/forget").text == "forgotten"
+    assert [event.order_id for event in reported] == ["1002"]
+
+
+def test_one_says_what_there_was_instead(app: Flask) -> None:
+    with reports(app) as reported:
+        app.test_client().post("/buy")
+    with pytest.raises(AssertionError, match=r"0 events named 'addToCart'.*reported: purchase"):
+        reported.one("addToCart")
+
+
+def test_a_wrong_event_raises_in_the_view(app: Flask) -> None:
+    with reports(app), pytest.raises(ValueError, match="event_name"):
+        app.test_client().post("/bad")
+
+
+def test_an_invalid_event_is_listed_where_strict_is_off(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    app.add_url_rule("/bad", "bad", lambda: report_event("signup").status, methods=["POST"])  # type: ignore[arg-type]
+    with reports(app) as reported:
+        assert app.test_client().post("/bad").text == "invalid"
+    assert len(reported) == 0
+    assert reported.dead_letters[0].name == "signup"
+
+
+def test_the_fixture_uses_the_suites_app(app: Flask, reported: Reported) -> None:
+    app.test_client().post("/buy")
+    assert reported.one("purchase").value is not None
+    reported.clear()
+    assert app.test_client().post("/buy").text == "queued"
+
+
+def test_the_middleware_has_them_too(tmp_path: Any) -> None:
+    from werkzeug.test import Client
+
+    def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["adroll.report"]("addToCart")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ok"]
+
+    middleware = AdRollMiddleware(wsgi, secret_key="k", folder=str(tmp_path))
+    with reports(middleware) as reported:
+        Client(middleware).post("/", environ_overrides={"REMOTE_ADDR": "203.0.113.7"})
+    reported.one("addToCart")
+
+
+def test_a_visitor_without_cookies_is_not_the_programmers_fault(make_app: AppMaker) -> None:
+    app = make_app()
+    app.add_url_rule(
+        "/buy",
+        "buy",
+        lambda: report_conversion(order_id=1, value=1, currency="EUR").status,
+        methods=["POST"],
+    )
+    assert app.test_client().post("/buy").text == "invalid"
+
+
+def test_a_script_that_names_nobody_is(make_app: AppMaker) -> None:
+    with make_app().app_context(), pytest.raises(ValueError, match="visitor"):
+        report_conversion(
+            order_id=1, value=1, currency="EUR", ip="203.0.113.7", page_location="https://a.test/"
+        )

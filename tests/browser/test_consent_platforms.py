@@ -1,0 +1,78 @@
+"""docs/how-to/consent.md: its lines for the page, with each platform's own event, in Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.support.kit_site import KitSite
+from tests.support.pages import blocks
+
+pytestmark = pytest.mark.browser
+
+PAGE = "docs/how-to/consent.md"
+YES, NO = {"adct": "click123", "consent": True}, {"consent": False}
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    with KitSite().running() as site:
+        yield site
+
+
+def html() -> str:
+    [code] = [block.code for block in blocks(PAGE, "In the page") if block.language == "html"]
+    return code
+
+
+#: By platform: what its script does when the visitor says yes, and no.
+ANSWERS = {
+    "OneTrust": (
+        "dispatchEvent(new CustomEvent('OneTrustGroupsUpdated', {detail: ['C0001', 'C0004']}))",
+        "dispatchEvent(new CustomEvent('OneTrustGroupsUpdated', {detail: ['C0001']}))",
+    ),
+    "Cookiebot": (
+        "window.Cookiebot = {consent: {marketing: true}};"
+        "dispatchEvent(new Event('CookiebotOnAccept'))",
+        "window.Cookiebot = {consent: {marketing: false}};"
+        "dispatchEvent(new Event('CookiebotOnDecline'))",
+    ),
+    "Usercentrics": (
+        "dispatchEvent(new CustomEvent('ucEvent', {detail:"
+        " {event: 'consent_status', type: 'EXPLICIT', AdRoll: true}}))",
+        "dispatchEvent(new CustomEvent('ucEvent', {detail:"
+        " {event: 'consent_status', type: 'explicit', AdRoll: false}}))",
+    ),
+}
+
+
+@pytest.mark.parametrize("platform", ANSWERS)
+@pytest.mark.parametrize("early", [False, True], ids=["after the kit", "before the kit"])
+def test_the_page_tells_each_answer(site: KitSite, page: Page, platform: str, early: bool) -> None:
+    yes, no = ANSWERS[platform]
+    asked = f"<script>{yes}</script>" if early else ""
+    site.serve(html() + asked + site.tag(consent="callable", pixel="none"))
+    page.goto(site.url("/?adct=click123"))
+    if not early:
+        page.wait_for_function("window.adrollKit.on")
+        assert site.told == []
+        page.evaluate(yes)
+    assert site.wait_told(page, 1) == [YES]
+
+    page.evaluate(no)
+
+    assert site.wait_told(page, 2) == [YES, NO]
+
+
+def test_what_usercentrics_assumes_is_no_answer(site: KitSite, page: Page) -> None:
+    site.serve(html() + site.tag(consent="callable", pixel="none"))
+    page.goto(site.url("/?adct=click123"))
+    page.wait_for_function("window.adrollKit.on")
+    page.evaluate(
+        "dispatchEvent(new CustomEvent('ucEvent', {detail:"
+        " {event: 'consent_status', type: 'implicit', AdRoll: true}}))"
+    )
+    page.evaluate(ANSWERS["Usercentrics"][0])
+    assert site.wait_told(page, 1) == [YES]

@@ -1,0 +1,171 @@
+"""What Safari's caps on cookies do to each identifier: docs/reference/browsers.md in Chromium.
+
+Safari keeps what a script writes into ``document.cookie`` for seven days, and for one day where the
+page was reached from a classified domain with a query in its address, as from an ad. Cookies that a
+server sets are not capped (WebKit, "Tracking Prevention"). Chromium caps nothing, so a script caps
+``document.cookie`` before any other runs, and days pass by removing what has run out by then.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.front_end import open_front_end
+from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+
+DAY = 86_400.0
+DOC = Path(__file__).parents[2] / "docs" / "reference" / "browsers.md"
+
+#: Any script's write gets at most a day on a page with a click id, at most seven days elsewhere.
+CAPS = """
+const real = Object.getOwnPropertyDescriptor(Document.prototype, "cookie");
+Object.defineProperty(Document.prototype, "cookie", {
+  configurable: true,
+  get() { return real.get.call(this); },
+  set(text) {
+    const most = 86400 * (/[?&]adct=/.test(location.href) ? 1 : 7);
+    const age = /;\\s*max-age=(-?\\d+)/i.exec(text);
+    const date = /;\\s*expires=([^;]*)/i.exec(text);
+    const asked = age ? +age[1] : date ? (Date.parse(date[1]) - Date.now()) / 1000 : most;
+    const rest = text.replace(/;\\s*(max-age|expires)=[^;]*/gi, "");
+    real.set.call(this, `${rest};max-age=${Math.floor(Math.min(asked, most))}`);
+  },
+});
+"""
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def shop(adroll: RunningSandbox, tmp_path: Path) -> Iterator[Site]:
+    with open_shop(adroll, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _caps(context: BrowserContext) -> None:
+    context.add_init_script(CAPS)
+
+
+def pass_days(context: BrowserContext, days: float) -> Page:
+    """Remove what has run out after *days*, and come back in a new tab."""
+    for page in context.pages:
+        page.close()
+    kept: Any = [c for c in context.cookies() if c["expires"] > time.time() + days * DAY]
+    context.clear_cookies()
+    context.add_cookies(kept)
+    return context.new_page()
+
+
+def days_left(context: BrowserContext, name: str, url: str) -> float:
+    [expires] = [c["expires"] for c in context.cookies(url) if c["name"] == name]
+    return (float(expires) - time.time()) / DAY
+
+
+def the_purchase(site: Site) -> dict[str, Any]:
+    site.deliver()
+    [record] = site.adroll.events("purchase")
+    return identifiers(record)
+
+
+def land(page: Page, site: Site) -> str:
+    """From the ad to the landing page, which the visitor looks at twice; the click id.
+
+    The first time the kit's message has the server write the cookie last; then the pixel does.
+    """
+    with page.expect_response(lambda r: r.url.endswith("/identity")):
+        click = click_the_ad(page, site)
+    page.reload()
+    pixel_has_written(page)
+    return click
+
+
+def pixel_has_written(page: Page) -> None:
+    page.wait_for_function("document.cookie.includes('__adroll_fpc=') && !!adroll.get_cookie")
+    page.wait_for_load_state("networkidle")
+
+
+def test_the_pixels_refresh_is_capped_and_our_record_is_not(
+    shop: Site, context: BrowserContext, page: Page
+) -> None:
+    land(page, shop)
+    assert days_left(context, "__adroll_fpc", page.url) == pytest.approx(1, abs=0.1)
+    assert days_left(context, "adroll_visitor", page.url) == pytest.approx(365, abs=1)
+    page.goto(shop.url())
+    pixel_has_written(page)
+    assert days_left(context, "__adroll_fpc", page.url) == pytest.approx(7, abs=0.1)
+
+
+@pytest.mark.parametrize("days", [2, 8, 300])
+def test_who_buys_after_days_is_the_one_who_clicked(
+    days: float, shop: Site, context: BrowserContext, page: Page
+) -> None:
+    click = land(page, shop)
+    cookie = jar(context, page.url)
+
+    page = pass_days(context, days)
+    assert {c["name"] for c in context.cookies(shop.url())} >= {"adroll_visitor"}
+    assert "__adroll_fpc" not in {c["name"] for c in context.cookies(shop.url())}
+    page.goto(shop.url())
+    buy(page)
+    known = the_purchase(shop)
+    assert (known["adct"], known["first_party_cookie"]) == (click, cookie)
+    # And the pixel has its visitor back: the server restored the cookie before it ran.
+    assert jar(context, page.url) == cookie
+    assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
+
+
+def test_without_a_record_the_visitor_would_be_a_stranger(
+    shop: Site, context: BrowserContext, page: Page
+) -> None:
+    """What the caps cost a site that has the pixel alone."""
+    land(page, shop)
+    cookie = jar(context, page.url)
+    context.clear_cookies(name="adroll_visitor")
+
+    page = pass_days(context, 2)
+    page.goto(shop.url())
+    buy(page)
+    known = the_purchase(shop)
+    assert "adct" not in known
+    assert known["first_party_cookie"] != cookie
+
+
+def test_on_another_origin_the_click_stays_and_the_pixels_cookie_is_a_new_one(
+    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page
+) -> None:
+    with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            page.goto(shop.page("www.shop.test", "/?adct=click123"))
+        first = {c["name"]: c["value"] for c in context.cookies(page.url)}["__adroll_fpc"]
+
+        page = pass_days(context, 8)
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            page.goto(shop.page("www.shop.test"))
+        page.click("#mug")
+        page.wait_for_selector("#done:not(:empty)")
+        shop.deliver()
+        [record] = adroll.events("purchase")
+    known = record["event"]["identifiers"]
+    assert known["adct"] == "click123"
+    assert known["first_party_cookie"] != first
+
+
+def test_the_page_of_the_docs_says_the_same() -> None:
+    row = r"^\| `?([^|`]+?)`?(?: \([^|]*\))? \|[^|]*\| ([^|]*) \|"
+    says = dict(re.findall(row, DOC.read_text(), re.MULTILINE))
+    assert says["adroll_visitor"] == "a year"
+    assert says["__adroll_fpc"] == "7 days; 1 day after a click"
+    assert says["sessionStorage.adrollKit"] == "the tab"

@@ -1,0 +1,222 @@
+"""The dashboard in Chromium: over a year of history, wide and narrow, light and dark.
+
+``PICTURES=1`` also takes the pictures that the documentation shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from playwright.sync_api import BrowserContext, FloatRect, Page, expect
+from werkzeug.serving import make_server
+
+from adroll_flask import AdRoll
+from adroll_flask.dashboard.pages import PAGES
+from demo_app import create_app, lately
+from tests.support import ROOT
+
+#: A Wednesday, 15:03 UTC.
+NOW = 1_795_619_000.0
+AXE = ROOT / "docs" / "node_modules" / "axe-core" / "axe.min.js"
+PICTURES = ROOT / "docs" / "pictures"
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+#: The other two ways to look at a page come with the proofs.
+VIEWED = [
+    pytest.param(WIDE, "light", id="wide-light"),
+    pytest.param(NARROW, "dark", id="narrow-dark"),
+    pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.slow),
+    pytest.param(NARROW, "light", id="narrow-light", marks=pytest.mark.slow),
+]
+#: Pixels of the tallest picture.
+TALLEST = 1800
+NewContext = Callable[..., BrowserContext]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """The demo shop with its past, on a day that does not change."""
+    folder = str(tmp_path_factory.mktemp("instance"))
+    demo = create_app({"ADROLL_DELIVERY": "worker"}, instance_path=folder)
+    lately.add_to(demo, NOW)
+    app = Flask("shop", instance_path=folder)
+    app.config.update(demo.config)
+    adroll = AdRoll(clock=lambda: NOW)
+    adroll.init_app(app)
+    adroll.dashboard(app, access=lambda: True, operator=lambda: True)
+    return app
+
+
+@pytest.fixture(scope="module")
+def address(shop: Flask) -> Iterator[str]:
+    """Where the dashboard is."""
+    server = make_server("127.0.0.1", 0, shop, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/adroll-dashboard/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core's source: ``cd docs && npm ci --ignore-scripts``."""
+    if not AXE.is_file():
+        said = f"no {AXE}: cd docs && npm ci --ignore-scripts"
+        if os.environ.get("CI") == "true":
+            pytest.fail(said)
+        pytest.skip(said)
+    return AXE.read_text()
+
+
+def path_of(name: str) -> str:
+    return "" if name == PAGES[0].name else name
+
+
+@pytest.mark.parametrize(("size", "scheme"), VIEWED)
+@pytest.mark.parametrize("name", [page.name for page in PAGES])
+def test_a_page_is_whole_for_everybody(
+    name: str,
+    size: dict[str, int],
+    scheme: str,
+    address: str,
+    axe: str,
+    new_context: NewContext,
+    watch_console: Callable[[BrowserContext], Any],
+) -> None:
+    context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+    console = watch_console(context)
+    page = context.new_page()
+    page.goto(address + path_of(name))
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.evaluate(axe)
+    violations = page.evaluate(
+        "axe.run().then(found => found.violations.map("
+        "one => [one.id, one.nodes.map(node => [node.target, node.failureSummary])]))"
+    )
+    assert violations == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert console.lines == []
+
+
+@pytest.mark.skipif("PICTURES" not in os.environ, reason="PICTURES=1 takes them")
+@pytest.mark.parametrize("name", [page.name for page in PAGES])
+def test_pictures_for_the_documentation(name: str, address: str, new_context: NewContext) -> None:
+    ways = [(WIDE, "light", "")]
+    if name == PAGES[0].name:
+        ways += [(WIDE, "dark", "-dark"), (NARROW, "light", "-narrow")]
+    for size, scheme, of in ways:
+        context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+        page = context.new_page()
+        page.goto(address + path_of(name))
+        path = PICTURES / f"dashboard-{name}{of}.png"
+        height = page.evaluate("document.documentElement.scrollHeight")
+        tall = min(height, TALLEST if size is WIDE else size["height"])
+        clip: FloatRect = {"x": 0, "y": 0, "width": size["width"], "height": tall}
+        page.screenshot(path=path, full_page=True, clip=clip)
+        assert path.stat().st_size > 10_000
+
+
+def test_it_is_used_by_keyboard_alone(address: str, page: Page) -> None:
+    page.goto(address)
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("To the content")
+    expect(page.locator(":focus")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    while page.locator(":focus").inner_text() != "13 months":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("period=year"))
+    expect(page.locator("[aria-current=true]")).to_have_text("13 months")
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#plot-time table")).to_be_visible()
+
+
+def test_without_javascript_it_is_the_same(address: str, new_context: NewContext) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    page.goto(address)
+    expect(page.locator("h1")).to_contain_text("orders of the last 24 hours")
+    page.select_option("#event", "addToCart")
+    page.get_by_role("button", name="Show").click()
+    assert "event=addToCart" in page.url
+    assert "period=week" in page.url
+    expect(page.locator("#way header p")).to_contain_text("addToCart")
+    expect(page.locator("#fresh")).to_be_hidden()
+
+
+def test_a_choice_needs_no_button_where_scripts_run(address: str, page: Page) -> None:
+    page.goto(address)
+    expect(page.get_by_role("button", name="Show")).to_be_hidden()
+    page.select_option("#event", "all")
+    page.wait_for_url(re.compile("event=all"))
+
+
+def test_it_keeps_itself_fresh(address: str, page: Page, shop: Flask) -> None:
+    page.goto(f"{address}?period=day&event=formFill")
+    page.locator("#over-time summary").click()
+    before = page.locator("#way .stage td.number").first.inner_text()
+    page.evaluate("window.stays = true")
+    delivered(shop, 3)
+    page.evaluate("dispatchEvent(new Event('adroll-dashboard-refresh'))")
+    now = page.locator("#way .stage td.number").first
+    expect(now).to_have_text(str(int(before) + 3))
+    assert page.evaluate("window.stays"), "the page was not loaded again"
+    expect(page.locator("#over-time details")).to_have_attribute("open", "")
+    expect(page.locator("#fresh")).to_have_text("live")
+
+
+def test_it_says_when_it_is_not_up_to_date(address: str, page: Page) -> None:
+    page.goto(address)
+    expect(page.locator("#fresh")).to_have_text("live")
+    page.route("**/adroll-dashboard/**", lambda route: route.abort())
+    page.evaluate("dispatchEvent(new Event('adroll-dashboard-refresh'))")
+    expect(page.locator("#fresh")).to_contain_text("not up to date")
+
+
+def test_the_pointer_shows_what_a_bar_stands_for(address: str, page: Page) -> None:
+    page.goto(f"{address}?period=month")
+    tip = page.locator(".tip")
+    expect(tip).to_be_hidden()
+    bar = page.locator("#plot-time .bucket").nth(20)
+    bar.scroll_into_view_if_needed()
+    bar.hover()
+    expect(tip).to_contain_text("delivered: ")
+    assert (
+        page.locator("#plot-time tbody tr").nth(20).locator("th").inner_text() in tip.inner_text()
+    )
+    page.locator("h1").hover()
+    expect(tip).to_be_hidden()
+
+
+def test_german_readers_get_german_numbers(address: str, new_context: NewContext) -> None:
+    pytest.importorskip("babel")
+    page = new_context(locale="de-DE").new_page()
+    page.goto(f"{address}?period=year")
+    expect(page.locator("#way .stage td.number").first).to_have_text(re.compile(r"^\d\d\.\d{3}$"))
+
+
+def delivered(shop: Flask, events: int) -> None:
+    """Let the history say that *events* were delivered."""
+    from adroll_flask.outbox.history import Entry, add
+
+    entry = Entry("formFill", "delivered", "", 2, "", 0, 1.0, events)
+    outbox = shop.extensions["adroll"].outbox
+    outbox._parts.database.write(lambda tx: add(tx, [entry]))
+
+
+def test_the_pictures_are_of_pages_that_are_there() -> None:
+    names = {page.name for page in PAGES}
+    for path in Path(PICTURES).glob("dashboard-*.png"):
+        name = re.sub(r"-(dark|narrow)$", "", path.stem.removeprefix("dashboard-"))
+        assert name in names, path.name

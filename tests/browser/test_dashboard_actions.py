@@ -1,0 +1,274 @@
+"""Orders, problems and test in Chromium: looked up, compared, fixed, sent again and dropped."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+from werkzeug.serving import make_server
+
+from tests.browser.test_dashboard import VIEWED, axe
+from tests.conftest import AppMaker
+from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop, answering
+
+__all__ = ["axe"]
+
+NewContext = Callable[..., BrowserContext]
+DELIVERED = {"kind": "delivered"}
+
+
+@contextmanager
+def served(shop: DashboardShop) -> Iterator[str]:
+    """The address of *shop*'s dashboard, on a port of this machine."""
+    server = make_server("127.0.0.1", 0, shop.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}{WHERE}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> DashboardShop:
+    """Two delivered orders, three problems, a held order, a visitor who said no."""
+    shop = DashboardShop(make_app)
+    shop.report("1000", hold=True)
+    for order in ("1001", "1002"):
+        shop.report(order)
+    shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+    shop.bury("1003", "1004")
+    unsure: dict[str, Any] = {"reason": "unsure", "error": "read_timeout: no certain answer"}
+    shop.bury("1005", **unsure)
+    shop.report("1006", currency="EURO")
+    shop.report("1007", currency="EURO")
+    shop.report("1008", gpc=True)
+    shop.take_in()
+    return shop
+
+
+@pytest.fixture
+def address(shop: DashboardShop) -> Iterator[str]:
+    with served(shop) as address:
+        yield address
+
+
+LIST = "order;total;payment\n1001;59,90;card\n1003;59,90;card\n1008;59,90;card\n9999;1,00;invoice\n"
+
+
+def look_up(page: Page, address: str, order: str) -> None:
+    page.goto(f"{address}orders")
+    page.get_by_label("The order's id, as the shop has it").fill(order)
+    page.get_by_role("button", name="Find").click()
+
+
+def upload_list(page: Page) -> None:
+    page.get_by_label("File").set_input_files(
+        {"name": "paid.csv", "mimeType": "text/csv", "buffer": LIST.encode()}
+    )
+
+
+def compare(page: Page, address: str) -> None:
+    page.goto(f"{address}orders")
+    upload_list(page)
+    page.get_by_label("Group what is missing by").fill("payment")
+    page.get_by_role("button", name="Compare").click()
+
+
+def open_problem(page: Page, address: str, title: str) -> None:
+    page.goto(f"{address}problems")
+    page.get_by_role("heading", name=title).get_by_role("link").click()
+
+
+def send_test(page: Page, address: str) -> None:
+    page.goto(f"{address}test")
+    page.get_by_role("button", name="Send a test event").click()
+
+
+VIEWS: dict[str, Callable[[Page, str], None]] = {
+    "life": lambda page, address: look_up(page, address, "1003"),
+    "held": lambda page, address: look_up(page, address, "1000"),
+    "suppressed": lambda page, address: look_up(page, address, "1008"),
+    "never": lambda page, address: look_up(page, address, "9999"),
+    "compared": compare,
+    "refused": lambda page, address: open_problem(page, address, "AdRoll refused"),
+    "invalid": lambda page, address: open_problem(page, address, "The shop reported"),
+    "sent": send_test,
+}
+
+
+@pytest.mark.parametrize(("size", "scheme"), VIEWED)
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_whole_for_everybody(
+    view: str,
+    size: dict[str, int],
+    scheme: str,
+    shop: DashboardShop,
+    address: str,
+    axe: str,
+    new_context: NewContext,
+    watch_console: Callable[[BrowserContext], Any],
+) -> None:
+    shop.adroll.judge = answering(401, b'{"errors": [{"message": "unknown account"}]}')
+    context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+    console = watch_console(context)
+    page = context.new_page()
+    VIEWS[view](page, address)
+    expect(page.locator("h1")).to_be_visible()
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.evaluate(axe)
+    violations = page.evaluate(
+        "axe.run().then(found => found.violations.map("
+        "one => [one.id, one.nodes.map(node => [node.target, node.failureSummary])]))"
+    )
+    assert violations == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert console.lines == []
+
+
+@pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
+def either(request: Any, new_context: NewContext) -> Page:
+    """A page with scripts, and one without."""
+    return new_context(java_script_enabled=request.param, locale="en-GB").new_page()
+
+
+def test_an_orders_life_is_found(either: Page, address: str) -> None:
+    look_up(either, address, "1003")
+    expect(either.locator("h1")).to_contain_text("Order 1003")
+    words = [re.compile(word) for word in ("Happened", "Reported", "AdRoll was asked", "Given up")]
+    expect(either.locator(".life li")).to_have_text(words)
+    assert "1003" not in either.url
+    either.get_by_role("link", name="To the problem", exact=True).click()
+    expect(either.locator("h1")).to_have_text("AdRoll refused what the event says: currency")
+    either.get_by_role("link", name="1003").click()
+    expect(either.locator("h1")).to_contain_text("Order 1003")
+
+
+def test_a_list_is_compared(either: Page, address: str) -> None:
+    compare(either, address)
+    sentences = either.locator(".sentences")
+    expect(sentences).to_contain_text("1 of 4 paid orders reached AdRoll")
+    expect(sentences).to_contain_text("1 were never reported: 1 with payment 'invoice'")
+    rows = either.get_by_role("region", name="Orders that did not arrive").locator("tbody tr")
+    expect(rows).to_have_count(3)
+
+
+def test_the_rest_of_a_list_is_downloaded(address: str, page: Page) -> None:
+    page.goto(f"{address}orders")
+    upload_list(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="The rest as CSV").click()
+    assert download.value.suggested_filename == "adroll-not-arrived.csv"
+    assert "9999,missing" in download.value.path().read_text()
+
+
+def test_a_problem_is_fixed_and_its_events_sent_again(
+    either: Page, address: str, shop: DashboardShop
+) -> None:
+    open_problem(either, address, "The shop reported a wrong currency")
+    expect(either.get_by_label("Field")).to_have_value("currency")
+    either.get_by_label("Value in all 2").fill("EUR")
+    either.get_by_role("button", name="Send 2 events again").click()
+    expect(either.locator(".notice")).to_have_text("2 events will be sent again.")
+    expect(either.locator("#open")).not_to_contain_text("The shop reported")
+    assert (shop.states()["1006"], shop.states()["1007"]) == ("waiting", "waiting")
+
+
+def test_a_problem_is_dropped_only_by_who_is_sure(
+    either: Page, address: str, shop: DashboardShop
+) -> None:
+    open_problem(either, address, "AdRoll refused")
+    drop = either.get_by_role("button", name="Drop 2 events")
+    drop.click()
+    assert shop.states()["1003"] == "dead", "the box was not ticked"
+    either.get_by_label("I am sure").check()
+    drop.click()
+    expect(either.locator(".notice")).to_have_text("2 events dropped.")
+    assert "1003" not in shop.states()
+
+
+def test_what_happens_meanwhile_is_not_touched(
+    page: Page, address: str, shop: DashboardShop
+) -> None:
+    open_problem(page, address, "AdRoll refused")
+    shop.now += 60.0
+    shop.report("1009")
+    shop.settle(o1009=REFUSED)
+    page.get_by_label("I am sure").check()
+    page.get_by_role("button", name="Drop 2 events").click()
+    expect(page.locator(".notice")).to_have_text("2 events dropped.")
+    assert shop.states()["1009"] == "dead"
+
+
+def test_a_test_event_is_sent_and_the_page_loads_again_without_sending(
+    either: Page, address: str, shop: DashboardShop
+) -> None:
+    send_test(either, address)
+    expect(either.locator(".answer")).to_contain_text("AdRoll takes this event")
+    assert len(shop.adroll.trials) + len(shop.adroll.requests) == 1
+    either.goto(either.url)
+    expect(either.locator(".answer")).to_have_count(0)
+    assert len(shop.adroll.trials) + len(shop.adroll.requests) == 1
+
+
+def test_orders_and_problems_are_worked_with_by_keyboard_alone(
+    page: Page, address: str, shop: DashboardShop
+) -> None:
+    page.goto(f"{address}problems")
+
+    def tab_to(text: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            focused = page.evaluate(
+                "(document.activeElement.innerText || document.activeElement.labels?.[0]"
+                "?.innerText || '').trim()"
+            )
+            if focused.startswith(text):
+                return
+        pytest.fail(f"no way to {text}")
+
+    tab_to("AdRoll refused")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("AdRoll refused what the event says: currency")
+    tab_to("Send 2 events again")
+    page.keyboard.press("Enter")
+    expect(page.locator(".notice")).to_have_text("2 events will be sent again.")
+    tab_to("Orders")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/orders")
+    expect(page.locator("h1")).to_have_text("Find an order")
+    tab_to("The order")
+    page.keyboard.type("1001")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_contain_text("Order 1001")
+
+
+def test_a_page_of_another_site_cannot_act(page: Page, address: str, shop: DashboardShop) -> None:
+    """With the browser's own headers, and with the token, as if it had leaked."""
+    open_problem(page, address, "AdRoll refused")
+    token = page.locator("input[name=token]").first.input_value()
+    problem = page.locator("input[name=problem]").first.input_value()
+    page.route(
+        "http://brand.example/",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f'<form method="post" action="{address}problems/drop">'
+            f'<input name="token" value="{token}"><input name="problem" value="{problem}">'
+            '<input name="until" value="9999999999"><input name="sure" value="yes">'
+            "<button>Go</button></form>",
+        ),
+    )
+    page.goto("http://brand.example/")
+    with page.expect_navigation() as answer:
+        page.get_by_role("button", name="Go").click()
+    assert answer.value is not None
+    assert answer.value.status == 403
+    assert shop.states()["1003"] == "dead"

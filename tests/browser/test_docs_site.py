@@ -1,0 +1,124 @@
+"""The documentation's site in Chromium: for everybody, on every screen, without a network."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from tests.support import ROOT
+from tests.support.docs_site import built_site
+
+MODULES = ROOT / "docs" / "node_modules"
+NewContext = Callable[..., BrowserContext]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_about: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        # A browser that goes on to the next page hangs up.
+        with suppress(ConnectionError):
+            super().handle()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (MODULES / "axe-core").is_dir():
+        said = f"no {MODULES}: cd docs && npm ci --ignore-scripts"
+        if os.environ.get("CI") == "true":
+            pytest.fail(said)
+        pytest.skip(said)
+    return built_site(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def foreign(page: Page, address: str) -> list[str]:
+    """What the page asks of other hosts, from now on."""
+    asked: list[str] = []
+    page.on(
+        "request",
+        lambda request: asked.append(request.url) if not request.url.startswith(address) else None,
+    )
+    return asked
+
+
+def views() -> Iterator[Any]:
+    """Each page in one of two views; in the other one with the proofs."""
+    for first in (0, 1):
+        for number, (width, scheme) in enumerate(((1400, "light"), (390, "dark"))):
+            marks = () if first == number else pytest.mark.slow
+            name = f"{'wide' if width > 1000 else 'narrow'}, {scheme}, from {first}"
+            yield pytest.param(first, width, scheme, id=name, marks=marks)
+
+
+@pytest.mark.parametrize(("first", "width", "scheme"), list(views()))
+def test_every_page_is_whole_for_everybody(
+    first: int,
+    width: int,
+    scheme: str,
+    folder: Path,
+    address: str,
+    new_context: NewContext,
+) -> None:
+    axe = (MODULES / "axe-core" / "axe.min.js").read_text()
+    context = new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    asked = foreign(page, address)
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*.html"))[first::2]:
+        name = str(path.relative_to(folder))
+        if name in ("404.html", "search.html", "genindex.html", "py-modindex.html"):
+            continue
+        page.goto(address + name)
+        page.evaluate(axe)
+        violations = page.evaluate(
+            "axe.run().then(found => found.violations.map("
+            "one => [one.id, one.nodes.map(node => [node.target, node.failureSummary])]))"
+        )
+        if violations:
+            found[name] = violations
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert found == {}
+    assert asked == []
+
+
+def test_diagrams_are_drawn(
+    address: str, new_context: NewContext, watch_console: Callable[[BrowserContext], Any]
+) -> None:
+    context = new_context()
+    console = watch_console(context)
+    page = context.new_page()
+    page.goto(f"{address}explanation/architecture.html")
+    drawings = page.locator("pre.mermaid > svg")
+    page.wait_for_function("document.querySelectorAll('pre.mermaid > svg').length >= 3")
+    assert drawings.count() == page.locator("pre.mermaid").count() == 3
+    assert "commit" in (drawings.nth(1).text_content() or "")
+    assert [line for line in console.lines if "failed" in str(line)] == []
+
+
+def test_the_search_finds_without_a_network(address: str, new_context: NewContext) -> None:
+    page = new_context().new_page()
+    asked = foreign(page, address)
+    page.goto(f"{address}search.html?q=release_conversion")
+    page.locator("#search-results li a", has_text="Functions and classes").first.wait_for()
+    assert asked == []

@@ -1,0 +1,167 @@
+"""A front end that Flask does not serve, on another port and host, from the ad to the purchase."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.front_end import HOSTS, TwoServers, open_front_end
+from tests.support.journey import click_id, make_certificate
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return make_certificate(tmp_path_factory.mktemp("tls"), HOSTS)
+
+
+def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:
+    page.goto(f"{shop.adroll_origin}/ad?{urlencode({'to': shop.page(host)})}")
+    page.click("#ad")
+    page.wait_for_url(lambda url: "adct=" in url)
+    return click_id(page.url)
+
+
+def pixel_cookie(context: BrowserContext, url: str) -> str:
+    """What the pixel keeps for the page's host, once it has."""
+    found = [c["value"] for c in context.cookies(url) if c["name"] == "__adroll_fpc"]
+    assert len(found) == 1
+    return str(found[0])
+
+
+def buy(page: Page) -> str:
+    page.click("#mug")
+    page.wait_for_selector("#done:not(:empty)")
+    return page.inner_text("#done")
+
+
+def the_purchase(shop: TwoServers, adroll: RunningSandbox) -> Any:
+    shop.deliver()
+    [record] = adroll.events("purchase")
+    assert record["errors"] == []
+    return record["event"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_front_end_on_another_host_of_the_site_buys_with_click_id_and_pixels_cookie(
+    scheme: str,
+    request: pytest.FixtureRequest,
+    adroll: RunningSandbox,
+    tmp_path: Path,
+    context: BrowserContext,
+    page: Page,
+    console: Any,
+) -> None:
+    tls = request.getfixturevalue("tls") if scheme == "https" else None
+    with open_front_end(adroll, tmp_path, host="www.shop.test", tls=tls) as shop:
+        with page.expect_response(lambda r: r.url.endswith("/identity")) as answered:
+            click = click_the_ad(page, shop, "www.shop.test")
+        assert answered.value.status == 204
+        assert buy(page) == "queued"
+        event = the_purchase(shop, adroll)
+    assert event["identifiers"]["adct"] == click
+    assert event["identifiers"]["first_party_cookie"] == pixel_cookie(context, page.url)
+    assert event["page_location"] == page.url
+    assert "Chrome" in event["user_agent"]
+    assert console.lines == []
+    # Chromium sends Fetch Metadata to https alone, and shows its preflight to the server.
+    assert ("POST", "same-site" if tls else None) in shop.asked
+    assert "OPTIONS" in {method for method, _ in shop.asked}
+    record = next(
+        c
+        for c in context.cookies(f"{shop.scheme}://api.shop.test:{shop.api_port}")
+        if c["name"] == "adroll_visitor"
+    )
+    assert (record["httpOnly"], record["domain"]) == (True, ".api.shop.test")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
+    scheme: str,
+    request: pytest.FixtureRequest,
+    adroll: RunningSandbox,
+    tmp_path: Path,
+    context: BrowserContext,
+    page: Page,
+    console: Any,
+) -> None:
+    tls = request.getfixturevalue("tls") if scheme == "https" else None
+    with open_front_end(adroll, tmp_path, host="brand.example", tls=tls, foreign=True) as shop:
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            click = click_the_ad(page, shop, "brand.example")
+        assert buy(page) == "queued"
+        event = the_purchase(shop, adroll)
+        api = f"{shop.scheme}://api.shop.test:{shop.api_port}"
+    assert event["identifiers"]["adct"] == click
+    assert event["identifiers"]["first_party_cookie"] == pixel_cookie(context, page.url)
+    assert event["page_location"] == page.url
+    assert "Chrome" in event["user_agent"]
+    # The API set no cookie that a browser would keep for it.
+    assert context.cookies(api) == []
+    assert console.lines == []
+
+
+def test_who_comes_back_on_another_page_of_the_tab_still_has_a_token(
+    adroll: RunningSandbox, tmp_path: Path, page: Page
+) -> None:
+    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True) as shop:
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            click = click_the_ad(page, shop, "brand.example")
+        page.goto(shop.page("brand.example", "/mugs"))
+        page.wait_for_function("window.adrollKit && adrollKit.token")
+        assert buy(page) == "queued"
+        assert the_purchase(shop, adroll)["identifiers"]["adct"] == click
+
+
+def test_before_a_yes_the_token_reports_nothing_and_after_it_everything(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, context: BrowserContext
+) -> None:
+    ask: dict[str, Any] = {"ADROLL_CONSENT": lambda _request: None}
+    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True, **ask) as shop:
+        click = click_the_ad(page, shop, "brand.example")
+        page.wait_for_function("window.adrollKit && adrollKit.token")
+        assert buy(page) == "suppressed"
+        assert context.cookies() == []
+        page.evaluate("adrollKit.consent(true)")
+        page.evaluate("document.getElementById('done').textContent = ''")
+        assert buy(page) == "queued"
+        assert the_purchase(shop, adroll)["identifiers"]["adct"] == click
+        page.evaluate("adrollKit.consent(false)")
+        page.evaluate("document.getElementById('done').textContent = ''")
+        assert buy(page) == "suppressed"
+
+
+def test_without_the_api_the_shop_goes_on(
+    adroll: RunningSandbox, tmp_path: Path, page: Page
+) -> None:
+    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True) as shop:
+        page.goto(shop.page("brand.example"))
+        page.wait_for_function("window.adrollKit && adrollKit.token")
+        page.route("**/identity", lambda route: route.abort())
+        assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True
+
+
+def test_a_front_end_that_is_not_listed_learns_and_changes_nothing(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, context: BrowserContext
+) -> None:
+    with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
+        # The same page under a name that is not in ADROLL_ORIGINS.
+        page.goto(shop.page("pay.shop.test", "/?adct=click123"))
+        page.wait_for_function("window.adrollKit && adrollKit.token")
+        assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True
+        page.wait_for_timeout(300)
+        assert {method for method, _ in shop.asked} == {"OPTIONS"}
+        names = {c["name"] for c in context.cookies(f"http://api.shop.test:{shop.api_port}")}
+        assert "adroll_visitor" not in names

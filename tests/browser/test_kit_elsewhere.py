@@ -1,0 +1,79 @@
+"""The kit's tests once more, in Firefox and WebKitGTK: the same functions, with other pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
+from tests.support.engine_pages import EngineContext, EnginePage
+from tests.support.engines import START, ForwardProxy, Tabs
+from tests.support.kit_site import KitSite
+
+pytestmark = pytest.mark.slow
+
+#: Tests of one browser alone, and why.
+CHROMIUMS_OWN = {
+    "test_what_the_server_could_not_take_is_told_again_by_the_next_page": "reads the console",
+    "test_what_the_server_refused_is_not_told_again": "reads the console",
+    "test_a_lost_network_is_survived": "reads the console",
+    "test_trusted_types_are_survived": "others have no Trusted Types, or say it otherwise",
+    "test_disabled_storage_is_survived": "a setting in Chromium's profile",
+    "test_a_prerendered_page_starts_when_it_is_shown": "others do not prerender",
+}
+#: What one engine does otherwise, and why.
+DIFFERS = {
+    ("webkit", "test_the_stub_takes_all_five_methods_until_the_script_comes"): (
+        "its driver answers when the page has loaded, and then the stub has gone"
+    ),
+}
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    with KitSite().running() as site:
+        yield site
+
+
+@pytest.fixture(params=[*START])
+def context(
+    request: pytest.FixtureRequest, started: Callable[[str], Tabs], proxy: ForwardProxy
+) -> Iterator[EngineContext]:
+    why = DIFFERS.get((request.param, request.function.__name__))
+    if why:
+        pytest.skip(why)
+    context = EngineContext(started(request.param), proxy)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def caching_context(context: EngineContext) -> EngineContext:
+    """They keep pages for back and forward as they are."""
+    return context
+
+
+@pytest.fixture
+def page(context: EngineContext) -> EnginePage:
+    return context.new_page()
+
+
+def _borrowed() -> dict[str, Any]:
+    borrowed: dict[str, Any] = {}
+    for module in (test_kit, test_kit_consent, test_kit_lifecycle):
+        for name, value in vars(module).items():
+            if name.startswith("test_") and callable(value) and name not in CHROMIUMS_OWN:
+                short = module.__name__.rpartition("test_kit")[2]
+                borrowed[name + short if name in borrowed else name] = value
+    return borrowed
+
+
+globals().update(_borrowed())
+
+
+def test_what_is_left_out_is_there() -> None:
+    modules = (test_kit, test_kit_consent, test_kit_lifecycle)
+    there = {name for module in modules for name in vars(module)}
+    assert CHROMIUMS_OWN.keys() | {name for _engine, name in DIFFERS} <= there

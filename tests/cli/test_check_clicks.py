@@ -1,0 +1,266 @@
+"""``flask adroll check --url`` sends a click id along the redirects and names where it is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask, Response, redirect, request
+
+from adroll_flask.checks.clicks import click_findings
+from adroll_flask.checks.finding import Finding
+from adroll_flask.checks.page import check_url
+from adroll_flask.checks.pixel import pixel_findings
+from adroll_flask.sandbox.server import Server
+from adroll_flask.settings import Settings
+from tests.conftest import PAGE, AppMaker
+from tests.support.journey import serving
+from tests.support.nginx import behind_nginx
+
+DOC = (Path(__file__).parents[2] / "docs" / "how-to" / "click-trackers.md").read_text()
+#: The one line of nginx in each section of the page, by the section's name.
+NGINX = dict(re.findall(r"\n## ([^\n]+)\n(?:(?!\n## ).)*?```nginx\n([^\n]+)\n```", DOC, re.DOTALL))
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves redirects, ``path=target`` (or a response), and returns the server's address.
+
+    ``{query}`` in a target is the query that came.
+    """
+    with ExitStack() as stack:
+
+        def start(host: str = "127.0.0.1", app: Flask | None = None, **targets: Any) -> str:
+            site = app or Flask("redirects")
+
+            def answer(path: str) -> Any:
+                target = targets.get(path.replace("/", "_").replace("-", "_") or "home", PAGE)
+                if isinstance(target, str) and target != PAGE:
+                    query = request.query_string.decode()
+                    filled = target.replace("{query}", query).replace("{quoted}", quote(query, ""))
+                    return redirect(filled)
+                return target
+
+            site.add_url_rule("/", "home", lambda: answer(""))
+            site.add_url_rule("/<path:path>", "answer", answer)
+            server = stack.enter_context(serving(Server(site, "127.0.0.1", 0)))
+            return f"http://{host}:{server.port}"
+
+        yield start
+
+
+def look(url: str) -> Finding:
+    [finding] = click_findings(url)
+    return finding
+
+
+# -- it arrives --------------------------------------------------------------------------------
+
+
+def test_a_page_without_redirects_gets_the_click_id(serve: Serve) -> None:
+    finding = look(serve())
+    assert (finding.level, finding.text) == ("ok", "a click id arrives")
+
+
+def test_redirects_that_hand_the_query_on_are_right(serve: Serve) -> None:
+    site = serve(c="/one?x=1&{query}", one="/two?{query}#part", two=PAGE)
+    finding = look(f"{site}/c?campaign=7")
+    assert (finding.level, finding.text) == ("ok", "a click id arrives over 2 redirects")
+
+
+def test_a_click_id_in_the_fragment_is_read_by_the_kit(serve: Serve) -> None:
+    assert look(serve(c="/app#/landing?{query}") + "/c").level == "ok"
+
+
+# -- it gets lost ------------------------------------------------------------------------------
+
+
+def test_a_tracker_that_drops_it_is_named_with_the_hop(serve: Serve) -> None:
+    shop = serve("localhost")
+    tracker = serve(c="/hop?{query}", hop=f"{shop}/mugs")
+    finding = look(f"{tracker}/c")
+    assert finding.level == "error"
+    assert f"gets lost at hop 2, {tracker}/hop to {shop}/mugs" in finding.text
+    assert "a click tracker" in finding.text
+    assert "hand its query on" in finding.fix
+
+
+def test_a_redirect_by_the_page_itself_is_a_hop(serve: Serve) -> None:
+    refresh = '<html><head><meta http-equiv="refresh" content="0; url=/mugs?a=1&amp;b=2"></head>'
+    finding = look(serve(d=Response(refresh, mimetype="text/html")) + "/d")
+    assert (finding.level, "gets lost at hop 1" in finding.text) == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("/mugs?next=%2Fmugs%3F{quoted}", "put into another parameter"),
+        ("/mugs?adct=other", "is changed"),
+        ("/mugs?ADCT=x", "gets lost"),
+    ],
+)
+def test_a_click_id_that_arrives_otherwise_is_said_to(serve: Serve, target: str, says: str) -> None:
+    finding = look(serve(c=target) + "/c")
+    assert (finding.level, says in finding.text) == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("target", "says", "fix"),
+    [
+        ("https://127.0.0.1/c", "from http to https", "https://$host$request_uri"),
+        ("/c/", "a trailing slash", "$uri/$is_args$args"),
+        ("/en/c", "a choice of language", "/en$request_uri"),
+        ("/pt-BR/c", "a choice of language", "request.query_string"),
+        ("/cookie-consent?back=/c", "a consent page", "request.query_string"),
+        ("http://consent.shop.example/c", "a consent page", "request.query_string"),
+        ("/age-check", "a consent page", "request.query_string"),
+        ("http://other.example/c", "a click tracker, or another site", "tracker"),
+        ("/welcome", "a redirect of the site's own", "$is_args$args"),
+    ],
+)
+def test_the_kind_of_redirect_is_named_with_its_fix(
+    serve: Serve, target: str, says: str, fix: str
+) -> None:
+    finding = look(serve(c=target) + "/c")
+    assert finding.level == "error"
+    assert f"({says})" in finding.text
+    assert fix in finding.fix
+    assert "docs/how-to/click-trackers.md" in finding.fix
+
+
+def test_www_is_a_name_of_the_same_site() -> None:
+    from urllib.parse import urlsplit
+
+    from adroll_flask.checks.clicks import _cause
+
+    why, fix = _cause(urlsplit("https://shop.example/a"), urlsplit("https://www.shop.example/a"))
+    assert why == "from one name of the site to another"
+    assert fix == "nginx: return 301 $scheme://www.shop.example$request_uri;"
+
+
+def test_a_loop_ends_and_is_said_to_be_one(serve: Serve) -> None:
+    finding = look(serve(c="/c?{query}") + "/c")
+    assert (finding.level, "more than 20 times" in finding.text) == ("error", True)
+
+
+@pytest.mark.parametrize("target", ["mailto:a@shop.example", "shop://open"])
+def test_a_hop_to_no_page_is_said_to_be_one(serve: Serve, target: str) -> None:
+    answer = Response(status=302)
+    answer.headers["Location"] = target
+    finding = look(serve(c=answer) + "/c")
+    assert (finding.level, "no page" in finding.text) == ("error", True)
+
+
+# -- the app keeps it --------------------------------------------------------------------------
+
+
+def test_what_the_app_has_in_its_cookie_is_not_lost(make_app: AppMaker, serve: Serve) -> None:
+    app = make_app()
+    app.add_url_rule("/old", "old", lambda: redirect("/"))
+    with serving(Server(app, "127.0.0.1", 0)) as server:
+        finding = look(f"{server.url}/old")
+    assert finding.level == "ok"
+    assert "gets lost at hop 1" in finding.text
+    assert "the app has it in its cookie" in finding.text
+
+
+def test_before_a_yes_the_app_keeps_nothing_and_it_is_lost(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_CONSENT=lambda _request: None)
+    app.add_url_rule("/old", "old", lambda: redirect("/"))
+    with serving(Server(app, "127.0.0.1", 0)) as server:
+        assert look(f"{server.url}/old").level == "error"
+
+
+def test_check_url_says_it_beside_the_rest(make_app: AppMaker) -> None:
+    app = make_app()
+    with serving(Server(app, "127.0.0.1", 0)) as server:
+        findings = check_url(server.url + "/", app.extensions["adroll"].settings)
+    assert "a click id arrives" in [finding.text for finding in findings]
+
+
+# -- the fixes of the page ---------------------------------------------------------------------
+
+BROKEN = {
+    "HTTP → HTTPS, and www": "return 301 https://$host$uri;",
+    "Trailing slashes": "return 301 $uri/;",
+    "A choice of language": "return 302 /en$uri;",
+}
+
+
+def test_each_section_with_a_line_of_nginx_is_tried() -> None:
+    assert NGINX.keys() == BROKEN.keys()
+
+
+@pytest.mark.parametrize("section", BROKEN)
+def test_the_pages_lines_of_nginx_hand_it_on(
+    make_app: AppMaker, tmp_path: Path, section: str
+) -> None:
+    arrived: dict[str, bool] = {}
+    for name, line in (("broken", BROKEN[section]), ("fixed", NGINX[section])):
+        # The test's nginx speaks no TLS: where the line names https, it is played by /secure.
+        played = line.replace("https://$host", "$scheme://$http_host/secure")
+        where = f"location = /landing {{ {played} }} location = /secure {{ return 204; }}"
+        with behind_nginx(make_app(), tmp_path / name, identity=None, location=ROOT(where)) as site:
+            finding = look(site.url("/landing"))
+        arrived[name] = finding.level == "ok"
+    assert arrived == {"broken": False, "fixed": True}
+
+
+def ROOT(where: str) -> str:
+    """*where* beside the location that the test's nginx has, which it closes first."""
+    return f"}} {where} location /unused {{"
+
+
+# -- one side only -----------------------------------------------------------------------------
+
+EID = "ADVERTISABLE0000000001"
+LOADER = f'<script>adroll_adv_id = "{EID}"; adroll_pix_id = "P";</script>'
+
+
+def pixel(html: str, **settings: Any) -> list[Finding]:
+    given = {"advertisable_eid": EID, "pixel": "present"} | settings
+    return list(pixel_findings("page", html, Settings(**given)))
+
+
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ('adroll.track("purchase", {order_id: "1"})', "purchase"),
+        ("window.adroll.track( 'purchase' )", "purchase"),
+        ('adroll.track("pageView"); adroll.track("addToCart")', "addToCart"),
+        ("adroll_conversion_value = 59.90", "purchase"),
+        ("adroll_conversion_value_in_dollars = 59.90; adroll.track('purchase')", "purchase"),
+        ("adroll.track('formFill'); adroll.track('demoRequest')", "demoRequest, formFill"),
+    ],
+)
+def test_a_page_that_reports_by_the_pixel_as_well_is_told_to_use_one_side(
+    script: str, names: str
+) -> None:
+    [finding] = pixel(f"{LOADER}<script>{script}</script>")
+    assert finding.level == "warning"
+    assert f"reports {names} by the pixel" in finding.text
+    assert "from one side" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "script", ['adroll.track("pageView")', 'adroll.track("nonsense")', "my.track('purchase')"]
+)
+def test_a_page_view_by_the_pixel_is_as_it_should_be(script: str) -> None:
+    assert pixel(f"{LOADER}<script>{script}</script>") == []
+
+
+def test_two_pixels_are_found_also_where_the_site_loads_them_itself() -> None:
+    [finding] = pixel(LOADER + LOADER)
+    assert (finding.level, "loads AdRoll's pixel 2 times" in finding.text) == ("warning", True)
+
+
+def test_the_pixel_of_another_account_is_found() -> None:
+    [finding] = pixel(LOADER, advertisable_eid="ANOTHER000000000000001")
+    assert "of another advertisable than ADROLL_ADVERTISABLE_EID" in finding.text

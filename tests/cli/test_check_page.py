@@ -1,0 +1,353 @@
+"""``flask adroll check --url``: a live page judged through a real nginx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, redirect, request
+
+from adroll_flask import current_visitor
+from adroll_flask.checks.page import check_url
+from adroll_flask.cli.commands import commands
+from tests.conftest import PAGE, AppMaker
+from tests.support.nginx import FORWARDING, HIDING, HOARDING, HONEST, CachedSite, behind_nginx
+
+Found = dict[str, list[str]]
+
+
+def add_page(app: Flask, path: str, body: str = PAGE, **headers: str) -> None:
+    fixed = {name.replace("_", "-"): value for name, value in headers.items()}
+    app.add_url_rule(path, path, lambda: Response(body, headers=fixed))
+
+
+def look(site: CachedSite, path: str) -> Found:
+    """The findings' texts by level; each error says what to do."""
+    found: Found = {"error": [], "warning": [], "info": [], "ok": []}
+    settings = site.app.extensions["adroll"].settings
+    for finding in check_url(site.url(path), settings):
+        found[finding.level].append(f"{finding.text} | {finding.fix}")
+        assert finding.level != "error" or finding.fix or "answers" in finding.text
+    return found
+
+
+@contextmanager
+def nginx_before(make_app: AppMaker, folder: Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    config = {name: kwargs.pop(name) for name in list(kwargs) if name.isupper()}
+    with behind_nginx(make_app(**config), folder / "nginx", *args, **kwargs) as site:
+        yield site
+
+
+@pytest.fixture
+def honest(make_app: AppMaker, tmp_path: Path) -> Iterator[CachedSite]:
+    with nginx_before(make_app, tmp_path, HONEST) as site:
+        yield site
+
+
+def test_a_cacheable_page_is_as_cacheable_as_it_was(honest: CachedSite) -> None:
+    add_page(honest.app, "/public", Cache_Control="public, max-age=600", ETag='"a"')
+    found = look(honest, "/public")
+    assert found["error"] == found["warning"] == []
+    assert any("as cacheable as it was" in text for text in found["ok"])
+    assert any("came from a cache" in text for text in found["info"])
+    assert any("304" in text for text in found["ok"])
+    assert any("carries the snippet once" in text for text in found["ok"])
+    assert any("answers browsers" in text for text in found["ok"])
+
+
+def test_a_page_that_says_nothing_became_private(honest: CachedSite) -> None:
+    found = look(honest, "/")
+    assert found["error"] == found["warning"] == []
+    assert any("became private" in text for text in found["info"])
+
+
+@pytest.mark.parametrize("control", ["no-store", "private, max-age=60", "no-cache"])
+def test_a_page_with_its_own_rules_keeps_them(honest: CachedSite, control: str) -> None:
+    add_page(honest.app, "/own", Cache_Control=control)
+    found = look(honest, "/own")
+    assert found["error"] == found["warning"] == []
+    assert any("as the site set them" in text for text in found["ok"])
+
+
+def test_check_and_the_app_agree_that_max_age_0_overrides_expires(honest: CachedSite) -> None:
+    later = "Fri, 01 Jan 2100 00:00:00 GMT"
+    add_page(honest.app, "/stale", Cache_Control="max-age=0", Expires=later)
+    found = look(honest, "/stale")
+    assert found["error"] == []
+    assert any("its own cache headers are as the site set them" in text for text in found["ok"])
+
+
+def test_a_cache_that_hands_out_one_visitors_cookies_is_an_error(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    with nginx_before(make_app, tmp_path, HOARDING) as site:
+        [error] = look(site, "/")["error"]
+    assert "the same __adroll_fpc and adroll_visitor" in error
+    assert "ADROLL_CACHED_PATHS" in error
+
+
+@pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
+def test_cached_paths_fix_it(make_app: AppMaker, tmp_path: Path, location: str) -> None:
+    with nginx_before(make_app, tmp_path, location, ADROLL_CACHED_PATHS=["/*"]) as site:
+        found = look(site, "/")
+    assert found["error"] == found["warning"] == []
+    assert any("as cacheable as it was" in text for text in found["ok"])
+
+
+def test_a_cache_that_keeps_private_pages_is_a_warning(make_app: AppMaker, tmp_path: Path) -> None:
+    with nginx_before(make_app, tmp_path, HIDING) as site:
+        found = look(site, "/")
+    assert found["error"] == []
+    [warning] = found["warning"]
+    assert "does not heed" in warning
+
+
+def test_a_proxy_that_adds_cache_headers_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
+    # nginx's "expires" overwrites what the app said, for whatever stands before nginx.
+    with nginx_before(make_app, tmp_path, "expires 10m;") as site:
+        errors = look(site, "/")["error"]
+    assert any("may be kept by a shared cache" in text for text in errors)
+
+
+def test_a_proxy_that_keeps_the_host_to_itself_is_an_error(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    # nginx's default: the app sees the upstream's name and sets cookies for it.
+    hidden = "proxy_set_header Host app.internal;"
+    with nginx_before(make_app, tmp_path, forwarding=hidden) as site:
+        [error] = look(site, "/")["error"]
+    assert "another host" in error
+    assert "proxy_set_header Host" in error
+
+
+def test_cookies_for_another_host_are_an_error(make_app: AppMaker, tmp_path: Path) -> None:
+    with nginx_before(make_app, tmp_path, identity="proxy_set_header Host app.internal;") as site:
+        [error] = look(site, "/")["error"]
+    assert "another host" in error or "app.internal" in error
+
+
+def test_a_proxy_that_removes_the_endpoints_cookies_is_an_error(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    hide = "proxy_hide_header Set-Cookie;"
+    with nginx_before(make_app, tmp_path, HIDING, identity=hide, ADROLL_CACHED_PATHS=["/*"]) as at:
+        [error] = look(at, "/")["error"]
+    assert "cookies do not arrive" in error
+
+
+def test_a_proxy_that_keeps_our_endpoints_to_itself_is_two_errors(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    # "return" wins over proxy_pass: a rule against bots, or a path that only a CDN knows.
+    with nginx_before(make_app, tmp_path, identity="return 404;") as site:
+        first, second = look(site, "/")["error"]
+    assert "the kit does not reach browsers" in first
+    assert "does not reach the app" in second
+
+
+def test_a_page_without_the_snippet_is_an_error(honest: CachedSite) -> None:
+    add_page(honest.app, "/zipped", Content_Encoding="identity, x-none")
+    [error] = look(honest, "/zipped")["error"]
+    assert "does not carry the snippet" in error
+
+
+def test_a_page_that_speaks_of_the_snippet_carries_it_once(honest: CachedSite) -> None:
+    body = PAGE.replace("Hello", "<p>data-adroll <!-- <script data-adroll></script> -->")
+    add_page(honest.app, "/docs", body)
+    found = look(honest, "/docs")
+    assert any("carries the snippet once" in text for text in found["ok"])
+    assert found["warning"] == []
+
+
+def test_a_missing_page_is_no_page_to_judge(honest: CachedSite) -> None:
+    found = look(honest, "/nowhere")
+    assert found["error"] == ["answers 404: no page to judge | "]
+    assert found["ok"] == []
+
+
+def test_a_redirect_says_which_page_was_looked_at(honest: CachedSite) -> None:
+    honest.app.add_url_rule("/old", "old", lambda: redirect("/"))
+    assert any("leads to" in text for text in look(honest, "/old")["info"])
+
+
+def test_a_public_page_that_shows_the_visitor_is_a_warning(honest: CachedSite) -> None:
+    @honest.app.get("/hello")
+    def hello() -> Response:
+        current_visitor()
+        return Response(PAGE, headers={"Cache-Control": "public, max-age=600"})
+
+    [warning] = look(honest, "/hello")["warning"]
+    assert "varies by Cookie" in warning
+
+
+def test_an_etag_that_never_stays_is_a_warning(honest: CachedSite) -> None:
+    @honest.app.get("/tagged")
+    def tagged() -> Response:
+        tag = f'"{len(honest.hits)}"'
+        response = Response(PAGE, headers={"ETag": tag, "Cache-Control": "no-cache"})
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    [warning] = look(honest, "/tagged")["warning"]
+    assert "answered 200" in warning
+
+
+SELF = "script-src 'self'; connect-src 'self'"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (SELF, []),
+        ("default-src 'self'; img-src *", []),
+        ("img-src 'none'", []),
+        ("script-src https://cdn.example; connect-src 'self'", ["does not allow the kit"]),
+        (f"script-src 'self'; default-src 'none', {SELF}", ["does not let the kit reach"]),
+        ("script-src 'nonce-abc' 'strict-dynamic'", ["strict-dynamic, and the tag has no nonce"]),
+    ],
+)
+def test_a_content_security_policy_is_judged(
+    honest: CachedSite, policy: str, expected: list[str]
+) -> None:
+    add_page(honest.app, "/strict", Content_Security_Policy=policy)
+    errors = look(honest, "/strict")["error"]
+    assert len(errors) == len(expected)
+    assert all(part in error for part, error in zip(expected, errors, strict=True))
+
+
+ADROLL = "https://s.adroll.com https://d.adroll.com"
+
+
+@pytest.mark.parametrize(
+    ("policy", "lacking"),
+    [
+        (f"script-src 'self' {ADROLL}; connect-src 'self' https://d.adroll.com", []),
+        ("script-src 'self' *.adroll.com; default-src 'self' https://*.adroll.com", []),
+        ("default-src 'self' https:", []),
+        (f"script-src 'self' {ADROLL}; img-src *; connect-src 'self' d.adroll.com", []),
+        ("script-src 'nonce-abc' 'strict-dynamic'", []),
+        (
+            "default-src 'self'",
+            [
+                "https://s.adroll.com https://d.adroll.com to script-src",
+                "https://d.adroll.com to connect-src",
+                "https://d.adroll.com to img-src",
+            ],
+        ),
+        (
+            "script-src 'self' s.adroll.com; connect-src 'self' *.adroll.com",
+            ["add https://d.adroll.com to script-src |"],
+        ),
+        ("script-src 'self' http://*.adroll.com", ["https://s.adroll.com https://d.adroll.com"]),
+        ("script-src 'self' https://evil-s.adroll.com.example", ["https://s.adroll.com"]),
+    ],
+)
+def test_a_policy_that_blocks_a_part_of_adrolls_pixel_is_a_warning(
+    honest: CachedSite, policy: str, lacking: list[str]
+) -> None:
+    add_page(honest.app, "/strict", Content_Security_Policy=policy)
+    warnings = [f"{text} |" for text in look(honest, "/strict")["warning"]]
+    assert len(warnings) == bool(lacking)
+    assert all(part in warnings[0] for part in lacking)
+
+
+def test_without_a_pixel_its_hosts_are_not_asked_for(make_app: AppMaker, tmp_path: Path) -> None:
+    with nginx_before(make_app, tmp_path, HONEST, ADROLL_PIXEL="none") as site:
+        add_page(site.app, "/strict", Content_Security_Policy="default-src 'self'")
+        assert look(site, "/strict")["warning"] == []
+
+
+def test_a_second_pixel_in_the_page_is_a_warning(honest: CachedSite) -> None:
+    tag = '<script>adroll_adv_id = "A"; adroll_pix_id = "B";</script></head>'
+    add_page(honest.app, "/own", PAGE.replace("</head>", tag))
+    [warning] = look(honest, "/own")["warning"]
+    assert "loads AdRoll's pixel itself" in warning
+    assert "ADROLL_PIXEL = 'present'" in warning
+
+
+@pytest.mark.parametrize(
+    ("container", "level", "says"),
+    [
+        ('"function":"__cvt_1_2","vtp_url":"https://s.adroll.com/j/"', "warning", "has a tag of"),
+        ('"function":"__ua"', None, ""),
+        (None, "info", "could not be read"),
+    ],
+)
+def test_a_second_pixel_in_google_tag_managers_container_is_a_warning(
+    honest: CachedSite, container: str | None, level: str | None, says: str
+) -> None:
+    asked: list[str] = []
+
+    def gtm() -> Response:
+        asked.append(request.args["id"])
+        return Response(container or "", status=200 if container else 404)
+
+    honest.app.add_url_rule("/gtm.js", "gtm", gtm)
+    loader = f"<script>load('{honest.url('/gtm.js')}?id=' + 'GTM-AB12CD')</script></head>"
+    add_page(honest.app, "/tagged", PAGE.replace("</head>", loader))
+    found = look(honest, "/tagged")
+    assert asked == ["GTM-AB12CD"]
+    texts = [text for text in found["warning"] + found["info"] if "GTM-AB12CD" in text]
+    assert len(texts) == (level is not None)
+    if level is not None:
+        assert texts[0] in found[level]
+        assert says in texts[0]
+        assert "ADROLL_PIXEL = 'present'" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "level"),
+    [
+        ("", "warning"),
+        ("<script>window.__tcfapi = function () {}</script>", None),
+        ('<script src="https://cdn.cookielaw.org/scripttemplates/otSDKStub.js"></script>', None),
+        ("<script>load('https://tags.shop.invalid/gtm.js?id=' + 'GTM-AB12CD')</script>", "info"),
+    ],
+)
+def test_tcf_on_a_page_on_which_nobody_seems_to_ask_is_pointed_out(
+    make_app: AppMaker, tmp_path: Path, head: str, level: str | None
+) -> None:
+    with nginx_before(make_app, tmp_path, HONEST, ADROLL_CONSENT="tcf") as site:
+        add_page(site.app, "/asked", PAGE.replace("</head>", f"{head}</head>"))
+        found = look(site, "/asked")
+    texts = [text for text in found["warning"] + found["info"] if "nobody ever asks" in text]
+    assert len(texts) == (level is not None)
+    if level is not None:
+        assert texts[0] in found[level]
+        assert "ADROLL_PIXEL = 'present'" in texts[0]
+
+
+def test_the_nonce_is_compared_with_the_policys(make_app: AppMaker, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        nonces = ["abc"]
+        site = stack.enter_context(
+            nginx_before(make_app, tmp_path, ADROLL_CSP_NONCE=lambda: nonces[0])
+        )
+        strict = "script-src 'nonce-abc' 'strict-dynamic'"
+        add_page(site.app, "/strict", Content_Security_Policy=strict)
+        assert look(site, "/strict")["error"] == []
+        nonces[0] = "other"
+        [error] = look(site, "/strict")["error"]
+        assert "another nonce" in error
+
+
+def test_the_command_exits_with_what_was_found(make_app: AppMaker, tmp_path: Path) -> None:
+    with nginx_before(make_app, tmp_path, HOARDING, forwarding=FORWARDING) as site:
+        runner = site.app.test_cli_runner()
+        result = runner.invoke(commands, ["check", "--json", "--url", site.url("/")])
+        assert result.exit_code == 1
+        found = json.loads(result.output)["findings"]
+        assert any("gave two new visitors" in finding["text"] for finding in found)
+
+
+def test_a_site_that_cannot_be_reached_is_an_error(make_app: AppMaker) -> None:
+    settings = make_app().extensions["adroll"].settings
+    [finding] = check_url("http://127.0.0.1:9/?token=secret", settings)
+    assert finding.level == "error"
+    assert "could not be fetched" in finding.text
+    assert "secret" not in f"{finding}"
+    [finding] = check_url("shop.example", settings)
+    assert "full http" in finding.text

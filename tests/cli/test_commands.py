@@ -1,0 +1,860 @@
+"""``flask adroll …``, with a real sandbox where AdRoll is asked."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask, redirect, request
+
+from adroll_flask import AdRoll, report_conversion, report_event
+from adroll_flask.cli import worker as cli_worker
+from adroll_flask.cli.commands import commands
+from adroll_flask.events.event import Event
+from adroll_flask.outbox import Outcome
+from adroll_flask.outbox.duplicates import RecentKeys
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+from tests.conftest import AppMaker
+from tests.support.outbox_engines import wait_until
+
+Run = Callable[..., Result]
+ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Any]:
+    with running(port=0) as found:
+        yield found
+
+
+@pytest.fixture
+def adroll() -> AdRoll:
+    return AdRoll()
+
+
+@pytest.fixture
+def app(make_app: AppMaker, adroll: AdRoll, sandbox: Any) -> Flask:
+    sandbox.reset()
+    return make_app(
+        adroll,
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_API_URL=sandbox.api_url,
+        ADROLL_STRICT=False,
+    )
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(*arguments: str, **kwargs: Any) -> Result:
+        return app.test_cli_runner().invoke(commands, [*arguments], **kwargs)
+
+    return run
+
+
+def report(app: Flask, **fields: Any) -> Any:
+    with app.test_request_context(
+        "/?adct=click123", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        return report_conversion(**(ORDER | fields))
+
+
+def test_every_command_has_help(run: Run) -> None:
+    overview = run("--help")
+    names = ["check", "forget", "import", "outbox", "sandbox", "schema", "send-test", "worker"]
+    for name in names:
+        assert f"  {name} " in overview.output
+        assert run(name, "--help").exit_code == 0
+    for name in ("list", "show", "retry", "fix", "drop", "export", "create-table"):
+        assert f"  {name} " in run("outbox", "--help").output
+    assert run("sandbox", "--help").output.startswith("usage: flask adroll sandbox [-h]")
+
+
+# -- check ---------------------------------------------------------------------------------
+
+
+def findings(result: Result) -> dict[str, dict[str, str]]:
+    return {finding["subject"]: finding for finding in json.loads(result.output)["findings"]}
+
+
+def test_check_of_a_good_site_passes(run: Run) -> None:
+    result = run("check")
+    assert result.exit_code == 0, result.output
+    assert "0 errors" in result.output
+
+
+def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
+    app = make_app(
+        SECRET_KEY=None,
+        ADROLL_ADVERTISABLE_EID=None,
+        ADROLL_ACCESS_TOKEN=lambda: 1 / 0,
+        ADROLL_DRY_RUN=True,
+        SERVER_NAME="shop.test",
+        ADROLL_COOKIE_DOMAIN="other.test",
+    )
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert result.exit_code == 1
+    found = findings(result)
+    assert found["ADROLL_ADVERTISABLE_EID"]["level"] == "error"
+    assert "ZeroDivisionError" in found["ADROLL_ACCESS_TOKEN"]["text"]
+    assert found["SECRET_KEY"]["level"] == "error"
+    assert found["ADROLL_DRY_RUN"]["level"] == "warning"
+    assert found["ADROLL_COOKIE_DOMAIN"]["level"] == "error"
+    for finding in found.values():
+        if finding["level"] == "error":
+            assert finding["fix"], finding
+
+
+@pytest.mark.parametrize(("pixel", "said"), [("load", True), ("present", False), ("none", False)])
+def test_check_points_out_a_consent_that_nobody_may_ask_for(
+    make_app: AppMaker, pixel: str, said: bool
+) -> None:
+    app = make_app(ADROLL_CONSENT="tcf", ADROLL_PIXEL=pixel)
+    found = findings(app.test_cli_runner().invoke(commands, ["check", "--json"]))
+    assert ("ADROLL_CONSENT" in found) is said
+    if said:
+        assert "nobody ever asks" in found["ADROLL_CONSENT"]["text"]
+        assert "ADROLL_PIXEL = 'present'" in found["ADROLL_CONSENT"]["fix"]
+
+
+def test_check_names_adrolls_hosts_for_a_policy(run: Run, make_app: AppMaker) -> None:
+    text = findings(run("check", "--json"))["CSP"]["text"]
+    assert (
+        "script-src https://s.adroll.com https://d.adroll.com; "
+        "connect-src https://d.adroll.com; img-src https://d.adroll.com"
+    ) in text
+    app = make_app(ADROLL_PIXEL_URL="http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js")
+    found = findings(app.test_cli_runner().invoke(commands, ["check", "--json"]))
+    assert (
+        "script-src http://127.0.0.1:5001; connect-src http://127.0.0.1:5001"
+        in (found["CSP"]["text"])
+    )
+
+
+def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) -> None:
+    @app.before_request
+    def guard() -> Any:
+        return redirect("/login") if request.path != "/login" else None
+
+    found = findings(run("check", "--json"))
+    assert found["/_adroll/kit"]["level"] == "error"
+    assert found["/_adroll/identity"]["level"] == "error"
+
+
+def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
+    report(app, ip="10.0.0.5")
+    found = findings(run("check", "--json"))
+    assert "ProxyFix" in found["addresses"]["fix"]
+
+
+def test_check_delivers_and_keeps_nothing(
+    app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any
+) -> None:
+    place = {
+        name: app.config[f"ADROLL_{name}"]
+        for name in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN", "API_URL")
+    }
+    place["OUTBOX_URL"] = f"sqlite:///{tmp_path}/both.sqlite"
+    config = {f"ADROLL_{name}": value for name, value in place.items()}
+    shop = make_app(**config)
+    report(shop)
+    assert shop.extensions["adroll"].outbox.queue.waiting() == 1  # out of that app's own journal
+    stopped = make_app(**config, ADROLL_DELIVERY="thread")
+
+    @stopped.before_request
+    def hook() -> None:
+        report_event("pageView", ip="203.0.113.7", adct="c1")
+
+    runtime = stopped.extensions["adroll"]
+    found = findings(stopped.test_cli_runner().invoke(commands, ["check", "--json"]))
+    assert found["outbox"]["text"] == "sqlite, 1 waiting"
+    assert runtime._thread is None
+    assert runtime.outbox.admin.counts()["waiting"] == 1
+    assert sandbox.events() == []
+
+
+def test_check_and_outbox_make_no_file_and_say_where_it_will_be(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    app = make_app()
+    runner = app.test_cli_runner()
+    result = runner.invoke(commands, ["check", "--json"])
+    place = Path(app.instance_path) / "adroll-outbox.sqlite"
+    assert result.exit_code == 0
+    found = findings(result)["outbox"]
+    assert found["level"] == "info"
+    assert found["text"] == f"{place} is not there yet; it is made with the first report"
+    overview = runner.invoke(commands, ["outbox"]).output
+    assert overview.startswith("engine      sqlite, not there yet; it is made with the first ")
+    assert "waiting     0" in overview
+    counts = json.loads(runner.invoke(commands, ["outbox", "--json"]).output)["counts"]
+    assert counts["waiting"] == 0
+    for arguments, expected in {
+        ("list",): "no events\n",
+        ("export",): "",
+        ("retry", "--all-dead"): "0 events will be sent again\n",
+    }.items():
+        looked = runner.invoke(commands, ["outbox", *arguments])
+        assert (looked.output, looked.exit_code) == (expected, 0)
+    for command in ("show", "drop", "retry"):
+        looked = runner.invoke(commands, ["outbox", command, "0123"])
+        assert looked.output.startswith("Error: there is no such event: nothing was reported yet\n")
+    assert not Path(app.instance_path).exists()
+
+
+def test_check_finds_a_folder_that_is_not_there(make_app: AppMaker, tmp_path: Path) -> None:
+    typo = tmp_path / "vra" / "shop"
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{typo}/adroll.sqlite")
+    found = findings(app.test_cli_runner().invoke(commands, ["check", "--json"]))
+    assert found["ADROLL_OUTBOX_URL"]["level"] == "warning"
+    assert (
+        f"{typo}/adroll.sqlite is not there, nor is its folder"
+        in (found["ADROLL_OUTBOX_URL"]["text"])
+    )
+    assert "correct the path" in found["ADROLL_OUTBOX_URL"]["fix"]
+    assert not typo.parent.exists()
+    typo.parent.write_text("a file where a folder should be")
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert result.exit_code == 1
+    assert f"{typo.parent} is not a folder" in findings(result)["ADROLL_OUTBOX_URL"]["text"]
+
+
+def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: Path) -> None:
+    shop = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(shop)) as connection:
+        connection.execute("CREATE TABLE orders (id)")
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{shop}")
+    runner = app.test_cli_runner()
+    found = findings(runner.invoke(commands, ["check", "--json"]))["outbox"]
+    assert found["text"] == "sqlite, its tables are not there yet; they are made at the first use"
+    assert "create-table" in found["fix"]
+    with closing(sqlite3.connect(shop)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
+    runner.invoke(commands, ["outbox", "create-table"])
+    found = findings(runner.invoke(commands, ["check", "--json"]))["outbox"]
+    assert found["text"] == "sqlite, 0 waiting"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[uwsgi]\nmaster = true\n", "enable-threads"),
+        ("[uwsgi]\nenable-threads = true\nmaster = true\n", None),
+        ("[uwsgi]\nthreads = 4\nlazy-apps = true\nmaster = true\n", None),
+    ],
+)
+def test_check_looks_over_uwsgi(
+    make_app: AppMaker, tmp_path: Path, text: str, expected: str | None
+) -> None:
+    app = make_app(ADROLL_DELIVERY="thread")
+    ini = tmp_path / "shop.ini"
+    ini.write_text(text)
+    result = app.test_cli_runner().invoke(commands, ["check", "--json", "--uwsgi-ini", str(ini)])
+    found = json.loads(result.output)["findings"]
+    fixes = [finding["fix"] for finding in found if finding["subject"] == "uWSGI"]
+    if expected is None:
+        assert fixes == []
+    else:
+        assert any(expected in fix for fix in fixes)
+
+
+# -- send-test and schema ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pageView", "purchase", "demoRequest"])
+def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name: str) -> None:
+    result = run("send-test", "--event", name)
+    assert result.exit_code == 0, result.output
+    assert "dry_run=true" in result.output
+    assert "answer: 200" in result.output
+    assert "AdRoll takes this event" in result.output
+    assert ACCESS_TOKEN not in result.output
+    [event] = sandbox.events()
+    assert event["dry_run"] is True
+
+
+def test_send_test_with_a_wrong_token_says_what_to_compare(
+    make_app: AppMaker, sandbox: Any
+) -> None:
+    app = make_app(
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN="wrong-token",
+        ADROLL_API_URL=sandbox.api_url,
+    )
+    result = app.test_cli_runner().invoke(commands, ["send-test", "--json"])
+    answer = json.loads(result.output)
+    assert result.exit_code == 1
+    assert answer["answer"]["kind"] == "held"
+    assert "ADROLL_ACCESS_TOKEN" in answer["meaning"]
+    assert "wrong-token" not in result.output
+    [error] = answer["answer"]["errors"]
+    assert error.startswith("Authorization: The access token is not valid. It must be ")
+    assert error.endswith(". (unauthorized)")
+
+
+def test_schema_is_a_json_schema_that_takes_what_we_send(app: Flask, run: Run) -> None:
+    import jsonschema
+
+    schema = json.loads(run("schema").output)
+    report(app)
+    outbox = app.extensions["adroll"].outbox
+    [row] = outbox.admin.list("waiting")
+    jsonschema.validate(json.loads(outbox.admin.show(row.id).payload), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"event_name": "purchase"}, schema)
+
+
+# -- outbox --------------------------------------------------------------------------------
+
+
+def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sandbox: Any) -> None:
+    report(app)
+    assert "waiting     1" in run("outbox").output
+    result = run("worker", "--once")
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == "1 settled, 0 waiting"
+    assert len(sandbox.purchases()) == 1
+    counts = json.loads(run("outbox", "--json").output)["counts"]
+    assert (counts["waiting"], counts["delivered"]) == (0, 1)
+
+
+def test_worker_once_says_why_events_wait(
+    app: Flask, run: Run, make_app: AppMaker, sandbox: Any
+) -> None:
+    far = make_app()  # nobody listens on its port
+    report(far)
+    once = ["worker", "--once"]
+    result = far.test_cli_runner().invoke(commands, once)
+    assert result.exit_code == 0
+    assert result.output.startswith(
+        "0 settled, 1 waiting (AdRoll is down or out of reach, 1 failure in a row: "
+    )
+    assert "; paused for " in result.output
+    report(app)
+    outbox = app.extensions["adroll"].outbox
+    outbox.destination.pause(90, "too many requests")
+    assert run("worker", "--once").output.startswith("0 settled, 1 waiting (paused for ")
+    assert ": too many requests)" in run("worker", "--once").output
+    wrong = make_app(ADROLL_API_URL=sandbox.api_url)  # not the sandbox's account
+    report(wrong)
+    result = wrong.test_cli_runner().invoke(commands, once)
+    assert result.output.startswith("0 settled, 1 waiting (held: ")
+    none = make_app(ADROLL_ACCESS_TOKEN=None)
+    report(none)
+    result = none.test_cli_runner().invoke(commands, once)
+    assert result.output == "0 settled, 1 waiting (ADROLL_ACCESS_TOKEN not set)\n"
+
+
+def test_a_dead_letter_is_listed_shown_fixed_and_sent(app: Flask, run: Run, sandbox: Any) -> None:
+    receipt = report(app, value="much")
+    assert receipt.status == "invalid"
+    listed = run("outbox", "list", "--dead").output
+    assert receipt.id in listed
+    assert "invalid:value" in listed
+    shown = json.loads(run("outbox", "show", receipt.id).output)
+    assert "click123" not in json.dumps(shown)
+    assert "  0 attempts  " in listed
+    full = json.loads(run("outbox", "show", receipt.id, "--full").output)["event"]
+    assert full["identifiers"]["adct"] == "click123"
+    refused = run("outbox", "retry", receipt.id)
+    assert refused.exit_code == 1
+    assert "fix it first" in refused.output
+    full["conversion_value"] = "59.90"
+    fixed = run("outbox", "fix", receipt.id, "-", input=json.dumps(full))
+    assert fixed.exit_code == 0, fixed.output
+    assert fixed.output == "1 event will be sent\n"
+    run("worker", "--once")
+    [purchase] = sandbox.purchases()
+    assert "59.90" in json.dumps(purchase)
+
+
+def test_the_commands_first_name_still_fixes_and_is_not_shown(app: Flask, run: Run) -> None:
+    dead = report(app, value="-1")
+    wire = json.dumps(json.loads(run("outbox", "show", "--full", dead.id).output)["event"])
+    result = run("outbox", "mend", dead.id, "-", input=wire.replace('"-1"', '"1"'))
+    assert result.output == "1 event will be sent\n"
+    assert "mend" not in run("outbox", "--help").output
+
+
+def test_retry_all_dead_leaves_what_has_to_be_fixed(app: Flask, run: Run) -> None:
+    report(app, value="much")
+    result = run("outbox", "retry", "--all-dead")
+    assert "0 events will be sent again" in result.output
+
+
+class Hook:
+    """A ``before_report`` function of a shop, broken or not."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.staff: set[str] = set()
+        self.seen: list[str] = []
+
+    def __call__(self, event: Event) -> Event | None:
+        self.seen.append(str(event.order_id))
+        if self.broken:
+            raise LookupError("no such table: staff")
+        if event.order_id in self.staff:
+            return None
+        assert event.value is not None
+        return event.replace(value=event.value - 10)
+
+
+@pytest.fixture
+def hook(adroll: AdRoll) -> Hook:
+    hook = Hook()
+    adroll.before_report(hook)
+    return hook
+
+
+def value_of(purchase: Any) -> str:
+    return str(purchase["event"]["conversion_value"])
+
+
+def test_a_retry_asks_before_report_and_reports_an_order_once(
+    app: Flask, run: Run, sandbox: Any, hook: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = report(app)
+    assert first.status == "invalid"
+    again = report(app)
+    assert (again.status, again.id) == ("duplicate", first.id)
+
+    refused = run("outbox", "retry", first.id)
+    assert refused.exit_code == 1
+    assert "before_report raised LookupError" in refused.output
+    assert run("outbox", "retry", "--all-dead").output.endswith("0 events will be sent again\n")
+
+    hook.broken = False
+    assert run("outbox", "retry", "--all-dead").output == "1 event will be sent again\n"
+    assert report(app).status == "duplicate"
+    run("worker", "--once")
+    assert [value_of(purchase) for purchase in sandbox.purchases()] == ["49.90"]
+    # A process that was started since then.
+    app.extensions["adroll"].outbox._recent = RecentKeys()
+    report(app)
+    run("worker", "--once")
+    assert len(sandbox.purchases()) == 1
+    assert "another value" not in caplog.text
+
+
+def test_a_retry_keeps_back_what_before_report_keeps_back(
+    app: Flask, run: Run, sandbox: Any, hook: Hook
+) -> None:
+    for order in ("1", "staff"):
+        report(app, order_id=order)
+    hook.broken, hook.staff = False, {"staff"}
+    output = run("outbox", "retry", "--all-dead").output
+    assert output == "1 event suppressed by before_report\n1 event will be sent again\n"
+    run("worker", "--once")
+    assert [p["event"]["event_attributes"]["order_id"] for p in sandbox.purchases()] == ["1"]
+    runtime = app.extensions["adroll"]
+    assert runtime.counters.get("event_suppressed", "before_report") == 1
+    assert runtime.outbox.admin.counts()["dead"] == 0
+    # Suppressed events take no key.
+    hook.staff = set()
+    assert report(app, order_id="staff").status == "queued"
+
+
+def test_a_retry_sends_no_order_that_was_to_be_held(
+    app: Flask, run: Run, sandbox: Any, hook: Hook
+) -> None:
+    report(app, order_id="1", hold=True)
+    hook.broken = False
+    output = run("outbox", "retry", "--all-dead").output
+    assert "nobody has said that it is paid" in output
+    run("worker", "--once")
+    assert sandbox.purchases() == []
+    assert app.extensions["adroll"].outbox.admin.counts()["dead"] == 1
+
+
+def test_a_retry_does_not_change_an_event_twice(
+    app: Flask, run: Run, sandbox: Any, hook: Hook
+) -> None:
+    hook.broken = False
+    bury(app, "1", "2")
+    hook.staff = {"2"}
+    output = run("outbox", "retry", "--all-dead").output
+    assert output == "1 event suppressed by before_report\n1 event will be sent again\n"
+    run("worker", "--once")
+    assert [value_of(purchase) for purchase in sandbox.purchases()] == ["49.90"]
+
+
+def test_a_retried_dead_letter_without_a_key_is_no_second_report_of_its_order(
+    app: Flask, run: Run
+) -> None:
+    dead = report(app, value="-1")
+    outbox = app.extensions["adroll"].outbox
+    row = outbox.admin.show(dead.id)
+    database = app.extensions["adroll"].outbox_place
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE adroll_event SET payload = ? WHERE id = ?",
+            (row.payload.replace(b'"-1"', b'"59.90"'), dead.id),
+        )
+    report(app)
+    result = run("outbox", "retry", dead.id)
+    assert result.exit_code == 1
+    assert "another event has reported this order" in result.output
+
+
+def test_a_fixed_order_is_reported_again_without_a_false_word(
+    app: Flask, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = report(app, value="-1")
+    wire = json.dumps(json.loads(run("outbox", "show", "--full", dead.id).output)["event"])
+    run("outbox", "fix", dead.id, "-", input=wire.replace('"-1"', '"59.90"'))
+    report(app)
+    assert run("outbox", "list").output.count("purchase") == 1
+    counters = app.extensions["adroll"].counters
+    assert counters.get("event_duplicate") == 1
+    assert counters.get("event_duplicate", "another_value") == 0
+    assert "another value" not in caplog.text
+
+
+def bury(app: Flask, *orders: str, reason: str = "refused", error: str = "no") -> list[str]:
+    """Report orders and let them be refused, as a worker would; their ids."""
+    ids = [report(app, order_id=order).id for order in orders]
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim()
+    ours = outbox.queue.begin_sending(claim)
+    outbox.queue.settle(
+        claim, [Outcome(id=id, kind="dead", reason=reason, error=error) for id in ours]
+    )
+    return ids
+
+
+def beginning(id: str, *others: str) -> str:
+    """The shortest beginning of *id*, of at least four digits, that none of *others* shares."""
+    length = next(n for n in range(4, 33) if not any(o.startswith(id[:n]) for o in others))
+    return id[:length]
+
+
+def test_the_beginning_of_an_id_is_enough_where_it_names_one_event(app: Flask, run: Run) -> None:
+    one, two, three = bury(app, "1", "2", "3")
+    short = beginning(one, two, three)
+    assert json.loads(run("outbox", "show", short).output)["id"] == one
+    assert json.loads(run("outbox", "show", f"{short.upper()}…").output)["id"] == one
+    assert json.loads(run("outbox", "show", f"{short}...").output)["id"] == one
+    event = run("outbox", "show", short, "--full").output
+    wire = json.dumps(json.loads(event)["event"])
+    result = run("outbox", "fix", short, "-", input=wire)
+    assert result.output == "1 event will be sent\n"
+    # Of a command on dead letters, live ones are not in the way.
+    result = run("outbox", "retry", beginning(two, three))
+    assert result.output == "1 event will be sent again\n"
+    result = run("outbox", "drop", beginning(three, one, two))
+    assert result.output == "1 event dropped\n"
+    states = {row["id"]: row["state"] for row in json.loads(run("outbox", "list", "--json").output)}
+    assert states == {one: "waiting", two: "waiting"}
+
+
+@pytest.mark.parametrize("command", ["show", "fix", "retry", "drop"])
+def test_a_beginning_that_names_no_event_or_several_changes_nothing(
+    app: Flask, run: Run, command: str
+) -> None:
+    one, two = bury(app, "1", "2")
+    more = ["-"] if command == "fix" else []
+    several = run("outbox", command, one[:6], *more)
+    assert several.exit_code == 1
+    assert f"{one[:6]} begins the ids of 2 " in several.output
+    assert one in several.output
+    assert two in several.output
+    none = run("outbox", command, "ffff", *more)
+    assert none.exit_code == 1
+    assert "id begins with ffff" in none.output
+    for wrong in ("", "019", "xyz0", "%___", "f" * 33):
+        result = run("outbox", command, wrong, *more)
+        assert result.exit_code == 1
+        assert "at least its first four digits" in result.output
+    assert [row.state for row in app.extensions["adroll"].outbox.admin.list()] == ["dead", "dead"]
+
+
+def test_good_ids_are_retried_and_dropped_beside_wrong_ones(app: Flask, run: Run) -> None:
+    one, two = bury(app, "1", "2")
+    result = run("outbox", "retry", one, "ffff")
+    assert "1 event will be sent again" in result.output
+    assert "ffff: " in result.output
+    result = run("outbox", "drop", "ffff", two)
+    assert "1 event dropped" in result.output
+    assert result.exit_code == 1
+
+
+def test_an_outbox_too_large_to_look_through_asks_for_the_whole_id(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_ = bury(app, "1", "2", "3")
+    monkeypatch.setattr("adroll_flask.cli.outbox_ids.MOST_EVENTS", 3)
+    result = run("outbox", "show", one[:31])
+    assert result.exit_code == 1
+    assert "whole id" in result.output
+    assert run("outbox", "show", one).exit_code == 0
+
+
+def test_fix_says_why_an_event_cannot_be_fixed(app: Flask, run: Run) -> None:
+    waiting = report(app, order_id="0").id
+    wire = json.loads(run("outbox", "show", waiting, "--full").output)["event"]
+    unknown = run("outbox", "fix", "f" * 32, "-", input=json.dumps(wire))
+    assert unknown.exit_code == 1
+    assert unknown.output.startswith("Error: there is no such event\n")
+    alive = run("outbox", "fix", waiting, "-", input=json.dumps(wire))
+    assert alive.exit_code == 1
+    assert alive.output.startswith("Error: this event is waiting, it is no dead letter\n")
+    dead = report(app, order_id="1", value="much").id
+    twice = run("outbox", "fix", dead, "-", input=json.dumps(wire))
+    assert twice.exit_code == 1
+    assert "another event has reported this order" in twice.output
+    assert f"outbox drop {dead}" in twice.output
+
+
+def test_fix_says_where_json_is_broken_and_which_part_of_show_it_takes(
+    app: Flask, run: Run
+) -> None:
+    dead = report(app, value="much").id
+    shown = run("outbox", "show", "--full", dead).output
+    broken = shown.replace('"attempts": 0,', '"attempts": 0')
+    line = next(n for n, text in enumerate(broken.splitlines(), 1) if '"unsure"' in text)
+    result = run("outbox", "fix", dead, "-", input=broken)
+    assert result.exit_code == 1
+    assert result.output.startswith(
+        f"Error: no JSON, line {line}, column 3: Expecting ',' delimiter\n"
+    )
+    assert "line 1, column 1" in run("outbox", "fix", dead, "-", input="").output
+    result = run("outbox", "fix", dead, "-", input=b'{"event_name": "\xff"}')
+    assert result.output.startswith("Error: no JSON: byte 17 is not UTF-8\n")
+    for whole in (shown, run("outbox", "export", "--full").output):
+        result = run("outbox", "fix", dead, "-", input=whole)
+        assert result.exit_code == 1
+        assert result.output.startswith('Error: takes the event alone, the member "event" of this')
+
+
+def test_one_is_not_many(app: Flask, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    bury(app, "1", error="http_400")
+    listed = run("outbox", "list").output
+    assert "  0 attempts  " in listed or "  1 attempt  " in listed
+    assert listed.endswith("  refused: http_400\n")
+    assert findings(run("check", "--json"))["outbox"]["text"] == "1 dead letter"
+    app.extensions["adroll"].outbox.destination.failed("dns")
+    overview = run("outbox").output
+    assert "1 failure in a row" in overview
+    assert "dead        1" in overview
+    report(app, order_id="2", ip="10.0.0.5")
+    found = findings(run("check", "--json"))["addresses"]["text"]
+    assert "in 1 of 1 waiting event:" in found
+
+
+def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: Run) -> None:
+    one = report(app, order_id="1001").id
+    assert run("outbox", "list").output.endswith("  0 attempts  key 1001\n")
+    assert "next due" not in run("outbox").output
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim()
+    outbox.queue.begin_sending(claim)
+    later = Outcome(id=one, kind="retry", reason="throttled", delay=14 * 60 + 20)
+    outbox.queue.settle(claim, [later])
+    listed = run("outbox", "list").output
+    assert "  1 attempt  key 1001  due in 14 minutes" in listed
+    assert "next due    in 14 minutes\n" in run("outbox").output
+    report(app, order_id="2" * 60)
+    report(app, order_id="jo@example.com")
+    listed = run("outbox", "list").output
+    assert f"  key {'2' * 35}…\n" in listed
+    assert "jo@example.com" not in listed
+    assert "next due" not in run("outbox").output
+
+
+def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None:
+    report(app, user_id=42)
+    assert run("forget", "--user-id", "42").output == "1 event erased\n"
+    assert run("outbox", "list").output.endswith("  forgotten\n")
+
+
+def test_an_export_hides_the_visitor_and_a_full_one_can_be_imported(
+    app: Flask, run: Run, make_app: AppMaker, tmp_path: Path
+) -> None:
+    report(app, email="jo@example.com")
+    redacted = run("outbox", "export").output
+    assert json.loads(redacted)["event_name"] == "purchase"
+    for value in ("click123", "203.0.113.7"):
+        assert value not in redacted
+    full = run("outbox", "export", "--full").output
+    assert "click123" in full
+    other = make_app(ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID, ADROLL_PIXEL_EID=PIXEL_EID)
+    runner = other.test_cli_runner()
+    assert "1 queued" in runner.invoke(commands, ["import", "-"], input=full).output
+    assert "1 duplicate" in runner.invoke(commands, ["import", "-"], input=full).output
+
+
+def test_import_takes_the_arguments_of_report_event_and_names_faulty_lines(
+    app: Flask, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the lines that are rejected go into a file there
+    good = {
+        "name": "purchase",
+        **ORDER,
+        "adct": "c1",
+        "ip": "203.0.113.7",
+        "page_location": "https://shop.test/",
+    }
+    lines = [json.dumps(good), "", "nonsense", json.dumps(good | {"order_id": "2", "value": "-1"})]
+    result = run("import", "-", input="\n".join(lines))
+    assert result.exit_code == 1
+    assert "line 3: " in result.output
+    assert "line 4: value" in result.output
+    assert "1 queued, 2 invalid" in result.output
+
+
+def test_an_import_keeps_keys_as_the_shop_s_own_reports_do(app: Flask, run: Run) -> None:
+    report(app, order_id="trial:ann@example.com")
+    line = {
+        "name": "purchase",
+        **ORDER,
+        "order_id": "trial:ann@example.com",
+        "adct": "c1",
+        "ip": "203.0.113.7",
+        "page_location": "https://shop.test/",
+    }
+    assert "1 duplicate" in run("import", "-", input=json.dumps(line)).output
+    assert "trial" not in run("outbox", "list").output
+    assert "trial" not in run("outbox", "export").output
+
+
+def test_a_fixed_dead_letter_takes_the_key_that_the_order_has(
+    app: Flask, run: Run, tmp_path: Path
+) -> None:
+    report(app, order_id="trial:ann@example.com")
+    dead = report(app, order_id="trial:ann@example.com", value="-1")
+    event = json.loads(run("outbox", "show", "--full", dead.id).output)["event"]
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event | {"conversion_value": "59.90"}))
+    assert (
+        "another event has reported this order" in run("outbox", "fix", dead.id, str(file)).output
+    )
+
+
+def test_drop_frees_the_key(app: Flask, run: Run) -> None:
+    receipt = report(app)
+    assert report(app).status == "duplicate"
+    assert "1 event dropped" in run("outbox", "drop", receipt.id).output
+    assert report(app).status == "queued"
+
+
+def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
+    one, two, three = (report(app, order_id=order).id for order in "123")
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim(2)
+    outbox.queue.begin_sending(claim, [two])
+    result = run("outbox", "drop", one, two, three, "f" * 32)
+    assert result.exit_code == 1
+    assert f"{one}: is claimed, a worker is about to send it" in result.output
+    assert f"{two}: is sending, its request may be under way" in result.output
+    assert f"{'f' * 32}: there is no such event" in result.output
+    assert result.output.endswith("1 event dropped\n")
+    assert [row.id for row in outbox.admin.list()] == [one, two]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [("--email", "Jo@example.com"), ("--user-id", "42"), ("--cookie", "a" * 32 + "-1700000000000")],
+)
+def test_forget_erases_by_any_identifier_and_leaves_an_audit_line(
+    app: Flask, run: Run, by: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    who = {
+        "email": "jo@example.com",
+        "user_id": 42,
+        "first_party_cookie": "a" * 32 + "-1700000000000",
+    }
+    report(app, **who)
+    with app.test_request_context("/?adct=other", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        report_event("addToCart")
+    assert run("forget", *by).output.strip() == "1 event erased"
+    assert "1 event erased on request" in caplog.text
+    assert by[1].lower() not in caplog.text.lower()
+    assert run("outbox", "export").output.count("\n") >= 1
+    full = run("outbox", "export", "--full").output
+    assert "click123" not in full
+    assert "other" in full
+
+
+def test_forget_without_a_visitor_is_an_error(run: Run) -> None:
+    assert run("forget").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cookie", "two words"), ("--cookie", "x" * 81), ("--email", "nobody at all")],
+)
+def test_forget_refuses_what_nobody_can_have(run: Run, option: str, value: str) -> None:
+    result = run("forget", option, value)
+    assert result.exit_code == 2
+    assert option in result.output
+    assert "nothing was erased" in result.output
+    assert value not in result.output
+
+
+def test_a_health_file_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "no" / "health"
+    result = run("worker", "--once", "--health-file", str(path))
+    assert result.exit_code == 1
+    expected = (
+        f"Error: the health file {path} cannot be written: there is no folder {path.parent}\n"
+    )
+    assert result.output.startswith(expected)
+
+
+def test_a_worker_outlives_its_health_files_folder(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cli_worker, "HEALTH_EVERY", 0.01)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path, stop, runtime = folder / "health", threading.Event(), app.extensions["adroll"]
+    cli_worker._touch_while_running(path, stop, runtime)
+    try:
+        path.unlink()
+        folder.rmdir()
+        assert wait_until(lambda: "cannot be written" in caplog.text)
+        folder.mkdir()
+        assert wait_until(path.exists)
+    finally:
+        stop.set()
+
+
+def test_check_says_that_adroll_is_down_or_paused(app: Flask, run: Run) -> None:
+    report(app)
+    outbox = app.extensions["adroll"].outbox
+    outbox.queue.take_in()
+    outbox.destination.pause(60, "429: slow down")
+    found = findings(run("check", "--json"))["delivery"]
+    assert found["level"] == "warning"
+    assert found["text"].endswith("seconds: 429: slow down")
+    for _ in range(2):
+        outbox.destination.failed("connection refused")
+    result = run("check", "--json")
+    assert result.exit_code == 1
+    found = findings(result)["delivery"]
+    assert found["level"] == "error"
+    expected = (
+        "AdRoll is down or out of reach, 2 failures in a row: connection refused; events wait"
+    )
+    assert found["text"] == expected
+
+
+def test_check_names_the_form_of_an_id_that_is_taken(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_PIXEL_EID=None)
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert "8 to 40 upper-case letters and digits" in findings(result)["ADROLL_PIXEL_EID"]["fix"]
+
+
+def test_create_table_may_run_twice(run: Run) -> None:
+    for _ in range(2):
+        assert run("outbox", "create-table").exit_code == 0

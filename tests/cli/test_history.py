@@ -1,0 +1,316 @@
+"""``flask adroll history``, ``outbox find``, ``outbox tail`` and the filters of ``outbox list``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from adroll_flask import report_conversion, report_event
+from adroll_flask.cli.commands import commands
+from adroll_flask.cli.history import quantile, since_when
+from adroll_flask.cli.outbox_find import Tail
+from adroll_flask.delivery.silence_watch import SilenceWatch
+from adroll_flask.outbox import Outcome, history
+from adroll_flask.outbox.protocol import Asked
+from adroll_flask.signals import reports_silent
+from tests.conftest import AppMaker
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(*arguments: str, **kwargs: Any) -> Result:
+        return app.test_cli_runner().invoke(commands, [*arguments], **kwargs)
+
+    return run
+
+
+def report(app: Flask, order: str, *, gpc: bool = False, **fields: Any) -> Any:
+    with app.test_request_context(
+        "/?adct=click123",
+        base_url="https://shop.test",
+        environ_base={"REMOTE_ADDR": "203.0.113.7"},
+        headers={"Sec-GPC": "1"} if gpc else {},
+    ):
+        given: dict[str, Any] = {"order_id": order, "value": "59.90", "currency": "EUR"}
+        return report_conversion(**(given | fields))
+
+
+def settle(app: Flask, *outcomes: dict[str, Any]) -> None:
+    """Settle what is due, oldest first; what has no outcome is released."""
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim()
+    given = [*outcomes, *[{"kind": "release"}] * (len(claim.events) - len(outcomes))]
+    pairs = zip(claim.events, given, strict=True)
+    outbox.queue.settle(claim, [Outcome(id=event.id, **outcome) for event, outcome in pairs])
+
+
+DELIVERED = {"kind": "delivered"}
+DEAD = {
+    "kind": "dead",
+    "reason": "refused",
+    "error": "http_400: no such product",
+    "asked": Asked("content", 400, "http_400: no such product"),
+}
+
+
+def fill_history(outbox: Any, per_hour: int, *, silent: int = 0) -> None:
+    """Deliveries of a month, by the hour, but for the last *silent* hours."""
+
+    def write(tx: Any) -> None:
+        tx.execute("DELETE FROM adroll_history")
+        present = int(tx.now // 3600)
+        entry = history.Entry("addToCart", "delivered", "", 1, "", 0, None, per_hour)
+        for hour in range(present - 800, present + 1 - silent):
+            at: Any = At(tx, hour * 3600)
+            history.add(at, [entry])
+
+    outbox._parts.database.write(write)
+
+
+class At:
+    """A transaction at another time."""
+
+    def __init__(self, tx: Any, now: float) -> None:
+        self.dialect, self.many, self.now = tx.dialect, tx.many, now
+
+
+@pytest.fixture
+def shop(app: Flask) -> Flask:
+    for order in ("1001", "1002", "1003"):
+        report(app, order)
+    report(app, "1004", gpc=True)
+    settle(app, DELIVERED, DEAD)
+    return app
+
+
+# -- history -------------------------------------------------------------------------------
+
+
+def test_history_shows_a_day_with_values_and_how_long_it_took(shop: Flask, run: Run) -> None:
+    heading, day = run("history").output.splitlines()
+    assert heading.split("  ")[0] == "day"
+    assert heading.split()[1:4] == ["delivered", "dead", "suppressed"]
+    assert day.split()[1:4] == ["1", "1", "1"]
+    assert "median" in heading
+    assert "<" in day
+    assert day.endswith("59.90 EUR")
+
+
+def test_history_by_reason_and_by_identifier(shop: Flask, run: Run) -> None:
+    reasons = [line.split() for line in run("history", "--by", "reason").output.splitlines()[1:]]
+    assert ["dead", "1", "refused"] in reasons
+    assert ["suppressed", "1", "consent_gpc"] in reasons
+    lines = run("history", "--by", "identifier").output.splitlines()
+    assert next(line for line in lines if line.startswith("adct ")).endswith("100%")
+    assert next(line for line in lines if line.startswith("device_id")).endswith(" 0%")
+
+
+def test_history_as_json_and_csv_say_the_same(shop: Flask, run: Run) -> None:
+    as_json = json.loads(run("history", "--by", "event", "--json").output)
+    as_csv = list(csv.DictReader(io.StringIO(run("history", "--by", "event", "--csv").output)))
+    sums = {row["outcome"]: row["events"] for row in as_json}
+    assert sums == {"delivered": 1, "dead": 1, "suppressed": 1}
+    assert {row["outcome"]: int(row["events"]) for row in as_csv} == sums
+    assert {row["event"] for row in as_csv} == {"purchase"}
+
+
+def test_history_of_a_new_shop_makes_no_file(app: Flask, run: Run) -> None:
+    assert run("history").output == "nothing happened\n"
+    assert not Path(app.instance_path, "adroll-outbox.sqlite").exists()
+
+
+def test_a_span_that_is_none_is_refused(run: Run) -> None:
+    result = run("history", "--since", "soon")
+    assert result.exit_code == 2
+    assert "7d" in result.output
+    assert since_when("7d", 8 * 86_400) == 86_400
+    assert since_when("1970-01-02", 0) == 86_400
+
+
+def test_a_quantile_is_the_end_of_its_bucket() -> None:
+    assert quantile([0] * 10, 0.5) is None
+    assert quantile([1, 0, 1] + [0] * 7, 0.5) == 1
+    assert quantile([1, 0, 1] + [0] * 7, 0.95) == 15
+    assert quantile([0] * 9 + [1], 0.5) == float("inf")
+
+
+# -- find ----------------------------------------------------------------------------------
+
+
+def test_find_tells_an_orders_life_without_the_visitors_values(shop: Flask, run: Run) -> None:
+    result = run("outbox", "find", "1002")
+    assert result.exit_code == 0
+    words = ["happened", "reported", "attempt, content 400", "dead letter: refused", "carried"]
+    places = [result.output.index(word) for word in words]
+    assert places == sorted(places)
+    assert "no such product" in result.output
+    assert "click123" not in result.output
+    assert "203.0.113.7" not in result.output
+
+
+def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
+    assert "suppressed: consent_gpc" in run("outbox", "find", "1004").output
+    report(shop, "1005", value="free of charge")
+    assert "dead letter: invalid:value" in run("outbox", "find", "1005").output
+    result = run("outbox", "find", "9999")
+    assert result.exit_code == 1
+    assert "never reported" in result.output
+
+
+def test_find_tells_of_a_hold_and_its_release(app: Flask, run: Run) -> None:
+    report(app, "1001", hold=True)
+    assert "reported, with a hold" in run("outbox", "find", "1001").output
+    assert run("outbox", "release", "1001").exit_code == 0
+    settle(app, DELIVERED)
+    told = run("outbox", "find", "1001").output
+    words = ["happened", "reported, with a hold", "released", "delivered"]
+    places = [told.index(word) for word in words]
+    assert places == sorted(places)
+
+
+def test_find_says_cancelled_of_a_hold_that_was_cancelled(app: Flask, run: Run) -> None:
+    report(app, "1001", hold=True)
+    assert run("outbox", "cancel", "1001").exit_code == 0
+    told = run("outbox", "find", "1001").output
+    assert "kept, not sent" in told
+    assert told.rstrip().endswith("cancelled")
+    assert "reported" not in told
+
+
+def test_find_says_of_a_hold_that_nobody_released_it(app: Flask, run: Run) -> None:
+    report(app, "1001", hold=0.001)
+    app.extensions["adroll"].outbox.admin.counts()
+    app.extensions["adroll"].outbox.housekeeping.step()
+    told = run("outbox", "find", "1001").output
+    assert "reported, with a hold" in told
+    assert "cancelled: nobody released it in time" in told
+
+
+def test_find_takes_a_key_that_is_kept_as_a_hash(app: Flask, run: Run) -> None:
+    receipt = report(app, "1001", deduplication_key="trial:ann@example.com")
+    assert receipt.status == "queued", receipt
+    result = run("outbox", "find", "trial:ann@example.com")
+    assert result.exit_code == 0
+    assert "ann@example.com" not in result.output
+
+
+# -- list ----------------------------------------------------------------------------------
+
+
+def test_list_filters_by_name_and_time_newest_first(shop: Flask, run: Run) -> None:
+    with shop.test_request_context(
+        "/?adct=c", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        report_event("addToCart", products=[{"product_id": "mug"}])
+    lines = run("outbox", "list", "--name", "purchase", "--newest").output.splitlines()
+    assert [line.split("key ")[1][:4] for line in lines] == ["1003", "1002", "1001"]
+    assert "addToCart" in run("outbox", "list", "--name", "addToCart").output
+    assert run("outbox", "list", "--since", "2099-01-01").output == "no events\n"
+    assert len(run("outbox", "list", "--since", "1h").output.splitlines()) == 4
+
+
+# -- tail ----------------------------------------------------------------------------------
+
+
+def test_tail_tells_what_happens_once(app: Flask) -> None:
+    runtime = app.extensions["adroll"]
+    report(app, "1000")
+    runtime.outbox.queue.take_in()
+    tail = Tail(runtime.outbox, runtime.clock())
+    assert list(tail.look(runtime.clock())) == []
+    report(app, "1001")
+    report(app, "1002")
+    told = [line.split()[2:5] for line in tail.look(runtime.clock())]
+    assert told == [["reported", "purchase", "1001"], ["reported", "purchase", "1002"]]
+    unsure = {"kind": "retry", "error": "http_500", "unsure": True, "asked": Asked("unsure", 500)}
+    settle(app, DELIVERED, DEAD, unsure)
+    told = [line.split()[2:5] for line in tail.look(runtime.clock())]
+    assert sorted(told) == [
+        ["dead", "purchase", "1001"],
+        ["delivered", "purchase", "1000"],
+        ["unsure", "purchase", "1002"],
+    ]
+    assert list(tail.look(runtime.clock())) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_tail_ends_with_ctrl_c_and_says_what_there_was(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\nfrom adroll_flask import AdRoll\n"
+        f"app = Flask('shop', instance_path={str(tmp_path)!r})\n"
+        "app.config.update(SECRET_KEY='k' * 32, ADROLL_DELIVERY='worker')\nAdRoll(app)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "shop", "adroll", "outbox", "tail"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    with child, child.stderr as said:
+        while "Ctrl-C" not in (line := said.readline()):
+            assert line, "it ended by itself"
+        child.send_signal(signal.SIGINT)
+        assert "0 events" in said.read()
+    assert child.returncode == 0
+
+
+# -- silence -------------------------------------------------------------------------------
+
+
+def test_the_alarm_of_cron_tells_silence_by_its_exit_code(shop: Flask, run: Run) -> None:
+    outbox = shop.extensions["adroll"].outbox
+    fill_history(outbox, 100)
+    quiet = run("history", "--alarm")
+    assert (quiet.output, quiet.exit_code) == ("", 0)
+    assert not any("too few" in line for line in run("check").output.splitlines())
+    fill_history(outbox, 100, silent=8)
+    loud = run("history", "--alarm")
+    assert loud.exit_code == 1
+    assert loud.output.startswith("too few addToCart events reach AdRoll: none since ")
+    (as_json,) = json.loads(run("history", "--alarm", "--json").output)
+    assert (as_json["name"], as_json["delivered"]) == ("addToCart", 0)
+    assert run("history", "--alarm", "--csv").exit_code == 2
+    assert "silence: too few addToCart events" in run("check").output
+
+
+def test_a_new_shop_has_no_alarm_and_no_file(app: Flask, run: Run) -> None:
+    result = run("history", "--alarm")
+    assert (result.output, result.exit_code) == ("", 0)
+    assert not Path(app.instance_path, "adroll-outbox.sqlite").exists()
+
+
+def test_silence_sends_a_signal_once(shop: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    runtime = shop.extensions["adroll"]
+    fill_history(runtime.outbox, 100, silent=8)
+    told: list[dict[str, Any]] = []
+
+    def hear(sender: Flask, **values: Any) -> None:
+        told.append(values)
+
+    with reports_silent.connected_to(hear, sender=shop):
+        runtime.deliverer._silence.look()
+        SilenceWatch(runtime.outbox, runtime.counters, lambda _: told.append({})).look()
+    assert [one["name"] for one in told] == ["addToCart"]
+    assert "too few addToCart events" in caplog.text
+    assert runtime.counters.get("reports_silent", "addToCart") == 1

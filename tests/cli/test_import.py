@@ -1,0 +1,298 @@
+"""``flask adroll import``: a shop's own lists, reported once each."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from adroll_flask import report_conversion
+from adroll_flask.cli import import_checks, import_orders, import_spool
+from adroll_flask.cli.commands import commands
+from adroll_flask.outbox import OutboxFailed
+from tests.conftest import AppMaker
+from tests.support.reported_events import kept
+
+Run = Callable[..., Result]
+SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
+#: A shop's export, as German software writes it.
+GERMAN = """Order no.;Total;Date;User
+A-1;1.059,90;24.11.2026 20:31;u1
+A-2;12,00;24.06.2026 20:31;u2
+"""
+GERMAN_OPTIONS = (
+    *("--column", "order_id=Order no.", "--column", "value=Total"),
+    *("--column", "timestamp=Date", "--column", "user_id=User"),
+    *("--date-format", "%d.%m.%Y %H:%M", "--timezone", "Europe/Berlin"),
+    *("--currency", "EUR", "--decimal-comma"),
+    *SET,
+)
+PLAIN = "order_id,value,currency,user_id\n1,59.90,EUR,u1\n2,12.00,USD,u2\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(*arguments: str, **kwargs: Any) -> Result:
+        return app.test_cli_runner().invoke(commands, ["import", *arguments], **kwargs)
+
+    return run
+
+
+def summary(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def rejected(path: str) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_german_shop_s_list_is_read_by_its_columns_dates_and_commas(app: Flask, run: Run) -> None:
+    Path("orders.csv").write_text(GERMAN)
+    result = run("orders.csv", *GERMAN_OPTIONS)
+    assert result.exit_code == 0, result.output
+    assert "2 queued" in result.output
+    first, second = kept(app)
+    assert first["event_name"] == "purchase"
+    assert first["event_attributes"]["order_id"] == "A-1"
+    assert (float(first["conversion_value"]), first["currency"]) == (1059.9, "EUR")
+    assert first["identifiers"]["user_id"] == "u1"
+    # In Berlin it is winter and an hour from UTC, then summer and two hours.
+    assert first["timestamp"] == 1795548660.0
+    assert second["timestamp"] == 1782325860.0
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip", "stdin", "gzip on stdin", "bom", "tabs"])
+def test_it_is_read_however_it_comes(app: Flask, run: Run, how: str) -> None:
+    data = PLAIN.replace(",", "\t").encode() if how == "tabs" else PLAIN.encode()
+    if how == "bom":
+        data = b"\xef\xbb\xbf" + data
+    if how.startswith("gzip"):
+        data = gzip.compress(data)
+    if "stdin" in how:
+        result = run("-", *SET, input=data)
+    else:
+        Path("orders").write_bytes(data)
+        result = run("orders", *SET)
+    assert result.exit_code == 0, result.output
+    assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
+
+
+def test_json_lines_take_options_as_csv_does(app: Flask, run: Run) -> None:
+    line = {"nr": "7", "sum": "1.059,90", "when": "2026-11-24T20:31:00", "user": "u1", "x": 1}
+    columns = ("order_id=nr", "value=sum", "timestamp=when", "user_id=user")
+    options = [part for column in columns for part in ("--column", column)]
+    forms = ("--timezone", "UTC", "--currency", "EUR", "--decimal-comma")
+    result = run("-", *options, *forms, *SET, input=json.dumps(line))
+    assert result.exit_code == 0, result.output
+    [event] = kept(app)
+    assert event["timestamp"] == 1795552260.0
+    assert float(event["conversion_value"]) == 1059.9
+
+
+def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, run: Run) -> None:
+    bad = "A-3;12.90;24.11.2026 20:31;u3\nA-4;1,00;yesterday;u4\n;1,00;24.11.2026 20:31;u5\nA-6;1\n"
+    Path("orders.csv").write_text(GERMAN + bad)
+    result = run("orders.csv", *GERMAN_OPTIONS)
+    assert result.exit_code == 1
+    assert "2 queued, 4 invalid" in result.output
+    assert "fix orders.csv.rejected.csv" in result.output
+    path = Path("orders.csv.rejected.csv")
+    assert path.stat().st_mode & 0o777 == 0o600
+    head, *lines = path.read_text().splitlines()
+    assert head == "rejected_line;rejected_column;rejected_reason;Order no.;Total;Date;User"
+    assert lines[0].startswith("4;Total;takes an amount with a comma")
+    assert lines[0].endswith(";A-3;12.90;24.11.2026 20:31;u3")
+    assert lines[1].startswith("5;Date;is not of the form")
+    assert lines[2].startswith("6;Order no.;a purchase takes the shop's order id")
+    assert lines[3] == "7;;has 2 cells, and the header has 4;A-6;1"
+
+    text = path.read_text().replace("12.90", "12,90").replace("yesterday", "24.11.2026 20:31")
+    text = text.replace(";;1,00", ";A-5;1,00").replace("A-6;1", "A-6;1;24.11.2026 20:31;u6")
+    path.write_text(text)
+    # The one that is fixed is not overwritten by the next try of the whole.
+    assert "fix orders.csv.rejected-2.csv" in run("orders.csv", *GERMAN_OPTIONS).output
+    again = run(str(path), *GERMAN_OPTIONS)
+    assert again.exit_code == 0, again.output
+    assert "4 queued" in again.output
+    ids = {event["event_attributes"]["order_id"] for event in kept(app)}
+    assert ids == {f"A-{number}" for number in range(1, 7)}
+
+
+def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
+    good = {"order_id": "1", "value": "1.00", "currency": "EUR", "user_id": "u"}
+    lines = [json.dumps(good), "no JSON", json.dumps(good | {"order_id": "2", "value": "-1"})]
+    result = run("-", *SET, input="\n".join(lines))
+    assert "1 queued, 2 invalid" in result.output
+    found = rejected("stdin.rejected.csv")
+    assert [(one["rejected_line"], one["rejected_column"]) for one in found] == [
+        ("2", ""),
+        ("3", "value"),
+    ]
+    assert found[0]["json"] == "no JSON"
+    path = Path("stdin.rejected.csv")
+    fixed = (
+        path.read_text()
+        .replace(
+            "no JSON",
+            '"{""order_id"": ""3"", ""value"": 1, ""currency"": ""EUR"", ""user_id"": ""u""}"',
+        )
+        .replace("-1", "1")
+    )
+    path.write_text(fixed)
+    assert "2 queued" in run(str(path), *SET).output
+    assert len(kept(app)) == 3
+
+
+def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:
+    Path("orders.csv").write_text(PLAIN + "3,-1,EUR,u3\n")
+    result = run("orders.csv", "--check", *SET)
+    assert result.exit_code == 1
+    assert "2 good, 1 invalid" in result.output
+    assert not Path(app.instance_path).exists()
+
+
+def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run) -> None:
+    """A file that breaks off in its middle leaves nothing behind."""
+    text = (PLAIN + "".join(f"{i},1.00,EUR,u{i}\n" for i in range(3, 5000))).encode()
+    whole = gzip.compress(text)
+    Path("orders.csv.gz").write_bytes(whole[: len(whole) // 2])
+    result = run("orders.csv.gz", *SET)
+    assert result.exit_code == 1
+    assert "nothing was kept" in result.output
+    assert kept(app) == []
+
+
+def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask, run: Run) -> None:
+    with app.test_request_context("/?adct=c1", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        assert report_conversion(order_id="1", value="59.90", currency="EUR")
+    assert summary(run("-", "--json", *SET, input=PLAIN))["duplicates"] == 1
+    assert summary(run("-", "--json", *SET, input=PLAIN))["duplicates"] == 2
+    with app.test_request_context("/?adct=c1", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        report_conversion(order_id="2", value="12.00", currency="USD")
+    assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
+
+
+def test_lines_without_an_order_are_told_apart_by_what_they_say(app: Flask, run: Run) -> None:
+    lines = "user_id\nann\nbob\n"
+    for _ in range(2):
+        assert run("-", "--event", "pageView", *SET, input=lines).exit_code == 0
+    assert [event["identifiers"]["user_id"] for event in kept(app)] == ["ann", "bob"]
+
+
+def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
+    app: Flask, run: Run
+) -> None:
+    from adroll_flask import current_visitor
+
+    with app.test_request_context(
+        "/?adct=click123", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        token = current_visitor().token()
+    result = run("-", input=f"order_id,value,currency,visitor\n1,1.00,EUR,{token}\n2,1,EUR,x.y\n")
+    assert "1 queued, 1 invalid" in result.output
+    [event] = kept(app)
+    assert event["identifiers"]["adct"] == "click123"
+    assert event["ip"] == "203.0.113.7"
+    assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "visitor"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*SET, "--column", "order=1"), "did you mean order_id"),
+        ((*SET, "--column", "order_id=Nr"), "there is no column 'Nr'; the file has 'order_id'"),
+        ((), "no column gives ip, page_location"),
+        ((*SET, "--timezone", "Berlin/Europe"), "it takes UTC or a name such as Europe/Berlin"),
+        ((*SET, "--encoding", "utf-99"), "there is no 'utf-99'"),
+    ],
+)
+def test_what_no_line_could_have_is_said_at_once(
+    run: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    result = run("-", *arguments, input=PLAIN)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_another_encoding_is_named_and_the_bytes_survive(run: Run) -> None:
+    data = "order_id,value,currency,user_id\nü1,1.00,EUR,u1\n".encode("cp1252")
+    Path("orders.csv").write_bytes(data)
+    assert "--encoding" in run("orders.csv", *SET).output
+    assert b"\xfc1,1.00" in Path("orders.csv.rejected.csv").read_bytes()
+    assert "1 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OutboxFailed("disk_full")])
+def test_a_stopped_import_says_how_far_it_came_and_goes_on_where_it_was(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    monkeypatch.setattr(import_checks, "CHUNK", 1)
+    monkeypatch.setattr(import_spool, "CHUNKS", 1)
+    outbox = app.extensions["adroll"].outbox
+    keep = outbox.record_file
+    seen: list[object] = []
+
+    def record_file(*records: Any) -> None:
+        if seen:
+            raise stop
+        seen.append(records)
+        keep(*records)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(outbox, "record_file", record_file)
+        result = run("-", *SET, input=PLAIN)
+    assert result.exit_code == (130 if isinstance(stop, KeyboardInterrupt) else 1)
+    assert "stopped: 1 of 2 events are kept" in result.output
+    assert "run the same command again" in result.output
+    assert "1 queued, 1 duplicate" in run("-", *SET, input=PLAIN).output
+
+
+def test_an_import_that_is_stopped_while_it_checks_keeps_nothing(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_orders.EventMaker, "read", interrupt)
+    result = run("-", *SET, input=PLAIN)
+    assert result.exit_code == 130
+    assert "nothing was kept" in result.output
+    assert kept(app) == []
+
+
+def test_where_there_is_no_room_for_what_is_good_nothing_is_kept(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(import_spool.Spool, "write", full)
+    result = run("-", *SET, input=PLAIN)
+    assert result.exit_code == 1
+    assert "No space left on device" in result.output
+    assert "nothing was kept" in result.output
+    assert kept(app) == []

@@ -1,0 +1,238 @@
+"""``flask adroll reconcile``: each paid order of a list is accounted for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.cli.commands import commands
+from adroll_flask.outbox import Outcome
+from adroll_flask.reporting.reconciliation import amount_of
+from tests.conftest import AppMaker
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(*arguments: str, **kwargs: Any) -> Result:
+        return app.test_cli_runner().invoke(commands, [*arguments], **kwargs)
+
+    return run
+
+
+def report(app: Flask, order: str, *, gpc: bool = False, **fields: Any) -> Any:
+    headers = {"Sec-GPC": "1"} if gpc else {}
+    with app.test_request_context(
+        "/?adct=click123",
+        base_url="https://shop.test",
+        environ_base={"REMOTE_ADDR": "203.0.113.7"},
+        headers=headers,
+    ):
+        given: dict[str, Any] = {"order_id": order, "value": "59.90", "currency": "EUR"}
+        return report_conversion(**(given | fields))
+
+
+def settle(app: Flask, **kinds: Any) -> None:
+    """Let orders end: ``delivered``, or a dead letter's words."""
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim()
+    outcomes = []
+    for event in claim.events:
+        said = kinds.get(f"o{event.key}", "waiting")
+        if said == "delivered":
+            outcomes.append(Outcome(id=event.id, kind="delivered"))
+        elif said == "waiting":
+            outcomes.append(Outcome(id=event.id, kind="release"))
+        else:
+            outcomes.append(Outcome(id=event.id, kind="dead", reason="refused", error=said))
+    outbox.queue.settle(claim, outcomes)
+
+
+@pytest.fixture
+def shop(app: Flask) -> Flask:
+    for order in ("1001", "1002", "1003", "1009"):
+        report(app, order)
+    report(app, "1004", gpc=True)
+    report(app, "1010", value="free of charge")
+    settle(app, o1001="delivered", o1002="http_400: no such product", o1009="delivered")
+    return app
+
+
+LIST = """Order no.;Total;Currency;Paid at;payment_method
+1001;59,90 €;EUR;{now};card
+1001;59,90 €;EUR;{now};card
+1002;59.90;EUR;{now};card
+1003;79.90;EUR;{now};card
+1004;59.90;EUR;{now};card
+1005;59.90;EUR;{now};invoice
+1006;59.90;EUR;{now};invoice
+1007;59.90;EUR;{now};card
+1008;59.90;EUR;2019-03-01;card
+1010;59.90;EUR;{now};card
+"""
+
+
+def listed(app: Flask) -> str:
+    return LIST.format(now=app.extensions["adroll"].clock() + 60) + (
+        f"1011;1;EUR;{app.extensions['adroll'].clock() - 60};card\n"
+    )
+
+
+def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> None:
+    rest = tmp_path / "rest.csv"
+    result = run(
+        *("reconcile", "-", "--column", "order_id=Order no.", "--group", "payment_method"),
+        *("--rest", str(rest)),
+        input=listed(shop),
+    )
+    assert result.exit_code == 1, result.output
+    for said in (
+        "1 of 10 paid orders reached AdRoll",
+        "1 wait to be sent",
+        "1 were not to be reported: the visitor's browser says no",
+        "1 could not be sent: http_400; see outbox list --dead",
+        "4 were never reported: 2 with payment_method 'invoice', 2 with payment_method 'card'",
+        "1 are older than ADROLL_DEDUPE_DAYS",
+        "1 lines have an order that the list had before",
+        "1 were reported with another value than the list's",
+        "1 were reported and are not in the list",
+    ):
+        assert said in result.output, result.output
+    rows = {row["order_id"]: row for row in csv.DictReader(io.StringIO(rest.read_text()))}
+    assert {order: row["status"] for order, row in rows.items()} == {
+        "1001": "duplicate",
+        "1002": "dead",
+        "1003": "waiting",
+        "1004": "suppressed",
+        "1005": "missing",
+        "1006": "missing",
+        "1007": "missing",
+        "1008": "forgotten",
+        "1009": "not_listed",
+        "1010": "dead",
+        "1011": "missing",
+    }
+    assert rows["1002"]["why"] == "http_400: no such product"
+    assert rows["1003"]["reported"] == "59.90 EUR"
+    assert "value" in rows["1010"]["why"]
+
+
+def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
+    orders = "order_id\n1001\n1003\n1005\n"
+    assert run("reconcile", "-", input=orders).exit_code == 1
+    assert run("reconcile", "-", "--tolerance", "30", input=orders).exit_code == 1
+    assert run("reconcile", "-", "--tolerance", "34", input=orders).exit_code == 0
+
+
+def test_json_lines_are_a_list_as_well(shop: Flask, run: Run) -> None:
+    lines = "".join(json.dumps({"id": order}) + "\n" for order in (1001, 1003))
+    result = run("reconcile", "-", "--json", input=lines)
+    sums = json.loads(result.output)
+    assert (sums["orders"], sums["delivered"], sums["waiting"]) == (2, 1, 1)
+    assert result.exit_code == 0
+
+
+def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run: Run) -> None:
+    result = run("reconcile", "-", input="Beleg,Summe\n1001,1\n")
+    assert result.exit_code == 1
+    assert "Beleg, Summe" in result.output
+    assert "--column" in result.output
+
+
+def test_missing_orders_are_reported_from_their_tokens(app: Flask, run: Run) -> None:
+    with app.test_request_context(
+        "/?adct=click123", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        from adroll_flask import current_visitor
+
+        token = current_visitor().token()
+    report(app, "1")
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerows([["order_id", "total", "currency", "token"], ["2", "10.00", "EUR", token]])
+    result = run("reconcile", "-", "--report-missing", input=out.getvalue())
+    assert "1 order reported now" in result.output, result.output
+    assert {row.key for row in app.extensions["adroll"].outbox.admin.list()} == {"1", "2"}
+
+
+def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask) -> None:
+    outbox = shop.extensions["adroll"].outbox
+    rows = outbox._parts.database.read(lambda tx: tx.rows("SELECT * FROM adroll_suppressed"))
+    ((hashed, reason, _at, _until),) = rows
+    assert reason == "consent_gpc"
+    assert "1004" not in hashed
+    assert len(hashed) == 32
+
+
+def test_suppressed_orders_are_not_remembered_where_the_site_says_so(
+    make_app: AppMaker,
+) -> None:
+    app = make_app(ADROLL_REMEMBER_SUPPRESSED=False, ADROLL_DELIVERY="worker")
+    report(app, "1001")
+    report(app, "1004", gpc=True)
+    found = {order.order_id: order.status for order in orders_of(app, ["1001", "1004"])}
+    assert found == {"1001": "waiting", "1004": "missing"}
+
+
+def orders_of(app: Flask, orders: list[str]) -> Any:
+    with app.app_context():
+        return list(AdRoll().reconcile({"order_id": order} for order in orders))
+
+
+def test_python_code_reconciles_what_it_has(shop: Flask) -> None:
+    with shop.app_context():
+        found = AdRoll().reconcile({"order_id": order} for order in ("1001", "1005"))
+        assert [(order.order_id, order.status) for order in found] == [
+            ("1001", "delivered"),
+            ("1005", "missing"),
+        ]
+        assert found.lost == 0.5
+
+
+def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
+    def peak(orders: int) -> int:
+        def rows() -> Iterator[dict[str, str]]:
+            for number in range(orders):
+                yield {"order_id": f"{number}", "value": "1.00"}
+
+        with shop.app_context():
+            tracemalloc.start()
+            for _ in AdRoll().reconcile(rows()):
+                pass
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return peak
+
+    # The orders alone, kept, would be ten times as much.
+    assert peak(30_000) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("59.90", "59.90"),
+        ("59,90 €", "59.90"),
+        ("1.234,50", "1234.50"),
+        ("$1,234.50", "1234.50"),
+        ("1,234", "1234"),
+        ("12", "12"),
+    ],
+)
+def test_amounts_are_read_as_shops_write_them(text: str, amount: str) -> None:
+    assert str(amount_of(text)) == amount

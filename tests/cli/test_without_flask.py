@@ -1,0 +1,157 @@
+"""``python -m adroll_flask``: the commands of a site that knows nothing of Flask."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.cli.commands import commands
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).resolve().parents[2]
+SITE = """
+from werkzeug.middleware.proxy_fix import ProxyFix
+from adroll_flask import AdRollMiddleware, report_conversion
+
+def shop(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [report_conversion(order_id="1", value="1.00", currency="EUR").status.encode()]
+
+inner = AdRollMiddleware(
+    shop, advertisable_eid="ADVERTISABLE0000000001", pixel_eid="PIXEL00000000000000001",
+    access_token="a-token", secret_key="a long random text", delivery="worker"{more}
+)
+application = ProxyFix(inner)
+"""
+ORDER = {"order_id": "7", "value": "1.00", "currency": "EUR", "user_id": "u1", "ip": "203.0.113.7"}
+LINE = json.dumps({**ORDER, "page_location": "https://shop.test/"})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command from a folder of its own, with only what a test says in the environment."""
+
+    def run(*arguments: str, stdin: str = "", **environment: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "adroll_flask", *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def test_every_command_is_there(run: Run) -> None:
+    shown = run("--help").stdout
+    assert shown.startswith("Usage: python -m adroll_flask [OPTIONS] COMMAND")
+    for name in commands.commands:
+        assert f"  {name} " in shown
+    assert "python -m adroll_flask import" in run("import", "--help").stdout
+
+
+def test_the_middleware_is_found_below_others_and_its_outbox_is_worked_with(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "wsgi.py").write_text(SITE.replace("{more}", ""))
+    app = ("--app", "shop.wsgi:application")
+    imported = run(*app, "import", "-", stdin=LINE)
+    assert "1 queued" in imported.stdout, imported.stderr
+    assert json.loads(run(*app, "outbox", "--json").stdout)["counts"]["waiting"] == 1
+    # The app's own name is known where it is the usual one.
+    listed = json.loads(run("--app", "shop.wsgi", "outbox", "list", "--json").stdout)
+    assert [row["key"] for row in listed] == ["7"]
+    assert run(*app, "forget", "--user-id", "u1").stdout == "1 event erased\n"
+    found = json.loads(run(*app, "check", "--json").stdout)
+    assert "endpoints" in {one["subject"] for one in found["findings"] if one["level"] == "ok"}
+
+
+def test_a_wrong_setting_of_the_site_is_said_in_its_own_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SITE.replace("{more}", ", pixle='none', linger='long'"))
+    said = run("--app", "shop:application", "outbox")
+    assert said.returncode == 1
+    assert "pixle: there is no such argument; did you mean pixel?" in said.stderr
+    assert "python -m adroll_flask check lists all" in said.stderr
+    found = json.loads(run("--app", "shop:application", "check", "--json").stdout)["findings"]
+    assert {"pixle", "linger"} <= {one["subject"] for one in found}
+
+
+def test_strict_of_a_site_whose_debugging_is_unknown_is_no_warning(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(SITE.replace("{more}", ", strict=True"))
+    found = json.loads(run("--app", "shop:application", "check", "--json").stdout)["findings"]
+    assert [one["level"] for one in found if one["subject"] == "ADROLL_STRICT"] == ["info"]
+
+
+def test_from_an_empty_folder_the_environment_is_enough(run: Run, tmp_path: Path) -> None:
+    with running(port=0) as sandbox:
+        settings = {
+            "ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
+            "ADROLL_PIXEL_EID": PIXEL_EID,
+            "ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
+            "ADROLL_API_URL": sandbox.api_url,
+            "ADROLL_SECRET_KEY": "a long random text",
+            "ADROLL_DELIVERY": "worker",
+            "ADROLL_EMAIL": '["sha256"]',
+        }
+        assert run("outbox", **settings).returncode == 0
+        assert list(tmp_path.iterdir()) == []
+        found = json.loads(run("check", "--json", **settings).stdout)
+        assert found["ok"], found
+        assert list(tmp_path.iterdir()) == []
+        assert run("send-test", **settings).returncode == 0
+        assert "1 queued" in run("import", "-", stdin=LINE, **settings).stdout
+        assert run("worker", "--once", **settings).stdout == "1 settled, 0 waiting\n"
+        assert len(sandbox.events()) >= 1
+
+
+def test_a_wrong_setting_of_the_environment_is_said_in_its_own_words(run: Run) -> None:
+    said = run("outbox", ADROLL_PIXLE="none")
+    assert said.returncode == 1
+    assert "ADROLL_PIXLE: there is no such" in said.stderr
+    assert "did you mean" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ("nowhere:application", "there is no module 'nowhere'"),
+        ("plain:nothing", "plain has no nothing"),
+        ("plain", "plain has no application and no app"),
+        ("plain:shop", "there is no AdRollMiddleware around plain:shop"),
+    ],
+)
+def test_an_app_that_is_none_is_told_so(run: Run, tmp_path: Path, app: str, said: str) -> None:
+    (tmp_path / "plain.py").write_text("def shop(environ, start_response): ...\n")
+    result = run("--app", app, "outbox")
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_an_import_that_fails_in_the_site_shows_where(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import missing_module\n")
+    result = run("--app", "broken:application", "outbox")
+    assert "missing_module" in result.stderr
+    assert "broken.py" in result.stderr
+
+
+def test_a_flask_app_is_taken_as_it_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "site_app.py").write_text(
+        "from flask import Flask\nfrom adroll_flask import AdRoll\n"
+        "app = Flask('shop', instance_path=__file__ + '.d')\nAdRoll(app)\n"
+    )
+    assert run("--app", "site_app:app", "outbox").returncode == 0

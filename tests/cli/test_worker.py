@@ -1,0 +1,139 @@
+"""``flask adroll worker`` says that it started, and a line a minute of what it did."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from adroll_flask import report_conversion
+from adroll_flask.cli.worker import Report
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.conftest import AppMaker
+from tests.support import ROOT
+
+
+def report(app: Flask, order: str, *, value: str = "59.90") -> None:
+    with app.test_request_context(
+        "/?adct=click-canary", environ_base={"REMOTE_ADDR": "203.0.113.7"}
+    ):
+        report_conversion(order_id=order, value=value, currency="EUR")
+
+
+def shop_at(make_app: AppMaker, sandbox: RunningSandbox) -> Flask:
+    account = sandbox.account
+    return make_app(
+        ADROLL_STRICT=False,
+        ADROLL_API_URL=sandbox.api_url,
+        ADROLL_ADVERTISABLE_EID=account.advertisable_eid,
+        ADROLL_PIXEL_EID=account.pixel_eid,
+        ADROLL_ACCESS_TOKEN=account.access_token,
+    )
+
+
+def test_a_line_says_what_was_done_since_the_last_one(make_app: AppMaker) -> None:
+    with running() as sandbox:
+        app = shop_at(make_app, sandbox)
+        runtime = app.extensions["adroll"]
+        said: list[tuple[str, str]] = []
+        told = Report(runtime, lambda event, text: said.append((event, text)))
+        told.started()
+        for order in ("1001", "1002", "1003"):
+            report(app, order)
+        runtime.deliverer.drain()
+        told.minute()
+        told.minute()
+        sandbox.fault(status=503, times=1)
+        report(app, "1004")
+        runtime.deliverer.drain()
+        told.minute()
+        told.stopped()
+    assert [event for event, _ in said] == [
+        "worker-started",
+        *["worker-minute"] * 3,
+        "worker-stopped",
+    ]
+    texts = [text for _, text in said]
+    assert texts[0] == f"Delivers to {sandbox.api_url} until Ctrl-C or SIGTERM."
+    assert texts[1:3] == ["3 delivered; nothing due", "0 delivered; nothing due"]
+    assert texts[3].startswith("0 delivered, 1 to be sent again; ")
+    assert texts[4] == "Ended: 3 events delivered, 1 waiting."
+
+
+def test_a_line_says_what_keeps_events_from_adroll(make_app: AppMaker) -> None:
+    app = make_app()
+    runtime = app.extensions["adroll"]
+    report(app, "1001")
+    runtime.outbox.queue.take_in()
+    runtime.outbox.destination.hold("unauthorized", "fingerprint", "http_401")
+    said: list[str] = []
+    Report(runtime, lambda _, text: said.append(text)).minute()
+    assert said[0].startswith("0 delivered; 1 due (held: unauthorized")
+
+
+PROGRAM = """
+import json, logging, sys
+from flask import Flask
+from adroll_flask import AdRoll
+if sys.argv[0] and "LOGGED" in __import__("os").environ:
+    class AsJson(logging.Formatter):
+        def format(self, record):
+            return json.dumps([record.levelname, record.adroll_event, record.getMessage()])
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(AsJson())
+    logging.getLogger("adroll_flask").addHandler(handler)
+    logging.getLogger("adroll_flask").setLevel(logging.INFO)
+app = Flask("shop", instance_path=FOLDER)
+app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker")
+AdRoll(app)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+@pytest.mark.parametrize("logged", [False, True])
+def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path, logged: bool) -> None:
+    (tmp_path / "shop.py").write_text(f"FOLDER = {str(tmp_path)!r}\n{PROGRAM}")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "shop", "adroll", "worker"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"} | ({"LOGGED": "1"} if logged else {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    with child, child.stdout as said:
+        lines = [said.readline()]
+        while "Delivers to" not in lines[-1]:
+            assert lines[-1], "it ended by itself"
+            lines.append(said.readline())
+        child.send_signal(signal.SIGTERM)
+        lines += said.readlines()
+    assert child.returncode == 0
+    if logged:
+        records = [json.loads(line) for line in lines]
+        names = [name for _, name, _ in records]
+        assert (names[0], names[-1]) == ("account-missing", "worker-stopped")
+        assert "worker-started" in names
+        assert all(name for name in names)
+    else:
+        (started,) = [line for line in lines if line.startswith("Delivers to ")]
+        assert "not set" in started
+        assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
+
+
+def test_every_record_has_a_name_that_stays(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    report(app, "1001", value="free of charge")
+    records = [record for record in caplog.records if record.name.startswith("adroll_flask")]
+    assert [record.adroll_event for record in records] == ["event-invalid"]  # type: ignore[attr-defined]
+    assert logging.getLogger("adroll_flask").handlers == []

@@ -1,0 +1,272 @@
+"""Orders: one is found by its id and its life told; a list of paid orders is compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from adroll_flask import release_conversion
+from adroll_flask.outbox.protocol import Asked
+from tests.conftest import AppMaker
+from tests.support.dashboard_shop import WHERE, DashboardShop
+from tests.support.outbox_engines import ENGINES, database, missing, require
+
+DELIVERED = {"kind": "delivered"}
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> DashboardShop:
+    return DashboardShop(make_app)
+
+
+@pytest.fixture(params=ENGINES)
+def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
+    """A shop on each engine."""
+    engine = request.param
+    require(engine, {engine: missing(engine)})
+    with ExitStack() as stack:
+        config = {}
+        if engine != "sqlite":
+            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
+        shop = DashboardShop(make_app, **config)
+        stack.callback(lambda: shop.runtime.outbox.close())
+        yield shop
+
+
+def find(shop: DashboardShop, order: str) -> str:
+    """The page that the search ends at."""
+    answer = shop.post("orders/find", order=order)
+    if answer.status_code == 303:
+        answer = shop.client.get(answer.location)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def steps(shop: DashboardShop, order: str) -> list[str]:
+    """The life of an order by its steps."""
+    answer = shop.post("orders/find", order=order)
+    found = shop.client.get(f"{WHERE}orders.json", query_string=answer.location.partition("?")[2])
+    [event] = found.get_json()["found"]["events"]
+    return [step["kind"] for step in event["steps"]]
+
+
+def test_a_new_shop_has_no_orders(shop: DashboardShop) -> None:
+    assert "No order was reported yet." in shop.html("orders")
+    assert "It was never reported" in find(shop, "1001")
+
+
+def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001")
+    shop.report("1002")
+    shop.settle(o1002=DELIVERED)
+    shop.report("1003", currency="EURO")
+    shop.take_in()
+    listed = shop.json("orders")["newest"]
+    assert {one["order"]: (one["state"], one["value"], one["currency"]) for one in listed} == {
+        "1001": ("dead", "59.90", "EUR"),
+        "1002": ("delivered", "59.90", "EUR"),
+        "1003": ("dead", "", ""),
+    }
+    page = shop.html("orders")
+    assert "no such currency" in page
+    assert "click-c4n4ry" not in page
+
+
+def test_the_list_goes_on_page_by_page(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
+    for order in ("1001", "1002", "1003"):
+        shop.now += 1.0
+        shop.report(order)
+    shop.take_in()
+    first = shop.json("orders")
+    assert [one["order"] for one in first["newest"]] == ["1003", "1002"]
+    rest = shop.json("orders", before=first["older"])
+    assert ([one["order"] for one in rest["newest"]], rest["older"]) == (["1001"], None)
+    assert "Earlier ones" in shop.html("orders")
+    assert "Earlier orders" in shop.html("orders", before=first["older"])
+
+
+def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.report("1001", hold=True)
+    shop.take_in()
+    assert steps(shop, "1001") == ["happened", "held"]
+    assert "held until paid" in find(shop, "1001")
+    with shop.app.app_context():
+        release_conversion("1001")
+    asked = Asked("unsure", 500, "http_500")
+    shop.settle(o1001={"kind": "retry", "unsure": True, "asked": asked})
+    assert steps(shop, "1001") == ["happened", "held", "released", "attempt"]
+    page = find(shop, "1001")
+    assert "http_500; it may have arrived" in page
+    assert "waiting" in page
+    shop.settle(o1001=DELIVERED)
+    assert steps(shop, "1001")[-1] == "delivered"
+
+
+def test_what_it_carried_is_redacted(shop: DashboardShop) -> None:
+    shop.report("1001", email="ann@example.com")
+    page = find(shop, "1001")
+    assert "What it carried" in page
+    assert "conversion_value" in page
+    assert "59.90" in page
+    for secret in ("click-c4n4ry", "203.0.113.7", "ann@example.com"):
+        assert secret not in page
+
+
+def test_why_an_order_was_not_reported_is_told(any_shop: DashboardShop) -> None:
+    any_shop.report("1001", gpc=True)
+    page = find(any_shop, "1001")
+    assert "not reported" in page
+    assert "Global Privacy Control" in page
+
+
+def test_why_an_order_was_not_sent_leads_to_its_problem(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001")
+    [problem] = shop.json("problems")["open"]
+    page = find(shop, "1001")
+    assert "no such currency (E7)" in page
+    assert f"problems?problem={problem['id']}" in page
+    shop.report("1002", currency="EURO")
+    assert "The shop reported a wrong currency" in find(shop, "1002")
+
+
+def test_an_order_whose_id_is_an_address_is_found_and_not_shown(shop: DashboardShop) -> None:
+    """Neither in a URL nor on a page."""
+    shop.report("trial:ann@example.com")
+    answer = shop.post("orders/find", order="trial:ann@example.com")
+    assert answer.status_code == 303
+    assert "ann" not in answer.location
+    page = shop.client.get(answer.location).text
+    assert "Reported" in page
+    assert "ann@example.com" not in page
+    assert "ann@example.com" not in find(shop, "another:ann@example.com")
+
+
+def test_an_event_that_is_gone_is_not_found(shop: DashboardShop) -> None:
+    shop.report("1001")
+    for id in ("0" * 32, "no id", "<script>"):
+        answer = shop.client.get(f"{WHERE}orders", query_string={"event": id})
+        assert answer.status_code == 404
+        assert "no such event" in answer.text
+        assert "<script>" not in answer.text
+
+
+def test_an_empty_search_asks_for_an_id(shop: DashboardShop) -> None:
+    assert shop.press("orders/find", order=" ").startswith("Type the order")
+
+
+def test_its_csv_has_the_newest_orders_or_the_steps_of_one(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    [line] = csv.DictReader(io.StringIO(shop.html("orders.csv")))
+    assert (line["order"], line["state"]) == ("1001", "dead")
+    steps = csv.DictReader(io.StringIO(shop.html("orders.csv", event=line["id"])))
+    assert [step["step"] for step in steps] == ["happened", "reported", "attempt", "dead"]
+
+
+# -- the shop's list -------------------------------------------------------------------------------
+
+LIST = """\
+Order no.;Total;Currency;Paid at;Payment
+1001;59,90;EUR;2026-11-25T15:00:00;card
+1002;59,90;EUR;2026-11-25T15:00:00;card
+1003;12,00;EUR;2026-11-25T15:00:00;card
+1004;59,90;EUR;2026-11-25T15:00:00;invoice
+1005;59,90;EUR;2026-11-25T15:00:00;card
+"""
+
+
+@pytest.fixture
+def sold(any_shop: DashboardShop) -> DashboardShop:
+    """A shop that reported four of the list's orders."""
+    any_shop.report("1001")
+    any_shop.report("1003")
+    any_shop.settle(o1001=DELIVERED, o1003=DELIVERED)
+    any_shop.bury("1002")
+    any_shop.report("1005", gpc=True)
+    return any_shop
+
+
+def test_a_list_of_paid_orders_is_compared(sold: DashboardShop) -> None:
+    answer = sold.upload(LIST, group="Payment")
+    assert answer.status_code == 200
+    page = answer.text
+    assert "2 of 5 paid orders reached AdRoll" in page
+    assert "Global Privacy Control" in page
+    assert "1 were never reported: 1 with Payment &#39;invoice&#39;" in page
+    assert "1 were reported with another value" in page
+    assert "no such currency (E7)" in page
+
+
+def test_what_did_not_arrive_is_csv(sold: DashboardShop) -> None:
+    answer = sold.upload(LIST, format="csv")
+    assert answer.mimetype == "text/csv"
+    found = {row["order_id"]: row["status"] for row in csv.DictReader(io.StringIO(answer.text))}
+    assert found == {
+        "1002": "dead",
+        "1003": "delivered",
+        "1004": "missing",
+        "1005": "suppressed",
+    }
+
+
+def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.settle(o1001=DELIVERED)
+    lines = "\n".join(json.dumps({"nummer": order, "total": 59.9}) for order in ("1001", "1002"))
+    page = shop.upload(lines, column="nummer").text
+    assert "1 of 2 paid orders reached AdRoll" in page
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no column holds the order"),
+        (b"a;b\n1;2\n", "no column holds the order"),
+        (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
+        (b"\xff\xfe\x00\x01\n\x00", "no column holds the order"),
+        (b'"' + b"x" * 200_000, "this is no CSV"),
+        (b"order\n" + b"y" * 200_000, "this is no CSV"),
+    ],
+)
+def test_a_list_that_is_none_is_told_and_nothing_breaks(
+    shop: DashboardShop, content: bytes, said: str
+) -> None:
+    shop.report("1001")
+    answer = shop.upload(content)
+    if answer.status_code == 200:
+        assert "the list holds no orders" in answer.text
+    else:
+        assert said in shop.said(answer)
+
+
+def test_a_list_without_a_file_is_asked_for(shop: DashboardShop) -> None:
+    assert shop.press("orders/compare").startswith("Choose a file")
+
+
+def test_a_list_of_any_length_is_read_in_flat_memory(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.report("1")
+    text = "order,total\n" + "".join(f"{number},59.90\n" for number in range(20_000))
+    content = text.encode()
+    shop.upload(text[:2000])  # what is loaded once
+    tracemalloc.start()
+    answer = shop.upload(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "of 20,000 paid orders" in answer.text
+    assert peak < 12 * len(content), "the list is held in memory"
+    monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
+    assert "more than 100 orders" in shop.said(shop.upload(content))

@@ -1,0 +1,296 @@
+"""Problems: dead letters by cause, sent again or dropped in bulk, and the destination's state."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from adroll_flask.dashboard.orders import group_of
+from adroll_flask.dashboard.reasons import of_dead_letter
+from tests.conftest import AppMaker
+from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
+from tests.support.outbox_engines import ENGINES, database, missing, require
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> DashboardShop:
+    return DashboardShop(make_app)
+
+
+@pytest.fixture(params=ENGINES)
+def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
+    """A shop on each engine."""
+    engine = request.param
+    require(engine, {engine: missing(engine)})
+    with ExitStack() as stack:
+        config = {}
+        if engine != "sqlite":
+            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
+        shop = DashboardShop(make_app, **config)
+        stack.callback(lambda: shop.runtime.outbox.close())
+        yield shop
+
+
+def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:
+    """The open problems by title."""
+    return {one["title"]: one for one in shop.json("problems")["open"]}
+
+
+def test_a_shop_without_problems_says_so(shop: DashboardShop) -> None:
+    assert "No open problems" in shop.html("problems")
+    assert shop.json("problems")["destination"]["text"] == "Nothing was sent yet."
+
+
+def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001", "1002", error="http_400: products.0.price: takes a decimal")
+    shop.bury("1003", error="http_400: products.7.price: takes a decimal")
+    shop.report("1004", currency="EURO")
+    shop.take_in()
+    found = problems(shop)
+    assert {title: one["events"] for title, one in found.items()} == {
+        "AdRoll refused what the event says: products.price": 3,
+        "The shop reported a wrong currency": 1,
+    }
+    refused = found["AdRoll refused what the event says: products.price"]
+    assert refused["words"] == "http_400: products.7.price: takes a decimal"
+    assert refused["names"] == {"purchase": 3}
+    assert refused["first"] <= refused["last"]
+    assert sum(refused["days"]) == 3
+    page = shop.html("problems")
+    assert "AdRoll&#39;s words:" in page
+    assert "3</strong> events" in page
+
+
+def test_a_problem_alone_shows_its_events_with_their_orders(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    shop.report("1002", currency="EURO")
+    shop.take_in()
+    for one in shop.json("problems")["open"]:
+        alone = shop.json("problems", problem=one["id"])
+        assert [event["order"] for event in alone["events"]] in (["1001"], ["1002"])
+        assert "Given up" in shop.html("problems", problem=one["id"])
+
+
+def test_the_events_of_a_problem_are_sent_again(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001", "1002")
+    [one] = shop.json("problems")["open"]
+    said = shop.press("problems/retry", problem=one["id"], until=one["last"])
+    assert said == "2 events will be sent again."
+    assert shop.states() == {"1001": "waiting", "1002": "waiting"}
+    assert shop.json("problems")["open"] == []
+
+
+def test_one_field_is_set_in_all_of_them_and_then_they_are_sent(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    for order in ("1001", "1002"):
+        shop.report(order, currency="EURO")
+    shop.take_in()
+    [one] = shop.json("problems")["open"]
+    form = {"problem": one["id"], "until": one["last"], "field": "currency"}
+    said = shop.press("problems/retry", **form, value="still none")
+    assert said.startswith("0 events will be sent again; 2 events not: fix it first")
+    assert shop.press("problems/retry", **form, value="EUR") == "2 events will be sent again."
+    # The order's id is the key again, and what is sent is right.
+    assert shop.states() == {"1001": "waiting", "1002": "waiting"}
+    shop.runtime.deliverer.flush(5)
+    assert sorted(shop.adroll.taken) == ["1001", "1002"]
+    assert {wire["currency"] for wire in shop.adroll.wires} == {"EUR"}
+
+
+def test_what_came_after_the_page_was_shown_is_not_touched(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    [one] = shop.json("problems")["open"]
+    shop.now += 60.0
+    shop.bury("1002")
+    form = {"problem": one["id"], "until": one["last"]}
+    assert shop.press("problems/retry", **form) == "1 event will be sent again."
+    assert shop.states() == {"1001": "waiting", "1002": "dead"}
+
+
+def test_they_are_dropped_by_who_is_sure(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001", "1002")
+    [one] = shop.json("problems")["open"]
+    form = {"problem": one["id"], "until": one["last"]}
+    assert shop.press("problems/drop", **form).startswith("Nothing was dropped")
+    assert shop.press("problems/drop", **form, sure="yes") == "2 events dropped."
+    assert shop.states() == {}
+
+
+def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.bury("1001", "1002")
+    [one] = shop.json("problems")["open"]
+    form = {"problem": one["id"], "until": one["last"]}
+    with caplog.at_level("INFO", "adroll_flask.dashboard"):
+        shop.press("problems/retry", **form)
+        shop.settle(o1001=REFUSED, o1002=REFUSED)
+        shop.press("problems/drop", **form, sure="yes")
+    lines = [line.getMessage() for line in caplog.records if "dashboard" in line.name]
+    assert lines == [
+        "AdRoll dashboard: 2 dead letters sent again, 0 not",
+        "AdRoll dashboard: 2 dead letters dropped",
+    ]
+
+
+def test_a_solved_problem_is_told_of_with_its_days(any_shop: DashboardShop) -> None:
+    shop = any_shop
+    shop.bury("1001", "1002")
+    [one] = shop.json("problems")["open"]
+    shop.press("problems/drop", problem=one["id"], until=one["last"], sure="yes")
+    [solved] = shop.json("problems")["solved"]
+    assert (solved["title"], solved["events"]) == ("AdRoll refused what the event says", 2)
+    assert sum(solved["days"]) == 2
+    page = shop.html("problems")
+    assert "Solved" in page
+    assert "This problem is solved" in shop.html("problems", problem=one["id"])
+
+
+def test_a_forgotten_visitors_event_is_no_problem(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    shop.runtime.outbox.admin.forget(lambda wire: True)
+    assert shop.json("problems")["open"] == []
+
+
+def test_a_hold_that_failed_cannot_be_sent_from_here(shop: DashboardShop) -> None:
+    shop.report("1001", currency="EURO", hold=True)
+    shop.take_in()
+    [one] = shop.json("problems")["open"]
+    page = shop.html("problems", problem=one["id"])
+    assert "Drop 1 event" in page
+    if not one["can_retry"]:
+        assert "again</button>" not in page
+
+
+def test_one_press_works_on_a_bounded_number(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.dashboard.problems._AT_ONCE", 2)
+    shop.bury("1001", "1002", "1003")
+    [one] = shop.json("problems")["open"]
+    said = shop.press("problems/drop", problem=one["id"], until=one["last"], sure="yes")
+    assert said == "2 events dropped; 1 event left: press the button again."
+    assert len(shop.states()) == 1
+
+
+@pytest.mark.parametrize("until", ["", "soon", "nan", "-1"])
+def test_a_form_that_names_no_time_does_nothing(shop: DashboardShop, until: str) -> None:
+    shop.bury("1001")
+    [one] = shop.json("problems")["open"]
+    said = shop.press("problems/drop", problem=one["id"], until=until, sure="yes")
+    assert said == "0 events dropped."
+    assert shop.states() == {"1001": "dead"}
+
+
+def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    [one] = shop.json("problems")["open"]
+    form = {"problem": one["id"], "until": one["last"], "field": "ip", "value": "192.0.2.1"}
+    assert shop.press("problems/retry", **form) == "There is no such field."
+    assert shop.states() == {"1001": "dead"}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "state", "words"),
+    [
+        (
+            lambda o: o.destination.hold("http_401", "print", "http_401: bad token"),
+            "bad",
+            "http_401",
+        ),
+        (
+            lambda o: o.destination.failed("http_500"),
+            "warn",
+            "AdRoll is away: 1 request in a row failed",
+        ),
+        (
+            lambda o: o.destination.pause(90, "http_429"),
+            "warn",
+            "AdRoll asked us to wait, for 90 seconds more",
+        ),
+    ],
+)
+def test_the_destinations_state_is_told(
+    shop: DashboardShop, prepare: Callable[[Any], object], state: str, words: str
+) -> None:
+    shop.report("1001")
+    shop.take_in()
+    prepare(shop.runtime.outbox)
+    told = shop.json("problems")["destination"]
+    assert told["state"] == state
+    assert words in told["text"]
+    assert told["last_answer"] in shop.html("problems")
+
+
+def test_a_missing_token_is_told_first(make_app: AppMaker) -> None:
+    shop = DashboardShop(make_app, ADROLL_ACCESS_TOKEN=None)
+    told = shop.json("problems")["destination"]
+    assert told["token"] == "missing"
+    assert "ADROLL_ACCESS_TOKEN not set" in told["text"]
+
+
+def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:
+    shop.bury("1001", "1002")
+    [one] = shop.json("problems")["open"]
+    text = shop.html("problems.csv")
+    [line] = csv.DictReader(io.StringIO(text))
+    assert (line["state"], line["events"]) == ("open", "2")
+    assert line["first"].startswith("2026-11-25T")
+    events = csv.DictReader(io.StringIO(shop.html("problems.csv", problem=one["id"])))
+    assert sorted(event["order"] for event in events) == ["1001", "1002"]
+
+
+def test_the_curve_has_the_days_of_the_last_month(shop: DashboardShop) -> None:
+    shop.now = NOW - 40 * DAY
+    shop.bury("1001")
+    shop.now = NOW - 2 * DAY
+    shop.bury("1002", "1003")
+    shop.now = NOW
+    [one] = shop.json("problems")["open"]
+    assert one["events"] == 3
+    assert one["days"] == [0] * 27 + [2, 0, 0]
+
+
+def test_every_reason_has_words_of_its_own() -> None:
+    for reason in ("refused", "too_large", "too_old", "unsure", "damaged", "restored"):
+        assert of_dead_letter(reason).advice
+    assert of_dead_letter("invalid:currency").field == "currency"
+    assert of_dead_letter("invalid:products").field == ""
+    assert not of_dead_letter("invalid:held").can_retry
+    assert of_dead_letter("something new").title == "AdRoll did not take it (something new)"
+    assert group_of("refused", "a") != group_of("refused", "b")
+    assert group_of("refused", "a") != group_of("unsure", "a")
+
+
+def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None:
+    """On a dashboard that keeps the sums of hours that are over, too."""
+    shop = any_shop
+    shop.bury("1001", "1002")
+    health = shop.json("overview")["health"]
+    assert (health["delivered"], health["could"]) == (0, 2)
+    [one] = shop.json("problems")["open"]
+    shop.now += 2 * 3600.0  # a shop on a server has the server's clock
+    shop.json("overview")
+    shop.press("problems/retry", problem=one["id"], until=one["last"])
+    shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "delivered"})
+    found = shop.json("overview")
+    assert (found["health"]["delivered"], found["health"]["could"]) == (2, 2)
+    assert found["losses"] == []
+    [solved] = shop.json("problems")["solved"]
+    assert solved["events"] == 2, "a solved problem is told of still"
+
+
+def test_a_dry_run_is_no_problem_of_the_shops(make_app: AppMaker) -> None:
+    shop = DashboardShop(make_app, ADROLL_DRY_RUN=True)
+    shop.bury("1001")
+    assert shop.json("problems")["open"] == []
+    [one] = shop.json("test")["dry_runs"]
+    assert one["state"] == "dead"

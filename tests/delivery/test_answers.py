@@ -1,0 +1,209 @@
+"""What each status, header and body means."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adroll_flask.delivery.answers import (
+    Answer,
+    Hint,
+    answer_from,
+    answer_without_response,
+)
+from adroll_flask.delivery.transport import NoAnswer, Response
+
+NOW = 1_700_000_000.0
+
+
+def answer(status: int, body: object = None, truncated: bool = False, **headers: str) -> Answer:
+    content = (
+        b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    )
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return answer_from(Response(status, names, content, truncated), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, "accepted"),
+        (201, "accepted"),
+        (204, "accepted"),
+        (301, "held"),
+        (302, "held"),
+        (304, "held"),
+        (308, "held"),
+        (400, "content"),
+        (401, "held"),
+        (402, "held"),
+        (403, "held"),
+        (404, "held"),
+        (405, "held"),
+        (408, "unsure"),
+        (409, "held"),
+        (413, "too_large"),
+        (415, "held"),
+        (422, "content"),
+        (429, "throttled"),
+        (500, "unsure"),
+        (501, "unsure"),
+        (502, "unsure"),
+        (503, "throttled"),
+        (504, "unsure"),
+        (520, "unsure"),
+        (599, "unsure"),
+        (999, "unsure"),
+        (100, "unsure"),
+    ],
+)
+def test_the_status_alone_decides(status: int, kind: str) -> None:
+    assert answer(status).kind == kind
+    assert answer(status, b"<html>not JSON</html>").kind == kind
+    assert answer(status, {"errors": [{"message": "no"}]}).kind == kind
+
+
+def test_reasons_come_from_a_fixed_set() -> None:
+    assert answer(401).reason == "http_401"
+    assert answer(999).reason == "http_status"
+
+
+def test_a_success_that_breaks_off_is_unsure_and_a_refusal_that_breaks_off_is_a_refusal() -> None:
+    assert answer(200, b'{"resul', truncated=True) == Answer("unsure", "truncated", 200)
+    assert answer(400, b'{"err', truncated=True).kind == "content"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after": " 7 "}, 7.0),
+        ({"retry_after": "0"}, 0.0),
+        ({"retry_after": "1.5"}, 1.5),
+        ({"retry_after": "86400"}, 3600.0),
+        ({"retry_after": "9" * 60}, 3600.0),
+        ({"retry_after": "-3"}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": "inf"}, None),
+        ({"retry_after": ""}, None),
+        ({}, None),
+        # NOW is Tue, 14 Nov 2023 22:13:20 GMT
+        ({"retry_after": "Tue, 14 Nov 2023 22:14:00 GMT"}, 40.0),
+        ({"retry_after": "Tue, 14 Nov 2023 22:00:00 GMT"}, 0.0),
+        ({"retry_after": "Wed, 14 Nov 2063 22:14:00 GMT"}, 3600.0),
+        # Our clock is an hour wrong; what counts is the sender's.
+        (
+            {
+                "retry_after": "Tue, 14 Nov 2023 23:14:00 GMT",
+                "date": "Tue, 14 Nov 2023 23:13:30 GMT",
+            },
+            30.0,
+        ),
+        ({"retry_after": "Tuesday, 14-Nov-23 22:14:00 GMT"}, 40.0),
+        ({"retry_after": "Tue Nov 14 22:14:00 2023"}, 40.0),
+        ({"retry_after": "Tue, 99 Foo 2023 99:99:99 GMT"}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_read_in_both_forms_and_bounded(
+    status: int, headers: dict[str, Any], seconds: float | None
+) -> None:
+    assert answer(status, **headers).retry_after == seconds
+
+
+def test_retry_after_means_nothing_elsewhere() -> None:
+    assert answer(500, retry_after="7").retry_after is None
+    assert answer(301, retry_after="7").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "index"),
+    [
+        ({"field": "[3].currency"}, 3),
+        ({"field": "events[3].currency"}, 3),
+        ({"field": "$[3].currency"}, 3),
+        ({"field": "/3/currency"}, 3),
+        ({"field": "3.currency"}, 3),
+        ({"field": "events.3.currency"}, 3),
+        ({"loc": ["body", 3, "currency"]}, 3),
+        ({"index": 3}, 3),
+        ({"index": 0}, 0),
+        ({"message": "event 3: bad currency"}, 3),
+        ({"message": "Event #3 has a bad currency"}, 3),
+        ({"message": "bad currency in event at index 3"}, 3),
+        ({"message": "[3].currency is wrong"}, 3),
+        ({"field": "currency", "message": "must have 3 letters"}, None),
+        ({"field": "event_attributes.products[2].price"}, None),
+        ({"index": -1}, None),
+        ({"index": True}, None),
+        ({"message": "the event has 2 errors"}, None),
+    ],
+)
+def test_hints_find_the_event_that_adroll_points_at(
+    entry: dict[str, Any], index: int | None
+) -> None:
+    (hint,) = answer(400, {"errors": [entry]}).errors
+    assert hint.index == index
+    assert answer(400, {"errors": [entry]}).suspects(100) == (() if index is None else (index,))
+
+
+def test_hints_beyond_the_batch_are_not_suspects() -> None:
+    assert answer(400, {"errors": [{"index": 7}, {"index": 1}, {"index": 1}]}).suspects(3) == (1,)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[",
+        b'"text"',
+        b"<html>",
+        b"\xff\xfe",
+        b"[" * 60_000,
+        b'{"errors": 3}',
+        b'{"errors": null}',
+        b'{"errors": []}',
+        b'{"errors": [null]}',
+        b'{"results": []}',
+    ],
+)
+def test_bodies_of_any_kind_are_survived(body: bytes) -> None:
+    assert answer(400, body) == Answer("content", "http_400", 400)
+
+
+def test_words_are_taken_from_several_shapes() -> None:
+    assert answer(400, {"errors": "bad"}).words == "http_400: bad"
+    assert answer(400, {"error": {"detail": "bad", "code": 7}}).words == "http_400: bad (7)"
+    assert answer(400, [{"field": "ip", "message": "bad"}]).words == "http_400: ip: bad"
+    assert answer(400, [{"code": "E7"}]).words == "http_400: E7"
+    assert answer(400, [{"field": "ip", "message": "bad", "code": "E7"}, "no"]).words == (
+        "http_400: ip: bad (E7); no"
+    )
+    assert answer(400, b"<html>").words == "http_400"
+
+
+def test_words_are_bounded_and_redacted() -> None:
+    body = {"errors": [{"message": "bad " * 25_000, "field": "ip"}] * 500}
+    said = answer(400, body)
+    assert len(said.errors) == 20
+    assert len(said.words) == 300
+    echo = {"errors": [{"message": "no such adct click-canary for ann@example.com"}]}
+    response = Response(400, {}, json.dumps(echo).encode())
+    words = answer_from(response, now=NOW, secrets=lambda: ["click-canary"]).words
+    assert "click-canary" not in words
+    assert "ann@" not in words
+    assert words.startswith("http_400: no such adct")
+
+
+def test_no_answer_is_sure_only_where_nothing_left() -> None:
+    sure = answer_without_response(NoAnswer("refused", sure=True))
+    unsure = answer_without_response(NoAnswer("reset", sure=False))
+    assert (sure.kind, sure.reason, sure.status) == ("failed_sure", "refused", None)
+    assert (unsure.kind, unsure.reason) == ("unsure", "reset")
+
+
+def test_a_hint_has_defaults() -> None:
+    assert Hint() == Hint("", "", "", None)

@@ -1,0 +1,476 @@
+"""Refusals for content: who is to blame, found in how many requests, and when nobody is."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.delivery.deliverer import Deliverer
+from adroll_flask.outbox.protocol import Claim, OutboxFailed, Outcome
+from tests.support.delivery_kit import OK, AdRoll, NoAnswer, Reply, Response, Shop, orders, refusal
+from tests.support.patching import replace_method
+
+
+def refusing(*bad: str, status: int = 400, hint: bool = False, trial: Reply = OK) -> AdRoll:
+    """An AdRoll that refuses a batch with any of *bad* in it."""
+
+    def judge(batch: list[str], dry: bool) -> Reply:
+        if batch == ["?"]:
+            return trial
+        guilty = [at for at, order in enumerate(batch) if order in bad]
+        if not guilty:
+            return OK
+        entry = {"message": "currency is wrong"}
+        if hint:
+            return refusal(status, *({"field": f"[{at}].currency"} | entry for at in guilty))
+        return refusal(status, entry)
+
+    return AdRoll(judge)
+
+
+def test_a_good_batch_is_one_request_and_gives_up_its_payload(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.report(*orders(3))
+    assert shop.step() == 3
+    assert shop.adroll.requests == [orders(3)]
+    assert set(shop.states().values()) == {"delivered"}
+    assert [shop.payload(order) for order in shop.rows()] == [None] * 3
+    assert shop.counters.get("event_delivered") == 3
+    assert shop.ended == [("delivered", order, "") for order in orders(3)]
+
+
+@pytest.mark.parametrize(("status", "state"), [(400, "dead"), (500, "waiting"), (403, "waiting")])
+def test_words_that_no_database_keeps_do_not_stop_delivery(
+    tmp_path: Path, status: int, state: str
+) -> None:
+    # A server that cuts a text within an emoji.
+    broken = refusal(status, {"message": "cannot read \ud83d"})
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: broken if "o002" in batch else OK))
+    shop.report(*orders(3))
+
+    shop.step()
+
+    assert shop.states()["o002"] == state
+    error = shop.rows()["o002"].error or shop.outbox.destination.state().last_error
+    assert "cannot read" in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_one_bad_event_among_many_is_found_by_halving_and_the_rest_arrive_once(
+    tmp_path: Path, status: int
+) -> None:
+    shop = Shop(tmp_path, refusing("o003", status=status))
+    shop.report(*orders(8))
+    assert shop.step() == 8
+    assert shop.adroll.requests == [
+        orders(8),
+        orders(4),
+        orders(2),
+        orders(2, 3),
+        ["o003"],
+        ["o004"],
+        orders(4, 5),
+    ]
+    assert shop.adroll.trials == []
+    assert sorted(shop.adroll.taken) == [o for o in orders(8) if o != "o003"]
+    row = shop.rows()["o003"]
+    assert (row.state, row.reason) == ("dead", "refused")
+    assert row.error == f"http_{status}: currency is wrong"
+    assert shop.counters.get("event_dead", "refused") == 1
+    assert ("dead", "o003", "refused") in shop.ended
+
+
+def test_a_dead_letter_keeps_its_payload_and_key(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report(*orders(2))
+    shop.step()
+    payload = shop.payload("o001")
+    assert payload is not None
+    assert json.loads(payload)["event_attributes"]["order_id"] == "o001"
+    shop.report("o001")
+    assert len(shop.rows()) == 2
+
+
+def test_a_hint_makes_it_three_requests(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing("o042", hint=True))
+    shop.report(*orders(100))
+    assert shop.step() == 100
+    assert shop.adroll.sizes == [100, 1, 99]
+    assert shop.adroll.requests[1] == ["o042"]
+    assert [k for k, state in shop.states().items() if state == "dead"] == ["o042"]
+
+
+def test_hints_at_several_are_each_tried_alone(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing("o003", "o042", hint=True))
+    shop.report(*orders(100))
+    shop.step()
+    assert shop.adroll.sizes == [100, 1, 1, 98]
+    # Two in a row were refused and none taken yet: a trial event told whether any would be.
+    assert len(shop.adroll.trials) == 1
+    assert [k for k, s in shop.states().items() if s == "dead"] == ["o003", "o042"]
+
+
+def test_a_hint_at_the_wrong_event_costs_one_request(tmp_path: Path) -> None:
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        return refusal(400, {"index": 0}, {"index": 1}) if "o004" in batch else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    assert shop.adroll.requests[:3] == [orders(4), ["o001"], orders(3, 2)]
+    assert [k for k, s in shop.states().items() if s == "dead"] == ["o004"]
+    assert sorted(shop.adroll.taken) == orders(3)
+
+
+def test_a_bad_event_alone_is_blamed_once_a_trial_event_passes(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report("o001")
+    assert shop.step() == 1
+    assert shop.adroll.requests == [["o001"]]
+    (trial,) = shop.adroll.trials
+    assert trial["event_name"] == "pageView"
+    assert shop.states() == {"o001": "dead"}
+
+
+def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, AdRoll(lambda _batch, _dry: refusal(400)))
+    shop.report(*orders(100))
+    assert shop.step() == 0
+    # Down to the first one alone, one more to be sure, and a trial event.
+    assert shop.adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
+    assert len(shop.adroll.trials) == 1
+    assert shop.held() == "http_400_to_everything"
+    assert set(shop.states().values()) == {"waiting"}
+    assert {row.attempts for row in shop.rows().values()} == {0}
+    assert not any(row.unsure for row in shop.rows().values())
+    assert shop.counters.get("delivery_held", "http_400_to_everything") == 1
+    assert shop.counters.get("event_dead", "refused") == 0
+
+
+def test_a_hold_by_400_ends_and_everything_arrives_once(tmp_path: Path) -> None:
+    broken = [True]
+    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: refusal(400) if broken[0] else OK))
+    shop.report(*orders(10))
+    shop.step()
+    broken[0] = False
+    shop.clock.sleep(60)
+    shop.steps(3)
+    assert shop.held() is None
+    shop.steps(1)
+    assert sorted(shop.adroll.taken) == orders(10), "nobody waits for longer than the hold"
+    assert set(shop.states().values()) == {"delivered"}
+
+
+def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing(*orders(4)))
+    shop.report(*orders(4))
+    assert shop.step() == 4
+    assert set(shop.states().values()) == {"dead"}
+    assert shop.held() is None
+    assert len(shop.adroll.trials) == 1
+
+
+def test_a_trial_event_is_nobodys_and_goes_as_a_dry_run(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, refusing("o001"))
+    shop.report("o001")
+    shop.step()
+    (trial,) = shop.adroll.trials
+    assert "canary" not in json.dumps(trial)
+    assert shop.adroll.urls[1].endswith("&dry_run=true")
+    assert shop.adroll.taken == []
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [refusal(503), refusal(500), NoAnswer("refused", sure=True), NoAnswer("reset", sure=False)],
+)
+def test_a_trial_that_fails_otherwise_blames_nobody_and_holds_nothing(
+    tmp_path: Path, trial: Reply
+) -> None:
+    shop = Shop(tmp_path, refusing("o001", trial=trial))
+    shop.report("o001")
+    shop.step()
+    assert shop.held() is None
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
+    assert shop.outbox.destination.state().failures == 1
+
+
+def test_an_event_of_another_account_does_not_vouch(tmp_path: Path) -> None:
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        return refusal(400) if batch == ["o002"] or batch == ["?"] else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.report("o002", advertisable_eid="OTHERACCOUNT01")
+    shop.step()
+    assert shop.adroll.requests == [["o001"], ["o002"]]
+    assert "advertisable=OTHERACCOUNT01" in shop.adroll.urls[1]
+    assert shop.adroll.trials[0]["advertisable_eid"] == "OTHERACCOUNT01"
+    assert shop.states() == {"o001": "delivered", "o002": "waiting"}
+    assert shop.held() == "http_400_to_everything"
+
+
+def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path: Path) -> None:
+    # AdRoll refuses our trial event for a reason of its own, and one event besides.
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        return refusal(400) if "o001" in batch or batch == ["?"] else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.step()
+    assert shop.held()
+    shop.report("o002", "o003")
+    for _ in range(6):
+        shop.clock.sleep(901)
+        shop.step()
+    assert shop.held() is None
+    assert sorted(shop.adroll.taken) == ["o002", "o003"]
+
+
+def test_413_halves_and_remembers(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK))
+    shop.report(*orders(100))
+    assert shop.step() == 100
+    assert shop.adroll.sizes == [100, 50, 25, 25, 50, 25, 25]
+    shop.adroll.requests.clear()
+    shop.report(*orders(60, 101))
+    shop.steps(3)
+    assert max(shop.adroll.sizes) <= 30, "the next claims are smaller from the start"
+    assert sorted(shop.adroll.taken) == orders(160)
+
+
+def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if "o002" in batch else OK))
+    shop.report(*orders(3), external_data="x" * 700)
+    shop.step()
+    assert shop.states() == {"o001": "delivered", "o002": "dead", "o003": "delivered"}
+    row = shop.rows()["o002"]
+    assert (row.reason, row.error) == ("too_large", "http_413: no (bad)")
+    (trial,) = shop.adroll.trials
+    kept = shop.outbox.admin.show(row.id)
+    assert kept is not None
+    size = len(kept.payload or b"")
+    assert size <= len(json.dumps(trial, separators=(",", ":"))) < size + 50, "of the same size"
+
+
+def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> None:
+    adroll = AdRoll(lambda _batch, _dry: refusal(413))
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(300))
+    shop.steps(20, 31)
+    assert shop.held() == "http_413_to_everything"
+    assert set(shop.states().values()) == {"waiting"}
+    assert {row.attempts for row in shop.rows().values()} == {0}
+    assert shop.counters.get("event_dead", "too_large") == 0
+    assert adroll.sizes[:9] == [100, 50, 25, 13, 7, 4, 2, 1, 1]
+    adroll.judge = lambda _batch, _dry: OK
+    shop.clock.sleep(300)
+    adroll.requests.clear()
+    shop.deliverer.drain()
+    assert sorted(adroll.taken) == orders(300)
+    assert max(adroll.sizes) == 100, "not one by one for hours"
+
+
+def test_a_proxy_that_takes_trial_events_but_no_order_holds(tmp_path: Path) -> None:
+    def judge(batch: list[str], dry: bool) -> Reply:
+        sent = adroll.trials[-1] if batch == ["?"] else None
+        small = sent is not None and len(json.dumps(sent)) < 350
+        return OK if small else refusal(413)
+
+    adroll = AdRoll(judge)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(5), external_data="x" * 500)
+    shop.steps(40, 31)
+    assert set(shop.states().values()) == {"waiting"}
+    assert shop.counters.get("delivery_held", "http_413_to_everything") >= 1
+
+
+def test_one_large_order_is_blamed_for_its_size_where_a_usual_one_passes(tmp_path: Path) -> None:
+    def judge(batch: list[str], dry: bool) -> Reply:
+        sent = adroll.trials[-1] if batch == ["?"] else None
+        usual = sent is not None and 2000 < len(json.dumps(sent)) < 3000
+        return OK if usual else refusal(413)
+
+    adroll = AdRoll(judge)
+    shop = Shop(tmp_path, adroll)
+    shop.report("o001", external_data="x" * 30_000)
+    shop.step()
+    assert shop.states() == {"o001": "dead"}
+    assert shop.held() is None
+
+
+@pytest.mark.parametrize("answer", [refusal(503), NoAnswer("reset", sure=False), refusal(401)])
+def test_a_trial_after_413_that_fails_otherwise_blames_nobody(
+    tmp_path: Path, answer: Reply
+) -> None:
+    shop = Shop(tmp_path, refusing("o001", status=413, trial=answer))
+    shop.report("o001")
+    shop.step()
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
+
+
+def test_an_outage_in_the_middle_of_halving_leaves_only_its_own_request_unsure(
+    tmp_path: Path,
+) -> None:
+    calls: list[list[str]] = []
+
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        calls.append(batch)
+        replies: list[Reply] = [refusal(400), OK, NoAnswer("reset", sure=False)]
+        return replies[len(calls) - 1]
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    rows = shop.rows()
+    assert [rows[o].state for o in orders(4)] == ["delivered", "delivered", "waiting", "waiting"]
+    assert [rows[o].unsure for o in orders(4)] == [False, False, True, True]
+
+
+def test_what_is_not_in_the_present_request_is_never_marked_as_sending(tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        seen.append({o: s for o, s in shop.states().items() if s == "sending"})
+        return refusal(400) if "o001" in batch else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.step()
+    assert [sorted(sending) for sending in seen] == shop.adroll.requests
+
+
+def test_a_lease_that_lapsed_in_the_middle_is_not_sent_by_two(tmp_path: Path) -> None:
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        if len(shop.adroll.requests) == 1:
+            shop.clock.sleep(120)
+            other.step()  # takes back what lapsed and sends it
+        return refusal(400) if batch == orders(4) and len(shop.adroll.requests) == 1 else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    other = Shop(tmp_path, clock=shop.clock)
+    shop.report(*orders(4))
+    shop.step()
+    assert shop.adroll.requests == [orders(4)]
+    assert other.adroll.taken == orders(4)
+    assert set(shop.states().values()) == {"delivered"}
+
+
+def test_an_event_that_makes_adroll_fail_ends_up_alone(tmp_path: Path) -> None:
+    adroll = AdRoll(lambda batch, _dry: refusal(500) if "o050" in batch else OK)
+    shop = Shop(tmp_path, adroll, rng=random.Random(7))
+    shop.report(*orders(100))
+    for _ in range(30):
+        shop.deliverer.drain()
+        shop.clock.sleep(901)
+    assert sorted(shop.adroll.taken) == [o for o in orders(100) if o != "o050"]
+    assert shop.rows()["o050"].reason == "unsure"
+    again = [len(r) for r in shop.adroll.requests if "o050" in r]
+    assert len(again) == 6
+    assert again == sorted(again, reverse=True)
+    assert again[3:] == [1, 1, 1]
+    # The rest went twice at most a few times over, and all of it is marked.
+    assert all(row.unsure for row in shop.rows().values())
+
+
+def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    shop.report("o002", dry_run=True)
+    shop.report("o003")
+    assert shop.step() == 3
+    assert shop.adroll.requests == [["o001", "o003"], ["o002"]]
+    assert ["dry_run=true" in url for url in shop.adroll.urls] == [False, True]
+
+
+def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Path) -> None:
+    early = Shop(tmp_path, advertisable_eid=None, pixel_eid=None, access_token=None)
+    early.report("o001")
+    early.report("o002", pixel_eid="")
+    assert early.step() == 0
+    assert early.adroll.requests == []
+    shop = Shop(tmp_path, clock=early.clock)
+    assert shop.step() == 2
+    assert shop.adroll.requests == [["o001", "o002"]]
+    for wire in shop.adroll.wires:
+        assert wire["advertisable_eid"] == shop.settings.advertisable_eid
+        assert wire["pixel_eid"] == shop.settings.pixel_eid
+
+
+@pytest.mark.parametrize("payload", [b"not JSON", b"[]", b'{"advertisable_eid":7}', b"\xff"])
+def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, payload: bytes) -> None:
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    from adroll_flask.outbox import NewEvent, new_id
+
+    shop.outbox.put(
+        NewEvent(new_id(shop.clock.now), "purchase", "X", False, "bad", payload, shop.clock.now)
+    )
+    shop.step()
+    assert shop.states() == {"bad": "dead", "o001": "delivered"}
+    assert shop.rows()["bad"].reason == "damaged"
+
+
+def test_no_request_begins_after_stop(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def judge(_batch: list[str], _dry: bool) -> Reply:
+        stop.set()
+        return refusal(400)
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report(*orders(4))
+    shop.deliverer.run_once(stop)
+    assert shop.adroll.requests == [orders(4)]
+    assert set(shop.states().values()) == {"waiting"}
+    assert not any(row.unsure for row in shop.rows().values())
+
+
+def test_what_adroll_took_is_settled_although_the_outbox_fails_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    settle, failures = shop.outbox.queue.settle, [2]
+
+    def flaky(claim: Claim, outcomes: Sequence[Outcome]) -> int:
+        if failures[0]:
+            failures[0] -= 1
+            raise OutboxFailed("locked")
+        return settle(claim, outcomes)
+
+    replace_method(monkeypatch, shop.outbox.queue, "settle", flaky)
+    assert shop.step() == 1
+    assert shop.states() == {"o001": "delivered"}
+    assert shop.adroll.requests == [["o001"]]
+
+
+def test_a_receiver_that_raises_does_no_harm(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.report("o001", "o002")
+
+    def raises(*_: object) -> None:
+        raise RuntimeError("a site's own fault")
+
+    deliverer = Deliverer(
+        shop.outbox, shop.client, shop.settings, shop.counters, clock=shop.clock, on_outcome=raises
+    )
+    assert deliverer.run_once() == 2
+    assert set(shop.states().values()) == {"delivered"}
+    assert shop.counters.get("receiver_failed", "delivered") == 2
+
+
+def test_errors_in_a_success_are_counted_and_the_events_are_delivered(tmp_path: Path) -> None:
+    body = b'{"errors": [{"message": "deprecated"}]}'
+    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)))
+    shop.report(*orders(2))
+    assert shop.step() == 2
+    assert shop.counters.get("delivery_warning", "errors_with_success") == 1
+    assert shop.adroll.sizes == [2]

@@ -1,0 +1,202 @@
+"""One call: its URL, headers and body, and that the token shows nowhere."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from adroll_flask.delivery.client import (
+    Answer,
+    Client,
+    NoAnswer,
+    RequestsTransport,
+    Response,
+    Timeouts,
+    TokenUnavailable,
+)
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.settings import Settings
+
+EID = "ADVERTISABLE0000000001"
+PIXEL = "PIXEL00000000000000001"
+
+
+class Recorder:
+    """A transport that keeps what it was given and answers as told."""
+
+    def __init__(self, *answers: Response | NoAnswer) -> None:
+        self.answers = list(answers) or [Response(200, {}, b"")]
+        self.calls: list[tuple[str, dict[str, str], bytes, Timeouts]] = []
+
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
+    ) -> Response:
+        self.calls.append((url, dict(headers), body, timeout))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, NoAnswer):
+            raise answer
+        return answer
+
+
+def settings(**changes: Any) -> Settings:
+    values = {
+        "advertisable_eid": EID,
+        "pixel_eid": PIXEL,
+        "access_token": "canary-token-1",
+        "secret_key": ("key",),
+    }
+    return Settings(**(values | changes))
+
+
+def test_a_batch_is_one_gzipped_array_with_the_token_in_its_header_only() -> None:
+    transport = Recorder()
+    assert Client(settings(), transport).send([b'{"a":1}', b'{"b":2}'], False) == Answer(
+        "accepted", "http_200", 200
+    )
+    ((url, headers, body, timeout),) = transport.calls
+    assert url == f"https://srv.adroll.com/api?advertisable={EID}"
+    assert json.loads(gzip.decompress(body)) == [{"a": 1}, {"b": 2}]
+    assert headers["Authorization"] == "Token canary-token-1"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Content-Encoding"] == "gzip"
+    assert timeout == Timeouts(connect=5.0, read=15.0, total=25.0)
+    assert "canary" not in url
+
+
+def test_one_event_is_an_array_too() -> None:
+    transport = Recorder()
+    Client(settings(), transport).send([b"{}"], False)
+    assert json.loads(gzip.decompress(transport.calls[0][2])) == [{}]
+
+
+def test_dry_run_is_said_in_the_url() -> None:
+    transport = Recorder()
+    Client(settings(), transport).send([b"{}"], True)
+    assert transport.calls[0][0].endswith(f"/api?advertisable={EID}&dry_run=true")
+
+
+def test_an_api_url_with_a_query_keeps_it_and_another_advertisable_is_named() -> None:
+    transport = Recorder()
+    client = Client(settings(api_url="https://gate.example/api?via=us#part"), transport)
+    client.send([b"{}"], False, advertisable_eid="OTHEREID01")
+    assert transport.calls[0][0] == "https://gate.example/api?via=us&advertisable=OTHEREID01"
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_a_request_takes_1_to_100_events(count: int) -> None:
+    transport = Recorder()
+    with pytest.raises(ValueError, match="1 to 100 events"):
+        Client(settings(), transport).send([b"{}"] * count, False)
+    assert transport.calls == []
+
+
+def test_equal_batches_are_equal_bytes() -> None:
+    transport = Recorder()
+    client = Client(settings(), transport)
+    client.send([b"{}"], False)
+    client.send([b"{}"], False)
+    assert transport.calls[0][2] == transport.calls[1][2]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://srv.adroll.com/api", "http://10.0.0.7/api", "http://localhost.example/api"]
+)
+def test_plain_http_is_refused_beyond_this_machine_however_settings_were_made(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="ADROLL_API_URL: takes an https URL"):
+        Client(settings(api_url=url), Recorder())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:5001/api", "http://localhost/", "http://[::1]/"])
+def test_plain_http_is_taken_to_this_machine(url: str) -> None:
+    assert Client(settings(api_url=url), Recorder()).send([b"{}"], False).kind == "accepted"
+
+
+def test_a_callable_token_is_asked_before_each_request() -> None:
+    tokens = iter(["one", "two"])
+    transport = Recorder()
+    client = Client(settings(access_token=lambda: next(tokens)), transport)
+    client.send([b"{}"], False)
+    client.send([b"{}"], False)
+    assert [c[1]["Authorization"] for c in transport.calls] == ["Token one", "Token two"]
+
+
+def fails() -> str:
+    raise RuntimeError("canary-token-1 could not be read")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "kind"),
+    [
+        (fails, "token_failed", "RuntimeError"),
+        (lambda: None, "token_invalid", "NoneType"),
+        (lambda: "", "token_invalid", "str"),
+        (lambda: b"canary-token-1", "token_invalid", "bytes"),
+        (lambda: "canary-token-1\r\nX-Evil: 1", "token_invalid", "str"),
+        (lambda: "canary token", "token_invalid", "str"),
+        (lambda: "canary-tökén", "token_invalid", "str"),
+        (lambda: "canary" * 1000, "token_invalid", "str"),
+        (None, "token_invalid", "NoneType"),
+    ],
+)
+def test_a_callable_that_fails_sends_nothing_and_shows_nothing(
+    source: Callable[[], Any] | None, reason: str, kind: str
+) -> None:
+    transport = Recorder()
+    client = Client(settings(access_token=source), transport)
+    with pytest.raises(TokenUnavailable) as caught:
+        client.send([b"{}"], False)
+    assert (caught.value.reason, caught.value.kind) == (reason, kind)
+    assert caught.value.__context__ is None
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert transport.calls == []
+
+
+def test_nothing_that_can_be_printed_holds_the_token() -> None:
+    client = Client(settings(), Recorder())
+    credentials = client.credentials()
+    for shown in (client, credentials, RequestsTransport(), credentials.fingerprint):
+        assert "canary" not in repr(shown)
+    assert "AAA" not in repr(Response(200, {"x": "AAA"}, b"AAA"))
+
+
+def test_the_fingerprint_changes_with_token_eids_url_and_key() -> None:
+    prints = {
+        Client(settings(**change), Recorder()).credentials().fingerprint
+        for change in (
+            {},
+            {"access_token": "other"},
+            {"advertisable_eid": "OTHEREID01"},
+            {"pixel_eid": "OTHEREID01"},
+            {"api_url": "https://other.example/api"},
+            {"secret_key": ("other",)},
+            {"secret_key": ()},
+        )
+    }
+    assert len(prints) == 7
+    same = {Client(settings(), Recorder()).credentials().fingerprint for _ in range(2)}
+    assert len(same) == 1
+    assert Client(settings(secret_key=(b"key",)), Recorder()).credentials().fingerprint in same
+
+
+def test_words_hide_the_token_and_the_visitors_of_the_batch() -> None:
+    said = {"errors": [{"message": "click-canary or canary-token-1 or key-canary is unknown"}]}
+    transport = Recorder(Response(400, {}, json.dumps(said).encode()))
+    payload = {
+        "identifiers": {"adct": "click-canary"},
+        "event_attributes": {"user_id": "key-canary"},
+    }
+    answer = Client(settings(), transport).send([json.dumps(payload).encode(), b"not JSON"], False)
+    assert "canary" not in answer.words
+    assert "is unknown" in answer.words
+
+
+def test_a_request_without_an_answer_is_sure_or_unsure() -> None:
+    transport = Recorder(NoAnswer("refused", sure=True), NoAnswer("reset", sure=False))
+    client = Client(settings(), transport)
+    assert client.send([b"{}"], False) == Answer("failed_sure", "refused")
+    assert client.send([b"{}"], False) == Answer("unsure", "reset")

@@ -1,0 +1,883 @@
+"""Pauses, holds, probes, age, rate: when a request goes, and when none does."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from adroll_flask.delivery.deliverer import POLL, Step
+from adroll_flask.delivery.late_events import LateWatch
+from adroll_flask.outbox.protocol import Claim
+from tests.support import PATIENCE
+from tests.support.delivery_kit import (
+    OK,
+    AdRoll,
+    Clock,
+    NoAnswer,
+    Reply,
+    Response,
+    Shop,
+    orders,
+    refusal,
+)
+from tests.support.patching import replace_method
+
+DOWN = NoAnswer("refused", sure=True)
+
+
+class Switch(AdRoll):
+    """Answers as it is set, until it is set otherwise."""
+
+    def __init__(self, answer: Reply = OK) -> None:
+        super().__init__(lambda _orders, _dry: self.answer)
+        self.answer = answer
+
+
+# Throttling and outages
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "retry_after", ["40", "Tue, 14 Nov 2023 22:14:00 GMT"], ids=["seconds", "date"]
+)
+def test_retry_after_pauses_all_workers_and_marks_nothing_as_unsure(
+    tmp_path: Path, status: int, retry_after: str
+) -> None:
+    adroll = Switch(refusal(status, retry_after=retry_after))
+    shop = Shop(tmp_path, adroll)
+    other = Shop(tmp_path, adroll, clock=shop.clock)
+    shop.report(*orders(3))
+    shop.step()
+    row = shop.rows()["o001"]
+    assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
+    assert shop.counters.get("event_retried", f"http_{status}") == 3
+    adroll.answer = OK
+    shop.clock.sleep(39)
+    shop.step()
+    other.step()
+    assert adroll.sizes == [3]
+    shop.clock.sleep(2)
+    other.deliverer.drain()
+    assert adroll.sizes == [3, 1, 2], "one small request first, then the rest"
+    assert adroll.taken == orders(3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "unsure", "reason"),
+    [
+        (DOWN, False, "refused"),
+        (NoAnswer("dns", sure=True), False, "dns"),
+        (NoAnswer("tls", sure=True), False, "tls"),
+        (refusal(429), False, "http_429"),
+        (refusal(503), False, "http_503"),
+        (refusal(408), True, "http_408"),
+        (refusal(500), True, "http_500"),
+        (refusal(502), True, "http_502"),
+        (refusal(504), True, "http_504"),
+        (NoAnswer("read_timeout", sure=False), True, "read_timeout"),
+        (NoAnswer("reset", sure=False), True, "reset"),
+        (Response(200, {}, b"{", truncated=True), True, "truncated"),
+    ],
+)
+def test_what_did_not_arrive_is_sent_again_and_marked_where_it_may_have(
+    tmp_path: Path, answer: Reply, unsure: bool, reason: str
+) -> None:
+    adroll = Switch(answer)
+    shop = Shop(tmp_path, adroll)
+    shop.report("o001")
+    shop.step()
+    row = shop.rows()["o001"]
+    assert (row.state, row.unsure, row.reason) == ("waiting", unsure, reason)
+    assert shop.counters.get("event_unsure", reason) == (1 if unsure else 0)
+    adroll.answer = OK
+    shop.clock.sleep(900)
+    shop.step()
+    row = shop.rows()["o001"]
+    assert (row.state, row.unsure) == ("delivered", unsure), "the mark stays"
+    assert adroll.requests == [["o001"], ["o001"]]
+    assert shop.outbox.destination.state().failures == 0
+
+
+def test_on_unsure_drop_makes_them_dead_and_a_sure_failure_does_not(tmp_path: Path) -> None:
+    adroll = Switch(NoAnswer("reset", sure=False))
+    shop = Shop(tmp_path, adroll, on_unsure="drop")
+    shop.report("o001")
+    shop.step()
+    row = shop.rows()["o001"]
+    assert (row.state, row.reason, row.unsure) == ("dead", "unsure", True)
+    adroll.answer = DOWN
+    shop.clock.sleep(900)
+    shop.report("o002")
+    shop.step()
+    assert shop.states()["o002"] == "waiting"
+
+
+def test_pauses_grow_to_half_a_minute_and_no_further(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, Switch(DOWN))
+    shop.report("o001")
+    pauses = []
+    for _ in range(12):
+        shop.step()
+        pauses.append(round(shop.outbox.destination.state().paused_for))
+        shop.clock.sleep(pauses[-1] + 1)
+    assert pauses == [2, 4, 8, 16] + [30] * 8
+
+
+def test_jitter_takes_half_to_all_of_that(tmp_path: Path) -> None:
+    import random
+
+    shop = Shop(tmp_path, Switch(DOWN), rng=random.Random(1))
+    shop.report("o001")
+    pauses = []
+    for _ in range(40):
+        shop.step()
+        pauses.append(shop.outbox.destination.state().paused_for)
+        shop.clock.sleep(901)
+    late = pauses[5:]
+    assert 15 <= min(late) < 18
+    assert 27 < max(late) <= 30
+
+
+def test_a_request_that_hung_has_been_part_of_the_pause(tmp_path: Path) -> None:
+    def hangs(_orders: list[str], _dry: bool) -> Reply:
+        shop.clock.sleep(20)
+        return NoAnswer("read_timeout", sure=False)
+
+    shop = Shop(tmp_path, AdRoll(hangs))
+    began = []
+    for order in orders(8):
+        shop.report(order)
+        began.append(shop.clock.now)
+        shop.step()
+        shop.clock.sleep(shop.outbox.destination.state().paused_for + 0.001)
+    gaps = [round(b - a) for a, b in itertools.pairwise(began)]
+    assert gaps == [21, 21, 21, 21, 30, 30, 30]
+
+
+# AdRoll is away: a trial event asks
+
+
+def test_while_adroll_is_away_a_trial_event_asks_and_no_order_is_risked(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(3))
+    shop.steps(10, 31)
+    assert adroll.sizes == [3]
+    assert len(adroll.trials) == 9
+    adroll.answer = OK
+    shop.deliverer.drain()
+    assert adroll.sizes == [3, 1, 2]
+    assert len(adroll.trials) == 10
+    assert adroll.taken == orders(3)
+
+
+def test_an_unsure_order_waits_for_the_trial_however_long_adroll_takes_it_behind_a_502(
+    tmp_path: Path,
+) -> None:
+    adroll = Switch(refusal(502))
+    shop = Shop(tmp_path, adroll)
+    shop.report("o001")
+    shop.steps(24 * 60 * 2, 30)  # a day
+    assert adroll.requests == [["o001"]]
+    assert len(adroll.trials) > 2000
+    assert shop.rows()["o001"].attempts == 1
+    adroll.answer = OK
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert adroll.requests == [["o001"]] * 2
+    assert shop.rows()["o001"].unsure
+
+
+def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_rests(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    times: list[float] = []
+
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        if batch == ["?"]:
+            return OK
+        times.append(shop.clock.now)
+        return refusal(502, {"message": "Bad gateway"})
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.steps(8640, 10)  # a day
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert len(times) == 6
+    assert gaps == sorted(gaps)
+    assert gaps[0] <= 20
+    assert gaps[-1] >= 900
+    row = shop.rows()["o001"]
+    assert (row.state, row.reason, row.unsure) == ("dead", "unsure", True)
+    assert "sent 6 times without a certain answer, AdRoll may have taken it" in row.error
+    assert row.error.startswith("http_502: ")
+    assert shop.counters.get("event_dead", "unsure") == 1
+    assert shop.counters.get("event_unsure", "http_502") == 6
+    assert shop.ended == [("dead", "o001", "unsure")]
+
+    assert shop.outbox.admin.retry([row.id]) == 1
+    shop.adroll.judge = lambda _batch, _dry: OK
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    row = shop.rows()["o001"]
+    assert (row.state, row.unsure) == ("delivered", True), "the mark stays"
+
+
+def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Path) -> None:
+    def dies(_batch: list[str], _dry: bool) -> Reply:
+        raise KeyboardInterrupt
+
+    shop = Shop(tmp_path, AdRoll(dies))
+    shop.report("o001")
+    for _ in range(10):
+        with contextlib.suppress(KeyboardInterrupt):
+            shop.step()
+        shop.clock.sleep(61)
+    assert len(shop.adroll.requests) == 6
+    row = shop.rows()["o001"]
+    assert (row.state, row.reason, row.unsure) == ("dead", "unsure", True)
+    assert row.error.startswith("lapsed: sent 6 times")
+
+
+def test_a_trial_that_adroll_refuses_for_its_content_stops_nobody(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(2))
+    shop.step()
+    adroll.judge = lambda batch, _dry: refusal(400) if batch == ["?"] else OK
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert adroll.taken == orders(2)
+    assert shop.held() is None
+
+
+def test_a_trial_that_is_unauthorized_holds(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    shop.report("o001")
+    shop.step()
+    adroll.answer = refusal(401)
+    shop.clock.sleep(31)
+    shop.step()
+    assert shop.held() == "http_401"
+    assert adroll.sizes == [1]
+
+
+def test_a_worker_that_stops_before_it_asks_leaves_the_question_to_others(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    other = Shop(tmp_path, adroll, clock=shop.clock)
+    shop.report("o001")
+    shop.step()
+    adroll.answer = OK
+    shop.clock.sleep(31)
+    stop = threading.Event()
+    stop.set()
+    shop.deliverer.run_once(stop)
+    assert len(adroll.urls) == 1
+    other.step()
+    assert adroll.taken == ["o001"]
+
+
+def test_while_adroll_is_down_one_small_probe_is_under_way_over_all_workers(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    others = [Shop(tmp_path, adroll, clock=shop.clock) for _ in range(3)]
+    shop.report(*orders(50))
+    shop.step()
+    shop.clock.sleep(3)
+
+    def meanwhile(_orders: list[str], _dry: bool) -> Reply:
+        for other in others:
+            assert other.step() == 0
+        return OK
+
+    adroll.judge = meanwhile
+    shop.step()
+    assert adroll.sizes == [50, 1]
+    adroll.judge = lambda _orders, _dry: OK
+    for one in (shop, *others):
+        one.deliverer.drain()
+    assert adroll.sizes == [50, 1, 49]
+    assert len(set(adroll.taken)) == len(adroll.taken) == 50
+
+
+def test_a_probe_that_died_with_its_worker_does_not_stop_the_others(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    other = Shop(tmp_path, adroll, clock=shop.clock)
+    shop.report(*orders(2))
+    shop.step()
+    shop.clock.sleep(3)
+
+    def dies(_orders: list[str], _dry: bool) -> Reply:
+        raise KeyboardInterrupt
+
+    adroll.judge = dies
+    with pytest.raises(KeyboardInterrupt):
+        shop.step()
+    adroll.judge = lambda _orders, _dry: OK
+    other.step()
+    assert adroll.taken == []
+    shop.clock.sleep(41)
+    other.step()
+    assert adroll.taken == ["o002"], "the other's order is still its own"
+    shop.clock.sleep(20)
+    other.deliverer.drain()
+    assert sorted(adroll.taken) == ["o001", "o002"]
+    assert not other.rows()["o001"].unsure, "it was a trial event that was cut off"
+
+
+# Age
+
+
+DAY = 86_400.0
+BUSY = refusal(503)
+
+
+def only_trials(answer: Reply) -> AdRoll:
+    """An AdRoll that takes trial events and says *answer* to all others."""
+    return AdRoll(lambda batch, _dry: OK if batch == ["?"] else answer)
+
+
+def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, only_trials(BUSY), max_age=3600)
+    shop.report("o001")
+    shop.clock.sleep(4000)
+    shop.step()
+    assert shop.states() == {"o001": "waiting"}, "its age began just now"
+    shop.clock.sleep(3500)
+    shop.steps(2, 1)
+    assert shop.states() == {"o001": "waiting"}
+    shop.clock.sleep(200)
+    shop.steps(2, 1)
+    row = shop.rows()["o001"]
+    assert (row.state, row.reason, row.error) == ("dead", "too_old", "http_503: no (bad)")
+    assert shop.counters.get("event_dead", "too_old") == 1
+
+
+def test_eight_days_off_and_one_refused_connection_kill_nothing(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(100))
+    shop.clock.sleep(8 * DAY)
+    shop.steps(3, 31)
+    assert set(shop.states().values()) == {"waiting"}
+    adroll.answer = OK
+    shop.deliverer.drain()
+    assert adroll.taken == orders(100)
+
+
+@pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
+def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) -> None:
+    adroll = Switch(answer)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(20))
+    shop.steps(300, 8 * DAY / 300)
+    assert set(shop.states().values()) == {"waiting"}
+    adroll.answer = OK
+    shop.clock.sleep(3600)
+    shop.deliverer.drain()
+    assert sorted(adroll.taken) == orders(20)
+
+
+@pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
+def test_a_clock_a_year_ahead_in_an_outage_kills_nothing(tmp_path: Path, answer: Reply) -> None:
+    adroll = Switch(answer)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(20))
+    shop.steps(5, 40)
+    shop.clock.sleep(365 * DAY)
+    shop.steps(5, 40)
+    assert set(shop.states().values()) == {"waiting"}
+
+
+def test_held_time_does_not_age(tmp_path: Path) -> None:
+    adroll = Switch(BUSY)
+    shop = Shop(tmp_path, adroll, max_age=3600)
+    shop.report("o001")
+    shop.step()
+    adroll.answer = refusal(401)
+    shop.clock.sleep(40)
+    shop.steps(2)
+    assert shop.held()
+    shop.clock.sleep(100_000)
+    adroll.judge = only_trials(BUSY).judge
+    shop.steps(3, 40)
+    assert shop.held() is None
+    assert shop.states() == {"o001": "waiting"}
+    shop.clock.sleep(4000)
+    Shop(tmp_path, adroll, clock=shop.clock, max_age=3600).step()
+    assert shop.states() == {"o001": "dead"}
+
+
+# Holds
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 405, 410, 415, 418])
+def test_a_hold_blames_nobody_and_says_so_once_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    shop = Shop(tmp_path, Switch(refusal(status, {"message": "token canary-token revoked"})))
+    shop.report(*orders(3))
+    with caplog.at_level(logging.ERROR, "adroll_flask"):
+        for _ in range(5):
+            shop.step()
+            shop.clock.sleep(1000)
+    assert shop.held() == f"http_{status}"
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
+    assert shop.counters.get("delivery_held", f"http_{status}") == 1
+    (record,) = caplog.records
+    assert "no event is lost or blamed" in record.getMessage()
+    assert "canary" not in record.getMessage()
+    assert "canary" not in (shop.outbox.destination.state().last_error or "")
+
+
+def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None:
+    adroll = Switch(refusal(401))
+    shop = Shop(tmp_path, adroll)
+    other = Shop(tmp_path, adroll, clock=shop.clock)
+    shop.report(*orders(3))
+    times: list[float] = []
+    for _ in range(800):
+        before = len(adroll.urls)
+        shop.step()
+        other.step()
+        if len(adroll.urls) > before:
+            assert len(adroll.urls) == before + 1
+            times.append(round(shop.clock.now) % 100_000)
+        shop.clock.sleep(10)
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert gaps[0] in (30, 40)
+    assert max(gaps) <= 300
+    assert min(gaps[-3:]) >= 270
+    assert len(times) < 40
+    assert adroll.sizes[0] == 3
+    assert set(adroll.sizes[1:]) <= {1}, "waiting events are risked one at a time"
+
+
+def test_a_probe_ends_the_hold_and_all_arrive_once(tmp_path: Path) -> None:
+    adroll = Switch(refusal(403))
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(5))
+    shop.step()
+    adroll.answer = OK
+    shop.step()
+    assert adroll.sizes == [5], "not before the pause is over"
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert shop.held() is None
+    assert len(adroll.trials) == 1
+    assert adroll.sizes == [5, 1, 4]
+    assert adroll.taken == orders(5)
+
+
+def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
+    adroll = Switch(refusal(403))
+    shop = Shop(tmp_path, adroll)
+    shop.report("o001")
+    shop.step()
+    shop.outbox.admin.drop([row.id for row in shop.rows().values()])
+    shop.clock.sleep(31)
+    shop.step()  # refused again
+    adroll.answer = OK
+    shop.clock.sleep(100)
+    shop.step()
+    assert shop.held() is None
+
+
+def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
+    taking = [False]
+    adroll = AdRoll(lambda batch, dry: OK if taking[0] and not dry else refusal(403))
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(2))
+    shop.step()
+    taking[0] = True
+    for _ in range(3):
+        shop.clock.sleep(901)
+        shop.deliverer.drain()
+    assert shop.held() is None
+    assert adroll.taken == orders(2)
+
+
+def test_a_process_with_another_token_ignores_the_hold_and_its_pause(tmp_path: Path) -> None:
+    adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
+    old = Shop(tmp_path, adroll, access_token="bad")
+    new = Shop(tmp_path, adroll, access_token="good", clock=old.clock)
+    old.report(*orders(5))
+    old.step()
+    new.deliverer.drain()
+    assert adroll.sizes == [5, 1, 4]
+    assert adroll.taken == orders(5)
+    assert old.held() is None
+
+
+def test_two_configurations_side_by_side_do_not_chase_each_other(tmp_path: Path) -> None:
+    adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
+    old = Shop(tmp_path, adroll, access_token="bad")
+    new = Shop(tmp_path, adroll, access_token="good", clock=old.clock)
+    for number in range(100):
+        old.report(f"o{number}")
+        old.step()
+        new.step()
+        old.clock.sleep(1)
+    assert len(adroll.taken) == len(set(adroll.taken)) == 100
+    assert adroll.tokens.count("Token bad") < 6
+    assert not any(row.attempts > 1 or row.unsure for row in old.rows().values())
+
+
+def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) -> None:
+    tokens = ["bad"]
+    adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
+    shop = Shop(tmp_path, adroll, access_token=lambda: tokens[0])
+    shop.report("o001")
+    shop.step()
+    tokens[0] = "good"
+    shop.step()
+    assert adroll.taken == ["o001"]
+    assert shop.held() is None
+
+
+# A lease that lapses before the request
+
+
+def slow_token(seconds: float = 90.0) -> tuple[Callable[[], str], list[Clock]]:
+    """A token callable that takes its time, once; the shop's clock is set later."""
+    clocks: list[Clock] = []
+
+    def token() -> str:
+        if clocks:
+            clocks.pop().sleep(seconds)
+        return "token"
+
+    return token, clocks
+
+
+def test_a_claim_that_lapsed_while_the_token_was_fetched_is_claimed_anew(tmp_path: Path) -> None:
+    def judge(_batch: list[str], _dry: bool) -> Reply:
+        other.step()  # would take back what has lapsed, and send it too
+        return OK
+
+    token, clocks = slow_token()
+    shop = Shop(tmp_path, AdRoll(judge), access_token=token)
+    other = Shop(tmp_path, clock=shop.clock)
+    shop.report("o001")
+    clocks.append(shop.clock)
+    assert shop.step() == 1
+    assert shop.adroll.taken == ["o001"]
+    assert other.adroll.taken == []
+    row = shop.rows()["o001"]
+    assert (row.state, row.unsure, row.attempts) == ("delivered", False, 1)
+
+
+def test_what_another_worker_sent_while_the_token_was_fetched_is_not_sent_again(
+    tmp_path: Path,
+) -> None:
+    def token() -> str:
+        if not asked:
+            asked.append(1)
+            shop.clock.sleep(90)
+            other.step()
+        return "token"
+
+    asked: list[int] = []
+    shop = Shop(tmp_path, access_token=token)
+    other = Shop(tmp_path, clock=shop.clock)
+    shop.report("o001")
+    shop.step()
+    assert (shop.adroll.taken, other.adroll.taken) == ([], ["o001"])
+
+
+# Settings
+
+
+def fails() -> str:
+    raise RuntimeError("canary-token is locked away")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"), [(fails, "token_failed"), (lambda: "no\ngood", "token_invalid")]
+)
+def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: Callable[[], str], reason: str
+) -> None:
+    asked = []
+
+    def token() -> str:
+        asked.append(1)
+        return source()
+
+    shop = Shop(tmp_path, access_token=token)
+    shop.report("o001")
+    with caplog.at_level(logging.DEBUG, "adroll_flask"):
+        for _ in range(150):
+            shop.step()
+            shop.clock.sleep(4)
+    assert shop.adroll.requests == []
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
+    assert 5 <= len(asked) <= 9, "asked less and less"
+    assert shop.counters.get("delivery_held", reason) == len(asked)
+    assert [r.levelname for r in caplog.records if "ADROLL_ACCESS_TOKEN" in r.getMessage()] == [
+        "ERROR"
+    ]
+    assert "canary" not in caplog.text
+
+
+def test_a_token_callable_that_recovers_sends_what_waited(tmp_path: Path) -> None:
+    broken = [True]
+    shop = Shop(tmp_path, access_token=lambda: fails() if broken[0] else "token")
+    shop.report("o001")
+    shop.step()
+    broken[0] = False
+    shop.clock.sleep(6)
+    assert shop.step() == 1
+
+
+def test_the_token_is_not_asked_for_while_there_is_nothing_to_send(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def token() -> str:
+        asked.append(1)
+        return "token"
+
+    shop = Shop(tmp_path, access_token=token)
+    shop.steps(5, 10)
+    assert asked == []
+
+
+def test_missing_settings_are_said_once_and_events_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(tmp_path, access_token=None)
+    shop.report("o001")
+    shop.steps(3)
+    assert shop.adroll.requests == []
+    [said] = [text for text in caplog.messages if "not set" in text]
+    assert said.startswith("AdRoll events wait in the outbox: ADROLL_ACCESS_TOKEN not set (http")
+    assert shop.states() == {"o001": "waiting"}
+
+
+# Batches
+
+
+def test_at_most_100_events_a_request_oldest_first(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.report(*orders(250))
+    assert shop.deliverer.drain() == 250
+    assert shop.adroll.sizes == [100, 100, 50]
+    assert shop.adroll.taken == orders(250)
+
+
+def test_the_rate_is_kept_over_all_workers(tmp_path: Path) -> None:
+    adroll = AdRoll()
+    shop = Shop(tmp_path, adroll, max_requests_per_second=0.5)
+    other = Shop(tmp_path, adroll, clock=shop.clock, max_requests_per_second=0.5)
+    shop.report(*orders(200))
+    stop = threading.Event()
+    assert shop.step() == 100
+
+    class Slept(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            shop.clock.sleep(timeout)
+            return False
+
+    began = shop.clock.now
+    assert other.deliverer.run_once(Slept()) == 100
+    assert 1.9 < shop.clock.now - began < 2.1
+    assert not stop.is_set()
+
+
+def test_a_report_during_the_send_is_sent_next(tmp_path: Path) -> None:
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        if batch == ["o001"]:
+            shop.report("o002")
+        return OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.report("o001")
+    shop.steps(2)
+    assert shop.adroll.requests == [["o001"], ["o002"]]
+
+
+# The loop
+
+
+class Loop:
+    """Runs a deliverer in a thread of the test."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.stop = threading.Event()
+        self.hurry = threading.Event()
+        self.thread = threading.Thread(
+            target=shop.deliverer.run, args=(self.stop, self.hurry), daemon=True
+        )
+        self.outbox = shop.outbox
+        self.idle = threading.Event()
+        wait = shop.outbox.bell.wait
+
+        def idle_now(timeout: float) -> None:
+            self.idle.set()
+            wait(timeout)
+
+        shop.outbox.bell.wait = idle_now  # type: ignore[method-assign]
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        assert self.idle.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.hurry.set()
+        self.outbox.bell.ring()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, linger=1.0)
+    with Loop(shop):
+        shop.report("o001")
+        time.sleep(0.05)
+        shop.report("o002", "o003")
+        eventually(lambda: len(shop.adroll.taken) == 3)
+        assert shop.adroll.sizes == [3]
+        shop.report("o004")
+        began = time.monotonic()
+        assert shop.deliverer.flush(2.0) == 0
+        assert time.monotonic() - began < 0.9
+    assert shop.adroll.sizes == [3, 1]
+
+
+def test_what_is_left_of_full_batches_lingers(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, linger=30.0)
+    with Loop(shop) as loop:
+        shop.report(*(f"o{number:03d}" for number in range(230)))
+        loop.hurry.set()
+        eventually(lambda: len(shop.adroll.taken) == 200)
+        time.sleep(0.1)
+        assert shop.adroll.sizes == [100, 100]
+        began = time.monotonic()
+        assert shop.deliverer.flush(5.0) == 0
+        assert time.monotonic() - began < 4.0
+    assert shop.adroll.sizes == [100, 100, 30]
+
+
+def test_small_batches_follow_each_other_at_once_where_adroll_takes_no_larger_ones(
+    tmp_path: Path,
+) -> None:
+    sizes = AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK)
+    shop = Shop(tmp_path, sizes, linger=30.0)
+    with Loop(shop) as loop:
+        shop.report(*(f"o{number:03d}" for number in range(200)))
+        loop.hurry.set()
+        eventually(lambda: len(shop.adroll.taken) >= 180)
+
+
+def test_the_loop_survives_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(tmp_path)
+    claim, failures = (
+        shop.outbox.queue.claim,
+        [ValueError("canary"), MemoryError(), OSError(28, "x")],
+    )
+
+    def flaky(*args: Any, **how: Any) -> Claim | None:
+        if failures:
+            raise failures.pop()
+        return claim(*args, **how)
+
+    replace_method(monkeypatch, shop.outbox.queue, "claim", flaky)
+    monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
+    shop.report("o001")
+    with Loop(shop):
+        eventually(lambda: shop.adroll.taken == ["o001"])
+    assert shop.counters.get("delivery_error", "error") == 3
+    assert "canary" not in caplog.text
+    assert "OSError(ENOSPC)" in caplog.text
+
+
+def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.report(*orders(150))
+    assert shop.deliverer.flush(5.0) == 0
+    assert shop.adroll.sizes == [100, 50]
+    down = Shop(tmp_path, Switch(DOWN), clock=shop.clock)
+    down.report("o500")
+    began = time.monotonic()
+    assert down.deliverer.flush(5.0) == 1
+    assert time.monotonic() - began < 1
+
+
+def test_an_idle_step_says_that_there_is_nothing_to_do(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    assert shop.deliverer.step(threading.Event()) == Step()
+    assert POLL >= 1
+
+
+# Lateness
+
+
+def test_lateness_is_said_once_until_it_is_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic = Clock()
+    monkeypatch.setattr("adroll_flask.delivery.late_events.time.monotonic", monotonic)
+    shop = Shop(tmp_path)
+    watch = LateWatch(shop.outbox, shop.counters)
+
+    def look() -> int:
+        monotonic.sleep(61)
+        watch.look()
+        return len([r for r in caplog.records if "have been waiting" in r.getMessage()])
+
+    shop.report("o001")
+    assert look() == 0
+    shop.clock.sleep(1000)
+    assert [look(), look(), look()] == [1, 1, 1]
+    assert "16 minutes" in caplog.text
+    shop.step()
+    assert look() == 1
+    shop.report("o002")
+    shop.clock.sleep(1000)
+    assert look() == 2
+    assert shop.counters.get("delivery_late") == 2
+
+
+def test_looking_for_lateness_is_a_query_a_minute_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    asked = []
+    replace_method(monkeypatch, shop.outbox.queue, "oldest_due", lambda: asked.append(1))
+    watch = LateWatch(shop.outbox, shop.counters)
+    for _ in range(1000):
+        watch.look()
+    assert len(asked) == 1
+
+
+def test_each_step_leaves_a_sign_of_life(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    before = shop.deliverer.stepped_at
+    time.sleep(0.01)
+    shop.deliverer.step(threading.Event())
+    assert shop.deliverer.stepped_at > before

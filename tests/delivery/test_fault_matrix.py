@@ -1,0 +1,844 @@
+"""Each fault between a shop and AdRoll: the exact requests, and the states that must follow.
+
+AdRoll is the sandbox, over real sockets. A shop reports three orders, the fault strikes, time
+passes, the fault is over; in the end each order is there once, or twice where its request was
+unsure and had been taken all the same.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import resource
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.delivery.client import Response
+from adroll_flask.delivery.thread import DeliveryThread
+from adroll_flask.outbox import OutboxFailed
+from adroll_flask.sandbox import ACCESS_TOKEN, RunningSandbox, running
+from tests.support import PATIENCE
+from tests.support.sandbox_shop import DAY, Clock, Shop
+from tests.support.scripted_server import answering, reply, server
+
+ORDERS = ["o1", "o2", "o3"]
+O1, O2, O3 = (["o1"], ["o2"], ["o3"])
+HERE = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[RunningSandbox]:
+    with running(strict=True) as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _clean(sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    sandbox.reset()
+    yield
+    sandbox.reset()
+
+
+@pytest.fixture
+def shop(sandbox: RunningSandbox, tmp_path: Path) -> Iterator[Shop]:
+    one = Shop(tmp_path, sandbox.api_url)
+    yield one
+    one.close()
+
+
+def arrived(sandbox: RunningSandbox) -> Counter[str]:
+    return Counter(record["order_id"] for record in sandbox.purchases())
+
+
+def outcomes(sandbox: RunningSandbox) -> list[object]:
+    """What the sandbox did to each request: its status, or how it broke off."""
+    return [
+        record["outcome"] if record["status"] is None else record["status"]
+        for record in sandbox.requests()
+    ]
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the matrix.
+
+    :param fault: done to the first request, or as it says itself.
+    :param seen: what the sandbox did to the requests while the fault was on.
+    :param sent: the requests of that time, by order ids.
+    :param state: of each order then: state, unsure, reason.
+    :param recovery: the requests after the fault.
+    :param twice: AdRoll had taken the unsure request.
+    """
+
+    fault: dict[str, Any]
+    seen: Sequence[object]
+    state: tuple[str, bool, str | None]
+    sent: list[Any] = field(default_factory=lambda: [ORDERS])
+    held: str | None = None
+    recovery: list[Any] = field(default_factory=lambda: ["trial", O1, ["o2", "o3"]])
+    twice: bool = False
+    paused: float | None = None
+
+
+HTML = "<html><body>Bad gateway"
+
+
+def unsure(reason: str, seen: object, twice: bool = False, **fault: Any) -> Case:
+    return Case(fault, [seen], ("waiting", True, reason), twice=twice)
+
+
+def held(status: int, **fault: Any) -> Case:
+    return Case(
+        {"status": status, **fault},
+        [status],
+        ("waiting", False, None),
+        held=f"http_{status}",
+    )
+
+
+def throttled(status: int, paused: float | None = None, **headers: str) -> Case:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Case(
+        {"status": status, "headers": names},
+        [status],
+        ("waiting", False, f"http_{status}"),
+        paused=paused,
+    )
+
+
+MATRIX = {
+    "reset before taking": unsure("reset", "reset before reading", reset="before"),
+    "reset after taking": unsure("reset", "reset after taking", twice=True, reset="after"),
+    "read time-out": unsure("read_timeout", "hung", hang=0.8),
+    "read time-out after taking": unsure(
+        "read_timeout", "hung after taking", twice=True, hang=0.8, take=True
+    ),
+    "truncated answer": unsure("truncated", 200, twice=True, truncate=True),
+    "408": unsure("http_408", 408, status=408),
+    "500": unsure("http_500", 500, status=500),
+    "500 after taking": unsure("http_500", 500, twice=True, status=500, take=True),
+    "502 as HTML": unsure("http_502", 502, status=502, body=HTML),
+    "504": unsure("http_504", 504, status=504),
+    "301": held(301, headers={"Location": "https://example.com/api"}),
+    "302 to itself": held(302, headers={"Location": "/api"}),
+    "401": held(401),
+    "403": held(403, body=HTML),
+    "404": held(404),
+    "405": held(405),
+    "415": held(415),
+    "429 bare": throttled(429, 2.0),
+    "429 Retry-After seconds": throttled(429, 120.0, Retry_After="120"),
+    "429 Retry-After date": throttled(
+        429,
+        120.0,
+        Retry_After="in two minutes",
+    ),
+    "429 Retry-After out of bounds": throttled(429, 3600.0, Retry_After="99999999"),
+    "429 Retry-After nonsense": throttled(429, 2.0, Retry_After="presently"),
+    "503": throttled(503, 2.0),
+    "503 Retry-After seconds": throttled(503, 30.0, Retry_After="30"),
+    "400 for all": Case(
+        {"status": 400},
+        [400] * 4 + [400],
+        ("waiting", False, None),
+        sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
+        held="http_400_to_everything",
+        # o1 and o2 were put off behind o3, in case they are bad after all.
+        recovery=["trial", O3, ["o1", "o2"]],
+    ),
+    "422 for all": Case(
+        {"status": 422},
+        [422] * 4 + [422],
+        ("waiting", False, None),
+        sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
+        held="http_422_to_everything",
+        recovery=["trial", O3, ["o1", "o2"]],
+    ),
+    "413 for all": Case(
+        {"status": 413},
+        [413] * 4 + [413],
+        ("waiting", False, None),
+        sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
+        held="http_413_to_everything",
+        recovery=["trial", O3, ["o1", "o2"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MATRIX.values(), ids=MATRIX)
+def test_a_fault_and_what_follows(case: Case, sandbox: RunningSandbox, shop: Shop) -> None:
+    fault = case.fault
+    if fault.get("headers", {}).get("Retry-After") == "in two minutes":
+        # By AdRoll's clock; the shop's is two days behind.
+        fault = fault | {"headers": {"Retry-After": formatdate(time.time() + 120, usegmt=True)}}
+    sandbox.fault(**fault)
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 0
+
+    assert shop.network.requests == case.sent
+    eventually(lambda: outcomes(sandbox) == case.seen)
+    state, mark, reason = case.state
+    for row in shop.rows().values():
+        assert (row.state, row.unsure, row.reason or None) == (state, mark, reason or None)
+    destination = shop.outbox.destination.state()
+    assert destination.held == case.held
+    assert destination.failures >= 1
+    if case.paused is not None:
+        assert destination.paused_for == pytest.approx(case.paused, abs=1.1)
+    # While it lasts, nothing more goes out.
+    assert shop.deliverer.run_once() == 0
+    assert shop.network.requests == case.sent
+
+    sandbox.clear_faults()
+    shop.network.requests.clear()
+    shop.clock.sleep(3601)
+    shop.deliverer.drain()
+    assert shop.network.requests == case.recovery
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", mark))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 2 if case.twice else 1)
+    destination = shop.outbox.destination.state()
+    assert (destination.held, destination.failures) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "warned"),
+    [
+        ({"body": {"errors": [{"message": "deprecated field"}]}, "take": True}, 1),
+        ({"body": HTML, "take": True}, 0),
+        ({"body": "", "take": True}, 0),
+        ({"status": 202, "take": True}, 0),
+        ({"status": 204, "take": True}, 0),
+    ],
+    ids=["200 with errors", "200 as HTML", "200 empty", "202", "204"],
+)
+def test_a_success_takes_the_whole_batch_whatever_the_body_says(
+    sandbox: RunningSandbox, shop: Shop, fault: dict[str, Any], warned: int
+) -> None:
+    sandbox.fault(**fault)
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 3
+    assert shop.network.requests == [ORDERS]
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    assert shop.counters.get("delivery_warning", "errors_with_success") == warned
+
+
+def test_400_for_one_event_with_adrolls_hint(sandbox: RunningSandbox, shop: Shop) -> None:
+    shop.report("o1")
+    shop.report("o2", currency="EURO")
+    shop.report("o3")
+    assert shop.deliverer.run_once() == 3
+    assert shop.network.requests == [ORDERS, O2, ["o1", "o3"]]
+    assert outcomes(sandbox) == [400, 400, 200]
+    assert shop.facts() == {
+        "o1": ("delivered", False),
+        "o2": ("dead", False),
+        "o3": ("delivered", False),
+    }
+    row = shop.rows()["o2"]
+    assert row.reason == "refused"
+    assert row.error.startswith("http_400: [0].currency: event 0: currency")
+    assert arrived(sandbox) == {"o1": 1, "o3": 1}
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_of_one_event_without_a_hint(
+    sandbox: RunningSandbox, shop: Shop, status: int
+) -> None:
+    sandbox.fault(order_id="o2", status=status)
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 3
+    assert shop.network.requests == [ORDERS, ["o1", "o2"], O1, O2, O3]
+    assert outcomes(sandbox) == [status, status, 200, status, 200]
+    assert shop.rows()["o2"].state == "dead"
+    assert arrived(sandbox) == {"o1": 1, "o3": 1}
+
+
+def test_413_for_a_batch_and_for_one_event(sandbox: RunningSandbox, shop: Shop) -> None:
+    sandbox.fault(status=413, times=1)
+    sandbox.fault(order_id="o3", status=413)
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 3
+    assert shop.network.requests == [ORDERS, ["o1", "o2"], O3, "trial"]
+    assert outcomes(sandbox) == [413, 200, 413, 200]
+    assert shop.rows()["o3"].reason == "too_large"
+    assert arrived(sandbox) == {"o1": 1, "o2": 1}
+
+
+def test_on_unsure_drop(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    shop = Shop(tmp_path, sandbox.api_url, on_unsure="drop")
+    sandbox.fault(status=502, times=1)
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 3
+    assert shop.facts() == dict.fromkeys(ORDERS, ("dead", True))
+    shop.clock.sleep(3601)
+    shop.deliverer.drain()
+    assert arrived(sandbox) == {}
+    shop.close()
+
+
+# Nothing is sent: the fault lies before the first byte
+
+
+def after_repair(sandbox: RunningSandbox, tmp_path: Path, shop: Shop, reason: str) -> None:
+    """What all sure failures have in common; then a shop with the address put right."""
+    assert shop.deliverer.run_once() == 0
+    assert len(shop.network.requests) == 1
+    for row in shop.rows().values():
+        assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
+        assert (row.reason, row.error) == (reason, reason)
+    assert shop.outbox.destination.state().held is None
+    assert arrived(sandbox) == {}
+    repaired = Shop(tmp_path, sandbox.api_url, clock=shop.clock)
+    shop.clock.sleep(3)
+    repaired.deliverer.drain()
+    assert repaired.network.requests == ["trial", O1, ["o2", "o3"]]
+    assert repaired.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    repaired.close()
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_refused_connection(sandbox: RunningSandbox, tmp_path: Path, shop: Shop) -> None:
+    sandbox.fault(refuse=20)
+    eventually(lambda: not listening(sandbox.port))
+    shop.report(*ORDERS)
+    assert shop.deliverer.run_once() == 0
+    assert {row.reason for row in shop.rows().values()} == {"refused"}
+    assert not any(row.unsure or row.attempts for row in shop.rows().values())
+    sandbox.clear_faults()
+    eventually(lambda: listening(sandbox.port))
+    shop.clock.sleep(3)
+    shop.deliverer.drain()
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+
+
+def test_name_resolution(
+    sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path, "https://srv.adroll.invalid/api")
+    shop.report(*ORDERS)
+    resolve = socket.getaddrinfo
+
+    def none(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host == "srv.adroll.invalid":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", none)
+    after_repair(sandbox, tmp_path, shop, "dns")
+
+
+def test_connect_time_out(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        time.sleep(0.05)
+        shop = Shop(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}/api")
+        shop.report(*ORDERS)
+        after_repair(sandbox, tmp_path, shop, "connect_timeout")
+        for filler in fillers:
+            filler.close()
+
+
+def test_tls_by_nobody_we_trust(sandbox: RunningSandbox, tmp_path: Path, certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with running(ssl_context=context) as impostor:
+        shop = Shop(tmp_path, impostor.api_url)
+        shop.report(*ORDERS)
+        after_repair(sandbox, tmp_path, shop, "tls")
+        assert impostor.requests() == []
+        shop.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "cert.pem"
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+# The house itself
+
+
+HOUR = 3600.0
+
+
+def step_by_step(shop: Shop, until: Callable[[], bool], seconds: float) -> float:
+    """Let time pass as a worker does, a second at a time; returns how much, at most *seconds*."""
+    began = shop.clock()
+    while not until() and shop.clock() - began < seconds:
+        shop.deliverer.drain()
+        shop.clock.sleep(1.0)
+    return shop.clock() - began
+
+
+OUTAGES = {"503": {"status": 503}, "502 after taking": {"status": 502, "take": True}}
+
+
+@pytest.mark.parametrize("length", [90.0, 600.0], ids=["90 s", "10 min"])
+@pytest.mark.parametrize("fault", OUTAGES.values(), ids=OUTAGES)
+def test_after_an_outage_everything_flows_within_half_a_minute(
+    sandbox: RunningSandbox, shop: Shop, fault: dict[str, Any], length: float
+) -> None:
+    shop.report("o1")
+    sandbox.fault(**fault)
+    step_by_step(shop, lambda: False, length)
+    shop.report("o2", "o3")
+    sent = [request for request in shop.network.requests if request != "trial"]
+    assert sent == [O1], "only trials ask while AdRoll is away"
+    gaps = length / len(shop.network.requests)
+    assert gaps <= 31
+
+    sandbox.clear_faults()
+    took = step_by_step(shop, lambda: {"o2", "o3"} <= set(arrived(sandbox)), 100)
+    assert took <= 32
+    step_by_step(shop, lambda: shop.facts()["o1"][0] == "delivered", 60)
+    unsure = fault["status"] == 502
+    assert shop.facts() == {
+        "o1": ("delivered", unsure),
+        "o2": ("delivered", False),
+        "o3": ("delivered", False),
+    }
+
+
+def test_a_gateway_that_says_502_to_what_adroll_takes_doubles_each_order_once_a_day(
+    sandbox: RunningSandbox, shop: Shop
+) -> None:
+    shop.report(*ORDERS)
+    sandbox.fault(status=502, take=True)
+    for _ in range(150):
+        shop.deliverer.drain()
+        shop.clock.sleep(DAY / 150)
+    assert shop.network.requests.count(ORDERS) == 1
+    assert set(map(str, shop.network.requests)) == {str(ORDERS), "trial"}
+    sandbox.clear_faults()
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
+
+
+def test_an_order_that_stays_unsure_while_trials_pass_goes_six_times_and_rests(
+    sandbox: RunningSandbox, shop: Shop
+) -> None:
+    sandbox.fault(order_id="o2", status=502, take=True)
+    shop.report(*ORDERS)
+    for _ in range(500):
+        shop.deliverer.drain()
+        shop.clock.sleep(20)
+    assert arrived(sandbox)["o2"] == 6
+    row = shop.rows()["o2"]
+    assert (row.state, row.reason, row.unsure) == ("dead", "unsure", True)
+    assert row.error.startswith("http_502: sent 6 times without a certain answer")
+    assert {shop.rows()[order].state for order in ("o1", "o3")} == {"delivered"}
+    assert shop.outbox.admin.retry() == 1
+    sandbox.clear_faults()
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert shop.facts()["o2"] == ("delivered", True)
+
+
+def test_hints_before_the_answer_are_no_answer(tmp_path: Path) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
+    with server(answering(hints + reply("200 OK", b"{}")), keep=True) as adroll:
+        shop = Shop(tmp_path, adroll.url)
+        shop.report("o1")
+        assert shop.deliverer.run_once() == 1
+        shop.report("o2")
+        assert shop.deliverer.run_once() == 1
+        assert shop.facts() == dict.fromkeys(["o1", "o2"], ("delivered", False))
+        assert len(adroll.requests) == 2
+        shop.close()
+
+
+def test_eight_days_off_and_a_refused_connection_kill_no_order(
+    sandbox: RunningSandbox, shop: Shop
+) -> None:
+    shop.report(*ORDERS)
+    shop.clock.sleep(8 * DAY)
+    sandbox.fault(refuse=20)
+    eventually(lambda: not listening(sandbox.port))
+    for _ in range(3):
+        assert shop.deliverer.run_once() == 0
+        shop.clock.sleep(31)
+    sandbox.clear_faults()
+    eventually(lambda: listening(sandbox.port))
+    shop.clock.sleep(31)
+    shop.deliverer.drain()
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+
+
+@pytest.mark.parametrize("status", [503, 502])
+def test_a_clock_a_year_ahead_in_an_outage_kills_no_order(
+    sandbox: RunningSandbox, tmp_path: Path, status: int
+) -> None:
+    clock = Clock()
+    clock.now -= 400 * DAY
+    shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+    sandbox.fault(status=status)
+    shop.report(*ORDERS)
+    shop.deliverer.run_once()
+    clock.sleep(365 * DAY)
+    for _ in range(3):
+        shop.deliverer.run_once()
+        clock.sleep(31)
+    clock.sleep(-365 * DAY)
+    sandbox.clear_faults()
+    step_by_step(shop, lambda: len(arrived(sandbox)) == 3, 60)
+    assert {row.state for row in shop.rows().values()} == {"delivered"}
+    shop.close()
+
+
+def test_a_token_that_takes_longer_than_the_lease(
+    sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def token() -> str:
+        if not asked:
+            asked.append(1)
+            clock.sleep(90)
+        return ACCESS_TOKEN
+
+    asked: list[int] = []
+    slow = Shop(tmp_path, sandbox.api_url, clock=clock, access_token=token)
+    other = Shop(tmp_path, sandbox.api_url, clock=clock)
+    send = slow.network.send
+
+    def meanwhile(*args: Any) -> Response:
+        other.deliverer.run_once()
+        return send(*args)
+
+    monkeypatch.setattr(slow.network, "send", meanwhile)
+    slow.report(*ORDERS)
+    assert slow.deliverer.run_once() == 3
+    assert other.network.requests == []
+    assert slow.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    slow.close()
+    other.close()
+
+
+@pytest.mark.parametrize("back", [30.0, 600.0, HOUR], ids=["30 s", "10 min", "1 h"])
+@pytest.mark.parametrize("paused", [False, True], ids=["open", "in a pause"])
+def test_a_clock_that_goes_back_keeps_nothing_waiting(
+    sandbox: RunningSandbox, tmp_path: Path, back: float, paused: bool
+) -> None:
+    clock = Clock()
+    shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+    if paused:
+        sandbox.fault(status=503)
+        shop.report("o1")
+        step_by_step(shop, lambda: False, 100)
+        sandbox.clear_faults()
+    else:
+        shop.report("o1")
+    shop.report("o2", "o3")
+    clock.now -= back
+    took = step_by_step(shop, lambda: len(arrived(sandbox)) == 3, 100)
+    assert took <= 2
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    shop.close()
+
+
+@pytest.mark.parametrize("jump", [-400 * DAY, -DAY, -60.0, 60.0, DAY], ids=str)
+def test_a_clock_that_jumps_while_events_wait_pause_or_lapse(
+    sandbox: RunningSandbox, tmp_path: Path, jump: float
+) -> None:
+    clock = Clock()
+    shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+    sandbox.fault(status=503, times=1, headers={"Retry-After": "30"})
+    shop.report("o1")
+    shop.deliverer.run_once()
+    shop.report("o2")
+    clock.now += jump
+    shop.report("o3")
+    for _ in range(4):
+        clock.sleep(31 if jump > -100 else 3700)
+        shop.deliverer.drain()
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    shop.close()
+
+
+def database(folder: Path) -> Path:
+    (path,) = folder.glob("*.sqlite")
+    return path
+
+
+def test_a_locked_database_while_the_answer_comes_in(
+    sandbox: RunningSandbox, shop: Shop, tmp_path: Path
+) -> None:
+    shop.report(*ORDERS)
+    assert shop.outbox.queue.waiting() == 3
+    locker = sqlite3.connect(database(tmp_path), isolation_level=None, check_same_thread=False)
+    send = shop.network.send
+
+    def locks_first(*args: Any) -> Response:
+        locker.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, lambda: locker.execute("ROLLBACK")).start()
+        return send(*args)
+
+    shop.network.send = locks_first  # type: ignore[method-assign, assignment]
+    assert shop.deliverer.run_once() == 3
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    locker.close()
+
+
+def test_a_database_that_stays_locked_stops_a_step_not_the_loop(
+    sandbox: RunningSandbox, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.2)
+    shop.report(*ORDERS)
+    assert shop.outbox.queue.waiting() == 3
+    shop.outbox.close()
+    locker = sqlite3.connect(database(tmp_path), isolation_level=None, check_same_thread=False)
+    locker.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    with pytest.raises(OutboxFailed):
+        shop.deliverer.run_once()
+    assert time.monotonic() - began < 15
+    assert shop.network.requests == []
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    time.sleep(0.1)
+    locker.execute("ROLLBACK")
+    locker.close()
+    sandbox.wait(3, timeout=PATIENCE)
+    assert thread.stop(5)
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+
+
+def test_a_file_that_is_deleted_under_a_send(
+    sandbox: RunningSandbox, shop: Shop, tmp_path: Path
+) -> None:
+    shop.report(*ORDERS)
+    send = shop.network.send
+
+    def deletes_first(*args: Any) -> Response:
+        for path in tmp_path.iterdir():
+            if path.is_file():
+                path.unlink()
+        return send(*args)
+
+    shop.network.send = deletes_first  # type: ignore[method-assign, assignment]
+    shop.deliverer.run_once()
+    shop.network.send = send  # type: ignore[method-assign]
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    shop.report("o4")
+    shop.clock.sleep(61)
+    shop.deliverer.drain()
+    assert arrived(sandbox) == dict.fromkeys([*ORDERS, "o4"], 1)
+
+
+def child(body: Callable[[], None]) -> int:
+    """Run *body* in a forked child and return its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            body()
+            code = 0
+        except BaseException as error:
+            print(f"child: {error!r}", file=sys.stderr)
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def no_more_disk(allowed: bool = False) -> None:
+    """No file of this process may grow; ``allowed`` takes that back."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if allowed else 0, hard))
+
+
+def test_a_full_disk_while_the_answer_comes_in_and_room_again(
+    sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    def body() -> None:
+        shop = Shop(tmp_path, sandbox.api_url)
+        shop.report(*ORDERS)
+        send = shop.network.send
+
+        def fills_first(*args: Any) -> Response:
+            no_more_disk()
+            threading.Timer(0.5, no_more_disk, (True,)).start()
+            return send(*args)
+
+        shop.network.send = fills_first  # type: ignore[method-assign, assignment]
+        assert shop.deliverer.run_once() == 3
+
+    assert child(body) == 0
+    shop = Shop(tmp_path, sandbox.api_url)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    shop.close()
+
+
+def test_a_disk_that_stays_full_costs_a_mark_and_a_second_request_never_an_order(
+    sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    clock = Clock()
+
+    def body() -> None:
+        shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+        shop.deliverer._lease = 2.0
+        shop.report(*ORDERS)
+        send = shop.network.send
+
+        def fills_first(*args: Any) -> Response:
+            no_more_disk()
+            return send(*args)
+
+        shop.network.send = fills_first  # type: ignore[method-assign, assignment]
+        with pytest.raises(OutboxFailed):
+            shop.deliverer.run_once()
+
+    assert child(body) == 0
+    shop = Shop(tmp_path, sandbox.api_url, clock=clock)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("sending", False))
+    clock.sleep(61)
+    shop.deliverer.drain()
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
+    shop.close()
+
+
+def test_a_fork_while_a_request_is_under_way(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    shop = Shop(tmp_path, sandbox.api_url)
+    number = sandbox.fault(order_id="o1", latency=0.3, times=1)
+    assert number
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o1")
+    thread.nudge()
+    eventually(lambda: shop.network.requests)
+
+    def body() -> None:
+        shop.report("o2")
+        thread.nudge()
+        assert thread.flush(10.0) == 0
+        assert ["o2"] in shop.network.requests
+        assert thread.stop(5)
+
+    assert child(body) == 0
+    shop.report("o3")
+    thread.nudge()
+    assert thread.flush(10.0) == 0
+    assert thread.stop(5)
+    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    shop.close()
+
+
+EXITS = """
+import sys, time
+from pathlib import Path
+from tests.support.sandbox_shop import Shop, Timeouts
+from adroll_flask.delivery.thread import DeliveryThread
+shop = Shop(Path(sys.argv[1]), sys.argv[2], clock=time.time, timeouts=Timeouts(5, 20, 25))
+thread = DeliveryThread(shop.deliverer)
+shop.report("o1")
+thread.nudge()
+while not shop.network.requests: time.sleep(0.01)
+time.sleep(0.1)
+shop.report("o2", "o3")
+print(time.time(), flush=True)
+"""
+
+
+def test_an_exit_while_a_request_is_under_way(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    sandbox.fault(order_id="o1", hang=20, take=True, times=1)
+    done = subprocess.run(
+        [sys.executable, "-c", EXITS, str(tmp_path), sandbox.api_url],
+        env={**os.environ, "PYTHONPATH": HERE},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert 1.5 < time.time() - float(done.stdout) < 5
+    assert done.stderr == ""
+    sandbox.clear_faults()
+    now = [time.time()]
+    shop = Shop(tmp_path, sandbox.api_url, clock=lambda: now[0])
+    assert shop.facts() == {
+        "o1": ("sending", False),
+        "o2": ("waiting", False),
+        "o3": ("waiting", False),
+    }
+    shop.deliverer.drain()
+    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    now[0] += 61
+    shop.deliverer.drain()
+    # AdRoll had taken it, which nobody could know: sent again, marked, counted.
+    assert arrived(sandbox) == {"o1": 2, "o2": 1, "o3": 1}
+    assert shop.facts() == {
+        "o1": ("delivered", True),
+        "o2": ("delivered", False),
+        "o3": ("delivered", False),
+    }
+    assert shop.counters.get("event_unsure", "lapsed") == 1
+    shop.close()

@@ -1,0 +1,34 @@
+"""AdRoll is back: how long until the first event is there; ``benchmarks/recovery.py`` in short."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from adroll_flask.sandbox import running
+from benchmarks.recovery import FAULTS, REAL, delays, questions, real_run
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("length", [90.0, 600.0, 3600.0], ids=["90 s", "10 min", "1 h"])
+def test_the_first_event_follows_the_end_of_an_outage_within_half_a_minute(
+    length: float, fault: str
+) -> None:
+    found = delays(length, fault, outages=4 if length < 100 else 1)
+    assert found[-1] <= 30.1
+    assert found[len(found) // 2] <= 20
+
+
+@pytest.mark.parametrize("workers", [1, 6])
+def test_however_many_workers_there_are_one_of_them_asks_now_and_then(workers: int) -> None:
+    asked = questions(1800.0, "http_503", workers=workers)
+    gaps = [after - before for before, after in itertools.pairwise(asked)]
+    assert max(gaps) <= 30.1
+    assert min(gaps[5:]) >= 15.0, "no more often than one would"
+
+
+@pytest.mark.parametrize("fault", REAL.values(), ids=REAL)
+def test_an_order_of_an_outage_arrives_in_earnest(fault: dict[str, object]) -> None:
+    with running() as sandbox:
+        assert real_run(sandbox, fault, 3.0) < 30.0

@@ -1,0 +1,457 @@
+"""The background thread: started late, once a process, never in the way of an exit."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.delivery.thread import DeliveryThread
+from tests.support import PATIENCE
+from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
+
+HERE = str(Path(__file__).parents[2])
+
+
+def threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "adroll-delivery"]
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def exit_code(child: int) -> int:
+    until = time.monotonic() + PATIENCE
+    done = (0, 0)
+    while not done[0] and time.monotonic() < until:
+        done = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not done[0]:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    return os.waitstatus_to_exitcode(done[1])
+
+
+Started = Callable[[Shop], DeliveryThread]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    """Makes threads that are stopped when the test is over."""
+    made: list[DeliveryThread] = []
+
+    def make(shop: Shop) -> DeliveryThread:
+        made.append(DeliveryThread(shop.deliverer))
+        return made[-1]
+
+    yield make
+    for one in made:
+        assert one.stop(PATIENCE)
+
+
+def test_nothing_runs_before_the_first_report(tmp_path: Path, started: Started) -> None:
+    before = set(threads())  # of other apps of this process
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    assert not thread.alive
+    assert set(threads()) <= before
+    shop.report("o001")
+    thread.nudge()
+    assert thread.alive
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    (begun,) = set(threads()) - before
+    assert begun.daemon
+
+
+def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -> None:
+    before = set(threads())
+    thread = started(Shop(tmp_path))
+    barrier = threading.Barrier(8)
+
+    def ask() -> None:
+        barrier.wait()
+        thread.ensure_started()
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(set(threads()) - before) == 1
+
+
+def test_asking_again_is_cheap(tmp_path: Path, started: Started) -> None:
+    thread = started(Shop(tmp_path))
+    thread.ensure_started()
+    began = time.perf_counter()
+    for _ in range(10_000):
+        thread.ensure_started()
+    assert (time.perf_counter() - began) / 10_000 < 20e-6
+
+
+def test_a_hundred_reports_are_sent_without_lingering(tmp_path: Path, started: Started) -> None:
+    shop = Shop(tmp_path, linger=30.0)
+    thread = started(shop)
+    shop.report("o000")
+    thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 1)  # found at the start, nobody lingered
+    for order in orders(99):
+        shop.report(order)
+        thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 100, 3.0)
+    assert shop.adroll.sizes == [1, 99]
+
+
+def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Started) -> None:
+    deaf_to: list[signal.Signals | int] = []
+
+    def judge(orders: list[str], dry: bool) -> Reply:
+        deaf_to.extend(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return OK
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    shop = Shop(tmp_path, AdRoll(judge))
+    thread = started(shop)
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken)
+    assert {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM} <= set(deaf_to)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_flush_sends_at_once_and_says_what_is_left(tmp_path: Path, started: Started) -> None:
+    shop = Shop(tmp_path, linger=30.0)
+    thread = started(shop)
+    thread.ensure_started()
+    time.sleep(0.1)
+    shop.report(*orders(3))
+    began = time.monotonic()
+    assert thread.flush(3.0) == 0
+    assert time.monotonic() - began < 2
+    assert shop.adroll.sizes == [3]
+
+
+def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
+    release = threading.Event()
+
+    def hang(_orders: list[str], _dry: bool) -> Reply:
+        release.wait(5)
+        return OK
+
+    shop = Shop(tmp_path, AdRoll(hang))
+    thread = started(shop)
+    shop.report("o001")
+    began = time.monotonic()
+    assert thread.flush(0.3) == 1
+    assert 0.25 < time.monotonic() - began < 1
+    release.set()
+
+
+def test_one_that_died_is_started_again_and_it_is_said(
+    tmp_path: Path,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    monkeypatch.setattr(shop.deliverer, "run", lambda *_, **__: None)
+    thread.ensure_started()
+    eventually(lambda: not thread.alive)
+    monkeypatch.undo()
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert "had died and is started again" in caplog.text
+    assert shop.counters.get("delivery_error", "thread_died") == 1
+
+
+def test_no_thread_to_be_had_is_counted_and_raises_nothing(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    thread = started(shop)
+
+    def full(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", full)
+        thread.nudge()
+    assert shop.counters.get("delivery_error", "no_thread") == 1
+
+
+def test_stopping_sends_what_lingers_and_starts_nothing_new(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, linger=30.0)
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    time.sleep(0.1)
+    shop.report("o001")
+    assert thread.stop(5.0)
+    assert shop.adroll.taken == ["o001"]
+    thread.nudge()
+    assert not thread.alive
+
+
+def test_an_app_that_is_dropped_leaves_nothing_behind(tmp_path: Path) -> None:
+    thread = DeliveryThread(Shop(tmp_path).deliverer)
+    thread.ensure_started()
+    assert thread.stop(5.0)
+    ref = weakref.ref(thread)
+    del thread
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_forked_child_starts_its_own(tmp_path: Path, started: Started) -> None:
+    shop = Shop(tmp_path)
+    # The parent's thread rests: what the child reports is the child's to deliver.
+    shop.deliverer._poll = 3600.0
+    thread = started(shop)
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: shop.states() == {"o001": "delivered"})
+    eventually(lambda: bool(shop.outbox._bell.waiters))  # type: ignore[attr-defined]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            assert not thread.alive
+            shop.report("o002")
+            thread.nudge()
+            eventually(lambda: shop.states().get("o002") == "delivered")
+            assert shop.adroll.taken == ["o001", "o002"]
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert thread.alive
+    assert shop.adroll.taken == ["o001"]
+    shop.report("o003")
+    thread.nudge()
+    eventually(lambda: shop.states().get("o003") == "delivered")
+
+
+def test_a_fork_while_the_parents_locks_are_held_does_not_hang_the_child(
+    tmp_path: Path, started: Started
+) -> None:
+    shop = Shop(tmp_path)
+    thread = started(shop)
+    thread.ensure_started()
+    state = thread._own_state()
+    with state.lock, state.hurry._cond:  # type: ignore[attr-defined]  # as if another thread were in the middle of it
+        child = os.fork()
+        if child == 0:
+            thread.nudge()
+            thread._own_state().hurry.set()
+            os._exit(0 if thread.alive else 1)
+    assert exit_code(child) == 0
+
+
+def test_a_fork_while_it_imports_does_not_hang_the_child(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(0.5)")
+    monkeypatch.syspath_prepend(tmp_path)
+    importing = threading.Event()
+
+    def warm() -> None:
+        importing.set()
+        import_module("slow_to_import")
+
+    monkeypatch.setattr("adroll_flask.events.build.warm", warm)
+    started(Shop(tmp_path)).ensure_started()
+    assert importing.wait(PATIENCE)
+    time.sleep(0.1)
+    child = os.fork()
+    if child == 0:
+        import_module("slow_to_import")
+        os._exit(0)
+    assert exit_code(child) == 0
+
+
+def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> None:
+    out, _ = script(
+        START
+        + """
+    import threading
+    from adroll_flask import events
+    from adroll_flask.outbox.facade import SqlOutbox
+
+    class Watch:
+        loaded = False
+        late = []
+        def find_spec(self, name, path=None, target=None):
+            if self.loaded and threading.current_thread().name == "adroll-delivery":
+                self.late.append(name)
+
+    watch = Watch()
+    sys.meta_path.insert(0, watch)
+    load = SqlOutbox.load
+    def and_watch(self):
+        load(self)
+        watch.loaded = True
+    SqlOutbox.load = and_watch
+    shop = Shop(Path(sys.argv[1]))
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    while not watch.loaded: time.sleep(0.01)
+    shop.report("o001")
+    print(thread.flush(5.0), shop.adroll.taken, watch.late)
+    """,
+        tmp_path,
+    )
+    assert out.strip() == "0 ['o001'] []"
+
+
+def script(text: str, folder: Path, *, seconds: float = PATIENCE) -> tuple[str, float]:
+    """Run a program with the kit at hand; returns its output and how long it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, "PYTHONPATH": HERE, "PYTHONFAULTHANDLER": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout, time.monotonic() - began
+
+
+START = """
+    import sys, threading, time
+    from pathlib import Path
+    from tests.support.delivery_kit import OK, AdRoll, Reply, Shop
+    from adroll_flask.delivery.thread import DeliveryThread
+"""
+
+
+def test_exit_sends_what_lingers(tmp_path: Path) -> None:
+    script(
+        START
+        + """
+    shop = Shop(Path(sys.argv[1]), linger=30.0)
+    shop.outbox.housekeeping.create_tables()
+    thread = DeliveryThread(shop.deliverer)
+    thread.ensure_started()
+    while not shop.deliverer.running:
+        time.sleep(0.01)
+    shop.report("o001")
+    thread.nudge()
+    """,
+        tmp_path,
+    )
+    assert Shop(tmp_path).states() == {"o001": "delivered"}
+
+
+def test_exit_waits_two_seconds_for_a_request_that_hangs_and_leaves_it_to_the_outbox(
+    tmp_path: Path,
+) -> None:
+    out, _ = script(
+        START
+        + """
+    import atexit
+    ended = [0.0]
+    atexit.register(lambda: print(time.monotonic() - ended[0]))
+    asked = threading.Event()
+    shop = Shop(Path(sys.argv[1]), AdRoll(lambda orders, dry: asked.set() or time.sleep(60)))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    assert asked.wait(60)
+    ended[0] = time.monotonic()
+    """,
+        tmp_path,
+    )
+    assert 1.8 < float(out) < 3.0
+    assert Shop(tmp_path).states() == {"o001": "sending"}
+
+
+def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path) -> None:
+    program = (
+        START
+        + """
+    import os, signal
+    # As servers that handle signals in C: the process ends where the signal arrives.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    asked = threading.Event()
+
+    def slow(orders, dry):
+        asked.set()
+        while threading.main_thread().is_alive():  # until the exit has begun
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        return OK
+
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    assert asked.wait(60)
+    """
+    )
+    with pytest.raises(AssertionError):  # the signal comes when the wait is over
+        script(program, tmp_path)
+    assert Shop(tmp_path).states() == {"o001": "delivered"}
+
+
+@pytest.mark.parametrize(
+    ("patch", "spawn"),
+    [
+        ("import gevent.monkey; gevent.monkey.patch_all()", "gevent.spawn"),
+        ("import eventlet; eventlet.monkey_patch()", "eventlet.spawn"),
+    ],
+    ids=["gevent", "eventlet"],
+)
+def test_under_green_threads_requests_go_on_while_a_send_waits(
+    tmp_path: Path, patch: str, spawn: str
+) -> None:
+    # Not importorskip: eventlet, once imported, warns at each fork of this process.
+    if find_spec(spawn.partition(".")[0]) is None:
+        pytest.skip("not installed")
+    out, took = script(
+        f"""
+    import warnings
+    warnings.simplefilter("ignore")
+    {patch}
+    import {spawn.partition(".")[0]}
+    {START}
+    def slow(orders, dry):
+        time.sleep(0.5)
+        return OK
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = DeliveryThread(shop.deliverer)
+    shop.report("o001")
+    thread.nudge()
+    ticks = 0
+    for _ in range(200):
+        time.sleep(0.01)
+        ticks += 1
+        if shop.adroll.taken: break
+    print(ticks > 20, thread.flush(5.0), shop.adroll.taken)
+    """,
+        tmp_path,
+    )
+    assert out.strip() == "True 0 ['o001']"
+    assert took < 15

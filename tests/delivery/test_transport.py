@@ -1,0 +1,439 @@
+"""Over a real socket: what counts as sent, and what a kept connection may and may not do."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.delivery import transport as transport_module
+from adroll_flask.delivery.client import Response
+from adroll_flask.delivery.transport import (
+    MAX_BODY,
+    NoAnswer,
+    RequestsTransport,
+    Timeouts,
+)
+from tests.support.scripted_server import Script, answering, read_request, reply, reset, server
+
+HEADERS = {"Authorization": "Token canary-token", "Content-Type": "application/json"}
+SHORT = Timeouts(connect=0.3, read=0.3, total=1.0)
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.endswith("_CA_BUNDLE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def send(
+    url: str, timeout: Timeouts = SHORT, transport: RequestsTransport | None = None
+) -> Response:
+    if transport is not None:
+        return transport.send(url, HEADERS, b"body", timeout)
+    transport = RequestsTransport()
+    try:
+        return transport.send(url, HEADERS, b"body", timeout)
+    finally:
+        transport.close()
+
+
+def failure(url: str, timeout: Timeouts = SHORT) -> NoAnswer:
+    with pytest.raises(NoAnswer) as caught:
+        send(url, timeout)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody signed but itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    import ipaddress
+
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "cert.pem"
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def transport() -> Iterator[RequestsTransport]:
+    one = RequestsTransport()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_an_answer_comes_with_its_status_headers_and_body() -> None:
+    with server(answering(reply("400 Bad Request", b'{"errors": []}', "Retry-After: 3"))) as up:
+        answer = send(up.url)
+    assert (answer.status, answer.body, answer.truncated) == (400, b'{"errors": []}', False)
+    assert answer.headers["retry-after"] == "3"
+    (request,) = up.requests
+    assert request.startswith(b"POST /api HTTP/1.1\r\n")
+    assert b"Authorization: Token canary-token\r\n" in request
+    assert request.endswith(b"\r\n\r\nbody")
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "102": b"HTTP/1.1 102 Processing\r\n\r\n",
+    "103": HINTS,
+    "103 twice": HINTS * 2,
+    "199": b"HTTP/1.1 199\r\nX-What: ever\r\n\r\n",
+    "100 and 103": b"HTTP/1.1 100 Continue\r\n\r\n" + HINTS,
+}
+
+
+@pytest.mark.parametrize("interim", INTERIM.values(), ids=INTERIM)
+def test_what_comes_before_the_answer_is_not_the_answer(
+    transport: RequestsTransport, interim: bytes
+) -> None:
+    with server(
+        answering(interim + reply("200 OK", b"taken")), answering(reply("200 OK", b"2")), keep=True
+    ) as seen:
+        for body in (b"taken", b"2"):
+            answer = send(seen.url, transport=transport)
+            assert (answer.status, answer.body) == (200, body)
+            assert "link" not in answer.headers
+        assert seen.connections == 1, "nothing was left over on the connection"
+
+
+def test_hints_without_end_are_unsure_at_the_deadline() -> None:
+    def hints(connection: socket.socket, _request: bytes) -> None:
+        while True:
+            connection.sendall(HINTS)
+            time.sleep(0.01)
+
+    with server(hints) as seen:
+        began = time.monotonic()
+        problem = failure(seen.url, Timeouts(connect=0.2, read=0.3, total=0.5))
+        assert time.monotonic() - began < 5
+        assert (problem.reason, problem.sure) == ("read_timeout", False)
+
+
+def test_refused_is_sure() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    error = failure(f"http://127.0.0.1:{port}/")
+    assert (error.reason, error.sure) == ("refused", True)
+
+
+def test_a_name_that_does_not_resolve_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_name(*_args: object, **_kwargs: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    error = failure("https://srv.adroll.invalid/")
+    assert (error.reason, error.sure) == ("dns", True)
+
+
+def test_a_connect_time_out_is_sure() -> None:
+    # A listener whose backlog is full drops further SYNs.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        time.sleep(0.05)
+        error = failure(f"http://127.0.0.1:{port}/")
+        for filler in fillers:
+            filler.close()
+    assert (error.reason, error.sure) == ("connect_timeout", True)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_sure_tls_failure(tls: ssl.SSLContext) -> None:
+    with server(answering(reply("200 OK")), tls=tls) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert (error.reason, error.sure) == ("tls", True)
+    assert up.requests == []
+
+
+def test_a_server_that_speaks_no_tls_is_sure() -> None:
+    with server(before_reading=lambda c, _r: c.sendall(b"hello, no TLS here\r\n")) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert (error.reason, error.sure) == ("tls", True)
+
+
+def test_a_handshake_that_hangs_or_breaks_is_sure_though_a_read_timed_out() -> None:
+    with server(before_reading=lambda _c, _r: time.sleep(1)) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert (error.reason, error.sure) == ("connect_timeout", True)
+
+    def breaks(connection: socket.socket, _request: bytes) -> None:
+        connection.recv(4096)
+        reset(connection)
+
+    with server(before_reading=breaks) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert error.sure
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_environment_may_name_a_ca_bundle(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, str(certificate))
+    with server(answering(reply("200 OK")), tls=tls) as up:
+        assert send(up.url.replace("http:", "https:")).status == 200
+
+
+@pytest.mark.parametrize("value", ["", "0", "False", "/no/such/bundle.pem"])
+def test_no_environment_switches_verification_off(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", value)
+    monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
+    with server(answering(reply("200 OK")), tls=tls) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert (error.reason, error.sure) == ("tls", True)
+    assert up.requests == []
+
+
+def test_a_tls_connection_that_breaks_after_the_request_is_unsure(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with server(reset, tls=tls) as up:
+        error = failure(up.url.replace("http:", "https:"))
+    assert (error.reason, error.sure) == ("reset", False)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [reset, lambda _c, _r: None, answering(b"HTTP/1.1 2"), answering(b"SSH-2.0-OpenSSH\r\n")],
+    ids=["reset", "closed", "cut status line", "not HTTP"],
+)
+def test_an_end_after_the_request_is_unsure(ending: Script) -> None:
+    with server(ending) as up:
+        error = failure(up.url)
+    assert (error.reason, error.sure) == ("reset", False)
+    assert len(up.requests) == 1, "it is not sent again by itself"
+
+
+def test_a_read_time_out_is_unsure() -> None:
+    with server(lambda _c, _r: time.sleep(1)) as up:
+        error = failure(up.url)
+    assert (error.reason, error.sure) == ("read_timeout", False)
+
+
+@pytest.mark.parametrize("trickled", [b"HTTP/1.1 200 OK\r\nX-Long: ", b""], ids=["head", "status"])
+def test_an_answer_that_trickles_ends_at_the_deadline(trickled: bytes) -> None:
+    def trickle(connection: socket.socket, _request: bytes) -> None:
+        connection.sendall(trickled)
+        for byte in b"HTTP/1.1 200 OK" + b"x" * 100:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with server(trickle) as up:
+        error = failure(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
+    assert time.monotonic() - started < 2
+    assert (error.reason, error.sure) == ("read_timeout", False)
+
+
+def test_a_body_that_trickles_or_breaks_off_is_truncated() -> None:
+    def trickle(connection: socket.socket, _request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(60):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with server(trickle) as up:
+        answer = send(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
+    assert time.monotonic() - started < 2
+    assert (answer.status, answer.truncated) == (200, True)
+    with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nxx")) as up:
+        answer = send(up.url)
+    assert (answer.status, answer.body, answer.truncated) == (200, b"xx", True)
+    with server(answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")) as up:
+        answer = send(up.url)
+    assert (answer.status, answer.truncated) == (200, True)
+
+
+def test_a_long_body_is_read_in_part() -> None:
+    with server(answering(reply("200 OK", b"x" * 1_000_000))) as up:
+        answer = send(up.url)
+    assert (len(answer.body), answer.truncated) == (MAX_BODY, False)
+
+
+def test_a_compressed_body_is_not_unpacked() -> None:
+    import gzip
+
+    bomb = gzip.compress(b"0" * 10_000_000)
+    with server(answering(reply("200 OK", bomb, "Content-Encoding: gzip"))) as up:
+        assert send(up.url).body == bomb
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+def test_redirects_are_not_followed(status: str) -> None:
+    with server(answering(reply("200 OK"))) as elsewhere:
+        moved = reply(status, b"", f"Location: {elsewhere.url}")
+        with server(answering(moved)) as up:
+            assert send(up.url).status == int(status[:3])
+    assert elsewhere.connections == 0
+
+
+def test_a_netrc_does_not_take_the_tokens_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ann password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with server(answering(reply("200 OK"))) as up:
+        send(up.url)
+    assert b"Authorization: Token canary-token\r\n" in up.requests[0]
+
+
+def test_a_proxy_from_the_environment_carries_https_by_connect_and_never_sees_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with server(answering(reply("407 Proxy Authentication Required"))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        error = failure("https://srv.adroll.invalid/api")
+    assert (error.reason, error.sure) == ("proxy", True)
+    assert proxy.requests[0].startswith(b"CONNECT srv.adroll.invalid:443 ")
+    assert b"canary" not in b"".join(proxy.requests)
+
+
+def test_a_proxy_tunnels_to_the_api_and_what_breaks_in_it_is_unsure(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    outcomes: list[int | tuple[str, bool]] = []
+    for ending in (answering(reply("200 OK")), reset):
+
+        def tunnel(connection: socket.socket, _request: bytes, ending: Script = ending) -> None:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with tls.wrap_socket(connection, server_side=True) as inner:
+                ending(inner, read_request(inner))
+
+        with server(tunnel) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            try:
+                outcomes.append(send("https://127.0.0.1/api").status)
+            except NoAnswer as error:
+                outcomes.append((error.reason, error.sure))
+    assert outcomes == [200, ("reset", False)]
+
+
+def test_plain_http_to_this_machine_never_goes_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with server(answering(reply("200 OK"))) as proxy, server(answering(reply("200 OK"))) as up:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
+        send(up.url)
+    assert (proxy.connections, up.connections) == (0, 1)
+
+
+def test_a_connection_is_kept_per_thread_and_dropped_when_idle(
+    monkeypatch: pytest.MonkeyPatch, transport: RequestsTransport
+) -> None:
+    with server(answering(reply("200 OK")), keep=True) as up:
+        send(up.url, transport=transport)
+        send(up.url, transport=transport)
+        assert up.connections == 1
+
+        def another() -> None:
+            send(up.url, SHORT, transport)
+            transport.close()
+
+        other = threading.Thread(target=another)
+        other.start()
+        other.join()
+        assert up.connections == 2
+        monkeypatch.setattr(transport_module, "MAX_IDLE", -1.0)
+        send(up.url, transport=transport)
+        assert up.connections == 3
+
+
+def test_a_kept_connection_that_the_server_closed_is_noticed_before_sending(
+    transport: RequestsTransport,
+) -> None:
+    with server(answering(reply("200 OK"))) as up:  # closes after each answer
+        send(up.url, transport=transport)
+        time.sleep(0.05)
+        assert send(up.url, transport=transport).status == 200
+    assert up.connections == 2
+
+
+def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(
+    transport: RequestsTransport,
+) -> None:
+    with server(answering(reply("200 OK")), keep=True) as up:
+        send(up.url, transport=transport)
+        child = os.fork()
+        if child == 0:
+            status = send(up.url, transport=transport).status
+            os._exit(0 if status == 200 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert up.connections == 2
+        send(up.url, transport=transport)
+        assert up.connections == 2, "the parent goes on with its own"
+
+
+def test_a_failure_in_the_middle_does_not_poison_the_next_request(
+    transport: RequestsTransport,
+) -> None:
+    with server(reset, answering(reply("200 OK"))) as up:
+        with pytest.raises(NoAnswer):
+            send(up.url, transport=transport)
+        assert send(up.url, transport=transport).status == 200
+
+
+@pytest.mark.parametrize("url", ["https://", "http://[", "https://exa mple/"])
+def test_an_address_that_is_none_is_a_sure_failure(url: str) -> None:
+    assert failure(url).sure

@@ -1,0 +1,79 @@
+"""Every block of Python and of commands in what users read is run; there is no exception."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support import PAGES, ROOT
+from tests.support.pages import Shell, blocks, matches
+
+READ = [
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+    *("adroll_flask/sandbox/README.md", "static/README.md"),
+    *(str(path.relative_to(ROOT)) for path in PAGES),
+]
+#: What Sphinx makes something of; it is no code.
+DIRECTIVES = re.compile(r"\{.*\}")
+TESTS = [path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py"))]
+
+
+def with_code() -> list[str]:
+    """The pages that have code."""
+    return [
+        page
+        for page in READ
+        if any(not DIRECTIVES.fullmatch(block.language) for block in blocks(page))
+    ]
+
+
+def run_whole() -> set[str]:
+    """The pages that a test runs as a context manager, which demands all of their blocks."""
+    found: set[str] = set()
+    for text in TESTS:
+        named = dict(re.findall(r'^(\w+) = ("[\w/.-]+\.md")$', text, re.MULTILINE))
+        opened = re.findall(r'\bPage\((\w+|"[^"]+")[^)]*\) as ', text)
+        found |= {named.get(page, page).strip('"') for page in opened}
+    return found
+
+
+WHOLE = run_whole()
+
+
+@pytest.mark.parametrize("page", with_code())
+def test_the_blocks_of_each_page_are_run(page: str) -> None:
+    for block in blocks(page):
+        assert block.language, f"{block}: name its language, text where it is none"
+        if block.language in ("python", "console"):
+            assert page in WHOLE, f"{block}, below {block.section!r}"
+
+
+def test_dots_stand_for_anything_and_nothing_else_does() -> None:
+    assert matches("a … z", "a  b c   z\n")
+    assert matches("a\n…\nz", "a\nb\nc\nz")
+    assert matches("a\n…", "a")
+    assert not matches("a", "a\nb")
+    assert not matches("a b", "ab")
+
+
+def test_a_shell_that_is_stuck_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n$ flask run --help >help; echo $BASHPID; exec sleep 1000\n…\n```\n"
+        "```console\n$ until false; do sleep 0.1; done\n```\n"
+    )
+    endless, stuck = blocks(str(page))
+    with Shell(tmp_path) as shell:
+        shell.run(endless)
+        with monkeypatch.context() as patience:
+            patience.setattr("tests.support.pages.PATIENCE", 1.0)
+            with pytest.raises(AssertionError, match="did not end"):
+                shell.run(stuck)
+    [job] = tmp_path.glob(".job*")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(job.read_text()), 0)

@@ -1,0 +1,402 @@
+"""docs/how-to/holds.md, run in its order: a shop with a webhook, Stripe, PayPal, and the others."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import stripe
+from flask import Flask, abort, redirect, request, url_for
+from flask_sqlalchemy import SQLAlchemy
+from werkzeug.serving import make_server
+
+from adroll_flask import (
+    cancel_conversion,
+    current_visitor,
+    release_conversion,
+    report_conversion,
+    report_event,
+)
+from tests.support.page_shop import AGENT, SITE, PageShop, page_shop
+from tests.support.pages import Page, Shell
+
+HOLDS = "docs/how-to/holds.md"
+NAMES: dict[str, Any] = {
+    "abort": abort,
+    "cancel_conversion": cancel_conversion,
+    "current_visitor": current_visitor,
+    "redirect": redirect,
+    "release_conversion": release_conversion,
+    "report_conversion": report_conversion,
+    "report_event": report_event,
+    "request": request,
+    "url_for": url_for,
+}
+ORDER = SimpleNamespace(
+    id="o-1", total="59.90", email="jo@example.com", line_items=[{"price": "p_1", "quantity": 1}]
+)
+SALE = ("o-1", Decimal("59.90"), "click123")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def opened(stack: ExitStack, folder: Path, **config: Any) -> PageShop:
+    return stack.enter_context(page_shop(folder, **config))
+
+
+def served(stack: ExitStack, app: Flask) -> str:
+    """Serve *app* in place of a payment provider; its address."""
+    import threading
+
+    server = make_server("127.0.0.1", 0, app)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(server.shutdown)
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def tell(shop: PageShop, path: str, body: bytes, **headers: str) -> int:
+    """A payment provider calls: no cookie, another address."""
+    provider = shop.app.test_client(use_cookies=False)
+    headers = {"Content-Type": "application/json", "User-Agent": "Provider/1.0", **headers}
+    return provider.post(
+        path, data=body, headers=headers, environ_base={"REMOTE_ADDR": "198.51.100.1"}
+    ).status_code
+
+
+def test_all_of_the_page_in_its_order(tmp_path: Path, stack: ExitStack) -> None:
+    with (
+        Shell(tmp_path) as shell,
+        Page("docs/how-to/holds.md", shell) as page,
+    ):
+        page.run("A shop with a webhook")
+        stripe_sells(page, opened(stack, tmp_path / "stripe"), stack)
+        paypal_sells(page, opened(stack, tmp_path / "paypal"), stack)
+        reports_in_the_webhook(page, opened(stack, tmp_path / "token"))
+        books_invoices(page, tmp_path / "invoice", stack)
+        collects_cash(page, opened(stack, tmp_path / "cash"))
+        sells_trials(page, opened(stack, tmp_path / "trial"))
+        refunds(page, opened(stack, tmp_path / "refunds"))
+
+
+# -- Stripe --------------------------------------------------------------------------------
+
+WHSEC = "whsec_of_the_test"
+
+
+def stripe_says(kind: str, **fields: Any) -> bytes:
+    """An event of Stripe's, in the form of its API reference."""
+    return json.dumps(
+        {
+            "id": "evt_1",
+            "object": "event",
+            "type": kind,
+            "data": {"object": {"object": kind.rpartition(".")[0], **fields}},
+        }
+    ).encode()
+
+
+def session(kind: str, status: str, order: str = "o-1") -> bytes:
+    kind = f"checkout.session.{kind}"
+    return stripe_says(kind, client_reference_id=order, payment_status=status)
+
+
+def invoice(reason: str) -> bytes:
+    parent = {"subscription_details": {"metadata": {"order_id": "o-1"}}}
+    return stripe_says("invoice.paid", billing_reason=reason, parent=parent)
+
+
+def stripe_tells(shop: PageShop, body: bytes, secret: str = WHSEC) -> int:
+    at = int(time.time())
+    signature = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    header = {"Stripe-Signature": f"t={at},v1={signature}"}
+    return tell(shop, "/stripe/webhook", body, **header)
+
+
+def stripe_api(asked: list[dict[str, str]]) -> Flask:
+    """Stripe's API, as far as a checkout needs it."""
+    api = Flask("stripe")
+
+    @api.post("/v1/checkout/sessions")
+    def create() -> dict[str, str]:
+        asked.append(request.form.to_dict())
+        return {
+            "id": "cs_1",
+            "object": "checkout.session",
+            "url": "https://checkout.stripe.com/c/1",
+        }
+
+    return api
+
+
+def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
+    asked: list[dict[str, str]] = []
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(stripe, "api_key", None)
+    patch.setattr(stripe, "api_base", served(stack, stripe_api(asked)))
+    shop.app.config.update(STRIPE_API_KEY="sk_test_1", STRIPE_WEBHOOK_SECRET=WHSEC)
+    shop.app.add_url_rule("/thanks", "thanks", lambda: "Thanks!")
+    orders = iter(
+        [ORDER, SimpleNamespace(**{**vars(ORDER), "id": "o-2"})]
+        + [SimpleNamespace(**{**vars(ORDER), "id": f"o-{number}"}) for number in (3, 4)]
+    )
+    page.run("Stripe Checkout", app=shop.app, new_order=lambda _form: next(orders), **NAMES)
+    shop.start()
+
+    answer = shop.browser().post("/stripe/checkout", **SITE)
+    assert answer.location == "https://checkout.stripe.com/c/1"
+    assert asked[0]["client_reference_id"] == "o-1"
+    assert asked[0]["subscription_data[metadata][order_id]"] == "o-1"
+    assert shop.held() == ["o-1"]
+    # Its first invoice and the session come in any order, and more than once; renewals follow.
+    said = [invoice("subscription_create"), session("completed", "paid")]
+    for body in (*said, *said, invoice("subscription_cycle")):
+        assert stripe_tells(shop, body) == 204
+    assert shop.sold() == [SALE]
+
+    assert stripe_tells(shop, session("completed", "paid", "o-2"), "whsec_forged") == 400
+    # A webhook that overtakes the checkout; bank debits, paid and not.
+    assert stripe_tells(shop, session("completed", "paid", "o-2")) == 204
+    for _order in ("o-2", "o-3", "o-4"):
+        shop.browser().post("/stripe/checkout", **SITE)
+    for number in (3, 4):
+        assert stripe_tells(shop, session("completed", "unpaid", f"o-{number}")) == 204
+    assert [order for order, *_ in shop.sold()] == ["o-1", "o-2"]
+    assert shop.held() == ["o-3", "o-4"]
+    assert stripe_tells(shop, session("async_payment_succeeded", "paid", "o-3")) == 204
+    assert stripe_tells(shop, session("async_payment_failed", "unpaid", "o-4")) == 204
+    assert [order for order, *_ in shop.sold()] == ["o-1", "o-2", "o-3"]
+    assert shop.held() == []
+
+
+# -- PayPal --------------------------------------------------------------------------------
+
+
+def paypal_api(sent: dict[str, bytes]) -> Flask:
+    """PayPal's check of a webhook: its signature is over the bytes that were sent."""
+    api = Flask("paypal")
+
+    @api.post("/v1/oauth2/token")
+    def token() -> dict[str, str]:
+        known = request.authorization
+        assert known is not None
+        assert (known.username, known.password) == ("client", "secret")
+        assert request.form["grant_type"] == "client_credentials"
+        return {"access_token": "A21", "token_type": "Bearer"}
+
+    @api.post("/v1/notifications/verify-webhook-signature")
+    def verify() -> dict[str, str]:
+        assert request.headers["Authorization"] == "Bearer A21"
+        asked = request.get_json()
+        assert asked["webhook_id"] == "WH-1"
+        original = sent.get(asked["transmission_id"], b"never sent")
+        is_ours = (
+            request.get_data().endswith(b'"webhook_event": ' + original + b"}")
+            and asked["transmission_sig"] == f"signed {asked['transmission_id']}"
+            and asked["auth_algo"] == "SHA256withRSA"
+        )
+        return {"verification_status": "SUCCESS" if is_ours else "FAILURE"}
+
+    return api
+
+
+def paypal_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
+    sent: dict[str, bytes] = {}
+    shop.app.config.update(
+        PAYPAL_API=served(stack, paypal_api(sent)),
+        PAYPAL_CLIENT_ID="client",
+        PAYPAL_CLIENT_SECRET="secret",
+        PAYPAL_WEBHOOK_ID="WH-1",
+    )
+    page.run("PayPal", app=shop.app, **NAMES)
+    shop.start()
+    numbers = itertools.count()
+
+    def say(kind: str, order: str, *, forged: bool = False) -> int:
+        number = f"t{next(numbers)}"
+        body = json.dumps(
+            {
+                "id": f"WH-{number}",
+                "event_type": f"PAYMENT.CAPTURE.{kind}",
+                "resource_type": "capture",
+                "resource": {"id": "2GG2", "custom_id": order, "note": "żółw, 1.0"},
+            },
+            ensure_ascii=False,  # as no library of ours would write it again
+            indent=1,
+        ).encode()
+        if not forged:
+            sent[number] = body
+        return tell(
+            shop,
+            "/paypal/webhook",
+            body,
+            **{
+                "Paypal-Auth-Algo": "SHA256withRSA",
+                "Paypal-Cert-Url": "https://api.paypal.com/v1/notifications/certs/CERT-1",
+                "Paypal-Transmission-Id": number,
+                "Paypal-Transmission-Sig": f"signed {number}",
+                "Paypal-Transmission-Time": "2026-11-25T12:00:00Z",
+            },
+        )
+
+    hold(shop, "o-1", "o-2")
+    assert say("COMPLETED", "o-1", forged=True) == 400
+    assert say("PENDING", "o-1") == 204
+    assert shop.sold() == []
+    assert shop.held() == ["o-1", "o-2"]
+    for _twice in range(2):
+        assert say("COMPLETED", "o-1") == 204
+        assert say("DENIED", "o-2") == 204
+    assert shop.sold() == [SALE]
+    assert shop.held() == []
+
+
+def hold(shop: PageShop, *orders: str) -> None:
+    """A visitor orders, and is to pay later."""
+    if "checkout" not in shop.app.view_functions:
+
+        @shop.app.post("/checkout/<order>")
+        def checkout(order: str) -> str:
+            return report_conversion(
+                order_id=order, value="59.90", currency="EUR", hold=True
+            ).status
+
+    for order in orders:
+        assert shop.browser().post(f"/checkout/{order}", **SITE).text == "held"
+
+
+# -- a token ---------------------------------------------------------------------------------
+
+
+class Payments:
+    """A payment provider's library."""
+
+    def __init__(self) -> None:
+        self.made: list[dict[str, Any]] = []
+
+    def create(self, **payment: Any) -> SimpleNamespace:
+        self.made.append(payment)
+        return SimpleNamespace(url="https://pay.example/1")
+
+    def verified(self, body: bytes, signature: str | None) -> SimpleNamespace:
+        if signature != "of the provider":
+            abort(400)
+        return SimpleNamespace(id=body.decode(), metadata=self.made[0]["metadata"])
+
+
+def reports_in_the_webhook(page: Page, shop: PageShop) -> None:
+    payments = Payments()
+    section = "Report in the webhook, without a hold"
+    page.run(section, app=shop.app, payments=payments, **NAMES)
+    shop.start()
+    answer = shop.browser().post("/pay", **SITE, headers=AGENT)
+    assert answer.location == "https://pay.example/1"
+    assert len(payments.made[0]["metadata"]["adroll"]) <= 450
+    assert tell(shop, "/payments/webhook", b"pi_1") == 400
+    for _twice in range(2):
+        assert tell(shop, "/payments/webhook", b"pi_1", Signature="of the provider") == 204
+    assert shop.sold() == [("pi_1", Decimal("59.90"), "click123")]
+    [sale] = shop.sandbox.purchases()
+    assert sale["event"]["ip"] == "203.0.113.7"
+    assert sale["event"]["user_agent"] == AGENT["User-Agent"]
+    assert sale["event"]["page_location"] == "https://shop.test/pay"
+
+
+# -- invoices, parcels, trials, refunds ----------------------------------------------------------
+
+
+def books_invoices(page: Page, folder: Path, stack: ExitStack) -> None:
+    url = f"sqlite:///{folder}/shop.sqlite"
+    shop = opened(stack, folder, ADROLL_OUTBOX_URL=url, SQLALCHEMY_DATABASE_URI=url)
+    db = SQLAlchemy()
+
+    class Order(db.Model):  # type: ignore[name-defined,misc]
+        id = db.Column(db.String(20), primary_key=True)
+        paid = db.Column(db.Boolean, default=False)
+
+    names = page.run("Invoice", app=shop.app, db=db, **NAMES)
+    db.init_app(shop.app)
+    shop.start()
+    assert shop.app.extensions["adroll"].settings.hold_max == 45 * 86_400
+    folder.mkdir(exist_ok=True)
+    with shop.app.app_context():
+        db.create_all()
+        shop.app.extensions["adroll"].outbox.housekeeping.create_tables()
+        db.session.add(Order(id="o-1"))
+        db.session.commit()
+    hold(shop, "o-1")
+    assert shop.held() == ["o-1"]
+    with shop.app.app_context():
+        stack.callback(db.engine.dispose)
+        order = db.session.get_one(Order, "o-1")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(db.session, "commit", db.session.rollback)
+            names["book_payment"](order)
+        assert shop.sold() == []
+        names["book_payment"](order)
+        assert order.paid
+        db.session.remove()
+    assert shop.sold() == [SALE]
+
+
+def collects_cash(page: Page, shop: PageShop) -> None:
+    page.run("Cash on delivery", app=shop.app, **NAMES)
+    shop.start()
+    hold(shop, "o-1", "o-2")
+    carrier = shop.app.test_client(use_cookies=False)
+    carrier.post("/parcels/o-1", data={"state": "delivered", "collected": "39.95"})
+    carrier.post("/parcels/o-2", data={"state": "refused"})
+    assert shop.sold() == [("o-1", Decimal("39.95"), "click123")]
+    assert shop.held() == []
+
+
+def sells_trials(page: Page, shop: PageShop) -> None:
+    accounts = iter([SimpleNamespace(id=id, email=f"{id}@example.com") for id in (7, 8)])
+    names = page.run(
+        "A trial that becomes paid", app=shop.app, new_account=lambda _form: next(accounts), **NAMES
+    )
+    shop.start()
+    for _account in range(2):
+        shop.browser().post("/trial", **SITE)
+    assert shop.held() == ["sub-7", "sub-8"]
+    seven, eight = SimpleNamespace(id=7), SimpleNamespace(id=8)
+    with shop.app.app_context():
+        names["on_invoice_paid"](seven, Decimal(0))
+        assert shop.sold() == []
+        for _renewal in range(3):
+            names["on_invoice_paid"](seven, Decimal("19.00"))
+        names["on_trial_ended"](eight)
+    assert shop.sold() == [("sub-7", Decimal("19.00"), "click123")]
+    assert len(shop.sandbox.accepted("signupTrial")) == 2
+    assert shop.held() == []
+
+
+def refunds(page: Page, shop: PageShop) -> None:
+    names = page.run("Refunds", app=shop.app, **NAMES)
+    shop.start()
+    hold(shop, "o-1", "o-2")
+    with shop.app.app_context():
+        release_conversion("o-1")
+        assert shop.sold() == [SALE]
+        for order in ("o-1", "o-2"):  # one too late, one in time
+            names["refunded"](SimpleNamespace(id=order))
+        release_conversion("o-2")
+    assert shop.sold() == [SALE]
+    runtime = shop.app.extensions["adroll"]
+    assert runtime.outbox.admin.counts()["cancelled"] == 1
+    assert runtime.counters.get("hold_too_late", "cancelled") == 1

@@ -1,0 +1,236 @@
+"""The pages about an outbox's place: backup, move, import, reconcile, many hosts, run as typed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from tests.conftest import AppMaker
+from tests.support import PATIENCE
+from tests.support.outbox_engines import SERVERS, missing, require, wait_until
+from tests.support.pages import Page, Shell, blocks
+
+SHOP = """
+import click
+from flask import Flask
+from adroll_flask import AdRoll, report_conversion
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+AdRoll(app)
+
+
+@app.cli.command()
+@click.argument("orders", nargs=-1)
+@click.option("--hold", is_flag=True)
+@click.option("--gpc", is_flag=True)
+def buy(orders, hold, gpc):
+    for order in orders:
+        with app.test_request_context(
+            "/?adct=click123",
+            base_url="https://shop.example",
+            environ_base={"REMOTE_ADDR": "203.0.113.7"},
+            headers={"Sec-GPC": "1"} if gpc else {},
+        ):
+            receipt = report_conversion(order_id=order, value="59.90", currency="EUR", hold=hold)
+            print(order, receipt.status)
+"""
+#: Nobody listens there.
+AWAY = "http://127.0.0.1:9/api"
+
+
+def environment(api_url: str = AWAY) -> dict[str, str]:
+    return {
+        "FLASK_APP": "shop",
+        "FLASK_SECRET_KEY": "a key for tests",
+        "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
+        "FLASK_ADROLL_PIXEL_EID": PIXEL_EID,
+        "FLASK_ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
+        "FLASK_ADROLL_API_URL": api_url,
+        "FLASK_ADROLL_DELIVERY": "worker",
+    }
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@contextmanager
+def server(engine: str, name: str) -> Iterator[sa.URL]:
+    """A database of its own on a server, for tools that know nothing of schemas."""
+    require(engine, {engine: missing(engine)})
+    url = sa.make_url(SERVERS[engine])
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    force = " WITH (FORCE)" if engine == "postgresql" else ""
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}{force}"))
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    try:
+        yield url.set(database=name)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}{force}"))
+
+
+def text(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def shell_in(folder: Path, env: dict[str, str], **replace: str) -> Shell:
+    (folder / "shop.py").write_text(SHOP)
+    return Shell(folder, env, replace=replace)
+
+
+def done(shell: Shell, command: str) -> str:
+    printed, status = shell.type(command)
+    assert status == 0, printed
+    return printed
+
+
+def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: ExitStack) -> None:
+    name = f"adroll_page_{os.getpid()}"
+    postgresql = stack.enter_context(server("postgresql", name))
+    mariadb = stack.enter_context(server("mariadb", name))
+    plain = text(postgresql.set(drivername="postgresql"))
+    options = f"--host={mariadb.host} --port={mariadb.port} --user={mariadb.username}"
+    if mariadb.password:
+        options += f" --password={mariadb.password}"
+    shell = shell_in(tmp_path, environment())
+    shell.replace = {
+        "/var/backups": str(tmp_path),
+        "postgresql://shop@db/shop": plain,
+        "--host=db --user=shop shop": f"{options} {name}",
+    }
+    with (
+        shell,
+        Page("docs/how-to/backup.md", shell) as page,
+    ):
+        for section, url in (
+            ("SQLite", None),
+            ("PostgreSQL", postgresql),
+            ("MariaDB and MySQL", mariadb),
+        ):
+            if url is not None:
+                done(shell, f"export FLASK_ADROLL_OUTBOX_URL={text(url)!r}")
+            assert done(shell, "flask buy 1001 1002") == "1001 queued\n1002 queued"
+            done(shell, "flask adroll outbox")  # takes in
+            page.run(section)
+            assert "dead        2" in done(shell, "flask adroll outbox"), section
+        page.run("What then")
+
+
+def test_a_shop_moves_with_its_keys(
+    tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
+) -> None:
+    new = stack.enter_context(server("postgresql", f"adroll_move_{os.getpid()}"))
+    shell = shell_in(tmp_path, environment(adroll.api_url))
+    shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'"}
+    with (
+        shell,
+        Page("docs/how-to/move-an-outbox.md", shell) as page,
+    ):
+        done(shell, "flask buy 1 2 3 4")
+        done(shell, "flask adroll worker --once")
+        done(shell, "flask buy 5 6")
+        done(shell, "flask buy --hold 7")
+        done(shell, "flask adroll outbox")
+        page.run()
+        done(shell, "flask buy 1 2 3 4 5 6")
+        done(shell, "flask adroll outbox release 7")
+        done(shell, "flask adroll worker --once")
+    orders = sorted(sale["order_id"] for sale in adroll.purchases())
+    assert orders == [*"1234567"]
+
+
+def test_two_workers_deliver_from_postgresql(
+    tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
+) -> None:
+    new = stack.enter_context(server("postgresql", f"adroll_scale_{os.getpid()}"))
+    env = environment(adroll.api_url)
+    del env["FLASK_ADROLL_DELIVERY"]
+    shell = shell_in(tmp_path, env)
+    shell.replace = {
+        "postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'",
+        "https://srv.adroll.com/api": adroll.api_url,
+    }
+    with (
+        shell,
+        Page("docs/how-to/scaling.md", shell) as page,
+    ):
+        page.run()
+        orders = [str(number) for number in range(1001, 1021)]
+        done(shell, f"flask buy {' '.join(orders)}")
+        # The shop's own process would forward; this one has ended.
+        done(shell, "flask adroll outbox")
+        assert wait_until(lambda: len(adroll.purchases()) == 20, PATIENCE)
+    assert sorted(sale["order_id"] for sale in adroll.purchases()) == orders
+
+
+def test_an_import_says_what_is_wrong_and_takes_the_rest(
+    tmp_path: Path, adroll: RunningSandbox
+) -> None:
+    [orders] = [b.code for b in blocks("docs/how-to/import.md") if b.language == "text"]
+    (tmp_path / "orders.csv").write_text(orders)
+    with (
+        shell_in(tmp_path, environment(adroll.api_url)) as shell,
+        Page("docs/how-to/import.md", shell) as page,
+    ):
+        page.run()
+        command = next(one for one in shell.typed if "import" in one)
+        printed, status = shell.type(command.replace("--check", ""))
+        assert (status, "2 queued, 1 invalid" in printed) == (1, True)
+        done(shell, "flask adroll worker --once")
+    assert [sale["order_id"] for sale in adroll.purchases()] == ["1001", "1002"]
+
+
+def test_each_paid_order_is_accounted_for(
+    tmp_path: Path, adroll: RunningSandbox, make_app: AppMaker
+) -> None:
+    now = time.time()
+    reached, unwanted, missed = range(1000, 1412), range(2000, 2011), range(3000, 3007)
+    with (tmp_path / "orders.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["Order no.", "Paid at", "payment_method"])
+        rows.writerows((order, now, "card") for order in (*reached, *unwanted, 3000))
+        rows.writerows((order, now, "invoice") for order in missed[1:])
+    with (
+        shell_in(tmp_path, environment(adroll.api_url)) as shell,
+        Page("docs/how-to/reconcile.md", shell) as page,
+    ):
+        done(shell, f"flask buy {' '.join(map(str, reached))}")
+        done(shell, f"flask buy --gpc {' '.join(map(str, unwanted))}")
+        done(shell, "flask adroll worker --once")
+        page.run("Did every paid order reach AdRoll?")
+        rest = [*csv.DictReader((tmp_path / "rest.csv").read_text().splitlines())]
+        assert len(rest) == 18
+        from_python(page, make_app)
+
+
+def from_python(page: Page, make_app: AppMaker) -> None:
+    adroll = AdRoll()
+    app = make_app(adroll)
+    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        report_conversion(order_id="1", value=1, currency="EUR")
+    with app.app_context():
+        orders: list[Any] = [type("Order", (), {"id": id, "total": 1}) for id in ("1", "2")]
+        names = page.run("From Python", adroll=adroll, paid_orders=orders)
+    assert names["missing"] == ["2"]
+    assert names["found"].counts["waiting"] == 1

@@ -1,0 +1,387 @@
+"""Events that `before_report` changed, and dead letters that somebody fixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adroll_flask.errors import EventError
+from adroll_flask.events.build import (
+    Event,
+    EventProduct,
+    draft,
+    json_schema,
+    recheck,
+    recheck_wire,
+    wire_bytes,
+)
+from adroll_flask.events.event import MAX_BYTES
+from adroll_flask.events.names import FIELD_NAMES
+from tests.support.event_kit import BARE, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
+
+_SCHEMA = jsonschema.Draft202012Validator(json_schema())
+SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
+
+
+@pytest.fixture
+def event() -> Event:
+    return strictly(**PURCHASE, email="ada@example.com", user_id=42).event
+
+
+# -- replace ---------------------------------------------------------------------------------
+
+
+def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
+    changed = event.replace(value="10", user_id=None, products=[{"product_id": 7, "price": 10}])
+    assert changed.wire()["conversion_value"] == "10.00"
+    assert changed.user_id is None
+    assert changed.products[0].product_id == "7"
+    assert event.value == Decimal("59.90")
+    assert changed.order_id == event.order_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": -1},
+        {"currency": "EURO"},
+        {"currency": None},
+        {"event_name": "buy"},
+        {"page_location": None},
+        {"ip": "nowhere"},
+        {"timestamp": datetime(2022, 1, 1)},
+        {"products": [{"price": 1}]},
+        {"email": "nonsense"},
+        {"adct": None, "first_party_cookie": None},
+        {"external_data": object()},
+        {"advertisable_eid": "short"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_change_that_an_event_may_not_have_is_refused(
+    event: Event, change: dict[str, Any]
+) -> None:
+    with pytest.raises(EventError):
+        event.replace(**change)
+
+
+@pytest.mark.parametrize("data", ["", "plain", "7", 7, {"a": 1}, "{not json", '"quoted"'])
+def test_external_data_is_encoded_once(event: Event, data: Any) -> None:
+    built = strictly("pageView", external_data=data).event
+    assert recheck(built).external_data == built.external_data
+    assert recheck_wire(wire_bytes(built)).external_data == built.external_data
+    assert event.replace(external_data=data).external_data == built.external_data
+    assert built.external_data is not None
+    assert json.loads(built.external_data) == data
+
+
+def test_an_unknown_attribute_suggests_the_nearest(event: Event) -> None:
+    with pytest.raises(EventError, match="did you mean 'currency'"):
+        event.replace(currancy="EUR")
+
+
+def test_an_address_that_a_hook_adds_leaves_hashed_too(event: Event) -> None:
+    changed = event.replace(email="other@example.com")
+    assert changed.email is None
+    assert changed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
+    assert event.replace(email=None).email_sha256 is None
+
+
+def test_the_hour_of_grace_counts_from_the_clock(event: Event) -> None:
+    with pytest.raises(EventError, match="future"):
+        event.replace(timestamp=4_000_000_000)
+    assert event.replace(timestamp=NOW - 5).timestamp == round(NOW - 5, 3)
+
+
+def test_events_of_a_clock_ahead_can_be_changed() -> None:
+    event = strictly("pageView", context(now=4_000_000_000.0)).event
+    assert event.replace(user_id="1").timestamp == 4_000_000_000.0
+
+
+# -- recheck ---------------------------------------------------------------------------------
+
+
+def test_an_untouched_event_passes_as_it_is(event: Event) -> None:
+    again = recheck(event)
+    assert again == event
+    assert wire_bytes(again) == wire_bytes(event)
+
+
+def test_what_went_around_the_checks_is_caught(event: Event) -> None:
+    for name, bad in (
+        ("value", Decimal(-1)),
+        ("currency", "euro"),
+        ("ip", "nowhere"),
+        ("email", "ada@example.com"),
+        ("email", ("ada@example.com",)),
+        ("products", (EventProduct.model_construct(product_id=None, price="x"),)),
+        ("products", ("mug",)),
+        ("email_sha256", "x"),
+        ("email_sha256", ("a" * 64,)),
+        ("timestamp", float("nan")),
+        ("external_data", "x" * MAX_BYTES),
+    ):
+        with pytest.raises(EventError):
+            recheck(event.model_copy(update={name: bad}))
+    with pytest.raises(EventError):
+        recheck(Event.model_construct())
+    with pytest.raises(EventError):
+        recheck(Event.model_construct(**{**event.__dict__, "page_location": 7}))
+    event.__dict__["user_id"] = "x" * 1000
+    with pytest.raises(EventError, match="user_id"):
+        recheck(event)
+
+
+def test_a_time_is_held_against_a_clock_if_there_is_one(event: Event) -> None:
+    with pytest.raises(EventError, match="future"):
+        recheck(event, now=NOW - 10_000)
+
+
+# -- schema ----------------------------------------------------------------------------------
+
+
+def test_the_schema_is_one_and_knows_required_from_optional() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert set(schema["required"]) == {
+        "advertisable_eid",
+        "pixel_eid",
+        "event_name",
+        "page_location",
+        "ip",
+        "identifiers",
+    }
+    validator = jsonschema.Draft202012Validator(schema)
+    wire = strictly(**PURCHASE, email="a@x.de", external_data={"a": 1}, keywords="k").event.wire()
+    assert validator.is_valid(wire)
+    assert not validator.is_valid({**wire, "identifiers": {"user_id": "1"}})
+    assert not validator.is_valid({**wire, "event_name": "add_to_cart"})
+    assert not validator.is_valid({**wire, "conversion_value": "1,5"})
+    assert not validator.is_valid({**wire, "colour": "red"})
+    assert json.loads(json.dumps(schema)) == schema
+
+
+# -- drafts ----------------------------------------------------------------------------------
+
+
+def told(fields: dict[str, Any], name: Any = "purchase", where: Any = WEB) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(draft(name, fields, where))
+    return found
+
+
+def test_a_draft_of_a_good_event_is_that_event() -> None:
+    fields: dict[str, Any] = {**PURCHASE, "user_id": 42, "external_data": {"a": 1}}
+    fields["email"] = "ada@example.com"
+    assert told(fields) == strictly(**fields).event.wire()
+    fields = {"value": 59.9, "currency": "eur", "total": Decimal("1E+2")}
+    fields["products"] = [{"product_id": 1, "price": Decimal("3.3333")}]
+    assert told(fields) == strictly(**fields).event.wire()
+
+
+def test_a_draft_keeps_what_is_wrong_as_it_was_given() -> None:
+    wire = told(
+        {
+            **PURCHASE,
+            "value": "59,90",
+            "currency": "EURO",
+            "timestamp": datetime(2022, 10, 29, 17, 45),
+            "products": [{"product_id": "mug", "price": "29,95", "quantity": 0, "sku": 1}],
+        }
+    )
+    assert wire["conversion_value"] == "59,90"
+    assert wire["currency"] == "EURO"
+    assert wire["timestamp"] == "2022-10-29T17:45:00"
+    assert wire["event_attributes"]["products"] == [
+        {"product_id": "mug", "price": "29,95", "quantity": 0}
+    ]
+    assert wire["identifiers"]["adct"] == "click123"
+
+
+def test_a_draft_keeps_an_unknown_name() -> None:
+    assert told({}, "add_to_cart")["event_name"] == "add_to_cart"
+    assert told({}, None)["event_name"] is None
+
+
+def test_no_address_is_in_a_draft_but_in_forms_that_may_leave() -> None:
+    payload = draft("buy", {"email": "Ada@example.com"}, WEB)
+    assert b"ada" not in payload.lower()
+    assert json.loads(payload)["identifiers"]["email_sha256"] == SHA256
+    for refused in ("ada example.com", ["Ada@example.com"]):
+        payload = draft("buy", {"email": refused}, WEB)
+        assert b"ada" not in payload.lower()
+        assert not {"email_sha256", "email_md5"} & json.loads(payload)["identifiers"].keys()
+    plain = context(email_forms=("plain",))
+    assert told({"email": "Ada@example.com"}, where=plain)["identifiers"]["email"] == (
+        "ada@example.com"
+    )
+
+
+def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie() -> None:
+    wire = told({"user_id": 42}, where=BARE)
+    assert wire["identifiers"]["first_party_cookie"].endswith("-1577836800000")
+    assert told({"email": "a@x.de"}, where=BARE)["identifiers"].keys() == {
+        "email_sha256",
+        "email_md5",
+    }
+
+
+def test_a_draft_stays_small() -> None:
+    huge = {
+        "external_data": "x" * 10**6,
+        "products": [{"product_id": "x" * 10**5}] * 400,
+        "user_id": "x" * 10**6,
+        "keywords": [["x" * 10**5] * 100] * 100,
+        "order_id": 10**5000,
+    }
+    payload = draft("purchase", huge, WEB)
+    assert len(payload) <= MAX_BYTES
+    assert json.loads(payload)["identifiers"]["adct"] == "click123"
+
+
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.decimals()
+    | st.datetimes()
+    | st.builds(object),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_ANYTHING, st.dictionaries(st.sampled_from(FIELD_NAMES), _ANYTHING, max_size=8))
+def test_a_draft_can_be_made_of_anything(name: Any, fields: dict[str, Any]) -> None:
+    payload = draft(name, fields, WEB)
+    assert isinstance(json.loads(payload), dict)
+    assert len(payload) <= MAX_BYTES
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(FIELD_NAMES) | st.text(), _ANYTHING, max_size=8))
+def test_a_build_of_anything_gives_an_event_or_its_own_error(fields: dict[str, Any]) -> None:
+    for make in (strictly, leniently):
+        with suppress(EventError):
+            _SCHEMA.validate(make("addToCart", **fields).event.wire())
+
+
+# -- fixed ----------------------------------------------------------------------------------
+
+
+def test_a_fixed_draft_is_the_event_that_was_meant() -> None:
+    fields = {**PURCHASE, "email": "ada@example.com", "user_id": 42}
+    wire = told({**fields, "currency": "EURO"})
+    wire["currency"] = "EUR"
+    fixed = recheck_wire(json.dumps(wire).encode(), now=NOW)
+    assert fixed == strictly(**fields).event
+    assert recheck_wire(json.dumps([wire]), now=NOW) == fixed
+
+
+def test_every_event_survives_its_own_json(event: Event) -> None:
+    assert recheck_wire(wire_bytes(event)) == event
+    full = leniently(
+        **PURCHASE,
+        email="a@x.de",
+        external_data={"a": [1]},
+        keywords="k",
+        total=1,
+        device_os="iOS",
+    ).event
+    assert recheck_wire(wire_bytes(full)) == full
+
+
+@pytest.mark.parametrize(
+    ("path", "bad", "place"),
+    [
+        (("conversion_value",), "59,90", "conversion_value"),
+        (("currency",), None, "currency"),
+        (("event_attributes", "order_id"), "", "event_attributes.order_id"),
+        (("identifiers", "adct"), "a b", "identifiers.adct"),
+        (("event_attributes", "products"), {}, "event_attributes.products"),
+        (
+            ("event_attributes", "products", 0, "quantity"),
+            0,
+            "event_attributes.products[0].quantity",
+        ),
+        (("event_attributes", "products", 0, "sku"), 1, "event_attributes.products[0].sku"),
+        (("identifiers",), [], "identifiers"),
+        (("event_atributes",), {}, "event_atributes"),
+        (("event_attributes", "user_id"), "43", "event_attributes.user_id"),
+        (("timestamp",), "2022-10-29T17:45:00", "timestamp"),
+        (("timestamp",), NOW + 7200, "timestamp"),
+        (("event_name",), "add_to_cart", "event_name"),
+    ],
+)
+def test_a_wrong_fix_is_refused_by_its_place(
+    event: Event, path: tuple[Any, ...], bad: Any, place: str
+) -> None:
+    wire: Any = event.wire()
+    target = wire
+    for step in path[:-1]:
+        target = target[step]
+    target[path[-1]] = bad
+    with pytest.raises(EventError) as caught:
+        recheck_wire(json.dumps(wire).encode(), now=NOW)
+    assert caught.value.field == place
+
+
+@pytest.mark.parametrize("name", ["event_name", "page_location", "ip", "identifiers", "timestamp"])
+def test_a_fixed_event_misses_nothing(event: Event, name: str) -> None:
+    wire = event.wire()
+    del wire[name]
+    with pytest.raises(EventError) as caught:
+        recheck_wire(json.dumps(wire).encode())
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"7", b"[{},{}]", b"\xff", b"[" * 100_000])
+def test_what_is_no_event_is_refused(payload: bytes) -> None:
+    with pytest.raises(EventError) as caught:
+        recheck_wire(payload)
+    assert caught.value.field == "payload"
+
+
+def test_an_address_that_was_fixed_in_is_hashed_unless_it_may_leave(event: Event) -> None:
+    wire = event.wire()
+    wire["identifiers"]["email"] = "Other@example.com"
+    payload = json.dumps(wire).encode()
+    fixed = recheck_wire(payload)
+    # The one in clear takes the place of the hashes of the former one.
+    assert fixed.email is None
+    assert fixed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
+    assert fixed.email_md5 == hashlib.md5(b"other@example.com").hexdigest()
+    plain = recheck_wire(payload, email_forms=("plain",))
+    assert (plain.email, plain.email_sha256) == ("other@example.com", None)
+
+
+def test_a_hash_of_the_same_address_stays_beside_one_that_was_written_in(event: Event) -> None:
+    wire = event.wire()
+    wire["identifiers"]["email"] = "ada@example.com"
+    fixed = recheck_wire(json.dumps(wire).encode(), email_forms=("sha256",))
+    assert fixed.email_md5 == wire["identifiers"]["email_md5"]
+
+
+@pytest.mark.parametrize("name", ["email", "email_sha256", "email_md5"])
+def test_a_list_that_was_written_in_is_refused(event: Event, name: str) -> None:
+    wire = event.wire()
+    wire["identifiers"][name] = ["ada@example.com"] if name == "email" else ["a" * 64]
+    with pytest.raises(EventError) as caught:
+        recheck_wire(json.dumps(wire).encode(), email_forms=("plain",))
+    assert caught.value.field == f"identifiers.{name}"
+
+
+def test_a_fixed_event_keeps_its_cookie(event: Event) -> None:
+    assert recheck_wire(wire_bytes(event)).first_party_cookie == COOKIE

@@ -1,0 +1,288 @@
+"""One description of an event: what the core takes, what Python takes beside, and one JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from hashlib import md5, sha256
+from typing import Annotated, Any, get_origin
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
+
+from adroll_flask.errors import EventError
+from adroll_flask.events import field_types
+from adroll_flask.events.build import EventDefaults, build
+from adroll_flask.events.event import (
+    Event,
+    EventAttributes,
+    EventProduct,
+    EventTop,
+    Identifiers,
+    check,
+    value_digest,
+    wire_bytes,
+)
+from adroll_flask.events.field_types import Also
+from adroll_flask.events.money import rounded
+
+DEFAULTS = EventDefaults(
+    advertisable_eid="ADVERTISABLE0000000001",
+    pixel_eid="PIXEL00000000000000001",
+    now=1667065540.8364,
+    page_location="https://shop.example/thanks?order=1001",
+    ip="203.0.113.9",
+    user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    adct="click123",
+    first_party_cookie="46d41c62e88bb2e267c1e15314bb8837-1667065540836",
+)
+ADA = b"ada@example.com"
+ORDER: dict[str, Any] = {
+    "order_id": "1001",
+    "value": "59.90",
+    "currency": "EUR",
+    "email": " Ada@Example.com ",
+    "user_id": "42",
+    "products": [
+        {"product_id": "mug", "price": "29.95", "quantity": 2, "category": "kitchen"},
+        {"category": "Küche “groß”", "product_group": "pots", "price": "5.00", "product_id": "7"},
+    ],
+}
+
+
+def payload(fields: dict[str, Any], **known: Any) -> bytes:
+    built = build("purchase", fields, replace(DEFAULTS, **known), strict=True)
+    assert not built.dropped
+    return built.payload
+
+
+# -- one JSON ----------------------------------------------------------------------------------
+
+
+def test_an_order_is_written_as_adroll_takes_it() -> None:
+    built = build("purchase", ORDER, DEFAULTS, strict=True)
+    assert json.loads(built.payload) == {
+        "advertisable_eid": "ADVERTISABLE0000000001",
+        "pixel_eid": "PIXEL00000000000000001",
+        "event_name": "purchase",
+        "conversion_value": "59.90",
+        "currency": "EUR",
+        "page_location": "https://shop.example/thanks?order=1001",
+        "ip": "203.0.113.9",
+        "user_agent": DEFAULTS.user_agent,
+        "timestamp": 1667065540.836,
+        "device_os": "Linux",
+        "device_type": "desktop",
+        "identifiers": {
+            "adct": "click123",
+            "first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-1667065540836",
+            "email_sha256": sha256(ADA).hexdigest(),
+            "email_md5": md5(ADA).hexdigest(),
+            "user_id": "42",
+        },
+        "event_attributes": {
+            "order_id": "1001",
+            "user_id": "42",
+            "products": ORDER["products"],
+        },
+    }
+    assert built.key == "1001"
+    assert built.value_digest == value_digest(built.event) == "59.90 EUR"
+    assert built.coverage == built.event.coverage
+    assert built.coverage.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        ({"value": Decimal("59.9")}, {}),
+        ({"value": 59.9}, {}),
+        ({"value": " 59.90 "}, {}),
+        ({"value": 60}, {"value": "60.00"}),
+        ({"value": "007.5"}, {"value": "7.50"}),
+        ({"value": "0.005"}, {"value": "0.01"}),
+        ({"value": "+5"}, {"value": "5.00"}),
+        (
+            {"value": "60.4", "currency": "jpy", "products": None},
+            {"value": "60", "currency": "JPY", "products": []},
+        ),
+        ({"value": "1.2345", "currency": "BHD"}, {"value": "1.235", "currency": "BHD"}),
+        ({"order_id": 1001}, {}),
+        ({"order_id": " 1001\t"}, {}),
+        ({"order_id": UUID(int=7)}, {"order_id": str(UUID(int=7))}),
+        ({"user_id": 42}, {}),
+        ({"user_id": 42.0}, {}),
+        ({"currency": " eur "}, {}),
+        ({"ip": "[::ffff:203.0.113.9]:443"}, {}),
+        ({"ip": "2001:DB8::0:1"}, {"ip": "2001:db8::1"}),
+        ({"page_location": "HTTPS://shop.example/thanks?order=1001"}, {}),
+        ({"first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-"}, {}),
+        ({"timestamp": datetime.fromtimestamp(1667065540.836, UTC)}, {}),
+        ({"timestamp": Decimal("1667065540.8364")}, {}),
+        ({"products": tuple(ORDER["products"])}, {}),
+        ({"products": [{**ORDER["products"][0], "quantity": "2"}, ORDER["products"][1]]}, {}),
+        ({"products": [{**ORDER["products"][0], "price": 29.95}, ORDER["products"][1]]}, {}),
+        ({"products": [EventProduct(**item) for item in ORDER["products"]]}, {}),
+    ],
+)
+def test_another_form_of_a_value_gives_the_bytes_of_its_own_form(
+    changes: dict[str, Any], own: dict[str, Any]
+) -> None:
+    assert payload({**ORDER, **changes}) == payload({**ORDER, **own})
+
+
+@pytest.mark.parametrize("without", ["email", "user_id", "products", "order_id"])
+def test_what_is_not_given_is_absent(without: str) -> None:
+    wire = json.loads(payload({name: ORDER[name] for name in ORDER if name != without}))
+    inner = {**wire["identifiers"], **wire["event_attributes"]}
+    assert not inner.keys() & {without, f"{without}_sha256", f"{without}_md5"}
+    assert None not in inner.values()
+    assert [] not in inner.values()
+
+
+def test_an_event_without_attributes_has_no_place_for_them() -> None:
+    wire = json.loads(build("pageView", {}, DEFAULTS, strict=True).payload)
+    assert "event_attributes" not in wire
+    assert list(wire["identifiers"]) == ["adct", "first_party_cookie"]
+
+
+def test_an_amount_of_nothing_is_an_amount() -> None:
+    wire = json.loads(build("pageView", {"total": 0}, DEFAULTS, strict=True).payload)
+    assert wire["event_attributes"] == {"total": "0"}
+
+
+def test_a_visitor_whom_the_site_knows_has_the_hashes_of_one_address() -> None:
+    known = {"email_sha256": "a" * 64, "email_md5": "b" * 32}
+    wire = json.loads(payload({**ORDER, "email": None}, **known))
+    assert wire["identifiers"]["email_sha256"] == "a" * 64
+    assert wire["identifiers"]["email_md5"] == "b" * 32
+    wire = json.loads(payload(ORDER, **known, email_forms=("md5",)))
+    assert wire["identifiers"]["email_md5"] == md5(ADA).hexdigest()
+    assert "email_sha256" not in wire["identifiers"]
+
+
+def test_writing_what_went_around_the_check_warns_of_no_value() -> None:
+    event = build("purchase", ORDER, DEFAULTS, strict=True).event
+    wire = event.model_copy(update={"user_id": 7, "value": "hunter2"}).wire()
+    assert wire["identifiers"]["user_id"] == 7
+
+
+def test_an_event_is_its_own_two_parts() -> None:
+    """The JSON is nested by class: each field stands in one class and its place follows."""
+    parts = [set(part.model_fields) for part in (EventTop, Identifiers, EventAttributes)]
+    assert set(Event.model_fields) == set.union(*parts) | {"email_forms"}
+    assert parts[1] & parts[2] == {"user_id"}
+    assert not parts[0] & (parts[1] | parts[2])
+
+
+# -- what the core takes, and what Python takes beside it --------------------------------------
+
+
+TYPES: dict[str, Any] = {
+    name: value
+    for name, value in vars(field_types).items()
+    if get_origin(value) is Annotated and isinstance(value.__metadata__[-1], Also)
+}
+
+
+def core_and_python(name: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """How the core alone checks a type's value, and what Python makes of what it refuses."""
+    *marks, also = TYPES[name].__metadata__
+    if also.core is not None:
+        return SchemaValidator(also.core).validate_python, also.accept
+    return _alone(TYPES[name].__origin__, *marks).validate_python, also.accept
+
+
+@cache
+def _alone(base: Any, *marks: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[base, *marks] if marks else base)
+
+
+#: What lies beside a bound, or in a form that two readers may read in two ways.
+EDGES: list[Any] = [
+    *("9" * count for count in (13, 14, 15, 16)),
+    *("x" * count for count in (240, 241, 256, 257, 1000, 1001, 1024, 1025)),
+    *(f"a@{'b' * count}" for count in (252, 253)),
+    *(f"https://shop.example/{'b' * count}" for count in (1979, 1980)),
+    *("A" * count for count in (7, 8, 40, 41)),
+    "", " ", "\n", "a\n", "a\x85b", "\u2028", "\ufeff", "\ud800", " 5 ", "5.", ".5", "-0", "0.0",
+    "00", "1_000", "٥", "5e1", "NaN", "EUR", "eur", "purchase", "Purchase", "1.2.3.4", "1.2.3.4\n",
+    "01.2.3.4", "::1", "https://a..b/", "https://a.b:80/", "https://a.b/%zz", "HTTPS://a.b/",
+    "A@B.c", "a@b@c", "a" * 64, "A" * 64, "g" * 64, "a" * 32, f"{'a' * 32}-1667065540836",
+    f"{'a' * 32}-1667065540836\n", 0, 1, -1, 1_000_000, 1_000_001, 10**9, 10**11, 10**14,
+    0.0, 6.8e-63, 1.5, 1e9, 1e11 - 0.001, 1e11, float("nan"), float("inf"), True, None, b"a", ["a"],
+]  # fmt: skip
+_TEXTS = (
+    st.text(max_size=12)
+    | st.sampled_from(["59.90", "0", "007", "1e3", " a ", "a\x00", "EUR", "eur", "purchase", "x@y"])
+    | st.sampled_from(["203.0.113.9", "::1", "1.2.3.4\n", "https://shop.example/?a=%C3%BC"])
+    | st.from_regex(r"[0-9]{1,16}(\.[0-9]{1,8})?", fullmatch=True)
+    | st.from_regex(r"https?://[a-z.:0-9-]{1,12}/[!-~]{0,12}", fullmatch=True)
+    | st.from_regex(r"[0-9a-fA-F]{32}(-([0-9]{13}|a_[0-9]{10}))?", fullmatch=True)
+    | st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
+    | st.text(max_size=3).map(lambda text: text * 200)
+)
+_VALUES = _TEXTS | st.integers(-2, 10**12) | st.floats() | st.decimals() | st.none() | st.booleans()
+
+
+@pytest.mark.parametrize("name", sorted(TYPES))
+def test_python_agrees_with_the_core_where_the_core_takes_a_value(name: str) -> None:
+    core, python = core_and_python(name)
+
+    @settings(max_examples=60, deadline=None)
+    @given(_VALUES)
+    def check_one(value: Any) -> None:
+        try:
+            taken = core(value)
+        except ValidationError:
+            return
+        if name != "Eid":  # Python says no more of these than that an empty text is none
+            assert python(value) == taken
+
+    for edge in EDGES:
+        check_one = example(edge)(check_one)
+    check_one()
+
+
+@pytest.mark.parametrize("name", sorted(TYPES))
+def test_the_core_takes_what_python_makes_of_a_value(name: str) -> None:
+    core, python = core_and_python(name)
+
+    @settings(max_examples=60, deadline=None)
+    @given(_VALUES)
+    def check_one(value: Any) -> None:
+        try:
+            made = python(value)
+        except EventError:
+            return
+        if made is None or name in ("Location", "Ip", "Cookie"):
+            return  # of these the core knows the usual ones only
+        if name == "Amount":
+            made = rounded(made, None)  # as an event keeps it
+            assert core(f"{made:f}") == made
+        else:
+            assert core(made) == made
+
+    for edge in EDGES:
+        check_one = example(edge)(check_one)
+    check_one()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(Event.model_fields)), _VALUES))
+def test_an_error_says_what_its_field_takes_in_our_words(given_: dict[str, Any]) -> None:
+    found = check(given_, DEFAULTS.now)
+    if isinstance(found, Event):
+        wire_bytes(found)
+        return
+    for problem in found:
+        assert problem.field in {*Event.model_fields, "visitor"}
+        assert problem.field == "email_forms" or "another value" not in problem.expected

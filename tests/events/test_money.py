@@ -1,0 +1,180 @@
+"""Amounts are exact on their way in and have the currency's decimals on their way out."""
+
+from __future__ import annotations
+
+from decimal import ROUND_DOWN, Decimal, Inexact, localcontext
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adroll_flask.errors import EventError
+from adroll_flask.events.money import (
+    DECIMALS,
+    accept_amount,
+    accept_currency,
+    rounded,
+)
+
+
+class _Price(IntEnum):
+    MUG = 5
+
+
+class _Float(float):
+    def __repr__(self) -> str:
+        return f"float64({float(self)})"
+
+
+class _Index:
+    def __index__(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("value", "amount"),
+    [
+        ("59.90", "59.90"),
+        (" 59.90 ", "59.90"),
+        ("59", "59"),
+        (".5", "0.5"),
+        ("5.", "5"),
+        ("1E+2", "100"),
+        ("+5", "5"),
+        (59, "59"),
+        (0, "0"),
+        (59.9, "59.9"),
+        (0.1, "0.1"),
+        (1e-7, "1E-7"),
+        (Decimal("59.90"), "59.90"),
+        (_Price.MUG, "5"),
+        (_Float(59.9), "59.9"),
+        (_Index(), "7"),
+    ],
+)
+def test_an_amount_is_read_exactly(value: Any, amount: str) -> None:
+    found = accept_amount(value)
+    assert found == Decimal(amount)
+    assert type(found) is Decimal
+
+
+@given(st.floats(min_value=0, max_value=1e13))
+def test_a_float_is_read_by_its_shortest_text(number: float) -> None:
+    assert accept_amount(number) == Decimal(repr(number))
+
+
+def test_zero_has_no_sign() -> None:
+    assert str(accept_amount(Decimal("-0.00"))) == "0.00"
+    assert str(accept_amount(-0.0)) == "0.0"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        "NaN",
+        "-Infinity",
+    ],
+)
+def test_what_is_not_finite_is_refused(value: Any) -> None:
+    with pytest.raises(EventError, match="finite"):
+        accept_amount(value)
+
+
+@pytest.mark.parametrize("value", ["-1", -1, -0.01, Decimal("-0.001"), -(10**400)])
+def test_a_negative_amount_is_refused(value: Any) -> None:
+    with pytest.raises(EventError, match="negative"):
+        accept_amount(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**14, "1e14", 1e300, Decimal("1E+999999"), pytest.param(10**5000, id="huge")],
+)
+def test_an_amount_beyond_reason_is_refused(value: Any) -> None:
+    with pytest.raises(EventError, match=r"10\^14"):
+        accept_amount(value)
+
+
+def test_a_comma_is_refused_with_the_fix() -> None:
+    with pytest.raises(EventError, match="no comma"):
+        accept_amount("1.234,50")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "€5", "5 EUR", "1_000", "0x10", "٥", "--5", "1e", "1e9999", True, None, b"5", [5]],
+)
+def test_what_is_no_amount_is_refused_and_never_told(value: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        accept_amount(value, "total")
+    assert caught.value.field == "total"
+    assert "1_000" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        ("59.9", "EUR", "59.90"),
+        ("59.995", "EUR", "60.00"),
+        ("59.994", "EUR", "59.99"),
+        ("0.005", "USD", "0.01"),
+        ("1200", "JPY", "1200"),
+        ("1200.5", "JPY", "1201"),
+        ("1.5", "KWD", "1.500"),
+        ("1.23456", "CLF", "1.2346"),
+        ("1E+2", "EUR", "100.00"),
+        ("99999999999999.99", "EUR", "99999999999999.99"),
+        ("59.9", None, "59.9"),
+        ("1E+2", None, "100"),
+        ("1E-7", None, "0.000000"),
+        ("0.00000055", None, "0.000001"),
+        ("99999999999999.5", "JPY", "99999999999999"),
+        ("99999999999999.9999999", None, "99999999999999.999999"),
+    ],
+)
+def test_an_amount_is_written_with_its_currencys_decimals(
+    amount: str, currency: str | None, text: str
+) -> None:
+    assert format(rounded(Decimal(amount), currency), "f") == text
+
+
+@given(st.decimals(0, 10**10, places=4), st.sampled_from(sorted(DECIMALS)))
+def test_written_and_read_again_is_the_rounded_amount(amount: Decimal, code: str) -> None:
+    text = format(rounded(amount, code), "f")
+    assert accept_amount(text) == rounded(amount, code)
+    assert len(text.partition(".")[2]) == DECIMALS[code]
+
+
+@pytest.mark.parametrize("value", ["EUR", "eur", " Eur "])
+def test_a_currency_is_taken_in_any_case(value: str) -> None:
+    assert accept_currency(value) == "EUR"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "EURO", "€", "DEM", "XXX", "XAU", "XTS", "ZZZ", "E\u016fR", None, 978]
+)
+def test_what_is_no_current_currency_is_refused(value: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        accept_currency(value)
+    assert caught.value.field == "currency"
+
+
+def test_the_kept_list_knows_the_odd_currencies() -> None:
+    odd = {"JPY": 0, "KRW": 0, "ISK": 0, "KWD": 3, "TND": 3, "CLF": 4, "EUR": 2, "MRU": 2}
+    assert {code: DECIMALS[code] for code in odd} == odd
+
+
+def test_an_apps_own_decimal_context_changes_no_amount() -> None:
+    with localcontext() as own:
+        own.prec = 3
+        own.rounding = ROUND_DOWN
+        own.traps[Inexact] = True
+        assert rounded(accept_amount("12345678.905"), "EUR") == Decimal("12345678.91")
+        assert accept_amount(Decimal("-0.000000")) == 0

@@ -1,0 +1,289 @@
+"""Products come from dicts, dataclasses and rows, under AdRoll's names or the shop's."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from adroll_flask.errors import EventError
+from adroll_flask.events.build import EventProduct
+from adroll_flask.events.names import PRODUCT_FIELDS, Product
+from adroll_flask.events.products import MAX_PRODUCTS
+from tests.support.event_kit import leniently, strictly
+
+MUG = {"product_id": "mug", "price": "29.95", "quantity": 2}
+
+
+def sent(products: Any, currency: str | None = "EUR", **fields: Any) -> list[dict[str, Any]]:
+    wire = strictly("addToCart", products=products, currency=currency, **fields).event.wire()
+    found: list[dict[str, Any]] = wire["event_attributes"]["products"]
+    return found
+
+
+@dataclass
+class Line:
+    product_id: str
+    price: Decimal
+    quantity: int = 1
+    note: str = "for grandmother"
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    yield MUG
+
+
+@pytest.mark.parametrize(
+    "products",
+    [
+        [MUG],
+        (MUG,),
+        MUG,
+        MappingProxyType(MUG),
+        [MappingProxyType(MUG)],
+        [Line("mug", Decimal("29.95"), 2)],
+        Line("mug", Decimal("29.95"), 2),
+        [SimpleNamespace(**MUG)],
+        [namedtuple("Row", MUG)(**MUG)],
+        rows(),
+        [EventProduct.model_validate(MUG)],
+    ],
+    ids=lambda products: type(products).__name__,
+)
+def test_products_come_in_many_clothes(products: Any) -> None:
+    assert sent(products) == [MUG]
+
+
+def test_a_products_fields_are_those_that_the_editor_knows() -> None:
+    assert set(Product.__annotations__) == set(PRODUCT_FIELDS) == set(EventProduct.model_fields)
+
+
+def test_the_callers_products_are_not_changed() -> None:
+    given = [{"product_id": "mug", "price": "x"}]
+    leniently("addToCart", products=given)
+    assert given == [{"product_id": "mug", "price": "x"}]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Article(Base):
+    __tablename__ = "article"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sku: Mapped[str]
+    unit_price: Mapped[Decimal]
+
+
+class OrderLine(Base):
+    __tablename__ = "line"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    article_id: Mapped[int] = mapped_column(ForeignKey("article.id"))
+    amount: Mapped[int]
+    article: Mapped[Article] = relationship()
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(OrderLine(amount=2, article=Article(sku="mug", unit_price=Decimal("29.95"))))
+        session.commit()
+        yield session
+    engine.dispose()
+
+
+MAP = {"product_id": "article.sku", "price": "article.unit_price", "quantity": "amount"}
+
+
+@pytest.mark.filterwarnings("ignore:Dialect sqlite")
+def test_rows_of_an_orm_are_mapped_by_paths(session: Session) -> None:
+    assert sent(session.query(OrderLine).all(), product_map=MAP) == [MUG]
+
+
+@pytest.mark.filterwarnings("ignore:Dialect sqlite")
+def test_a_detached_row_costs_its_product_and_not_the_purchase(session: Session) -> None:
+    line = session.query(OrderLine).one()
+    session.expunge_all()
+    built = leniently(order_id="1", products=[line, MUG], product_map=MAP)
+    assert built.event.order_id == "1"
+    assert built.dropped[0][0] == "products[0].product_id"
+    with pytest.raises(EventError, match="DetachedInstanceError"):
+        strictly(products=[line], product_map=MAP)
+
+
+def test_a_map_takes_functions_paths_into_dicts_and_none() -> None:
+    shop = {"article": {"sku": "mug"}, "cents": 2995, "category": object(), "quantity": 2}
+    product_map = {
+        "product_id": "article.sku",
+        "price": lambda line: Decimal(line["cents"]) / 100,
+        "category": None,
+    }
+    assert sent([shop], product_map=product_map) == [MUG]
+
+
+def test_a_path_that_leads_nowhere_gives_nothing() -> None:
+    assert sent(
+        [{"product_id": 1, "group": None}], product_map={"product_group": "group.name"}
+    ) == [{"product_id": "1"}]
+
+
+def test_a_map_the_wrong_way_round_is_told() -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("addToCart", products=[MUG], product_map={"sku": "product_id"})
+    assert caught.value.field == "product_map"
+    assert "did you mean 'product_id'?" in str(caught.value)
+    assert "AdRoll's names on the left" in str(caught.value)
+
+
+@pytest.mark.parametrize("product_map", ["product_id", [("a", "b")], {"product_id": 7}, {7: "x"}])
+def test_another_map_is_refused(product_map: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("addToCart", products=[MUG], product_map=product_map)
+    assert caught.value.field == "product_map"
+
+
+def test_a_function_that_raises_costs_its_field_only() -> None:
+    built = leniently(
+        "addToCart", products=[{"product_id": 1}], product_map={"price": lambda line: 1 / 0}
+    )
+    assert built.event.products[0].product_id == "1"
+    assert built.dropped == (
+        (
+            "products[0].price",
+            "takes a Decimal, a number or decimal text such as '59.90'; it got an attribute that "
+            "cannot be read (ZeroDivisionError)",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("price", "currency", "text"),
+    [
+        ("29.95", "EUR", "29.95"),
+        (29.9, "EUR", "29.90"),
+        (Decimal("3.3333"), "EUR", "3.33"),
+        (30, "JPY", "30"),
+        ("29.95", None, "29.95"),
+        (Decimal("1E+1"), None, "10"),
+    ],
+)
+def test_prices_are_written_in_the_events_currency(
+    price: Any, currency: str | None, text: str
+) -> None:
+    assert sent([{"product_id": 1, "price": price}], currency)[0]["price"] == text
+
+
+@pytest.mark.parametrize(("given", "whole"), [(1, 1), ("2", 2), (3.0, 3), (Decimal(4), 4)])
+def test_a_quantity_is_a_positive_whole_number(given: Any, whole: int) -> None:
+    assert sent([{"product_id": 1, "quantity": given}])[0]["quantity"] == whole
+
+
+@pytest.mark.parametrize(
+    "quantity", [0, -1, 1.5, "1.5", "", "two", True, float("nan"), float("inf"), 10**7, "٢", [1]]
+)
+def test_another_quantity_is_refused(quantity: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("addToCart", products=[MUG, {"product_id": 1, "quantity": quantity}])
+    assert caught.value.field == "products[1].quantity"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("price", -1),
+        ("price", "12,50"),
+        ("quantity", 0),
+        ("category", "x" * 257),
+        ("category", object()),
+        ("product_group", ["x"]),
+        ("colour", "red"),
+    ],
+)
+def test_a_bad_field_of_a_product_costs_that_field_only(name: str, bad: Any) -> None:
+    built = leniently(order_id="1", products=[MUG, {"product_id": "pot", name: bad}])
+    assert [product.product_id for product in built.event.products] == ["mug", "pot"]
+    assert getattr(built.event.products[1], name, None) is None
+    assert [field for field, _ in built.dropped] == [f"products[1].{name}"]
+    with pytest.raises(EventError) as caught:
+        strictly(order_id="1", products=[MUG, {"product_id": "pot", name: bad}])
+    assert caught.value.field == f"products[1].{name}"
+
+
+@pytest.mark.parametrize(
+    "bad", ["mug", 7, None, [], {}, {"product_id": ""}, {"product_id": 1.5}, object()]
+)
+def test_a_product_without_an_id_costs_that_product_only(bad: Any) -> None:
+    built = leniently(order_id="1", products=[bad, MUG, bad])
+    assert [product.product_id for product in built.event.products] == ["mug"]
+    assert [field[:11] for field, _ in built.dropped] == ["products[0]", "products[2]"]
+    with pytest.raises(EventError, match=r"^products\[0\]"):
+        strictly(order_id="1", products=[bad])
+
+
+def test_many_faults_at_once_are_all_found() -> None:
+    bad = {"product_id": 1, "price": "x", "quantity": -1, "sku": 1}
+    built = leniently(order_id="1", products=[bad, {"price": "x"}, MUG], total="x", email="x")
+    assert len(built.event.products) == 2
+    assert {field for field, _ in built.dropped} == {
+        "email",
+        "total",
+        "products[0].price",
+        "products[0].quantity",
+        "products[0].sku",
+        "products[1].product_id",
+        "products[1].price",
+    }
+
+
+def test_ga4_names_of_a_product_are_recognised() -> None:
+    with pytest.raises(EventError, match="did you mean 'product_id'"):
+        strictly("addToCart", products=[{"product_id": 1, "item_id": "mug"}])
+
+
+@pytest.mark.parametrize("products", ["mug", 7, 1.5])
+def test_what_is_no_list_of_products_is_refused(products: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("addToCart", products=products)
+    assert caught.value.field == "products"
+    assert leniently("addToCart", products=products).event.products == ()
+
+
+def test_no_products_is_no_key() -> None:
+    assert "event_attributes" not in strictly("addToCart", products=[]).event.wire()
+
+
+def test_an_endless_list_ends() -> None:
+    def endless() -> Iterator[dict[str, Any]]:
+        while True:
+            yield {"product_id": 1}
+
+    with pytest.raises(EventError, match=f"at most {MAX_PRODUCTS}"):
+        strictly("addToCart", products=endless())
+
+
+def test_empty_and_broken_labels_are_fixed_quietly() -> None:
+    given = [{"product_id": 1, "category": "", "product_group": "Mugs\n& pots"}]
+    assert sent(given) == [{"product_id": "1", "product_group": "Mugs & pots"}]
+
+
+def test_a_products_representation_names_fields_only() -> None:
+    event = strictly("addToCart", products=[MUG]).event
+    assert repr(event.products) == "(<EventProduct: product_id, price, quantity>,)"
+
+
+def test_a_dataclass_with_a_field_of_its_own_default_is_read() -> None:
+    @dataclass
+    class Odd:
+        product_id: int = 1
+        category: str = field(default="kitchen")
+
+    assert sent([Odd()]) == [{"product_id": "1", "category": "kitchen"}]

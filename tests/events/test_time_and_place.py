@@ -1,0 +1,381 @@
+"""When and where an event happened, and what the caller adds of his own."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adroll_flask.errors import EventError
+from adroll_flask.events.build import app_location
+from adroll_flask.events.event import MAX_BYTES
+from adroll_flask.events.page_location import MAX_LOCATION, accept_location
+from tests.support.event_kit import NOW, WEB, context, leniently, strictly
+
+# -- time ------------------------------------------------------------------------------------
+
+MOMENT = datetime(2022, 10, 29, 17, 45, 40, 836_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        MOMENT,
+        MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30))),
+        NOW,
+        Decimal("1667065540.836"),
+        None,
+    ],
+)
+def test_a_time_is_kept_to_the_millisecond(value: Any) -> None:
+    event = strictly("pageView", timestamp=value).event
+    assert event.timestamp == NOW
+    assert event.wire()["timestamp"] == 1667065540.836
+
+
+def test_microseconds_are_rounded_to_milliseconds() -> None:
+    assert strictly("pageView", timestamp=1667065540.8364999).event.timestamp == 1667065540.836
+
+
+def test_a_naive_datetime_is_refused_with_the_reason() -> None:
+    with pytest.raises(EventError, match="naive"):
+        strictly("pageView", timestamp=MOMENT.replace(tzinfo=None))
+
+
+def test_milliseconds_given_by_mistake_are_refused_with_the_fix() -> None:
+    for value in (1667065540836, 1667065540836.0, Decimal(1667065540836)):
+        with pytest.raises(EventError, match="divide by 1000"):
+            strictly("pageView", timestamp=value)
+
+
+def test_a_time_an_hour_ahead_is_a_clocks_and_beyond_it_a_mistake() -> None:
+    assert strictly("pageView", timestamp=NOW + 3600).event.timestamp == round(NOW + 3600, 3)
+    with pytest.raises(EventError, match="future"):
+        strictly("pageView", timestamp=NOW + 3601)
+
+
+def test_days_late_is_not_too_late() -> None:
+    assert strictly("pageView", timestamp=int(NOW) - 400 * 86_400).event.timestamp < NOW
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        999_999_999,
+        float("nan"),
+        float("inf"),
+        pytest.param(10**400, id="huge"),
+        Decimal("NaN"),
+        True,
+        "2022-10-29T17:45:40Z",
+        "1667065540",
+        date(2022, 10, 29),
+        datetime(1, 1, 1, tzinfo=UTC),
+        [NOW],
+    ],
+)
+def test_another_time_is_refused(value: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        strictly("pageView", timestamp=value)
+    assert caught.value.field == "timestamp"
+
+
+def test_in_production_a_bad_time_becomes_now() -> None:
+    built = leniently(order_id="1", timestamp=MOMENT.replace(tzinfo=None))
+    assert built.event.timestamp == NOW
+    assert [field for field, _ in built.dropped] == ["timestamp"]
+
+
+# -- place -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://shop.example/a?b=c&d=%C3%BC#e", "https://shop.example/a?b=c&d=%C3%BC#e"),
+        ("http://localhost:5000/", "http://localhost:5000/"),
+        ("https://shop.example", "https://shop.example/"),
+        ("https://shop.example?adct=c1", "https://shop.example/?adct=c1"),
+        ("HTTPS://Shop.Example/A", "https://shop.example/A"),
+        ("https://user:secret@shop.example/", "https://shop.example/"),
+        ("https://shop.example/größe?q=ä b", "https://shop.example/gr%C3%B6%C3%9Fe?q=%C3%A4%20b"),
+        ("https://bücher.example/", "https://xn--bcher-kva.example/"),
+        ("https://[2001:db8::1]:8443/x", "https://[2001:db8::1]:8443/x"),
+        ('https://shop.example/<">\\^`{}', "https://shop.example/%3C%22%3E%5C%5E%60%7B%7D"),
+        ("https://shop.example/100%", "https://shop.example/100%25"),
+        ("https://shop.example/%zz%4", "https://shop.example/%25zz%254"),
+        (" https://shop.example/ ", "https://shop.example/"),
+    ],
+)
+def test_a_location_is_a_full_url_in_plain_ascii(url: str, kept: str) -> None:
+    assert accept_location(url) == kept
+    assert accept_location(kept) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/thanks",
+        "shop.example/thanks",
+        "//shop.example/",
+        "ftp://shop.example/",
+        "javascript:alert(1)",
+        "https://",
+        "https:///x",
+        "https://:80/",
+        "https://shop.example:0/",
+        "https://shop.example:99999/",
+        "https://shop.example:x/",
+        "https://[::1/",
+        "https://a b.example/",
+        "https://shop.example/\x00",
+        "https://shop.example/\nX",
+        "https://shop.example/\ud800",
+        "https://" + "a" * 254 + "/",
+        7,
+        None,
+        b"https://shop.example/",
+    ],
+)
+def test_what_is_no_full_url_is_refused(url: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        accept_location(url)
+    assert caught.value.field == "page_location"
+
+
+def test_a_bad_location_of_the_call_is_an_invalid_event() -> None:
+    with pytest.raises(EventError) as caught:
+        leniently("pageView", page_location="/thanks")
+    assert caught.value.field == "page_location"
+
+
+def test_a_long_location_keeps_its_click_id_and_whole_parameters() -> None:
+    noise = "&".join(f"p{n}={'%C3%A4' * 10}" for n in range(100))
+    url = accept_location(f"https://shop.example/landing?{noise}&adct=click123&last=1#fragment")
+    assert len(url) <= MAX_LOCATION
+    query = parse_qs(urlsplit(url).query, strict_parsing=True, errors="strict")
+    assert query["adct"] == ["click123"]
+    assert query["p0"] == ["ä" * 10]
+    assert all(value == ["ä" * 10] for name, value in query.items() if name != "adct")
+    assert len(url) > MAX_LOCATION - 100
+
+
+def test_a_long_fragment_goes_before_any_parameter() -> None:
+    url = accept_location("https://shop.example/?a=1&b=2#" + "x" * 3000)
+    assert url == "https://shop.example/?a=1&b=2"
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "€", "𝄞"])
+@pytest.mark.parametrize("before", range(12))
+def test_a_long_path_is_cut_between_characters(letter: str, before: int) -> None:
+    url = accept_location("https://shop.example/" + "a" * before + letter * 2000 + "?adct=c1")
+    assert MAX_LOCATION - 24 < len(url) <= MAX_LOCATION
+    assert url.endswith("?adct=c1")
+    path = unquote(urlsplit(url).path, errors="strict")
+    assert re.fullmatch(f"/a*{letter}*", path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=3000),
+    st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="#"), max_size=3000),
+    st.text("abcXYZ019-_~.!%", min_size=1, max_size=240),
+)
+def test_no_url_is_broken_by_the_bound(path: str, query: str, adct: str) -> None:
+    from urllib.parse import quote
+
+    click_id = quote(adct, safe="")
+    path = re.sub("[?#]", "", path)
+    url = accept_location(f"https://shop.example/{path}?{query}&adct={click_id}")
+    assert len(url) <= MAX_LOCATION
+    assert re.fullmatch(r"https://shop\.example/(?:[!-$&-~]|%[0-9A-Fa-f]{2})*", url)
+    parameters = urlsplit(url).query.split("&")
+    assert any(parameter.startswith("adct=") for parameter in parameters)
+    if not any(parameter.startswith("adct=") for parameter in query.split("&")):
+        assert f"adct={click_id}" in parameters
+    assert accept_location(url) == url
+
+
+def test_an_apps_location_is_a_url_on_a_domain_of_the_owners() -> None:
+    url = app_location(
+        "app.example.com",
+        device_os="iOS",
+        device_type="phone",
+        package_app_name="com.example.App",
+        package_app_version="14.1.3 (β)",
+    )
+    assert url == (
+        "https://app.example.com/?device_os=iOS&device_type=phone"
+        "&package_app_name=com.example.App&package_app_version=14.1.3+%28%CE%B2%29"
+    )
+    assert accept_location(url) == url
+    assert app_location("app.example.com") == "https://app.example.com/"
+
+
+@pytest.mark.parametrize("domain", ["", " ", "a/b", "https://a.example", "a b", "a?b", "u@a", None])
+def test_an_app_needs_a_domain(domain: Any) -> None:
+    with pytest.raises(EventError):
+        app_location(domain)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 257, 7])
+def test_an_apps_texts_are_bounded(text: Any) -> None:
+    with pytest.raises(EventError) as caught:
+        app_location("a.example", device_type=text)
+    assert caught.value.field == "device_type"
+
+
+# -- address ---------------------------------------------------------------------------------
+
+
+def test_the_callers_address_beats_the_requests() -> None:
+    assert strictly("pageView", ip="[2001:db8::1]:443").event.ip == "2001:db8::1"
+
+
+@pytest.mark.parametrize("ip", ["unknown", "", 7])
+def test_a_bad_address_is_an_invalid_event_wherever_it_came_from(ip: Any) -> None:
+    for make in (strictly, leniently):
+        with pytest.raises(EventError) as caught:
+            make("pageView", ip=ip)
+        assert caught.value.field == "ip"
+        with pytest.raises(EventError) as caught:
+            make("pageView", context(WEB, ip=ip))
+        assert caught.value.field == "ip"
+
+
+# -- keywords --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_", "kept"),
+    [("red shoes", "red shoes"), (["red", "shoes"], "red shoes"), (" a\tb\n", "a b"), ("", None)],
+)
+def test_keywords_are_a_text_or_words(given_: Any, kept: str | None) -> None:
+    assert strictly("productSearch", keywords=given_).event.keywords == kept
+
+
+@pytest.mark.parametrize("keywords", ["x" * 1001, 7, ["a", 1]])
+def test_other_keywords_are_left_out(keywords: Any) -> None:
+    assert leniently("productSearch", keywords=keywords).dropped[0][0] == "keywords"
+
+
+# -- external data ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": 1}, '{"a":1}'),
+        ([1, None, True, "ü"], '[1,null,true,"ü"]'),
+        ("plain", '"plain"'),
+        (7, "7"),
+        ('{"already": "json"}', '{"already": "json"}'),
+        ("{not json", '"{not json"'),
+        ("[NaN]", '"[NaN]"'),
+        (
+            {"d": Decimal("1.50"), "t": MOMENT, "u": UUID(int=1)},
+            '{"d":"1.50","t":"2022-10-29T17:45:40.836000+00:00",'
+            '"u":"00000000-0000-0000-0000-000000000001"}',
+        ),
+    ],
+)
+def test_external_data_leaves_as_a_json_text(value: Any, text: str) -> None:
+    sent = strictly("pageView", external_data=value).event.wire()["external_data"]
+    assert sent == text
+    json.loads(sent)
+
+
+def _circle() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {"a": {1, 2}},
+        [float("nan")],
+        {"a": float("inf")},
+        b"x",
+        {(1, 2): 3},
+        "\ud800",
+        pytest.param(_circle(), id="circle"),
+    ],
+)
+def test_what_json_cannot_say_is_left_out(value: Any) -> None:
+    built = leniently(order_id="1", external_data=value)
+    assert built.event.external_data is None
+    assert [field for field, _ in built.dropped] == ["external_data"]
+    with pytest.raises(EventError, match="external_data"):
+        strictly(order_id="1", external_data=value)
+
+
+def test_data_nested_beyond_reason_is_left_out() -> None:
+    assert leniently(order_id="1", external_data=_deep()).event.external_data is None
+    brackets = "[" * 5000
+    assert strictly("pageView", external_data=brackets).event.external_data == f'"{brackets}"'
+
+
+# -- size ------------------------------------------------------------------------------------
+
+
+def test_an_event_beyond_32_kib_is_refused_at_the_call() -> None:
+    small = strictly(order_id="1", external_data="x" * (MAX_BYTES - 1000))
+    assert len(small.payload) <= MAX_BYTES
+    for make in (strictly, leniently):
+        with pytest.raises(EventError) as caught:
+            make(order_id="1", external_data="x" * MAX_BYTES)
+        assert caught.value.field == "event"
+        assert "32 KiB" in str(caught.value)
+        assert "external_data is largest" in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", [235, 500, 501])
+def test_an_order_too_large_with_its_products_goes_without_them(lines: int) -> None:
+    products = [
+        {
+            "product_id": f"product-{at:06}",
+            "product_group": f"group-{at:06}",
+            "price": "19.95",
+            "quantity": 2,
+            "category": "Kitchen and dining > Mugs and cups",
+        }
+        for at in range(lines)
+    ]
+    built = leniently(order_id="1", products=products)
+    assert built.event.products == ()
+    assert built.event.order_id == "1"
+    assert [field for field, _ in built.dropped] == ["products"]
+    assert len(built.payload) <= MAX_BYTES
+    with pytest.raises(EventError, match="products"):
+        strictly(order_id="1", products=products)
+
+
+def test_products_stay_where_the_event_is_too_large_without_them() -> None:
+    with pytest.raises(EventError, match="external_data is largest"):
+        leniently(order_id="1", external_data="x" * MAX_BYTES, products=[{"product_id": "mug"}])
+
+
+def test_size_is_counted_in_bytes() -> None:
+    with pytest.raises(EventError, match="products: takes at most 32 KiB"):
+        strictly("addToCart", products=[{"product_id": "𝄞" * 250}] * 33)

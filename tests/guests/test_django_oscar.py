@@ -1,0 +1,199 @@
+"""A real Django shop: django-oscar from PyPI, whose customers buy in a browser.
+
+It comes, pinned, into ``.cache/guests/oscar``; the shop tells by the code of docs/how-to/django.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.guests.test_guests import CACHE, HERE, ROOT, pip
+from tests.support.oscar_project import write_project
+from tests.support.pages import blocks
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+PATIENCE = 120.0
+#: The shelf's one product.
+PRODUCT = "/catalogue/harbour-mug_1/"
+GUEST, CUSTOMER = "ada@example.com", "jo@example.com"
+
+
+@pytest.fixture(scope="session")
+def oscar() -> Path:
+    """The folder with django-oscar and what it needs."""
+    pins = (HERE / "oscar.txt").read_text()
+    folder, mark = CACHE / "oscar", CACHE / "oscar.txt"
+    if not (mark.is_file() and mark.read_text() == pins):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        tools = ("--target", str(folder), "--requirement", str(HERE / "oscar.txt"))
+        pip("install", "--upgrade", *tools)
+        mark.write_text(pins)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def shop(
+    oscar: Path, adroll: RunningSandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The shop's address, under ``manage.py runserver``."""
+    tmp_path = tmp_path_factory.mktemp("oscar")
+    [apps] = blocks("docs/how-to/django.md", "django-oscar")
+    write_project(tmp_path, apps.code)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(oscar), str(ROOT)]),
+        "SHOP_ADROLL": json.dumps(
+            {
+                "api_url": adroll.api_url,
+                "advertisable_eid": adroll.account.advertisable_eid,
+                "pixel_eid": adroll.account.pixel_eid,
+                "access_token": adroll.account.access_token,
+            }
+        ),
+    }
+    common: dict[str, Any] = {"cwd": tmp_path, "env": environment}
+    for command in (["manage.py", "migrate", "-v0"], ["stock.py"]):
+        done = subprocess.run(
+            [sys.executable, *command], **common, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path / "runserver.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
+            **common,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        yield f"http://shop.test:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def put_two_mugs_into_the_basket(page: Page, shop: str) -> None:
+    for total in ("29.95", "59.90"):
+        page.goto(f"{shop}{PRODUCT}")
+        page.click("text=Add to cart")
+        page.wait_for_selector(f"text=Cart total: €{total}")
+
+
+def check_out(page: Page, shop: str, *, order: Callable[[Page], None]) -> str:
+    """From the basket to the thank-you page; the order's number."""
+    page.goto(f"{shop}/checkout/")
+    order(page)
+    for field, value in {
+        "first_name": "Ada",
+        "last_name": "Lovelace",
+        "line1": "Hafen 1",
+        "line4": "Kiel",
+        "postcode": "24103",
+    }.items():
+        page.fill(f"#id_{field}", value)
+    page.click("#new_shipping_address button[type=submit]")
+    page.wait_for_url("**/checkout/payment-details/")
+    page.click("text=Continue")
+    page.click("#place-order")
+    page.wait_for_url("**/checkout/thank-you/")
+    said = re.search(r"\b1\d{5,}\b", page.inner_text("body"))
+    assert said, page.inner_text("body")
+    return said[0]
+
+
+def as_guest(page: Page) -> None:
+    page.fill("#id_username", GUEST)
+    page.check("input[name=options][value=anonymous]")
+    page.click("form button[type=submit]:has-text('Continue')")
+    page.wait_for_selector("#id_first_name")
+
+
+def purchase(adroll: RunningSandbox, number: str) -> dict[str, Any]:
+    """The one that AdRoll took of this order."""
+    end = time.monotonic() + PATIENCE
+    while not adroll.purchases(order_id=number):
+        assert time.monotonic() < end, f"order {number} did not reach AdRoll"
+        time.sleep(0.05)
+    [found] = adroll.purchases(order_id=number)
+    event: dict[str, Any] = found["event"]
+    return event
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_guest_s_order_reaches_adroll_with_click_address_and_products(
+    shop: str, adroll: RunningSandbox, page: Page
+) -> None:
+    page.goto(f"{shop}{PRODUCT}?adct=click123")
+    assert page.locator("script[data-adroll]").count() == 1
+    put_two_mugs_into_the_basket(page, shop)
+    number = check_out(page, shop, order=as_guest)
+    event = purchase(adroll, number)
+    assert event["conversion_value"] == "59.90"
+    assert event["currency"] == "EUR"
+    assert event["event_attributes"]["products"] == [
+        {"product_id": "mug-1", "price": "29.95", "quantity": 2}
+    ]
+    cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies(shop)}
+    identifiers = event["identifiers"]
+    assert identifiers["adct"] == "click123"
+    assert identifiers["first_party_cookie"] == cookies["__adroll_fpc"]
+    assert identifiers["email_sha256"] == sha256(GUEST)
+    assert event["user_agent"] == page.evaluate("navigator.userAgent")
+
+
+def test_a_customer_s_order_is_reported_once_whatever_is_loaded_again(
+    shop: str, adroll: RunningSandbox, page: Page
+) -> None:
+    page.goto(f"{shop}/accounts/login/?adct=click456")
+    page.fill("#id_registration-email", CUSTOMER)
+    for field in ("password1", "password2"):
+        page.fill(f"#id_registration-{field}", "harbour-and-mug-1")
+    page.click("button[name=registration_submit]")
+    page.wait_for_selector("text=Thanks for registering")
+    put_two_mugs_into_the_basket(page, shop)
+    number = check_out(page, shop, order=lambda page: None)
+    identifiers = purchase(adroll, number)["identifiers"]
+    assert identifiers["adct"] == "click456"
+    assert identifiers["email_sha256"] == sha256(CUSTOMER)
+    page.reload()
+    page.go_back()
+    # What came after it in the one queue has arrived, and it did not arrive again.
+    put_two_mugs_into_the_basket(page, shop)
+    following = check_out(page, shop, order=lambda page: None)
+    purchase(adroll, following)
+    assert len(adroll.events("purchase", order_id=number)) == 1

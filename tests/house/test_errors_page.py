@@ -1,0 +1,137 @@
+"""Each error, log line and finding has its explanation in docs/errors.md, and nothing else has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
+from adroll_flask._version import DOCS_URL
+from adroll_flask.checks.finding import Finding
+from adroll_flask.errors import TokenExpired, help_url
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs/errors.md").read_text("utf-8")
+#: The sandbox plays AdRoll's part: what it says is AdRoll's words.
+MODULES = [
+    path
+    for path in sorted((REPOSITORY / "adroll_flask").rglob("*.py"))
+    if "sandbox" not in path.relative_to(REPOSITORY).parts
+]
+LOUD = {"warning", "error", "critical", "exception", "log"}
+
+
+def _calls() -> Iterator[tuple[Path, ast.Call]]:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                yield path, node
+
+
+def _name(call: ast.Call) -> str:
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def _used() -> set[str]:
+    found = set(errors._ABOUT.values())
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "slug":
+                found.add(_text(node.value) or "")
+    for _, call in _calls():
+        if _name(call) == "help_url" and call.args:
+            found.add(_text(call.args[0]) or "")
+        found.add(_text(_keyword(call, "slug")) or "")
+    # Chosen by what commands raise: the text of a usage error is click's.
+    return (found | {"command-usage"}) - {""}
+
+
+def test_what_the_code_names_is_explained_and_nothing_else_is() -> None:
+    assert set(re.findall(r"^\(([a-z-]+)\)=$", PAGE, re.M)) == _used()
+
+
+def test_each_explanation_has_its_anchor_once() -> None:
+    anchors = re.findall(r"^\((.+)\)=$", PAGE, re.M)
+    assert sorted(anchors) == sorted(set(anchors))
+
+
+@pytest.mark.parametrize("slug", sorted(_used()))
+def test_each_explanation_has_cause_meaning_and_fix(slug: str) -> None:
+    section = PAGE.partition(f"\n({slug})=\n### ")[2].partition("\n(")[0]
+    title, *parts = section.partition("\n## ")[0].strip().splitlines()
+    assert title
+    for part, line in zip(("Cause", "Meaning", "Fix"), filter(None, parts), strict=True):
+        assert re.match(rf"- \*\*{part}\.\*\* [A-Z`\[].+\.$", line), line
+
+
+def test_each_warning_and_error_in_the_log_ends_in_an_address() -> None:
+    for path, call in _calls():
+        func = call.func
+        if not (
+            isinstance(func, ast.Attribute)
+            and func.attr in LOUD
+            and getattr(func.value, "id", "") == "logger"
+        ):
+            continue
+        where = f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+        message = _text(call.args[1] if func.attr == "log" else call.args[0])
+        last = call.args[-1]
+        assert message is not None, where
+        assert message.endswith(" (%s)"), where
+        assert isinstance(last, ast.Call), where
+        assert _name(last) == "help_url", where
+
+
+def test_each_finding_that_is_not_ok_has_an_address() -> None:
+    for path, call in _calls():
+        if _name(call) == "Finding" and _text(call.args[0]) != "ok":
+            assert _keyword(call, "slug"), f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+
+
+def test_no_command_refuses_without_an_address() -> None:
+    plain = [path.name for path, call in _calls() if _name(call) == "ClickException"]
+    assert plain == []
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (ConfigurationError("ADROLL_PIXEL", "takes another"), "setting"),
+        (ConfigurationError("ADROLL_X", "none such", slug="setting-unknown"), "setting-unknown"),
+        (EventError("currency", "is needed with value"), "money"),
+        (EventError("products[1].price", "takes an amount"), "products"),
+        (EventError("conversion_type", "takes a text"), "event-field"),
+        (TokenExpired(), "visitor-token"),
+        (DeliveryError("refused", status=403), "request-failed"),
+    ],
+)
+def test_a_traceback_ends_in_the_address_and_the_text_stays_short(
+    error: errors.AdRollError, slug: str
+) -> None:
+    assert error.help_url == f"{DOCS_URL}errors.html#{slug}"
+    assert error.__notes__ == [error.help_url]
+    assert "http" not in str(error)
+
+
+def test_an_error_about_several_settings_names_each_address_once() -> None:
+    wrong = ConfigurationError("ADROLL_LINGER", "takes a number")
+    unknown = ConfigurationError("ADROLL_X", "no such setting", slug="setting-unknown")
+    both = ConfigurationError("ADROLL_PIXEL", "takes another", others=[wrong, unknown, wrong])
+    assert both.__notes__ == [help_url("setting"), help_url("setting-unknown")]
+
+
+def test_a_finding_says_its_address_in_json() -> None:
+    assert Finding("warning", "CSP", "text", slug="csp").as_dict()["help_url"] == help_url("csp")
+    assert Finding("ok", "CSP", "text").as_dict()["help_url"] == ""

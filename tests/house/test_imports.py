@@ -1,0 +1,169 @@
+"""Imports run downwards only, in a dozen rules between folders; importing the package is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "adroll_flask"
+
+WINGS = {"visitor", "page", "events", "outbox", "delivery", "reporting"}
+#: Who may import whom: a folder, or a module at the top of the package, and what stands below it.
+#: What is not named may be imported by everybody: errors, hosts, counters, redaction and the like
+#: know nothing of the rest.
+MAY_IMPORT: dict[str, set[str]] = {
+    "visitor": set(),
+    "page": {"visitor"},
+    "events": {"visitor", "outbox"},
+    "outbox": set(),
+    "delivery": {"outbox", "events"},
+    "reporting": {"visitor", "events", "outbox"},
+    "middle": WINGS,
+    "top": {*WINGS, "middle", "dashboard"},
+    "checks": {*WINGS, "middle"},
+    "dashboard": {*WINGS, "middle", "checks"},
+    "cli": {*WINGS, "middle", "top", "checks", "dashboard", "sandbox"},
+    "entry": {"cli"},
+    "sandbox": set(),
+}
+#: Modules at the top of the package that put the wings together, and the adapters above them.
+MIDDLE = {"runtime"}
+TOP = {"__init__", "celery", "endpoints", "extension", "functions", "middleware", "request_state"}
+TOP |= {"opentelemetry", "prometheus", "testing"}
+#: What a person runs, above everything.
+ENTRY = {"__main__"}
+
+
+def place(name: str) -> str | None:
+    """The folder of a module, ``middle`` or ``top``, or ``None`` for what everybody may import."""
+    folder, dot, _ = name.partition(".")
+    if dot or (PACKAGE / folder).is_dir():
+        return folder
+    if folder in ENTRY:
+        return "entry"
+    return "middle" if folder in MIDDLE else "top" if folder in TOP else None
+
+
+def modules(*, sandbox: bool = False) -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.parts[0] == "sandbox" and not sandbox:
+            continue
+        found[".".join(relative.with_suffix("").parts)] = path
+    return found
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """The package's own modules that *path* imports when it is imported or run."""
+    package = ["adroll_flask", *name.split(".")[:-1]]
+    if path.name == "__init__.py" and name != "__init__":
+        package = ["adroll_flask", *name.split(".")[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        targets = []
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [f"{module}.{alias.name}" for alias in node.names] + [module]
+        elif isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        for target in targets:
+            if target.startswith("adroll_flask."):
+                found.add(target.removeprefix("adroll_flask."))
+    known = set(modules(sandbox=True))
+    return {module for module in found if module in known or f"{module}.__init__" in known} - {name}
+
+
+def test_no_module_is_longer_than_what_one_reads_at_a_time() -> None:
+    lengths = {
+        name: len(path.read_text().splitlines()) for name, path in modules(sandbox=True).items()
+    }
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_the_top_of_the_package_can_be_taken_in_at_a_glance() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 24
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    graph = {name: imports(name, path) for name, path in modules(sandbox=True).items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail, name])
+        if name in done:
+            return
+        for other in sorted(graph.get(name, ())):
+            visit(other, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_folders_import_only_what_stands_below_them() -> None:
+    for name, path in modules().items():
+        own = place(name)
+        for other in imports(name, path):
+            there = place(other)
+            allowed = there is None or there == own or there in MAY_IMPORT.get(own or "", set())
+            assert allowed, f"{name} imports {other}"
+
+
+def test_below_the_line_there_is_no_flask() -> None:
+    for name, path in modules().items():
+        if place(name) in ("top", "cli", "checks", "dashboard"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for module in names:
+                assert module.split(".")[0] not in ("flask", "click"), f"{name} imports {module}"
+
+
+def test_the_sandbox_and_the_package_do_not_know_each_other() -> None:
+    for path in (PACKAGE / "sandbox").rglob("*.py"):
+        depth = len(path.relative_to(PACKAGE / "sandbox").parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= depth, path
+                if not node.level and (node.module or "").startswith("adroll_flask"):
+                    assert (node.module or "").startswith("adroll_flask.sandbox"), path
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.startswith("adroll_flask"):
+                        assert alias.name.startswith("adroll_flask.sandbox"), path
+
+
+@pytest.mark.parametrize("heavy", ["sqlalchemy", "requests", "pydantic", "publicsuffixlist"])
+def test_importing_the_package_leaves_heavy_libraries_for_the_first_use(heavy: str) -> None:
+    program = f"import adroll_flask, sys; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_modules_keep_no_state() -> None:
+    """Nothing at module level is rebound by a function, and what could be changed is a constant."""
+    for name, path in modules().items():
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), name
+        for node in tree.body:
+            if not isinstance(node, ast.Assign | ast.AnnAssign):
+                continue
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            made = node.value
+            changeable = isinstance(made, ast.List | ast.Set | ast.Dict) or (
+                isinstance(made, ast.Call)
+                and isinstance(made.func, ast.Name)
+                and made.func.id in ("dict", "list", "set", "defaultdict", "Counter")
+            )
+            text = ast.unparse(target)
+            assert not changeable or text.isupper() or text == "__all__", f"{name}: {text}"

@@ -1,0 +1,129 @@
+"""What goes to an index: it is complete, the same each time, and fits a typed program."""
+
+from __future__ import annotations
+
+import email
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from adroll_flask._version import DOCS_URL
+from tests.support import ROOT
+
+#: 2026-01-01T00:00:00Z; any date will do, as long as it is one.
+EPOCH = "1767225600"
+ELSEWHERE = "https://docs.shop.example/adroll/"
+
+
+def build(folder: Path, **env: str) -> dict[str, Path]:
+    """Build sdist and wheel of a copy of the checkout; by the ends of their names."""
+    tree = folder / "tree"
+    shutil.copytree(
+        ROOT,
+        tree,
+        ignore=shutil.ignore_patterns(
+            *(".git", ".venv*", "node_modules", "__pycache__", "build", "_build", "*.egg-info"),
+            *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "instance"),
+        ),
+    )
+    command = [sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(tree)]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"SOURCE_DATE_EPOCH": EPOCH} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return {"".join(path.suffixes[-1:]): path for path in (folder / "dist").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return build(tmp_path_factory.mktemp("first"))
+
+
+@pytest.mark.slow
+def test_two_builds_are_equal_byte_for_byte(first: dict[str, Path], tmp_path: Path) -> None:
+    second = build(tmp_path)
+    assert set(first) == {".gz", ".whl"}
+    for kind, path in first.items():
+        digests = {hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, second[kind])}
+        assert len(digests) == 1, kind
+
+
+@pytest.mark.slow
+def test_an_index_takes_both_and_shows_the_readme(first: dict[str, Path]) -> None:
+    files = [str(path) for path in first.values()]
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+    with ZipFile(first[".whl"]) as wheel:
+        name = next(one for one in wheel.namelist() if one.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(wheel.read(name))
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert urls["Documentation"] == DOCS_URL
+    assert urls["Error messages"] == f"{DOCS_URL}errors.html"
+    shown = str(metadata.get_payload())
+    targets = re.findall(r"\]\((.+?)\)", shown)
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+    for page in re.findall(rf"\({re.escape(DOCS_URL)}([\w/-]+)\.html", shown):
+        assert (ROOT / "docs" / f"{page}.md").is_file(), page
+
+
+@pytest.mark.slow
+def test_the_sdist_has_what_a_packager_needs(first: dict[str, Path]) -> None:
+    with tarfile.open(first[".gz"]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    for name in (
+        *("setup.py", "setup.cfg", "pyproject.toml", "Makefile", "LICENSE", "CHANGELOG.md"),
+        *("tests/smoke.py", "demo_app/__main__.py", "examples/typed_shop/typed_shop.py"),
+        *("docs/errors.md", "static/build.mjs"),
+    ):
+        assert name in names
+
+
+@pytest.mark.slow
+def test_a_typed_program_fits_the_wheel_of_a_documentation_that_stands_elsewhere(
+    tmp_path: Path,
+) -> None:
+    wheel = build(tmp_path / "build", DOCS_BASE_URL=ELSEWHERE)[".whl"]
+    installed, program = tmp_path / "installed", tmp_path / "program"
+    with ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    shutil.copytree(ROOT / "examples" / "typed_shop", program)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("FLASK_")}
+    env |= {"PYTHONPATH": f"{installed}:{program}", "MYPYPATH": str(installed)}
+    said = (
+        "import adroll_flask as a; from adroll_flask.errors import help_url as h;"
+        "print(a.__file__, h('csp'))"
+    )
+    for command in (["-c", said], ["-m", "mypy"], ["-m", "pytest", "-q", "-p", "no:cacheprovider"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=program,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        if command[1] == said:
+            assert done.stdout.split() == [
+                f"{installed}/adroll_flask/__init__.py",
+                f"{ELSEWHERE}errors.html#csp",
+            ]

@@ -1,0 +1,141 @@
+"""What waits for a commit: for the outermost one, and with one listener a session."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from adroll_flask.outbox.session import after_commit
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    engine = sa.create_engine("sqlite://")
+    with Session(engine) as session:
+        session.execute(sa.text("SELECT 1"))
+        yield session
+    engine.dispose()
+
+
+@pytest.fixture
+def done() -> list[str]:
+    return []
+
+
+def test_an_action_runs_once_after_the_commit(session: Session, done: list[str]) -> None:
+    after_commit(session, lambda: done.append("one"))
+    session.flush()
+    assert done == []
+    session.commit()
+    assert done == ["one"]
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == ["one"]
+
+
+def test_a_released_savepoint_is_no_commit(session: Session, done: list[str]) -> None:
+    with session.begin_nested():
+        after_commit(session, lambda: done.append("inner"))
+    assert done == []
+    session.commit()
+    assert done == ["inner"]
+
+
+def test_a_rollback_after_a_released_savepoint_takes_the_action_back(
+    session: Session, done: list[str]
+) -> None:
+    with session.begin_nested(), session.begin_nested():
+        after_commit(session, lambda: done.append("inner"))
+    session.rollback()
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == []
+
+
+def test_a_savepoint_that_is_rolled_back_takes_its_own_actions_only(
+    session: Session, done: list[str]
+) -> None:
+    after_commit(session, lambda: done.append("before"))
+    savepoint = session.begin_nested()
+    after_commit(session, lambda: done.append("within"))
+    with session.begin_nested():
+        after_commit(session, lambda: done.append("released within"))
+    savepoint.rollback()
+    after_commit(session, lambda: done.append("after"))
+    session.commit()
+    assert done == ["before", "after"]
+
+
+def test_a_session_that_is_closed_without_a_commit_runs_nothing(
+    session: Session, done: list[str]
+) -> None:
+    after_commit(session, lambda: done.append("one"))
+    session.close()
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == []
+
+
+def test_a_scoped_session_is_the_session_of_its_scope(done: list[str]) -> None:
+    engine = sa.create_engine("sqlite://")
+    scoped = scoped_session(sessionmaker(engine))
+    scoped.execute(sa.text("SELECT 1"))
+    after_commit(scoped, lambda: done.append("one"))
+    scoped.commit()
+    scoped.remove()
+    engine.dispose()
+    assert done == ["one"]
+
+
+def test_three_thousand_reports_of_a_long_session_leave_no_memory_behind(
+    session: Session, done: list[str]
+) -> None:
+    def report() -> None:
+        session.execute(sa.text("SELECT 1"))
+        after_commit(session, lambda: done.append("x"))
+        session.commit()
+
+    for _ in range(100):
+        report()
+    done.clear()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(3_000):
+        report()
+    assert len(done) == 3_000
+    done.clear()
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 500_000, grown
+
+
+def test_a_session_that_is_gone_takes_its_listeners_along(done: list[str]) -> None:
+    engine = sa.create_engine("sqlite://")
+
+    def request() -> None:
+        with Session(engine) as session:
+            session.execute(sa.text("SELECT 1"))
+            after_commit(session, lambda: done.append("x"))
+            session.commit()
+
+    for _ in range(50):
+        request()
+    done.clear()
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(1_000):
+        request()
+    done.clear()
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    engine.dispose()
+    assert grown < 500_000, grown

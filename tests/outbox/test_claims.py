@@ -1,0 +1,442 @@
+"""Claim, send, settle: who holds an event, and what is known about it after a kill."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.protocol import OutcomeKind
+from tests.support.outbox_engines import Bench
+
+
+def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0) -> Claim:
+    claim = outbox.queue.claim(limit, lease)
+    assert claim is not None
+    return claim
+
+
+def all_of(claim: Claim, kind: OutcomeKind, **more: object) -> list[Outcome]:
+    return [Outcome(id=event.id, kind=kind, **more) for event in claim.events]  # type: ignore[arg-type]
+
+
+def test_nothing_due_is_no_claim(outbox: Outbox) -> None:
+    assert outbox.queue.claim() is None
+
+
+def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(outbox.put(bench.event()).id)
+        bench.clock.now += 1
+
+    claim = claimed(outbox, limit=3)
+
+    assert [event.id for event in claim.events] == ids[:3]
+    assert [event.id for event in claimed(outbox).events] == ids[3:]
+    assert outbox.queue.claim() is None
+
+
+def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
+    assert outbox.queue.due(3) == 0
+    for _ in range(4):
+        outbox.put(bench.event())
+    outbox.queue.take_in()
+    assert (outbox.queue.due(3), outbox.queue.due(100)) == (3, 4)
+    claim = claimed(outbox, limit=2)
+    assert outbox.queue.due(100) == 2
+    outbox.queue.settle(claim, all_of(claim, "retry", delay=60.0))
+    assert outbox.queue.due(100) == 2
+
+
+def test_a_claim_carries_all_that_delivery_needs(bench: Bench, outbox: Outbox) -> None:
+    event = bench.event("1001", dry_run=True, name="addToCart")
+    outbox.put(event)
+
+    claim = claimed(outbox)
+
+    got = claim.events[0]
+    assert (got.id, got.name, got.payload, got.key) == (
+        event.id,
+        "addToCart",
+        event.payload,
+        "1001",
+    )
+    assert (got.dry_run, got.unsure, got.attempts) == (True, False, 0)
+    assert got.occurred_at == event.occurred_at
+    assert abs(claim.claimed_at - got.created_at) < 30
+
+
+def test_what_lies_in_the_journal_is_estimated_to_be_due(bench: Bench, outbox: Outbox) -> None:
+    for _ in range(40):
+        outbox.put(bench.event(payload=b"x" * 1000))
+    assert 30 <= outbox.queue.due(100) <= 60
+    assert outbox.queue.due(10) == 10
+
+
+def test_workers_that_claim_at_once_never_share_an_event(bench: Bench, outbox: Outbox) -> None:
+    for _ in range(60):
+        outbox.put(bench.event())
+    workers = [bench.open() for _ in range(4)]
+    got: list[str] = []
+
+    def work(outbox: Outbox) -> None:
+        while claim := outbox.queue.claim(limit=7):
+            got.extend(event.id for event in claim.events)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(got) == len(set(got)) == 60
+
+
+def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    claim = claimed(outbox)
+    outbox.queue.begin_sending(claim)
+
+    assert outbox.queue.settle(claim, all_of(claim, "delivered")) == 1
+
+    row = outbox.admin.show(claim.events[0].id)
+    assert row is not None
+    assert (row.state, row.payload, row.attempts) == ("delivered", None, 1)
+    bench.open().put(bench.event("1001"))
+    assert outbox.queue.waiting() == 0
+    assert bench.counters.get("event_duplicate") == 1
+
+
+def test_sending_is_committed_before_the_first_byte(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+
+    assert outbox.queue.begin_sending(claim) == (claim.events[0].id,)
+
+    row = bench.open().admin.show(claim.events[0].id)
+    assert row is not None
+    assert row.state == "sending"
+
+
+def test_a_part_of_a_claim_can_be_sent_and_the_rest_stays_claimed(
+    bench: Bench, outbox: Outbox
+) -> None:
+    for _ in range(4):
+        outbox.put(bench.event())
+    claim = claimed(outbox)
+    half = [event.id for event in claim.events[:2]]
+
+    assert set(outbox.queue.begin_sending(claim, half)) == set(half)
+    assert outbox.admin.counts() | {"claimed": 2, "sending": 2} == outbox.admin.counts()
+
+    outbox.queue.begin_sending(claim)
+    assert outbox.queue.settle(claim, [Outcome(id=id, kind="claimed") for id in half]) == 2
+    assert outbox.admin.counts() | {"claimed": 2, "sending": 2} == outbox.admin.counts()
+
+
+def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    first = claimed(outbox, lease=60)
+    assert outbox.queue.claim() is None
+    bench.pass_time(61)
+
+    second = claimed(outbox)
+
+    assert (second.events[0].unsure, second.events[0].attempts) == (False, 0)
+    assert outbox.queue.begin_sending(first) == ()
+    assert outbox.queue.settle(first, all_of(first, "delivered")) == 0
+    assert len(outbox.queue.begin_sending(second)) == 1
+
+
+def test_a_lease_that_lapsed_while_sending_marks_the_event_unsure(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event())
+    first = claimed(outbox)
+    outbox.queue.begin_sending(first)
+    bench.pass_time(61)
+
+    second = claimed(outbox)
+
+    assert (second.events[0].unsure, second.events[0].attempts) == (True, 1)
+    assert bench.counters.get("event_unsure", "lapsed") == 1
+    outbox.queue.settle(second, all_of(second, "delivered"))
+    row = outbox.admin.show(second.events[0].id)
+    assert row is not None
+    assert row.unsure
+
+
+def test_with_drop_a_lapsed_request_makes_a_dead_letter(bench: Bench) -> None:
+    outbox = bench.open(on_unsure="drop")
+    outbox.put(bench.event("1001"))
+    outbox.queue.begin_sending(claimed(outbox))
+    bench.pass_time(61)
+
+    assert outbox.queue.claim() is None
+
+    (row,) = outbox.admin.list("dead")
+    assert (row.reason, row.unsure, row.key) == ("unsure", True, "1001")
+    assert bench.counters.get("event_dead", "unsure") == 1
+
+
+def test_a_late_answer_settles_nothing_that_is_no_longer_its_own(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event())
+    slow = claimed(outbox)
+    outbox.queue.begin_sending(slow)
+    bench.pass_time(61)
+    quick = claimed(bench.open())
+
+    assert outbox.queue.settle(slow, all_of(slow, "dead")) == 0
+    assert outbox.queue.extend(slow) == 0
+
+    assert outbox.queue.settle(quick, all_of(quick, "delivered")) == 1
+
+
+def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox, lease=60)
+
+    assert outbox.queue.extend(claim, 600) == 1
+
+    bench.pass_time(61)
+    assert outbox.queue.claim() is None
+
+
+def test_a_retry_waits_for_its_delay_and_counts_the_attempt(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+    outbox.queue.begin_sending(claim)
+
+    outbox.queue.settle(
+        claim, all_of(claim, "retry", delay=30.0, reason="500", error="out of order")
+    )
+
+    assert outbox.queue.claim() is None
+    (row,) = outbox.admin.list("waiting")
+    assert (row.attempts, row.reason, row.error) == (1, "500", "out of order")
+    bench.pass_time(31)
+    assert claimed(outbox).events[0].attempts == 1
+
+
+def test_a_blameless_retry_counts_no_attempt(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+
+    outbox.queue.settle(claim, all_of(claim, "retry", blameless=True))
+
+    assert claimed(outbox).events[0].attempts == 0
+
+
+def test_a_released_event_is_first_in_the_queue_again(bench: Bench, outbox: Outbox) -> None:
+    old = outbox.put(bench.event()).id
+    claim = claimed(outbox)
+    bench.pass_time(5)
+    outbox.put(bench.event())
+
+    outbox.queue.settle(claim, all_of(claim, "release"))
+
+    assert claimed(outbox, limit=1).events[0].id == old
+
+
+def test_outcomes_of_all_kinds_settle_in_one_go(bench: Bench, outbox: Outbox) -> None:
+    for n in range(6):
+        outbox.put(bench.event(str(n)))
+    claim = claimed(outbox)
+    outbox.queue.begin_sending(claim)
+    ids = [event.id for event in claim.events]
+
+    settled = outbox.queue.settle(
+        claim,
+        [
+            Outcome(id=ids[0], kind="delivered"),
+            Outcome(id=ids[1], kind="delivered", unsure=True),
+            Outcome(id=ids[2], kind="retry", delay=9.0, unsure=True),
+            Outcome(id=ids[3], kind="dead", reason="refused", error="bad currency"),
+            Outcome(id=ids[4], kind="release"),
+            Outcome(id="0" * 32, kind="delivered"),
+        ],
+    )
+
+    assert settled == 5
+    assert outbox.admin.counts() == {
+        "waiting": 2,
+        "claimed": 0,
+        "sending": 1,
+        "delivered": 2,
+        "dead": 1,
+        "held": 0,
+        "cancelled": 0,
+    }
+    assert outbox.admin.overview().rates == {
+        "hour": {"delivered": 2, "dead": 1},
+        "day": {"delivered": 2, "dead": 1},
+    }
+
+
+def test_the_unsure_mark_stays_for_good(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+    outbox.queue.settle(claim, all_of(claim, "retry", unsure=True))
+    claim = claimed(outbox)
+    outbox.queue.settle(claim, all_of(claim, "retry"))
+
+    assert claimed(outbox).events[0].unsure
+
+
+def test_a_dead_letter_keeps_its_key_and_its_payload(bench: Bench, outbox: Outbox) -> None:
+    event = bench.event("1001")
+    outbox.put(event)
+    claim = claimed(outbox)
+    outbox.queue.settle(claim, all_of(claim, "dead", reason="refused"))
+
+    row = outbox.admin.show(event.id)
+
+    assert row is not None
+    assert row.payload == event.payload
+    bench.open().put(bench.event("1001"))
+    assert outbox.queue.waiting() == 0
+
+
+@pytest.mark.parametrize("delay", [7200.0, float("inf")])
+def test_no_event_is_put_off_for_longer_than_an_hour(
+    bench: Bench, outbox: Outbox, delay: float
+) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+    outbox.queue.settle(claim, all_of(claim, "retry", delay=delay))
+
+    bench.pass_time(3601)
+
+    assert outbox.queue.claim() is not None
+
+
+def test_a_clock_that_was_a_year_ahead_for_a_while_strands_nothing(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event())
+    outbox.put(bench.event())
+    lost = claimed(outbox, limit=1)
+    outbox.queue.begin_sending(lost)
+    outbox.destination.pause(30)
+    bench.pass_time(-365 * 86_400)
+
+    assert outbox.destination.state().paused_for == 0.0
+    first = claimed(bench.open())
+    assert [event.unsure for event in first.events] == [False]
+    bench.pass_time(121)  # whoever sends the other one may yet come back
+    second = claimed(bench.open())
+
+    assert {event.id: event.unsure for event in second.events} == {
+        first.events[0].id: False,
+        lost.events[0].id: True,
+    }
+
+
+BACK = [30, 600, 3600]
+
+
+@pytest.mark.parametrize("back", BACK)
+def test_a_clock_that_goes_back_keeps_no_report_waiting(
+    bench: Bench, outbox: Outbox, back: int
+) -> None:
+    assert outbox.queue.claim() is None
+    ids = [outbox.put(bench.event()).id for _ in range(3)]
+    bench.pass_time(-back)
+    ids.append(outbox.put(bench.event()).id)
+
+    # On servers this moves what lies in the database; a process looks when its clock goes back.
+    assert {event.id for event in claimed(bench.open()).events} == set(ids)
+
+
+@pytest.mark.parametrize("back", BACK)
+def test_a_clock_that_goes_back_keeps_no_retry_waiting_for_longer_than_the_longest(
+    bench: Bench, outbox: Outbox, back: int
+) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+    bench.pass_time(86_400)
+    outbox.queue.settle(claim, all_of(claim, "retry", delay=8.0))
+    bench.pass_time(-back)
+    waited = 0
+    while bench.open().queue.claim() is None:
+        bench.pass_time(60)
+        waited += 60
+
+    assert waited <= 900 + 60
+
+
+@pytest.mark.parametrize("back", BACK)
+def test_a_clock_that_goes_back_leaves_a_request_under_way_to_its_worker(
+    bench: Bench, outbox: Outbox, back: int
+) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox)
+    outbox.queue.begin_sending(claim)
+    bench.pass_time(-back)
+    assert bench.open().queue.claim() is None
+    bench.pass_time(20)
+    assert bench.open().queue.claim() is None
+
+    assert outbox.queue.settle(claim, all_of(claim, "delivered")) == 1
+
+
+@pytest.mark.parametrize("back", BACK)
+def test_a_clock_that_goes_back_does_not_keep_what_a_dead_worker_had(
+    bench: Bench, outbox: Outbox, back: int
+) -> None:
+    outbox.put(bench.event())
+    claimed(outbox)
+    bench.pass_time(-back)
+    assert bench.open().queue.claim() is None
+    bench.pass_time(122)
+
+    assert bench.open().queue.claim() is not None
+
+
+def test_an_event_whose_lease_is_over_may_not_be_sent(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox, lease=60)
+    bench.pass_time(61)
+
+    assert outbox.queue.begin_sending(claim) == ()
+    assert outbox.queue.extend(claim) == 0
+    (row,) = outbox.admin.list()
+    assert row.state == "claimed"
+    assert outbox.queue.settle(claim, all_of(claim, "release")) == 1
+    assert claimed(outbox).events[0].unsure is False
+
+
+def test_only_waiting_claimed_and_sending_events_count_as_waiting(
+    bench: Bench, outbox: Outbox
+) -> None:
+    for _ in range(4):
+        outbox.put(bench.event())
+    first = claimed(outbox, limit=1)
+    outbox.queue.begin_sending(first)
+    second = claimed(outbox, limit=1)
+    assert outbox.queue.waiting() == 4
+
+    outbox.queue.settle(first, all_of(first, "delivered"))
+    outbox.queue.settle(second, all_of(second, "dead"))
+
+    assert outbox.queue.waiting() == 2
+
+
+def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: Outbox) -> None:
+    assert outbox.queue.oldest_due() is None
+    outbox.put(bench.event())
+    outbox.queue.take_in()
+    bench.pass_time(900)
+
+    late = outbox.queue.oldest_due()
+
+    assert late is not None
+    assert 900 <= late < 930
+    claimed(outbox)
+    assert outbox.queue.oldest_due() is None

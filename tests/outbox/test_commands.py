@@ -1,0 +1,106 @@
+"""``flask adroll check`` and ``outbox`` on every engine, and where the database is down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from adroll_flask.cli.commands import commands
+from adroll_flask.errors import help_url
+from adroll_flask.outbox.schema import drop_tables
+from tests.conftest import AppMaker
+from tests.support.outbox_engines import ENGINES, Bench
+
+
+def outbox_finding(app: Any) -> dict[str, str]:
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert result.exit_code == 0, result.output
+    [found] = [f for f in json.loads(result.output)["findings"] if f["subject"] == "outbox"]
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_check_makes_no_tables_on_a_server(
+    engine: str, make_bench: Callable[[str], Bench], make_app: AppMaker
+) -> None:
+    bench = make_bench(engine)
+    with bench.sql().begin() as connection:
+        drop_tables(connection)
+    app = make_app(ADROLL_OUTBOX_URL=bench.url)
+    found = outbox_finding(app)
+    assert found["level"] == "info"
+    assert "its tables are not there yet; they are made at the first use" in found["text"]
+    assert "flask adroll outbox create-table" in found["fix"]
+    assert not sa.inspect(bench.sql()).has_table("adroll_meta")
+    made = app.test_cli_runner().invoke(commands, ["outbox", "create-table"])
+    assert made.exit_code == 0
+    found = outbox_finding(app)
+    assert (found["level"], "0 waiting" in found["text"]) == ("ok", True)
+
+
+DOWN = {
+    "postgresql": "postgresql+psycopg://shop:s3cret@127.0.0.1:9/orders",
+    "mariadb": "mysql+pymysql://shop:s3cret@127.0.0.1:9/orders",
+}
+
+
+@pytest.mark.parametrize("engine", DOWN)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["outbox"],
+        ["outbox", "list"],
+        ["outbox", "show", "0123"],
+        ["outbox", "retry", "--all-dead"],
+        ["outbox", "drop", "0123"],
+        ["outbox", "export"],
+        ["outbox", "create-table"],
+        ["worker", "--once"],
+        ["forget", "--user-id", "42"],
+    ],
+    ids=" ".join,
+)
+def test_a_database_that_is_down_is_one_line(
+    arguments: list[str], engine: str, make_app: AppMaker
+) -> None:
+    app = make_app(ADROLL_OUTBOX_URL=DOWN[engine])
+    result = app.test_cli_runner().invoke(commands, [*arguments])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    line, address = result.output.splitlines()
+    assert address == help_url("outbox-unavailable")
+    assert line.startswith("Error: ADROLL_OUTBOX_URL: the database at ")
+    assert "://127.0.0.1:9/orders does not answer" in line
+    assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("engine", DOWN)
+def test_check_with_a_database_that_is_down_finds_the_rest_too(
+    engine: str, make_app: AppMaker
+) -> None:
+    app = make_app(ADROLL_OUTBOX_URL=DOWN[engine], ADROLL_DELIVERY="thread")
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert result.exit_code == 1
+    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    assert "check" not in found
+    assert "does not answer" in found["ADROLL_OUTBOX_URL"]["text"]
+    assert found["ADROLL_OUTBOX_URL"]["level"] == "error"
+    assert found["ADROLL_OUTBOX_URL"]["fix"].startswith("start it, or correct the URL")
+    assert found["endpoints"]["level"] == "ok"
+    assert "s3cret" not in result.output
+
+
+def test_a_damaged_file_is_found_and_left_where_it_is(make_app: AppMaker, tmp_path: Path) -> None:
+    file = tmp_path / "adroll.sqlite"
+    file.write_bytes(b"no database at all" * 1000)
+    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{file}")
+    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
+    assert result.exit_code == 1
+    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    assert "is damaged" in found["ADROLL_OUTBOX_URL"]["text"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["adroll.sqlite"]

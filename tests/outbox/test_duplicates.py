@@ -1,0 +1,133 @@
+"""Keys that this process has seen: 15 minutes, 10,000 of them, no database."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from adroll_flask.outbox import NewEvent, Outbox
+from adroll_flask.outbox.duplicates import RecentKeys
+from tests.support.outbox_engines import EID, Bench, Clock
+
+
+def event(key: str | None, number: int = 0, digest: str | None = None) -> NewEvent:
+    return NewEvent(f"{number:032x}", "purchase", EID, False, key, b"{}", 0.0, digest)
+
+
+def test_a_key_is_known_for_fifteen_minutes() -> None:
+    clock = Clock()
+    recent = RecentKeys(clock)
+    recent.add(event("1001", 1, "5 EUR"))
+
+    clock.now += 899
+    found = recent.find(event("1001", 2, "5 EUR"))
+    assert found is not None
+    assert (found.status, found.id, found.same) == ("duplicate", f"{1:032x}", True)
+    other = recent.find(event("1001", 2, "6 EUR"))
+    assert other is not None
+    assert not other.same
+    clock.now += 2
+    assert recent.find(event("1001", 2)) is None
+
+
+def test_the_newest_ten_thousand_are_known() -> None:
+    recent = RecentKeys()
+    for number in range(10_001):
+        recent.add(event(str(number), number))
+
+    assert recent.find(event("0")) is None
+    assert recent.find(event("1")) is not None
+    assert recent.find(event("10000")) is not None
+
+
+def test_what_has_no_key_is_not_remembered() -> None:
+    recent = RecentKeys()
+    recent.add(event(None))
+    assert recent.find(event(None)) is None
+
+
+def test_threads_overfill_it_by_nothing() -> None:
+    recent = RecentKeys()
+
+    def fill(thread: int) -> None:
+        for number in range(5_000):
+            recent.add(event(f"{thread}-{number}", number))
+            recent.find(event(f"{thread}-{number // 2}"))
+
+    threads = [threading.Thread(target=fill, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    known = [
+        key
+        for t in range(4)
+        for key in range(5_000)
+        if recent.find(event(f"{t}-{key}")) is not None
+    ]
+    assert len(known) == 10_000
+
+
+def test_a_duplicate_is_told_without_a_database(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    first = outbox.put(sqlite.event("1001"))
+
+    again = outbox.put(sqlite.event("1001"))
+
+    assert (again.status, again.id) == ("duplicate", first.id)
+    assert not sqlite.path.exists()
+    assert outbox.queue.waiting() == 1
+
+
+def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    sqlite.journal.write_text("in the way")
+    try:
+        outbox.put(sqlite.event("1001"))
+    except Exception as problem:
+        assert "no_folder" in str(problem)  # noqa: PT017
+    sqlite.journal.unlink()
+
+    assert outbox.put(sqlite.event("1001")).status == "queued"
+    assert outbox.queue.waiting() == 1
+
+
+def test_what_was_dropped_by_hand_is_not_remembered(bench: Bench, outbox: Outbox) -> None:
+    first = outbox.put(bench.event("1001"))
+    assert outbox.put(bench.event("1001")).status == "duplicate"
+
+    assert outbox.admin.drop([first.id]) == 1
+
+    assert outbox.put(bench.event("1001")).status == "queued"
+    assert outbox.queue.waiting() == 1
+
+
+def test_what_another_process_of_the_host_dropped_can_be_reported_again(sqlite: Bench) -> None:
+    shop, command = sqlite.open(), sqlite.open()
+    for _ in range(2):
+        first = shop.put(sqlite.event("1001"))
+        assert first.status == "queued"
+        assert shop.put(sqlite.event("1001")).status == "duplicate"
+        assert command.admin.drop([first.id]) == 1
+    assert shop.put(sqlite.event("1001")).status == "queued"
+    assert shop.put(sqlite.event("1001")).status == "duplicate"
+
+
+def test_a_child_knows_what_its_parent_reported_before_the_fork(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001"))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            again = outbox.put(sqlite.event("1001")).status
+            new = outbox.put(sqlite.event("1002")).status
+            status = 0 if (again, new) == ("duplicate", "queued") else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+    assert outbox.put(sqlite.event("1002")).status == "queued", "the child's is not known here"
+    assert outbox.queue.waiting() == 2
+    assert sqlite.counters.get("event_duplicate") == 1

@@ -1,0 +1,287 @@
+"""The history's sums are exact, whatever happens to processes, clocks and AdRoll."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.outbox import NewEvent, OutboxFailed, Outcome, new_id
+from adroll_flask.outbox.protocol import HistoryBy, HistoryRow
+from adroll_flask.outbox.record_format import Suppressed
+from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
+from tests.support.outbox_engines import Bench
+
+VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
+
+
+def sums(rows: Iterable[HistoryRow]) -> Counter[str]:
+    """Events by outcome."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row.outcome] += row.events
+    return found
+
+
+def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
+    outbox = bench.open()
+    first = bench.event("1001", digest="59.90 EUR", identifiers=3)
+    outbox.put(first)
+    outbox.put(bench.event("1001", digest="69.90 EUR"))  # noticed at once
+    other = bench.open()
+    bench.clock.now += 1.0  # its file may be read first
+    other.put(bench.event("1001", digest="59.90 EUR"))  # noticed by the index
+    outbox.put(bench.event("1002"))
+    outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
+    outbox.record(Suppressed(bench.now(), "purchase", "consent_gpc"))
+    outbox.note_failure("purchase", "full")
+    outbox.put(bench.event("1003"))
+    claim = outbox.queue.claim()
+    assert claim is not None
+    by_key = {event.key: event.id for event in claim.events}
+    outbox.queue.settle(
+        claim,
+        [
+            Outcome(id=by_key["1001"], kind="delivered"),
+            Outcome(id=by_key["1002"], kind="dead", reason="too_old"),
+            Outcome(id=by_key["1003"], kind="release"),
+        ],
+    )
+    outbox.admin.drop([by_key["1003"]])
+    expected = {
+        "delivered": 1,
+        "expired": 1,
+        "duplicate": 2,
+        "invalid": 1,
+        "suppressed": 1,
+        "failed": 1,
+        "cancelled": 1,
+    }
+    since = bench.now() - 3600
+    questions: tuple[HistoryBy, ...] = ("hour", "day", "event", "reason", "identifier")
+    for by in questions:
+        assert sums(outbox.figures.history(since, by)) == expected, by
+    (delivered,) = [
+        row for row in outbox.figures.history(since, "identifier") if row.outcome == "delivered"
+    ]
+    assert (delivered.group, delivered.currency, delivered.value) == (3, "EUR", Decimal("59.9"))
+    assert sum(delivered.delays) == 1
+    reasons = {row.outcome: row.group for row in outbox.figures.history(since, "reason")}
+    assert reasons["suppressed"] == "consent_gpc"
+    assert reasons["invalid"] == "invalid:value"
+    assert reasons["failed"] == "full"
+    assert reasons["cancelled"] == "dropped"
+
+
+def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    with pytest.raises(OutboxFailed):
+        outbox.put(sqlite.event("1001", payload=b"x" * (2 << 20)))
+    assert outbox.figures.history(0, "day") == ()
+    outbox.put(sqlite.event("1002"))
+    (row,) = outbox.figures.history(0, "reason")
+    assert (row.outcome, row.group, row.events) == ("failed", "too_large", 1)
+
+
+def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.note_failure("purchase", "internal")
+    outbox.note_failure("purchase", "internal")
+    outbox.close()
+    assert sums(sqlite.open().figures.history(0, "day")) == {"failed": 2}
+
+
+class Driven:
+    """A shop driven at random, and what its receipts said."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.adroll = AdRoll(self.judge)
+        self.clock = Clock()
+        self.shop = self.open()
+        self.receipts: Counter[str] = Counter()
+        self.keys: list[str] = []
+        self.values: dict[str, Decimal] = {}
+        self.number = 0
+        self.trouble = 0
+
+    def open(self) -> Shop:
+        return Shop(self.folder, self.adroll, clock=self.clock, rng=random.Random(1))
+
+    def judge(self, batch: list[str], dry: bool) -> Reply:
+        if any(order.startswith("bad") for order in batch):
+            return refusal(400, {"message": "no"})
+        if not dry and self.trouble:
+            self.trouble -= 1
+            faults: list[Reply] = [refusal(503), refusal(429), refusal(401)]
+            faults.append(NoAnswer("refused", sure=True))
+            if self.random.random() < 0.3:
+                # Nobody knows whether these were taken; here half of them were.
+                faults = [refusal(500), NoAnswer("reset", sure=False)]
+                if self.random.random() < 0.5:
+                    self.adroll.taken += batch
+            return self.random.choice(faults)
+        return OK
+
+    def report(self) -> None:
+        outbox, clock = self.shop.outbox, self.shop.clock
+        clock.now += 0.001
+        kind = self.random.random()
+        if kind < 0.05:
+            outbox.record(Suppressed(clock.now, "purchase", "consent_gpc"))
+            self.receipts["suppressed"] += 1
+            return
+        again = kind < 0.15 and self.keys
+        if again:
+            key = self.random.choice(self.keys)
+        else:
+            self.number += 1
+            key = f"{'bad' if kind > 0.98 else 'o'}{self.number}"
+        value = self.values.setdefault(key, self.random.choice(VALUES))
+        wire = (
+            f'{{"advertisable_eid":"{EID}","pixel_eid":"{PIXEL}","event_name":"purchase",'
+            f'"identifiers":{{"adct":"c"}},"event_attributes":{{"order_id":"{key}"}}}}'
+        )
+        event = NewEvent(
+            *(new_id(clock.now), "purchase", EID, False, key, wire.encode(), clock.now),
+            *(f"{value} EUR", 1),
+        )
+        if 0.15 < kind < 0.17:
+            event.key = None
+            outbox.put_dead(event, "invalid:value", "value: takes an amount")
+            self.receipts["invalid"] += 1
+            return
+        if 0.17 < kind < 0.18:
+            event.payload = b"x" * (2 << 20)
+            with pytest.raises(OutboxFailed):
+                outbox.put(event)
+            self.receipts["failed"] += 1
+            return
+        outbox.put(event)
+        self.receipts["put"] += 1
+        if not again:
+            self.keys.append(key)
+
+    def disturb(self) -> None:
+        kind = self.random.random()
+        if kind < 0.2:
+            self.trouble = self.random.randrange(1, 4)
+        elif kind < 0.4:
+            self.shop.outbox.close()
+            self.shop = self.open()
+        elif kind < 0.6:
+            self.shop.clock.now += self.random.choice([-7200.0, 3600.0, 90.0])
+        elif kind < 0.7:
+            # A worker that dies with a claim.
+            self.shop.outbox.queue.claim(20)
+            self.shop.clock.now += 61
+
+    def drive(self, events: int) -> None:
+        for number in range(events):
+            self.report()
+            if number % 50 == 49:
+                self.disturb()
+                self.shop.steps(2, seconds=1.0)
+        self.trouble = 0
+        for _ in range(2_000):
+            if not self.shop.outbox.queue.waiting():
+                return
+            self.shop.steps(1, seconds=30.0)
+        raise AssertionError("events are left")
+
+    def check(self) -> None:
+        rows = self.shop.outbox.figures.history(0, "day")
+        found = sums(rows)
+        taken = Counter(order for order in self.adroll.taken if order != "?")
+        kept = self.shop.outbox.admin.list(limit=1_000_000)
+        marked = {row.key for row in kept if row.unsure}
+        assert {order for order, count in taken.items() if count > 1} <= marked
+        given_up = {row.key for row in kept if row.state == "dead" and row.reason == "unsure"}
+        bad = {key for key in self.keys if key.startswith("bad")}
+        delivered = {*self.keys} - bad - given_up
+        assert delivered <= taken.keys() <= delivered | given_up
+        assert found["delivered"] == len(delivered)
+        assert found["suppressed"] == self.receipts["suppressed"]
+        assert found["invalid"] == self.receipts["invalid"]
+        assert found["failed"] == self.receipts["failed"]
+        assert found["dead"] == len(bad | given_up)
+        # Each key is one event, all further reports of it are duplicates.
+        assert found["duplicate"] == self.receipts["put"] - len(self.keys)
+        value = sum(row.value for row in rows if row.outcome == "delivered")
+        assert value == sum(self.values[order] for order in delivered)
+        delays = [sum(row.delays) for row in rows if row.outcome == "delivered"]
+        assert sum(delays) == len(delivered)
+        assert found.total() == sum(self.receipts.values())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_history_agrees_with_receipts_and_with_what_adroll_took(tmp_path: Path, seed: int) -> None:
+    driven = Driven(tmp_path, seed)
+    driven.drive(1_500)
+    driven.check()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_events_are_counted_exactly(tmp_path: Path) -> None:
+    driven = Driven(tmp_path, 3)
+    driven.drive(100_000)
+    driven.check()
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.outbox.test_history import Driven
+driven = Driven(Path(sys.argv[1]), int(sys.argv[2]))
+driven.number = int(sys.argv[2]) * 1_000_000
+while True:
+    driven.report()
+    print(*[driven.receipts[k] for k in ("put", "suppressed", "invalid")], len(driven.keys),
+          flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+def test_what_a_killed_process_was_told_is_counted(tmp_path: Path) -> None:
+    told: Counter[str] = Counter()
+    for seed in range(1, 6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path), str(seed)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert child.stdout is not None
+        last = ""
+        for _ in range(300 + seed * 37):
+            last = child.stdout.readline()
+        os.kill(child.pid, signal.SIGKILL)
+        rest = child.stdout.read().splitlines(keepends=True)
+        child.stdout.close()
+        child.wait()
+        whole = [line for line in rest if line.endswith("\n")]
+        numbers = list(map(int, (whole[-1] if whole else last).split()))
+        for name, number in zip(("put", "suppressed", "invalid", "keys"), numbers, strict=True):
+            told[name] += number
+    driven = Driven(tmp_path, 99)
+    driven.drive(0)
+    found = sums(driven.shop.outbox.figures.history(0, "day"))
+    # The kill may come between a record and its receipt: one a process at most.
+    for name, number in (
+        ("suppressed", told["suppressed"]),
+        ("invalid", told["invalid"]),
+        ("duplicate", told["put"] - told["keys"]),
+    ):
+        assert number <= found[name] <= number + 5, name
+    ended = found["delivered"] + found["dead"]
+    assert told["keys"] <= ended <= told["keys"] + 5

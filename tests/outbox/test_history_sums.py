@@ -1,0 +1,240 @@
+"""What happened, by the hour: in the transaction of what it tells, exact, of no visitor."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.protocol import OutcomeKind
+from adroll_flask.outbox.record_format import Suppressed
+from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
+from tests.support.outbox_engines import Bench
+
+COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
+
+
+def history(bench: Bench) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Count and value by event, outcome, reason, identifiers and currency."""
+    rows = bench.execute(
+        f"SELECT {', '.join(COLUMNS)}, sum(events), sum(value) FROM adroll_history"
+        f" GROUP BY {', '.join(COLUMNS)}"
+    )
+    return {tuple(row[:5]): (int(row[5]), int(row[6])) for row in rows}
+
+
+def take(outbox: Outbox) -> Claim:
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.begin_sending(claim)
+    return claim
+
+
+def settle(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> None:
+    claim = take(outbox)
+    outcomes = [Outcome(id=event.id, kind=kind, reason=reason) for event in claim.events]
+    assert outbox.queue.settle(claim, outcomes) == len(outcomes)
+
+
+def test_what_is_settled_is_counted_by_outcome_currency_and_identifiers(
+    bench: Bench, outbox: Outbox
+) -> None:
+    for digest, mask in (("59.9 EUR", 3), ("0.1 EUR", 3), ("59.9 EUR", 1), ("7 USD", 3)):
+        outbox.put(bench.event(digest=digest, identifiers=mask))
+    outbox.put(bench.event(name="addToCart"))
+    settle(outbox)
+    outbox.put(bench.event(digest="1 EUR"))
+    settle(outbox, "dead", "refused")
+
+    assert history(bench) == {
+        ("purchase", "delivered", "", 3, "EUR"): (2, 600_000),
+        ("purchase", "delivered", "", 1, "EUR"): (1, 599_000),
+        ("purchase", "delivered", "", 3, "USD"): (1, 70_000),
+        ("addToCart", "delivered", "", 0, ""): (1, 0),
+        ("purchase", "dead", "refused", 0, "EUR"): (1, 10_000),
+    }
+
+
+def test_all_that_is_not_delivered_is_counted_where_it_ends(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1", digest="5 EUR"))
+    assert outbox.queue.waiting() == 1  # taken in before the next ones: files have no order
+    bench.open().put(bench.event("1", digest="5 EUR"))
+    bench.open().put(bench.event("1", digest="6 EUR"))
+    outbox.put_dead(bench.event(digest="2 EUR"), "invalid:currency", "three letters")
+    outbox.record(Suppressed(bench.now(), "pageView", "no_consent"))
+    assert outbox.queue.waiting() == 1
+
+    assert history(bench) == {
+        ("purchase", "duplicate", "", 0, "EUR"): (1, 50_000),
+        ("purchase", "duplicate", "another_value", 0, "EUR"): (1, 60_000),
+        ("purchase", "invalid", "invalid:currency", 0, "EUR"): (1, 20_000),
+        ("pageView", "suppressed", "no_consent", 0, ""): (1, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "kinds", [("delivered",), ("delivered", "dead"), ("dead", "retry", "delivered", "release")]
+)
+def test_what_is_no_longer_of_a_claim_is_not_counted(
+    bench: Bench, outbox: Outbox, kinds: Sequence[OutcomeKind]
+) -> None:
+    for _ in range(len(kinds) * 2):
+        outbox.put(bench.event(digest="1 EUR"))
+    late = take(outbox)
+    bench.execute(
+        "UPDATE adroll_event SET claim = NULL, state = 0 WHERE id = :id", id=late.events[0].id
+    )
+    outcomes = [
+        Outcome(id=event.id, kind=kinds[number % len(kinds)])
+        for number, event in enumerate(late.events)
+    ]
+
+    outbox.queue.settle(late, outcomes)
+    bench.pass_time(1)
+    outbox.queue.settle(late, outcomes)
+
+    ended = [one for one in outcomes[1:] if one.kind in ("delivered", "dead")]
+    assert sum(count for count, _ in history(bench).values()) == len(ended)
+
+
+def test_sums_are_exact(bench: Bench, outbox: Outbox) -> None:
+    for _ in range(1000):
+        outbox.put(bench.event(digest="0.1 EUR"))
+    outbox.put(bench.event(digest="90071992547.0001 EUR"))
+    while outbox.queue.waiting():
+        settle(outbox)
+
+    (value,) = (value for _, value in history(bench).values())
+    assert value == 1000 * 1_000 + 900_719_925_470_001
+
+
+@pytest.mark.parametrize(
+    "digest", [None, "", "EUR", "nan EUR", "1e400 EUR", "9" * 30 + " EUR", "x EUR", "Infinity EUR"]
+)
+def test_a_value_that_is_none_is_counted_without(
+    bench: Bench, outbox: Outbox, digest: str | None
+) -> None:
+    outbox.put(bench.event(digest=digest))
+    settle(outbox)
+
+    assert list(history(bench).values()) == [(1, 0)]
+
+
+def test_how_long_an_event_took_is_a_histogram(bench: Bench, outbox: Outbox) -> None:
+    for delay in (0.5, 4.0, 50.0, 3_000.0, 200_000.0, -30.0):
+        outbox.put(bench.event(occurred_at=bench.now() - delay))
+    outbox.put(bench.event(occurred_at=bench.now() - 50))
+    claim = take(outbox)
+    outbox.queue.settle(
+        claim,
+        [
+            Outcome(id=event.id, kind="delivered" if number < 6 else "dead")
+            for number, event in enumerate(claim.events)
+        ],
+    )
+
+    sums = ", ".join(f"sum({column})" for column in DELAY_COLUMNS)
+    (found,) = bench.execute(f"SELECT {sums} FROM adroll_history")
+    counts = [int(count) for count in found]
+    assert len(counts) == len(DELAYS) + 1
+    assert sum(counts) == 6, "only what was delivered"
+    # A machine under load may be slower than the first seconds: they count together.
+    assert sum(counts[:3]) == 3
+    assert counts[3:] == [1, 0, 0, 1, 0, 0, 1]
+
+
+def test_history_holds_nothing_of_the_visitor(bench: Bench, outbox: Outbox) -> None:
+    payload = json.dumps({"identifiers": {"adct": "click-ann", "email_sha256": "f" * 64}}).encode()
+    outbox.put(bench.event("order-1001", payload=payload, digest="1 EUR"))
+    settle(outbox)
+
+    rows = bench.execute("SELECT * FROM adroll_history")
+
+    assert len(rows) == 1
+    assert not any(word in str(rows) for word in ("click-ann", "ffff", "order-1001"))
+
+
+def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox) -> None:
+    for _ in range(3):
+        outbox.put(bench.event())
+    settle(outbox)
+    outbox.put(bench.event())
+    settle(outbox, "dead")
+    assert outbox.admin.overview().rates == {
+        "hour": {"delivered": 3, "dead": 1},
+        "day": {"delivered": 3, "dead": 1},
+    }
+
+    bench.execute("UPDATE adroll_history SET hour = hour - 5")
+    assert outbox.admin.overview().rates == {
+        "hour": {"delivered": 0, "dead": 0},
+        "day": {"delivered": 3, "dead": 1},
+    }
+    bench.execute("UPDATE adroll_history SET hour = hour - 20")
+    assert outbox.admin.overview().rates["day"] == {"delivered": 0, "dead": 0}
+
+
+def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> None:
+    """Of what is older the sums alone are kept, which monitoring counts on."""
+    outbox.put(bench.event())
+    settle(outbox)
+    for days, kept in ((390, True), (411, False)):
+        hour = int(bench.now() / 3600) - days * 24
+        bench.execute("UPDATE adroll_history SET hour = :hour", hour=hour)
+        bench.open().housekeeping.step()
+        (row,) = bench.execute("SELECT hour, identifiers, events FROM adroll_history")
+        assert (int(row[0]) == hour) == kept
+        assert int(row[2]) == 1
+        assert bool(outbox.figures.history(0.0, "hour")) == kept
+
+
+def test_history_and_outcome_are_one_transaction(
+    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.put(bench.event())
+    claim = take(outbox)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adroll_flask.outbox.history.add", die)
+        with pytest.raises(Killed):
+            outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
+
+    assert history(bench) == {}
+    assert outbox.admin.counts()["sending"] == 1
+
+
+def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
+    shop = bench.open()
+    for number in range(400):
+        shop.put(bench.event(str(number), digest="1 EUR"))
+    assert shop.queue.waiting() == 400
+
+    def work(worker: Outbox) -> None:
+        while claim := worker.queue.claim(limit=10, begin=True):
+            outcomes = [
+                Outcome(id=event.id, kind="delivered" if int(event.key or 0) % 2 else "dead")
+                for event in claim.events
+            ]
+            assert worker.queue.settle(claim, outcomes) == len(outcomes)
+
+    threads = [threading.Thread(target=work, args=(bench.open(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert shop.queue.waiting() == 0
+    assert history(bench) == {
+        ("purchase", "delivered", "", 0, "EUR"): (200, 2_000_000),
+        ("purchase", "dead", "", 0, "EUR"): (200, 2_000_000),
+    }

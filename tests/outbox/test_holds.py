@@ -1,0 +1,489 @@
+"""Held events: released they are sent, once; cancelled or forgotten they are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.record_format import Verdict, Withdrawal, decode, encode
+from tests.support.outbox_engines import EID, Bench
+
+DAY = 86_400.0
+HELD = 7 * DAY
+
+
+def release(key: str = "1001", **changes: Any) -> Verdict:
+    return Verdict(1_800_000_000.0, "release", "purchase", EID, False, key, changes or None)
+
+
+def cancel(key: str = "1001") -> Verdict:
+    return Verdict(1_800_000_000.0, "cancel", "purchase", EID, False, key)
+
+
+def hold(bench: Bench, outbox: Outbox, key: str = "1001", **changes: Any) -> str:
+    return outbox.put(bench.event(key, **({"held_for": HELD} | changes))).id
+
+
+def states(outbox: Outbox) -> dict[str, int]:
+    return {state: count for state, count in outbox.admin.counts().items() if count}
+
+
+def sent(outbox: Outbox) -> list[str]:
+    """The keys of what a worker would send now; it is delivered by that."""
+    keys: list[str] = []
+    while (claim := outbox.queue.claim(begin=True)) is not None:
+        keys += [event.key or "" for event in claim.events]
+        delivered(outbox, claim)
+    return keys
+
+
+def delivered(outbox: Outbox, claim: Claim) -> None:
+    outbox.queue.settle(claim, [Outcome(id=event.id, kind="delivered") for event in claim.events])
+
+
+def history(bench: Bench) -> dict[tuple[str, str], int]:
+    rows = bench.execute(
+        "SELECT outcome, reason, sum(events) FROM adroll_history GROUP BY outcome, reason"
+    )
+    return {(outcome, reason): int(count) for outcome, reason, count in rows}
+
+
+@pytest.mark.parametrize("held_for", [None, 12.5])
+def test_records_of_holds_are_read_as_they_were_written(
+    sqlite: Bench, held_for: float | None
+) -> None:
+    event = sqlite.event("ключ 1", held_for=held_for)
+    verdict = release("ключ 1", value="5.00", products=[{"product_id": "a\tb"}])
+    from adroll_flask.outbox.record_format import EventRecord
+
+    assert decode(encode(EventRecord(event, 5.0))) == EventRecord(event, 5.0)
+    assert decode(encode(verdict)) == verdict
+    assert decode(encode(cancel())) == cancel()
+
+
+def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"held": 1}
+    assert outbox.admin.list("held")[0].id == id
+    assert json.loads(next(outbox.admin.export("held")))["state"] == "held"
+
+    assert outbox.decide(release()) == id
+    assert sent(outbox) == ["1001"]
+    assert states(outbox) == {"delivered": 1}
+    assert outbox.admin.overview().verdicts == 0
+
+
+def test_a_release_that_comes_with_its_hold_is_sent_by_the_same_claim(
+    bench: Bench, outbox: Outbox
+) -> None:
+    hold(bench, outbox)
+    outbox.decide(release())
+
+    claim = outbox.queue.claim()
+
+    assert claim is not None
+    assert [event.key for event in claim.events] == ["1001"]
+
+
+def test_a_release_waits_for_its_hold(bench: Bench, outbox: Outbox) -> None:
+    """Files of other hosts are read in any order."""
+    assert outbox.decide(release()) is None
+    assert states(outbox) == {}
+    assert outbox.admin.overview().verdicts == 1
+    bench.pass_time(3 * DAY)
+
+    hold(bench, bench.open())
+
+    assert sent(outbox) == ["1001"]
+    assert outbox.admin.overview().verdicts == 0
+
+
+def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
+    bench: Bench, outbox: Outbox
+) -> None:
+    id = hold(bench, outbox)
+    outbox.decide(cancel())
+
+    assert sent(outbox) == []
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.state, row.reason, row.payload) == ("cancelled", "cancelled", None)
+    assert bench.execute("SELECT cookie_hash, click_hash FROM adroll_event") == [(None, None)]
+    # A reload of the page is no new order.
+    bench.open().put(bench.event("1001"))
+    assert sent(outbox) == []
+    assert history(bench)["cancelled", "cancelled"] == 1
+
+
+@pytest.mark.parametrize("first", [release, cancel])
+@pytest.mark.parametrize("hold_at", [0, 1, 2])
+def test_a_cancellation_is_stronger_than_a_release(
+    bench: Bench, outbox: Outbox, first: Callable[[], Verdict], hold_at: int
+) -> None:
+    verdicts = [first(), cancel() if first is release else release()]
+    hosts = [outbox, bench.open(), bench.open()]
+    for number in range(3):
+        if number == hold_at:
+            hold(bench, hosts[number])
+        if number < 2:
+            hosts[number].decide(verdicts[number])
+        hosts[number].queue.take_in()
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"cancelled": 1}
+    assert outbox.admin.overview().verdicts == 0
+
+
+def test_verdicts_that_are_repeated_change_nothing(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox)
+    hold(bench, outbox, "1002")
+    for _ in range(2):
+        outbox.decide(release())
+        outbox.decide(cancel("1002"))
+        outbox.queue.take_in()
+
+    assert sent(outbox) == ["1001"]
+    outbox.decide(release())
+    outbox.decide(cancel("1002"))
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"delivered": 1, "cancelled": 1}
+
+
+def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox, payload=b'{"event_name":"purchase","value":"1.00"}')
+    outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
+    outbox.decide(release(value="1.23"))  # the first stays
+
+    assert outbox.admin.counts()["waiting"] == 1
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert json.loads(row.payload or b"")["value"] == "59.90"
+    assert row.occurred_at == 1_700_000_000.0
+    claim = outbox.queue.claim(begin=True)
+    assert claim is not None
+    assert claim.events[0].digest == "59.90 EUR"
+
+
+def test_a_release_that_makes_no_event_is_a_dead_letter_that_says_so(
+    bench: Bench, outbox: Outbox
+) -> None:
+    id = hold(bench, outbox)
+    outbox.decide(release(value="no money"))
+
+    assert sent(outbox) == []
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.state, row.reason) == ("dead", "invalid:release")
+    assert "takes an amount" in row.error
+    assert outbox.admin.retry([id]) == 1
+    assert sent(outbox) == ["1001"]
+
+
+def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    hold(bench, outbox, "1002")
+    outbox.decide(release("1002"))
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert len(claim.events) == 2
+    outbox.put(bench.event("1003"))
+    for key in ("1001", "1002", "1003"):
+        outbox.decide(cancel(key))
+    outbox.queue.take_in()
+
+    assert outbox.queue.begin_sending(claim) == ()
+    assert sent(outbox) == []
+    assert states(outbox) == {"cancelled": 3}
+
+
+def test_an_event_and_its_cancellation_in_one_batch_send_nothing(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    outbox.decide(cancel())
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"cancelled": 1}
+
+
+def test_a_cancellation_after_the_delivery_is_too_late_and_counted(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    assert sent(outbox) == ["1001"]
+
+    outbox.decide(cancel())
+    outbox.queue.take_in()
+
+    assert states(outbox) == {"delivered": 1}
+    assert history(bench)["too_late", "cancelled"] == 1
+    assert bench.counters.get("hold_too_late", "cancelled") == 1
+
+
+def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    claim = outbox.queue.claim(begin=True)
+    assert claim is not None
+    outbox.decide(cancel())
+    outbox.queue.take_in()
+    assert states(outbox) == {"sending": 1}
+
+    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="retry", delay=0)])
+    outbox.housekeeping.step()
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"cancelled": 1}
+
+
+def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox, held_for=60.0)
+    assert sent(outbox) == []
+    bench.pass_time(61)
+
+    assert sent(outbox) == []  # a claim is enough
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", None)
+    assert history(bench)["expired", "hold_expired"] == 1
+
+    outbox.decide(release())
+    assert sent(outbox) == []
+    assert history(bench)["unused", "hold_expired"] == 1
+    bench.pass_time(91 * DAY)
+    assert outbox.housekeeping.step()
+    assert states(outbox) == {}
+
+
+def test_housekeeping_ends_holds_where_nothing_is_claimed(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox, held_for=60.0)
+    outbox.queue.take_in()
+    bench.pass_time(61)
+
+    outbox.housekeeping.step()
+
+    assert states(outbox) == {"cancelled": 1}
+    assert bench.counters.get("hold_expired", "hold_expired") == 1
+
+
+def test_a_release_that_lies_in_the_journal_when_the_hold_ends_counts(
+    bench: Bench, outbox: Outbox
+) -> None:
+    hold(bench, outbox, held_for=60.0)
+    outbox.queue.take_in()
+    bench.pass_time(61)
+    outbox.decide(release())
+
+    assert sent(outbox) == ["1001"]
+
+
+@pytest.mark.parametrize("verdict", [release, cancel])
+def test_a_verdict_on_an_order_that_nobody_held_shows_up(
+    bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
+) -> None:
+    outbox.decide(verdict())
+    assert outbox.admin.overview().verdicts == 1
+    bench.pass_time(7 * DAY + 1)
+
+    outbox.housekeeping.step()
+
+    assert outbox.admin.overview().verdicts == 0
+    assert history(bench) == {("unused", f"{verdict().kind}_of_no_hold"): 1}
+    hold(bench, outbox)
+    assert sent(outbox) == []
+    assert states(outbox) == {"held": 1}
+
+
+def test_a_report_without_a_hold_releases_the_held_one(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+    assert outbox.put(bench.event("1001", held_for=HELD)).status == "duplicate"
+
+    assert outbox.put(bench.event("1001")).status == "queued"
+    assert outbox.put(bench.event("1001")).status == "duplicate"
+
+    assert sent(outbox) == ["1001"]
+    assert [row.id for row in outbox.admin.list("delivered")] == [id]
+
+
+def test_a_cancellation_that_came_first_is_stronger_than_a_report_of_the_held_one(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.decide(cancel())
+    outbox.queue.take_in()
+    # Both come in by one batch.
+    hold(bench, outbox)
+    outbox.put(bench.event("1001"))
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"cancelled": 1}
+    assert outbox.admin.overview().verdicts == 0
+
+
+def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: Outbox) -> None:
+    """Also where a report of the held order comes in with the hold, which releases it as well."""
+    outbox.decide(release(conversion_value="1.00"))
+    outbox.queue.take_in()
+    hold(bench, outbox)
+    outbox.put(bench.event("1001"))
+
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
+
+
+def test_a_hold_of_an_order_that_was_reported_is_a_duplicate(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1001"))
+    outbox.queue.take_in()
+
+    hold(bench, bench.open())
+
+    assert sent(outbox) == ["1001"]
+    assert states(outbox) == {"delivered": 1}
+
+
+def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox)
+    hold(bench, outbox, dry_run=True)
+    hold(bench, outbox, name="signupPlan")
+    outbox.decide(release())
+
+    assert len(sent(outbox)) == 1
+    assert states(outbox) == {"held": 2, "delivered": 1}
+
+
+def test_a_withdrawal_erases_what_is_held(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+    outbox.queue.take_in()
+    outbox.record(Withdrawal(bench.clock.now + 1, None, "click-1"))
+    outbox.decide(release())
+
+    assert sent(outbox) == []
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.reason, row.payload) == ("forgotten", None)
+
+
+def test_a_withdrawal_before_the_release_counts_though_it_comes_in_after_it(
+    bench: Bench, outbox: Outbox
+) -> None:
+    hold(bench, outbox)
+    outbox.queue.take_in()
+    bench.pass_time(DAY)
+    withdrawn_at = bench.clock.now
+    bench.pass_time(60)
+    outbox.decide(release())
+    outbox.queue.take_in()
+    outbox.record(Withdrawal(withdrawn_at, None, "click-1"))
+    outbox.queue.take_in()
+
+    assert sent(outbox) == []
+
+
+def test_forget_takes_held_events_along(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox)
+
+    assert outbox.admin.forget(lambda wire: wire["identifiers"]["adct"] == "click-1") == 1
+
+    outbox.decide(release())
+    assert sent(outbox) == []
+
+
+def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.housekeeping.create_tables()
+    with Session(bench.sql()) as session:
+        outbox.put(bench.event("1001", held_for=HELD), session=session)
+        session.commit()
+    with Session(bench.sql()) as session:
+        outbox.decide(release(), session=session)
+        session.rollback()
+    assert sent(outbox) == []
+    with Session(bench.sql()) as session:
+        outbox.decide(release(), session=session)
+        session.commit()
+
+    assert sent(outbox) == ["1001"]
+
+
+def test_a_hold_in_a_transaction_meets_the_release_that_came_first(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.decide(release())
+    outbox.queue.take_in()
+    bench.pass_time(DAY)
+    with Session(bench.sql()) as session:
+        outbox.put(bench.event("1001", held_for=HELD), session=session)
+        session.commit()
+
+    assert sent(outbox) == ["1001"]
+
+
+def test_a_hold_and_a_release_that_do_not_see_each_other_meet_later(
+    server: Bench, make_bench: Callable[[str], Bench]
+) -> None:
+    """Two transactions at the same time, each on its own snapshot."""
+    outbox = server.open()
+    outbox.housekeeping.create_tables()
+    with Session(server.sql()) as shop:
+        outbox.put(server.event("1001", held_for=HELD), session=shop)
+        with Session(server.sql()) as webhook:
+            outbox.decide(release(), session=webhook)
+            webhook.commit()
+        shop.commit()
+
+    assert sent(outbox) == ["1001"]
+
+
+def test_in_database_mode_a_verdict_is_committed_when_the_call_returns(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.direct_commit.PATIENCE", 30.0)  # a busy machine
+    bench.open().housekeeping.create_tables()
+    outbox = bench.open(outbox_commit="database")
+    outbox.put(bench.event("warm"))  # connecting is not what this is about
+    hold(bench, outbox)
+    outbox.decide(release())
+    outbox.decide(cancel("1002"))
+
+    rows = bench.execute("SELECT state FROM adroll_event WHERE event_name = 'purchase'")
+    assert sorted(rows) == [(0,), (0,)]
+    assert bench.execute("SELECT verdict FROM adroll_verdict") == [("cancel",)]
+
+
+def test_verdicts_said_before_the_account_was_known_get_it(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox)
+    outbox.decide(Verdict(1.0, "release", "purchase", "", False, "1001"))
+    assert sent(outbox) == []
+
+    outbox.queue.adopt(EID)
+
+    assert sent(outbox) == ["1001"]
+
+
+def test_a_hold_can_be_dropped(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+
+    assert outbox.admin.drop([id]) == 1
+    assert hold(bench, outbox) != id
+
+
+def test_an_event_is_found_by_its_order(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+
+    found = outbox.admin.find(release())
+
+    assert found is not None
+    assert (found.id, found.state) == (id, "held")
+    assert outbox.admin.find(release("1002")) is None

@@ -1,0 +1,718 @@
+"""From the journal into the outbox: each record once, whatever happens in between."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, open_outbox
+from adroll_flask.outbox.database import Tx
+from adroll_flask.outbox.journal import JournalWriter
+from adroll_flask.outbox.journal_files import files
+from adroll_flask.outbox.record_format import encode_event
+from adroll_flask.settings import Settings
+from tests.support.outbox_engines import Bench, wait_until
+from tests.support.patching import replace_method
+
+
+class Killed(BaseException):
+    """As far as a transaction can tell, the end of its process."""
+
+
+class CutTx:
+    """A transaction in which the process is killed before the statement number *limit*."""
+
+    def __init__(self, tx: Tx, limit: int) -> None:
+        self._tx = tx
+        self._left = limit
+        self.dialect, self.now = tx.dialect, tx.now
+
+    def _count(self) -> None:
+        if not self._left:
+            raise Killed
+        self._left -= 1
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        self._count()
+        return self._tx.execute(statement, **values)
+
+    def many(self, statement: str, values: Sequence[Any], /) -> int:
+        self._count()
+        return self._tx.many(statement, values)
+
+    def rows(self, statement: str, /, **values: Any) -> list[Any]:
+        self._count()
+        return self._tx.rows(statement, **values)
+
+
+def cut_writes(outbox: Outbox, limit: int, patch: pytest.MonkeyPatch) -> None:
+    database = outbox._parts.database  # type: ignore[attr-defined]
+    really: Callable[[Callable[[Tx], Any]], Any] = database.write
+
+    def write(function: Callable[[Tx], Any]) -> Any:
+        return really(lambda tx: function(CutTx(tx, limit)))
+
+    replace_method(patch, database, "write", write)
+
+
+def keys(outbox: Outbox) -> list[str]:
+    return sorted(row.key or "" for row in outbox.admin.list(limit=10_000))
+
+
+def journals(bench: Bench) -> list[str]:
+    return [file.name for file in files(bench.journal)]
+
+
+# -- once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["claim", "take in"])
+def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
+    bench: Bench, how: str
+) -> None:
+    bench.open().housekeeping.create_tables()
+    for limit in range(100):
+        shop = bench.open()
+        for order in (f"{limit}a", f"{limit}b", f"{limit}a"):
+            shop.put(bench.event(order))
+        bench.open().put(bench.event(f"{limit}a"))
+        outbox = bench.open()
+        with pytest.MonkeyPatch.context() as patch:
+            cut_writes(outbox, limit, patch)
+            try:
+                _ = outbox.queue.claim(begin=True) if how == "claim" else outbox.queue.take_in()
+            except Killed:
+                died = True
+            else:
+                died = False
+        outbox.close()
+        if not died:
+            break
+        rows = bench.execute("SELECT count(*) FROM adroll_event")[0][0]
+        positions = bench.execute("SELECT count(*) FROM adroll_journal")[0][0]
+        assert (rows, positions) == (0, 0), limit
+        assert bench.open().queue.waiting() == 2
+        bench.execute("DELETE FROM adroll_event")
+        assert bench.open().queue.waiting() == 0, "what was taken in does not come again"
+        for outbox in bench.opened:
+            outbox.close()
+        bench.execute("DELETE FROM adroll_journal")
+        for file in files(bench.journal):
+            file.path.unlink()
+        (bench.journal / "usage.json").unlink()
+
+    assert limit > 3, "there was nothing to kill"
+    rows = bench.execute("SELECT count(*) FROM adroll_event")[0][0]
+    assert rows == 2
+
+
+def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
+    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.housekeeping.create_tables()
+    for order in ("1", "2", None):
+        outbox.put(bench.event(order))
+    database = outbox._parts.database  # type: ignore[attr-defined]
+    really = database.write
+
+    def lost(function: Callable[[Tx], Any]) -> Any:
+        really(function)
+        raise OutboxFailed("unavailable")
+
+    with monkeypatch.context() as patch:
+        replace_method(patch, database, "write", lost)
+        with pytest.raises(OutboxFailed):
+            outbox.queue.take_in()
+
+    assert outbox.queue.take_in() == 0
+    assert outbox.queue.waiting() == 3
+    assert bench.counters.get("event_duplicate") == 0
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
+def test_a_claim_whose_commit_s_answer_was_lost_is_made_all_the_same(
+    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, begin: bool
+) -> None:
+    """Otherwise its events would rest until their lease ends, and then count as perhaps sent."""
+    outbox.put(bench.event("a row"))
+    assert outbox.queue.waiting() == 1
+    outbox.put(bench.event("a record"))
+    database = outbox._parts.database  # type: ignore[attr-defined]
+    really = database.write
+
+    def twice(function: Callable[[Tx], Any]) -> Any:
+        really(function)
+        return really(function)
+
+    with monkeypatch.context() as patch:
+        replace_method(patch, database, "write", twice)
+        claim = outbox.queue.claim(begin=begin)
+
+    assert claim is not None
+    assert claim.begun == begin
+    assert {event.key for event in claim.events} == {"a row", "a record"}
+    assert (
+        outbox.queue.settle(
+            claim, [Outcome(id=event.id, kind="delivered") for event in claim.events]
+        )
+        == 2
+    )
+    assert outbox.queue.take_in() == 0
+
+
+def test_duplicates_are_looked_up_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of orders that is imported a second time is nothing but duplicates."""
+    first, second = bench.open(), bench.open()
+    for key, digest in (("1", "5 EUR"), ("2", "6 EUR"), ("3", None)):
+        first.put(bench.event(key, digest=digest))
+    assert first.queue.waiting() == 3
+    for key, digest in (("1", "5 EUR"), ("2", "7 EUR"), ("3", None), ("4", None)):
+        second.put(bench.event(key, digest=digest))
+
+    def one_by_one(*_about: object) -> None:
+        raise AssertionError("a query for one event")
+
+    monkeypatch.setattr("adroll_flask.outbox.rows.same", one_by_one)
+    assert second.queue.waiting() == 4
+    assert bench.counters.get("event_duplicate") == 3
+    sums = second.figures.history_sums(0.0, ("outcome", "reason"))
+    duplicates = {row.reason: row.events for row in sums if row.outcome == "duplicate"}
+    assert duplicates == {"": 2, "another_value": 1}
+
+
+def test_a_record_that_waits_for_a_lock_keeps_nothing_else_from_delivery(
+    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shop's own transaction has the same key, and takes its time."""
+    if bench.engine == "sqlite":
+        pytest.skip("SQLite has no two writers")
+    monkeypatch.setattr("adroll_flask.outbox.server._LOCK_WAIT", 1)
+    outbox.put(bench.event("due"))
+    assert outbox.queue.waiting() == 1
+    outbox.put(bench.event("in dispute"))
+    other = bench.open()
+    with Session(bench.sql()) as session:
+        other.put(bench.event("in dispute"), session=session)
+        claim = outbox.queue.claim()
+        session.rollback()
+
+    assert claim is not None
+    assert [event.key for event in claim.events] == ["due"]
+    assert keys(outbox) == ["due", "in dispute"]
+
+
+def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> None:
+    late, early = bench.open(), bench.open()
+    late.put(bench.event("warm"))  # its file is the older one
+    early.put(bench.event("first", digest="1 EUR"))
+    now = bench.now()
+    bench.clock.now = now
+    reports = [(late, now - 10, "2 EUR"), (early, now - 20, "1 EUR"), (late, now - 5, "1 EUR")]
+    for shop, at, digest in reports:
+        record = encode_event(bench.event("1001", at=at, digest=digest), at)
+        shop._append(record)  # type: ignore[attr-defined]
+    outbox = bench.open()
+
+    assert outbox.queue.waiting() == 3
+
+    assert bench.execute("SELECT digest FROM adroll_event WHERE occurred_at = :at", at=now - 20)
+    assert bench.counters.get("event_duplicate") == 2
+    assert bench.counters.get("event_duplicate", "another_value") == 1
+    happened = bench.execute(
+        "SELECT reason, sum(events) FROM adroll_history WHERE outcome = 'duplicate'"
+        " GROUP BY reason ORDER BY reason"
+    )
+    assert [(reason, int(count)) for reason, count in happened] == [("", 1), ("another_value", 1)]
+
+
+def test_two_apps_of_one_process_on_one_folder_read_in_turns(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine the others' turns may take longer than a caller would wait.
+    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 60.0)
+    for order in range(300):
+        bench.open().put(bench.event(str(order))) if order % 100 == 0 else bench.opened[-1].put(
+            bench.event(str(order))
+        )
+    readers = [bench.open() for _ in range(4)]
+    failed: list[BaseException] = []
+
+    def read(outbox: Outbox) -> None:
+        try:
+            assert outbox.queue.waiting() == 300
+        except BaseException as problem:
+            failed.append(problem)
+
+    threads = [threading.Thread(target=read, args=(one,)) for one in readers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failed == []
+    assert bench.counters.get("event_duplicate") == 0
+
+
+READER = """
+import sys
+from adroll_flask.outbox import open_outbox
+from adroll_flask.settings import Settings
+outbox = open_outbox(Settings.from_mapping({"ADROLL_OUTBOX_URL": sys.argv[2] or None}),
+                     folder=sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:
+    taken = 0
+    while count := outbox.queue.take_in():
+        taken += count
+    print(taken, flush=True)
+"""
+
+
+@pytest.fixture
+def start_reader(bench: Bench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", READER, str(bench.folder), bench.url or ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def answer(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+def test_processes_on_one_folder_share_its_records(
+    bench: Bench, start_reader: Callable[[], subprocess.Popen[str]]
+) -> None:
+    bench.open().housekeeping.create_tables()
+    readers = [start_reader() for _ in range(3)]
+    shops = [bench.open() for _ in range(3)]
+    for order in range(300):
+        shops[order % 3].put(bench.event(str(order)))
+
+    for reader in readers:
+        tell(reader)
+    taken = sum(map(answer, readers))
+
+    assert taken <= 300, "a record was read twice"
+    assert bench.open().queue.waiting() == 300
+    assert bench.execute("SELECT count(*) FROM adroll_event")[0][0] == 300
+
+
+def test_a_reader_that_was_killed_leaves_the_rest_to_others(
+    bench: Bench, start_reader: Callable[[], subprocess.Popen[str]]
+) -> None:
+    bench.open().housekeeping.create_tables()
+    shop = bench.open()
+    orders = 0
+    for delay in (0.0, 0.003, 0.01, 0.03, 0.1):
+        reader = start_reader()
+        for _ in range(700):
+            shop.put(bench.event(str(orders)))
+            orders += 1
+        tell(reader)
+        time.sleep(delay)
+        reader.kill()
+        reader.wait()
+
+    outbox = bench.open()
+    assert outbox.queue.waiting() == orders
+    assert bench.counters.get("event_duplicate") == 0
+
+
+def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = bench.open()
+    outbox.put(bench.event("1"))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from adroll_flask.outbox.journal_files import reading\n"
+        "with reading(Path(sys.argv[1])) as alone:\n"
+        "    print(alone, flush=True); sys.stdin.readline()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(bench.journal)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    assert other.stdout.readline() == "True\n"
+
+    # Far apart, so that a busy machine takes the one for the other at no load.
+    monkeypatch.setattr("adroll_flask.outbox.ingest._PATIENCE", 120.0)
+    began = time.monotonic()
+    assert outbox.queue.claim() is None
+    assert time.monotonic() - began < 60
+    release = threading.Timer(0.2, lambda: other.communicate("go\n"))
+    release.start()
+    assert outbox.queue.waiting() == 1
+    release.join()
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def dead_file(bench: Bench, *events: NewEvent, torn: bytes = b"") -> Path:
+    """A file that a process left behind which was killed."""
+    pid = os.fork()
+    if pid == 0:
+        writer = JournalWriter(bench.journal)
+        for event in events:
+            writer.append(encode_event(event, bench.now()))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    (file,) = [file for file in files(bench.journal) if f"-{pid}-" in file.name]
+    if torn:
+        with file.path.open("ab") as end:
+            end.write(torn)
+    return file.path
+
+
+def at_once(outbox: Outbox) -> Outbox:
+    """Let *outbox* look for files that may go with each of its looks."""
+    outbox._parts.ingest._clean_at = float("-inf")  # type: ignore[attr-defined]
+    return outbox
+
+
+def put_back(bench: Bench) -> None:
+    """An older copy takes the database's place, which knows nothing of the last events."""
+    bench.execute("DELETE FROM adroll_event")
+    bench.execute("DELETE FROM adroll_journal")
+
+
+def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Bench) -> None:
+    """The database was put back while this process, which had read the file, went on."""
+    outbox, writer = bench.open(), JournalWriter(bench.journal)
+    writer.append(encode_event(bench.event("1"), bench.now()))
+    assert outbox.queue.waiting() == 1
+    put_back(bench)
+    writer.close()
+
+    for _ in range(3):
+        at_once(outbox).queue.take_in()
+
+    assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "restored")]
+    for _ in range(2):
+        at_once(outbox).queue.take_in()
+    assert journals(bench) == []
+
+
+def test_in_an_older_database_all_that_was_read_is_in_doubt_however_it_is_read(
+    bench: Bench,
+) -> None:
+    writers = [JournalWriter(bench.journal) for _ in range(2)]
+    for order in range(1, 7):
+        writers[order % 2].append(encode_event(bench.event(str(order)), bench.now()))
+    assert bench.open().queue.waiting() == 6
+    put_back(bench)
+
+    claims = [bench.open().queue.claim(limit=2) for _ in range(5)]
+
+    assert claims == [None] * 5
+    assert {(row.key, row.reason) for row in bench.open().admin.list("dead")} == {
+        (str(order), "restored") for order in range(1, 7)
+    }
+    for writer in writers:
+        writer.close()
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x00" * 3, b"half a record"], ids=["whole", "nul", "torn"])
+def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: bytes) -> None:
+    alive = bench.open()
+    alive.put(bench.event("alive"))
+    for order in range(3):
+        dead_file(bench, bench.event(str(order)), torn=torn)
+    outbox = bench.open()
+
+    assert keys(outbox) == ["0", "1", "2", "alive"]
+
+    assert outbox.queue.take_in() == 0
+    for _ in range(2):
+        at_once(outbox).queue.take_in()
+    (left,) = journals(bench)
+    assert f"-{os.getpid()}-" in left, "its writer lives"
+    positions = bench.execute("SELECT file FROM adroll_journal")
+    assert [name for (name,) in positions] == [left]
+    assert bench.counters.get("journal_corrupt") == 0
+
+
+def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) -> None:
+    """250 processes of one host live, and the newest of them has reported."""
+    writers = [JournalWriter(bench.journal) for _ in range(250)]
+    for order, writer in enumerate(writers):
+        writer.append(encode_event(bench.event(str(order)), bench.now()))
+    outbox = bench.open()
+    assert outbox.queue.waiting() == 250
+
+    writers[-1].append(encode_event(bench.event("newest"), bench.now()))
+
+    assert bench.open().queue.waiting() == 251, "one who knows nothing yet"
+    writers[-2].append(encode_event(bench.event("newer"), bench.now()))
+    claim = outbox.queue.claim(limit=300)
+    assert claim is not None
+    assert len(claim.events) == 252
+    for writer in writers:
+        writer.close()
+
+
+def test_a_file_that_may_not_be_read_hinders_no_other(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that ran as another user has left it."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read all")
+    path = dead_file(bench, bench.event("theirs"))
+    path.chmod(0)
+    outbox = bench.open()
+    outbox.put(bench.event("ours"))
+
+    assert keys(outbox) == ["ours"]
+
+    assert bench.counters.get("journal_unreadable") >= 1
+    assert "cannot be read" in caplog.text
+    path.chmod(0o600)
+    assert keys(outbox) == ["ours", "theirs"]
+
+
+def test_a_file_that_cannot_be_read_hinders_no_other_and_is_told_once_a_minute(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dead_file(bench, bench.event("bad disk"))
+    outbox = bench.open()
+    outbox.put(bench.event("good disk"))
+    really = os.open
+
+    def fail(name: Any, *arguments: Any, **more: Any) -> int:
+        if str(name) == str(path):
+            raise OSError(5, "Input/output error")
+        return really(name, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        assert keys(outbox) == ["good disk"]
+        claim = outbox.queue.claim()
+
+    assert claim is not None
+    assert bench.counters.get("journal_unreadable") >= 2
+    assert caplog.text.count("cannot be read") == 1
+    assert keys(outbox) == ["bad disk", "good disk"]
+
+
+def test_a_full_disk_stops_neither_claims_nor_housekeeping(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = bench.open()
+    outbox.put(bench.event("1"))
+    really = os.open
+
+    def full(name: Any, flags: int, *arguments: Any, **more: Any) -> int:
+        if "usage.json" in str(name) and flags & os.O_CREAT:
+            raise OSError(28, "No space left on device")
+        return really(name, flags, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", full)
+
+    assert outbox.queue.claim() is not None
+    outbox.housekeeping.step()
+
+
+# -- records -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"x", b"z\t1.0\tsomething new\n", b"e\t1.0\tid\n{}", b"\xff\xfe\tx\n", b"w\t1\t[1]\n"],
+    ids=repr,
+)
+def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
+    bench: Bench, caplog: pytest.LogCaptureFixture, record: bytes
+) -> None:
+    outbox = bench.open()
+    outbox.put(bench.event("1"))
+    outbox._append(record)  # type: ignore[attr-defined]
+    outbox.put(bench.event("2"))
+
+    assert keys(outbox) == ["1", "2"]
+
+    (aside,) = bench.journal.glob("refused-*.corrupt")
+    assert aside.read_bytes() == record
+    assert bench.counters.get("journal_refused") == 1
+    assert [line.levelno for line in caplog.records if "journal" in line.message][-1] == (
+        logging.CRITICAL
+    )
+    assert str(aside) in caplog.text
+
+
+@pytest.fixture
+def picky(bench: Bench) -> Bench:
+    """A database that refuses events named ``refused``."""
+    bench.open().housekeeping.create_tables()
+    if bench.engine == "sqlite":
+        bench.execute(
+            "CREATE TRIGGER picky BEFORE INSERT ON adroll_event WHEN NEW.event_name = 'refused'"
+            " BEGIN SELECT RAISE(ABORT, 'no such event'); END"
+        )
+    else:
+        bench.execute(
+            "ALTER TABLE adroll_event ADD CONSTRAINT picky CHECK (event_name <> 'refused')"
+        )
+    return bench
+
+
+@pytest.fixture
+def unpicky(picky: Bench) -> Iterator[Bench]:
+    yield picky
+    if picky.engine != "sqlite":
+        picky.execute("ALTER TABLE adroll_event DROP CONSTRAINT picky")
+
+
+@pytest.mark.parametrize("how", ["claim", "take in"])
+def test_a_row_that_the_database_refuses_is_put_aside_and_stops_no_other(
+    unpicky: Bench, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    bench = unpicky
+    outbox = bench.open()
+    for order in range(5):
+        name = "refused" if order == 2 else "purchase"
+        outbox.put(bench.event(str(order), name=name, payload=b'{"n":%d}' % order))
+    outbox.put(bench.event("1"))
+
+    if how == "claim":
+        outbox.queue.claim()
+    else:
+        assert outbox.queue.take_in() == 6  # with the note of the duplicate
+    outbox.put(bench.event("5"))
+
+    assert keys(outbox) == ["0", "1", "3", "4", "5"]
+    (aside,) = bench.journal.glob("refused-*.corrupt")
+    assert b'{"n":2}' in aside.read_bytes()
+    assert bench.counters.get("journal_refused") == 1
+    assert "is refused by the outbox's database" in caplog.text
+    claims = [outbox.queue.claim(limit=2) for _ in range(4)]
+    assert sum(len(claim.events) for claim in claims if claim is not None) == 5
+
+
+def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench) -> None:
+    """NUL in a text on PostgreSQL, a name that is too long on both servers."""
+    outbox = bench.open()
+    outbox.put(bench.event("1"))
+    outbox._append(encode_event(bench.event("2", name="n" * 60), bench.now()))  # type: ignore[attr-defined]
+    outbox._append(encode_event(bench.event("a\x00b"), bench.now()))  # type: ignore[attr-defined]
+    outbox.put(bench.event("3"))
+
+    found = keys(outbox)
+
+    kept = bench.counters.get("journal_refused")
+    assert len(found) + kept == 4, "each is in the outbox or put aside"
+    assert {"1", "3"} <= set(found)
+    assert len(list(bench.journal.glob("refused-*.corrupt"))) == kept
+    assert outbox.queue.claim() is not None
+
+
+def test_a_database_that_is_away_meanwhile_gets_each_record_once(
+    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While rows are written one by one, the database fails between two of them."""
+    outbox = sqlite.open()
+    outbox.housekeeping.create_tables()
+    for order in range(6):
+        outbox.put(sqlite.event(str(order)))
+    database = outbox._parts.database  # type: ignore[attr-defined]
+    really = database.write
+    calls = 0
+
+    def write(function: Callable[[Tx], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OutboxFailed("data")
+        if calls == 4:
+            raise OutboxFailed("locked")
+        return really(function)
+
+    with monkeypatch.context() as patch:
+        replace_method(patch, database, "write", write)
+        with pytest.raises(OutboxFailed, match="locked"):
+            outbox.queue.take_in()
+
+    assert outbox.queue.waiting() == 6
+    assert sqlite.counters.get("event_duplicate") == 0
+    assert sqlite.counters.get("journal_refused") == 0
+
+
+def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
+    import tracemalloc
+
+    shop = sqlite.open()
+    payload = b"x" * 100_000
+    for _ in range(300):
+        shop.put(sqlite.event(payload=payload))
+    outbox = open_outbox(Settings(), folder=sqlite.folder, clock=sqlite.clock)
+    tracemalloc.start()
+    try:
+        assert outbox.queue.waiting() == 300
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        outbox.close()
+    assert peak < 20 << 20, "30 MB were read"
+
+
+def test_a_burst_is_taken_in_while_it_goes_on(bench: Bench) -> None:
+    outbox = bench.open()
+    outbox.housekeeping.create_tables()
+    done = threading.Event()
+
+    def report(shop: Outbox, name: int) -> None:
+        for order in range(200):
+            shop.put(bench.event(f"{name}-{order}"))
+
+    threads = [threading.Thread(target=report, args=(bench.open(), n)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def all_in() -> bool:
+        outbox.queue.take_in()
+        return bool(bench.execute("SELECT count(*) FROM adroll_event")[0][0] == 600)
+
+    assert wait_until(all_in, 60)
+    for thread in threads:
+        thread.join()
+    done.set()
+    assert bench.counters.get("event_duplicate") == 0

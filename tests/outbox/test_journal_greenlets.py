@@ -1,0 +1,156 @@
+"""Journal and outbox under gevent and eventlet, with everything patched that they can patch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.journal_kit import records_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Greenlets and real threads append at the same time; each greenlet gives way between its appends.
+PROGRAM = {
+    "gevent": """
+        from gevent import monkey
+        monkey.patch_all()
+        import gevent, gevent.threadpool
+        from gevent import sleep
+
+        def run(function, count):
+            pool = gevent.threadpool.ThreadPool(4)
+            jobs = [gevent.spawn(function, f"greenlet {n}") for n in range(count)]
+            jobs += [pool.spawn(function, f"thread {n}") for n in range(4)]
+            for job in jobs:
+                job.get()
+    """,
+    "eventlet": """
+        import warnings
+        warnings.simplefilter("ignore")
+        import eventlet
+        eventlet.monkey_patch()
+        from eventlet import tpool, sleep
+
+        def run(function, count):
+            jobs = [eventlet.spawn(function, f"greenlet {n}") for n in range(count)]
+            jobs += [eventlet.spawn(tpool.execute, function, f"thread {n}") for n in range(4)]
+            for job in jobs:
+                job.wait()
+    """,
+}
+
+APPEND = """
+    import sys
+    from pathlib import Path
+    from adroll_flask.outbox.journal import JournalWriter
+
+    writer = JournalWriter(Path(sys.argv[1]), max_file_bytes=20_000, sync=sys.argv[2] == "sync")
+
+    def append(name):
+        for n in range(30):
+            writer.append(f"{name} {n}".encode())
+            if name.startswith("greenlet"):
+                sleep(0)
+
+    run(append, 20)
+    writer.close()
+"""
+
+TURNS = """
+    import sys
+    from pathlib import Path
+    from adroll_flask.outbox.journal import JournalWriter
+
+    writer = JournalWriter(Path(sys.argv[1]), max_file_bytes=20_000, sync=True)
+    inside = []
+
+    def append(name):
+        if name.startswith("thread"):
+            return
+        for n in range(30):
+            inside.append(name)
+            writer.append(f"{name} {n}".encode())
+            assert inside == [name], inside
+            inside.clear()
+            sleep(0)
+
+    run(append, 20)
+"""
+
+#: Somebody holds the file, and lets go of it only where other greenlets run meanwhile.
+WAIT = """
+    import sqlite3, sys
+    from pathlib import Path
+    from adroll_flask.outbox import NewEvent, new_id, open_outbox
+    from adroll_flask.settings import Settings
+
+    folder = Path(sys.argv[1])
+    outbox = open_outbox(Settings(), folder=folder)
+    outbox.put(
+        NewEvent(
+            id=new_id(1.0), name="purchase", advertisable_eid="A", dry_run=False, key="1",
+            payload=b"{}", occurred_at=1.0, digest=None,
+        )
+    )
+    assert outbox.queue.waiting() == 1
+    other = sqlite3.connect(folder / "adroll-outbox.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    claims = []
+
+    def work(name):
+        if name == "greenlet 0":
+            claims.append(outbox.queue.claim())
+        elif name == "greenlet 1":
+            for _ in range(20):
+                sleep(0.001)
+            other.execute("ROLLBACK")
+
+    run(work, 2)
+    assert [len(claim.events) for claim in claims] == [1], claims
+    outbox.close()
+"""
+
+
+def run(server: str, program: str, *arguments: str | Path) -> None:
+    whole = textwrap.dedent(PROGRAM[server]) + textwrap.dedent(program)
+    done = subprocess.run(
+        [sys.executable, "-c", whole, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("sync", ["sync", "normal"])
+@pytest.mark.parametrize("server", list(PROGRAM))
+def test_greenlets_and_threads_append_together(tmp_path: Path, server: str, sync: str) -> None:
+    run(server, APPEND, tmp_path / "journal", sync)
+
+    wanted = [
+        f"{kind} {name} {n}".encode()
+        for kind, count in (("greenlet", 20), ("thread", 4))
+        for name in range(count)
+        for n in range(30)
+    ]
+    assert sorted(records_of(tmp_path / "journal")) == sorted(wanted)
+
+
+@pytest.mark.parametrize("server", list(PROGRAM))
+def test_no_other_greenlet_runs_in_the_middle_of_an_append(tmp_path: Path, server: str) -> None:
+    """So none can find the lock taken, and none is switched away while it holds it."""
+    run(server, TURNS, tmp_path / "journal")
+
+    assert len(records_of(tmp_path / "journal")) == 600
+
+
+@pytest.mark.parametrize("server", list(PROGRAM))
+def test_others_go_on_while_a_claim_waits_for_a_locked_file(tmp_path: Path, server: str) -> None:
+    """SQLite waits in a sleep of the thread, and with it would all of the process's requests."""
+    run(server, WAIT, tmp_path)

@@ -1,0 +1,263 @@
+"""An outbox that moves from one database to another takes all along, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from adroll_flask import report_conversion
+from adroll_flask.cli.commands import commands
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import Outbox, Outcome, moving, schema
+from adroll_flask.outbox.database import Database
+from adroll_flask.outbox.location import locate
+from adroll_flask.outbox.moving import NotMoved, move
+from adroll_flask.outbox.parts import open_database
+from adroll_flask.outbox.record_format import Suppressed, Verdict, Withdrawal
+from adroll_flask.settings import Settings
+from tests.conftest import AppMaker
+from tests.support.outbox_engines import EID, Bench, database, require
+
+#: The way of a shop that grows, and one back.
+WAY = ("sqlite", "postgresql", "mariadb", "sqlite")
+VISITOR = b'{"event_name":"purchase","identifiers":{"adct":"said-no"}}'
+
+
+@pytest.fixture
+def benches(tmp_path: Path, lacking: dict[str, str | None]) -> Iterator[list[Bench]]:
+    """An empty database for each step of the way; one host, so one journal."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for number, engine in enumerate(WAY):
+            require(engine, lacking)
+            url = f"sqlite:///{tmp_path}/{number}.sqlite"
+            if engine != "sqlite":
+                url = stack.enter_context(database(engine))
+            bench = Bench(engine, url, tmp_path)
+            bench.clock.now = time.time()
+            stack.callback(bench.close)
+            made.append(bench)
+        yield made
+
+
+def database_of(bench: Bench) -> Database:
+    return open_database(locate(bench.url, bench.folder), Settings(), bench.clock)
+
+
+@contextlib.contextmanager
+def both(old: Bench, new: Bench) -> Iterator[tuple[Database, Database]]:
+    opened = database_of(old), database_of(new)
+    try:
+        yield opened
+    finally:
+        for one in opened:
+            one.close()
+
+
+def moved(old: Bench, new: Bench) -> dict[str, int]:
+    with both(old, new) as (source, target):
+        return dict(move(source, target, dedupe_days=90, moved=lambda _count: None))
+
+
+def fill(bench: Bench) -> None:
+    """One event of each kind, and what else an outbox knows."""
+    outbox = bench.open()
+    outbox.put(bench.event("delivered"))
+    outbox.put(bench.event("ключ"))
+    claim = outbox.queue.claim(begin=True)
+    assert claim is not None
+    outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+    outbox.put(bench.event("waiting"))
+    outbox.put(bench.event(None))
+    outbox.put(bench.event("held", held_for=86_400.0))
+    outbox.put_dead(bench.event("dead"), "invalid", "value: takes an amount")
+    outbox.decide(verdict("cancel", "cancelled"))
+    outbox.put(bench.event("cancelled", held_for=86_400.0))
+    outbox.decide(verdict("release", "to come"))
+    outbox.record(Suppressed(bench.clock.now, "purchase", "no_consent", "a" * 32))
+    outbox.record(Withdrawal(bench.clock.now, None, "said-no"))
+    while outbox.queue.take_in():
+        pass
+    outbox.close()
+
+
+def verdict(kind: Any, key: str) -> Verdict:
+    return Verdict(1.0, kind, "purchase", EID, False, key)
+
+
+def delivered(outbox: Outbox) -> list[str | None]:
+    sent: list[str | None] = []
+    while claim := outbox.queue.claim(begin=True):
+        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+        sent += [event.key for event in claim.events]
+    return sorted(sent, key=str)
+
+
+KINDS = {"delivered": 2, "waiting": 2, "held": 1, "dead": 1, "cancelled": 1}
+
+
+def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Bench]) -> None:
+    fill(benches[0])
+    hours = benches[0].open().figures.history(0.0, "reason")
+    for old, new in pairwise(benches):
+        assert moved(old, new) == KINDS
+        # Whoever was forgotten with the old setting sends nothing.
+        assert delivered(old.open()) == []
+        assert old.open().admin.counts()["held"] == 0
+    end = benches[-1]
+    outbox = end.open()
+    counts = outbox.admin.counts()
+    assert {state: counts[state] for state in KINDS} == KINDS
+    assert outbox.figures.history(0.0, "reason") == hours
+
+    for key in ("delivered", "ключ", "waiting", "cancelled", "dead"):
+        outbox.put(end.event(key))  # the thank-you page of an old order is opened again
+    outbox.put(end.event("to come", held_for=86_400.0))  # its release came before it
+    before = end.clock.now - 3600.0
+    outbox.put(end.event("of a visitor who said no", payload=VISITOR, known_since=before))
+    outbox.decide(verdict("release", "held"))
+    assert delivered(outbox) == [None, "held", "to come", "waiting"]
+    assert [row.key for row in outbox.admin.list("dead")] == ["dead", "of a visitor who said no"]
+
+
+def test_every_table_and_column_moves() -> None:
+    """One that is added to the schema has to be added there."""
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        schema.create_tables(connection)
+        known = sa.inspect(connection)
+        there = {
+            name: {column["name"] for column in known.get_columns(name)}
+            for name in known.get_table_names()
+        }
+    engine.dispose()
+    listed = {**moving._LONG, **moving._SHORT, **moving._DESTINATION}
+    # Each database numbers its rows itself, and has its own version and id.
+    numbers = {"adroll_event": {"seq"}, "adroll_hold": {"id"}, "adroll_trial": {"id"}}
+    assert there.keys() - listed.keys() == {"adroll_meta"}
+    for name, columns in listed.items():
+        assert {*columns} | numbers.get(name, set()) == there[name]
+
+
+def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Bench]) -> None:
+    old, new = benches[:2]
+    outbox = old.open()  # stays open, so its journal's file stays
+    outbox.put(old.event(None))
+    assert delivered(outbox) == [None]
+    outbox.put(old.event(None))  # not taken in before the move
+    assert moved(old, new) == {"delivered": 1}
+    assert delivered(new.open()) == [None]
+
+
+def test_a_move_that_was_stopped_goes_on(
+    benches: list[Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = benches[:2]
+    outbox = old.open()
+    for number in range(7):
+        outbox.put(old.event(f"{number}"))
+    while outbox.queue.take_in():
+        pass
+    monkeypatch.setattr(moving, "_STEP", 3)
+    with both(old, new) as (source, target):
+
+        def stop(_count: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            move(source, target, dedupe_days=90, moved=stop)
+    assert new.execute("SELECT count(*) FROM adroll_event") == [(3,)]
+    assert moved(old, new) == {"waiting": 7}
+    assert delivered(new.open()) == [*"0123456"]
+    assert delivered(outbox) == []
+
+
+def test_a_move_that_was_stopped_at_its_very_end_goes_on(
+    benches: list[Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = benches[:2]
+    fill(old)
+
+    def stop(_tx: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            moved(old, new)
+    moved(old, new)
+    outbox = new.open()
+    before = time.time() - 3600.0
+    outbox.put(new.event("of a visitor who said no", payload=VISITOR, known_since=before))
+    assert delivered(outbox) == [None, "waiting"]
+
+
+def test_a_session_of_the_old_database_is_refused_after_the_move(
+    make_app: AppMaker, lacking: dict[str, str | None]
+) -> None:
+    """The shop's tables stay where they are, on the same server."""
+    require("postgresql", lacking)
+    with database("postgresql") as there, database("postgresql") as here:
+        app = make_app(ADROLL_OUTBOX_URL=there)
+        outbox = app.extensions["adroll"].outbox
+        outbox.housekeeping.create_tables()
+        outbox.close()
+        app = make_app(ADROLL_OUTBOX_URL=here)
+        done = app.test_cli_runner().invoke(commands, ["outbox", "move-from", there])
+        assert done.output == "0 events moved\n"
+        engine = sa.create_engine(there, poolclass=sa.pool.NullPool)
+        with (
+            Session(engine) as session,
+            app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
+            pytest.raises(ConfigurationError, match="bound to another"),
+        ):
+            report_conversion(session=session, order_id=1, value=1, currency="EUR")
+
+
+def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]) -> None:
+    old, new = benches[:2]
+    outbox = old.open()
+    outbox.put(old.event("1"))
+    outbox.queue.claim()
+    with pytest.raises(NotMoved, match="a worker delivers from the old outbox"):
+        moved(old, new)
+    old.clock.now += 61  # its lease is over
+    for two in (old, old), (new, new):
+        with pytest.raises(NotMoved, match=r"it has to be empty|of the same outbox"):
+            moved(*two)
+    assert moved(old, new) == {"claimed": 1}
+    with pytest.raises(NotMoved, match="it has to be empty"):
+        moved(old, new)
+    arrived = new.open()
+    new.pass_time(61)
+    assert delivered(arrived) == ["1"]
+
+
+def test_the_command_moves_and_says_what_it_refuses(
+    make_app: AppMaker, benches: list[Bench]
+) -> None:
+    old, new = benches[:2]
+    fill(old)
+    run = make_app(ADROLL_OUTBOX_URL=new.url).test_cli_runner().invoke
+    done = run(commands, ["outbox", "move-from", str(old.url)])
+    assert done.output.startswith("7 events moved: "), done.output
+    assert "2 delivered" in done.output
+    for given, status, told in (
+        (old.url, 1, "has events already"),
+        (new.url, 1, "of the same outbox"),
+        ("sqlite:////nowhere/outbox.sqlite", 1, "no outbox at /nowhere/outbox.sqlite"),
+        ("oracle://shop", 2, "OLD takes a database of SQLite, PostgreSQL, MariaDB or MySQL"),
+        ("postgresql+psycopg://ann:secret@127.0.0.1:9/shop", 1, "cannot be worked with: "),
+    ):
+        refused = run(commands, ["outbox", "move-from"], env={"ADROLL_OLD_OUTBOX_URL": given})
+        assert refused.exit_code == status
+        assert told in refused.output
+        assert "secret" not in refused.output

@@ -1,0 +1,319 @@
+"""What people do with the outbox, and how it keeps itself small."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox.states import VERSION
+from tests.support.outbox_engines import Bench
+
+WIRE = {
+    "event_name": "purchase",
+    "ip": "203.0.113.9",
+    "user_agent": "Mozilla/5.0 (X11)",
+    "page_location": "https://shop.example/thanks?email=ann@example.com",
+    "identifiers": {
+        "adct": "click-ann",
+        "first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-1667065540836",
+        "email_sha256": "f" * 64,
+        "user_id": "user-ann",
+    },
+    "event_attributes": {"order_id": "1001"},
+}
+
+
+def wire(**changes: Any) -> bytes:
+    return json.dumps(WIRE | changes).encode()
+
+
+def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
+    """Make dead letters of all that is due."""
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.settle(
+        claim, [Outcome(id=event.id, kind="dead", reason=reason) for event in claim.events]
+    )
+    return [event.id for event in claim.events]
+
+
+def deliver(outbox: Outbox) -> None:
+    while claim := outbox.queue.claim():
+        outbox.queue.begin_sending(claim)
+        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+
+
+def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1"))
+    deliver(outbox)
+    outbox.put(bench.event("2"))
+    outbox.destination.hold("401", "f", "unknown token")
+    bench.pass_time(60)
+    outbox.destination.end_hold()
+    outbox.destination.hold("403", "f")
+
+    seen = outbox.admin.overview()
+
+    assert {state: count for state, count in seen.counts.items() if count} == {
+        "waiting": 1,
+        "delivered": 1,
+    }
+    assert seen.oldest_due is not None
+    assert seen.oldest_due >= 60
+    assert seen.rates["day"]["delivered"] == 1
+    assert [hold[2] for hold in seen.holds] == ["401", "403"]
+    assert seen.holds[0][1] is not None
+    assert seen.holds[1][1] is None
+    assert seen.destination.held == "403"
+    assert seen.journal_bytes == 0
+    assert seen.schema_version == VERSION
+
+
+def test_dead_letters_are_listed_without_their_payload(bench: Bench, outbox: Outbox) -> None:
+    for n in range(3):
+        outbox.put(bench.event(str(n), payload=wire()))
+    ids = bury(outbox)
+    outbox.put(bench.event())
+
+    rows = outbox.admin.list("dead", limit=2)
+
+    assert len(rows) == 2
+    assert {row.id for row in rows} < set(ids)
+    assert {row.payload for row in rows} == {None}
+    assert len(outbox.admin.list()) == 4
+    assert "ann" not in repr(rows) + repr(outbox.admin.show(ids[0]))
+
+
+@pytest.mark.parametrize("id", ["", "1", "z" * 32, "0" * 32, "%" * 32, "A" * 32])
+def test_an_id_that_nobody_has_shows_nothing(outbox: Outbox, id: str) -> None:
+    assert outbox.admin.show(id) is None
+    assert outbox.admin.drop([id]) == 0
+    assert outbox.admin.retry([id]) == 0
+    assert not outbox.admin.fix(id, b"{}")
+
+
+def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
+    for n in range(3):
+        outbox.put(bench.event(str(n)))
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.settle(claim, [Outcome(id=e.id, kind="retry", refused=True) for e in claim.events])
+    one, *others = bury(outbox)
+    bench.pass_time(86_400)
+
+    assert outbox.admin.retry([one]) == 1
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert [event.id for event in claim.events] == [one]
+    assert claim.events[0].attempts == 0
+    assert claim.events[0].refused_at is None
+
+    assert outbox.admin.retry() == 2
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert {event.id for event in claim.events} == set(others)
+    assert outbox.admin.retry() == 0
+
+
+def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1"))
+    outbox.put(bench.event("2"))
+    dead = bury(outbox)
+    waiting = outbox.put(bench.event("3")).id
+
+    assert outbox.admin.drop([dead[0], waiting, "0" * 32]) == 2
+
+    assert outbox.put(bench.event("3")).status == "queued"
+    assert outbox.queue.waiting() == 1
+    assert outbox.admin.show(dead[0]) is None
+
+
+def test_an_event_under_way_cannot_be_dropped(bench: Bench, outbox: Outbox) -> None:
+    id = outbox.put(bench.event()).id
+    claim = outbox.queue.claim()
+    assert claim is not None
+
+    assert outbox.admin.drop([id]) == 0
+    assert outbox.queue.begin_sending(claim) == (id,)
+
+
+def test_a_fixed_dead_letter_is_sent(bench: Bench, outbox: Outbox) -> None:
+    id = outbox.put_dead(bench.event("1001", name="purchasse"), "invalid:event_name", "unknown").id
+
+    assert outbox.admin.fix(id, wire(event_name="purchase"), key="1001")
+
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert (claim.events[0].id, claim.events[0].name) == (id, "purchase")
+    outbox.put(bench.event("1001"))
+    assert outbox.queue.claim() is None
+    assert bench.counters.get("event_duplicate") == 1
+
+
+def test_fixing_does_not_report_an_order_twice(bench: Bench, outbox: Outbox) -> None:
+    id = outbox.put_dead(bench.event(), "invalid:currency", "three letters").id
+    outbox.put(bench.event("1001"))
+
+    assert not outbox.admin.fix(id, wire(), key="1001")
+
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert row.state == "dead"
+
+
+def test_an_export_names_no_visitor_unless_it_is_full(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1001", payload=wire()))
+    outbox.put(bench.event("1002", payload=wire()))
+    deliver(outbox)
+    outbox.put(bench.event("1003", payload=wire()))
+
+    lines = list(outbox.admin.export())
+    (full,) = outbox.admin.export("waiting", full=True)
+
+    assert len(lines) == 3
+    (shown,) = (line for line in map(json.loads, lines) if line["state"] == "waiting")
+    assert shown["event"]["event_attributes"]["order_id"] == "1001"
+    for secret in ("203.0.113.9", "Mozilla", "ann", "46d41c62", "ffff"):
+        assert secret not in "".join(lines)
+    assert json.loads(full)["event"] == WIRE
+
+
+def test_a_visitor_can_be_forgotten(bench: Bench, outbox: Outbox) -> None:
+    def is_ann(event: dict[str, Any]) -> bool:
+        return bool(event["identifiers"].get("adct") == "click-ann")
+
+    other = wire(identifiers={"adct": "click-bob"})
+    outbox.put(bench.event("1", payload=wire()))
+    outbox.put(bench.event("2", payload=other))
+    bury(outbox)
+    outbox.put(bench.event("3", payload=wire()))
+    outbox.put(bench.event(None, payload=wire()))
+    outbox.put(bench.event("4", payload=other))
+
+    assert outbox.admin.forget(is_ann) == 3
+    assert outbox.admin.forget(is_ann) == 0
+
+    assert "click-ann" not in "".join(outbox.admin.export(full=True))
+    bench.open().put(bench.event("3"))
+    assert outbox.queue.waiting() == 1, "a reload reports nobody again"
+    assert outbox.admin.retry() == 1, "only what has a payload"
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert [event.payload for event in claim.events] == [other, other]
+
+
+def test_what_is_forgotten_under_a_claim_is_not_sent(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event("1", payload=wire()))
+    claim = outbox.queue.claim()
+    assert claim is not None
+
+    assert outbox.admin.forget(lambda event: True) == 1
+
+    assert outbox.queue.begin_sending(claim) == ()
+
+
+def test_keys_are_kept_for_their_days_and_then_go(bench: Bench) -> None:
+    outbox = bench.open(dedupe_days=30)
+    outbox.put(bench.event("1001"))
+    deliver(outbox)
+    bench.pass_time(29 * 86_400)
+    assert outbox.housekeeping.step() == 0
+    bench.open().put(bench.event("1001"))
+    assert outbox.queue.waiting() == 0
+
+    bench.pass_time(86_400 + 60)
+
+    assert outbox.housekeeping.step() == 1
+    bench.open().put(bench.event("1001"))
+    assert outbox.queue.waiting() == 1
+
+
+def test_an_order_older_than_the_days_of_keys_keeps_its_key_all_the_same(bench: Bench) -> None:
+    outbox = bench.open(dedupe_days=30)
+    old = bench.now() - 400 * 86_400
+    outbox.put(bench.event("1001", occurred_at=old))
+    deliver(outbox)
+    bench.pass_time(601)
+    outbox.housekeeping.step()
+    bench.open().put(bench.event("1001", occurred_at=old))
+    assert outbox.queue.waiting() == 0
+
+
+def test_delivered_rows_without_a_key_go_soon(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    deliver(outbox)
+    assert outbox.housekeeping.step() == 0
+
+    bench.pass_time(601)
+
+    assert outbox.housekeeping.step() == 1
+    assert outbox.admin.counts()["delivered"] == 0
+
+
+def test_dead_letters_go_with_their_days_and_waiting_events_never(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1"))
+    bury(outbox)
+    outbox.put(bench.event("2"))
+    outbox.queue.take_in()
+
+    bench.pass_time(91 * 86_400)
+
+    assert outbox.housekeeping.step() == 1
+    assert outbox.admin.counts() | {"waiting": 1, "dead": 0} == outbox.admin.counts()
+
+
+def test_housekeeping_takes_small_steps(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    deliver(outbox)
+    columns = "id, event_name, advertisable_eid, dry_run, occurred_at, queued_at, due_at, state"
+    with bench.sql().begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO adroll_event ({columns}) VALUES (:id, 'purchase', '', 0, 1, 1, 1, 3)"
+            ),
+            [{"id": f"{n:032x}"} for n in range(1200)],
+        )
+
+    steps = []
+    while removed := outbox.housekeeping.step():
+        steps.append(removed)
+
+    assert sum(steps) == 1200
+    assert max(steps) <= 500
+
+
+def test_a_big_backlog_is_worked_through_a_page_at_a_time(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(bench.event())
+    outbox.queue.take_in()
+    with bench.sql().begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO adroll_event (id, event_name, advertisable_eid, dry_run,"
+                " occurred_at, queued_at, due_at, payload) VALUES (:id, 'purchase', '', 0,"
+                " 1, 1, 1, :payload)"
+            ),
+            [{"id": f"{n:032x}", "payload": wire(user_agent="x" * 4000)} for n in range(4000)],
+        )
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.settle(claim, [Outcome(id=event.id, kind="release") for event in claim.events])
+
+    tracemalloc.start()
+    try:
+        claim = outbox.queue.claim()
+        assert outbox.admin.forget(lambda event: False) == 0
+        exported = sum(1 for _ in outbox.admin.export())
+        outbox.queue.waiting()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert exported == 4001
+    assert peak < 12_000_000, "16 MB are waiting"

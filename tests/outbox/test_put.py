@@ -1,0 +1,288 @@
+"""Putting events: kept before it returns, in the outbox once for each key."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, Put, new_id
+from tests.support.outbox_engines import EID, Bench
+
+
+def test_an_event_is_there_for_others_as_soon_as_put_returns(bench: Bench, outbox: Outbox) -> None:
+    event = bench.event("1001")
+
+    put = outbox.put(event)
+
+    assert (put.status, put.id) == ("queued", event.id)
+    row = bench.open().admin.show(event.id)
+    assert row is not None
+    assert (row.state, row.key, row.payload) == ("waiting", "1001", event.payload)
+
+
+def test_a_second_report_of_a_key_is_a_duplicate_of_the_first(bench: Bench, outbox: Outbox) -> None:
+    first = outbox.put(bench.event("1001", digest="59.90 EUR"))
+
+    again = outbox.put(bench.event("1001", digest="59.90 EUR"))
+
+    assert (again.status, again.id, again.same) == ("duplicate", first.id, True)
+    assert outbox.queue.waiting() == 1
+
+
+def test_a_second_report_with_another_value_keeps_the_first_and_says_so(
+    bench: Bench, outbox: Outbox
+) -> None:
+    first = outbox.put(bench.event("1001", digest="59.90 EUR", payload=b'{"n":1}'))
+
+    again = outbox.put(bench.event("1001", digest="1.00 EUR", payload=b'{"n":2}'))
+
+    assert (again.status, again.id, again.same) == ("duplicate", first.id, False)
+    row = outbox.admin.show(first.id)
+    assert row is not None
+    assert row.payload == b'{"n":1}'
+
+
+def test_a_duplicate_that_only_the_outbox_can_know_is_dropped_there_and_counted(
+    bench: Bench, outbox: Outbox
+) -> None:
+    first = outbox.put(bench.event("1001", digest="59.90 EUR", payload=b'{"n":1}'))
+    outbox.queue.take_in()
+
+    again = [
+        bench.open().put(bench.event("1001", digest=digest, payload=b'{"n":2}')).status
+        for digest in ("59.90 EUR", "1.00 EUR")
+    ]
+
+    assert again == ["queued"] * 2
+    (row,) = outbox.admin.list()
+    assert row.id == first.id
+    shown = outbox.admin.show(row.id)
+    assert shown is not None
+    assert shown.payload == b'{"n":1}'
+    assert bench.counters.get("event_duplicate") == 2
+    assert bench.counters.get("event_duplicate", "another_value") == 1
+
+
+def test_events_without_a_key_are_never_duplicates(bench: Bench, outbox: Outbox) -> None:
+    assert [outbox.put(bench.event()).status for _ in range(3)] == ["queued"] * 3
+    assert outbox.queue.waiting() == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "addToCart"},
+        {"dry_run": True},
+        {"advertisable_eid": "ZZZZZZZZZZZZZZZZZZZZZZ"},
+        {"key": "1001 "},
+        {"key": "１００１"},
+    ],
+    ids=str,
+)
+def test_a_key_counts_for_its_account_mode_and_event_alone(
+    bench: Bench, outbox: Outbox, change: dict[str, object]
+) -> None:
+    outbox.put(bench.event("1001"))
+
+    other = replace(bench.event("1001"), **change)  # type: ignore[arg-type]
+    assert outbox.put(other).status == "queued"
+    assert outbox.queue.waiting() == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Order-1", "order-1"),
+        ("straße", "strasse"),
+        ("a", "á"),
+        ("x", "x\x00"),
+        ("k" * 300, "k" * 301),
+    ],
+    ids=["case", "sharp s", "accent", "NUL", "long"],
+)
+def test_keys_are_compared_to_the_letter(
+    bench: Bench, outbox: Outbox, one: str, other: str
+) -> None:
+    assert [outbox.put(bench.event(key)).status for key in (one, other, one, other)] == [
+        "queued",
+        "queued",
+        "duplicate",
+        "duplicate",
+    ]
+    another = bench.open()
+    assert [another.put(bench.event(key)).status for key in (one, other)] == ["queued"] * 2
+    assert outbox.queue.waiting() == 2
+    assert bench.counters.get("event_duplicate") == 2
+
+
+def test_half_a_surrogate_pair_in_a_key_harms_nobody(bench: Bench, outbox: Outbox) -> None:
+    assert outbox.put(bench.event("\ud800")).status == "queued"
+    assert outbox.put(bench.event("\ud800")).status == "duplicate"
+    assert outbox.queue.waiting() == 1
+
+
+def test_the_same_event_put_twice_is_there_once(bench: Bench, outbox: Outbox) -> None:
+    events = (bench.event("1001"), bench.event())
+    for event in events:
+        for one in (outbox, bench.open()):
+            assert one.put(event).id == event.id
+    assert outbox.queue.waiting() == 2
+
+
+def test_any_bytes_survive_in_a_payload(bench: Bench, outbox: Outbox) -> None:
+    event = bench.event(payload=bytes(range(256)) + "ÄÖÜ😀".encode())
+
+    outbox.put(event)
+
+    claim = outbox.queue.claim()
+    assert claim is not None
+    assert claim.events[0].payload == event.payload
+
+
+def test_an_event_beyond_all_reason_is_refused(bench: Bench, outbox: Outbox) -> None:
+    with pytest.raises(OutboxFailed) as caught:
+        outbox.put(bench.event(payload=b"x" * (1 << 21)))
+    assert caught.value.reason == "too_large"
+
+
+def test_ten_threads_that_report_one_order_report_it_once(bench: Bench, outbox: Outbox) -> None:
+    found: list[str] = []
+    start = threading.Barrier(10)
+
+    def report(event: NewEvent) -> None:
+        start.wait()
+        found.append(outbox.put(event).status)
+
+    threads = [threading.Thread(target=report, args=(bench.event("1001"),)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # Two that look at the same moment are told the same; the outbox tells them apart.
+    assert set(found) <= {"duplicate", "queued"}
+    assert outbox.queue.waiting() == 1
+    assert bench.counters.get("event_duplicate") == found.count("queued") - 1
+
+
+def test_no_id_is_given_twice_while_the_clock_stands_still() -> None:
+    assert len({new_id(1_800_000_000.0) for _ in range(70_000)}) == 70_000
+
+
+def test_a_child_of_which_python_was_not_told_gives_ids_of_its_own() -> None:
+    """uWSGI's workers are forked past Python's hooks."""
+    new_id(1_800_000_000.0)
+    heard, said = os.pipe()
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        os.write(said, new_id(1_800_000_000.0).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(heard, 32).decode()
+    os.close(heard)
+    os.close(said)
+
+    assert theirs[18:] != new_id(1_800_000_000.0)[18:]
+
+
+def test_an_invalid_event_becomes_a_dead_letter_and_takes_no_key(
+    bench: Bench, outbox: Outbox
+) -> None:
+    bad = bench.event()
+
+    id = outbox.put_dead(bad, "invalid:currency", "currency: three letters").id
+
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.state, row.reason, row.error, row.key) == (
+        "dead",
+        "invalid:currency",
+        "currency: three letters",
+        None,
+    )
+    outbox.put(bench.event("1001"))
+    assert outbox.queue.waiting() == 1
+
+
+def test_a_valid_event_that_was_kept_back_as_a_dead_letter_keeps_its_key(
+    bench: Bench, outbox: Outbox
+) -> None:
+    dead = outbox.put_dead(bench.event("1001"), "invalid:before_report", "raised ValueError")
+
+    # This process has seen the key lately; to another one it is in the outbox's index.
+    assert outbox.put(bench.event("1001")) == Put("duplicate", dead.id)
+    again = outbox.put_dead(bench.event("1001", digest="1 EUR"), "invalid:before_report", "")
+    assert again == Put("duplicate", dead.id)
+    other = bench.open()
+    later = bench.event("1001", digest="1 EUR")
+    bench.clock.now += 1.0
+    assert other.put(later).status == "queued"
+
+    assert outbox.queue.waiting() == 0
+    (row,) = outbox.admin.list("dead")
+    assert row.key == "1001"
+    # Its value may still be changed: nobody can say that another one was reported.
+    assert bench.counters.get("event_duplicate", "another_value") == 0
+
+
+def test_a_dead_letter_s_name_may_be_any_text(bench: Bench, outbox: Outbox) -> None:
+    id = outbox.put_dead(
+        bench.event(name="Bestellung\tänderen\n" * 9), "invalid:event_name" * 9, "x" * 5000
+    ).id
+
+    row = outbox.admin.show(id)
+    assert row is not None
+    assert (row.name[:19], len(row.name)) == ("Bestellung??nderen?", 40)
+    assert (len(row.reason), len(row.error)) == (40, 1000)
+
+
+def fill(most: int, put: Callable[[], object]) -> int:
+    """How often *put* works until it says that the outbox is full."""
+    for count in range(most):
+        try:
+            put()
+        except OutboxFailed as exc:
+            assert exc.reason == "full"  # noqa: PT017
+            return count
+    return most
+
+
+def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench: Bench) -> None:
+    outbox = bench.open(outbox_max_bytes=300_000)
+    big = b"x" * 10_000
+    put = fill(60, lambda: outbox.put(bench.event(payload=big)))
+
+    assert 20 <= put <= 32
+    assert outbox.queue.waiting() == put
+    outbox.housekeeping.step()
+    with pytest.raises(OutboxFailed, match="full"):
+        bench.open(outbox_max_bytes=300_000).put(bench.event(payload=big))
+    while claim := outbox.queue.claim():
+        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+    bench.open().housekeeping.step()
+    assert bench.open(outbox_max_bytes=300_000).put(bench.event()).status == "queued"
+
+
+def test_events_without_an_account_are_adopted_with_their_keys(
+    bench: Bench, outbox: Outbox
+) -> None:
+    early = outbox.put(bench.event("1001", advertisable_eid=""))
+    twin = outbox.put(bench.event("1002", advertisable_eid=""))
+    outbox.put(bench.event(None, advertisable_eid=""))
+    outbox.put(bench.event("1002"))
+    outbox.queue.take_in()
+
+    assert outbox.queue.adopt(EID) == 2
+    assert outbox.queue.adopt(EID) == 0
+
+    outbox.put(bench.event("1001"))
+    assert outbox.admin.show(twin.id) is None
+    assert outbox.queue.waiting() == 3
+    adopted = outbox.admin.show(early.id)
+    assert adopted is not None
+    assert adopted.advertisable_eid == EID

@@ -1,0 +1,173 @@
+"""A dead letter that is sent again counts once; a dry run counts apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+
+from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox.protocol import HistoryBy
+from tests.support.outbox_engines import Bench
+
+HOUR = 3600.0
+
+
+def settle(outbox: Outbox, **ends: Literal["delivered", "dead"]) -> None:
+    """End all that is due; ``o1001="dead"``, the others are delivered."""
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.settle(
+        claim,
+        [
+            Outcome(id=event.id, kind=kind, reason="" if kind == "delivered" else "refused")
+            for event in claim.events
+            for kind in [ends.get(f"o{event.key}", "delivered")]
+        ],
+    )
+
+
+def history(outbox: Outbox, by: HistoryBy = "day") -> dict[str, tuple[int, Decimal]]:
+    found: dict[str, tuple[int, Decimal]] = {}
+    for row in outbox.figures.history(0, by):
+        events, value = found.get(row.outcome, (0, Decimal()))
+        found[row.outcome] = events + row.events, value + row.value
+    return found
+
+
+def dead(outbox: Outbox) -> list[str]:
+    return [row.id for row in outbox.admin.list("dead")]
+
+
+def test_a_dead_letter_that_was_sent_again_is_delivered_and_not_lost(
+    bench: Bench, outbox: Outbox
+) -> None:
+    for order in ("1001", "1002"):
+        outbox.put(bench.event(order, digest="10 EUR", identifiers=3))
+    outbox.put(bench.event("1003", digest="2 CHF"))
+    settle(outbox, o1001="dead", o1002="dead")
+    assert history(outbox) == {"dead": (2, Decimal(20)), "delivered": (1, Decimal(2))}
+
+    assert outbox.admin.retry() == 2
+    assert history(outbox) == {"delivered": (1, Decimal(2))}
+    settle(outbox, o1002="dead")
+
+    expected = {"dead": (1, Decimal(10)), "delivered": (2, Decimal(12))}
+    questions: tuple[HistoryBy, ...] = ("hour", "day", "event", "reason", "identifier")
+    for by in questions:
+        assert history(outbox, by) == expected, by
+    sums = {row.outcome: row.events for row in outbox.figures.history_sums(0, ["outcome"])}
+    assert sums == {"dead": 1, "delivered": 2}
+
+
+def test_it_counts_in_the_hour_in_which_it_was_lost_and_in_no_other(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001", digest="10 EUR"))
+    settle(outbox, o1001="dead")
+    sqlite.clock.now += 30 * HOUR
+    outbox.put(sqlite.event("1002"))
+    settle(outbox, o1002="dead")
+    before = outbox.dead_letters.corrections()
+    outbox.admin.retry([row.id for row in outbox.admin.list("dead") if row.key == "1001"])
+
+    assert [row.outcome for row in outbox.figures.history(sqlite.clock.now - 60, "hour")] == [
+        "dead"
+    ]
+    assert sum(row.events for row in outbox.figures.history(0, "hour")) == 1
+    assert outbox.dead_letters.corrections() != before, "who keeps past sums reads them again"
+
+
+def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outbox) -> None:
+    """It was counted when it was taken in, which may be an hour after its report."""
+    event = bench.event("1001", digest="10 EURO")
+    outbox.put_dead(event, "invalid:currency", "currency: takes three letters")
+    outbox.queue.take_in()
+    assert list(history(outbox)) == ["invalid"]
+    bench.execute("UPDATE adroll_event SET settled_at = settled_at - 4000")
+    (id,) = dead(outbox)
+    assert outbox.admin.fix(id, b'{"event_name": "purchase"}', "1001", digest="10 EUR")
+    assert history(outbox) == {}
+    settle(outbox)
+    assert history(outbox) == {"delivered": (1, Decimal(10))}
+
+
+def test_monitoring_sums_never_become_less(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001", digest="10 EUR"))
+    settle(outbox, o1001="dead")
+
+    def lost() -> tuple[int, Decimal]:
+        (one,) = [one for one in outbox.figures.totals().sums if one.outcome == "dead"]
+        return one.events, one.value
+
+    assert lost() == (1, Decimal(10))
+    sqlite.clock.now += 5 * HOUR
+    outbox.admin.retry()
+    assert lost() == (1, Decimal(10))
+    settle(outbox, o1001="dead")
+    assert lost() == (2, Decimal(20))
+
+
+def test_a_dead_letter_that_no_history_knows_is_sent_again_all_the_same(sqlite: Bench) -> None:
+    """Of a version that kept none: nothing is taken away that was never counted."""
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001"))
+    settle(outbox, o1001="dead")
+    sqlite.execute("DELETE FROM adroll_history")
+    assert outbox.admin.retry() == 1
+    assert history(outbox) == {}
+
+
+def test_a_copy_that_is_laid_to_rest_and_sent_again_is_counted_once(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001", digest="10 EUR", identifiers=3))
+    outbox.queue.take_in()
+    outbox.housekeeping.lay_to_rest()
+    assert history(outbox) == {"dead": (1, Decimal(10))}
+    outbox.admin.retry()
+    settle(outbox)
+    assert history(outbox) == {"delivered": (1, Decimal(10))}
+
+
+# -- dry runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["delivered", "dead"])
+def test_a_dry_run_is_counted_apart_with_what_became_of_it(
+    bench: Bench, outbox: Outbox, kind: Literal["delivered", "dead"]
+) -> None:
+    outbox.put(bench.event("1001", dry_run=True, digest="10 EUR"))
+    outbox.put(bench.event("1001", dry_run=True, digest="10 EUR"))  # a reload
+    settle(outbox, o1001=kind)
+    assert list(history(outbox)) == ["dry_run"]
+    reasons = Counter({row.group: row.events for row in outbox.figures.history(0, "reason")})
+    became = "delivered" if kind == "delivered" else "dead:refused"
+    assert reasons == {became: 1, "duplicate": 1}
+    (silent,) = {row.outcome for row in outbox.figures.totals().sums}
+    assert silent == "dry_run"
+
+
+def test_a_dry_run_that_is_sent_again_takes_no_real_loss_away(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001", dry_run=True))
+    outbox.put(sqlite.event("1001"))
+    settle(outbox, o1001="dead")
+    assert outbox.admin.retry([row.id for row in outbox.admin.list("dead") if row.dry_run]) == 1
+    assert history(outbox)["dead"][0] == 1
+
+
+def test_a_dry_run_that_is_dropped_or_cancelled_is_one_still(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001", dry_run=True))
+    outbox.put(sqlite.event("1002", dry_run=True, held_for=60.0))
+    outbox.queue.take_in()
+    outbox.admin.drop([row.id for row in outbox.admin.list() if row.key == "1001"])
+    sqlite.clock.now += 120
+    assert outbox.queue.claim() is None
+    assert list(history(outbox)) == ["dry_run"]
+    assert {row.group for row in outbox.figures.history(0, "reason")} == {
+        "cancelled:dropped",
+        "expired:hold_expired",
+    }

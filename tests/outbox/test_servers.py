@@ -1,0 +1,268 @@
+"""PostgreSQL and MariaDB: restarts, silence, forks, announcements, clocks that differ."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+import sqlalchemy as sa
+
+from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
+from tests.support import PATIENCE
+from tests.support.outbox_engines import Bench, wait_until
+from tests.support.relay import Relay
+
+
+@pytest.fixture
+def relay(server: Bench) -> Iterator[Relay]:
+    url = sa.make_url(server.url or "")
+    relay = Relay((url.host or "", url.port or 0))
+    yield relay
+    for outbox in server.opened:
+        outbox.close()
+    relay.cut()
+
+
+@pytest.fixture
+def outbox(server: Bench, relay: Relay) -> Outbox:
+    url = sa.make_url(server.url or "").set(port=relay.port)
+    return server.open(outbox_url=url.render_as_string(hide_password=False))
+
+
+def keys(outbox: Outbox) -> list[str]:
+    found: list[str] = []
+    while claim := outbox.queue.claim():
+        found += [event.key or "" for event in claim.events]
+    return sorted(found)
+
+
+def test_a_lost_connection_is_replaced_without_a_word(
+    server: Bench, relay: Relay, outbox: Outbox
+) -> None:
+    outbox.put(server.event("1"))
+    assert keys(outbox) == ["1"]
+    relay.cut()
+    relay.restore()
+
+    put = outbox.put(server.event("2"))
+
+    assert put.status == "queued"
+    assert keys(outbox) == ["2"]
+
+
+def test_while_the_server_is_away_reports_are_kept_and_workers_wait(
+    server: Bench, relay: Relay, outbox: Outbox
+) -> None:
+    outbox.put(server.event("1"))
+    outbox.queue.take_in()
+    relay.cut()
+
+    assert [outbox.put(server.event(key)).status for key in ("1", "2", "3")] == [
+        "duplicate",
+        "queued",
+        "queued",
+    ]
+    server.open().put(server.event("2"))
+    for work in (
+        outbox.queue.claim,
+        outbox.destination.state,
+        outbox.queue.waiting,
+        outbox.housekeeping.step,
+    ):
+        with pytest.raises(OutboxFailed) as caught:
+            work()
+        assert caught.value.reason == "unavailable"
+    relay.restore()
+    assert keys(outbox) == ["1", "2", "3"]
+    assert server.counters.get("event_duplicate") == 1
+
+
+@pytest.mark.parametrize("state", ["never used", "in use"])
+@pytest.mark.parametrize("trouble", ["hangs", "is down", "is locked"])
+def test_a_server_in_trouble_costs_a_report_nothing(
+    server: Bench, relay: Relay, outbox: Outbox, trouble: str, state: str
+) -> None:
+    server.open().housekeeping.create_tables()
+    if state == "in use":
+        outbox.put(server.event("0"))
+        assert outbox.queue.waiting() == 1
+    before = relay.accepted, relay.forwarded
+    lock = server.locked() if trouble == "is locked" else nullcontext()
+    if trouble == "hangs":
+        relay.mute()
+    if trouble == "is down":
+        relay.cut()
+
+    with lock:
+        began = time.monotonic()
+        put = [outbox.put(server.event(f"{n}")).status for n in range(1, 51)]
+        took = time.monotonic() - began
+
+    assert put == ["queued"] * 50
+    assert (relay.accepted, relay.forwarded) == before, "nothing was opened, nothing sent"
+    assert took < 0.5, "50 appends; one wait for the database would be seconds"
+    relay.cut()
+    relay.restore()
+    outbox.close()
+    assert outbox.queue.waiting() == 50 + (state == "in use")
+
+
+def test_a_command_gives_a_server_that_hangs_up_in_bounded_time(
+    server: Bench, relay: Relay, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.server.CONNECT", 1)
+    monkeypatch.setattr("adroll_flask.outbox.server.STATEMENT", 1)
+    outbox.put(server.event("1"))
+    assert outbox.queue.waiting() == 1
+    relay.mute()
+
+    began = time.monotonic()
+    with pytest.raises(OutboxFailed) as caught:
+        outbox.queue.waiting()
+    took = time.monotonic() - began
+
+    assert caught.value.reason == "unavailable"
+    assert took < 10
+
+
+def test_a_settling_whose_connection_is_lost_settles_once(
+    server: Bench, relay: Relay, outbox: Outbox
+) -> None:
+    outbox.put(server.event("1"))
+    claim = outbox.queue.claim()
+    assert claim is not None
+    outbox.queue.begin_sending(claim)
+    relay.cut()
+    relay.restore()
+
+    assert outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")]) == 1
+    assert outbox.admin.counts()["delivered"] == 1
+
+
+def test_a_forked_child_leaves_the_parent_s_connections_alone(
+    server: Bench, outbox: Outbox
+) -> None:
+    outbox.put(server.event("parent"))
+    assert outbox.queue.waiting() == 1
+    outbox.bell.wait(0.01)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            outbox.bell.wait(0.01)
+            outbox.put(server.event("child"))
+            status = 0 if outbox.queue.waiting() == 2 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+    outbox.put(server.event("parent again"))
+    assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def test_leases_follow_the_server_s_clock_and_not_the_host_s(server: Bench) -> None:
+    fast, slow = server.open(), server.open()
+    fast._clock = lambda: time.time() + 600  # type: ignore[attr-defined]
+    slow._clock = lambda: time.time() - 600  # type: ignore[attr-defined]
+    slow.put(server.event("1"))
+
+    assert fast.queue.claim(lease=60) is not None
+    assert slow.queue.claim() is None
+    fast.put(server.event("2"))
+    claim = slow.queue.claim()
+    assert claim is not None
+    assert abs(claim.claimed_at - time.time()) < 60
+
+
+def test_a_report_wakes_an_idle_worker_of_another_host(server: Bench) -> None:
+    if server.engine != "postgresql":
+        pytest.skip("MariaDB has no NOTIFY; workers ask again")
+    worker, shop = server.open(), server.open()
+    shop.housekeeping.create_tables()
+    woken = threading.Event()
+
+    def idle() -> None:
+        worker.bell.wait(20)
+        woken.set()
+
+    thread = threading.Thread(target=idle)
+    thread.start()
+    listening = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN adroll_outbox'"
+    )
+    with server.sql().connect() as connection:
+        # Within one transaction pg_stat_activity would stay as it was first seen.
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        assert wait_until(lambda: bool(connection.scalar(listening)))
+    time.sleep(0.2)
+
+    shop.put(server.event())
+    shop.queue.take_in()
+
+    assert woken.wait(PATIENCE)
+    thread.join()
+
+
+def test_a_worker_that_cannot_listen_asks_again(
+    server: Bench, relay: Relay, outbox: Outbox
+) -> None:
+    outbox.bell.wait(0.01)
+    relay.cut()
+
+    began = time.monotonic()
+    outbox.bell.wait(0.3)
+    outbox.bell.wait(0.3)
+    took = time.monotonic() - began
+
+    assert 0.25 < took < 3
+    relay.restore()
+    outbox.put(server.event("1"))
+    outbox.bell.wait(0.01)
+    assert keys(outbox) == ["1"]
+
+
+def test_nothing_of_the_url_s_password_is_shown(server: Bench) -> None:
+    url = sa.make_url(server.url or "").set(username="nobody", password="s3cret-pw")
+    outbox = server.open(outbox_url=url.set(port=1).render_as_string(hide_password=False))
+
+    with pytest.raises(OutboxFailed) as caught:
+        outbox.queue.claim()
+
+    assert "s3cret" not in repr(outbox) + str(caught.value) + repr(caught.value.__cause__)
+
+
+def test_workers_drain_a_backlog_once_while_reports_come_in(server: Bench) -> None:
+    shop = server.open()
+    for n in range(200):
+        shop.put(server.event(str(n)))
+    delivered: list[str] = []
+    stop = threading.Event()
+
+    def work(worker: Outbox) -> None:
+        while True:
+            last = stop.is_set()
+            claim = worker.queue.claim(limit=20)
+            if claim is None:
+                if last:
+                    return
+                continue
+            ours = worker.queue.begin_sending(claim)
+            delivered.extend(ours)
+            worker.queue.settle(claim, [Outcome(id=id, kind="delivered") for id in ours])
+
+    threads = [threading.Thread(target=work, args=(server.open(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for n in range(200, 300):
+        shop.put(server.event(str(n)))
+    shop.queue.waiting()  # who claims may be told that another one reads the journal
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert len(delivered) == len(set(delivered)) == 300
+    assert shop.admin.counts()["delivered"] == 300

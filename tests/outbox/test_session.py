@@ -1,0 +1,225 @@
+"""session=: an event in the shop's own transaction, with the order it tells of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
+
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import Outbox
+from tests.support.outbox_engines import Bench
+
+
+@pytest.fixture
+def ready(bench: Bench, outbox: Outbox) -> Outbox:
+    outbox.housekeeping.create_tables()
+    return outbox
+
+
+def test_an_event_is_committed_with_the_order(bench: Bench, ready: Outbox) -> None:
+    with Session(bench.sql()) as session:
+        put = ready.put(bench.event("1001"), session=session)
+        assert put.status == "queued"
+        if bench.engine != "sqlite":
+            assert bench.open().queue.waiting() == 0
+        session.commit()
+
+    assert ready.queue.waiting() == 1
+    assert ready.queue.claim() is not None
+
+
+def test_an_event_is_rolled_back_with_the_order(bench: Bench, ready: Outbox) -> None:
+    with Session(bench.sql()) as session:
+        ready.put(bench.event("1001"), session=session)
+        session.rollback()
+
+    assert ready.queue.waiting() == 0
+    assert ready.put(bench.event("1001")).status == "queued"
+
+
+def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox) -> None:
+    first = bench.open().put(bench.event("1001", digest="a"))
+    ready.queue.take_in()
+    with Session(bench.sql()) as session:
+        session.execute(sa.text("UPDATE adroll_meta SET value = value"))
+
+        put = ready.put(bench.event("1001", digest="b"), session=session)
+        twice = [ready.put(bench.event("1002"), session=session).status for _ in range(2)]
+
+        assert (put.status, put.id, put.same) == ("duplicate", first.id, False)
+        assert twice == ["queued", "duplicate"]
+        assert session.execute(sa.text("SELECT count(*) FROM adroll_event")).scalar() == 2
+        session.commit()
+    assert ready.queue.waiting() == 2
+
+
+def test_a_key_that_lies_in_the_journal_is_a_duplicate_too(bench: Bench, ready: Outbox) -> None:
+    first = ready.put(bench.event("1001"))
+    elsewhere = bench.open().put(bench.event("1002"))
+    with Session(bench.sql()) as session:
+        assert ready.put(bench.event("1001"), session=session).id == first.id
+        mine = ready.put(bench.event("1002"), session=session)
+        session.commit()
+
+    assert mine.status == "queued", "the journal of another process is not known here"
+    assert {row.id for row in ready.admin.list()} == {first.id, mine.id}
+    assert ready.admin.show(elsewhere.id) is None
+    assert bench.counters.get("event_duplicate") == 1
+
+
+def test_a_key_committed_after_the_snapshot_is_still_a_duplicate(
+    bench: Bench, ready: Outbox
+) -> None:
+    if bench.engine == "sqlite":
+        pytest.skip("SQLite has no two writers")
+    with Session(bench.sql()) as session:
+        # MariaDB's default is REPEATABLE READ: this is where the snapshot is taken.
+        session.execute(sa.text("SELECT count(*) FROM adroll_event")).scalar()
+        other = bench.open().put(bench.event("1001"))
+        bench.open().queue.take_in()
+
+        put = ready.put(bench.event("1001"), session=session)
+
+        assert (put.status, put.id) == ("duplicate", other.id)
+        session.commit()
+
+
+def test_two_checkouts_of_one_order_at_once_report_it_once(bench: Bench, ready: Outbox) -> None:
+    if bench.engine == "sqlite":
+        pytest.skip("SQLite has no two writers")
+    found: list[str] = []
+    with Session(bench.sql()) as one:
+        found.append(ready.put(bench.event("1001"), session=one).status)
+
+        def other() -> None:
+            with Session(bench.sql()) as session:
+                found.append(ready.put(bench.event("1001"), session=session).status)
+                session.commit()
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        one.commit()
+        thread.join()
+
+    assert found == ["queued", "duplicate"]
+    assert ready.queue.waiting() == 1
+
+
+def test_a_savepoint_that_is_rolled_back_takes_the_event_with_it(
+    bench: Bench, ready: Outbox
+) -> None:
+    with Session(bench.sql()) as session:
+        session.execute(sa.text("UPDATE adroll_meta SET value = value"))
+        with session.begin_nested() as savepoint:
+            ready.put(bench.event("1001"), session=session)
+            savepoint.rollback()
+        ready.put(bench.event("1002"), session=session)
+        session.commit()
+
+    assert [row.key for row in ready.admin.list()] == ["1002"]
+
+
+def test_a_session_of_another_database_is_refused(
+    bench: Bench, ready: Outbox, tmp_path: Path
+) -> None:
+    other = sa.create_engine(f"sqlite:///{tmp_path / 'shop.sqlite'}")
+    with Session(other) as session, pytest.raises(ConfigurationError) as caught:
+        ready.put(bench.event("1001"), session=session)
+    other.dispose()
+
+    assert caught.value.key == "ADROLL_OUTBOX_URL"
+    assert "another" in str(caught.value)
+
+
+def test_a_database_of_the_same_name_that_is_not_the_outbox_s_is_refused(
+    bench: Bench, ready: Outbox
+) -> None:
+    kept = bench.execute("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")[0][0]
+    with Session(bench.sql()) as session:
+        # As seen through a forwarded port or another search path.
+        session.execute(sa.text("UPDATE adroll_meta SET value = 'x' WHERE name = 'outbox_id'"))
+        with pytest.raises(ConfigurationError, match="another"):
+            ready.put(bench.event("1001"), session=session)
+        session.rollback()
+        assert ready.put(bench.event("1001"), session=session).status == "queued"
+    assert len(kept) == 32
+
+
+def test_a_missing_table_is_not_made_in_the_shop_s_transaction(fresh: Bench) -> None:
+    outbox = fresh.open()
+    with Session(fresh.sql()) as session:
+        with pytest.raises(ConfigurationError, match="flask adroll outbox create-table"):
+            outbox.put(fresh.event("1001"), session=session)
+        assert session.execute(sa.text("SELECT 1")).scalar() == 1, "not poisoned"
+    assert "adroll_event" not in sa.inspect(fresh.sql()).get_table_names()
+
+
+@pytest.mark.parametrize("session", ["a text", 1, object()])
+def test_what_is_no_session_is_refused(bench: Bench, ready: Outbox, session: object) -> None:
+    with pytest.raises(ConfigurationError, match="session"):
+        ready.put(bench.event(), session=session)
+
+
+def test_the_database_s_errors_carry_no_visitor_s_values(bench: Bench, ready: Outbox) -> None:
+    with Session(bench.sql()) as session:
+        ready.put(bench.event("1000"), session=session)
+        session.rollback()
+    bench.execute("ALTER TABLE adroll_event RENAME TO adroll_event_gone")
+    try:
+        with Session(bench.sql()) as session, pytest.raises(sa.exc.DBAPIError) as caught:
+            ready.put(bench.event("order-1001", payload=b"ann@example.com"), session=session)
+    finally:
+        bench.execute("ALTER TABLE adroll_event_gone RENAME TO adroll_event")
+
+    assert "ann@example.com" not in str(caught.value) + repr(caught.value)
+    assert "order-1001" not in str(caught.value)
+    assert not caught.value.params
+
+
+def test_flask_sqlalchemy_s_session_is_taken(bench: Bench, ready: Outbox) -> None:
+    app = Flask("shop")
+    app.config["SQLALCHEMY_DATABASE_URI"] = bench.url or f"sqlite:///{bench.path}"
+    db = SQLAlchemy(app)
+    with app.app_context():
+        put = ready.put(bench.event("1001"), session=db.session)
+        db.session.commit()
+        db.engine.dispose()
+
+    assert put.status == "queued"
+    assert ready.queue.waiting() == 1
+
+
+def test_of_several_binds_the_one_with_the_outbox_counts(bench: Bench, ready: Outbox) -> None:
+    app = Flask("shop")
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    app.config["SQLALCHEMY_BINDS"] = {"orders": bench.url or f"sqlite:///{bench.path}"}
+    db = SQLAlchemy(app)
+    with app.app_context():
+        with pytest.raises(ConfigurationError, match="another"):
+            ready.put(bench.event("1001"), session=db.session)
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def test_a_report_beside_the_shop_s_long_transaction_does_not_wait_for_it(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.housekeeping.create_tables()
+    with Session(sqlite.sql()) as session:
+        outbox.put(sqlite.event("1001"), session=session)
+        began = time.monotonic()
+
+        put = outbox.put(sqlite.event("1002"))
+
+        assert time.monotonic() - began < 0.1
+        assert put.status == "queued"
+        session.commit()
+
+    assert sorted(row.key or "" for row in outbox.admin.list()) == ["1001", "1002"]

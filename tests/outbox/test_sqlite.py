@@ -1,0 +1,597 @@
+"""SQLite's own troubles: locked, deleted, corrupt, read-only, full, forked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id, open_outbox
+from adroll_flask.outbox.database import Tx
+from adroll_flask.outbox.journal_handle import CHECK_EVERY
+from adroll_flask.outbox.record_format import Suppressed
+from adroll_flask.settings import Settings
+from tests.support import PATIENCE
+from tests.support.outbox_engines import Bench
+
+
+@pytest.fixture
+def outbox(sqlite: Bench) -> Outbox:
+    return sqlite.open()
+
+
+def keys(outbox: Outbox) -> list[str | None]:
+    found: list[str | None] = []
+    while claim := outbox.queue.claim():
+        found += [event.key for event in claim.events]
+    return sorted(found, key=str)
+
+
+def deliver(outbox: Outbox) -> None:
+    while claim := outbox.queue.claim():
+        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+
+
+def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
+    old = os.umask(0)
+    try:
+        outbox.put(sqlite.event())
+        outbox.queue.take_in()
+        outbox.put(sqlite.event())
+    finally:
+        os.umask(old)
+
+    files = [path for path in sqlite.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {
+        *(".sqlite", ".sqlite-wal", ".sqlite-shm", ".lock", ".journal", ".json"),
+    }
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(sqlite.journal.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
+def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int) -> None:
+    outbox = sqlite.open(outbox_sync=sync)
+    outbox.housekeeping.create_tables()
+
+    connection = outbox._parts.database._process.connection  # type: ignore[attr-defined]
+
+    assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
+def test_a_locked_file_costs_a_report_nothing(
+    sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, opened: bool
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)
+    sqlite.open().housekeeping.create_tables()
+    if opened:
+        assert outbox.queue.waiting() == 0
+    other = sqlite3.connect(sqlite.path)
+    other.execute("BEGIN EXCLUSIVE")
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a report asks the file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adroll_flask.outbox.sqlite.SqliteDatabase._work", asked)
+        put = [outbox.put(sqlite.event(str(n))).status for n in range(50)]
+
+    assert put == ["queued"] * 50
+    with pytest.raises(OutboxFailed) as caught:
+        outbox.queue.claim()
+    assert caught.value.reason == "locked"
+    other.rollback()
+    other.close()
+    assert len(keys(outbox)) == 50
+
+
+def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    outbox.put_dead(sqlite.event(), "invalid:currency", "three letters")
+    outbox.record(Suppressed(sqlite.clock.now, "purchase", "no_consent"))
+
+    assert not sqlite.path.exists()
+    assert outbox._made is None  # type: ignore[attr-defined]
+    assert outbox.exists()
+    assert outbox.queue.waiting() == 1
+
+
+def test_a_worker_waits_for_a_lock_and_goes_on(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    other = sqlite3.connect(sqlite.path, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+
+    assert keys(outbox) == ["1"]
+    timer.join()
+    other.close()
+
+
+def test_who_opens_a_new_file_that_somebody_reads_waits_for_them(sqlite: Bench) -> None:
+    """SQLite does not wait by itself where a file is to keep a log from now on."""
+    sqlite.path.touch(0o600)
+    other = sqlite3.connect(sqlite.path, check_same_thread=False, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("CREATE TABLE adroll_other (id INTEGER)")
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1"))
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+
+    assert keys(outbox) == ["1"]
+    timer.join()
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["file alone", "file and log", "folder"])
+def test_a_deleted_database_is_made_anew(sqlite: Bench, tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "instance"
+    outbox = open_outbox(Settings(), folder=folder)
+    outbox.put(sqlite.event("1"))
+    assert outbox.queue.claim() is not None
+    if what == "folder":
+        shutil.rmtree(folder)
+    else:
+        for path in folder.iterdir():
+            if path.is_file() and (what == "file and log" or path.suffix == ".sqlite"):
+                path.unlink()
+    time.sleep(CHECK_EVERY)
+
+    for key in ("2", "3"):
+        outbox.put(sqlite.event(key))
+
+    other = open_outbox(Settings(), folder=folder)
+    if what == "folder":
+        # What was acknowledged lately is written again, for nobody knows that it was taken in.
+        assert keys(other) == ["1", "2", "3"]
+    else:
+        assert keys(other) == ["2", "3"]
+        assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "restored")]
+    outbox.close()
+    other.close()
+
+
+def test_a_worker_notices_that_the_file_was_replaced(sqlite: Bench, outbox: Outbox) -> None:
+    assert outbox.queue.waiting() == 0
+    outbox.close()
+    for path in sqlite.folder.glob("adroll-outbox.sqlite*"):
+        path.unlink()
+    other = sqlite.open()
+    other.put(sqlite.event("2"))
+    assert other.queue.waiting() == 1
+
+    assert keys(outbox) == ["2"]
+
+
+def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("1"))
+    assert keys(outbox) == ["1"]
+    for table in ("event", "journal", "meta"):
+        sqlite.execute(f"DROP TABLE adroll_{table}")
+
+    outbox.put(sqlite.event("2"))
+    assert keys(outbox) == ["2"]
+    assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "restored")]
+
+
+@pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
+def test_a_corrupt_database_is_moved_aside_loudly(
+    sqlite: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    for n in range(50):
+        outbox.put(sqlite.event(f"old{n}"))
+    assert outbox.queue.waiting() == 50
+    outbox.close()
+    shutil.rmtree(sqlite.journal)
+    raw = bytearray(sqlite.path.read_bytes())
+    if harm == "header":
+        raw[:100] = b"x" * 100
+    elif harm == "middle":
+        raw[4096:] = b"\xff" * (len(raw) - 4096)
+    sqlite.path.write_bytes({"empty": b"", "text": b"no database " * 1000}.get(harm, bytes(raw)))
+
+    with caplog.at_level(logging.CRITICAL, "adroll_flask"):
+        outbox.put(sqlite.event("new"))
+        assert keys(outbox) == ["new"]
+
+    if harm != "empty":
+        assert "corrupt" in caplog.text
+        assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
+
+
+def test_where_nothing_can_be_written_the_report_fails_loudly_and_soon(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    wall = tmp_path / "wall"
+    wall.write_text("a file where the folder should be")
+    outbox = open_outbox(Settings(), folder=wall / "instance")
+
+    began = time.monotonic()
+    with pytest.raises(OutboxFailed):
+        outbox.put(sqlite.event())
+    assert time.monotonic() - began < 1.0
+    with pytest.raises(OutboxFailed):
+        outbox.queue.claim()
+
+
+def test_where_only_the_journal_can_be_written_it_takes_the_event(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    settings = Settings.from_mapping(
+        {"ADROLL_OUTBOX_URL": f"sqlite:///{tmp_path}/wall/outbox.sqlite"}
+    )
+    (tmp_path / "wall").write_text("")
+    outbox = open_outbox(settings, folder=tmp_path)
+    assert outbox.put(sqlite.event("1")).status == "queued"
+    with pytest.raises(OutboxFailed):
+        outbox.queue.claim()
+
+    (tmp_path / "wall").unlink()
+
+    assert keys(outbox) == ["1"]
+    outbox.close()
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder whose owner the test is; root itself may write what is read-only."""
+    with tempfile.TemporaryDirectory() as name:
+        me = os.geteuid()
+        if me == 0:
+            os.chown(name, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(me)
+
+
+def test_a_file_that_was_read_only_is_written_once_it_may_be(
+    sqlite: Bench, folder_of_nobody: Path
+) -> None:
+    def allow(mode: int) -> None:
+        for path in folder_of_nobody.glob("adroll-outbox.sqlite*"):
+            path.chmod(mode)
+
+    outbox = open_outbox(Settings(), folder=folder_of_nobody)
+    outbox.housekeeping.create_tables()
+    outbox.close()
+    allow(0o400)
+    assert outbox.put(sqlite.event("1")).status == "queued"
+    with pytest.raises(OutboxFailed) as caught:
+        outbox.queue.claim()
+    assert caught.value.reason == "read_only"
+
+    allow(0o600)
+
+    assert keys(outbox) == ["1"]
+    outbox.close()
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
+def test_a_full_disk_fails_the_report_and_takes_the_next_when_there_is_room(
+    sqlite: Bench, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        outbox = open_outbox(Settings(), folder=disk)
+        kept = 0
+        with pytest.raises(OutboxFailed) as caught:  # noqa: PT012
+            for n in range(5000):
+                outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
+                kept += 1
+        assert caught.value.reason == "disk_full"
+        assert kept > 20
+        with pytest.raises(OutboxFailed) as caught:
+            outbox.queue.claim()
+        assert caught.value.reason in ("disk_full", "unavailable")
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+
+        assert outbox.put(sqlite.event("after")).status == "queued"
+        assert len(keys(outbox)) == kept + 1
+        outbox.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_in_the_shop_s_own_file_the_journal_mode_is_the_shop_s(sqlite: Bench) -> None:
+    with sqlite3.connect(sqlite.path) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER)")
+    shop.close()
+    outbox = sqlite.open()
+
+    outbox.put(sqlite.event("1"))
+
+    assert keys(outbox) == ["1"]
+    assert sqlite.execute("PRAGMA journal_mode")[0][0] == "delete"
+
+
+def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
+    outbox = sqlite.open(dedupe_days=1)
+    sizes = []
+    for day in range(8):
+        for n in range(1500):
+            sqlite.clock.now += 0.01
+            outbox.put(sqlite.event(f"{day}-{n}", payload=b"x" * 1000))
+        deliver(outbox)
+        sqlite.pass_time(90_000)
+        while outbox.housekeeping.step():
+            pass
+        sizes.append(sqlite.path.stat().st_size)
+
+    assert max(sizes[2:]) <= 1.3 * sizes[1], sizes
+
+
+def test_delivered_rows_lie_packed(sqlite: Bench, outbox: Outbox) -> None:
+    for n in range(3000):
+        sqlite.clock.now += 0.01
+        outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
+        if not n % 500:
+            deliver(outbox)  # with nothing waiting, rows begin anew
+    deliver(outbox)
+    assert sqlite.execute("SELECT count(*) FROM adroll_event WHERE seq > 0")[0][0] == 0
+    pages = sqlite.execute("PRAGMA page_count")[0][0]
+    free = sqlite.execute("PRAGMA freelist_count")[0][0]
+
+    assert (pages - free) * 4096 / 3000 < 500, "bytes a key"
+
+
+def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -> None:
+    for _ in range(6000):
+        sqlite.clock.now += 0.01
+        outbox.put(sqlite.event(payload=b"x" * 2000))
+    deliver(outbox)
+    sqlite.pass_time(1000)
+    while outbox.housekeeping.step():
+        pass
+    outbox.close()
+
+    assert sqlite.path.stat().st_size < 6 << 20
+
+
+def test_a_forked_child_works_on_a_connection_of_its_own(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    assert outbox.queue.waiting() == 1
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            outbox.put(sqlite.event("child"))
+            status = 0 if outbox.queue.waiting() == 2 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+    outbox.put(sqlite.event("parent again"))
+    assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Whether *work* came true in a forked child."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def has_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return any(os.readlink(link) == str(path) for link in links if os.path.lexists(link))
+
+
+@contextmanager
+def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
+    """Meanwhile a thread reads, as the delivery thread and the commands do."""
+    inside = threading.Event()
+
+    def slowly(tx: Tx) -> None:
+        tx.rows("SELECT count(*) FROM adroll_event")
+        inside.set()
+        time.sleep(seconds)
+
+    parts = outbox._parts  # type: ignore[attr-defined]
+    thread = threading.Thread(target=parts.database.read, args=(slowly,))
+    thread.start()
+    inside.wait()
+    yield
+    thread.join()
+
+
+def test_a_child_inherits_no_connection_of_a_parent_that_only_looked(
+    sqlite: Bench, outbox: Outbox
+) -> None:
+    outbox.housekeeping.create_tables()
+    assert outbox.queue.waiting() == 0
+    assert has_open(sqlite.path)
+
+    assert in_a_child(lambda: not has_open(sqlite.path))
+
+
+def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    with reading(outbox, seconds=0.1):
+        assert in_a_child(
+            lambda: (
+                not has_open(sqlite.path)
+                and outbox.put(sqlite.event("child")).status == "queued"
+                and outbox.queue.waiting() == 2
+            )
+        )
+        outbox.put(sqlite.event("parent again"))
+
+    assert keys(outbox) == ["child", "parent", "parent again"]
+
+
+def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
+    outbox.put(sqlite.event("parent"))
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            outbox.queue.waiting()
+            outbox.housekeeping.step()
+            outbox.destination.succeeded()
+            outbox.destination.pause(0.0)
+
+    def fares_well(event: NewEvent) -> bool:
+        return not has_open(sqlite.path) and bool(outbox.put(event) and outbox.queue.waiting())
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(20):
+            event = sqlite.event(f"child {n:02}")
+            assert in_a_child(partial(fares_well, event))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+    assert keys(outbox) == [*(f"child {n:02}" for n in range(20)), "parent"]
+
+
+def test_where_the_wait_is_in_vain_the_child_only_reports(
+    sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", 0.05)
+    outbox.put(sqlite.event("parent"))
+    assert outbox.queue.waiting() == 1
+
+    def reports(key: str) -> bool:
+        with pytest.raises(OutboxFailed) as caught:
+            outbox.queue.claim()
+        assert caught.value.reason == "unavailable"
+        return outbox.put(sqlite.event(key)).status == "queued"
+
+    with reading(outbox, seconds=0.3):
+        # Nor does a grandchild open the file beside what its parent inherited.
+        assert in_a_child(lambda: reports("child") and in_a_child(lambda: reports("grandchild")))
+    assert in_a_child(lambda: outbox.queue.waiting() == 3), "a later child is as good as any"
+
+    assert keys(outbox) == ["child", "grandchild", "parent"]
+
+
+def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> None:
+    """SQLite counts locks by process; an inherited connection made a child hold none at all."""
+    code = textwrap.dedent(
+        """
+        import os, subprocess, sys, time
+        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.settings import Settings
+        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        def put(key):
+            now = time.time()
+            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+        put("parent")
+        outbox.queue.waiting()
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == int(sys.argv[2]):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        put("child")
+        outbox.queue.waiting()
+        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1')"
+        look += "; c.execute('SELECT count(*) FROM adroll_event').fetchall(); c.close()"
+        path = sys.argv[1] + "/adroll-outbox.sqlite"
+        subprocess.run([sys.executable, "-c", look, path], check=True)
+        put("child after a look")
+        outbox.queue.waiting()
+        print("done", flush=True)
+        os.kill(os.getpid(), 9)
+        """
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(os.getpid())],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "done" in result.stdout, result.stderr
+    outbox = open_outbox(Settings(), folder=tmp_path)
+    assert keys(outbox) == ["child", "child after a look", "parent"], result.stderr
+    outbox.close()
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import sys, time
+        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.settings import Settings
+        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        for n in range(10**6):
+            now = time.time()
+            key = f"{sys.argv[2]}-{n}"
+            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+            print(key, flush=True)
+        """
+    )
+    acknowledged: set[str] = set()
+    for round in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(round)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(0.03 * (round + 1))
+        process.kill()
+        acknowledged |= set((first + process.stdout.read()).split("\n")[:-1])
+        process.wait()
+        process.stdout.close()
+    outbox = open_outbox(Settings(), folder=tmp_path)
+    there = set(keys(outbox))
+    outbox.close()
+
+    assert len(acknowledged) > 10
+    assert acknowledged <= there
+
+
+def test_threads_that_report_lose_nothing(sqlite: Bench, outbox: Outbox) -> None:
+    def report(number: int) -> None:
+        for n in range(50):
+            now = time.time()
+            event = NewEvent(new_id(now), "purchase", "", False, f"{number}-{n}", b"{}", now)
+            assert outbox.put(event).status == "queued"
+
+    threads = [threading.Thread(target=report, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert outbox.queue.waiting() == 300

@@ -1,0 +1,332 @@
+"""A visitor says no: what waits of them is erased, wherever it is, and what comes late as well."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
+from adroll_flask.outbox.protocol import OutcomeKind
+from adroll_flask.outbox.record_format import Withdrawal, encode_event
+from tests.support.outbox_engines import Bench
+
+COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+
+
+def event(
+    bench: Bench,
+    key: str | None = None,
+    *,
+    adct: str | None = "click-ann",
+    cookie: str | None = None,
+    **more: Any,
+) -> NewEvent:
+    identifiers = {"adct": adct, "first_party_cookie": cookie}
+    given = {name: value for name, value in identifiers.items() if value is not None}
+    payload = json.dumps({"event_name": "purchase", "identifiers": given}, separators=(",", ":"))
+    return bench.event(key, payload=payload.encode(), **more)
+
+
+def withdraw(
+    bench: Bench,
+    outbox: Outbox,
+    *,
+    adct: str | None = "click-ann",
+    cookie: str | None = None,
+    ago: float = 0.0,
+) -> None:
+    outbox.record(Withdrawal(bench.now() - ago, cookie, adct))
+
+
+def take(outbox: Outbox, *, begin: bool = True) -> Claim:
+    claim = outbox.queue.claim(begin=begin)
+    assert claim is not None
+    return claim
+
+
+def keys(outbox: Outbox) -> list[str]:
+    return sorted(row.key or "" for row in outbox.admin.list("waiting"))
+
+
+def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
+    bench: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.put(event(bench, "1"))
+    outbox.put(event(bench, "2", cookie=COOKIE, adct="another"))
+    outbox.put(event(bench, "3", adct="click-bob"))
+    outbox.put(event(bench))
+    outbox.put_dead(event(bench, "4"), "invalid:before_report", "raised")
+    assert outbox.queue.waiting() == 4
+    with caplog.at_level(logging.INFO, "adroll_flask.audit"):
+        withdraw(bench, outbox, cookie=COOKIE)
+
+        assert keys(outbox) == ["3"]
+
+    assert bench.counters.get("event_forgotten") == 4
+    (line,) = caplog.messages
+    assert line.startswith("AdRoll: 4 events erased on request, by the visitor's own request (")
+    everything = str(bench.execute("SELECT * FROM adroll_event"))
+    assert "click-ann" not in everything
+    assert COOKIE not in everything
+    dead = {row.key: row.reason for row in outbox.admin.list("dead")}
+    assert dead == {"1": "forgotten", "2": "forgotten", "4": "forgotten"}
+    assert outbox.admin.retry() == 0
+    happened = bench.execute(
+        "SELECT outcome, reason, sum(events) FROM adroll_history WHERE outcome <> 'invalid'"
+        " GROUP BY outcome, reason"
+    )
+    assert [(outcome, reason, int(count)) for outcome, reason, count in happened] == [
+        ("suppressed", "consent_withdrawn", 3)
+    ]
+
+
+def test_a_reload_does_not_report_them_again(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(event(bench, "1"))
+    outbox.queue.take_in()
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    bench.pass_time(60)
+
+    bench.open().put(event(bench, "1", adct="click-new"))
+
+    assert outbox.queue.waiting() == 0
+    assert outbox.housekeeping.step() == 0
+    assert bench.counters.get("event_duplicate") == 1
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
+@pytest.mark.parametrize("taken_in", [False, True], ids=["in the journal", "in rows"])
+def test_a_claim_holds_nothing_of_who_has_just_said_no(
+    bench: Bench, outbox: Outbox, begin: bool, taken_in: bool
+) -> None:
+    outbox.put(event(bench, "1"))
+    outbox.put(event(bench))
+    outbox.put(event(bench, "2", adct="click-bob"))
+    if taken_in:
+        assert outbox.queue.waiting() == 3
+    withdraw(bench, outbox)
+
+    claim = take(outbox, begin=begin)
+
+    assert [one.key for one in claim.events] == ["2"]
+    assert outbox.admin.counts() | {"waiting": 0, "dead": 1} == outbox.admin.counts()
+    bench.pass_time(61)
+    again = take(outbox)
+    assert [one.key for one in again.events] == ["2"]
+    assert bench.counters.get("event_unsure", "lapsed") == (1 if begin else 0)
+
+
+ENDS: list[tuple[OutcomeKind, str]] = [
+    ("delivered", "delivered"),
+    ("dead", "dead"),
+    ("retry", "dead"),
+    ("release", "dead"),
+]
+
+
+@pytest.mark.parametrize(("kind", "state"), ENDS)
+@pytest.mark.parametrize("delay", [0.0, 30.0])
+def test_what_is_being_sent_settles_and_is_never_sent_again(
+    bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str, delay: float
+) -> None:
+    outbox.put(event(bench, "1"))
+    claim = take(outbox)
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    (row,) = outbox.admin.list()
+    assert row.state == "sending"
+    shown = outbox.admin.show(row.id)
+    assert shown is not None
+    assert shown.payload is None
+
+    assert (
+        outbox.queue.settle(claim, [Outcome(id=row.id, kind=kind, delay=delay, reason="500")]) == 1
+    )
+
+    (row,) = outbox.admin.list()
+    assert row.state == state
+    bench.pass_time(4_000)
+    assert outbox.queue.claim() is None
+    assert outbox.admin.retry() == 0
+    assert outbox.housekeeping.step() == 0
+    bench.open().put(event(bench, "1", adct="click-new"))
+    assert outbox.queue.waiting() == 0, "its key is kept"
+
+
+def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, outbox: Outbox) -> None:
+    outbox.put(event(bench, "1"))
+    outbox.put(event(bench, "2", adct="click-bob"))
+    take(outbox)
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    bench.pass_time(61)
+
+    again = take(outbox)
+
+    assert [one.key for one in again.events] == ["2"]
+    assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "forgotten")]
+    assert outbox.housekeeping.step() == 0
+
+
+def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(event(bench, "1"))
+    claim = take(outbox)
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="claimed")])
+
+    assert outbox.queue.begin_sending(claim) == ()
+    bench.pass_time(61)
+    assert outbox.queue.claim() is None
+    assert [row.reason for row in outbox.admin.list("dead")] == ["forgotten"]
+
+
+def test_with_drop_what_lapsed_is_dead_as_well(bench: Bench) -> None:
+    outbox = bench.open(on_unsure="drop")
+    outbox.put(event(bench, "1"))
+    take(outbox)
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    bench.pass_time(61)
+
+    assert outbox.queue.claim() is None
+    assert outbox.admin.counts()["dead"] == 1
+
+
+# -- what comes late -----------------------------------------------------------------------------
+
+
+def test_what_another_process_s_file_holds_is_erased_when_it_is_read(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """Its file is older or newer, and read before or after the withdrawal's."""
+    older, newer = bench.open(), bench.open()
+    older.put(event(bench, "old"))
+    bench.pass_time(5)
+    withdraw(bench, outbox)
+    assert outbox.queue.claim() is None
+    bench.pass_time(10)
+    for key, at in (("late", bench.now() - 15), ("after", bench.now() - 5)):
+        newer._append(encode_event(event(bench, key), at))  # type: ignore[attr-defined]
+
+    assert keys(outbox) == ["after"]
+    assert bench.counters.get("event_forgotten") == 2
+
+
+def test_what_a_token_knew_before_the_no_is_not_sent_and_what_it_learnt_after_is(
+    bench: Bench, outbox: Outbox
+) -> None:
+    withdraw(bench, outbox, cookie=COOKIE)
+    assert outbox.queue.waiting() == 0
+    since = bench.now()
+    bench.pass_time(3 * 86_400)
+    now = bench.now()
+    since = since if bench.engine == "sqlite" else now - 3 * 86_400
+    outbox.put(event(bench, "before", known_since=since - 60))
+    outbox.put(event(bench, "before by cookie", cookie=COOKIE, adct=None, known_since=since - 60))
+    outbox.put(event(bench, "after", known_since=since + 60))
+    outbox.put(event(bench, "now"))
+    outbox.put(event(bench, "of another", adct="click-bob", known_since=since - 60))
+
+    claim = take(outbox)
+
+    assert {one.key for one in claim.events} == {"after", "now", "of another"}
+    assert bench.counters.get("event_forgotten") == 2
+
+
+def test_what_was_known_before_the_no_is_erased_whichever_file_is_read_first(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """A webhook reports by a token of before; the process that heard the no had a slow disk."""
+    since = bench.now() - 60
+    outbox.put(event(bench, "before", known_since=since))
+    outbox.put(event(bench, "after"))
+    assert outbox.queue.waiting() == 2
+    bench.open().record(Withdrawal(since + 30, None, "click-ann"))
+
+    assert keys(outbox) == ["after"]
+    assert bench.counters.get("event_forgotten") == 1
+
+
+def test_a_second_no_counts_from_then_on(bench: Bench, outbox: Outbox) -> None:
+    withdraw(bench, outbox)
+    assert outbox.queue.waiting() == 0
+    bench.pass_time(1000)
+    withdraw(bench, outbox)
+    assert outbox.queue.waiting() == 0
+    assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 1
+
+    outbox.put(event(bench, "1", known_since=bench.now() - 500))
+
+    assert outbox.queue.waiting() == 0
+
+
+def test_a_no_is_forgotten_when_no_token_can_be_older(bench: Bench, outbox: Outbox) -> None:
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 1
+    bench.pass_time(500 * 86_400)
+
+    bench.open().housekeeping.step()
+
+    assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 0
+
+
+def test_what_is_remembered_of_a_no_is_a_keyed_hash(bench: Bench, outbox: Outbox) -> None:
+    withdraw(bench, outbox, cookie=COOKIE)
+    outbox.queue.take_in()
+
+    (rows,) = [bench.execute("SELECT visitor FROM adroll_withdrawal")]
+    assert len(rows) == 2
+    assert all(len(row[0]) == 32 for row in rows)
+    assert "click-ann" not in str(rows)
+    assert COOKIE[:16] not in str(rows)
+
+
+@pytest.mark.parametrize("value", ['quo"te', "back\\slash", "a%b_c", "né", "x" * 240], ids=repr)
+def test_any_click_id_is_found(bench: Bench, outbox: Outbox, value: str) -> None:
+    payload = json.dumps(
+        {"identifiers": {"adct": value}}, separators=(",", ":"), ensure_ascii=False
+    )
+    outbox.put(bench.event("1", payload=payload.encode()))
+    outbox.put(event(bench, "2", adct="another"))
+    outbox.queue.take_in()
+
+    withdraw(bench, outbox, adct=value)
+
+    assert keys(outbox) == ["2"]
+
+
+def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outbox: Outbox) -> None:
+    id = outbox.put_dead(event(bench, adct=None), "invalid:currency", "three letters").id
+    assert outbox.admin.fix(id, event(bench).payload, key="1")
+    assert outbox.queue.waiting() == 1
+
+    withdraw(bench, outbox)
+
+    assert outbox.queue.waiting() == 0
+
+
+def test_a_big_backlog_is_searched_by_an_index(bench: Bench, outbox: Outbox) -> None:
+    outbox.housekeeping.create_tables()
+    if bench.engine == "mariadb":
+        plan = bench.execute(
+            "EXPLAIN SELECT id FROM adroll_event WHERE cookie_hash = 'x' AND payload IS NOT NULL"
+        )
+    else:
+        explain = "EXPLAIN QUERY PLAN" if bench.engine == "sqlite" else "EXPLAIN"
+        with bench.sql().begin() as connection:
+            if bench.engine == "postgresql":
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            plan = list(
+                connection.exec_driver_sql(
+                    f"{explain} SELECT id FROM adroll_event WHERE cookie_hash = 'x'"
+                    " AND payload IS NOT NULL"
+                )
+            )
+    assert "adroll_event_cookie" in str(plan)

@@ -1,0 +1,49 @@
+"""Which Domain a cookie gets on which host."""
+
+from __future__ import annotations
+
+import pytest
+
+from adroll_flask.page.cookie_domains import Domains
+
+
+@pytest.mark.parametrize(
+    ("host", "page", "auto"),
+    [
+        ("shop.test", "shop.test", "shop.test"),
+        ("www.shop.test", "www.shop.test", "shop.test"),
+        ("pay.shop.test", "pay.shop.test", "shop.test"),
+        ("www.shop.co.uk", "www.shop.co.uk", "shop.co.uk"),
+        ("a.b.shop.com.au", "a.b.shop.com.au", "shop.com.au"),
+        ("mine.github.io", "mine.github.io", "mine.github.io"),
+        # A public suffix itself: nothing to share with anybody.
+        ("co.uk", "co.uk", None),
+        ("localhost", None, None),
+        ("shop.localhost", None, None),
+        ("intranet", None, None),
+        ("127.0.0.1", None, None),
+        ("2001:db8::1", None, None),
+        ("", None, None),
+    ],
+)
+def test_domains(host: str, page: str | None, auto: str | None) -> None:
+    assert Domains(None).of_page(host) == page
+    assert Domains(None).of_record(host) == page
+    assert Domains("auto").of_record(host) == auto
+    assert Domains("auto").of_page(host) == page
+
+
+def test_a_configured_domain_holds_on_its_hosts_only() -> None:
+    domains = Domains("shop.test")
+    assert domains.of_record("www.shop.test") == "shop.test"
+    assert domains.of_record("shop.test") == "shop.test"
+    assert domains.of_record("other.test") == "other.test"
+    assert domains.of_record("notshop.test") == "notshop.test"
+    assert domains.of_record("127.0.0.1") is None
+
+
+def test_what_is_remembered_of_hosts_is_bounded() -> None:
+    domains = Domains("auto")
+    for number in range(1_000):
+        domains.of_record(f"h{number}.shop.test")
+    assert len(domains._memo) <= 256

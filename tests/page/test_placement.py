@@ -1,0 +1,222 @@
+"""Where the snippet goes in a page, byte for byte. A caret marks the place that is expected."""
+
+from __future__ import annotations
+
+import pytest
+
+from adroll_flask.page.placement import ascii_compatible, place
+
+SNIPPET = b"<script async src=/_adroll/kit.js data-adroll></script>"
+
+PLACES = {
+    "before the end of the head": b"<!doctype html><html><head><title>A</title>^</head><body>",
+    "tags in any case": b"<HTML><HeAd><TITLE>A</tItLe>^</HEAD><BODY>",
+    "end tag with white space": b"<html><head>^</head\n ><body>",
+    "end tag that is never closed": b"<html><head>^</head",
+    "no end tag of the head": b"<html><head><title>A</title>\n^<body>",
+    "no head at all": b"<html>\n^<body>",
+    "a body alone": b"^<body>",
+    "an end of a head alone": b"<title>A</title>^</head><p>",
+    "a doctype alone": b"<!doctype html><title>A</title>^<p>A",
+    "text ends the head": b"<html><head> \n^A</head>",
+    "an element that no head holds": b"<html><head><link rel=a>^<div></div></head>",
+    "an end tag that opens the body": b"<html><head>^</br>",
+    "stray end tags do not": b"<html><head></div></title></p>^</head>",
+    "frameset": b"<html><frameset></frameset>".replace(b"<frameset>", b"^<frameset>"),
+    "a header is no head": b"<html>^<header></header></html>",
+    "a heading is no head either": b"<html>^<heading></heading></html>",
+    "the page ends in the head": b"<html><head><title>A</title>\n^",
+    "the page ends in a tag": b'<html><head>^<link href="</head>',
+    "the page ends in a script": b"<html><head>^<script>var head = '</head>'",
+    "the page ends in a comment in the head": b"<html><head>^<!-- </head>",
+    "the page is as good as empty": b"<html>^",
+    # comments
+    "comment": b"<html><head><!-- </head><body> -->^</head>",
+    "empty comments": b"<html><!--><head><!---><title>A</title><!---->^</head>",
+    "an empty comment is over": b"<html><head><!-->^</head>-->",
+    "an empty comment of three dashes is over": b"<html><head><!--->^</head>-->",
+    "comment with odd ends": b"<html><head><!-- -- > --!>^</head><!-- -->",
+    "comment with almost an end": b"<html><head><!--!></head>-->^</head>",
+    "conditional comment": b"<html><head><!--[if IE]></head><![endif]-->^</head>",
+    "conditional comment for all":
+        b"<html><head><!--[if !IE]><!--><title>A</title><!--<![endif]-->^</head>",
+    "bogus comments": b"<html><![if IE]><head><?php </head ?><![endif]></ x><!x>^</head>",
+    "no CDATA in HTML": b"<html><head><![CDATA[ x > ]]>".replace(b" ]]", b"^]]"),
+    "XML declaration": b"<?xml version='1.0'?><!DOCTYPE html><html><head>^</head>",
+    "doctype that ends in its quotes":
+        b'<!doctype html public "^a>b"><html>'.replace(b"^a>b", b"a>^b"),
+    # text elements
+    "script": b"<html><head><script>'</head><!--'</script>^</head>",
+    "escaped script": b"<html><head><script><!-- '<script>'</script> --> </script>^</head>",
+    "doubly escaped script":
+        b"<html><head><script><!-- <script></script> </head>--></script>^</head>",
+    "script escaped no longer": b"<html><head><script><!--><script></script>^</head>",
+    "script with end tag in a string":
+        b"<html><head><script>'<\\/script></head>'</script >^</head>",
+    "script that nearly ends": b"<html><head><script></scripts></head></script/>^</head>",
+    "style": b"<html><head><style>a:after{content:'</head>'}</style>^</head>",
+    "title": b"<html><head><title></head><!-- </title>^</head>",
+    "noscript": b"<html><head><noscript><p></head></noscript>^</head>",
+    "noframes": b"<html><head><noframes></head><body></noframes>^</head>",
+    "textarea ends the head": b"<html><head>^<textarea></head></textarea>",
+    "iframe ends the head": b"<html><head>^<iframe></head></iframe>",
+    "xmp ends the head": b"<html><head>^<xmp></head></xmp>",
+    "plaintext ends the head": b"<html><head>^<plaintext></head>",
+    "svg ends the head": b"<html><head>^<svg><title></head></title></svg>",
+    # templates
+    "template": b"<html><head><template><p></head><body></template>^</head>",
+    "templates in templates":
+        b"<html><head><template><template></template></head></template>^</head>",
+    "template with scripts":
+        b"<html><head><template><script></template></script></template>^</head>",
+    "template with a table": b"<html><head><template><tr><td></head></template>^</head>",
+    "before a template with other rules": b"<html><head>^<template><svg></template></head>",
+    "before a template without an end": b"<html><head>^<template></head>",
+    # attributes
+    "quoted >": b"<html a='>' b=\">\"><head c=\"</head>\"><link d='</head>'>^</head>",
+    "quote without =": b'<html><head><link "></head>">'.replace(b"></head>", b">^</head>"),
+    "quote within a value": b'<html><head><link a=b"></head>">'.replace(b"></head>", b">^</head>"),
+    "= that begins a name": b'<html><head><link =">^</head>">',
+    "= behind white space": b'<html><head><link a \n=\t"></head>">^</head>',
+    "value that is missing": b'<html><head><link a=>^</head>">',
+    "slashes": b'<html><head><link/a=">"/><link/>^</head>',
+    "attributes without space": b"<html><head><link a=\">\"b='>'>^</head>",
+    # what stands before
+    "UTF-8 BOM": b"\xef\xbb\xbf<!doctype html><html><head>^</head>",
+    "a second BOM is text": b"\xef\xbb\xbf<html>^\xef\xbb\xbf<head></head>",
+    "white space in disguise": b"<html>&#32;&#x0A;&Tab;&#0000013<head>^</head>",
+    "a no-break space is text": b"<html>^&nbsp;<head></head>",
+    "NUL is text": b"<html>^\0<head></head>",
+    "vertical tab is text": b"<html>^\x0b<head></head>",
+    "< is text": b"<html>^< head></head>",
+    "nothing at all in a tag": b"<html></><head></>^</head>",
+    # charset declarations
+    "behind the charset": b"<html><head><meta charset=utf-8>^</head>",
+    "behind a charset that comes late": b"<html><head></head><meta charset=utf-8>^<p>",
+    "behind a charset in the body": b"<html><body><p><meta charset='utf-8'>^A",
+    "behind a charset in text": b"<html>A<p><meta charset='utf-8'>^A",
+    "behind an old form of it": (
+        b"<html><body><meta content='text/html; charset=utf-8' http-equiv=content-type>^"
+    ),
+    "a charset in a comment is none": b"<html>^<body><!-- <meta charset=utf-8> -->",
+    "a charset too far away": b"<html>^<body>" + b" " * 1024 + b"<meta charset=utf-8>",
+    "the first charset counts": b"<head><meta charset=utf-8>^</head><meta charset=latin1>",
+}  # fmt: skip
+
+LEFT_ALONE = {
+    "text": (b"Hello", "fragment"),
+    "nothing": (b"", "fragment"),
+    "white space": (b" \n", "fragment"),
+    "a part of a page": (b"<div><p>Hello</p></div>", "fragment"),
+    "a part that begins as a head": (b"<title>A</title><p>", "fragment"),
+    "a body in a comment": (b"<!-- <html><body> --><p>", "fragment"),
+    "a body in a script": (b"<script>'<body>'</script><p>", "fragment"),
+    "a body in a template": (b"<template><body></body></template><p>", "fragment"),
+    "XML": (b"<?xml version='1.0'?><rss></rss>", "fragment"),
+    "UTF-16, little end first": ("\ufeff<html><head></head>".encode("utf-16-le"), "charset"),
+    "UTF-16, big end first": ("\ufeff<html><head></head>".encode("utf-16-be"), "charset"),
+    "UTF-32": ("\ufeff<html><head></head>".encode("utf-32-be"), "charset"),
+    "UTF-16 without a mark": ("<html><head></head>".encode("utf-16-le"), "fragment"),
+    "a charset that shifts": (b"<head><meta charset=ISO-2022-JP></head>", "charset"),
+    "a charset that shifts, first of two": (
+        b"<head><meta http-equiv=content-type content='text/html; charset=hz-gb-2312'>"
+        b'<meta charset="utf-8"></head>',
+        "charset",
+    ),
+    "a late charset in a table": (b"<html><table><meta charset=utf-8>", "charset_late"),
+    "a late charset that a frameset may take away": (
+        b"<html><p><meta charset=utf-8><frameset>",
+        "charset_late",
+    ),
+    "a late charset in a template": (b"<html><p><template><meta charset=a>", "charset_late"),
+    "a late charset in a script": (b"<html><p><script>'<meta charset=a>'</script>", "charset_late"),
+    "a comment that would move": (b"<!doctype html><!-- unfinished", "unfinished"),
+    "a comment that has hardly begun": (b"<!doctype html><!", "unfinished"),
+    "a long script without an end": (b"<html><script>" + b"x" * 70000, "unfinished"),
+    "a number without an end": (b"<html>&#" + b"0" * 50 + b"32;<head></head>", "uncertain"),
+    "a long template with other rules": (
+        b"<html><template>" + b"x" * 70000 + b"<svg></template></head>",
+        "uncertain",
+    ),
+    "our snippet": (b"<head><script src=a data-adroll></script></head>", "present"),
+    "our snippet, attributes in quotes": (
+        b"<head><script data-adv='>' data-adroll=''></script>",
+        "present",
+    ),
+}
+
+
+@pytest.mark.parametrize("marked", PLACES.values(), ids=PLACES.keys())
+def test_the_snippet_goes_where_the_head_ends(marked: bytes) -> None:
+    before, _, behind = marked.partition(b"^")
+    assert place(before + behind, SNIPPET) == (before + SNIPPET + behind, "injected")
+
+
+@pytest.mark.parametrize(("page", "why"), LEFT_ALONE.values(), ids=LEFT_ALONE.keys())
+def test_a_page_without_a_safe_place_is_left_alone_and_says_why(page: bytes, why: str) -> None:
+    left, outcome = place(page, SNIPPET)
+    assert outcome == why
+    assert left is page
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"<!-- <script data-adroll> -->",
+        b"<script>'<script data-adroll>'</script>",
+        b"<noscript><script data-adroll></script></noscript>",
+        b"<template><script data-adroll></script></template>",
+        b"<meta name=data-adroll>",
+        b"<link data-adroll>",
+        b"<script data-adroll-not='data-adroll'></script>",
+        b"<script>// data-adroll</script>",
+        b"<script><!-- <script> --> data-adroll </script>",
+    ],
+)
+def test_only_a_script_that_runs_counts_as_a_snippet_that_is_there(head: bytes) -> None:
+    page = b"<html><head>" + head + b"</head>"
+    assert place(page, SNIPPET)[1] == "injected"
+
+
+def test_a_snippet_that_was_placed_is_not_placed_again() -> None:
+    once, _ = place(b"<html><head></head>", SNIPPET)
+    assert place(once, SNIPPET) == (once, "present")
+
+
+def test_a_charset_in_the_header_makes_those_in_the_page_idle() -> None:
+    page = b"<html><body><meta charset=utf-8>"
+    placed, _ = place(page, SNIPPET, charset="utf-8")
+    assert placed == b"<html>" + SNIPPET + b"<body><meta charset=utf-8>"
+
+
+@pytest.mark.parametrize("room", range(1000, 1040))
+def test_no_declaration_is_pushed_out_of_the_first_1024_bytes(room: int) -> None:
+    declaration = b"<meta charset=utf-8>"
+    page = b"<html><body>".ljust(room) + declaration + b"<p>"
+    placed, outcome = place(page, SNIPPET)
+    if outcome == "injected":
+        seen_before = declaration in page[:1024]
+        assert (declaration in placed[:1024]) == seen_before
+        assert not seen_before or placed.index(SNIPPET) > placed.index(declaration)
+    else:
+        assert outcome == "charset_late"
+
+
+@pytest.mark.parametrize("charset", [None, "", "utf-8", "UTF-8", '"latin1"', "Shift_JIS", "gbk"])
+def test_charsets_that_keep_ascii_are_read(charset: str | None) -> None:
+    assert ascii_compatible(charset)
+
+
+def test_a_charset_that_nobody_knows_is_ignored_as_browsers_do() -> None:
+    assert ascii_compatible("utf8mb4")
+    assert ascii_compatible("rot13")
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-16", "UTF-16LE", "utf-32", "ucs-2", "unicode", "utf-7", "iso-2022-jp", "hz", "cp037"],
+)
+def test_charsets_that_do_not_keep_ascii_are_left_alone(charset: str) -> None:
+    assert not ascii_compatible(charset)
+    page = b"<html><head></head>"
+    assert place(page, SNIPPET, charset=charset) == (page, "charset")

@@ -1,0 +1,557 @@
+"""The live view and the pixel, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from adroll_flask.sandbox import RunningSandbox
+from adroll_flask.sandbox.server import Server
+from tests.support import PATIENCE
+from tests.support.browsing import ARGUMENTS, chromium
+from tests.support.sandbox_helpers import (
+    ACCESS_TOKEN,
+    ADVERTISABLE_EID,
+    COOKIE,
+    FULL,
+    LEAST,
+    PIXEL_EID,
+    purchase,
+)
+
+pytestmark = pytest.mark.browser
+
+LOADER = """<!doctype html><title>Shop</title><script>
+adroll_adv_id = "%(adv)s"; adroll_pix_id = "%(pix)s"; adroll_version = "2.0";
+__adroll_loaded = true;
+window.answers = [];
+%(before)s
+adroll = []; adroll.f = %(names)s;
+adroll.f.forEach(function (name) {
+  adroll[name] = adroll[name] || function () { adroll.push([name, arguments]); };
+});
+(function () {
+  var script = document.createElement("script");
+  script.async = true; script.src = "%(src)s"; document.head.append(script);
+})();
+adroll.track("pageView");
+%(after)s
+</script>"""
+NAMES = ["setProperties", "identify", "track", "identify_email", "get_cookie"]
+ASK = "adroll.get_cookie(function (value) { answers.push(value); });"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1360, "height": 900})
+    made.set_default_timeout(10_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    made = context.new_page()
+    said: list[str] = []
+    made.on("console", lambda message: said.append(message.text))
+    made.on("pageerror", lambda error: said.append(str(error)))
+    yield made
+    assert said == []
+
+
+def send(page: Page, adroll: RunningSandbox, *events: Any) -> int:
+    answer = page.request.post(
+        f"{adroll.api_url}?advertisable={ADVERTISABLE_EID}",
+        data=json.dumps(events),
+        headers={"Authorization": f"Token {ACCESS_TOKEN}", "Content-Type": "application/json"},
+    )
+    return int(answer.status)
+
+
+def watch(page: Page, adroll: RunningSandbox) -> None:
+    page.goto(adroll.url + "/")
+    page.wait_for_selector(".link.live")
+
+
+def test_an_event_appears_with_verdict_journey_coverage_and_raw_json(
+    page: Page, adroll: RunningSandbox
+) -> None:
+    watch(page, adroll)
+    expect(page.locator("#empty")).to_be_visible()
+    adct = adroll.click("http://shop.test/mug").partition("adct=")[2]
+    send(page, adroll, {**FULL, "timestamp": time.time(), "identifiers": {"adct": adct}})
+    row = page.locator("#events .row")
+    expect(row).to_contain_text("purchase1001")
+    expect(row).to_contain_text("123.45 EUR")
+    expect(row).to_contain_text("matched by click id")
+    expect(row.locator(".seven i.on")).to_have_count(1)
+    detail = page.locator("#detail")
+    expect(detail.locator(".verdict")).to_contain_text("matched to the ad click of")
+    expect(detail.locator(".steps li")).to_have_count(2)
+    expect(detail.locator(".steps")).to_contain_text("Ad click → shop.test")
+    expect(detail.locator(".ids")).to_contain_text(adct)
+    expect(detail.locator(".raw")).to_contain_text('"external_data"')
+    expect(page.locator("#accepted")).to_have_text("1")
+    expect(page.locator("#matched")).to_have_text("1")
+    expect(page.locator("#score")).to_have_text("14 %")
+    expect(page.locator("#bars li").first).to_contain_text("100 %")
+    assert page.context.cookies() == []
+
+
+def test_a_rejected_event_says_what_is_wrong(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    assert send(page, adroll, {**LEAST, "ip": "x", "currency": "eur"}, purchase("2")) == 400
+    expect(page.locator(".row.rejected")).to_contain_text("2 errors")
+    expect(page.locator(".row.held_back")).to_contain_text("refused with its batch")
+    expect(page.locator("#refused-note")).to_have_text("1 only for its batch")
+    page.locator(".row.rejected").click()
+    expect(page.locator(".verdict.bad li")).to_have_count(2)
+    expect(page.locator("#refused")).to_have_text("2")
+
+
+def test_an_order_reported_twice_is_pointed_out(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    send(page, adroll, purchase("1"))
+    send(page, adroll, purchase("1"))
+    expect(page.locator(".row").first).to_contain_text("reported twice")
+    expect(page.locator("#twice")).to_have_text("1")
+    expect(page.locator(".verdict.warn")).to_contain_text("reported before, in event 1")
+
+
+def test_an_event_that_arrives_late_says_so(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    send(page, adroll, {**purchase("1"), "timestamp": time.time() - 600})
+    expect(page.locator(".row")).to_contain_text("10 min late")
+    expect(page.locator(".steps")).to_contain_text("arrived 10 min later")
+
+
+def test_what_an_event_holds_is_never_read_as_html(page: Page, adroll: RunningSandbox) -> None:
+    bad = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>&lt;b&gt;'
+    event = {
+        **purchase(bad),
+        "event_name": bad,
+        "conversion_value": bad,
+        "identifiers": {"adct": bad, bad: bad, "__proto__": bad},
+        "external_data": bad,
+        bad: {bad: [bad]},
+    }
+    watch(page, adroll)
+    send(page, adroll, event, bad, None, {"event_name": {}, "identifiers": [bad]})
+    expect(page.locator(".row")).to_have_count(4)
+    for row in page.locator(".row").all():
+        row.click()
+        expect(page.locator("#detail .raw")).to_be_visible()
+    expect(page.locator("#detail h3")).to_contain_text(bad)
+    assert page.evaluate("window.broken") is None
+    assert page.locator("main img, main script").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 700, 1000, 1900])
+def test_it_fits_windows_of_all_widths(page: Page, adroll: RunningSandbox, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    adroll.click("http://shop.test/")
+    watch(page, adroll)
+    send(page, adroll, FULL | {"timestamp": time.time()}, LEAST, purchase("9" * 200))
+    send(page, adroll, purchase("1", ip="x" * 300, page_location="y" * 3000))
+    page.locator(".row", has_text="999").click()
+    page.locator(".raw").scroll_into_view_if_needed()
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+    row = page.locator(".row", has_text="999").bounding_box()
+    detail = page.locator("#detail").bounding_box()
+    assert row is not None
+    assert detail is not None
+    beside = detail["x"] > row["x"] + row["width"] - 1
+    assert beside is (width > 980)
+
+
+def test_faults_are_set_and_ended_by_a_click(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    page.get_by_role("button", name="503, three times").click()
+    expect(page.locator("#health")).to_have_text("failing on demand")
+    assert send(page, adroll, LEAST) == 503
+    page.get_by_role("button", name="Back to normal").click()
+    expect(page.locator("#health")).to_have_text("answering")
+    assert send(page, adroll, LEAST) == 200
+    page.get_by_role("tab", name="Requests").click()
+    rows = page.locator("#requests .row")
+    expect(rows).to_have_count(2)
+    expect(rows.last).to_contain_text("503")
+    page.get_by_role("tab", name="Events").click()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#empty")).to_be_visible()
+    assert adroll.events() == []
+
+
+def test_a_burst_of_events_does_not_choke_the_page(page: Page, adroll: RunningSandbox) -> None:
+    watch(page, adroll)
+    for start in range(0, 1000, 100):
+        send(page, adroll, *[purchase(str(number)) for number in range(start, start + 100)])
+    expect(page.locator("#accepted")).to_have_text("1,000")
+    expect(page.locator("#events .row").first).to_contain_text("999")
+    assert page.locator("#events .row").count() <= 251
+
+
+def test_the_ad_leads_to_the_shop(page: Page, adroll: RunningSandbox) -> None:
+    page.goto(adroll.url + f"/ad?to={adroll.url_at('shop.test')}/ad")
+    page.locator("#ad").click()
+    page.wait_for_url("**/ad?adct=*")
+    assert page.url.startswith(adroll.url_at("shop.test"))
+    assert adroll.clicks()[0]["adct"] in page.url
+
+
+# -- the pixel ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pages() -> Iterator[dict[str, Any]]:
+    """A shop whose one page a test writes; a real server, since Chromium looks at addresses."""
+    served: dict[str, Any] = {"html": ""}
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        return [served["html"].encode()]
+
+    server = Server(app, "127.0.0.1", 0)
+    served["port"] = server.port
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield served
+    server.stop()
+    thread.join()
+
+
+def shop(
+    page: Page,
+    adroll: RunningSandbox,
+    pages: dict[str, Any],
+    *,
+    names: list[str] = NAMES,
+    before: str = "",
+    after: str = ASK,
+) -> None:
+    pages["html"] = LOADER % {
+        "adv": ADVERTISABLE_EID,
+        "pix": PIXEL_EID,
+        "src": f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js",
+        "names": json.dumps(names),
+        "before": before,
+        "after": after,
+    }
+    page.goto(f"http://www.shop.test:{pages['port']}/mug?adct=click123")
+
+
+def held(page: Page) -> list[Any]:
+    return [one for one in page.context.cookies() if one["name"] == "__adroll_fpc"]
+
+
+def answered(page: Page) -> Any:
+    page.wait_for_function("answers.length")
+    return page.evaluate("answers[0]")
+
+
+def test_the_pixel_makes_a_cookie_of_the_host_for_a_year(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    shop(page, adroll, pages)
+    value = answered(page)
+    (cookie,) = held(page)
+    assert cookie["value"] == value
+    assert len(value.partition("-")[0]) == 32
+    assert abs(int(value.partition("-")[2]) / 1000 - time.time()) < 60
+    # A leading dot is how a domain cookie is told from a host-only one.
+    assert (cookie["domain"], cookie["path"]) == (".www.shop.test", "/")
+    assert (cookie["sameSite"], cookie["httpOnly"]) == ("Lax", False)
+    assert abs(cookie["expires"] - time.time() - 365 * 86400) < 120
+    assert {one["name"] for one in page.context.cookies()} == {"__adroll_fpc", "__ar_v4"}
+
+
+def test_the_pixel_adopts_and_refreshes_what_the_site_wrote(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    soon = time.time() + 3600
+    page.context.add_cookies(
+        [
+            {
+                "name": "__adroll_fpc",
+                "value": COOKIE,
+                "domain": ".www.shop.test",
+                "path": "/",
+                "expires": soon,
+            }
+        ]
+    )
+    shop(page, adroll, pages)
+    assert answered(page) == COOKIE
+    (cookie,) = held(page)
+    assert cookie["value"] == COOKIE
+    assert cookie["expires"] > soon + 86400
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        (f"{COOKIE[:32]}-s2-1667065540836", COOKIE),
+        (f"{COOKIE}-", COOKIE),
+        (f"{COOKIE[:32]}-2022-10-29T17:45:40.836Z", COOKIE),
+        (f"{COOKIE[:32]}-a_1730238675", f"{COOKIE[:32]}-a_1730238675"),
+    ],
+)
+def test_the_pixel_normalises(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any], written: str, normal: str
+) -> None:
+    cookie = {"name": "__adroll_fpc", "value": written, "domain": ".www.shop.test", "path": "/"}
+    page.context.add_cookies([cookie])  # type: ignore[list-item]
+    shop(page, adroll, pages)
+    assert answered(page) == normal
+    assert [one["value"] for one in held(page)] == [normal]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "x",
+        COOKIE[:32],
+        f"{COOKIE[:32]}-1667065540",
+        "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",
+    ],
+)
+def test_the_pixel_keeps_what_another_tag_wrote(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any], foreign: str
+) -> None:
+    cookie = {"name": "__adroll_fpc", "value": foreign, "domain": ".www.shop.test", "path": "/"}
+    page.context.add_cookies([cookie])  # type: ignore[list-item]
+    shop(page, adroll, pages)
+    assert answered(page) == foreign
+    assert [one["value"] for one in held(page)] == [foreign]
+    assert {one["cookie"] for one in adroll.tracked()} <= {foreign}
+
+
+def test_the_pixel_takes_the_first_of_several_that_has_a_value(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    # Longer paths come first (RFC 6265, section 5.4).
+    for path, value in (("/mug", "first"), ("/", COOKIE)):
+        cookie = {"name": "__adroll_fpc", "value": value, "domain": "www.shop.test", "path": path}
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+    shop(page, adroll, pages)
+    assert answered(page) == "first"
+
+
+def test_the_pixel_makes_a_new_value_where_it_finds_none(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    cookie = {"name": "__adroll_fpc", "value": "", "domain": ".www.shop.test", "path": "/"}
+    page.context.add_cookies([cookie])  # type: ignore[list-item]
+    shop(page, adroll, pages)
+    assert len(answered(page)) == 46
+
+
+def test_a_host_only_cookie_beside_it_makes_two(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    """The trap of s2s-api.md: a server cookie without ``Domain`` is another cookie."""
+    page.context.add_cookies(
+        [{"name": "__adroll_fpc", "value": COOKIE, "url": "http://www.shop.test/"}]
+    )
+    shop(page, adroll, pages)
+    assert answered(page) == COOKIE
+    assert sorted(one["domain"] for one in held(page)) == [".www.shop.test", "www.shop.test"]
+
+
+def test_the_pixel_takes_over_the_queue_of_the_loader(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    track = (
+        'adroll.track("purchase", {order_id: 1001, total: "5"}); adroll.identify_email("a@b.c");'
+    )
+    shop(page, adroll, pages, after=track + ASK)
+    answered(page)
+    page.evaluate('adroll.track("addToCart")')
+    page.evaluate('adroll.push(["track", ["liveChat"]])')
+    page.wait_for_function("performance.getEntriesByType('resource').length >= 1")
+    deadline = time.monotonic() + PATIENCE
+    while len(adroll.tracked()) < 5 and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    names = [one["event_name"] for one in adroll.tracked()]
+    assert sorted(names) == [
+        "addToCart",
+        "identify_email",
+        "liveChat",
+        "pageView",
+        "purchase",
+    ]
+    (sale,) = [one for one in adroll.tracked() if one["event_name"] == "purchase"]
+    assert (sale["order_id"], sale["cookie"]) == ("1001", page.evaluate("answers[0]"))
+    assert sale["page"] == f"http://www.shop.test:{pages['port']}/mug?adct=click123"
+    assert "a@b.c" not in repr(adroll.tracked())
+    # The same order from the server: flagged.
+    send(page, adroll, purchase("1001"))
+    assert adroll.purchases()[0]["reported_by_pixel_too"] is True
+
+
+def test_an_older_loader_lacks_get_cookie_until_the_pixel_is_there(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    missing = "window.missing = adroll.get_cookie === undefined;"
+    shop(page, adroll, pages, names=NAMES[:-1], after=missing)
+    assert page.evaluate("missing") is True
+    page.wait_for_function("typeof adroll.get_cookie === 'function'")
+    page.evaluate(ASK)
+    assert len(answered(page)) == 46
+
+
+def test_get_cookie_can_be_made_to_answer_never_or_late(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    number = adroll.fault(path="/j/*", get_cookie="never")
+    shop(page, adroll, pages)
+    page.wait_for_function("document.cookie.includes('__adroll_fpc')")
+    page.wait_for_timeout(100)
+    assert page.evaluate("answers.length") == 0
+    adroll.clear_faults(number)
+    adroll.fault(path="/j/*", get_cookie=0.2)
+    page.reload()
+    page.wait_for_function("document.cookie.includes('__adroll_fpc')")
+    assert len(answered(page)) == 46
+
+
+def test_the_pixel_waits_for_consent_where_a_cmp_asks(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    cmp = """
+    window.say = function (vendor) {
+      listener({gdprApplies: true, vendor: {consents: {130: vendor}},
+                purpose: {consents: {1: true}}}, true);
+    };
+    window.__tcfapi = function (command, version, callback) { window.listener = callback; };
+    """
+    shop(page, adroll, pages, before=cmp)
+    page.wait_for_function("typeof listener === 'function'")
+    page.evaluate("say(false)")
+    page.wait_for_timeout(100)
+    assert page.context.cookies() == []
+    assert adroll.tracked() == []
+    page.evaluate("say(true)")
+    assert len(answered(page)) == 46
+    assert len(held(page)) == 1
+
+
+def test_what_a_page_tells_after_a_no_is_dropped(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    cmp = """
+    window.say = function (vendor) {
+      listener({gdprApplies: true, eventStatus: "useractioncomplete",
+                vendor: {consents: {130: vendor}}, purpose: {consents: {1: true}}}, true);
+    };
+    window.__tcfapi = function (command, version, callback) { window.listener = callback; };
+    """
+    shop(page, adroll, pages, before=cmp)
+    page.wait_for_function("typeof listener === 'function'")
+    page.evaluate("say(false); adroll.track('addToCart'); say(true); adroll.track('liveChat')")
+    page.wait_for_function("document.cookie.includes('__adroll_fpc')")
+    deadline = time.monotonic() + PATIENCE
+    while not adroll.tracked() and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(100)
+    assert [one["event_name"] for one in adroll.tracked()] == ["liveChat"]
+    assert page.evaluate("answers.length") == 0
+
+
+BANNER = "[role=dialog]"
+
+
+def test_where_the_visitor_has_to_be_asked_the_pixel_brings_a_banner_and_a_tcfapi(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    adroll.fault(path="/consent/*", consent="ask")
+    shop(page, adroll, pages)
+    expect(page.locator(BANNER)).to_be_visible()
+    assert page.evaluate("typeof __tcfapi") == "function"
+    assert page.context.cookies() == []
+    assert adroll.tracked() == []
+    page.get_by_role("button", name="Allow").click()
+    assert len(answered(page)) == 46
+    names = {one["name"] for one in page.context.cookies()}
+    left = {"__adroll_consent", "__adroll_consent_params", "__adroll_fpc", "__ar_v4"}
+    assert names == left
+    assert page.evaluate("Object.keys(localStorage)") == ["__adroll_consent_data"]
+    # Remembered: the next page starts at once.
+    page.reload()
+    assert len(answered(page)) == 46
+    expect(page.locator(BANNER)).to_have_count(0)
+
+
+def test_who_declines_in_the_pixels_banner_is_left_alone(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    adroll.fault(path="/consent/*", consent="ask")
+    shop(page, adroll, pages)
+    page.get_by_role("button", name="Decline").click()
+    page.evaluate("adroll.track('addToCart')")
+    page.reload()
+    page.wait_for_function("typeof __tcfapi === 'function'")
+    page.wait_for_timeout(100)
+    assert {one["name"] for one in page.context.cookies()} == {
+        "__adroll_consent",
+        "__adroll_consent_params",
+    }
+    expect(page.locator(BANNER)).to_have_count(0)
+    assert adroll.tracked() == []
+
+
+def test_without_an_answer_to_the_consent_check_nothing_is_written(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
+    shop(page, adroll, pages)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(100)
+    assert page.context.cookies() == []
+    assert adroll.tracked() == []
+
+
+def test_the_live_view_shows_what_departs_from_the_documentation(
+    page: Page, adroll: RunningSandbox
+) -> None:
+    watch(page, adroll)
+    answer = page.request.post(
+        f"{adroll.api_url}/?advertisable={ADVERTISABLE_EID}&dry_run=0",
+        data=json.dumps({**FULL, "timestamp": time.time(), "dry_run": False}),
+        headers={"Authorization": f"token {ACCESS_TOKEN}", "Content-Type": "application/json"},
+    )
+    assert answer.status == 200
+    expect(page.locator("#events .row")).to_contain_text("4 warnings")
+    expect(page.locator("#detail .verdict.warn li")).to_have_count(4)
+    expect(page.locator("#detail .verdict.warn")).to_contain_text("the documentation has /api")
+    page.get_by_role("tab", name="Requests").click()
+    expect(page.locator("#requests .tag.warn")).to_have_text("3 warnings")
+    expect(page.locator("#requests .tag.warn")).to_have_attribute("title", re.compile("one event"))
+
+
+def test_the_pixel_twice_is_the_pixel_once(
+    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+) -> None:
+    again = "document.head.append(Object.assign(document.createElement('script'), {src: '%s'}));"
+    source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
+    shop(page, adroll, pages, after=ASK + again % source)
+    answered(page)
+    page.wait_for_load_state("networkidle")
+    assert len(held(page)) == 1
+    assert adroll.totals()["pixel_pages"] == 1

@@ -1,0 +1,133 @@
+"""The sandbox is for the own machine: where it refuses to run, and whom it refuses to answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from adroll_flask.sandbox import Unsafe, create_app, local_only, make_server, serve
+from tests.support import PATIENCE
+from tests.support.sandbox_helpers import LEAST, Api
+
+OPEN = {"host": "0.0.0.0", "port": 0}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "shop.example", ""])
+def test_binding_beyond_loopback_is_refused_and_the_setting_named(host: str) -> None:
+    app = create_app()
+    with pytest.raises(Unsafe, match="ADROLL_SANDBOX_ALLOW_REMOTE=1"):
+        make_server(app, host, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "::1"])
+def test_loopback_is_fine(host: str) -> None:
+    local_only.check_binding(host, allow_remote=False, environ={})
+
+
+def test_binding_beyond_loopback_is_allowed_by_keyword_and_by_setting() -> None:
+    local_only.check_binding("0.0.0.0", allow_remote=True, environ={})
+    local_only.check_binding("0.0.0.0", allow_remote=False, environ={local_only.ALLOW_REMOTE: "1"})
+    with pytest.raises(Unsafe):
+        local_only.check_binding(
+            "0.0.0.0", allow_remote=False, environ={local_only.ALLOW_REMOTE: "0"}
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLASK_ENV", "production"),
+        ("APP_ENV", "Production"),
+        ("ENVIRONMENT", "prod"),
+        ("DYNO", "web.1"),
+        ("K_SERVICE", "shop"),
+    ],
+)
+def test_production_is_refused_and_the_setting_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Unsafe, match=f"{name}.*ADROLL_SANDBOX_ALLOW_PRODUCTION=1"):
+        create_app()
+    create_app(allow_production=True)
+    monkeypatch.setenv(local_only.ALLOW_PRODUCTION, "1")
+    create_app()
+
+
+def test_development_is_not_taken_for_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_ENV", "development")
+    monkeypatch.setenv("APP_ENV", "")
+    create_app()
+
+
+def test_serve_refuses_before_it_binds() -> None:
+    with pytest.raises(Unsafe):
+        serve("0.0.0.0", 0)
+
+
+def test_the_command_says_why_it_will_not_start() -> None:
+    command = [sys.executable, "-m", "adroll_flask.sandbox", "--host", "0.0.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert "--allow-remote" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/events", "/faults", "/click", "/ad", "/live"])
+def test_other_machines_are_not_answered(api: Api, path: str) -> None:
+    answer = api.open(path, environ_overrides={"REMOTE_ADDR": "192.168.1.5"})
+    assert answer.status_code == 403
+    assert "ADROLL_SANDBOX_ALLOW_REMOTE" in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_a_proxy_in_front_does_not_open_it(api: Api, header: str) -> None:
+    assert api.open("/events", headers={header: "127.0.0.1"}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.com", "evil.com:5001", "localhost.evil.com", "test"])
+def test_a_foreign_name_that_points_here_is_not_answered(api: Api, host: str) -> None:
+    assert api.open("/events", headers={"Host": host}).status_code == 403
+    assert api.post([LEAST], headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:5001", "[::1]:5001", "adroll.example:5001", "SHOP.test"]
+)
+def test_local_names_are_answered(api: Api, host: str) -> None:
+    assert api.open("/events", headers={"Host": host}).status_code == 200
+
+
+def test_a_configured_name_is_answered() -> None:
+    client = create_app(hosts=frozenset({"Adroll.Internal"})).test_client()
+    assert client.get("/events", headers={"Host": "adroll.internal:5001"}).status_code == 200
+
+
+def test_remote_machines_are_answered_when_that_is_allowed() -> None:
+    client = create_app(allow_remote=True).test_client()
+    answer = client.get(
+        "/events",
+        headers={"Host": "adroll.lan"},
+        environ_overrides={"REMOTE_ADDR": "192.168.1.5"},
+    )
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/events"), ("DELETE", "/events"), ("POST", "/faults"), ("GET", "/live")],
+)
+def test_other_sites_pages_cannot_read_or_change_anything(
+    api: Api, site: str, method: str, path: str
+) -> None:
+    answer = api.open(path, method=method, headers={"Sec-Fetch-Site": site}, json={})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+def test_faults_cannot_be_set_by_a_form_of_an_old_browser(api: Api, kind: str) -> None:
+    answer = api.open("/faults", method="POST", data=b'{"status": 500}', content_type=kind)
+    assert answer.status_code == 415

@@ -1,0 +1,286 @@
+"""The sandbox's own server: connections are used again, TLS works, bad requests do no harm."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from adroll_flask.sandbox import RunningSandbox, running, serve
+from adroll_flask.sandbox.__main__ import main
+from adroll_flask.sandbox.server import Server
+from tests.support import PATIENCE
+from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST
+
+HEADERS = {"Authorization": f"Token {ACCESS_TOKEN}"}
+QUERY = f"?advertisable={ADVERTISABLE_EID}"
+
+
+def exchange(adroll: RunningSandbox, sent: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", adroll.port), timeout=5) as wire:
+        received = b""
+        # A server that closes before it has read everything sends a reset (RFC 9112, 9.6).
+        with contextlib.suppress(OSError):
+            wire.sendall(sent)
+            wire.shutdown(socket.SHUT_WR)
+            while data := wire.recv(65536):
+                received += data
+    return received
+
+
+def raw(head: str, body: bytes = b"", method: str = "POST") -> bytes:
+    lines = [
+        f"{method} /api{QUERY} HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Token {ACCESS_TOKEN}",
+        "Content-Type: application/json",
+    ]
+    return "\r\n".join([*lines, head, "", ""]).encode() + body
+
+
+def test_a_connection_serves_many_requests(adroll: RunningSandbox) -> None:
+    with requests.Session() as session:
+        for _ in range(5):
+            session.post(adroll.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=5)
+            session.get(adroll.url + "/requests", timeout=5)
+    assert [one["status"] for one in adroll.requests()] == [200] * 5
+    assert len({one["connection"] for one in adroll.requests()}) == 1
+
+
+def test_a_body_that_nobody_read_does_not_become_the_next_request(
+    adroll: RunningSandbox,
+) -> None:
+    with requests.Session() as session:
+        for _ in range(2):
+            answer = session.post(adroll.api_url + QUERY, json=[LEAST], timeout=5)
+            assert answer.status_code == 401
+    assert len({one["connection"] for one in adroll.requests()}) == 1
+
+
+def test_a_chunked_body_is_read(adroll: RunningSandbox) -> None:
+    body = json.dumps([LEAST]).encode()
+    pieces = (body[i : i + 40] for i in range(0, len(body), 40))
+    headers = {**HEADERS, "Content-Type": "application/json"}
+    answer = requests.post(adroll.api_url + QUERY, data=pieces, headers=headers, timeout=5)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked",
+        "Content-Length: 2\r\nContent-Length: 3",
+        "Content-Length: -1",
+        "Content-Length: two",
+        "Transfer-Encoding: gzip",
+    ],
+)
+def test_a_length_that_can_be_read_in_two_ways_is_refused(
+    adroll: RunningSandbox, head: str
+) -> None:
+    answer = exchange(adroll, raw(head, b"[]"))
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert adroll.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("Content-Length: 500", b"[]"),
+        ("Transfer-Encoding: chunked", b"zz\r\n[]\r\n"),
+        ("Transfer-Encoding: chunked", b"-2\r\n[]\r\n"),
+        ("Transfer-Encoding: chunked", b"2\r\n[]xx"),
+    ],
+)
+def test_a_body_that_breaks_off_is_dropped_and_the_server_lives(
+    adroll: RunningSandbox, head: str, body: bytes
+) -> None:
+    exchange(adroll, raw(head, body))
+    assert adroll.events() == []
+    assert requests.get(adroll.url + "/events", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n\r\n", b"HELLO\r\n\r\n", b"\x16\x03\x01\x02", b"a" * 70000]
+)
+def test_noise_does_no_harm(adroll: RunningSandbox, sent: bytes) -> None:
+    exchange(adroll, sent)
+    assert requests.get(adroll.url + "/events", timeout=5).status_code == 200
+
+
+def test_head_has_no_body(adroll: RunningSandbox) -> None:
+    answer = exchange(adroll, b"HEAD /ad HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"200 OK" in head
+    assert body == b""
+
+
+def test_http_1_0_gets_its_answer_and_an_end(adroll: RunningSandbox) -> None:
+    answer = exchange(adroll, b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"chunked" not in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["events"] == []
+
+
+def test_stopping_does_not_wait_for_open_connections() -> None:
+    with requests.Session() as session, running() as adroll:
+        session.get(adroll.url + "/events", timeout=5)
+        stream = session.get(adroll.url + "/live", stream=True, timeout=5)
+        next(stream.iter_content(1))
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    stream.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("adroll-sandbox")]
+
+
+def test_two_sandboxes_know_nothing_of_each_other() -> None:
+    with running() as one, running() as other:
+        requests.post(one.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=5)
+        assert len(one.events()) == 1
+        assert other.events() == []
+
+
+def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = folder / "cert.pem", folder / "key.pem"
+    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return public, context
+
+
+def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
+    public, context = certificate(tmp_path)
+    with running(ssl_context=context) as adroll, requests.Session() as session:
+        session.trust_env = False
+        session.verify = str(public)
+        url = adroll.url_at("localhost") + "/api" + QUERY
+        assert url.startswith("https://localhost:")
+        answer = session.post(url, json=[LEAST], headers=HEADERS, timeout=5)
+        assert answer.status_code == 200
+        # Plain HTTP to a TLS port, and a client that does not trust the certificate.
+        exchange(adroll, b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(url, timeout=5)
+        adroll.fault(reset="before", times=1)
+        with pytest.raises(requests.ConnectionError):
+            session.post(url, json=[LEAST], headers=HEADERS, timeout=5)
+        assert session.post(url, json=[LEAST], headers=HEADERS, timeout=5).status_code == 200
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "adroll_flask.sandbox", "--port", str(port)]
+    state = ["--state", str(tmp_path / "state.jsonl")]
+    process = subprocess.Popen([*command, *state], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer = requests.get(f"http://127.0.0.1:{port}/events", timeout=5)
+                break
+            except requests.ConnectionError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert answer.json()["events"] == []
+        process.terminate()
+        _, said = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in said
+
+
+def test_what_the_command_says_arrives_at_once_in_a_file_or_a_pipe() -> None:
+    """A terminal's lines are flushed anyway; whoever follows a log file waits for these."""
+    person, keyboard = os.openpty()
+    command = [sys.executable, "-m", "adroll_flask.sandbox", "--port", "0"]
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        command, stdin=keyboard, stdout=subprocess.PIPE, text=True, env=environ
+    )
+    os.close(keyboard)
+    told: list[str] = []
+    output = process.stdout
+    assert output is not None
+    reader = threading.Thread(target=lambda: told.append(output.readline()), daemon=True)
+    reader.start()
+    reader.join(PATIENCE)
+    try:
+        assert told
+        assert told[0].startswith("Watch  http://127.0.0.1:")
+    finally:
+        process.kill()
+        process.wait()
+        output.close()
+        os.close(person)
+
+
+@pytest.mark.parametrize("prog", [None, "flask adroll sandbox"])
+def test_help_names_the_command_that_was_given(
+    prog: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"], **({} if prog is None else {"prog": prog}))
+    usage = f"usage: {prog or 'python -m adroll_flask.sandbox'} [-h] "
+    assert capsys.readouterr().out.startswith(usage)
+
+
+def test_serving_ends_at_an_interrupt_and_tells_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    serve_on = Server.serve
+
+    def interrupt(server: Server) -> None:
+        server.stop()
+        serve_on(server)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve", interrupt)
+    serve(port=0, announce=told.append, state_file=tmp_path / "state.jsonl")
+    assert told[0].startswith("http://127.0.0.1:")
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as adroll:
+        assert main(["--port", str(adroll.port)]) == 1
+    assert capsys.readouterr().err.startswith("sandbox: [Errno")

@@ -1,0 +1,173 @@
+"""Who asks to be forgotten is, wherever the events are and whatever state they are in."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+
+from adroll_flask import forget_visitor, report_conversion
+from adroll_flask.cli.commands import commands
+from tests.support import PATIENCE
+from tests.support.sites import ADDRESS, HOST, MakeSite, Site
+
+EMAIL = "ann@example.com"
+COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+OTHER = "0123456789abcdef0123456789abcdef-1667065540999"
+
+
+@pytest.fixture
+def shop(make_flask_site: MakeSite) -> Site:
+    site = make_flask_site()
+
+    @site.app.get("/forget")  # type: ignore[untyped-decorator]
+    def forget() -> str:
+        forget_visitor()
+        return "forgotten"
+
+    return site
+
+
+def report(site: Site, order: str, *, cookie: str = COOKIE, **fields: Any) -> str:
+    with site.app.test_request_context(
+        base_url=f"https://{HOST}",
+        environ_base={"REMOTE_ADDR": ADDRESS},
+        headers={"Cookie": f"__adroll_fpc={cookie}"},
+    ):
+        sound: dict[str, Any] = {"order_id": order, "value": "59.90", "currency": "EUR"}
+        return report_conversion(**(sound | fields)).status
+
+
+def orders(site: Site) -> set[str]:
+    return {event["event_attributes"]["order_id"] for event in site.events()}
+
+
+def forget(site: Site, *options: str) -> str:
+    result = site.app.test_cli_runner().invoke(commands, ["forget", *options])
+    assert result.exit_code == 0, result.output
+    return str(result.output)
+
+
+def test_a_visitor_is_forgotten_and_nobody_else(shop: Site) -> None:
+    shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
+    shop.get("/?adct=click1")
+    report(shop, "1")
+    report(shop, "2", adct="click1", cookie=OTHER)
+    report(shop, "3", cookie=OTHER)
+
+    answer = shop.get("/forget")
+
+    assert answer.text == "forgotten"
+    assert orders(shop) == {"3"}
+    assert shop.counts["event_forgotten"] == 2
+    assert shop.cookie("adroll_visitor") is None
+    assert shop.cookie("__adroll_fpc") is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--email", EMAIL),
+        ("--email", " ANN@example.com "),
+        ("--user-id", "4711"),
+        ("--cookie", COOKIE),
+        ("--cookie", COOKIE.replace("-", "-s2-") + "-"),
+    ],
+    ids=" ".join,
+)
+def test_a_request_by_mail_is_met_by_any_identifier(
+    shop: Site, option: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    report(shop, "1", email=EMAIL, user_id="4711")
+    report(shop, "2", email=EMAIL, user_id="4711", currency="no money")
+    report(shop, "3", email="bob@example.com", user_id="4712", cookie=OTHER)
+
+    with caplog.at_level(logging.INFO, "adroll_flask"):
+        caplog.clear()
+        said = forget(shop, *option)
+
+    assert "2 events erased" in said
+    assert orders(shop) == {"3"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "2 events erased" in line
+    assert option[1].strip() not in line + said
+
+
+def test_what_was_forgotten_is_not_on_the_disk_any_more(shop: Site) -> None:
+    report(shop, "1", user_id="user-canary")
+    shop.outbox_bytes()
+
+    forget(shop, "--user-id", "user-canary")
+
+    with sqlite3.connect(shop.outbox_file) as connection:
+        dump = "\n".join(connection.iterdump())
+    connection.close()
+    assert "user-canary" not in dump
+    assert COOKIE not in dump
+
+
+def test_an_order_of_the_forgotten_is_not_reported_again_by_a_reload(shop: Site) -> None:
+    assert report(shop, "1", email=EMAIL) == "queued"
+    forget(shop, "--email", EMAIL)
+
+    assert report(shop, "1", email=EMAIL) == "duplicate"
+    assert orders(shop) == set()
+
+
+def test_events_that_are_in_the_journal_alone_are_forgotten_too(shop: Site) -> None:
+    report(shop, "1", email=EMAIL)
+    blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
+    blocker.execute("CREATE TABLE somebody_elses (id)")
+    blocker.execute("BEGIN EXCLUSIVE")
+    assert report(shop, "2", email=EMAIL) == "queued"
+    blocker.execute("ROLLBACK")
+    blocker.close()
+
+    assert "2 events erased" in forget(shop, "--email", EMAIL)
+
+    assert orders(shop) == set()
+
+
+@pytest.mark.parametrize("wrong", [["x"], {"a": 1}, 7, [["x"]]], ids=repr)
+def test_a_dead_letter_with_a_broken_identifier_hinders_nobody(shop: Site, wrong: object) -> None:
+    # The draft keeps what it was given, so that it can be fixed.
+    report(shop, "1", currency="no money", adct=wrong, first_party_cookie=wrong, user_id=wrong)
+    shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
+    shop.get("/")  # a page, with which the record is signed
+    report(shop, "2")
+
+    answer = shop.get("/forget")
+
+    assert answer.status_code == 200
+    assert orders(shop) == {"1"}
+    assert shop.counts["event_forgotten"] == 1
+    forget(shop, "--email", EMAIL)
+    forget(shop, "--user-id", "4711")
+    forget(shop, "--cookie", COOKIE)
+
+
+@pytest.mark.parametrize("how", ["withdraw", "forget"])
+def test_a_broken_outbox_is_no_fault_of_who_withdraws(shop: Site, how: str) -> None:
+    shop.browser.set_cookie("__adroll_fpc", COOKIE, domain=HOST)
+    shop.get("/?adct=click1")  # a withdrawal counts for whom the site knows by its own signature
+    report(shop, "1")
+    shop.runtime.outbox.queue.waiting()
+    blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+
+    began = time.monotonic()
+    answer = shop.tell({"consent": False}) if how == "withdraw" else shop.get("/forget")
+    assert time.monotonic() - began < 4  # the database's own patience is 5 s: nobody waits for it
+
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert answer.status_code in (200, 204)
+    assert shop.cookie("__adroll_fpc") is None
+    # What the request could not wait for is done beside it: a no is not lost.
+    until = time.monotonic() + PATIENCE
+    while "event_forgotten" not in shop.counts and time.monotonic() < until:
+        time.sleep(0.05)
+    assert shop.counts["event_forgotten"] == 1

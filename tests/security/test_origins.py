@@ -1,0 +1,314 @@
+"""``ADROLL_ORIGINS``: front ends on other origins may tell who the visitor is; nobody else may."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from flask_cors import CORS
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.test import TestResponse
+
+from adroll_flask import ConfigurationError
+from adroll_flask.settings import Settings
+from tests.conftest import AppMaker
+from tests.support.sites import ADDRESS, HOST, MakeSite, Site
+
+WWW = "https://www.shop.example"
+FOREIGN = "https://brand.example"
+COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+ALLOW = "Access-Control-Allow-Origin"
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> Site:
+    return make_site(origins=[WWW, FOREIGN])
+
+
+def from_www(site: Site, body: Any, **headers: str) -> TestResponse:
+    given = {"Origin": WWW, "Sec-Fetch-Site": "same-site", **headers}
+    return site.tell(body, headers=given)
+
+
+def from_foreign(site: Site, body: Any, **headers: str) -> TestResponse:
+    return from_www(site, body, **{"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site", **headers})
+
+
+def preflight(site: Site, origin: str | None) -> TestResponse:
+    headers = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+        **({"Origin": origin} if origin else {}),
+    }
+    return site.browser.options("/_adroll/identity", base_url=f"https://{HOST}", headers=headers)
+
+
+def cors(response: TestResponse) -> dict[str, str]:
+    named = response.headers.items()
+    return {name: value for name, value in named if name.startswith("Access-Control")}
+
+
+def vary(response: TestResponse) -> set[str]:
+    return {name.strip() for name in ",".join(response.headers.getlist("Vary")).split(",")}
+
+
+# -- what a listed front end may do ------------------------------------------------------------
+
+
+def test_a_listed_front_end_of_the_same_site_tells_the_visitor(site: Site) -> None:
+    told = from_www(site, {"adct": "click123", "first_party_cookie": COOKIE})
+
+    assert told.status_code == 204
+    assert told.headers.getlist(ALLOW) == [WWW]
+    assert told.headers["Access-Control-Allow-Credentials"] == "true"
+    assert "Origin" in vary(told)
+    assert site.visitor()["adct"] == "click123"
+    assert site.visitor()["first_party_cookie"] == COOKIE
+
+
+def test_browsers_without_fetch_metadata_are_known_by_their_origin(site: Site) -> None:
+    told = site.tell({"adct": "click123"}, headers={"Origin": WWW, "Sec-Fetch-Site": None})
+    assert told.status_code == 204
+    assert site.visitor()["adct"] == "click123"
+
+
+def test_the_sites_own_pages_tell_as_before(site: Site) -> None:
+    told = site.tell({"adct": "click123"})
+    assert (told.status_code, ALLOW in told.headers) == (204, False)
+    assert site.visitor()["adct"] == "click123"
+
+
+def test_a_preflight_allows_the_one_request_of_the_kit(site: Site) -> None:
+    answer = preflight(site, WWW)
+    assert answer.status_code == 204
+    assert cors(answer) == {
+        ALLOW: WWW,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Allow-Methods": "POST",
+        "Access-Control-Allow-Headers": "content-type",
+        "Access-Control-Max-Age": "7200",
+    }
+    assert "Origin" in vary(answer)
+
+
+def test_a_preflight_keeps_nothing_and_reads_nothing(site: Site) -> None:
+    answer = preflight(site, WWW)
+    assert "Set-Cookie" not in answer.headers
+    assert answer.data == b""
+
+
+def test_a_front_end_of_another_site_gets_no_cookie_but_a_token(site: Site) -> None:
+    answer = from_foreign(site, {"adct": "click123", "first_party_cookie": COOKIE, "token": True})
+
+    assert answer.status_code == 200
+    assert answer.headers[ALLOW] == FOREIGN
+    assert "adroll" not in "".join(answer.headers.getlist("Set-Cookie"))
+    assert answer.headers["Cache-Control"] == "no-store"
+    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    assert (visitor.adct, visitor.first_party_cookie) == ("click123", COOKIE)
+    assert (visitor.ip, visitor.host, visitor.consent) == (ADDRESS, "brand.example", True)
+
+
+def test_what_the_cookies_know_is_in_the_token_of_a_front_end_of_the_same_site(site: Site) -> None:
+    site.get("/?adct=click123")
+    answer = from_www(site, {"token": True})
+    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    assert visitor.adct == "click123"
+    assert visitor.first_party_cookie == site.cookie("__adroll_fpc")
+    assert visitor.host == "www.shop.example"
+
+
+@pytest.mark.parametrize(
+    ("settings", "body", "headers", "consent"),
+    [
+        ({}, {}, {"Sec-GPC": "1"}, False),
+        ({}, {"consent": False}, {}, False),
+        ({"consent": lambda _request: None}, {}, {}, None),
+        ({"consent": lambda _request: False}, {"consent": True}, {}, False),
+    ],
+)
+def test_without_consent_the_token_holds_the_answer_and_nothing_of_the_visitor(
+    make_site: MakeSite,
+    settings: dict[str, Any],
+    body: dict[str, Any],
+    headers: dict[str, str],
+    consent: bool | None,
+) -> None:
+    site = make_site(origins=[WWW, FOREIGN], **settings)
+    told = {"adct": "click123", "first_party_cookie": COOKIE, "token": True, **body}
+    answer = from_foreign(site, told, **headers)
+    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    assert (visitor.adct, visitor.first_party_cookie) == (None, None)
+    assert (visitor.ip, visitor.host, visitor.consent) == (None, None, consent)
+
+
+def test_a_yes_that_the_page_brings_is_in_its_token(make_site: MakeSite) -> None:
+    site = make_site(origins=[FOREIGN], consent=lambda _request: None)
+    answer = from_foreign(site, {"adct": "click123", "consent": True, "token": True})
+    said = json.loads(answer.data)
+    visitor, _ = site.runtime.services.records.from_token(said["token"])
+    assert (said["consent"], visitor.adct, visitor.consent) == (True, "click123", True)
+
+
+def test_a_refusal_of_what_was_told_is_readable_for_the_listed_page(site: Site) -> None:
+    answer = from_www(site, {"adct": ""})
+    assert (answer.status_code, answer.headers[ALLOW]) == (400, WWW)
+
+
+# -- everybody else ----------------------------------------------------------------------------
+
+STRANGERS = [
+    "https://evil.example",
+    "null",
+    "",
+    "*",
+    "http://www.shop.example",
+    "https://www.shop.example:8443",
+    "https://www.shop.example.evil.example",
+    "https://www.shop.example@evil.example",
+    "https://evilwww.shop.example",
+    "https://evil.www.shop.example",
+    "https://shop.example.",
+    "https://www.shop.example/",
+    "https://www.shop.example, https://evil.example",
+    "https://WWW.shop.example",
+    "HTTPS://www.shop.example",
+    " https://www.shop.example",
+    "https://www.shop.example\t",
+    "https://xn--shop-example.example",
+    f"https://{HOST}.evil.example",
+    "file://",
+    "chrome-extension://abcdef",
+]
+
+
+@pytest.mark.parametrize("origin", STRANGERS)
+@pytest.mark.parametrize("where", ["same-site", "cross-site", None])
+def test_another_origin_is_refused_and_told_nothing(
+    site: Site, origin: str, where: str | None
+) -> None:
+    site.get("/?adct=of-the-victim")
+    answer = site.tell(
+        {"adct": "click123", "token": True}, headers={"Origin": origin, "Sec-Fetch-Site": where}
+    )
+    assert answer.status_code == 403
+    assert cors(answer) == {}
+    assert "Origin" in vary(answer)
+    assert b"token" not in answer.data
+    assert site.visitor()["adct"] == "of-the-victim"
+
+
+@pytest.mark.parametrize("origin", [*STRANGERS, None])
+def test_a_preflight_of_another_origin_allows_nothing(site: Site, origin: str | None) -> None:
+    answer = preflight(site, origin)
+    assert cors(answer) == {}
+    assert "Origin" in vary(answer)
+
+
+@pytest.mark.parametrize("where", ["none", "", "same-site, cross-site", "anything"])
+def test_a_request_that_no_page_makes_is_refused_with_a_listed_origin(
+    site: Site, where: str
+) -> None:
+    assert from_www(site, {"adct": "click123"}, **{"Sec-Fetch-Site": where}).status_code == 403
+
+
+def test_a_listed_page_has_to_send_json(site: Site) -> None:
+    # What a form could send without a preflight.
+    assert from_www(site, "{}", **{"Content-Type": "text/plain"}).status_code == 415
+
+
+def test_without_the_setting_another_origin_is_refused(make_site: MakeSite) -> None:
+    site = make_site()
+    answer = from_www(site, {"adct": "click123"})
+    assert (answer.status_code, ALLOW in answer.headers) == (403, False)
+    assert cors(preflight(site, WWW)) == {}
+
+
+def test_without_the_setting_nobody_gets_a_token(make_site: MakeSite) -> None:
+    # The record's cookie is closed to scripts; so is what it says.
+    assert make_site().tell({"token": True}).status_code == 400
+
+
+@pytest.mark.parametrize("token", [False, 1, "yes", [], {}])
+def test_a_token_is_asked_for_by_true_alone(site: Site, token: object) -> None:
+    assert from_www(site, {"token": token}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "*",
+        ["*"],
+        ["null"],
+        ["https://*.shop.example"],
+        ["https://www.shop.example/"],
+        ["https://www.shop.example/path"],
+        ["https://user@www.shop.example"],
+        ["www.shop.example"],
+        ["//www.shop.example"],
+        ["ftp://www.shop.example"],
+        ["https://"],
+        ["https://-.example"],
+        ["https://www.shop.example:0"],
+        ["https://www.shop.example:99999"],
+        ["https://bücher.example"],
+        ["https://www.shop.example\n"],
+        [""],
+        [5],
+        5,
+        None,
+    ],
+)
+def test_the_setting_takes_origins_alone_and_never_a_wildcard(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="ADROLL_ORIGINS: takes a list of origins"):
+        Settings.from_mapping({"ADROLL_ORIGINS": value})
+
+
+def test_the_setting_is_kept_as_browsers_write_an_origin() -> None:
+    given = ["https://WWW.Shop.example:443", "http://localhost:3000", "http://[::1]:80", WWW]
+    settings = Settings.from_mapping({"ADROLL_ORIGINS": given})
+    assert settings.origins == (WWW, "http://localhost:3000", "http://[::1]")
+
+
+# -- the kit -----------------------------------------------------------------------------------
+
+
+def test_the_kits_lasting_address_is_fetched_anew_within_minutes(site: Site) -> None:
+    answer = site.get("/_adroll/kit.js")
+    assert answer.status_code == 200
+    assert answer.data == site.runtime.snippet.kit
+    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    again = site.get("/_adroll/kit.js", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304
+
+
+def test_only_a_site_with_other_origins_sends_the_kit_that_gives_tokens(
+    make_site: MakeSite,
+) -> None:
+    usual = make_site("usual")
+    other = make_site("other", origins=[WWW])
+    assert b"token" not in usual.get("/_adroll/kit.js").data
+    assert b"credentials" not in usual.get("/_adroll/kit.js").data
+    assert b"token" in other.get("/_adroll/kit.js").data
+
+
+# -- beside other extensions -------------------------------------------------------------------
+
+
+def test_flask_cors_on_the_whole_app_adds_no_second_header(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_ORIGINS=[WWW], WTF_CSRF_CHECK_DEFAULT=True)
+    CORS(app, origins="*", supports_credentials=True)
+    CSRFProtect(app)
+    client = app.test_client()
+
+    for origin, allowed in ((WWW, [WWW]), ("https://evil.example", [])):
+        headers = {"Origin": origin, "Sec-Fetch-Site": "same-site"}
+        told = client.post("/_adroll/identity", json={}, headers=headers)
+        asked = client.options(
+            "/_adroll/identity", headers={**headers, "Access-Control-Request-Method": "POST"}
+        )
+        assert told.headers.getlist(ALLOW) == asked.headers.getlist(ALLOW) == allowed
+    # And the site's own are as they were.
+    assert client.get("/", headers={"Origin": FOREIGN}).headers[ALLOW] == FOREIGN

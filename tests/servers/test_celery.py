@@ -1,0 +1,346 @@
+"""Delivery by real Celery prefork workers, on RabbitMQ and on Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from flask import Flask
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.celery import TASK, deliver_with
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import open_outbox
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.settings import Settings
+
+HERE = Path(__file__).parents[2]
+#: Seconds; for a machine that has much else to do.
+PATIENCE = 60.0
+BROKERS = {
+    "RabbitMQ": ("amqp://guest:guest@127.0.0.1:5672//", 5672),
+    "Redis": ("redis://127.0.0.1:6379/13", 6379),
+}
+
+
+def is_there(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> str:
+    url, port = BROKERS[request.param]
+    if not is_there(port):
+        missing = f"{request.param} does not answer on 127.0.0.1:{port}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return url
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+class Worker:
+    """A Celery worker with two children and beat in it."""
+
+    def __init__(self, folder: Path, broker: str, api_url: str, *, every: float) -> None:
+        self.queue = f"adroll-test-{uuid4().hex[:12]}"
+        self._folder = folder
+        self._log = folder / "celery.log"
+        environ = os.environ | {
+            "SHOP_FOLDER": str(folder),
+            "FLASK_ADROLL_API_URL": api_url,
+            "FLASK_ADROLL_DELIVERY": "worker",
+            "BROKER": broker,
+            "QUEUE": self.queue,
+            "EVERY": str(every),
+        }
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "tests.support.celery_shop:celery", "worker"),
+            *("--pool=prefork", "--concurrency=2", "--beat", f"--queues={self.queue}"),
+            *(f"--schedule={folder / 'beat'}", "--loglevel=INFO"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
+        with self._log.open("w") as out:
+            self._process = subprocess.Popen(
+                command, cwd=HERE, env=environ, stdout=out, stderr=out, start_new_session=True
+            )
+        self.celery = Celery("shop", broker=broker, set_as_current=False)
+        self.celery.conf.task_default_queue = self.queue
+        self.wait_until(lambda: " ready." in self.log)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_until(self, true: Callable[[], object]) -> None:
+        until = time.monotonic() + PATIENCE
+        while not true():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < until, self.log
+            time.sleep(0.05)
+
+    def buy(self, order: str) -> None:
+        """A task of the shop's own that reports an order."""
+        self.celery.send_task("shop.buy", [order])
+
+    def children(self) -> list[int]:
+        """The processes of the pool."""
+        return [int(mark.name.removeprefix("child-")) for mark in self._folder.glob("child-*")]
+
+    def kill_children(self) -> None:
+        for child in self.children():
+            (self._folder / f"child-{child}").unlink()
+            os.kill(child, signal.SIGKILL)
+
+    def runs(self) -> Counter[str]:
+        """How often each drain was received, by the task's id."""
+        return Counter(re.findall(rf"Task {re.escape(TASK)}\[([^]]+)\] received", self.log))
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            assert self._process.wait(PATIENCE) == 0, self.log
+        finally:
+            self.clean_up()
+
+    def clean_up(self) -> None:
+        if self._process.poll() is None:
+            # All of the group: the pool, beat and their parent.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        with self.celery.connection_for_write() as connection:
+            channel = connection.default_channel
+            channel.queue_delete(self.queue)
+            if connection.transport.driver_type == "amqp":
+                channel.exchange_delete(self.queue)
+            else:
+                kept = list(channel.client.scan_iter(f"*{self.queue}*"))
+                if kept:
+                    channel.client.delete(*kept)
+        self.celery.close()
+
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(tmp_path: Path, broker: str, adroll: RunningSandbox) -> Iterator[Start]:
+    made: list[Worker] = []
+
+    def start(*, every: float) -> Worker:
+        worker = Worker(tmp_path, broker, adroll.api_url, every=every)
+        made.append(worker)
+        return worker
+
+    yield start
+    for worker in made:
+        worker.clean_up()
+
+
+def make_web(folder: Path, broker: str, **config: Any) -> tuple[Flask, AdRoll, Celery]:
+    """The shop's web process: it reports and lets Celery deliver."""
+    app = Flask("shop", instance_path=str(folder))
+    app.config.update(
+        SECRET_KEY="a key for tests",
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_DELIVERY="worker",
+        ADROLL_LINGER=0.05,
+    )
+    app.config.update(config)
+    adroll = AdRoll(app)
+    return app, adroll, Celery("web", broker=broker, set_as_current=False)
+
+
+def report(app: Flask, order: str) -> None:
+    with app.app_context():
+        assert report_conversion(
+            order_id=order,
+            value="9.90",
+            currency="EUR",
+            adct="click-1",
+            ip="203.0.113.9",
+            page_location="https://shop.example/",
+        )
+
+
+def arrived(adroll: RunningSandbox) -> Counter[str]:
+    return Counter(purchase["order_id"] for purchase in adroll.purchases())
+
+
+def close(app: Flask) -> None:
+    app.extensions["adroll"].outbox.close()
+
+
+@pytest.mark.slow
+def test_a_nudge_delivers_what_requests_and_tasks_report_and_beat_the_rest(
+    start: Start, adroll: RunningSandbox, broker: str, tmp_path: Path
+) -> None:
+    worker = start(every=2.0)
+    for number in range(20):
+        worker.buy(f"task-{number}")
+    app, _, celery = make_web(tmp_path, broker)
+    deliver_with(celery, app, queue=worker.queue)
+    for number in range(20):
+        report(app, f"web-{number}")
+    orders = [f"{kind}-{number}" for kind in ("task", "web") for number in range(20)]
+    adroll.wait(41, timeout=PATIENCE)
+    assert arrived(adroll) == dict.fromkeys([*orders, "parent"], 1)
+
+    # No nudge tells of this one.
+    app.extensions["adroll"].nudge = None
+    report(app, "unannounced")
+    adroll.wait(42, timeout=PATIENCE)
+    worker.stop()
+    close(app)
+    celery.close()
+    assert set(arrived(adroll).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_task_killed_while_it_sends_runs_again_and_doubles_only_what_it_marks(
+    start: Start, adroll: RunningSandbox, broker: str, tmp_path: Path
+) -> None:
+    worker = start(every=1.0)
+    adroll.wait(1, timeout=PATIENCE)  # the parent's
+    number = adroll.fault(hang=60, take=True, times=1)
+    for order in range(5):
+        worker.buy(f"order-{order}")
+    worker.wait_until(lambda: number not in pending(adroll))
+    worker.kill_children()
+    for order in range(5, 10):
+        worker.buy(f"order-{order}")
+    adroll.wait(11, timeout=PATIENCE)
+
+    def all_settled() -> bool:
+        rows = rows_in(tmp_path)
+        return len(rows) == 11 and {row.state for row in rows.values()} == {"delivered"}
+
+    worker.wait_until(all_settled)
+    # Acknowledged late: the run that died came back to the queue.
+    worker.wait_until(lambda: max(worker.runs().values()) >= 2)
+    worker.stop()
+    rows = rows_in(tmp_path)
+    counts = arrived(adroll)
+    assert counts.keys() == {"parent", *(f"order-{order}" for order in range(10))}
+    doubled = {order for order, count in counts.items() if count > 1}
+    assert doubled, "the killed request had been taken"
+    assert all(counts[order] == 2 and rows[order].unsure for order in doubled)
+
+
+def pending(adroll: RunningSandbox) -> set[int]:
+    with urllib.request.urlopen(f"{adroll.url}/faults", timeout=10) as answer:
+        told = json.load(answer)
+    return {fault["id"] for fault in (told["faults"] if isinstance(told, dict) else told)}
+
+
+def rows_in(folder: Path) -> dict[str, Any]:
+    outbox = open_outbox(Settings(), folder=folder)
+    try:
+        return {row.key or "": row for row in outbox.admin.list(limit=1000)}
+    finally:
+        outbox.close()
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+@pytest.mark.parametrize("away", ["refuses", "never answers"])
+def test_a_broker_that_is_away_slows_no_request(scheme: str, away: str, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if away == "never answers":
+            listener.listen(1)
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        app, _, celery = make_web(tmp_path, url, ADROLL_LINGER=0.0)
+        deliver_with(celery, app)
+        nudge = app.extensions["adroll"].nudge
+        really, asking = nudge._task.apply_async, []
+
+        def ask(*given: Any, **options: Any) -> Any:
+            asking.append(threading.current_thread())
+            return really(*given, **options)
+
+        nudge._task.apply_async = ask
+        for number in range(21):
+            report(app, f"order-{number}")
+            time.sleep(0.005)
+        until = time.monotonic() + PATIENCE
+        while not asking:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        # What waits for a broker waits for seconds: no request asks it.
+        assert threading.current_thread() not in asking
+        assert app.extensions["adroll"].outbox.queue.waiting() == 21
+        close(app)
+
+
+def test_a_nudge_that_fails_is_logged_once_and_the_next_one_goes_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from adroll_flask.celery import Nudge
+
+    sent: list[int] = []
+
+    class Task:
+        broken = True
+
+        def apply_async(self, **options: Any) -> None:
+            sent.append(1)
+            if self.broken:
+                raise OSError("no broker at amqp://guest:secret@broker")
+
+    task = Task()
+    nudge = Nudge(task, 0.0, {})
+
+    def nudge_and_wait(count: int) -> None:
+        nudge()
+        until = time.monotonic() + PATIENCE
+        while len(sent) < count and time.monotonic() < until:
+            time.sleep(0.002)
+        assert len(sent) == count
+
+    for count in (1, 2, 3):
+        nudge_and_wait(count)
+    task.broken = False
+    nudge_and_wait(4)
+    warnings = [record.getMessage() for record in caplog.records if "nudge" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "secret" not in warnings[0]
+
+
+def test_only_an_app_that_leaves_delivery_to_workers_can_have_celery_deliver(
+    make_app: Callable[..., Flask],
+) -> None:
+    celery = Celery("shop", set_as_current=False)
+    with pytest.raises(ConfigurationError, match="init_app"):
+        deliver_with(celery, Flask("bare"))
+    with pytest.raises(ConfigurationError, match="worker"):
+        deliver_with(celery, make_app(ADROLL_DELIVERY="thread"))
+    deliver_with(celery, make_app(), every=10, queue="adroll")
+    beat = celery.conf.beat_schedule["adroll-drain"]
+    assert beat["task"] == TASK
+    assert beat["options"]["queue"] == "adroll"
+    # A run that waited in the queue for longer than the next ones need not happen.
+    assert beat["options"]["expires"] == 60.0

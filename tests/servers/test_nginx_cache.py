@@ -1,0 +1,272 @@
+"""Pages in a real cache: nginx before the app, two visitors, one page, two identities."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask, Response, request
+
+from adroll_flask import current_visitor, report_conversion
+from tests.conftest import PAGE, AppMaker
+from tests.support import PATIENCE
+from tests.support.nginx import HIDING, HOARDING, HONEST, REVALIDATING, CachedSite, behind_nginx
+
+A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+B = "00000000000000000000000000000b0b-1700000000000"
+
+Opener = Callable[..., CachedSite]
+
+
+def add_pages(app: Flask) -> None:
+    def page(path: str, **headers: str) -> None:
+        fixed = {name.replace("_", "-"): value for name, value in headers.items()}
+        app.add_url_rule(path, path, lambda: Response(PAGE, headers=fixed))
+
+    page("/public", Cache_Control="public, max-age=600")
+    page("/plain")
+    page("/listed/mugs")
+
+    @app.get("/tagged")
+    def tagged() -> Response:
+        response = Response(PAGE, headers={"Cache-Control": "public, max-age=1"})
+        response.add_etag()
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    @app.get("/hello")
+    def hello() -> Response:
+        body = PAGE.replace("Hello", f"Hello {current_visitor().adct}")
+        return Response(body, headers={"Cache-Control": "public, max-age=600"})
+
+    @app.post("/who")
+    def who() -> dict[str, Any]:
+        visitor = current_visitor()
+        return {"adct": visitor.adct, "cookie": visitor.first_party_cookie}
+
+    @app.post("/buy/<order>")
+    def buy(order: str) -> dict[str, Any]:
+        return {"status": report_conversion(order_id=order, value="1", currency="EUR").status}
+
+
+@pytest.fixture
+def open_site(make_app: AppMaker, tmp_path: Path) -> Iterator[Opener]:
+    with ExitStack() as stack:
+
+        def start(
+            location: str = HONEST, *, identity: str | None = "", **config: Any
+        ) -> CachedSite:
+            app = make_app(**config)
+            add_pages(app)
+            folder = tmp_path / "nginx"
+            return stack.enter_context(behind_nginx(app, folder, location, identity=identity))
+
+        yield start
+
+
+class Visitor:
+    """A browser's part, by hand: cookies, and what the kit does on a page."""
+
+    def __init__(self, site: CachedSite, adct: str, cookie: str) -> None:
+        self.site = site
+        self.adct = adct
+        self.cookie = cookie
+        self.session = requests.Session()
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"Sec-Fetch-Dest": "document"} | headers
+        return self.session.get(self.site.url(path), headers=headers, timeout=10)
+
+    def land(self, path: str) -> requests.Response:
+        """Arrive from an ad."""
+        return self.get(f"{path}?adct={self.adct}")
+
+    def run_kit(self, page: requests.Response) -> requests.Response:
+        """What the kit tells the server, to the address that the tag has."""
+        found = re.search(r'data-identity="([^"]+)"', page.text)
+        assert found is not None
+        answer = self.session.post(
+            self.site.url(found[1]),
+            json={"adct": self.adct, "first_party_cookie": self.cookie},
+            headers={"Sec-Fetch-Site": "same-origin"},
+            timeout=PATIENCE,
+        )
+        assert answer.status_code == 204
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer
+
+    def post(self, path: str) -> Any:
+        return self.session.post(self.site.url(path), timeout=10).json()
+
+    def who(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = self.post("/who")
+        return found
+
+    @property
+    def known(self) -> dict[str, str]:
+        return {"adct": self.adct, "cookie": self.cookie}
+
+
+def cached(response: requests.Response) -> str:
+    return response.headers["X-Cache-Status"]
+
+
+def check_two_identities(site: CachedSite, path: str) -> None:
+    """Two visitors of one stored page are two visitors, up to their orders."""
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        first, second = ada.land(path), bob.land(path)
+        assert (cached(first), cached(second)) == ("MISS", "HIT")
+        assert first.content == second.content
+        assert first.text.count("data-adroll") == 1
+        for page in (first, second):
+            assert "Set-Cookie" not in page.headers
+            assert "Vary" not in page.headers
+            assert "click-" not in page.text
+
+        ada.run_kit(first)
+        bob.run_kit(second)
+        assert ada.who() == ada.known
+        assert bob.who() == bob.known
+
+        # Now that both have cookies the page is still the one that the cache has.
+        for visitor in (ada, bob):
+            again = visitor.get(path)
+            assert cached(again) == "HIT"
+            assert again.content == first.content
+            assert "Set-Cookie" not in again.headers
+        assert site.hits.count(("GET", path, 200)) == 1
+
+        assert ada.post("/buy/1") == bob.post("/buy/2") == {"status": "queued"}
+    outbox = site.app.extensions["adroll"].outbox
+    sent = [
+        json.loads(outbox.admin.show(row.id).payload) for row in outbox.admin.list("waiting", 10)
+    ]
+    identifiers = {event["event_attributes"]["order_id"]: event["identifiers"] for event in sent}
+    assert identifiers == {
+        "1": {"adct": "click-a", "first_party_cookie": A},
+        "2": {"adct": "click-b", "first_party_cookie": B},
+    }
+
+    stored = site.stored()
+    assert PAGE[:40].encode() in stored
+    for trace in (b"Set-Cookie", b"set-cookie", b"adroll_visitor", b"click-", A.encode()):
+        assert trace not in stored
+
+
+def test_two_visitors_of_a_public_page_are_two_identities(open_site: Opener) -> None:
+    check_two_identities(open_site(HONEST), "/public")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"X_Requested_With": "XMLHttpRequest"},
+        {"HX_Request": "true"},
+        {"Turbo_Frame": "cart"},
+        {"Sec_Fetch_Dest": "empty", "Sec_Purpose": "prefetch"},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_a_script_that_asks_first_leaves_everybody_the_page_with_the_snippet(
+    open_site: Opener, asked: dict[str, str]
+) -> None:
+    site = open_site(HONEST)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        assert cached(ada.get("/public", **asked)) == "MISS"
+        page = bob.land("/public")
+        assert cached(page) == "HIT"
+        assert page.text.count("data-adroll") == 1
+        bob.run_kit(page)
+        assert bob.who() == bob.known
+
+
+@pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
+def test_cached_paths_are_safe_behind_a_cache_that_keeps_everything(
+    open_site: Opener, location: str
+) -> None:
+    site = open_site(location, ADROLL_CACHED_PATHS=["/listed/*"])
+    check_two_identities(site, "/listed/mugs")
+
+
+def test_without_cached_paths_a_cache_that_keeps_cookies_makes_two_visitors_one(
+    open_site: Opener,
+) -> None:
+    """What ADROLL_CACHED_PATHS is for; an app cannot know that such a cache is before it."""
+    site = open_site(HOARDING)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        first, second = ada.land("/plain"), bob.land("/plain")
+        assert first.headers["Cache-Control"] == second.headers["Cache-Control"] == "private"
+        assert cached(second) == "HIT"
+        assert first.headers["Set-Cookie"] == second.headers["Set-Cookie"]
+        assert ada.who() == bob.who()
+        assert bob.who()["adct"] == "click-a"
+        # The kit mends the click id and the cookie of whoever runs it.
+        bob.run_kit(second)
+        assert bob.who() == bob.known
+
+
+def test_a_page_that_says_nothing_is_not_kept_by_an_honest_cache(open_site: Opener) -> None:
+    site = open_site(HONEST)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        assert cached(ada.land("/plain")) == cached(bob.land("/plain")) == "MISS"
+        assert ada.who()["adct"] == "click-a"
+        assert bob.who()["adct"] == "click-b"
+        assert ada.who()["cookie"] != bob.who()["cookie"]
+    assert site.stored() == b""
+
+
+def test_a_view_that_shows_the_visitor_is_kept_per_visitor(open_site: Opener) -> None:
+    site = open_site(HONEST)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        for visitor in (ada, bob):
+            visitor.run_kit(visitor.get("/public"))
+        assert "Hello click-a" in ada.get("/hello").text
+        assert "Hello click-b" in bob.get("/hello").text
+        again = ada.get("/hello")
+        assert cached(again) == "HIT"
+        assert "Hello click-a" in again.text
+
+
+def test_the_kit_is_kept_and_the_identity_endpoint_is_not(open_site: Opener) -> None:
+    site = open_site(HOARDING, identity=None)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        page = ada.get("/public")
+        src = re.search(r'src="(/_adroll/kit[^"]+)"', page.text)
+        assert src is not None
+        for visitor, expected in ((ada, "MISS"), (bob, "HIT")):
+            answer = visitor.run_kit(page)
+            assert visitor.cookie in answer.headers["Set-Cookie"]
+            assert cached(visitor.get(src[1])) == expected
+
+
+def test_a_stale_page_is_revalidated_under_its_weak_etag(open_site: Opener) -> None:
+    site = open_site(REVALIDATING)
+    with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+        first = ada.land("/tagged")
+        tag = first.headers["ETag"]
+        assert tag.startswith('W/"')
+        # nginx answers a browser's own question from what it has kept.
+        assert bob.get("/tagged", If_None_Match=tag).status_code == 304
+
+        until = time.monotonic() + PATIENCE
+        while cached(second := bob.land("/tagged")) == "HIT" and time.monotonic() < until:
+            time.sleep(0.2)
+        assert cached(second) == "REVALIDATED"
+        assert site.hits == [("GET", "/tagged", 200), ("GET", "/tagged", 304)]
+        assert second.content == first.content
+        assert second.headers["ETag"] == tag
+        assert "Set-Cookie" not in second.headers
+    assert b"Set-Cookie" not in site.stored()

@@ -1,0 +1,324 @@
+"""Metrics as a real Prometheus reads them; the alerts and the dashboard as they stand in docs/."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from adroll_flask import AdRollMiddleware, ConfigurationError, report_conversion
+from adroll_flask.outbox import Outcome
+from adroll_flask.outbox.protocol import Asked
+from adroll_flask.prometheus import AdRollCollector
+from tests.conftest import AppMaker
+from tests.support import ROOT
+from tests.support.prometheus import ALERTS, DASHBOARD, program, scraping
+
+#: A process of a shop that reports what it is told to and serves its metrics.
+SHOP = """
+import sys
+from flask import Flask
+from prometheus_client import CollectorRegistry, start_http_server
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.prometheus import AdRollCollector
+app = Flask("shop", instance_path=sys.argv[1])
+app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker", ADROLL_ADVERTISABLE_EID="A" * 22,
+                  ADROLL_PIXEL_EID="P" * 22, ADROLL_ACCESS_TOKEN="token")
+AdRoll(app)
+registry = CollectorRegistry()
+registry.register(AdRollCollector(app))
+server, _ = start_http_server(0, "127.0.0.1", registry)
+print(server.server_port, flush=True)
+for order in sys.stdin:
+    with app.test_request_context("/?adct=click", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        print(report_conversion(order_id=order.strip(), value="5", currency="EUR").status,
+              flush=True)
+"""
+
+
+def report(app: Flask, order: str, *, gpc: bool = False) -> None:
+    with app.test_request_context(
+        "/?adct=click-canary",
+        base_url="https://shop.test",
+        environ_base={"REMOTE_ADDR": "203.0.113.7"},
+        headers={"Sec-GPC": "1"} if gpc else {},
+    ):
+        report_conversion(order_id=order, value="59.90", currency="EUR", email="ann@example.com")
+
+
+def settle(app: Flask, *kinds: Any) -> None:
+    """Settle what is due, oldest first."""
+    outbox = app.extensions["adroll"].outbox
+    claim = outbox.queue.claim()
+    refused: dict[str, Any] = {
+        "reason": "refused",
+        "error": "http_400",
+        "asked": Asked("content", 400, "no"),
+    }
+    outbox.queue.settle(
+        claim,
+        [
+            Outcome(id=event.id, kind=kind, **(refused if kind == "dead" else {}))
+            for event, kind in zip(claim.events, kinds, strict=True)
+        ],
+    )
+
+
+def registry_of(app: Any) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(AdRollCollector(app))
+    return registry
+
+
+def samples(registry: CollectorRegistry) -> dict[str, dict[tuple[str, ...], float]]:
+    """Values by name and labels' values, in the order of their names, as Prometheus is told."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[
+                tuple(value for _, value in sorted(sample.labels.items()))
+            ] = sample.value
+    return found
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> Flask:
+    app = make_app(ADROLL_STRICT=False)
+    for order in ("1001", "1002", "1003"):
+        report(app, order)
+    report(app, "1004", gpc=True)
+    settle(app, "delivered", "delivered", "dead")
+    report(app, "1005")
+    app.extensions["adroll"].outbox.queue.take_in()
+    return app
+
+
+# -- what is told ----------------------------------------------------------------------------
+
+
+def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) -> None:
+    found = samples(registry_of(shop))
+    assert found["adroll_outbox_up"] == {(): 1}
+    assert found["adroll_events_total"] == {
+        ("purchase", "delivered", ""): 2,
+        ("purchase", "dead", "refused"): 1,
+        ("purchase", "suppressed", "consent_gpc"): 1,
+    }
+    assert found["adroll_event_value_total"]["EUR", "purchase", "delivered"] == 119.8
+    assert found["adroll_delivery_delay_seconds_bucket"]["purchase", "+Inf"] == 2
+    assert found["adroll_outbox_due_events"] == {(): 1}
+    assert found["adroll_outbox_journal_bytes"] == {(): 0}
+    assert found["adroll_destination_failures"] == {(): 0}
+    assert "adroll_destination_held" not in found
+    pid = str(os.getpid())
+    assert found["adroll_process_total"]["event_queued", pid, ""] == 4
+    assert found["adroll_process_total"]["event_suppressed", pid, "consent_gpc"] == 1
+
+
+def test_metrics_hold_nothing_of_a_visitor(shop: Flask) -> None:
+    text = generate_latest(registry_of(shop)).decode()
+    for canary in ("click-canary", "ann@example.com", "203.0.113.7", "1001", "a-token"):
+        assert canary not in text
+
+
+def test_what_holds_delivery_is_told_by_its_reason(shop: Flask) -> None:
+    outbox = shop.extensions["adroll"].outbox
+    outbox.destination.hold("unauthorized", "fingerprint", "http_401: no")
+    found = samples(registry_of(shop))
+    assert found["adroll_destination_held"] == {("unauthorized",): 1}
+
+
+def test_registering_and_scraping_a_new_shop_makes_no_file(make_app: AppMaker) -> None:
+    app = make_app()
+    found = samples(registry_of(app))
+    assert found["adroll_outbox_up"] == {(): 1}
+    assert "adroll_events_total" not in found
+    assert not Path(app.instance_path).exists()
+
+
+def test_an_outbox_that_cannot_be_read_is_down_and_raises_nothing(
+    shop: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = registry_of(shop)
+    shop.extensions["adroll"].outbox.close()
+    path = Path(shop.instance_path, "adroll-outbox.sqlite")
+    path.unlink()
+    path.mkdir()
+    found = samples(registry)
+    assert found["adroll_outbox_up"] == {(): 0}
+    assert "adroll_events_total" not in found
+    assert found["adroll_process_total"]
+
+
+def test_a_middleware_is_measured_as_a_flask_app_is(tmp_path: Path) -> None:
+    shop = AdRollMiddleware(
+        lambda _environ, _start: [],
+        secret_key="k" * 32,
+        outbox_url=f"sqlite:///{tmp_path}/o.sqlite",
+    )
+    assert samples(registry_of(shop))["adroll_outbox_up"] == {(): 1}
+    shop.runtime.outbox.close()
+
+
+def test_an_app_without_adroll_is_told_what_to_call() -> None:
+    with pytest.raises(ConfigurationError, match="init_app"):
+        AdRollCollector(Flask("plain"))
+
+
+def test_without_prometheus_client_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys\nsys.modules['prometheus_client'] = None\n"
+        "import adroll_flask\n"
+        "try:\n    import adroll_flask.prometheus\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "pip install 'adroll-flask[prometheus]'" in said.stdout
+
+
+# -- a real Prometheus -----------------------------------------------------------------------
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", SHOP, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        yield child
+        assert child.stdin is not None
+        child.stdin.close()
+        child.terminate()
+
+
+def told(child: subprocess.Popen[str], order: str = "") -> str:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    if order:
+        child.stdin.write(f"{order}\n")
+        child.stdin.flush()
+    return child.stdout.readline().strip()
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Title and expression of everything on the dashboard."""
+    board = json.loads(DASHBOARD.read_text())
+    return [(panel["title"], t["expr"]) for panel in board["panels"] for t in panel["targets"]]
+
+
+def test_prometheus_reads_the_same_of_every_process_and_takes_alerts_and_dashboard(
+    tmp_path: Path, make_app: AppMaker
+) -> None:
+    program("prometheus")
+    app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
+    folder = Path(app.instance_path)
+    with ExitStack() as running:
+        children = [running.enter_context(process(folder)) for _ in range(2)]
+        ports = [int(told(child)) for child in children]
+        assert told(children[0], "1001") == "queued"
+        settle(app, "delivered")
+        prometheus = running.enter_context(scraping(tmp_path, ports))
+        each = 'adroll_events_total{outcome="delivered"}'
+        prometheus.wait_for(f"count({each} == 1)", lambda values: values == {2})
+
+        for number in range(4):
+            assert told(children[number % 2], f"200{number}") == "queued"
+        settle(app, *["delivered"] * 3, "dead")
+        prometheus.wait_for(f"count({each} == 4)", lambda values: values == {2})
+        prometheus.wait_for('count(adroll_events_total{outcome="dead"} == 1)', lambda v: v == {2})
+
+        shown: dict[str, list[Any]] = {}
+        for title, expression in expressions():
+            shown.setdefault(title, []).append(prometheus.query(expression))
+        assert shown["Oldest event waits"] == [{(): 0.0}]
+        assert shown["Missing now"] == [{(): 0.0}]
+        (delivered,) = shown["Delivered an hour"]
+        # Extrapolated to the hour by Prometheus, but the same for two processes as for one.
+        assert delivered[("event", "purchase"),] >= 3
+        quiet = ("AdRoll", "AdRoll's side", "Lost and kept back an hour")
+        for title, results in shown.items():
+            assert any(results) or title in quiet, title
+        assert set(prometheus.query("adroll_outbox_up").values()) == {1.0}
+
+        rules = prometheus.get("rules")["groups"][0]["rules"]
+        assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+        assert len(rules) == ALERTS.read_text().count("- alert:")
+
+
+def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> None:
+    up = {"series": 'adroll_outbox_up{instance="a", job="shop"}', "values": "1x200"}
+
+    def fires(name: str, series: list[dict[str, str]], at: str = "90m", **labels: str) -> Any:
+        return {
+            "interval": "1m",
+            "input_series": [up, *series],
+            "alert_rule_test": [
+                {
+                    "eval_time": at,
+                    "alertname": name,
+                    "exp_alerts": [{"exp_labels": labels}] if labels else [],
+                }
+            ],
+        }
+
+    def one(name: str, values: str, **labels: str) -> dict[str, str]:
+        known = {"instance": "a", "job": "shop"} | labels
+        inner = ", ".join(f'{key}="{value}"' for key, value in known.items())
+        return {"series": f"{name}{{{inner}}}", "values": values}
+
+    dead = {"event": "purchase", "outcome": "dead", "reason": "refused"}
+    lost = "AdRollEventsLost"
+    new = [one("adroll_events_total", f"{'_ ' * 70}1x100", instance=i, **dead) for i in ("a", "b")]
+    tests = [
+        fires("AdRollEventsMissing", [one("adroll_events_missing", "12x200", event="purchase")],
+              severity="critical", event="purchase"),
+        fires("AdRollEventsMissing", []),
+        fires("AdRollDeliveryHeld", [one("adroll_destination_held", "1x200", reason="http_401")],
+              severity="critical", reason="http_401"),
+        fires("AdRollDeliveryLate", [one("adroll_outbox_oldest_due_seconds", "0+60x200")],
+              severity="critical"),
+        fires("AdRollDeliveryLate", [one("adroll_outbox_oldest_due_seconds", "800x200")]),
+        # A first dead letter, told by two processes, is one.
+        fires(lost, new, severity="warning", **dead),
+        fires(lost, [one("adroll_events_total", "7x200", **dead)]),
+        fires(lost, [one("adroll_events_total", f"7x{70} 8x100", **dead)],
+              severity="warning", **dead),
+        fires(lost, [one("adroll_events_total", "0+5x200", **(dead | {"outcome": "delivered"}))]),
+        # Prometheus has just begun: what was lost long ago is nothing new.
+        fires(lost, [one("adroll_events_total", "7x200", **dead)], at="5m"),
+        fires("AdRollJournalNotTakenIn", [one("adroll_outbox_journal_bytes", "0+100000x200")],
+              severity="warning", instance="a", job="shop"),
+        fires("AdRollJournalNotTakenIn", [one("adroll_outbox_journal_bytes", "0x59 5e6x10 0x99")]),
+    ]  # fmt: skip
+    down = fires("AdRollOutboxDown", [], severity="critical", instance="b")
+    down["input_series"] = [up, one("adroll_outbox_up", "0x200", instance="b")]
+    # Their texts are for people.
+    rules = re.sub(r"\n +annotations:(\n {10,}.*)+", "", ALERTS.read_text())
+    assert "summary" not in rules
+    (tmp_path / "rules.yml").write_text(rules)
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [*tests, down]}))
+    result = subprocess.run(
+        [program("promtool"), "test", "rules", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,134 @@
+"""Several workers on one PostgreSQL: a rate that they share, and one of them that gets stuck."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import drain
+from benchmarks.servers import missing, server
+from tests.support import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Any]:
+    if why := missing("postgresql"):
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    with server("postgresql") as one:
+        yield one
+
+
+@pytest.fixture
+def sink() -> Iterator[Any]:
+    with drain.running_sink() as one:
+        yield one
+
+
+@pytest.fixture
+def outbox(postgresql: Any, tmp_path: Path) -> Iterator[Any]:
+    one = drain.outbox_at(postgresql.url, tmp_path)
+    one.housekeeping.create_tables()
+    yield one
+    one.close()
+
+
+def test_two_workers_together_keep_the_rate(
+    postgresql: Any, outbox: Any, sink: Any, tmp_path: Path
+) -> None:
+    drain.fill(postgresql.url, [f"rate{number}" for number in range(2_000)])
+    settings = {"FLASK_ADROLL_MAX_REQUESTS_PER_SECOND": "4"}
+    crew = drain.Workers(postgresql.url, sink.url, tmp_path, 60.0, **settings)
+    crew.start(2)
+    try:
+        drain.wait_for(lambda: len(sink.seen) == 2_000, 40, "all arrive")
+    finally:
+        assert crew.close() == [0, 0]
+    times = sorted(at for at, _, _ in sink.requests)
+    assert len(times) == 20
+    assert len({port for *_, port in sink.requests}) == 2, "both workers sent"
+    # A place every quarter of a second; what a loaded machine adds on the way may shorten a gap.
+    assert times[-1] - times[0] >= 19 / 4 - 0.2
+    for first, sixth in zip(times, times[5:], strict=False):
+        assert sixth - first >= 5 / 4 - 0.3
+
+
+def test_a_stuck_worker_s_late_answer_settles_nothing(
+    postgresql: Any, outbox: Any, sink: Any, tmp_path: Path
+) -> None:
+    orders = [f"stuck{number}" for number in range(3)]
+    crew = drain.Workers(postgresql.url, sink.url, tmp_path, 2.0)
+    sink.open.clear()
+    for order in orders:
+        outbox.put(drain.new_event(order))
+    crew.start()
+    stuck = crew.all[0]
+    try:
+        drain.wait_for(lambda: sink.hanging == 1, 20, "a request hangs")
+        stuck.send_signal(signal.SIGSTOP)
+        sink.open.set()
+        crew.start()
+        drain.wait_for(lambda: outbox.queue.waiting() == 0, 20, "the other one took over")
+        ours = settled(postgresql.url, orders)
+        assert set(ours.values()) == {("delivered", True, 2)}
+        assert {order: sink.seen[order] for order in orders} == dict.fromkeys(orders, 2)
+
+        stuck.send_signal(signal.SIGCONT)
+        stuck.terminate()
+        assert stuck.wait(PATIENCE) == 0, "it read its answer, settled nothing and ended well"
+        assert settled(postgresql.url, orders) == ours
+        assert sink.seen["stuck0"] == 2
+    finally:
+        crew.close()
+
+
+def settled(url: str, orders: list[str]) -> dict[str, tuple[str, bool, int]]:
+    rows = drain.rows(url)
+    return {order: rows[order] for order in orders if order in rows}
+
+
+BLOCKED = """
+import sys
+sys.modules[{module!r}] = None
+from pathlib import Path
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import open_outbox
+from adroll_flask.settings import Settings
+try:
+    open_outbox(Settings(outbox_url={url!r}), folder=Path("."))
+except ConfigurationError as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "install"),
+    [
+        ("postgresql://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
+        ("postgresql+psycopg://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
+        ("mysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
+        ("mariadb+pymysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
+        ("postgresql+psycopg2://shop@db/shop", "psycopg2", "install psycopg2"),
+    ],
+)
+def test_a_missing_driver_is_an_error_that_says_what_to_install(
+    url: str, module: str, install: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(url=url, module=module)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "driver is not installed" in done.stdout, done
+    assert install in done.stdout

@@ -1,0 +1,135 @@
+"""A shop under real servers: what goes in comes out at AdRoll, once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.outbox import open_outbox
+from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.settings import Settings
+from tests.support.wsgi_servers import HERE, PATIENCE, eventlet, gunicorn, serving, uwsgi
+
+ORDERS = [f"order-{number}" for number in range(40)]
+LATE = [f"late-{number}" for number in range(10)]
+
+SERVERS = {
+    "gunicorn sync": gunicorn("--worker-class=sync"),
+    "gunicorn sync --preload": gunicorn("--worker-class=sync", "--preload"),
+    "gunicorn gthread": gunicorn("--worker-class=gthread", "--threads=4"),
+    "gunicorn gevent": gunicorn("--worker-class=gevent"),
+    # gunicorn had a worker for it up to its version 25.
+    "eventlet": eventlet(),
+    # Of itself, uWSGI loads the app in its master and forks, past Python's own fork.
+    "uWSGI": uwsgi("--enable-threads"),
+    "uWSGI --lazy-apps": uwsgi("--enable-threads", "--lazy-apps"),
+    "uWSGI --threads": uwsgi("--threads=2"),
+    "uWSGI without --enable-threads": uwsgi(),
+}
+
+
+@pytest.fixture(scope="module")
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def _afresh(adroll: RunningSandbox) -> None:
+    adroll.reset()
+
+
+def left_in(folder: Path) -> int:
+    outbox = open_outbox(Settings(), folder=folder)
+    try:
+        return outbox.queue.waiting()
+    finally:
+        outbox.close()
+
+
+def arrived(adroll: RunningSandbox) -> Counter[str]:
+    return Counter(purchase["order_id"] for purchase in adroll.purchases())
+
+
+#: One of each is tried with all other tests, the rest among the longer proofs.
+SHORT = {"gunicorn gthread", "uWSGI --threads"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS],
+)
+def test_every_order_arrives_once_and_a_restart_delivers_what_a_stop_left(
+    kind: str, adroll: RunningSandbox, tmp_path: Path
+) -> None:
+    doubled = [*ORDERS, *ORDERS[::8]]  # reloads of the thank-you page
+    with serving(SERVERS[kind], tmp_path, adroll.api_url) as server:
+        statuses = Counter(server.buy_all(doubled))
+        # A process says so of what it saw itself; the outbox drops the others.
+        assert statuses.keys() <= {"queued", "duplicate"}, server.log
+        assert statuses.total() == len(doubled)
+        server.wait_until_all_deliver()
+        adroll.wait(len(ORDERS), timeout=PATIENCE)
+        assert arrived(adroll) == dict.fromkeys(ORDERS, 1)
+        assert "AdRoll under uWSGI" not in server.log
+
+        # AdRoll takes nothing; the server stops all the same, and quickly.
+        adroll.fault(status=503, headers={"Retry-After": "1"})
+        for order in LATE:
+            server.buy(order)
+        took = server.stop()
+        assert took < 9, "the exit waits 2 s for what is in flight, not for the server's patience"
+        assert left_in(tmp_path) == len(LATE)
+
+    # Started again, a request that sells nothing is enough.
+    adroll.clear_faults()
+    with serving(SERVERS[kind], tmp_path, adroll.api_url) as server:
+        server.ask("/")
+        adroll.wait(len(ORDERS) + len(LATE), timeout=PATIENCE)
+        server.stop()
+    assert arrived(adroll) == dict.fromkeys([*ORDERS, *LATE], 1)
+    assert left_in(tmp_path) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gunicorn sync --preload", "uWSGI", "uWSGI --threads"])
+def test_an_order_reported_before_the_fork_takes_no_worker_down(
+    kind: str, adroll: RunningSandbox, tmp_path: Path
+) -> None:
+    few = ORDERS[:10]
+    shop = serving(SERVERS[kind], tmp_path, adroll.api_url, SHOP_EARLY_ORDER="early")
+    with shop as server:
+        assert Counter(server.buy_all(few)) == {"queued": len(few)}, server.log
+        server.wait_until_all_deliver()
+        adroll.wait(len(few) + 1, timeout=PATIENCE)
+        server.stop()
+    assert arrived(adroll) == dict.fromkeys(["early", *few], 1)
+    assert left_in(tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_under_uwsgi_a_worker_of_its_own_may_deliver(
+    adroll: RunningSandbox, tmp_path: Path
+) -> None:
+    few = ORDERS[:10]
+    shop = serving(uwsgi(), tmp_path, adroll.api_url, FLASK_ADROLL_DELIVERY="worker")
+    with shop as server:
+        assert Counter(server.buy_all(few)) == {"queued": len(few)}, server.log
+        assert not server.ask("/")["delivers"]
+        server.stop()
+    assert left_in(tmp_path) == len(few)
+    command = "flask --app=tests.support.server_shop:make_shop adroll worker --once"
+    subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=HERE,
+        env=os.environ | {"SHOP_FOLDER": str(tmp_path), "FLASK_ADROLL_API_URL": adroll.api_url},
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert arrived(adroll) == dict.fromkeys(few, 1)

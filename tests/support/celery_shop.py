@@ -1,0 +1,57 @@
+"""The Celery app of a shop, configured by the environment; imported by Celery's worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from celery import Celery
+from celery.signals import worker_init, worker_process_init
+
+from adroll_flask import report_conversion
+from adroll_flask.celery import deliver_with
+from adroll_flask.delivery.deliverer import Deliverer
+from tests.support.server_shop import make_shop
+
+app = make_shop()
+celery = Celery("shop", broker=os.environ["BROKER"])
+celery.conf.update(
+    task_default_queue=os.environ["QUEUE"],
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+)
+deliver_with(celery, app, every=float(os.environ["EVERY"]), queue=os.environ["QUEUE"])
+
+# A lease of a minute would let the test wait for so long.
+runtime = app.extensions["adroll"]
+whole = runtime.deliverer
+runtime._deliverer = Deliverer(
+    whole.outbox, whole._policy._client, whole.settings, whole.counters, lease=3.0
+)
+
+
+@celery.task(name="shop.buy")  # type: ignore[untyped-decorator]
+def buy(order: str) -> None:
+    with app.app_context():
+        receipt = report_conversion(
+            order_id=order,
+            value="9.90",
+            currency="EUR",
+            adct="click-1",
+            ip="203.0.113.9",
+            page_location="https://shop.example/",
+        )
+        assert receipt
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def before_the_fork(**_: object) -> None:
+    # The parent's connection is open when it forks: no child may use it.
+    buy("parent")
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def in_each_child(**_: object) -> None:
+    # Whom to kill: beat is a child of the worker as well.
+    Path(os.environ["SHOP_FOLDER"], f"child-{os.getpid()}").touch()

@@ -1,0 +1,437 @@
+"""Kills a shop's processes at random and checks that no order is lost and none doubled unmarked.
+
+``python -m tests.support.chaos --kills 500``
+
+Four processes share one outbox: two shops whose own threads deliver what they report, one that
+leaves that to others, and ``flask adroll worker``. Orders are placed in requests and in app
+contexts with ``report_conversion()``; one whose receipt is true is written down as acknowledged.
+All are killed with SIGKILL at random moments, some while a request of theirs hangs at AdRoll (the
+sandbox, in this process), and started again at once. In the end every acknowledged order must have
+arrived, and those that arrived twice must carry the mark *unsure*. Prints a summary as JSON; exit
+code 1: not so.
+
+``--careless`` leaves out the one commit that all hangs on, that of ``sending``: this must fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+#: Seconds. A request takes at most 2.2 here, a lease is longer.
+LEASE = 3.0
+#: Connecting, between two bytes, in all.
+TIMEOUTS = (0.5, 1.0, 1.2)
+
+PAGE, ADDRESS = "https://shop.example/", "203.0.113.9"
+
+
+def verdict(
+    acknowledged: Iterable[str], arrived: Mapping[str, int], rows: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong: each order that is missing, doubled without a mark, or dead."""
+    wrong = [f"{order}: acknowledged and lost" for order in acknowledged if not arrived.get(order)]
+    for order, count in arrived.items():
+        row = rows.get(order)
+        if row is None:
+            wrong.append(f"{order}: arrived and is not in the outbox")
+        elif count > 1 and not row.unsure:
+            wrong.append(f"{order}: arrived {count} times without a mark")
+        elif count > row.attempts:
+            wrong.append(f"{order}: arrived {count} times in {row.attempts} requests")
+    wrong += [f"{key}: is {row.state}" for key, row in rows.items() if row.state != "delivered"]
+    return wrong
+
+
+# The children
+
+
+class Careless:
+    """A queue that does not commit ``sending``."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def claim(self, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Any:
+        claim = self._queue.claim(limit, lease)
+        return claim and replace(claim, begun=begin)
+
+    def begin_sending(self, claim: Any, ids: Sequence[str] | None = None) -> tuple[str, ...]:
+        return tuple(event.id for event in claim.events) if ids is None else tuple(ids)
+
+
+class Noted:
+    """The network; writes down where a request begins and ends, so that a kill between shows."""
+
+    def __init__(self, path: Path) -> None:
+        from adroll_flask.delivery.client import RequestsTransport
+
+        self._network = RequestsTransport()
+        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def send(self, *request: Any) -> Any:
+        os.write(self._log, b"(")
+        try:
+            return self._network.send(*request)
+        finally:
+            os.write(self._log, b")")
+
+
+def create_app(name: str = "last", delivery: str = "worker") -> Any:
+    """The shop, configured by the environment, with a lease that a test can wait for.
+
+    :param name: of the process, for what it writes down.
+    """
+    from flask import Flask
+
+    from adroll_flask import AdRoll
+    from adroll_flask.delivery import batch, pauses
+    from adroll_flask.delivery.client import Client, Timeouts
+    from adroll_flask.delivery.deliverer import Deliverer
+    from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
+
+    folder = Path(os.environ["CHAOS_FOLDER"])
+    app = Flask("shop", instance_path=str(folder))
+    app.config.update(
+        SECRET_KEY="a key for tests",
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_DELIVERY=delivery,
+        ADROLL_LINGER=0.05,
+    )
+    app.config.from_prefixed_env()
+    AdRoll(app)
+    # Kills meet a request every second here: none may become a dead letter for that, and none has
+    # minutes to wait.
+    for module in (batch, pauses):
+        vars(module)["UNSURE_PAUSES"] = (0.5,) * 1000
+    runtime = app.extensions["adroll"]
+    if os.environ["CHAOS_CARELESS"]:
+        runtime.outbox._parts.queue = Careless(runtime.outbox.queue)
+    runtime._deliverer = Deliverer(
+        runtime.outbox,
+        Client(runtime.settings, Noted(folder / f"{name}.requests"), timeouts=Timeouts(*TIMEOUTS)),
+        runtime.settings,
+        runtime.counters,
+        lease=LEASE,
+        poll=0.2,
+    )
+    app.config["ACKNOWLEDGED"] = os.open(
+        folder / f"{name}.acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
+
+    @app.get("/")
+    def welcome() -> str:
+        return "<!doctype html><title>Shop</title>"
+
+    @app.post("/orders/<order>")
+    def buy(order: str) -> str:
+        return report(order)
+
+    return app
+
+
+def report(order: str, **fields: Any) -> str:
+    """Report *order* as a shop does, and write it down if it is acknowledged."""
+    from flask import current_app
+
+    from adroll_flask import report_conversion
+
+    receipt = report_conversion(
+        order_id=order,
+        value="59.90",
+        currency="EUR",
+        email="ann@shop.example",
+        products=[{"product_id": "mug", "price": "29.95", "quantity": 2}],
+        **fields,
+    )
+    if receipt:
+        os.write(current_app.config["ACKNOWLEDGED"], f"{order}\n".encode())
+    return receipt.status
+
+
+def place(app: Any, name: str) -> None:
+    """Place orders until killed, by turns in requests of a visitor and in app contexts."""
+    visitor = app.test_client()
+    visitor.environ_base["REMOTE_ADDR"] = ADDRESS
+    visitor.get(f"/?adct=click-{name}", base_url=PAGE)
+    number = 0
+    while True:
+        order = f"{name}-{number}"
+        # A reload of the thank-you page now and then.
+        for _ in range(2 if number % 7 == 0 else 1):
+            if number % 2:
+                # No browser, as in a payment's webhook.
+                with app.app_context():
+                    status = report(order, adct="click-1", ip=ADDRESS, page_location=PAGE)
+            else:
+                status = visitor.post(f"/orders/{order}", base_url=PAGE).text
+            if status not in ("queued", "duplicate"):
+                raise AssertionError(f"{order} is {status}")
+        number += 1
+        time.sleep(random.uniform(0.0, 0.03))
+
+
+def live(kind: str, name: str) -> None:
+    """What a child does until it is killed."""
+    if kind == "worker":
+        from flask.cli import FlaskGroup
+
+        flask = FlaskGroup(create_app=lambda: create_app(name), load_dotenv=False)
+        flask.main(["adroll", "worker"], prog_name="flask")
+    else:
+        place(create_app(name, "thread" if kind == "shop" else "worker"), name)
+
+
+def nursery() -> None:
+    """Forks children on demand: Python's start would take longer than their lives."""
+    import logging
+
+    import flask.cli  # noqa: F401 - imported before the forks
+
+    import adroll_flask.delivery.deliverer
+    import adroll_flask.outbox.admin
+    import adroll_flask.outbox.sqlite
+    import adroll_flask.sandbox  # noqa: F401
+    from adroll_flask.events.build import warm
+
+    warm()
+    logging.getLogger("adroll_flask").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    parent = os.getpid()
+    for line in sys.stdin:
+        kind, name = line.split()
+        pid = os.fork()
+        if pid == 0:
+            random.seed(f"{name}{time.time()}")
+            threading.Thread(target=follow, args=(parent,), daemon=True).start()
+            try:
+                live(kind, name)
+            except BaseException:
+                crash = Path(os.environ["CHAOS_FOLDER"], f"{name}.crashed")
+                crash.write_text(traceback.format_exc())
+            finally:
+                os._exit(0)
+        print(pid, flush=True)
+
+
+def follow(parent: int) -> None:
+    """End with the parent, whatever ended it."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+# The test
+
+
+class Family:
+    """The processes, each of which is started again when it was killed."""
+
+    KINDS = ("shop", "shop", "reporter", "worker")
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._nursery = subprocess.Popen(
+            [sys.executable, __file__, "--nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        self._born = 0
+        self.children: dict[int, str] = {}
+        self.kills = 0
+        for kind in self.KINDS:
+            self.start(kind)
+
+    def start(self, kind: str) -> None:
+        self._born += 1
+        assert self._nursery.stdin
+        assert self._nursery.stdout
+        self._nursery.stdin.write(f"{kind} {kind}{self._born}\n")
+        self._nursery.stdin.flush()
+        self.children[int(self._nursery.stdout.readline())] = kind
+
+    def kill(self, pid: int, *, again: bool = True) -> None:
+        kind = self.children.pop(pid)
+        with contextlib.suppress(ProcessLookupError):  # it crashed, which is reported in the end
+            os.kill(pid, signal.SIGKILL)
+            self.kills += 1
+        if again:
+            self.start(kind)
+
+    def kill_all(self) -> None:
+        for pid in list(self.children):
+            self.kill(pid, again=False)
+
+    def close(self) -> None:
+        self.kill_all()
+        assert self._nursery.stdin
+        self._nursery.stdin.close()
+        self._nursery.wait(10)
+        assert self._nursery.stdout
+        self._nursery.stdout.close()
+
+
+def pending_faults(sandbox: Any) -> set[int]:
+    with urllib.request.urlopen(f"{sandbox.url}/faults", timeout=10) as answer:
+        said = json.load(answer)
+    return {fault["id"] for fault in (said["faults"] if isinstance(said, dict) else said)}
+
+
+def set_faults(sandbox: Any, **first: Any) -> int:
+    """Every request takes a while, so that kills meet requests; *first* comes before that."""
+    sandbox.clear_faults()
+    number = sandbox.fault(**first, times=1) if first else 0
+    sandbox.fault(latency=0.04)
+    return number
+
+
+def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: bool) -> bool:
+    """Let a request hang, taken or not, and kill whoever may have sent it."""
+    number = set_faults(sandbox, hang=30, take=take)
+    until = time.monotonic() + 6.0
+    while number in pending_faults(sandbox):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0.0, 0.3))
+    for pid, kind in list(family.children.items()):
+        if kind != "reporter":
+            family.kill(pid)
+    set_faults(sandbox)
+    return True
+
+
+def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) -> dict[str, Any]:
+    """Kill until both numbers are reached; returns the summary."""
+    from adroll_flask.sandbox import running
+
+    rng = random.Random(seed)
+    began = time.monotonic()
+    with running(keep=1_000_000) as sandbox:
+        environ = os.environ | {
+            "CHAOS_FOLDER": str(folder),
+            "CHAOS_CARELESS": "yes" if careless else "",
+            "FLASK_ADROLL_API_URL": sandbox.api_url,
+        }
+        set_faults(sandbox)
+        family = Family(environ)
+        hung = 0
+        try:
+            sandbox.wait(20, timeout=30)
+            while family.kills < kills or hung < hangs:
+                time.sleep(rng.uniform(0.0, 0.6))
+                if hung < hangs and rng.random() < 0.4:
+                    hung += hang_and_kill(sandbox, family, rng, take=hung % 2 == 0)
+                else:
+                    family.kill(rng.choice(list(family.children)))
+            sandbox.clear_faults()
+            family.kill_all()
+            left, code = drain(folder, environ)
+        finally:
+            family.close()
+        arrived = Counter(record["order_id"] for record in sandbox.purchases())
+    acknowledged = [
+        line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
+    ]
+    with opened(folder) as outbox:
+        rows = {row.key: row for row in outbox.admin.list(limit=1_000_000)}
+        counted = Counter[str]()
+        for row in outbox.figures.history(0, "event"):
+            counted[row.outcome] += row.events
+    cut_off = Counter(
+        log.stem.rstrip("0123456789")
+        for log in folder.glob("*.requests")
+        if log.read_bytes().endswith(b"(")
+    )
+    wrong = [crash.read_text() for crash in folder.glob("*.crashed")]
+    wrong += [] if code == 0 else [f"the last worker ended with {code}"]
+    wrong += verdict(acknowledged, arrived, rows)
+    wrong += [f"{counted} in the history, {len(rows)} delivered"] * (
+        counted["delivered"] != len(rows) or counted["dead"] > 0
+    )
+    return {
+        "seed": seed,
+        "kills": family.kills,
+        "kills_while_hanging": hung,
+        "kills_while_sending": cut_off,
+        "acknowledged": len(acknowledged),
+        "arrived": len(arrived),
+        "arrived_twice": sum(count > 1 for count in arrived.values()),
+        "marked_unsure": sum(row.unsure for row in rows.values()),
+        "in_history": counted,
+        "left": left,
+        "wrong": wrong[:20],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    from adroll_flask.outbox import open_outbox
+    from adroll_flask.settings import Settings
+
+    outbox = open_outbox(Settings(), folder=folder)
+    try:
+        yield outbox
+    finally:
+        outbox.close()
+
+
+def drain(folder: Path, environ: Mapping[str, str]) -> tuple[int, int]:
+    """Let a last worker finish; how many events it left, and how it ended when told to."""
+    command = [sys.executable, "-m", "flask", "--app", f"{__file__}:create_app", "adroll", "worker"]
+    worker = subprocess.Popen(command, env=environ)
+    try:
+        with opened(folder) as outbox:
+            until = time.monotonic() + 60
+            while (left := outbox.queue.waiting()) and time.monotonic() < until:
+                time.sleep(0.1)
+        worker.terminate()
+        return left, worker.wait(20)
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--hangs", type=int, help="kills while a request hangs; default: a fifth")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--careless", action="store_true", help="without the commit of 'sending'")
+    parser.add_argument("--nursery", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.nursery:
+        nursery()
+        return 0
+    hangs = max(1, options.kills // 5) if options.hangs is None else options.hangs
+    with tempfile.TemporaryDirectory() as folder:
+        summary = chaos(options.kills, hangs, options.seed, Path(folder), careless=options.careless)
+    print(json.dumps(summary, indent=2))
+    return 1 if summary["wrong"] or summary["left"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A shop with a dashboard over a real outbox, for tests that press its buttons."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.delivery.transport import Response
+from adroll_flask.outbox import Outcome
+from adroll_flask.outbox.protocol import Asked
+from tests.conftest import AppMaker
+from tests.support import PATIENCE
+from tests.support.delivery_kit import AdRoll as FakeAdRoll
+
+WHERE = "/adroll-dashboard/"
+#: A Wednesday, 15:03 UTC.
+NOW = 1_795_619_000.0
+REFUSED = {
+    "kind": "dead",
+    "reason": "refused",
+    "error": "http_400: currency: no such currency (E7)",
+    "asked": Asked("content", 400, "http_400: currency: no such currency (E7)"),
+}
+
+
+class DashboardShop:
+    """A site whose visitors buy, whose clock the test sets, and whose staff look."""
+
+    def __init__(self, make_app: AppMaker, **config: Any) -> None:
+        self.now = NOW
+        self.adroll = FakeAdRoll()
+        extension = AdRoll(clock=lambda: self.now, transport=self.adroll)
+        self.extension = extension
+        self.app: Flask = make_app(extension, **({"ADROLL_STRICT": False} | config))
+        self.may_look: Any = True
+        self.may_act: Any = True
+        extension.dashboard(self.app, access=lambda: self.may_look, operator=lambda: self.may_act)
+        self.runtime = self.app.extensions["adroll"]
+        self.client: FlaskClient = self.app.test_client()
+
+    # -- visitors --------------------------------------------------------------------------------
+
+    def report(self, order: str, *, gpc: bool = False, **fields: Any) -> Any:
+        """Let a visitor buy; the receipt."""
+        with self.app.test_request_context(
+            "/?adct=click-c4n4ry",
+            base_url="https://shop.test",
+            environ_base={"REMOTE_ADDR": "203.0.113.7"},
+            headers={"Sec-GPC": "1"} if gpc else {},
+        ):
+            given: dict[str, Any] = {"order_id": order, "value": "59.90", "currency": "EUR"}
+            return report_conversion(**(given | fields))
+
+    def take_in(self) -> None:
+        """Have in the outbox what was reported, whoever takes it in."""
+        self.runtime.outbox.queue.take_in(patience=PATIENCE)
+
+    def settle(self, **ends: dict[str, Any]) -> None:
+        """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
+        outbox = self.runtime.outbox
+        self.take_in()
+        claim = outbox.queue.claim()
+        assert claim is not None
+        outcomes = [
+            Outcome(id=event.id, **ends.get(f"o{event.key}", {"kind": "release"}))
+            for event in claim.events
+        ]
+        outbox.queue.settle(claim, outcomes)
+
+    def bury(self, *orders: str, **changes: Any) -> None:
+        """Let visitors buy what AdRoll refuses then."""
+        for order in orders:
+            self.report(order)
+        self.settle(**{f"o{order}": REFUSED | changes for order in orders})
+
+    def states(self) -> dict[str, str]:
+        """The state of each event that has a key."""
+        return {row.key: row.state for row in self.runtime.outbox.admin.list() if row.key}
+
+    # -- staff -----------------------------------------------------------------------------------
+
+    def html(self, path: str = "", **query: str) -> str:
+        """A page."""
+        answer = self.client.get(WHERE + path, query_string=query)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def json(self, page: str, **query: str) -> dict[str, Any]:
+        """A page's data."""
+        answer = self.client.get(f"{WHERE}{page}.json", query_string=query)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.get_json()
+        return found
+
+    def token(self, path: str, **query: str) -> str:
+        """What the forms of a page send along; those of all pages alike."""
+        found = re.search(r'name="token" value="([^"]+)"', self.html(path, **query))
+        assert found is not None, "the page has no form"
+        return found[1]
+
+    def post(self, action: str, token: str | None = None, **form: Any) -> TestResponse:
+        """Press a button, as the page's own form does."""
+        data = {"token": self.token("orders") if token is None else token, **form}
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        return self.client.post(WHERE + action, data=data, headers=headers)
+
+    def said(self, answer: TestResponse) -> str:
+        """What the page says after an action."""
+        assert answer.status_code == 303, answer.text
+        page = self.client.get(answer.location).text
+        found = re.search(r'<p class="notice (?:good|bad)" role="status">(.*?)</p>', page)
+        return found[1] if found else ""
+
+    def press(self, action: str, **form: Any) -> str:
+        """Press a button; what the page says then."""
+        return self.said(self.post(action, **form))
+
+    def upload(self, text: str | bytes, **form: Any) -> TestResponse:
+        """Upload a list of paid orders."""
+        content = text.encode() if isinstance(text, str) else text
+        fields = {"token": self.token("orders"), **form}
+        head = 'Content-Disposition: form-data; name="{}"'
+        parts = [
+            f"--b0undary\r\n{head.format(name)}\r\n\r\n{value}\r\n".encode()
+            for name, value in fields.items()
+        ]
+        named = head.format("list") + '; filename="orders.csv"'
+        parts += [f"--b0undary\r\n{named}\r\n\r\n".encode(), content, b"\r\n--b0undary--\r\n"]
+        # As bytes: the client would keep a large body in a file that nobody closes.
+        return self.client.post(
+            f"{WHERE}orders/compare",
+            data=b"".join(parts),
+            content_type="multipart/form-data; boundary=b0undary",
+            headers={"Sec-Fetch-Site": "same-origin"},
+        )
+
+
+def answering(status: int, body: bytes) -> Any:
+    """What an AdRoll answers that always says this."""
+    return lambda _orders, _dry: Response(status, {}, body)

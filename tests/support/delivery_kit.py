@@ -1,0 +1,199 @@
+"""A shop's outbox and an AdRoll that does as a test says, without a network."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adroll_flask.counters import Counters
+from adroll_flask.delivery.client import Client, NoAnswer, Response, Timeouts
+from adroll_flask.delivery.deliverer import Deliverer
+from adroll_flask.outbox import NewEvent, new_id, open_outbox
+from adroll_flask.outbox.protocol import Claimed
+from adroll_flask.settings import Settings
+
+EID = "ADVERTISABLE0000000001"
+PIXEL = "PIXEL00000000000000001"
+START = 1_700_000_000.0
+
+Reply = Response | NoAnswer
+OK = Response(200, {}, b'{"results": {}}')
+
+
+def refusal(status: int, *entries: dict[str, Any], **headers: str) -> Response:
+    body = json.dumps({"errors": list(entries) or [{"message": "no", "code": "bad"}]}).encode()
+    return Response(status, {k.replace("_", "-"): v for k, v in headers.items()}, body)
+
+
+class Clock:
+    """Both clocks of a shop; they stand still until a test moves them."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Most(random.Random):
+    """Jitter that always takes the longest."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+class AdRoll:
+    """A transport; *judge* gives the answer to a request's order ids and whether it is dry."""
+
+    def __init__(self, judge: Callable[[list[str], bool], Reply] | None = None) -> None:
+        self.judge = judge or (lambda _orders, _dry: OK)
+        self.requests: list[list[str]] = []
+        self.trials: list[dict[str, Any]] = []
+        self.urls: list[str] = []
+        self.taken: list[str] = []
+        self.wires: list[dict[str, Any]] = []
+        self.tokens: list[str] = []
+
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
+    ) -> Response:
+        events = json.loads(gzip.decompress(body))
+        dry = "dry_run=true" in url
+        orders = [event.get("event_attributes", {}).get("order_id", "?") for event in events]
+        self.urls.append(url)
+        self.tokens.append(headers["Authorization"])
+        if orders == ["?"] and dry:
+            self.trials.append(events[0])
+        else:
+            self.requests.append(orders)
+        answer = self.judge(orders, dry)
+        if isinstance(answer, NoAnswer):
+            raise answer
+        if 200 <= answer.status < 300:
+            self.taken += [order for order in orders if order != "?"]
+            self.wires += events
+        return answer
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(request) for request in self.requests]
+
+
+class Shop:
+    """One process: an outbox, a client, a deliverer."""
+
+    def __init__(
+        self,
+        folder: Path,
+        adroll: AdRoll | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        **changes: Any,
+    ) -> None:
+        values: dict[str, Any] = {
+            "advertisable_eid": EID,
+            "pixel_eid": PIXEL,
+            "access_token": "canary-token",
+            "secret_key": ("key",),
+            "linger": 0.05,
+        }
+        self.settings = Settings(**(values | changes))
+        self.clock = clock or Clock()
+        self.adroll = adroll or AdRoll()
+        self.counters = Counters()
+        self.ended: list[tuple[str, str | None, str]] = []
+        self.outbox = open_outbox(
+            self.settings, folder=str(folder), clock=self.clock, counters=self.counters
+        )
+        self.client = Client(self.settings, self.adroll, clock=self.clock)
+        self.deliverer = Deliverer(
+            self.outbox,
+            self.client,
+            self.settings,
+            self.counters,
+            clock=self.clock,
+            on_outcome=self._ended,
+            rng=rng or Most(),
+            monotonic=self.clock,
+        )
+        self._orders: dict[str, str] = {}
+
+    def _ended(self, kind: str, claimed: Claimed, reason: str) -> None:
+        self.ended.append((kind, claimed.key, reason))
+
+    def report(self, *orders: str, dry_run: bool = False, **changes: Any) -> None:
+        """Put purchases; each a millisecond after the one before."""
+        for order in orders:
+            self.clock.now += 0.001
+            wire = {
+                "advertisable_eid": self.settings.advertisable_eid,
+                "pixel_eid": self.settings.pixel_eid,
+                "event_name": "purchase",
+                "identifiers": {"adct": "click-canary"},
+                "event_attributes": {"order_id": order},
+            } | changes
+            wire = {name: value for name, value in wire.items() if value is not None}
+            self.outbox.put(
+                NewEvent(
+                    id=new_id(self.clock.now),
+                    name="purchase",
+                    advertisable_eid=wire.get("advertisable_eid") or "",
+                    dry_run=dry_run,
+                    key=order,
+                    payload=json.dumps(wire, separators=(",", ":")).encode(),
+                    occurred_at=self.clock.now,
+                )
+            )
+
+    def rows(self) -> dict[str, Any]:
+        """Every event that is there, by order id."""
+        return {row.key or "": row for row in self.outbox.admin.list(limit=10_000)}
+
+    def payload(self, order: str) -> bytes | None:
+        row = self.outbox.admin.show(self.rows()[order].id)
+        assert row is not None
+        return row.payload
+
+    def states(self) -> dict[str, str]:
+        return {key: row.state for key, row in sorted(self.rows().items())}
+
+    def held(self) -> str | None:
+        return self.outbox.destination.state().held
+
+    def step(self) -> int:
+        return self.deliverer.run_once()
+
+    def steps(self, count: int, seconds: float = 0.0) -> None:
+        for _ in range(count):
+            self.deliverer.run_once()
+            self.clock.sleep(seconds)
+
+
+def orders(count: int, first: int = 1) -> list[str]:
+    return [f"o{number:03}" for number in range(first, first + count)]
+
+
+__all__ = [
+    "EID",
+    "OK",
+    "PIXEL",
+    "START",
+    "AdRoll",
+    "Clock",
+    "Most",
+    "NoAnswer",
+    "Response",
+    "Shop",
+    "orders",
+    "refusal",
+    "threading",
+]

@@ -1,0 +1,51 @@
+"""The documentation's site, built as `make docs` does it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+#: Sphinx in a process that reaches no other host: whoever tries is named.
+OFFLINE = """
+import socket, sys
+
+def refuse(self, address):
+    raise AssertionError(f"the build asks the network: {address}")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = lambda *about, **more: refuse(None, about)
+from sphinx.cmd.build import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def built_site(factory: pytest.TempPathFactory) -> Path:
+    """The site, built once for all processes of one run."""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    with open(place / "site.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = place / "site" / "html"
+        return done if (done / "objects.inv").is_file() else _build(place / "site")
+
+
+def _build(folder: Path) -> Path:
+    """Build the site below *folder*, every warning an error, without a network."""
+    options = ("-W", "-n", "--keep-going", "-q", "-b", "html", "-d", str(folder / "doctrees"))
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, *options, str(ROOT / "docs"), str(folder / "html")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": "", "DOCS_BASE_URL": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "html"

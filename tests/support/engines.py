@@ -1,0 +1,500 @@
+"""Firefox and WebKitGTK for journeys, beside Chromium: the little that these need, alike for all.
+
+Firefox is driven over WebDriver BiDi, which it speaks itself; WebKitGTK by its WebDriver, on a
+display of its own. Both reach every host at 127.0.0.1 through a small proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+#: What each engine needs, and the Debian package that has it.
+NEEDED = {
+    "firefox": {"firefox-esr": "firefox-esr"},
+    "webkit": {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"},
+}
+#: Headers of one connection (RFC 9110, section 7.6.1).
+_HOP_BY_HOP = {"connection", "proxy-connection", "keep-alive", "transfer-encoding"}
+
+
+class Engine(Protocol):
+    """A browser with one page."""
+
+    def goto(self, url: str) -> None:
+        """Load *url*."""
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript *expression*, awaited if it is a promise; JSON only."""
+
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        """The page's cookies by name: ``value`` and ``httpOnly`` at least."""
+
+    def clear(self) -> None:
+        """Forget the page's cookies."""
+
+
+class Tabs(Engine, Protocol):
+    """An engine with several tabs, of which one is used at a time."""
+
+    @property
+    def tab(self) -> str:
+        """The tab that is used."""
+
+    def open_tab(self) -> str:
+        """Open a tab, use it and return its id."""
+
+    def use_tab(self, tab: str) -> None:
+        """Use this tab from now on."""
+
+    def close_tab(self, tab: str) -> None:
+        """Close this tab; another one has to be used then."""
+
+    def begin(self, url: str) -> None:
+        """Begin to load *url*, and wait for nothing."""
+
+
+def demand(name: str) -> None:
+    """Skip the test where the machine lacks engine *name*; on CI, fail. Says how to get it."""
+    lacking = [package for program, package in NEEDED[name].items() if not shutil.which(program)]
+    if lacking:
+        line = f"no {name}: apt-get install {' '.join(lacking)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(line)
+        pytest.skip(line)
+
+
+# -- what all of them can do -------------------------------------------------------------------
+
+
+def until(engine: Engine, expression: str, seconds: float = 20.0) -> Any:
+    """The value of *expression* once it is true; a page that is about to go answers later."""
+    end = time.monotonic() + seconds
+    problem: Exception | None = None
+    while time.monotonic() < end:
+        try:
+            value = engine.evaluate(expression)
+            if value:
+                return value
+        except Exception as caught:
+            problem = caught
+        time.sleep(0.05)
+    pytest.fail(f"not true within {seconds:g} s: {expression} ({problem})")
+
+
+def click(engine: Engine, find: str) -> None:
+    """Click what the JavaScript expression *find* gives, and wait for the page that follows."""
+    engine.evaluate("void (window.before = true)")
+    until(engine, f"document.readyState == 'complete' && !!({find})")
+    # Not within the call: a page that goes away answers nobody.
+    engine.evaluate(f"void setTimeout(() => ({find}).click())")
+    until(engine, "!window.before && document.readyState == 'complete'")
+
+
+def by_text(tag: str, text: str) -> str:
+    """The expression for the first *tag* that shows *text*."""
+    says = f"one.textContent.trim().includes({json.dumps(text)})"
+    return f"[...document.querySelectorAll({json.dumps(tag)})].find((one) => {says})"
+
+
+# -- Chromium ----------------------------------------------------------------------------------
+
+
+class Chromium:
+    """Playwright's page, as the other tests have it."""
+
+    def __init__(self, page: Page, context: BrowserContext) -> None:
+        self._page = page
+        self._context = context
+
+    def goto(self, url: str) -> None:
+        self._page.goto(url)
+
+    def evaluate(self, expression: str) -> Any:
+        return self._page.evaluate(expression)
+
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        return {c["name"]: dict(c) for c in self._context.cookies(self._page.url)}
+
+    def clear(self) -> None:
+        self._context.clear_cookies()
+
+
+# -- Firefox -----------------------------------------------------------------------------------
+
+
+class Firefox:
+    """Firefox over WebDriver BiDi (W3C), one command at a time."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._count = 0
+        self.command("session.new", capabilities={})
+        contexts = self.command("browsingContext.getTree")["contexts"]
+        self._context: str = contexts[0]["context"]
+
+    def command(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command and return its result."""
+        self._count += 1
+        self._socket.send(json.dumps({"id": self._count, "method": method, "params": params}))
+        while True:
+            answer = json.loads(self._socket.recv())
+            if answer.get("id") == self._count:
+                if answer["type"] == "error":
+                    raise RuntimeError(f"{method}: {answer['error']}: {answer['message']}")
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def goto(self, url: str) -> None:
+        self.command("browsingContext.navigate", context=self._context, url=url, wait="complete")
+
+    def evaluate(self, expression: str) -> Any:
+        result = self.command(
+            "script.evaluate",
+            expression=f"(async () => JSON.stringify(await ({expression})))()",
+            target={"context": self._context},
+            awaitPromise=True,
+        )
+        if result["type"] == "exception":
+            raise RuntimeError(result["exceptionDetails"]["text"])
+        return json.loads(result["result"].get("value", "null"))
+
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        found = self.command(
+            "storage.getCookies", partition={"type": "context", "context": self._context}
+        )
+        host = self.evaluate("location.hostname")
+        return {
+            one["name"]: {**one, "value": one["value"]["value"]}
+            for one in found["cookies"]
+            if f".{host}".endswith("." + one["domain"].lstrip("."))
+        }
+
+    def clear(self) -> None:
+        self.command("storage.deleteCookies")
+
+    @property
+    def tab(self) -> str:
+        return self._context
+
+    def open_tab(self) -> str:
+        self._context = str(self.command("browsingContext.create", type="tab")["context"])
+        return self._context
+
+    def use_tab(self, tab: str) -> None:
+        self._context = tab
+
+    def close_tab(self, tab: str) -> None:
+        self.command("browsingContext.close", context=tab)
+
+    def begin(self, url: str) -> None:
+        self.command("browsingContext.navigate", context=self._context, url=url, wait="none")
+
+    def quit(self) -> None:
+        """End as by its menu: what it keeps is on the disk afterwards."""
+        self.command("browser.close")
+
+
+_PREFERENCES = {
+    "network.proxy.type": 1,
+    "network.proxy.http": "127.0.0.1",
+    "browser.shell.checkDefaultBrowser": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "app.update.disabledForTesting": True,
+    "browser.safebrowsing.downloads.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "toolkit.telemetry.reportingpolicy.firstRun": False,
+    "dom.security.https_first": False,
+}
+
+
+@contextmanager
+def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
+    """A Firefox with its profile in *folder*, a fresh one where there is none."""
+    import websocket
+
+    demand("firefox")
+    folder.mkdir(exist_ok=True)
+    preferences = _PREFERENCES | {"network.proxy.http_port": proxy_port}
+    (folder / "user.js").write_text(
+        "".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in preferences.items())
+    )
+    log = folder / "firefox.log"
+    with _process(
+        [
+            *("firefox-esr", "--headless", "--no-remote"),
+            *("--profile", str(folder), "--remote-debugging-port", "0"),
+        ],
+        log,
+        HOME=str(folder),
+    ) as process:
+        address = _said(process, log, re.compile(r"WebDriver BiDi listening on (ws://\S+)"))
+        socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
+        try:
+            yield Firefox(socket)
+        finally:
+            socket.close()
+
+
+# -- WebKit ------------------------------------------------------------------------------------
+
+
+class WebKit:
+    """WebKitGTK, which is as near to Safari as Linux comes."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def goto(self, url: str) -> None:
+        self._driver.get(url)
+
+    def evaluate(self, expression: str) -> Any:
+        script = (
+            "const done = arguments[arguments.length - 1];"
+            f"(async () => JSON.stringify(await ({expression})))()"
+            ".then((text) => done([text]), (fault) => done([null, String(fault)]));"
+        )
+        text, *fault = self._driver.execute_async_script(script)
+        if fault:
+            raise RuntimeError(fault[0])
+        return json.loads(text) if text else None
+
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self._driver.get_cookies()}
+
+    def clear(self) -> None:
+        self._driver.delete_all_cookies()
+
+    @property
+    def tab(self) -> str:
+        return str(self._driver.current_window_handle)
+
+    def open_tab(self) -> str:
+        self._driver.switch_to.new_window("tab")
+        return str(self._driver.current_window_handle)
+
+    def use_tab(self, tab: str) -> None:
+        self._driver.switch_to.window(tab)
+
+    def close_tab(self, tab: str) -> None:
+        self._driver.switch_to.window(tab)
+        self._driver.close()
+
+    def begin(self, url: str) -> None:
+        self._driver.execute_script("setTimeout(() => (location.href = arguments[0]))", url)
+
+
+@contextmanager
+def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
+    """A WebKitGTK browser on a display of its own."""
+    demand("webkit")
+    from selenium.webdriver import WebKitGTK, WebKitGTKOptions
+    from selenium.webdriver.webkitgtk.service import Service
+
+    folder.mkdir()
+    display_log = folder / "display"
+    with _process(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"], display_log
+    ) as screen:
+        display = _said(screen, display_log, re.compile(r"^(\d+)\n", re.MULTILINE))
+        environment = {
+            **os.environ,
+            "DISPLAY": f":{display}",
+            "HOME": str(folder),
+            # Root's processes may not be put into a sandbox of their own.
+            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
+            "NO_AT_BRIDGE": "1",
+            "GIO_USE_VFS": "local",
+            "LIBGL_ALWAYS_SOFTWARE": "1",
+        }
+        options = WebKitGTKOptions()
+        options.set_capability(
+            "proxy", {"proxyType": "manual", "httpProxy": f"127.0.0.1:{proxy_port}"}
+        )
+        service = Service(shutil.which("WebKitWebDriver"), env=environment)
+        with warnings.catch_warnings():
+            # Selenium's driver for WebKitGTK still calls what Selenium itself deprecates.
+            warnings.filterwarnings("ignore", "setting remote_server_addr", DeprecationWarning)
+            driver = WebKitGTK(options=options, service=service)
+        try:
+            driver.set_script_timeout(30)
+            yield WebKit(driver)
+        finally:
+            driver.quit()
+
+
+# -- their surroundings ------------------------------------------------------------------------
+
+
+@contextmanager
+def _process(command: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **more},
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        # Its children as well: a browser is many processes.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, number)
+                process.wait(10)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+
+
+def _said(
+    process: subprocess.Popen[bytes], log: Path, pattern: re.Pattern[str], seconds: float = 60
+) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        found = pattern.search(log.read_text(errors="replace"))
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    pytest.fail(f"{process.args!r} did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+class _Forward(BaseHTTPRequestHandler):
+    """One request to whatever host, handed to its port on 127.0.0.1."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _forward(self) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        proxy: ForwardProxy = self.server.proxy  # type: ignore[attr-defined]
+        if proxy.is_stopped(self.path):
+            self.close_connection = True
+            return
+        if parts.port is None and parts.path == BLANK:
+            self._blank(parts.query)
+            return
+        named = [(k, v) for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP]
+        if not (parts.hostname or "").endswith((".test", ".example")) or parts.port is None:
+            # A browser's own errands: there is no network here.
+            self.send_error(502)
+            return
+        connection = HTTPConnection("127.0.0.1", parts.port, timeout=30)
+        try:
+            target = parts.path + (f"?{parts.query}" if parts.query else "")
+            connection.putrequest(
+                self.command, target or "/", skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in named:
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            content = answer.read()
+            if proxy.head and answer.getheader("Content-Type", "").startswith("text/html"):
+                content = content.replace(b"<head>", b"<head>" + proxy.head.encode(), 1)
+            self.send_response_only(answer.status, answer.reason)
+            if not proxy.scripts:
+                self.send_header("Content-Security-Policy", "script-src 'none'")
+            for name, value in answer.getheaders():
+                if name.lower() not in (*_HOP_BY_HOP, "content-length"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            self.send_error(502)
+        finally:
+            connection.close()
+
+    def _blank(self, query: str) -> None:
+        """An empty page of any host, with the cookies that the query names."""
+        self.send_response_only(200)
+        for cookie in parse_qs(query).get("cookie", []):
+            self.send_header("Set-Cookie", cookie)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_OPTIONS = do_HEAD = _forward
+
+
+#: The path, on every host without a port, of a page with nothing in it.
+BLANK = "/blank"
+
+
+class ForwardProxy:
+    """What the proxy does beside forwarding, as a test wants it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        #: Put into the head of each page.
+        self.head = ""
+        #: Whether pages may run scripts; drivers do, whatever a page may.
+        self.scripts = True
+        self._stopped: list[tuple[str, bool]] = []
+        self._over = threading.Event()
+
+    def stop(self, pattern: str, *, hang: bool) -> None:
+        """Requests to URLs of this pattern are not answered: they fail at once, or hang."""
+        self._stopped.append((pattern, hang))
+
+    def is_stopped(self, url: str) -> bool:
+        """Whether *url* gets no answer; returns when the browser may know."""
+        over = self._over
+        for pattern, hang in self._stopped:
+            if fnmatch(url, pattern):
+                if hang:
+                    over.wait(60)
+                return True
+        return False
+
+    def reset(self) -> None:
+        """Forward everything again, as it is."""
+        self._stopped.clear()
+        self.head = ""
+        self.scripts = True
+        self._over.set()
+        self._over = threading.Event()
+
+
+@contextmanager
+def forward_proxy() -> Iterator[ForwardProxy]:
+    """A proxy for plain http that finds every host of the tests at 127.0.0.1."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forward)
+    server.daemon_threads = True
+    proxy = server.proxy = ForwardProxy(server.server_port)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.reset()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+#: How each engine beside Chromium is started.
+START: dict[str, Callable[[Path, int], Any]] = {"firefox": firefox, "webkit": webkit}

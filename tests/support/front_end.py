@@ -1,0 +1,154 @@
+"""A shop whose pages and whose Flask API are two servers: another port, another host."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, request
+from flask_cors import CORS
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.cli.commands import commands
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
+from adroll_flask.sandbox.server import Server
+
+from .journey import adroll_origin, serving
+
+HOSTS = ("www.shop.test", "api.shop.test", "brand.example", "adroll.example")
+
+#: The whole front end: plain JavaScript, views without a page load, one button that buys.
+SHOP = """<!doctype html>
+<html><head><title>Mugs</title>{tag}</head><body>
+<h1>Mugs</h1>
+<button id="mug">Buy a mug</button>
+<p id="done"></p>
+<script>
+  const api = "{api}", foreign = {foreign};
+  document.getElementById("mug").onclick = async () => {{
+    // A single-page app: the click id is gone from the address long before the purchase.
+    history.pushState(null, "", "/cart");
+    const order = {{ order: "1001", page: location.href }};
+    if (foreign) order.adroll = await window.adrollKit?.token?.();
+    const answer = await fetch(api + "/orders", {{
+      method: "POST",
+      credentials: foreign ? "omit" : "include",
+      headers: {{ "content-type": "application/json" }},
+      body: JSON.stringify(order),
+    }});
+    document.getElementById("done").textContent = (await answer.json()).report;
+  }};
+</script>
+</body></html>"""
+
+
+@dataclass
+class TwoServers:
+    """The running shop."""
+
+    api: Flask
+    extension: AdRoll
+    adroll_origin: str
+    scheme: str
+    front_port: int
+    api_port: int
+    #: What the API saw of our requests: method and, where a browser sends it, Sec-Fetch-Site.
+    asked: list[tuple[str, str | None]]
+
+    def page(self, host: str, path: str = "/") -> str:
+        return f"{self.scheme}://{host}:{self.front_port}{path}"
+
+    def deliver(self) -> None:
+        with self.api.app_context():
+            assert self.extension.flush(10) == 0
+
+
+@contextmanager
+def open_front_end(
+    adroll: RunningSandbox,
+    folder: Path,
+    *,
+    host: str,
+    tls: ssl.SSLContext | None = None,
+    foreign: bool = False,
+    **config: Any,
+) -> Iterator[TwoServers]:
+    """Pages at *host* on one port, the API at ``api.shop.test`` on another.
+
+    :param foreign: the front end sends a token along, and no cookies.
+    """
+    page = b""
+    scheme = "http" if tls is None else "https"
+
+    def front(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        return [page]
+
+    with (
+        adroll_origin(adroll, tls) as origin,
+        serving(Server(front, "127.0.0.1", 0, ssl_context=tls)) as front_server,
+    ):
+        at = f"{scheme}://{host}:{front_server.port}"
+        api, extension = make_api(folder, adroll, origin, at, config)
+        asked: list[tuple[str, str | None]] = []
+
+        def noting(environ: Any, start_response: Any) -> Any:
+            if environ["PATH_INFO"] == "/_adroll/identity":
+                asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_SEC_FETCH_SITE")))
+            return api(environ, start_response)
+
+        with serving(Server(noting, "127.0.0.1", 0, ssl_context=tls)) as api_server:
+            base = f"{scheme}://api.shop.test:{api_server.port}"
+            tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
+            script = SHOP.format(tag=tag, api=base, foreign=str(foreign).lower())
+            page = script.encode()
+            ports = (front_server.port, api_server.port)
+            yield TwoServers(api, extension, origin, scheme, *ports, asked)
+        with api.app_context():
+            extension.flush(2)
+
+
+def make_api(
+    folder: Path, adroll: RunningSandbox, pixel_origin: str, front: str, config: dict[str, Any]
+) -> tuple[Flask, AdRoll]:
+    """The Flask API, with flask-cors as such APIs have it."""
+    api = Flask("api", instance_path=str(folder / "instance"))
+    api.config.update(
+        SECRET_KEY="a key for tests",
+        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
+        ADROLL_PIXEL_EID=PIXEL_EID,
+        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
+        ADROLL_API_URL=adroll.api_url,
+        ADROLL_PIXEL_URL=pixel_origin + "/j/{advertisable_eid}/roundtrip.js",
+        ADROLL_LINGER=0.05,
+        ADROLL_ORIGINS=[front],
+    )
+    api.config.update(config)
+    extension = AdRoll(api)
+    CORS(api, origins=[front], supports_credentials=True)
+
+    def page_of(data: dict[str, Any]) -> str | None:
+        page = data.get("page")
+        ours = tuple(f"{origin}/" for origin in api.config["ADROLL_ORIGINS"])
+        return page if isinstance(page, str) and page.startswith(ours) else None
+
+    @api.post("/orders")
+    def order() -> dict[str, str]:
+        data = request.get_json()
+        fields: dict[str, Any] = {}
+        if data.get("adroll"):
+            fields = {"visitor": data["adroll"], "user_agent": request.user_agent.string}
+        receipt = report_conversion(
+            order_id=data["order"],
+            value="29.95",
+            currency="EUR",
+            page_location=page_of(data),
+            **fields,
+        )
+        return {"report": receipt.status}
+
+    return api, extension

@@ -1,0 +1,38 @@
+"""Appends numbered records and prints each number once it is acknowledged.
+
+``python -m tests.support.journal_program FOLDER [--count N] [--sync] [--server gevent]``
+
+Without ``--count`` until it is killed or refused; with it, waits then for the end of its input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from adroll_flask.outbox.journal import JournalFailed, JournalWriter
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--count", type=int)
+    arguments.add_argument("--sync", action="store_true")
+    arguments.add_argument("--name", default="")
+    given = arguments.parse_args()
+    writer = JournalWriter(given.folder, sync=given.sync, max_file_bytes=50_000)
+    n = 0
+    while given.count is None or n < given.count:
+        try:
+            writer.append(f"{given.name}{n} ".encode() + b"." * (n * 37 % 3000))
+        except JournalFailed:
+            return
+        os.write(1, b"%d\n" % n)
+        n += 1
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""A small site for the kit's tests: static pages, a pixel, and an identity endpoint that records.
+
+It knows nothing of the package, so that what the kit does is seen apart from what the server
+makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Page
+
+from tests.support import PATIENCE
+
+STATIC = Path(__file__).resolve().parents[2] / "static"
+#: What the pixel answers.
+COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+#: What the server sets.
+SERVER_COOKIE = "00000000000000000000000000000001-1700000000000"
+#: Milliseconds that the kit waits for the pixel, in tests in which it gives up.
+WAIT = 250
+
+#: What AdRoll's script does as far as a page can see: takes the queue over, keeps a cookie that it
+#: finds or makes one of its own for the page's host, answers get_cookie, notes what is tracked.
+PIXEL = """
+(() => {
+  const options = new URL(document.currentScript.src).searchParams;
+  const queue = window.adroll;
+  const found = /__adroll_fpc=([^;]+)/.exec(document.cookie);
+  const value = options.get("value") || (found ? found[1] : "COOKIE");
+  if (!options.has("cookieless"))
+    document.cookie =
+      `__adroll_fpc=${value};path=/;domain=${location.hostname};max-age=31536000;samesite=lax`;
+  window.seen = { runs: ((window.seen || {}).runs || 0) + 1, tracked: [], adv: adroll_adv_id,
+                  pix: adroll_pix_id, version: adroll_version };
+  window.adroll = {
+    get_cookie: (callback) => setTimeout(callback, +options.get("after") || 0, value),
+    track: (name) => seen.tracked.push(name),
+    setProperties() {}, identify() {}, identify_email() {},
+  };
+  if (options.has("silent")) window.adroll.get_cookie = () => {};
+  for (const [name, values] of queue || []) window.adroll[name](...values);
+})();
+""".replace("COOKIE", COOKIE)
+
+#: A loader as sites have it: AdRoll's, of old (without get_cookie) or of today.
+LOADER = """<script>
+adroll_adv_id = "SITEADV"; adroll_pix_id = "SITEPIX"; adroll_version = "2.0";
+(function (w, d, e, i) {
+  w.__adroll_loaded = true; w.adroll = w.adroll || []; w.adroll.f = %s;
+  for (i = 0; i < w.adroll.f.length; i++)
+    w.adroll[w.adroll.f[i]] = w.adroll[w.adroll.f[i]] || (function (n) {
+      return function () { w.adroll.push([n, arguments]); };
+    })(w.adroll.f[i]);
+  e = d.createElement("script"); e.async = 1; e.src = "%s"; d.head.appendChild(e);
+})(window, document);
+adroll.track("pageView");
+</script>"""
+OLD_METHODS = '["setProperties", "identify", "track"]'
+METHODS = '["setProperties", "identify", "track", "identify_email", "get_cookie"]'
+
+
+class KitSite:
+    """One running site; every host name leads to it."""
+
+    def __init__(self) -> None:
+        #: Path to body (and headers) of the site's pages.
+        self.pages: dict[str, tuple[str, Mapping[str, str]]] = {}
+        #: The bodies told to the identity endpoint, in order, and the requests' headers.
+        self.told: list[Any] = []
+        self.headers: list[dict[str, str]] = []
+        #: Scripts of the pixel that were asked for.
+        self.pixels: list[str] = []
+        #: What the identity endpoint answers: a status, or an object for a 200.
+        self.answer: int | dict[str, Any] = 204
+        self.set_cookie: str | None = None
+        self.delay = 0.0
+        #: Seconds that the next requests are on their way before they count as told.
+        self.on_the_way: list[float] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                site._get(self)
+
+            def do_POST(self) -> None:
+                site._post(self)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+
+    def url(self, path: str = "/", host: str = "shop.test") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def pixel_url(self, **options: object) -> str:
+        query = "&".join(f"{name}={value}" for name, value in options.items())
+        return self.url(f"/j/ADV/roundtrip.js?{query}", "adroll.example")
+
+    def tag(
+        self,
+        *,
+        consent: str | None = None,
+        pixel: str = "load",
+        src: str | None = None,
+        wait: int = 5000,
+        nonce: str | None = None,
+        **data: str,
+    ) -> str:
+        """The tag as the server writes it."""
+        data |= {"pixel": pixel, "identity": "/_adroll/identity", "wait": str(wait)}
+        data |= {"adv": "ADV", "pix": "PIX"}
+        if pixel == "load":
+            data["src"] = self.pixel_url() if src is None else src
+        if consent:
+            data["consent"] = consent
+        attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
+        own = f'<script nonce="{nonce}"' if nonce else "<script"
+        build = "adroll-kit-consent.min.js" if consent else "adroll-kit.min.js"
+        return f'{own} async src="/{build}" data-adroll{attributes}></script>'
+
+    def serve(self, head: str, path: str = "/", body: str = "", **headers: str) -> None:
+        """Serve a page with *head* in its head."""
+        html = f"<!doctype html><html><head><title>Shop</title>{head}</head><body>{body}</body>"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.pages[path] = (html, named)
+
+    def serve_frames(self, *frames: tuple[str, str], path: str = "/all") -> str:
+        """Serve a page of frames, each of (head, query), and return its URL.
+
+        Frames share the tab's storage and cookies, and nothing else; a page each would be slow.
+        """
+        body = ""
+        for number, (head, query) in enumerate(frames):
+            self.serve(head, f"{path}/{number}")
+            body += f'<iframe src="{path}/{number}{escape(query)}"></iframe>'
+        self.serve("", path, body)
+        return self.url(path)
+
+    def wait_told(self, page: Page, count: int, seconds: float = PATIENCE) -> list[Any]:
+        """What was told, once it is *count* bodies; a moment longer, so that more would be seen."""
+        until = time.monotonic() + seconds
+        while len(self.told) < count and time.monotonic() < until:
+            page.wait_for_timeout(20)
+        page.wait_for_timeout(80)
+        return self.told
+
+    def after_wait(self, page: Page, wait: int = WAIT) -> list[Any]:
+        """What was told when the kit has given up waiting."""
+        page.wait_for_timeout(wait + 300)
+        return self.told
+
+    # -- the server ----------------------------------------------------------------------
+
+    def _get(self, handler: BaseHTTPRequestHandler) -> None:
+        path = urlsplit(handler.path).path
+        if path.endswith("roundtrip.js"):
+            self.pixels.append(handler.path)
+            time.sleep(float(parse_qs(urlsplit(handler.path).query).get("slow", ["0"])[0]))
+            self._reply(handler, 200, PIXEL, {"Content-Type": "text/javascript"})
+        elif path.endswith(".min.js"):
+            body = (STATIC / path[1:]).read_text()
+            self._reply(handler, 200, body, {"Content-Type": "text/javascript"})
+        elif path in self.pages:
+            body, headers = self.pages[path]
+            self._reply(handler, 200, body, {"Content-Type": "text/html", **headers})
+        else:
+            self._reply(handler, 204 if path == "/favicon.ico" else 404, "", {})
+
+    def _post(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        time.sleep(self.on_the_way.pop(0) if self.on_the_way else 0)
+        self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+        self.told.append(json.loads(body))
+        answer = self.answer
+        time.sleep(self.delay)
+        headers = {"Cache-Control": "no-store"}
+        if self.set_cookie:
+            host = handler.headers["Host"].partition(":")[0]
+            headers["Set-Cookie"] = f"__adroll_fpc={self.set_cookie}; Path=/; Domain={host}"
+        if isinstance(answer, int):
+            self._reply(handler, answer, "", headers)
+        else:
+            headers["Content-Type"] = "application/json"
+            self._reply(handler, 200, json.dumps(answer), headers)
+
+    def _reply(
+        self, handler: BaseHTTPRequestHandler, status: int, text: str, headers: Mapping[str, str]
+    ) -> None:
+        body = text.encode()
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        if status != 204:
+            handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    @contextmanager
+    def running(self) -> Iterator[KitSite]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()

@@ -1,0 +1,179 @@
+"""A real nginx with a cache, in front of a Flask app that a thread serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from adroll_flask.sandbox.server import Server
+from tests.support import PATIENCE
+
+#: Keeps what its headers allow; nginx itself leaves alone what sets a cookie.
+HONEST = ""
+#: Keeps everything, whatever the headers say, and hands it out as it came: cookies too.
+HOARDING = """
+    proxy_ignore_headers Cache-Control Set-Cookie Vary Expires;
+    proxy_cache_valid any 10m;
+"""
+#: The same, but nobody is given a cookie by a page.
+HIDING = HOARDING + "proxy_hide_header Set-Cookie;"
+#: Asks the app again for what has become stale.
+REVALIDATING = "proxy_cache_revalidate on;"
+#: What a proxy has to tell the app; nginx does none of it by itself.
+FORWARDING = """
+    proxy_set_header Host $http_host;
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_set_header X-Forwarded-Proto $scheme;
+"""
+
+CONFIG = """
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  proxy_cache_path {folder}/cache keys_zone=pages:1m use_temp_path=off;
+  # As CDNs do for pages: the click id in the query makes no second copy.
+  proxy_cache_key $host$uri;
+  add_header X-Cache-Status $upstream_cache_status always;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      {forwarding}
+      proxy_pass http://127.0.0.1:{upstream};
+      proxy_cache pages;
+      {location}
+    }}
+    {more}
+  }}
+}}
+"""
+
+
+def nginx_path() -> str:
+    """Where nginx is; without one the test is skipped, or fails where CI says so."""
+    path = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if path is None:
+        line = "no nginx: apt-get install nginx-light"
+        if os.environ.get("CI") == "true":
+            pytest.fail(line)
+        pytest.skip(line)
+    return path
+
+
+@dataclass
+class CachedSite:
+    """A site behind nginx."""
+
+    app: Flask
+    port: int
+    cache: Path
+    #: What reached the app: method, path and the status of its answer.
+    hits: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def stored(self) -> bytes:
+        """Every byte that the cache keeps on its disk."""
+        return b"".join(file.read_bytes() for file in self.cache.rglob("*") if file.is_file())
+
+
+@contextmanager
+def behind_nginx(
+    app: Flask,
+    folder: Path,
+    location: str = HONEST,
+    *,
+    forwarding: str = FORWARDING,
+    identity: str | None = "",
+) -> Iterator[CachedSite]:
+    """Serve *app* behind an nginx that caches as *location* says.
+
+    :param identity: directives for our endpoints, which are not cached; ``None``: they are
+        treated as any page.
+    """
+    program = nginx_path()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    site = CachedSite(app, port, folder / "cache")
+    fixed = ProxyFix(app, x_for=1, x_proto=1)
+
+    def noting(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: Any, *rest: Any) -> Any:
+            asked = (environ["REQUEST_METHOD"], environ["PATH_INFO"], int(status[:3]))
+            site.hits.append(asked)
+            return start_response(status, headers, *rest)
+
+        return fixed(environ, start)
+
+    server = Server(noting, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    more = ""
+    if identity is not None:
+        more = (
+            f"location /_adroll/ {{ {forwarding} proxy_pass http://127.0.0.1:{server.port};"
+            f" {identity} }}"
+        )
+    folder.mkdir(exist_ok=True)
+    config = folder / "nginx.conf"
+    config.write_text(
+        CONFIG.format(
+            folder=folder,
+            port=port,
+            upstream=server.port,
+            forwarding=forwarding,
+            location=location,
+            more=more,
+            # Root's workers would be nobody's, who may not write below pytest's folders.
+            user="user root;" if os.geteuid() == 0 else "",
+        )
+    )
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(config), "-g", "daemon off;"],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _wait_for(port, process)
+        yield site
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+        server.stop()
+        thread.join(5)
+
+
+def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                pytest.fail(f"nginx did not start: {process.communicate()[1]}")
+            time.sleep(0.02)

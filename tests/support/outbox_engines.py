@@ -1,0 +1,230 @@
+"""The three engines that the outbox is tested on, each test on a database of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from adroll_flask.counters import Counters
+from adroll_flask.errors import EventError
+from adroll_flask.outbox import NewEvent, Outbox, new_id, open_outbox
+from adroll_flask.outbox.holds import Amend
+from adroll_flask.settings import Settings
+from tests.support import PATIENCE
+
+EID = "ABCDEFGHIJKLMNOPQRSTUV"
+ENGINES = ("sqlite", "postgresql", "mariadb")
+SERVERS = {
+    "postgresql": os.environ.get(
+        "ADROLL_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
+    ),
+    "mariadb": os.environ.get("ADROLL_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
+}
+_NUMBERS = itertools.count()
+
+
+def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
+    """A release's changes, as an outbox that knows nothing of events takes them."""
+    wire = json.loads(payload) | changes
+    if wire.get("value") == "no money":
+        raise EventError("value", "takes an amount")
+    return json.dumps(wire).encode(), f"{wire.get('value')} EUR", wire.get("timestamp", 1.0)
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until it is told to move."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Bench:
+    """One engine with an empty database, and the outboxes that a test opens on it."""
+
+    engine: str
+    url: str | None
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    counters: Counters = field(default_factory=Counters)
+    opened: list[Outbox] = field(default_factory=list)
+    plain: sa.Engine | None = None
+
+    def open(self, amend: Amend = amend_wire, **config: Any) -> Outbox:
+        """Another outbox object on the same database: another process's, as far as it goes."""
+        values = {f"ADROLL_{name.upper()}": value for name, value in config.items()}
+        if self.url is not None:
+            values.setdefault("ADROLL_OUTBOX_URL", self.url)
+        outbox = open_outbox(
+            Settings.from_mapping(values),
+            folder=self.folder,
+            clock=self.now,
+            counters=self.counters,
+            amend=amend,
+        )
+        self.opened.append(outbox)
+        return outbox
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "adroll-outbox.sqlite"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "adroll-journal"
+
+    def sql(self) -> sa.Engine:
+        """The database as anybody else sees it."""
+        if self.plain is None:
+            self.plain = sa.create_engine(
+                self.url or f"sqlite:///{self.path}", poolclass=sa.pool.NullPool
+            )
+        return self.plain
+
+    def execute(self, statement: str, **values: Any) -> list[Any]:
+        with self.sql().begin() as connection:
+            result = connection.execute(sa.text(statement), values)
+            return list(result) if result.returns_rows else []
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Meanwhile somebody holds the table of events, as a migration does."""
+        with self.sql().connect() as connection:
+            if self.engine == "postgresql":
+                connection.execute(sa.text("LOCK TABLE adroll_event IN ACCESS EXCLUSIVE MODE"))
+            elif self.engine == "mariadb":
+                connection.execute(sa.text("LOCK TABLES adroll_event WRITE"))
+            else:
+                connection.execute(sa.text("BEGIN EXCLUSIVE"))
+            try:
+                yield
+            finally:
+                if self.engine == "mariadb":
+                    connection.execute(sa.text("UNLOCK TABLES"))
+                connection.rollback()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let *seconds* go by: where the clock is the database's, move what lies in it back."""
+        if self.engine == "sqlite":
+            self.clock.now += seconds
+            return
+        for outbox in self.opened[:1]:  # what lies in the journal ages as well
+            outbox.queue.waiting()
+        for statement in (
+            "UPDATE adroll_event SET queued_at = queued_at - :s, due_at = due_at - :s,"
+            " refused_at = refused_at - :s, released_at = released_at - :s,"
+            " learnt_at = learnt_at - :s",
+            "UPDATE adroll_verdict SET kept_at = kept_at - :s",
+            "UPDATE adroll_destination SET paused_until = paused_until - :s,"
+            " probe_until = probe_until - :s, next_slot_at = next_slot_at - :s,"
+            " held_since = held_since - :s, last_error_at = last_error_at - :s",
+            "UPDATE adroll_hold SET began_at = began_at - :s, ended_at = ended_at - :s",
+            "UPDATE adroll_withdrawal SET withdrawn_at = withdrawn_at - :s,"
+            " forget_at = forget_at - :s",
+        ):
+            self.execute(statement, s=seconds)
+
+    def now(self) -> float:
+        return self.clock.now if self.engine == "sqlite" else time.time()
+
+    def event(self, key: str | None = None, **changes: Any) -> NewEvent:
+        now = changes.pop("at", None) or self.now()
+        fields: dict[str, Any] = {
+            "id": new_id(now),
+            "name": "purchase",
+            "advertisable_eid": EID,
+            "dry_run": False,
+            "key": key,
+            "payload": b'{"event_name":"purchase","identifiers":{"adct":"click-1"}}',
+            "occurred_at": now,
+        }
+        return NewEvent(**(fields | changes))
+
+    def empty(self) -> None:
+        """Leave the tables as if new, for the next test."""
+        if not sa.inspect(self.sql()).has_table("adroll_event"):
+            return
+        for table in (
+            "event",
+            "destination",
+            "hold",
+            "journal",
+            "withdrawal",
+            "suppressed",
+            "verdict",
+            "history",
+        ):
+            self.execute(f"DELETE FROM adroll_{table}")
+        self.execute("INSERT INTO adroll_destination (id) VALUES (1)")
+
+    def close(self) -> None:
+        for outbox in self.opened:
+            outbox.close()
+        if self.plain is not None:
+            self.plain.dispose()
+
+
+def missing(engine: str) -> str | None:
+    """Why *engine* cannot be tested here, or ``None``."""
+    if engine == "sqlite":
+        return None
+    admin = sa.create_engine(SERVERS[engine], poolclass=sa.pool.NullPool)
+    try:
+        with admin.connect():
+            return None
+    except sa.exc.SQLAlchemyError as exc:
+        return f"no {engine} at {admin.url.host}:{admin.url.port} ({type(exc).__name__})"
+
+
+@contextlib.contextmanager
+def database(engine: str) -> Iterator[str]:
+    """An empty database, or schema, of its own on a server; removed afterwards."""
+    name = f"adroll_test_{os.getpid()}_{next(_NUMBERS)}"
+    url = sa.make_url(SERVERS[engine])
+    admin = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    kind = "SCHEMA" if engine == "postgresql" else "DATABASE"
+    with admin.begin() as connection:
+        connection.execute(sa.text(f"CREATE {kind} {name}"))
+    if engine == "postgresql":
+        own = url.update_query_dict({"options": f"-csearch_path={name}", "application_name": name})
+    else:
+        own = url.set(database=name)
+    try:
+        yield own.render_as_string(hide_password=False)
+    finally:
+        with admin.begin() as connection:
+            cascade = " CASCADE" if engine == "postgresql" else ""
+            connection.execute(sa.text(f"DROP {kind} {name}{cascade}"))
+
+
+def require(engine: str, lacking: dict[str, str | None]) -> None:
+    """Skip, saying so, where *engine* is missing; on CI that is a failure."""
+    why = lacking[engine]
+    if why is None:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"on CI all engines are tested: {why}")
+    pytest.skip(why)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """True as soon as *condition* is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()

@@ -1,0 +1,364 @@
+"""The documentation's own code, run as it stands: a page's blocks in their order.
+
+Python blocks are run by sybil in one namespace, so that a traceback names the page and its line.
+Console blocks are typed into one bash, and what it prints is compared with what the page shows.
+
+    with Page("docs/how-to/holds.md", shell) as page:
+        names = page.run(app=app, order=order)
+    assert ...
+
+The end of ``with`` fails where a block of the page was not run; ``tests/docs/test_every_block.py``
+fails where a page has no such test.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from doctest import ELLIPSIS
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sybil import Document, Example
+from sybil.parsers.myst import PythonCodeBlockParser
+
+from tests.support import PATIENCE, ROOT
+
+_FENCE = re.compile(
+    r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\{[\w-]+\}|[\w-]*)[^\n]*\n"
+    r"(?P<code>.*?)^ *(?P=ticks)`*$",
+    re.MULTILINE | re.DOTALL,
+)
+#: A block that is a file of the reader's, or the end of one that is there.
+_FILE = re.compile(r"# ([\w/]+\.py)(, at its end)?\n")
+_HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
+#: What runs until it is told to end.
+_ENDLESS = re.compile(
+    r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|outbox tail|worker(?! --once))"
+    r"|flask (--\S+ \S+ )*run\b|runserver|make demo"
+    r"|python (-m (demo_app|adroll_flask\.sandbox)|shop\.py)|gunicorn|uwsgi|celery"
+)
+#: What a page's reader does once to the machine, or what needs another one.
+UNTYPED = {
+    "-m benchmarks": "runs for minutes; its short form is in tests/house",
+    "pre-commit": "changes the checkout's hooks",
+    "pip install": "the tests' own environment has it; tests/smoke.py installs the wheel",
+    "apt-get": "changes the machine that runs the tests",
+    "git clone": "the checkout is there",
+}
+
+
+@dataclass
+class Block:
+    """One fenced block of a page."""
+
+    page: str
+    section: str
+    language: str
+    code: str
+    line: int
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str, section: str | None = None) -> list[Block]:
+    """The fenced blocks of *page*, a path from the checkout's root, or of its *section* alone."""
+    text = (ROOT / page).read_text()
+    fences = list(_FENCE.finditer(text))
+    headings = [
+        heading
+        for heading in _HEADING.finditer(text)
+        if not any(fence.start() < heading.start() < fence.end() for fence in fences)
+    ]
+    found = []
+    for fence in fences:
+        before = [heading[2] for heading in headings if heading.start() < fence.start()]
+        found.append(
+            Block(
+                page=page,
+                section=before[-1] if before else "",
+                language=fence["language"],
+                code=re.sub(f"^{fence['indent']}", "", fence["code"], flags=re.MULTILINE),
+                line=text.count("\n", 0, fence.start()) + 1,
+                start=fence.start(),
+                end=fence.end(),
+            )
+        )
+    return [block for block in found if section in (None, block.section)]
+
+
+class Page:
+    """A page whose blocks are run; as a context manager it demands that all of them are."""
+
+    def __init__(self, name: str, shell: Shell | None = None) -> None:
+        self.name = name
+        self._shell = shell
+        text = (ROOT / name).read_text()
+        self._document = Document(text, str(ROOT / name))
+        self._regions = list(PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)(self._document))
+        self._left = [block for block in blocks(name) if block.language in ("python", "console")]
+
+    def run(self, section: str | None = None, /, **names: Any) -> dict[str, Any]:
+        """Run the blocks of *section*, or all that are left; return what they named.
+
+        Each call has a namespace of its own, with *names* in it.
+        """
+        wanted = [block for block in self._left if section in (None, block.section)]
+        assert wanted, f"{self.name} has no block in {section!r} that was not run"
+        for block in wanted:
+            self._left.remove(block)
+            if block.language == "console":
+                assert self._shell is not None, f"{block} needs a shell"
+                self._shell.run(block)
+            else:
+                self._python(block, names)
+        return names
+
+    def _python(self, block: Block, namespace: dict[str, Any]) -> None:
+        file = _FILE.match(block.code)
+        if file and self._shell is not None:
+            self._shell.write(file[1], block.code, append=bool(file[2]))
+            return
+        for region in self._regions:
+            if block.start <= region.start < block.end:
+                line, column = self._place(region.start)
+                Example(self._document, line, column, region, namespace).evaluate()
+
+    def _place(self, position: int) -> tuple[int, int]:
+        before = self._document.text[:position]
+        return before.count("\n") + 1, position - before.rfind("\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: object, _where: TracebackType | None
+    ) -> None:
+        if kind is None:
+            assert not self._left, f"not run: {', '.join(map(str, self._left))}"
+
+
+@dataclass
+class _Job:
+    """A command that runs until it is told to end."""
+
+    number: int
+    output: Path
+    #: Its process group.
+    group: int
+
+    def end(self) -> None:
+        """End it, with all that it started; nothing of it is left, nor are its ports taken."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.group, signal.SIGTERM)
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                os.killpg(self.group, 0)
+                time.sleep(0.05)
+            os.killpg(self.group, signal.SIGKILL)
+
+
+@dataclass
+class Shell:
+    """One bash, in *folder*, with *env* beside what a shell needs; commands of pages go into it."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+    #: What this run has in place of what the page shows: ids, addresses.
+    replace: dict[str, str] = field(default_factory=dict)
+    #: What was typed, and what was left out and why.
+    typed: list[str] = field(default_factory=list)
+    untyped: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        # Pages name the ports 5000 and 5001, so one shell at a time.
+        self._lock = Path("/tmp/adroll-pages.lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._mark = secrets.token_hex(8)
+        self._jobs: list[_Job] = []
+        self._person, self._slave = os.openpty()
+        self._terminal = os.ttyname(self._slave)
+        bin_folder = str(Path(sys.executable).parent)
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=self.folder,
+            env={
+                "PATH": f"{bin_folder}:{os.environ['PATH']}",
+                "HOME": str(self.folder),
+                "LANG": "C.UTF-8",
+                "PYTHONPATH": str(ROOT),
+                "COLUMNS": "200",
+                "PYTHONUNBUFFERED": "1",  # as in a terminal
+                **self.env,
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        os.set_blocking(self._bash.stdout.fileno(), False)
+        self.type("set -m")  # each job a group of its own, which Ctrl-C reaches
+        return self
+
+    def __exit__(self, *_about: object) -> None:
+        try:
+            # Not by bash, which may be in the middle of a command that does not end.
+            for job in self._jobs:
+                job.end()
+        finally:
+            self._bash.kill()
+            self._bash.communicate()
+            os.close(self._person)
+            os.close(self._slave)
+            self._lock.close()
+
+    def run(self, block: Block) -> None:
+        """Type a console block's commands, and compare what each prints."""
+        for command, shown in _commands(self._here(block.code)):
+            if command.startswith("make ") and not command.startswith("make demo"):
+                # Minutes, and CI's own legs: that there is such a target is enough.
+                command = (
+                    f"make --dry-run --directory {ROOT} {command.removeprefix('make ')} >target"
+                )
+                shown = ""
+            reason = next((UNTYPED[part] for part in UNTYPED if part in command), None)
+            if reason is not None:
+                self.untyped[command] = reason
+                continue
+            self.typed.append(command)
+            if _ENDLESS.search(command):
+                self._start(block, command, shown)
+                continue
+            printed, status = self.type(command)
+            told = f"{block}: $ {command}\nprinted (exit status {status}):\n{printed}"
+            if shown:
+                assert matches(shown, printed), f"{told}\nthe page shows:\n{shown}"
+            else:
+                assert status == 0, told
+
+    def write(self, name: str, code: str, *, append: bool = False) -> None:
+        """Write a file of the reader's."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a" if append else "w") as file:
+            file.write(self._here(code))
+
+    def _here(self, text: str) -> str:
+        for said, here in self.replace.items():
+            text = text.replace(said, here)
+        return text
+
+    def type(self, command: str) -> tuple[str, int]:
+        """Run *command* to its end; what it printed, and its exit status."""
+        stdin = self._bash.stdin
+        assert stdin is not None
+        # A program that reads its input finds none: ours is what is typed next.
+        stdin.write(
+            f"{{\n{command}\n}} </dev/null\nprintf '\\n%s %d\\n' {self._mark} $?\n".encode()
+        )
+        stdin.flush()
+        found = re.compile(rf"\n?^{self._mark} (\d+)\n".encode(), re.MULTILINE)
+        printed = b""
+        for part in self._output(command):
+            printed += part
+            end = found.search(printed)
+            if end:
+                return printed[: end.start()].decode().rstrip("\n"), int(end[1])
+        raise AssertionError(f"bash ended at {command!r}: {printed.decode()}")
+
+    def _output(self, command: str) -> Iterator[bytes]:
+        assert self._bash.stdout is not None
+        deadline = time.monotonic() + PATIENCE
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._bash.stdout, selectors.EVENT_READ)
+            while time.monotonic() < deadline:
+                if selector.select(deadline - time.monotonic()):
+                    part = os.read(self._bash.stdout.fileno(), 65_536)
+                    if not part:
+                        return
+                    yield part
+        raise AssertionError(f"{command!r} did not end")
+
+    def _start(self, block: Block, command: str, shown: str) -> None:
+        """Start *command*, wait for what the page shows, and end it where the page has ``^C``."""
+        # An error is something printed, too.
+        assert shown, f"{block}: $ {command}\nruns on: the page has to show what it prints"
+        number = len(self._jobs) + 1
+        output = self.folder / f".job{number}"
+        output.touch()
+        # Some say where they are to a person at a terminal only.
+        group, _ = self.type(f"(\n{command}\n) <{self._terminal} >{output} 2>&1 &\necho $!")
+        job = _Job(number, output, int(group))
+        self._jobs.append(job)
+        before, interrupt, after = shown.partition("^C")
+        self._wait_for(block, command, job, before.rstrip("\n"))
+        if interrupt:
+            self.type(f"kill -INT -- -$(jobs -p %{number}); wait %{number}")
+            self._wait_for(block, command, job, before + "…\n" + after.strip("\n"))
+
+    def _wait_for(self, block: Block, command: str, job: _Job, shown: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            printed = job.output.read_text()
+            if printed and matches(f"{shown}\n…", printed):
+                return
+            running = self.type(f"kill -0 %{job.number} 2>/dev/null")[1] == 0
+            if time.monotonic() > deadline or (not running and printed == job.output.read_text()):
+                raise AssertionError(
+                    f"{block}: $ {command}\nprinted:\n{printed}\nthe page shows:\n{shown}"
+                )
+            time.sleep(0.05)
+
+
+def _commands(code: str) -> Iterator[tuple[str, str]]:
+    """Each command of a console block, and what the page shows below it."""
+    command: list[str] = []
+    shown: list[str] = []
+    for line in code.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield "\n".join(command), "\n".join(shown)
+            command, shown = [line[2:]], []
+        elif command and not shown and command[-1].endswith("\\"):
+            command.append(line)
+        else:
+            assert command, f"a console block begins with a command: {line}"
+            shown.append(line)
+    if command:
+        yield "\n".join(command), "\n".join(shown)
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether *printed* is what the page shows; ``…`` stands for anything.
+
+    A line of nothing but ``…`` stands for any number of lines. Spaces at the ends of lines do not
+    count, nor do runs of them within, which columns have.
+
+    >>> matches("a …\\n…\\nz", "a  b\\nc\\nd\\nz")
+    True
+    """
+    pattern = ""
+    for line in shown.strip("\n").splitlines():
+        if line.strip() == "…":
+            pattern += r"(?:.*\n)*"
+        else:
+            parts = [r"\s+".join(map(re.escape, re.split(" +", part))) for part in line.split("…")]
+            pattern += r".*".join(parts) + r"[ ]*\n"
+    lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines)) is not None

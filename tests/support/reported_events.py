@@ -1,0 +1,15 @@
+"""What an app's outbox holds, as AdRoll's JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from adroll_flask import AdRollMiddleware
+
+
+def kept(app: Any, state: Any = None) -> list[dict[str, Any]]:
+    """The events of a Flask app or of the middleware, oldest first."""
+    runtime = app.runtime if isinstance(app, AdRollMiddleware) else app.extensions["adroll"]
+    rows = [runtime.outbox.admin.show(row.id) for row in runtime.outbox.admin.list(state)]
+    return [json.loads(row.payload) for row in rows if row is not None and row.payload]

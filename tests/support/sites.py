@@ -1,0 +1,183 @@
+"""A small site behind each of the two adapters, and what an attacker or an auditor looks at."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, request
+from werkzeug.test import Client, TestResponse
+from werkzeug.wrappers import Request, Response
+
+from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
+from adroll_flask.runtime import Runtime
+
+HOST = "shop.example"
+ADDRESS = "93.184.216.34"
+PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
+EIDS = {
+    "ADVERTISABLE_EID": "SANDBOXADVERTISABLE01X",
+    "PIXEL_EID": "SANDBOXPIXEL0000000001",
+    "ACCESS_TOKEN": "sandbox-token",
+}
+
+
+@dataclass
+class Clock:
+    """Time that a test moves."""
+
+    now: float = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Site:
+    """One site: its WSGI app, what is behind it, and a browser in front of it."""
+
+    app: Any
+    runtime: Runtime
+    clock: Clock
+    outbox_file: Path
+    browser: Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.browser = self.new_browser()
+
+    def new_browser(self) -> Client:
+        return Client(self._served)
+
+    def _served(self, environ: Any, start_response: Any) -> Any:
+        environ.setdefault("REMOTE_ADDR", ADDRESS)
+        return self.app(environ, start_response)
+
+    def get_with(self, cookies: str, path: str = "/") -> TestResponse:
+        """A GET whose ``Cookie`` header is *cookies* as it is, by nobody's browser."""
+        sender = Client(self._served, use_cookies=False)
+        return sender.get(
+            path, base_url=f"https://{HOST}", environ_overrides={"HTTP_COOKIE": cookies}
+        )
+
+    def close(self) -> None:
+        self.runtime.outbox.close()
+
+    def get(self, path: str = "/", **kwargs: Any) -> TestResponse:
+        return self.browser.get(path, base_url=f"https://{HOST}", **kwargs)
+
+    def tell(self, body: Any = None, *, headers: Any = None, **kwargs: Any) -> TestResponse:
+        """POST the kit's message, by default exactly as the kit does."""
+        data = body if isinstance(body, str | bytes) else json.dumps({} if body is None else body)
+        given = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}
+        given = {k: v for k, v in (given | (headers or {})).items() if v is not None}
+        return self.browser.post(
+            "/_adroll/identity", base_url=f"https://{HOST}", data=data, headers=given, **kwargs
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.runtime.counters.snapshot()
+
+    def cookie(self, name: str) -> str | None:
+        found = self.browser.get_cookie(name, HOST, "/")
+        return None if found is None else found.value
+
+    def visitor(self) -> dict[str, Any]:
+        """What the site itself sees of this browser's visitor."""
+        seen: dict[str, Any] = json.loads(self.get("/who").data)
+        return seen
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every payload in the outbox, whatever its state."""
+        if not self.runtime.may_have_events():
+            return []
+        rows = self.runtime.outbox.admin.list(limit=1000)
+        shown = [self.runtime.outbox.admin.show(row.id) for row in rows]
+        return [json.loads(row.payload) for row in shown if row is not None and row.payload]
+
+    def outbox_bytes(self) -> bytes:
+        """The raw bytes of the outbox's files, checkpointed."""
+        if not self.runtime.may_have_events():
+            return b""
+        self.runtime.outbox.queue.waiting()  # takes in what the journal holds
+        with closing(sqlite3.connect(self.outbox_file)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self.outbox_file.read_bytes()
+
+
+def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
+    app = Flask(__name__, instance_path=str(folder))
+    app.config.update({"SECRET_KEY": "a key of this shop", **config})
+    AdRoll(app, clock=clock)
+
+    @app.get("/")
+    def index() -> str:
+        return PAGE
+
+    @app.get("/who")
+    def who() -> dict[str, Any]:
+        visitor = current_visitor()
+        return {
+            "adct": visitor.adct,
+            "first_party_cookie": visitor.first_party_cookie,
+            "consent": visitor.consent,
+            "ip": visitor.ip,
+        }
+
+    @app.route("/buy", methods=["GET", "POST"])
+    def buy() -> dict[str, Any]:
+        receipt = report_conversion(
+            order_id=request.args.get("order", "1001"), value="59.90", currency="EUR"
+        )
+        return {"status": receipt.status, "reason": receipt.reason}
+
+    return Site(app, app.extensions["adroll"], clock, folder / "adroll-outbox.sqlite")
+
+
+def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
+    def shop(environ: Any, start_response: Any) -> Any:
+        path = Request(environ).path
+        visitor = environ["adroll.visitor"]
+        if path == "/who":
+            seen = {
+                "adct": visitor.adct,
+                "first_party_cookie": visitor.first_party_cookie,
+                "consent": visitor.consent,
+                "ip": visitor.ip,
+            }
+            response = Response(json.dumps(seen), mimetype="application/json")
+        elif path == "/buy":
+            order = Request(environ).args.get("order", "1001")
+            receipt = environ["adroll.report"](
+                "purchase", order_id=order, value="59.90", currency="EUR"
+            )
+            said = {"status": receipt.status, "reason": receipt.reason}
+            response = Response(json.dumps(said), mimetype="application/json")
+        else:
+            response = Response(PAGE, mimetype="text/html")
+        return response(environ, start_response)
+
+    settings = {key.removeprefix("ADROLL_").lower(): value for key, value in config.items()}
+    settings.setdefault("secret_key", "a key of this shop")
+    middleware = AdRollMiddleware(shop, clock=clock, folder=str(folder), **settings)
+    return Site(middleware, middleware.runtime, clock, folder / "adroll-outbox.sqlite")
+
+
+MakeSite = Callable[..., Site]
+
+
+def configuration(config: dict[str, Any]) -> dict[str, Any]:
+    given = {f"ADROLL_{key.upper()}": value for key, value in config.items() if key.islower()}
+    return {
+        **{f"ADROLL_{key}": value for key, value in EIDS.items()},
+        # Production's way: nothing raises; and no thread that delivers while a test looks.
+        "ADROLL_STRICT": False,
+        "ADROLL_DELIVERY": "worker",
+        **given,
+        **{key: value for key, value in config.items() if key.isupper()},
+    }

@@ -1,0 +1,151 @@
+"""Real servers with a shop on them, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+CLIENTS = 4
+#: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
+#: stop cut off in the middle of a request comes back when that ends.
+PATIENCE = 150.0
+_PORT = re.compile(r"(?:Listening at: http://|bound to TCP address )127\.0\.0\.1:(\d+)")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to start one kind of server."""
+
+    module: str
+    command: list[str]
+    workers: int = 2
+
+
+def gunicorn(*options: str) -> Kind:
+    from gunicorn.config import Config
+
+    if "--no-control-socket" in Config().parser().format_help():
+        options = ("--no-control-socket", *options)
+    command = [
+        *(sys.executable, "-m", "gunicorn", "tests.support.server_shop:make_shop()"),
+        *("--bind=127.0.0.1:0", "--workers=2", "--graceful-timeout=10", *options),
+    ]
+    return Kind("gunicorn", command)
+
+
+def uwsgi(*options: str) -> Kind:
+    command = [
+        *(
+            f"{sysconfig.get_path('scripts')}/uwsgi",
+            "--module=tests.support.server_shop:make_shop()",
+        ),
+        *("--http-socket=127.0.0.1:0", "--master", "--processes=2", "--die-on-term"),
+        # A worker that hangs when it is stopped is not to be hidden by uWSGI's kill.
+        *("--worker-reload-mercy=30", "--disable-logging", *options),
+    ]
+    return Kind("pyuwsgi", command)
+
+
+def eventlet() -> Kind:
+    return Kind("eventlet", [sys.executable, "-m", "tests.support.eventlet_shop"], workers=1)
+
+
+class Server:
+    """One server that runs."""
+
+    def __init__(self, kind: Kind, process: subprocess.Popen[str], log: Path) -> None:
+        self._kind = kind
+        self._process = process
+        self._log = log
+        self.url = self._wait_for_url()
+
+    def _wait_for_url(self) -> str:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and self._process.poll() is None:
+            if found := _PORT.search(self.log):
+                return f"http://127.0.0.1:{found[1]}"
+            time.sleep(0.02)
+        raise AssertionError(f"the server did not start:\n{self.log}")
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def ask(self, path: str, method: str = "GET") -> dict[str, Any]:
+        request = urllib.request.Request(self.url + path, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            told: dict[str, Any] = json.load(answer)
+            return told
+
+    def buy(self, order: str) -> str:
+        """What became of the report."""
+        return str(self.ask(f"/orders/{order}", "POST")["status"])
+
+    def buy_all(self, orders: list[str]) -> list[str]:
+        """Several customers at once."""
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            return list(clients.map(self.buy, orders))
+
+    def wait_until_all_deliver(self) -> None:
+        """Until each worker was met and has a delivery thread that runs."""
+        delivering: set[int] = set()
+        until = time.monotonic() + PATIENCE
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            while len(delivering) < self._kind.workers:
+                assert time.monotonic() < until, f"only {delivering} deliver:\n{self.log}"
+                # Several at once: one client alone may meet the same worker all the time.
+                for said in clients.map(self.ask, ["/"] * CLIENTS):
+                    if said["delivers"]:
+                        delivering.add(said["pid"])
+
+    def stop(self) -> float:
+        """Stop gracefully; returns the seconds that it took."""
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(PATIENCE) == 0, self.log
+        return time.monotonic() - began
+
+
+@contextmanager
+def serving(kind: Kind, folder: Path, api_url: str, **environ: str) -> Iterator[Server]:
+    """The shop under a server, on the outbox in *folder*."""
+    if find_spec(kind.module) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{kind.module} is not installed")
+        pytest.skip(f"{kind.module} is not installed")
+    log = folder / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            kind.command,
+            cwd=HERE,
+            env=os.environ
+            | {"SHOP_FOLDER": str(folder), "FLASK_ADROLL_API_URL": api_url}
+            | environ,
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield Server(kind, process, log)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

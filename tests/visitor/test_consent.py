@@ -1,0 +1,235 @@
+"""The server's half of consent: what counts as yes, and that nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adroll_flask.counters import Counters
+from adroll_flask.settings import Settings
+from adroll_flask.visitor.consent import Decision, decide
+
+STRINGS = {
+    case["name"]: case["string"]
+    for case in json.loads(
+        (Path(__file__).parent.parent / "data" / "tcf" / "strings.json").read_text("utf-8")
+    )["cases"]
+}
+YES = STRINGS["130 alone"]
+NO = STRINGS["nobody"]
+GRANTED = Decision(True, True, "granted")
+REFUSED = Decision(False, False, "refused")
+UNKNOWN = Decision(False, None, "unknown")
+ERROR = Decision(False, None, "error")
+GPC = Decision(False, False, "gpc")
+
+
+def decided(
+    consent: Any = None,
+    *,
+    gpc: bool = False,
+    cookies: Mapping[str, str] | None = None,
+    recorded: bool | None = None,
+    counters: Counters | None = None,
+    request: object = "the request",
+    **settings: Any,
+) -> Decision:
+    def jar() -> Mapping[str, str]:
+        if cookies is None:
+            raise AssertionError("the cookies were read where nothing asks for them")
+        return cookies
+
+    config = {"ADROLL_CONSENT": consent} | {f"ADROLL_{k.upper()}": v for k, v in settings.items()}
+    return decide(
+        Settings.from_mapping(config),
+        gpc=gpc,
+        cookies=jar,
+        request=request,
+        recorded=recorded,
+        counters=counters if counters is not None else Counters(),
+    )
+
+
+def test_without_a_setting_consent_is_granted_and_no_cookie_is_read() -> None:
+    assert decided() == Decision(True, True, "default")
+
+
+@pytest.mark.parametrize("consent", [None, "tcf", lambda request: True])
+@pytest.mark.parametrize("recorded", [True, False, None])
+def test_gpc_is_a_no_whatever_else_was_said(consent: Any, recorded: bool | None) -> None:
+    assert decided(consent, gpc=True, recorded=recorded) == GPC
+
+
+def test_a_site_may_overrule_gpc_knowingly() -> None:
+    assert decided(gpc=True, honor_gpc=False).granted
+    assert decided(lambda request: False, gpc=True, honor_gpc=False) == REFUSED
+
+
+def test_the_callable_is_given_the_request_and_its_answer_counts() -> None:
+    seen = []
+
+    def ask(request: object) -> bool:
+        seen.append(request)
+        return True
+
+    assert decided(ask, recorded=False) == GRANTED
+    assert seen == ["the request"]
+    assert decided(lambda request: False, recorded=True) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"), [(True, GRANTED), (False, REFUSED), (None, UNKNOWN)]
+)
+def test_where_the_site_does_not_know_the_visitors_recorded_answer_counts(
+    recorded: bool | None, expected: Decision
+) -> None:
+    assert decided(lambda request: None, recorded=recorded) == expected
+    assert decided("tcf", cookies={}, recorded=recorded) == expected
+    assert decided("tcf", cookies={"euconsent-v2": ""}, recorded=recorded) == expected
+
+
+def test_a_callable_that_raises_is_counted_and_no_consent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counters = Counters()
+
+    def ask(request: object) -> bool:
+        raise LookupError("ann@example.com")
+
+    with caplog.at_level(logging.DEBUG, "adroll_flask"):
+        assert decided(ask, recorded=True, counters=counters) == ERROR
+        assert decided(ask, recorded=True, counters=counters) == ERROR
+
+    assert counters.snapshot() == {"consent_error:raised": 2}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG"]
+    assert "LookupError" in caplog.text
+    assert "ann@example.com" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["yes", "denied", 1, 0, "", {}, [True], object(), 1.0])
+def test_only_true_is_a_yes(answer: object, caplog: pytest.LogCaptureFixture) -> None:
+    counters = Counters()
+
+    assert decided(lambda request: answer, recorded=True, counters=counters) == ERROR
+    assert counters.snapshot() == {"consent_error:wrong_type": 1}
+    assert "ADROLL_CONSENT: takes a callable that returns True, False or None" in caplog.text
+    assert "denied" not in caplog.text
+
+
+def test_an_async_callable_is_no_yes_and_leaves_no_warning() -> None:
+    async def ask(request: object) -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    assert decided(ask) == ERROR
+
+
+def test_a_callable_that_ends_the_process_is_not_held_back() -> None:
+    def ask(request: object) -> bool:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        decided(ask)
+
+
+def test_the_tc_string_answers_for_adroll_alone() -> None:
+    assert decided("tcf", cookies={"euconsent-v2": YES}) == GRANTED
+    assert decided("tcf", cookies={"euconsent-v2": NO}, recorded=True) == REFUSED
+    assert decided("tcf", cookies={"euconsent-v2": STRINGS["130 without purpose 7"]}) == REFUSED
+
+
+def test_cookie_vendor_and_purposes_of_the_tc_string_are_settings() -> None:
+    without_7 = STRINGS["130 without purpose 7"]
+
+    only_1 = decided("tcf", cookies={"my_tc": without_7}, tcf_cookie="my_tc", tcf_purposes=[1])
+    assert only_1 == GRANTED
+    assert decided("tcf", cookies={"euconsent-v2": YES}, tcf_vendor=131) == REFUSED
+
+
+@pytest.mark.parametrize(
+    "text", ["garbage", YES.partition(".")[0][:-9], STRINGS["version 1"], "C" * 9000, "\x00é"]
+)
+def test_an_unreadable_tc_string_is_counted_and_no_consent(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    counters = Counters()
+
+    assert decided("tcf", cookies={"euconsent-v2": text}, recorded=True, counters=counters) == ERROR
+    assert counters.snapshot() == {"consent_error:tc_string": 1}
+    assert text not in caplog.text
+
+
+@given(
+    st.text(max_size=80),
+    st.sampled_from([None, True, False]),
+    st.booleans(),
+)
+def test_no_cookie_text_raises_or_grants_against_the_rules(
+    text: str, recorded: bool | None, gpc: bool
+) -> None:
+    decision = decided("tcf", cookies={"euconsent-v2": text}, recorded=recorded, gpc=gpc)
+
+    assert decision.granted is (decision.answer is True)
+    assert not (gpc and decision.granted)
+    assert not decision.granted or (not text and recorded)
+
+
+def documented_recipe() -> Any:
+    """The callable of docs/explanation/privacy.md, as it stands there."""
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "privacy.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(from urllib.*?)```", page, re.DOTALL)
+    app = SimpleNamespace(config={})
+    exec(block, {"app": app})
+    return app.config["ADROLL_CONSENT"]
+
+
+@pytest.mark.parametrize(
+    ("cookies", "expected"),
+    [
+        ({}, UNKNOWN),
+        ({"OptanonConsent": "groups=C0001%3A1%2CC0004%3A1"}, UNKNOWN),
+        (
+            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A1"},
+            GRANTED,
+        ),
+        (
+            {"OptanonAlertBoxClosed": "2026", "OptanonConsent": "v=1&groups=C0001%3A1%2CC0004%3A0"},
+            REFUSED,
+        ),
+        ({"OptanonAlertBoxClosed": "2026"}, REFUSED),
+    ],
+)
+def test_the_documented_recipe_reads_a_platforms_own_cookie(
+    cookies: dict[str, str], expected: Decision
+) -> None:
+    assert decided(documented_recipe(), request=SimpleNamespace(cookies=cookies)) == expected
+
+
+def test_importing_the_decision_loads_neither_the_decoder_nor_more_than_the_standard_library() -> (
+    None
+):
+    program = (
+        "import sys; import adroll_flask.consent;"
+        "print(sorted({'adroll_flask.visitor.tcf', 'flask', 'requests', 'sqlalchemy', 'pydantic'}"
+        " & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    # The package's own __init__ decides about Flask; the decision adds nothing heavy.
+    assert "adroll_flask.visitor.tcf" not in done.stdout
+    assert "sqlalchemy" not in done.stdout
+    assert "pydantic" not in done.stdout
+    assert "requests" not in done.stdout

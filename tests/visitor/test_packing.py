@@ -1,0 +1,81 @@
+"""A visitor in few bytes, and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adroll_flask.visitor.packing import TOKEN_BYTES, Unpacked, pack, unpack
+from adroll_flask.visitor.record import Record
+
+PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
+
+RECORDS = st.builds(
+    Record,
+    adct=st.none() | PRINTABLE.filter(lambda text: len(text) <= 240),
+    adct_at=st.just(1_700_000_000.0),
+    adct_source=st.sampled_from([None, "url", "kit"]),
+    first_party_cookie=st.none()
+    | st.just("46d41c62e88bb2e267c1e15314bb8837-1667065540836")
+    | st.just("46D41C62E88BB2E267C1E15314BB8837-1667065540836")
+    | st.just("46d41c62e88bb2e267c1e15314bb8837-a_1730238675"),
+    first_party_cookie_source=st.sampled_from([None, "pixel", "browser", "server"]),
+    consent=st.sampled_from([None, True, False]),
+    replaced=st.lists(st.binary(min_size=4, max_size=4), max_size=3).map(tuple),
+    signed_at=st.just(1_750_000_000.0),
+)
+ADDRESSES = st.none() | st.ip_addresses().map(str)
+HOSTS = st.none() | st.just("www.shop.example:8443")
+
+
+@given(RECORDS, ADDRESSES, HOSTS)
+def test_what_is_packed_comes_back(record: Record, ip: str | None, host: str | None) -> None:
+    if record.adct is None:  # then no time of a click is kept
+        record = replace(record, adct_at=None)
+    for agent in (None, "Mozilla/5.0 (X11; Linux x86_64)"):
+        for max_age in (None, 31_536_000):
+            packed = pack(record, ip=ip, host=host, user_agent=agent, max_age=max_age)
+            back = unpack(packed, record.signed_at)
+            assert back == Unpacked(record, ip, host, agent, max_age)
+
+
+def test_what_an_older_version_can_say_is_written_as_it_was() -> None:
+    # Of a cookie that this version wrote, on another host, during an update.
+    packed = pack(Record(adct="click123", adct_at=1_700_000_000.0), ip="203.0.113.7", host="a.test")
+    assert packed.hex() == "1051006553f100cb007107038f669c7ad8b2667f0aee9979f4"
+    assert pack(Record(adct="click123"), user_agent="Mozilla/5.0")[0] >> 4 == 2
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_are_a_value_error_or_a_record(payload: bytes) -> None:
+    try:
+        unpack(payload)
+    except ValueError:
+        return
+
+
+def test_the_longest_click_id_fits_a_token_and_a_long_host_gives_way() -> None:
+    record = Record(
+        adct="x" * 240,
+        adct_at=1_700_000_000.0,
+        first_party_cookie="46d41c62e88bb2e267c1e15314bb8837-1667065540836",
+    )
+    packed = pack(record, ip="2001:db8::1", host="shop.example", most=TOKEN_BYTES)
+    assert len(packed) <= TOKEN_BYTES
+    assert unpack(packed).host == "shop.example"
+    packed = pack(Record(adct="x" * 240), host="a" * 200 + ".example", most=TOKEN_BYTES)
+    assert len(packed) <= TOKEN_BYTES
+    back = unpack(packed)
+    assert back.host is None
+    assert back.record.adct == "x" * 240
+
+
+@pytest.mark.parametrize("text", ["\x7f\x00", "a\x1fb"])
+def test_a_separator_or_control_in_a_text_does_not_smuggle_a_field(text: str) -> None:
+    packed = pack(Record(adct="a"), host="b.example")
+    tampered = pack(Record(adct=text if "\x1f" not in text else "a"), host="b.example")
+    assert unpack(packed).record.adct == "a"
+    assert unpack(tampered).host == "b.example"

@@ -1,0 +1,136 @@
+"""What a request says of its page: host, URL, click id, from a WSGI environ alone."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from werkzeug.exceptions import SecurityError
+
+from adroll_flask.counters import Counters
+from adroll_flask.settings import Settings
+from adroll_flask.visitor import tracked_request
+from adroll_flask.visitor.records import Records
+from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
+
+WERKZEUG = tuple(int(part) for part in re.findall(r"\d+", version("werkzeug"))[:3])
+
+
+def tracked(**environ: Any) -> TrackedRequest:
+    settings, counters = Settings(), Counters()
+
+    def clock() -> float:
+        return 1_790_000_000.0
+
+    records = Records(settings, counters, keys=("secret",), clock=clock)
+    services = VisitorServices(settings, records, counters, clock, lambda environ: environ)
+    base = {
+        "REQUEST_METHOD": "GET",
+        "wsgi.url_scheme": "https",
+        "SERVER_NAME": "internal",
+        "SERVER_PORT": "8000",
+    }
+    return TrackedRequest(services, base | {k.replace("__", "."): v for k, v in environ.items()})
+
+
+@pytest.mark.parametrize(
+    ("header", "host", "hostname"),
+    [
+        ("shop.example", "shop.example", "shop.example"),
+        ("Shop.EXAMPLE", "shop.example", "shop.example"),
+        ("shop.example:8443", "shop.example:8443", "shop.example"),
+        ("shop.example:443", "shop.example", "shop.example"),
+        ("xn--grnzeug-n2a.example", "xn--grnzeug-n2a.example", "xn--grnzeug-n2a.example"),
+        ("127.0.0.1:5000", "127.0.0.1:5000", "127.0.0.1"),
+        ("[2001:DB8::1]", "[2001:db8::1]", "2001:db8::1"),
+        ("[::1]:5000", "[::1]:5000", "::1"),
+    ],
+)
+def test_the_host_is_the_browsers_without_the_schemes_own_port(
+    header: str, host: str, hostname: str
+) -> None:
+    request = tracked(HTTP_HOST=header, PATH_INFO="/thanks")
+    assert request.host == host
+    assert request.hostname == hostname
+    assert request.url == f"https://{host}/thanks"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        " shop.example",
+        "shop.example, evil.example",
+        "shop.example/path",
+        "user@shop.example",
+        "shop_1.example",
+        "größe.example",
+        "shop.example:",
+        "shop.example:0",
+        "shop.example:http",
+        "shop.example:123456",
+        "shop.example\n",
+        "[::1",
+        "[shop.example]",
+        "::1",
+        "a" * 254,
+    ],
+)
+def test_a_malformed_host_is_no_host(header: str) -> None:
+    request = tracked(HTTP_HOST=header)
+    assert request.host == request.hostname == ""
+    assert request.url is None
+
+
+def test_older_versions_of_werkzeug_let_no_malformed_host_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before 3.1.7 the header was not looked at, in 3.1.7 a malformed one was an error."""
+    monkeypatch.setattr(tracked_request, "get_host", lambda environ: environ["HTTP_HOST"])
+    assert tracked(HTTP_HOST="shop.example; Domain=evil.example").host == ""
+    assert tracked(HTTP_HOST="Shop.example").host == "shop.example"
+
+    def refuse(environ: object) -> str:
+        raise SecurityError
+
+    monkeypatch.setattr(tracked_request, "get_host", refuse)
+    assert tracked(HTTP_HOST="shop.example/").host == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "host"),
+    [
+        ("internal", "8000", "internal:8000"),
+        ("internal", "443", "internal"),
+        pytest.param(
+            *("::1", "8000", "[::1]:8000"),
+            marks=pytest.mark.skipif(WERKZEUG < (3, 1, 3), reason="Werkzeug gave it bare"),
+        ),
+        ("/run/shop.sock", "", ""),
+    ],
+)
+def test_without_a_host_header_the_server_names_itself(name: str, port: str, host: str) -> None:
+    assert tracked(SERVER_NAME=name, SERVER_PORT=port).host == host
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "query", "rest"),
+    [
+        ("", "/", "", "/"),
+        ("", "", "", "/"),
+        ("/shop", "/thanks", "adct=a%2Bb", "/shop/thanks?adct=a%2Bb"),
+        ("/shop/", "/", "", "/shop/"),
+        ("", "/gr\xc3\xb6\xc3\x9fe", "q=\xc3\xb6", "/gr%C3%B6%C3%9Fe?q=%C3%B6"),
+        ("", "/\xff<script>", "", "/%FF%3Cscript%3E"),
+        ("", "/50%", "a b", "/50%25?a%20b"),
+    ],
+)
+def test_the_url_is_percent_encoded_as_browsers_do(
+    root: str, path: str, query: str, rest: str
+) -> None:
+    request = tracked(
+        HTTP_HOST="shop.example", SCRIPT_NAME=root, PATH_INFO=path, QUERY_STRING=query
+    )
+    assert request.url == f"https://shop.example{rest}"
