@@ -36,12 +36,14 @@ _KEY: Final = (
 #: What :func:`_verdict` takes.
 _KEPT: Final = "verdict, event_name, advertisable_eid, dry_run, dedupe_key, changes, kept_at"
 _KEYS: Final = "advertisable_eid, dry_run, event_name, dedupe_key"
-_MET: Final = (
-    "SELECT v.verdict, v.event_name, v.advertisable_eid, v.dry_run, v.dedupe_key, v.changes,"
-    " v.kept_at FROM adroll_verdict v JOIN adroll_event e"
+_PAIRS: Final = (
+    " FROM adroll_verdict v JOIN adroll_event e"
     " ON e.advertisable_eid = v.advertisable_eid AND e.dry_run = v.dry_run"
     " AND e.event_name = v.event_name AND e.dedupe_key = v.dedupe_key"
-    f" WHERE (e.state <> {SENDING} OR e.claim = :unsent)"
+)
+_MET: Final = (
+    "SELECT v.verdict, v.event_name, v.advertisable_eid, v.dry_run, v.dedupe_key, v.changes,"
+    f" v.kept_at{_PAIRS} WHERE (e.state <> {SENDING} OR e.claim = :unsent)"
 )
 _EMPTIED: Final = (
     f"UPDATE adroll_event SET state = {CANCELLED}, payload = NULL, error = NULL, digest = NULL,"
@@ -246,6 +248,12 @@ class Holds:
 def waiting_verdicts(tx: Tx) -> int:
     """Releases and cancellations whose events have not come in."""
     return int(one(tx.rows("SELECT count(*) FROM adroll_verdict")) or 0)
+
+
+def released(tx: Tx) -> int:
+    """Events that are held no longer as soon as anybody claims: their release waits beside them."""
+    statement = f"SELECT count(*){_PAIRS} WHERE v.verdict = 'release' AND e.state = {HELD}"
+    return int(one(tx.rows(statement)) or 0)
 
 
 def find(tx: Tx, verdict: Verdict) -> str | None:

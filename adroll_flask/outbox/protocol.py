@@ -173,7 +173,7 @@ class Queue(Protocol):
         ...
 
     def waiting(self) -> int:
-        """How many events are waiting, claimed or sending."""
+        """How many events are waiting, claimed, sending, or held and released since."""
         ...
 
     def oldest_due(self) -> float | None:

@@ -11,7 +11,7 @@ from adroll_flask.counters import Counters
 
 from . import attempts, history
 from .database import Database, Tx, one
-from .holds import RECENT, Holds
+from .holds import RECENT, Holds, released
 from .ingest import Batch, Ingest
 from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of
 from .protocol import Claim, Claimed, OutboxFailed, Outcome
@@ -179,7 +179,7 @@ class Queue:
         if not self.database.exists():
             return 0
         statement = "SELECT count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
-        return self.database.read(lambda tx: int(one(tx.rows(statement))))
+        return self.database.read(lambda tx: int(one(tx.rows(statement))) + released(tx))
 
     def oldest_due(self) -> float | None:
         """See :meth:`.protocol.Queue.oldest_due`."""

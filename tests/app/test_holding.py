@@ -261,6 +261,27 @@ def test_the_site_s_tests_take_a_release_that_comes_first(make_app: AppMaker) ->
         assert len(reported) == 1
 
 
+def test_a_worker_quicker_than_the_command_s_words(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the event before `release` looked again, and the page of holds was wrong then."""
+    app = shop(make_app)
+    buy(app)
+    runtime = app.extensions["adroll"]
+    runtime.outbox.queue.take_in()
+    release = runtime.holding.release
+
+    def released(*args: Any) -> Receipt:
+        receipt: Receipt = release(*args)
+        runtime.outbox.queue.take_in()
+        assert runtime.outbox.queue.claim(begin=True)
+        return receipt
+
+    monkeypatch.setattr(runtime.holding, "release", released)
+    said = app.test_cli_runner().invoke(commands, ["outbox", "release", "1001"])
+    assert (said.exit_code, said.output) == (0, "1001: will be sent\n")
+
+
 def test_commands_release_and_cancel(make_app: AppMaker) -> None:
     app = shop(make_app)
     buy(app)

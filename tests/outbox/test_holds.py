@@ -410,10 +410,12 @@ def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
         outbox.decide(release(), session=session)
         session.rollback()
     assert sent(outbox) == []
+    assert outbox.queue.waiting() == 0
     with Session(bench.sql()) as session:
         outbox.decide(release(), session=session)
         session.commit()
 
+    assert outbox.queue.waiting() == 1  # or a flush would not wait for it
     assert sent(outbox) == ["1001"]
 
 
