@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 
 from .app_runtime import SettingsAlone, current_runtime, used_runtime
+from .as_typed import as_typed
 from .dashboard import dashboard
 from .history import history
 from .import_command import import_
@@ -43,7 +45,7 @@ class Commands(AppGroup):
             return self._invoke(context)
         except click.ClickException as problem:
             slug = getattr(problem, "slug", "command-usage")
-            text = f"{problem.format_message()}\n{help_url(slug)}"
+            text = f"{as_typed(problem.format_message())}\n{help_url(slug)}"
             problem.format_message = lambda: text  # type: ignore[method-assign]
             raise
 
@@ -103,6 +105,10 @@ def check(url: str | None, uwsgi_ini: Path | None, as_json: bool) -> None:
         findings = with_appcontext(_findings)(url, uwsgi_ini)
     except ConfigurationError as problem:
         findings = check_start(problem)
+    findings = [
+        replace(finding, text=as_typed(finding.text), fix=as_typed(finding.fix))
+        for finding in findings
+    ]
     failed = any(finding.level == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [f.as_dict() for f in findings]}))

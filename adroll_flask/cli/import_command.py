@@ -17,6 +17,7 @@ from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.plurals import counted
 
 from .app_runtime import current_runtime
+from .as_typed import as_typed
 
 if TYPE_CHECKING:
     from .import_orders import Import, Summary
@@ -200,7 +201,7 @@ def _say(summary: Summary, *, only_check: bool) -> None:
 
 
 def _say_stopped(summary: Summary) -> None:
-    why = _STOPPED.get(summary.stopped, f"the journal took no more ({summary.stopped})")
+    why = as_typed(_STOPPED.get(summary.stopped, f"the journal took no more ({summary.stopped})"))
     kept = f"{summary.kept:,} of {summary.good:,} events are kept"
     if not summary.kept:
         kept = "nothing was kept"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from adroll_flask.plurals import counted
 
+from .as_typed import as_typed
+
 if TYPE_CHECKING:
     from adroll_flask.outbox import Overview, Row
     from adroll_flask.runtime import Runtime
@@ -24,7 +26,8 @@ def why_waiting(runtime: Runtime) -> str:
         return f"{' and '.join(runtime.settings.missing)} not set"
     destination = runtime.outbox.destination.state()
     if destination.held:
-        return f"held: {destination.held}; flask adroll send-test shows what AdRoll answers"
+        ask = as_typed("flask adroll send-test")
+        return f"held: {destination.held}; {ask} shows what AdRoll answers"
     reasons = []
     if destination.failures:
         count = counted(destination.failures, "failure")

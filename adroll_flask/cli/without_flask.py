@@ -22,6 +22,7 @@ from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.request_state import EXTENSION
 
 from .app_runtime import SettingsAlone
+from .as_typed import WITHOUT_FLASK
 from .commands import Commands, commands
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def main() -> None:
         commands=dict(commands.commands),
         help=commands.help,
     )
-    group.main(prog_name="python -m adroll_flask")
+    group.main(prog_name=WITHOUT_FLASK)
 
 
 @click.pass_context

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import history, silences
+from . import history, silence_alarms
 from .database import Database, Tx
 from .history import amount_of, as_decimal
 from .ingest import Ingest
@@ -56,11 +56,15 @@ class Figures:
 
     def silences(self) -> tuple[Silence, ...]:
         self.ingest.take_in_all()
-        return self.database.read(silences.look)
+        return self.database.read(silence_alarms.look)
 
     def note_silences(self) -> tuple[Silence, ...]:
-        found, marks = self.database.read(lambda tx: (silences.look(tx), silences.marks(tx)))
-        return self.database.write(lambda tx: silences.note(tx, found)) if found or marks else ()
+        found, marks = self.database.read(
+            lambda tx: (silence_alarms.look(tx), silence_alarms.marks(tx))
+        )
+        return (
+            self.database.write(lambda tx: silence_alarms.note(tx, found)) if found or marks else ()
+        )
 
 
 def _unsettled(tx: Tx, most: int) -> tuple[HistorySum, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from . import silences
+from . import silence_alarms
 from .database import Database, Tx
 from .destination import read_destination
 from .history import AGAIN, UNITS
@@ -82,7 +82,7 @@ class TotalsReader:
             due=int(due[0][0]),
             oldest_due=oldest_due(tx),
             destination=read_destination(tx),
-            silences=silences.look(tx) if look_for_silence else self._silences,
+            silences=silence_alarms.look(tx) if look_for_silence else self._silences,
             journal_bytes=self.ingest.bytes_waiting(),
         )
 

@@ -89,6 +89,18 @@ def test_a_wrong_setting_of_the_site_is_said_in_its_own_words(run: Run, tmp_path
     assert {"pixle", "linger"} <= {one["subject"] for one in found}
 
 
+def test_a_command_that_is_advised_is_one_that_is_there(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SITE.replace("{more}", ""))
+    app = ("--app", "shop:application")
+    found = json.loads(run(*app, "check", "--json").stdout)["findings"]
+    told = {one["subject"]: one["text"] for one in found}
+    typed = f"python -m adroll_flask {' '.join(app)}"
+    assert told["account"] == f"all three values are set; try `{typed} send-test`"
+    alone = run("check").stdout
+    assert "run `python -m adroll_flask sandbox`" in alone
+    assert "flask adroll" not in alone
+
+
 def test_strict_of_a_site_whose_debugging_is_unknown_is_no_warning(
     run: Run, tmp_path: Path
 ) -> None:

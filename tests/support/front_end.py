@@ -18,9 +18,12 @@ from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, Runn
 from adroll_flask.sandbox.server import Server
 
 from .journey import adroll_origin, serving
+from .pages import blocks
 
 HOSTS = ("www.shop.test", "api.shop.test", "brand.example", "adroll.example")
 
+#: What its pages tell the API: the blocks of the documentation, by whether the API is foreign.
+DOC = "docs/how-to/front-ends.md"
 #: The whole front end: plain JavaScript, views without a page load, one button that buys.
 SHOP = """<!doctype html>
 <html><head><title>Mugs</title>{tag}</head><body>
@@ -28,18 +31,18 @@ SHOP = """<!doctype html>
 <button id="mug">Buy a mug</button>
 <p id="done"></p>
 <script>
-  const api = "{api}", foreign = {foreign};
+  const fetched = window.fetch;
+  let answer;
+  window.fetch = async (to, ...rest) => {{
+    const got = await fetched(to, ...rest);
+    if (to.endsWith("/orders")) answer = got;
+    return got;
+  }};
   document.getElementById("mug").onclick = async () => {{
     // A single-page app: the click id is gone from the address long before the purchase.
     history.pushState(null, "", "/cart");
-    const order = {{ order: "1001", page: location.href }};
-    if (foreign) order.adroll = await window.adrollKit?.token?.();
-    const answer = await fetch(api + "/orders", {{
-      method: "POST",
-      credentials: foreign ? "omit" : "include",
-      headers: {{ "content-type": "application/json" }},
-      body: JSON.stringify(order),
-    }});
+    const order = {{ order: "1001" }};
+    {report}
     document.getElementById("done").textContent = (await answer.json()).report;
   }};
 </script>
@@ -104,7 +107,9 @@ def open_front_end(
         with serving(Server(noting, "127.0.0.1", 0, ssl_context=tls)) as api_server:
             base = f"{scheme}://api.shop.test:{api_server.port}"
             tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
-            script = SHOP.format(tag=tag, api=base, foreign=str(foreign).lower())
+            own, other = (block.code for block in blocks(DOC) if block.language == "js")
+            report = (other if foreign else own).replace("https://api.shop.example", base)
+            script = SHOP.format(tag=tag, report=report)
             page = script.encode()
             ports = (front_server.port, api_server.port)
             yield TwoServers(api, extension, origin, scheme, *ports, asked)
