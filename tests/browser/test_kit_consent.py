@@ -123,7 +123,7 @@ def test_the_grant_is_told_once_per_tab(site: KitSite, page: Page) -> None:
     assert site.wait_told(page, 1) == [GRANT]
     page.goto(site.url())
     page.evaluate("adrollKit.consent(true)")
-    assert site.after_wait(page) == [GRANT]
+    assert site.after_wait(page, count=1) == [GRANT]
 
 
 def test_of_early_calls_the_last_counts(site: KitSite, page: Page) -> None:
@@ -244,7 +244,7 @@ def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
     assert page.evaluate("seen.tracked") == ["pageView"]
     assert_no_trace(site, page)
     page.goto(site.url())
-    assert site.after_wait(page) == [{"consent": False}]
+    assert site.after_wait(page, count=1) == [{"consent": False}]
     assert_no_trace(site, page)
 
 
@@ -256,7 +256,7 @@ def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: 
         "adrollKit.consent(true);"
         "new Promise(done => setTimeout(() => done(adrollKit.consent(false)), 50))"
     )
-    assert site.after_wait(page, 600) == [{"consent": False}]
+    assert site.after_wait(page, 600, count=1) == [{"consent": False}]
     assert page.evaluate("window.seen") is None
     assert page.context.cookies() == []
 
@@ -534,7 +534,7 @@ def test_the_server_is_asked_where_it_decides(site: KitSite, page: Page) -> None
     told = site.wait_told(page, 2)
     assert told == [{}, {"adct": "click123", "first_party_cookie": COOKIE}]
     page.goto(site.url())
-    assert len(site.after_wait(page)) == 2
+    assert len(site.after_wait(page, count=2)) == 2
     assert page.evaluate("seen.tracked") == ["pageView"]
 
 
@@ -552,7 +552,7 @@ def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page)
     site.serve(site.tag(consent="ask"))
     for _ in range(3):
         page.goto(site.url(LANDING))
-        assert site.after_wait(page, 0) == [{}]
+        assert site.after_wait(page, 0, count=1) == [{}]
     # All that is kept is the no itself.
     assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
     page.evaluate("sessionStorage.clear()")
@@ -586,7 +586,7 @@ def test_a_yes_on_a_page_of_a_tab_with_the_servers_no_starts_everything(
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 2) == [{}, GRANT]
     page.goto(site.url())
-    assert len(site.after_wait(page)) == 2
+    assert len(site.after_wait(page, count=2)) == 2
 
 
 @pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
@@ -596,7 +596,7 @@ def test_without_the_servers_yes_nothing_starts(
     site.answer = answer
     site.serve(site.tag(consent="ask"))
     page.goto(site.url(LANDING))
-    assert site.after_wait(page, 0) == [{}]
+    assert site.after_wait(page, 0, count=1) == [{}]
     if answer == {"consent": False}:
         page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)

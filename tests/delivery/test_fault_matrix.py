@@ -819,7 +819,7 @@ def test_an_exit_while_a_request_is_under_way(sandbox: RunningSandbox, tmp_path:
         timeout=PATIENCE,
         check=True,
     )
-    assert 1.5 < time.time() - float(done.stdout) < 5
+    assert 1.5 < time.time() - float(done.stdout) < 15
     assert done.stderr == ""
     sandbox.clear_faults()
     now = [time.time()]

@@ -97,17 +97,8 @@ def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -
     assert len(set(threads()) - before) == 1
 
 
-def test_asking_again_is_cheap(tmp_path: Path, started: Started) -> None:
-    thread = started(Shop(tmp_path))
-    thread.ensure_started()
-    began = time.perf_counter()
-    for _ in range(10_000):
-        thread.ensure_started()
-    assert (time.perf_counter() - began) / 10_000 < 20e-6
-
-
 def test_a_hundred_reports_are_sent_without_lingering(tmp_path: Path, started: Started) -> None:
-    shop = Shop(tmp_path, linger=30.0)
+    shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
     shop.report("o000")
     thread.nudge()
@@ -115,7 +106,7 @@ def test_a_hundred_reports_are_sent_without_lingering(tmp_path: Path, started: S
     for order in orders(99):
         shop.report(order)
         thread.nudge()
-    eventually(lambda: len(shop.adroll.taken) == 100, 3.0)
+    eventually(lambda: len(shop.adroll.taken) == 100)
     assert shop.adroll.sizes == [1, 99]
 
 
@@ -137,14 +128,12 @@ def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Start
 
 
 def test_flush_sends_at_once_and_says_what_is_left(tmp_path: Path, started: Started) -> None:
-    shop = Shop(tmp_path, linger=30.0)
+    shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
     thread.ensure_started()
     time.sleep(0.1)
     shop.report(*orders(3))
-    began = time.monotonic()
-    assert thread.flush(3.0) == 0
-    assert time.monotonic() - began < 2
+    assert thread.flush(PATIENCE) == 0
     assert shop.adroll.sizes == [3]
 
 
@@ -152,7 +141,7 @@ def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
     release = threading.Event()
 
     def hang(_orders: list[str], _dry: bool) -> Reply:
-        release.wait(5)
+        release.wait(PATIENCE)
         return OK
 
     shop = Shop(tmp_path, AdRoll(hang))
@@ -160,7 +149,7 @@ def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
     shop.report("o001")
     began = time.monotonic()
     assert thread.flush(0.3) == 1
-    assert 0.25 < time.monotonic() - began < 1
+    assert 0.25 < time.monotonic() - began < PATIENCE / 2
     release.set()
 
 

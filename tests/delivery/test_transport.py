@@ -271,28 +271,28 @@ def test_a_read_time_out_is_unsure() -> None:
 def test_an_answer_that_trickles_ends_at_the_deadline(trickled: bytes) -> None:
     def trickle(connection: socket.socket, _request: bytes) -> None:
         connection.sendall(trickled)
-        for byte in b"HTTP/1.1 200 OK" + b"x" * 100:
+        for byte in b"HTTP/1.1 200 OK" + b"x" * 1000:
             connection.sendall(bytes([byte]))
             time.sleep(0.05)
 
     started = time.monotonic()
     with server(trickle) as up:
         error = failure(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert (error.reason, error.sure) == ("read_timeout", False)
 
 
 def test_a_body_that_trickles_or_breaks_off_is_truncated() -> None:
     def trickle(connection: socket.socket, _request: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(60):
+        for _ in range(600):
             connection.sendall(b"x")
             time.sleep(0.05)
 
     started = time.monotonic()
     with server(trickle) as up:
         answer = send(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert (answer.status, answer.truncated) == (200, True)
     with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nxx")) as up:
         answer = send(up.url)

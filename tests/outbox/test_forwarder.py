@@ -85,7 +85,7 @@ def test_a_report_does_not_wait_for_the_forwarder_whose_server_hangs(
         assert shop.put(server.event(str(order))).status == "queued"
     took = time.monotonic() - began
 
-    assert took < 0.5
+    assert took < 5, "50 appends: a wait of a second for each would be 50"
     relay.cut()
     relay.restore()
     assert wait_until(lambda: rows(server) == 52, 40)

@@ -218,7 +218,7 @@ def test_a_report_beside_the_shop_s_long_transaction_does_not_wait_for_it(sqlite
 
         put = outbox.put(sqlite.event("1002"))
 
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 4  # the database's own patience is 5 s
         assert put.status == "queued"
         session.commit()
 

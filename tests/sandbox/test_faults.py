@@ -113,7 +113,7 @@ def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client)
     began = time.monotonic()
     with pytest.raises(requests.ConnectionError):
         client.post("1")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert len(adroll.purchases()) == 1
     assert outcomes(adroll) == [(None, "hung after taking")]
 

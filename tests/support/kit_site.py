@@ -159,8 +159,9 @@ class KitSite:
         page.wait_for_timeout(80)
         return self.told
 
-    def after_wait(self, page: Page, wait: int = WAIT) -> list[Any]:
-        """What was told when the kit has given up waiting."""
+    def after_wait(self, page: Page, wait: int = WAIT, *, count: int = 0) -> list[Any]:
+        """What was told when the kit has given up waiting: *count* bodies, or more."""
+        self.wait_told(page, count)
         page.wait_for_timeout(wait + 300)
         return self.told
 
