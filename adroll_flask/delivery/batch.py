@@ -17,6 +17,7 @@ from typing import TypeVar
 from adroll_flask.errors import help_url
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.giving_way import each
 from adroll_flask.outbox.protocol import Claim, Claimed, OutboxFailed, Outcome
 
 from .client import MAX_BATCH, Answer
@@ -108,7 +109,7 @@ class BatchSender:
         """
         groups: dict[tuple[str, bool, int], list[Pending]] = {}
         rejected: list[Outcome] = []
-        for event in self._claim.events:
+        for event in each(self._claim.events):
             pending = pending_of(event, self._settings)
             if pending is None:
                 rejected.append(Outcome(id=event.id, kind="dead", reason="damaged"))

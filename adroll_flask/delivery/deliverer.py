@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -19,6 +20,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import help_url
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.giving_way import giving_way
 from adroll_flask.outbox.protocol import Claim, Destination, Outbox, OutboxFailed, Outcome
 from adroll_flask.outbox.silence import Silence
 from adroll_flask.redaction import describe
@@ -283,8 +285,10 @@ class Deliverer:
         try:
             while not stop.is_set():
                 began = time.thread_time()
-                step = self.step(stop)
-                if step.more and yield_gil and not self._flushing:
+                shares = yield_gil and not self._flushing
+                with giving_way() if shares else nullcontext():
+                    step = self.step(stop)
+                if step.more and shares:
                     stop.wait(min(time.thread_time() - began, _TICK))
                 if not step.more or not (self._flushing or self._is_due(step.full)):
                     self._rest(step, stop, hurry)

@@ -13,6 +13,7 @@ from adroll_flask.errors import help_url
 from adroll_flask.forks import FORK_WAIT, at_fork, block_exit_signals
 from adroll_flask.logs import Logger, get_logger
 
+from .giving_way import giving_way
 from .protocol import OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -111,8 +112,9 @@ class Forwarder:
             if stopping.is_set():
                 return
             try:
-                while self._take_in() and not stopping.is_set():
-                    pass
+                with giving_way():
+                    while self._take_in() and not stopping.is_set():
+                        pass
                 pause = 0.0
             except Exception as failure:
                 reason = failure.reason if isinstance(failure, OutboxFailed) else "error"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from .database import Tx
 from .dialect import add_up
+from .giving_way import each
 from .protocol import Claimed, HistoryBy, HistoryColumn, HistoryRow, HistorySum
 from .record_format import Counted, NewEvent, counted_as
 from .schema import DELAY_COLUMNS, DELAYS
@@ -116,7 +117,7 @@ def add(tx: Tx, entries: Iterable[Entry]) -> None:
     sums: dict[tuple[object, ...], list[int]] = {}
     present = int(tx.now // 3600)
     slot = 0 if tx.dialect == "sqlite" else random.randrange(_SLOTS)  # noqa: S311
-    for entry in entries:
+    for entry in each(entries):
         key = (
             *(present if entry.hour is None else entry.hour, slot, entry.name, entry.outcome),
             *(entry.reason, entry.identifiers, entry.currency),

@@ -1,8 +1,7 @@
 """From the journal into the outbox: records become rows, each exactly once.
 
 Rows and the files' read positions are written in one transaction; the index drops duplicates.
-Whoever delivers does this, and commands and reads before they look. One process of a host reads at
-a time.
+Whoever delivers does this; so do commands, before they look. One process of a host at a time.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from adroll_flask.plurals import counted
 
 from . import journal_files, old_spill
 from .database import Database, Tx
+from .giving_way import each
 from .journal_files import JournalFile
 from .journal_format import host_identity
 from .ownership import make_folder
@@ -247,7 +247,7 @@ class Ingest:
         for corrupt in read.corrupt:
             self._counters.add("journal_corrupt")
             journal_files.move_aside(self._folder, corrupt)
-        for data in read.records:
+        for data in each(read.records):
             try:
                 yield decode(data)
             except (ValueError, IndexError, TypeError, KeyError, AttributeError):

@@ -10,6 +10,7 @@ from . import history, identifier_hashes
 from .database import Tx, key_in, one
 from .duplicates import NONE, Same, release_of, releases, same, same_by_key
 from .erasing import erase
+from .giving_way import each
 from .holds import Holds
 from .ids import reported_at
 from .protocol import Claimed, OutboxFailed
@@ -145,7 +146,7 @@ class RowWriter:
         host_now = self._clock()
         rows: list[dict[str, Any]] = []
         claimed: list[Claimed] = []
-        for record in events:
+        for record in each(events):
             queued_at = tx.now - max(0.0, host_now - record.at)
             row = self.row(tx, record.event, queued_at, record.dead)
             row["unsure"] = int(record.unsure)

@@ -18,6 +18,7 @@ from adroll_flask.forks import never_collect
 
 from .database import Values
 from .dialect import FRAGMENTS
+from .giving_way import each
 from .record_format import BATCH
 from .schema import Run
 
@@ -68,7 +69,7 @@ class SqliteTx:
         filled = self._filled(statement)
         # By position: the driver looks for each name anew for each row.
         names = _NAMED.findall(filled)
-        rows = map(itemgetter(*names), values)
+        rows = map(itemgetter(*names), each(values))
         return self.connection.executemany(_NAMED.sub("?", filled), rows).rowcount
 
     def rows(self, statement: str, /, **values: Any) -> list[Any]:
