@@ -52,7 +52,11 @@ def _boolean(key: str, value: Any) -> Any:
 
 
 def _sandbox(key: str, value: Any) -> Any:
-    wanted = _boolean(key, value)
+    is_port = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65_536
+    try:
+        wanted = value if is_port else _boolean(key, value)
+    except ConfigurationError:
+        raise _wrong(key, value, "True, False, or the port of the sandbox") from None
     if wanted and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
         stages = (name for name in STAGES if os.environ.get(name, "").lower() in _PRODUCTION)
         sign = next(stages, None) or next(

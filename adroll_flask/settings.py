@@ -26,13 +26,8 @@ SANDBOX_ACCOUNT: Mapping[str, str] = MappingProxyType(
         "access_token": "sandbox-token",
     }
 )
-#: Where it listens.
-SANDBOX_ADDRESSES: Mapping[str, str] = MappingProxyType(
-    {
-        "api_url": "http://127.0.0.1:5001/api",
-        "pixel_url": "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js",
-    }
-)
+#: Where it listens, unless told otherwise.
+_SANDBOX_PORT = 5001
 #: What others call the same things, without ``ADROLL_``.
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -80,9 +75,9 @@ class Settings:
     #: Off: the API is there and does nothing.
     enabled: bool = True
     #: On: account, token and addresses are those of the sandbox on this machine
-    #: (``flask adroll sandbox``), whatever the account's own settings say; ``ADROLL_API_URL`` and
-    #: ``ADROLL_PIXEL_URL`` are for one on another port. Refused in production.
-    sandbox: bool = False
+    #: (``flask adroll sandbox``), whatever the account's own settings say; a number is the port of
+    #: one that was started with ``--port``. Refused in production.
+    sandbox: bool | int = False
     #: Programmer errors raise instead of becoming dead letters.
     #: Default: while the app is in debug or testing mode, looked up at each call.
     strict: bool | None = None
@@ -224,7 +219,13 @@ class Settings:
         if faults:
             raise ConfigurationError.of(faults)
         if values.get("sandbox"):
-            values = {**SANDBOX_ADDRESSES, **values, **SANDBOX_ACCOUNT}
+            port = _SANDBOX_PORT if values["sandbox"] is True else values["sandbox"]
+            address = f"http://127.0.0.1:{port}"
+            addresses = {
+                "api_url": f"{address}/api",
+                "pixel_url": f"{address}/j/{{advertisable_eid}}/roundtrip.js",
+            }
+            values = {**addresses, **values, **SANDBOX_ACCOUNT}
         return cls(**values)
 
 

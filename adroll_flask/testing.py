@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import request_state
 from .middleware import AdRollMiddleware
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .events.build import Event
     from .outbox import NewEvent, Put
+    from .outbox.protocol import Decided
     from .outbox.record_format import Record, Verdict
 
 __all__ = ["DeadLetter", "Reported", "reports"]
@@ -65,6 +66,9 @@ class Reported:
         self._events: list[tuple[str, str | None, Event]] = []
         self._held: dict[str, tuple[str, Event]] = {}
         self._verdicts: dict[str, Verdict] = {}
+        #: Of orders that were held: their ids, and what was decided.
+        self._ids: dict[str, str] = {}
+        self._decided: dict[str, Literal["release", "cancel"]] = {}
         #: Order ids that were cancelled, oldest first.
         self.cancelled: list[str] = []
         #: Events that were invalid.
@@ -112,6 +116,8 @@ class Reported:
         self._events.clear()
         self._held.clear()
         self._verdicts.clear()
+        self._ids.clear()
+        self._decided.clear()
         self.cancelled.clear()
         self.dead_letters.clear()
 
@@ -139,29 +145,40 @@ class Reported:
                 return Put("queued", kept_id)
             if event.held_for is not None:
                 self._held[event.key] = event.id, parsed
+                self._ids[event.key] = event.id
                 verdict = self._verdicts.pop(event.key, None)
                 if verdict is not None:
-                    self.decide(verdict)
+                    self._apply(verdict)
                 return Put("queued", event.id)
         self._events.append((event.id, event.key, parsed))
         return Put("queued", event.id)
 
-    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
+        from .outbox.protocol import Decided
+
+        self._apply(verdict)
+        id = self._ids.get(verdict.key)
+        if id is None:
+            return Decided()
+        before = self._decided.get(verdict.key)
+        if before != "cancel":
+            self._decided[verdict.key] = verdict.kind
+        return Decided(id, before or "")
+
+    def _apply(self, verdict: Verdict) -> None:
         key = verdict.key
-        id = self._held[key][0] if key in self._held else None
         if verdict.kind == "cancel":
             gone = [entry for entry in self._events if entry[1] == key]
-            if id is None and not gone:
+            if key not in self._held and not gone:
                 self._verdicts[key] = verdict
-                return None
+                return
             self._held.pop(key, None)
             self._events = [entry for entry in self._events if entry not in gone]
             self.cancelled.append(key)
-        elif id is not None:
+        elif key in self._held:
             self._free(key, verdict.changes)
         elif key not in self.cancelled:
             self._verdicts.setdefault(key, verdict)
-        return id
 
     def _free(self, key: str, changes: Mapping[str, Any] | None) -> None:
         from .events.release import amend

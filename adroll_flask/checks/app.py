@@ -242,11 +242,12 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "info",
         "ADROLL_SANDBOX",
-        f"is True: events go to {address}, not to AdRoll",
+        f"is {settings.sandbox}: events go to {address}, not to AdRoll",
         "remove it on the real site",
         slug="api-url-elsewhere",
     )
     parts = urlsplit(settings.api_url)
+    port = "" if settings.sandbox is True else f" --port {settings.sandbox}"
     try:
         socket.create_connection((parts.hostname or "", parts.port or 80), timeout=2).close()
     except OSError:
@@ -254,7 +255,7 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
             "error",
             "ADROLL_SANDBOX",
             f"nobody listens at {address}: events wait",
-            "run `flask adroll sandbox`",
+            f"run `flask adroll sandbox{port}`",
             slug="sandbox-away",
         )
 

@@ -100,6 +100,7 @@ def list_(
         due = until(row, now)
         parts = [
             f"{row.id}  {row.state:<9} {row.name:<13} {when(row.occurred_at)}",
+            row.digest if row.digest[:1].isdigit() else "",  # an event without a value says None
             f"{counted(row.attempts, 'attempt')}{mark}",
             f"key {short_key(row.key)}" if row.key else "",
             f"{'hold ends' if row.state == 'held' else 'due'} {due}" if due else "",

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from adroll_flask.reporting.reconciliation import Order
 
 #: Where there is more about orders of a status.
-_HINTS = {"held": ": see send-test", "dead": "; see outbox list --dead"}
+_HINTS = {
+    "waiting": "; outbox says when",
+    "held": "; release them with outbox release",
+    "dead": "; see outbox list --dead",
+}
 #: Bytes between two steps of the progress bar.
 _STEP = 1 << 18
 

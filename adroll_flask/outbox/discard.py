@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .protocol import Put
+from .protocol import Decided, Put
 from .record_format import NewEvent
 
 
@@ -20,8 +20,8 @@ class DiscardOutbox:
     def note_failure(self, name: str, reason: str) -> None:
         """Forget it."""
 
-    def decide(self, verdict: object, *, session: Any = None) -> str | None:
-        return None
+    def decide(self, verdict: object, *, session: Any = None) -> Decided:
+        return Decided()
 
     def record(self, record: object) -> None:
         """Forget it."""

@@ -13,20 +13,22 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.interruptions import let_through
 
 from .database import Tx, key_in, key_out
 from .journal_locks import NO_FOLLOW
 from .ownership import open_file
-from .protocol import OutboxFailed, Put
+from .protocol import Decided, OutboxFailed, Put
 from .record_format import NewEvent, Verdict
 from .states import HELD
 
 #: How many keys are known, and for how many seconds.
 _MOST: Final = 10_000
 _LIFE: Final = 900.0
+#: Deduplication key, name, dry run and account of an event.
+_Key: TypeAlias = tuple[str, str, bool, str]
 #: Id, digest and state of the event that has a key.
 Same: TypeAlias = tuple[str, str | None, int]
 #: No such event is seen.
@@ -59,8 +61,8 @@ class RecentKeys:
         self._clock = clock
         self._freed = freed
         self._freed_at = self._look()
-        self._known: OrderedDict[tuple[str, str, bool, str], tuple[str, str | None, float, bool]]
-        self._known = OrderedDict()
+        self._known: OrderedDict[_Key, tuple[str, str | None, float, bool]] = OrderedDict()
+        self._decided: OrderedDict[_Key, Literal["release", "cancel"]] = OrderedDict()
 
     def find(self, event: NewEvent) -> Put | None:
         """What became of *event*, where its key is known."""
@@ -72,16 +74,23 @@ class RecentKeys:
         if self._look() != self._freed_at:
             self._freed_at = self._look()
             self._known.clear()
+            self._decided.clear()
             return None
         if found[3] and event.held_for is None:
             return None  # it says that the held one is to be sent
         return Put("duplicate", found[0], same=found[1] in (None, event.digest))
 
-    def held(self, verdict: Verdict) -> str | None:
-        """The id of the event that *verdict* is about, where this process held it lately."""
+    def decide(self, verdict: Verdict) -> Decided:
+        """Remember *verdict*; what was known of the event that it is about."""
         key = (verdict.key, verdict.name, verdict.dry_run, verdict.advertisable_eid)
         found = self._known.get(key)
-        return found[0] if found is not None and found[3] else None
+        if found is None or not found[3]:
+            return Decided()
+        before = self._decided.get(key)
+        if before != "cancel":  # which is the stronger
+            self._decided[key] = verdict.kind
+            _keep(self._decided)
+        return Decided(found[0], before or "")
 
     def add(self, event: NewEvent, *, dead: bool = False) -> None:
         """Remember *event*, which was kept.
@@ -93,15 +102,12 @@ class RecentKeys:
         key = (event.key, event.name, event.dry_run, event.advertisable_eid)
         digest = None if dead else event.digest
         self._known[key] = event.id, digest, self._clock(), event.held_for is not None
-        while len(self._known) > _MOST:
-            try:
-                self._known.popitem(last=False)
-            except KeyError:  # another thread was here
-                return
+        _keep(self._known)
 
     def free(self) -> None:
         """Forget all, in each process of this host: keys became free."""
         self._known.clear()
+        self._decided.clear()
         if self._freed is not None and self._freed.parent.is_dir():
             try:
                 os.close(open_file(self._freed, os.O_RDWR | NO_FOLLOW))
@@ -117,6 +123,15 @@ class RecentKeys:
         except OSError as exc:
             let_through(exc)
             return 0
+
+
+def _keep(known: OrderedDict[_Key, Any]) -> None:
+    """The newest of *known*."""
+    while len(known) > _MOST:
+        try:
+            known.popitem(last=False)
+        except KeyError:  # another thread was here
+            return
 
 
 def put_of(event: NewEvent, kept: Same) -> Put:

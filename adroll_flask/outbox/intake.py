@@ -23,6 +23,7 @@ from .journal import JournalFailed, JournalWriter
 from .journal_files import noted_usage, waiting_bytes
 from .location import JOURNAL_NAME, locate
 from .protocol import (
+    Decided,
     OutboxFailed,
     Put,
 )
@@ -171,13 +172,13 @@ class SqlIntake:
             self._counters.add("commit_in_journal", failure.reason)
             return None
 
-    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
         verdict = replace(verdict, key=clean_key(verdict.key))
         if session is not None:
             self._in_session().decide(session, verdict)
         elif self._put_directly(verdict) is None:
             self.record(verdict)
-        return self._recent.held(verdict)
+        return self._recent.decide(verdict)
 
     def _put_in_session(self, event: NewEvent, session: Any) -> Put:
         return self._in_session().put(session, event)

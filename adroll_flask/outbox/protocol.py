@@ -25,6 +25,7 @@ from .values import (
     Claim,
     Claimed,
     DeadLetter,
+    Decided,
     Destination,
     Ended,
     HistoryBy,
@@ -52,6 +53,7 @@ __all__ = [
     "Claimed",
     "DeadLetter",
     "DeadLetterLookup",
+    "Decided",
     "Destination",
     "DestinationState",
     "Ended",
@@ -104,8 +106,8 @@ class Intake(Protocol):
         """Count a report that failed; kept in memory until the journal takes something again."""
         ...
 
-    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
-        """Keep that a held event is to be sent, or forgotten; its id where this process knows it.
+    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
+        """Keep that a held event is to be sent, or forgotten; what this process knows of it.
 
         :param session: as for :meth:`put`.
         :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.

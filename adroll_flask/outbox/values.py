@@ -53,6 +53,18 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """What a process knows of an order that it releases or cancels.
+
+    :param id: of its event, where this process held it lately.
+    :param before: what this process decided on it before.
+    """
+
+    id: str | None = None
+    before: Literal["", "release", "cancel"] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """One event under a claim.
 

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 logger: Logger = get_logger("adroll_flask.reporting")
 
 _NOT_SEEN = "no hold of this order was seen by this process; applied when it is found"
+#: By what is decided, and what this process decided before.
+_BEFORE = {
+    ("release", "release"): "released before",
+    ("release", "cancel"): "cancelled before; it is not sent",
+    ("cancel", "release"): "released before; too late if it has been sent",
+    ("cancel", "cancel"): "cancelled before",
+}
 
 
 class Holding:
@@ -139,11 +146,12 @@ class Holding:
                 one.expected,
                 help_url("field-left-out"),
             )
-        id = self._parts.outbox().decide(self.verdict(kind, order_id, changes), session=session)
+        known = self._parts.outbox().decide(self.verdict(kind, order_id, changes), session=session)
         self._counters.add(f"{kind}_kept")
         if session is None:
             self._parts.tell("a release")
         else:
             after_commit(session, lambda: self._parts.tell("a release"))
-        reason = "; ".join(filter(None, (left_out, "" if id else _NOT_SEEN)))
-        return Receipt(id, "released" if kind == "release" else "cancelled", reason)
+        seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
+        reason = "; ".join(filter(None, (left_out, seen)))
+        return Receipt(known.id, "released" if kind == "release" else "cancelled", reason)

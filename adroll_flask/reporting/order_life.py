@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
@@ -84,8 +85,16 @@ def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_0
     return FoundOrder(tuple(rows), tuple(suppressed))
 
 
-def life(row: Row) -> Iterator[Step]:
+def life(row: Row) -> list[Step]:
     """The life of one event, oldest step first; without the visitor's values."""
+    steps = list(_steps(row))
+    if row.released_at is not None:
+        # A release with the present time makes an event happen after it was held.
+        steps.sort(key=lambda step: inf if step.at is None else step.at)
+    return steps
+
+
+def _steps(row: Row) -> Iterator[Step]:
     yield Step("happened", row.occurred_at)
     if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
         yield Step("held", row.queued_at)

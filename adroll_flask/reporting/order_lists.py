@@ -29,6 +29,12 @@ SUPPRESSED_WORDS: Final = {
 }
 
 
+CANCELLED_WORDS: Final = {
+    "cancelled": "were cancelled",
+    "hold_expired": "were held, and nobody released them in time",
+}
+
+
 def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     """The orders of a list: CSV with a line of names, or JSON lines.
 
@@ -98,7 +104,11 @@ def summary(found: Reconciliation, group: str | None = None) -> list[tuple[str, 
     if counts["waiting"]:
         lines.append(("waiting", f"{counts['waiting']:,} wait to be sent"))
     if counts["held"]:
-        lines.append(("held", f"{counts['held']:,} are held, nothing is sent at present"))
+        lines.append(("held", f"{counts['held']:,} are held until they are released"))
+    for (status, why), number in found.reasons.most_common():
+        if status == "cancelled":
+            text = CANCELLED_WORDS.get(why, f"were cancelled: {why}")
+            lines.append(("cancelled", f"{number:,} {text}"))
     for (status, why), number in found.reasons.most_common():
         if status == "suppressed":
             text = f"{number:,} were not to be reported: {SUPPRESSED_WORDS.get(why, why)}"

@@ -24,6 +24,7 @@ Status: TypeAlias = Literal[
     "delivered",
     "waiting",
     "held",
+    "cancelled",
     "dead",
     "suppressed",
     "duplicate",
@@ -56,11 +57,12 @@ class ReconcileError(AdRollError):
 class Order:
     """What became of one order.
 
-    :param status: ``delivered``; ``waiting``; ``held`` (nothing is sent at present); ``dead``;
-        ``suppressed``; ``duplicate`` (the list has it twice); ``missing`` (never reported);
-        ``forgotten`` (so old that the outbox does not know any more); ``not_listed`` (reported, but
-        not in the list).
-    :param why: AdRoll's words of a dead letter, the reason of a suppressed order.
+    :param status: ``delivered``; ``waiting``; ``held`` (until it is released); ``cancelled`` (also
+        where its hold has expired); ``dead``; ``suppressed``; ``duplicate`` (twice in the list);
+        ``missing`` (never reported); ``forgotten`` (so old that the outbox does not know any more);
+        ``not_listed`` (reported, but not in the list).
+    :param why: AdRoll's words of a dead letter, the reason of a suppressed or cancelled order, and
+        of a waiting one why nothing is sent at present.
     :param reported: value and currency as they were reported, where the list says otherwise.
     :param token: the visitor's, of the list.
     """
@@ -106,7 +108,7 @@ class Reconciliation:
         self._secret = parts.records().dedupe_secret
         #: Orders by status.
         self.counts: Counter[str] = Counter()
-        #: Reasons of suppressed orders and of dead letters.
+        #: Reasons of suppressed and cancelled orders and of dead letters.
         self.reasons: Counter[tuple[str, str]] = Counter()
         #: Missing orders by the value of the group's column.
         self.groups: Counter[str] = Counter()
@@ -123,8 +125,12 @@ class Reconciliation:
     @property
     def lost(self) -> float:
         """The share of orders that should have reached AdRoll and will not, from 0 to 1."""
-        expected = self.total - self.counts["suppressed"] - self.counts["forgotten"]
-        return (self.counts["missing"] + self.counts["dead"]) / expected if expected else 0.0
+        # What nobody released in time was paid all the same, says the list.
+        expired = self.reasons["cancelled", "hold_expired"]
+        kept_back = self.counts["suppressed"] + self.counts["cancelled"] - expired
+        expected = self.total - kept_back - self.counts["forgotten"]
+        lost = self.counts["missing"] + self.counts["dead"] + expired
+        return lost / expected if expected else 0.0
 
     def __iter__(self) -> Iterator[Order]:
         outbox = self._parts.outbox()
@@ -179,11 +185,15 @@ class Reconciliation:
         reported = "" if _is_same(one, found.digest) else found.digest
         self.differing += bool(reported)
         status: Status
-        if found.state in ("delivered", "dead"):
-            status = "delivered" if found.state == "delivered" else "dead"
-            why = "" if status == "delivered" else found.error or found.reason
+        why = ""
+        if found.state in ("delivered", "held"):
+            status = found.state
+        elif found.state == "dead":
+            status, why = "dead", found.error or found.reason
+        elif found.state == "cancelled":
+            status, why = "cancelled", found.reason
         else:
-            status, why = ("held", held) if held else ("waiting", found.error)
+            status, why = "waiting", held or found.error
         return Order(**_as_fields(one), status=status, why=why, reported=reported)
 
     def _not_kept(
@@ -213,7 +223,7 @@ class Reconciliation:
 
     def _counted(self, order: Order) -> Order:
         self.counts[order.status] += 1
-        if order.status == "suppressed":
+        if order.status in ("suppressed", "cancelled"):
             self.reasons[order.status, order.why] += 1
         elif order.status == "dead":
             self.reasons[order.status, order.why.partition(":")[0]] += 1

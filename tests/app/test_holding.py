@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,11 +24,13 @@ from adroll_flask import (
     report_event,
 )
 from adroll_flask.cli.commands import commands
+from adroll_flask.outbox import Outcome
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
+PLACE = "https://shop.test/checkout"
 
 
 def shop(make_app: AppMaker, hold: Any = True, **config: Any) -> Flask:
@@ -94,6 +97,67 @@ def test_a_receipt_says_where_this_process_knows_no_hold(make_app: AppMaker) -> 
                 "no hold of this order was seen by this process; applied when it is found"
             )
     assert not Receipt(None, "cancelled")
+
+
+@pytest.mark.parametrize("kind", ["release", "cancel"])
+def test_a_slip_of_the_typists_decides_on_no_later_order(make_app: AppMaker, kind: str) -> None:
+    """`outbox cancel` of a number that was not there yet forgot the order that came to have it."""
+    app = shop(make_app)
+    runner = app.test_cli_runner()
+    slip = runner.invoke(commands, ["outbox", kind, "1001"])
+    assert slip.exit_code == 1
+    assert not app.extensions["adroll"].outbox.exists(), "looking makes no file"
+    buy(app)
+    app.extensions["adroll"].outbox.queue.take_in()
+    assert app.extensions["adroll"].outbox.admin.counts()["held"] == 1
+
+
+def test_a_hold_that_became_a_dead_letter_is_named_as_one(make_app: AppMaker) -> None:
+    """Nobody knew the visitor: no click id, no cookie."""
+    app = shop(make_app, ADROLL_STRICT=False)
+    with app.app_context():
+        receipt = report_conversion(**ORDER, hold=True, ip="203.0.113.7", page_location=PLACE)
+    assert receipt.status == "invalid"
+    said = app.test_cli_runner().invoke(commands, ["outbox", "release", "1001"])
+    assert said.exit_code == 1
+    assert "1001 is not held, it is a dead letter (visitor: takes a click id" in said.output
+    assert f"outbox show {receipt.id}" in said.output
+
+
+def test_what_has_been_delivered_takes_no_other_value(make_app: AppMaker) -> None:
+    app = shop(make_app)
+    buy(app)
+    outbox = app.extensions["adroll"].outbox
+    with app.app_context():
+        release_conversion("1001")
+    claim = outbox.queue.claim(begin=True)
+    outbox.queue.settle(claim, [Outcome(id=one.id, kind="delivered") for one in claim.events])
+    runner = app.test_cli_runner()
+    plain = runner.invoke(commands, ["outbox", "release", "1001"])
+    assert plain.exit_code == 0
+    assert plain.output.startswith("1001: delivered at ")
+    changed = runner.invoke(commands, ["outbox", "release", "1001", "--value", "1.00"])
+    assert changed.exit_code == 1
+    assert "too late for another value or currency" in changed.output
+
+
+@pytest.mark.parametrize("how", ["outbox", "site's own tests"])
+def test_a_receipt_says_what_this_process_decided_before(make_app: AppMaker, how: str) -> None:
+    """A webhook can log that money came for an order that was cancelled."""
+    app = shop(make_app)
+    with reports(app) if how != "outbox" else nullcontext(), app.app_context():
+        buy(app)
+        decided = [release_conversion("1001"), release_conversion("1001")]
+        decided += [cancel_conversion("1001"), cancel_conversion("1001")]
+        decided += [release_conversion("1001")]
+    assert [(receipt.status, receipt.reason) for receipt in decided] == [
+        ("released", ""),
+        ("released", "released before"),
+        ("cancelled", "released before; too late if it has been sent"),
+        ("cancelled", "cancelled before"),
+        ("released", "cancelled before; it is not sent"),
+    ]
+    assert len({receipt.id for receipt in decided}) == 1
 
 
 def test_a_cancelled_order_is_never_sent(make_app: AppMaker) -> None:
@@ -289,13 +353,17 @@ def test_commands_release_and_cancel(make_app: AppMaker) -> None:
     runner = app.test_cli_runner()
 
     listed = runner.invoke(commands, ["outbox", "list", "--state", "held"])
-    assert "hold ends in 7 days" in listed.output
+    assert "59.90 EUR  0 attempts  key 1001  hold ends in 7 days" in listed.output
     wrong = runner.invoke(commands, ["outbox", "release", "1001", "--value", "much"])
     assert wrong.exit_code == 1
     assert "value" in wrong.output
     unknown = runner.invoke(commands, ["outbox", "release", "77"])
     assert unknown.exit_code == 1
-    assert "no such order is held" in unknown.output
+    assert "no such order is held here, so nothing was done; with --ahead" in unknown.output
+    assert "no hold yet" not in runner.invoke(commands, ["outbox"]).output
+    ahead = runner.invoke(commands, ["outbox", "release", "77", "--ahead"])
+    assert ahead.exit_code == 1
+    assert "no such order is held here yet; the release is kept for 7 days" in ahead.output
     assert "no hold yet 1 verdict" in runner.invoke(commands, ["outbox"]).output
 
     released = runner.invoke(commands, ["outbox", "release", "1001", "--value", "5.00"])

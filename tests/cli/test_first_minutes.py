@@ -18,7 +18,7 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.events.products import gather
 from adroll_flask.sandbox import local_only
 from adroll_flask.setting_checks import PLATFORMS, STAGES
-from adroll_flask.settings import SANDBOX_ACCOUNT, SANDBOX_ADDRESSES, Settings
+from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
 from tests.conftest import AppMaker
 from tests.support import PATIENCE, ROOT
 
@@ -45,7 +45,17 @@ def test_one_word_is_the_sandboxs_account_and_addresses() -> None:
     assert settings.access_token == account.access_token
     assert settings.api_url == "http://127.0.0.1:5001/api"
     assert settings.pixel_url == "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js"
-    assert {*SANDBOX_ACCOUNT, *SANDBOX_ADDRESSES} <= set(Settings.__dataclass_fields__)
+    assert set(SANDBOX_ACCOUNT) <= set(Settings.__dataclass_fields__)
+
+
+def test_a_number_is_the_port_of_a_sandbox_that_was_started_with_one() -> None:
+    settings = Settings.from_mapping({"ADROLL_SANDBOX": 5201})
+    assert settings.access_token == sandbox.ACCESS_TOKEN
+    assert settings.api_url == "http://127.0.0.1:5201/api"
+    assert settings.pixel_url == "http://127.0.0.1:5201/j/{advertisable_eid}/roundtrip.js"
+    for wrong in (0, 65_536, -1, "http://127.0.0.1:5201", 1.5):
+        with pytest.raises(ConfigurationError, match="True, False, or the port of the sandbox"):
+            Settings.from_mapping({"ADROLL_SANDBOX": wrong})
 
 
 def test_nothing_of_the_real_account_goes_to_the_sandbox_and_its_port_may_be_another() -> None:

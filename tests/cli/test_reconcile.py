@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from adroll_flask import AdRoll, report_conversion
+from adroll_flask import AdRoll, cancel_conversion, release_conversion, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import Outcome
+from adroll_flask.outbox.location import FILE_NAME
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.conftest import AppMaker
 
@@ -131,6 +133,40 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
     assert rows["1002"]["why"] == "http_400: no such product"
     assert rows["1003"]["reported"] == "59.90 EUR"
     assert "value" in rows["1010"]["why"]
+
+
+def test_what_is_held_and_what_was_cancelled_is_told_apart_from_what_waits(
+    app: Flask, run: Run
+) -> None:
+    """A held order stood there as one that will be sent."""
+    for order in ("1", "2", "3", "4"):
+        assert report(app, order, hold=3600)
+    with app.app_context():
+        release_conversion("2")
+        cancel_conversion("3")
+    outbox = app.extensions["adroll"].outbox
+    orders = "order_id\n1\n2\n3\n4\n"
+    result = run("reconcile", "-", "--json", input=orders)
+    sums = json.loads(result.output)
+    assert {status: sums[status] for status in ("held", "waiting", "cancelled")} == {
+        "held": 2,
+        "waiting": 1,
+        "cancelled": 1,
+    }
+    assert result.exit_code == 0
+    with sqlite3.connect(Path(app.instance_path) / FILE_NAME) as file:
+        file.execute("UPDATE adroll_event SET due_at = 1 WHERE dedupe_key = '4' AND state = 5")
+    file.close()
+    outbox.housekeeping.step()
+    result = run("reconcile", "-", input=orders)
+    assert result.exit_code == 1, "it was paid, and will not arrive"
+    for said in (
+        "1 wait to be sent",
+        "1 are held until they are released; release them with outbox release",
+        "1 were cancelled",
+        "1 were held, and nobody released them in time",
+    ):
+        assert said in result.output, result.output
 
 
 def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:

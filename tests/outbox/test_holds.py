@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.protocol import Decided
 from adroll_flask.outbox.record_format import Verdict, Withdrawal, decode, encode
 from tests.support.outbox_engines import EID, Bench
 
@@ -74,7 +75,7 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert outbox.admin.list("held")[0].id == id
     assert json.loads(next(outbox.admin.export("held")))["state"] == "held"
 
-    assert outbox.decide(release()) == id
+    assert outbox.decide(release()).id == id
     assert sent(outbox) == ["1001"]
     assert states(outbox) == {"delivered": 1}
     assert outbox.admin.overview().verdicts == 0
@@ -94,7 +95,7 @@ def test_a_release_that_comes_with_its_hold_is_sent_by_the_same_claim(
 
 def test_a_release_waits_for_its_hold(bench: Bench, outbox: Outbox) -> None:
     """Files of other hosts are read in any order."""
-    assert outbox.decide(release()) is None
+    assert outbox.decide(release()) == Decided()
     assert states(outbox) == {}
     assert outbox.admin.overview().verdicts == 1
     bench.pass_time(3 * DAY)
