@@ -32,9 +32,9 @@ dashboard: $(VENV)/.demo ## the same shop with a year behind it: 127.0.0.1:5000/
 	@rm -rf build/dashboard
 	@exec $(BIN)/python -m demo_app --past --instance build/dashboard
 
-# Each file in one process, one more of them than there are cores: most wait for a socket, a clock
+# Each file in one process, two more of them than there are cores: most wait for a socket, a clock
 # or a disk. In the order that tests/conftest.py gives, not by the number of tests.
-SIDE_BY_SIDE := --numprocesses=$(shell expr 1 + $$(nproc 2>/dev/null || echo 2)) --dist=loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses=$(shell expr 2 + $$(nproc 2>/dev/null || echo 2)) --dist=loadfile --no-loadscope-reorder
 
 # The browser tests take axe from npm's packages; where there is no npm, they say so.
 test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## all tests, the long proofs in their short forms
@@ -48,8 +48,8 @@ quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
 	  --ignore=tests/outbox/test_servers.py --ignore=tests/delivery/test_recovery.py --ignore=tests/delivery/test_thread.py \
 	  --ignore=tests/delivery/test_fault_matrix.py $(ARGS)
 
-proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, the benchmark's short form
-	@$(BIN)/python -m pytest -m slow --ignore=tests/guests $(ARGS)
+proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, every browser
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m slow --ignore=tests/guests $(ARGS)
 
 # Without browsers, brokers and real servers, which do not differ by version.
 BY_VERSION := $(SIDE_BY_SIDE) -m "not slow and not browser" tests/visitor tests/page tests/events tests/outbox \

@@ -108,7 +108,7 @@ def test_the_pixels_refresh_is_capped_and_our_record_is_not(
     assert days_left(context, "__adroll_fpc", page.url) == pytest.approx(7, abs=0.1)
 
 
-@pytest.mark.parametrize("days", [2, 8, 300])
+@pytest.mark.parametrize("days", [2, pytest.param(8, marks=pytest.mark.slow), 300])
 def test_who_buys_after_days_is_the_one_who_clicked(
     days: float, shop: Site, context: BrowserContext, page: Page
 ) -> None:

@@ -27,10 +27,10 @@ NOW = 1_795_619_000.0
 AXE = ROOT / "docs" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = ROOT / "docs" / "pictures"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-#: The other two ways to look at a page come with the proofs.
+#: The other three ways to look at a page come with the proofs.
 VIEWED = [
     pytest.param(WIDE, "light", id="wide-light"),
-    pytest.param(NARROW, "dark", id="narrow-dark"),
+    pytest.param(NARROW, "dark", id="narrow-dark", marks=pytest.mark.slow),
     pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.slow),
     pytest.param(NARROW, "light", id="narrow-light", marks=pytest.mark.slow),
 ]

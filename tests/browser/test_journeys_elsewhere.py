@@ -2,6 +2,7 @@
 
 Over http: certificates of nobody's are another matter in each browser. Journey 4 needs a browser
 that keeps something when it ends, and WebKitGTK keeps nothing of a session that a driver began.
+With the proofs; test_three_engines.py has the plain journey in each browser every day.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tests.support.engines import START, ForwardProxy, Tabs, firefox
 from tests.support.journey import Site
 
 __all__ = ["adroll", "shop"]
+
+pytestmark = pytest.mark.slow
 
 
 class Console:

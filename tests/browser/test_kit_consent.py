@@ -234,7 +234,7 @@ def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
     page.goto(site.url(LANDING))
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
-    assert page.evaluate("sessionStorage.length") == 1
+    page.wait_for_function("sessionStorage.length == 1")
     site.pixels.clear()
     page.evaluate("adrollKit.consent(false)")
     assert site.wait_told(page, 2) == [GRANT, {"consent": False}]
@@ -552,6 +552,7 @@ def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page)
     site.serve(site.tag(consent="ask"))
     for _ in range(3):
         page.goto(site.url(LANDING))
+        page.wait_for_function("sessionStorage.adrollKit == '0'")
         assert site.after_wait(page, 0, count=1) == [{}]
     # All that is kept is the no itself.
     assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
@@ -619,7 +620,8 @@ def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(
     site.answer = {"consent": False}
     page.goto(site.url())
     assert site.wait_told(page, 1) == [{}]
-    assert page.evaluate("({...sessionStorage})") == {"adrollKit": "0"}
+    page.wait_for_function("sessionStorage.adrollKit == '0'")
+    assert page.evaluate("sessionStorage.length") == 1
     page.evaluate("sessionStorage.clear()")
     assert_no_trace(site, page)
 

@@ -23,11 +23,15 @@ from tests.support.journey import (
 from tests.support.kit_site import COOKIE, LOADER, OLD_METHODS, SERVER_COOKIE, KitSite
 
 ENGINES = ("chromium", *START)
+#: Chromium has the same tests for itself, in files of its own.
+PARAMS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "chromium" else []) for name in ENGINES
+]
 #: What each engine says of itself.
 NAMES = {"chromium": "Chrome/", "firefox": "Firefox/", "webkit": "Version/"}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=PARAMS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
