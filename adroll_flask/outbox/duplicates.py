@@ -80,17 +80,20 @@ class RecentKeys:
             return None  # it says that the held one is to be sent
         return Put("duplicate", found[0], same=found[1] in (None, event.digest))
 
-    def decide(self, verdict: Verdict) -> Decided:
-        """Remember *verdict*; what was known of the event that it is about."""
+    def decided(self, verdict: Verdict) -> Decided:
+        """What is known of the event that *verdict* is about."""
         key = (verdict.key, verdict.name, verdict.dry_run, verdict.advertisable_eid)
         found = self._known.get(key)
         if found is None or not found[3]:
             return Decided()
-        before = self._decided.get(key)
-        if before != "cancel":  # which is the stronger
+        return Decided(found[0], self._decided.get(key, ""))
+
+    def decide(self, verdict: Verdict) -> None:
+        """Remember *verdict*, which is kept."""
+        key = (verdict.key, verdict.name, verdict.dry_run, verdict.advertisable_eid)
+        if self._decided.get(key) != "cancel":  # which is the stronger
             self._decided[key] = verdict.kind
             _keep(self._decided)
-        return Decided(found[0], before or "")
 
     def add(self, event: NewEvent, *, dead: bool = False) -> None:
         """Remember *event*, which was kept.
@@ -102,6 +105,7 @@ class RecentKeys:
         key = (event.key, event.name, event.dry_run, event.advertisable_eid)
         digest = None if dead else event.digest
         self._known[key] = event.id, digest, self._clock(), event.held_for is not None
+        self._decided.pop(key, None)
         _keep(self._known)
 
     def free(self) -> None:

@@ -38,6 +38,7 @@ from .record_format import (
     encode,
     encode_event,
 )
+from .session import after_commit
 from .states import PAYLOAD_BYTES, clean_key
 from .wake import Bell
 
@@ -174,11 +175,15 @@ class SqlIntake:
 
     def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
         verdict = replace(verdict, key=clean_key(verdict.key))
+        known = self._recent.decided(verdict)
         if session is not None:
             self._in_session().decide(session, verdict)
-        elif self._put_directly(verdict) is None:
+            after_commit(session, lambda: self._recent.decide(verdict))
+            return known
+        if self._put_directly(verdict) is None:
             self.record(verdict)
-        return self._recent.decide(verdict)
+        self._recent.decide(verdict)
+        return known
 
     def _put_in_session(self, event: NewEvent, session: Any) -> Put:
         return self._in_session().put(session, event)

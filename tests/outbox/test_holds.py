@@ -420,6 +420,19 @@ def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
     assert sent(outbox) == ["1001"]
 
 
+def test_a_decision_that_was_rolled_back_was_none(bench: Bench, outbox: Outbox) -> None:
+    id = hold(bench, outbox)
+    outbox.housekeeping.create_tables()
+    with Session(bench.sql()) as session:
+        outbox.decide(release(), session=session)
+        session.rollback()
+    with Session(bench.sql()) as session:
+        assert outbox.decide(release(), session=session) == Decided(id)
+        session.commit()
+    assert outbox.decide(cancel()) == Decided(id, "release")
+    assert outbox.decide(release()) == Decided(id, "cancel")
+
+
 def test_a_hold_in_a_transaction_meets_the_release_that_came_first(
     bench: Bench, outbox: Outbox
 ) -> None:
