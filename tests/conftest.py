@@ -41,9 +41,50 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 #: one worker that has it alone.
 LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/", "tests/sandbox/")
 
+#: Browsers take most of the machine: a part of each of their subjects every day, all with proofs.
+BROWSERS = ("tests/browser/", "tests/sandbox/test_browser.py")
+DAILY = tuple(
+    f"tests/{name}"
+    for name in (
+        "browser/test_behind_a_cache.py",
+        "browser/test_consent_in_browser.py::test_a_late_yes_in_the_sites_own",
+        "browser/test_consent_in_browser.py::test_who_refused",
+        "browser/test_consent_platforms.py::test_the_page_tells_each_answer[after",
+        "browser/test_cookie_caps.py::test_the_page",
+        "browser/test_csp.py",
+        "browser/test_dashboard.py::test_a_page_is_whole_for_everybody[overview",
+        "browser/test_dashboard.py::test_it_keeps",
+        "browser/test_dashboard.py::test_the_pictures",
+        "browser/test_dashboard_actions.py::test_a_page_of_another_site",
+        "browser/test_dashboard_actions.py::test_a_problem_is_fixed",
+        "browser/test_docs_site.py",
+        "browser/test_engines_at_hand.py",
+        "browser/test_front_end_elsewhere.py::test_a_front_end",
+        "browser/test_journeys.py::test_1",
+        "browser/test_journeys.py::test_2",
+        "browser/test_journeys.py::test_6",
+        "browser/test_kit.py",
+        "browser/test_kit_consent.py::test_any_no",
+        "browser/test_kit_consent.py::test_tcf",
+        "browser/test_kit_consent.py::test_the_server",
+        "browser/test_kit_consent.py::test_withdrawn",
+        "browser/test_kit_lifecycle.py",
+        "browser/test_single_page_app.py",
+        "browser/test_three_engines.py::test_from_the_ad",
+        "sandbox/test_browser.py::test_an_event_appears",
+        "sandbox/test_browser.py::test_the_ad",
+        "sandbox/test_browser.py::test_the_pixel_adopts",
+        "sandbox/test_browser.py::test_what_an_event_holds",
+    )
+)
 
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    for item in items:
+        if item.nodeid.startswith(BROWSERS) and not item.nodeid.startswith(DAILY):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ class Receipt:
     #: a dead letter that can be fixed. ``"failed"``: the journal did not take it.
     status: Status
     #: Why, where it is not queued: a short name or the field and what it takes. Of a queued one
-    #: what was left out of it, if anything was.
+    #: what was left out of it, if anything was; of a released or cancelled one also what this
+    #: process decided before, or that it has seen no hold.
     reason: str = ""
     #: Which of the seven identifiers the event carries; none where it is suppressed or invalid.
     coverage: Coverage = _NO_COVERAGE
