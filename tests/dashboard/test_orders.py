@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -177,14 +178,19 @@ def test_its_csv_has_the_newest_orders_or_the_steps_of_one(shop: DashboardShop) 
 
 # -- the shop's list -------------------------------------------------------------------------------
 
-LIST = """\
-Order no.;Total;Currency;Paid at;Payment
-1001;59,90;EUR;2026-11-25T15:00:00;card
-1002;59,90;EUR;2026-11-25T15:00:00;card
-1003;12,00;EUR;2026-11-25T15:00:00;card
-1004;59,90;EUR;2026-11-25T15:00:00;invoice
-1005;59,90;EUR;2026-11-25T15:00:00;card
-"""
+
+def paid(shop: DashboardShop) -> str:
+    """The shop's list."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now - 200))
+    lines = (
+        "Order no.;Total;Currency;Paid at;Payment",
+        f"1001;59,90;EUR;{at};card",
+        f"1002;59,90;EUR;{at};card",
+        f"1003;12,00;EUR;{at};card",
+        f"1004;59,90;EUR;{at};invoice",
+        f"1005;59,90;EUR;{at};card",
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 @pytest.fixture
@@ -199,7 +205,7 @@ def sold(any_shop: DashboardShop) -> DashboardShop:
 
 
 def test_a_list_of_paid_orders_is_compared(sold: DashboardShop) -> None:
-    answer = sold.upload(LIST, group="Payment")
+    answer = sold.upload(paid(sold), group="Payment")
     assert answer.status_code == 200
     page = answer.text
     assert "2 of 5 paid orders reached AdRoll" in page
@@ -210,7 +216,7 @@ def test_a_list_of_paid_orders_is_compared(sold: DashboardShop) -> None:
 
 
 def test_what_did_not_arrive_is_csv(sold: DashboardShop) -> None:
-    answer = sold.upload(LIST, format="csv")
+    answer = sold.upload(paid(sold), format="csv")
     assert answer.mimetype == "text/csv"
     found = {row["order_id"]: row["status"] for row in csv.DictReader(io.StringIO(answer.text))}
     assert found == {
