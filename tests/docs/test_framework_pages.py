@@ -16,6 +16,7 @@ from tests.support.pages import Page, Shell
 BUYER = {"REMOTE_ADDR": "203.0.113.7"}
 
 
+@pytest.mark.slow
 def test_a_django_project_gets_from_startproject_to_a_matched_purchase(tmp_path: Path) -> None:
     pytest.importorskip("django")
     with Shell(tmp_path) as shell, Page("docs/how-to/django.md", shell) as page:
@@ -23,6 +24,7 @@ def test_a_django_project_gets_from_startproject_to_a_matched_purchase(tmp_path:
     assert set(shell.untyped) == {"pip install adroll-flask django"}
 
 
+@pytest.mark.slow
 def test_a_bottle_shop_gets_to_a_matched_purchase(tmp_path: Path) -> None:
     pytest.importorskip("bottle")
     with Shell(tmp_path) as shell, Page("docs/how-to/bottle.md", shell) as page:
@@ -30,6 +32,7 @@ def test_a_bottle_shop_gets_to_a_matched_purchase(tmp_path: Path) -> None:
     assert set(shell.untyped) == {"pip install adroll-flask bottle"}
 
 
+@pytest.mark.slow
 def test_a_pyramid_shop_gets_to_a_matched_purchase(tmp_path: Path) -> None:
     pytest.importorskip("pyramid_tm")
     with Shell(tmp_path) as shell, Page("docs/how-to/pyramid.md", shell) as page:

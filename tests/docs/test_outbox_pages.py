@@ -105,6 +105,7 @@ def done(shell: Shell, command: str) -> str:
     return printed
 
 
+@pytest.mark.slow
 def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: ExitStack) -> None:
     name = f"adroll_page_{os.getpid()}"
     postgresql = stack.enter_context(server("postgresql", name))
@@ -137,6 +138,7 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
         page.run("What then")
 
 
+@pytest.mark.slow
 def test_a_shop_moves_with_its_keys(
     tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from flask import Flask, redirect
 from flask import session as flask_session
 from sqlalchemy import create_engine
@@ -121,6 +122,7 @@ def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:
     assert named["include_name"]("orders", "table", {}) is True
 
 
+@pytest.mark.slow
 def test_performance(tmp_path: Path) -> None:
     with (
         Shell(tmp_path) as shell,

@@ -100,6 +100,7 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.slow
 def test_a_users_program_type_checks(tmp_path: Path) -> None:
     program = ROOT / "tests" / "typed_program" / "api.py"
     result = subprocess.run(
