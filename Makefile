@@ -46,7 +46,7 @@ quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
 	  --ignore=tests/page/test_placement_against_parsers.py --ignore=tests/events/test_model_and_sandbox_agree.py \
 	  --ignore=tests/outbox/test_journal_processes.py --ignore=tests/outbox/test_journal_greenlets.py \
 	  --ignore=tests/outbox/test_servers.py --ignore=tests/delivery/test_recovery.py --ignore=tests/delivery/test_thread.py \
-	  --ignore=tests/delivery/test_fault_matrix.py $(ARGS)
+	  --ignore=tests/delivery/test_fault_matrix.py --ignore=tests/outbox/test_silence_shops.py $(ARGS)
 
 proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, every browser
 	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m slow --ignore=tests/guests $(ARGS)
