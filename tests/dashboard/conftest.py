@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from adroll_flask import AdRoll
 from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.history import Entry, add
 from tests.conftest import AppMaker
+from tests.support.dashboard_shop import DashboardShop
+from tests.support.outbox_engines import ENGINES, database, missing, require
 
 #: A Wednesday, 15:03 UTC.
 NOW = 1_795_619_000.0
@@ -83,3 +86,17 @@ def new_shop(make_app: AppMaker) -> Callable[..., Shop]:
 def shop(new_shop: Callable[..., Shop]) -> Shop:
     """One shop."""
     return new_shop()
+
+
+@pytest.fixture(params=ENGINES)
+def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
+    """A shop whose visitors buy, on each engine."""
+    engine = request.param
+    require(engine, {engine: missing(engine)})
+    with ExitStack() as stack:
+        config = {}
+        if engine != "sqlite":
+            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
+        shop = DashboardShop(make_app, **config)
+        stack.callback(lambda: shop.runtime.outbox.close())
+        yield shop

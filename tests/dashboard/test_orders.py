@@ -7,9 +7,6 @@ import io
 import json
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -17,7 +14,6 @@ from adroll_flask import release_conversion
 from adroll_flask.outbox.protocol import Asked
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import WHERE, DashboardShop
-from tests.support.outbox_engines import ENGINES, database, missing, require
 
 DELIVERED = {"kind": "delivered"}
 
@@ -25,20 +21,6 @@ DELIVERED = {"kind": "delivered"}
 @pytest.fixture
 def shop(make_app: AppMaker) -> DashboardShop:
     return DashboardShop(make_app)
-
-
-@pytest.fixture(params=ENGINES)
-def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
-    """A shop on each engine."""
-    engine = request.param
-    require(engine, {engine: missing(engine)})
-    with ExitStack() as stack:
-        config = {}
-        if engine != "sqlite":
-            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
-        shop = DashboardShop(make_app, **config)
-        stack.callback(lambda: shop.runtime.outbox.close())
-        yield shop
 
 
 def find(shop: DashboardShop, order: str) -> str:

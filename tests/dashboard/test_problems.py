@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from adroll_flask.dashboard.orders import group_of
 from adroll_flask.dashboard.reasons import of_dead_letter
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
-from tests.support.outbox_engines import ENGINES, database, missing, require
 
 DAY = 86_400.0
 
@@ -22,20 +20,6 @@ DAY = 86_400.0
 @pytest.fixture
 def shop(make_app: AppMaker) -> DashboardShop:
     return DashboardShop(make_app)
-
-
-@pytest.fixture(params=ENGINES)
-def any_shop(request: Any, make_app: AppMaker) -> Iterator[DashboardShop]:
-    """A shop on each engine."""
-    engine = request.param
-    require(engine, {engine: missing(engine)})
-    with ExitStack() as stack:
-        config = {}
-        if engine != "sqlite":
-            config["ADROLL_OUTBOX_URL"] = stack.enter_context(database(engine))
-        shop = DashboardShop(make_app, **config)
-        stack.callback(lambda: shop.runtime.outbox.close())
-        yield shop
 
 
 def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,6 @@ unsure and had been taken all the same.
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import resource
 import socket
@@ -32,6 +30,7 @@ from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.sandbox import ACCESS_TOKEN, RunningSandbox, running
 from tests.support import PATIENCE
+from tests.support.certificates import write_certificate
 from tests.support.sandbox_shop import DAY, Clock, Shop
 from tests.support.scripted_server import answering, reply, server
 
@@ -387,35 +386,7 @@ def test_tls_by_nobody_we_trust(sandbox: RunningSandbox, tmp_path: Path, certifi
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
+    return write_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
 
 
 # The house itself

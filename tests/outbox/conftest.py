@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
 from tests.support.outbox_engines import ENGINES, Bench, database, missing, require
+from tests.support.relay import Relay
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +85,14 @@ def fresh(request: Any, tmp_path: Path, lacking: dict[str, str | None]) -> Itera
 @pytest.fixture
 def outbox(bench: Bench) -> Outbox:
     return bench.open()
+
+
+@pytest.fixture
+def relay(server: Bench) -> Iterator[Relay]:
+    """What stands between an outbox and its server, and can hang or cut it off."""
+    url = sa.make_url(server.url or "")
+    relay = Relay((url.host or "", url.port or 0))
+    yield relay
+    for outbox in server.opened:
+        outbox.close()
+    relay.cut()

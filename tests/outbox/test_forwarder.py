@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,16 +18,6 @@ from adroll_flask.outbox.forwarder import Forwarder
 from tests.support.outbox_engines import Bench, wait_until
 from tests.support.relay import Relay
 from tests.support.sites import Clock, configuration, flask_site
-
-
-@pytest.fixture
-def relay(server: Bench) -> Iterator[Relay]:
-    url = sa.make_url(server.url or "")
-    relay = Relay((url.host or "", url.port or 0))
-    yield relay
-    for outbox in server.opened:
-        outbox.close()
-    relay.cut()
 
 
 @pytest.fixture

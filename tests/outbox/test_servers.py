@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -15,16 +14,6 @@ from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
 from tests.support import PATIENCE
 from tests.support.outbox_engines import Bench, wait_until
 from tests.support.relay import Relay
-
-
-@pytest.fixture
-def relay(server: Bench) -> Iterator[Relay]:
-    url = sa.make_url(server.url or "")
-    relay = Relay((url.host or "", url.port or 0))
-    yield relay
-    for outbox in server.opened:
-        outbox.close()
-    relay.cut()
 
 
 @pytest.fixture
