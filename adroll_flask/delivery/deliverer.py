@@ -269,7 +269,7 @@ class Deliverer:
         stop: threading.Event,
         hurry: threading.Event | None = None,
         *,
-        yield_gil: bool = False,
+        beside_requests: bool = False,
     ) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
@@ -277,19 +277,15 @@ class Deliverer:
         pause.
 
         :param hurry: set to send at once what lingers, to fill batches or to flush.
-        :param yield_gil: after a batch, leave the interpreter to others for as long as the batch
-            used it, except while somebody flushes.
+        :param beside_requests: leave the interpreter to others often, except while somebody
+            flushes.
         """
         hurry = hurry or threading.Event()
         self._running = (os.getpid(), hurry)
         try:
             while not stop.is_set():
-                began = time.thread_time()
-                shares = yield_gil and not self._flushing
-                with giving_way() if shares else nullcontext():
+                with giving_way() if beside_requests and not self._flushing else nullcontext():
                     step = self.step(stop)
-                if step.more and shares:
-                    stop.wait(min(time.thread_time() - began, _TICK))
                 if not step.more or not (self._flushing or self._is_due(step.full)):
                     self._rest(step, stop, hurry)
         finally:

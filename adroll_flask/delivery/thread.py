@@ -109,7 +109,7 @@ class DeliveryThread:
     def _run(self, state: _ProcessState) -> None:
         with PRELOAD.loading():
             self._deliverer.outbox.load()
-        self._deliverer.run(state.stop, state.hurry, yield_gil=True)
+        self._deliverer.run(state.stop, state.hurry, beside_requests=True)
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
         while time.monotonic() < state.drain_until:
