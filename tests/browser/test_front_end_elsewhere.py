@@ -12,8 +12,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.certificates import make_certificate
 from tests.support.front_end import HOSTS, TwoServers, open_front_end
-from tests.support.journey import click_id, make_certificate
+from tests.support.journey import click_id
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def adroll() -> Iterator[RunningSandbox]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return make_certificate(tmp_path_factory.mktemp("tls"), HOSTS)
+    return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
 
 
 def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.support import PATIENCE
+from tests.support.certificates import make_certificate
 from tests.support.journey import (
     BROWSER_ARGS,
     HOSTS,
@@ -30,7 +31,6 @@ from tests.support.journey import (
     go_to_the_checkout,
     identifiers,
     jar,
-    make_certificate,
     open_shop,
     place_the_order,
 )
@@ -46,7 +46,7 @@ def adroll() -> Iterator[RunningSandbox]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return make_certificate(tmp_path_factory.mktemp("tls"), HOSTS)
+    return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
 
 
 @pytest.fixture

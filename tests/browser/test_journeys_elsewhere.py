@@ -1,8 +1,8 @@
 """The journeys once more, in Firefox and WebKitGTK: the same functions, with other pages.
 
-Over http: certificates of nobody's are another matter in each browser. Journey 4 needs a browser
-that keeps something when it ends, and WebKitGTK keeps nothing of a session that a driver began.
-With the proofs; test_three_engines.py has the plain journey in each browser every day.
+Journey 4 needs a browser that keeps something when it ends, and WebKitGTK keeps nothing of a
+session that a driver began. With the proofs; test_three_engines.py has the plain journey in each
+browser every day.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.sandbox import RunningSandbox
 from tests.browser import test_journeys
-from tests.browser.test_journeys import StartBrowser, adroll, shop
+from tests.browser.test_journeys import StartBrowser, adroll, secure_shop, shop, tls
 from tests.support.engine_pages import EngineContext, EnginePage
 from tests.support.engines import START, ForwardProxy, Tabs, firefox
-from tests.support.journey import Site
 
-__all__ = ["adroll", "shop"]
+__all__ = ["adroll", "secure_shop", "shop", "tls"]
 
 pytestmark = pytest.mark.slow
 
@@ -81,36 +79,19 @@ def start_the_browser(tmp_path: Path, proxy: ForwardProxy) -> StartBrowser:
     return start
 
 
-def test_1_from_the_ad_to_the_purchase(
-    request: pytest.FixtureRequest, context: Any, page: Any, console: Any
-) -> None:
-    test_journeys.test_1_from_the_ad_to_the_purchase("http", request, context, page, console)
-
-
-def test_4_a_visit_and_in_a_later_session_the_purchase(
-    shop: Site, start_the_browser: StartBrowser, watch_console: Callable[[Any], Console]
-) -> None:
-    """In Firefox."""
-    test_journeys.test_4_a_visit_and_in_a_later_session_the_purchase(
-        shop, start_the_browser, watch_console
-    )
-
-
-def test_8_click_on_www_and_purchase_on_pay(
-    adroll: RunningSandbox, tmp_path: Path, context: Any, page: Any, console: Any
-) -> None:
-    test_journeys.test_8_click_on_www_and_purchase_on_pay(
-        adroll, tmp_path, None, context, page, console
-    )
-
-
+test_1_from_the_ad_to_the_purchase = test_journeys.test_1_from_the_ad_to_the_purchase
 test_2_the_pixel_is_blocked = test_journeys.test_2_the_pixel_is_blocked
 test_3_the_pixels_cookie_from_before = test_journeys.test_3_the_pixels_cookie_from_before
+#: In Firefox.
+test_4_a_visit_and_in_a_later_session_the_purchase = (
+    test_journeys.test_4_a_visit_and_in_a_later_session_the_purchase
+)
 test_5_javascript_is_off = test_journeys.test_5_javascript_is_off
 test_6_a_double_submit_and_a_reload_of_the_thank_you_page = (
     test_journeys.test_6_a_double_submit_and_a_reload_of_the_thank_you_page
 )
 test_7_a_landing_page_from_a_cache = test_journeys.test_7_a_landing_page_from_a_cache
+test_8_click_on_www_and_purchase_on_pay = test_journeys.test_8_click_on_www_and_purchase_on_pay
 test_9_adroll_is_offline_during_the_purchase = (
     test_journeys.test_9_adroll_is_offline_during_the_purchase
 )

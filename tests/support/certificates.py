@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 from cryptography import x509
@@ -38,6 +39,14 @@ def write_certificate(folder: Path, *hosts: str) -> Path:
         )
     )
     return path
+
+
+def make_certificate(folder: Path, *hosts: str) -> ssl.SSLContext:
+    """A server's TLS context with a self-signed certificate for *hosts*."""
+    file = write_certificate(folder, *hosts)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -64,10 +64,11 @@ class EngineContext:
         host = urlsplit(url).hostname
         if host is None or host == self.engine.evaluate("location.hostname"):
             return list(self.engine.cookies().values())
-        # WebKit's driver knows the current page's alone. A cookie is of all ports.
+        # WebKit's driver knows the current page's alone. A cookie is of all ports, and https sees
+        # all of them.
         before = self.engine.tab
         tab = self.engine.open_tab()
-        self.engine.goto(f"http://{host}{BLANK}")
+        self.engine.goto(f"https://{host}{BLANK}")
         found = list(self.engine.cookies().values())
         self.engine.close_tab(tab)
         self.engine.use_tab(before)
@@ -90,7 +91,7 @@ class EngineContext:
     def clear_cookies(self) -> None:
         self.engine.use_tab(self._first)
         for host in HOSTS:  # WebKit's driver knows the cookies of the current page's host alone
-            self.engine.goto(f"http://{host}{BLANK}")
+            self.engine.goto(f"https://{host}{BLANK}")
             self.engine.clear()
 
     def close(self) -> None:

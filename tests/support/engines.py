@@ -11,21 +11,26 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
+
+from .certificates import make_certificate
 
 #: What each engine needs, and the Debian package that has it.
 NEEDED = {
@@ -144,10 +149,13 @@ class Chromium:
 class Firefox:
     """Firefox over WebDriver BiDi (W3C), one command at a time."""
 
-    def __init__(self, socket: Any) -> None:
+    def __init__(self, socket: Any, process: subprocess.Popen[bytes]) -> None:
         self._socket = socket
+        self._process = process
         self._count = 0
-        self.command("session.new", capabilities={})
+        # The tests' certificates are nobody's.
+        wanted = {"alwaysMatch": {"acceptInsecureCerts": True}}
+        self.command("session.new", capabilities=wanted)
         contexts = self.command("browsingContext.getTree")["contexts"]
         self._context: str = contexts[0]["context"]
 
@@ -211,11 +219,13 @@ class Firefox:
     def quit(self) -> None:
         """End as by its menu: what it keeps is on the disk afterwards."""
         self.command("browser.close")
+        self._process.wait(60)
 
 
 _PREFERENCES = {
     "network.proxy.type": 1,
     "network.proxy.http": "127.0.0.1",
+    "network.proxy.ssl": "127.0.0.1",
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "app.update.disabledForTesting": True,
@@ -234,7 +244,8 @@ def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
 
     demand("firefox")
     folder.mkdir(exist_ok=True)
-    preferences = _PREFERENCES | {"network.proxy.http_port": proxy_port}
+    ports = {"network.proxy.http_port": proxy_port, "network.proxy.ssl_port": proxy_port}
+    preferences = _PREFERENCES | ports
     (folder / "user.js").write_text(
         "".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in preferences.items())
     )
@@ -250,7 +261,7 @@ def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
         address = _said(process, log, re.compile(r"WebDriver BiDi listening on (ws://\S+)"))
         socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
         try:
-            yield Firefox(socket)
+            yield Firefox(socket, process)
         finally:
             socket.close()
 
@@ -325,11 +336,12 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
             "NO_AT_BRIDGE": "1",
             "GIO_USE_VFS": "local",
             "LIBGL_ALWAYS_SOFTWARE": "1",
+            # With the capability for it, the browser would speak TLS with a proxy for https.
+            **dict.fromkeys(("http_proxy", "https_proxy"), f"http://127.0.0.1:{proxy_port}"),
+            "no_proxy": "127.0.0.1",  # where the driver meets its browser
         }
         options = WebKitGTKOptions()
-        options.set_capability(
-            "proxy", {"proxyType": "manual", "httpProxy": f"127.0.0.1:{proxy_port}"}
-        )
+        options.set_capability("acceptInsecureCerts", True)
         service = Service(shutil.which("WebKitWebDriver"), env=environment)
         with warnings.catch_warnings():
             # Selenium's driver for WebKitGTK still calls what Selenium itself deprecates.
@@ -439,6 +451,42 @@ class _Forward(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_OPTIONS = do_HEAD = _forward
 
+    def do_CONNECT(self) -> None:
+        """A tunnel for https, in which nothing is changed; without a port, to the empty page."""
+        self.close_connection = True
+        host, _, port = self.path.rpartition(":")
+        if not host.endswith((".test", ".example")):
+            self.send_error(502)
+            return
+        if port == "443":
+            self.send_response_only(200)
+            self.end_headers()
+            proxy: ForwardProxy = self.server.proxy  # type: ignore[attr-defined]
+            with suppress(OSError), proxy.tls.wrap_socket(self.connection, server_side=True) as it:
+                _Forward(it, self.client_address, self.server)
+            return
+        try:
+            shop = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
+        except OSError:
+            self.send_error(502)
+            return
+        with shop:
+            self.send_response_only(200)
+            self.end_headers()
+            back = threading.Thread(target=_hand_on, args=(shop, self.connection), daemon=True)
+            back.start()
+            _hand_on(self.connection, shop)
+            back.join()
+
+
+def _hand_on(one: socket.socket, other: socket.socket) -> None:
+    """Send to *other* what *one* says, until it says no more."""
+    with suppress(OSError):
+        while data := one.recv(1 << 16):
+            other.sendall(data)
+    with suppress(OSError):
+        other.shutdown(socket.SHUT_WR)
+
 
 #: The path, on every host without a port, of a page with nothing in it.
 BLANK = "/blank"
@@ -447,8 +495,9 @@ BLANK = "/blank"
 class ForwardProxy:
     """What the proxy does beside forwarding, as a test wants it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext) -> None:
         self.port = port
+        self.tls = tls
         #: Put into the head of each page.
         self.head = ""
         #: Whether pages may run scripts; drivers do, whatever a page may.
@@ -481,10 +530,13 @@ class ForwardProxy:
 
 @contextmanager
 def forward_proxy() -> Iterator[ForwardProxy]:
-    """A proxy for plain http that finds every host of the tests at 127.0.0.1."""
+    """A proxy that finds every host of the tests at 127.0.0.1; what it can do beside forwarding,
+    it does over plain http alone."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Forward)
     server.daemon_threads = True
-    proxy = server.proxy = ForwardProxy(server.server_port)  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder:
+        tls = make_certificate(Path(folder), "shop.test", "*.shop.test", "brand.example")
+    proxy = server.proxy = ForwardProxy(server.server_port, tls)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

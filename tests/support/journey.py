@@ -25,8 +25,6 @@ from adroll_flask.sandbox.server import Server
 from demo_app import adroll as shops_adroll
 from demo_app import create_app
 
-from .certificates import write_certificate
-
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
@@ -53,14 +51,6 @@ PRODUCTS = [
         "quantity": 2,
     }
 ]
-
-
-def make_certificate(folder: Path, hosts: tuple[str, ...]) -> ssl.SSLContext:
-    """A server's TLS context with a self-signed certificate for *hosts*."""
-    file = write_certificate(folder, *hosts)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    return context
 
 
 @contextmanager
