@@ -168,12 +168,13 @@ class Import:
 class _Read(NamedTuple):
     """What a line says.
 
-    :param known_since: see :class:`.NewEvent`.
+    :param identifiers: see :class:`.NewEvent`, like *known_since*.
     """
 
     event: Event
     key: str
     payload: bytes
+    identifiers: int
     known_since: float | None
 
 
@@ -245,6 +246,7 @@ class EventMaker:
             )
             key = key or event.order_id
             payload, known_since = self._events.wire_bytes(event), None
+            coverage = event.coverage
         else:
             data = self._forms.values(line.raw if line.is_text else data)
             values = dict(data)
@@ -263,11 +265,12 @@ class EventMaker:
                         raise EventError(needed, text)
             built = self._events.build(name, values, defaults, strict=True)
             event, key, payload = built.event, built.key, built.payload
+            coverage = built.coverage
         if key is None:
             # Not by what happened at the time of the import, so that it is the same one again.
             said = repr(sorted(data.items())).encode("utf-8", "surrogatepass")
             key = "import:" + hashlib.sha256(said).hexdigest()[:40]
-        return _Read(event, str(key), payload, known_since)
+        return _Read(event, str(key), payload, coverage.mask, known_since)
 
     def event(self, read: _Read) -> NewEvent:
         """The outbox's event of what a line says."""
@@ -281,7 +284,7 @@ class EventMaker:
             payload=read.payload,
             occurred_at=event.timestamp,
             digest=self._events.value_digest(event),
-            identifiers=event.coverage.mask,
+            identifiers=read.identifiers,
             known_since=read.known_since,
         )
 

@@ -246,10 +246,13 @@ class Deliverer:
             hurry.set()
             self.outbox.bell.ring()
             while True:
-                waiting = self.outbox.queue.waiting()
                 left = until - time.monotonic()
-                if not waiting or left <= 0 or not self._policy.ready():
-                    return waiting
+                # To count is to take in; what is due the thread takes in as it sends it, which is
+                # less work.
+                if left <= 0 or not self._policy.ready() or not self.outbox.queue.due(1):
+                    waiting = self.outbox.queue.waiting()
+                    if not waiting or left <= 0 or not self._policy.ready():
+                        return waiting
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 0.1)
         finally:
@@ -269,7 +272,7 @@ class Deliverer:
         stop: threading.Event,
         hurry: threading.Event | None = None,
         *,
-        beside_requests: bool = False,
+        in_burst: Callable[[], bool] | None = None,
     ) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
@@ -277,19 +280,27 @@ class Deliverer:
         pause.
 
         :param hurry: set to send at once what lingers, to fill batches or to flush.
-        :param beside_requests: leave the interpreter to others often, except while somebody
-            flushes.
+        :param in_burst: for a thread beside requests, which leaves the interpreter to others often,
+            except while somebody flushes: whether this process reports as fast as it can. Then full
+            batches linger, too.
         """
         hurry = hurry or threading.Event()
         self._running = (os.getpid(), hurry)
         try:
             while not stop.is_set():
-                with giving_way() if beside_requests and not self._flushing else nullcontext():
+                if in_burst is not None and in_burst() and not self._flushing:
+                    self._sleep(self.settings.linger, stop, hurry)
+                with giving_way() if in_burst and not self._flushing else nullcontext():
                     step = self.step(stop)
-                if not step.more or not (self._flushing or self._is_due(step.full)):
+                if not self._goes_on(step, in_burst):
                     self._rest(step, stop, hurry)
         finally:
             self._running = None
+
+    def _goes_on(self, step: Step, in_burst: Callable[[], bool] | None) -> bool:
+        if not step.more or self._flushing:
+            return step.more
+        return not (in_burst is not None and in_burst()) and self._is_due(step.full)
 
     def _is_due(self, full: int) -> bool:
         """Whether a full batch is waiting. What is left of one lingers, as everything does."""

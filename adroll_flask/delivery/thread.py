@@ -21,6 +21,10 @@ logger: Logger = get_logger("adroll_flask.delivery")
 
 #: Seconds that the interpreter's exit waits for what is in flight.
 EXIT_WAIT = 2.0
+#: Seconds within which a hundred reports are a burst: no requests, but a loop that reports and does
+#: nothing else. Beside it the thread would wait for the interpreter nearly all the time, and each
+#: report would pay for waking it in vain.
+_BURST = 0.05
 
 
 class _ProcessState:
@@ -32,6 +36,9 @@ class _ProcessState:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.fresh = 0
+        #: When the first of the fresh ones came, and until when there is a burst.
+        self.fresh_since = 0.0
+        self.burst_until = 0.0
         self.drain_until = 0.0
         self.starts = 0
 
@@ -109,7 +116,9 @@ class DeliveryThread:
     def _run(self, state: _ProcessState) -> None:
         with PRELOAD.loading():
             self._deliverer.outbox.load()
-        self._deliverer.run(state.stop, state.hurry, beside_requests=True)
+        self._deliverer.run(
+            state.stop, state.hurry, in_burst=lambda: time.monotonic() < state.burst_until
+        )
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
         while time.monotonic() < state.drain_until:
@@ -117,14 +126,20 @@ class DeliveryThread:
                 break
 
     def nudge(self) -> None:
-        """Tell that an event was put; at 100 they are sent without lingering."""
+        """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
         state = self._states.get(os.getpid())
         if state is None or state.thread is None or not state.thread.is_alive():
             state = self._own_state()
             self._start(state)
         state.fresh += 1
-        if state.fresh >= MAX_BATCH:
+        if state.fresh == 1:
+            state.fresh_since = time.monotonic()
+        elif state.fresh >= MAX_BATCH:
             state.fresh = 0
+            now = time.monotonic()
+            if now - state.fresh_since < _BURST:
+                state.burst_until = now + 2 * _BURST
+                return
             state.hurry.set()
             self._deliverer.outbox.bell.ring()
 

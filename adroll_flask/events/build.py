@@ -88,11 +88,11 @@ class Built:
     key: str | None = field(default=None, repr=False)
     #: The event's JSON.
     payload: bytes = field(default=b"", repr=False)
+    #: Which identifiers the event carries, and which the site could have added.
+    coverage: Coverage = field(init=False, repr=False)
 
-    @property
-    def coverage(self) -> Coverage:
-        """Which identifiers the event carries, and which the site could have added."""
-        return self.event.coverage
+    def __post_init__(self) -> None:
+        self.coverage = self.event.coverage
 
     @property
     def value_digest(self) -> str:

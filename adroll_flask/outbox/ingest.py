@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -29,7 +28,7 @@ from .journal_files import JournalFile
 from .journal_format import host_identity
 from .ownership import make_folder
 from .protocol import OutboxFailed
-from .read_positions import JournalMoved, doubted, move, positions_of, weight_of
+from .read_positions import Batch, JournalMoved, doubted, move, positions_of, weight_of
 from .record_format import BATCH, EventRecord, Record, decode, encode
 from .rows import Lease, RowWriter, Written
 
@@ -39,6 +38,8 @@ audit: Logger = get_logger("adroll_flask.audit")
 #: Bytes that one transaction takes at most, and files that it looks into.
 _MOST_BYTES: Final = 4 << 20
 _FILES: Final = 200
+#: Bytes that are read of a file at least.
+_LEAST_BYTES: Final = 1 << 14
 #: Seconds that a read waits for another process that reads the journal.
 _PATIENCE: Final = 2.0
 #: Seconds between two looks whether the writers of files that are read to their end have gone.
@@ -49,20 +50,6 @@ _WEIGH_EVERY: Final = 5.0
 _OLD_EVERY: Final = 60.0
 #: Seconds between two lines in the log about what cannot be read.
 _COMPLAIN_EVERY: Final = 60.0
-
-
-@dataclass(slots=True)
-class Batch:
-    """Records that were read together, and how far their files are read with them."""
-
-    records: list[Record] = field(default_factory=list)
-    #: By file: the position before, ``None`` for a file that the outbox does not know, and after.
-    moves: dict[str, tuple[int | None, int]] = field(default_factory=dict)
-    #: Files that are gone, whose positions need not be known any more.
-    gone: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.records or self.moves or self.gone)
 
 
 class Ingest:
@@ -194,12 +181,15 @@ class Ingest:
             known_before = noted.positions.get(file.name, 0)
             while file.size > position and len(batch.records) < most and room > 0:
                 in_doubt = position < known_before
+                left = most - len(batch.records)
+                # Enough for so many, by the last ones' size; if not, this loop reads on.
+                enough = _LEAST_BYTES + ceil(1.25 * left * self._record_bytes)
                 try:
                     read = journal_files.read(
                         file,
                         position,
-                        max_records=most - len(batch.records),
-                        max_bytes=room,
+                        max_records=left,
+                        max_bytes=min(room, enough),
                         until=known_before if in_doubt else None,
                     )
                     records = list(self._decoded(read))

@@ -12,9 +12,10 @@ from adroll_flask.counters import Counters
 from . import attempts, history
 from .database import Database, Tx, one
 from .holds import RECENT, Holds, released
-from .ingest import Batch, Ingest
+from .ingest import Ingest
 from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of
 from .protocol import Claim, Claimed, OutboxFailed, Outcome
+from .read_positions import Batch
 from .record_format import BATCH
 from .rows import Lease, Written
 from .states import (

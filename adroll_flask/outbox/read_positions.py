@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from .database import Tx, one
@@ -15,6 +16,20 @@ _DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
     " only if it was not.",
 )
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records that were read together, and how far their files are read with them."""
+
+    records: list[Record] = field(default_factory=list)
+    #: By file: the position before, ``None`` for a file that the outbox does not know, and after.
+    moves: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    #: Files that are gone, whose positions need not be known any more.
+    gone: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.moves or self.gone)
 
 
 class JournalMoved(OutboxFailed):

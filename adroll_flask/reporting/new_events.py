@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from adroll_flask.errors import EventError
+from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+from adroll_flask.outbox import NewEvent, new_id
 
 if TYPE_CHECKING:
     from adroll_flask.events.build import Built
-    from adroll_flask.outbox import NewEvent
 
     from .parts import Parts
 
@@ -21,8 +22,6 @@ def event_of(parts: Parts, built: Built, *, dry_run: bool, known_since: float | 
     """
     event, key = built.event, built.key
     if key is not None:
-        from adroll_flask.events.dedupe_key import kept_key
-
         key = kept_key(key, parts.records().dedupe_secret)
     new = new_event(
         parts,
@@ -52,8 +51,6 @@ def new_event(
     :param payload: the API's JSON; of an invalid one what was said of it.
     :param at: when it occurred, in epoch seconds.
     """
-    from adroll_flask.outbox import NewEvent, new_id
-
     return NewEvent(
         id=new_id(parts.clock()),
         name=name,
@@ -74,8 +71,6 @@ def suppressed_order(parts: Parts, name: str, given: Mapping[str, Any]) -> str |
     # Without a secret, order numbers could be found by trying them.
     if not parts.settings.remember_suppressed or key is None or secret is None:
         return None
-    from adroll_flask.events.dedupe_key import suppressed_key
-
     return suppressed_key(name, str(key), secret)
 
 

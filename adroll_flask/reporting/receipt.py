@@ -47,6 +47,8 @@ class Receipt:
 
 def left_out(dropped: Sequence[tuple[str, str]]) -> str:
     """The receipt's reason of an event that does without some of its fields; bounded."""
+    if not dropped:
+        return ""
     said = "; ".join(f"{field} left out: {why}" for field, why in dropped[:_MAX_LEFT_OUT])
     more = len(dropped) - _MAX_LEFT_OUT
     return f"{said}; {more} more" if more > 0 else said

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from adroll_flask.errors import AdRollError, EventError, help_url
 from adroll_flask.events.context import NO_IDENTITY, EventDefaults, KnownIdentity
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.record_format import Counted, Suppressed, counted_as
 from adroll_flask.outbox.session import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines
 from adroll_flask.signals import event_queued, event_rejected, event_suppressed
@@ -46,6 +49,13 @@ class Reporter:
         self._settings = parts.settings
         self._counters = parts.counters
         self._contexts = ReportContext(parts)
+
+    @cached_property
+    def _build(self) -> Callable[..., Built]:
+        # Loaded by the first report; an import statement costs each one a look.
+        from adroll_flask.events.build import build
+
+        return build
 
     def defaults(self) -> EventDefaults:
         """What is known of an event where there is neither a request nor a visitor."""
@@ -130,10 +140,8 @@ class Reporter:
             return self._invalid(name, given, self._contexts.bare(known), problem, browser)
         if why:
             return self._suppressed(name, why, given, context, browser)
-        from adroll_flask.events.build import build
-
         try:
-            built = build(name, given, context, strict=strict)
+            built = self._build(name, given, context, strict=strict)
         except EventError as problem:
             if tracked is not None and problem.field == "ip":
                 problem = no_address(problem, given)
@@ -241,8 +249,6 @@ class Reporter:
             put = self.parts.outbox().put(new, session=session)
         except AdRollError as problem:
             let_through(problem)
-            from adroll_flask.outbox.protocol import OutboxFailed
-
             if not isinstance(problem, OutboxFailed):
                 raise  # the session's: a programmer's error
             self._counters.add("event_failed", problem.reason)
@@ -314,9 +320,6 @@ class Reporter:
         """Count an event that is not to be reported, and keep why; of a dry run only the count."""
         self._counters.add("event_suppressed", why)
         self.parts.announce(event_suppressed, name=name, reason=why)
-        from adroll_flask.outbox import OutboxFailed
-        from adroll_flask.outbox.record_format import Counted, Suppressed, counted_as
-
         now = self.parts.clock()
         with suppress(OutboxFailed):  # counted above; history does without it
             if dry_run:
@@ -368,8 +371,6 @@ class Reporter:
     def _dead(
         self, new: NewEvent, reason: str, problem: EventError, coverage: Coverage | None = None
     ) -> Receipt:
-        from adroll_flask.outbox import OutboxFailed
-
         field = problem.field.partition("[")[0]
         self._counters.add("event_invalid", field)
         text = str(problem)

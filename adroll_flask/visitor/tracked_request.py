@@ -351,6 +351,12 @@ _PATH_SAFE = "/!$&'()*+,;=:@~"
 _QUERY_SAFE = _PATH_SAFE + "?%"
 
 
+#: Characters that :func:`_encoded` leaves as they are, whichever of the two it encodes.
+_AS_IT_IS = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@-]*\Z")
+
+
 def _encoded(text: str, safe: str = _PATH_SAFE) -> str:
+    if _AS_IT_IS.match(text):  # as nearly all are, told in a tenth of the time
+        return text
     # WSGI hands bytes over decoded to Latin-1 (PEP 3333); browsers ask in percent-encoded UTF-8.
     return quote(text.encode("latin-1", "replace"), safe=safe)

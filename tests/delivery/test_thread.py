@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from adroll_flask.delivery import thread as thread_module
+from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
 from tests.support import PATIENCE
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
@@ -97,17 +99,73 @@ def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -
     assert len(set(threads()) - before) == 1
 
 
-def test_a_hundred_reports_are_sent_without_lingering(tmp_path: Path, started: Started) -> None:
+def report_with_nudges(shop: Shop, thread: DeliveryThread, count: int) -> None:
+    for order in orders(count):
+        shop.report(order)
+        thread.nudge()
+
+
+def test_a_hundred_reports_are_sent_without_lingering(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_module, "_BURST", 0.0)
     shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
     shop.report("o000")
     thread.nudge()
     eventually(lambda: len(shop.adroll.taken) == 1)  # found at the start, nobody lingered
-    for order in orders(99):
-        shop.report(order)
-        thread.nudge()
+    report_with_nudges(shop, thread, 99)
     eventually(lambda: len(shop.adroll.taken) == 100)
     assert shop.adroll.sizes == [1, 99]
+
+
+def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_module, "_BURST", 1000.0)
+    shop = Shop(tmp_path, linger=2 * PATIENCE)
+    thread = started(shop)
+    shop.report("o000")
+    thread.nudge()
+    eventually(lambda: len(shop.adroll.taken) == 1)
+    report_with_nudges(shop, thread, 350)
+    time.sleep(0.2)
+    assert shop.adroll.sizes == [1]
+    assert thread.flush(PATIENCE) == 0
+    assert sum(shop.adroll.sizes) == 351
+
+
+def test_full_batches_of_a_burst_linger_one_by_one(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, linger=0.3)
+    stop, hurry = threading.Event(), threading.Event()
+    bursts = iter([True, True, True, True])
+    at: list[float] = []
+    step = shop.deliverer.step
+
+    def noted(stop: threading.Event) -> Step:
+        at.append(time.monotonic())
+        return step(stop)
+
+    shop.deliverer.step = noted  # type: ignore[method-assign]
+    report_all = orders(400)
+    shop.report(*report_all)
+    runner = threading.Thread(
+        target=shop.deliverer.run,
+        args=(stop, hurry),
+        kwargs={"in_burst": lambda: next(bursts, False)},
+        daemon=True,
+    )
+    began = time.monotonic()
+    runner.start()
+    eventually(lambda: len(shop.adroll.taken) == 400)
+    stop.set()
+    hurry.set()
+    shop.outbox.bell.ring()
+    runner.join(PATIENCE)
+    # Before the first step and after it, then before the second and after it; then it is over.
+    assert at[0] - began >= 0.3
+    assert at[1] - at[0] >= 0.6
+    assert at[2] - at[1] >= 0.3
 
 
 def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Started) -> None:

@@ -73,6 +73,6 @@ def test_the_thread_gives_way_within_a_step_and_not_while_somebody_flushes(
         return Step()
 
     monkeypatch.setattr(deliverer, "step", step)
-    deliverer.run(stop, beside_requests=True)
+    deliverer.run(stop, in_burst=lambda: False)
     assert found == [True, False]
     assert module._this.since is None

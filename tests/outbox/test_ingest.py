@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, open_outbox
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, journal_files, open_outbox
 from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.journal import JournalWriter
 from adroll_flask.outbox.journal_files import files
@@ -692,6 +692,37 @@ def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
         tracemalloc.stop()
         outbox.close()
     assert peak < 20 << 20, "30 MB were read"
+
+
+@pytest.mark.parametrize("size", [200, 3000, 30_000])
+def test_of_a_long_journal_no_more_is_read_than_is_taken(
+    sqlite: Bench, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Each claim read on to the bound of 4 MiB, for a hundred events of some kilobytes."""
+    shop = sqlite.open()
+    count = (6 << 20) // size
+    for _ in range(count):
+        shop.put(sqlite.event(payload=b"x" * size))
+    read: list[int] = []
+    at = journal_files._Opened._at
+
+    def noted(self: Any, offset: int, size: int) -> bytes:
+        data = at(self, offset, size)
+        read.append(len(data))
+        return data
+
+    outbox = sqlite.open()
+    claim = outbox.queue.claim(10)
+    assert claim is not None
+    assert len(claim.events) == 10
+    monkeypatch.setattr(journal_files._Opened, "_at", noted)
+    taken = 0
+    for _ in range(5):
+        claim = outbox.queue.claim(10)
+        assert claim is not None
+        taken += len(claim.events)
+    assert taken == 50
+    assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
 
 
 def test_a_burst_is_taken_in_while_it_goes_on(bench: Bench) -> None:

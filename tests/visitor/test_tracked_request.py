@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from werkzeug.exceptions import SecurityError
@@ -134,3 +135,12 @@ def test_the_url_is_percent_encoded_as_browsers_do(
         HTTP_HOST="shop.example", SCRIPT_NAME=root, PATH_INFO=path, QUERY_STRING=query
     )
     assert request.url == f"https://shop.example{rest}"
+
+
+def test_what_is_plain_already_is_what_encoding_makes_of_it() -> None:
+    """Told by a short look, which must not let anything through."""
+    for safe in (tracked_request._PATH_SAFE, tracked_request._QUERY_SAFE):
+        for code in range(256):
+            for text in (chr(code), f"/a{chr(code)}", f"{chr(code)}b\n"):
+                encoded = quote(text.encode("latin-1"), safe=safe)
+                assert tracked_request._encoded(text, safe) == encoded
