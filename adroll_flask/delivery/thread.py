@@ -21,10 +21,12 @@ logger: Logger = get_logger("adroll_flask.delivery")
 
 #: Seconds that the interpreter's exit waits for what is in flight.
 EXIT_WAIT = 2.0
-#: Seconds within which a hundred reports are a burst: no requests, but a loop that reports and does
+#: So many reports within so many seconds are a burst: no requests, but a loop that reports and does
 #: nothing else. Beside it the thread would wait for the interpreter nearly all the time, and each
 #: report would pay for waking it in vain.
-_BURST = 0.05
+_BURST = 20, 0.01
+#: Seconds for which one goes on after that.
+_BURST_LASTS = 0.1
 
 
 class _ProcessState:
@@ -36,8 +38,9 @@ class _ProcessState:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.fresh = 0
-        #: When the first of the fresh ones came, and until when there is a burst.
-        self.fresh_since = 0.0
+        #: How many came since when, and until when there is a burst.
+        self.quick = 0
+        self.quick_since = 0.0
         self.burst_until = 0.0
         self.drain_until = 0.0
         self.starts = 0
@@ -131,17 +134,18 @@ class DeliveryThread:
         if state is None or state.thread is None or not state.thread.is_alive():
             state = self._own_state()
             self._start(state)
+        now = time.monotonic()
+        if now - state.quick_since > _BURST[1]:
+            state.quick, state.quick_since = 0, now
+        state.quick += 1
+        if state.quick >= _BURST[0]:
+            state.burst_until = now + _BURST_LASTS
         state.fresh += 1
-        if state.fresh == 1:
-            state.fresh_since = time.monotonic()
-        elif state.fresh >= MAX_BATCH:
+        if state.fresh >= MAX_BATCH:
             state.fresh = 0
-            now = time.monotonic()
-            if now - state.fresh_since < _BURST:
-                state.burst_until = now + 2 * _BURST
-                return
-            state.hurry.set()
-            self._deliverer.outbox.bell.ring()
+            if now >= state.burst_until:
+                state.hurry.set()
+                self._deliverer.outbox.bell.ring()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Send at once what lingers; returns how many events are still waiting.
