@@ -14,7 +14,17 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, String, TextClause, bindparam, create_engine, event, text
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    String,
+    TextClause,
+    bindparam,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -42,6 +52,15 @@ _TRIES: Final = 4
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 
 
+#: The first statement of a transaction of ours, which asks for the time. An outbox is empty most of
+#: the time, and PostgreSQL's statistics say so amid a backlog: it would read all that waits, and
+#: sort it, for each claim of the first hundred. Without bitmap scans it follows the index.
+_BEGIN: Final = {
+    **TIME,
+    "postgresql": f"{TIME['postgresql']}, set_config('enable_bitmapscan', 'off', true)",
+}
+
+
 class _ServerTx:
     """See :class:`~.database.Tx`."""
 
@@ -49,7 +68,7 @@ class _ServerTx:
         self.connection = connection
         self.dialect = dialect
         self._known = known
-        self.now = float(one(self._run(TIME[dialect], {}).all()))
+        self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
 
     def _run(self, statement: str, values: dict[str, Any]) -> Any:
         return self.connection.execute(self._clause(statement), values)
@@ -59,7 +78,11 @@ class _ServerTx:
         if clause is None:
             filled = statement.format_map(FRAGMENTS[self.dialect])
             clause = text(filled)
-            if ":ids" in filled:
+            if ":ids" in filled and self.dialect == "postgresql":
+                # One parameter: with a hundred, parsing and planning took half of the statement.
+                clause = text(filled.replace("IN :ids", "= ANY(:ids)"))
+                clause = clause.bindparams(bindparam("ids", type_=ARRAY(String())))
+            elif ":ids" in filled:
                 clause = clause.bindparams(bindparam("ids", expanding=True, type_=String()))
             self._known[statement] = clause
         return clause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from contextlib import nullcontext
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
 from tests.support import PATIENCE
 from tests.support.outbox_engines import Bench, wait_until
 from tests.support.relay import Relay
@@ -255,3 +256,26 @@ def test_workers_drain_a_backlog_once_while_reports_come_in(server: Bench) -> No
 
     assert len(delivered) == len(set(delivered)) == 300
     assert shop.admin.counts()["delivered"] == 300
+
+
+def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server: Bench) -> None:
+    """An outbox is empty most of the time, and then PostgreSQL counts its rows; amid a backlog a
+    claim of a hundred read all that waited, payloads included, and sorted it on the disk."""
+    if server.engine != "postgresql":
+        pytest.skip("MariaDB plans by a look into the index")
+    outbox = server.open()
+    outbox.housekeeping.create_tables()
+    for number in range(6000):
+        outbox.put(server.event(str(number), payload=b'{"x":"%s"}' % (b"x" * 1000)))
+    assert outbox.queue.waiting() == 6000
+    database = outbox._parts.database  # type: ignore[attr-defined]
+    for statement, values in ((queue._DUE, {"now": 1e12, "most": 100}), (queue._ENDS, {})):
+        plan = "\n".join(
+            row[0]
+            for row in database.read(
+                lambda tx, s=statement, v=values: tx.rows(f"EXPLAIN ANALYZE {s}", **v)
+            )
+        )
+        assert "adroll_event_due" in plan
+        read = [int(rows) for rows in re.findall(r"actual time=\S+ rows=(\d+)", plan)]
+        assert max(read) <= 100, plan
