@@ -13,19 +13,12 @@ from . import attempts, history
 from .database import Database, Tx, one
 from .holds import RECENT, Holds, released
 from .ingest import Ingest
-from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of
+from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of, earliest
 from .protocol import Claim, Claimed, OutboxFailed, Outcome
 from .read_positions import Batch
 from .record_format import BATCH
 from .rows import Lease, Written
-from .states import (
-    CLAIMED,
-    DAY,
-    KEYLESS_KEPT,
-    LONGEST_DELAY,
-    LONGEST_LEASE,
-    SENDING,
-)
+from .states import CLAIMED, DAY, HELD, KEYLESS_KEPT, LONGEST_DELAY, LONGEST_LEASE, SENDING, WAITING
 from .wake import Bell, announce
 
 #: Rows that one claim takes back from lapsed leases, at most.
@@ -37,10 +30,7 @@ _TURN: Final = 0.1
 #: Characters of AdRoll's words that are kept with an event.
 _ERROR_LENGTH: Final = 1000
 
-#: One look into the index each; grouped by state, PostgreSQL reads all that waits.
-_ENDS: Final = " UNION ALL ".join(
-    f"SELECT min(due_at) FROM adroll_event WHERE state = {state}" for state in (0, 1, 2, 5)
-)
+_ENDS: Final = earliest(WAITING, CLAIMED, SENDING, HELD)
 _DUE: Final = (
     f"SELECT {COLUMNS} FROM adroll_event WHERE state = 0 AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
