@@ -89,8 +89,9 @@ def life(row: Row) -> list[Step]:
     """The life of one event, oldest step first; without the visitor's values."""
     steps = list(_steps(row))
     if row.released_at is not None:
-        # A release with the present time makes an event happen after it was held.
-        steps.sort(key=lambda step: inf if step.at is None else step.at)
+        # A release with the present time makes an event happen after it was held. Events have their
+        # times in milliseconds, which may be half a one later than the report.
+        steps.sort(key=lambda step: inf if step.at is None else round(step.at, 3))
     return steps
 
 

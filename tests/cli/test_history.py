@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adroll_flask.cli.outbox_find import Tail
 from adroll_flask.delivery.silence_watch import SilenceWatch
 from adroll_flask.outbox import Outcome, history
 from adroll_flask.outbox.protocol import Asked
+from adroll_flask.reporting.order_life import life
 from adroll_flask.signals import reports_silent
 from tests.conftest import AppMaker
 
@@ -185,6 +187,13 @@ def test_find_tells_of_a_hold_and_its_release(app: Flask, run: Run) -> None:
     words = ["happened", "reported, with a hold", "released", "delivered"]
     places = [told.index(word) for word in words]
     assert places == sorted(places)
+
+
+def test_what_happened_comes_before_its_report_though_its_time_is_rounded(app: Flask) -> None:
+    report(app, "1001", hold=True)
+    [row] = app.extensions["adroll"].outbox.admin.list()
+    row = replace(row, occurred_at=1000.5, queued_at=1000.49981, released_at=1001.0)
+    assert [step.kind for step in life(row)][:3] == ["happened", "held", "released"]
 
 
 def test_find_says_cancelled_of_a_hold_that_was_cancelled(app: Flask, run: Run) -> None:
