@@ -247,11 +247,12 @@ class Deliverer:
             self.outbox.bell.ring()
             while True:
                 left = until - time.monotonic()
+                is_over = left <= 0 or not self._policy.ready()
                 # To count is to take in; what is due the thread takes in as it sends it, which is
                 # less work.
-                if left <= 0 or not self._policy.ready() or not self.outbox.queue.due(1):
+                if is_over or not self.outbox.queue.due(1):
                     waiting = self.outbox.queue.waiting()
-                    if not waiting or left <= 0 or not self._policy.ready():
+                    if is_over or not waiting:
                         return waiting
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 0.1)
@@ -286,21 +287,19 @@ class Deliverer:
         """
         hurry = hurry or threading.Event()
         self._running = (os.getpid(), hurry)
+        bursting = in_burst or (lambda: False)
         try:
             while not stop.is_set():
-                if in_burst is not None and in_burst() and not self._flushing:
+                if bursting() and not self._flushing:
                     self._sleep(self.settings.linger, stop, hurry)
                 with giving_way() if in_burst and not self._flushing else nullcontext():
                     step = self.step(stop)
-                if not self._goes_on(step, in_burst):
+                if not step.more or not (
+                    self._flushing or (not bursting() and self._is_due(step.full))
+                ):
                     self._rest(step, stop, hurry)
         finally:
             self._running = None
-
-    def _goes_on(self, step: Step, in_burst: Callable[[], bool] | None) -> bool:
-        if not step.more or self._flushing:
-            return step.more
-        return not (in_burst is not None and in_burst()) and self._is_due(step.full)
 
     def _is_due(self, full: int) -> bool:
         """Whether a full batch is waiting. What is left of one lingers, as everything does."""

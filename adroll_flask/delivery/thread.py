@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from typing import Final
 
 from adroll_flask.errors import help_url
 from adroll_flask.forks import block_exit_signals
@@ -21,12 +22,32 @@ logger: Logger = get_logger("adroll_flask.delivery")
 
 #: Seconds that the interpreter's exit waits for what is in flight.
 EXIT_WAIT = 2.0
-#: So many reports within so many seconds are a burst: no requests, but a loop that reports and does
-#: nothing else. Beside it the thread would wait for the interpreter nearly all the time, and each
-#: report would pay for waking it in vain.
-_BURST = 20, 0.01
-#: Seconds for which one goes on after that.
-_BURST_LASTS = 0.1
+#: So many reports within so many seconds are a burst, and how many seconds it goes on after that.
+_BURST: Final = 20
+_WITHIN: Final = 0.01
+_LASTS: Final = 0.1
+
+
+class _Burst:
+    """Tells whether a process reports as fast as it can: no requests, but a loop that does nothing
+    else. Beside it the thread would wait for the interpreter nearly all the time, and each report
+    would pay for waking it in vain."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._since = self._until = 0.0
+
+    def note(self) -> None:
+        """There was a report."""
+        now = time.monotonic()
+        if now - self._since > _WITHIN:
+            self._count, self._since = 0, now
+        self._count += 1
+        if self._count >= _BURST:
+            self._until = now + _LASTS
+
+    def __bool__(self) -> bool:
+        return time.monotonic() < self._until
 
 
 class _ProcessState:
@@ -38,10 +59,7 @@ class _ProcessState:
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
         self.fresh = 0
-        #: How many came since when, and until when there is a burst.
-        self.quick = 0
-        self.quick_since = 0.0
-        self.burst_until = 0.0
+        self.burst = _Burst()
         self.drain_until = 0.0
         self.starts = 0
 
@@ -119,9 +137,7 @@ class DeliveryThread:
     def _run(self, state: _ProcessState) -> None:
         with PRELOAD.loading():
             self._deliverer.outbox.load()
-        self._deliverer.run(
-            state.stop, state.hurry, in_burst=lambda: time.monotonic() < state.burst_until
-        )
+        self._deliverer.run(state.stop, state.hurry, in_burst=lambda: bool(state.burst))
         # Asked to stop: what still lingers goes out, as long as the time that exit grants.
         again = threading.Event()
         while time.monotonic() < state.drain_until:
@@ -134,16 +150,11 @@ class DeliveryThread:
         if state is None or state.thread is None or not state.thread.is_alive():
             state = self._own_state()
             self._start(state)
-        now = time.monotonic()
-        if now - state.quick_since > _BURST[1]:
-            state.quick, state.quick_since = 0, now
-        state.quick += 1
-        if state.quick >= _BURST[0]:
-            state.burst_until = now + _BURST_LASTS
+        state.burst.note()
         state.fresh += 1
         if state.fresh >= MAX_BATCH:
             state.fresh = 0
-            if now >= state.burst_until:
+            if not state.burst:
                 state.hurry.set()
                 self._deliverer.outbox.bell.ring()
 

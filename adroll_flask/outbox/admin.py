@@ -223,12 +223,12 @@ def _page(query: str, last: str, tx: Tx) -> list[Any]:
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
     rows = tx.rows(
-        "SELECT id FROM adroll_event WHERE id IN {ids} AND state IN (0, 3, 4, 5, 6) {lock}",
+        "SELECT id FROM adroll_event WHERE id {in_ids} AND state IN (0, 3, 4, 5, 6) {lock}",
         ids=list(ids),
     )
     mine = [row[0] for row in rows]
     history.ended_early(tx, mine, "cancelled", "dropped")
-    return tx.execute("DELETE FROM adroll_event WHERE id IN {ids}", ids=mine)
+    return tx.execute("DELETE FROM adroll_event WHERE id {in_ids}", ids=mine)
 
 
 def _forget(ids: Sequence[str], dedupe_days: int, tx: Tx) -> int:
@@ -237,7 +237,7 @@ def _forget(ids: Sequence[str], dedupe_days: int, tx: Tx) -> int:
 
 
 def _retry(ids: Sequence[str] | None, tx: Tx) -> int:
-    mine = "" if ids is None else " AND id IN {ids}"
+    mine = "" if ids is None else " AND id {in_ids}"
     values = {} if ids is None else {"ids": ids}
     rows = tx.rows(
         f"SELECT id FROM adroll_event WHERE state = {DEAD} AND payload IS NOT NULL{mine}"
@@ -249,7 +249,7 @@ def _retry(ids: Sequence[str] | None, tx: Tx) -> int:
         mine_now = [row[0] for row in rows]
         sent_again.correct(tx, mine_now)
         tx.execute(
-            f"UPDATE adroll_event SET {_FRESH} WHERE id IN " + "{ids}", now=tx.now, ids=mine_now
+            f"UPDATE adroll_event SET {_FRESH} WHERE id " + "{in_ids}", now=tx.now, ids=mine_now
         )
     return len(rows)
 

@@ -29,7 +29,7 @@ def append(
     mine = "" if claim is None else " AND claim = :claim AND state IN (1, 2)"
     values = {} if claim is None else {"claim": claim}
     rows = tx.rows(
-        "SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND id IN {ids}" + mine,
+        "SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND id {in_ids}" + mine,
         ids=list(ids),
         **values,
     )
@@ -40,7 +40,7 @@ def append(
     for log, those in alike.items():
         known = _loaded(log)[1 - MOST :]
         tx.execute(
-            "UPDATE adroll_event SET attempt_log = :log WHERE id IN {ids}",
+            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}",
             log=json.dumps([*known, made]),
             ids=those,
         )

@@ -1,7 +1,7 @@
 """Where SQLite, PostgreSQL and MariaDB/MySQL differ: fragments that statements are filled with.
 
 A statement of this package is written once, with ``:name`` parameters and ``{fragments}``. A list
-is passed as the parameter ``ids`` and asked for with ``id IN {ids}``.
+is passed as the parameter ``ids`` and asked for with ``id {in_ids}``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _INNODB: Final = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
 _TABLES: Final = "information_schema.tables"
 
 _SQLITE: Final = {
-    "ids": "(SELECT value FROM json_each(:ids))",
+    "in_ids": "IN (SELECT value FROM json_each(:ids))",
     "skip_locked": "",
     "lock": "",
     "insert": "INSERT INTO",
@@ -54,7 +54,8 @@ _SQLITE: Final = {
 }
 
 _POSTGRESQL: Final = _SQLITE | {
-    "ids": ":ids",
+    # One parameter: with a hundred, parsing and planning took half of the statement.
+    "in_ids": "= ANY(:ids)",
     "skip_locked": "FOR UPDATE SKIP LOCKED",
     "lock": "FOR UPDATE",
     "table_exists": (
@@ -84,6 +85,7 @@ _POSTGRESQL: Final = _SQLITE | {
 }
 
 _MYSQL: Final = _POSTGRESQL | {
+    "in_ids": "IN :ids",
     # IGNORE would also bend values that do not fit; ours are checked before.
     "insert": "INSERT IGNORE INTO",
     "or_ignore": "",

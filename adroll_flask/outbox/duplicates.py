@@ -42,7 +42,7 @@ _OF: Final = (
     " AND dry_run = :dry_run AND event_name = :name AND dedupe_key"
 )
 _SAME: Final = f"SELECT id, {_DIGEST}, state {_OF} = :key"
-_SAME_OF_MANY: Final = f"SELECT dedupe_key, id, {_DIGEST}, state {_OF} IN {{ids}}"
+_SAME_OF_MANY: Final = f"SELECT dedupe_key, id, {_DIGEST}, state {_OF} {{in_ids}}"
 
 
 class RecentKeys:

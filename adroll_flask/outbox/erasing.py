@@ -18,7 +18,7 @@ def erase(tx: Tx, ids: Sequence[str], dedupe_days: int, unsent: str = "") -> int
     """
     if not ids:
         return 0
-    waiting = "id IN {ids} AND (state IN (0, 1, 4, 5) OR claim = :unsent)"
+    waiting = "id {in_ids} AND (state IN (0, 1, 4, 5) OR claim = :unsent)"
     gone = tx.execute(
         f"DELETE FROM adroll_event WHERE {waiting} AND dedupe_key IS NULL",
         ids=list(ids),
@@ -35,6 +35,6 @@ def erase(tx: Tx, ids: Sequence[str], dedupe_days: int, unsent: str = "") -> int
         kept=tx.now + dedupe_days * DAY,
     )
     return gone + tx.execute(
-        f"UPDATE adroll_event SET {emptied} WHERE id IN " + "{ids}" + f" AND state = {SENDING}",
+        f"UPDATE adroll_event SET {emptied} WHERE id " + "{in_ids}" + f" AND state = {SENDING}",
         ids=list(ids),
     )

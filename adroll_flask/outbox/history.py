@@ -84,7 +84,7 @@ def ended_early(tx: Tx, ids: Sequence[str], outcome: str, reason: str) -> None:
     """Count those of *ids* that wait as ended by us, just before they are removed."""
     rows = tx.rows(
         "SELECT event_name, identifiers, digest, dry_run FROM adroll_event"
-        " WHERE id IN {ids} AND state IN (0, 1)",
+        " WHERE id {in_ids} AND state IN (0, 1)",
         ids=list(ids),
     )
     add(

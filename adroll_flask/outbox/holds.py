@@ -111,7 +111,7 @@ class Holds:
         """Apply what was kept for events that have just come in; how much that was."""
         if not tx.rows("SELECT 1 FROM adroll_verdict LIMIT 1"):
             return 0
-        found = tx.rows(_MET + " AND e.id IN {ids}", ids=list(ids), unsent=unsent)
+        found = tx.rows(_MET + " AND e.id {in_ids}", ids=list(ids), unsent=unsent)
         return self.decide(tx, [_verdict(row) for row in found], unsent)
 
     def meet_in_session(self, tx: Tx, id: str) -> None:

@@ -95,7 +95,7 @@ class Housekeeping:
             if not rows:
                 return 0
             return tx.execute(
-                "DELETE FROM adroll_event WHERE id IN {ids}", ids=[row[0] for row in rows]
+                "DELETE FROM adroll_event WHERE id {in_ids}", ids=[row[0] for row in rows]
             )
 
         there = self.database.read(lambda tx: tx.rows(gone, now=tx.now, most=1))

@@ -258,7 +258,7 @@ class Ingest:
         for name, (old, new) in batch.moves.items():
             move(tx, name, old, new)
         if batch.gone:
-            tx.execute("DELETE FROM adroll_journal WHERE file IN {ids}", ids=batch.gone)
+            tx.execute("DELETE FROM adroll_journal WHERE file {in_ids}", ids=batch.gone)
         written = self.rows.write(tx, batch.records, lease)
         if written.queued and self._announce is not None:
             self._announce(tx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from adroll_flask.counters import Counters
@@ -31,7 +32,8 @@ _LAPSED: Final = (
 PLACE: Final = "coalesce(released_at, queued_at)"
 
 
-def earliest(*states: int) -> str:
+@cache
+def first_due(*states: int) -> str:
     """The statement for when the first event of each state is due, or ``NULL``.
 
     It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
@@ -41,7 +43,9 @@ def earliest(*states: int) -> str:
     return " UNION ALL ".join(f"{one}{state}" for state in states)
 
 
-_LEASED: Final = earliest(CLAIMED, SENDING, HELD)
+def is_any_due(tx: Tx, *states: int) -> bool:
+    """True where an event of one of *states* is due."""
+    return any(due is not None and due <= tx.now for (due,) in tx.rows(first_due(*states)))
 
 
 def back(due: str, reason: str) -> str:
@@ -75,14 +79,14 @@ class LapsedLeases:
         True where holds have come to their end.
         """
         found: list[Any] = []
-        if any(due is not None and due <= tx.now for (due,) in tx.rows(_LEASED)):
+        if is_any_due(tx, CLAIMED, SENDING, HELD):
             found = tx.rows(_LAPSED, now=tx.now, most=_SWEEP)
         claimed = [id for id, state in found if state == CLAIMED]
         sending = [id for id, state in found if state == SENDING]
         if claimed:
             tx.execute(
                 f"UPDATE adroll_event SET {back(PLACE, 'reason')}, claim = NULL"
-                " WHERE id IN {ids}",
+                " WHERE id {in_ids}",
                 ids=claimed,
                 now=tx.now,
                 kept=tx.now + self.dedupe_days * DAY,
@@ -102,7 +106,7 @@ class LapsedLeases:
             becomes = "state = 4, settled_at = :now, due_at = :kept, reason = 'unsure'"
             self.counters.add("event_dead", "unsure", len(ids))
             rows = tx.rows(
-                f"SELECT {COLUMNS} FROM adroll_event WHERE id IN " + "{ids}",
+                f"SELECT {COLUMNS} FROM adroll_event WHERE id " + "{in_ids}",
                 ids=ids,
             )
             history.add(tx, [history.of(claimed_of(row), "dead", "unsure") for row in rows])
@@ -110,7 +114,7 @@ class LapsedLeases:
             self.counters.add("event_unsure", "lapsed", len(ids))
         tx.execute(
             f"UPDATE adroll_event SET {becomes}, claim = NULL, unsure = unsure + 1,"
-            " attempts = attempts + 1 WHERE id IN {ids}",
+            " attempts = attempts + 1 WHERE id {in_ids}",
             ids=ids,
             now=tx.now,
             kept=tx.now + self.dedupe_days * DAY,

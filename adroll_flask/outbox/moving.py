@@ -174,7 +174,7 @@ def _insert(tx: Tx, table: str, rows: Sequence[dict[str, Any]]) -> None:
     if table == "adroll_event" and written < len(rows):
         # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
         ids = [row["id"] for row in rows]
-        there = tx.rows("SELECT count(*) FROM adroll_event WHERE id IN {ids}", ids=ids)
+        there = tx.rows("SELECT count(*) FROM adroll_event WHERE id {in_ids}", ids=ids)
         if one(there) < len(rows):
             raise OutboxFailed("data")
 

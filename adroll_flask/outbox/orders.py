@@ -35,7 +35,7 @@ class Orders:
         # The index begins with the account: each step of it is named, so that it is used.
         query = (
             f"{_SELECT} WHERE advertisable_eid = :eid AND dry_run IN (0, 1)"
-            " AND event_name IN {ids} AND dedupe_key = :key"
+            " AND event_name {in_ids} AND dedupe_key = :key"
         )
         wanted = key_in(dialect, clean_key(key))
 
@@ -51,7 +51,7 @@ class Orders:
         wanted = {clean_key(key): key for key in keys}
         query = (
             f"{_KNOWN} WHERE advertisable_eid IN (:eid, '') AND dry_run = 0"
-            " AND event_name = :name AND dedupe_key IN {ids}"
+            " AND event_name = :name AND dedupe_key {in_ids}"
         )
         ids = [key_in(dialect, key) for key in wanted]
         rows = self.database.read(lambda tx: tx.rows(query, eid=eid, name=name, ids=ids))
@@ -63,7 +63,7 @@ class Orders:
         :func:`adroll_flask.events.dedupe_key.suppressed_key`."""
         query = (
             "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed"
-            " WHERE order_hash IN {ids}"
+            " WHERE order_hash {in_ids}"
         )
         rows = self.database.read(lambda tx: tx.rows(query, ids=list(hashes)))
         return {order: SuppressedOrder(reason, at) for order, reason, at in rows}
@@ -98,7 +98,7 @@ class Orders:
         for start in range(0, len(ids), _STEP):
             step = list(ids[start : start + _STEP])
             rows = self.database.read(
-                lambda tx, step=step: tx.rows(_SELECT + " WHERE id IN {ids}", ids=step)  # type: ignore[misc]
+                lambda tx, step=step: tx.rows(_SELECT + " WHERE id {in_ids}", ids=step)  # type: ignore[misc]
             )
             found += map(row_of, rows)
         return tuple(found)

@@ -13,7 +13,7 @@ from . import attempts, history
 from .database import Database, Tx, one
 from .holds import RECENT, Holds, released
 from .ingest import Ingest
-from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of, earliest
+from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of, is_any_due
 from .protocol import Claim, Claimed, OutboxFailed, Outcome
 from .read_positions import Batch
 from .record_format import BATCH
@@ -30,16 +30,15 @@ _TURN: Final = 0.1
 #: Characters of AdRoll's words that are kept with an event.
 _ERROR_LENGTH: Final = 1000
 
-_ENDS: Final = earliest(WAITING, CLAIMED, SENDING, HELD)
 _DUE: Final = (
     f"SELECT {COLUMNS} FROM adroll_event WHERE state = 0 AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
 )
 _OURS: Final = f"SELECT {COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
 _TAKE: Final = (
-    "UPDATE adroll_event SET state = :state, claim = :claim, due_at = :until WHERE id IN {ids}"
+    "UPDATE adroll_event SET state = :state, claim = :claim, due_at = :until WHERE id {in_ids}"
 )
-_MINE: Final = "id IN {ids} AND claim = :claim AND state IN (1, 2)"
+_MINE: Final = "id {in_ids} AND claim = :claim AND state IN (1, 2)"
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ class Queue:
         if self.holds.pending(tx):
             self._swept_at = float("inf")
             return True
-        return any(due is not None and due <= tx.now for (due,) in tx.rows(_ENDS))
+        return is_any_due(tx, WAITING, CLAIMED, SENDING, HELD)
 
     def _claim(self, tx: Tx, batch: Batch, attempt: _Attempt) -> tuple[Claim | None, Written]:
         token, state, limit = attempt.token, attempt.state, attempt.limit
@@ -281,7 +280,7 @@ class Queue:
     @staticmethod
     def _settled(tx: Tx, ids: list[str]) -> list[str]:
         rows = tx.rows(
-            "SELECT id FROM adroll_event WHERE id IN {ids} AND settled_at = :now",
+            "SELECT id FROM adroll_event WHERE id {in_ids} AND settled_at = :now",
             ids=ids,
             now=tx.now,
         )

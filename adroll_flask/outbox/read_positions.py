@@ -1,4 +1,4 @@
-"""How far this host's journal was taken in, as the outbox's database knows it."""
+"""What is read of this host's journal at a time, and how far it was, as the database knows it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def doubted(record: Record, *, same_boot: bool) -> Record:
 
 
 def positions_of(tx: Tx, names: list[str]) -> dict[str, int]:
-    rows = tx.rows("SELECT file, position FROM adroll_journal WHERE file IN {ids}", ids=names)
+    rows = tx.rows("SELECT file, position FROM adroll_journal WHERE file {in_ids}", ids=names)
     return {name: int(position) for name, position in rows}
 
 

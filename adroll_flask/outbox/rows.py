@@ -158,7 +158,7 @@ class RowWriter:
         written.queued = len(rows)
         if tx.many(_INSERT, rows) < len(rows):
             ids = [row["id"] for row in rows]
-            found = tx.rows("SELECT id, claim FROM adroll_event WHERE id IN {ids}", ids=ids)
+            found = tx.rows("SELECT id, claim FROM adroll_event WHERE id {in_ids}", ids=ids)
             there = {row[0]: row[1] for row in found}
             # A commit that came late, or another worker, may have brought one in already: then it
             # is not this claim's.
@@ -266,7 +266,7 @@ class RowWriter:
     def _without_cancelled(tx: Tx, written: Written) -> None:
         ids = [event.id for event in written.claimed]
         rows = tx.rows(
-            f"SELECT id FROM adroll_event WHERE state = {CANCELLED} AND id IN " + "{ids}", ids=ids
+            f"SELECT id FROM adroll_event WHERE state = {CANCELLED} AND id " + "{in_ids}", ids=ids
         )
         gone = {row[0] for row in rows}
         written.claimed = [event for event in written.claimed if event.id not in gone]
@@ -348,7 +348,7 @@ class RowWriter:
             return
         rows = tx.rows(
             "SELECT e.id, w.withdrawn_at FROM adroll_event e JOIN adroll_withdrawal w"
-            " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id IN {ids}",
+            " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}",
             ids=[record.event.id for record in events],
         )
         if not rows:
@@ -364,7 +364,7 @@ class RowWriter:
         if not ids:
             return
         names = tx.rows(
-            "SELECT event_name, dry_run FROM adroll_event WHERE id IN {ids}"
+            "SELECT event_name, dry_run FROM adroll_event WHERE id {in_ids}"
             " AND (state IN (0, 1, 5) OR claim = :unsent)",
             ids=ids,
             unsent=unsent,

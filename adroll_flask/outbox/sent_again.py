@@ -18,7 +18,7 @@ from .states import DEAD
 _MARK: Final = "history_corrected"
 _LETTERS: Final = (
     "SELECT event_name, reason, identifiers, digest, settled_at FROM adroll_event"
-    f" WHERE id IN {{ids}} AND state = {DEAD} AND dry_run = 0"
+    f" WHERE id {{in_ids}} AND state = {DEAD} AND dry_run = 0"
 )
 #: Where a letter was counted: when it was taken in, which may be later than its own time.
 _COUNTED: Final = (

@@ -78,12 +78,14 @@ class _ServerTx:
         if clause is None:
             filled = statement.format_map(FRAGMENTS[self.dialect])
             clause = text(filled)
-            if ":ids" in filled and self.dialect == "postgresql":
-                # One parameter: with a hundred, parsing and planning took half of the statement.
-                clause = text(filled.replace("IN :ids", "= ANY(:ids)"))
-                clause = clause.bindparams(bindparam("ids", type_=ARRAY(String())))
-            elif ":ids" in filled:
-                clause = clause.bindparams(bindparam("ids", expanding=True, type_=String()))
+            if ":ids" in filled:
+                one_array = self.dialect == "postgresql"
+                ids = (
+                    bindparam("ids", type_=ARRAY(String()))
+                    if one_array
+                    else bindparam("ids", expanding=True, type_=String())
+                )
+                clause = clause.bindparams(ids)
             self._known[statement] = clause
         return clause
 

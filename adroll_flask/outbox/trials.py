@@ -39,7 +39,7 @@ class Trials:
             )
             if older:
                 ids = [row[0] for row in older]
-                tx.execute("DELETE FROM adroll_trial WHERE id IN {ids}", ids=ids)
+                tx.execute("DELETE FROM adroll_trial WHERE id {in_ids}", ids=ids)
 
         self.database.write(write)
 

@@ -108,7 +108,7 @@ def report_with_nudges(shop: Shop, thread: DeliveryThread, count: int) -> None:
 def test_a_hundred_reports_are_sent_without_lingering(
     tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread_module, "_BURST_LASTS", 0.0)
+    monkeypatch.setattr(thread_module, "_LASTS", 0.0)
     shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
     shop.report("o000")
@@ -122,7 +122,8 @@ def test_a_hundred_reports_are_sent_without_lingering(
 def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
     tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thread_module, "_BURST", (20, 1000.0))
+    monkeypatch.setattr(thread_module, "_WITHIN", 1000.0)
+    monkeypatch.setattr(thread_module, "_LASTS", 1000.0)
     shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
     shop.report("o000")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -16,15 +14,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from adroll_flask.sandbox import RunningSandbox, running, serve
 from adroll_flask.sandbox.__main__ import main
 from adroll_flask.sandbox.server import Server
 from tests.support import PATIENCE
+from tests.support.certificates import CERTIFICATE, make_certificate
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST
 
 HEADERS = {"Authorization": f"Token {ACCESS_TOKEN}"}
@@ -155,40 +150,11 @@ def test_two_sandboxes_know_nothing_of_each_other() -> None:
         assert other.events() == []
 
 
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = folder / "cert.pem", folder / "key.pem"
-    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return public, context
-
-
 def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
-    public, context = certificate(tmp_path)
+    context = make_certificate(tmp_path, "localhost")
     with running(ssl_context=context) as adroll, requests.Session() as session:
         session.trust_env = False
-        session.verify = str(public)
+        session.verify = str(tmp_path / CERTIFICATE)
         url = adroll.url_at("localhost") + "/api" + QUERY
         assert url.startswith("https://localhost:")
         answer = session.post(url, json=[LEAST], headers=HEADERS, timeout=5)

@@ -11,6 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+#: The file's name.
+CERTIFICATE = "certificate.pem"
+
 
 def write_certificate(folder: Path, *hosts: str) -> Path:
     """A file with a certificate for *hosts*, names or addresses, and its key."""
@@ -29,7 +32,7 @@ def write_certificate(folder: Path, *hosts: str) -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
-    path = folder / "certificate.pem"
+    path = folder / CERTIFICATE
     path.write_bytes(
         certificate.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(
