@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dashboard pictures test quick proofs test-python test-lowest test-newest lint lint-pages types docs docs-serve kit bench drain chaos fuzz guests clean
+.PHONY: demo dashboard pictures test quick proofs test-python test-lowest test-newest lint lint-pages types docs docs-serve kit bench instructions drain chaos fuzz guests published clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,12 +25,14 @@ $(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install -qq --editable '.[test,dev,docs]'
 	@touch $@ $(VENV)/.demo
 
-demo: $(VENV)/.demo ## the shop on 127.0.0.1:5000 and AdRoll's sandbox on 127.0.0.1:5001
-	@exec $(BIN)/python -m demo_app
+DEMO = $(BIN)/python -m demo_app $(if $(PORT),--port=$(PORT))
+
+demo: $(VENV)/.demo ## the shop on 127.0.0.1:5000 and AdRoll's sandbox on 127.0.0.1:5001; PORT=8000: there
+	@exec $(DEMO)
 
 dashboard: $(VENV)/.demo ## the same shop with a year behind it: 127.0.0.1:5000/adroll-dashboard/
 	@rm -rf build/dashboard
-	@exec $(BIN)/python -m demo_app --past --instance build/dashboard
+	@exec $(DEMO) --past --instance build/dashboard
 
 # Each file in one process, two more of them than there are cores: most wait for a socket, a clock
 # or a disk. In the order that tests/conftest.py gives, not by the number of tests.
@@ -41,12 +43,7 @@ test: $(VENV)/.test $(if $(shell command -v npm),docs/node_modules/.there) ## al
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
 quick: $(VENV)/.test ## unit tests and the outbox on SQLite, under a minute
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m "not slow and not browser" -k "not postgresql and not mariadb" \
-	  tests/visitor tests/page tests/events tests/outbox tests/delivery tests/app/test_settings.py tests/house/test_imports.py \
-	  --ignore=tests/page/test_placement_against_parsers.py --ignore=tests/events/test_model_and_sandbox_agree.py \
-	  --ignore=tests/outbox/test_journal_processes.py --ignore=tests/outbox/test_journal_greenlets.py \
-	  --ignore=tests/outbox/test_servers.py --ignore=tests/delivery/test_recovery.py --ignore=tests/delivery/test_thread.py \
-	  --ignore=tests/delivery/test_fault_matrix.py --ignore=tests/outbox/test_silence_shops.py $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -q -m quick $(ARGS)
 
 proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog, every browser
 	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m slow --ignore=tests/guests $(ARGS)
@@ -134,9 +131,17 @@ CASES ?= 10000000
 fuzz: $(VENV)/.test ## ten million cases at every way in (about three hours); CASES=100000: some minutes
 	@FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -q --numprocesses=auto --dist=load tests/security/test_fuzz.py $(ARGS)
 
-bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: six minutes; ARGS=--short: two
+bench: $(VENV)/.test ## beside PostHog, Segment and Snowplow: fourteen minutes; ARGS=--short: two
 	@$(BIN)/python -m pip install -qq -r benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks.side_by_side $(ARGS)
+
+instructions: $(VENV)/.test ## what a page and an order cost, counted by valgrind; ARGS=--short: without the peers
+	@$(BIN)/python -m pip install -qq -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.instructions $(ARGS)
+
+published: ## once, after the first upload to PyPI: README says `pip install adroll-flask`
+	@sed -i -e 's|^\$$ pip install path/to/clone$$|$$ pip install adroll-flask|' \
+	  -e 's|^It is not on PyPI yet: .path/to/clone. is a clone of this repository\. ||' README.md
 
 clean: ## remove what was built
 	rm -rf $(VENV) .venv-lowest .venv-newest docs/_build docs/node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .errors import (
     AdRollError,
     ConfigurationError,
     DeliveryError,
     EventError,
-    TokenEmpty,
+    TokenEmptyError,
     TokenError,
-    TokenExpired,
-    TokenForged,
+    TokenExpiredError,
+    TokenForgedError,
 )
 from .extension import AdRoll
 from .functions import (
@@ -33,7 +36,11 @@ from .signals import (
     event_suppressed,
     visitor_identified,
 )
-from .visitor.records import Visitor
+from .visitor.cookies import Visitor
+
+if TYPE_CHECKING:
+    from .events.event import Event
+    from .events.location import app_location
 
 __all__ = [
     "AdRoll",
@@ -41,14 +48,16 @@ __all__ = [
     "AdRollMiddleware",
     "ConfigurationError",
     "DeliveryError",
+    "Event",
     "EventError",
     "Receipt",
-    "TokenEmpty",
+    "TokenEmptyError",
     "TokenError",
-    "TokenExpired",
-    "TokenForged",
+    "TokenExpiredError",
+    "TokenForgedError",
     "Visitor",
     "__version__",
+    "app_location",
     "cancel_conversion",
     "current_visitor",
     "event_delivered",
@@ -63,3 +72,11 @@ __all__ = [
     "reset_identity",
     "visitor_identified",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when somebody asks: what an event is made of is no matter of most programs' start.
+    module = {"Event": "event", "app_location": "location"}.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".events.{module}", __name__), name)

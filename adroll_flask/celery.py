@@ -14,13 +14,13 @@ and doubles nothing, since leases in the outbox decide who sends what.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from . import request_state
-from .errors import ConfigurationError, help_url
+from .errors import ConfigurationError
+from .forks import PerProcess
 from .logs import Logger, get_logger
 from .redaction import describe
 
@@ -111,31 +111,21 @@ class Nudge:
         self._task = task
         self._linger = linger
         self._options = options
-        # By process id, since threads and their locks do not survive a fork.
-        self._wanted: dict[int, threading.Event] = {}
+        # Threads do not survive a fork.
+        self._wanted = PerProcess(self._start)
 
     def __call__(self) -> None:
-        pid = os.getpid()
-        wanted = self._wanted.get(pid)
-        if wanted is None:
-            mine = threading.Event()
-            wanted = self._wanted.setdefault(pid, mine)
-            if wanted is mine:  # of two threads at once the first one
-                self._start(mine)
-        wanted.set()
-
-    def _start(self, wanted: threading.Event) -> None:
-        thread = threading.Thread(
-            target=self._run, args=(wanted,), name="adroll-nudge", daemon=True
-        )
         try:
-            thread.start()
+            self._wanted.own().set()
         except RuntimeError as problem:
             # No thread to be had, or the interpreter is exiting: beat finds the event.
-            self._wanted.pop(os.getpid(), None)
-            logger.warning(
-                "AdRoll: no thread to nudge Celery from: %s (%s)", problem, help_url("celery-nudge")
-            )
+            logger.warning("AdRoll: no thread to nudge Celery from: %s [celery-nudge]", problem)
+
+    def _start(self) -> threading.Event:
+        wanted = threading.Event()
+        # Of two that are begun at once only one is ever woken.
+        threading.Thread(target=self._run, args=(wanted,), name="adroll-nudge", daemon=True).start()
+        return wanted
 
     def _run(self, wanted: threading.Event) -> None:
         failing = False
@@ -149,9 +139,8 @@ class Nudge:
             except Exception as problem:
                 if not failing:
                     logger.warning(
-                        "AdRoll: Celery's broker took no nudge: %s (%s)",
+                        "AdRoll: Celery's broker took no nudge: %s [celery-nudge]",
                         describe(problem),
-                        help_url("celery-nudge"),
                     )
                 failing = True
             else:

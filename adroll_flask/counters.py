@@ -11,9 +11,10 @@ class Counters:
     """Named counts with a reason each; cheap, thread-safe, in this process only.
 
     >>> counters = Counters()
-    >>> counters.add("record_ignored", "forged")
+    >>> counters.add("record_ignored", "forged"), counters.add("record_ignored", "forged")
+    (True, False)
     >>> counters.snapshot()
-    {'record_ignored:forged': 1}
+    {'record_ignored:forged': 2}
     """
 
     def __init__(self) -> None:
@@ -21,13 +22,18 @@ class Counters:
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
-    def add(self, name: str, reason: str = "", amount: int = 1) -> None:
-        """Count *amount* more of *name*. *reason* comes from a fixed set, never from a visitor."""
+    def add(self, name: str, reason: str = "", amount: int = 1) -> bool:
+        """Count *amount* more of *name*; whether it is the first time, for what is told once.
+
+        *reason* comes from a fixed set, never from a visitor.
+        """
         if self._pid != os.getpid():
             # A fork may have happened while another thread held the lock.
             self._lock, self._pid = threading.Lock(), os.getpid()
         with self._lock:
-            self._counts[name, reason] += amount
+            before = self._counts[name, reason]
+            self._counts[name, reason] = before + amount
+        return not before
 
     def get(self, name: str, reason: str = "") -> int:
         """The present count of *name* with *reason*."""

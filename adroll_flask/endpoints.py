@@ -16,8 +16,8 @@ from .visitor.identifiers import accept_adct, normalise_first_party_cookie
 from .visitor.record import Record
 
 if TYPE_CHECKING:
-    from .page.cookie_domains import Domains
     from .page.snippet import Snippet
+    from .runtime import Runtime
     from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
@@ -50,44 +50,38 @@ class KitMessage:
     token: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityResult:
-    """The identity endpoint's answer and what has to follow from it."""
-
-    response: Response
-    #: The record that was written, if any.
-    record: Record | None = None
-    #: Whose waiting events are to be dropped: the visitor withdrew consent.
-    withdrawn: Record | None = None
-
-
-def identity(tracked: TrackedRequest, domains: Domains) -> IdentityResult:
-    """Answer the kit: keep what it tells of the caller's own identity.
+def identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Record | None]:
+    """Answer the kit: keep what it tells of the caller's own identity, and give what was written.
 
     Well-formed: 204, or 200 with the consent's state where ``ADROLL_CONSENT`` is set; else 400,
     403, 413 or 415 with a short JSON error that holds nothing of the input. A front end of
     ``ADROLL_ORIGINS`` may ask (CORS, preflight) and gets a token where it wants one.
     """
     origins = tracked.services.settings.origins
-    origin = _listed_origin(tracked)
+    # Listed to the letter, or none.
+    origin = tracked.environ.get("HTTP_ORIGIN")
+    if origin not in origins:
+        origin = None
     if tracked.method == "OPTIONS":
-        result = IdentityResult(_preflight(origin))
+        response, record = _preflight(origin), None
     else:
         try:
             _allowed_origin(tracked, origin)
             told = parse(_body(tracked), token=bool(origins))
-            result = _take(tracked, domains, told, origin)
+            response, record = _take(tracked, runtime, told, origin)
         except Refused as refused:
             tracked.services.counters.add("identity_refused", refused.why)
-            result = IdentityResult(_json({"error": refused.text}, refused.status))
+            response, record = _json({"error": refused.text}, refused.status), None
+    if record is not None:
+        runtime.identified(tracked, record)
     if origins:
-        _cors(result.response, origin)
-    return result
+        _cors(response, origin)
+    return response, record
 
 
 def _take(
-    tracked: TrackedRequest, domains: Domains, told: KitMessage, origin: str | None
-) -> IdentityResult:
+    tracked: TrackedRequest, runtime: Runtime, told: KitMessage, origin: str | None
+) -> tuple[Response, Record | None]:
     site = tracked.services
     before = tracked.seen.record
     recorded = told.consent
@@ -104,21 +98,20 @@ def _take(
         answer["token"] = _token(tracked, record, origin, consent=consent)
     response = _json(answer, 200) if answer else _json(None, 204)
     if refused:
-        withdrawn = None
         if told.consent is False or decision.answer is False:
             if tracked.seen.any:
                 # Only what we signed: anybody can send any visitor's cookie along.
-                withdrawn = tracked.seen.record
-                delete_cookies(tracked, response.headers, domains)
+                runtime.reporter.withdraw(before)
+                delete_cookies(tracked, response.headers, runtime.domains)
             tracked.forgotten = True
-        return IdentityResult(response, withdrawn=withdrawn)
+        return response, None
     unchanged = before is not None and record.same_as(before) and tracked.seen.settled(site.clock())
     # A browser takes no cookie of another site from a script's request (SameSite=Lax).
     foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
     if unchanged or foreign or not site.records.can_sign:
-        return IdentityResult(response)
-    write_cookies(tracked, response.headers, domains, record)
-    return IdentityResult(response, record=record)
+        return response, None
+    write_cookies(tracked, response.headers, runtime.domains, record)
+    return response, record
 
 
 def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
@@ -129,7 +122,7 @@ def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
     if told.first_party_cookie is not None:
         record = record.with_cookie(told.first_party_cookie, "pixel")
     elif record.first_party_cookie is None:
-        record = record.with_cookie(tracked.new_cookie(), "server")
+        record = record.with_cookie(tracked.new_cookie, "server")
     if told.consent is not None:
         record = replace(record, consent=told.consent)
     return record
@@ -143,17 +136,10 @@ def _token(
     if not records.can_sign:
         return None
     host = urlsplit(origin).netloc if origin else tracked.host or None
-    known = {"ip": tracked.ip, "host": host} if consent else {"ip": None, "host": None}
-    return records.visitor(record, consent=consent, **known).token()
+    return records.visitor(record, consent=consent, ip=tracked.ip, host=host).token()
 
 
 # -- who may ask -----------------------------------------------------------------------------
-
-
-def _listed_origin(tracked: TrackedRequest) -> str | None:
-    """The request's ``Origin`` where it is, to the letter, one of ``ADROLL_ORIGINS``."""
-    origin = tracked.environ.get("HTTP_ORIGIN")
-    return origin if origin in tracked.services.settings.origins else None
 
 
 def _cors(response: Response, origin: str | None) -> None:

@@ -6,9 +6,9 @@
     ├── ConfigurationError      a setting is wrong or missing
     ├── EventError              an event cannot be sent as it is (also a ValueError)
     │   └── TokenError          a visitor token cannot be used
-    │       ├── TokenExpired    ours, but too old
-    │       ├── TokenForged     not signed with any of our keys, or cut
-    │       └── TokenEmpty      an empty text
+    │       ├── TokenExpiredError    ours, but too old
+    │       ├── TokenForgedError     not signed with any of our keys, or cut
+    │       └── TokenEmptyError      an empty text
     └── DeliveryError           AdRoll did not take a request
 
 No message holds a visitor's value: texts name the field and what it takes. Each error has the
@@ -18,6 +18,7 @@ address of its explanation, as the last line of its traceback and as ``help_url`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import iscoroutinefunction
 
 from ._version import DOCS_URL
 
@@ -47,17 +48,9 @@ _ABOUT: Mapping[str, str] = {
 }
 
 
-class HelpUrl(str):
-    """The address of what ``docs/errors.md`` says of something, and its name there."""
-
-    slug: str
-
-
-def help_url(slug: str) -> HelpUrl:
+def help_url(slug: str) -> str:
     """The address of what ``docs/errors.md`` says under *slug*."""
-    address = HelpUrl(f"{DOCS_URL}errors.html#{slug}")
-    address.slug = slug
-    return address
+    return f"{DOCS_URL}errors.html#{slug}"
 
 
 class AdRollError(Exception):
@@ -114,6 +107,21 @@ class ConfigurationError(AdRollError):
         return cls(first.key, first.problem, others=others, slug=first.slug)
 
 
+def refuse_asgi(app: object, call: str) -> None:
+    """Refuse an ASGI app, whose name nobody else would say in its place.
+
+    :raises ConfigurationError: *app* is one.
+    """
+    call_method = getattr(type(app), "__call__", None)  # noqa: B004 - which one, not whether
+    if iscoroutinefunction(app) or iscoroutinefunction(call_method):
+        raise ConfigurationError(
+            call,
+            f"takes a WSGI app; this is an ASGI app ({type(app).__module__}): wrap it, "
+            "AdRollMiddleware(a2wsgi.ASGIMiddleware(app), …), and run it under a WSGI server",
+            slug="asgi",
+        )
+
+
 class EventError(AdRollError, ValueError):
     """An event cannot be sent as it is.
 
@@ -136,7 +144,7 @@ class TokenError(EventError):
     slug = "visitor-token"
 
 
-class TokenExpired(TokenError):
+class TokenExpiredError(TokenError):
     """The token is ours but older than its ``max_age``, or than ``ADROLL_TOKEN_MAX_AGE``."""
 
     def __init__(self) -> None:
@@ -147,14 +155,14 @@ class TokenExpired(TokenError):
         )
 
 
-class TokenForged(TokenError):
+class TokenForgedError(TokenError):
     """The token was not signed with one of this site's keys, or was changed or cut on its way."""
 
     def __init__(self) -> None:
         super().__init__("visitor", "the token is not signed with this site's key, or was cut")
 
 
-class TokenEmpty(TokenError):
+class TokenEmptyError(TokenError):
     """The token is an empty text: none was stored."""
 
     def __init__(self) -> None:

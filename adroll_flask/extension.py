@@ -8,33 +8,36 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response
+from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 
 from . import request_state
 from .endpoints import identity, kit
-from .errors import ConfigurationError
-from .interruptions import let_through
+from .errors import ConfigurationError, refuse_asgi
 from .logs import Logger, get_logger
-from .page.caching import HeaderView, read_headers
-from .page.response import is_html, left_alone, prepare_response
+from .page.caching import read_headers
+from .page.cookies import give_up_cookies
+from .page.response import Prepared, left_alone, whole_again
+from .reporting.site_functions import SiteFunctions
 from .runtime import Runtime
 from .settings import Settings, app_keys
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
     from werkzeug.wrappers import Response as WerkzeugResponse
 
-    from .delivery.client import Transport
-    from .events.build import Event
+    from .delivery.transport import Transport
+    from .events.event import Event
     from .outbox import Outbox
     from .reporting.reconciliation import Reconciliation
-    from .reporting.site_functions import BeforeReport
+    from .reporting.site_functions import PaidOrdersFunction
     from .visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask")
 
 #: How our endpoints' names begin: their responses are no pages of the site.
 _OWN = ("adroll.", "adroll_dashboard.")
+#: What was done to a response, in the environ until nobody changes it any more.
+_PREPARED = "adroll_flask.prepared"
 
 
 class AdRoll:
@@ -69,16 +72,17 @@ class AdRoll:
         self._outbox = outbox
         self._transport = transport
         self._clock = clock
-        self._before_report: list[BeforeReport] = []
-        self._identity: Callable[[], Mapping[str, Any] | None] | None = None
+        self._functions = SiteFunctions()
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
         """Set AdRoll up on *app*. Opens no connection, makes no table, starts no thread.
 
-        :raises ConfigurationError: a setting is wrong, or *app* has an AdRoll already.
+        :raises ConfigurationError: a setting is wrong, *app* has an AdRoll already, or is no WSGI
+            app.
         """
+        refuse_asgi(app, "init_app")
         if request_state.EXTENSION in app.extensions:
             raise ConfigurationError(
                 "init_app",
@@ -91,14 +95,13 @@ class AdRoll:
         settings = Settings.from_mapping(config)
         runtime = Runtime(
             settings,
+            self._functions,
             folder=app.instance_path,
             keys=lambda: settings.secret_key or app_keys(config),
             strict=lambda: (
                 config["DEBUG"] or config["TESTING"] if settings.strict is None else settings.strict
             ),
-            request_of=_request_of,
-            before_report=lambda: self._before_report,
-            identity=lambda _tracked: None if self._identity is None else self._identity(),
+            request_of=lambda _environ: request_state.request(),
             key_names="SECRET_KEY or ADROLL_SECRET_KEY",
             sender=app,
             outbox=self._outbox,
@@ -109,7 +112,18 @@ class AdRoll:
         adapter = _Adapter(runtime)
         app.context_processor(adapter.template_names)
         if settings.enabled:
+            # A callable may look into the session, which is not there yet when it is opened.
+            if (
+                settings.session == "always"
+                and not callable(settings.consent)
+                and type(app.session_interface) is SecureCookieSessionInterface
+            ):
+                app.session_interface = request_state.MirroringSessions(runtime)
             app.register_blueprint(adapter.blueprint())
+            if earlier := app.after_request_funcs.get(None):
+                # Flask calls them in reverse order: those after ours, and this one after all.
+                earlier.insert(0, adapter.last)
+                adapter.looks_again = True
             app.after_request(adapter.after_request)
             if find_spec("flask_login") is not None:
                 from flask_login import user_logged_out
@@ -134,14 +148,8 @@ class AdRoll:
 
         :raises ConfigurationError: there is one already.
         """
-        if self._identity is not None and self._identity is not function:
-            raise ConfigurationError(
-                "identity",
-                "there is one function that says who is logged in",
-                slug="set-up-twice",
-            )
-        self._identity = function
-        return function
+        problem = "there is one function that says who is logged in"
+        return self._functions.set_once("identity", function, problem)
 
     def before_report(
         self, function: Callable[[Event], Event | None]
@@ -152,8 +160,31 @@ class AdRoll:
         checked again) or ``None``: then the event is suppressed. Several are asked in the order in
         which they were added, each with what the one before it returned.
         """
-        self._before_report.append(function)
+        self._functions.before_report.append(function)
         return function
+
+    def paid_orders(self, function: PaidOrdersFunction) -> PaidOrdersFunction:
+        """Set the function that lists the shop's paid orders; use it as a decorator.
+
+        It is asked once an hour for the last three days and once a day for the last fourteen, in
+        the app's context, in a thread of its own, by one process of all. What was never reported is
+        then a finding of ``flask adroll check`` and the dashboard, with its number and money.
+
+        It takes two aware datetimes and gives a mapping for each order that was paid between them:
+        ``order_id`` and, where known, ``value``, ``currency``, ``at`` (when it was paid) and
+        ``group``, by which missing orders are counted.
+
+        ::
+
+            @adroll.paid_orders
+            def paid(since, until):
+                for order in Order.paid_between(since, until):
+                    yield {"order_id": order.id, "value": order.total, "at": order.paid_at}
+
+        :raises ConfigurationError: there is one already.
+        """
+        problem = "there is one function that lists the paid orders"
+        return self._functions.set_once("paid_orders", function, problem)
 
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events of the current app still wait.
@@ -192,8 +223,8 @@ class AdRoll:
         """
         from .reporting.reconciliation import Reconciliation
 
-        runtime = request_state.runtime("reconcile")
-        return Reconciliation(runtime.parts, orders, columns=columns, group=group)
+        reporter = request_state.runtime("reconcile").reporter
+        return Reconciliation(reporter, orders, columns=columns, group=group)
 
     def dashboard(
         self,
@@ -209,7 +240,7 @@ class AdRoll:
 
         :param access: says who may look; asked at each request, in the request. True lets in. A
             response that it returns, such as a redirect to the login, is sent instead.
-        :param operator: says who may also act: send again, drop, test. Default: nobody.
+        :param operator: says who may also act: send again, drop. Default: nobody.
         :param url_prefix: where it is.
         :raises ConfigurationError: there is no *access*, no AdRoll on *app*, or a dashboard
             already.
@@ -222,11 +253,9 @@ class AdRoll:
                 operator=lambda: current_user.is_admin,
             )
         """
-        runtime = app.extensions.get(request_state.EXTENSION)
-        if runtime is None:
-            raise ConfigurationError("dashboard", "call init_app(app) before dashboard(app)")
         from .dashboard import mount
 
+        runtime = request_state.runtime_of(app, "dashboard")
         mount(app, runtime, access=access, operator=operator, url_prefix=url_prefix)
 
     def counters(self) -> dict[str, int]:
@@ -249,7 +278,13 @@ class _Adapter:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._begins_session = runtime.settings.session == "always"
+        #: Functions run after ours.
+        self.looks_again = False
+
+    def _begins_session(self) -> bool:
+        # Where sessions show the visitor anyway, none is begun for that.
+        shown = isinstance(request_state.app().session_interface, request_state.MirroringSessions)
+        return self._runtime.settings.session == "always" and not shown
 
     # -- our endpoints -------------------------------------------------------------------
 
@@ -277,15 +312,12 @@ class _Adapter:
     def _identity(self) -> WerkzeugResponse:
         runtime = self._runtime
         tracked = request_state.tracked(runtime)
-        identified = identity(tracked, runtime.domains)
-        if identified.record is not None:
-            request_state.mirror(identified.record, begin=self._begins_session)
-            runtime.identified(tracked, identified.record)
+        response, record = identity(tracked, runtime)
+        if record is not None:
+            request_state.mirror(record, begin=self._begins_session())
         if tracked.forgotten:
             request_state.forget()
-        if identified.withdrawn is not None:
-            runtime.withdraw(identified.withdrawn)
-        return identified.response
+        return response
 
     def _kit(self, name: str) -> WerkzeugResponse:
         return kit(request_state.tracked(self._runtime), self._runtime.snippet, name)
@@ -297,36 +329,33 @@ class _Adapter:
     # -- every response ------------------------------------------------------------------
 
     def after_request(self, response: Response) -> Response:
-        request = request_state.request()
+        context = request_state.context()
+        request = context.request
         environ = request.environ
         runtime = self._runtime
         tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
             runtime.begin()
-            seen = read_headers(response.headers)
-            if tracked is None:
+            if tracked is None or not (tracked.viewed or tracked.forgotten):
                 if (
-                    not is_html(seen.get("content-type"))
+                    "html" not in response.headers.get("Content-Type", "").lower()
                     and "adct=" not in environ.get("QUERY_STRING", "")
                     and response.status_code != 304
                 ):
                     # The hot path: nothing of ours can change this response.
-                    if request_state.may_join():
+                    if request_state.may_join(context):
                         self._join(request_state.tracked(runtime))
                     else:
-                        environ[request_state.TRACKED_REQUEST] = None
+                        environ.setdefault(request_state.TRACKED_REQUEST, None)
                     return response
                 tracked = request_state.tracked(runtime)
             if not (request.endpoint or "").startswith(_OWN):
-                self._prepare(tracked, response, seen)
-            if request_state.may_join():
+                self._prepare(tracked, response)
+            if request_state.may_join(context):
                 self._join(tracked)
         except Exception as problem:
-            let_through(problem)
             # Promise 1: the page goes out as the site made it.
-            if runtime.strict:
-                raise
-            runtime.counters.add("page_untouched", "fault")
+            runtime.forgive(problem, "page_untouched", "fault")
             left_alone(problem)
         return response
 
@@ -337,22 +366,18 @@ class _Adapter:
         if record is not None and tracked.decision.granted and not tracked.forgotten:
             request_state.mirror(record, begin=False)
 
-    def _prepare(self, tracked: TrackedRequest, response: Response, seen: HeaderView) -> None:
+    def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
         runtime = self._runtime
-        prepared = prepare_response(
-            tracked,
-            response.status_code,
-            response.headers,
-            seen,
-            domains=runtime.domains,
-            tag=self.tag,
-            is_buffered=not response.direct_passthrough,
+        if response.status_code == 206 and runtime.settings.inject:
+            whole_again(tracked, response, read_headers(response.headers))
+        is_buffered = not response.direct_passthrough
+        prepared = runtime.prepare(
+            tracked, response.status_code, response.headers, is_buffered=is_buffered
         )
-        if prepared.record is not None:
-            request_state.mirror(prepared.record, begin=self._begins_session)
-            runtime.identified(tracked, prepared.record)
-        if prepared.taken_back:
-            request_state.forget()
+        if self.looks_again:
+            tracked.environ[_PREPARED] = prepared
+        else:
+            self._keep_in_session(prepared)
         if prepared.page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
@@ -361,7 +386,27 @@ class _Adapter:
                 response.response = [prepared.page.whole(content)]
             else:
                 close = getattr(body, "close", None)
+                prepared.page.begin()
                 response.response = prepared.page.stream(response.iter_encoded(), close)
+
+    def _keep_in_session(self, prepared: Prepared) -> None:
+        if prepared.record is not None:
+            request_state.mirror(prepared.record, begin=self._begins_session())
+        if prepared.taken_back:
+            request_state.forget()
+
+    def last(self, response: Response) -> Response:
+        """What says that caches may keep a response may have come after us; the session is yet to
+        be saved."""
+        prepared = request_state.request().environ.pop(_PREPARED, None)
+        try:
+            if prepared is not None:
+                tracked = request_state.tracked(self._runtime)
+                if not give_up_cookies(tracked, response.headers):
+                    self._keep_in_session(prepared)
+        except Exception as problem:
+            self._runtime.forgive(problem, "page_untouched", "fault")
+        return response
 
     # -- templates -----------------------------------------------------------------------
 
@@ -377,13 +422,4 @@ class _Adapter:
             return Markup("")
         tracked = request_state.tracked(self._runtime)
         tracked.snippet_given = True
-        return Markup(self.tag(tracked).decode("ascii"))  # noqa: S704 - ours
-
-    def tag(self, tracked: TrackedRequest) -> bytes:
-        provider = self._runtime.settings.csp_nonce
-        nonce = provider() if provider is not None else None
-        return self._runtime.snippet.tag(tracked.script_root, nonce, host=tracked.hostname)
-
-
-def _request_of(environ: WSGIEnvironment) -> object:
-    return request_state.request()
+        return Markup(self._runtime.tag(tracked).decode("ascii"))  # noqa: S704 - ours

@@ -5,13 +5,93 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+__all__ = [
+    "FORK_WAIT",
+    "PerProcess",
+    "at_fork",
+    "block_exit_signals",
+    "each",
+    "made_once",
+    "never_collect",
+    "sharing_gil",
+]
+
+_T = TypeVar("_T")
 
 #: Seconds that a fork waits at most for what a thread is importing.
 FORK_WAIT: Final = 5.0
+
+
+class PerProcess(Generic[_T]):
+    """A thing of which each process has its own, made when that process first asks.
+
+    A forked child asks again and gets another one. What its parent had made stays untouched and is
+    kept, with its locks, which a thread may hold that the child does not have, and with its files
+    and connections, which are the parent's to close.
+
+    :param make: makes one; of what several threads make at once, all take the same one.
+    :param left: what a child does with each that it inherited: closes its files, say. Without it
+        they are kept as they are.
+
+    >>> own_list = PerProcess(list)
+    >>> own_list.own() is own_list.own()
+    True
+    """
+
+    def __init__(self, make: Callable[[], _T], left: Callable[[_T], object] | None = None) -> None:
+        self._make = make
+        self._left = left
+        # By process id. setdefault is atomic: no lock is needed that a fork could leave locked.
+        self._made: dict[int, _T] = {}
+
+    def own(self) -> _T:
+        """This process's own."""
+        pid = os.getpid()
+        try:
+            return self._made[pid]
+        except KeyError:
+            own = self._made.setdefault(pid, self._make())
+        if self._left is not None:
+            for other in [other for other in self._made if other != pid]:
+                inherited = self._made.pop(other, None)
+                if inherited is not None:
+                    self._left(inherited)
+        return own
+
+    def made(self) -> list[_T]:
+        """All that this process knows of: its own, and what it inherited and has not left."""
+        return list(self._made.values())
+
+
+if TYPE_CHECKING:
+    from functools import cached_property as made_once
+else:
+
+    class made_once:
+        """A property that is made when it is first asked for, and then is a plain value.
+
+        Of what several threads make at once all take the same one; without a lock, which a fork
+        may leave locked. Another thing may be set in its place. What raised is asked again.
+        """
+
+        def __init__(self, make):
+            self._make, self.__doc__ = make, make.__doc__
+
+        def __set_name__(self, owner, name):
+            self._name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            # setdefault is atomic. Later look-ups find the value itself and do not come here.
+            return vars(instance).setdefault(self._name, self._make(instance))
 
 
 def never_collect(thing: object) -> None:
@@ -67,3 +147,49 @@ def block_exit_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# -- the interpreter, which a thread of ours leaves to requests ------------------------------------
+#
+# Python hands it (its global lock, the GIL) to a thread that waits for it after 5 ms, or when its
+# holder sleeps or waits. A delivery thread that prepares a batch does neither for several
+# milliseconds, and each request that comes back from a socket or a file waits for as long. So it
+# sleeps for a moment after each half millisecond: who waits goes first.
+
+#: Seconds for which the interpreter is held at a time.
+_SLICE: Final = 0.0005
+#: Seconds of a moment: less, and who waits has not woken up when it ends.
+_MOMENT: Final = 0.00005
+
+
+class _Thread(threading.local):
+    #: When the interpreter was last left to others, by ``time.monotonic()``; ``None``: this
+    #: thread keeps it.
+    since: float | None = None
+
+
+_this = _Thread()
+
+
+@contextmanager
+def sharing_gil() -> Iterator[None]:
+    """Within it, :func:`each` leaves the interpreter to other threads in between."""
+    _this.since = time.monotonic()
+    try:
+        yield
+    finally:
+        _this.since = None
+
+
+def each(items: Iterable[_T]) -> Iterator[_T]:
+    """*items*; within :func:`sharing_gil`, others may go first in between.
+
+    >>> list(each("ab"))
+    ['a', 'b']
+    """
+    for item in items:
+        since = _this.since
+        if since is not None and time.monotonic() - since > _SLICE:
+            time.sleep(_MOMENT)
+            _this.since = time.monotonic()
+        yield item

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from flask import current_app, has_app_context
+from flask.helpers import get_debug_flag
+
 from . import request_state
-from .errors import ConfigurationError, EventError, help_url
+from .errors import ConfigurationError, EventError
 from .events.context import NO_IDENTITY
 from .events.names import EventFields
 from .logs import Logger, get_logger
+from .reporting.holding import decide
 from .reporting.receipt import Receipt
-from .visitor.records import Visitor
+from .settings import environment_says
+from .visitor.cookies import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +52,22 @@ def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
 def report_conversion(**fields: Unpack[EventFields]) -> Receipt:
     """Report a purchase for the current visitor: :func:`report_event` with ``"purchase"``.
 
+    :param fields: all of them by name; ``None`` means not given.
+
+        - ``order_id`` and ``value``, which every purchase has, the latter in major units
+          (``"59.90"``), and its ``currency`` (``"EUR"``);
+        - ``products``: dicts of ``product_id``, ``price`` of one piece, ``quantity``,
+          ``product_group`` and ``category``, or any objects with a ``product_map``;
+        - who bought: ``email``, ``user_id``, ``device_id``; ``visitor``, a :class:`Visitor` or its
+          token where there is no browser, ``None`` where there is no visitor; ``adct`` and
+          ``first_party_cookie`` where you keep them yourself;
+        - where and when: ``page_location``, ``ip``, ``user_agent``, ``timestamp`` (an aware
+          ``datetime`` or epoch seconds), of the request if not given;
+        - ``total``, ``keywords``, ``external_data``; of an app ``device_os``, ``device_type``,
+          ``package_app_name``, ``package_app_version``;
+        - ``deduplication_key`` in the place of the order id; ``hold``; ``session``.
+    :raises EventError: as :func:`report_event`, like *ConfigurationError*.
+
     An ``order_id`` is reported once, over reloads, retries, processes and hosts. With ``hold``
     (``True``, a ``timedelta`` or seconds) it is kept and not sent until
     :func:`release_conversion`; see ``docs/how-to/holds.md``.
@@ -64,6 +86,7 @@ def release_conversion(
     currency: str | None = None,
     products: Sequence[Product | Mapping[str, Any] | object] | None = None,
     at: Literal["purchase", "release"] = "purchase",
+    host: str | None = None,
     session: Any = None,
 ) -> Receipt:
     """Let a conversion that was reported with ``hold=`` be sent: the money is there.
@@ -74,6 +97,8 @@ def release_conversion(
     :param order_id: the order's id as it was held, or its ``deduplication_key`` where it had one.
     :param value: the amount if it changed since, in major units; as *currency* and *products*.
     :param at: which time AdRoll is told: ``"purchase"``, the hold's, or ``"release"``, this one.
+    :param host: the shop's host, where ``ADROLL_ACCOUNTS`` has an account of its own for it; by
+        default the current request's.
     :param session: as for :func:`report_event`.
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong. Otherwise a change that
         is wrong is left out, and the receipt says so.
@@ -82,50 +107,63 @@ def release_conversion(
 
         release_conversion("1001", value="54.90")
     """
-    runtime, refused = _anywhere("release_conversion")
-    if runtime is None:
-        return Receipt(None, "failed", refused)
     changes = {"value": value, "currency": currency, "products": products}
-    return runtime.holding.release(order_id, changes, at, session)
+    return _decide("release", order_id, changes, at, session, host)
 
 
-def cancel_conversion(order_id: str | int, *, session: Any = None) -> Receipt:
+def cancel_conversion(
+    order_id: str | int, *, host: str | None = None, session: Any = None
+) -> Receipt:
     """Forget a conversion that will never be paid: nothing of it is sent or kept but its key.
 
     As :func:`release_conversion` it may come from anywhere, at any time; it is the stronger of the
     two. What AdRoll has already it cannot take back: that is counted as too late.
 
-    :param order_id: as for :func:`release_conversion`, like *session*.
+    :param order_id: as for :func:`release_conversion`, like *host* and *session*.
 
     ::
 
         cancel_conversion("1001")
     """
-    runtime, refused = _anywhere("cancel_conversion")
-    if runtime is None:
-        return Receipt(None, "failed", refused)
-    return runtime.holding.cancel(order_id, session)
+    return _decide("cancel", order_id, {}, "purchase", session, host)
 
 
-def _anywhere(call: str) -> tuple[Runtime | None, str]:
-    """The AdRoll here, with or without a request; or why there is none."""
+def _decide(
+    kind: Literal["release", "cancel"],
+    order_id: object,
+    changes: Mapping[str, Any],
+    at: str,
+    session: Any,
+    host: str | None,
+) -> Receipt:
+    here = _here(f"{kind}_conversion")
+    if isinstance(here, Receipt):
+        return here
+    runtime, tracked = here
+    host = host or ("" if tracked is None else tracked.hostname)
+    return decide(runtime.reporter, kind, order_id, changes, at, session, host)
+
+
+def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
+    """Where *call* was made; or, where there is no AdRoll, what it gives in production."""
     try:
-        return request_state.find(call)[0], ""
+        return request_state.find(call)
     except ConfigurationError as problem:
-        _refuse(problem)
-        return None, str(problem)
+        if environment_says("ENABLED") is False:
+            return Receipt(None, "suppressed", "disabled")
+        _refuse(problem, _strict_without_app())
+        return Receipt(None, "failed", str(problem))
 
 
 def _report(call: str, name: str, fields: EventFields) -> Receipt:
-    try:
-        runtime, tracked = request_state.find(call)
-    except ConfigurationError as problem:
-        _refuse(problem)
-        return Receipt(None, "failed", str(problem))
+    here = _here(call)
+    if isinstance(here, Receipt):
+        return here
+    runtime, tracked = here
     known = NO_IDENTITY
     if tracked is not None and runtime.settings.enabled and "visitor" not in fields:
         known = request_state.known()
-    return runtime.report(name, fields, tracked=tracked, known=known)
+    return runtime.reporter.report(name, fields, tracked=tracked, known=known)
 
 
 def identify(
@@ -149,13 +187,12 @@ def identify(
     runtime, tracked = found
     decision = tracked.decision
     if not decision.granted:
-        runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
-        if decision.answer is None and runtime.services.once("identify_before_consent"):
+        first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
+        if first and decision.answer is None:
             logger.warning(
                 "AdRoll identify() keeps nothing before the visitor's consent, and what it is told "
                 "is lost; set a function with @adroll.identity, which is asked at each report, "
-                "after the consent (%s)",
-                help_url("identify-before-consent"),
+                "after the consent [identify-before-consent]"
             )
         return
     from .visitor.identifiers import accept_device_id, accept_user_id, email_forms
@@ -164,11 +201,7 @@ def identify(
     try:
         if email:
             forms = tuple(form for form in runtime.settings.email if form != "plain")
-            known |= {
-                key: text
-                for key, text in email_forms(email, forms or ("sha256",)).items()
-                if key != "email"
-            }
+            known |= email_forms(email, forms or ("sha256",))
         if user_id is not None:
             known["user_id"] = accept_user_id(user_id)
         if device_id:
@@ -177,7 +210,7 @@ def identify(
         if runtime.strict:
             raise
         runtime.counters.add("identify_invalid", problem.field.partition("[")[0])
-        logger.error("AdRoll identify: %s (%s)", problem, help_url("identify-refused"))
+        logger.error("AdRoll identify: %s [identify-refused]", problem)
         return
     try:
         request_state.remember({key: value for key, value in known.items() if value})
@@ -185,10 +218,7 @@ def identify(
         if runtime.strict:
             raise ConfigurationError("SECRET_KEY", "set it: the session keeps it") from None
         runtime.counters.add("identify_invalid", "no_session")
-        logger.error(
-            "AdRoll identify: set SECRET_KEY, the session keeps it (%s)",
-            help_url("secret-key-missing"),
-        )
+        logger.error("AdRoll identify: set SECRET_KEY, the session keeps it [secret-key-missing]")
 
 
 def reset_identity() -> None:
@@ -225,30 +255,36 @@ def forget_visitor() -> None:
     record = tracked.seen.record
     tracked.forget()
     request_state.forget()
-    if record is not None:
-        runtime.withdraw(record)
+    runtime.reporter.withdraw(record)
 
 
 def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:
     """The AdRoll of the current request, and the request; ``None`` where *call* can do nothing."""
-    try:
-        runtime, tracked = request_state.find(call)
-    except ConfigurationError as problem:
-        _refuse(problem)
+    here = _here(call)
+    if isinstance(here, Receipt):
         return None
+    runtime, tracked = here
     if not runtime.settings.enabled:
         return None
     if tracked is None:
-        _refuse(
-            ConfigurationError(call, "there is no request here, and so no visitor", slug="no-app"),
-            runtime,
-        )
+        problem = "there is no request here, and so no visitor"
+        _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.strict)
         return None
     return runtime, tracked
 
 
-def _refuse(problem: ConfigurationError, runtime: Runtime | None = None) -> None:
+def _strict_without_app() -> bool:
+    """Whether a programmer's error raises where no AdRoll says so: in development and in tests."""
+    said = environment_says("STRICT")
+    if said is not None:
+        return said
+    if has_app_context() and (current_app.debug or current_app.testing):
+        return True
+    return get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
+
+
+def _refuse(problem: ConfigurationError, strict: bool) -> None:
     """Raise *problem* where programmer's errors do; log it in production."""
-    if request_state.strict_without_runtime() if runtime is None else runtime.strict:
+    if strict:
         raise problem
-    logger.error("AdRoll did nothing: %s (%s)", problem, help_url("no-app"))
+    logger.error("AdRoll did nothing: %s [no-app]", problem)

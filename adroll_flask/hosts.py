@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -23,10 +24,23 @@ def is_listed(host: str, listed: Collection[str]) -> bool:
     >>> is_listed("www.shop.example", [".shop.example"]), is_listed("shop.test", ["shop.example"])
     (True, False)
     """
-    host = host.lower().rstrip(".")
+    host = in_ascii(host)
     return any(
         f".{host}".endswith(name) if name.startswith(".") else host == name for name in listed
     )
+
+
+def in_ascii(host: str) -> str:
+    """A host's name as settings have it: in lower case, without a dot at its end (RFC 1034, section
+    3.1), and as browsers send it (RFC 5890, A-labels).
+
+    >>> in_ascii("Müller.Example.")
+    'xn--mller-kva.example'
+    """
+    if not host.isascii():
+        with suppress(UnicodeError):
+            host = host.encode("idna").decode()
+    return host.lower().rstrip(".")
 
 
 def has_domain(hostname: str) -> bool:
@@ -49,6 +63,8 @@ def host_of(url: object) -> str:
 
 def is_ip(host: str) -> bool:
     """True for an IPv4 or IPv6 address, without brackets."""
+    if ":" not in host and not host[-1:].isdigit():
+        return False  # as nearly every name, told without an error being raised and caught
     try:
         ip_address(host)
     except ValueError:

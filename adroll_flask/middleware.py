@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Unpack
 
 from werkzeug.datastructures import Headers
 from werkzeug.local import LocalProxy
@@ -17,32 +18,28 @@ from werkzeug.wrappers import Request, Response
 from . import request_state
 from .endpoints import identity as answer_kit
 from .endpoints import kit
-from .errors import ConfigurationError, help_url
-from .functions import cancel_conversion, release_conversion
-from .interruptions import let_through
+from .errors import ConfigurationError, refuse_asgi
+from .forks import made_once
+from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
-from .page.caching import read_headers
-from .page.response import Page, feed, left_alone, prepare_response
+from .page.response import Page, left_alone
 from .redaction import describe
+from .reporting.site_functions import SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
+from .setting_checks import SettingValues
 from .settings import Settings
-from .visitor.records import Visitor
+from .visitor.cookies import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from .delivery.client import Transport
+    from .delivery.transport import Transport
     from .outbox import Outbox
-    from .page.placement import Placer
-    from .reporting.receipt import Receipt
-    from .reporting.site_functions import BeforeReport
+    from .reporting.site_functions import BeforeReport, PaidOrdersFunction
 
 logger: Logger = get_logger("adroll_flask")
-
-#: Set by the Flask extension: a response that it has seen needs nothing of ours.
-_FLASK = "adroll_flask.request"
 
 
 class AdRollMiddleware:
@@ -69,6 +66,7 @@ class AdRollMiddleware:
     :param app: the wrapped app.
     :param before_report: as ``AdRoll.before_report`` takes it, or a list of such functions.
     :param identity: as ``AdRoll.identity`` takes it, but it takes the environ.
+    :param paid_orders: as ``AdRoll.paid_orders`` takes it.
     :param folder: where the SQLite outbox lives if ``outbox_url`` is not given; default
         ``instance`` below the working directory.
     :param settings: the ``ADROLL_*`` settings in lower case without the prefix.
@@ -82,27 +80,28 @@ class AdRollMiddleware:
         *,
         before_report: BeforeReport | Sequence[BeforeReport] = (),
         identity: Callable[[WSGIEnvironment], Mapping[str, Any] | None] | None = None,
+        paid_orders: PaidOrdersFunction | None = None,
         folder: str | None = None,
         outbox: Outbox | None = None,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
-        **settings: Any,
+        **settings: Unpack[SettingValues],
     ) -> None:
+        refuse_asgi(app, "AdRollMiddleware")
         self._app = app
-        checked = _checked(settings)
+        checked = Settings.from_arguments(settings, AdRollMiddleware.__init__.__kwdefaults__ or ())
         if checked.strict and checked.enabled and not checked.secret_key:
             raise ConfigurationError(
                 "secret_key", "set it: without one no visitor is kept from one request to the next"
             )
-        hooks = (before_report,) if callable(before_report) else tuple(before_report)
+        hooks = [before_report] if callable(before_report) else list(before_report)
         self.runtime: Runtime = Runtime(
             checked,
+            SiteFunctions(hooks, identity, takes_environ=True, paid_orders=paid_orders),
             folder=folder or os.path.join(os.getcwd(), "instance"),
             keys=lambda: checked.secret_key,
             strict=lambda: bool(checked.strict),
             request_of=Request,
-            before_report=lambda: hooks,
-            identity=lambda tracked: None if identity is None else identity(tracked.environ),
             key_names="secret_key",
             sender=self,
             outbox=outbox,
@@ -110,8 +109,21 @@ class AdRollMiddleware:
             clock=clock,
         )
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse | None = None, *rest: object
+    ) -> Iterable[bytes]:
+        """Answer one request, as WSGI has it.
+
+        :raises ConfigurationError: an ASGI server calls.
+        """
         runtime = self.runtime
+        if start_response is None or rest:
+            raise ConfigurationError(
+                "AdRollMiddleware",
+                "is called by an ASGI server (uvicorn, hypercorn); run it under a WSGI server such "
+                "as gunicorn, an ASGI app inside it by a2wsgi.ASGIMiddleware",
+                slug="asgi",
+            )
         tracked = runtime.tracked(environ)
         request = MiddlewareRequest(runtime, tracked)
         if not runtime.settings.enabled:
@@ -120,16 +132,27 @@ class AdRollMiddleware:
         response = self._own_response(tracked)
         if response is not None:
             return response(environ, start_response)
+        if environ.get("HTTP_IF_RANGE", "").startswith("W/"):
+            # A weak tag, which the page has with the snippet, never tells that a range fits (RFC
+            # 9110, section 13.1.5); not every app knows.
+            environ.pop("HTTP_RANGE", None)
         # A proxy: cookies are read and consent is asked only where the app looks at the visitor.
         environ["adroll.visitor"] = LocalProxy(partial(self._visitor, tracked))
-        environ["adroll.report"] = partial(self._report, request)
+        environ["adroll.report"] = partial(request.run, report_event)
         environ["adroll.release"] = partial(request.run, release_conversion)
         environ["adroll.cancel"] = partial(request.run, cancel_conversion)
-        outgoing = _Outgoing(self, tracked, start_response)
-        body = outgoing.body(request.run(self._app, environ, outgoing.start))
-        if isinstance(body, list | tuple) or _is_file(environ, body):
-            return body
-        return _Entered(request, body)
+        outgoing = _Response(self, request, tracked, start_response)
+        return outgoing.of(request.run(self._app, environ, outgoing.start))
+
+    def context(self) -> AbstractContextManager[None]:
+        """Let the package's functions work where there is no request: in tasks, threads, scripts.
+
+        ::
+
+            with middleware.context():
+                release_conversion("1001")
+        """
+        return MiddlewareRequest(self.runtime, None).entered()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events still wait.
@@ -142,33 +165,19 @@ class AdRollMiddleware:
         try:
             self.runtime.begin()
         except Exception as problem:
-            let_through(problem)
-            if self.runtime.strict:
-                raise
-            self.runtime.counters.add("delivery_error", "not_started")
+            self.runtime.forgive(problem, "delivery_error", "not_started")
             logger.error(
-                "AdRoll's delivery cannot start: %s (%s)",
-                describe(problem),
-                help_url("delivery-cannot-start"),
+                "AdRoll's delivery cannot start: %s [delivery-cannot-start]", describe(problem)
             )
 
     def _visitor(self, tracked: TrackedRequest) -> Visitor:
         try:
             return tracked.visitor()
         except Exception as problem:
-            let_through(problem)
             # Promise 1: a page that shows the visitor shows an unknown one.
-            if self.runtime.strict:
-                raise
-            self.runtime.counters.add("visitor_unread", "fault")
-            logger.error(
-                "AdRoll: visitor unreadable: %s (%s)", describe(problem), help_url("internal-fault")
-            )
+            self.runtime.forgive(problem, "visitor_unread", "fault")
+            logger.error("AdRoll: visitor unreadable: %s [internal-fault]", describe(problem))
             return Visitor()
-
-    def _report(self, request: MiddlewareRequest, name: str, **fields: Any) -> Receipt:
-        known = request.run(request_state.known)
-        return self.runtime.report(name, fields, tracked=request.tracked, known=known)
 
     def _own_response(self, tracked: TrackedRequest) -> Response | None:
         path = tracked.environ.get("PATH_INFO", "")
@@ -182,73 +191,24 @@ class AdRollMiddleware:
             return kit(tracked, self.runtime.snippet, name)
         if tracked.method not in ("POST", "OPTIONS"):
             return Response(status=405, headers={"Allow": "POST, OPTIONS"})
-        identified = answer_kit(tracked, self.runtime.domains)
-        if identified.record is not None:
-            self.runtime.identified(tracked, identified.record)
-        if identified.withdrawn is not None:
-            self.runtime.withdraw(identified.withdrawn)
-        return identified.response
+        return answer_kit(tracked, self.runtime)[0]
 
     def page_for(
         self, tracked: TrackedRequest, status: str, headers: Headers, body: object
     ) -> Page | None:
         """Change *headers* as needed; where the body takes the snippet, what it goes through."""
-        if _FLASK in tracked.environ:
+        # Set by the Flask extension: a response that it has seen needs nothing of ours.
+        if request_state.TRACKED_REQUEST in tracked.environ:
             return None
         runtime = self.runtime
         try:
-            prepared = prepare_response(
-                tracked,
-                int(status[:3]),
-                headers,
-                read_headers(headers),
-                domains=runtime.domains,
-                tag=self._tag,
-                is_buffered=not _is_file(tracked.environ, body),
-            )
-            if prepared.record is not None:
-                runtime.identified(tracked, prepared.record)
+            is_buffered = not _is_file(tracked.environ, body)
+            return runtime.prepare(tracked, int(status[:3]), headers, is_buffered=is_buffered).page
         except Exception as problem:
-            let_through(problem)
             # Promise 1: the page goes out as the site made it.
-            if runtime.strict:
-                raise
-            runtime.counters.add("page_untouched", "fault")
+            runtime.forgive(problem, "page_untouched", "fault")
             left_alone(problem)
             return None
-        return prepared.page
-
-    def _tag(self, tracked: TrackedRequest) -> bytes:
-        provider = self.runtime.settings.csp_nonce
-        nonce = provider(tracked.environ) if provider is not None else None
-        return self.runtime.snippet.tag(tracked.script_root, nonce, host=tracked.hostname)
-
-
-def _checked(settings: Mapping[str, Any]) -> Settings:
-    """The settings of the arguments; what is wrong is said in the words that were typed."""
-    typed = {f"ADROLL_{name.upper()}": name for name in settings}
-    try:
-        return Settings.from_mapping({key: settings[name] for key, name in typed.items()})
-    except ConfigurationError as fault:
-        faults = [
-            ConfigurationError(
-                typed[one.key], _suggestion(typed[one.key]) or one.problem, slug=one.slug
-            )
-            for one in (fault, *fault.others)
-        ]
-        raise ConfigurationError.of(faults) from None
-
-
-def _suggestion(name: str) -> str:
-    """What was perhaps meant by an argument that there is not; empty for one that there is."""
-    known = {field.name for field in fields(Settings)}
-    if name.lower() in known:
-        return ""
-    from difflib import get_close_matches
-
-    own = signature(AdRollMiddleware).parameters.keys() - {"app", "settings"}
-    near = get_close_matches(name.lower(), known | own, 1)
-    return "there is no such argument" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:
@@ -256,43 +216,19 @@ def _is_file(environ: WSGIEnvironment, body: object) -> bool:
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-class _Entered:
-    """A body whose chunks, and whose end, may be code of the wrapped app."""
+@dataclass(eq=False, repr=False)
+class _Response:
+    """One response on its way, and its body: headers wait for the first chunk, or for the whole."""
 
-    def __init__(self, request: MiddlewareRequest, body: Iterable[bytes]) -> None:
-        self._request = request
-        self._body = body
-        self._chunks: Iterator[bytes] | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._chunks is None:
-            self._chunks = self._request.run(iter, self._body)
-        chunk: bytes = self._request.run(next, self._chunks)
-        return chunk
-
-    def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            self._request.run(close)
-
-
-class _Outgoing:
-    """One response on its way: its headers wait until the body's first byte or its whole."""
-
-    def __init__(
-        self, middleware: AdRollMiddleware, tracked: TrackedRequest, start_response: StartResponse
-    ) -> None:
-        self._middleware = middleware
-        self._tracked = tracked
-        self._start_response = start_response
-        self._status: str | None = None
-        self._headers = Headers()
-        self._server_write: Callable[[bytes], object] | None = None
-        self._page: Page | None = None
-        self._placer: Placer | None = None
+    _middleware: AdRollMiddleware
+    _request: MiddlewareRequest
+    _tracked: TrackedRequest
+    _start_response: StartResponse
+    _status: str | None = None
+    _headers: Headers = field(default_factory=Headers)
+    _server_write: Callable[[bytes], object] | None = None
+    _page: Page | None = None
+    _body: Iterable[bytes] = ()
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
@@ -308,93 +244,75 @@ class _Outgoing:
         self._status, self._headers = status, Headers(headers)
         return self._write
 
-    def body(self, body: Iterable[bytes]) -> Iterable[bytes]:
+    def of(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """What the server gets for the wrapped app's *body*."""
-        if self._server_write is not None:  # the app used write()
-            return self._streamed(body)
-        if self._status is None:  # a generator: start_response comes with the first chunk
-            return _Late(self, body)
-        if isinstance(body, list | tuple):
-            page = self._decide(body)
-            if page is not None:
-                body = [page.whole(b"".join(body))]
-            self._send()
-            return body
-        self.open(body)
-        return self._streamed(body)
+        self._body = body
+        # Neither an app that used write(), nor a generator that calls start_response when asked
+        # for its first chunk.
+        if self._server_write is None and self._status is not None:
+            if isinstance(body, list | tuple):
+                page = self._send(body, whole=True)
+                return body if page is None else page
+            self._send(body)
+            if _is_file(self._tracked.environ, body):
+                return body
+        return self
 
-    def open(self, body: object = None) -> None:
-        """Send the headers of a body that comes in pieces."""
-        self._page = self._decide(body)
-        if self._page is not None:
-            self._placer = self._page.placer()
-        self._send()
-
-    @property
-    def started(self) -> bool:
-        return self._status is not None
-
-    def _decide(self, body: object) -> Page | None:
+    def _send(self, body: object = None, *, whole: bool = False) -> list[bytes] | None:
+        """Send the headers; the page where *body*, which is *whole*, takes the snippet."""
         assert self._status is not None  # noqa: S101 - the callers looked
-        return self._middleware.page_for(self._tracked, self._status, self._headers, body)
-
-    def _send(self) -> None:
-        assert self._status is not None  # noqa: S101
+        placed = None
+        page = self._middleware.page_for(self._tracked, self._status, self._headers, body)
+        if page is not None and whole:
+            placed = [page.whole(b"".join(body))]  # type: ignore[arg-type]
+        elif page is not None:
+            self._page = page
+            page.begin()
         self._server_write = self._start_response(self._status, self._headers.to_wsgi_list())
-
-    def _streamed(self, body: Iterable[bytes]) -> Iterable[bytes]:
-        if self._page is None or self._placer is None:
-            return body
-        return self._page.resume(body, self._placer, getattr(body, "close", None))
-
-    def streamed_after(self, chunk: bytes, rest: Iterator[bytes]) -> Iterable[bytes]:
-        """The body of a generator whose first *chunk* is here."""
-        self.open()
-        return self._streamed(_chain(chunk, rest))
+        return placed
 
     def _write(self, data: bytes) -> None:
         if self._server_write is None:
-            self.open()
+            self._send()
         assert self._server_write is not None  # noqa: S101
-        self._server_write(data if self._placer is None else feed(self._placer, data))
-
-
-def _chain(chunk: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield chunk
-    yield from rest
-
-
-class _Late:
-    """The body of an app that calls ``start_response`` with its first chunk."""
-
-    def __init__(self, outgoing: _Outgoing, body: Iterable[bytes]) -> None:
-        self._outgoing = outgoing
-        self._body = body
-        self._placed: Iterable[bytes] | None = None
-        self._chunks = self._iterate()
-
-    def _iterate(self) -> Iterator[bytes]:
-        source = iter(self._body)
-        try:
-            first = next(source)
-        except StopIteration:
-            if self._outgoing.started:
-                self._outgoing.open()
-            return
-        if not self._outgoing.started:
-            raise AssertionError("the app yielded before it called start_response")
-        self._placed = self._outgoing.streamed_after(first, source)
-        yield from self._placed
+        self._server_write(data if self._page is None else self._page.feed(data))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
+        return self
 
     def __next__(self) -> bytes:
         return next(self._chunks)
 
+    @made_once
+    def _chunks(self) -> Generator[bytes, None, None]:
+        source = self._of_app()
+        first = next(source, None)
+        if self._server_write is None:
+            if self._status is None:
+                raise AssertionError("the app yielded before it called start_response")
+            self._send()
+        chunks = source if first is None else chain((first,), source)
+        if self._page is None:
+            yield from chunks
+            return
+        placed: Any = self._page.stream(chunks, None)
+        try:
+            for chunk in placed:  # noqa: UP028 - "yield from" would close it a second time
+                yield chunk
+        finally:
+            placed.close()
+
+    def _of_app(self) -> Iterator[bytes]:
+        """The chunks of the wrapped app, whose code finds the request."""
+        run = self._request.run
+        chunks: Iterator[bytes] = run(iter, self._body)
+        nothing: Any = object()
+        while (chunk := run(next, chunks, nothing)) is not nothing:
+            yield chunk
+
     def close(self) -> None:
-        if self._placed is not None and hasattr(self._placed, "close"):
-            self._placed.close()
+        """What the server calls at the end."""
+        self._chunks.close()
         close = getattr(self._body, "close", None)
         if close is not None:
-            close()
+            self._request.run(close)

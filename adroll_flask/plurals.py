@@ -1,4 +1,4 @@
-"""Numbers with their nouns, as people read them."""
+"""Numbers with their nouns, and lengths of time, as people read them."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def counted_as(written: str, number: int, noun: str) -> str:
     '1,000 events'
     """
     return f"{written} {noun}" if number == 1 else f"{written} {noun}s"
+
+
+def span(seconds: float) -> str:
+    """How long, in one unit.
+
+    >>> span(5), span(7200), span(86_400)
+    ('5 seconds', '2 hours', '1 day')
+    """
+    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return counted(round(seconds / size), unit)
+    return counted(max(1, int(seconds)), "second")

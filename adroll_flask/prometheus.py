@@ -15,12 +15,10 @@ label holds anything of a visitor.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
-
-from .errors import help_url
 
 try:
     from prometheus_client.core import (
@@ -35,20 +33,17 @@ except ImportError as _missing:
         "pip install 'adroll-flask[prometheus]'"
     ) from _missing
 
-from .errors import AdRollError
-from .logs import Logger, get_logger
-from .middleware import AdRollMiddleware
+from .findings.rules import open_findings
+from .metrics import TABLE, totals_of
 from .outbox.schema import DELAYS
-from .redaction import describe
 from .request_state import runtime_of
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .outbox.values import HistorySum, Totals
+    from .middleware import AdRollMiddleware
+    from .outbox.values import HistorySum
     from .runtime import Runtime
-
-logger: Logger = get_logger("adroll_flask")
 
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
 
@@ -65,9 +60,7 @@ class AdRollCollector:
     """
 
     def __init__(self, app: Flask | AdRollMiddleware) -> None:
-        self._runtime: Runtime = (
-            app.runtime if isinstance(app, AdRollMiddleware) else runtime_of(app, "AdRollCollector")
-        )
+        self._runtime: Runtime = runtime_of(app, "AdRollCollector")
 
     def describe(self) -> list[Metric]:
         """Nothing: registering opens no database, and tests no names."""
@@ -75,28 +68,31 @@ class AdRollCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
-        totals = None
-        runtime = self._runtime
-        try:
-            if runtime.may_have_events():
-                totals = runtime.outbox.figures.totals()
-            up = 1
-        except AdRollError as problem:
-            up = 0
-            runtime.counters.add("metrics_failed")
-            logger.error(
-                "AdRoll's metrics cannot be read: %s (%s)",
-                describe(problem),
-                help_url("metrics-unreadable"),
-            )
+        could_read, totals = totals_of(self._runtime)
         yield GaugeMetricFamily(
-            "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=up
+            "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=could_read
         )
         if totals is not None:
-            yield from _ends(totals.sums)
+            for row in TABLE:
+                kind = CounterMetricFamily if row.grows else GaugeMetricFamily
+                family = kind(row.name, row.text, labels=row.labels)
+                for labels, value in row.look(totals):
+                    family.add_metric(labels, value)
+                yield family
             yield _delays(totals.sums)
-            yield from _present(totals)
+        yield self._findings()
         yield self._process()
+
+    def _findings(self) -> Metric:
+        family = GaugeMetricFamily(
+            "adroll_findings",
+            "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
+            labels=("code", "severity"),
+        )
+        found = Counter((one.code, one.severity) for one in open_findings(self._runtime))
+        for labels, number in sorted(found.items()):
+            family.add_metric(labels, number)
+        return family
 
     def _process(self) -> Metric:
         family = CounterMetricFamily(
@@ -105,38 +101,9 @@ class AdRollCollector:
             labels=("process", "name", "reason"),
         )
         for name, count in self._runtime.counters.snapshot().items():
-            family.add_metric((str(os.getpid()), *_parts(name)), count)
+            counted, _, reason = name.partition(":")
+            family.add_metric((str(os.getpid()), counted, reason), count)
         return family
-
-
-def _parts(name: str) -> tuple[str, str]:
-    counted, _, reason = name.partition(":")
-    return counted, reason
-
-
-def _ends(sums: tuple[HistorySum, ...]) -> Iterator[Metric]:
-    events = CounterMetricFamily(
-        "adroll_events",
-        "Events that came to an end, by event, outcome and reason, since the first one.",
-        labels=("event", "outcome", "reason"),
-    )
-    values = CounterMetricFamily(
-        "adroll_event_value",
-        "Sum of the values of events that came to an end, in the currency's major unit.",
-        labels=("event", "outcome", "currency"),
-    )
-    counts: dict[tuple[str, str, str], int] = defaultdict(int)
-    worth: dict[tuple[str, str, str], float] = defaultdict(float)
-    for one in sums:
-        counts[one.event_name, one.outcome, one.reason] += one.events
-        if one.currency:
-            worth[one.event_name, one.outcome, one.currency] += float(one.value)
-    for labels, count in counts.items():
-        events.add_metric(labels, count)
-    for labels, value in worth.items():
-        values.add_metric(labels, value)
-    yield events
-    yield values
 
 
 def _delays(sums: tuple[HistorySum, ...]) -> Metric:
@@ -155,47 +122,3 @@ def _delays(sums: tuple[HistorySum, ...]) -> Metric:
         buckets = list(zip(_ENDS, map(float, accumulate(known)), strict=True))
         family.add_metric((name,), buckets=buckets, sum_value=None)
     return family
-
-
-def _present(totals: Totals) -> Iterator[Metric]:
-    destination = totals.destination
-    for name, text, value in (
-        ("adroll_outbox_due_events", "Events that could be sent now; 10000: or more.", totals.due),
-        (
-            "adroll_outbox_oldest_due_seconds",
-            "Seconds since the oldest of them became due; 0: none is.",
-            totals.oldest_due or 0.0,
-        ),
-        (
-            "adroll_outbox_journal_bytes",
-            "What this host's journal holds that is not in the outbox yet.",
-            totals.journal_bytes,
-        ),
-        (
-            "adroll_destination_failures",
-            "Requests to AdRoll that failed since the last that did not.",
-            destination.failures,
-        ),
-        (
-            "adroll_destination_paused_seconds",
-            "Seconds until AdRoll is asked again; 0: it is asked.",
-            destination.paused_for,
-        ),
-    ):
-        yield GaugeMetricFamily(name, text, value=value)
-    held = GaugeMetricFamily(
-        "adroll_destination_held",
-        "1 while nothing is sent since AdRoll refuses everything, by reason.",
-        labels=("reason",),
-    )
-    if destination.held is not None:
-        held.add_metric((destination.held,), 1)
-    yield held
-    silent = GaugeMetricFamily(
-        "adroll_events_missing",
-        "Where too few of an event reach AdRoll for the time of day: how many are missing.",
-        labels=("event",),
-    )
-    for silence in totals.silences:
-        silent.add_metric((silence.name,), silence.usual - silence.delivered)
-    yield silent

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -160,7 +160,7 @@ _PLAIN = frozenset(
 )
 
 
-def redact_event(wire: Mapping[str, Any]) -> dict[str, Any]:
+def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
     """An event as the command line shows it: what happened and for how much, not to whom.
 
     Name, ids of the account, order id, amounts and times stay; products become a count;
@@ -171,35 +171,14 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, Any]:
     >>> redact_event({"event_name": "purchase", "identifiers": {"adct": "click123"}})
     {'event_name': 'purchase', 'identifiers': {'adct': 'present'}}
     """
-    shown: dict[str, Any] = {}
-    for key, value in wire.items():
-        name = redact_text(str(key), limit=60)
-        if name in _PLAIN:
-            shown[name] = _scalar(value)
-        elif name == "page_location" and isinstance(value, str):
-            shown[name] = redact_text(safe_url(value))
-        elif name == "identifiers" and isinstance(value, Mapping):
-            shown[name] = {redact_text(str(k), limit=60): _present(v) for k, v in value.items()}
-        elif name == "event_attributes" and isinstance(value, Mapping):
-            shown[name] = _attributes(value)
-        else:
-            shown[name] = _present(value)
-    return shown
+    return _shown(wire, _EVENT)
 
 
-def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    for key, value in attributes.items():
-        name = redact_text(str(key), limit=60)
-        if name == "order_id" and isinstance(value, str | int) and "@" not in str(value):
-            shown[name] = _CONTROL.sub(" ", str(value))[:LIMIT]
-        elif name == "total":
-            shown[name] = _scalar(value)
-        elif name == "products" and isinstance(value, list | tuple):
-            shown[name] = len(value)
-        else:
-            shown[name] = _present(value)
-    return shown
+def _shown(
+    given: Mapping[Any, Any], how: Mapping[str, Callable[[Any], object]]
+) -> dict[str, object]:
+    names = {redact_text(str(key), limit=60): value for key, value in given.items()}
+    return {name: how.get(name, _present)(value) for name, value in names.items()}
 
 
 def short_key(key: str) -> str:
@@ -239,6 +218,31 @@ def _present(value: object) -> str:
     return "absent" if value is None or value == "" else "present"
 
 
+def _part(how: Mapping[str, Callable[[Any], object]]) -> Callable[[Any], object]:
+    return lambda value: _shown(value, how) if isinstance(value, Mapping) else _present(value)
+
+
+def _order_id(value: object) -> object:
+    if isinstance(value, str | int) and "@" not in str(value):
+        return _CONTROL.sub(" ", str(value))[:LIMIT]
+    return _present(value)
+
+
+#: How the parts of an event are shown; others only say that they are there.
+_EVENT: Mapping[str, Callable[[Any], object]] = {
+    **dict.fromkeys(_PLAIN, _scalar),
+    "page_location": lambda it: redact_text(safe_url(it)) if isinstance(it, str) else _present(it),
+    "identifiers": _part({}),
+    "event_attributes": _part(
+        {
+            "order_id": _order_id,
+            "total": _scalar,
+            "products": lambda it: len(it) if isinstance(it, list | tuple) else _present(it),
+        }
+    ),
+}
+
+
 def identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:
     """Every text of *wire* that names its visitor, for ``redact_text(..., secrets=...)``.
 
@@ -270,15 +274,18 @@ def describe(exc: BaseException) -> str:
     >>> describe(OSError(28, "/home/ann/outbox.sqlite"))
     'OSError(ENOSPC)'
     """
-    names: list[str] = []
+    return " <- ".join(_name(one) for one in _chain(exc, 8))
+
+
+def _chain(exc: BaseException, most: int) -> Iterator[BaseException]:
+    """*exc* and what caused it, as tracebacks show it."""
     seen: set[int] = set()
     current: BaseException | None = exc
-    while current is not None and id(current) not in seen and len(names) < 8:
+    while current is not None and id(current) not in seen and len(seen) < most:
         seen.add(id(current))
-        names.append(_name(current))
+        yield current
         hidden = current.__suppress_context__
         current = current.__cause__ or (None if hidden else current.__context__)
-    return " <- ".join(names)
 
 
 def database_words(problem: BaseException, *secrets: str | None) -> str:
@@ -307,19 +314,13 @@ def describe_lines(exc: BaseException) -> str:
     nothing of a visitor is told.
     """
     lines = [describe(exc)]
-    seen: set[int] = set()
-    current: BaseException | None = exc
-    while current is not None and id(current) not in seen and len(seen) < 4:
-        seen.add(id(current))
+    for one in _chain(exc, 4):
+        if one is not exc:
+            lines.append(f"  from {_name(one)}")
         lines += [
             f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-            for frame in traceback.extract_tb(current.__traceback__)[-_MOST_LINES:]
+            for frame in traceback.extract_tb(one.__traceback__)[-_MOST_LINES:]
         ]
-        current = current.__cause__ or (
-            None if current.__suppress_context__ else current.__context__
-        )
-        if current is not None:
-            lines.append(f"  from {_name(current)}")
     return "\n".join(lines)
 
 

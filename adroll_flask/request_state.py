@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import globals as proxies
 from flask import has_app_context, has_request_context
-from flask.helpers import get_debug_flag
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
 from .events.context import NO_IDENTITY, KnownIdentity
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask, Request
     from flask.ctx import RequestContext
 
@@ -39,28 +39,40 @@ _HASHES = frozenset({"email_sha256", "email_md5"})
 app: Callable[[], Flask] = proxies.current_app._get_current_object  # type: ignore[attr-defined]
 request: Callable[[], Request] = proxies.request._get_current_object  # type: ignore[attr-defined]
 # Flask 3.2 merges the request's context with the app's; asking it for the former name warns.
-_context: Callable[[], RequestContext] = (
+context: Callable[[], RequestContext] = (
     vars(proxies).get("request_ctx", proxies.app_ctx)._get_current_object
 )
 
 
 class MiddlewareRequest:
-    """The request that :class:`~adroll_flask.AdRollMiddleware` is working on."""
+    """The request that :class:`~adroll_flask.AdRollMiddleware` is working on, or none at all.
+
+    :param tracked: ``None`` in ``with middleware.context():``.
+    """
 
     __slots__ = ("identity", "runtime", "tracked")
 
-    def __init__(self, runtime: Runtime, tracked: TrackedRequest) -> None:
+    def __init__(self, runtime: Runtime, tracked: TrackedRequest | None) -> None:
         self.runtime: Runtime = runtime
-        self.tracked: TrackedRequest = tracked
+        self.tracked: TrackedRequest | None = tracked
         #: Where ``identify()`` keeps what it is told: WSGI has no session, so it is for this
         #: request only.
         self.identity: dict[str, Any] = {}
 
-    def run(self, function: Callable[..., _T], *args: Any) -> _T:
+    def run(self, function: Callable[..., _T], *args: Any, **named: Any) -> _T:
         """Call *function*, code of the wrapped app; ours that it calls find their way here."""
         token = _middleware_request.set(self)
         try:
-            return function(*args)
+            return function(*args, **named)
+        finally:
+            _middleware_request.reset(token)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The same for what runs inside ``with``."""
+        token = _middleware_request.set(self)
+        try:
+            yield
         finally:
             _middleware_request.reset(token)
 
@@ -76,35 +88,22 @@ def find(call: str) -> tuple[Runtime, TrackedRequest | None]:
     :param call: the name of the function that needs it, for the error.
     :raises ConfigurationError: there is no AdRoll here.
     """
-    if has_app_context():
-        found: Runtime | None = app().extensions.get(EXTENSION)
-        if found is not None:
-            return found, tracked(found) if has_request_context() else None
+    in_flask = has_app_context()
+    found: Runtime | None = app().extensions.get(EXTENSION) if in_flask else None
+    if found is not None:
+        return found, tracked(found) if has_request_context() else None
     under = _middleware_request.get()
     if under is not None:
         return under.runtime, under.tracked
-    if has_app_context():
+    if in_flask:
         raise _no_extension(call)
     raise ConfigurationError(
         call,
-        "there is no app here: call it in a request, in `with app.app_context():` (Celery tasks, "
-        "threads, scripts), or in an app that AdRollMiddleware wraps",
+        "there is no app here: call it in a request that comes through AdRollMiddleware (Django's "
+        "runserver: WSGI_APPLICATION names it) or Flask; outside of one (tasks, threads, scripts) "
+        "in `with middleware.context():`, with Flask in `with app.app_context():`",
         slug="no-app",
     )
-
-
-def strict_without_runtime() -> bool:
-    """Whether a programmer's error raises where no AdRoll says so: in development and in tests."""
-    for name in ("FLASK_ADROLL_STRICT", "ADROLL_STRICT"):
-        try:
-            said = json.loads(os.environ.get(name, "null").lower())
-        except ValueError:
-            continue
-        if said is not None:
-            return bool(said)
-    if has_app_context() and (app().debug or app().testing):
-        return True
-    return get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
 
 
 def _no_extension(call: str) -> ConfigurationError:
@@ -125,9 +124,10 @@ def runtime(call: str) -> Runtime:
     return runtime_of(app(), call)
 
 
-def runtime_of(app: Flask, call: str) -> Runtime:
-    """The runtime of *app*, likewise."""
-    found: Runtime | None = app.extensions.get(EXTENSION)
+def runtime_of(app: Any, call: str) -> Runtime:
+    """The runtime of *app*, a Flask app or an ``AdRollMiddleware``, likewise."""
+    extensions = getattr(app, "extensions", None) or {EXTENSION: getattr(app, "runtime", None)}
+    found: Runtime | None = extensions.get(EXTENSION)
     if found is None:
         raise _no_extension(call)
     return found
@@ -151,8 +151,8 @@ def known() -> KnownIdentity:
     if not isinstance(kept, dict):
         return NO_IDENTITY
     return KnownIdentity(
-        email_sha256=_first(kept.get("email_sha256")),
-        email_md5=_first(kept.get("email_md5")),
+        email_sha256=kept.get("email_sha256"),
+        email_md5=kept.get("email_md5"),
         user_id=kept.get("user_id"),
         device_id=kept.get("device_id"),
     )
@@ -171,36 +171,67 @@ def remember(said: Mapping[str, Any]) -> None:
     session[_IDENTITY] = {**kept, **said}
 
 
-def _first(kept: Any) -> str | None:
-    """The hash of a session; the first of a list, which former versions wrote."""
-    if isinstance(kept, list | tuple):
-        kept = kept[0] if kept else None
-    return kept if isinstance(kept, str) else None
-
-
 def mirror(record: Record, *, begin: bool) -> None:
-    """Show *record* to views, where the session may be written.
+    """Keep *record* for views in the session, where that may be written.
 
     :param begin: a session may be begun for it.
     """
     session = _session()
-    if not session and (not begin or hasattr(app(), "login_manager")):
-        # Flask-Login takes a session that it did not begin for a stolen one; with strong
-        # protection it then forgets a remembered user. Such a session is not ours to begin.
+    if not session and (not begin or _guards_sessions(app())):
         return
     if not app().session_interface.is_null_session(session):
-        session[_MIRROR] = {
-            "adct": record.adct,
-            "first_party_cookie": record.first_party_cookie,
-        }
+        session[_MIRROR] = _shown(record)
 
 
-def may_join() -> bool:
-    """True where the site has just begun, or changed, a session that has no mirror yet."""
-    session = _session()
-    return (
-        bool(getattr(session, "modified", False)) and bool(session) and not _look(session, _MIRROR)
-    )
+def _shown(record: Record) -> dict[str, str | None]:
+    return {"adct": record.adct, "first_party_cookie": record.first_party_cookie}
+
+
+def _guards_sessions(app: Flask) -> bool:
+    """Whether Flask-Login is there: it takes a session that it did not begin for a stolen one, and
+    with strong protection it then forgets a remembered user. Such a session is not ours to begin.
+    """
+    return hasattr(app, "login_manager")
+
+
+class MirroringSessions(SecureCookieSessionInterface):
+    """Flask's own sessions, which show the visitor to views though nobody has begun a session.
+
+    What is shown is no change: it is saved with what the site saves, and sets no cookie by itself.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        session = super().open_session(app, request)
+        if session is not None and (session or not _guards_sessions(app)):
+            try:
+                self._show(session, request.environ)
+            except Exception as problem:
+                self._runtime.forgive(problem, "mirror_failed")
+        return session
+
+    def _show(self, session: SecureCookieSession, environ: WSGIEnvironment) -> None:
+        runtime = self._runtime
+        if runtime.settings.cookie_name not in environ.get("HTTP_COOKIE", ""):
+            return
+        found = environ[TRACKED_REQUEST] = runtime.tracked(environ)
+        record = found.seen.record
+        if record is not None and found.decision.granted:
+            # Past the session's own way, which would mark it as modified.
+            dict.__setitem__(session, _MIRROR, _shown(record))
+
+
+def may_join(context: RequestContext) -> bool:
+    """True where the site has just begun, or changed, a session that has no mirror yet.
+
+    :param context: Flask's current one.
+    """
+    session = _session_of(context)
+    if not getattr(session, "modified", False):  # nearly always
+        return False
+    return bool(session) and not _look(session, _MIRROR)
 
 
 def forget_identity() -> None:
@@ -226,7 +257,10 @@ def _session() -> MutableMapping[str, Any]:
         under = _middleware_request.get()
         if under is not None:
             return under.identity
-    context = _context()
+    return _session_of(context())
+
+
+def _session_of(context: RequestContext) -> MutableMapping[str, Any]:
     found: MutableMapping[str, Any] | None = getattr(context, "_session", None)
     return context.session if found is None else found
 

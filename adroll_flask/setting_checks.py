@@ -1,4 +1,4 @@
-"""What each ``ADROLL_*`` key takes: a check returns the value as it is kept, or names the fault.
+"""What each ``ADROLL_*`` key takes: one table, for the type checker and for the check at the start.
 
 No error text holds the value: it may be a secret under the wrong key.
 """
@@ -8,343 +8,402 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .hosts import is_ip, is_loopback
 
-_EID = re.compile(r"[A-Z0-9]{8,40}\Z")
-_HOST = re.compile(r"\.?(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*\Z", re.IGNORECASE)
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+_HOST = re.compile(rf"\.?{_LABEL}(\.{_LABEL})*\Z", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?\Z",
     re.IGNORECASE,
 )
-_PREFIX = re.compile(r"(/[A-Za-z0-9_.~-]+)+\Z")
 #: Names under which deployments say what they are, and hosts that run nothing but deployments.
-STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
-PLATFORMS = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
-_PRODUCTION = ("production", "prod")
-_EMAIL_FORMS = ("sha256", "md5", "plain")
-
-#: Takes the key and its value.
-_Check = Callable[[str, Any], Any]
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    return f"a value of type {type(value).__name__}"
+STAGES: Final = (
+    *("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE"),
+)
+PLATFORMS: Final = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
+_FORM: Final = "a text of another form"
+_RANGE: Final = "one out of range"
 
 
-def _wrong(key: str, value: object, takes: str) -> ConfigurationError:
-    return ConfigurationError(key, f"takes {takes}; it got {_kind(value)}")
+class _Got(Exception):
+    """A value that a setting does not take: what kind of thing it is."""
+
+    def __init__(self, got: str, *, slug: str | None = None) -> None:
+        super().__init__(got)
+        self.slug = slug
 
 
-def _boolean(key: str, value: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Takes:
+    """What a setting takes, in words and as a check that gives the value as it is kept."""
+
+    what: str
+    check: Callable[[Any], Any]
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """The value as it is kept.
+
+        :raises ConfigurationError: it is none that *key* takes.
+        """
+        try:
+            return self.check(value)
+        except _Got as got:
+            raise ConfigurationError(
+                key, f"takes {self.what}; it got {got}", slug=got.slug
+            ) from None
+
+
+def _other(value: object) -> _Got:
+    return _Got("nothing" if value is None else f"a value of type {type(value).__name__}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Flask's loader parses the environment as JSON: digits alone arrive as a number.
+        raise _Got("a number: quote it (in the environment: '\"123\"')")
+    if not isinstance(value, str):
+        raise _other(value)
+    return value
+
+
+def _pattern(pattern: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not re.fullmatch(pattern, text := _text(value)):
+            raise _Got(_FORM)
+        return text
+
+    return check
+
+
+def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
+    """What takes a list, or one of its items alone."""
+
+    def items(value: Any) -> tuple[Any, ...]:
+        one = isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset)
+        return tuple(dict.fromkeys(map(check, [value] if one else value)))
+
+    return _Takes(what, items)
+
+
+def _boolean(value: Any) -> bool:
     # Flask's loader takes the environment for JSON, which has "true" and no "True".
     if isinstance(value, str) and value in ("True", "False"):
         return value == "True"
     if not isinstance(value, bool):
-        raise _wrong(key, value, "True or False")
+        raise _other(value)
     return value
 
 
-def _sandbox(key: str, value: Any) -> Any:
-    is_port = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65_536
-    try:
-        wanted = value if is_port else _boolean(key, value)
-    except ConfigurationError:
-        raise _wrong(key, value, "True, False, or the port of the sandbox") from None
+def _choice(choices: Sequence[str]) -> _Takes:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _other(value)
+        if value not in choices:
+            raise _Got("another text")
+        return value
+
+    return _Takes("one of " + ", ".join(map(repr, choices)), check)
+
+
+def _number(
+    kind: type, least: float, unit: str, *, most: float = 1e12, positive: bool = False
+) -> _Takes:
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+            raise _other(value)
+        if not least <= value <= most or (positive and value == least):
+            raise _Got(_RANGE)
+        return kind(value)
+
+    word = "a whole number" if kind is int else "a number"
+    return _Takes(f"{word} of {unit}, {'more than' if positive else 'at least'} {least:g}", check)
+
+
+def _callable(value: Any) -> Any:
+    if not callable(value):
+        raise _other(value)
+    return value
+
+
+def _eid(value: Any) -> str | None:
+    return _pattern("[A-Z0-9]{8,40}")(value) if value != "" else None
+
+
+def _token(value: Any) -> Any:
+    if callable(value):
+        return value
+    text = _text(value)
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise _Got("a text with spaces or characters that no header carries")
+    return text or None
+
+
+def _secret(value: Any) -> Any:
+    if not isinstance(value, bytes):
+        value = _text(value)
+    if not value:
+        raise _Got("an empty one")
+    return value
+
+
+def _sandbox(value: Any) -> bool | str:
+    """Whether there is a sandbox, or its address: a port is one of this machine."""
+    wanted: bool | str
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 < value < 65_536:
+            raise _Got(_RANGE)
+        wanted = f"http://127.0.0.1:{value}"
+    elif isinstance(value, str) and value not in ("True", "False"):
+        if not _ORIGIN.match(wanted := value.rstrip("/")):
+            raise _Got(_FORM)
+    else:
+        wanted = _boolean(value)
     if wanted and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
-        stages = (name for name in STAGES if os.environ.get(name, "").lower() in _PRODUCTION)
-        sign = next(stages, None) or next(
-            (name for name in PLATFORMS if os.environ.get(name)), None
-        )
-        if sign:
-            raise ConfigurationError(
-                key,
-                f"{sign} says that this is production, where events would vanish in the sandbox",
+        signs = [name for name in STAGES if os.environ.get(name, "").lower() in _PRODUCTION]
+        signs += [name for name in PLATFORMS if os.environ.get(name)]
+        if signs:
+            raise _Got(
+                f"True where {signs[0]} says that this is production, where events would vanish "
+                "in the sandbox",
                 slug="sandbox-in-production",
             )
     return wanted
 
 
-def _optional(check: _Check) -> _Check:
-    def checked(key: str, value: Any) -> Any:
-        return None if value is None else check(key, value)
-
-    return checked
+_PRODUCTION: Final = ("production", "prod")
 
 
-def _choice(*choices: str) -> _Check:
-    takes = "one of " + ", ".join(repr(choice) for choice in choices)
-
-    def checked(key: str, value: Any) -> Any:
-        if not isinstance(value, str):
-            raise _wrong(key, value, takes)
-        if value not in choices:
-            raise ConfigurationError(key, f"takes {takes}; it got another text")
-        return value
-
-    return checked
-
-
-def _number(
-    kind: type, least: float, unit: str, *, most: float = 1e12, positive: bool = False
-) -> _Check:
-    word = "a whole number" if kind is int else "a number"
-    takes = f"{word} of {unit}, {'more than' if positive else 'at least'} {least:g}"
-
-    def checked(key: str, value: Any) -> Any:
-        allowed = int if kind is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            raise _wrong(key, value, takes)
-        if not (least <= value <= most) or (positive and value == least):
-            raise ConfigurationError(key, f"takes {takes}; it got one out of range")
-        return kind(value)
-
-    return checked
-
-
-def _text(key: str, value: Any, takes: str) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        # Flask's loader parses the environment as JSON: digits alone arrive as a number.
-        raise ConfigurationError(
-            key, f"takes {takes}; it got a number: quote it (in the environment: '\"123\"')"
-        )
-    if not isinstance(value, str):
-        raise _wrong(key, value, takes)
-    return value
-
-
-def _eid(key: str, value: Any) -> Any:
-    takes = "an AdRoll id: 8 to 40 upper-case letters and digits"
-    text = _text(key, value, takes)
-    if not text:
-        return None
-    if not _EID.match(text):
-        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
-    return text
-
-
-def _token(key: str, value: Any) -> Any:
-    takes = "the Server Access Token as a text, or a callable that returns it"
-    if callable(value):
-        return value
-    text = _text(key, value, takes)
-    if not text:
-        return None
-    if not (text.isascii() and text.isprintable() and " " not in text):
-        raise ConfigurationError(
-            key, f"takes {takes}; it got a text with spaces or characters that no header carries"
-        )
-    return text
-
-
-def _secrets(key: str, value: Any) -> Any:
-    takes = "a text, bytes, or a list of these, newest first"
-    keys = [value] if isinstance(value, str | bytes | int) else value
-    if not isinstance(keys, Sequence):
-        raise _wrong(key, value, takes)
-    for one in keys:
-        if isinstance(one, int):
-            raise ConfigurationError(key, f"takes {takes}; it got a number: quote it")
-        if not isinstance(one, str | bytes):
-            raise _wrong(key, one, takes)
-        if not one:
-            raise ConfigurationError(key, f"takes {takes}; it got an empty one")
-    return tuple(keys)
-
-
-def _url(*, secret: bool) -> _Check:
-    takes = "an https URL (plain http only to this machine)"
-
-    def checked(key: str, value: Any) -> Any:
-        text = _text(key, value, takes)
+def _url(*, secret: bool) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        text = _text(value)
         try:
             parts = urlsplit(text)
-            host = parts.hostname or ""
-            _ = parts.port
+            host, _ = parts.hostname or "", parts.port
         except ValueError:
-            raise ConfigurationError(key, f"takes {takes}; it got a text of another form") from None
+            raise _Got(_FORM) from None
         if parts.scheme not in ("https", "http") or not host or not text.isascii():
-            raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+            raise _Got(_FORM)
         if parts.username or parts.password:
-            raise ConfigurationError(key, f"takes {takes} without user name and password")
+            raise _Got("one with user name and password")
         if secret and parts.scheme == "http" and not is_loopback(host):
-            raise ConfigurationError(
-                key, f"takes {takes}: the access token would cross the network in the clear"
-            )
+            raise _Got("plain http: the access token would cross the network in the clear")
         return text
 
-    return checked
+    return check
 
 
-def _origins(key: str, value: Any) -> Any:
-    takes = "a list of origins such as 'https://www.shop.example', without a path or a wildcard"
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, Sequence | set | frozenset):
-        raise _wrong(key, value, takes)
-    origins = []
-    for item in items:
-        if not isinstance(item, str):
-            raise _wrong(key, item, takes)
-        match = _ORIGIN.match(item)
-        host = match["host"].strip("[]") if match else ""
-        port = match["port"] if match else None
-        named = _HOST.match(host) or is_ip(host)
-        if match is None or not named or (port and not 0 < int(port) < 65_536):
-            raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
-        scheme = match["scheme"].lower()
-        # As browsers write it (RFC 6454, section 6.1): lower case, and no port that goes without.
-        if port and int(port) == {"http": 80, "https": 443}[scheme]:
-            port = None
-        origins.append(f"{scheme}://{match['host'].lower()}" + (f":{int(port)}" if port else ""))
-    return tuple(dict.fromkeys(origins))
+def _origin(value: Any) -> str:
+    match = _ORIGIN.match(_text(value))
+    host = match["host"].lower() if match else ""
+    port = int(match["port"]) if match and match["port"] else None
+    named = _HOST.match(host) or is_ip(host.strip("[]"))
+    if match is None or not named or (port is not None and not 0 < port < 65_536):
+        raise _Got(_FORM)
+    scheme = match["scheme"].lower()
+    # As browsers write it (RFC 6454, section 6.1): lower case, and no port that goes without.
+    if port in (None, {"http": 80, "https": 443}[scheme]):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{port}"
 
 
-def _hosts(key: str, value: Any) -> Any:
-    takes = "a list of host names such as 'www.shop.example' or '.shop.example', without ports"
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, Sequence | set | frozenset):
-        raise _wrong(key, value, takes)
-    for item in items:
-        if not isinstance(item, str):
-            raise _wrong(key, item, takes)
-        if not (_HOST.match(item) or is_ip(item)):
-            raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
-    return tuple(item.lower() for item in items)
+def _host(value: Any) -> str:
+    text = _text(value)
+    if not text.isascii():
+        raise _Got("one that is not ASCII: write it as browsers send it ('xn--…')")
+    if not (_HOST.match(text) or is_ip(text)):
+        raise _Got(_FORM)
+    return text.lower()
 
 
-def _prefix(key: str, value: Any) -> Any:
-    takes = "a path such as '/_adroll': a leading slash, no trailing one"
-    text = _text(key, value, takes)
-    if not _PREFIX.match(text):
-        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
-    return text
-
-
-def _function(takes: str) -> _Check:
-    def checked(key: str, value: Any) -> Any:
-        if not callable(value):
-            raise _wrong(key, value, takes)
-        return value
-
-    return checked
-
-
-def _texts(takes: str, choices: Sequence[str] | None = None) -> _Check:
-    def checked(key: str, value: Any) -> Any:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, Sequence | set | frozenset):
-            raise _wrong(key, value, takes)
-        for item in items:
-            if not isinstance(item, str):
-                raise _wrong(key, item, takes)
-            if choices is not None and item not in choices:
-                raise ConfigurationError(key, f"takes {takes}; it got another text")
-        return tuple(items)
-
-    return checked
-
-
-def _purposes(key: str, value: Any) -> Any:
-    takes = "a list of TCF purpose numbers from 1 to 24"
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise _wrong(key, value, takes)
-    for item in value:
-        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= 24:
-            raise _wrong(key, item, takes)
-    return tuple(value)
-
-
-def _domain(key: str, value: Any) -> Any:
-    takes = "a domain name such as 'shop.example', or 'auto'"
-    text = _text(key, value, takes)
+def _domain(value: Any) -> str:
+    text = _text(value)
     if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
-        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+        raise _Got(_FORM)
     return text.lstrip(".").lower()
 
 
-def _cookie_name(key: str, value: Any) -> Any:
-    takes = "a cookie's name"
-    text = _text(key, value, takes)
-    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", text):
-        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
+def _time_zone(value: Any) -> str:
+    from zoneinfo import ZoneInfo
+
+    text = _text(value)
+    try:
+        return text if text == "UTC" else ZoneInfo(text).key
+    except (ValueError, OSError, LookupError):
+        raise _Got("one that this machine does not know (pip install tzdata brings all)") from None
+
+
+def _outbox_url(value: Any) -> str:
+    text = _text(value)
+    backend = re.match(r"[a-z][a-z0-9_]*(?=[+:])", text)
+    if backend is None or ":" not in text:
+        raise _Got(_FORM)
+    if backend[0] == "postgres":  # as some hosts write it, and SQLAlchemy once took
+        raise _Got("'postgres://…': write 'postgresql://…'")
+    if backend[0] not in ("sqlite", "postgresql", "mysql", "mariadb"):
+        raise _Got("another database")
     return text
 
 
-def _outbox_url(key: str, value: Any) -> Any:
-    takes = "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite'"
-    text = _text(key, value, takes)
-    if not re.match(r"[a-z][a-z0-9+_]*:", text):
-        raise ConfigurationError(key, f"takes {takes}; it got a text of another form")
-    backend = re.split(r"[+:]", text, maxsplit=1)[0]
-    if backend == "postgres":  # as some hosts write it, and SQLAlchemy once took
-        raise ConfigurationError(key, "takes 'postgresql://…' where it got 'postgres://…'")
-    if backend not in ("sqlite", "postgresql", "mysql", "mariadb"):
-        raise ConfigurationError(
-            key, "takes a database of SQLite, PostgreSQL, MariaDB or MySQL; it got another one"
-        )
-    return text
-
-
-def _folder(key: str, value: Any) -> Any:
-    return _text(key, str(value) if isinstance(value, PurePath) else value, "the path of a folder")
-
-
-def _consent(key: str, value: Any) -> Any:
-    takes = "None, 'tcf', or a callable that takes the request"
+def _consent(value: Any) -> Any:
     if callable(value) or value == "tcf":
         return value
-    if isinstance(value, str):
-        raise ConfigurationError(key, f"takes {takes}; it got another text")
-    raise _wrong(key, value, takes)
+    raise _Got("another text") if isinstance(value, str) else _other(value)
 
 
-#: The check of each attribute of :class:`~adroll_flask.settings.Settings`.
-CHECKS: Mapping[str, _Check] = {
-    "advertisable_eid": _optional(_eid),
-    "pixel_eid": _optional(_eid),
-    "access_token": _optional(_token),
-    "secret_key": _optional(_secrets),
-    "enabled": _boolean,
-    "sandbox": _sandbox,
-    "strict": _optional(_boolean),
-    "dry_run": _boolean,
-    "api_url": _url(secret=True),
-    "pixel": _choice("load", "present", "none"),
-    "pixel_url": _url(secret=False),
-    "inject": _boolean,
-    "url_prefix": _prefix,
-    "csp_nonce": _optional(_function("a callable that returns the response's nonce")),
-    "cached_paths": _texts("a list of path patterns such as '/products/*'"),
-    "origins": _origins,
-    "hosts": _hosts,
-    "cookie_domain": _optional(_domain),
-    "cookie_secure": _optional(_boolean),
-    "session": _choice("always", "join"),
-    "outbox_url": _optional(_outbox_url),
-    "outbox_max_bytes": _number(int, 0, "bytes", most=1 << 62),
-    "outbox_sync": _choice("normal", "full"),
-    "outbox_commit": _choice("journal", "database"),
-    "journal_folder": _optional(_folder),
-    "delivery": _choice("thread", "worker", "sync"),
-    "linger": _number(float, 0, "seconds", most=60),
-    "max_age": _number(int, 0, "seconds", positive=True),
-    "dedupe_days": _number(int, 1, "days", most=3650),
-    "hold_max": _number(int, 0, "seconds", positive=True),
-    "on_unsure": _choice("retry", "drop"),
-    "max_requests_per_second": _optional(_number(float, 0, "requests a second", positive=True)),
-    "consent": _optional(_consent),
-    "tcf_cookie": _cookie_name,
-    "tcf_vendor": _number(int, 1, "the vendor list", most=65_535),
-    "tcf_purposes": _purposes,
-    "honor_gpc": _boolean,
-    "remember_suppressed": _boolean,
-    "email": _texts("any of 'sha256', 'md5', 'plain'", _EMAIL_FORMS),
-    "kit_wait": _number(int, 0, "milliseconds", most=60_000),
-    "token_max_age": _number(int, 0, "seconds", positive=True),
+def _accounts(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, Mapping):
+        raise _other(value)
+    accounts: dict[str, dict[str, Any]] = {}
+    for host, account in value.items():
+        name = _host(host)
+        if not isinstance(account, Mapping) or not account.keys() <= _ACCOUNT.keys():
+            raise _Got(f"another thing for {name!r}")
+        given = {key: value for key, value in account.items() if value is not None}
+        try:
+            kept = {key: _ACCOUNT[key](key, value) for key, value in given.items()}
+        except ConfigurationError as fault:
+            raise _Got(f"for {name!r} another: {fault}") from None
+        if not (kept.get("advertisable_eid") and kept.get("pixel_eid")):
+            raise _Got(f"one without both ids for {name!r}")
+        accounts[name] = kept
+    return accounts
+
+
+_EID: Final = _Takes("an AdRoll id: 8 to 40 upper-case letters and digits", _eid)
+_TOKEN: Final = _Takes("the Server Access Token as a text, or a callable that returns it", _token)
+_ACCOUNT: Final[Mapping[str, _Takes]] = {
+    "advertisable_eid": _EID,
+    "pixel_eid": _EID,
+    "access_token": _TOKEN,
 }
+_ACCOUNTS: Final = _Takes(
+    "accounts by host: {'shop.example': {'advertisable_eid': …, 'pixel_eid': …, "
+    "'access_token': …}}",
+    _accounts,
+)
+_SANDBOX: Final = _Takes(
+    "True, False, the sandbox's port, or its address such as 'http://sandbox:5001'", _sandbox
+)
+_URL: Final = "an https URL (plain http only to this machine)"
+_ORIGINS: Final = _list(
+    "a list of origins such as 'https://www.shop.example', without a path or a wildcard", _origin
+)
+_HOSTS: Final = _list(
+    "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
+)
+_COOKIE: Final = _Takes("a cookie's name", _pattern(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"))
+_OUTBOX_URL: Final = _Takes(
+    "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite', of SQLite, "
+    "PostgreSQL, MariaDB or MySQL",
+    _outbox_url,
+)
+_FOLDER: Final = _Takes(
+    "the path of a folder",
+    lambda value: _text(str(value) if isinstance(value, PurePath) else value),
+)
+_SECONDS: Final = _number(int, 0, "seconds", positive=True)
+_FORMS: Final = ("sha256", "md5", "plain")
+Texts = str | Sequence[str] | set[str] | frozenset[str]
+
+
+class SettingValues(TypedDict, total=False):
+    """The settings as they are given, in lower case without ``ADROLL_``."""
+
+    advertisable_eid: Annotated[str | None, _EID]
+    pixel_eid: Annotated[str | None, _EID]
+    access_token: Annotated[str | Callable[[], str] | None, _TOKEN]
+    accounts: Annotated[Mapping[str, Mapping[str, Any]], _ACCOUNTS]
+    secret_key: Annotated[
+        str | bytes | Sequence[str | bytes] | None,
+        _list("a text, bytes, or a list of these, newest first", _secret),
+    ]
+    enabled: bool
+    sandbox: Annotated[bool | int | str, _SANDBOX]
+    strict: bool | None
+    dry_run: bool
+    debug: bool
+    api_url: Annotated[str, _Takes(_URL, _url(secret=True))]
+    pixel: Literal["load", "present", "none"]
+    pixel_url: Annotated[str, _Takes(_URL, _url(secret=False))]
+    inject: bool
+    url_prefix: Annotated[
+        str,
+        _Takes(
+            "a path such as '/_adroll': a leading slash, no trailing one",
+            _pattern(r"(/[A-Za-z0-9_.~-]+)+"),
+        ),
+    ]
+    csp_nonce: Annotated[
+        Callable[..., str | None] | None,
+        _Takes("a callable that returns the response's nonce", _callable),
+    ]
+    cached_paths: Annotated[Texts, _list("a list of path patterns such as '/products/*'")]
+    origins: Annotated[Texts, _ORIGINS]
+    hosts: Annotated[Texts, _HOSTS]
+    cookie_name: Annotated[str, _COOKIE]
+    cookie_domain: Annotated[
+        str | None, _Takes("a domain name such as 'shop.example', or 'auto'", _domain)
+    ]
+    cookie_secure: bool | None
+    session: Literal["always", "join"]
+    outbox_url: Annotated[str | None, _OUTBOX_URL]
+    outbox_max_bytes: Annotated[int, _number(int, 0, "bytes", most=1 << 62)]
+    outbox_sync: Literal["normal", "full"]
+    outbox_commit: Literal["journal", "database"]
+    journal_folder: Annotated[str | PurePath | None, _FOLDER]
+    delivery: Literal["thread", "worker", "sync"]
+    linger: Annotated[float, _number(float, 0, "seconds", most=60)]
+    max_age: Annotated[int, _SECONDS]
+    dedupe_days: Annotated[int, _number(int, 1, "days", most=3650)]
+    hold_max: Annotated[int, _SECONDS]
+    on_unsure: Literal["retry", "drop"]
+    remember_suppressed: bool
+    max_requests_per_second: Annotated[
+        float | None, _number(float, 0, "requests a second", positive=True)
+    ]
+    consent: Annotated[
+        str | Callable[[Any], bool | None] | None,
+        _Takes("None, 'tcf', or a callable that takes the request", _consent),
+    ]
+    tcf_cookie: Annotated[str, _COOKIE]
+    tcf_vendor: Annotated[int, _number(int, 1, "the vendor list", most=65_535)]
+    tcf_purposes: Annotated[
+        Sequence[int],
+        _list("a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check),
+    ]
+    honor_gpc: bool
+    email: Annotated[Texts, _list("any of 'sha256', 'md5', 'plain'", _choice(_FORMS).check)]
+    private_parameters: Annotated[Texts, _list("a list of names of parameters such as '*email*'")]
+    kit_wait: Annotated[int, _number(int, 0, "milliseconds", most=60_000)]
+    token_max_age: Annotated[int, _SECONDS]
+    time_zone: Annotated[
+        str, _Takes("the IANA name of a time zone such as 'Europe/Berlin'", _time_zone)
+    ]
+
+
+@cache
+def checks() -> Mapping[str, Callable[[str, Any], Any]]:
+    """The check of each setting."""
+    hints = get_type_hints(SettingValues, include_extras=True)
+    return {name: _check_of(hint) for name, hint in hints.items()}
+
+
+def _check_of(hint: Any) -> Callable[[str, Any], Any]:
+    takes: Callable[[str, Any], Any]
+    if get_origin(hint) is Annotated:
+        hint, takes = get_args(hint)
+    elif get_origin(hint) is Literal:
+        takes = _choice(get_args(hint))
+    else:
+        takes = _Takes("True or False", _boolean)
+    if NoneType in get_args(hint):
+        return lambda key, value: None if value is None else takes(key, value)
+    return takes

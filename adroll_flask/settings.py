@@ -5,50 +5,38 @@ Every ``#:`` comment below is the reference of one ``ADROLL_*`` key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
+from datetime import UTC, tzinfo
+from difflib import get_close_matches
 from typing import Any
 
 from .errors import ConfigurationError
-from .hosts import is_listed
-from .setting_checks import CHECKS
+from .hosts import in_ascii, is_listed
+from .setting_checks import checks
 
 DAY = 86_400
-#: The longest life that a token may be given, seconds. It holds AdRoll's cookie, which lives no
-#: longer (s2s-api.md, "The first-party cookie").
+#: The longest life that a token may be given, seconds: it holds AdRoll's cookie, which lives no
+#: longer.
 LONGEST_TOKEN_LIFE = 365 * DAY
 #: What the sandbox knows: the package and the sandbox do not import each other.
-SANDBOX_ACCOUNT: Mapping[str, str] = MappingProxyType(
-    {
-        "advertisable_eid": "SANDBOXADVERTISABLE01X",
-        "pixel_eid": "SANDBOXPIXEL0000000001",
-        "access_token": "sandbox-token",
-    }
-)
+SANDBOX_ACCOUNT: Mapping[str, str] = {
+    "advertisable_eid": "SANDBOXADVERTISABLE01X",
+    "pixel_eid": "SANDBOXPIXEL0000000001",
+    "access_token": "sandbox-token",
+}
 #: Where it listens, unless told otherwise.
-_SANDBOX_PORT = 5001
-#: What others call the same things, without ``ADROLL_``.
-_OTHER_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "API_KEY": "ACCESS_TOKEN",
-        "API_TOKEN": "ACCESS_TOKEN",
-        "TOKEN": "ACCESS_TOKEN",
-        "ADV_ID": "ADVERTISABLE_EID",
-        "ADVERTISER_ID": "ADVERTISABLE_EID",
-        "PIX_ID": "PIXEL_EID",
-        "PIXEL_ID": "PIXEL_EID",
-        "DATABASE_URI": "OUTBOX_URL",
-        "DATABASE_URL": "OUTBOX_URL",
-        "DEBUG": "STRICT",
-        "TESTING": "STRICT",
-        "TEST_MODE": "DRY_RUN",
-        "DOMAIN": "COOKIE_DOMAIN",
-        "NONCE": "CSP_NONCE",
-        "PREFIX": "URL_PREFIX",
-        "TIMEOUT": "KIT_WAIT",
-    }
-)
+_SANDBOX_ADDRESS = "http://127.0.0.1:5001"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Where events go: an advertisable, its pixel, and the token with which they are sent."""
+
+    advertisable_eid: str | None = None
+    pixel_eid: str | None = None
+    access_token: str | Callable[[], str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -69,20 +57,30 @@ class Settings:
     #: returns one (asked before each request to AdRoll, so that it may rotate).
     #: Default: none; sending needs it.
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
+    #: Further accounts by host: ``{"shop.fr": {"advertisable_eid": …, "pixel_eid": …,
+    #: "access_token": …}}``; ``".shop.fr"`` is that domain and all below it. An event's account is
+    #: that of its page's host (of the request, the token or ``page_location``), and the one above
+    #: where the host is not here. Default: none.
+    accounts: Mapping[str, Account] = field(default_factory=dict, repr=False)
     #: Signs the visitor's record and tokens; a list rotates, newest first.
     #: Default: the app's ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     secret_key: tuple[str | bytes, ...] = field(default=(), repr=False)
     #: Off: the API is there and does nothing.
     enabled: bool = True
     #: On: account, token and addresses are those of the sandbox on this machine
-    #: (``flask adroll sandbox``), whatever the account's own settings say; a number is the port of
-    #: one that was started with ``--port``. Refused in production.
-    sandbox: bool | int = False
+    #: (``flask adroll sandbox``), whatever the accounts' own settings say; a number is the port of
+    #: one that was started with ``--port``, a text its address, such as ``"http://sandbox:5001"``
+    #: in a compose file (then browsers need ``ADROLL_PIXEL_URL`` as they reach it). Refused in
+    #: production.
+    sandbox: bool | str = False
     #: Programmer errors raise instead of becoming dead letters.
     #: Default: while the app is in debug or testing mode, looked up at each call.
     strict: bool | None = None
     #: AdRoll validates events and forgets them.
     dry_run: bool = False
+    #: Print each event as it is reported, and what became of it, on standard error; no visitor's
+    #: values.
+    debug: bool = False
     #: The event API's address. Plain http is refused except to this machine.
     api_url: str = "https://srv.adroll.com/api"
     #: ``"load"``: the kit loads the pixel; ``"present"``: the site has it already;
@@ -106,14 +104,16 @@ class Settings:
     #: Events of pages and requests elsewhere (staging, a copied database) go out as dry runs, and
     #: pages there load no pixel. Empty: all are real.
     hosts: tuple[str, ...] = ()
+    #: The cookie that holds the visitor's record, for two shops on one host.
+    cookie_name: str = "adroll_visitor"
     #: The ``Domain`` of ``adroll_visitor``: a domain name, or ``"auto"`` for the registrable
-    #: domain by the public suffix list. Default: the page's host.
+    #: domain by the public suffix list (the extra ``domains``). Default: the page's host.
     cookie_domain: str | None = None
     #: ``Secure`` on our cookies. Default: as the request came in.
     cookie_secure: bool | None = None
     #: ``"always"``: ``session["adroll"]`` shows click id and cookie to views from the first visit
-    #: on; ``"join"``: only in sessions that the site has anyway, which saves Flask the decoding of
-    #: a session with each request.
+    #: on; ``"join"``: only in sessions that the site has anyway. With Flask's own sessions neither
+    #: begins one; ``"always"`` begins one of another kind, or beside a callable ``consent``.
     session: str = "always"
     #: Where events wait: any SQLAlchemy URL. Default: a SQLite file in the instance folder.
     outbox_url: str | None = field(default=None, repr=False)
@@ -162,19 +162,73 @@ class Settings:
     honor_gpc: bool = True
     #: Which forms of an e-mail address leave the server: any of sha256, md5, plain.
     email: tuple[str, ...] = ("sha256", "md5")
+    #: Names of parameters that mean a person, as patterns (``fnmatch``, in any case): they are left
+    #: out of the page's URL before it is kept or sent. ``adct`` always stays.
+    private_parameters: tuple[str, ...] = (
+        "*email*",
+        "*phone*",
+        "name",
+        "first*name",
+        "last*name",
+        "*token*",
+        "*password*",
+    )
     #: Milliseconds that the kit waits for the pixel's answer.
     kit_wait: int = 3000
     #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
+    #: The zone of days, weeks and months in the dashboard and in ``flask adroll history``: an IANA
+    #: name such as ``"Europe/Berlin"``.
+    time_zone: str = "UTC"
 
     def __repr__(self) -> str:
         return f"<Settings {'on' if self.enabled else 'off'}>"
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The keys that sending needs and that are not set."""
+        """The keys that sending needs and that are not set; none where each host has its own."""
         needed = ("advertisable_eid", "pixel_eid", "access_token")
-        return tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
+        missing = tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
+        return () if self.accounts and len(missing) == len(needed) else missing
+
+    @property
+    def account(self) -> Account:
+        """The account of every host that has none of its own."""
+        return Account(
+            advertisable_eid=self.advertisable_eid,
+            pixel_eid=self.pixel_eid,
+            access_token=self.access_token,
+        )
+
+    @property
+    def served_accounts(self) -> dict[str, Account]:
+        """All accounts that this process serves, by advertisable EID."""
+        accounts = (self.account, *self.accounts.values())
+        return {one.advertisable_eid: one for one in accounts if one.advertisable_eid}
+
+    def account_of(self, host: str) -> Account:
+        """The account of the events of pages at *host*, a name without its port.
+
+        An unknown host (an empty text) has the one that is there for all.
+        """
+        if host and self.accounts:
+            host = in_ascii(host)
+            exact = self.accounts.get(host)
+            if exact is not None:
+                return exact
+            for name, account in self.accounts.items():
+                if is_listed(host, (name,)):
+                    return account
+        return self.account
+
+    @property
+    def zone(self) -> tzinfo:
+        """``ADROLL_TIME_ZONE``, for dates."""
+        if self.time_zone == "UTC":
+            return UTC
+        from zoneinfo import ZoneInfo
+
+        return ZoneInfo(self.time_zone)
 
     @property
     def withdrawals_kept(self) -> int:
@@ -200,44 +254,71 @@ class Settings:
         'none'
         """
         known = {f"ADROLL_{f.name.upper()}": f.name for f in fields(cls)}
+        given = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
+        return cls._checked(given, known, "setting")
+
+    @classmethod
+    def from_arguments(cls, given: Mapping[str, Any], others: Iterable[str]) -> Settings:
+        """The settings of a call's arguments, which are told of as they were typed.
+
+        :param given: the settings in lower case without ``ADROLL_``.
+        :param others: what the call takes beside them.
+        :raises ConfigurationError: as of :meth:`from_mapping`.
+        """
+        return cls._checked(given, {f.name: f.name for f in fields(cls)}, "argument", others)
+
+    @classmethod
+    def _checked(
+        cls,
+        given: Mapping[str, Any],
+        known: Mapping[str, str],
+        what: str,
+        others: Iterable[str] = (),
+    ) -> Settings:
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []
-        for key, value in config.items():
-            if not isinstance(key, str) or not key.startswith("ADROLL_"):
-                continue
-            name = known.get(key)
-            if name is None:
-                faults.append(ConfigurationError(key, _suggest(key, known), slug="setting-unknown"))
-                continue
+        for key, value in given.items():
             try:
-                checked = CHECKS[name](key, value)
+                if key not in known:
+                    bare = {one.upper().removeprefix("ADROLL_"): one for one in (*known, *others)}
+                    near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
+                    meant = f"; did you mean {bare[near[0]]}?" if near else ""
+                    text = f"there is no such {what}{meant}"
+                    raise ConfigurationError(key, text, slug="setting-unknown")
+                checked = checks()[known[key]](key, value)
+                if checked is not None:
+                    values[known[key]] = checked
             except ConfigurationError as fault:
                 faults.append(fault)
-                continue
-            if checked is not None:
-                values[name] = checked
-        if faults:
-            raise ConfigurationError.of(faults)
+        if "enabled" not in values and environment_says("ENABLED") is False:
+            values["enabled"] = False
+        accounts = {host: Account(**one) for host, one in values.pop("accounts", {}).items()}
         if values.get("sandbox"):
-            port = _SANDBOX_PORT if values["sandbox"] is True else values["sandbox"]
-            address = f"http://127.0.0.1:{port}"
+            address = _SANDBOX_ADDRESS if values["sandbox"] is True else values["sandbox"]
             addresses = {
                 "api_url": f"{address}/api",
                 "pixel_url": f"{address}/j/{{advertisable_eid}}/roundtrip.js",
             }
-            values = {**addresses, **values, **SANDBOX_ACCOUNT}
-        return cls(**values)
+            values, accounts = {**addresses, **values, **SANDBOX_ACCOUNT}, {}
+        settings = cls(**values, accounts=accounts)
+        served = settings.served_accounts
+        all_of_them = (settings.account, *accounts.values())
+        if any(one.advertisable_eid and served[one.advertisable_eid] != one for one in all_of_them):
+            key = next(key for key, name in known.items() if name == "accounts")
+            text = "takes one pixel and one token for an advertisable"
+            faults.append(ConfigurationError(key, text))
+        if faults:
+            raise ConfigurationError.of(faults)
+        return settings
 
 
-def _suggest(key: str, known: Mapping[str, str]) -> str:
-    from difflib import get_close_matches
-
-    name = key.removeprefix("ADROLL_")
-    bare = {one.removeprefix("ADROLL_"): one for one in known}
-    near = bare.get(_OTHER_NAMES.get(name, "")) or next(
-        (bare[one] for one in get_close_matches(name, bare, 1)), None
-    )
-    return f"there is no such setting; did you mean {near}?" if near else "no such setting"
+def environment_says(name: str) -> bool | None:
+    """What ``FLASK_ADROLL_<name>`` or ``ADROLL_<name>`` of the environment says, if anything."""
+    for prefix in ("FLASK_ADROLL_", "ADROLL_"):
+        said = os.environ.get(prefix + name, "").lower()
+        if said in ("true", "1", "false", "0"):
+            return said in ("true", "1")
+    return None
 
 
 def app_keys(config: Mapping[str, Any]) -> tuple[str | bytes, ...]:

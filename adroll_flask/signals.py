@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING
 
 from blinker import Namespace
 
-from .errors import help_url
-from .interruptions import let_through
-from .logs import Logger, get_logger
-from .redaction import describe
-
 if TYPE_CHECKING:
     from blinker import NamedSignal
-
-    from .counters import Counters
-
-logger: Logger = get_logger("adroll_flask")
 
 _signals = Namespace()
 
@@ -40,23 +31,7 @@ event_rejected: NamedSignal = _signals.signal("adroll-event-rejected")
 #: An event was not reported, by consent, ``before_report`` or as a duplicate: ``name``, ``reason``.
 event_suppressed: NamedSignal = _signals.signal("adroll-event-suppressed")
 
-#: Too few of an event reach AdRoll for the time of day: ``name``, ``since`` and ``until`` (seconds
-#: since the epoch), ``delivered`` (how many were in between) and ``usual`` (how many are, in the
-#: same hours of the last four weeks). Sent once as it begins, by one process of those that deliver.
+#: An event has stopped coming: ``name``, ``last`` (when it came last, seconds since the epoch),
+#: ``events`` (how often in the four weeks before), and in seconds ``away``, ``longest_pause`` of
+#: these weeks and ``alarm_after``. Sent once as it begins, by one process of those that deliver.
 reports_silent: NamedSignal = _signals.signal("adroll-reports-silent")
-
-
-def announce(counters: Counters, sender: object, signal: NamedSignal, **values: object) -> None:
-    """Send *signal*; a receiver that raises is logged and counted, and stops nobody."""
-    for receiver in signal.receivers_for(sender):
-        try:
-            receiver(sender, **values)
-        except Exception as problem:
-            let_through(problem)
-            counters.add("receiver_failed", signal.name.removeprefix("adroll-"))
-            logger.error(
-                "a receiver of %s failed: %s (%s)",
-                signal.name,
-                describe(problem),
-                help_url("receiver-failed"),
-            )

@@ -26,18 +26,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import request_state
-from .middleware import AdRollMiddleware
+from .events.context import EventDefaults
+from .events.event import Event, value_digest, wire_bytes
+from .events.fix import recheck_wire
+from .events.release import amend
+from .outbox import NewEvent, Put
+from .outbox.entries import Entry, Verdict, Withdrawal
+from .outbox.values import Decided
+from .reporting.erasure import matcher
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .events.build import Event
-    from .outbox import NewEvent, Put
-    from .outbox.protocol import Decided
-    from .outbox.record_format import Record, Verdict
+    from .middleware import AdRollMiddleware
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 
@@ -54,6 +59,16 @@ class DeadLetter:
     error: str
 
 
+@dataclass(slots=True)
+class _Kept:
+    """An event with its id, its deduplication key, and what has become of it."""
+
+    id: str
+    key: str | None
+    event: Event
+    state: Literal["queued", "held", "cancelled"]
+
+
 class Reported:
     """What was reported while it was looking, oldest first; duplicates are not in it.
 
@@ -63,22 +78,19 @@ class Reported:
     """
 
     def __init__(self) -> None:
-        self._events: list[tuple[str, str | None, Event]] = []
-        self._held: dict[str, tuple[str, Event]] = {}
+        self._kept: list[_Kept] = []
+        #: What was decided, by deduplication key; also before the hold comes.
         self._verdicts: dict[str, Verdict] = {}
-        #: Of orders that were held: their ids, and what was decided.
-        self._ids: dict[str, str] = {}
-        self._decided: dict[str, Literal["release", "cancel"]] = {}
         #: Order ids that were cancelled, oldest first.
         self.cancelled: list[str] = []
         #: Events that were invalid.
         self.dead_letters: list[DeadLetter] = []
 
     def __iter__(self) -> Iterator[Event]:
-        return (event for _id, _key, event in self._events)
+        return (kept.event for kept in self._kept if kept.state == "queued")
 
     def __len__(self) -> int:
-        return len(self._events)
+        return sum(1 for _ in self)
 
     def __repr__(self) -> str:
         return f"<Reported {self._names() or 'nothing'}>"
@@ -89,7 +101,7 @@ class Reported:
     @property
     def held(self) -> list[Event]:
         """What is held and neither released nor cancelled; released it is among the others."""
-        return [event for _id, event in self._held.values()]
+        return [kept.event for kept in self._kept if kept.state == "held"]
 
     def named(self, name: str) -> list[Event]:
         """The events of one name."""
@@ -106,126 +118,89 @@ class Reported:
             raise AssertionError(
                 f"{len(found)} events named {name!r} were reported; "
                 f"reported: {self._names() or 'nothing'}"
-                + (f"; held: {len(self._held)}" if self._held else "")
+                + (f"; held: {len(self.held)}" if self.held else "")
                 + (f"; invalid: {dead}" if dead else "")
             )
         return found[0]
 
     def clear(self) -> None:
         """Forget what was reported so far, and the deduplication keys."""
-        self._events.clear()
-        self._held.clear()
+        self._kept.clear()
         self._verdicts.clear()
-        self._ids.clear()
-        self._decided.clear()
         self.cancelled.clear()
         self.dead_letters.clear()
 
     # -- what a runtime asks of its outbox ------------------------------------------------
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        from .events.build import recheck_wire, value_digest
-        from .outbox import Put
-
         # Not ahead of its own time, whatever clock the app under test has.
-        now = max(event.occurred_at, time.time())
-        parsed = recheck_wire(event.payload, email_forms=_ALL_FORMS, now=now)
-        if event.key is not None:
-            for kept_id, key, kept in self._events:
-                if key == event.key and kept.event_name == event.name:
-                    same = value_digest(kept) == value_digest(parsed)
-                    return Put("duplicate", kept_id, same)
-            if event.key in self.cancelled:
-                return Put("duplicate", event.id)
-            if event.key in self._held:
-                kept_id = self._held[event.key][0]
-                if event.held_for is not None:
-                    return Put("duplicate", kept_id)
-                self._free(event.key, None)
-                return Put("queued", kept_id)
+        parsed = _parsed(event.payload, max(event.occurred_at, time.time()))
+        kept = self._of_key(event.key, event.name)
+        if kept is None:
+            kept = _Kept(event.id, event.key, parsed, "queued")
+            self._kept.append(kept)
             if event.held_for is not None:
-                self._held[event.key] = event.id, parsed
-                self._ids[event.key] = event.id
-                verdict = self._verdicts.pop(event.key, None)
-                if verdict is not None:
-                    self._apply(verdict)
-                return Put("queued", event.id)
-        self._events.append((event.id, event.key, parsed))
-        return Put("queued", event.id)
+                kept.state = "held"
+                self._apply(kept)
+        elif kept.state == "held" and event.held_for is None:
+            self._free(kept)
+        else:
+            same = value_digest(kept.event) == value_digest(parsed)
+            return Put("duplicate", kept.id, same or kept.state != "queued")
+        return Put("queued", kept.id)
 
     def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
-        from .outbox.protocol import Decided
-
-        self._apply(verdict)
-        id = self._ids.get(verdict.key)
-        if id is None:
+        kept = self._of_key(verdict.order.key, verdict.order.name)
+        before = self._verdicts.get(verdict.order.key)
+        if before is None or (before.kind, verdict.kind) == ("release", "cancel"):
+            self._verdicts[verdict.order.key] = verdict
+        if kept is None:
             return Decided()
-        before = self._decided.get(verdict.key)
-        if before != "cancel":
-            self._decided[verdict.key] = verdict.kind
-        return Decided(id, before or "")
+        self._apply(kept)
+        return Decided(kept.id, before.kind if before is not None else "")
 
-    def _apply(self, verdict: Verdict) -> None:
-        key = verdict.key
-        if verdict.kind == "cancel":
-            gone = [entry for entry in self._events if entry[1] == key]
-            if key not in self._held and not gone:
-                self._verdicts[key] = verdict
-                return
-            self._held.pop(key, None)
-            self._events = [entry for entry in self._events if entry not in gone]
-            self.cancelled.append(key)
-        elif key in self._held:
-            self._free(key, verdict.changes)
-        elif key not in self.cancelled:
-            self._verdicts.setdefault(key, verdict)
+    def _of_key(self, key: str | None, name: str) -> _Kept | None:
+        alike = (kept for kept in self._kept if kept.key == key and kept.event.event_name == name)
+        return None if key is None else next(alike, None)
 
-    def _free(self, key: str, changes: Mapping[str, Any] | None) -> None:
-        from .events.release import amend
+    def _apply(self, kept: _Kept) -> None:
+        """What was decided of a held event, if anything was."""
+        verdict = self._verdicts.get(kept.key or "")
+        if verdict is None:
+            return
+        if verdict.kind == "release":
+            if kept.state == "held":
+                self._free(kept, verdict.changes)
+        elif kept.state != "cancelled":
+            kept.state = "cancelled"
+            self.cancelled.append(verdict.order.key)
 
-        id, event = self._held.pop(key)
+    def _free(self, kept: _Kept, changes: Mapping[str, Any] | None = None) -> None:
         if changes:
-            from .events.build import recheck_wire
-
-            wire, _digest, at = amend(_wire(event), changes, email_forms=_ALL_FORMS, clock=_far)
-            event = recheck_wire(wire, email_forms=_ALL_FORMS, now=at)
-        self._events.append((id, key, event))
+            # No event under test is ahead of this clock.
+            wire, _digest, at = amend(
+                wire_bytes(kept.event), changes, email_forms=_ALL_FORMS, clock=lambda: inf
+            )
+            kept.event = _parsed(wire, at)
+        kept.state = "queued"
+        self._kept.remove(kept)
+        self._kept.append(kept)
 
     def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
-        from .outbox import Put
-
-        self.dead_letters.append(DeadLetter(event.name, error))
+        self.dead_letters.append(DeadLetter(json.loads(event.payload)["event_name"], error))
         return Put("queued", event.id)
 
     def note_failure(self, name: str, reason: str) -> None:
         """Forget it."""
 
-    def waiting(self) -> int:
-        return len(self._events)
-
-    def record(self, record: Record) -> None:
-        from .outbox.record_format import Withdrawal
-        from .reporting.erasure import matcher
-
-        if isinstance(record, Withdrawal):
-            match = matcher(cookie=record.first_party_cookie, adct=record.adct)
-            self._events = [kept for kept in self._events if not match(json.loads(_wire(kept[2])))]
-            self._held = {
-                key: kept
-                for key, kept in self._held.items()
-                if not match(json.loads(_wire(kept[1])))
-            }
+    def record(self, entry: Entry) -> None:
+        if isinstance(entry, Withdrawal):
+            match = matcher(cookie=entry.first_party_cookie, adct=entry.adct)
+            self._kept = [kept for kept in self._kept if not match(kept.event.wire())]
 
 
-def _far() -> float:
-    """A clock that no event under test is ahead of."""
-    return float("inf")
-
-
-def _wire(event: Event) -> bytes:
-    from .events.build import wire_bytes
-
-    return wire_bytes(event)
+def _parsed(payload: bytes, now: float) -> Event:
+    return recheck_wire(payload, EventDefaults(email_forms=_ALL_FORMS), now=now)
 
 
 @contextmanager
@@ -237,12 +212,8 @@ def reports(app: Flask | AdRollMiddleware) -> Iterator[Reported]:
 
     :param app: a Flask app with AdRoll on it, or the middleware.
     """
-    if isinstance(app, AdRollMiddleware):
-        runtime = app.runtime
-    else:
-        runtime = request_state.runtime_of(app, "reports")
     reported = Reported()
-    with runtime.collecting(reported):
+    with request_state.runtime_of(app, "reports").collecting(reported):
         yield reported
 
 

@@ -35,9 +35,9 @@ from typing import Any
 from flask import Flask
 
 from adroll_flask import AdRoll, report_conversion
-from adroll_flask.delivery import pauses
-from adroll_flask.delivery.client import Client, RequestsTransport
+from adroll_flask.delivery import lane
 from adroll_flask.delivery.deliverer import Deliverer
+from adroll_flask.delivery.transport import RequestsTransport
 from adroll_flask.outbox import Outcome, new_id
 from benchmarks import sink
 
@@ -101,12 +101,12 @@ class Counted:
 
 def make_deliverer(app: Flask, transport: Any = None) -> Deliverer:
     runtime = app.extensions["adroll"]
-    pauses.LEAST_PAUSE = 0.0
+    lane.LEAST_PAUSE = 0.0
     return Deliverer(
         runtime.outbox,
-        Client(runtime.settings, transport),
         runtime.settings,
         runtime.counters,
+        transport=transport,
         rng=Unhurt(),
         poll=0.01,
     )
@@ -282,7 +282,7 @@ def deliver(folder: Path, api_url: str, requests: int) -> dict[str, Any]:
     before = memory("VmRSS")
     deliverer.run(stop)
     # What the loop does once a minute.
-    outbox_of(app).housekeeping.step()
+    outbox_of(app).keep_house()
     outbox_of(app).queue.oldest_due()
     outbox_of(app).close()
     return {"before": before, "peak": memory("VmHWM")}
@@ -301,7 +301,7 @@ def peak(backlog: Backlog, server: Server, way: str, requests: int) -> float:
         text=True,
         check=True,
     )
-    backlog.outbox.destination.succeeded()
+    backlog.outbox.destination("SANDBOXADVERTISABLE01X").succeeded()
     sent = 100 * requests if way == "up" else 0
     seen = server.seen()
     assert (seen["orders"], seen["twice"]) == (sent, 0), seen
@@ -332,7 +332,7 @@ def times(backlog: Backlog, server: Server, events: int, rounds: int = 7) -> dic
     for number in range(rounds + 2):
         seconds, claim = timed(outbox.queue.claim)
         assert len(claim.events) == 100
-        outbox.queue.settle(claim, [Outcome(id=event.id, kind="release") for event in claim.events])
+        outbox.queue.settle(claim, [Outcome(id=event.id, kind="return") for event in claim.events])
         step, delivered = timed(deliverer.run_once)
         assert delivered == 100
         if number >= 2:

@@ -33,7 +33,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from adroll_flask import AdRoll
-from adroll_flask.outbox import NewEvent, Outbox, new_id, open_outbox
+from adroll_flask.outbox import NewEvent, Outbox, new_id
 from adroll_flask.outbox.database import key_out
 from adroll_flask.settings import Settings
 from benchmarks.servers import ENGINES, Server, server
@@ -53,7 +53,7 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     AdRoll(app)
     deliverer = app.extensions["adroll"].deliverer
-    deliverer._lease = float(os.environ["DRAIN_LEASE"])
+    deliverer.lease = float(os.environ["DRAIN_LEASE"])
     return app
 
 
@@ -265,7 +265,7 @@ def rows(url: str) -> dict[str, _Row]:
 
 
 def outbox_at(url: str, folder: Path) -> Outbox:
-    return open_outbox(Settings(outbox_url=url), folder=folder)
+    return Outbox(Settings(outbox_url=url), folder=folder)
 
 
 def report(outbox: Outbox, count: int, acknowledged: list[str], stop: threading.Event) -> None:
@@ -289,7 +289,7 @@ def drain(
     with tempfile.TemporaryDirectory() as name, running_sink() as sink:
         folder = Path(name)
         outbox = outbox_at(server.url, folder)
-        outbox.housekeeping.create_tables()
+        outbox.database.create_tables()
         fill(server.url, list(acknowledged))
         crew = Workers(server.url, sink.url, folder, lease)
         reporter = threading.Thread(target=report, args=(outbox, beside, acknowledged, stop))
@@ -335,7 +335,7 @@ def drain(
             "arrived_twice": sum(count > 1 for count in sink.seen.values()),
             "marked_unsure": sum(row.unsure for row in found.values()),
             "kills": kills,
-            "journal_bytes": outbox.admin.overview().journal_bytes,
+            "journal_bytes": outbox.lookups.overview().journal_bytes,
             "exit_codes": codes,
             "wrong": wrong[:20],
             "drain_seconds": round(seconds, 1),
@@ -348,7 +348,7 @@ def calm(server: Server, events: int, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, running_sink() as sink:
         folder = Path(name)
         outbox = outbox_at(server.url, folder)
-        outbox.housekeeping.create_tables()
+        outbox.database.create_tables()
         crew = Workers(server.url, sink.url, folder, 60.0)
         try:
             # They start first, so that Python's start is not measured.
@@ -380,7 +380,7 @@ def calm(server: Server, events: int, workers: int) -> dict[str, Any]:
 def pause(url: str, seconds: float) -> None:
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     with engine.begin() as connection:
-        statement = sa.text("UPDATE adroll_destination SET paused_until = :until")
+        statement = sa.text("UPDATE adroll_account SET paused_until = :until")
         connection.execute(statement, {"until": time.time() + seconds if seconds else 0})
 
 

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from flask import Flask, Response, jsonify, session
+
+from benchmarks.visits import ask, cookies_of
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Shop</title>
@@ -32,7 +32,6 @@ HEAD = """<!doctype html>
 <script src="/static/site.js" defer></script></head><body>
 """
 ROW = "<p>A mug, white, 0.3 l, dishwasher safe. <a href='/mugs/1'>Details</a></p>\n"
-Call = Callable[[str], bytes]
 
 
 def page_of(size: int) -> str:
@@ -43,7 +42,7 @@ def make_app(kind: str, folder: str) -> Flask:
     """A shop: ``bare``, with AdRoll (``always`` or ``join``), or with a ``session`` of its own."""
     app = Flask("shop", instance_path=folder)
     app.config["SECRET_KEY"] = "a key for the benchmark"
-    pages = {size: page_of(size * 1000) for size in (2, 50, 500)}
+    pages = {size: page_of(size * 1000) for size in (2, 48, 50, 500)}
 
     @app.get("/json")
     def json() -> Response:
@@ -91,59 +90,10 @@ def served_app() -> Flask:
 # -- in process ----------------------------------------------------------------------------
 
 
-def cookies_of(app: Flask) -> str:
-    client = app.test_client()
-    client.get("/page/2", base_url="http://shop.example")
-    return "; ".join(
-        f"{name}={cookie.value}"
-        for name in ("adroll_visitor", "__adroll_fpc", "session")
-        if (cookie := client.get_cookie(name, domain="shop.example"))
-    )
-
-
-def caller(app: Flask, cookies: str) -> Call:
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "QUERY_STRING": "",
-        "SERVER_NAME": "shop.example",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "shop.example",
-        "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-        "HTTP_ACCEPT": "text/html,application/xhtml+xml",
-        "HTTP_SEC_FETCH_DEST": "document",
-        "REMOTE_ADDR": "192.0.2.1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    if cookies:
-        environ["HTTP_COOKIE"] = cookies
-
-    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
-        assert status == "200 OK"
-
-    def call(path: str) -> bytes:
-        body = app({**environ, "PATH_INFO": path}, start_response)
-        try:
-            return b"".join(body)
-        finally:
-            close = getattr(body, "close", None)
-            if close:
-                close()
-
-    return call
-
-
-def microseconds(call: Call, path: str, times: int) -> float:
+def microseconds(app: Flask, path: str, cookies: str, times: int) -> float:
     start = time.thread_time()
     for _ in range(times):
-        call(path)
+        ask(app, path, cookies=cookies)
     return (time.thread_time() - start) / times * 1e6
 
 
@@ -154,7 +104,7 @@ def in_process(rounds: int) -> None:
     """All that a browser would send is sent: on a second visit, the cookies of the first."""
     with tempfile.TemporaryDirectory() as folder:
         apps = {kind: make_app(kind, folder) for kind in KINDS}
-        cookies = {kind: cookies_of(app) for kind, app in apps.items()}
+        cookies = {kind: cookies_of(app, "/page/2") for kind, app in apps.items()}
         assert "adroll_visitor" in cookies["join"]
         assert "session" not in cookies["join"]
         assert "session=" in cookies["always"]
@@ -170,16 +120,15 @@ def in_process(rounds: int) -> None:
         print("in process, microseconds per request; in brackets what it adds to the bare app")
         print(f"{'':28}{'bare':>9}{'a session':>17}{'AdRoll join':>17}{'AdRoll always':>17}")
         for name, path, returning in rows:
-            calls = {
-                kind: caller(app, cookies[kind] if returning else "") for kind, app in apps.items()
-            }
-            assert (b"data-adroll" in calls["join"](path)) == (path != "/json"), path
+            sent = cookies if returning else dict.fromkeys(KINDS, "")
+            placed = b"data-adroll" in ask(apps["join"], path, cookies=sent["join"])
+            assert placed == (path != "/json"), path
             times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-            for call in calls.values():
-                microseconds(call, path, 30)
+            for kind, app in apps.items():
+                microseconds(app, path, sent[kind], 30)
             for turn in range(rounds):
                 for kind in KINDS if turn % 2 else reversed(KINDS):
-                    times[kind].append(microseconds(calls[kind], path, 50))
+                    times[kind].append(microseconds(apps[kind], path, sent[kind], 50))
             best = {kind: min(times[kind]) for kind in KINDS}
             said = "".join(
                 f"{best[kind]:9.1f} ({best[kind] - best['bare']:+5.1f})" for kind in KINDS[1:]
@@ -233,7 +182,7 @@ def served(rounds: int) -> None:
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        cookies = {kind: cookies_of(make_app(kind, folder)) for kind in KINDS}
+        cookies = {kind: cookies_of(make_app(kind, folder), "/page/2") for kind in KINDS}
         urls = {kind: stack.enter_context(gunicorn(kind, folder)) for kind in KINDS}
         print("gunicorn, one worker, two threads; requests a second, and of the bare app's")
         print(f"{'':28}{'bare':>9}{'a session':>16}{'AdRoll join':>16}{'AdRoll always':>16}")

@@ -22,9 +22,9 @@ from flask import Flask
 
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.counters import Counters
-from adroll_flask.delivery.client import Client, NoAnswer, Response, Timeouts
 from adroll_flask.delivery.deliverer import POLL, Deliverer
-from adroll_flask.outbox import NewEvent, new_id, open_outbox
+from adroll_flask.delivery.transport import NoAnswer, Response
+from adroll_flask.outbox import NewEvent, Outbox, new_id
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
 from adroll_flask.settings import Settings
 
@@ -53,9 +53,7 @@ class _World:
     def __call__(self) -> float:
         return self.now
 
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         self.asked.append(self.now)
         if self.fault == "refused":
             raise NoAnswer("refused", sure=True)
@@ -82,12 +80,12 @@ def questions(length: float, fault: str, *, workers: int = 3, seed: int = 1) -> 
         shops = []
         for number in range(workers):
             counters = Counters()
-            outbox = open_outbox(settings, folder=folder, clock=world, counters=counters)
+            outbox = Outbox(settings, folder=folder, clock=world, counters=counters)
             deliverer = Deliverer(
                 outbox,
-                Client(settings, world, clock=world),
                 settings,
                 counters,
+                transport=world,
                 clock=world,
                 rng=random.Random(f"{seed} {number}"),
                 monotonic=world,

@@ -14,23 +14,19 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 
+from benchmarks.visits import AGENT, IP, ask
+
 ADVERTISABLE_EID = "SANDBOXADVERTISABLE01X"
 PIXEL_EID = "SANDBOXPIXEL0000000001"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
-IP = "203.0.113.9"
 SECRET_KEY = "a key for the benchmark"
 PAGE = "https://shop.example/checkout?step=pay"
-AGENT = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/140.0.0.0 Safari/537.36"
-)
 #: The variable that names another database for our outbox.
 OUTBOX = "BENCHMARK_OUTBOX_URL"
 #: In-memory queues are enlarged: with their defaults of 10,000 peers drop what comes after.
@@ -281,8 +277,8 @@ class Visitors:
     def __init__(self) -> None:
         from adroll_flask.counters import Counters
         from adroll_flask.settings import Settings
+        from adroll_flask.visitor.cookies import Records
         from adroll_flask.visitor.record import Record
-        from adroll_flask.visitor.records import Records
 
         # Not the app's own, which would know what it has signed.
         self._records = Records(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
@@ -335,30 +331,12 @@ class Child:
         return times
 
     def views(self, count: int, gap: float) -> list[int]:
-        environ = {
-            "REQUEST_METHOD": "POST",
-            "PATH_INFO": "/checkout",
-            "QUERY_STRING": "step=pay",
-            "SERVER_NAME": "shop.example",
-            "SERVER_PORT": "443",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "HTTP_HOST": "shop.example",
-            "HTTP_USER_AGENT": AGENT,
-            "REMOTE_ADDR": IP,
-            "wsgi.url_scheme": "https",
-            "wsgi.errors": sys.stderr,
-        }
         self.times.clear()
         for _ in range(count):
-            told = {
-                **environ,
-                "HTTP_COOKIE": self._visitors.cookies(self.number),
-                "wsgi.input": BytesIO(),
-            }
-            answer = self.app(told, lambda *_: str)
-            b"".join(answer)
+            cookies = self._visitors.cookies(self.number)
             if gap:
                 time.sleep(gap)
+            ask(self.app, "/checkout", method="POST", query="step=pay", cookies=cookies)
         return list(self.times)
 
     def burst(self, count: int) -> dict[str, float]:

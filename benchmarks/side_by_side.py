@@ -152,6 +152,25 @@ def per_call(
     return {kind: percentiles(taken) for kind, taken in times.items()}
 
 
+def quiet(pauses: dict[float, int], sink: Sink, peers: tuple[str, ...]) -> dict[str, Any]:
+    """A report in a view after each of some *pauses*, as many times as each says; all wait at once.
+
+    Most shops are this one: whatever was made for the order before is gone or old.
+    """
+    found: dict[str, Any] = {}
+    with processes((*peers, BARE), sink) as made:
+        for process in made.values():
+            process.do("views", count=50, gap=0.0)
+            process.do("flush")
+        for pause, count in pauses.items():
+            for process in made.values():
+                process.tell("views", count=count, gap=pause)
+                time.sleep(0.013)  # they report in turns, not at once
+            times = {kind: percentiles([process.hear()]) for kind, process in made.items()}
+            found[f"after {pause:g} s"] = times
+    return found
+
+
 def percentiles(rounds: list[list[int]]) -> dict[str, float]:
     """Microseconds, of the nanoseconds of each call in each round."""
     together = sorted(time for one in rounds for time in one)
@@ -364,7 +383,7 @@ class Gunicorn:
 
 # -- the table -----------------------------------------------------------------------------
 
-PARTS = ("calls", "views", "databases", "burst", "checkout", "outage", "kill")
+PARTS = ("calls", "views", "quiet", "databases", "burst", "checkout", "outage", "kill")
 
 
 def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> dict[str, Any]:
@@ -382,6 +401,9 @@ def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> d
             "back to back": per_call("views", 0.0, count, rounds, sink, kinds),
             "2 ms apart": per_call("views", 0.002, count, rounds, sink, kinds),
         },
+        "quiet": lambda: quiet(
+            {0.1: 50, 6.0: 3} if short else {0.1: 200, 6.0: 15, 65.0: 5}, sink, kinds
+        ),
         "databases": lambda: {"2 ms apart": databases(count, rounds, sink)},
         "burst": lambda: burst(2_000 if short else 20_000, 1 if short else 3, sink, kinds),
         "checkout": lambda: checkout(1 if short else 3, 1 if short else 5, sink, kinds),
@@ -398,12 +420,14 @@ def measure(parts: tuple[str, ...], peers: tuple[str, ...], *, short: bool) -> d
 
 
 def show(found: dict[str, Any]) -> None:
-    for part, title, base in (
+    for part, title, wanted in (
         ("calls", "A call with everything given", OURS),
         ("views", "A call in a view", OURS),
+        ("quiet", "A call in a view of a quiet shop", "Segment"),
         ("databases", "A call of ours, by the database behind it", "SQLite"),
     ):
         for pace, figures in found.get(part, {}).items():
+            base = wanted if wanted in figures else BARE
             print(f"\n{title}, {pace} (µs)")
             print(f"  {'':28}{'median':>9}{'fastest':>9}{'p99':>9}{'p99.9':>9}{f'to {base}':>16}")
             for kind, one in figures.items():
@@ -440,7 +464,7 @@ def show(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--short", action="store_true", help="a minute instead of ten")
+    parser.add_argument("--short", action="store_true", help="two minutes instead of fourteen")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, comma-separated")
     parser.add_argument("--peers", default=",".join(PEERS), help="peers, comma-separated")
     parser.add_argument("--json", type=Path, help="write the figures there as well")

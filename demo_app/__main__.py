@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ from . import adroll, create_app, lately
 
 #: Seconds that the sandbox may take to start; a slow machine needs a few.
 _PATIENCE = 30.0
+#: How many ports are tried, from the one that was asked for upwards.
+_PORTS = 20
 
 
 class Failed(Exception):
@@ -35,12 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
-    add("--port", type=int, default=5000, help="the shop's port, 0 for any (default: %(default)s)")
+    add(
+        "--port",
+        type=int,
+        default=5000,
+        help="the shop's port, or the next free one; 0 for any (default: %(default)s)",
+    )
     add(
         "--sandbox-port",
         type=int,
-        default=5001,
-        help="the sandbox's port, 0 for any (default: %(default)s)",
+        help="the sandbox's port, or the next free one; 0 for any (default: the shop's and one)",
     )
     add("--no-sandbox", action="store_true", help="the shop alone; FLASK_ADROLL_* configure it")
     add("--instance", metavar="FOLDER", help="where the databases live (default: instance)")
@@ -65,9 +72,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     listener = stack.enter_context(closing(_listen(given.host, given.port, "--port")))
-    shop_url = f"http://{_netloc(given.host, listener.getsockname()[1])}/"
+    shop_port = listener.getsockname()[1]
+    shop_url = f"http://{_netloc(given.host, shop_port)}/"
     if not given.no_sandbox:
-        port = _free_port(given.sandbox_port)
+        wanted = given.sandbox_port
+        port = _free_port((given.port and shop_port + 1) if wanted is None else wanted)
         sandbox_url = f"http://127.0.0.1:{port}"
         sandbox = stack.enter_context(_Sandbox(port, shop_url))
         for key, value in {
@@ -88,20 +97,25 @@ def _run(given: argparse.Namespace, stack: ExitStack) -> None:
     if "MAKELEVEL" in os.environ:
         # `make demo` is over when make is, killed or not; a shell may go and leave us running.
         server.service_actions = _end_with(os.getppid())  # type: ignore[method-assign]
+    addresses = {"Shop": shop_url, "Dashboard": f"{shop_url}adroll-dashboard/"}
     if given.no_sandbox:
-        print(f"Shop   {shop_url}", flush=True)
+        _tell(addresses)
         server.serve_forever()
         return
     sandbox.wait_until_it_listens()
     threading.Thread(target=sandbox.call_at_its_end, args=[server.shutdown], daemon=True).start()
-    print(f"Ad     {sandbox_url}/ad", f"Shop   {shop_url}", f"Watch  {sandbox_url}/", sep="\n")
-    if given.past:
-        print(f"Dashboard  {shop_url}adroll-dashboard/")
-    sys.stdout.flush()
+    _tell({"Ad": f"{sandbox_url}/ad", "Sandbox": f"{sandbox_url}/"} | addresses)
     # In the main thread, which signals interrupt; it looks up twice a second, so that none that
     # another thread caught is overslept.
     server.serve_forever()
     sandbox.check_that_it_runs()
+
+
+def _tell(addresses: dict[str, str]) -> None:
+    for word in ("Shop", "Ad", "Sandbox", "Dashboard"):
+        if word in addresses:
+            print(f"{word:<9}  {addresses[word]}")
+    sys.stdout.flush()
 
 
 def _end_with(parent: int) -> Callable[[], None]:
@@ -117,18 +131,33 @@ def _deliver_the_last(app: Flask) -> None:
         adroll.flush(timeout=1.0)
 
 
-def _listen(host: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+def _listen(host: str, wanted: int, option: str) -> socket.socket:
+    """Listen on the wanted port, or on the next one that is free, which is then said."""
+    for port in range(wanted, min(wanted + _PORTS, 65_536)) or [wanted]:
+        try:
+            listener = _bound(host, port)
+        except (OSError, OverflowError) as problem:
+            if getattr(problem, "errno", None) == errno.EADDRINUSE:
+                continue
+            why = getattr(problem, "strerror", None) or "no such port"
+            raise Failed(f"{_netloc(host, port)}: {why}; choose another with {option}") from None
+        if port != wanted:
+            what = "shop" if option == "--port" else "sandbox"
+            print(f"Port {wanted} is taken: the {what} takes {port}", flush=True)
+        return listener
+    raise Failed(f"ports {wanted} to {port} are taken; choose another with {option}")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     # As servers do: ports of connections that linger from a run before are no obstacle.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(128)
-    except (OSError, OverflowError) as problem:
+    except BaseException:
         listener.close()
-        why = getattr(problem, "strerror", None) or "no such port"
-        raise Failed(f"{_netloc(host, port)}: {why}; choose another with {option}") from None
+        raise
     return listener
 
 

@@ -1,17 +1,16 @@
 """The shop's last days, played through its own AdRoll: events that can be looked up.
 
-What :mod:`.past` makes are sums. Here orders are reported and delivered one by one, under a clock
-that runs through them and an AdRoll that answers as told: it refuses some, is away for a while,
-and loses an answer. So each has its attempts, its dead letters and its holds as a real one has.
+What :mod:`.past` makes are sums. Here orders are reported and delivered one by one, with
+``AdRoll(clock=…)`` and a sandbox of the same clock that fails as told: it refuses some, is away for
+a while, and loses an answer. So each has its attempts, its dead letters and its holds as a real one
+has (docs/how-to/testing.md).
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -26,18 +25,16 @@ from adroll_flask import (
     report_conversion,
     report_event,
 )
-from adroll_flask.delivery.transport import NoAnswer, Response
+from adroll_flask.sandbox import Account, RunningSandbox, running
 
 from . import catalogue, past
 
 if TYPE_CHECKING:
-    from adroll_flask.delivery.transport import Timeouts
     from adroll_flask.runtime import Runtime
 
 #: Hours that are played.
 HOURS: Final = 30
 _DAY: Final = 86_400.0
-_OK: Final = Response(200, {}, b'{"results": {}}')
 _REFUSED: Final = (
     ("conversion_value", "must be a positive number", "invalid_value"),
     ("event_attributes.products", "product_id is longer than 100 characters", "too_long"),
@@ -52,32 +49,6 @@ class _Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class _Answers:
-    """AdRoll in those days."""
-
-    def __init__(self) -> None:
-        self.is_away = False
-        self.loses_the_next = False
-        #: Orders that it refuses, and in which words.
-        self.refused: dict[str, tuple[str, str, str]] = {}
-
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
-        if self.is_away:
-            raise NoAnswer("refused", sure=True)
-        if self.loses_the_next:
-            self.loses_the_next = False
-            raise NoAnswer("read_timeout", sure=False)
-        for place, event in enumerate(json.loads(gzip.decompress(body))):
-            order = event.get("event_attributes", {}).get("order_id")
-            if order in self.refused:
-                field, words, code = self.refused[order]
-                told = {"message": words, "code": code, "field": f"[{place}].{field}"}
-                return Response(422, {}, json.dumps({"errors": [told]}).encode())
-        return _OK
 
 
 class _Order(NamedTuple):
@@ -98,7 +69,7 @@ def add_to(shop: Flask, now: float | None = None) -> None:
     place = runtime.outbox_place
     if not isinstance(place, Path):
         raise ValueError("only an outbox in a SQLite file can be given a past")
-    runtime.outbox.housekeeping.create_tables()
+    runtime.outbox.database.create_tables()
     runtime.outbox.close()
     if past.write(place, now, until=HOURS):
         play(shop, now)
@@ -109,34 +80,32 @@ def play(shop: Flask, now: float) -> int:
 
     :param shop: whose outbox and keys are used; it has not begun to serve.
     """
-    clock, answers = _Clock(now), _Answers()
-    stage = Flask("demo_app", instance_path=shop.instance_path)
-    stage.config.update(shop.config, ADROLL_DELIVERY="worker", ADROLL_STRICT=False)
-    stage.config.update(ADROLL_API_URL="https://srv.adroll.com/api")
-    AdRoll(clock=clock, transport=answers).init_app(stage)
-    runtime: Runtime = stage.extensions["adroll"]
+    clock = _Clock(now)
+    account = Account(
+        *(shop.config[f"ADROLL_{key}"] for key in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN"))
+    )
     quiet = logging.getLogger("adroll_flask")
     level, quiet.level = quiet.level, logging.CRITICAL + 1
+    stage = Flask("demo_app", instance_path=shop.instance_path)
+    stage.config.update(shop.config, ADROLL_DELIVERY="worker", ADROLL_STRICT=False)
     try:
-        with stage.app_context():
-            events = 0
+        with running(clock=clock, account=account) as sandbox, stage.app_context():
+            stage.config["ADROLL_API_URL"] = sandbox.api_url
+            AdRoll(clock=clock).init_app(stage)
+            runtime: Runtime = stage.extensions["adroll"]
             events_to_come = sorted([*_lost(now), *_last_hours(now)])
             clock.now = events_to_come[0].at
-            trials = runtime.outbox.trials
-            trials.keep("pageView", good=False, answer="401", words="no such access token")
-            trials.keep("pageView", good=True, answer="200", words="")
             for one in events_to_come:
-                clock.now = max(clock.now if events else one.at, one.at)
-                _happen(one, clock, answers)
-                events += 1
+                clock.now = max(clock.now, one.at)
+                _happen(one, clock, sandbox)
                 clock.now += 1.5
                 runtime.deliverer.drain()
             clock.now = now
             runtime.deliverer.drain()
-        return events
+            runtime.outbox.close()
+        return len(events_to_come)
     finally:
         quiet.setLevel(level)
-        runtime.outbox.close()
 
 
 def _lost(now: float) -> Iterator[_Order]:
@@ -170,14 +139,16 @@ def _last_hours(now: float) -> Iterator[_Order]:
     yield _Order(now - 2.2 * 3600, "refused", 201)
 
 
-def _happen(one: _Order, clock: _Clock, answers: _Answers) -> None:
+def _happen(one: _Order, clock: _Clock, sandbox: RunningSandbox) -> None:
     random = Random(one.number * 7919 + len(one.kind))  # noqa: S311 - figures for a demo
     order = f"{10_000 + one.number}"
     match one.kind:
-        case "away" | "back":
-            answers.is_away = one.kind == "away"
+        case "away":
+            sandbox.fault(status=503)
+        case "back":
+            sandbox.clear_faults()
         case "lose":
-            answers.loses_the_next = True
+            sandbox.fault(reset="after", times=1)
         case "hold":
             _buy(f"INV-{410 + one.number}", random, clock.now, hold=True)
         case "release":
@@ -187,7 +158,9 @@ def _happen(one: _Order, clock: _Clock, answers: _Answers) -> None:
         case "invalid":
             _buy(f"8{order}", random, clock.now, currency="EURO")
         case "refused":
-            answers.refused[f"9{order}"] = _REFUSED[0 if one.number < 112 else 1]
+            field, words, code = _REFUSED[0 if one.number < 112 else 1]
+            told = {"message": words, "code": code, "field": f"[0].{field}"}
+            sandbox.fault(order_id=f"9{order}", status=422, body={"errors": [told]})
             _buy(f"9{order}", random, clock.now)
         case "purchase":
             _buy(order, random, clock.now)

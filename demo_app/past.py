@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from adroll_flask.events.coverage import BITS
 from adroll_flask.outbox.schema import DELAY_COLUMNS
+from adroll_flask.sandbox import ADVERTISABLE_EID
 
 #: Days that the shop has been open.
 OPEN: Final = 396
@@ -33,6 +34,8 @@ _CLOCK: Final = (
     *(5.4, 5.0, 5.1, 5.3, 5.6, 6.2, 7.3, 8.6, 9.0, 7.4, 4.4, 1.9),
 )
 _WEEK: Final = (1.05, 0.98, 0.96, 1.0, 1.02, 0.9, 1.2)
+#: When AdRoll was away: from and until, in days ago.
+_AWAY: Final = ((70.0, 68.0), (18.9 + 5 / 24, 18.9))
 #: Events for one order, and whether they have a value.
 PER_ORDER: Final = {"addToCart": 3.1, "productSearch": 1.6, "formFill": 0.12, "purchase": 1.0}
 _MEAN: Final = {"purchase": 64.0, "addToCart": 31.0}
@@ -64,6 +67,14 @@ def write(database: Path, now: float, *, until: float = 0.0, orders_a_day: float
     with sqlite3.connect(database) as connection:
         if connection.execute("SELECT 1 FROM adroll_history LIMIT 1").fetchone():
             return 0
+        connection.executemany(
+            "INSERT INTO adroll_stop (advertisable_eid, began_at, ended_at, reason)"
+            " VALUES (?, ?, ?, 'away')",
+            [
+                (ADVERTISABLE_EID, now - since * 86_400, now - until * 86_400)
+                for since, until in _AWAY
+            ],
+        )
         return connection.executemany(statement, _rows(end, orders_a_day, now)).rowcount
 
 
@@ -90,7 +101,7 @@ def _rows(end: int, orders_a_day: float, now: float) -> Iterator[Row]:
             else:
                 spread[_pick(random, _SOON)] += events  # noqa: B023
 
-        is_away = 68 < days_ago <= 70 or 18.9 < days_ago <= 18.9 + 5 / 24
+        is_away = any(until < days_ago <= since for since, until in _AWAY)
         if not is_away:
             for since, what, events, value in waiting:
                 delivered(what, events, value, hour - since)

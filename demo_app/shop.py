@@ -53,6 +53,12 @@ def posted_email() -> str | None:
     return email if len(email) <= 254 and _EMAIL.fullmatch(email) else None
 
 
+def watch_url() -> str | None:
+    """Where one sees what AdRoll learns; ``None`` where that is AdRoll itself."""
+    url: str | None = current_app.config.get("DEMO_WATCH_URL")
+    return url
+
+
 # --- Looking around ----------------------------------------------------------------------------
 
 
@@ -158,7 +164,7 @@ def thanks() -> ResponseReturnValue:
     order = current_store().order(session.get("last_order", ""))
     if order is None:
         return redirect(url_for(".home"), 303)
-    return render_template("thanks.html", order=order)
+    return render_template("thanks.html", order=order, watch=watch_url())
 
 
 # --- Staying in touch --------------------------------------------------------------------------
@@ -210,9 +216,7 @@ def missing(_problem: Exception) -> ResponseReturnValue:
 
 @pages.get("/me")
 def me() -> str:
-    return render_template(
-        "me.html", visitor=current_visitor(), watch=current_app.config.get("DEMO_WATCH_URL")
-    )
+    return render_template("me.html", visitor=current_visitor(), watch=watch_url())
 
 
 @pages.post("/me/forget")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from flask import current_app
 from . import cart, catalogue
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, email TEXT NOT NULL, lines TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS orders
+    (id TEXT PRIMARY KEY, email TEXT NOT NULL, lines TEXT NOT NULL, paid_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS readers (email TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS demo_requests (email TEXT, company TEXT NOT NULL, covers TEXT NOT NULL);
 """
+_ORDERS = "SELECT id, email, lines, paid_at FROM orders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Order:
     id: str
     email: str
     lines: tuple[cart.Line, ...]
+    paid_at: float
     currency: str = catalogue.CURRENCY
 
     @property
@@ -65,7 +69,10 @@ class Store:
         """Keep the order and return it; sent a second time, return the first."""
         packed = json.dumps([[line.product.id, line.quantity] for line in lines])
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO orders VALUES (?, ?, ?)", (order_id, email, packed))
+            db.execute(
+                "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?)",
+                (order_id, email, packed, time.time()),
+            )
         order = self.order(order_id)
         assert order is not None  # noqa: S101 - kept two lines above
         return order
@@ -73,17 +80,14 @@ class Store:
     def order(self, order_id: str) -> Order | None:
         """The order of that number, or ``None``."""
         with self._transaction() as db:
-            row = db.execute(
-                "SELECT id, email, lines FROM orders WHERE id = ?", (order_id,)
-            ).fetchone()
-        if row is None:
-            return None
-        lines = (
-            cart.Line(product, quantity)
-            for product_id, quantity in json.loads(row[2])
-            if (product := catalogue.find(product_id)) is not None
-        )
-        return Order(row[0], row[1], tuple(lines))
+            rows = db.execute(f"{_ORDERS} WHERE id = ?", (order_id,)).fetchall()
+        return _order(rows[0]) if rows else None
+
+    def paid_between(self, since: float, until: float) -> list[Order]:
+        """The orders that were paid then, seconds since the epoch; here that is when they came."""
+        with self._transaction() as db:
+            rows = db.execute(f"{_ORDERS} WHERE paid_at BETWEEN ? AND ?", (since, until)).fetchall()
+        return [_order(row) for row in rows]
 
     def subscribe(self, email: str) -> bool:
         """Put *email* on the newsletter's list; false when it is there already."""
@@ -95,6 +99,16 @@ class Store:
         """Note a request for a table demo."""
         with self._transaction() as db:
             db.execute("INSERT INTO demo_requests VALUES (?, ?, ?)", (email, company, covers))
+
+
+def _order(row: tuple[str, str, str, float]) -> Order:
+    id, email, packed, paid_at = row
+    lines = (
+        cart.Line(product, quantity)
+        for product_id, quantity in json.loads(packed)
+        if (product := catalogue.find(product_id)) is not None
+    )
+    return Order(id, email, tuple(lines), paid_at)
 
 
 def current_store() -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ DAILY = tuple(
     f"tests/{name}"
     for name in (
         "browser/test_behind_a_cache.py",
-        "browser/test_consent_in_browser.py::test_a_late_yes_in_the_sites_own",
+        "browser/test_consent_in_browser.py::test_a_late_yes",
         "browser/test_consent_in_browser.py::test_who_refused",
         "browser/test_consent_platforms.py::test_the_page_tells_each_answer[after",
         "browser/test_cookie_caps.py::test_the_page",
@@ -60,6 +61,8 @@ DAILY = tuple(
         "browser/test_journeys.py::test_1",
         "browser/test_journeys.py::test_2",
         "browser/test_journeys.py::test_6",
+        "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[firefox-http]",
+        "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[webkit-http]",
         "browser/test_kit.py::test_a_",
         "browser/test_kit.py::test_after_the_wait",
         "browser/test_kit.py::test_click",
@@ -70,13 +73,19 @@ DAILY = tuple(
         "browser/test_kit_consent.py::test_withdrawn",
         "browser/test_kit_lifecycle.py",
         "browser/test_single_page_app.py",
-        "browser/test_three_engines.py::test_from_the_ad",
         "sandbox/test_browser.py::test_an_event_appears",
         "sandbox/test_browser.py::test_the_ad",
         "sandbox/test_browser.py::test_the_pixel_adopts",
         "sandbox/test_browser.py::test_what_an_event_holds",
     )
 )
+
+
+#: What `make quick` runs, but for tests that wait (`patient`) or need a browser or a server.
+QUICK = tuple(f"tests/{name}/" for name in ("visitor", "page", "events", "outbox", "delivery"))
+QUICK += ("tests/app/test_settings.py", "tests/house/test_imports.py")
+NOT_QUICK = ("slow", "browser", "patient")
+SERVERS = ("postgresql", "mariadb")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
@@ -89,6 +98,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             test.startswith("tests/outbox/") and "mariadb" in test
         ):
             item.add_marker(pytest.mark.slow)
+        if (
+            test.startswith(QUICK)
+            and not any(item.get_closest_marker(name) for name in NOT_QUICK)
+            and not any(name in test for name in SERVERS)
+        ):
+            item.add_marker(pytest.mark.quick)
+
+
+@pytest.fixture(autouse=True)
+def no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test wrote as `shop.py` and imported is not the next test's `shop`."""
+    before, path = set(sys.modules), sys.path[:]
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+@pytest.fixture
+def adroll() -> AdRoll:
+    """The extension that a test's app has; in some folders, AdRoll itself on this machine."""
+    return AdRoll()
 
 
 @pytest.fixture
@@ -119,6 +152,6 @@ def make_app(tmp_path: Path) -> Iterator[AppMaker]:
 
     yield make
     for app in made:
-        outbox = app.extensions["adroll"]._outbox
+        outbox = vars(app.extensions["adroll"]).get("outbox")
         if outbox is not None:
             outbox.close()

@@ -6,11 +6,10 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from flask import Flask, abort, request
+from flask import Flask, abort, redirect, request
 from flask.cli import with_appcontext
 
-from .app_runtime import current_runtime
-from .refusal import Refusal
+from .app_runtime import Refusal, current_runtime
 
 if TYPE_CHECKING:
     from adroll_flask.runtime import Runtime
@@ -60,8 +59,6 @@ def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
 
     @app.get("/")
     def begin() -> Any:
-        from flask import redirect
-
         return redirect("/adroll-dashboard/")
 
     mount(app, runtime, access=lambda: True, operator=lambda: not look_only)

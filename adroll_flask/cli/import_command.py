@@ -1,31 +1,50 @@
-"""``flask adroll import``: its options, its progress and what it says in the end."""
+"""``flask adroll import``: events that were kept elsewhere, each reported once.
+
+Two passes. The first checks every line: what is good waits in a file without a name, what is not
+goes to a file that can be fixed and imported again. The second puts the good ones into the journal,
+as every report is, and from there into the outbox. Memory does not grow with the file.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
+import pickle
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.errors import AdRollError
+from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, nearest
+from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 
-from .app_runtime import current_runtime
-from .as_typed import as_typed
+from .app_runtime import Refusal, as_typed, current_runtime
+from .import_file import REJECTED_COLUMNS, ImportFile, Rejects
+from .printing import AS_JSON, bar
 
 if TYPE_CHECKING:
-    from .import_orders import Import, Summary
-    from .import_values import ValueForms
+    from adroll_flask.runtime import Runtime
 
+    from .import_events import EventMaker
+
+#: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
+FIELDS: Final = ("name", "visitor", *(name for name in FIELD_NAMES if name != "product_map"))
+#: Events of one transaction of the outbox, while which others wait. Small ones write the same pages
+#: of its indexes again and again.
+_TOGETHER: Final = 5000
+#: Seconds that the last look waits for another process that takes in.
+_PATIENCE: Final = 2.0
 #: Why the journal takes no more, and what to do.
-_STOPPED = {
-    "interrupted": "",
+_STOPPED: Final = {
     "full": "the outbox is full (ADROLL_OUTBOX_MAX_BYTES): let events be delivered",
     "disk_full": "the disk is full: make room",
     "read_only": "the journal cannot be written to: see flask adroll check",
@@ -47,165 +66,254 @@ _STOPPED = {
     "constants",
     multiple=True,
     metavar="FIELD=TEXT",
-    help="What a line has that says nothing of it: page_location=https://shop.example/",
+    help="What a line has that says nothing of it: currency=EUR",
 )
-@click.option("--currency", help="The currency of lines that name none: as --set currency=EUR.")
 @click.option("--event", default="purchase", show_default=True, type=click.Choice(EVENT_NAMES))
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option("--timezone", help="Of times without an offset: Europe/Berlin.")
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
-@click.option("--format", "file_format", type=click.Choice(["csv", "jsonl"]), help="Of FILE.")
-@click.option("--delimiter", help="Between a CSV file's cells. Default: as the header has it.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of FILE.")
 @click.option(
     "--rejected",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where bad lines go. Default: FILE.rejected.csv.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@AS_JSON
 @with_appcontext
 def import_(file: str, only_check: bool, as_json: bool, **options: Any) -> None:
-    """Report events from FILE: CSV or JSON lines, also gzip ("-": standard input).
+    """Report orders, or other events, that a file holds.
 
-    A CSV file's columns are the arguments of report_event; --column names others. A line of JSON
-    holds these arguments, an event as the API takes it, or what `outbox export --full` writes.
+    FILE is CSV or JSON lines, also gzip; "-" is standard input. A CSV file's columns are the
+    arguments of report_event; --column names others. A line of JSON holds these arguments, an event
+    as the API takes it, or what `outbox export --full` writes.
 
     Every line is checked before the first one is kept. Bad lines go into FILE.rejected.csv with
     what is wrong: fix them there and import that file. What was reported before, by an import or
     by the shop, is a duplicate, so that an import can be run again.
     """
-    work, unused = _prepare(file, options)
-    click.get_current_context().call_on_close(work.close)
-    if unused:
-        click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
-    with _bar(work.source.size, "checking", "lines", lambda: work.summary.checked) as progress:
-        work.check(progress, keep=not only_check)
-    for text in work.rejected.told:
-        click.echo(text, err=True)
-    more = work.summary.rejected - len(work.rejected.told)
-    if more > 0:
-        click.echo(f"and {more:,} more", err=True)
-    if not only_check and not work.summary.stopped:
-        with _bar(work.summary.good, "keeping", "events", lambda: work.summary.kept) as progress:
-            work.keep(progress)
-    if as_json:
-        click.echo(json.dumps(work.summary.as_dict()))
-    else:
-        _say(work.summary, only_check=only_check)
-    if work.summary.stopped:
-        raise SystemExit(130 if work.summary.stopped == "interrupted" else 1)
-    raise SystemExit(1 if work.summary.rejected else 0)
-
-
-def _prepare(file: str, options: dict[str, Any]) -> tuple[Import, list[str]]:
-    """The import that the options ask for, and the columns that it passes over."""
-    from .import_lines import Source
-    from .import_orders import Import
-    from .import_rejected import Rejected
-    from .import_values import ValueForms, columns_of, read_pairs, read_zone
+    from .import_events import EventMaker
 
     runtime = current_runtime()
-    delimiter = options["delimiter"]
-    if delimiter is not None:
-        delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
-        if len(delimiter) != 1:
-            raise click.UsageError("--delimiter takes one character, or tab")
-    columns = read_pairs(options["columns"], "--column")
-    constants = read_pairs(options["constants"], "--set")
-    if options["currency"]:
-        constants["currency"] = options["currency"]
-    zone = read_zone(options["timezone"])
-    source = Source(
-        file,
-        file_format=options["file_format"],
-        delimiter=delimiter,
-        encoding=options["encoding"],
-    )
-    unused: list[str] = []
-    if source.file_format == "csv" and not source.is_rejected_json:
-        columns, unused = columns_of(source.columns, columns)
-    forms = ValueForms(
-        columns,
-        constants,
-        options["date_format"],
-        zone,
-        decimal_comma=options["decimal_comma"],
-        header=source.columns,
-    )
-    if source.file_format == "csv" and not source.is_rejected_json and source.columns:
-        _refuse_incomplete(options["event"], forms, source.columns)
-    rejected = options["rejected"] or Path(
-        "stdin.rejected.csv" if file == "-" else f"{file}.rejected.csv"
-    )
-    return Import(runtime, source, forms, Rejected(rejected, source), options["event"]), unused
+    source, forms = _read_options(file, options)
+    has_json = source.has_json
+    default = "stdin.rejected.csv" if file == "-" else f"{file}.rejected.csv"
+    rejects = Rejects(options["rejected"] or Path(default), source)
+    maker = EventMaker(runtime=runtime, has_json=has_json, event_name=options["event"], **forms)
+    summary = Summary()
+    began = time.monotonic()
+    try:
+        with nullcontext() if only_check else _spool(runtime) as spool:
+            _check(source, maker, rejects, spool, summary)
+            if spool is not None:
+                spool.seek(0)
+                _queue(runtime, spool, summary)
+    except KeyboardInterrupt:
+        summary.stopped = "interrupted"
+    summary.seconds = time.monotonic() - began
+    if as_json:
+        click.echo(json.dumps(asdict(summary)))
+    else:
+        _say(summary, only_check=only_check)
+    failed = bool(summary.stopped or summary.rejected)
+    raise SystemExit(130 if summary.stopped == "interrupted" else failed)
 
 
-def _refuse_incomplete(event: str, forms: ValueForms, header: list[str]) -> None:
-    """Say at once what no line of a file could have."""
-    given = forms.columns.keys() | forms.constants.keys()
-    needed = (
-        ["order_id", "value", "currency"] if event == "purchase" and "name" not in given else []
-    )
-    if "visitor" not in given:
-        needed += ["ip", "page_location"]
-    missing = [name for name in needed if name not in given]
-    if missing:
+@dataclass(slots=True)
+class Summary:
+    """What became of a file's lines.
+
+    :param checked: lines that were looked at.
+    :param good: of them, those that can be reported.
+    :param rejected: of them, those that cannot.
+    :param suppressed: of them, those whose visitor's token carries no consent.
+    :param kept: events that the journal has.
+    :param duplicates: of them, those whose key was known, as this process saw.
+    :param stopped: ``""``, ``interrupted``, or why the journal took no more.
+    """
+
+    checked: int = 0
+    good: int = 0
+    rejected: int = 0
+    suppressed: int = 0
+    kept: int = 0
+    duplicates: int = 0
+    stopped: str = ""
+    rejected_file: str | None = None
+    seconds: float = 0.0
+
+
+def _read_options(file: str, options: Mapping[str, Any]) -> tuple[ImportFile, dict[str, Any]]:
+    """The file, and how it writes its values; says at once what no line could have."""
+    columns = _pairs(options["columns"], "--column")
+    constants = _pairs(options["constants"], "--set")
+    name = options["timezone"]
+    try:
+        zone = None if name is None else ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
         raise click.UsageError(
-            f"no column gives {', '.join(missing)}: name it with --column "
-            f'{missing[0]}="…", or give all lines the same with --set {missing[0]}=…; the file has '
-            + ", ".join(map(repr, header))
-        )
+            f"--timezone: there is no {name!r}; it takes UTC or a name such as Europe/Berlin"
+        ) from None
+    source = ImportFile(file, options["encoding"])
+    if not source.has_json:
+        columns, unused = _columns(source.columns, columns)
+        if unused:
+            click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
+        given = columns.keys() | constants.keys()
+        is_purchase = options["event"] == "purchase" and "name" not in given
+        needed = ["order_id", "value", "currency"] if is_purchase else []
+        needed += [] if "visitor" in given else ["ip", "page_location"]
+        missing = [name for name in needed if name not in given]
+        if missing and source.columns:
+            raise click.UsageError(
+                f"no column gives {', '.join(missing)}: name it with --column "
+                f'{missing[0]}="…", or give all lines the same with --set {missing[0]}=…; the '
+                f"file has {', '.join(map(repr, source.columns))}"
+            )
+    forms = {name: options[name] for name in ("date_format", "decimal_comma")}
+    return source, {"columns": columns, "constants": constants, "zone": zone, **forms}
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """``FIELD=text`` of an option that may be given many times.
+
+    :raises click.UsageError: one has no ``=``, or names no field.
+    """
+    pairs = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        name = name.strip()
+        if not rest.strip():
+            raise click.UsageError(f'{option} takes FIELD="text", such as order_id="Order no."')
+        if name not in FIELDS:
+            near = nearest(name, FIELDS)
+            hint = f"; did you mean {near}?" if near else f"; there are {', '.join(FIELDS)}"
+            raise click.UsageError(f"{option}: there is no field {name!r}{hint}")
+        pairs[name] = rest.strip()
+    return pairs
+
+
+def _columns(header: Sequence[str], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """By field, the column of a CSV file that gives it; and the columns that nothing takes.
+
+    :param given: what ``--column`` says; other columns are known by the names of fields.
+    :raises click.UsageError: ``--column`` names a column that is not there.
+    """
+    for name, column in given.items():
+        if column not in header:
+            columns = ", ".join(map(repr, header))
+            raise click.UsageError(
+                f"--column {name}: there is no column {column!r}; the file has {columns}"
+            )
+    columns_by_field = dict(given)
+    unused = []
+    for column in header:
+        name = column.lower().replace(" ", "_").replace("-", "_")
+        if column in given.values():
+            continue
+        if name in FIELDS and name not in columns_by_field:
+            columns_by_field[name] = column
+        elif column and column not in REJECTED_COLUMNS:
+            unused.append(column)
+    return columns_by_field, unused
 
 
 @contextmanager
-def _bar(
-    length: int | None, label: str, noun: str, count: Callable[[], int]
-) -> Iterator[Callable[[int], None]]:
-    """Shows how far a step is, its rate, and the time left where that is known."""
-    if not sys.stderr.isatty():
-        yield lambda steps: None
-        return
-    began = time.monotonic()
+def _spool(runtime: Runtime) -> Iterator[IO[bytes]]:
+    """Where good events wait until all lines are checked: a file without a name, gone with us."""
+    # Beside the journal: what fits there fits the disk, and /tmp may be memory.
+    folder = runtime.journal_folder.parent
+    try:
+        make_folder(folder)
+        with TemporaryFile(dir=folder) as spool:
+            yield spool
+    except OSError as problem:
+        said = f"what is good cannot be written ({problem.strerror}); nothing was kept"
+        raise Refusal(said, slug="import-file") from None
 
-    def rate(_: object) -> str:
-        return f"{count():,} {noun}, {count() / max(0.1, time.monotonic() - began):,.0f}/s"
 
-    with click.progressbar(
-        length=length,
-        label=label,
-        file=sys.stderr,
-        show_eta=length is not None,
-        item_show_func=rate,
-    ) as bar:
-        yield lambda steps: bar.update(steps, "")
+def _check(
+    source: ImportFile,
+    maker: EventMaker,
+    rejects: Rejects,
+    spool: IO[bytes] | None,
+    summary: Summary,
+) -> None:
+    """The first pass: what is good goes to *spool*, what is not to *rejects*."""
+    read = 0
+    with bar("checking", source.size) as progress:
+        try:
+            for line in source:
+                summary.checked += 1
+                try:
+                    event = maker.event(line)
+                except AdRollError as problem:
+                    summary.rejected += 1
+                    rejects.add(line, *maker.fault(problem))
+                else:
+                    summary.suppressed += event is None
+                    summary.good += event is not None
+                    if spool is not None and event is not None:
+                        pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
+                progress(source.position() - read)
+                read = source.position()
+        finally:
+            rejects.close()
+            summary.rejected_file = rejects.kept_as
+    for text in rejects.told:
+        click.echo(text, err=True)
+    if summary.rejected > len(rejects.told):
+        click.echo(f"and {summary.rejected - len(rejects.told):,} more", err=True)
+
+
+def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
+    """The second pass: what is in *spool* goes into the journal, and into the outbox."""
+    from adroll_flask.outbox.entries import EventEntry
+
+    outbox, before = runtime.outbox, runtime.counters.get("event_duplicate")
+    # All are reported at one time, so that they stay in the order of their lines.
+    now = runtime.clock()
+
+    def take_in(patience: float = 0.0) -> int:
+        # Where the outbox fails the journal has them: whoever delivers takes them in.
+        with suppress(OutboxFailed):
+            return outbox.queue.take_in(_TOGETHER, patience=patience)
+        return 0
+
+    try:
+        with bar("keeping", summary.good) as progress:
+            while summary.kept < summary.good:
+                outbox.record(EventEntry(pickle.load(spool), now))  # noqa: S301 - our own file
+                summary.kept += 1
+                progress(1)
+                if summary.kept % _TOGETHER == 0:
+                    take_in()
+    except OutboxFailed as failure:
+        summary.stopped = failure.reason
+    finally:
+        while take_in(_PATIENCE):
+            pass
+        summary.duplicates = runtime.counters.get("event_duplicate") - before
 
 
 def _say(summary: Summary, *, only_check: bool) -> None:
-    counts = [(summary.rejected, "invalid"), (summary.suppressed, "without consent")]
-    if only_check:
-        counts.insert(0, (summary.good, "good"))
-    else:
-        counts.insert(0, (summary.kept - summary.duplicates, "queued"))
-        counts.insert(1, (summary.duplicates, "duplicate"))
-    parts = [f"{count:,} {name}" for count, name in counts if count]
-    seconds = max(0.1, summary.seconds)
-    told = f" ({summary.checked / seconds:,.0f} lines/s)" if seconds > 1 else ""
-    click.echo((", ".join(parts) or "nothing to do") + told)
+    counts = {
+        "good": summary.good if only_check else 0,
+        "queued": summary.kept - summary.duplicates,
+        "duplicate": summary.duplicates,
+        "invalid": summary.rejected,
+        "without consent": summary.suppressed,
+    }
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    rate = f" ({summary.checked / summary.seconds:,.0f} lines/s)" if summary.seconds > 1 else ""
+    click.echo((", ".join(parts) or "nothing to do") + rate)
     if summary.rejected_file:
-        click.echo(
-            f"fix {summary.rejected_file} and import it with the same options: "
-            f"it has {counted(summary.rejected, 'line')}"
-        )
+        lines = counted(summary.rejected, "line")
+        said = f"fix {summary.rejected_file} and import it with the same options"
+        click.echo(f"{said}: it has {lines}")
     if summary.stopped:
-        _say_stopped(summary)
-
-
-def _say_stopped(summary: Summary) -> None:
-    why = as_typed(_STOPPED.get(summary.stopped, f"the journal took no more ({summary.stopped})"))
-    kept = f"{summary.kept:,} of {summary.good:,} events are kept"
-    if not summary.kept:
-        kept = "nothing was kept"
-    click.echo(f"stopped: {kept}{'; ' + why if why else ''}", err=True)
-    again = "run the same command again"
-    after = "; what is kept already is a duplicate then" if summary.kept else ""
-    click.echo(f"to go on, {again}{after}", err=True)
+        kept = f"{summary.kept:,} of {summary.good:,} events are kept"
+        why = _STOPPED.get(summary.stopped, f"the journal took no more ({summary.stopped})")
+        why = "" if summary.stopped == "interrupted" else f"; {as_typed(why)}"
+        click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
+        after = "; what is kept already is a duplicate then" if summary.kept else ""
+        click.echo(f"to go on, run the same command again{after}", err=True)

@@ -1,252 +1,491 @@
-"""``flask adroll outbox …``: look after what waits and what died."""
+"""``flask adroll outbox …``: look after what waits, what is held and what died."""
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from copy import copy
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from adroll_flask.plurals import counted
-from adroll_flask.redaction import short_key
+from adroll_flask.errors import ConfigurationError, EventError
+from adroll_flask.outbox import OutboxFailed, State
+from adroll_flask.outbox.admin import RISKY
+from adroll_flask.outbox.values import AWAY
+from adroll_flask.plurals import counted, span
+from adroll_flask.redaction import redact_event, short_key
+from adroll_flask.reporting.order_life import FoundOrder, StepKind, carried, find_order, life
 
-from .app_runtime import current_runtime, kept_outbox
-from .outbox_copies import backup, restored
-from .outbox_holds import cancel, release
-from .outbox_ids import (
-    MOST_EVENTS,
-    STATES,
-    accept_ids,
-    dead_letter,
-    existing_id,
-    whole_id,
-)
-from .outbox_move import move_from
-from .outbox_text import next_due, overview_text, until, when
-from .refusal import Refusal
+from .app_runtime import Refusal, current_runtime, kept_outbox
+from .printing import AS_JSON, show, since_when, table, until, when
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox, State
+    from adroll_flask.outbox import Outbox, Overview, Row
+    from adroll_flask.runtime import Runtime
 
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_STATE = click.Choice(STATES)
+#: Events that one command looks at.
+MOST_EVENTS: Final = 100_000
+#: Invalid dead letters that are looked through for an order, the newest.
+_MOST_LETTERS: Final = 20_000
+#: Digits of an id, and the fewest of them that are taken for its beginning.
+_ID_DIGITS: Final = 32
+_BEGINNING: Final = re.compile(r"[0-9a-f]{4,32}\Z")
+#: Ids that are listed where a beginning is that of several.
+_MOST_LISTED: Final = 5
+_STATE = click.option(
+    "--state", type=click.Choice(get_args(State)), help="Only events of this state."
+)
+_AHEAD = click.option(
+    "--ahead", is_flag=True, help="Also for an order that nobody held yet: kept until it comes."
+)
+_RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
 #: Why an event in one of these states cannot be dropped.
-_WHY_KEPT: dict[State, str] = {
+_WHY_KEPT: Final[Mapping[State, str]] = {
     "claimed": "is claimed, a worker is about to send it; try again once a worker has settled it, "
     "or has taken it back after its lease",
     "sending": "is sending, its request may be under way or have reached AdRoll; try again once a "
     "worker has settled it, or has taken it back after its lease",
 }
-
-
-def _outbox() -> Outbox:
-    """The app's outbox, for a command on events that it should have."""
-    store = kept_outbox()
-    if store is None:
-        raise Refusal("there is no such event: nothing was reported yet", slug="no-such-event")
-    return store
+#: How a step of an event's life is told.
+_TOLD: Final[Mapping[StepKind, str]] = {
+    "held": "reported, with a hold",
+    "kept": "kept, not sent",
+    "dead": "dead letter",
+}
 
 
 @click.group(cls=AppGroup, invoke_without_command=True)
-@_AS_JSON
+@AS_JSON
 @click.pass_context
 def outbox(context: click.Context, as_json: bool) -> None:
-    """Counts by state, the oldest event, rates, holds and the last error; or a command."""
+    """Look after the events that wait and those that died.
+
+    Without a command: counts by state, the oldest event, rates, stops and the last error.
+    """
     if context.invoked_subcommand is None:
         with_appcontext(_status)(as_json)
 
 
-def _status(as_json: bool) -> None:
-    from adroll_flask.checks.outbox_state import nothing_kept
+# -- which events ---------------------------------------------------------------------------
 
+
+class NoSuchEvent(Refusal):
+    """What was typed names no event that a command could work on.
+
+    :param id: the whole id, where it is known.
+    """
+
+    def __init__(self, message: str, id: str = "") -> None:
+        super().__init__(message, slug="no-such-event")
+        self.id = id
+
+
+def _with_events() -> Outbox:
+    """The app's outbox, for a command on events that it should have.
+
+    :raises NoSuchEvent: nothing was reported yet.
+    """
     store = kept_outbox()
-    overview = nothing_kept(current_runtime()) if store is None else store.admin.overview()
-    if as_json:
-        click.echo(json.dumps(asdict(overview)))
-        return
+    if store is None:
+        raise NoSuchEvent("there is no such event: nothing was reported yet")
+    return store
+
+
+def _event(store: Outbox, given: str, *, dead: bool = False) -> Row:
+    """The event, or the dead letter, whose id is *given*, or begins with it.
+
+    :raises NoSuchEvent: there is none, or more than one.
+    """
+    id, kind = given.lower().removesuffix("…").removesuffix("..."), "event"
+    if not _BEGINNING.match(id):
+        raise NoSuchEvent(
+            "takes an event's id, or at least its first four digits; outbox list shows it"
+        )
+    if len(id) < _ID_DIGITS:
+        kind = "dead letter" if dead else "event"
+        rows = store.lookups.list("dead" if dead else None, MOST_EVENTS)
+        if len(rows) == MOST_EVENTS:
+            said = f"there are too many {kind}s to look for a beginning: give the whole id"
+            raise NoSuchEvent(said)
+        found = [row.id for row in rows if row.id.startswith(id)]
+        if len(found) != 1:
+            some = ", ".join(found[:_MOST_LISTED]) + ", …" * (len(found) > _MOST_LISTED)
+            said = f"{id} begins the ids of {counted(len(found), kind)}, give more of it: {some}"
+            raise NoSuchEvent(said if found else f"no {kind}'s id begins with {id}")
+        (id,) = found
+    row = store.lookups.show(id)
+    if row is None:
+        raise NoSuchEvent("there is no such event", id)
+    if dead and row.state != "dead":
+        raise NoSuchEvent(f"this event is {row.state}, it is no dead letter", row.id)
+    return row
+
+
+def _each(
+    store: Outbox, ids: Iterable[str], *, dead: bool = False
+) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The events of *ids*; and which of these name none, and why."""
+    rows: list[Row] = []
+    refused: list[tuple[str, str]] = []
+    for given in ids:
+        try:
+            rows.append(_event(store, given, dead=dead))
+        except NoSuchEvent as problem:
+            refused.append((problem.id or given, problem.message))
+    return rows, refused
+
+
+def _say_refused(refused: list[tuple[str, str]]) -> None:
+    for id, why in refused:
+        click.echo(f"{id}: {why}", err=True)
+
+
+# -- looking --------------------------------------------------------------------------------
+
+
+def _status(as_json: bool) -> None:
+    from adroll_flask.outbox import Overview
+    from adroll_flask.outbox.journal_reader import waiting_bytes
+
+    runtime, store = current_runtime(), kept_outbox()
     due = ""
-    if store is not None and overview.counts["waiting"] and overview.oldest_due is None:
-        due = next_due(current_runtime())
-    click.echo(overview_text(overview, due))
+    if store is None:
+        size = waiting_bytes(runtime.journal_folder)
+        overview = Overview(engine="sqlite", schema_version=0, journal_bytes=size)
+    else:
+        overview = store.lookups.overview()
+        if overview.counts["waiting"] and overview.oldest_due is None:
+            due = "".join(until(row, runtime.clock()) for row in store.lookups.list("waiting", 1))
+    show(as_json, asdict(overview), _overview_text(overview, due, runtime.clock()))
+
+
+def _overview_text(overview: Overview, due: str, now: float) -> str:
+    destination, schema = overview.destination, overview.schema_version
+    made = f"schema {schema}" if schema else "not there yet; it is made with the first report"
+    lines: list[tuple[str, object]] = [("engine", f"{overview.engine}, {made}")]
+    lines += overview.counts.items()
+    if overview.verdicts:
+        decided = counted(overview.verdicts, "verdict")
+        lines.append(("no hold yet", f"{decided} (released or cancelled)"))
+    if overview.oldest_due is not None:
+        lines.append(("oldest due", span(overview.oldest_due)))
+    lines.append(("next due", due))
+    for name, rates in overview.rates.items():
+        some = ", ".join(f"{count} {outcome}" for outcome, count in rates.items() if count)
+        lines.append((f"last {name}", some or "nothing"))
+    if destination.stopped:
+        since = span(now - (destination.stopped_since or now))
+        lines.append(("STOPPED", f"{destination.stopped}, for {since}; no event is blamed"))
+    if destination.paused_for > 0:
+        lines.append(("paused", f"for {destination.paused_for:.0f} s more"))
+    if destination.failures:
+        lines.append(("down", f"{counted(destination.failures, 'failure')} in a row"))
+    lines.append(("last error", destination.last_error or ""))
+    for account, begin, end, reason in overview.stops:
+        ended = f"until {when(end)}" if end is not None else "still"
+        whose = f" ({account})" if len(overview.destinations) > 1 else ""
+        name = "away" if reason == AWAY else "stop"
+        lines.append((name, f"{when(begin)}, {ended}: {reason}{whose}"))
+    if len(overview.accounts) > 1:
+        for account, waiting in overview.accounts.items():
+            events = counted(waiting, "event")
+            lines.append(("of account", f"{account or 'none'}: {events} waiting"))
+    if overview.journal_bytes:
+        size = counted(overview.journal_bytes, "byte")
+        lines.append(("journal", f"{size}, for whoever delivers on this host to take in"))
+    return "\n".join(f"{name:<11} {text}" for name, text in lines if text != "")
 
 
 @outbox.command("list")
 @click.option("--dead", "state", flag_value="dead", help="Only dead letters.")
-@click.option("--state", "state", type=_STATE)
+@_STATE
 @click.option("--name", help="Only events of this name.")
 @click.option("--since", help="Reported since: 24h, 7d, or a date.")
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, MOST_EVENTS))
-@_AS_JSON
+@AS_JSON
 def list_(
     state: Any, name: str | None, since: str | None, newest: bool, limit: int, as_json: bool
 ) -> None:
     """List events, without the visitors' values."""
-    from .history import since_when
-
-    store = kept_outbox()
-    begin = since_when(since, current_runtime().clock()) if since else None
-    rows = () if store is None else store.admin.list(state, limit, name, begin, newest=newest)
-    if as_json:
-        click.echo(json.dumps([row.as_dict() for row in rows]))
-        return
-    now = current_runtime().clock()
-    for row in rows:
-        mark = " unsure" if row.unsure else ""
-        due = until(row, now)
-        parts = [
-            f"{row.id}  {row.state:<9} {row.name:<13} {when(row.occurred_at)}",
+    runtime, store = current_runtime(), kept_outbox()
+    now = runtime.clock()
+    begin = since_when(since, now) if since else None
+    rows = () if store is None else store.lookups.list(state, limit, name, begin, newest=newest)
+    accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
+    head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
+    lines = [
+        (
+            *(row.id, row.state, row.name, when(row.occurred_at)),
             row.digest if row.digest[:1].isdigit() else "",  # an event without a value says None
-            f"{counted(row.attempts, 'attempt')}{mark}",
-            f"key {short_key(row.key)}" if row.key else "",
-            f"{'hold ends' if row.state == 'held' else 'due'} {due}" if due else "",
-            ": ".join(part for part in (row.reason, row.error) if part),
-        ]
-        click.echo("  ".join(part for part in parts if part))
-    if not rows:
-        click.echo("no events")
+            f"{row.attempts}{' unsure' if row.unsure else ''}",
+            row.advertisable_eid if len(accounts) > 1 else "",
+            *(short_key(row.key or ""), until(row, now), row.why),
+        )
+        for row in rows
+    ]
+    show(as_json, [row.as_dict() for row in rows], table(head, lines) if rows else "no events")
 
 
-@outbox.command()
+@outbox.command("show")
 @click.argument("id")
 @click.option("--full", is_flag=True, help="With the visitor's values.")
-def show(id: str, full: bool) -> None:
-    """Show one event as JSON; the visitor's values are replaced without --full.
+def show_(id: str, full: bool) -> None:
+    """Show one event as JSON.
+
+    Without --full, no visitor's values are in it.
 
     The beginning of the ID is enough where no other event's is the same.
     """
-    from adroll_flask.redaction import redact_event
-
-    store = _outbox()
-    row = store.admin.show(whole_id(store, id))
-    if row is None:
-        raise Refusal("there is no such event", slug="no-such-event")
-    fields = row.as_dict()
+    row = _event(_with_events(), id)
     wire = json.loads(row.payload) if row.payload else None
-    fields["event"] = wire if full or wire is None else redact_event(wire)
-    click.echo(json.dumps(fields, indent=2))
+    shown = wire if full or wire is None else redact_event(wire)
+    click.echo(json.dumps({**row.as_dict(), "event": shown}, indent=2))
+
+
+@outbox.command()
+@_STATE
+@click.option("--full", is_flag=True, help="With the visitors' values.")
+def export(state: Any, full: bool) -> None:
+    """Write events as JSON lines.
+
+    Without --full, no visitor's values are in them.
+    """
+    store = kept_outbox()
+    for line in () if store is None else store.lookups.export(state, full=full):
+        click.echo(line)
+
+
+@outbox.command("find")
+@click.argument("order")
+@AS_JSON
+def find(order: str, as_json: bool) -> None:
+    """Show an order's life.
+
+    Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
+    where it was never reported.
+    """
+    runtime, store = current_runtime(), kept_outbox()
+    found = FoundOrder()
+    if store is not None:
+        found = find_order(store, order, runtime.services.records.dedupe_secret)
+    suppressed = [
+        f"{why.name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
+        for why in found.suppressed
+    ]
+    lives = [line for row in found.events for line in _life_lines(row, runtime.clock())]
+    data = {"events": [row.as_dict() for row in found.events], "suppressed": suppressed}
+    never = f"{order} was never reported to this outbox"
+    show(as_json, data, "\n".join([*suppressed, *lives]) or never)
+    raise SystemExit(0 if found else 1)
+
+
+def _life_lines(row: Row, now: float) -> Iterator[str]:
+    """The life of one event, a line each."""
+    yield f"{row.name} {row.id}" + (", dry run" if row.dry_run else "")
+    for step in life(row):
+        if step.kind == "now":
+            due = until(row, now)
+            yield f"  now                   {row.state}" + (f", due {due}" if due else "")
+        else:
+            between = ": " if step.kind in ("dead", "cancelled") else ", "
+            said = f"{between}{step.said}" if step.said else ""
+            at = when(now if step.at is None else step.at)
+            yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{said}"
+    kept = carried(row)
+    if kept is not None:
+        yield f"  carried  {json.dumps(kept, ensure_ascii=False)}"
+
+
+# -- held orders, by hand -------------------------------------------------------------------
 
 
 @outbox.command()
 @click.argument("order")
-@_AS_JSON
-def find(order: str, as_json: bool) -> None:
-    """Show the life of ORDER, the shop's order id: reported, each attempt, delivered, or why not.
-
-    Exits with 1 where it was never reported.
-    """
-    from .outbox_find import show_order
-
-    raise SystemExit(0 if show_order(kept_outbox(), order, as_json) else 1)
+@click.option("--value", help="The amount, where it has changed: 59.90.")
+@click.option("--currency", help="The currency, where it has changed: EUR.")
+@click.option(
+    "--now", "at", flag_value="release", default="purchase", help="Report it with the present time."
+)
+@_AHEAD
+def release(order: str, value: str | None, currency: str | None, at: str, ahead: bool) -> None:
+    """Let a held order be sent: it is paid."""
+    _decide("release", order, {"value": value, "currency": currency}, at, ahead)
 
 
 @outbox.command()
-def tail() -> None:
-    """Show what happens as it happens, a line each, until Ctrl-C."""
-    from .outbox_find import follow
+@click.argument("order")
+@_AHEAD
+def cancel(order: str, ahead: bool) -> None:
+    """Let a held or waiting order not be sent."""
+    _decide("cancel", order, {}, "purchase", ahead)
 
-    follow(current_runtime().outbox)
+
+def _decide(
+    kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str, ahead: bool
+) -> None:
+    from adroll_flask.events.release import accept_changes
+    from adroll_flask.reporting.holding import decide, verdict_of
+
+    runtime = current_runtime()
+    # Whoever types wants no change left out, and no error with its traceback.
+    _changes, wrong = accept_changes(changes)
+    if wrong:
+        raise Refusal("; ".join(map(str, wrong)), slug="decision-refused")
+    lookups = runtime.outbox.lookups
+    try:
+        verdict = verdict_of(runtime.reporter, kind, order)
+        # Looking must not make a file.
+        before = lookups.find_order(verdict.order) if runtime.may_have_events() else None
+        if before is None and not ahead:
+            raise Refusal(_unknown(runtime, kind, order), slug="decision-refused")
+        receipt = decide(runtime.reporter, kind, order, changes, at)
+    except EventError as problem:
+        raise Refusal(str(problem), slug="decision-refused") from None
+    if receipt.status not in ("released", "cancelled"):
+        raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
+    told, done = _told(kind, lookups.find_order(verdict.order), runtime.settings.hold_max / 86_400)
+    if kind == "release" and done:
+        if before is None or before.state == "held":
+            # A worker may be quicker than this second look: what this command did is told.
+            told = "will be sent"
+        elif any(changes.values()):
+            told, done = f"{told}; too late for another value or currency", False
+    click.echo(f"{order}: {told}", err=not done)
+    raise SystemExit(0 if done else 1)
+
+
+def _unknown(runtime: Runtime, kind: str, order: str) -> str:
+    """What is said of an order that nobody held; whoever typed it may have mistyped it."""
+    if runtime.may_have_events():
+        for letter in runtime.outbox.lookups.dead_letters_of(order, _MOST_LETTERS):
+            return (
+                f"{order} is not held, it is a dead letter ({letter.error or letter.reason}); "
+                f"flask adroll outbox show {letter.id} shows it, and outbox drop forgets it"
+            )
+    return (
+        f"no such order is held here, so nothing was done; with --ahead the {kind} is kept for "
+        f"{runtime.settings.hold_max / 86_400:g} days, for an order that comes in later"
+    )
+
+
+def _told(kind: str, row: Row | None, days: float) -> tuple[str, bool]:
+    """What has become of the order, and whether that is what was asked for."""
+    if row is None:
+        return f"no such order is held here yet; the {kind} is kept for {days:g} days", False
+    cancels = kind == "cancel"
+    said = {
+        "dead": f"is a dead letter: {row.error or row.reason}",
+        "cancelled": "cancelled" if row.reason == "cancelled" else "its hold had expired",
+        "delivered": f"delivered at {when(row.settled_at or row.due_at)}"
+        + ", too late to cancel it" * cancels,
+        "sending": "is being sent" + "; cancelled if AdRoll does not take it" * cancels,
+    }
+    return said.get(row.state, "will be sent"), cancels == (row.state in ("dead", "cancelled"))
+
+
+# -- changing -------------------------------------------------------------------------------
 
 
 @outbox.command()
 @click.argument("ids", nargs=-1)
-@click.option("--all-dead", is_flag=True, help="All dead letters that can be sent.")
-def retry(ids: tuple[str, ...], all_dead: bool) -> None:
+@click.option("--reason", help="All dead letters of this reason: invalid:value, or invalid.")
+@click.option("--all-dead", is_flag=True, help="All dead letters but restored and unsure ones.")
+def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """Let dead letters be sent again. An invalid one has to be fixed first.
 
     Each is checked, and the site's before_report functions are asked: what they keep back now is
     removed and counted as suppressed.
 
+    Dead letters with the reason restored or unsure may have reached AdRoll: they are sent again
+    only where an ID or --reason names them, and are counted twice where AdRoll has them.
+
     The beginning of an ID is enough where no other dead letter's is the same.
     """
-    if bool(ids) == all_dead:
-        raise click.UsageError("give either ids or --all-dead")
-    if all_dead and kept_outbox() is None:
-        click.echo("0 events will be sent again")
-        return
     from adroll_flask.reporting.dead_letters import retry_dead
 
-    store = _outbox()
-    accepted, refused = accept_ids(ids, lambda given: dead_letter(store, given).id)
-    if all_dead:
-        accepted = [row.id for row in store.admin.list("dead", MOST_EVENTS)]
-    done = retry_dead(current_runtime().reporter, accepted)
+    if bool(ids) + bool(reason) + all_dead != 1:
+        raise click.UsageError("give ids, --reason or --all-dead")
+    store = _with_events() if ids else kept_outbox()
+    rows: list[Row] = []
+    refused: list[tuple[str, str]] = []
+    left = 0
+    if store is not None and ids:
+        rows, refused = _each(store, ids, dead=True)
+    elif store is not None:
+        dead = store.lookups.list("dead", MOST_EVENTS)
+        wanted = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
+        rows = [row for row in wanted if reason or row.reason not in RISKY]
+        left = len(wanted) - len(rows)
+    risky = sum(row.reason in RISKY for row in rows)
+    done = retry_dead(current_runtime().reporter, [row.id for row in rows])
     refused += done.refused
-    _show_refused(refused)
+    _say_refused(refused)
+    if risky:
+        click.echo(f"restored or unsure: {risky} of them. {_RISK}.", err=True)
+    if left:
+        stay = f"{counted(left, 'dead letter')} restored or unsure: not sent"
+        click.echo(f"{stay}. {_RISK}. Name them by id or --reason to send them.", err=True)
     if done.suppressed:
         click.echo(f"{counted(done.suppressed, 'event')} suppressed by before_report")
     click.echo(f"{counted(done.sent, 'event')} will be sent again")
     raise SystemExit(1 if refused and ids else 0)
 
 
-def _show_refused(refused: list[tuple[str, str]]) -> None:
-    for id, why in refused:
-        click.echo(f"{id}: {why}", err=True)
-
-
 @outbox.command()
 @click.argument("id")
 @click.argument("file", type=click.File("rb"))
 def fix(id: str, file: Any) -> None:
-    """Give a dead letter the event in FILE (JSON, "-": standard input) and let it be sent.
+    """Give a dead letter another event, and let that be sent.
+
+    FILE holds the event as JSON; "-" is standard input.
 
     The beginning of the ID is enough where no other dead letter's is the same.
     """
-    from adroll_flask.errors import EventError
     from adroll_flask.reporting.dead_letters import REPORTED_ALREADY, fix_dead
 
-    store = _outbox()
-    id = dead_letter(store, id).id
+    store = _with_events()
+    id = _event(store, id, dead=True).id
     payload = file.read()
-    _refuse_other_forms(payload)
+    why = _no_event(payload)
     try:
-        fixed = fix_dead(current_runtime().parts, id, payload)
+        if not why and not fix_dead(current_runtime().reporter, id, payload):
+            _event(store, id, dead=True)  # somebody may have been faster
+            why = f"{REPORTED_ALREADY} {id}"
     except EventError as problem:
-        raise Refusal(str(problem), slug="fix-refused") from None
-    if not fixed:
-        dead_letter(store, id)  # somebody may have been faster
-        raise Refusal(f"{REPORTED_ALREADY} {id}", slug="fix-refused")
+        why = str(problem)
+    if why:
+        raise Refusal(why, slug="fix-refused")
     click.echo("1 event will be sent")
 
 
-# What the command was called at first.
-_mend = copy(fix)
-_mend.name, _mend.hidden = "mend", True
-outbox.add_command(_mend)
-
-
-def _refuse_other_forms(payload: bytes) -> None:
-    """Say what a file holds that is no event at all; what is wrong with one is said elsewhere.
-
-    :raises click.ClickException: without any of the file's own words.
-    """
+def _no_event(payload: bytes) -> str:
+    """Why a file holds no event at all, without its words; what is wrong with one is said later."""
     try:
         told = json.loads(payload)
-    except json.JSONDecodeError as problem:
-        place = f"line {problem.lineno}, column {problem.colno}"
-        raise Refusal(f"no JSON, {place}: {problem.msg}", slug="fix-refused") from None
-    except UnicodeDecodeError as problem:
-        raise Refusal(
-            f"no JSON: byte {problem.start + 1} is not UTF-8", slug="fix-refused"
-        ) from None
-    except (ValueError, RecursionError):
-        return
+    except (ValueError, RecursionError) as problem:
+        return f"no JSON: {problem}"
     # What show and export print about an event, with the event in it.
     if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
-        raise Refusal(
+        return (
             'takes the event alone, the member "event" of this: '
-            "flask adroll outbox show --full ID | jq .event",
-            slug="fix-refused",
+            "flask adroll outbox show --full ID | jq .event"
         )
+    return ""
 
 
 @outbox.command()
-@click.argument("ids", nargs=-1, required=True)
-def drop(ids: tuple[str, ...]) -> None:
+@click.argument("ids", nargs=-1)
+@click.option(
+    "--advertisable", metavar="EID", help="All of this account that wait, are held or are dead."
+)
+def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 
     An order that was dropped can be reported again at once. Where it was reported on another host,
@@ -255,43 +494,104 @@ def drop(ids: tuple[str, ...]) -> None:
     One that a worker is about to send, or is sending, stays.
     The beginning of an ID is enough where no other event's is the same.
     """
-    store = _outbox()
-    accepted, refused = accept_ids(ids, lambda given: existing_id(store, given))
-    count = store.admin.drop(accepted)
+    if bool(ids) == (advertisable is not None):
+        raise click.UsageError("give ids or --advertisable EID")
+    store = _with_events()
+    rows, refused = _each(store, ids)
+    count = store.admin.drop([row.id for row in rows] if ids else None, account=advertisable)
     # Only now, since a worker may have been faster.
-    for row in filter(None, map(store.admin.show, accepted)):
+    for row in filter(None, (store.lookups.show(row.id) for row in rows)):
         refused.append((row.id, _WHY_KEPT.get(row.state, "has changed meanwhile; try again")))
-    _show_refused(refused)
+    _say_refused(refused)
     click.echo(f"{counted(count, 'event')} dropped")
     raise SystemExit(1 if refused else 0)
 
 
-outbox.add_command(release)
-outbox.add_command(cancel)
-outbox.add_command(backup)
-outbox.add_command(restored)
-outbox.add_command(move_from)
+# -- the database ---------------------------------------------------------------------------
 
 
 @outbox.command()
-@click.option("--state", type=_STATE)
-@click.option("--full", is_flag=True, help="With the visitors' values.")
-def export(state: Any, full: bool) -> None:
-    """Write events as JSON lines; the visitors' values are replaced without --full."""
+def restored() -> None:
+    """Say that the outbox's database came back from a copy.
+
+    Nothing in it is sent by itself then: the original may have sent it. What waits becomes dead
+    letters (restored) until somebody retries it. Run it after the copy is in its place and before
+    the site and its workers start.
+    """
     store = kept_outbox()
-    for line in () if store is None else store.admin.export(state, full=full):
-        click.echo(line)
+    count = 0 if store is None else store.admin.let_rest()
+    click.echo(f"{counted(count, 'event')} will not be sent until retried")
 
 
 @outbox.command("create-table")
 def create_table() -> None:
-    """Make or upgrade the outbox's tables; safe to run at any time, from many processes."""
+    """Make or upgrade the outbox's tables.
+
+    Safe to run at any time, from many processes.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from adroll_flask.checks.outbox_state import outbox_failure
+    from adroll_flask.findings.outbox_place import outbox_failure
 
     try:
-        current_runtime().outbox.housekeeping.create_tables()
+        current_runtime().outbox.database.create_tables()
     except (SQLAlchemyError, sqlite3.Error, OSError) as problem:
         raise outbox_failure(problem) from None
     click.echo("the outbox's tables are there")
+
+
+@outbox.command("move-from")
+@click.argument("old", envvar="ADROLL_OLD_OUTBOX_URL", metavar="OLD")
+def move_from(old: str) -> None:
+    """Move all that another outbox holds into this one.
+
+    This one is the outbox of ADROLL_OUTBOX_URL. OLD is an address as ADROLL_OUTBOX_URL takes it;
+    ADROLL_OLD_OUTBOX_URL of the environment is one that no process list shows. The site and its
+    workers are stopped meanwhile. What was moved is not sent from the old outbox any more. A move
+    that was stopped goes on if it is run again.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from adroll_flask.findings.outbox_place import outbox_failure
+    from adroll_flask.outbox.admin import NotMoved, move
+    from adroll_flask.outbox.location import locate
+    from adroll_flask.outbox.outbox import open_database
+
+    foreign = (SQLAlchemyError, sqlite3.Error, OSError)
+    runtime = current_runtime()
+    try:
+        source = locate(old, Path(runtime.folder).absolute())
+    except ConfigurationError as problem:
+        raise click.UsageError(f"OLD {problem.problem}") from None
+    target = runtime.outbox_place
+    if isinstance(source, Path) and not source.exists():
+        raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
+    if target is None or source == target:
+        raise Refusal("both addresses are of the same outbox", slug="outbox-move")
+    opened = [open_database(place, runtime.settings, runtime.clock) for place in (source, target)]
+    done = 0
+
+    def moved(count: int) -> None:
+        nonlocal done
+        done += count
+        if sys.stderr.isatty():
+            click.echo(f"\r{done:,} events", nl=False, err=True)
+
+    try:
+        try:
+            opened[0].create_tables()
+        except (OutboxFailed, *foreign) as problem:
+            secrets = () if isinstance(source, Path) else (source.username, source.password)
+            known = isinstance(problem, OutboxFailed)
+            why = problem if known else outbox_failure(problem, *secrets)
+            raise NotMoved(f"the old outbox cannot be worked with: {why}") from None
+        states = move(*opened, dedupe_days=runtime.settings.dedupe_days, moved=moved)
+    except NotMoved as problem:
+        raise Refusal(str(problem), slug="outbox-move") from None
+    except foreign as problem:
+        raise outbox_failure(problem) from None
+    finally:
+        for database in opened:
+            database.close()
+    parts = ", ".join(f"{states[one]:,} {one}" for one in get_args(State) if states[one])
+    click.echo(f"{counted(states.total(), 'event')} moved{': ' if parts else ''}{parts}")

@@ -9,29 +9,28 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from flask import Flask
+from flask import Config, Flask
 from flask.cli import ScriptInfo
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.request_state import EXTENSION
 
-from .app_runtime import SettingsAlone
-from .as_typed import WITHOUT_FLASK
+from .app_runtime import WITHOUT_FLASK, SettingsAlone
 from .commands import Commands, commands
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-_PREFIX: Final = "ADROLL_"
 #: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
 _WRAPPED: Final = ("app", "application", "wsgi_app", "_app")
 _NAMES: Final = ("application", "app")
+#: Of the environment alone: read by the sandbox, and by `outbox move-from`.
+_NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_URL"})
 _DEEPEST: Final = 20
 
 
@@ -59,7 +58,7 @@ def main() -> None:
 def _choose(context: click.Context, app: str | None) -> None:
     # Made when a command asks for it: --help works where the site does not start.
     context.obj = ScriptInfo(
-        create_app=lambda: app_of_environment(os.environ) if app is None else app_named(app)
+        create_app=lambda: app_of_environment() if app is None else app_named(app)
     )
 
 
@@ -90,25 +89,21 @@ def app_named(name: str) -> Flask:
     raise click.UsageError(f"--app: there is no AdRollMiddleware around {name}")
 
 
-def app_of_environment(environment: Mapping[str, str]) -> Flask:
+def app_of_environment() -> Flask:
     """A Flask app whose AdRoll has the environment's ``ADROLL_*`` as settings, read as Flask does.
 
     :raises ConfigurationError: one of them is wrong.
     """
-    from json import loads
-
-    settings: dict[str, Any] = {}
-    for key, text in environment.items():
-        if key.startswith(_PREFIX):
-            value: Any = text
-            with suppress(ValueError):
-                value = loads(text)
-            settings[key.removeprefix(_PREFIX).lower()] = value
+    given = Config(os.getcwd())
+    given.from_prefixed_env("ADROLL")
+    settings: Any = {
+        key.lower(): value for key, value in given.items() if f"ADROLL_{key}" not in _NO_SETTINGS
+    }
     try:
         middleware = AdRollMiddleware(_nothing_here, **settings)
     except ConfigurationError as fault:
         faults = [
-            ConfigurationError(f"{_PREFIX}{one.key.upper()}", one.problem, slug=one.slug)
+            ConfigurationError(f"ADROLL_{one.key.upper()}", one.problem, slug=one.slug)
             for one in (fault, *fault.others)
         ]
         raise ConfigurationError.of(faults) from None

@@ -7,42 +7,37 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.errors import help_url
-from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 
-from .app_runtime import current_runtime
-from .outbox_text import why_waiting
-from .refusal import Refusal
+from .app_runtime import Refusal, as_typed, current_runtime
+from .printing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from adroll_flask.runtime import Runtime
 
 logger: Logger = get_logger("adroll_flask")
 worker_logger: Logger = get_logger("adroll_flask.worker")
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
-#: down to its events may take several requests of up to 35 seconds each.
-HANGS_AFTER = 300.0
+#: down to its events may take several requests of up to 30 seconds each.
+HANGS_AFTER: Final = 300.0
 #: Seconds between two touches of the health file.
 HEALTH_EVERY = 5.0
 #: Seconds between two lines that say what was done.
-SAY_EVERY = 60.0
-MINUTE = "worker-minute"
-
+SAY_EVERY: Final = 60.0
+MINUTE: Final = "worker-minute"
 #: What a line tells, by the name of the counter.
-_TOLD = {
+_TOLD: Final = {
     "event_delivered": "delivered",
     "event_dead": "dead",
     "event_retried": "to be sent again",
@@ -59,39 +54,70 @@ _TOLD = {
 )
 @with_appcontext
 def worker(once: bool, health_file: Path | None) -> None:
-    """Deliver events until stopped; several may run at once, on any number of hosts.
+    """Deliver events until it is stopped.
 
-    Says that it started, and a line a minute of what it did. SIGTERM and SIGINT let the request
-    under way finish first.
+    Several may run at once, on any number of hosts. Says that it started, and a line a minute of
+    what it did. SIGTERM and SIGINT let the request under way finish first.
     """
     runtime = current_runtime()
     stop = threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        runtime.outbox.bell.ring()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop(stop, runtime))
+        signal.signal(number, end)
     if health_file is not None:
-        _touch_while_running(health_file, stop, runtime)
+        touch_while_running(health_file, stop, runtime)
     if once:
-        delivered = runtime.deliverer.drain(stop)
-        waiting = runtime.outbox.queue.waiting()
-        why = why_waiting(runtime) if waiting else ""
-        told = f"{delivered} settled, {waiting} waiting"
-        click.echo(f"{told} ({why})" if why else told)
+        click.echo(f"{runtime.deliverer.drain(stop)} settled, {_left(runtime)}")
     else:
         report = Report(runtime, _say)
         report.started()
-        _start(report.run, stop, "adroll-report")
+        _every(SAY_EVERY, stop, report.minute, "adroll-report")
         runtime.deliverer.run(stop)
         report.stopped()
     runtime.outbox.close()
 
 
-def _stop(stop: threading.Event, runtime: Runtime) -> None:
-    stop.set()
-    runtime.outbox.bell.ring()
+def _left(runtime: Runtime) -> str:
+    """What still waits, and why."""
+    queue, served = runtime.outbox.queue, runtime.deliverer.accounts
+    waiting = queue.waiting(served)
+    told = [f"{waiting} waiting{_why(runtime) if waiting else ''}"]
+    for eid in runtime.outbox.account_states():
+        if eid not in served and (others := queue.waiting([eid])):
+            told.append(f"{others} of account {eid or 'none'}, for which there is no token here")
+    return ", ".join(told)
 
 
-def _start(run: Callable[[threading.Event], None], stop: threading.Event, name: str) -> None:
-    threading.Thread(target=run, args=(stop,), name=name, daemon=True).start()
+def _why(runtime: Runtime) -> str:
+    """What keeps events from AdRoll at present, in brackets; empty: nothing that is known."""
+    from adroll_flask.findings.rules import Moment, delays
+
+    if runtime.settings.missing:
+        return f" ({' and '.join(runtime.settings.missing)} not set)"
+    moment = Moment(runtime)
+    finding = delays(moment)
+    if finding is not None:
+        said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
+        return f" ({said}: {as_typed(finding.command)})" if finding.command else f" ({said})"
+    for row in runtime.outbox.lookups.list("waiting", 1):
+        due = until(row, runtime.clock())
+        return f" (the next is due {due})" if due else ""
+    return ""
+
+
+def _every(seconds: float, stop: threading.Event, step: Callable[[], None], name: str) -> None:
+    """Do *step* again and again, in a thread, until *stop* is set or the process ends."""
+    main = threading.main_thread()
+
+    def run() -> None:
+        while not stop.wait(seconds) and main.is_alive():
+            step()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def _say(event: str, text: str) -> None:
@@ -118,40 +144,38 @@ class Report:
     def started(self) -> None:
         """Say that it started, and whereto it delivers."""
         settings = self._runtime.settings
-        missing = " and ".join(settings.missing)
-        why = f" ({missing} not set)" if missing else ""
+        why = f" ({' and '.join(settings.missing)} not set)" if settings.missing else ""
         to = safe_url(settings.api_url)
         self._say("worker-started", f"Delivers to {to} until Ctrl-C or SIGTERM{why}.")
 
     def stopped(self) -> None:
         """Say what this process did: for whoever ends it."""
-        now = self._counts()
+        now, runtime = self._counts(), self._runtime
         done = f"{counted(now['event_delivered'], 'event')} delivered"
         done += f", {counted(now['event_dead'], 'dead letter')}" if now["event_dead"] else ""
         try:
-            left = f", {self._runtime.outbox.queue.waiting()} waiting"
+            left = f", {runtime.outbox.queue.waiting(runtime.deliverer.accounts)} waiting"
         except OutboxFailed:
             left = "; the outbox cannot be asked what waits"
         self._say("worker-stopped", f"Ended: {done}{left}.")
 
-    def run(self, stop: threading.Event) -> None:
-        """Say what was done, every minute, until *stop* is set."""
-        main = threading.main_thread()
-        while not stop.wait(SAY_EVERY) and main.is_alive():
-            self.minute()
-
     def minute(self) -> None:
-        """One line."""
+        """Say what was done since the last line, and what is due."""
+        now, runtime = self._counts(), self._runtime
+        done = ", ".join(
+            f"{now[name] - self._before[name]:,} {text}"
+            for name, text in _TOLD.items()
+            if now[name] > self._before[name] or name == "event_delivered"
+        )
+        self._before = now
         try:
-            waiting = self._runtime.outbox.queue.due(10_000)
-            why = why_waiting(self._runtime) if waiting else ""
-            due = f"{waiting:,} due" if waiting else "nothing due"
+            waiting = runtime.outbox.queue.due(10_000, runtime.deliverer.accounts)
+            due = f"{waiting:,} due{_why(runtime)}" if waiting else "nothing due"
         except OutboxFailed as problem:
-            due, why = "the outbox cannot be read", problem.reason
+            due = f"the outbox cannot be read ({problem.reason})"
         except Exception as problem:
-            let_through(problem)
-            due, why = "what is due is not known", type(problem).__name__
-        self._say(MINUTE, f"{self._done()}; {due}" + (f" ({why})" if why else ""))
+            due = f"what is due is not known ({type(problem).__name__})"
+        self._say(MINUTE, f"{done}; {due}")
 
     def _counts(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -159,43 +183,29 @@ class Report:
             counts[name.partition(":")[0]] += count
         return counts
 
-    def _done(self) -> str:
-        """What was done since the last line."""
-        now = self._counts()
-        done = [
-            f"{now[name] - self._before[name]:,} {text}"
-            for name, text in _TOLD.items()
-            if now[name] > self._before[name] or name == "event_delivered"
-        ]
-        self._before = now
-        return ", ".join(done)
 
+def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> None:
+    """Touch *path* now and again and again.
 
-def _touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> None:
+    :raises Refusal: it cannot be written now.
+    """
     try:
         path.touch()
     except OSError as problem:
         why = problem.strerror or type(problem).__name__
-        if not path.parent.is_dir():
-            why = f"there is no folder {path.parent}"
-        raise Refusal(
-            f"the health file {path} cannot be written: {why}", slug="health-file"
-        ) from None
-    main = threading.main_thread()
+        why = why if path.parent.is_dir() else f"there is no folder {path.parent}"
+        said = f"the health file {path} cannot be written: {why}"
+        raise Refusal(said, slug="health-file") from None
 
-    def touch(stop: threading.Event) -> None:
-        # A file that stays young over a dead worker, or one whose loop hangs, would lie.
-        while not stop.wait(HEALTH_EVERY) and main.is_alive():
-            if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
-                try:
-                    path.touch()
-                except OSError as problem:
-                    # Its age tells the supervisor; the worker itself is well, and tries again.
-                    logger.error(
-                        "the health file %s cannot be written: %s (%s)",
-                        path,
-                        problem.strerror,
-                        help_url("health-file"),
-                    )
+    def touch() -> None:
+        # A file that stays young over a worker whose loop hangs would lie.
+        if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
+            try:
+                path.touch()
+            except OSError as problem:
+                # Its age tells the supervisor; the worker itself is well, and tries again.
+                logger.error(
+                    "the health file %s cannot be written: %s [health-file]", path, problem.strerror
+                )
 
-    _start(touch, stop, "adroll-health")
+    _every(HEALTH_EVERY, stop, touch, "adroll-health")

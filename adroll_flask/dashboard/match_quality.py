@@ -1,123 +1,160 @@
-"""Which identifiers events carry, the one next step that would add most, and how fresh they are."""
+"""Which identifiers events carry, how good that is, and the one next step that would add most."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
-from adroll_flask.events.coverage import BITS, names_off
+from adroll_flask._version import DOCS_URL
+from adroll_flask.events.coverage import BITS
+from adroll_flask.findings.finding import texts
 from adroll_flask.outbox.schema import DELAYS
 
 from . import plots
-from .next_steps import next_step
+from .numbers import decimal, percent, within
+from .overview import ARGUMENTS
 from .page import Data, Page, Visit
-from .periods import PERIOD, PERIODS, chosen, named
+from .periods import PERIODS, Period, named
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.protocol import HistoryColumn, HistorySum
+    from adroll_flask.outbox.values import HistoryColumn, HistorySum
 
-#: The name in the query of the event whose shares are plotted.
-EVENT: Final = "event"
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")
-#: How people call the identifiers.
-LABELS: Final = {
-    "adct": "click id",
-    "first_party_cookie": "first-party cookie",
-    "email": "e-mail in plain",
-    "email_sha256": "e-mail, SHA-256",
-    "email_md5": "e-mail, MD5",
-    "user_id": "user id",
-    "device_id": "device id",
+_EMAIL: Final = BITS["email"] | BITS["email_sha256"] | BITS["email_md5"]
+#: What AdRoll knows a visitor by: its name, how people call it, its tone in plots, the bits of the
+#: history. The forms of one e-mail address are one.
+_IDENTIFIERS: Final = {
+    "adct": ("click id", "one", BITS["adct"]),
+    "first_party_cookie": ("first-party cookie", "two", BITS["first_party_cookie"]),
+    "email": ("e-mail address", "three", _EMAIL),
+    "user_id": ("user id", "four", BITS["user_id"]),
+    "device_id": ("device id", "five", BITS["device_id"]),
 }
-_TONES: Final = ("one", "two", "three", "four", "five", "six", "soft")
+#: Events of a day below which days are noise.
+_FEW: Final = 20
+#: A gain below this is not worth a step; a share of user ids above which the site tells them.
+_LITTLE, _SOME = 0.1, 0.05
 
 
 def data(visit: Visit) -> Data:
     """The identifiers of what was delivered in the chosen span."""
-    period = chosen(visit.argument(PERIOD), "month")
-    sums = [
-        row
-        for row in visit.sums.of(visit.store, period, visit.now, _COLUMNS, delays=True)
-        if row.outcome == "delivered"
-    ]
-    off = names_off(visit.runtime.settings.email)
-    names = [name for name in BITS if name not in off or _with(sums, name)]
+    period = visit.period("month")
+    sums = _delivered(visit, period)
     events = sorted({row.event_name for row in sums}, key=lambda name: (name != "purchase", name))
-    event = visit.argument(EVENT, "purchase" if "purchase" in events else _ALL)
+    event = visit.argument("event", "purchase" if "purchase" in events else _ALL)
     shown = [row for row in sums if event in (_ALL, row.event_name)]
     total = sum(row.events for row in shown)
-    shares = {name: _share(_with(shown, name), total) for name in names}
+    if total < _FEW * len(period.begins):
+        period = period.by_weeks()
+        shown = [row for row in _delivered(visit, period) if event in (_ALL, row.event_name)]
+    shares = _shares(shown)
     return {
         "period": period.name,
-        "span": period.title,
+        "dates": period.dates,
         "event": event,
         "events": events,
         "delivered": total,
+        "grade": _grade(shares, "order" if event == "purchase" else "event") if total else None,
         "identifiers": [
-            {"name": name, "label": LABELS[name], "share": shares[name]}
-            | {"events": _with(shown, name)}
-            for name in names
+            {"name": name, "label": label, "tone": tone, "share": shares[name]}
+            for name, (label, tone, _) in _IDENTIFIERS.items()
         ],
-        "off": [LABELS[name] for name in off],
-        "mean": _mean(shown, names),
-        "next": _next(visit, event, names),
-        "by_event": [_of_event(name, sums, names) for name in events],
-        "steps": _steps(period.steps(visit.now), shown, names),
+        "mean": _mean(shown),
+        "next": _next(visit, event),
+        "by_event": [_of_event(name, sums) for name in events],
+        "step": period.step,
+        "steps": _steps(period.begins, shown),
         "freshness": _freshness(shown),
     }
 
 
-def _next(visit: Visit, event: str, names: Sequence[str]) -> dict[str, Any] | None:
-    """The next step, by the last week's events: what is done already needs no advice."""
-    rows = [
-        row
-        for row in visit.sums.of(visit.store, named("week"), visit.now, _COLUMNS, delays=True)
-        if row.outcome == "delivered" and event in (_ALL, row.event_name)
-    ]
+def _delivered(visit: Visit, period: Period) -> list[HistorySum]:
+    rows = period.sums(visit.store, _COLUMNS, delays=True)
+    return [row for row in rows if row.outcome == "delivered"]
+
+
+def _shares(rows: Sequence[HistorySum]) -> dict[str, float | None]:
+    """The share of events that carry each identifier."""
     total = sum(row.events for row in rows)
-    if not total:
-        return None
-    shares = {name: _share(_with(rows, name), total) for name in names}
-    return next_step(shares, visit.runtime.settings)._asdict()
+    counts = {
+        name: sum(row.events for row in rows if row.identifiers & bits)
+        for name, (_, _, bits) in _IDENTIFIERS.items()
+    }
+    return {name: number / total if total else None for name, number in counts.items()}
 
 
-def _with(rows: Iterable[HistorySum], name: str) -> int:
-    """Events that carry an identifier."""
-    return sum(row.events for row in rows if row.identifiers & BITS[name])
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _mean(rows: Sequence[HistorySum], names: Sequence[str]) -> float | None:
+def _mean(rows: Sequence[HistorySum]) -> float | None:
     """How many identifiers an event carries."""
-    total = sum(row.events for row in rows)
-    return sum(_with(rows, name) for name in names) / total if total else None
+    shares = [share for share in _shares(rows).values() if share is not None]
+    return sum(shares) if shares else None
 
 
-def _of_event(event: str, sums: Sequence[HistorySum], names: Sequence[str]) -> dict[str, Any]:
+def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
+    """How good that is, against what the shop could have.
+
+    It could have the e-mail address and the cookie of all; click ids only of those who clicked, and
+    user ids only of those with an account.
+    """
+    known = {name: share or 0.0 for name, share in shares.items()}
+    has = sum(known.values())
+    could = 2.0 + known["adct"] + known["user_id"] + known["device_id"]
+    share = has / could
+    word, tone = ("very good", "good") if share > 0.9 else ("good", "good")
+    if share <= 0.75:
+        word, tone = ("fair", "warn") if share > 0.5 else ("poor", "bad")
+    reason = f"{noun}s carry {decimal(has)} of the {decimal(could)} identifiers that they could"
+    lacking = [
+        f"the {_IDENTIFIERS[name][0]} is missing in {percent(1 - known[name])}"
+        for name in ("email", "first_party_cookie")
+        if known[name] < 1 - _LITTLE
+    ]
+    sentence = "; ".join([reason, *lacking]) + "."
+    return {"word": word, "tone": tone, "has": has, "could": could, "sentence": sentence}
+
+
+# -- the next step ---------------------------------------------------------------------------------
+
+
+def _next(visit: Visit, event: str) -> dict[str, Any] | None:
+    """The next step, by the last week's events: what is done already needs no advice."""
+    week = _delivered(visit, named("days", visit.now, visit.zone))
+    rows = [row for row in week if event in (_ALL, row.event_name)]
+    if not rows:
+        return None
+    shares = {name: share or 0.0 for name, share in _shares(rows).items()}
+    has_pixel = visit.runtime.settings.pixel != "none"
+    # The share of events that would carry more, at the most. Not everybody has an account, and
+    # where some have user ids the site says who is there.
+    gains = {
+        "email": 1 - shares["email"],
+        "cookie" if has_pixel else "cookie/no-pixel": 1 - shares["first_party_cookie"],
+        "login": 0.5 if shares["user_id"] < _SOME else 0.0,
+    }
+    best, gain = max(gains.items(), key=lambda one: one[1])
+    best, gain = (best, gain) if gain >= _LITTLE else ("nothing", 0.0)
+    step, now = texts("next_steps.toml")[best], sum(shares.values())
+    link = f"{DOCS_URL}{step['link']}"
+    return {**step, "link": link, "gain": gain, "now": now, "then": now + gain}
+
+
+# -- tables and plots ------------------------------------------------------------------------------
+
+
+def _of_event(event: str, sums: Sequence[HistorySum]) -> dict[str, Any]:
     rows = [row for row in sums if row.event_name == event]
     total = sum(row.events for row in rows)
-    shares = {name: _share(_with(rows, name), total) for name in names}
-    return {"event": event, "events": total, "mean": _mean(rows, names), "shares": shares}
+    return {"event": event, "events": total, "mean": _mean(rows), "shares": _shares(rows)}
 
 
-def _steps(
-    begins: Sequence[int], rows: Sequence[HistorySum], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    totals: Counter[int] = Counter()
-    counts: dict[str, Counter[int]] = defaultdict(Counter)
+def _steps(begins: Sequence[int], rows: Iterable[HistorySum]) -> list[dict[str, Any]]:
+    by_step: dict[int, list[HistorySum]] = defaultdict(list)
     for row in rows:
-        totals[row.at] += row.events
-        for name in names:
-            if row.identifiers & BITS[name]:
-                counts[name][row.at] += row.events
+        by_step[row.at].append(row)
     return [
-        {"at": at, "events": totals[at]}
-        | {"shares": {name: _share(counts[name][at], totals[at]) for name in names}}
+        {"at": at, "events": sum(row.events for row in by_step[at]), "shares": _shares(by_step[at])}
         for at in begins
     ]
 
@@ -125,38 +162,21 @@ def _steps(
 def _freshness(rows: Sequence[HistorySum]) -> dict[str, Any]:
     """How long it took from event to delivery."""
     delays = [sum(column) for column in zip(*(row.delays for row in rows), strict=True)]
-    total = sum(delays)
-    buckets = []
-    passed = 0
-    for place, events in enumerate(delays):
-        passed += events
-        end = DELAYS[place] if place < len(DELAYS) else None
-        buckets.append({"within": end, "events": events, "share": _share(passed, total)})
-    return {
-        "median": _within(buckets, 0.5),
-        "most": _within(buckets, 0.95),
-        "buckets": buckets,
-    }
-
-
-def _within(buckets: Sequence[Mapping[str, Any]], share: float) -> int | None:
-    """Seconds within which *share* were delivered; ``None``: more than a day, or none at all."""
-    for bucket in buckets:
-        if bucket["share"] is not None and bucket["share"] >= share:
-            return bucket["within"]  # type: ignore[no-any-return]
-    return None
+    ends, total = (*DELAYS, None), sum(delays)
+    buckets = [
+        {"within": end, "events": events, "share": passed / total if total else None}
+        for end, events, passed in zip(ends, delays, accumulate(delays), strict=False)
+    ]
+    return {"median": within(delays, 0.5), "most": within(delays, 0.95), "buckets": buckets}
 
 
 def rows(data: Data) -> Iterable[Mapping[str, object]]:
     """The share of each identifier by event."""
     for one in data["by_event"]:
         for name, share in one["shares"].items():
-            yield {
-                "event": one["event"],
-                "delivered": one["events"],
-                "identifier": name,
-                "share": "" if share is None else f"{share:.4f}",
-            }
+            written = "" if share is None else f"{share:.4f}"
+            told = {"event": one["event"], "delivered": one["events"]}
+            yield told | {"identifier": name, "share": written}
 
 
 def duration(seconds: int | None) -> str:
@@ -171,24 +191,20 @@ def duration(seconds: int | None) -> str:
 
 def view(visit: Visit, data: Data) -> Data:
     """What the template needs beside the data."""
-    period, steps = chosen(visit.argument(PERIOD), "month"), data["steps"]
+    period, steps = visit.period("month"), data["steps"]
+    if data["step"] == "week":
+        period = period.by_weeks()
     buckets = data["freshness"]["buckets"]
     labels = [duration(bucket["within"]) for bucket in buckets]
     return {
         "periods": PERIODS,
         "duration": duration,
-        "labels": LABELS,
-        "tones": dict(zip(BITS, _TONES, strict=True)),
         "plot": plots.lines(
             [period.label(step["at"]) for step in steps],
             [period.full(step["at"]) for step in steps],
             [
-                plots.Series(
-                    one["label"],
-                    _TONES[list(BITS).index(one["name"])],
-                    [step["shares"][one["name"]] for step in steps],
-                )
-                for one in data["identifiers"]
+                plots.Series(label, tone, [step["shares"][name] for step in steps])
+                for name, (label, tone, _) in _IDENTIFIERS.items()
             ],
             top=1.0,
         ),
@@ -200,4 +216,4 @@ def view(visit: Visit, data: Data) -> Data:
     }
 
 
-PAGE = Page("match-quality", "Match quality", data, rows, view=view, arguments=(PERIOD, EVENT))
+PAGE: Final = Page("match-quality", "Match quality", data, rows, view=view, arguments=ARGUMENTS)

@@ -16,22 +16,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from adroll_flask._version import DOCS_URL
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.findings.outbox_place import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.silence import hours
+from adroll_flask.plurals import span
 
-from . import numbers
-from .csv_form import csv_text
+from . import match_quality, numbers, orders, overview, problems
 from .guard import COOKIE, Guard
-from .numbers import LANGUAGES, Numbers
-from .page import Data, Done, Page, Visit
-from .pages import PAGES
-from .past_sums import PastSums
+from .page import Data, Done, Page, Visit, csv_file, for_developer, for_lookers
 
 if TYPE_CHECKING:
     from flask import Flask
 
     from adroll_flask.runtime import Runtime
 
+#: The pages, in the navigation's order; the first is what one sees first.
+PAGES: Final = (overview.PAGE, match_quality.PAGE, orders.PAGE, problems.PAGE)
 #: The blueprint's name; the extension leaves responses of it alone.
 NAME: Final = "adroll_dashboard"
 #: In the environ of a request of somebody who may look.
@@ -92,8 +94,6 @@ class _Dashboard:
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._runtime = runtime
         self._guard = guard
-        self._sums = PastSums()
-        self._numbers = {language: Numbers(language) for language in LANGUAGES}
         folder = files("adroll_flask.dashboard") / "assets"
         self._files = {name: (folder / name).read_bytes() for name in _FILES}
         self._hashes = {
@@ -108,7 +108,18 @@ class _Dashboard:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(moment=numbers.moment, iso=numbers.iso, ago=numbers.ago)
+        zone = runtime.settings.zone
+        self._templates.filters.update(
+            moment=lambda at: "–" if at is None else numbers.written("%-d %b %Y, %H:%M", at, zone),
+            iso=numbers.iso,
+            span=span,
+            hours=hours,
+            for_lookers=for_lookers,
+            for_developer=for_developer,
+        )
+        self._templates.globals.update(
+            number=numbers, zone=runtime.settings.time_zone, docs=DOCS_URL
+        )
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint(NAME, __name__)
@@ -118,26 +129,15 @@ class _Dashboard:
         blueprint.register_error_handler(OutboxFailed, self._outbox_failed)
         blueprint.add_url_rule("/assets/<name>", "asset", self._asset)
         for place, page in enumerate(PAGES):
-            path = f"/{page.name}"
-            if not place:
-                blueprint.add_url_rule("/", page.name, partial(self._show, page))
-            else:
-                blueprint.add_url_rule(path, page.name, partial(self._show, page))
+            path, add = f"/{page.name}", blueprint.add_url_rule
+            add(path if place else "/", page.name, partial(self._show, page))
             for form, answer in (("json", self._json), ("csv", self._csv)):
-                blueprint.add_url_rule(
-                    f"{path}.{form}", f"{page.name}.{form}".replace(".", "_"), partial(answer, page)
-                )
+                add(f"{path}.{form}", f"{page.name}_{form}", partial(answer, page))
             for name in (*page.actions, *page.questions):
-                blueprint.add_url_rule(
-                    f"{path}/{name}",
-                    f"{page.name}_{name}",
-                    partial(self._act, page, name),
-                    methods=["POST"],
-                )
+                act, end = partial(self._act, page, name), f"{page.name}_{name}"
+                add(f"{path}/{name}", end, act, methods=["POST"])
                 # What a browser opens again, such as the address of a closed tab, never acts.
-                blueprint.add_url_rule(
-                    f"{path}/{name}", f"{page.name}_{name}_again", partial(_back, page)
-                )
+                add(f"{path}/{name}", f"{end}_again", partial(_back, page))
 
         # Our forms have a token of their own; Flask-WTF would miss its.
         @blueprint.url_value_preprocessor
@@ -159,14 +159,11 @@ class _Dashboard:
     # -- pages ---------------------------------------------------------------------------------
 
     def _visit(self) -> Visit:
-        language = request.accept_languages.best_match(LANGUAGES, LANGUAGES[0]) or LANGUAGES[0]
         return Visit(
             runtime=self._runtime,
             request=request,
             now=self._runtime.clock(),
             operator=self._guard.is_operator(),
-            numbers=self._numbers[language],
-            sums=self._sums,
         )
 
     def _show(self, page: Page) -> Response:
@@ -179,7 +176,7 @@ class _Dashboard:
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
         has_forms = visit.operator or page.questions
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
-        carried = {name: request.args[name] for name in page.arguments if name in request.args}
+        carried = {name: request.args[name] for name in page.arguments if request.args.get(name)}
         response = self._response(
             page.template,
             page=page,
@@ -187,8 +184,9 @@ class _Dashboard:
             said=self._guard.unseal(request.args.get("said", "")),
             operator=visit.operator,
             token=self._guard.token(cookie) if cookie else "",
-            number=visit.numbers,
+            problems=len(visit.problems),
             now=visit.now,
+            url=request.url,
             carried=carried,
             **page.view(visit, data),
         )
@@ -207,37 +205,25 @@ class _Dashboard:
         html = self._templates.get_template(template).render(
             pages=PAGES,
             is_open=request.environ.get(_OPEN, False),
-            dry_run=self._runtime.settings.dry_run,
             link=_link,
             asset=lambda name: url_for(f"{NAME}.asset", name=name, v=self._hashes[name]),
             **values,
         )
-        response = current_app.response_class(html, status=status, mimetype="text/html")
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return current_app.response_class(html, status=status, mimetype="text/html")
 
     def _json(self, page: Page) -> Response:
         text = json.dumps(page.data(self._visit()), default=_plain, ensure_ascii=False)
-        response = current_app.response_class(text, mimetype="application/json")
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return current_app.response_class(text, mimetype="application/json")
 
     def _csv(self, page: Page) -> Response:
-        text = csv_text(page.rows(page.data(self._visit())))
-        response = current_app.response_class(text, content_type="text/csv; charset=utf-8")
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["Content-Disposition"] = f'attachment; filename="adroll-{page.name}.csv"'
-        return response
+        return csv_file(page.name, numbers.csv_text(page.rows(page.data(self._visit()))))
 
     def _act(self, page: Page, name: str) -> Response:
-        if name in page.questions:
-            self._guard.check_question(request, page.largest)
-            answer = page.questions[name]
-        else:
-            self._guard.check_action(request, page.largest)
-            answer = page.actions[name]
+        asks = name in page.questions
+        check = self._guard.check_question if asks else self._guard.check_action
+        check(request, page.largest)
         visit = self._visit()
-        done = answer(visit)
+        done = (page.questions if asks else page.actions)[name](visit)
         if isinstance(done, Response):
             return done
         if not isinstance(done, Done):
@@ -263,14 +249,11 @@ class _Dashboard:
         )
 
     def _outbox_failed(self, problem: OutboxFailed) -> Response:
-        return self._response(
-            "error.html",
-            503,
-            page=None,
-            title="The outbox cannot be read",
-            text=f"{problem}. The shop goes on: what it reports waits in the journal on its disk."
-            " A developer finds the cause with: flask adroll check",
-        )
+        finding = outbox_trouble(self._runtime, problem)
+        text = f"{finding.sentence} To a developer: {finding.todo}."
+        text += f" {finding.command} says the same."
+        title = "The outbox cannot be read"
+        return self._response("error.html", 503, page=None, title=title, text=text)
 
 
 def _back(page: Page) -> Response:
@@ -283,6 +266,7 @@ def _link(name: str, form: str = "", **arguments: Any) -> str:
 
 
 def _protect(response: Response) -> Response:
+    response.headers.setdefault("Cache-Control", "no-store")
     for name, value in _HEADERS.items():
         response.headers[name] = value
     return response

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
-from flask import abort, current_app
+from flask import abort
 
-from adroll_flask.outbox.orders import order_id_of
-from adroll_flask.outbox.protocol import State
-from adroll_flask.redaction import short_key
+from adroll_flask.findings.finding import texts
+from adroll_flask.findings.reasons import meaning, of_dead_letter
+from adroll_flask.findings.rules import money, problem_id
+from adroll_flask.outbox.lookups import order_id_of
+from adroll_flask.redaction import describe, short_key
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import (
     REST_FIELDS,
@@ -24,19 +27,24 @@ from adroll_flask.reporting.order_lists import (
 )
 from adroll_flask.reporting.reconciliation import Order, ReconcileError, Reconciliation
 
-from .csv_form import csv_text
-from .numbers import iso
-from .page import Data, Done, Page, Visit
-from .reasons import meaning, of_dead_letter
+from .numbers import csv_text, iso, values
+from .page import Data, Done, Page, Visit, csv_file
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from adroll_flask.outbox import Row
 
-#: The names in the query: one event by its own id, and the place in the list of the newest.
+#: The names in the query: one event by its own id, the place in the list of the newest, a state.
 EVENT: Final = "event"
 BEFORE: Final = "before"
+STATE: Final = "state"
+#: Newest orders that are looked through for those of one state, and for one like an unknown one.
+_LOOKED_THROUGH: Final = 500
+#: What an Excel file begins with: it is a zip.
+_ZIP: Final = b"PK\x03\x04"
+#: What can be acted on comes first.
+_URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
 #: Events of the list.
 _LISTED: Final = 25
 #: Invalid dead letters that are looked through for an order's id.
@@ -45,61 +53,43 @@ _LONGEST_ORDER: Final = 300
 #: Bytes of an uploaded list, and its lines.
 _LARGEST_LIST: Final = 8 * 1024 * 1024
 _MOST_LINES: Final = 50_000
+#: Groups of the shop's own list that can be chosen.
+_MOST_GROUPS: Final = 20
 #: Orders of a comparison that the page lists, and that its CSV holds.
 _SHOWN: Final = 200
 
-#: How a state is called, and its tone.
-_STATES: Final[Mapping[State, tuple[str, str]]] = {
-    "waiting": ("waiting", "soft"),
-    "claimed": ("being sent", "soft"),
-    "sending": ("being sent", "soft"),
-    "delivered": ("delivered", "good"),
-    "dead": ("not sent", "bad"),
-    "held": ("held until paid", "warn"),
-    "cancelled": ("cancelled", "soft"),
-}
-#: How a step of an order's life is called, and its tone.
-_STEPS: Final = {
-    "happened": ("Happened", ""),
-    "reported": ("Reported", ""),
-    "held": ("Reported with a hold", ""),
-    "kept": ("Kept, not sent", ""),
-    "released": ("Released: it is paid", ""),
-    "attempt": ("AdRoll was asked", "warn"),
-    "delivered": ("Delivered", "good"),
-    "dead": ("Given up", "bad"),
-    "cancelled": ("Cancelled", ""),
-}
+#: How states, steps of an order's life, and what became of an order are called, and their tones.
+_WORDS: Final = texts("words.toml")
 
 
 def data(visit: Visit) -> Data:
     """The newest orders, or the order whose event the address names."""
     store, id = visit.store, visit.argument(EVENT)
     if id:
-        row = store.admin.show(id) if store is not None else None
+        row = store.lookups.show(id) if store is not None else None
         if store is None or row is None:
             abort(404, "There is no such event any more. Delivered ones are kept for some weeks.")
         order = order_shown(row) or row.id
-        events = store.orders.find(row.key, [row.name]) if row.key else (row,)
+        events = store.lookups.find(row.key, [row.name]) if row.key else (row,)
         return {**_nothing(), **_found(visit, order, FoundOrder(events or (row,)))}
-    rows = (
-        ()
-        if store is None
-        else store.dead_letters.newest_events(
-            _LISTED + 1, "purchase", visit.argument(BEFORE) or None
-        )
-    )
-    more = rows[_LISTED - 1].id if len(rows) > _LISTED else None
-    newest = rows[:_LISTED]
+    state, before = visit.argument(STATE), visit.argument(BEFORE) or None
+    most = _LOOKED_THROUGH if state else _LISTED
+    rows = () if store is None else store.lookups.newest_events(most + 1, "purchase", before)
+    found = [row for row in rows[:most] if not state or row.state == state]
+    newest = found[:_LISTED]
+    # Earlier ones begin after what is listed, or after what was looked through.
+    more = rows[most - 1].id if len(rows) > most else None
+    more = newest[-1].id if len(found) > _LISTED else more
     # What was invalid has no key: its order's id is in its content.
     keyless = [row.id for row in newest if not row.key and row.state == "dead"]
-    whole = {} if store is None else {row.id: row for row in store.orders.those(keyless)}
+    whole = {} if store is None else {row.id: row for row in store.lookups.those(keyless)}
     listed = [_listed(whole.get(row.id, row)) for row in newest]
-    return {**_nothing(), "newest": listed, "older": more}
+    return {**_nothing(), "newest": listed, "older": more, STATE: state}
 
 
 def _nothing() -> Data:
-    return {"order": None, "found": None, "compared": None, "newest": None, "older": None}
+    names = ("order", "found", "compared", "newest", "older", "alike", STATE)
+    return dict.fromkeys(names)
 
 
 def order_shown(row: Row) -> str:
@@ -107,20 +97,9 @@ def order_shown(row: Row) -> str:
     return short_key(row.key or order_id_of(row.payload or b"") or "")
 
 
-def group_of(reason: str, words: str) -> str:
-    """A name for all dead letters of one cause: numbers in the words do not tell causes apart.
-
-    >>> group_of("refused", "event 3: no EUR") == group_of("refused", "event 17: no EUR")
-    True
-    """
-    alike = re.sub(r"[0-9]+", "0", words)
-    return sha256(f"{reason}\0{alike}".encode()).hexdigest()[:16]
-
-
 def _listed(row: Row) -> Data:
     """One event as a list shows it."""
     amount, _, currency = row.digest.partition(" ")
-    why = ": ".join(part for part in (row.reason, row.error) if part)
     return {
         "id": row.id,
         "name": row.name,
@@ -131,7 +110,7 @@ def _listed(row: Row) -> Data:
         "occurred_at": row.occurred_at,
         "dry_run": row.dry_run,
         "unsure": row.unsure,
-        "why": why if row.state in ("dead", "cancelled") else "",
+        "why": row.why if row.state in ("dead", "cancelled") else "",
     }
 
 
@@ -140,16 +119,30 @@ def _listed(row: Row) -> Data:
 
 def find(visit: Visit) -> Done | Data:
     """Look an order up. A POST, since an order's id may be a person's address: not for URLs."""
-    order = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
-    if not order:
+    typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
+    if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
-    store, found = visit.store, FoundOrder()
-    if store is not None:
-        secret = visit.runtime.services.records.dedupe_secret
-        found = find_order(store, order, secret, _LOOKED_AT)
+    store, found, shown = visit.store, FoundOrder(), typed
+    # As people write it: "#4826", "Order 4826".
+    bare = typed.split()[-1].lstrip("#") or typed
+    for order in dict.fromkeys((typed, bare, f"#{bare}")):
+        if store is not None and not (found.events or found.suppressed):
+            secret = visit.runtime.services.records.dedupe_secret
+            found = find_order(store, order, secret, _LOOKED_AT)
+            shown = order
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
-    return {**_nothing(), **_found(visit, short_key(order), found)}
+    if not found.events and not found.suppressed:
+        shown = typed
+    return {**_nothing(), **_found(visit, short_key(shown), found), "alike": _alike(visit, bare)}
+
+
+def _alike(visit: Visit, order: str) -> list[Data]:
+    """Known orders whose ids look like *order*."""
+    store = visit.store
+    rows = () if store is None else store.lookups.newest_events(_LOOKED_THROUGH, "purchase")
+    known = {order_shown(row): row.id for row in reversed(rows) if row.key}
+    return [{"order": one, "id": known[one]} for one in get_close_matches(order, known, 3, 0.7)]
 
 
 def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
@@ -185,7 +178,7 @@ def _told(row: Row, now: float) -> Data:
         "steps": steps,
         "due_at": row.due_at if row.state in ("waiting", "held") and row.due_at > now else None,
         "advice": None if what is None else what._asdict(),
-        "problem": None if what is None else group_of(row.reason, row.error),
+        "problem": None if what is None else problem_id(row.reason, row.error),
         "carried": carried(row),
     }
 
@@ -207,37 +200,87 @@ def compare(visit: Visit) -> Done | Data | Response:
         return Done("Choose a file: the shop's list of paid orders, as CSV.", good=False)
     form = visit.request.form
     column, group = form.get("column", "").strip()[:200], form.get("group", "").strip()[:200]
+    is_excel = given.stream.read(4) == _ZIP
+    given.stream.seek(0)
     lines = io.TextIOWrapper(given.stream, encoding="utf-8-sig", errors="replace", newline="")
     found = Reconciliation(
-        visit.runtime.parts,
-        _counted(read_orders(lines)),
+        visit.runtime.reporter,
+        _counted(_excel_rows(given.stream) if is_excel else read_orders(lines)),
         columns={"order_id": column} if column else None,
         group=group or None,
     )
-    rest: list[Order] = []
-    as_csv = form.get("format") == "csv"
-    most = _MOST_LINES if as_csv else _SHOWN
-    count = 0
     try:
-        for order in found:
-            if not reached(order):
-                count += 1
-                if len(rest) < most:
-                    rest.append(order)
+        return _compared(found, group, as_csv=form.get("format") == "csv")
     except ReconcileError as problem:
         return Done(f"The list cannot be read: {problem}.", good=False)
     finally:
         lines.detach()
+
+
+def missing(visit: Visit) -> Done | Data | Response:
+    """Compare the shop's own list of the last fourteen days."""
+    if not visit.runtime.paid_orders.is_known:
+        return Done("The shop has not told how its paid orders are listed.", good=False)
+    form = visit.request.form
+    found, only = visit.runtime.paid_orders.found(14), form.get("only", "")
+    return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
+
+
+def _compared(
+    found: Reconciliation, group: str, *, as_csv: bool, only: str | None = None
+) -> Data | Response:
+    """What became of a list.
+
+    :param only: of the shop's own list, the group whose orders are listed; empty: all.
+    """
+    rest: list[Order] = []
+    groups: Counter[str] = Counter()
+    most = _MOST_LINES if as_csv else _SHOWN
+    amounts: dict[str, list[str]] = defaultdict(list)
+    for order in found:
+        if not reached(order):
+            amounts[order.status].append(f"{order.value} {order.currency}")
+            groups[order.group] += 1
+            if only in (None, "", order.group) and len(rest) < most:
+                rest.append(order)
     if as_csv:
-        return _rest_as_csv(rest)
+        return csv_file("not-arrived", csv_text(map(rest_fields, rest), REST_FIELDS))
+    lines = [
+        {"about": about, "text": text, "money": values(money(amounts[about]))}
+        for about, text in summary(found, group)
+    ]
     told = {
         "sums": sums(found),
-        "summary": [{"about": about, "text": text} for about, text in summary(found, group)],
-        "rest": [rest_fields(order) for order in rest],
-        "rest_count": count,
+        "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
+        "rest": [
+            rest_fields(order)
+            for order in sorted(rest, key=lambda order: order.status not in _URGENT)
+        ],
+        "rest_count": groups[only] if only else groups.total(),
         "group": group,
+        "groups": None if only is None else dict(groups.most_common(_MOST_GROUPS)),
+        "only": only,
     }
     return {**_nothing(), "compared": told}
+
+
+def _excel_rows(stream: Any) -> Iterator[Mapping[str, Any]]:
+    """The orders of an Excel file's first sheet, where openpyxl is there.
+
+    :raises ReconcileError: it is not, or it cannot read the file.
+    """
+    try:
+        from openpyxl import load_workbook  # type: ignore[import-untyped]
+    except ImportError:
+        raise ReconcileError("this is an Excel file; save it as CSV, and upload that") from None
+    try:
+        rows = load_workbook(stream, read_only=True, data_only=True).active.iter_rows(
+            values_only=True
+        )
+        names = [str(name or "") for name in next(rows, ())]
+        yield from (dict(zip(names, row, strict=False)) for row in rows)
+    except (ValueError, KeyError, OSError, BadZipFile) as problem:
+        raise ReconcileError(f"this Excel file cannot be read: {describe(problem)}") from None
 
 
 def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -248,15 +291,6 @@ def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
                 " terminal, flask adroll reconcile takes a list of any length"
             )
         yield order
-
-
-def _rest_as_csv(rest: list[Order]) -> Response:
-    text = csv_text(map(rest_fields, rest)) or ",".join(REST_FIELDS) + "\n"
-    response = current_app.response_class(text, content_type="text/csv; charset=utf-8")
-    response.headers["Cache-Control"] = "no-store"
-    name = 'attachment; filename="adroll-not-arrived.csv"'
-    response.headers["Content-Disposition"] = name
-    return response
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -274,14 +308,14 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
             yield {**named, "step": step["kind"], "at": iso(step["at"]), "said": step["said"]}
 
 
-def view(_visit: Visit, _data: Data) -> Data:
+def view(visit: Visit, _data: Data) -> Data:
     """What the template has beside the data."""
     return {
-        "state_words": _STATES,
-        "step_words": _STEPS,
+        "words": _WORDS,
         "largest": _LARGEST_LIST,
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
+        "has_list": visit.runtime.paid_orders.is_known,
     }
 
 
@@ -290,8 +324,8 @@ PAGE: Final = Page(
     "Orders",
     data,
     rows,
-    questions={"find": find, "compare": compare},
+    questions={"find": find, "compare": compare, "missing": missing},
     largest=_LARGEST_LIST,
     view=view,
-    arguments=(EVENT, BEFORE),
+    arguments=(EVENT, BEFORE, STATE),
 )

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from adroll_flask.outbox.record_format import DRY_RUN
+from adroll_flask.findings.reasons import meaning
+from adroll_flask.findings.rules import MOST, money, summed
+from adroll_flask.outbox.entries import DRY_RUN
+from adroll_flask.outbox.schema import DELAYS
+from adroll_flask.outbox.values import AWAY
 from adroll_flask.plurals import counted_as
+from adroll_flask.reporting.paid_orders import missing_orders
 
 from . import plots
+from .numbers import count, values, written
 from .page import Data, Page, Visit
-from .periods import PERIOD, PERIODS, chosen, named
-from .reasons import meaning
-from .verdict import verdict
+from .periods import PERIODS, STEPS, Period, midnight, named
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.protocol import HistoryColumn, HistorySum
+    from adroll_flask.outbox.values import HistoryColumn, HistorySum
 
-#: The name in the query of which events are shown.
-EVENT: Final = "event"
 _ALL: Final = "all"
-#: Waiting events that are counted; of more we say "or more".
-_MOST: Final = 10_000
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")
 
 #: What became of events: name, how a plot calls it, its tone; in the order of the way.
@@ -35,60 +37,169 @@ _WAY: Final = (
     ("invalid", "invalid", "warn"),
     ("failed", "not kept", "bad"),
     ("waiting", "waiting", "one"),
-    ("held", "held until paid", "one"),
     ("dead", "dead letters", "bad"),
     ("delivered", "delivered", "good"),
 )
 #: What is never AdRoll's to have, and is lost to it.
 _LOST: Final = ("invalid", "failed", "dead")
-_PLOTTED: Final = ("delivered", "dead", "suppressed")
+#: What the plot over time has, how it calls it, and its tone.
+_PLOTTED: Final = {
+    "delivered": ("delivered", "good"),
+    "dead": ("lost", "bad"),
+    "suppressed": ("not to be reported", "soft"),
+}
+#: What came to the shop, however it ended.
+_CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed")
+#: Of the histogram's columns, the first of those that took more than an hour.
+_LATE: Final = DELAYS.index(3600) + 1
+#: Seconds without delivery from which on a page tells of them, and the share of a step that they
+#: have to take for it to be shaded.
+_LONG, _SHARE = 1800, 1 / 24
+#: Weeks that say what is usual, and how many of them have to be known.
+_WEEKS, _FEWEST = 4, 3
+#: The colour of an answer, and how it begins.
+_ANSWERS: Final = {"error": ("bad", "No. "), "warning": ("warn", "Look at this: ")}
 
 
 def data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
-    period, store = chosen(visit.argument(PERIOD)), visit.store
-    everything = visit.sums.of(store, period, visit.now, _COLUMNS)
-    sums = _real(everything)
-    day = visit.sums.of(store, named("day"), visit.now, _COLUMNS)
-    week = visit.sums.of(store, named("week"), visit.now, ("outcome",))
-    unsettled = () if store is None else store.figures.unsettled(_MOST)
-    before = sum(row.events for row in _real(week)) - sum(row.events for row in _real(day))
-
-    names = sorted({row.event_name for row in (*sums, *unsettled) if row.event_name})
-    event = visit.argument(EVENT, "purchase" if "purchase" in names else _ALL)
+    period, store = visit.period("days"), visit.store
+    everything = period.sums(store, _COLUMNS, delays=True)
+    sums = [row for row in everything if row.outcome != DRY_RUN]
+    unsettled = () if store is None else store.lookups.unsettled(MOST)
+    missing = _missing(visit, period)
+    names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
+    names |= {"purchase"} if missing else set()
+    event = visit.argument("event", "purchase" if "purchase" in names else _ALL)
     if event != _ALL:
         sums = [row for row in sums if row.event_name == event]
         unsettled = tuple(row for row in unsettled if row.event_name == event)
-    fates = [*((_fate(row), row) for row in sums), *((row.outcome, row) for row in unsettled)]
-    totals = {name: _total(fates, name) for name, _, _ in _WAY}
+    present = [row for row in unsettled if row.outcome == "waiting" and period.is_present]
+    held = [row for row in unsettled if row.outcome == "held"]
+    fates = [*((_fate(row), row) for row in sums), *(("waiting", row) for row in present)]
+    totals = {name: _total(row for fate, row in fates if fate == name) for name, _, _ in _WAY}
+    missing = missing if event == "purchase" else []
     reported = sum(total["events"] for total in totals.values())
     lost = sum(totals[name]["events"] for name in _LOST)
     delivered = totals["delivered"]["events"]
+    day = visit.now - 86_400
+    came = _came(visit, day if period.step == "week" else min(period.begin, day))
+    steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
+    stops = () if store is None else store.lookups.stops(visit.now - period.begin)
     return {
+        "verdict": _verdict(visit),
+        "findings": [finding.as_dict() for finding in visit.findings],
+        "today": _today(visit, came, present),
         "period": period.name,
-        "span": period.title,
-        "begin": period.begin(visit.now),
+        "dates": period.dates,
+        "begin": period.begin,
+        "end": period.end,
         "event": event,
-        "events": names,
-        "verdict": verdict(visit, day, unsettled, max(0, before))._asdict(),
+        "events": sorted(names),
         "health": _health(delivered, lost),
         "reported": reported,
+        "held": _total(held),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
-        "more": any(row.events >= _MOST for row in unsettled),
         "way": [
             {"name": name, "label": label, "share": _share(totals[name]["events"], reported)}
             | totals[name]
             for name, label, _ in _WAY
         ],
-        "answer": _answer(visit, totals, "order" if event == "purchase" else "event"),
-        "losses": _losses(fates, reported),
-        "steps": _steps(period.steps(visit.now), sums),
+        "answer": _answer(totals, "order" if event == "purchase" else "event", missing),
+        "losses": [*missing, *_losses(fates, reported)],
+        "steps": steps,
+        "without_delivery": _shaded(period, steps, stops, visit.now),
+        "watched": [one._asdict() | {"is_silent": one.is_silent} for one in visit.moment.watched],
     }
 
 
-def _real(rows: Iterable[HistorySum]) -> list[HistorySum]:
-    """What AdRoll was to keep."""
-    return [row for row in rows if row.outcome != DRY_RUN]
+def _verdict(visit: Visit) -> dict[str, Any]:
+    """The answer: that of the worst thing that is wrong, or that all is well."""
+    worst = visit.findings[0] if visit.findings else None
+    if worst is not None and (worst.severity in _ANSWERS or worst.code == "nothing-reported"):
+        level, begin = _ANSWERS.get(worst.severity, ("idle", ""))
+        if worst.code == "reports-silent" and worst.key != "purchase":
+            begin = _ANSWERS["warning"][1]  # it is no order that is missed
+        answer = {"level": level, "sentence": begin + worst.sentence, "money": values(worst.values)}
+        return worst.as_dict() | answer
+    day = named("day", visit.now, visit.zone).sums(visit.store, ("event_name", "outcome"))
+    real = [row for row in day if row.outcome == "delivered"]
+    orders = [row for row in real if row.event_name == "purchase"]
+    number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
+    answer = dict.fromkeys(("code", "todo", "who", "command", "page", "help_url", "money"), "")
+    if not number:
+        return answer | {"level": "idle", "sentence": "Nothing was sent in the last 24 hours."}
+    every = f"All {count(number)} {noun}s" if number != 1 else f"The one {noun}"
+    sentence = f"Yes. {every} of the last 24 hours that could be delivered reached AdRoll."
+    return answer | {"level": "good", "sentence": sentence}
+
+
+# -- what is usual ---------------------------------------------------------------------------------
+
+
+def _came(visit: Visit, begin: float) -> dict[int, int]:
+    """Orders that came since four weeks before *begin*, by the hour."""
+    found: dict[int, int] = defaultdict(int)
+    if visit.store is None:
+        return found
+    since = begin - (7 * 24 * _WEEKS + 1) * 3600  # one more, for summer time
+    for row in visit.store.lookups.history_sums(since, ("at", "event_name", "outcome")):
+        if row.event_name == "purchase" and row.outcome in _CAME:
+            found[row.at] += row.events
+    return found
+
+
+def _between(came: Mapping[int, int], begin: float, end: float) -> float:
+    """How many came between two times; those of an hour are spread over it evenly."""
+    return sum(
+        number * (min(end, at + 3600) - max(begin, at)) / 3600
+        for at, number in came.items()
+        if at < end and at + 3600 > begin
+    )
+
+
+def _today(
+    visit: Visit, came: Mapping[int, int], waiting: Sequence[HistorySum]
+) -> dict[str, Any] | None:
+    """Today's orders, and how many the same weekday had up to this hour in the last four weeks."""
+    present = datetime.fromtimestamp(visit.now, visit.zone)
+    if not came:
+        return None
+    thens = [present - timedelta(weeks=week) for week in range(1, _WEEKS + 1)]
+    days = [(midnight(then).timestamp(), then.timestamp()) for then in thens]
+    before = [_between(came, *day) for day in days if day[0] >= min(came)]
+    begin = midnight(present).timestamp()
+    number = round(_between(came, begin, visit.now + 3600))
+    number += sum(row.events for row in waiting if row.event_name == "purchase")
+    sentence = f"{counted_as(count(number), number, 'order')} so far today"
+    if len(before) < _FEWEST:
+        return {"number": number, "usual": None, "sentence": sentence + "."}
+    low, high = round(min(before)), round(max(before))
+    span = f"{count(low)}" if low == high else f"{count(low)} to {count(high)}"
+    sentence += written("; on a %A by %H:%M it is usually ", visit.now, visit.zone) + f"{span}."
+    found = {"number": number, "usual": median(before), "low": low, "high": high}
+    return {**found, "sentence": sentence, "is_low": number < low / 2}
+
+
+def _usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
+    """Orders of the same step of the week, at the median of the last four weeks."""
+    first, found = min(came, default=0), {}
+    for at in period.begins if came and period.step != "week" else ():
+        known = []
+        for week in range(1, _WEEKS + 1):
+            # By the clock on the wall, which summer time moves.
+            then = datetime.fromtimestamp(at, period.zone) - timedelta(weeks=week)
+            ends = (then.timestamp(), (then + STEPS[period.step]).timestamp())
+            # Whole hours, as the history has them, also in a zone of half an hour.
+            begin, end = (int(one) // 3600 * 3600 for one in ends)
+            if begin >= first:
+                known.append(sum(came.get(hour, 0) for hour in range(begin, end, 3600)))
+        if len(known) >= _FEWEST:
+            found[at] = median(known)
+    return found
+
+
+# -- the way ---------------------------------------------------------------------------------------
 
 
 def _fate(row: HistorySum) -> str:
@@ -98,51 +209,57 @@ def _fate(row: HistorySum) -> str:
     return row.outcome
 
 
-def _total(fates: Iterable[tuple[str, HistorySum]], name: str) -> dict[str, Any]:
-    rows = [row for fate, row in fates if fate == name]
-    return {"events": sum(row.events for row in rows), "values": _values(rows)}
-
-
-def _values(rows: Iterable[HistorySum]) -> list[tuple[str, Decimal]]:
-    """Sums by currency, the largest first."""
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    for row in rows:
-        if row.value:
-            sums[row.currency] += row.value
-    return sorted(sums.items(), key=lambda item: -item[1])
+def _total(rows: Iterable[HistorySum]) -> dict[str, Any]:
+    rows = list(rows)
+    return {"events": sum(row.events for row in rows), "values": summed(rows)}
 
 
 def _health(delivered: int, lost: int) -> dict[str, Any]:
-    """Of what could be delivered, what was; the words and bounds are AdRoll's own."""
+    """Of what could be delivered, what was; AdRoll's own words for it."""
     share = _share(delivered, delivered + lost)
-    word, tone = "", "soft"
+    word, tone = ("", "idle")
     if share is not None:
         word, tone = ("great", "good") if share > 0.85 else ("good", "warn")
         if share <= 0.7:
             word, tone = "poor", "bad"
-    return {
-        "share": share,
-        "word": word,
-        "tone": tone,
-        "delivered": delivered,
-        "could": delivered + lost,
-    }
+    could = delivered + lost
+    return {"share": share, "word": word, "tone": tone, "delivered": delivered, "could": could}
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _answer(visit: Visit, totals: Mapping[str, Mapping[str, Any]], noun: str) -> dict[str, Any]:
+def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
+    """Orders that the shop's own list has, of days that begin in the span, and nobody reported."""
+    if visit.store is None or not visit.runtime.paid_orders.is_known:
+        return []
+    days = [written("%Y-%m-%d", at, visit.zone) for at in (period.begin + 82_799, period.end - 1)]
+    its = [one for one in missing_orders(visit.store)[0] if days[0] <= one.day <= days[1]]
+    if not its:
+        return []
+    told = {
+        "way": "missing",
+        "outcome": "missing",
+        "reason": "",
+        **meaning("missing", "")._asdict(),
+    }
+    worth = money(f"{one.value} {one.currency}" for one in its)
+    return [told | {"events": sum(one.number for one in its), "share": None, "values": worth}]
+
+
+def _answer(
+    totals: Mapping[str, Mapping[str, Any]], noun: str, missing: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """How many did not arrive, and what they are, in sentences.
 
     An event counts once, however often it was reported; what is not paid (held, cancelled) is not
     missing.
     """
-    count = visit.numbers.count
     events = {name: total["events"] for name, total in totals.items()}
     lost = sum(events[name] for name in _LOST)
-    missed = lost + events["suppressed"]
+    never = sum(one["events"] for one in missing)
+    missed = lost + events["suppressed"] + never
     known = missed + events["delivered"]
     if not known:
         return {"missed": 0, "known": 0, "sentence": "", "beside": ""}
@@ -151,50 +268,43 @@ def _answer(visit: Visit, totals: Mapping[str, Mapping[str, Any]], noun: str) ->
         sentence += " reached AdRoll."
     else:
         parts = [
+            f"{count(never)} that the shop never reported" if never else "",
             f"{count(events['suppressed'])} not to be reported" if events["suppressed"] else "",
             f"{count(lost)} that could not be delivered" if lost else "",
         ]
-        sentence = (
-            f"{count(missed)} of {counted_as(count(known), known, noun)} did not reach AdRoll: "
-            + " and ".join(filter(None, parts))
-            + "."
-        )
+        sentence = f"{count(missed)} of {counted_as(count(known), known, noun)}"
+        *others, last = filter(None, parts)
+        told = f"{', '.join(others)} and {last}" if others else last
+        sentence += f" did not reach AdRoll: {told}."
     beside = [
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
             (events["waiting"], "on the way"),
-            (events["held"], "held until paid"),
             (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
         )
         if number
     ]
-    again = events["duplicate"]
-    if again:
+    if again := events["duplicate"]:
         reports = counted_as(count(again), again, "report")
         beside.append(f"{reports} came again, by a reload or a retry, and count once")
-    return {
-        "missed": missed,
-        "known": known,
-        "sentence": sentence,
-        "beside": "Beside these: " + "; ".join(beside) + "." if beside else "",
-    }
+    more = "Beside these: " + "; ".join(beside) + "." if beside else ""
+    return {"missed": missed, "known": known, "sentence": sentence, "beside": more}
 
 
 def _losses(fates: Sequence[tuple[str, HistorySum]], reported: int) -> list[dict[str, Any]]:
     """What did not reach AdRoll, by reason: what can be changed first, then the most."""
     groups: dict[tuple[str, str, str], list[HistorySum]] = defaultdict(list)
     for fate, row in fates:
-        # What was only reported again is no loss, unless it said something else.
-        if fate != "delivered" and not (fate == "duplicate" and row.reason != "another_value"):
+        # What was only reported again is no loss, unless it said something else; nor is a release
+        # of what nobody held, since its buyer had refused.
+        again = fate == "duplicate" and row.reason != "another_value"
+        if fate not in ("delivered", "waiting", "unused", "too_late") and not again:
             groups[fate, row.outcome, row.reason].append(row)
     found = []
     for (fate, outcome, reason), rows in groups.items():
-        events = sum(row.events for row in rows)
-        found.append(
-            {"way": fate, "outcome": outcome, "reason": reason, "events": events}
-            | {"share": _share(events, reported), "values": _values(rows)}
-            | meaning(outcome, reason)._asdict()
-        )
+        total, told = _total(rows), {"way": fate, "outcome": outcome, "reason": reason}
+        share = {"share": _share(total["events"], reported)}
+        found.append(told | total | share | meaning(outcome, reason)._asdict())
     return sorted(found, key=lambda loss: (_urgency(loss), -loss["events"]))
 
 
@@ -205,14 +315,46 @@ def _urgency(loss: Mapping[str, Any]) -> int:
     return 1 if loss["who"] == "developer" else 2
 
 
-def _steps(begins: Sequence[int], sums: Sequence[HistorySum]) -> list[dict[str, Any]]:
-    steps = {at: dict.fromkeys(_PLOTTED, 0) for at in begins}
+def _steps(
+    period: Period, sums: Sequence[HistorySum], usual: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    steps = {at: dict.fromkeys((*_PLOTTED, "late"), 0) for at in period.begins}
     for row in sums:
         fate = _fate(row)
         fate = "dead" if fate in _LOST else fate
-        if fate in _PLOTTED and row.at in steps:
+        if fate in _PLOTTED:
             steps[row.at][fate] += row.events
-    return [{"at": at, **counts} for at, counts in steps.items()]
+            steps[row.at]["late"] += sum(row.delays[_LATE:])
+    return [{"at": at, **counts, "usual": usual.get(at)} for at, counts in steps.items()]
+
+
+def _shaded(
+    period: Period,
+    steps: Sequence[dict[str, Any]],
+    stops: Sequence[tuple[str, float, float | None, str]],
+    now: float,
+) -> list[dict[str, Any]]:
+    """Times without delivery, and how much of what came in their steps was sent later."""
+    found = []
+    ends = (*period.begins[1:], period.end)
+    for step in steps:
+        step["shade"] = ""
+    for _, began, ended, reason in stops:
+        until, kind, late = ended or now, "away" if reason == AWAY else "stopped", 0
+        if until - began < _LONG or began >= period.end:
+            continue
+        for step, end in zip(steps, ends, strict=True):
+            inside = min(end, until) - max(step["at"], began)
+            late += step["late"] if inside > 0 else 0
+            if inside >= max(_LONG, (end - step["at"]) * _SHARE) and step["shade"] != "stopped":
+                step["shade"] = kind
+        found.append({"kind": kind, "begin": began, "end": ended, "late": late})
+    for step, end in zip(steps, ends, strict=True):
+        late = step["late"]
+        if not step["shade"] and late and 2 * late >= step["delivered"]:
+            step["shade"] = "late"
+            found.append({"kind": "late", "begin": step["at"], "end": end, "late": late})
+    return sorted(found, key=lambda one: one["begin"])
 
 
 def rows(data: Data) -> Iterable[Mapping[str, object]]:
@@ -222,8 +364,7 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
         *data["losses"],
     ]
     for one in told:
-        values = one["values"] or [("", Decimal())]
-        for place, (currency, value) in enumerate(values):
+        for place, (currency, value) in enumerate(one["values"] or [("", Decimal())]):
             yield {
                 "event": data["event"],
                 "became": one["way"],
@@ -236,19 +377,22 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
 
 def view(visit: Visit, data: Data) -> Data:
     """What the template needs beside the data."""
-    period, steps = chosen(visit.argument(PERIOD)), data["steps"]
-    labels = {"delivered": "delivered", "dead": "lost", "suppressed": "not to be reported"}
-    tones = {"delivered": "good", "dead": "bad", "suppressed": "soft"}
+    period, steps = visit.period("days"), data["steps"]
     return {
         "periods": PERIODS,
+        "places": {"dead": "problems", "invalid": "problems", "missing": "orders"},
+        "has_list": visit.runtime.paid_orders.is_known,
         "bars": _waterfall(data),
         "plot": plots.stacked(
             [period.label(step["at"]) for step in steps],
             [period.full(step["at"]) for step in steps],
             [
-                plots.Series(labels[name], tones[name], [step[name] for step in steps])
-                for name in _PLOTTED
+                plots.Series(label, tone, [step[name] for step in steps])
+                for name, (label, tone) in _PLOTTED.items()
             ],
+            shades=[step["shade"] for step in steps],
+            is_running=period.is_present,
+            usual=[step["usual"] for step in steps],
         ),
     }
 
@@ -258,29 +402,19 @@ def _waterfall(data: Data) -> list[dict[str, Any]]:
     whole = data["reported"] or 1
     tones = {name: tone for name, _, tone in _WAY}
     left = 100.0
-    bars = [
-        {
-            "label": "reported",
-            "events": data["reported"],
-            "share": 1.0 if data["reported"] else None,
-            "values": [],
-            "x": 0.0,
-            "width": 100.0,
-            "tone": "six",
-            "is_stage": True,
-        }
-    ]
+    first = {"label": "reported", "events": data["reported"], "values": ()}
+    share = 1.0 if data["reported"] else None
+    bars = [first | {"share": share, "x": 0.0, "width": 100.0, "tone": "six", "is_stage": True}]
     for way in data["way"]:
         width = 100 * way["events"] / whole
         is_last = way["name"] == "delivered"
         left -= width
         if way["events"] or is_last:
-            bars.append(
-                way
-                | {"x": 0.0 if is_last else round(max(0.0, left), 3), "width": round(width, 3)}
-                | {"tone": tones[way["name"]], "is_stage": is_last}
-            )
+            x = 0.0 if is_last else round(max(0.0, left), 3)
+            place = {"x": x, "width": round(width, 3), "is_stage": is_last}
+            bars.append(way | place | {"tone": tones[way["name"]]})
     return bars
 
 
-PAGE = Page("overview", "Overview", data, rows, view=view, arguments=(PERIOD, EVENT))
+ARGUMENTS: Final = ("period", "since", "until", "event")
+PAGE: Final = Page("overview", "Overview", data, rows, view=view, arguments=ARGUMENTS)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from flask import abort, current_app
+
+from adroll_flask.findings.finding import Finding
+from adroll_flask.findings.rules import Moment, open_findings
+
+from . import periods
+from .numbers import values
 
 if TYPE_CHECKING:
     from flask import Request
@@ -13,40 +24,95 @@ if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
     from adroll_flask.runtime import Runtime
 
-    from .numbers import Numbers
-    from .past_sums import PastSums
-
 #: What a page shows: what JSON takes, with decimals and named tuples beside it.
 Data: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Visit:
     """One request of somebody who may look.
 
-    :param runtime: the app's AdRoll.
-    :param request: Flask's.
     :param now: seconds since the epoch.
     :param operator: whether this person may also act.
-    :param numbers: writes numbers as this person's language does.
-    :param sums: reads the history's sums.
     """
 
     runtime: Runtime
     request: Request
     now: float
     operator: bool
-    numbers: Numbers
-    sums: PastSums
 
     @property
     def store(self) -> Outbox | None:
         """The app's outbox; ``None`` where nothing was reported yet: looking makes no file."""
         return self.runtime.outbox if self.runtime.may_have_events() else None
 
+    @property
+    def zone(self) -> tzinfo:
+        """Of days, weeks and months."""
+        return self.runtime.settings.zone
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What is wrong now, the worst first."""
+        return open_findings(self.runtime, moment=self.moment)
+
+    @cached_property
+    def moment(self) -> Moment:
+        """What the rules look at."""
+        return Moment(self.runtime)
+
+    @property
+    def problems(self) -> list[Finding]:
+        """What somebody has to look at."""
+        return [
+            one
+            for one in self.findings
+            if one.severity in ("error", "warning") or one.code == "dead-letters"
+        ]
+
     def argument(self, name: str, default: str = "") -> str:
         """A part of the address's query, at most 200 characters."""
         return self.request.args.get(name, default)[:200]
+
+    def period(self, default: str) -> periods.Period:
+        """The span that the address asks for: ``period=``, or ``since=`` and ``until=``."""
+        since, until = self.argument("since"), self.argument("until")
+        if not since and not until:
+            name = self.argument("period", default)
+            return periods.named(name if name in periods.PERIODS else default, self.now, self.zone)
+        try:
+            return periods.between(since, until, self.now, self.zone)
+        except ValueError:
+            abort(400, "From and to take days of the last 13 months, in order: since=2026-11-01")
+
+
+def for_lookers(text: str) -> str:
+    """*text* up to the first sentence that names a setting or a command: for who may only look.
+
+    >>> for_lookers("Leave it: it is the law's no. ADROLL_HONOR_GPC decides.")
+    "Leave it: it is the law's no."
+    """
+    kept = re.match(
+        r"(?:(?:(?!ADROLL_|flask adroll|`|\(\)|@)(?:[^.?]|[.?](?! )))+[.?] )*", f"{text} "
+    )
+    return (kept[0].strip() if kept else "") or "A developer of the shop can change it."
+
+
+def for_developer(one: Mapping[str, Any], url: str, orders: Iterable[str] = ()) -> str:
+    """What a finding says, as a message to send on.
+
+    :param url: the page's address.
+    """
+    told = [one["sentence"], values(one["values"])]
+    told += [f"Orders: {', '.join(orders)}" if orders else "", one["todo"], one["command"]]
+    return "\n".join(filter(None, (*told, one["help_url"], url)))
+
+
+def csv_file(name: str, text: str) -> Response:
+    """An answer that a browser keeps as a file of that name."""
+    response = current_app.response_class(text, content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="adroll-{name}.csv"'
+    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +131,6 @@ class Done:
 
 #: What a POST does: returns :class:`Done`, data that the page shows at once, or a response.
 Action: TypeAlias = "Callable[[Visit], Done | Data | Response]"
-
-
-def _nothing_else(_visit: Visit, _data: Data) -> Data:
-    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +156,7 @@ class Page:
     actions: Mapping[str, Action] = field(default_factory=dict)
     questions: Mapping[str, Action] = field(default_factory=dict)
     largest: int = 64 * 1024
-    view: Callable[[Visit, Data], Data] = _nothing_else
+    view: Callable[[Visit, Data], Data] = lambda _visit, _data: {}
     arguments: tuple[str, ...] = ()
 
     @property

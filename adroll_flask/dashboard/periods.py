@@ -1,67 +1,150 @@
-"""What span of time a page shows, in how wide steps; all in UTC, as the history is kept."""
+"""What span of time a page shows, in how wide steps, by the days of ``ADROLL_TIME_ZONE``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
-from adroll_flask.outbox.history import bucket_start
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .numbers import written
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox import Outbox
+    from adroll_flask.outbox.values import HistoryColumn, HistorySum
+
+Step: TypeAlias = Literal["hour", "day", "week"]
+
+#: The spans that a page offers, by their names in the address.
+PERIODS: Final = {
+    "day": "24 hours",
+    "days": "7 days",
+    "week": "this week",
+    "last-week": "last week",
+    "month": "this month",
+    "last-month": "last month",
+    "year": "13 months",
+}
+STEPS: Final[dict[Step, timedelta]] = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A span that ends now.
+    """A span of time.
 
-    :param name: as the address has it.
-    :param title: as the page has it.
-    :param hours: of the span.
-    :param step: hours that one mark of a plot stands for.
+    :param name: as the address has it; empty where it has dates.
+    :param begins: of its steps, seconds since the epoch.
+    :param end: seconds since the epoch; its last step may be under way.
+    :param is_present: whether it goes on until now.
     """
 
     name: str
-    title: str
-    hours: int
-    step: int
+    step: Step
+    begins: tuple[int, ...]
+    end: float
+    is_present: bool
+    zone: tzinfo
 
-    def begin(self, now: float) -> int:
-        """When it begins: a whole step's beginning, seconds since the epoch."""
-        return bucket_start(now - (self.hours - self.step) * 3600, self.step)
+    @property
+    def begin(self) -> int:
+        return self.begins[0]
 
-    def steps(self, now: float) -> list[int]:
-        """The beginning of each step up to now."""
-        return list(range(self.begin(now), int(now) + 1, self.step * 3600))
+    @property
+    def dates(self) -> str:
+        """From when to when: ``23 Nov 2026 to 29 Nov 2026``."""
+        begin = written("%-d %b %Y", self.begin, self.zone)
+        last = "now" if self.is_present else written("%-d %b %Y", self.end - 1, self.zone)
+        return begin if begin == last else f"{begin} to {last}"
+
+    def by_weeks(self) -> Period:
+        """The same in steps of seven days."""
+        return replace(self, step="week", begins=self.begins[::7]) if self.step == "day" else self
 
     def label(self, at: int) -> str:
-        """A step's beginning, short: ``14:00``, ``24 Nov``; a day's name at its beginning alone."""
-        if self.step == 6 and at % 86_400:
-            return ""
-        form = {1: "%H:00", 6: "%a %-d"}.get(self.step, "%-d %b")
-        return written(form, at)
+        """A step's beginning, short: ``14:00``, ``24 Nov``."""
+        return written("%H:00" if self.step == "hour" else "%-d %b", at, self.zone)
 
     def full(self, at: int) -> str:
-        """A step, as a table has it: ``24 Nov 2026, 14:00``, ``week of 24 Nov 2026``."""
-        form = {24: "%a %-d %b %Y", 168: "week of %-d %b %Y"}.get(self.step, "%a %-d %b, %H:00")
-        return written(form, at)
+        """A step, as a table has it: ``Tue 24 Nov, 14:00``, ``week of 24 Nov 2026``."""
+        forms = {"hour": "%a %-d %b, %H:00", "day": "%a %-d %b %Y", "week": "week of %-d %b %Y"}
+        return written(forms[self.step], at, self.zone)
+
+    def sums(
+        self, store: Outbox | None, columns: Sequence[HistoryColumn], *, delays: bool = False
+    ) -> list[HistorySum]:
+        """The history's sums by step (``at``) and *columns*."""
+        if store is None:
+            return []
+        # Weeks of a year are summed up by the database, as UTC has them; by their middle, they are
+        # the same weeks in any zone.
+        hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
+        since = self.begin - (86_400 if middle else 0)
+        rows = store.lookups.history_sums(since, ("at", *columns), hours=hours, delays=delays)
+        return [
+            row._replace(at=self.begins[bisect_right(self.begins, row.at + middle) - 1])
+            for row in rows
+            if self.begin <= row.at + middle and row.at < self.end
+        ]
 
 
-PERIODS: Final = (
-    Period("day", "24 hours", 24, 1),
-    Period("week", "7 days", 7 * 24, 6),
-    Period("month", "30 days", 30 * 24, 24),
-    Period("year", "13 months", 56 * 7 * 24, 168),
-)
-#: The name in the query.
-PERIOD: Final = "period"
+def midnight(moment: datetime) -> datetime:
+    """The beginning of its day."""
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def named(name: str) -> Period:
-    """The span of that name."""
-    return next(period for period in PERIODS if period.name == name)
+def named(name: str, now: float, zone: tzinfo) -> Period:
+    """The span of that name, one of :data:`PERIODS`."""
+    present = datetime.fromtimestamp(now, zone)
+    today, end = midnight(present), present
+    monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
+    step: Step = "day"
+    begin = {
+        "days": today - timedelta(days=6),
+        "week": monday,
+        "last-week": monday - timedelta(weeks=1),
+        "month": first,
+        "last-month": (first - timedelta(days=1)).replace(day=1),
+        "year": monday - timedelta(weeks=55),
+    }.get(name, today)
+    if name == "day":
+        # Hours that went by: the clock on the wall has one twice, or leaves one out.
+        step = "hour"
+        begin = present.replace(minute=0, second=0).astimezone(UTC) - timedelta(hours=23)
+    elif name == "year":
+        step = "week"
+    end = {"last-week": monday, "last-month": first}.get(name, present)
+    return _made(name, step, begin, end, present)
 
 
-def chosen(name: str, default: str = "week") -> Period:
-    """The span that the address asks for, else *default*."""
-    found = {period.name: period for period in PERIODS}
-    return found.get(name, found[default])
+def between(since: str, until: str, now: float, zone: tzinfo) -> Period:
+    """From one day to another, both of them in it: ``2026-11-01``, ``2026-11-07``; one of
+    them may be empty.
+
+    :raises ValueError: one is no day, or there is none between them.
+    """
+    present = datetime.fromtimestamp(now, zone)
+    begin = midnight(datetime.fromisoformat(since or until).replace(tzinfo=zone))
+    last = datetime.fromisoformat(until) if until else present
+    end = min(midnight(last.replace(tzinfo=zone)) + timedelta(days=1), present)
+    if begin >= end or present - begin > timedelta(days=401):
+        raise ValueError("not a span of the last thirteen months")
+    step: Step = "week" if end - begin > timedelta(days=62) else "day"
+    if end - begin <= timedelta(days=2):
+        step, begin = "hour", begin.astimezone(UTC)
+    return _made("", step, begin, end, present)
+
+
+def _made(name: str, step: Step, begin: datetime, end: datetime, present: datetime) -> Period:
+    zone = present.tzinfo
+    assert zone is not None  # noqa: S101 - for mypy
+    begins, at = [], begin
+    while at < end:
+        begins.append(int(at.timestamp()))
+        # In local time: a day of 23 or 25 hours is a day.
+        at = at + STEPS[step]
+    return Period(name, step, tuple(begins), end.timestamp(), end >= present, zone)

@@ -13,8 +13,6 @@ from typing import Final
 
 #: Pixels from the top to the axis.
 HEIGHT: Final = 200
-#: Of a bucket's width, what its bar takes.
-_BAR: Final = 0.74
 #: Labels on the axis: so many at most on a wide page, and on a narrow one.
 _WIDE, _NARROW = 12, 5
 
@@ -45,14 +43,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bucket: the left end and width of its place and of its bar in per cent."""
+    """One bucket.
 
-    left: float
-    width: float
-    x: float
-    bar_width: float
+    :param shade: why it is shaded; empty: it is not.
+    :param usual: the height in pixels of what is usual then.
+    """
+
     label: str
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = ()
+    shade: str = ""
+    usual: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,14 @@ class Plot:
     shown: tuple[tuple[float, str, bool], ...]
     bars: tuple[Bar, ...] = ()
     lines: tuple[Line, ...] = ()
+    #: Whether the last bucket has not ended yet.
+    is_running: bool = False
     height: int = HEIGHT
+
+    @property
+    def width(self) -> float:
+        """Of a bucket's place, in per cent."""
+        return 100 / max(1, len(self.labels))
 
     @property
     def is_empty(self) -> bool:
@@ -91,16 +98,27 @@ class Plot:
         return not any(value for one in self.series for value in one.values)
 
 
-def stacked(labels: Sequence[str], full: Sequence[str], series: Sequence[Series]) -> Plot:
+def stacked(
+    labels: Sequence[str],
+    full: Sequence[str],
+    series: Sequence[Series],
+    *,
+    shades: Sequence[str] = (),
+    is_running: bool = False,
+    usual: Sequence[float | None] = (),
+) -> Plot:
     """Bars of parts on top of each other, the first series at the bottom.
+
+    :param shades: why a bucket is shaded, a class of the stylesheet; empty: it is not.
+    :param is_running: whether the last bucket has not ended yet.
+    :param usual: how many are usual in a bucket.
 
     >>> plot = stacked(["Mon"], ["Monday"], [Series("delivered", "good", [3])])
     >>> [(part.y, part.height) for part in plot.bars[0].parts]
     [(50.0, 150.0)]
     """
     sums = [sum(one.values[n] or 0 for one in series) for n in range(len(labels))]
-    top = _top(max(sums, default=0))
-    width = 100 / max(1, len(labels))
+    top = _top(max([*sums, *(one for one in usual if one)], default=0))
     bars = []
     for n, label in enumerate(full):
         y, parts = float(HEIGHT), []
@@ -111,16 +129,11 @@ def stacked(labels: Sequence[str], full: Sequence[str], series: Sequence[Series]
                 height = max(1.5, value / top * HEIGHT)
                 y -= height
                 parts.append(Part(round(y, 2), round(height, 2), one.tone))
-        left = n * width
-        gap = width * (1 - _BAR) / 2
-        bars.append(
-            Bar(
-                *(round(left, 3), round(width, 3)),
-                *(round(left + gap, 3), round(width * _BAR, 3)),
-                *(label, tuple(parts)),
-            )
-        )
-    return Plot(labels, full, series, _ticks(top), _shown(labels), bars=tuple(bars))
+        expected = usual[n] if usual else None
+        line = None if expected is None else round(HEIGHT - expected / top * HEIGHT, 1)
+        bars.append(Bar(label, tuple(parts), shades[n] if shades else "", line))
+    ticks, shown = _ticks(top), _shown(labels)
+    return Plot(labels, full, series, ticks, shown, bars=tuple(bars), is_running=is_running)
 
 
 def lines(
@@ -141,24 +154,12 @@ def lines(
                 pieces.append([])
             else:
                 pieces[-1].append(((n + 0.5) * width, HEIGHT - value / top * HEIGHT))
-        drawn.append(
-            Line(
-                one.tone,
-                tuple(
-                    " ".join(f"{x:.1f},{y:.1f}" for x, y in piece)
-                    for piece in pieces
-                    if len(piece) > 1
-                ),
-                tuple((round(p[0][0] / 10, 2), round(p[0][1], 1)) for p in pieces if len(p) == 1),
-            )
-        )
-    bars = [
-        Bar(round(n * width / 10, 3), round(width / 10, 3), 0, 0, label, ())
-        for n, label in enumerate(full)
-    ]
-    return Plot(
-        labels, full, series, _ticks(top), _shown(labels), bars=tuple(bars), lines=tuple(drawn)
-    )
+        longer = [piece for piece in pieces if len(piece) > 1]
+        texts = (" ".join(f"{x:.1f},{y:.1f}" for x, y in piece) for piece in longer)
+        dots = ((round(p[0][0] / 10, 2), round(p[0][1], 1)) for p in pieces if len(p) == 1)
+        drawn.append(Line(one.tone, tuple(texts), tuple(dots)))
+    bars = tuple(map(Bar, full))
+    return Plot(labels, full, series, _ticks(top), _shown(labels), bars=bars, lines=tuple(drawn))
 
 
 def _top(largest: float) -> float:

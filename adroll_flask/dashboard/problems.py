@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
+from adroll_flask.findings.reasons import of_dead_letter
+from adroll_flask.findings.rules import MOST_DEAD, grouped, money, title_of
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.values import Destination
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.dead_letters import FIELDS, Change, retry_dead
 
 from . import plots
 from .numbers import iso, written
-from .orders import group_of, order_shown
+from .orders import order_shown
 from .page import Data, Done, Page, Visit
-from .reasons import of_dead_letter
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox
-    from adroll_flask.outbox.protocol import DeadLetter, Ended
+    from adroll_flask.outbox import Outbox, Row
+    from adroll_flask.outbox.values import Ended
 
 logger: Logger = get_logger("adroll_flask.dashboard")
 
 #: The name in the query of the problem that is looked at alone.
 PROBLEM: Final = "problem"
-#: Dead letters that are looked at, the newest, and those that are counted.
-MOST: Final = 2000
+#: Dead letters that are counted.
 _COUNTED: Final = 20_000
 #: Events of a problem that are listed.
 _LISTED: Final = 20
@@ -41,27 +42,32 @@ _SECONDS: Final = 5.0
 
 
 def data(visit: Visit) -> Data:
-    """The problems, or the one that the address names; the destination."""
+    """What is wrong now, with the events of what waits for a decision; the destination."""
     store = visit.store
-    letters = () if store is None else store.dead_letters.newest(MOST)
-    groups = _grouped(letters)
+    letters = () if store is None else store.lookups.dead_letters(MOST_DEAD)
+    groups = grouped(letters)
     first_day = _day(visit.now) - (_CURVE - 1) * _DAY
     wanted = visit.argument(PROBLEM)
-    found: list[Data] = []
-    for id, those in groups.items():
-        if not wanted or id == wanted:
-            found.append(_open_problem(id, those, first_day))
-    ended = () if store is None else store.dead_letters.ended(visit.now - _TOLD * _DAY)
-    solved = [] if wanted else _solved(ended, {letter.reason for letter in letters}, first_day)
+    found = [
+        _open_problem(id, those, first_day)
+        for id, those in groups.items()
+        if not wanted or id == wanted
+    ]
+    ended = () if store is None else store.lookups.ended(visit.now - _TOLD * _DAY)
+    still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
+    dead = len(letters)
+    if store is not None and not is_all:
+        dead = store.lookups.open_counts(_COUNTED)["dead"]
     result: Data = {
         PROBLEM: wanted,
+        "findings": [one.as_dict() for one in visit.problems],
         "destination": _destination(visit, store),
         "open": sorted(found, key=lambda one: -one["last"]),
-        "solved": solved,
+        "solved": [] if wanted else _solved(ended, still, first_day),
         "first_day": first_day,
-        "is_all": len(letters) < MOST,
+        "is_all": is_all,
         "looked_at": len(letters),
-        "dead": _dead(store, len(letters)),
+        "dead": dead,
         "counted": _COUNTED,
     }
     if wanted:
@@ -69,44 +75,19 @@ def data(visit: Visit) -> Data:
     return result
 
 
-def _dead(store: Outbox | None, seen: int) -> int:
-    """Dead letters, counted up to a bound."""
-    return (
-        seen if store is None or seen < MOST else store.dead_letters.open_counts(_COUNTED)["dead"]
-    )
-
-
-def _grouped(letters: Iterable[DeadLetter]) -> dict[str, list[DeadLetter]]:
-    """Letters by cause; those of forgotten visitors are nobody's problem."""
-    groups: dict[str, list[DeadLetter]] = defaultdict(list)
-    known: dict[tuple[str, str], str] = {}
-    for letter in letters:
-        if letter.whole or letter.reason == "damaged":
-            pair = letter.reason, letter.error
-            if pair not in known:
-                known[pair] = group_of(*pair)
-            groups[known[pair]].append(letter)
-    return groups
-
-
-def _open_problem(id: str, letters: Sequence[DeadLetter], first_day: int) -> Data:
+def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
     newest = letters[0]
     what = of_dead_letter(newest.reason)
-    times = [letter.settled_at for letter in letters]
-    days = Counter(_day(at) for at in times)
-    place = "" if what.is_ours else _place(newest.error)
+    times = [letter.settled_at or 0.0 for letter in letters]
     return {
         "id": id,
         **what._asdict(),
-        "title": f"{what.title}: {place}" if place else what.title,
+        **_told(newest.reason, Counter(map(_day, times)), min(times), max(times), first_day),
+        "title": title_of(newest.reason, newest.error),
         "likely": what.field or likely_field(newest.error),
-        "reason": newest.reason,
         "words": newest.error,
         "names": Counter(letter.name for letter in letters),
-        "events": len(letters),
-        "first": min(times),
-        "last": max(times),
-        "days": [days[first_day + n * _DAY] for n in range(_CURVE)],
+        "values": money(letter.digest for letter in letters),
     }
 
 
@@ -121,17 +102,21 @@ def _solved(ended: Iterable[Ended], still: set[str], first_day: int) -> list[Dat
         days: Counter[int] = Counter()
         for one in those:
             days[one.day] += one.events
-        found.append(
-            {
-                "title": of_dead_letter(reason).title,
-                "reason": reason,
-                "events": sum(one.events for one in those),
-                "first": min(one.first for one in those),
-                "last": max(one.last for one in those),
-                "days": [days[first_day + n * _DAY] for n in range(_CURVE)],
-            }
-        )
+        first, last = min(one.first for one in those), max(one.last for one in those)
+        found.append(_told(reason, days, first, last, first_day))
     return sorted(found, key=lambda one: -one["last"])
+
+
+def _told(reason: str, days: Counter[int], first: float, last: float, first_day: int) -> Data:
+    """What open and solved problems have alike; *days* are their events by day."""
+    return {
+        "title": of_dead_letter(reason).title,
+        "reason": reason,
+        "events": days.total(),
+        "first": first,
+        "last": last,
+        "days": [days[first_day + n * _DAY] for n in range(_CURVE)],
+    }
 
 
 def likely_field(words: str) -> str:
@@ -143,24 +128,14 @@ def likely_field(words: str) -> str:
     return next((field for field, place in FIELDS.items() if place[-1] in words), "")
 
 
-#: AdRoll's words on one place of an event: ``http_422: [0].event_attributes.products: …``.
-_PLACE: Final = re.compile(r"http_\d+: (?:\[\d+\]\.)?(?:event_attributes\.)?([a-z_]+[a-z_.\d]*): ")
-
-
-def _place(words: str) -> str:
-    """The part of an event that AdRoll's words are about; empty: none that can be told."""
-    found = _PLACE.match(words)
-    return re.sub(r"\.\d+\b", "", found[1]) if found else ""
-
-
 def _day(at: float) -> int:
     return int(at // _DAY) * _DAY
 
 
-def _events(store: Outbox | None, letters: Sequence[DeadLetter]) -> list[Data]:
+def _events(store: Outbox | None, letters: Sequence[Row]) -> list[Data]:
     if store is None or not letters:
         return []
-    rows = {row.id: row for row in store.orders.those([letter.id for letter in letters])}
+    rows = {row.id: row for row in store.lookups.those([letter.id for letter in letters])}
     return [
         {
             "id": row.id,
@@ -177,35 +152,22 @@ def _events(store: Outbox | None, letters: Sequence[DeadLetter]) -> list[Data]:
 
 
 def _destination(visit: Visit, store: Outbox | None) -> Data:
-    """How AdRoll stands to us: may we send, does it answer, what did it say last."""
-    settings = visit.runtime.settings
-    now = None if store is None else store.destination.state()
-    state, text = "good", "AdRoll takes what is sent."
-    if settings.missing:
-        names = " and ".join(settings.missing)
-        state, text = "bad", f"{names} not set: nothing can be sent, everything waits."
-    elif now is None:
-        state, text = "idle", "Nothing was sent yet."
-    elif now.held:
-        text = f"Nothing is sent: AdRoll refused everything ({now.held}). No event is blamed."
-        state = "bad"
-    elif now.failures:
-        requests = counted(now.failures, "request")
-        text = f"AdRoll is away: {requests} in a row failed. It is asked every half minute."
-        state = "warn"
-    elif now.paused_for > 0:
-        wait = counted(max(1, round(now.paused_for)), "second")
-        state, text = "warn", f"AdRoll asked us to wait, for {wait} more."
+    """How AdRoll stands to us, and what it said last; what is wrong with it is a finding."""
+    now = Destination() if store is None else visit.moment.destination
+    wrong = next((one for one in visit.findings if one.subject == "delivery"), None)
+    state, text = ("idle", "Nothing was sent yet.")
+    if wrong is not None:
+        state = {"error": "bad", "warning": "warn"}.get(wrong.severity, "idle")
+        text = wrong.sentence
+    elif store is not None:
+        state, text = ("good", "AdRoll takes what is sent.")
     return {
         "state": state,
         "text": text,
-        "held": now.held if now else None,
-        "held_since": now.held_since if now else None,
-        "paused_for": now.paused_for if now else 0.0,
-        "failures": now.failures if now else 0,
-        "last_answer": now.last_error if now else None,
-        "last_answer_at": now.last_error_at if now else None,
-        "token": "missing" if "ADROLL_ACCESS_TOKEN" in settings.missing else "set",
+        "stopped_since": now.stopped_since,
+        "last_answer": now.last_error,
+        "last_answer_at": now.last_error_at,
+        "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.runtime.settings.missing else "set",
     }
 
 
@@ -235,11 +197,13 @@ def view(_visit: Visit, data: Data) -> Data:
     if data[PROBLEM] and data["open"]:
         days = [data["first_day"] + n * _DAY for n in range(_CURVE)]
         plot = plots.stacked(
-            [written("%-d %b", day) for day in days],
-            [written("%a %-d %b %Y", day) for day in days],
+            # These days are UTC's: in another zone they would begin on the day before, or amid one.
+            [written("%-d %b", day, UTC) for day in days],
+            [written("%a %-d %b %Y", day, UTC) for day in days],
             [plots.Series("given up", "bad", data["open"][0]["days"])],
         )
-    return {"fields": list(FIELDS), "at_once": _AT_ONCE, "plot": plot}
+    groups = {one["id"]: one for one in data["open"]}
+    return {"fields": list(FIELDS), "at_once": _AT_ONCE, "plot": plot, "groups": groups}
 
 
 # -- what an operator does -------------------------------------------------------------------------
@@ -254,9 +218,10 @@ def _those(visit: Visit) -> tuple[str, list[str]]:
     except ValueError:
         until = 0.0
     store = visit.store
-    letters = [] if store is None else _grouped(store.dead_letters.newest(MOST)).get(problem, [])
+    letters = () if store is None else store.lookups.dead_letters(MOST_DEAD)
+    its = grouped(letters).get(problem, [])
     # A millisecond: the page has it as a text.
-    return problem, [letter.id for letter in letters if letter.settled_at <= until + 0.001]
+    return problem, [letter.id for letter in its if (letter.settled_at or 0.0) <= until + 0.001]
 
 
 def retry(visit: Visit) -> Done:
@@ -269,36 +234,29 @@ def retry(visit: Visit) -> Done:
             return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
         change = Change(form["field"], value)
     reporter = visit.runtime.reporter
-    sent = suppressed = 0
-    refused: list[str] = []
-
-    def send(some: Sequence[str]) -> int:
-        nonlocal sent, suppressed
+    sent = suppressed = tried = 0
+    refused: Counter[str] = Counter()
+    for some in _steps(ids, size=20):
         done = retry_dead(reporter, some, change)
-        sent += done.sent
-        suppressed += done.suppressed
-        refused.extend(why for _id, why in done.refused)
-        return len(some)
-
-    left = _in_steps(ids, send, size=20)
+        sent, suppressed, tried = sent + done.sent, suppressed + done.suppressed, tried + len(some)
+        refused.update(why for _id, why in done.refused)
     if sent:
-        visit.runtime.parts.tell("dead letters that are sent again")
+        reporter.tell("dead letters that are sent again")
     said = [f"{counted(sent, 'event')} will be sent again"]
     if suppressed:
         said.append(f"{counted(suppressed, 'event')} kept back by before_report")
     if refused:
-        why, _number = Counter(refused).most_common(1)[0]
-        said.append(f"{counted(len(refused), 'event')} not: {why}")
-    if left:
-        said.append(f"{counted(left, 'event')} left: press the button again")
+        why, _number = refused.most_common(1)[0]
+        said.append(f"{counted(refused.total(), 'event')} not: {why}")
+    left = len(ids) - tried
     logger.info(
         "AdRoll dashboard: %d dead letters sent again, %d not",
         sent,
-        len(refused),
+        refused.total(),
         extra={"adroll_event": "dashboard-retried"},
     )
     stays = {PROBLEM: problem} if refused or left else {}
-    return Done("; ".join(said) + ".", good=not refused and bool(ids), arguments=stays)
+    return Done(_sentence(said, left), good=not refused and bool(ids), arguments=stays)
 
 
 def drop(visit: Visit) -> Done:
@@ -307,36 +265,30 @@ def drop(visit: Visit) -> Done:
     if visit.request.form.get("sure") != "yes":
         text = "Nothing was dropped: tick the box that says that you are sure."
         return Done(text, good=False, arguments={PROBLEM: problem})
-    store = visit.store
-    dropped = 0
-
-    def remove(some: Sequence[str]) -> int:
-        nonlocal dropped
-        dropped += 0 if store is None else store.admin.drop(some)
-        return len(some)
-
-    left = _in_steps(ids, remove, size=500)
+    dropped = tried = 0
+    for some in _steps(ids, size=500):
+        dropped, tried = dropped + visit.runtime.outbox.admin.drop(some), tried + len(some)
     logger.info(
         "AdRoll dashboard: %d dead letters dropped",
         dropped,
         extra={"adroll_event": "dashboard-dropped"},
     )
-    more = f"; {counted(left, 'event')} left: press the button again" if left else ""
-    return Done(
-        f"{counted(dropped, 'event')} dropped{more}.",
-        good=bool(dropped),
-        arguments={PROBLEM: problem} if left else {},
-    )
+    left = len(ids) - tried
+    said = _sentence([f"{counted(dropped, 'event')} dropped"], left)
+    return Done(said, good=bool(dropped), arguments={PROBLEM: problem} if left else {})
 
 
-def _in_steps(ids: Sequence[str], work: Callable[[Sequence[str]], int], *, size: int) -> int:
-    """Work on *ids* for some seconds at most; how many are left."""
-    end = time.monotonic() + _SECONDS
-    done = 0
-    ours = ids[:_AT_ONCE]
-    while done < len(ours) and time.monotonic() < end:
-        done += work(ours[done : done + size])
-    return len(ids) - done
+def _steps(ids: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:
+    """Some of *ids* after the other, for some seconds at most."""
+    end, ours = time.monotonic() + _SECONDS, ids[:_AT_ONCE]
+    for start in range(0, len(ours), size):
+        if time.monotonic() < end:
+            yield ours[start : start + size]
+
+
+def _sentence(said: list[str], left: int) -> str:
+    more = [f"{counted(left, 'event')} left: press the button again"] if left else []
+    return "; ".join([*said, *more]) + "."
 
 
 PAGE: Final = Page(

@@ -1,8 +1,8 @@
 """What an answer of AdRoll means for the events of its request.
 
-AdRoll documents neither its answers nor what becomes of a batch that it refuses
-(``s2s-api.md``, "What we do not know"), so the status alone decides and each doubtful one counts
-as unsure. The words of a body only ever help: to find the event at fault, and to tell people.
+AdRoll documents neither its answers nor what becomes of a batch that it refuses, so the status
+alone decides and each doubtful one counts as unsure. The words of a body only ever help: to find
+the event at fault, and to tell people.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from adroll_flask.outbox.values import Asked
 from adroll_flask.redaction import redact_text
 
 from .transport import NoAnswer, Response
 
 Kind = Literal[
-    "accepted", "content", "too_large", "throttled", "held", "failed_sure", "unsure"
+    "accepted", "content", "too_large", "throttled", "denied", "failed_sure", "unsure"
 ]  # in the order of answer_from's table
 
 #: Seconds: no ``Retry-After`` silences us for longer, whatever it says.
@@ -52,9 +53,9 @@ class Answer:
     """What one request came to.
 
     :param kind: ``accepted``; ``content`` (400, 422: some event may be at fault); ``too_large``;
-        ``throttled`` (429, 503: certainly not taken, later); ``held`` (the address, the account or
-        the token is at fault, no event is); ``failed_sure`` (nothing was sent); ``unsure`` (it may
-        have been taken).
+        ``throttled`` (429, 503: certainly not taken, later); ``denied`` (the address, the account
+        or the token is at fault, no event is); ``failed_sure`` (nothing was sent); ``unsure`` (it
+        may have been taken).
     :param reason: a short name from a fixed set: ``"http_401"``, ``"dns"``, ``"read_timeout"``.
     :param status: the HTTP status where one came.
     :param retry_after: seconds that AdRoll asks us to wait, at most an hour.
@@ -73,6 +74,11 @@ class Answer:
         said = "; ".join(map(str, self.errors))
         text = f"{self.reason}: {said}" if said else self.reason
         return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
+
+    @property
+    def asked(self) -> Asked:
+        """The answer as it is kept with the events of its request."""
+        return Asked(self.kind, self.status, self.words)
 
     def suspects(self, size: int) -> tuple[int, ...]:
         """The positions below *size* that AdRoll pointed at."""
@@ -111,7 +117,7 @@ def answer_from(
     elif status == 408 or not 300 <= status <= 499:
         kind = "unsure"
     else:
-        kind = "held"
+        kind = "denied"
     return Answer(kind, reason, status, retry_after, errors)
 
 
@@ -143,17 +149,17 @@ def _date(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
+# "[3].currency", "events[3].currency", "event 3 has ...", "event #3", "index 3"
+_POSITION = re.compile(r"(?:\b(?:event|item|index)s?\W{0,3}|^\W{0,2}\[)(\d{1,3})\b", re.IGNORECASE)
+
+
 def _hints(body: bytes, secrets: Callable[[], Iterable[str]]) -> tuple[Hint, ...]:
-    """The entries of ``{"errors": [{"message", "code"?, "field"?}]}`` and of what is near it."""
-    if body.lstrip()[:1] not in (b"{", b"["):
-        return ()
+    """The entries of ``{"errors": [{"message", "code"?, "field"?}]}``, or of the list alone."""
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
         return ()
-    errors = said.get("errors", said.get("error")) if isinstance(said, dict) else said
-    if isinstance(errors, dict | str):
-        errors = [errors]
+    errors = said.get("errors") if isinstance(said, dict) else said
     if not isinstance(errors, list) or not errors:
         return ()
     hidden = tuple(secrets())
@@ -162,37 +168,14 @@ def _hints(body: bytes, secrets: Callable[[], Iterable[str]]) -> tuple[Hint, ...
 
 def _hint(entry: Any, secrets: Iterable[str]) -> Hint:
     if not isinstance(entry, dict):
-        entry = {"message": entry if isinstance(entry, str) else ""}
+        entry = {"message": entry}
 
-    def text(*keys: str) -> str:
-        for key in keys:
-            value = entry.get(key)
-            if isinstance(value, str | int) and not isinstance(value, bool):
-                return redact_text(str(value)[:2000], secrets=secrets, limit=160)
-            if isinstance(value, list):  # a path such as ["events", 3, "currency"]
-                path = ".".join(str(p)[:80] for p in value[:8] if isinstance(p, str | int))
-                return redact_text(path, secrets=secrets, limit=160)
-        return ""
-
-    message = text("message", "detail", "title", "reason")
-    field = text("field", "path", "pointer", "loc", "param")
-    return Hint(message, text("code", "type"), field, _index(entry, field, message))
-
-
-# "[3].currency", "events[3].currency", "$[3]", "/3/currency", "3.currency", "events.3"
-_POSITION_IN_FIELD = re.compile(r"[$#/.]{0,3}(?:(?:events|body|data|items)\W{0,2})?\[?(\d{1,3})\b")
-# "event 3 has ...", "event #3", "item at index 3", "[3].currency is ..."
-_POSITION_IN_MESSAGE = re.compile(
-    r"(?:\b(?:event|item|index|position|entry|element)\b\W{0,3}(?:(?:at|number|no|index)\b\W{0,3})*"
-    r"#?|^\W{0,2}\[)(\d{1,3})\b",
-    re.IGNORECASE,
-)
-
-
-def _index(entry: Mapping[str, Any], field: str, message: str) -> int | None:
-    for key in ("index", "position", "event_index", "event"):
+    def text(key: str) -> str:
         value = entry.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1000:
-            return value
-    found = _POSITION_IN_FIELD.match(field) or _POSITION_IN_MESSAGE.search(message)
-    return int(found[1]) if found else None
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            return ""
+        return redact_text(str(value)[:2000], secrets=secrets, limit=160)
+
+    field, message = text("field"), text("message")
+    found = _POSITION.search(field) or _POSITION.search(message)
+    return Hint(message, text("code"), field, int(found[1]) if found else None)

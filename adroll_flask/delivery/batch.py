@@ -3,86 +3,80 @@
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
 blamed only while AdRoll demonstrably takes others: one was accepted since the claim, or a trial
 event passes; for its size only the trial counts, filled to the same size. Else it is the
-destination that refuses everything, which is held, and nobody is blamed.
+destination that refuses everything, which is stopped, and nobody is blamed.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
-from adroll_flask.errors import help_url
-from adroll_flask.interruptions import let_through
+from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.giving_way import each
-from adroll_flask.outbox.protocol import Claim, Claimed, OutboxFailed, Outcome
+from adroll_flask.outbox import Claim, Claimed, OutboxFailed, Outcome
+from adroll_flask.outbox.destination import SEEN_EVERY
+from adroll_flask.outbox.queue import Queue
+from adroll_flask.outbox.values import OutcomeKind
 
-from .client import MAX_BATCH, Answer
-from .parts import Parts
-from .pauses import MAX_HOLD_PAUSE, UNSURE_PAUSES
-from .pending import Pending, asked, dead, halves, pending_of, trial_size, unsure_too_often
-from .send_policy import Permit, SendPolicy
-from .tracing import traced
+from .answers import Answer
+from .client import MAX_BATCH
+from .lane import MAX_STOP_PAUSE, Lane, Permit
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
 _T = TypeVar("_T")
 
-#: Seconds of a lease. One request takes at most 35: connecting, sending, the answer.
-LEASE = 60.0
+#: Seconds until an event is sent again, by how often it was unsure. Each may double a sale, so
+#: after the last one nobody sends it but people.
+UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
+#: Bytes up to which a trial event is filled to the size of the event that was too large; an order
+#: with two products has 1,200. A destination that refuses so little refuses nearly everything.
+TRIAL_BYTES: Final = 2048
+#: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
+OnOutcome = Callable[[str, Claimed, str], None]
 
 
 class _Halt(Exception):
     """Nothing more is sent under this claim."""
 
 
+@dataclass(eq=False, repr=False)
 class BatchSender:
     """Sends what was claimed and settles it.
 
     :param stop: no further request begins once it is set.
     :param lease: seconds for which the events were claimed.
-    :param leased_at: when, by ``time.monotonic()``; default: now.
+    :param leased_at: when, by ``time.monotonic()``.
     """
 
-    def __init__(
-        self,
-        claim: Claim,
-        permit: Permit,
-        parts: Parts,
-        policy: SendPolicy,
-        *,
-        stop: threading.Event,
-        lease: float = LEASE,
-        leased_at: float | None = None,
-    ) -> None:
-        self._claim = claim
-        self._permit = permit
-        self._outbox = parts.outbox
-        self._policy = policy
-        self._settings = parts.settings
-        self._counters = parts.counters
-        self._on_outcome = parts.on_outcome
-        self._stop = stop
-        self._lease = lease
-        self._tracing = parts.tracing
-        self._left = {event.id: event for event in claim.events}
+    lane: Lane
+    queue: Queue
+    claim: Claim
+    permit: Permit
+    on_outcome: OnOutcome
+    stop: threading.Event
+    lease: float
+    leased_at: float
+    #: Events that reached their end: delivered or dead.
+    ended: int = 0
+    #: Whether any request was made.
+    asked: bool = False
+
+    def __post_init__(self) -> None:
+        self._left = {event.id: event for event in self.claim.events}
         #: Those that became ``sending`` with the claim itself.
-        self._begun = set(self._left) if claim.begun else set()
-        self._accepted_groups: set[tuple[str, bool]] = set()
-        if permit.trial_passed:
-            eid = parts.settings.advertisable_eid or ""
-            self._accepted_groups |= {(eid, False), (eid, True)}
-        #: By group, the size of the largest trial event that was taken.
-        self._trial_sizes: dict[tuple[str, bool], int] = {}
-        self._suspects: list[tuple[Pending, Answer]] = []
-        self._leased_at = time.monotonic() if leased_at is None else leased_at
-        #: Events that reached their end: delivered or dead.
-        self.ended: int = 0
-        #: Whether any request was made.
-        self.asked: bool = False
+        self._begun = set(self._left) if self.claim.begun else set()
+        # Dry runs and others share no request, and do not vouch for each other.
+        #: Whether events were accepted that are dry runs (``True``), and such as are not.
+        self._accepted_kinds: set[bool] = {False, True} if self.permit.trial_passed else set()
+        #: By the same, the size of the largest trial event that was taken.
+        self._trial_sizes: dict[bool, int] = {}
+        self._suspects: list[tuple[Claimed, Answer]] = []
 
     def run(self) -> None:
         """Send all of the claim, or as much as AdRoll takes.
@@ -90,80 +84,92 @@ class BatchSender:
         :raises OutboxFailed: the outbox could not be worked with; leases lapse by themselves.
         """
         try:
-            for events in self._parts():
+            for events in self._requests():
                 self._send(events)
-            self._judge()
+            while self._suspects:  # nothing has spoken for or against them
+                self._probe(*self._suspects[0])
         except _Halt:
             pass
-        self._settle([Outcome(id=id, kind="release") for id in self._left])
+        self._settle_alike(self._left.values(), "return")
 
     # Sending
 
-    def _parts(self) -> list[list[Pending]]:
-        """The claim in requests: by account, and the often unsure ones in small batches.
+    def _requests(self) -> list[list[Claimed]]:
+        """The claim in requests: the often unsure ones in small batches.
 
         An event that makes AdRoll fail (500) would take its whole batch with it time and again;
         the smaller its batch, the fewer become unsure with it, and before it has been sent as
         often as it may be it is alone. The fresh ones go first, the others in any order, so that
         it does not stand in their way.
         """
-        groups: dict[tuple[str, bool, int], list[Pending]] = {}
+        groups: dict[tuple[bool, int], list[Claimed]] = {}
         rejected: list[Outcome] = []
-        for event in each(self._claim.events):
-            pending = pending_of(event, self._settings)
-            if pending is None:
+        for event in each(self.claim.events):
+            payload = self._payload(event)
+            if payload is None:
                 rejected.append(Outcome(id=event.id, kind="dead", reason="damaged"))
             elif event.unsure and event.attempts > len(UNSURE_PAUSES):
                 # The last request with it was cut off, and nobody was there to settle it.
-                rejected.append(unsure_too_often(event, "lapsed", event.attempts))
+                error = _sent_too_often("lapsed", event.attempts)
+                rejected.append(
+                    Outcome(id=event.id, kind="dead", reason="unsure", error=error, blameless=True)
+                )
             else:
                 most = max(1, MAX_BATCH >> 2 * event.attempts)
-                groups.setdefault((*pending.group, most), []).append(pending)
+                whole = event if payload is event.payload else replace(event, payload=payload)
+                groups.setdefault((event.dry_run, most), []).append(whole)
         self._settle(rejected)
-        parts: list[tuple[int, float, int, list[Pending]]] = []
-        for (_, _, most), group in groups.items():
-            size = min(self._permit.limit, most)
+        requests: list[tuple[int, float, int, list[Claimed]]] = []
+        for (_, most), group in groups.items():
+            size = min(self.permit.limit, most)
             for start in range(0, len(group), size):
-                place = self._policy.pauses.shuffled() if most < MAX_BATCH else 0.0
-                parts.append((-most, place, len(parts), group[start : start + size]))
-        return [part[-1] for part in sorted(parts)]
+                place = self.lane.rng.uniform(0.0, 1.0) if most < MAX_BATCH else 0.0
+                requests.append((-most, place, len(requests), group[start : start + size]))
+        return [request[-1] for request in sorted(requests)]
 
-    def _send(self, events: Sequence[Pending]) -> bool:
+    def _payload(self, event: Claimed) -> bytes | None:
+        """*event* with the EIDs that it was reported without; ``None``: it is damaged."""
+        account = self.lane.client.account
+        eids = {"advertisable_eid": account.advertisable_eid, "pixel_eid": account.pixel_eid}
+        # The common case without parsing; a quotation mark within a value would be escaped.
+        if all(f'"{name}":"{eid}"'.encode() in event.payload for name, eid in eids.items()):
+            return event.payload
+        try:
+            wire = json.loads(event.payload)
+        except ValueError:
+            return None
+        if not isinstance(wire, dict):
+            return None
+        given = {name: wire[name] for name in eids if wire.get(name)}
+        if not all(isinstance(eid, str) for eid in given.values()):
+            return None
+        return json.dumps(wire | eids | given, separators=(",", ":")).encode()
+
+    def _send(self, events: Sequence[Claimed]) -> bool:
         """One request, and those that its answer asks for; True where AdRoll took it at once."""
         events = self._begin(events)
         if not events:
             return False
         self.asked = True
-        with traced(self._tracing(), [pending.event for pending in events]) as told:
-            answer = self._policy.post(
-                self._permit,
-                [pending.payload for pending in events],
-                dry_run=events[0].event.dry_run,
-                eid=events[0].eid,
-            )
-            told(answer)
+        payloads = [event.payload for event in events]
+        answer = self.lane.post(self.permit, payloads, dry_run=events[0].dry_run)
         if answer.kind == "accepted":
             self._accepted(events, answer)
             return True
-        if answer.kind == "content":
-            self._not_sent(events)
-            if len(events) > 1:
-                self._narrow(events, answer)
-            else:
-                self._suspect(events[0], answer)
-        elif answer.kind == "too_large":
-            self._not_sent(events)
-            if len(events) > 1:
-                self._policy.too_large(len(events))
-                for part in halves(events):
-                    self._send(part)
-            else:
-                self._suspect(events[0], answer)
-        else:
+        if answer.kind not in ("content", "too_large"):
             self._troubled(events, answer)
+        # AdRoll took none of them: they must not count as unsure if we die now.
+        self._settle_alike(events, "claimed")
+        if len(events) == 1:
+            self._suspect(events[0], answer)
+        elif answer.kind == "content":
+            self._narrow(events, answer)
+        else:
+            self.lane.too_large(len(events))
+            self._send_halves(events)
         return False
 
-    def _narrow(self, events: Sequence[Pending], answer: Answer) -> None:
+    def _narrow(self, events: Sequence[Claimed], answer: Answer) -> None:
         """Look for whom a refused batch is refused for: AdRoll's suspects first, or by halves."""
         rest = list(events)
         for at in answer.suspects(len(events)):
@@ -171,229 +177,217 @@ class BatchSender:
             if self._send([events[at]]):
                 break  # AdRoll pointed at a good one: its other hints are worth no more
         if len(rest) == len(events):
-            for part in halves(rest):
-                self._send(part)
+            self._send_halves(rest)
         elif rest:
             self._send(rest)
 
-    def _begin(self, events: Sequence[Pending]) -> list[Pending]:
+    def _send_halves(self, events: Sequence[Claimed]) -> None:
+        middle = (len(events) + 1) // 2
+        self._send(events[:middle])
+        self._send(events[middle:])
+
+    def _begin(self, events: Sequence[Claimed]) -> list[Claimed]:
+        """Commit that these may leave now; those that are still ours."""
         self._wait_for_slot()
-        ids = [pending.id for pending in events if pending.id in self._left]
+        ids = [event.id for event in events if event.id in self._left]
         if self._begun.issuperset(ids):
             self._begun.difference_update(ids)
-            return [pending for pending in events if pending.id in self._left]
-        ours = set(self._outbox.queue.begin_sending(self._claim, ids)) if ids else set()
-        for pending in events:
-            if pending.id not in ours:
-                self._left.pop(pending.id, None)  # its lease lapsed; another worker has it
-        return [pending for pending in events if pending.id in ours]
+            ours = set(ids)
+        else:
+            ours = set(self.queue.begin_sending(self.claim, ids))
+            for id in ids:
+                if id not in ours:
+                    del self._left[id]  # its lease lapsed; another worker has it
+        return [event for event in events if event.id in ours]
 
     def _wait_for_slot(self) -> None:
         """Wait until a request may begin, with the lease well before its end."""
         while True:
-            if self._stop.is_set():
+            if self.stop.is_set():
                 raise _Halt
-            if time.monotonic() - self._leased_at > self._lease / 4:
-                if not self._insist(lambda: self._outbox.queue.extend(self._claim, self._lease)):
+            # Before the lease is looked at: between that and the request nothing may take long.
+            self.lane.seen()
+            if time.monotonic() - self.leased_at > self.lease / 4:
+                if not self._insist(lambda: self.queue.extend(self.claim, self.lease)):
                     self._left.clear()
                     raise _Halt
-                self._leased_at = time.monotonic()
-            wait = self._policy.slot()
+                self.leased_at = time.monotonic()
+            wait = self.lane.slot()
             if not wait:
                 return
-            self._stop.wait(wait)
+            self.stop.wait(min(wait, SEEN_EVERY))
 
-    def _accepted(self, events: Sequence[Pending], answer: Answer) -> None:
-        self._settle([Outcome(id=pending.id, kind="delivered") for pending in events])
+    def _accepted(self, events: Sequence[Claimed], answer: Answer) -> None:
+        self._settle_alike(events, "delivered")
         if answer.errors:
-            # "2xx takes the whole batch" (s2s-api.md): to send it again would double it.
-            self._counters.add("delivery_warning", "errors_with_success")
+            # A success takes the whole batch: to send it again would double it.
+            self.lane.counters.add("delivery_warning", "errors_with_success")
             logger.warning(
-                "AdRoll took %d events but says: %s (%s)",
-                len(events),
-                answer.words,
-                help_url("accepted-with-errors"),
+                "AdRoll took %d events%s but says: %s [accepted-with-errors]",
+                *(len(events), self.lane.whose, answer.words),
             )
-        self._policy.accepted(self._permit, len(events))
-        self._accepted_groups.add(events[0].group)
+        self.lane.accepted(self.permit, len(events))
+        self._accepted_kinds.add(events[0].dry_run)
         self._reject_suspects()
 
-    def _not_sent(self, events: Iterable[Pending]) -> None:
-        # AdRoll took none of them (s2s-api.md): they must not count as unsure if we die now.
-        self._settle([Outcome(id=pending.id, kind="claimed") for pending in events])
-
-    def _troubled(self, events: Sequence[Pending], answer: Answer) -> None:
+    def _troubled(self, events: Sequence[Claimed], answer: Answer) -> None:
         """The destination takes nothing: these events wait, all others of the claim too."""
-        if answer.kind == "held":
-            said = asked(answer)
-            self._settle([Outcome(id=pending.id, kind="release", asked=said) for pending in events])
+        if answer.kind == "denied":
+            self._settle_alike(events, "return", asked=answer.asked)
         else:
-            self._settle([self._again(pending, answer) for pending in events])
-        self._policy.troubled(self._permit, answer)
+            self._settle([self._again(event, answer) for event in events])
+        self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _again(self, pending: Pending, answer: Answer) -> Outcome:
+    def _again(self, event: Claimed, answer: Answer) -> Outcome:
         """What becomes of an event that AdRoll did not take, as far as anybody knows."""
-        event = pending.event
         unsure = answer.kind == "unsure"
         # Nobody was asked: that neither counts nor kills, however long it lasts.
         refused = answer.kind != "failed_sure"
-        if unsure and self._settings.on_unsure == "drop":
-            return dead(pending, answer, "unsure", unsure=True)
+        if unsure and self.lane.client.settings.on_unsure == "drop":
+            return _dead(event, answer, "unsure", unsure=True)
         if unsure and event.attempts >= len(UNSURE_PAUSES):
-            return unsure_too_often(event, answer.words, event.attempts + 1, answer)
+            error = _sent_too_often(answer.words, event.attempts + 1)
+            return replace(_dead(event, answer, "unsure", unsure=True), error=error)
         if refused and self._is_too_old(event):
-            return dead(pending, answer, "too_old", unsure=unsure)
+            return _dead(event, answer, "too_old", unsure=unsure)
         return Outcome(
             id=event.id,
             kind="retry",
             error=answer.words,
             reason=answer.reason,
             unsure=unsure,
-            delay=self._policy.pauses.after_unsure(event.attempts + 1) if unsure else 0.0,
+            delay=self.lane.spread(UNSURE_PAUSES[event.attempts]) if unsure else 0.0,
             blameless=not unsure,
             refused=refused,
-            asked=asked(answer),
+            asked=answer.asked,
         )
 
     def _is_too_old(self, event: Claimed) -> bool:
         """Whether AdRoll has been asked to take *event* for so long, and has not."""
-        if event.refused_at is None:
+        most = self.lane.client.settings.max_age
+        if event.refused_at is None or self.claim.claimed_at - event.refused_at <= most:
             return False
-        most = self._settings.max_age
-        if self._claim.claimed_at - event.refused_at <= most:
-            return False
-        return self._insist(lambda: self._outbox.destination.unheld_age(event)) > most
+        return self._insist(lambda: self.lane.destination.unstopped_age(event)) > most
 
     # Blame
 
-    def _suspect(self, pending: Pending, answer: Answer) -> None:
+    def _suspect(self, event: Claimed, answer: Answer) -> None:
         """AdRoll refused this event alone."""
-        alone = not any(other.group == pending.group for other, _ in self._suspects)
-        self._suspects.append((pending, answer))
-        if self._is_guilty(pending, answer):
+        alone = not any(other.dry_run == event.dry_run for other, _ in self._suspects)
+        self._suspects.append((event, answer))
+        if self._is_guilty(event, answer):
             self._reject_suspects()
         elif not alone:
             # The second in a row, and none was taken: time to ask whether any would be.
-            self._probe(pending, answer)
+            self._probe(event, answer)
 
-    def _judge(self) -> None:
-        """Nothing is left to send: whom nothing has spoken for or against is tried now."""
-        while self._suspects:
-            self._probe(*self._suspects[0])
-
-    def _probe(self, pending: Pending, refusal: Answer) -> None:
+    def _probe(self, event: Claimed, refusal: Answer) -> None:
+        """Ask by a trial event whether AdRoll takes any that are like *event*."""
         self._wait_for_slot()
-        size = trial_size(pending) if refusal.kind == "too_large" else 0
+        size = _trial_size(event) if refusal.kind == "too_large" else 0
         self.asked = True
-        answer = self._policy.probe(self._permit, pending.eid, pending.pixel_eid, size)
+        answer = self.lane.probe(self.permit, size)
         if answer.kind == "accepted":
-            self._accepted_groups.add(pending.group)
-            self._trial_sizes[pending.group] = max(size, self._trial_sizes.get(pending.group, 0))
+            self._accepted_kinds.add(event.dry_run)
+            self._trial_sizes[event.dry_run] = max(size, self._trial_sizes.get(event.dry_run, 0))
             self._reject_suspects()
             return
-        suspects, self._suspects = self._suspects, []
-        if answer.kind in ("content", "held", "too_large"):
-            # Not released to the head of the queue: another one is tried next time, so that an
+        suspects, self._suspects = [one for one, _ in self._suspects], []
+        if answer.kind in ("content", "denied", "too_large"):
+            # Not returned to the head of the queue: another one is tried next time, so that an
             # event that is bad after all does not stand in the way.
-            self._settle(
-                [
-                    Outcome(id=one.id, kind="retry", delay=MAX_HOLD_PAUSE, blameless=True)
-                    for one, _ in suspects
-                ]
-            )
+            self._settle_alike(suspects, "retry", delay=MAX_STOP_PAUSE, blameless=True)
         else:
             # These events were not in the trial's request.
-            answer_for_them = Answer(
-                "failed_sure", answer.reason, answer.status, errors=answer.errors
-            )
-            self._settle([self._again(one, answer_for_them) for one, _ in suspects])
-        self._policy.troubled(self._permit, answer)
+            theirs = replace(answer, kind="failed_sure")
+            self._settle([self._again(one, theirs) for one in suspects])
+        self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _is_guilty(self, pending: Pending, refusal: Answer) -> bool:
+    def _is_guilty(self, event: Claimed, refusal: Answer) -> bool:
         """Whether AdRoll is known to take others like it."""
         if refusal.kind == "too_large":
-            return self._trial_sizes.get(pending.group, 0) >= trial_size(pending)
-        return pending.group in self._accepted_groups
+            return self._trial_sizes.get(event.dry_run, 0) >= _trial_size(event)
+        return event.dry_run in self._accepted_kinds
 
     def _reject_suspects(self) -> None:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
         guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
         self._suspects = [pair for pair in self._suspects if pair not in guilty]
-        self._settle(
-            [
-                dead(pending, answer, "too_large" if answer.kind == "too_large" else "refused")
-                for pending, answer in guilty
-            ]
-        )
+        reasons = {"too_large": "too_large", "content": "refused"}
+        self._settle([_dead(event, said, reasons[said.kind]) for event, said in guilty])
 
     # Settling
+
+    def _settle_alike(self, events: Iterable[Claimed], kind: OutcomeKind, **more: Any) -> None:
+        self._settle([Outcome(id=event.id, kind=kind, **more) for event in events])
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
             return
-        changed = self._insist(lambda: self._outbox.queue.settle(self._claim, outcomes))
-        if not changed:
+        if not self._insist(lambda: self.queue.settle(self.claim, outcomes)):
             # The lease had ended: another worker has these events, and tells of their end.
             for outcome in outcomes:
                 self._left.pop(outcome.id, None)
-            self._counters.add("delivery_error", "lease_lost")
+            self.lane.counters.add("delivery_error", "lease_lost")
             return
         tally: Counter[tuple[str, str]] = Counter()
+        dead: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             if outcome.kind == "claimed":
                 continue
             event = self._left.pop(outcome.id)
             if outcome.unsure:
                 tally["event_unsure", outcome.error.partition(":")[0]] += 1
-            if outcome.kind == "delivered":
-                tally["event_delivered", ""] += 1
-            elif outcome.kind == "dead":
-                tally["event_dead", outcome.reason] += 1
-            elif outcome.kind == "retry" and outcome.reason:
+            if outcome.kind == "retry" and outcome.reason:
                 tally["event_retried", outcome.reason] += 1
-            if outcome.kind in ("delivered", "dead"):
+            elif outcome.kind in ("delivered", "dead"):
+                tally[f"event_{outcome.kind}", outcome.reason] += 1
                 self.ended += 1
-                self._tell(outcome.kind, event, outcome.reason)
+                self.on_outcome(outcome.kind, event, outcome.reason)
+            if outcome.kind == "dead":
+                dead.setdefault(outcome.reason, []).append(outcome)
         for (name, reason), amount in tally.items():
-            self._counters.add(name, reason, amount)
-        ends = Counter(outcome.reason for outcome in outcomes if outcome.kind == "dead")
-        for reason, amount in ends.items():
-            one = next(o for o in outcomes if o.kind == "dead" and o.reason == reason)
-            ended = (amount, reason, one.error, one.id)
+            self.lane.counters.add(name, reason, amount)
+        for reason, some in dead.items():
             logger.error(
-                "AdRoll events that became dead letters: %d, %s (%s), the first is %s (%s)",
-                *ended,
-                help_url("dead-letters"),
-            )
-
-    def _tell(self, kind: str, event: Claimed, reason: str) -> None:
-        if self._on_outcome is None:
-            return
-        try:
-            self._on_outcome(kind, event, reason)
-        except Exception as error:  # a site's signal receiver
-            let_through(error)
-            self._counters.add("receiver_failed", kind)
-            fault = type(error).__name__
-            logger.error(
-                "A receiver of event_%s raised %s (%s)", kind, fault, help_url("receiver-failed")
+                "AdRoll events%s that became dead letters: %d, %s (%s), the first is %s "
+                "[dead-letters]",
+                *(self.lane.whose, len(some), reason, some[0].error, some[0].id),
             )
 
     def _insist(self, action: Callable[[], _T]) -> _T:
         """Do what must not be given up lightly: an unsettled event that AdRoll took goes twice."""
         pause = 0.05
-        until = time.monotonic() + self._lease / 3
+        until = time.monotonic() + self.lease / 3
         while True:
             try:
                 return action()
             except OutboxFailed:
                 if time.monotonic() + pause > until:
                     raise
-            if self._stop.is_set():
+            if self.stop.is_set():
                 until = min(until, time.monotonic() + 1.0)
                 time.sleep(pause)
             else:
-                self._stop.wait(pause)
+                self.stop.wait(pause)
             pause = min(2 * pause, 2.0)
+
+
+def _trial_size(event: Claimed) -> int:
+    """Bytes of the trial event that has to pass before *event* is blamed for its size."""
+    return min(len(event.payload), TRIAL_BYTES)
+
+
+def _dead(event: Claimed, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
+    """The end of *event* as a dead letter."""
+    said: dict[str, Any] = {"error": answer.words, "asked": answer.asked}
+    return Outcome(id=event.id, kind="dead", reason=reason, unsure=unsure, **said)
+
+
+def _sent_too_often(words: str, times: int) -> str:
+    """What is told of an event that was sent *times* times, the last time with AdRoll's *words*."""
+    reason, _, said = words.partition(": ")
+    text = f"{reason}: sent {times} times without a certain answer, AdRoll may have taken it"
+    return f"{text}: {said}" if said else text

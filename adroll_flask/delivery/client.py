@@ -16,24 +16,10 @@ from adroll_flask.errors import ConfigurationError, DeliveryError
 from adroll_flask.hosts import is_loopback
 from adroll_flask.interruptions import let_through
 from adroll_flask.redaction import identifying_values
-from adroll_flask.settings import Settings
+from adroll_flask.settings import Account, Settings
 
-from .answers import Answer, Hint, Kind, answer_from, answer_without_response
-from .transport import NoAnswer, RequestsTransport, Response, Timeouts, Transport
-
-__all__ = [
-    "Answer",
-    "Client",
-    "Credentials",
-    "Hint",
-    "Kind",
-    "NoAnswer",
-    "RequestsTransport",
-    "Response",
-    "Timeouts",
-    "TokenUnavailable",
-    "Transport",
-]
+from .answers import Answer, answer_from, answer_without_response
+from .transport import NoAnswer, RequestsTransport, Transport
 
 #: Events that AdRoll takes in one request.
 MAX_BATCH = 100
@@ -61,10 +47,11 @@ class Credentials:
 
 
 class Client:
-    """Sends batches of events to AdRoll's event API.
+    """Sends batches of an account's events to AdRoll's event API.
 
     :param settings: the app's configuration.
     :param transport: what sends a POST; by default ``requests``.
+    :param account: default: the account of ``ADROLL_ADVERTISABLE_EID``.
     :param clock: epoch seconds.
     :raises ConfigurationError: the API's address is plain http beyond this machine.
     """
@@ -74,19 +61,19 @@ class Client:
         settings: Settings,
         transport: Transport | None = None,
         *,
+        account: Account | None = None,
         clock: Callable[[], float] = time.time,
-        timeouts: Timeouts | None = None,
     ) -> None:
         parts = urlsplit(settings.api_url)
-        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        if not (parts.scheme == "https" or settings.sandbox or is_loopback(parts.hostname or "")):
             # Settings check it too; the token's safety does not hang on how they were made.
             raise ConfigurationError(
                 "ADROLL_API_URL", "takes an https URL (plain http only to this machine)"
             )
-        self._settings = settings
+        self.account: Account = settings.account if account is None else account
+        self.settings = settings
         self._transport = RequestsTransport() if transport is None else transport
-        self._clock = clock
-        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self.clock = clock
         self._host = parts.hostname or ""
 
     def __repr__(self) -> str:
@@ -97,7 +84,7 @@ class Client:
 
         :raises TokenUnavailable: there is none; nothing of what was given shows in the error.
         """
-        source = self._settings.access_token
+        source = self.account.access_token
         failed = ""
         token: object = source
         if callable(source):
@@ -114,9 +101,9 @@ class Client:
         return Credentials(token, self._fingerprint(token))
 
     def _fingerprint(self, token: str) -> str:
-        settings = self._settings
+        settings = self.settings
         key = settings.secret_key[0] if settings.secret_key else b""
-        known = (token, settings.advertisable_eid, settings.pixel_eid, settings.api_url)
+        known = (token, self.account.advertisable_eid, self.account.pixel_eid, settings.api_url)
         return hmac.new(
             b"adroll_flask.hold:" + (key.encode() if isinstance(key, str) else key),
             json.dumps(known).encode(),
@@ -129,14 +116,12 @@ class Client:
         dry_run: bool,
         *,
         credentials: Credentials | None = None,
-        advertisable_eid: str | None = None,
     ) -> Answer:
         """Send up to 100 events in one request.
 
         :param payloads: each one event's JSON object.
         :param dry_run: AdRoll validates and forgets.
         :param credentials: of :meth:`credentials`, which is asked where they are left out.
-        :param advertisable_eid: of these events, where it is not the configured one.
         :raises TokenUnavailable: there is no token, so nothing was sent.
 
         Whatever the network and AdRoll do ends in an :class:`Answer`.
@@ -145,22 +130,20 @@ class Client:
             raise ValueError(f"a request takes 1 to {MAX_BATCH} events")
         if credentials is None:
             credentials = self.credentials()
-        eid = advertisable_eid or self._settings.advertisable_eid or ""
         # mtime=0: the same events make the same bytes.
         body = gzip.compress(b"[" + b",".join(payloads) + b"]", compresslevel=5, mtime=0)
         try:
-            response = self._transport.send(
-                self._url(eid, dry_run), _headers(credentials.token), body, self._timeouts
-            )
+            response = self._transport.send(self._url(dry_run), _headers(credentials.token), body)
         except NoAnswer as failure:
             return answer_without_response(failure)
         token = credentials.token
         return answer_from(
-            response, now=self._clock(), secrets=lambda: (token, *_identifying(payloads))
+            response, now=self.clock(), secrets=lambda: (token, *_identifying(payloads))
         )
 
-    def _url(self, eid: str, dry_run: bool) -> str:
-        parts = urlsplit(self._settings.api_url)
+    def _url(self, dry_run: bool) -> str:
+        parts = urlsplit(self.settings.api_url)
+        eid = self.account.advertisable_eid or ""
         asked = f"advertisable={quote(eid, safe='')}{'&dry_run=true' * dry_run}"
         query = f"{parts.query}&{asked}" if parts.query else asked
         return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))

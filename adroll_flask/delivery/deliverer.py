@@ -2,57 +2,66 @@
 
 One :class:`Deliverer` does one step after another, in a thread of the shop's process
 (:mod:`.thread`), in ``flask adroll worker``, or in the call that asks for it. Any number
-share an outbox. :mod:`.send_policy` knows whether a request may go, :mod:`.batch` what becomes of
-its events.
+share an outbox. Each account has a :mod:`.lane` of its own, which knows whether a request may go;
+:mod:`.batch` knows what becomes of its events.
 """
 
 from __future__ import annotations
 
-import os
+import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
+from typing import TYPE_CHECKING, Final
 
 from adroll_flask.counters import Counters
-from adroll_flask.errors import help_url
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.giving_way import giving_way
-from adroll_flask.outbox.protocol import Claim, Destination, Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.silence import Silence
+from adroll_flask.outbox.values import MISSED_AFTER
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
 
-from .batch import LEASE, BatchSender
-from .client import Client
-from .late_events import LateWatch
-from .parts import OnOutcome, Parts
-from .pauses import RECHECK, RECHECK_SETTINGS
-from .send_policy import Permit, SendPolicy
-from .silence_watch import SilenceWatch
-from .tracing import Tracing
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox.outbox import Bell
+
+    from .batch import OnOutcome
+    from .lane import Lane
+    from .transport import Transport
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
-#: Seconds after which an idle worker looks into the outbox without being told.
-POLL = 2.0
-_TICK = 0.5
-_HOUSEKEEPING = 60.0
-_MORE_HOUSEKEEPING = 1.0
-_LONGEST_TROUBLE = 30.0
+#: Seconds after which an idle loop looks into the outbox without being told.
+POLL: Final = 1.0
+#: Seconds for which events are claimed. One request takes at most 30: connecting, sending, the
+#: answer.
+LEASE: Final = 60.0
+#: Seconds after which a worker that may not send looks again.
+RECHECK: Final = 5.0
+#: Seconds for which what follows a report is waited for where it is only taken in.
+_GATHER: Final = 0.02
+#: Seconds for which a rest sleeps at a time.
+_TICK: Final = 0.5
+_HOUSEKEEPING: Final = 60.0
+_MORE_HOUSEKEEPING: Final = 1.0
+_LONGEST_TROUBLE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one step came to.
 
-    :param ended: events that reached their end.
+    :param ended: events that reached their end, delivered or dead.
     :param more: the next step should follow at once.
     :param pause: seconds that nothing can be sent; ``None``: there was nothing to send.
-    :param full: events that fill a batch at present.
+    :param full: events that fill a request at present.
     """
 
     ended: int = 0
@@ -61,159 +70,280 @@ class Step:
     full: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """How a loop rests between two steps.
+
+    :param seconds: how long.
+    :param bell: ends that sooner, since there is work; it lingers then.
+    :param linger: seconds.
+    """
+
+    seconds: float = 0.0
+    bell: Bell | None = None
+    linger: float = 0.0
+
+    def take(
+        self,
+        stop: threading.Event,
+        hurry: threading.Event,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Rest, until *stop* or *hurry* is set at most; the latter is cleared.
+
+        :param meanwhile: called now and then.
+        """
+        if not self.seconds:
+            return
+        bell, until = self.bell, time.monotonic() + self.seconds
+        while not stop.is_set() and not hurry.is_set():
+            began = time.monotonic()
+            tick = min(until - began, _TICK)
+            if tick <= 0:
+                break
+            if bell is None:
+                hurry.wait(tick)
+            else:
+                bell.wait(tick)
+                if time.monotonic() - began < tick * 0.9:  # it rang
+                    bell, until = None, time.monotonic() + self.linger
+            meanwhile()
+        hurry.clear()
+
+
+@dataclass(eq=False, repr=False)
 class Deliverer:
     """Delivers an outbox's events.
 
     :param outbox: where the events wait.
-    :param client: what sends them.
     :param settings: the app's configuration.
     :param counters: where outcomes and reasons are counted.
+    :param transport: what sends a POST; by default ``requests``.
     :param clock: epoch seconds.
-    :param on_outcome: told of each event's end, ``delivered`` or ``dead``, after its commit.
-    :param on_silence: told of each event of which too few come, as that begins.
-    :param tracing: says who traces requests, at present.
+    :param on_outcome: told of each event's end, ``delivered`` or ``dead``, after its commit;
+        never raises.
+    :param on_silence: told of each event that has stopped coming, once.
+    :param also: called with each housekeeping; returns at once.
     :param rng: spreads pauses.
     :param monotonic: seconds, for what only this process waits for.
     :param lease: seconds for which events are claimed; longer than any request may take.
     :param poll: seconds after which an idle loop looks for what other processes reported.
     """
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        client: Client,
-        settings: Settings,
-        counters: Counters,
-        *,
-        clock: Callable[[], float] = time.time,
-        on_outcome: OnOutcome | None = None,
-        on_silence: Callable[[Silence], None] | None = None,
-        tracing: Callable[[], Tracing | None] | None = None,
-        rng: Random | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-        lease: float = LEASE,
-        poll: float = POLL,
-    ) -> None:
-        self.outbox = outbox
-        self.settings = settings
-        self.counters = counters
-        self._parts = Parts(outbox, client, settings, counters, clock, monotonic, on_outcome)
-        if tracing is not None:
-            self._parts = replace(self._parts, tracing=tracing)
-        self._policy = SendPolicy(self._parts, rng)
-        self._monotonic = monotonic
-        self._lease = lease
-        self._poll = poll
-        self._late = LateWatch(outbox, counters)
-        self._silence = SilenceWatch(outbox, counters, on_silence)
-        self._adopted = False
-        self._troubles = 0
+    outbox: Outbox
+    settings: Settings
+    counters: Counters
+    transport: Transport | None = None
+    clock: Callable[[], float] = time.time
+    on_outcome: OnOutcome = lambda *_: None
+    on_silence: Callable[[Silence], None] | None = None
+    also: Callable[[], None] = lambda: None
+    rng: Random = field(default_factory=secrets.SystemRandom)
+    monotonic: Callable[[], float] = time.monotonic
+    lease: float = LEASE
+    poll: float = POLL
+
+    def __post_init__(self) -> None:
+        #: The accounts whose events it delivers; before any is set, what is reported has none.
+        self.accounts: tuple[str, ...] = tuple(self.settings.served_accounts) or ("",)
         #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
         self.stepped_at: float = time.monotonic()
+        self._watch = Watch(self.outbox, self.counters, self.accounts, self.on_silence)
+        self._adopted = self._stays = False
+        self._troubles = 0
         self._clean_at = time.monotonic() + _HOUSEKEEPING
-        #: Calls of :meth:`flush` that wait for :meth:`run`.
-        self._flushing = 0
-        #: The process whose :meth:`run` is under way, and what hurries it.
-        self._running: tuple[int, threading.Event] | None = None
 
-    def __repr__(self) -> str:
-        return "<Deliverer>"
+    @cached_property
+    def lanes(self) -> tuple[Lane, ...]:
+        """One for each account that has all that sending needs; what others lack is logged."""
+        # Imported here, since who only takes in needs no client.
+        from .client import Client
+        from .lane import Lane
+        from .transport import RequestsTransport
+
+        served = self.settings.served_accounts
+        transport = RequestsTransport() if self.transport is None else self.transport
+        missing, lanes = list(self.settings.missing), []
+        for eid, account in served.items():
+            if account.pixel_eid and account.access_token:
+                client = Client(self.settings, transport, account=account, clock=self.clock)
+                whose = f" for account {eid}" if len(served) > 1 else ""
+                destination = self.outbox.destination(eid)
+                rules = self.counters, whose, self.monotonic, self.rng, self.seen
+                lanes.append(Lane(destination, client, *rules))
+            elif eid != self.settings.advertisable_eid:
+                missing.append(f"the access_token of {eid} in ADROLL_ACCOUNTS")
+        if missing:
+            self.counters.add("delivery_stopped", "not_configured")
+            logger.error(
+                "AdRoll events wait in the outbox: %s not set [account-missing]",
+                " and ".join(missing),
+            )
+        return tuple(lanes)
+
+    def load(self, *, sends: bool = True) -> None:
+        """Import all that is needed later; opens nothing.
+
+        :param sends: see :meth:`step`.
+        """
+        self.outbox.load()
+        if sends and self.lanes:
+            from . import batch  # noqa: F401
+
+    def seen(self) -> None:
+        """Give a sign of life for all accounts, where it stays with them."""
+        if self._stays:
+            with suppress(OutboxFailed):  # which must not undo what is under way
+                for lane in self.lanes:
+                    lane.destination.seen()
+
+    # One step
 
     def run_once(self, stop: threading.Event | None = None) -> int:
-        """Do one step: claim at most 100 due events, send them, settle them.
+        """Do one step: claim at most 100 due events of each account, send them, settle them.
 
         :param stop: no further request begins once it is set.
         :returns: how many events reached their end, delivered or dead.
         :raises OutboxFailed: the outbox cannot be worked with.
-
-        >>> deliverer.run_once()
-        100
         """
         return self._advance(stop or threading.Event()).ended
 
     def _advance(self, stop: threading.Event) -> Step:
-        if not self._policy.ready():
-            return Step(pause=RECHECK_SETTINGS)
-        if not self._adopted:
-            self.outbox.queue.adopt(self.settings.advertisable_eid or "")
+        """One step of each lane, so that no account waits for the backlog of another."""
+        if not self._adopted and self.settings.advertisable_eid:
+            self.outbox.queue.adopt(self.settings.advertisable_eid)
             self._adopted = True
-        destination = self.outbox.destination.state()
-        if destination.held is not None:
+        if not self.lanes:
             self.outbox.queue.take_in()
-            return self._advance_held(destination, stop)
-        if destination.paused_for > 0:
-            self.outbox.queue.take_in()
-            return Step(pause=min(destination.paused_for, RECHECK))
-        limit = self._policy.limit(destination)
-        asked, leased_at = self._monotonic(), time.monotonic()
+        steps: list[Step] = []
+        faults: list[Exception] = []
+        for lane in self.lanes:
+            try:
+                steps.append(Step() if stop.is_set() else self._advance_lane(lane, stop))
+            except Exception as error:
+                let_through(error)
+                faults.append(error)  # the others go on all the same
+        if faults:
+            raise faults[0]
+        pauses = [step.pause for step in steps if step.pause is not None]
+        return Step(
+            sum(step.ended for step in steps),
+            more=any(step.more for step in steps),
+            pause=min(pauses) if len(pauses) == len(steps) and pauses else None,
+            full=min((step.full for step in steps if step.more), default=1),
+        )
+
+    def _advance_lane(self, lane: Lane, stop: threading.Event) -> Step:
+        from .batch import BatchSender
+
+        queue = self.outbox.queue
+        self.seen()
+        destination = lane.destination.state()
+        is_missed = (destination.unseen_for or 0.0) > MISSED_AFTER
+        if is_missed and not self._stays and self.settings.delivery == "worker":
+            with suppress(OutboxFailed):
+                lane.destination.miss_nobody()
+        is_stopped = destination.stopped is not None
         # Where nothing stands between claim and request, one commit does for both.
-        begin = destination.failures == 0 and self._policy.sends_at_once
-        claim = self.outbox.queue.claim(limit, self._lease, begin=begin)
-        if claim is None:
+        at_once = not is_stopped and not destination.failures and lane.sends_at_once
+        if destination.paused_for > 0 and not is_stopped:
+            return self._pause(destination.paused_for)
+        is_due = at_once or queue.due(1, [lane.account]) > 0
+        if not is_due and not is_stopped:
             return Step()
-        credentials = self._policy.credentials()
-        if self._monotonic() - asked > self._lease / 4:
-            # The token's callable took its time: what is sent has its lease before it.
-            self._release(claim)
-            leased_at = time.monotonic()
-            claim = self.outbox.queue.claim(limit, self._lease)
-            if claim is None:
-                return Step()
-        permit = self._policy.permit(destination, credentials) if credentials else None
-        if permit is None:
-            self._release(claim)
-            return Step(pause=RECHECK)
-        if permit.probing == "down":
-            permit = self._policy.try_out(permit, stop)
-            if permit is None:
-                self._release(claim)
-                return Step()
-        ended = self._send(claim, permit, stop, leased_at)
-        # A probe that went well opens the way; full batches follow each other at once.
-        return Step(ended, more=bool(ended) and len(claim.events) >= limit, full=limit)
-
-    def _release(self, claim: Claim) -> None:
-        self.outbox.queue.settle(claim, [Outcome(id=e.id, kind="release") for e in claim.events])
-
-    def _advance_held(self, destination: Destination, stop: threading.Event) -> Step:
-        credentials = self._policy.credentials()
+        # Before the claim, since a callable that gives the token may take its time.
+        credentials = lane.credentials()
         if credentials is None:
-            return Step(pause=RECHECK)
+            return self._pause(RECHECK)
         if destination.fingerprint == credentials.fingerprint and destination.paused_for > 0:
-            return Step(pause=min(destination.paused_for, RECHECK))
-        permit = self._policy.permit(destination, credentials)
+            return self._pause(destination.paused_for)
+        permit = lane.permit(destination, credentials)
         if permit is None:
-            return Step(pause=RECHECK)
-        claim = None
-        if permit.probing == "other" or not self._policy.dry_run_is_next:
-            claim = self.outbox.queue.claim(1, self._lease)
-        if claim is not None:
-            ended = self._send(claim, permit, stop, time.monotonic())
-            return Step(ended, more=bool(ended))
-        if permit.probing == "held":
-            if self._policy.wait_for_slot(stop):
-                return Step(more=self._policy.probe_hold(permit))
-            self._policy.give_up(permit)
-        return Step()
-
-    def _send(self, claim: Claim, permit: Permit, stop: threading.Event, leased_at: float) -> int:
+            return self._pause(RECHECK)
+        if permit.probing == "down" and (permit := lane.try_out(permit, stop)) is None:
+            return Step()
+        if permit.probing == "stopped" and (lane.trial_is_next or not is_due):
+            return Step(more=lane.probe_stop(permit, stop))
+        leased_at = time.monotonic()
+        claim = queue.claim(lane.account, permit.limit, self.lease, begin=at_once)
         sender = BatchSender(
-            claim,
-            permit,
-            self._parts,
-            self._policy,
-            stop=stop,
-            lease=self._lease,
-            leased_at=leased_at,
+            lane, queue, claim, permit, self.on_outcome, stop, self.lease, leased_at
         )
         sender.run()
         if not sender.asked:
-            self._policy.give_up(permit)
-        return sender.ended
+            lane.give_up(permit)
+        # A probe that went well opens the way; full batches follow each other at once.
+        more = claim.more and bool(sender.ended or not claim.events)
+        return Step(sender.ended, more=more, full=permit.limit)
 
-    def drain(self, stop: threading.Event | None = None) -> int:
+    def _pause(self, seconds: float) -> Step:
+        self.outbox.queue.take_in()  # else a claim does it
+        return Step(pause=min(seconds, RECHECK))
+
+    def _take_in(self, stop: threading.Event) -> Step:
+        """What a process does whose events others deliver."""
+        while self.outbox.queue.take_in() and not stop.is_set():
+            pass
+        self._watch.look()
+        return Step()
+
+    def step(self, stop: threading.Event, *, sends: bool = True) -> Step:
+        """One step that survives everything, with housekeeping now and then.
+
+        :param sends: ``False``: only take in what this host reports.
+        """
+        self.stepped_at = time.monotonic()
+        step, fault = Step(), None
+        try:
+            step = self._advance(stop) if sends else self._take_in(stop)
+        except Exception as error:
+            let_through(error)
+            fault = error
+        try:
+            if sends:
+                self._keep_house()  # also after a fault: it may be what makes room
+        except Exception as error:
+            let_through(error)
+            fault = fault or error
+        if fault is None:
+            self._troubles = 0
+            return step
+        return Step(step.ended, pause=self._pause_after(fault, sends))
+
+    def _keep_house(self) -> None:
+        if time.monotonic() < self._clean_at:
+            return
+        more = self.outbox.keep_house()
+        self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
+        self._watch.look()
+        self.also()
+
+    def _pause_after(self, fault: Exception, sends: bool) -> float:
+        """Count and log what went wrong; seconds until the next step."""
+        self._troubles += 1
+        pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
+        reason = fault.reason if isinstance(fault, OutboxFailed) else "error"
+        if sends:
+            self.counters.add("delivery_error", reason)
+        else:
+            self.counters.add("forward_error", reason)
+        if not sends and self._troubles == 1:
+            logger.error(
+                "AdRoll's events wait in the journal, the outbox: %s [forwarding-paused]",
+                describe(fault),
+            )
+        elif sends and (self._troubles == 1 or pause < _LONGEST_TROUBLE):
+            logger.error(
+                "Delivery to AdRoll pauses for %g s: %s [delivery-paused]", pause, describe(fault)
+            )
+        return pause
+
+    # Many steps
+
+    def drain(self, stop: threading.Event | None = None, until: float = float("inf")) -> int:
         """Do steps until nothing is due or AdRoll takes nothing: ``flask adroll worker --once``.
 
+        :param until: by ``time.monotonic()``: no step begins after that, but for the first.
         :returns: how many events reached their end.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
@@ -222,145 +352,80 @@ class Deliverer:
         while True:
             step = self._advance(stop)
             ended += step.ended
-            if not step.more or stop.is_set():
+            if not step.more or stop.is_set() or time.monotonic() >= until:
                 return ended
 
     def flush(self, timeout: float) -> int:
-        """Send what is due without lingering; returns how many events are still waiting.
+        """Send what is due, here; returns how many events are still waiting.
 
-        Where this process's background thread is running, it sends and this only waits; else the
-        events are sent here, and a request that has begun is waited for.
+        A request that has begun is waited for.
 
         :param timeout: seconds after which no further request begins.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
+        self.drain(until=time.monotonic() + timeout)
+        return self.outbox.queue.waiting(self.accounts)
+
+    def wait_for_loop(self, timeout: float) -> int:
+        """Wait until a loop that is under way has sent what is due; how many are still waiting.
+
+        :param timeout: seconds.
+        :raises OutboxFailed: the outbox cannot be worked with.
+        """
+        queue = self.outbox.queue
         until = time.monotonic() + timeout
-        hurry = self._runner()
-        if hurry is None:
-            while self._advance(threading.Event()).more and time.monotonic() < until:
-                pass
-            return self.outbox.queue.waiting()
         pause = 0.005
-        self._flushing += 1
-        try:
-            hurry.set()
-            self.outbox.bell.ring()
-            while True:
-                left = until - time.monotonic()
-                is_over = left <= 0 or not self._policy.ready()
-                # To count is to take in; what is due the thread takes in as it sends it, which is
-                # less work.
-                if is_over or not self.outbox.queue.due(1):
-                    waiting = self.outbox.queue.waiting()
-                    if is_over or not waiting:
-                        return waiting
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, 0.1)
-        finally:
-            self._flushing -= 1
+        while True:
+            left = until - time.monotonic()
+            is_over = left <= 0 or not self.lanes
+            # To count is to take in; what is due the loop takes in as it sends it, which is less
+            # work.
+            if is_over or not queue.due(1, self.accounts):
+                waiting = queue.waiting(self.accounts)
+                if is_over or not waiting:
+                    return waiting
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 0.1)
 
-    @property
-    def running(self) -> bool:
-        """Whether :meth:`run` is under way in this process."""
-        return self._runner() is not None
-
-    def _runner(self) -> threading.Event | None:
-        running = self._running
-        return running[1] if running is not None and running[0] == os.getpid() else None
-
-    def run(
-        self,
-        stop: threading.Event,
-        hurry: threading.Event | None = None,
-        *,
-        in_burst: Callable[[], bool] | None = None,
-    ) -> None:
+    def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
         Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
-        pause.
+        pause. From now on it is missed where it gives no sign of life.
 
-        :param hurry: set to send at once what lingers, to fill batches or to flush.
-        :param in_burst: for a thread beside requests, which leaves the interpreter to others often,
-            except while somebody flushes: whether this process reports as fast as it can. Then full
-            batches linger, too.
+        :param hurry: set to send at once what lingers.
         """
-        hurry = hurry or threading.Event()
-        self._running = (os.getpid(), hurry)
-        bursting = in_burst or (lambda: False)
-        try:
-            while not stop.is_set():
-                if bursting() and not self._flushing:
-                    self._sleep(self.settings.linger, stop, hurry)
-                with giving_way() if in_burst and not self._flushing else nullcontext():
-                    step = self.step(stop)
-                if not step.more or not (
-                    self._flushing or (not bursting() and self._is_due(step.full))
-                ):
-                    self._rest(step, stop, hurry)
-        finally:
-            self._running = None
+        hurry, self._stays = hurry or threading.Event(), True
+        while not stop.is_set():
+            self.turn(stop).take(stop, hurry, self.seen)
+
+    def turn(
+        self,
+        stop: threading.Event,
+        *,
+        sends: bool = True,
+        in_burst: bool = False,
+        flushing: bool = False,
+    ) -> Rest:
+        """One step of a loop, and the rest that follows it.
+
+        :param sends: see :meth:`step`.
+        :param in_burst: this process reports as fast as it can: then full batches linger, too.
+        :param flushing: somebody waits for what is due.
+        """
+        step = self.step(stop, sends=sends)
+        if step.pause is not None:
+            return Rest(step.pause)
+        if step.more and (flushing or (not in_burst and self._is_due(step.full))):
+            return Rest()
+        if step.ended:
+            # After a send: what was reported meanwhile woke nobody, since nobody waited.
+            return Rest(self.settings.linger)
+        return Rest(self.poll, self.outbox.bell, self.settings.linger if sends else _GATHER)
 
     def _is_due(self, full: int) -> bool:
         """Whether a full batch is waiting. What is left of one lingers, as everything does."""
         try:
-            return self.outbox.queue.due(full) >= full
+            return self.outbox.queue.due(full, self.accounts) >= full
         except OutboxFailed:
             return True  # the next step finds out
-
-    def step(self, stop: threading.Event) -> Step:
-        """One step that survives everything, with housekeeping now and then."""
-        self.stepped_at = time.monotonic()
-        try:
-            step = self._advance(stop)
-            self._tidy()
-        except Exception as error:
-            let_through(error)
-            self._troubles += 1
-            pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
-            reason = error.reason if isinstance(error, OutboxFailed) else "error"
-            self.counters.add("delivery_error", reason)
-            if self._troubles == 1 or pause < _LONGEST_TROUBLE:
-                logger.error(
-                    "Delivery to AdRoll pauses for %g s: %s (%s)",
-                    pause,
-                    describe(error),
-                    help_url("delivery-paused"),
-                )
-            return Step(pause=pause)
-        self._troubles = 0
-        return step
-
-    def _tidy(self) -> None:
-        if time.monotonic() < self._clean_at:
-            return
-        more = self.outbox.housekeeping.step()
-        self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
-        self._late.look()
-        self._silence.look()
-
-    def _rest(self, step: Step, stop: threading.Event, hurry: threading.Event) -> None:
-        """Wait out a pause; without one wait for work, and then for more of it."""
-        if step.pause is not None or step.ended:
-            # After a send: what was reported meanwhile woke nobody, since nobody waited.
-            self._sleep(self.settings.linger if step.pause is None else step.pause, stop, hurry)
-            return
-        until = time.monotonic() + self._poll
-        while not stop.is_set() and not hurry.is_set():
-            tick = min(until - time.monotonic(), _TICK)
-            if tick <= 0:
-                return
-            asked = time.monotonic()
-            self.outbox.bell.wait(tick)
-            if time.monotonic() - asked < tick * 0.9:  # sooner: there is work
-                self._sleep(self.settings.linger, stop, hurry)
-                return
-        hurry.clear()
-
-    def _sleep(self, seconds: float, stop: threading.Event, hurry: threading.Event) -> None:
-        until = time.monotonic() + seconds
-        while not stop.is_set():
-            left = until - time.monotonic()
-            if left <= 0 or hurry.wait(min(left, _TICK)):
-                break
-        hurry.clear()

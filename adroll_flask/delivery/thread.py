@@ -1,27 +1,31 @@
-"""The background thread that delivers in a shop's own process."""
+"""What runs beside a process's requests: it loads what they need, and takes on what they report."""
 
 from __future__ import annotations
 
 import atexit
-import os
+import sys
 import threading
 import time
 import weakref
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from adroll_flask.errors import help_url
-from adroll_flask.forks import block_exit_signals
+from adroll_flask.counters import Counters
+from adroll_flask.errors import AdRollError
+from adroll_flask.forks import FORK_WAIT, PerProcess, at_fork, block_exit_signals, sharing_gil
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import OutboxFailed
 
-from . import uwsgi
-from .client import MAX_BATCH
-from .deliverer import Deliverer
-from .preload import PRELOAD
+if TYPE_CHECKING:
+    from .deliverer import Deliverer, Rest
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
 #: Seconds that the interpreter's exit waits for what is in flight.
-EXIT_WAIT = 2.0
+EXIT_WAIT: Final = 2.0
+#: Reports after which nothing lingers: they fill a request to AdRoll.
+_FULL: Final = 100
 #: So many reports within so many seconds are a burst, and how many seconds it goes on after that.
 _BURST: Final = 20
 _WITHIN: Final = 0.01
@@ -50,113 +54,195 @@ class _Burst:
         return time.monotonic() < self._until
 
 
-class _ProcessState:
+class _Stop(threading.Event):
+    """Set, or its app was dropped: a thread that rests keeps no app."""
+
+    def __init__(self, of: weakref.ref[DeliveryThread]) -> None:
+        super().__init__()
+        self._of = of
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._of() is None
+
+
+class _Process:
     """What belongs to one process: after a fork nothing of the parent's is touched, locks least."""
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.hurry = threading.Event()
-        self.lock = threading.Lock()
+    def __init__(self, of: weakref.ref[DeliveryThread]) -> None:
+        self.stop: _Stop = _Stop(of)
+        self.hurry: threading.Event = threading.Event()
+        self.lock: threading.Lock = threading.Lock()
+        #: Held while something is imported.
+        self.loading: threading.RLock = threading.RLock()
+        #: All is loaded that a first report needs.
+        self.ready = False
+        #: The thread is about to end, since nothing was ever kept.
+        self.ending = False
+        #: Calls of :meth:`DeliveryThread.flush` that wait for the thread.
+        self.flushing = 0
         self.thread: threading.Thread | None = None
-        self.fresh = 0
-        self.burst = _Burst()
-        self.drain_until = 0.0
-        self.starts = 0
+        self.reports = 0
+        self.burst: _Burst = _Burst()
+        self.drain_until: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    @property
+    def serves(self) -> bool:
+        return self.alive and not self.ending
 
 
 class DeliveryThread:
     """Runs a :class:`~adroll_flask.delivery.deliverer.Deliverer` beside the requests.
 
-    Nothing is started before :meth:`ensure_started` or :meth:`nudge`, which are called with the
-    first request or report of each process: threads do not survive a fork, so a forked worker
-    starts its own. A thread that died is started again.
+    Where others deliver (``ADROLL_DELIVERY="worker"``) it takes into the outbox what this process
+    reports; where the call itself does (``"sync"``) it only loads.
 
-    :param deliverer: what it runs.
+    Nothing is started before :meth:`start` or :meth:`nudge`, which are called with the first
+    request or report of each process: threads do not survive a fork, so a forked worker
+    starts its own. A thread that died is started again; one whose app was dropped ends.
 
-    >>> thread = DeliveryThread(deliverer)
-    >>> thread.nudge()
+    :param deliverer: gives what it runs; asked in the thread, since that imports.
+    :param counters: where its own troubles are counted.
+    :param delivery: ``ADROLL_DELIVERY``.
     """
 
-    def __init__(self, deliverer: Deliverer) -> None:
+    def __init__(
+        self, deliverer: Callable[[], Deliverer], counters: Counters, delivery: str
+    ) -> None:
         self._deliverer = deliverer
-        # By process id; setdefault is atomic, so no lock is needed that a fork could leave locked.
-        self._states: dict[int, _ProcessState] = {}
+        self._counters = counters
+        self._delivery = delivery
+        self._sends = delivery == "thread"
+        this = weakref.ref(self)
+        self._processes = PerProcess(lambda: _Process(this))
+        self._is_hooked = False
 
     def __repr__(self) -> str:
         return f"<DeliveryThread {'running' if self.alive else 'not running'}>"
 
-    def _own_state(self) -> _ProcessState:
-        pid = os.getpid()
-        return self._states.get(pid) or self._states.setdefault(pid, _ProcessState())
-
     @property
     def alive(self) -> bool:
         """True while this process's thread runs."""
-        thread = self._own_state().thread
-        return thread is not None and thread.is_alive()
+        return self._processes.own().alive
 
-    def ensure_started(self) -> None:
-        """Start this process's thread unless it runs; cheap."""
-        state = self._states.get(os.getpid())
-        if state is None or state.thread is None or not state.thread.is_alive():
-            self._start(self._own_state())
+    @property
+    def ready(self) -> bool:
+        """True once this process's thread has loaded what a first report needs."""
+        return self._processes.own().ready
 
-    def _start(self, state: _ProcessState) -> None:
-        with state.lock:
-            if state.thread is not None and state.thread.is_alive():
-                return
-            if state.stop.is_set():
-                return  # the process is on its way out
-            if not uwsgi.may_start_threads():
+    def start(self) -> None:
+        """Start this process's thread unless it runs; cheap then."""
+        process = self._processes.own()
+        if not process.serves:
+            self._start(process)
+
+    def _start(self, process: _Process) -> None:
+        with process.lock:
+            if process.serves or process.stop.is_set() or not may_start_threads():
                 return  # the outbox keeps the events
-            if state.starts == 0:
-                atexit.register(_at_exit, weakref.ref(self))
-            else:
-                logger.error(
-                    "AdRoll's delivery thread had died and is started again (%s)",
-                    help_url("thread-died"),
-                )
-                self._deliverer.counters.add("delivery_error", "thread_died")
-            state.starts += 1
-            state.thread = threading.Thread(
-                target=self._run, args=(state,), name="adroll-delivery", daemon=True
+            this = weakref.ref(self)
+            if not self._is_hooked:
+                self._is_hooked = True
+                at_fork(before=self._let_load, in_parent=self._go_on)
+                atexit.register(_at_exit, this)
+            if process.thread is not None and not process.ending:
+                logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
+                self._counters.add("delivery_error", "thread_died")
+            process.ready = process.ending = False
+            process.thread = threading.Thread(
+                target=_run, args=(this, process), name="adroll-delivery", daemon=True
             )
             try:
                 with block_exit_signals():
-                    state.thread.start()
+                    process.thread.start()
             except RuntimeError as error:
                 # No thread to be had, or the interpreter is exiting: the outbox keeps the events.
-                state.thread = None
-                self._deliverer.counters.add("delivery_error", "no_thread")
-                logger.error(
-                    "AdRoll's delivery thread cannot start: %s (%s)",
-                    error,
-                    help_url("delivery-cannot-start"),
-                )
+                process.thread = None
+                self._tell_that_it_cannot_start("no_thread", error)
 
-    def _run(self, state: _ProcessState) -> None:
-        with PRELOAD.loading():
-            self._deliverer.outbox.load()
-        self._deliverer.run(state.stop, state.hurry, in_burst=lambda: bool(state.burst))
-        # Asked to stop: what still lingers goes out, as long as the time that exit grants.
-        again = threading.Event()
-        while time.monotonic() < state.drain_until:
-            if not self._deliverer.step(again).more:
+    def _tell_that_it_cannot_start(self, reason: str, error: Exception) -> None:
+        self._counters.add("delivery_error", reason)
+        logger.error("AdRoll's delivery thread cannot start: %s [delivery-cannot-start]", error)
+
+    # A module that is half imported when a process forks (gunicorn --preload) stays locked in the
+    # child, by a thread that is not there: its first report would wait for ever. So a fork waits
+    # until the imports are done.
+
+    def _let_load(self) -> None:
+        self._processes.own().loading.acquire(timeout=FORK_WAIT)
+
+    def _go_on(self) -> None:
+        with suppress(RuntimeError):  # the wait above was in vain
+            self._processes.own().loading.release()
+
+    # In the thread
+
+    def load(self, process: _Process) -> bool:
+        """Load what reports and deliveries need, which takes some tenths of a second.
+
+        :returns: whether there may be something to deliver.
+        """
+        with process.loading:
+            from adroll_flask.events.build import warm
+
+            warm()
+            try:
+                outbox = None if self._delivery == "sync" else self._deliverer().outbox
+                if outbox is not None:
+                    self._deliverer().load(sends=self._sends)
+            except AdRollError as failure:  # an outbox without its driver, say
+                outbox = None
+                self._tell_that_it_cannot_start("not_started", failure)
+        with process.lock:
+            # From here on a report starts another thread: it is kept before it asks.
+            process.ending = True
+            process.ending = outbox is None or not outbox.exists()
+            process.ready = True
+        return not process.ending
+
+    def turn(self, process: _Process) -> Rest:
+        """One step, and the rest that follows it."""
+        # Requests get the interpreter often, but while somebody waits for what is sent.
+        with nullcontext() if process.flushing else sharing_gil():
+            self.measure()
+            return self._deliverer().turn(
+                process.stop,
+                sends=self._sends,
+                in_burst=bool(process.burst),
+                flushing=process.flushing > 0,
+            )
+
+    def measure(self) -> None:
+        """Look after the journal, as often as that is needed while there are reports."""
+        try:
+            self._deliverer().outbox.measure()
+        except OutboxFailed as failure:
+            self._counters.add("delivery_error", failure.reason)
+
+    def finish(self, process: _Process) -> None:
+        """Send what still lingers, as long as the time that exit grants."""
+        self.measure()
+        deliverer, go_on = self._deliverer(), threading.Event()
+        while time.monotonic() < process.drain_until:
+            if not deliverer.step(go_on, sends=self._sends).more:
                 break
+
+    # For who reports
 
     def nudge(self) -> None:
         """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
-        state = self._states.get(os.getpid())
-        if state is None or state.thread is None or not state.thread.is_alive():
-            state = self._own_state()
-            self._start(state)
-        state.burst.note()
-        state.fresh += 1
-        if state.fresh >= MAX_BATCH:
-            state.fresh = 0
-            if not state.burst:
-                state.hurry.set()
-                self._deliverer.outbox.bell.ring()
+        process = self._processes.own()
+        if not process.serves:
+            self._start(process)
+        process.burst.note()
+        process.reports += 1
+        if process.reports >= _FULL:
+            process.reports = 0
+            if not process.burst:
+                process.hurry.set()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Send at once what lingers; returns how many events are still waiting.
@@ -165,13 +251,22 @@ class DeliveryThread:
         :raises OutboxFailed: the outbox cannot be worked with.
         """
         until = time.monotonic() + timeout
-        self.ensure_started()
+        self.start()
+        process, deliverer = self._processes.own(), self._deliverer()
         # While it loads, the call would send by itself, and wait as long as AdRoll lets it.
-        while self.alive and not self._deliverer.running:
+        while process.alive and not process.ready:
             if time.monotonic() >= until:
-                return self._deliverer.outbox.queue.waiting()
+                return deliverer.outbox.queue.waiting()
             time.sleep(0.005)
-        return self._deliverer.flush(until - time.monotonic())
+        if not process.serves:
+            return deliverer.flush(until - time.monotonic())
+        process.flushing += 1
+        try:
+            process.hurry.set()
+            deliverer.outbox.bell.ring()
+            return deliverer.wait_for_loop(until - time.monotonic())
+        finally:
+            process.flushing -= 1
 
     def stop(self, timeout: float = EXIT_WAIT) -> bool:
         """Send what lingers, then end the thread; what is not sent in time stays in the outbox.
@@ -179,21 +274,106 @@ class DeliveryThread:
         :param timeout: seconds to wait at most.
         :returns: whether it has ended.
         """
-        state = self._states.get(os.getpid())
-        if state is None or state.thread is None:
+        process = self._processes.own()
+        thread = process.thread
+        if thread is None:
             return True
-        state.drain_until = time.monotonic() + timeout / 2
-        state.stop.set()
-        state.hurry.set()
-        self._deliverer.outbox.bell.ring()
-        state.thread.join(timeout)
-        return not state.thread.is_alive()
+        process.drain_until = time.monotonic() + timeout / 2
+        process.stop.set()
+        process.hurry.set()
+        self._deliverer().outbox.bell.ring()
+        thread.join(timeout)
+        return not thread.is_alive()
 
 
-def _at_exit(ref: weakref.ref[DeliveryThread]) -> None:
+def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
+    def measure() -> None:
+        if (thread := this()) is not None:
+            thread.measure()
+
+    thread = this()
+    if thread is None or not thread.load(process):
+        return
+    while not process.stop.is_set():
+        rest = thread.turn(process)
+        del thread
+        rest.take(process.stop, process.hurry, measure)
+        thread = this()
+        if thread is None:
+            return
+    thread.finish(process)
+
+
+def _at_exit(this: weakref.ref[DeliveryThread]) -> None:
     # Inherited by forked children as well, whose own thread is another or none.
-    thread = ref()
+    thread = this()
     if thread is not None:
         # A second signal would cut off what the first one lets finish.
         with block_exit_signals():
             thread.stop(EXIT_WAIT)
+
+
+# uWSGI
+
+
+class UwsgiProblem(NamedTuple):
+    """One thing that a configuration of uWSGI breaks or endangers."""
+
+    level: Literal["error", "warning"]
+    text: str
+    fix: str
+
+
+def uwsgi_problems(options: Mapping[str, Any]) -> Iterator[UwsgiProblem]:
+    """What is wrong for an app that delivers in a thread of its own, as far as options tell.
+
+    Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
+    ``threads``, which brings it; since then they always do, and the option is left without effect.
+
+    :param options: uWSGI's options by name.
+
+    >>> [problem.level for problem in uwsgi_problems({"master": "true"})]
+    ['warning']
+    >>> [problem.level for problem in uwsgi_problems({"master": "true", "threads": "4"})]
+    []
+    """
+
+    def on(name: str) -> bool:
+        value = str(options.get(name, "")).lower()
+        return name in options and value not in ("0", "false", "off", "no", "none")
+
+    if not (on("enable-threads") or on("threads")):
+        yield UwsgiProblem(
+            "warning",
+            "enable-threads is off: before uWSGI 2.0.27 no delivery thread is started",
+            "set enable-threads = true, or ADROLL_DELIVERY = 'worker'",
+        )
+
+
+def running_uwsgi_problems() -> Iterator[UwsgiProblem]:
+    """What is wrong with the uWSGI that this process runs in, if it does."""
+    if not _threads_are_on():
+        yield UwsgiProblem(
+            "error",
+            "enable-threads is off: no delivery thread is started, events wait in the outbox",
+            "set enable-threads = true, or run flask adroll worker",
+        )
+
+
+def may_start_threads() -> bool:
+    """False where a thread would freeze, with whatever it holds; true beside other servers.
+
+    That is in a process that loads the app and forks afterwards: uWSGI forks past Python's own
+    ``fork``, and where a thread has the GIL at that moment, no child ever gets it. It is so too
+    where threads are off. Worker and mule number are 0 until uWSGI has forked, or has decided not
+    to; also in a spooler, whose events the workers deliver.
+    """
+    module = sys.modules.get("uwsgi")
+    return module is None or (
+        _threads_are_on() and (module.worker_id() != 0 or module.mule_id() != 0)
+    )
+
+
+def _threads_are_on() -> bool:
+    # 0 or 1, as it came out of version and options.
+    return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))

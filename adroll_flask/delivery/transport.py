@@ -72,14 +72,11 @@ class NoAnswer(DeliveryError):
 class Transport(Protocol):
     """Sends one POST; tests give their own."""
 
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Send *body* and return the answer whatever its status.
 
         :raises NoAnswer: there is none.
         """
-        ...
 
 
 class _Progress:
@@ -98,23 +95,24 @@ class RequestsTransport:
     Redirects are not followed, since they would carry the token elsewhere. TLS is always
     verified; the usual environment variables may name another CA bundle and a proxy, but a
     ``.netrc`` is not read, because requests would put its password in the token's place.
+
+    :param timeouts: of each request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts: Timeouts | None = None) -> None:
+        self._timeouts = Timeouts() if timeouts is None else timeouts
         self._local = threading.local()
 
     def __repr__(self) -> str:
         return "<RequestsTransport>"
 
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
+        timeout = self._timeouts
         session, progress = self._session()
         progress.begun = False
         # The answer's clock starts with the call; connecting has its own, shorter one.
         progress.until = time.monotonic() + timeout.connect + timeout.total
-        reason = ""
         try:
             answer = session.post(
                 url,
@@ -293,14 +291,8 @@ def _pool_classes(progress: _Progress) -> dict[str, type[HTTPConnectionPool]]:
             progress.begun = True
             super().endheaders(*args, **kwargs)
 
-    class Secure(HTTPSConnection):
-        response_class = Answer
-
-        def endheaders(self, *args: Any, **kwargs: Any) -> None:
-            if self.sock is None:
-                self.connect()
-            progress.begun = True
-            super().endheaders(*args, **kwargs)
+    class Secure(HTTPSConnection, Plain):
+        pass
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

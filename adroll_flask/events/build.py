@@ -5,68 +5,35 @@ Loaded on the first report; ``docs/reference/events.md`` lists what each field t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adroll_flask.errors import EventError, help_url
+from adroll_flask.errors import EventError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.visitor.identifiers import (
-    accept_device_id,
-    derived_first_party_cookie,
-    email_forms,
-    looks_like_email,
-)
+from adroll_flask.visitor.identifiers import accept_id, email_forms, looks_like_email
 
-from .coercion import accept_event_name, accept_external_data, accept_id
-from .context import EventDefaults, values_of
+from .context import EventDefaults, derived_cookie, values_of
 from .coverage import Coverage
-from .event import (
-    MAX_BYTES,
-    Event,
-    EventProduct,
-    Problem,
-    check,
-    recheck,
-    value_digest,
-    wire_bytes,
-)
-from .json_schema import json_schema
-from .mending import derivable, draft, recheck_wire
-from .names import EVENT_NAMES, FIELD_NAMES, EventName
-from .page_location import app_location
+from .event import MAX_BYTES, Event, Problem, check, recheck, value_digest, wire_bytes
+from .fields import accept_event_name, accept_external_data
+from .names import FIELD_NAMES, shown, suggestion
+from .privacy import hide
 from .products import gather
-from .suggestions import nearest_field, shown
 from .user_agent import DEVICE, describe
-
-__all__ = [
-    "EVENT_NAMES",
-    "Built",
-    "Coverage",
-    "Event",
-    "EventDefaults",
-    "EventName",
-    "EventProduct",
-    "app_location",
-    "build",
-    "draft",
-    "json_schema",
-    "recheck",
-    "recheck_wire",
-    "value_digest",
-    "warm",
-    "wire_bytes",
-]
 
 logger: Logger = get_logger("adroll_flask.events")
 
 #: Without these there is no event, whatever its name.
 _REQUIRED = frozenset({"event_name", "page_location", "ip", "visitor"})
-#: Without these a purchase says nothing: a wrong one waits for its mending instead of being left
+#: Without these a purchase says nothing: a wrong one waits to be fixed instead of being left
 #: out.
 _PURCHASE = _REQUIRED | {"order_id", "value", "currency", "deduplication_key"}
 #: What the request or the session knows as well, should the caller's own be wrong.
-_FALLS_BACK = ("user_agent", "adct", "first_party_cookie", "user_id")
+_FALLS_BACK = ("user_agent", "adct", "first_party_cookie", "user_id", "device_id")
+#: Texts of the caller's that say nothing where they are empty, which is noted.
+_IDENTIFIERS = frozenset({"email", "user_id", "device_id", "adct", "first_party_cookie"})
+_FIELD_NAMES = frozenset(FIELD_NAMES)
 _NOT_KNOWN: Mapping[str, str] = {
     "page_location": (
         "is not known where there is no request: pass page_location= with a full URL, for an app "
@@ -88,6 +55,10 @@ class Built:
     key: str | None = field(default=None, repr=False)
     #: The event's JSON.
     payload: bytes = field(default=b"", repr=False)
+    #: Fields of which something was hidden that tells a person.
+    hidden: tuple[str, ...] = ()
+    #: What it was made with.
+    defaults: EventDefaults = field(default_factory=EventDefaults, repr=False)
     #: Which identifiers the event carries, and which the site could have added.
     coverage: Coverage = field(init=False, repr=False)
 
@@ -107,22 +78,28 @@ class Built:
         if event is self.event:
             return self
         event = recheck(event)
+        told: dict[str, Any] = {"page_location": event.page_location, "order_id": event.order_id}
+        hidden = hide(told, self.defaults)
+        if hidden:
+            event = event.replace(**told)
         key = event.order_id if self.key == self.event.order_id else self.key
-        return Built(event, self.dropped, key, wire_bytes(event))
+        hidden = (*self.hidden, *hidden)
+        return Built(event, self.dropped, key, wire_bytes(event), hidden, self.defaults)
 
 
 def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, strict: bool) -> Built:
     """One checked event.
 
     :param name: one of the thirteen.
-    :param fields: the caller's, by the names of :data:`FIELD_NAMES`; ``None`` means not given.
+    :param fields: the caller's, by the names of :data:`.names.FIELD_NAMES`; ``None`` means not
+        given.
     :param defaults: what is known of the visitor and the request.
     :param strict: a bad optional field raises instead of being left out. What came from the
         visitor and not from the caller never raises while the event can do without it.
     :raises EventError: a field without which there is no event is wrong or missing; for a
         purchase also its order id, value, currency and deduplication key.
 
-    >>> built = build("pageView", {}, Context(
+    >>> built = build("pageView", {}, EventDefaults(
     ...     now=1667065540.0, page_location="https://shop.example/", ip="203.0.113.9", adct="c1"),
     ...     strict=True)
     >>> built.event
@@ -132,13 +109,11 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
 
 
 def warm() -> None:
-    """Load what the first report loads: models, currencies, ua-parser's expressions.
+    """Load what the first report loads: the currencies, ua-parser's expressions.
 
-    They take some tenths of a second once in a process; a server that loads the app before it
-    forks, or a thread beside the first page, saves a visitor from waiting for them.
+    A server that loads the app before it forks, or a thread beside the first page, saves a visitor
+    from waiting for them.
     """
-    from . import dedupe_key  # noqa: F401 - who keeps the event makes its key
-
     context = EventDefaults(
         now=1e9, page_location="https://adroll.invalid/", ip="::1", user_agent="Mozilla", adct="-"
     )
@@ -165,30 +140,60 @@ class _Builder:
     def built(self) -> Built:
         values = self.values
         for name, value in self.fields.items():
-            if value is None:
-                continue
-            if name in _PLAIN:
-                values[name] = value
-            else:
-                _PREPARED.get(name, _Builder._unknown)(self, name, value)
-        if values["device_id"] is not None and not self._given("device_id"):
-            self._device_id("device_id", None)
+            if value is not None:
+                self._take(name, value)
+        hidden = hide(values, self.defaults)
         user_agent = values["user_agent"]
         # Device and browser, unless the caller knows them (an app does).
         if isinstance(user_agent, str) and values.keys().isdisjoint(DEVICE):
             values.update(describe(user_agent))
         event = self._checked()
+        if values["device_id"] is not None and event.device_id is None:
+            self.dropped.append(("device_id", "is all zeros: the user opted out"))
         if event.user_id is not None and "@" in event.user_id and looks_like_email(event.user_id):
             logger.warning(
                 "user_id of an AdRoll event looks like an e-mail address: pass that as email=, "
-                "which is hashed; user_id leaves as it is (%s)",
-                help_url("user-id-is-an-address"),
+                "which is hashed; user_id leaves as it is [user-id-is-an-address]"
             )
         try:
             payload = wire_bytes(event)
         except EventError as too_large:
             event, payload = self._without_products(too_large)
-        return Built(event, tuple(self.dropped), self.key or event.order_id, payload)
+        key = self.key or event.order_id
+        return Built(event, tuple(self.dropped), key, payload, hidden, self.defaults)
+
+    def _take(self, name: str, value: Any) -> None:
+        """One of the caller's fields."""
+        values = self.values
+        try:
+            if name not in _FIELD_NAMES:
+                why = f"there is no such field{suggestion(name, FIELD_NAMES)}"
+                raise EventError(shown(name), why)
+            if name in _IDENTIFIERS and isinstance(value, str) and not value.strip():
+                self.dropped.append((name, "is empty"))
+            elif name == "email":
+                made = email_forms(value, self.defaults.email_forms)
+                if made:
+                    # The call's address or the visitor's, never some of each: they may be two
+                    # people.
+                    values["email_sha256"] = values["email_md5"] = None
+                    values.update(made)
+            elif name == "products":
+                values[name] = gather(value, self.fields.get("product_map"))
+            elif name == "external_data":
+                values[name] = accept_external_data(value)
+            elif name == "deduplication_key":
+                self.key = accept_id(value, name)
+            elif name != "product_map":  # goes with its products
+                values[name] = value
+        except EventError as problem:
+            self._refuse(problem, name)
+
+    def _refuse(self, problem: EventError, field: str) -> None:
+        """Raise where the event may not or need not do without *field*, else note it."""
+        if field in self.required or (self.strict and self.fields.get(field) is not None):
+            raise problem
+        self.dropped.append((problem.field, problem.expected))
 
     def _without_products(self, too_large: EventError) -> tuple[Event, bytes]:
         """The event without its products, where those are what makes it too large."""
@@ -203,90 +208,11 @@ class _Builder:
         self._refuse(EventError("products", limit), "products")
         return event, payload
 
-    def _refuse(self, problem: EventError, field: str) -> None:
-        """Raise where the event may not or need not do without *field*, else note it."""
-        if field in self.required or (self.strict and self._given(field)):
-            raise problem
-        self.dropped.append((problem.field, problem.expected))
-
-    def _given(self, field: str) -> bool:
-        return self.fields.get(field) is not None
-
-    def _unknown(self, name: str, _value: Any) -> None:
-        near = nearest_field(name)
-        hint = f"; did you mean {near!r}?" if near else ""
-        self._refuse(EventError(shown(name), f"there is no such field{hint}"), name)
-
-    def _identifier(self, name: str, value: Any) -> None:
-        if isinstance(value, str) and not value.strip():
-            self.dropped.append((name, "is empty"))
-        else:
-            self.values[name] = value
-
-    def _email(self, name: str, value: Any) -> None:
-        if isinstance(value, str) and not value.strip():
-            self.dropped.append((name, "is empty"))
-            return
-        try:
-            made = email_forms(value, self.defaults.email_forms)
-        except EventError as problem:
-            self._refuse(problem, name)
-            return
-        if made:
-            # The call's address or the visitor's, never some of each: they may be two people.
-            self.values["email_sha256"] = self.values["email_md5"] = None
-            self.values.update(made)
-
-    def _device_id(self, name: str, value: Any) -> None:
-        known, self.values[name] = self.values[name], None
-        for given in (value, known):
-            if given is None:
-                continue
-            if isinstance(given, str) and not given.strip():
-                self.dropped.append((name, "is empty"))
-                continue
-            try:
-                self.values[name] = accept_device_id(given)
-            except EventError as problem:
-                self._refuse(problem, name)
-                continue
-            if self.values[name] is None:
-                self.dropped.append((name, "is all zeros: the user opted out"))
-            return
-
-    def _products(self, name: str, value: Any) -> None:
-        try:
-            self.values[name] = gather(value, self.fields.get("product_map"))
-        except EventError as problem:
-            self._refuse(problem, name)
-
-    def _external_data(self, name: str, value: Any) -> None:
-        try:
-            self.values[name] = accept_external_data(value)
-        except EventError as problem:
-            self._refuse(problem, name)
-
-    def _key(self, name: str, value: Any) -> None:
-        try:
-            self.key = accept_id(value, name)
-        except EventError as problem:
-            self._refuse(problem, name)
-
-    def _nothing(self, _name: str, _value: Any) -> None:
-        """A product map goes with its products."""
-
-    def _derive(self) -> None:
-        """A cookie value for a visitor without a browser, from the best other identifier."""
-        values, key = self.values, self.defaults.derive_key
-        identifier = derivable(values["device_id"], values["user_id"])
-        if key is not None and identifier is not None:
-            values["first_party_cookie"] = derived_first_party_cookie(key, identifier)
-
     def _checked(self) -> Event:
         values = self.values
         while True:
             if values["adct"] is None and values["first_party_cookie"] is None:
-                self._derive()
+                values["first_party_cookie"] = derived_cookie(values, self.defaults)
             found = check(values, self.defaults.now)
             if isinstance(found, Event):
                 return found
@@ -299,25 +225,23 @@ class _Builder:
     def _drop(self, problem: Problem) -> None:
         """Leave out what *problem* is about; every call takes something out of the values."""
         field, values = problem.field, self.values
-        if field in ("page_location", "ip") and values[field] is None:
+        given = values.get(field)
+        if field in _NOT_KNOWN and given is None:
             raise EventError(field, _NOT_KNOWN[field])
-        if field == "currency" and values.get(field) is None:
+        if field == "currency" and given is None:
             # Missing beside an amount, which without a currency says nothing.
             self._refuse(problem.error(), "value")
             del values["value"]
             return
         self._refuse(problem.error(), field)
-        if problem.path:
-            self._drop_from_products(*problem.path)
+        if len(problem.path) > 1:
+            self._drop_from_products(*problem.path[1:])
             return
-        given = values.get(field)
-        values[field] = None
         known = self.defaults.now if field == "timestamp" else None
         if field in _FALLS_BACK:
             known = getattr(self.defaults, field)
-        if known is not None and known is not given:
-            values[field] = known
-        elif given is None or field == "timestamp":
+        values[field] = known if known is not given else None
+        if given is None or (field == "timestamp" and values[field] is None):
             # Not of the caller's making and nothing to do without.
             raise problem.error()
 
@@ -329,18 +253,3 @@ class _Builder:
             items[index] = {name: value for name, value in item.items() if name != path[0]}
         else:
             items[index] = None
-
-
-#: Fields that go to the event by a step of their own; the others go as they are.
-_PREPARED: Mapping[str, Callable[[_Builder, str, Any], None]] = {
-    "products": _Builder._products,
-    "product_map": _Builder._nothing,
-    "email": _Builder._email,
-    "user_id": _Builder._identifier,
-    "device_id": _Builder._device_id,
-    "adct": _Builder._identifier,
-    "first_party_cookie": _Builder._identifier,
-    "external_data": _Builder._external_data,
-    "deduplication_key": _Builder._key,
-}
-_PLAIN = frozenset(FIELD_NAMES).difference(_PREPARED)

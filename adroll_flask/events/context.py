@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from adroll_flask.errors import EventError
+from adroll_flask.visitor.identifiers import (
+    accept_device_id,
+    accept_user_id,
+    derived_first_party_cookie,
+    email_forms,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -28,6 +38,8 @@ class EventDefaults:
     :param now: the clock, epoch seconds.
     :param email_forms: which forms of an e-mail may leave the server.
     :param derive_key: makes the cookie value of a visitor who has only a user or device id.
+    :param private_parameters: patterns of names of parameters that mean a person.
+    :param dedupe_secret: hides an order id with an address in it, see :func:`.kept_key`.
     :param known_since: when it was learnt, epoch seconds, where that is not now: a token's time.
     """
 
@@ -45,27 +57,49 @@ class EventDefaults:
     device_id: str | None = None
     email_forms: tuple[str, ...] = ("sha256", "md5")
     derive_key: bytes | None = None
+    private_parameters: tuple[str, ...] = ()
+    dedupe_secret: bytes | None = None
     known_since: float | None = None
 
-    def __repr__(self) -> str:
-        return "<EventDefaults>"
+
+_DERIVABLE: Mapping[str, Callable[[Any], str | None]] = {
+    "device_id": accept_device_id,
+    "user_id": accept_user_id,
+    "email_sha256": str,
+    "email_md5": str,
+    "email": lambda text: email_forms(text, ("sha256",))["email_sha256"],
+}
+
+
+#: What an event takes of it, under the same name.
+_VALUES = (
+    *("advertisable_eid", "pixel_eid", "page_location", "ip", "user_agent"),
+    *("adct", "first_party_cookie", "email_sha256", "email_md5", "user_id", "device_id"),
+    "email_forms",
+)
 
 
 def values_of(defaults: EventDefaults) -> dict[str, Any]:
     """An event's values as far as they are known, by the names of its fields."""
-    # Written out: this runs at every report.
-    return {
-        "advertisable_eid": defaults.advertisable_eid,
-        "pixel_eid": defaults.pixel_eid,
-        "page_location": defaults.page_location,
-        "ip": defaults.ip,
-        "user_agent": defaults.user_agent,
-        "timestamp": defaults.now,
-        "adct": defaults.adct,
-        "first_party_cookie": defaults.first_party_cookie,
-        "email_sha256": defaults.email_sha256,
-        "email_md5": defaults.email_md5,
-        "user_id": defaults.user_id,
-        "device_id": defaults.device_id,
-        "email_forms": defaults.email_forms,
-    }
+    values = {name: getattr(defaults, name) for name in _VALUES}
+    values["timestamp"] = defaults.now
+    return values
+
+
+def derived_cookie(values: Mapping[str, Any], defaults: EventDefaults) -> str | None:
+    """The cookie's value of somebody without a browser: always the same for the same identifier.
+
+    AdRoll requires a click id or a first-party cookie; what its matching makes of such a value is
+    unknown. A device tells more than a user's id; an e-mail address counts where nothing is known
+    of a browser alone, as of an order by telephone.
+    """
+    if defaults.derive_key is None:
+        return None
+    for name, accept in _DERIVABLE.items():
+        if values.get(name) is not None and (defaults.ip is None or not name.startswith("email")):
+            with suppress(EventError):
+                identifier = accept(values[name])
+                if identifier:
+                    made = f"{name}:{identifier.lower() if name == 'device_id' else identifier}"
+                    return derived_first_party_cookie(defaults.derive_key, made)
+    return None

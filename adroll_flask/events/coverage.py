@@ -45,10 +45,7 @@ class Coverage:
     @property
     def mask(self) -> int:
         """What is carried as a number: bit 0 is the first of ``IDENTIFIER_NAMES``."""
-        mask = 0
-        for name in self.carried:
-            mask |= BITS[name]
-        return mask
+        return sum(map(BITS.__getitem__, self.carried))
 
     @property
     def possible(self) -> int:

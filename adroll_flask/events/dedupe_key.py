@@ -8,8 +8,9 @@ import unicodedata
 
 #: How a key begins that is kept as a hash.
 HASHED = "hmac-sha256:"
-#: A person's address in a key: ``trial:ann@example.com``, as it is or as a URL has it.
-_ADDRESS = re.compile(r"[^\s@](?:@|\uff20|%40)[^\s@]*[^\W\d]", re.IGNORECASE)
+#: A person's address in a text: ``trial:ann@example.com``, as it is or as a URL has it, which one
+#: within another has encoded twice.
+ADDRESS = re.compile(r"[^\s@](?:@|\uff20|%(?:25)*40)[^\s@]*[^\W\d]", re.IGNORECASE)
 
 
 def kept_key(key: str, secret: bytes | None) -> str:
@@ -26,11 +27,11 @@ def kept_key(key: str, secret: bytes | None) -> str:
     '2024-1001'
     """
     if key.isascii():
-        if "@" not in key and "%40" not in key:
+        if "@" not in key and "%" not in key:
             return key
     else:
         key = unicodedata.normalize("NFC", key)
-    if not _ADDRESS.search(key):
+    if not ADDRESS.search(key):
         return key
     text = key.encode("utf-8", "surrogatepass")
     return HASHED + hmac.digest(secret or b"adroll_flask", text, "sha256").hex()

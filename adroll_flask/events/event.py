@@ -1,196 +1,119 @@
 """An event: the one description of what it may hold, whenever it is checked, written or changed.
 
-From the classes below come the check (by pydantic's core), AdRoll's JSON and its schema, and the
-:class:`Event` that ``before_report`` gets. Python looks at a value only where the core refuses it
-(:mod:`.coercion`), and at what no type can say: how fields fit together.
+The classes below are AdRoll's object: from them come the check, its JSON, the JSON schema, and what
+is kept of a dead letter. What a field takes stands in :mod:`.fields`.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, NamedTuple, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import DERIVED_TIME, EMPTY_HASHES, accept_hash, email_forms
+from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
-from .coercion import FUTURE, TAKES_A_TIME, accept_external_data
+from . import fields
 from .coverage import FORM_NAMES, Coverage, coverage_of
-from .field_types import (
-    CORE,
-    OTHER,
-    Adct,
-    Address,
-    Amount,
-    Cookie,
-    Currency,
-    DeviceId,
-    Eid,
-    EventName,
-    Id,
-    Ip,
-    JsonText,
-    Keywords,
-    Label,
-    Location,
-    Md5,
-    Quantity,
-    Sha256,
-    Time,
-    UserAgent,
-    UserId,
-)
-from .money import UNITS, rounded
-from .names import IDENTIFIER_NAMES, PRODUCT_FIELDS
-from .products import MAX_PRODUCTS, gather
-from .suggestions import nearest_field, nearest_product_field, shown
+from .fields import FUTURE, TAKES_A_TIME, Field, accept_external_data, rounded
+from .names import IDENTIFIER_NAMES, shown, suggestion
+from .products import MAX_PRODUCTS, Unreadable, gather
 
 #: Bytes of one event as JSON. AdRoll documents no bound; a batch of a hundred stays near 3 MiB.
 MAX_BYTES = 32 * 1024
 
-
-class _Part(BaseModel):
-    """A part of an event: frozen, closed, and without values in its errors."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        # Also an instance that was made around the check is checked.
-        revalidate_instances="always",
-        populate_by_name=True,
-        loc_by_alias=False,
-    )
-
-
-class EventProduct(_Part):
-    """One product of an event, checked; its ``repr`` names fields and no values."""
-
-    #: The product's id in the shop's catalogue or feed.
-    product_id: Id
-    #: The group of products that this one belongs to.
-    product_group: Label | None = None
-    #: Of one piece, in the event's currency.
-    price: Amount | None = None
-    #: How many pieces.
-    quantity: Quantity | None = None
-    category: Label | None = None
-
-    def __repr__(self) -> str:
-        told = [name for name in PRODUCT_FIELDS if self.__dict__.get(name) is not None]
-        return f"<EventProduct: {', '.join(told)}>"
-
-    __str__ = __repr__
-
-
-class EventAttributes(_Part):
-    """The API's ``event_attributes``."""
-
-    order_id: Id | None = None
-    #: Here and in the identifiers, as in AdRoll's sample of a conversion.
-    user_id: UserId | None = None
-    total: Amount | None = None
-    keywords: Keywords | None = None
-    products: Annotated[tuple[EventProduct, ...], Field(max_length=MAX_PRODUCTS)] = ()
-
-
-class Identifiers(_Part):
-    """The API's ``identifiers``: at least one of ``adct`` and ``first_party_cookie``."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["adct"]}, {"required": ["first_party_cookie"]}]}
-    )
-
-    adct: Adct | None = None
-    first_party_cookie: Cookie | None = None
-    #: In clear text; ``None`` unless ``ADROLL_EMAIL`` has ``"plain"``.
-    email: Address | None = None
-    email_sha256: Sha256 | None = None
-    email_md5: Md5 | None = None
-    user_id: UserId | None = None
-    device_id: DeviceId | None = None
-
-
-class EventTop(_Part):
-    """What the API's object holds beside its two inner objects."""
-
-    #: Both are filled in at sending where they are not known when the event is made.
-    advertisable_eid: Eid | None = None
-    pixel_eid: Eid | None = None
-    event_name: EventName
-    # Before the visitor's: where both are amiss the caller's own is told first.
-    value: Annotated[Amount | None, Field(alias="conversion_value")] = None
-    currency: Currency | None = None
-    page_location: Location
-    ip: Ip
-    user_agent: UserAgent | None = None
-    #: Epoch seconds with milliseconds.
-    timestamp: Time
-    #: JSON as text.
-    external_data: JsonText | None = None
-    device_os: Label | None = None
-    device_type: Label | None = None
-    package_app_name: Label | None = None
-    package_app_version: Label | None = None
-
-
-class WireEvent(EventTop):
-    """One event as AdRoll's server-to-server API takes it."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=False, loc_by_alias=True)
-
-    identifiers: Identifiers
-    event_attributes: EventAttributes | None = None
-
+#: The API's name of a field where it is another.
+API_NAMES: Mapping[str, str] = {"value": "conversion_value"}
 
 NEEDS_IDENTIFIER = (
     "takes a click id or a first-party cookie, and there is neither: pass visitor= (a Visitor or "
-    "its token), adct= or first_party_cookie=, or user_id= or device_id= where there is no browser"
+    "its token), adct= or first_party_cookie=, or user_id=, device_id= or email= where there is no "
+    "browser"
 )
 
 
-class Event(Identifiers, EventTop, EventAttributes):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EventProduct:
+    """One product of an event, checked; its ``repr`` names fields and no values."""
+
+    #: The product's id in the shop's catalogue or feed.
+    product_id: fields.Id
+    #: The group of products that this one belongs to.
+    product_group: fields.Label | None = None
+    #: Of one piece, in the event's currency.
+    price: fields.Amount | None = None
+    #: How many pieces.
+    quantity: fields.Quantity | None = None
+    category: fields.Label | None = None
+
+    def __repr__(self) -> str:
+        return f"<EventProduct: {', '.join(_told(self, PRODUCT))}>"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Top:
+    """What the API's object holds beside its two inner objects."""
+
+    #: Both are filled in at sending where they are not known when the event is made.
+    advertisable_eid: fields.Eid | None = None
+    pixel_eid: fields.Eid | None = None
+    event_name: fields.Name
+    #: The API's ``conversion_value``.
+    value: fields.Amount | None = None
+    currency: fields.Currency | None = None
+    page_location: fields.Location
+    ip: fields.Ip
+    user_agent: fields.UserAgent | None = None
+    #: Epoch seconds with milliseconds.
+    timestamp: fields.Time
+    #: JSON as text.
+    external_data: fields.JsonText | None = None
+    device_os: fields.Label | None = None
+    device_type: fields.Label | None = None
+    package_app_name: fields.Label | None = None
+    package_app_version: fields.Label | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Identifiers:
+    """The API's ``identifiers``: at least one of ``adct`` and ``first_party_cookie``."""
+
+    adct: fields.Adct | None = None
+    first_party_cookie: fields.Cookie | None = None
+    #: In clear text; ``None`` unless ``ADROLL_EMAIL`` has ``"plain"``.
+    email: fields.Email | None = None
+    email_sha256: fields.Sha256 | None = None
+    email_md5: fields.Md5 | None = None
+    user_id: fields.UserId | None = None
+    device_id: fields.DeviceId | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Attributes:
+    """The API's ``event_attributes``, beside the products."""
+
+    order_id: fields.Id | None = None
+    #: Here and in the identifiers, as in AdRoll's sample of a conversion.
+    user_id: fields.UserId | None = None
+    total: fields.Amount | None = None
+    keywords: fields.Keywords | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Event(_Identifiers, _Top, _Attributes):
     """One event as it will be sent; frozen, checked, changed by :meth:`replace` only.
 
     What ``before_report`` gets and ``adroll_flask.testing`` returns. Its ``repr`` names fields
     and no values.
     """
 
+    products: tuple[EventProduct, ...] = ()
     #: Which forms of an e-mail may leave: ``ADROLL_EMAIL`` when the event was made.
-    email_forms: tuple[Literal["sha256", "md5", "plain"], ...] = ("sha256", "md5")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        values = self.__dict__
-        value, currency = values["value"], values["currency"]
-        if values["adct"] is None and values["first_party_cookie"] is None:
-            raise EventError("visitor", NEEDS_IDENTIFIER)
-        if value is not None and currency is None:
-            raise EventError("currency", "is needed with value: an ISO 4217 code such as 'EUR'")
-        if values["email"] is not None and "plain" not in values["email_forms"]:
-            raise EventError("email", "may not leave in clear text: ADROLL_EMAIL has no 'plain'")
-        # Written out: this runs at every report.
-        if values["email_sha256"] in EMPTY_HASHES:
-            accept_hash(values["email_sha256"], "email_sha256")  # raises what it says of those
-        if values["email_md5"] in EMPTY_HASHES:
-            accept_hash(values["email_md5"], "email_md5")
-        values["timestamp"] = round(values["timestamp"], 3)
-        # Most amounts have their currency's decimals already.
-        unit = UNITS.get(currency)
-        if value is not None and not value.same_quantum(unit):
-            values["value"] = rounded(value, currency)
-        if values["total"] is not None:
-            values["total"] = rounded(values["total"], currency)
-        for product in values["products"]:
-            price = product.__dict__["price"]
-            if price is not None and (unit is None or not price.same_quantum(unit)):
-                product.__dict__["price"] = rounded(price, currency)
-        return self
+    email_forms: tuple[str, ...] = ("sha256", "md5")
 
     def replace(self, **changes: Any) -> Event:
         """A copy with *changes*, checked like any other event.
@@ -203,12 +126,6 @@ class Event(Identifiers, EventTop, EventAttributes):
 
             event.replace(total="12.50", user_id=None)
         """
-        values = self.__dict__
-        for name in changes:
-            if name not in Event.model_fields:
-                near = nearest_field(name, Event.model_fields)
-                hint = f"; did you mean {near!r}?" if near else ""
-                raise EventError(shown(name), f"is no field of an event{hint}")
         if "email" in changes:
             email = changes.pop("email")
             forms = changes.get("email_forms", self.email_forms)
@@ -219,11 +136,11 @@ class Event(Identifiers, EventTop, EventAttributes):
             changes["products"] = gather(changes["products"])
         if changes.get("external_data") is not None:
             changes["external_data"] = accept_external_data(changes["external_data"])
-        return checked({**values, **changes}, now=max(values["timestamp"], time.time()))
+        return checked({**self.__dict__, **changes}, max(self.timestamp, time.time()))
 
     def wire(self) -> dict[str, Any]:
         """The API's JSON object of this event; the EIDs are absent where they are not known."""
-        wire: dict[str, Any] = from_json(_written(self))
+        wire: dict[str, Any] = json.loads(_written(self))
         return wire
 
     @property
@@ -231,22 +148,56 @@ class Event(Identifiers, EventTop, EventAttributes):
         """Which identifiers the event carries, and which the site could have added."""
         values = self.__dict__
         return coverage_of(
-            tuple(map(bool, _identifiers_of(values))),
-            values["email_forms"],
-            values["adct"] is None and is_derived(values["first_party_cookie"]),
-            values["device_id"] is None and "package_app_name=" in values["page_location"],
+            tuple([values.get(name) is not None for name in IDENTIFIER_NAMES]),
+            self.email_forms,
+            self.adct is None and is_derived(self.first_party_cookie),
+            self.device_id is None and "package_app_name=" in self.page_location,
         )
 
     def __repr__(self) -> str:
-        values = self.__dict__
-        told = [name for name in Event.model_fields if name not in _UNTOLD and values.get(name)]
-        return f"<Event {shown(values.get('event_name'))}: {', '.join(told)}>"
-
-    __str__ = __repr__
+        told = [name for name in _told(self, _FIELDS) if name not in ("event_name", "email_forms")]
+        return f"<Event {shown(getattr(self, 'event_name', None))}: {', '.join(told)}>"
 
 
-_UNTOLD = frozenset({"event_name", "email_forms"})
-_identifiers_of = itemgetter(*IDENTIFIER_NAMES)
+def _told(of: object, names: Iterable[str]) -> list[str]:
+    return [name for name in names if getattr(of, name, None)]
+
+
+def _table(part: type) -> Mapping[str, Field]:
+    """What the fields of *part* take, by their annotations."""
+    table = {}
+    for name, hint in get_type_hints(part, include_extras=True).items():
+        kind = hint if hasattr(hint, "__metadata__") else get_args(hint)[0]
+        table[name] = kind.__metadata__[0]
+    return table
+
+
+PRODUCT = _table(EventProduct)
+TOP = _table(_Top)
+IDENTIFIERS = _table(_Identifiers)
+ATTRIBUTES = _table(_Attributes)
+_REQUIRED = ("event_name", "page_location", "ip", "timestamp")
+
+
+_FORMS = frozenset(FORM_NAMES)
+
+
+def _forms(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, tuple | list) or not _FORMS.issuperset(value):
+        raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
+    return tuple(value)
+
+
+#: In the order in which what is wrong is told.
+_FIELDS: Mapping[str, Field] = {
+    **ATTRIBUTES,
+    # Checked one by one.
+    "products": Field(lambda value: value, {}),
+    **TOP,
+    **IDENTIFIERS,
+    "email_forms": Field(_forms, {}),
+}
+_ORDER = [*_FIELDS]
 
 
 def is_derived(cookie: str | None) -> bool:
@@ -261,24 +212,26 @@ def value_digest(event: Event) -> str:
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
-_to_json = WireEvent.__pydantic_serializer__.to_json
-_attributes_of = itemgetter(*(name for name in EventAttributes.model_fields if name != "products"))
+_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES, _PRODUCT_NAMES = (
+    tuple((name, API_NAMES.get(name, name)) for name in table)
+    for table in (TOP, IDENTIFIERS, ATTRIBUTES, PRODUCT)
+)
+
+
+def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    return {api: value for name, api in names if (value := values.get(name)) is not None}
 
 
 def _written(event: Event) -> bytes:
     values = event.__dict__
-    full = values["products"] or any(value is not None for value in _attributes_of(values))
-    # Of a subclass pydantic writes what the declared class has: an event is its own two parts.
-    parts = {"identifiers": event, "event_attributes": event if full else None}
-    wire = WireEvent.__new__(WireEvent)
-    object.__setattr__(wire, "__dict__", {**values, **parts})
-    return _to_json(
-        wire,
-        by_alias=True,
-        exclude_none=True,
-        exclude_defaults=not values["products"],
-        warnings=False,  # they would tell values
-    )
+    wire = _known(values, _TOP_NAMES)
+    wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
+    attributes = _known(values, _ATTRIBUTE_NAMES)
+    if values.get("products"):
+        attributes["products"] = [_known(vars(one), _PRODUCT_NAMES) for one in values["products"]]
+    if attributes:
+        wire["event_attributes"] = attributes
+    return to_json(wire)
 
 
 def wire_bytes(event: Event) -> bytes:
@@ -288,7 +241,7 @@ def wire_bytes(event: Event) -> bytes:
     """
     payload = _written(event)
     if len(payload) > MAX_BYTES:
-        wire = from_json(payload)
+        wire = json.loads(payload)
         wire.update(wire.pop("event_attributes", {}))
         largest = max((len(to_json(part)), name) for name, part in wire.items())[1]
         raise EventError(
@@ -299,100 +252,189 @@ def wire_bytes(event: Event) -> bytes:
 
 # -- checking ------------------------------------------------------------------------------
 
-_validate = Event.__pydantic_validator__.validate_python
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One field that was refused."""
 
-    #: The argument at fault.
-    field: str
-    #: Where in it: ``(1, "price")`` of ``products``.
+    #: Where: ``("products", 1, "price")``.
     path: tuple[int | str, ...]
     #: What it takes.
     expected: str
 
+    @property
+    def field(self) -> str:
+        """The argument at fault."""
+        return str(self.path[0])
+
     def error(self) -> EventError:
         """The problem as an exception."""
-        text = self.field
+        text = ""
         for step in self.path:
-            text += f"[{step}]" if isinstance(step, int) else f".{shown(step)}"
-        return EventError(text, self.expected)
+            text += f"[{step}]" if isinstance(step, int) else f".{step}"
+        return EventError(text[1:], self.expected)
 
 
-PHRASES: Mapping[str, str] = {
-    "missing": "is required",
-    "model_type": "takes a dict, a dataclass or an object with attributes",
-    "tuple_type": "takes a list of products",
-    "too_long": f"takes at most {MAX_PRODUCTS} products",
-}
-
-
-def problems(error: ValidationError, phrases: Mapping[str, str] = PHRASES) -> list[Problem]:
-    """What *error* says, without the core's own word where Python has a better one."""
-    lines = error.errors(include_url=False, include_input=False)
-    return [_problem(line, phrases) for line in lines if line["loc"][-1:] != (CORE,)]
-
-
-def _problem(line: Any, phrases: Mapping[str, str]) -> Problem:
-    loc, kind = line["loc"], line["type"]
-    if loc[-1:] == (OTHER,):
-        loc = loc[:-1]
-    cause = line.get("ctx", {}).get("error")
-    field, path = str(loc[0]) if loc else "", tuple(loc[1:])
-    if isinstance(cause, EventError):
-        return Problem(field or cause.field, path, cause.expected)
-    if kind == "extra_forbidden":
-        of_product = any(isinstance(step, int) for step in path)
-        name = str(loc[-1])
-        near = nearest_product_field(name) if of_product else nearest_field(name, _API_FIELDS)
-        hint = f"; did you mean {near!r}?" if near else ""
-        of = "a product" if of_product else "the API"
-        return Problem(field if path else shown(field), path, f"is no field of {of}{hint}")
-    return Problem(field, path, phrases.get(kind, f"takes another value: {kind}"))
-
-
-_API_FIELDS = (
-    *(field.alias or name for name, field in WireEvent.model_fields.items()),
-    *EventAttributes.model_fields,
-    *Identifiers.model_fields,
-)
-
-
-def check(values: Mapping[str, Any] | Event, now: float | None = None) -> Event | list[Problem]:
+def check(values: Mapping[str, Any], now: float | None = None) -> Event | list[Problem]:
     """The event of *values*, or everything that is wrong with them.
 
     :param now: the clock that times may not be ahead of, epoch seconds.
     """
-    try:
-        event: Event = _validate(values)
-    except ValidationError as error:
-        return problems(error)
-    if now is not None and event.timestamp > now + FUTURE:
-        ahead = "this one lies in the future: is a local time marked as UTC?"
-        return [Problem("timestamp", (), f"{TAKES_A_TIME}; {ahead}")]
+    wrong: list[Problem] = []
+    taken = _taken(values, _FIELDS, wrong)
+    if "products" in taken:
+        taken["products"] = accept_products(taken["products"], wrong)
+        if not taken["products"]:
+            del taken["products"]
+    told = {problem.path[0] for problem in wrong} if wrong else ()
+    for name in _REQUIRED:
+        if name not in taken and name not in told:
+            wrong.append(Problem((name,), "is required"))
+    if not wrong:
+        _fit_together(taken, now, wrong)
+    if wrong:
+        return sorted(
+            wrong,
+            key=lambda problem: _ORDER.index(problem.field) if problem.field in _FIELDS else 0,
+        )
+    event: Event = _of(Event, taken)
     return event
 
 
-def checked(values: Mapping[str, Any] | Event, now: float | None = None) -> Event:
+def _of(part: Any, values: dict[str, Any]) -> Any:
+    # Its own way past a frozen dataclass's, which sets thirty attributes one by one.
+    made = object.__new__(part)
+    made.__dict__.update(values)
+    return made
+
+
+def _taken(
+    given: Mapping[str, Any],
+    table: Mapping[str, Field],
+    wrong: list[Problem],
+    place: tuple[int | str, ...] = (),
+) -> dict[str, Any]:
+    """What *table* takes of *given*; what it refuses is added to *wrong*."""
+    taken: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        field = table.get(name)
+        if field is None:
+            of = "a product" if place else "an event"
+            expected = f"is no field of {of}{suggestion(name, table)}"
+            wrong.append(Problem((*place, shown(name)), expected))
+            continue
+        if type(value) is str and field.is_plain(value):
+            taken[name] = value
+            continue
+        try:
+            found = field.accept(value)
+        except EventError as problem:
+            expected = problem.expected
+            if isinstance(value, Unreadable):
+                expected = f"is an attribute that cannot be read ({value.error})"
+            # Kept as a text: no exception that holds the input hangs on what is raised later.
+            wrong.append(Problem((*place, name), expected))
+        else:
+            if found is not None:
+                taken[name] = found
+    return taken
+
+
+def accept_products(items: Any, wrong: list[Problem]) -> tuple[EventProduct, ...]:
+    """The products of *items*; what is refused of them is added to *wrong*."""
+    if not isinstance(items, list | tuple):
+        wrong.append(Problem(("products",), "takes a list of products"))
+        return ()
+    if len(items) > MAX_PRODUCTS:
+        wrong.append(Problem(("products",), f"takes at most {MAX_PRODUCTS} products"))
+        return ()
+    found = []
+    for number, item in enumerate(items):
+        given = item.__dict__ if isinstance(item, EventProduct) else item
+        if not isinstance(given, Mapping):
+            takes = "takes a dict, a dataclass or an object with attributes"
+            wrong.append(Problem(("products", number), takes))
+            continue
+        if given.get("product_id") is None:
+            wrong.append(Problem(("products", number, "product_id"), "is required"))
+        found.append(_of(EventProduct, _taken(given, PRODUCT, wrong, ("products", number))))
+    return tuple(found)
+
+
+def _fit_together(taken: dict[str, Any], now: float | None, wrong: list[Problem]) -> None:
+    """What no field says alone."""
+    currency = taken.get("currency")
+    if "adct" not in taken and "first_party_cookie" not in taken:
+        wrong.append(Problem(("visitor",), NEEDS_IDENTIFIER))
+    if "value" in taken and currency is None:
+        needed = "is needed with value: an ISO 4217 code such as 'EUR'"
+        wrong.append(Problem(("currency",), needed))
+    if "email" in taken and "plain" not in taken.get("email_forms", ()):
+        hidden = "may not leave in clear text: ADROLL_EMAIL has no 'plain'"
+        wrong.append(Problem(("email",), hidden))
+    if now is not None and taken["timestamp"] > now + FUTURE:
+        ahead = "this one lies in the future: is a local time marked as UTC?"
+        wrong.append(Problem(("timestamp",), f"{TAKES_A_TIME}; {ahead}"))
+    for name in ("value", "total"):
+        if name in taken:
+            taken[name] = rounded(taken[name], currency)
+    for product in taken.get("products", ()):
+        values = product.__dict__
+        if "price" in values:
+            values["price"] = rounded(values["price"], currency)
+
+
+def checked(values: Mapping[str, Any], now: float | None = None) -> Event:
     """The event of *values*.
 
+    :param now: the clock, epoch seconds; without it a time may lie in the future.
     :raises EventError: the first thing that is wrong with them.
     """
     found = check(values, now)
-    if isinstance(found, Event):
-        return found
-    # Raised here and not in check(): no exception that holds the input hangs on it.
-    raise found[0].error()
+    if isinstance(found, list):
+        raise found[0].error()
+    return found
 
 
 def recheck(event: Event, *, now: float | None = None) -> Event:
     """The same event, every value checked again, however it came about.
 
-    :param now: the clock, epoch seconds; without it a time may lie in the future.
     :raises EventError: something in it may not leave.
     """
-    again = checked(event, now)
+    again = checked(event.__dict__, now)
     wire_bytes(again)
     return again
+
+
+# -- its schema ----------------------------------------------------------------------------
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one event in a request's array."""
+    products = {"type": "array", "maxItems": MAX_PRODUCTS}
+    products["items"] = _schema(PRODUCT, ["product_id"])
+    either = [{"required": ["adct"]}, {"required": ["first_party_cookie"]}]
+    # The time is that of the request where it is not said.
+    required = ["advertisable_eid", "pixel_eid", *_REQUIRED[:-1], "identifiers"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "AdRoll server-to-server event",
+        "description": "One event as AdRoll's server-to-server API takes it.",
+        **_schema(
+            TOP,
+            required,
+            identifiers={**_schema(IDENTIFIERS), "anyOf": either},
+            event_attributes=_schema(ATTRIBUTES, products=products),
+        ),
+    }
+
+
+def _schema(table: Mapping[str, Field], required: Any = (), **more: Any) -> dict[str, Any]:
+    properties = {API_NAMES.get(name, name): dict(field.schema) for name, field in table.items()}
+    return {
+        "type": "object",
+        "properties": properties | more,
+        "additionalProperties": False,
+        **({"required": [*required]} if required else {}),
+    }

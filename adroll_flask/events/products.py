@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from adroll_flask.errors import EventError
 from adroll_flask.interruptions import let_through
+from adroll_flask.visitor.identifiers import kind
 
-from .coercion import Unreadable, kind
-from .names import PRODUCT_FIELDS
-from .suggestions import nearest_product_field, shown
+from .names import PRODUCT_FIELDS, nearest, shown, suggestion
 
 #: Products of one event.
 MAX_PRODUCTS = 500
+#: What is no product, and is refused with its position where the event is checked.
+_NO_PRODUCT = (str, bytes, int, float, list, set, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for an attribute whose reading raised, until its field is checked and refused."""
+
+    error: str
 
 
 def gather(products: Any, product_map: Any = None) -> list[Any]:
@@ -37,8 +46,10 @@ def gather(products: Any, product_map: Any = None) -> list[Any]:
         raise EventError("products", f"takes at most {MAX_PRODUCTS} products")
     if product_map:
         _check_columns(products, product_map)
-        return [_mapped(item, product_map) for item in products]
-    return [item if type(item) is dict else _plain(item) for item in products]
+    return [
+        item if type(item) is dict and not product_map else _mapped(item, product_map or {})
+        for item in products
+    ]
 
 
 def _check_map(product_map: Any) -> None:
@@ -46,12 +57,10 @@ def _check_map(product_map: Any) -> None:
         raise EventError("product_map", f"takes a dict of names; it got {kind(product_map)}")
     for name, path in product_map.items():
         if name not in PRODUCT_FIELDS:
-            near = nearest_product_field(name) if isinstance(name, str) else None
-            hint = f"; did you mean {near!r}?" if near else ""
             raise EventError(
                 "product_map",
                 f"has AdRoll's names on the left ({', '.join(PRODUCT_FIELDS)}) and the shop's on "
-                f"the right; {shown(name)!r} is none of AdRoll's{hint}",
+                f"the right; {shown(name)!r} is none of AdRoll's{suggestion(name, PRODUCT_FIELDS)}",
             )
         if path is not None and not isinstance(path, str) and not callable(path):
             raise EventError("product_map", "takes a name, a dotted path, a function or None")
@@ -59,76 +68,51 @@ def _check_map(product_map: Any) -> None:
 
 def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> None:
     """Refuse a name on the right that no product has: a column that was misspelt or renamed."""
-    items = [item for item in products if item is not None and not _is_scalar(item)]
+    items = [item for item in products if not isinstance(item, _NO_PRODUCT)]
     for field, path in product_map.items():
         if not isinstance(path, str) or not items:
             continue
         name = path.partition(".")[0]
-        if any(_has(item, name) for item in items):
+        if any(_read(item, name, _ABSENT) is not _ABSENT for item in items):
             continue
-        from difflib import get_close_matches
-
         first = items[0]
         known = [str(key) for key in first] if isinstance(first, Mapping) else dir(first)
-        near = get_close_matches(name, [one for one in known if not one.startswith("_")], 1)
-        hint = f"; did you mean {shown(near[0])!r}?" if near else ""
+        near = nearest(name, [one for one in known if not one.startswith("_")])
+        hint = f"; did you mean {shown(near)!r}?" if near else ""
         raise EventError(
             "product_map", f"names {shown(name)!r} for {field}, which no product has{hint}"
         )
 
 
-def _has(item: Any, name: str) -> bool:
-    if isinstance(item, Mapping):
-        return name in item
+_ABSENT = object()
+
+
+def _read(item: Any, name: str, default: object = None) -> Any:
     try:
-        return hasattr(item, name)
-    except Exception as problem:
-        let_through(problem)
-        return True  # it is there, and cannot be read
-
-
-def _plain(item: Any) -> Any:
-    if isinstance(item, Mapping):
-        return dict(item)
-    if _is_scalar(item):
-        # Refused where the event is checked, with its position.
-        return item
-    found = {name: _attribute(item, name) for name in PRODUCT_FIELDS}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _is_scalar(item: Any) -> bool:
-    return item is None or isinstance(item, str | bytes | int | float | list | set)
-
-
-def _attribute(item: Any, name: str) -> Any:
-    try:
-        return getattr(item, name, None)
+        if isinstance(item, Mapping):
+            return item.get(name, default)
+        return getattr(item, name, default)
     except Exception as problem:
         let_through(problem)
         # An ORM's row may need its database for an attribute and fail in ways of its own.
         return Unreadable(type(problem).__name__)
 
 
-def _step(item: Any, name: str) -> Any:
-    if item is None or isinstance(item, Unreadable):
-        return item
-    return item.get(name) if isinstance(item, Mapping) else _attribute(item, name)
-
-
 def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | None]) -> Any:
-    if _is_scalar(item):
+    if isinstance(item, _NO_PRODUCT):
         return item
+    if isinstance(item, Mapping) and not product_map:
+        return dict(item)  # with what is none of a product's fields, which is told
     found: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)
-        if path is None:
-            continue
-        value: Any = item
+        value: Any = None
         if isinstance(path, str):
+            value = item
             for name in path.split("."):
-                value = _step(value, name)
-        else:
+                if value is not None and not isinstance(value, Unreadable):
+                    value = _read(value, name)
+        elif path is not None:
             try:
                 value = path(item)
             except Exception as problem:

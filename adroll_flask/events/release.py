@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
 from adroll_flask.errors import EventError
+from adroll_flask.visitor.identifiers import kind
 
-from .coercion import kind
-from .event import EventProduct, checked, problems, value_digest, wire_bytes
-from .mending import recheck_wire
-from .money import accept_amount, accept_currency
-from .products import MAX_PRODUCTS, gather
+from .context import EventDefaults
+from .event import Problem, accept_products, checked, value_digest, wire_bytes
+from .fields import accept_amount, accept_currency
+from .fix import recheck_wire
+from .products import gather
 
 
 def accept_hold(value: Any, longest: float) -> float:
@@ -55,21 +54,14 @@ def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Event
 
 
 def _products(value: Any) -> list[dict[str, Any]]:
-    items = gather(value)
-    if len(items) > MAX_PRODUCTS:
-        raise EventError("products", f"takes at most {MAX_PRODUCTS} products")
-    found = []
-    for number, item in enumerate(items):
-        try:
-            product = EventProduct.model_validate(item)
-        except ValidationError as error:
-            problem = problems(error)[0]
-        else:
-            found.append(product.model_dump(mode="json", exclude_none=True))
-            continue
-        # Raised here: no exception that holds the input hangs on it.
-        raise EventError(f"products[{number}].{problem.field}", problem.expected)
-    return found
+    wrong: list[Problem] = []
+    products = accept_products(gather(value), wrong)
+    if wrong:
+        raise wrong[0].error()
+    return [
+        {name: str(value) if name == "price" else value for name, value in vars(product).items()}
+        for product in products
+    ]
 
 
 _ACCEPT: Mapping[str, Callable[[Any], Any]] = {
@@ -93,7 +85,7 @@ def amend(
     :raises EventError: there is no such event.
     """
     # What it was is checked again as it leaves a database; a held one may be weeks old.
-    event = recheck_wire(payload, email_forms=email_forms, now=clock())
+    event = recheck_wire(payload, EventDefaults(email_forms=email_forms), now=clock())
     values = dict(changes)
     if "products" in values:
         values["products"] = gather(values["products"])

@@ -1,17 +1,19 @@
 """The outbox: where events wait until AdRoll has them. Nothing is lost, nothing sent twice.
 
-:func:`open_outbox` gives an :class:`Outbox`; :mod:`protocol` says what it promises.
+:class:`Outbox` is its way in. Start reading at :mod:`.outbox` (what a report does), :mod:`.ingest`
+(from the journal into the database), :mod:`.queue` (from there to AdRoll) and :mod:`.transitions`
+(what may become of an event).
 """
 
 from __future__ import annotations
 
-from .facade import open_outbox
-from .ids import new_id
-from .protocol import (
+from .entries import NewEvent, new_id
+from .outbox import Outbox
+from .values import (
     Claim,
     Claimed,
     Destination,
-    Outbox,
+    OrderKey,
     OutboxFailed,
     Outcome,
     Overview,
@@ -19,13 +21,13 @@ from .protocol import (
     Row,
     State,
 )
-from .record_format import NewEvent
 
 __all__ = [
     "Claim",
     "Claimed",
     "Destination",
     "NewEvent",
+    "OrderKey",
     "Outbox",
     "OutboxFailed",
     "Outcome",
@@ -34,5 +36,4 @@ __all__ = [
     "Row",
     "State",
     "new_id",
-    "open_outbox",
 ]

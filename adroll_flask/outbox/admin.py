@@ -1,40 +1,36 @@
-"""What people do with the outbox: look, retry, drop, fix, export, forget."""
+"""What people and commands do with an outbox's events: retry, drop, fix, forget, let rest, move."""
 
 from __future__ import annotations
 
 import json
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from adroll_flask.redaction import redact_event
-
-from . import history, sent_again
-from .database import Database, Tx, key_in, one
-from .destination import read_destination, recent_holds
-from .erasing import erase
-from .holds import find, waiting_verdicts
+from . import history, transitions
+from .database import Database, Tx, insert, insert_into, key_in, key_out, meta, one
 from .ingest import Ingest
-from .protocol import Overview, Row, State
-from .queue import oldest_due
-from .record_format import Verdict
-from .row_reading import ROW_COLUMNS, row_of
-from .states import DAY, DEAD, NAME, NUMBER, clean_key
+from .lookups import Lookups, is_id
+from .schema import columns_of
+from .values import DAY, DEAD, NAME, OutboxFailed
 
 _STEP: Final = 500
-_SELECT: Final = f"SELECT {ROW_COLUMNS}, payload FROM adroll_event"
-_LIST: Final = f"SELECT {ROW_COLUMNS}, NULL FROM adroll_event"
-#: What a dead letter becomes when it may be sent again.
-_FRESH: Final = (
-    "state = 0, attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL,"
-    " refused_at = NULL, released_at = NULL, reason = NULL"
+#: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
+RISKY: Final = ("restored", "unsure")
+_COPIED: Final = (
+    "this outbox is a copy that was put in the place of another; the event may have been sent"
+    " since. Retry it only if it was not."
 )
 
 
 @dataclass(slots=True)
 class Admin:
-    """The commands' side of an outbox; see :class:`.protocol.Admin`.
+    """Changes by hand.
+
+    They raise :class:`.values.OutboxFailed` where the database cannot be worked with.
 
     :param dedupe_days: days that the key of a forgotten event is kept.
     :param dropped: called where keys became free.
@@ -42,128 +38,35 @@ class Admin:
 
     database: Database
     ingest: Ingest
+    lookups: Lookups
     dedupe_days: int
     dropped: Callable[[], None]
 
-    # -- looking ----------------------------------------------------------------------------
+    def retry(self, ids: Sequence[str] | None = None, *, reason: str | None = None) -> int:
+        """Let dead letters be sent again; returns how many.
 
-    def counts(self) -> dict[str, int]:
+        :param ids: those; ``None``: all that have a payload and are not :data:`RISKY`.
+        :param reason: all that died for this one.
+        """
         self.ingest.take_in_all()
-        return self.database.read(_counts)
+        return sum(
+            count
+            for step in _steps(ids)
+            for count in iter(partial(self.database.write, partial(_retry, step, reason)), 0)
+        )
 
-    def overview(self) -> Overview:
+    def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> int:
+        """Remove events that nobody sends at the moment and free their keys; returns how many.
+
+        :param ids: those; ``None``: all of *account* that wait, are held or are dead. The key of
+            one that is over keeps its order from a second report.
+        """
         self.ingest.take_in_all()
-
-        def look(tx: Tx) -> Overview:
-            version = one(tx.rows("SELECT value FROM adroll_meta WHERE name = 'schema_version'"))
-            return Overview(
-                counts=_counts(tx),
-                oldest_due=oldest_due(tx),
-                rates=history.rates(tx),
-                destination=read_destination(tx),
-                holds=recent_holds(tx, DAY),
-                journal_bytes=self.ingest.bytes_waiting(),
-                engine=tx.dialect,
-                schema_version=int(version or 0),
-                verdicts=waiting_verdicts(tx),
-            )
-
-        return self.database.read(look)
-
-    def list(
-        self,
-        state: State | None = None,
-        limit: int = 100,
-        name: str | None = None,
-        since: float | None = None,
-        *,
-        newest: bool = False,
-    ) -> tuple[Row, ...]:
-        self.ingest.take_in_all()
-        values: dict[str, Any] = {"limit": limit}
-        wanted = [] if state is None else [f"state = {NUMBER[state]}"]
-        if name is not None:
-            wanted.append("event_name = :name")
-            values["name"] = name
-        if since is not None:
-            wanted.append("queued_at >= :since")
-            values["since"] = since
-        where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-        order = "id DESC" if newest else "state, due_at"
-        query = f"{_LIST}{where} ORDER BY {order} LIMIT :limit"
-        return self.database.read(lambda tx: tuple(map(row_of, tx.rows(query, **values))))
-
-    def show(self, id: str) -> Row | None:
-        if not _is_id(id):
-            return None
-        self.ingest.take_in_all()
-        rows = self.database.read(lambda tx: tx.rows(f"{_SELECT} WHERE id = :id", id=id))
-        return row_of(rows[0]) if rows else None
-
-    def find(self, verdict: Verdict) -> Row | None:
-        self.ingest.take_in_all()
-
-        verdict = replace(verdict, key=clean_key(verdict.key))
-
-        def look(tx: Tx) -> list[Any]:
-            return tx.rows(f"{_LIST} WHERE id = :id", id=find(tx, verdict) or "")
-
-        rows = self.database.read(look)
-        return row_of(rows[0]) if rows else None
-
-    def export(self, state: State | None = None, *, full: bool = False) -> Iterator[str]:
-        self.ingest.take_in_all()
-        where = "1 = 1" if state is None else f"state = {NUMBER[state]}"
-        for row in self._scan(where):
-            payload = json.loads(row.payload) if row.payload else None
-            if payload is not None and not full:
-                payload = redact_event(payload)
-            yield json.dumps(
-                {
-                    "id": row.id,
-                    "state": row.state,
-                    "event_name": row.name,
-                    "deduplication_key": row.key,
-                    "dry_run": row.dry_run,
-                    "occurred_at": row.occurred_at,
-                    "queued_at": row.queued_at,
-                    "settled_at": row.settled_at,
-                    "attempts": row.attempts,
-                    "unsure": row.unsure,
-                    "reason": row.reason,
-                    "error": row.error,
-                    "attempt_log": [attempt._asdict() for attempt in row.attempt_log],
-                    "event": payload,
-                },
-                ensure_ascii=False,
-            )
-
-    def _scan(self, where: str) -> Iterator[Row]:
-        """All rows that meet *where*, with their payload, a page in memory at a time."""
-        query = f"{_SELECT} WHERE {where} AND id > :last ORDER BY id LIMIT {_STEP}"
-        last = ""
-        while True:
-            rows = self.database.read(partial(_page, query, last))
-            yield from map(row_of, rows)
-            if len(rows) < _STEP:
-                return
-            last = rows[-1][0]
-
-    # -- changing ---------------------------------------------------------------------------
-
-    def retry(self, ids: Sequence[str] | None = None) -> int:
-        self.ingest.take_in_all()
-        total = 0
-        for step in _steps(ids):
-            while count := self.database.write(partial(_retry, step)):
-                total += count
-        return total
-
-    def drop(self, ids: Sequence[str]) -> int:
-        self.ingest.take_in_all()
-        total = 0
-        for step in _steps(ids):
-            total += self.database.write(partial(_drop, step or ()))
+        if ids is None:
+            step = partial(_drop_of_account, account or "")
+            total = sum(iter(partial(self.database.write, step), 0))
+        else:
+            total = sum(self.database.write(partial(_drop, step or ())) for step in _steps(ids))
         self.dropped()
         return total
 
@@ -176,89 +79,109 @@ class Admin:
         digest: str | None = None,
         identifiers: int = 0,
     ) -> bool:
-        if not _is_id(id):
+        """Give a dead letter another payload and let it be sent; False: no such, or a duplicate.
+
+        :param key: the new deduplication key; ``None``: the one that it has.
+        :param digest: see :class:`.NewEvent`, as *identifiers*.
+        """
+        if not is_id(id):
             return False
         self.ingest.take_in_all()
 
         def fix(tx: Tx) -> bool:
             cookie, click = self.ingest.rows.hashes(tx, payload)
-            return _fix(
-                tx,
-                id,
-                key,
-                payload=payload,
-                digest=digest,
-                identifiers=identifiers,
-                cookie_hash=cookie,
-                click_hash=click,
-            )
+            values = {"digest": digest, "identifiers": identifiers}
+            return _fix(tx, id, key, payload=payload, cookie=cookie, click=click, **values)
 
         return self.database.write(fix)
 
     def forget(self, match: Callable[[dict[str, Any]], bool]) -> int:
+        """Remove the data of all events not yet delivered whose payload *match* accepts.
+
+        Their keys stay, so that a reload does not report the visitor again. Returns how many.
+        """
         self.ingest.take_in_all()
-        total = 0
-        found: list[str] = []
-        for row in self._scan("state IN (0, 1, 2, 4, 5) AND payload IS NOT NULL"):
-            if match(json.loads(row.payload or b"{}")):
-                found.append(row.id)
-            if len(found) >= _STEP:
-                total += self._erase(found)
-                found = []
-        return total + self._erase(found)
+        found = [id for id, payload in self.lookups.open_payloads() if match(json.loads(payload))]
 
-    def _erase(self, ids: Sequence[str]) -> int:
-        return self.database.write(partial(_forget, ids, self.dedupe_days)) if ids else 0
+        def erase(ids: Sequence[str], tx: Tx) -> int:
+            return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")
+
+        return sum(self.database.write(partial(erase, step or ())) for step in _steps(found))
+
+    def let_rest(self) -> int:
+        """Make dead letters, ``restored``, of all that could be sent; returns how many.
+
+        For an outbox that came back from a copy: the original may have sent them since. What lies
+        in the journal and the inbox is taken in, and rests as well.
+        """
+        before = self._resting()
+        self.ingest.rest()
+        while self.database.write(partial(let_rest, self.dedupe_days, error=_COPIED)):
+            pass
+        return self._resting() - before
+
+    def _resting(self) -> int:
+        query = f"SELECT count(*) FROM adroll_event WHERE state = {DEAD} AND reason = 'restored'"
+        return int(self.database.read(lambda tx: tx.rows(query))[0][0])
 
 
-def _counts(tx: Tx) -> dict[str, int]:
-    rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
-    found = {NAME[state]: int(count) for state, count in rows}
-    return {name: found.get(name, 0) for name in NUMBER}
+def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: str = "(0, 1, 2)") -> int:
+    """Let the next events that could be sent rest; how many there were.
+
+    :param error: what each of them says.
+    """
+    rows = tx.rows(
+        f"SELECT id FROM adroll_event WHERE state IN {states} AND payload IS NOT NULL LIMIT {_STEP}"
+    )
+    ids = [row[0] for row in rows]
+    kept: dict[str, Any] = {
+        "reason": "restored",
+        "error": error,
+        "kept": tx.now + dedupe_days * DAY,
+    }
+    return transitions.move(tx, "rest", ids, **kept) + transitions.move(
+        tx, "release_rests", ids, **kept
+    )
 
 
-def _page(query: str, last: str, tx: Tx) -> list[Any]:
-    return tx.rows(query, last=last)
+def _retry(ids: Sequence[str] | None, reason: str | None, tx: Tx) -> int:
+    wanted, values = [f"state = {DEAD} AND payload IS NOT NULL"], {}
+    if ids is not None:
+        wanted = ["id {in_ids} AND +" + wanted[0]]
+        values["ids"] = ids
+    if reason is not None:
+        wanted.append("reason = :reason")
+        values["reason"] = reason
+    elif ids is None:
+        wanted.append(f"coalesce(reason, '') NOT IN ({', '.join(map(repr, RISKY))})")
+    rows = tx.rows(
+        f"SELECT id FROM adroll_event WHERE {' AND '.join(wanted)} ORDER BY due_at LIMIT {_STEP}"
+        " {skip_locked}",
+        **values,
+    )
+    mine = [row[0] for row in rows]
+    history.correct(tx, mine)
+    return transitions.move(tx, "retry", mine)
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
+    dropped = transitions.move(tx, "drop", ids, also="+state = 0", why="dropped")
+    return dropped + transitions.move(tx, "drop_ended", ids)
+
+
+def _drop_of_account(account: str, tx: Tx) -> int:
     rows = tx.rows(
-        "SELECT id FROM adroll_event WHERE id {in_ids} AND state IN (0, 3, 4, 5, 6) {lock}",
-        ids=list(ids),
+        "SELECT id FROM adroll_event WHERE advertisable_eid = :account"
+        f" AND state IN (0, 4, 5) LIMIT {_STEP} {{skip_locked}}",
+        account=account,
     )
-    mine = [row[0] for row in rows]
-    history.ended_early(tx, mine, "cancelled", "dropped")
-    return tx.execute("DELETE FROM adroll_event WHERE id {in_ids}", ids=mine)
-
-
-def _forget(ids: Sequence[str], dedupe_days: int, tx: Tx) -> int:
-    history.ended_early(tx, ids, "cancelled", "forgotten")
-    return erase(tx, ids, dedupe_days)
-
-
-def _retry(ids: Sequence[str] | None, tx: Tx) -> int:
-    mine = "" if ids is None else " AND id {in_ids}"
-    values = {} if ids is None else {"ids": ids}
-    rows = tx.rows(
-        f"SELECT id FROM adroll_event WHERE state = {DEAD} AND payload IS NOT NULL{mine}"
-        " ORDER BY due_at LIMIT :most {skip_locked}",
-        most=_STEP,
-        **values,
-    )
-    if rows:
-        mine_now = [row[0] for row in rows]
-        sent_again.correct(tx, mine_now)
-        tx.execute(
-            f"UPDATE adroll_event SET {_FRESH} WHERE id " + "{in_ids}", now=tx.now, ids=mine_now
-        )
-    return len(rows)
+    return _drop([row[0] for row in rows], tx)
 
 
 def _fix(tx: Tx, id: str, key: str | None, *, payload: bytes, **values: Any) -> bool:
     rows = tx.rows(
         "SELECT event_name, advertisable_eid, dry_run, dedupe_key FROM adroll_event"
-        f" WHERE id = :id AND state = {DEAD} "
-        "{lock}",
+        f" WHERE id = :id AND state = {DEAD} {{lock}}",
         id=id,
     )
     if not rows:
@@ -276,29 +199,146 @@ def _fix(tx: Tx, id: str, key: str | None, *, payload: bytes, **values: Any) -> 
         id=id,
     ):
         return False
-    sent_again.correct(tx, [id])
-    tx.execute(
-        f"UPDATE adroll_event SET {_FRESH}, payload = :payload, event_name = :name, error = NULL,"
-        " dedupe_key = :key, digest = :digest, identifiers = :identifiers,"
-        " cookie_hash = :cookie_hash, click_hash = :click_hash WHERE id = :id",
-        now=tx.now,
-        payload=payload,
-        name=name,
-        key=wanted,
-        id=id,
-        **values,
+    history.correct(tx, [id])
+    return bool(
+        transitions.move(tx, "fix", [id], payload=payload, event_name=name, key=wanted, **values)
     )
-    return True
 
 
 def _steps(ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:
     if ids is None:
         yield None
         return
-    known = [id for id in ids if _is_id(id)]
+    known = [id for id in ids if is_id(id)]
     for start in range(0, len(known), _STEP):
         yield known[start : start + _STEP]
 
 
-def _is_id(id: str) -> bool:
-    return len(id) == 32 and all(character in "0123456789abcdef" for character in id)
+# -- from one database into another ----------------------------------------------------------------
+#
+# An outbox moves with all that it knows: events that wait or are held, dead letters, the keys of
+# reported orders, who said no, history, and how far journals were read. Rows are copied in steps; a
+# move that was stopped goes on where it is begun again. In the end nothing in the old outbox is
+# sent by itself any more.
+
+#: In the new outbox until all is there.
+_UNDER_WAY: Final = "moving_from"
+_NEW_ID: Final = "UPDATE adroll_meta SET value = :id WHERE name = 'outbox_id'"
+_WORDS: Final = "this event was moved to another outbox, which sends it. Do not retry it here."
+#: What is known of AdRoll: the new outbox has none of it before anybody sends; and sums.
+_AT_ONCE: Final = ("adroll_account", "adroll_stop", "adroll_history")
+#: Tables that may be long; each has its key in the first column.
+_LONG: Final = (
+    "adroll_journal",
+    "adroll_inbox",
+    "adroll_withdrawal",
+    "adroll_suppressed",
+    "adroll_event",
+)
+
+
+class NotMoved(Exception):
+    """Nothing was moved, and why."""
+
+
+def move(
+    old: Database, new: Database, *, dedupe_days: int, moved: Callable[[int], object]
+) -> Counter[str]:
+    """Move what *old* holds into *new*, which holds no events; how many of each state.
+
+    Nobody may report into *new* meanwhile, nor deliver from either.
+
+    :param dedupe_days: days that *old* keeps as dead letters what *new* sends from now on.
+    :param moved: told how many events each step has moved.
+    :raises NotMoved: the one is in use, or the other is not empty.
+    :raises OutboxFailed: a database cannot be worked with. Call it again, and it goes on.
+    """
+    for database in (old, new):
+        database.create_tables()
+    old.read(_refuse_in_use)
+    outbox_id = old.read(lambda tx: meta(tx, "outbox_id"))
+    new.write(lambda tx: _begin(tx, str(outbox_id)))
+    if old.read(lambda tx: meta(tx, _UNDER_WAY)):
+        new.write(_end)
+        raise NotMoved("both addresses are of the same outbox")
+    for table in _AT_ONCE:
+        new.write(partial(_replace, table, _read(old, table)))
+    states: Counter[str] = Counter()
+    for table in _LONG:
+        last = ""
+        while rows := _read(old, table, last):
+            new.write(partial(_insert, table, rows))
+            last = rows[-1][columns_of(table)[0]]
+            if table == "adroll_event":
+                states.update(NAME[row["state"]] for row in rows if row["state"] in NAME)
+                moved(len(rows))
+    while old.write(partial(let_rest, dedupe_days, error=_WORDS, states="(0, 1, 2, 5)")):
+        pass
+    # No session takes the old one for the new one.
+    old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
+    new.write(_end)
+    return states
+
+
+def _refuse_in_use(tx: Tx) -> None:
+    """A worker that goes on would send what the new outbox sends, too."""
+    leased = "SELECT count(*) FROM adroll_event WHERE state IN (1, 2) AND due_at > :now"
+    if count := one(tx.rows(leased, now=tx.now)):
+        raise NotMoved(
+            f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
+            "claimed): stop the site and its workers first, and try again in a minute"
+        )
+
+
+def _begin(tx: Tx, outbox_id: str) -> None:
+    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1") and not meta(tx, _UNDER_WAY):
+        raise NotMoved("the outbox of ADROLL_OUTBOX_URL has events already: it has to be empty")
+    if insert(tx, "adroll_meta", name=_UNDER_WAY, value=outbox_id):
+        # The key of the visitors' hashes moves with them. Where a move was stopped, it may have
+        # taken it from the old outbox already.
+        tx.execute(_NEW_ID, id=outbox_id)
+
+
+def _end(tx: Tx) -> None:
+    tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=_UNDER_WAY)
+
+
+def _read(database: Database, table: str, last: str | None = None) -> list[dict[str, Any]]:
+    """The table's rows; with *last*, the next ones behind that."""
+    columns = columns_of(table)
+    statement = f"SELECT {', '.join(columns)} FROM {table}"
+    values: dict[str, Any] = {}
+    if last is not None:
+        statement += f" WHERE {columns[0]} > :last ORDER BY {columns[0]} LIMIT {_STEP}"
+        values["last"] = last
+    found = database.read(lambda tx: tx.rows(statement, **values))
+    return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
+    tx.execute(f"DELETE FROM {table}")
+    for first in range(0, len(rows), _STEP):
+        _insert(table, rows[first : first + _STEP], tx)
+
+
+def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
+    written = tx.many(insert_into(table, rows[0]), [_fitting(tx, row) for row in rows])
+    if table == "adroll_event" and written < len(rows):
+        # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
+        ids = [row["id"] for row in rows]
+        there = tx.rows("SELECT count(*) FROM adroll_event WHERE id {in_ids}", ids=ids)
+        if one(there) < len(rows):
+            raise OutboxFailed("data")
+
+
+def _fitting(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the database of *tx* takes it."""
+    made = dict(row)
+    if "dedupe_key" in made:
+        made["dedupe_key"] = key_in(tx.dialect, key_out(made["dedupe_key"]))
+    for name in ("payload", "line"):
+        if made.get(name) is not None:
+            made[name] = bytes(made[name])
+    if "value" in made and tx.dialect == "sqlite":  # which has no Decimal
+        made["value"] = int(made["value"])
+    return made

@@ -1,221 +1,301 @@
-"""AdRoll as all workers see it: pauses, holds, the one probe, the shared rate."""
+"""AdRoll as all workers of one account see it: pauses, stops, the one probe, the shared rate."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
-from .database import Database, Tx, one
-from .protocol import Claimed, Destination
-from .states import LONGEST_PAUSE
+from .database import Database, Tx, insert, one
+from .values import AWAY, ERROR_LENGTH, LONGEST_PAUSE, MISSED_AFTER, SKEW, Claimed, Destination
 
-_Holds: TypeAlias = tuple[float, float, tuple[tuple[float, float | None], ...]]
+_Stops: TypeAlias = tuple[float, float, tuple[tuple[float, float | None], ...]]
 
-_ERROR_LENGTH: Final = 1000
-#: Seconds by which a clock may be corrected without a pause ending early.
-_SKEW: Final = 1.0
-#: Seconds for which held intervals are taken from memory.
+#: Seconds for which the intervals of stops are taken from memory.
 _FRESH: Final = 1.0
-_READ: Final = (
-    "SELECT paused_until, held, fingerprint, held_since, failures, last_error, last_error_at"
-    " FROM adroll_destination WHERE id = 1"
-)
-
-
-def read_destination(tx: Tx) -> Destination:
-    """The destination's state."""
-    rows = tx.rows(_READ)
-    if not rows:
-        return Destination()
-    paused, *rest = rows[0]
-    paused -= tx.now
-    # A pause further off than any that we set, or from before a clock that went back: to ask once
-    # more is cheap, to wait an hour is not.
-    wrong = paused > LONGEST_PAUSE + 1 or (rest[5] or 0.0) > tx.now + _SKEW
-    return Destination(0.0 if paused < 0 or wrong else paused, *rest)
-
-
-def recent_holds(tx: Tx, seconds: float) -> tuple[tuple[float, float | None, str], ...]:
-    """Held intervals that ended less than *seconds* ago, or have not."""
-    rows = tx.rows(
-        "SELECT began_at, ended_at, reason FROM adroll_hold"
-        " WHERE ended_at IS NULL OR ended_at > :since ORDER BY id DESC LIMIT 100",
-        since=tx.now - seconds,
-    )
-    return tuple((began, ended, reason) for began, ended, reason in reversed(rows))
-
-
-#: That no pause is on: the same as :func:`read_destination` says.
+#: Seconds between two signs of life of a worker.
+SEEN_EVERY: Final = 20.0
+#: Seconds that AdRoll has to be away for the interval to be kept.
+_LONG: Final = 600.0
+_MINE: Final = "advertisable_eid = :account"
+#: That no pause is on: the same as :func:`_of` says.
 _IS_OVER: Final = (
     "(paused_until <= :now OR paused_until > :longest OR coalesce(last_error_at, 0) > :skew)"
 )
 
 
-def _is_over(tx: Tx) -> dict[str, Any]:
+def know(tx: Tx, accounts: Iterable[str]) -> None:
+    """Give each of *accounts* its row; every account of an event has one."""
+    known = set(accounts_of(tx))
+    for account in sorted(set(accounts) - known):
+        insert(tx, "adroll_account", advertisable_eid=account)
+
+
+def accounts_of(tx: Tx) -> list[str]:
+    """All accounts that the outbox knows."""
+    rows = tx.rows("SELECT advertisable_eid FROM adroll_account ORDER BY advertisable_eid")
+    return [row[0] for row in rows]
+
+
+def states_of(tx: Tx) -> dict[str, Destination]:
+    """AdRoll as the workers of each account see it."""
+    rows = tx.rows(
+        "SELECT advertisable_eid, paused_until, stopped, fingerprint, stopped_since, failures,"
+        " last_error, last_error_at, seen_at FROM adroll_account ORDER BY advertisable_eid"
+    )
+    return {account: _of(tx, row) for account, *row in rows}
+
+
+def _of(tx: Tx, row: list[Any]) -> Destination:
+    paused, stopped, fingerprint, since, failures, error, error_at, seen_at = row
+    paused -= tx.now
+    # A pause further off than any that we set, or from before a clock that went back: to ask once
+    # more is cheap, to wait an hour is not.
+    wrong = paused > LONGEST_PAUSE + 1 or (error_at or 0.0) > tx.now + SKEW
+    unseen = None if seen_at is None else max(0.0, tx.now - seen_at)
+    paused = 0.0 if paused < 0 or wrong else paused
+    return Destination(paused, stopped, fingerprint, since, failures, error, error_at, unseen)
+
+
+def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
+    """Intervals without delivery that ended less than *seconds* ago, or have not.
+
+    In those with the reason :data:`.values.AWAY` AdRoll did not answer, in others it refused all.
+    """
+    rows = tx.rows(
+        "SELECT advertisable_eid, began_at, ended_at, reason FROM adroll_stop"
+        " WHERE ended_at IS NULL OR ended_at > :since ORDER BY id DESC LIMIT 100",
+        since=tx.now - seconds,
+    )
+    return tuple((account, began, ended, reason) for account, began, ended, reason in rows[::-1])
+
+
+def _over(tx: Tx) -> dict[str, Any]:
     """The parameters of ``_IS_OVER``."""
-    return {"now": tx.now, "longest": tx.now + LONGEST_PAUSE + 1, "skew": tx.now + _SKEW}
+    return {"now": tx.now, "longest": tx.now + LONGEST_PAUSE + 1, "skew": tx.now + SKEW}
 
 
-def _update(tx: Tx, becomes: str, where: str = "id = 1", *, error: str = "", **values: Any) -> int:
-    if error:
-        if "paused_until" not in becomes:
-            # First of all, since MariaDB sets one column after the other: a pause that a clock has
-            # ended must not go on because the error's time is right again.
-            becomes = f"paused_until = CASE WHEN {_IS_OVER} THEN 0 ELSE paused_until END, {becomes}"
-            values = _is_over(tx) | values
-        becomes += ", last_error = :error, last_error_at = :at"
-        values |= {"error": error[:_ERROR_LENGTH], "at": tx.now}
-    return tx.execute(f"UPDATE adroll_destination SET {becomes} WHERE {where}", **values)
-
-
-@dataclass(slots=True)
 class DestinationState:
-    """The destination's row and the held intervals; see :class:`.protocol.DestinationState`."""
+    """The account's row, and the intervals in which it was stopped.
 
-    database: Database
-    #: When by the monotonic clock held intervals were read, the outbox's time then, and they. In
-    #: one, since a lock could be inherited by a forked child, which would wait for ever.
-    _holds: _Holds = (float("-inf"), 0.0, ())
+    Its methods raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+
+    :param account: the advertisable EID.
+    """
+
+    def __init__(self, database: Database, account: str) -> None:
+        self._database = database
+        self.account = account
+        #: When by the monotonic clock stops were read, the outbox's time then, and they. In one,
+        #: since a lock could be inherited by a forked child, which would wait for ever.
+        self._stops: _Stops = (float("-inf"), 0.0, ())
+        self._seen_at = float("-inf")
+
+    def _update(
+        self, tx: Tx, becomes: str, where: str = "", *, error: str = "", **values: Any
+    ) -> int:
+        know(tx, [self.account])
+        if error:
+            if "paused_until" not in becomes:
+                # First of all, since MariaDB sets one column after the other: a pause that a clock
+                # has ended must not go on because the error's time is right again.
+                pause = f"paused_until = CASE WHEN {_IS_OVER} THEN 0 ELSE paused_until END"
+                becomes = f"{pause}, {becomes}"
+                values = _over(tx) | values
+            becomes += ", last_error = :error, last_error_at = :at"
+            values |= {"error": error[:ERROR_LENGTH], "at": tx.now}
+        return tx.execute(
+            f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}",
+            account=self.account,
+            **values,
+        )
+
+    def _value(self, tx: Tx, column: str) -> Any:
+        statement = f"SELECT {column} FROM adroll_account WHERE {_MINE}"
+        return one(tx.rows(statement, account=self.account))
 
     def state(self) -> Destination:
-        return self.database.read(read_destination)
+        """The destination's present state."""
+        return self._database.read(states_of).get(self.account, Destination())
+
+    def seen(self) -> None:
+        """Tell that a worker stays with the account; cheap, often a comparison."""
+        if time.monotonic() - self._seen_at < SEEN_EVERY:
+            return
+        self._database.write(lambda tx: self._update(tx, "seen_at = :now", now=tx.now))
+        self._seen_at = time.monotonic()
+
+    def miss_nobody(self) -> None:
+        """Forget the worker that is missed: from now on, events are delivered now and then."""
+        self._database.write(
+            lambda tx: self._update(
+                tx, "seen_at = NULL", " AND seen_at < :before", before=tx.now - MISSED_AFTER
+            )
+        )
 
     def pause(self, seconds: float, error: str = "") -> None:
+        """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
         seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
-
-        def pause(tx: Tx) -> None:
-            until = tx.now + seconds
-            _update(
+        self._database.write(
+            lambda tx: self._update(
                 tx,
                 f"paused_until = CASE WHEN paused_until > :until AND NOT {_IS_OVER}"
                 " THEN paused_until ELSE :until END, probe_until = 0",
-                until=until,
+                until=tx.now + seconds,
                 error=error,
-                **_is_over(tx),
+                **_over(tx),
             )
+        )
 
-        self.database.write(pause)
-
-    def hold(self, reason: str, fingerprint: str, error: str = "") -> bool:
+    def stop(self, reason: str, fingerprint: str, error: str = "") -> bool:
+        """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe."""
         reason, fingerprint = reason[:64], fingerprint[:64]
 
         def begin(tx: Tx) -> bool:
-            rows = tx.rows("SELECT held, fingerprint FROM adroll_destination WHERE id = 1 {lock}")
-            before = rows[0] if rows else (None, None)
-            becomes = "held = :reason, fingerprint = :fingerprint, probe_until = 0"
+            rows = tx.rows(
+                f"SELECT stopped, fingerprint FROM adroll_account WHERE {_MINE} {{lock}}",
+                account=self.account,
+            )
+            before = tuple(rows[0]) if rows else (None, None)
+            becomes = "stopped = :reason, fingerprint = :fingerprint, probe_until = 0"
             values: dict[str, Any] = {"reason": reason, "fingerprint": fingerprint}
             if before[0] is None:
-                becomes += ", held_since = :now"
+                becomes += ", stopped_since = :now"
                 values["now"] = tx.now
-                tx.execute(
-                    "INSERT INTO adroll_hold (began_at, reason) VALUES (:now, :reason)",
-                    now=tx.now,
-                    reason=reason,
-                )
-            _update(tx, becomes, error=error, **values)
-            return before[0] is None or tuple(before) != (reason, fingerprint)
+                self._end_away(tx)
+                self._begin(tx, reason)
+            self._update(tx, becomes, error=error, **values)
+            return before != (reason, fingerprint)
 
-        self._forget_holds()
-        return self.database.write(begin)
+        self._forget_stops()
+        return self._database.write(begin)
 
-    def end_hold(self) -> bool:
+    def resume(self) -> bool:
+        """Send again; ``True`` where this ended a stop. Ends a probe."""
+
         def end(tx: Tx) -> bool:
-            # The pause goes with the hold: a worker whose configuration works ends both.
-            if not _update(
+            # The pause goes with the stop: a worker whose configuration works ends both.
+            if not self._update(
                 tx,
-                "held = NULL, fingerprint = NULL, held_since = NULL, failures = 0,"
+                "stopped = NULL, fingerprint = NULL, stopped_since = NULL, failures = 0,"
                 " probe_until = 0, paused_until = 0",
-                "id = 1 AND held IS NOT NULL",
+                " AND stopped IS NOT NULL",
             ):
                 return False
-            tx.execute("UPDATE adroll_hold SET ended_at = :now WHERE ended_at IS NULL", now=tx.now)
-            # Put off without an attempt: those with whom the hold began.
+            mine = {"account": self.account, "now": tx.now}
             tx.execute(
-                "UPDATE adroll_event SET due_at = :now"
-                " WHERE state = 0 AND due_at > :now AND attempts = 0",
-                now=tx.now,
+                f"UPDATE adroll_stop SET ended_at = :now WHERE ended_at IS NULL AND {_MINE}", **mine
+            )
+            # Put off without an attempt: those with whom the stop began.
+            tx.execute(
+                f"UPDATE adroll_event SET due_at = :now WHERE state = 0 AND {_MINE}"
+                " AND due_at > :now AND attempts = 0",
+                **mine,
             )
             return True
 
-        self._forget_holds()
-        return self.database.write(end)
+        self._forget_stops()
+        return self._database.write(end)
+
+    def _begin(self, tx: Tx, reason: str) -> None:
+        values = {"advertisable_eid": self.account, "began_at": tx.now, "reason": reason}
+        insert(tx, "adroll_stop", **values)
+
+    def _end_away(self, tx: Tx) -> None:
+        """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
+        mine = f"ended_at IS NULL AND {_MINE} AND reason = '{AWAY}'"
+        values: dict[str, Any] = {"account": self.account, "now": tx.now, "short": tx.now - _LONG}
+        tx.execute(f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :short", **values)
+        tx.execute(f"UPDATE adroll_stop SET ended_at = :now WHERE {mine}", **values)
 
     def failed(self, error: str) -> int:
-        def count(tx: Tx) -> int:
-            _update(tx, "failures = failures + 1", error=error)
-            return int(one(tx.rows("SELECT failures FROM adroll_destination WHERE id = 1")) or 0)
+        """Count a failed request; returns how many in a row. Call :meth:`pause` after it."""
 
-        return self.database.write(count)
+        def count(tx: Tx) -> int:
+            self._update(tx, "failures = failures + 1", error=error)
+            failures = int(self._value(tx, "failures") or 0)
+            # Without words it only waits for the first event after a stop.
+            if error and failures == 1 and self._value(tx, "stopped") is None:
+                self._begin(tx, AWAY)
+            return failures
+
+        return self._database.write(count)
 
     def succeeded(self) -> None:
-        stale = "id = 1 AND (failures <> 0 OR probe_until <> 0)"
+        """The destination answers: forget failures, end a probe. Cheap where there were none."""
+        stale = "(failures <> 0 OR probe_until <> 0)"
 
-        def is_stale(tx: Tx) -> bool:
-            return bool(tx.rows(f"SELECT id FROM adroll_destination WHERE {stale}"))
+        def end(tx: Tx) -> None:
+            self._update(tx, "failures = 0, probe_until = 0", f" AND {stale}")
+            self._end_away(tx)
 
-        if self.database.read(is_stale):
-            self.database.write(lambda tx: _update(tx, "failures = 0, probe_until = 0", stale))
+        if self._database.read(lambda tx: bool(self._value(tx, stale))):
+            self._database.write(end)
 
-    def try_probe(self, fingerprint: str, lease: float = 60.0) -> bool:
+    def try_probe(self, lease: float = 60.0) -> bool:
+        """Claim the one probe that may be under way while the destination is down or stopped.
+
+        False while paused. It ends with :meth:`succeeded`, :meth:`pause`, :meth:`stop`,
+        :meth:`resume` or after *lease* seconds.
+        """
         lease = min(lease, LONGEST_PAUSE)
 
         def take(tx: Tx) -> bool:
             return bool(
-                _update(
+                self._update(
                     tx,
                     "probe_until = :until",
                     # Nobody asks for longer than that: else it comes from a clock that went back.
-                    f"id = 1 AND (probe_until <= :now OR probe_until > :far) AND {_IS_OVER}",
+                    f" AND (probe_until <= :now OR probe_until > :far) AND {_IS_OVER}",
                     until=tx.now + lease,
-                    far=tx.now + lease + _SKEW,
-                    **_is_over(tx),
+                    far=tx.now + lease + SKEW,
+                    **_over(tx),
                 )
             )
 
-        return self.database.write(take)
+        return self._database.write(take)
 
     def take_slot(self, per_second: float) -> float:
+        """Take the next request's place; 0: send now, else ask again in so many seconds."""
         step = 1.0 / per_second
 
         def take(tx: Tx) -> float:
-            # Further off than the next place can be: a clock went back.
-            far = tx.now + step + _SKEW
-            if _update(
+            if self._update(
                 tx,
                 "next_slot_at = :next",
-                "id = 1 AND (next_slot_at <= :now OR next_slot_at > :far)",
+                " AND (next_slot_at <= :now OR next_slot_at > :far)",
                 next=tx.now + step,
                 now=tx.now,
-                far=far,
+                # Further off than the next place can be: a clock went back.
+                far=tx.now + step + SKEW,
             ):
                 return 0.0
-            at = one(tx.rows("SELECT next_slot_at FROM adroll_destination WHERE id = 1"))
-            return max(0.001, float(at or 0.0) - tx.now)
+            return max(0.001, float(self._value(tx, "next_slot_at") or 0.0) - tx.now)
 
-        return self.database.write(take)
+        return self._database.write(take)
 
-    # -- age --------------------------------------------------------------------------------
-
-    def unheld_age(self, event: Claimed) -> float:
+    def unstopped_age(self, event: Claimed) -> float:
+        """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""
         since = event.refused_at
         if since is None:
             return 0.0
-        known = self._holds
+        known = self._stops
         if time.monotonic() - known[0] > _FRESH:
-            known = self._holds = self.database.read(_read_holds)
-        read, then, holds = known
+            known = self._stops = self._database.read(self._read_stops)
+        read, then, stops = known
         now = then + max(0.0, time.monotonic() - read)
         age = now - since
-        for began, ended in holds:
+        for began, ended in stops:
             age -= max(0.0, (now if ended is None else ended) - max(began, since))
         return max(0.0, age)
 
-    def _forget_holds(self) -> None:
-        self._holds = (float("-inf"), 0.0, ())
+    def _read_stops(self, tx: Tx) -> _Stops:
+        rows = tx.rows(
+            f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> '{AWAY}'",
+            account=self.account,
+        )
+        return time.monotonic(), tx.now, tuple((began, ended) for began, ended in rows)
 
-
-def _read_holds(tx: Tx) -> _Holds:
-    rows = tx.rows("SELECT began_at, ended_at FROM adroll_hold")
-    return time.monotonic(), tx.now, tuple((began, ended) for began, ended in rows)
+    def _forget_stops(self) -> None:
+        self._stops = (float("-inf"), 0.0, ())

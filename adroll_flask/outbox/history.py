@@ -2,23 +2,26 @@
 
 Written in the transaction that takes events in or settles them; a few hundred rows a day whatever
 the traffic. Everything that shows numbers reads this and never counts the outbox.
+
+A dead letter that is sent again is no loss any more: the history of its hour is corrected. Who asks
+what became of events since some time counts each of them once then, as delivered or as lost. That
+it had been lost is kept beside it, so that monitoring's sums only grow.
 """
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from .database import Tx
-from .dialect import add_up
-from .giving_way import each
-from .protocol import Claimed, HistoryBy, HistoryColumn, HistoryRow, HistorySum
-from .record_format import Counted, NewEvent, counted_as
+from adroll_flask.forks import each
+
+from .database import Tx, add_up
+from .entries import Counted, NewEvent, outcome_of
 from .schema import DELAY_COLUMNS, DELAYS
-from .states import DAY
+from .values import DAY, DEAD, Claimed, HistoryColumn, HistorySum
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
 UNITS: Final = 10_000
@@ -36,9 +39,11 @@ SHOWN: Final = f"outcome NOT IN ({', '.join(repr(outcome + AGAIN) for outcome in
 _OLD: Final = 0
 _KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
 _SUMS: Final = ("events", "value", *DELAY_COLUMNS)
+#: By what sums over many hours are told apart.
+_TOTAL_KEY: Final = "event_name, outcome, reason, currency"
 
 
-class Entry(NamedTuple):
+class Happened(NamedTuple):
     """One thing that happened."""
 
     name: str
@@ -56,7 +61,7 @@ class Entry(NamedTuple):
 
 def of(
     event: Claimed | NewEvent, outcome: str, reason: str = "", *, now: float | None = None
-) -> Entry:
+) -> Happened:
     """What became of *event*.
 
     :param now: when it was delivered.
@@ -68,38 +73,23 @@ def of(
         outcome = "expired"
     if event.dry_run:
         delay = None
-    became = counted_as(outcome, reason, event.dry_run)
-    return Entry(event.name, *became, event.identifiers, currency, value, delay)
+    became = outcome_of(outcome, reason, event.dry_run)
+    return Happened(event.name, *became, event.identifiers, currency, value, delay)
 
 
-def counted(record: Counted) -> Entry:
-    """What a record says that is only there for this."""
-    value, currency = amount_of(record.digest)
-    name, outcome, reason = record.name[:40], record.outcome[:16], record.reason[:40]
-    mask = record.identifiers
-    return Entry(name, outcome, reason, mask, currency, value, None, record.amount)
-
-
-def ended_early(tx: Tx, ids: Sequence[str], outcome: str, reason: str) -> None:
-    """Count those of *ids* that wait as ended by us, just before they are removed."""
-    rows = tx.rows(
-        "SELECT event_name, identifiers, digest, dry_run FROM adroll_event"
-        " WHERE id {in_ids} AND state IN (0, 1)",
-        ids=list(ids),
-    )
-    add(
-        tx,
-        [
-            Entry(name, *counted_as(outcome, reason, bool(dry_run)), mask, currency, value, None)
-            for name, mask, digest, dry_run in rows
-            for value, currency in [amount_of(digest)]
-        ],
-    )
+def counted(entry: Counted) -> Happened:
+    """What an entry says that is only there for this."""
+    value, currency = amount_of(entry.digest)
+    name, outcome, reason = entry.name[:40], entry.outcome[:16], entry.reason[:40]
+    mask = entry.identifiers
+    return Happened(name, outcome, reason, mask, currency, value, None, entry.amount)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
-    """Value and currency of :func:`~adroll_flask.events.money.value_digest`."""
-    amount, _, currency = (digest or "").partition(" ")
+    """Value and currency of :func:`~adroll_flask.events.event.value_digest`."""
+    if not digest:  # most events: only a purchase has a value
+        return 0, ""
+    amount, _, currency = digest.partition(" ")
     try:
         value = int(Decimal(amount) * UNITS)
     except (InvalidOperation, ValueError, OverflowError):
@@ -112,11 +102,12 @@ def as_decimal(value: int) -> Decimal:
     return Decimal(value) / UNITS
 
 
-def add(tx: Tx, entries: Iterable[Entry]) -> None:
-    """Count *entries* in their hours; the last thing that a transaction does."""
+def add(tx: Tx, entries: Iterable[Happened]) -> None:
+    """Count *entries* in their hours."""
     sums: dict[tuple[object, ...], list[int]] = {}
     present = int(tx.now // 3600)
-    slot = 0 if tx.dialect == "sqlite" else random.randrange(_SLOTS)  # noqa: S311
+    # One for all that a transaction counts: two that count twice do not wait in a circle.
+    slot = 0 if tx.dialect == "sqlite" else int(tx.now * 1_000_000) % _SLOTS
     for entry in each(entries):
         key = (
             *(present if entry.hour is None else entry.hour, slot, entry.name, entry.outcome),
@@ -131,13 +122,19 @@ def add(tx: Tx, entries: Iterable[Entry]) -> None:
         _add_up(tx, sums)
 
 
-def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[int]]) -> None:
+def _stored(number: float) -> float:
+    return number if abs(number) < 1 << 63 else float(number)
+
+
+def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
     names = (*_KEY, *_SUMS)
     statement = (
         f"INSERT INTO adroll_history ({', '.join(names)})"
         f" VALUES ({', '.join(':' + name for name in names)}) "
         + add_up(tx.dialect, "adroll_history", ", ".join(_KEY), _SUMS)
     )
+    if tx.dialect == "sqlite":  # which has whole numbers of 64 bits
+        sums = {key: [_stored(number) for number in row] for key, row in sums.items()}
     # In one order everywhere, so that two workers do not wait for each other in a circle.
     tx.many(
         statement,
@@ -146,6 +143,10 @@ def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[int]]) -> None:
             for key, row in sorted(sums.items(), key=lambda item: str(item[0]))
         ],
     )
+
+
+def _added(columns: Sequence[str]) -> str:
+    return ", ".join(f"{{sum}}({name})" for name in columns)
 
 
 def rates(tx: Tx) -> dict[str, dict[str, int]]:
@@ -164,34 +165,6 @@ def rates(tx: Tx) -> dict[str, dict[str, int]]:
             "dead": sums.get("dead", 0) + sums.get("expired", 0),
         }
     return found
-
-
-#: What a question is grouped by, and the columns that tell its groups apart.
-_BY: Final[Mapping[HistoryBy, str]] = {
-    "hour": "hour",
-    "day": "hour - hour % 24",
-    "event": "event_name",
-    "reason": "reason",
-    "identifier": "identifiers",
-}
-
-
-def query(tx: Tx, since: float, by: HistoryBy) -> tuple[HistoryRow, ...]:
-    """Sums since the hour of *since*, by one thing, outcome and currency."""
-    sums = ", ".join(f"sum({name})" for name in _SUMS)
-    rows = tx.rows(
-        f"SELECT {_BY[by]}, outcome, currency, {sums} FROM adroll_history"
-        f" WHERE hour >= :since AND {SHOWN} GROUP BY {_BY[by]}, outcome, currency"
-        " HAVING sum(events) <> 0",
-        since=max(_OLD + 1, int(since // 3600)),
-    )
-    found = []
-    for group, outcome, currency, *numbers in rows:
-        events, value, *delays = map(int, numbers)
-        group = group * 3600 if by in ("hour", "day") else group
-        amount = as_decimal(value)
-        found.append(HistoryRow(group, outcome, currency, events, amount, tuple(delays)))
-    return tuple(sorted(found, key=lambda row: (row.group, row.outcome, row.currency)))
 
 
 #: Hours from a Monday's first to the epoch, a Thursday's: with it weeks begin on Mondays.
@@ -220,7 +193,7 @@ def sums(
     expressions = [
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
-    asked = ", ".join([*expressions, *(f"sum({name})" for name in what)])
+    asked = ", ".join([*expressions, _added(what)])
     rows = tx.rows(
         f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND {SHOWN}"
         + (f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0" if expressions else ""),
@@ -237,26 +210,11 @@ def sums(
     return tuple(sorted(found))
 
 
-def delivered(tx: Tx, since: float) -> dict[str, dict[int, int]]:
-    """Deliveries by event and hour since *since*."""
-    found: dict[str, dict[int, int]] = {}
-    for name, hour, number in tx.rows(
-        "SELECT event_name, hour, sum(events) FROM adroll_history"
-        " WHERE hour >= :since AND outcome = 'delivered' GROUP BY event_name, hour",
-        since=max(_OLD + 1, int(since // 3600)),
-    ):
-        found.setdefault(name, {})[hour] = int(number)
-    return found
-
-
-def remove_old(tx: Tx) -> int:
+def remove_old(tx: Tx, now: float) -> int:
     """Forget what is older than 13 months, but for sums over all of it: monitoring's only grow."""
     old = "FROM adroll_history WHERE hour < :hour AND hour > :old"
-    hours = {"hour": int((tx.now - KEPT) // 3600), "old": _OLD}
-    key = "event_name, outcome, reason, currency"
-    rows = tx.rows(
-        f"SELECT {key}, {', '.join(f'sum({name})' for name in _SUMS)} {old} GROUP BY {key}", **hours
-    )
+    hours = {"hour": int((now - KEPT) // 3600), "old": _OLD}
+    rows = tx.rows(f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} {old} GROUP BY {_TOTAL_KEY}", **hours)
     if not rows:
         return 0
     removed = tx.execute(f"DELETE {old}", **hours)
@@ -268,3 +226,83 @@ def remove_old(tx: Tx) -> int:
         },
     )
     return removed
+
+
+# -- sums for monitoring ---------------------------------------------------------------------------
+
+Sums = Mapping[tuple[str, ...], tuple[int, ...]]
+
+
+def totals(tx: Tx, where: str, hour: int) -> Sums:
+    """Sums over the hours before or since *hour*, by event, outcome, reason and currency.
+
+    :param where: a condition with ``:hour``.
+    """
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for name, outcome, *more in tx.rows(
+        f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} FROM adroll_history WHERE {where}"
+        f" GROUP BY {_TOTAL_KEY}",
+        hour=hour,
+    ):
+        # What was lost and sent again was lost once: a sum that becomes less is a new one.
+        key = (name, outcome.removesuffix(AGAIN), *more[:2])
+        found[key] = plus(found.get(key), tuple(map(int, more[2:])))
+    return found
+
+
+def plus(before: tuple[int, ...] | None, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """The two added up, number by number."""
+    return numbers if before is None else tuple(map(sum, zip(before, numbers, strict=True)))
+
+
+def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
+    """One of :func:`totals`."""
+    name, outcome, reason, currency = key
+    return HistorySum(
+        event_name=name,
+        outcome=outcome,
+        reason=reason,
+        currency=currency,
+        events=numbers[0],
+        value=as_decimal(numbers[1]),
+        delays=numbers[2:],
+    )
+
+
+# -- what is sent again ----------------------------------------------------------------------------
+
+#: Where a letter was counted: when it was taken in, which may be later than its own time.
+_COUNTED: Final = (
+    "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour >= :hour"
+    " AND event_name = :name AND reason = :reason AND identifiers = :mask AND currency = :currency"
+    f" AND outcome IN ({', '.join(map(repr, LOST))}) GROUP BY hour, outcome ORDER BY hour"
+)
+
+
+def correct(tx: Tx, ids: Sequence[str]) -> None:
+    """Take back that those of *ids* that are dead letters are lost, before they wait again."""
+    letters = tx.rows(
+        "SELECT event_name, reason, identifiers, digest, settled_at FROM adroll_event"
+        f" WHERE id {{in_ids}} AND +state = {DEAD} AND dry_run = 0",
+        ids=list(ids),
+    )
+    add(tx, list(_taken_back(tx, letters)))
+
+
+def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:
+    left: dict[tuple[object, ...], Counter[tuple[int, str]]] = {}
+    for name, reason, mask, digest, settled_at in letters:
+        value, currency = amount_of(digest)
+        key = (int((settled_at or 0.0) // 3600), name, reason or "", mask, currency)
+        if key not in left:
+            asked = dict(zip(("hour", "name", "reason", "mask", "currency"), key, strict=True))
+            rows = tx.rows(_COUNTED, **asked)
+            left[key] = Counter({(int(row[0]), str(row[1])): int(row[2]) for row in rows})
+        place = next((place for place, number in left[key].items() if number > 0), None)
+        if place is None:
+            continue  # its hour is older than the history
+        left[key][place] -= 1
+        hour, outcome = place
+        entry = Happened(name, outcome, reason or "", mask, currency, value, None, hour=hour)
+        yield entry._replace(amount=-1)
+        yield entry._replace(outcome=outcome + AGAIN)

@@ -1,115 +1,126 @@
-"""What is done with an outbox now and then: old rows go, holds that ended are settled."""
+"""What is done with an outbox now and then: old rows go, holds that nobody released end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from . import history, restored
-from .database import Database, Tx
-from .holds import Holds
-from .ingest import Ingest
-from .states import CANCELLED, DAY, DEAD, DELIVERED, HELD
+from . import history, transitions
+from .database import Database, Tx, insert, meta, one
+from .destination import accounts_of
+from .holds import STEP, Holds
+from .values import CANCELLED, DAY, DEAD, DECIDED, DELIVERED, HELD, OutboxFailed
 
-_STEP: Final = 500
-#: Seconds between two looks at history and held intervals.
+#: Seconds between two looks at history and the intervals of stops.
 _RECORDS_EVERY: Final = 600.0
+#: Seconds by which one look at the clock may bring the end of keys and holds nearer. A clock that
+#: is a hundred days ahead for a minute would else end all of them.
+_LEAP: Final = 3600.0
+_CLOCK: Final = "housekeeping_at"
 
 
 @dataclass(slots=True)
 class Housekeeping:
-    """Keeps an outbox small, in small steps; see :class:`.protocol.Housekeeping`.
-
-    :param dedupe_days: days that the key of a delivered event is kept.
-    :param finish_file: finishes this process's journal file where it is old enough.
-    """
+    """Keeps an outbox small, in small steps."""
 
     database: Database
-    ingest: Ingest
     holds: Holds
-    dedupe_days: int
-    finish_file: Callable[[], None]
     _records_at: float = float("-inf")
 
     def step(self) -> int:
-        """Do one step; how many rows went (0: nothing left to do)."""
-        removed = sum(map(self._remove, (DELIVERED, DEAD, CANCELLED)))
-        self._look_after_holds()
+        """Do one step; how many rows went (0: nothing left to do).
+
+        A part that fails does not keep the others from being done.
+
+        :raises OutboxFailed: a part failed.
+        """
+        done = 0
+        failure: OutboxFailed | None = None
+        parts: list[Callable[[], int]] = [self._end, self.database.tidy]
         if time.monotonic() >= self._records_at:
-            self.database.write(_remove_records)
-            while self.database.write(self.holds.sweep) >= _STEP:
-                pass
-            self._records_at = time.monotonic() + _RECORDS_EVERY
-        removed += self.database.tidy()
-        self.ingest.note_usage()
-        self.finish_file()
-        return removed
+            parts.append(self._forget_records)
+        for part in parts:
+            try:
+                done += part()
+            except OutboxFailed as problem:
+                failure = problem
+        if failure is not None:
+            raise failure
+        return done
 
-    def backup(self, target: Path) -> None:
-        """See :meth:`.protocol.Housekeeping.backup`."""
-        from .sqlite import SqliteDatabase
+    def _end(self) -> int:
+        """End what is over, of all accounts."""
+        if not self.database.read(_is_anything_over):
+            return 0
+        return self.database.write(self._end_once)
 
-        database = self.database
-        if not isinstance(database, SqliteDatabase):
-            raise NotImplementedError(f"{database.dialect}: a server has tools of its own for it")
-        self.ingest.take_in_all()
-        database.backup(target)
+    def _end_once(self, tx: Tx) -> int:
+        now = _slow_clock(tx)
+        done = 0
+        for account in accounts_of(tx):
+            for state, end in (
+                (HELD, self.holds.expire),
+                (DECIDED, self.holds.forget),
+                *((state, _remove) for state in (DELIVERED, DEAD, CANCELLED)),
+            ):
+                rows = tx.rows(
+                    f"{_over(state)} LIMIT {STEP} {{skip_locked}}", account=account, now=now
+                )
+                if rows:
+                    done += end(tx, [row[0] for row in rows])
+        return done
 
-    def lay_to_rest(self) -> int:
-        """See :meth:`.protocol.Housekeeping.lay_to_rest`."""
-        return self.database.write(lambda tx: restored.lay_to_rest(tx, self.dedupe_days))
-
-    def create_tables(self) -> None:
-        """See :meth:`.protocol.Housekeeping.create_tables`."""
-        self.database.create_tables()
-
-    def _look_after_holds(self) -> None:
-        def over(tx: Tx) -> bool:
-            ended = f"SELECT 1 FROM adroll_event WHERE state = {HELD} AND due_at <= :now LIMIT 1"
-            unused = "SELECT 1 FROM adroll_verdict WHERE kept_at <= :before LIMIT 1"
-            return (
-                bool(tx.rows(ended, now=tx.now))
-                or bool(tx.rows(unused, before=tx.now - self.holds.longest))
-                or self.holds.pending(tx)
-            )
-
-        def settle(tx: Tx) -> int:
-            # What was decided first: a release that came in time counts.
-            return self.holds.sweep(tx) + self.holds.expire(tx) + self.holds.forget(tx)
-
-        while self.database.read(over):
-            if not self.database.write(settle):
-                return  # others are at it
-
-    def _remove(self, state: int) -> int:
-        gone = (
-            f"SELECT id FROM adroll_event WHERE state = {state} AND due_at <= :now"
-            " ORDER BY due_at LIMIT :most "
-        )
-
-        def remove(tx: Tx) -> int:
-            rows = tx.rows(gone + "{skip_locked}", now=tx.now, most=_STEP)
-            if not rows:
-                return 0
-            return tx.execute(
-                "DELETE FROM adroll_event WHERE id {in_ids}", ids=[row[0] for row in rows]
-            )
-
-        there = self.database.read(lambda tx: tx.rows(gone, now=tx.now, most=1))
-        return self.database.write(remove) if there else 0
+    def _forget_records(self) -> int:
+        self.database.write(_forget_records)
+        self._records_at = time.monotonic() + _RECORDS_EVERY
+        return 0
 
 
-def _remove_records(tx: Tx) -> None:
-    history.remove_old(tx)
-    for statement in (
-        "DELETE FROM adroll_hold WHERE ended_at < :hold",
-        "DELETE FROM adroll_withdrawal WHERE forget_at < :now",
-        "DELETE FROM adroll_suppressed WHERE forget_at < :now",
+def _remove(tx: Tx, ids: Sequence[str]) -> int:
+    return transitions.move(tx, "remove", ids)
+
+
+def _over(state: int) -> str:
+    return (
+        f"SELECT id FROM adroll_event WHERE state = {state} AND advertisable_eid = :account"
+        " AND due_at <= :now ORDER BY due_at"
+    )
+
+
+def _is_anything_over(tx: Tx) -> bool:
+    return any(
+        tx.rows(f"{_over(state)} LIMIT 1", account=account, now=tx.now)
+        for account in accounts_of(tx)
+        for state in (DELIVERED, DEAD, HELD, CANCELLED, DECIDED)
+    )
+
+
+def _slow_clock(tx: Tx) -> float:
+    """The time by which things end: it follows the clock, an hour at most from look to look."""
+    before = meta(tx, _CLOCK)
+    if before is None:  # the first look of all: no later than the newest event's time
+        before = one(tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1"))
+    now = tx.now
+    if before is not None and float(before) <= now:
+        now = min(now, float(before) + _LEAP)
+    mark = {"name": _CLOCK, "value": repr(now)}
+    if not tx.execute("UPDATE adroll_meta SET value = :value WHERE name = :name", **mark):
+        insert(tx, "adroll_meta", **mark)
+    return now
+
+
+def _forget_records(tx: Tx) -> None:
+    time = _slow_clock(tx)
+    history.remove_old(tx, time)
+    long_ago = {"before": time - 400 * DAY}
+    now = {"before": time}
+    for statement, values in (
+        ("adroll_stop WHERE ended_at < :before", long_ago),
+        ("adroll_withdrawal WHERE forget_at < :before", now),
+        ("adroll_suppressed WHERE forget_at < :before", now),
         # Of files that are gone with their host; a file's last position is known for long enough.
-        "DELETE FROM adroll_journal WHERE read_at < :hold",
+        ("adroll_journal WHERE read_at < :before", long_ago),
     ):
-        now = {"hold": tx.now - 400 * DAY} if ":hold" in statement else {"now": tx.now}
-        tx.execute(statement, **now)
+        tx.execute(f"DELETE FROM {statement}", **values)

@@ -1,39 +1,42 @@
-"""From the journal into the outbox: records become rows, each exactly once.
+"""From the journal and the inbox into the outbox: entries become rows, each exactly once.
 
-Rows and the files' read positions are written in one transaction; the index drops duplicates.
-Whoever delivers does this; so do commands, before they look. One process of a host at a time.
+Rows and the files' read positions are written in one transaction; the index drops duplicates. What
+a shop's own transaction, or ``ADROLL_OUTBOX_COMMIT="database"``, put into ``adroll_inbox`` is taken
+from there in the same way: its rows go in the transaction that makes events of them, so that one
+that is committed late is not passed over. Whoever delivers does this; so do commands, before they
+look. One process of a host at a time reads the journal.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from adroll_flask.counters import Counters
-from adroll_flask.errors import help_url
+from adroll_flask.forks import PerProcess, each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
-from . import journal_files, old_spill
-from .database import Database, Tx
-from .giving_way import each
-from .journal_files import JournalFile
-from .journal_format import host_identity
-from .ownership import make_folder
-from .protocol import OutboxFailed
-from .read_positions import Batch, JournalMoved, doubted, move, positions_of, weight_of
-from .record_format import BATCH, EventRecord, Record, decode, encode
-from .rows import Lease, RowWriter, Written
+from . import files, journal_reader
+from .database import Database, Tx, insert_into, one
+from .entries import Entry, EventEntry, Verdict, body_of, decode, encode
+from .holds import DOUBT
+from .journal_reader import JournalFile, Note
+from .rows import RowWriter, Written
+from .values import BATCH, ROW_BYTES, OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
 audit: Logger = get_logger("adroll_flask.audit")
+
+T = TypeVar("T")
 
 #: Bytes that one transaction takes at most, and files that it looks into.
 _MOST_BYTES: Final = 4 << 20
@@ -44,248 +47,266 @@ _LEAST_BYTES: Final = 1 << 14
 _PATIENCE: Final = 2.0
 #: Seconds between two looks whether the writers of files that are read to their end have gone.
 _CLEAN_EVERY: Final = 2.0
-#: Seconds between two measurements of what waits in the outbox, for the size bound.
-_WEIGH_EVERY: Final = 5.0
-#: Seconds between two looks for a spill file of an older version, by those who deliver.
-_OLD_EVERY: Final = 60.0
 #: Seconds between two lines in the log about what cannot be read.
 _COMPLAIN_EVERY: Final = 60.0
+_REFUSED: Final = "an entry is refused by the outbox's database"
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction takes in.
+
+    :param files: of the journal, which nobody else reads meanwhile.
+    :param entries: that were read of them.
+    :param moves: by file, from where to where it is read with them.
+    :param is_inbox_empty: it was looked into, and there is nothing more.
+    """
+
+    files: Sequence[JournalFile]
+    entries: list[Entry] = field(default_factory=list)
+    moves: dict[str, tuple[int, int]] = field(default_factory=dict)
+    is_inbox_empty: bool = False
+    #: Files whose rows go with it.
+    gone: list[str] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        """Bytes of the journal that the transaction may take yet."""
+        return _MOST_BYTES - sum(new - old for old, new in self.moves.values())
 
 
 class Ingest:
-    """Takes the records of one host's journal into the outbox.
+    """Takes one host's journal, and the inbox, into the outbox.
 
     :param folder: of the journal.
-    :param instance: the folder where an older version's spill file may be.
     :param rows: writes them.
-    :param announce: called in each transaction that takes events in.
     """
 
     def __init__(
-        self,
-        database: Database,
-        folder: Path,
-        instance: Path,
-        rows: RowWriter,
-        counters: Counters,
-        *,
-        announce: Callable[[Tx], None] | None = None,
+        self, database: Database, folder: Path, rows: RowWriter, counters: Counters
     ) -> None:
         self._database = database
         self._folder = folder
-        self._instance = instance
         self.rows = rows
         self._counters = counters
-        self._announce = announce
         #: How far files were read, as this process knows; another may have read on.
         self._positions: dict[str, int] = {}
-        #: Files that hold nothing whole behind their position, by their size: a torn end, say.
-        self._ended: dict[str, int] = {}
-        #: How far files were read according to the note of whoever read last.
-        self._noted: Mapping[str, int] = {}
         self._gone: list[str] = []
-        self._clean_at = self._weigh_at = self._complain_at = self._old_at = float("-inf")
-        #: What waits in the outbox, in bytes.
-        self._weight = 0
-        #: Bytes of a record in the last batch.
-        self._record_bytes = 1000.0
-        #: Of each process; setdefault is atomic, so no lock is needed that a fork leaves locked.
-        self._turns: dict[int, threading.Lock] = {}
+        self._clean_at = self._complain_at = float("-inf")
+        #: Bytes of an entry in the last batch.
+        self._entry_bytes = 1000.0
+        #: One thread of this process reads at a time.
+        self._turns = PerProcess(threading.Lock)
 
     # -- reading ----------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self, patience: float = 0.0) -> Iterator[Reading]:
-        """Hold the right to read this host's journal; without it, there is nothing to read."""
+    def reading(self, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
+        """The files of this host's journal, while nobody else reads them; else none."""
         with ExitStack() as held:
-            files: Sequence[JournalFile] = ()
+            found: Sequence[JournalFile] = ()
             try:
-                is_old = self._is_old_due()
-                if is_old:
-                    make_folder(self._folder)
-                if self._folder.is_dir() and self._alone(held, time.monotonic() + patience):
-                    if is_old:
-                        self._take_in_old()
-                    files = journal_files.files(self._folder)
+                if self._folder.is_dir() and self._take_turn(held, patience):
+                    found = journal_reader.files_of(self._folder)
             except OSError as problem:
-                self._unreadable(self._folder, problem)
-            yield Reading(self, files)
+                self._complain(self._folder, problem)
+            yield found
 
-    def _is_old_due(self) -> bool:
-        """Whether an older version left a spill file, or leaves one during a deployment."""
-        if time.monotonic() < self._old_at:
+    def _take_turn(self, held: ExitStack, patience: float) -> bool:
+        until = time.monotonic() + patience
+        lock = self._turns.own()
+        if not lock.acquire(timeout=max(0.0, patience)):
             return False
-        self._old_at = time.monotonic() + _OLD_EVERY
-        return old_spill.exists(self._instance)
+        held.callback(lock.release)
+        left = max(0.0, until - time.monotonic())
+        return held.enter_context(journal_reader.turn(self._folder, left))
 
-    def _take_in_old(self) -> None:
-        try:
-            old_spill.take_in(self._instance, self._write_old)
-        except OSError as problem:
-            self._unreadable(self._instance, problem)
-
-    def _alone(self, held: ExitStack, until: float) -> bool:
-        """Be the one reader, of this process's threads and of the host's processes."""
-        turn = self._turns.setdefault(os.getpid(), threading.Lock())
-        if not turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            return False
-        held.callback(turn.release)
-        while True:
-            with ExitStack() as lock:
-                if lock.enter_context(journal_files.reading(self._folder)):
-                    held.push(lock.pop_all())
-                    return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.005)
-
-    def _unreadable(self, path: Path, problem: OSError) -> None:
+    def _complain(self, path: Path, problem: OSError) -> None:
         """Go on without what cannot be read: another user's file, a damaged disk."""
         self._counters.add("journal_unreadable")
         if time.monotonic() >= self._complain_at:
             self._complain_at = time.monotonic() + _COMPLAIN_EVERY
             logger.critical(
-                "AdRoll's journal cannot be read, what is in it waits: %s: %s (%s)",
+                "AdRoll's journal cannot be read, what is in it waits: %s: %s [journal-unreadable]",
                 path,
                 problem.strerror or type(problem).__name__,
-                help_url("journal-unreadable"),
             )
 
-    def read(self, files: Sequence[JournalFile], most: int) -> Batch:
-        """The next records of *files*; an empty batch where there is nothing."""
-        known, ended = self._positions, self._ended
-        unread = [
-            file
-            for file in files
-            if file.size > known.get(file.name, -1) and file.size != ended.get(file.name)
-        ]
+    def has_news(self, found: Sequence[JournalFile]) -> bool:
+        """Whether there is something to write of *found*: entries, or files that are gone."""
+        self._clean(found)
+        return bool(self._gone or self._unread(Batch(found)))
+
+    def _unread(self, batch: Batch) -> list[JournalFile]:
+        known = self._positions | {name: end for name, (_, end) in batch.moves.items()}
+        return [file for file in batch.files if file.size > known.get(file.name, -1)]
+
+    def _read(self, tx: Tx, batch: Batch, most: int) -> tuple[list[Entry], bool]:
+        """The next entries of *batch*'s files, and whether any file is read further with them."""
+        entries: list[Entry] = []
+        room, has_moved = batch.room, False
+        unread = self._unread(batch)
+        note = journal_reader.last_note(self._folder) if unread else Note()
         for start in range(0, len(unread), _FILES):
             # Where this process knows nothing yet, many files may be read already.
-            batch = self._read(unread[start : start + _FILES], most)
-            if batch:
-                return batch
-        self._clean(files)
-        return Batch(gone=list(self._gone))
+            files = unread[start : start + _FILES]
+            positions = _lock(tx, [file.name for file in files])
+            for file in files:
+                old = position = positions[file.name]
+                noted = note.positions.get(file.name, 0)
+                while file.size > position and room > 0 and len(entries) < most:
+                    left = most - len(entries)
+                    is_doubtful = position < noted
+                    # Enough for so many, by the last ones' size; if not, this loop reads on.
+                    enough = _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes)
+                    try:
+                        read = journal_reader.read(
+                            file,
+                            position,
+                            most=left,
+                            most_bytes=min(room, enough),
+                            until=noted if is_doubtful else None,
+                        )
+                        found = self._decoded(file, read)
+                    except OSError as problem:
+                        self._complain(file.path, problem)
+                        break
+                    entries += [doubted(entry, note) for entry in found] if is_doubtful else found
+                    if read.end == position:
+                        break
+                    room -= read.end - position
+                    position = read.end
+                batch.moves[file.name] = batch.moves.get(file.name, (old,))[0], position
+                if position > old:
+                    _move(tx, file.name, position)
+                    has_moved = True
+            if has_moved:
+                break
+        return entries, has_moved
 
-    def _read(self, files: Sequence[JournalFile], most: int) -> Batch:
-        batch = Batch()
-        known = self._positions
-        room = _MOST_BYTES
-        names = [file.name for file in files]
-        found = self._database.read(lambda tx: positions_of(tx, names))
-        noted = journal_files.noted_usage(self._folder)
-        self._noted = noted.positions
-        for file in files:
-            old = found.get(file.name)
-            position = old or 0
-            known_before = noted.positions.get(file.name, 0)
-            while file.size > position and len(batch.records) < most and room > 0:
-                in_doubt = position < known_before
-                left = most - len(batch.records)
-                # Enough for so many, by the last ones' size; if not, this loop reads on.
-                enough = _LEAST_BYTES + ceil(1.25 * left * self._record_bytes)
-                try:
-                    read = journal_files.read(
-                        file,
-                        position,
-                        max_records=left,
-                        max_bytes=min(room, enough),
-                        until=known_before if in_doubt else None,
-                    )
-                    records = list(self._decoded(read))
-                except OSError as problem:
-                    self._unreadable(file.path, problem)
-                    break
-                if in_doubt:
-                    same_boot = noted.boot == host_identity()
-                    records = [doubted(record, same_boot=same_boot) for record in records]
-                batch.records += records
-                if read.end_offset == position:
-                    if read.ended and not in_doubt:
-                        self._ended[file.name] = file.size
-                    break
-                room -= read.end_offset - position
-                position = read.end_offset
-            if position != old and position:
-                batch.moves[file.name] = old, position
-            else:
-                known[file.name] = position
-        return batch
-
-    def _clean(self, files: Sequence[JournalFile]) -> None:
+    def _clean(self, found: Sequence[JournalFile]) -> None:
         """Remove files that are read to their end and whose writers have gone."""
-        if time.monotonic() < self._clean_at:
+        if not found or time.monotonic() < self._clean_at:
             return
         self._clean_at = time.monotonic() + _CLEAN_EVERY
         # An older copy may have taken the database's place meanwhile, and knows of less.
-        names = [file.name for file in files]
-        found = self._database.read(lambda tx: positions_of(tx, names))
-        for name, position in self._positions.items():
-            self._positions[name] = min(position, found.get(name, 0))
-        there = set()
-        for file in files:
+        names = [file.name for file in found]
+        known = self._database.read(lambda tx: _positions_of(tx, names))
+        for file in found:
             with suppress(OSError):
-                if journal_files.remove(file, self._positions.get(file.name, 0)):
+                if journal_reader.remove(file, known.get(file.name, 0)):
                     self._gone.append(file.name)
-                    continue
-            there.add(file.name)
-        for known in (self._positions, self._ended):
-            for name in known.keys() - there:
-                del known[name]
+                    known.pop(file.name, None)
+        self._positions = known
 
-    def _decoded(self, read: journal_files.Batch) -> Iterator[Record]:
-        for corrupt in read.corrupt:
+    def _decoded(self, file: JournalFile, read: journal_reader.Read) -> list[Entry]:
+        for offset, data in read.damaged:
             self._counters.add("journal_corrupt")
-            journal_files.move_aside(self._folder, corrupt)
-        for data in each(read.records):
-            try:
-                yield decode(data)
-            except (ValueError, IndexError, TypeError, KeyError, AttributeError):
-                self._put_aside(data, "is not one that this version knows")
+            told = f"a line at {offset} of the file {file.name} is damaged"
+            journal_reader.keep_aside(self._folder, f"{file.name}-{offset}", data, told)
+        found = [self._decode(body) for body in each(read.bodies)]
+        return [entry for entry in found if entry is not None]
 
-    def _put_aside(self, data: bytes, why: str) -> None:
-        refused = journal_files.CorruptRecord("refused", time.time_ns(), data)
-        path = journal_files.move_aside(self._folder, refused)
+    def _decode(self, body: bytes) -> Entry | None:
+        try:
+            return decode(body)
+        except (ValueError, IndexError, TypeError, KeyError, AttributeError):
+            self._refuse(body, "an entry is not one that this version knows")
+            return None
+
+    def _refuse(self, data: bytes, told: str) -> None:
         self._counters.add("journal_refused")
-        logger.critical(
-            "a journal record %s; it is kept in %s (%s)", why, path, help_url("journal-damaged")
-        )
+        journal_reader.keep_aside(self._folder, f"refused-{zlib.crc32(data):08x}", data, told)
 
     # -- writing ----------------------------------------------------------------------------
 
-    def write(self, tx: Tx, batch: Batch, lease: Lease | None = None) -> Written:
-        """Write *batch* and its positions; the first events under *lease*, where there is one."""
-        for name, (old, new) in batch.moves.items():
-            move(tx, name, old, new)
+    def run(self, found: Sequence[JournalFile], function: Callable[[Tx, Batch], T]) -> T:
+        """Run *function*, which calls :meth:`write`, in a transaction and commit it."""
+        batch = Batch(found)
+
+        def begin(tx: Tx) -> T:
+            nonlocal batch
+            batch = Batch(found)
+            return function(tx, batch)
+
+        while True:
+            try:
+                result = self._database.write(begin)
+            except OutboxFailed as failure:
+                if failure.reason != "data" or not self._write_singly(batch):
+                    raise
+            else:
+                self._committed(batch)
+                return result
+
+    def write(self, tx: Tx, batch: Batch, most: int = BATCH, doubt: Note | None = None) -> int:
+        """Take the next entries in, *most* of the journal; how many. 0: nothing is left.
+
+        :param doubt: all of it may have been taken in by another database, see :func:`doubted`.
+        """
+        entries, has_moved = self._read(tx, batch, most)
+        batch.entries += entries
+        batch.gone = [*self._gone]
         if batch.gone:
             tx.execute("DELETE FROM adroll_journal WHERE file {in_ids}", ids=batch.gone)
-        written = self.rows.write(tx, batch.records, lease)
-        if written.queued and self._announce is not None:
-            self._announce(tx)
-        return written
+        if not batch.is_inbox_empty:
+            others = self._from_inbox(tx)
+            batch.is_inbox_empty = others is None
+            entries = entries + (others or [])
+        if doubt is not None:
+            entries = [doubted(entry, doubt) for entry in entries]
+        batch.written.append(self.rows.write(tx, entries))
+        return max(len(entries), has_moved)
 
-    def committed(self, batch: Batch, written: Written | None) -> None:
-        """What follows the commit of *batch*."""
+    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[Entry] | None:
+        """Take the next entries out, or one; ``None``: there is none to be had."""
+        mine = "" if id is None else " WHERE id = :id"
+        found = tx.rows(
+            f"SELECT id, line FROM adroll_inbox{mine} ORDER BY id LIMIT {BATCH} {{skip_locked}}",
+            **({} if id is None else {"id": id}),
+        )
+        if not found:
+            return None
+        tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
+        bodies = (body_of(bytes(line).rstrip(b"\n")) for _id, line in found)
+        entries = [self._decode(body or b"") for body in bodies]
+        return [entry for entry in entries if entry is not None]
+
+    def _committed(self, batch: Batch) -> None:
         read = 0
         for name, (old, new) in batch.moves.items():
             self._positions[name] = new
-            read += new - (old or 0)
-        if batch.records and read:
-            self._record_bytes = max(1.0, read / len(batch.records))
-        if batch.moves:
-            # With each batch, so that a database that is replaced is noticed.
-            self._note()
+            read += new - old
         self._gone = [name for name in self._gone if name not in batch.gone]
-        if written is not None:
+        if batch.entries and read:
+            self._entry_bytes = max(1.0, read / len(batch.entries))
+        if read:
+            # With each batch, so that a database that is replaced is noticed.
+            self._leave_note()
+        for written in batch.written:
             self._count(written)
+
+    def _leave_note(self) -> None:
+        """Tell how far files are read.
+
+        What an older database that took this one's place has yet to read again stays noted as read:
+        it is in doubt.
+        """
+        before = journal_reader.last_note(self._folder).positions
+        there = {file.name for file in journal_reader.files_of(self._folder)}
+        names = (self._positions.keys() | before.keys()) & there
+        journal_reader.leave_note(
+            self._folder,
+            {name: max(self._positions.get(name, 0), before.get(name, 0)) for name in names},
+        )
 
     def _count(self, written: Written) -> None:
         if written.forgotten:
             self._counters.add("event_forgotten", amount=written.forgotten)
             audit.warning(
-                "AdRoll: %s erased on request, by the visitor's own request (%s)",
+                "AdRoll: %s erased on request, by the visitor's own request [visitor-erased]",
                 counted(written.forgotten, "event"),
-                help_url("visitor-erased"),
             )
         if not written.duplicates:
             return
@@ -293,98 +314,151 @@ class Ingest:
         if written.changed:
             self._counters.add("event_duplicate", "another_value", written.changed)
             logger.warning(
-                "AdRoll events reported before with another value, the first is kept: %d (%s)",
+                "AdRoll events reported before with another value, the first is kept: %d "
+                "[reported-with-another-value]",
                 written.changed,
-                help_url("reported-with-another-value"),
             )
 
-    def _write_one(self, record: Record, tx: Tx) -> Written:
-        return self.rows.write(tx, [record])
-
-    def write_singly(self, batch: Batch) -> None:
+    def _write_singly(self, batch: Batch) -> bool:
         """The database refuses *batch* because of one row: that one is put aside, the others
-        come in. Each is in the outbox once, whatever happens in between: its id is."""
-        for record in batch.records:
-            try:
-                self._count(self._database.write(partial(self._write_one, record)))
-            except OutboxFailed as failure:
-                if failure.reason != "data":
-                    raise
-                self._put_aside(encode(record), "is refused by the outbox's database")
-        rest = Batch([], batch.moves, batch.gone)
-        self._database.write(lambda tx: self.write(tx, rest))
-        self.committed(rest, None)
+        come in. Each is in the outbox once, whatever happens in between: its id is.
+
+        :returns: whether there was any.
+        """
+        for entry in batch.entries:
+            self._write_alone(lambda _, entry=entry: [entry], encode(entry))  # type: ignore[misc]
+        batch.written.clear()
+        batch.gone.clear()
+        self._database.write(partial(_move_all, batch.moves))
+        self._committed(batch)
+        first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"
+        lines = self._database.read(lambda tx: tx.rows(first))
+        for id, line in lines:
+            take_out = partial(self._from_inbox, id=id)
+            if not self._write_alone(take_out, bytes(line)):
+                self._database.write(take_out)
+        return bool(batch.entries or lines)
+
+    def _write_alone(self, take: Callable[[Tx], list[Entry] | None], line: bytes) -> bool:
+        """True where the database takes it."""
+        try:
+            self._count(self._database.write(lambda tx: self.rows.write(tx, take(tx) or [])))
+        except OutboxFailed as failure:
+            if failure.reason != "data":
+                raise
+            self._refuse(line, _REFUSED)
+            return False
+        return True
 
     # -- for those who want everything in ---------------------------------------------------
 
     def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
-        """Take in one batch, if nobody else is at it; how many records there were."""
-        with self.reading(patience) as reading:
-            batch = reading.batch(most)
-            if not batch:
+        """Take in one batch, if nobody else is at it; 0 where nothing is left.
+
+        :param patience: seconds to wait where another process is at it.
+        :raises OutboxFailed: the database cannot be worked with.
+        """
+        with self.reading(patience) as found:
+            if not self.has_news(found) and not self._database.read(is_inbox_full):
                 return 0
-            try:
-                written = self._database.write(lambda tx: self.write(tx, batch))
-            except JournalMoved:
-                pass  # they are in by now
-            except OutboxFailed as failure:
-                if failure.reason != "data":
-                    raise
-                self.write_singly(batch)
-            else:
-                self.committed(batch, written)
-            return len(batch.records)
+            return self.run(found, lambda tx, batch: self.write(tx, batch, most))
 
     def take_in_all(self) -> None:
         """Take in what was reported until now.
 
         :raises OutboxFailed: the database cannot be worked with.
         """
-        self._old_at = float("-inf")
         while self.take_in(patience=_PATIENCE):
             pass
 
-    def _write_old(self, records: Sequence[EventRecord]) -> None:
-        batch = Batch(list(records))
-        try:
-            self.committed(batch, self._database.write(lambda tx: self.write(tx, batch)))
-        except OutboxFailed as failure:
-            if failure.reason != "data":
-                raise
-            self.write_singly(batch)
+    def rest(self) -> None:
+        """Take in all that lies here as what another database may have sent, for a copy."""
+        note = Note(boot=files.boot())
+        with self.reading(_PATIENCE) as found:
+            while self.run(found, lambda tx, batch: self.write(tx, batch, doubt=note)):
+                pass
 
     def bytes_waiting(self) -> int:
         """What lies in the journal and is not known to be taken in; cheap."""
-        known, files = self._positions, journal_files.files(self._folder)
-        return sum(max(0, file.size - known.get(file.name, 0)) for file in files)
+        return journal_reader.waiting_bytes(self._folder)
 
-    def records_waiting(self) -> int:
-        """How many records lie in the journal, by the size of the last ones; cheap."""
-        # The last ones' size counts a share of their file's header.
-        return ceil(self.bytes_waiting() / self._record_bytes)
+    def entries_waiting(self) -> int:
+        """How many entries lie in the journal, by the size of the last ones; cheap."""
+        return ceil(self.bytes_waiting() / self._entry_bytes)
 
-    def note_usage(self) -> None:
-        """Tell the writers of this host what waits, for the size bound; now and then."""
-        if time.monotonic() < self._weigh_at or not self._folder.is_dir():
-            return
-        began = time.monotonic()
-        self._weight = self._database.read(weight_of)
-        self._note()
-        # Counting a million rows takes a while: at most for a hundredth of the time.
-        self._weigh_at = began + max(_WEIGH_EVERY, 100 * (time.monotonic() - began))
-
-    def _note(self) -> None:
-        with suppress(OSError):  # a full disk: what was noted last counts on
-            journal_files.note_usage(self._folder, self._positions, self._weight, self._noted)
+    def weigh(self) -> int:
+        """Bytes of the events that wait, are dead or held, by their number and the newest ones."""
+        return self._database.read(_weight_of)
 
 
-class Reading:
-    """The right to read this host's journal, while it is held."""
+def doubted(entry: Entry, note: Note) -> Entry:
+    """An entry that an outbox took in whose database knows nothing of it any more.
 
-    def __init__(self, ingest: Ingest, files: Sequence[JournalFile]) -> None:
-        self._ingest = ingest
-        self._files = files
+    After a power cut it has lost its last moments: the event may have been sent, and is sent again
+    with the mark. Otherwise it was removed, or an older copy took its place, for as long ago as
+    may be: the event rests as a dead letter until somebody says that it is to be sent.
+    """
+    same_boot = note.boot == files.boot()
+    if isinstance(entry, EventEntry) and entry.dead is None:
+        if same_boot:
+            entry.dead = ("restored", DOUBT)
+        else:
+            entry.unsure = True
+    elif isinstance(entry, Verdict) and entry.kind == "release":
+        entry.doubt = "rests" if same_boot else "unsure"
+    return entry
 
-    def batch(self, most: int) -> Batch:
-        """The next *most* records."""
-        return self._ingest.read(self._files, most) if self._files else Batch()
+
+def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
+    """How far each of these files is read."""
+    query = f"SELECT file, position FROM adroll_journal WHERE file {{in_ids}} {lock}"
+    rows = tx.rows(query, ids=names)
+    return {name: int(position) for name, position in rows}
+
+
+def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
+    """The same, while nobody else moves them: a reader that was passed over comes to itself, or
+    another app of this process has the same folder."""
+    known = _positions_of(tx, names, lock="{lock}")
+    new = [{"file": name, "position": 0, "read_at": tx.now} for name in names if name not in known]
+    if new:
+        tx.many(insert_into("adroll_journal", new[0]), new)
+        known = _positions_of(tx, names, lock="{lock}")
+    return known
+
+
+def _move(tx: Tx, name: str, position: int) -> None:
+    tx.execute(
+        "UPDATE adroll_journal SET position = :position, read_at = :now"
+        " WHERE file = :file AND position < :position",
+        file=name,
+        position=position,
+        now=tx.now,
+    )
+
+
+def _move_all(moves: Mapping[str, tuple[int, int]], tx: Tx) -> None:
+    _lock(tx, [*moves])
+    for name, (_, position) in moves.items():
+        _move(tx, name, position)
+
+
+def is_inbox_full(tx: Tx) -> bool:
+    """Whether anything waits in the inbox."""
+    return bool(tx.rows("SELECT 1 FROM adroll_inbox LIMIT 1"))
+
+
+def _weight_of(tx: Tx) -> int:
+    total = 0.0
+    for state in (0, 4, 5):
+        count = int(one(tx.rows("SELECT count(*) FROM adroll_event WHERE state = :s", s=state)))
+        if count:
+            mean = one(
+                tx.rows(
+                    "SELECT avg(size) FROM (SELECT length(payload) AS size FROM adroll_event"
+                    " WHERE state = :s ORDER BY id DESC LIMIT 100) AS newest",
+                    s=state,
+                )
+            )
+            total += count * (float(mean or 0) + ROW_BYTES)
+    return int(total)

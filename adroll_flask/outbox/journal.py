@@ -1,59 +1,58 @@
-"""The journal: a record is appended to a file of this process by one ``write()``, and is safe.
+"""The journal's writer: an entry is appended to a file of this process by one ``write()``.
 
-Once :meth:`JournalWriter.append` returns, the kernel has the record: no kill of any process loses
-it. With ``sync`` the disk has it, and no power cut does either. There is no lock between processes,
-no database and no network. :mod:`.journal_files` reads what was written.
+Once :meth:`Journal.append` returns, the kernel has the entry: no kill of any process loses it. With
+``sync`` the disk has it, and no power cut does either. There is no lock between processes, no
+database and no network. :mod:`.journal_reader` reads what was written.
 
 Each process writes to a file of its own, whose name nobody else can have (time, PID and random
 text: two containers on one volume may both be PID 1). What is certain, and where:
 
 - Local file systems (ext4, XFS, Btrfs, tmpfs, APFS, overlays of them): all of the above.
-- A record that did not fit (disk full, quota, file size limit) is taken back to the last byte; the
+- An entry that did not fit (disk full, quota, file size limit) is taken back to the last byte; the
   call fails, and what was acknowledged before is untouched.
-- A file or folder that was removed or replaced is noticed by the next append after at most
-  :data:`CHECK_EVERY` seconds; what was acknowledged since the last look is written again into a
-  new file. Lost is what waited unread in it before, and, if the process is killed within that
-  time, what it had acknowledged since.
-- NFS: one writer a file, so that its missing atomic ``O_APPEND`` does no harm. The server has a
-  record only after a sync: without ``sync``, a host that dies takes the last seconds along (a
-  killed process does not). Locks are the server's; mounted with ``nolock`` or ``local_lock``, the
-  file of another host is given up when it was quiet for :data:`.journal_files.QUIET` seconds.
-- SMB: a lock there keeps readers out of the whole file (flock(2)), which is read once its writer
-  is done with it; with ``nobrl`` as NFS without locks. Not a place for a journal.
+- A file or folder that was removed is noticed within :data:`LOOK_EVERY` seconds, and a new one
+  made; what waited unread in it is lost.
+- NFS, SMB: not supported (``check`` warns): the server has an entry only after a sync, and a lock
+  may mean nothing.
 - Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there, which tells
   that its writer lives and keeps its folder in place.
 """
 
 from __future__ import annotations
 
+import _thread
 import errno
-import math
 import os
 import time
 import weakref
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from adroll_flask.errors import AdRollError
-from adroll_flask.forks import at_fork
+from adroll_flask.forks import PerProcess
 
-from .journal_files import noted_usage, waiting_bytes
-from .journal_format import FRAME, MAX_RECORD, Header, host_identity, pid_namespace
-from .journal_handle import CHECK_EVERY, OpenFile, create
-from .journal_locks import ThreadLock
+from . import files
+from .journal_reader import file_name, waiting_bytes
+from .values import OutboxFailed
 
-__all__ = ["CHECK_EVERY", "COUNT_EVERY", "JournalFailed", "JournalWriter"]
-
-#: Seconds between two counts of all that waits, where there is a size bound.
-COUNT_EVERY: Final = 5.0
-_COUNT_FULL_EVERY: Final = 0.25
-#: Bytes that a process appends before it counts again: this, and a 64th of the bound at most.
+#: Seconds between two looks whether the file is still where it was.
+LOOK_EVERY: Final = 1.0
+#: Seconds after which a file that has entries is followed by another, so that it can be removed
+#: once it is read: what it tells of visitors must not lie there for as long as a process lives.
+FILE_LIFE: Final = 60.0
+#: Bytes beyond which a file is followed by a new one.
+_FILE_BYTES: Final = 16 << 20
+#: Bytes of one entry.
+_ENTRY_BYTES: Final = 8 << 20
+#: Bytes that a process appends before it counts what waits itself: this, and a 64th of the bound
+#: at most. The thread beside it counts more often.
 _COUNT_BYTES: Final = 1 << 20
-#: Seconds that :meth:`JournalWriter.close` waits for another thread's append.
+#: Seconds between two counts of one's own while the bound is reached.
+_COUNT_FULL_EVERY: Final = 0.25
+#: Seconds that :meth:`Journal.close` waits for another thread's append.
 _CLOSE_PATIENCE: Final = 1.0
 
 _DISK_FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -62,49 +61,146 @@ _NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.
 #: Another file will do: the handle was closed by others, the server forgot it, or the process may
 #: not write files beyond some size.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
-
-
-class JournalFailed(AdRollError):
-    """The journal did not take a record; nothing of it is left.
-
-    :param reason: ``full`` (the size bound), ``disk_full`` (also a quota), ``too_large`` (one
-        record), ``read_only``, ``no_folder`` (it cannot be made), ``unavailable``.
-    """
-
-    slug = "outbox-unavailable"
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"journal {reason}" + (f": {detail}" if detail else ""))
-        self.reason = reason
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 @dataclass(slots=True)
+class _File:
+    """A journal file that is open for appending.
+
+    :param identity: device and inode: the number of the handle may come to mean another file (a
+        daemon closes all that it inherited).
+    :param created: milliseconds since the epoch.
+    :param size: bytes, by count.
+    :param limit: bytes beyond which rotation and the size bound are looked at again.
+    :param look_at: when it is to be looked for at its path, by the monotonic clock.
+    :param is_torn: the beginning of an entry could not be taken back; nothing may follow it.
+    """
+
+    handle: int
+    path: Path
+    identity: tuple[int, int]
+    created: int
+    look_at: float
+    size: int = 0
+    limit: int = 0
+    is_torn: bool = False
+    _syncing: _thread.RLock = field(default_factory=_thread.RLock)
+    _synced: int = 0
+    _broken: OSError | None = None
+
+    def write(self, line: bytes, written: int = 0) -> None:
+        """Append a line, all or nothing.
+
+        :param written: how many bytes of it the kernel has taken already.
+        :raises OSError: nothing of it is left (or :attr:`is_torn`); the kernel says why not when it
+            is asked for the rest.
+        """
+        try:
+            while written < len(line):
+                written += os.write(self.handle, line[written:])
+        except OSError:
+            self._take_back(written)
+            raise
+        self.size += written
+
+    def _take_back(self, written: int) -> None:
+        """Cut off the beginning of an entry.
+
+        Counted from the end of the file and not by our own count, which the exception of a signal
+        between write and count would have left behind.
+        """
+        try:
+            if written:
+                os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
+        except OSError:
+            self.is_torn = True
+
+    def is_ours(self) -> bool:
+        """False where the handle is closed, or another file's by now."""
+        try:
+            status = os.fstat(self.handle)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self.identity
+
+    def is_at_its_path(self) -> bool:
+        """False once the file, or its folder, was removed or replaced."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except OSError as exc:
+            return exc.errno not in _GONE
+        return (there.st_dev, there.st_ino) == self.identity
+
+    def sync(self, end: int) -> None:
+        """See to it that the disk has all up to *end*; one sync does for all who wait.
+
+        :raises OSError: it may not have it.
+        """
+        with self._syncing:
+            if self._broken is not None:
+                raise self._broken
+            if self._synced >= end:
+                return
+            written = self.size
+            try:
+                files.sync_data(self.handle)
+            except OSError as exc:
+                # The kernel tells of it once, and forgets what it could not write.
+                self._broken = exc
+                raise
+            self._synced = written
+
+    def finish(self, *, sync: bool) -> None:
+        """No more appends: a reader may remove the file once it has read it."""
+        if not self.is_ours():
+            self._broken = self._broken or OSError(errno.EBADF, "closed by others")
+            return
+        if sync:
+            with suppress(OSError):  # whoever waits for a sync has it by this one, or the fault
+                self.sync(self.size)
+        files.let_go(self.handle)
+        os.close(self.handle)
+
+    def abandon(self) -> None:
+        """Close what was inherited by a fork; the lock stays the parent's."""
+        if self.is_ours():
+            os.close(self.handle)
+
+
 class _Process:
     """What one process holds; a fork makes a new one, lock included.
 
-    :param full: as of the last count.
-    :param count_at: when the next count is due at the latest.
+    The lock is the interpreter's own, which gevent and eventlet leave as it is. Theirs hand over
+    between greenlets, of which none ever waits here, since none is switched away in the middle of
+    an append; between threads they hang (gevent 26.9, a thread pool's threads).
     """
 
-    pid: int
-    lock: ThreadLock = field(default_factory=ThreadLock)
-    file: OpenFile | None = None
-    last_created: int = 0
-    full: bool = False
-    count_at: float = 0.0
+    def __init__(self) -> None:
+        self.pid: int = os.getpid()
+        self.lock: _thread.RLock = _thread.RLock()
+        self.file: _File | None = None
+        self.last_created = 0
+        #: The file is to be finished soon: it tells of a visitor who said no.
+        self.is_stale = False
+
+    def end(self) -> None:
+        """At exit, when the journal is dropped, or in a child."""
+        file, self.file = self.file, None
+        if file is not None:
+            if self.pid == os.getpid():
+                file.finish(sync=False)
+            else:
+                file.abandon()
 
 
-class JournalWriter:
-    """Appends records to the journal in *folder*; for any number of threads, and across forks.
+class Journal:
+    """Appends entries to the journal in *folder*; for any number of threads, and across forks.
 
-    :param folder: made (0700) with the first record.
-    :param sync: the disk has a record before :meth:`append` returns.
-    :param max_file_bytes: a file beyond it is followed by a new one.
-    :param max_bytes: of all that waits, in journal and outbox; beyond it an append fails. Counted
-        now and then: it can be overrun by what other processes append in :data:`COUNT_EVERY`
-        seconds.
-    :param used_elsewhere: bytes that wait in the outbox; must not wait for anything. Without it,
-        what :func:`.journal_files.note_usage` told last.
+    :param folder: made (0700) with the first entry.
+    :param sync: the disk has an entry before :meth:`append` returns.
+    :param max_bytes: of all that waits, in journal and database; beyond it an append fails, as soon
+        as :meth:`measure` knows of it.
     """
 
     def __init__(
@@ -112,241 +208,215 @@ class JournalWriter:
         folder: Path,
         *,
         sync: bool = False,
-        max_file_bytes: int = 16 << 20,
         clock: Callable[[], float] = time.time,
         max_bytes: int | None = None,
-        used_elsewhere: Callable[[], int] | None = None,
     ) -> None:
         self.folder: Path = Path(folder)
         self._sync = sync
-        self._max_file_bytes = max_file_bytes
         self._clock = clock
         self._max_bytes = max_bytes
-        self._used_elsewhere = used_elsewhere
-        self._process = _Process(os.getpid())
-        self._processes = {self._process.pid: self._process}
-        at_fork(in_child=self._here)
-        weakref.finalize(self, _finish_all, self._processes)
+        #: What may be appended before what waits is counted.
+        self._room = 0 if max_bytes is None else min(_COUNT_BYTES, max_bytes // 64)
+        self._is_full = False
+        self._count_at = 0.0
+        self._database_bytes = 0
+        self._processes = PerProcess(_Process, left=_Process.end)
+        weakref.finalize(self, _end, self._processes)
 
-    def append(self, record: bytes) -> None:
-        """Keep one record; it is the kernel's when this returns (with ``sync``, the disk's).
+    def append(self, line: bytes) -> None:
+        """Keep one entry; it is the kernel's when this returns (with ``sync``, the disk's).
 
-        :raises JournalFailed: it is not kept.
+        :param line: of :func:`.entries.encode`.
+        :raises OutboxFailed: it is not kept.
         """
-        length = len(record)
-        process = self._process
-        if process.pid != os.getpid():
-            process = self._here()
+        process = self._processes.own()
         with process.lock:
             file = process.file
-            if file is None or file.size + length > file.limit or monotonic() >= file.check_at:
-                file = self._made_ready(process, length)
-            frame = FRAME.pack(file.marker, length, zlib.crc32(record, file.seed ^ length)) + record
+            if file is None or file.size + len(line) > file.limit or monotonic() >= file.look_at:
+                file = self._made_ready(process, len(line))
             try:
-                written = os.write(file.handle, frame)
-            except OSError as exc:
-                file = self._write_anew(process, file, record, exc)
-            else:
-                if written != len(frame):
-                    file = self._write_rest(process, file, record, frame, written)
-                else:
+                written = os.write(file.handle, line)
+                if written == len(line):
                     file.size += written
+                else:
+                    file.write(line, written)
+            except OSError as exc:
+                file = self._write_anew(process, file, line, exc)
             end = file.size
         if self._sync:
-            self._make_durable(process, file, end)
-
-    def append_file(self, token: str, frames: Iterable[bytes], length: int) -> None:
-        """Keep many records in a file of their own, all or none; for those who have many.
-
-        :param token: 16 random hexadecimal digits, of this file alone.
-        :param frames: from :func:`.journal_format.frame_all`, with the same token.
-        :param length: bytes of all of them.
-        :raises JournalFailed: they are not kept.
-        """
-        process = self._here()
-        with process.lock:
-            self._room(process, length)
             try:
-                self._open(process, token, frames).finish(sync=False)
+                file.sync(end)
             except OSError as exc:
+                with process.lock:
+                    if process.file is file:
+                        self._finish(process)
                 raise _failure(exc) from exc
+
+    def mark_stale(self) -> None:
+        """Let the file be finished with the next :meth:`rotate`."""
+        self._processes.own().is_stale = True
+
+    def rotate(self) -> None:
+        """Go on in a new file where this process's is old, large or stale; by a thread beside it.
+
+        The new one is there before the old one is finished: no order pays for making it.
+
+        :raises OutboxFailed: there is none to be had.
+        """
+        process = self._processes.own()
+        file = process.file
+        if file is None or not file.size:
+            return
+        is_old = self._clock() * 1000 - file.created > FILE_LIFE * 1000
+        if not (is_old or process.is_stale or file.size > _FILE_BYTES // 2):
+            return
+        try:
+            new = self._make(process)
+        except OSError as exc:
+            raise _failure(exc) from exc
+        with process.lock:
+            new.limit = max(0, file.limit - file.size)
+            old, process.file, process.is_stale = process.file, new, False
+        if old is not None:
+            old.finish(sync=self._sync)
 
     def close(self) -> None:
         """Finish this process's file. An append after it begins another one."""
-        process = self._here()
+        process = self._processes.own()
         # In the handler of a signal that came amid an append of this thread: the exit closes it.
         owned = process.lock._is_owned()  # type: ignore[attr-defined]
         if owned or not process.lock.acquire(timeout=_CLOSE_PATIENCE):
             return
         try:
-            if process.file is not None:
-                self._look(process, process.file)
             self._finish(process)
-        except OSError as exc:
-            raise _failure(exc) from exc
         finally:
             process.lock.release()
 
-    def retire(self, age: float) -> None:
-        """Finish this process's file if it was begun more than *age* seconds ago.
+    # -- the size bound -------------------------------------------------------------------------
 
-        A file is removed once its writer is done with it and it has been read: what it tells of
-        visitors must not lie there for as long as a process lives.
+    def measure(self, database_bytes: int | None = None) -> None:
+        """Count what waits; sets how much this process may append until the next count.
+
+        :param database_bytes: what waits in the outbox's database, where the caller knows it.
         """
-        file = self._here().file
-        if file is not None and self._clock() * 1000 - file.header.created > age * 1000:
-            self.close()
+        if database_bytes is not None:
+            self._database_bytes = database_bytes
+        if self._max_bytes is None:
+            return
+        left = self._max_bytes - waiting_bytes(self.folder) - self._database_bytes
+        self._count_at = monotonic() + _COUNT_FULL_EVERY
+        self._room, self._is_full = max(0, left), left <= 0
+        file = self._processes.own().file
+        if file is not None:
+            file.limit = min(file.limit, file.size + self._room)
 
-    # -- off the fast way ---------------------------------------------------------------------
+    def used_share(self) -> float:
+        """What waits, as a share of the bound, as of the last count; 0 without a bound."""
+        return 1 - self._room / self._max_bytes if self._max_bytes and self._count_at else 0.0
 
-    def _here(self) -> _Process:
-        """What this process holds. uWSGI forks without calling Python's hooks: asked each time."""
-        pid = os.getpid()
-        process = self._processes.setdefault(pid, _Process(pid))
-        for other in [other for other in self._processes if other != pid]:
-            inherited = self._processes.pop(other, None)
-            if inherited is not None and inherited.file is not None:
-                inherited.file.abandon()
-        self._process = process
-        return process
+    def _take_room(self, length: int) -> int:
+        """Bytes that may be appended before the bound is looked at again.
 
-    def _made_ready(self, process: _Process, length: int) -> OpenFile:
+        :raises OutboxFailed: what waits has reached it.
+        """
+        if self._max_bytes is None:
+            return max(_FILE_BYTES, length)
+        if self._room < length and not (self._is_full and monotonic() < self._count_at):
+            self.measure()
+        if self._room < length:
+            self._is_full = True
+            raise OutboxFailed("full")
+        taken = min(self._room, max(length, _COUNT_BYTES // 4))
+        self._room -= taken
+        return taken
+
+    # -- the file -------------------------------------------------------------------------------
+
+    def _made_ready(self, process: _Process, length: int) -> _File:
         """A file that is at its path and takes *length* bytes more."""
-        if length > MAX_RECORD:
-            raise JournalFailed("too_large")
+        if length > _ENTRY_BYTES:
+            raise OutboxFailed("too_large")
+        file = process.file
         try:
-            if process.file is not None and monotonic() >= process.file.check_at:
-                self._look(process, process.file)
-            file = process.file
-            # A record larger than a file may be has one of its own.
-            if file is not None and file.size + length > self._max_file_bytes and not file.is_new():
+            if file is not None and monotonic() >= file.look_at:
+                file.look_at = monotonic() + LOOK_EVERY
+                if not file.is_ours():
+                    file = process.file = None
+                elif not file.is_at_its_path():
+                    self._finish(process)
+                    file = None
+            if file is not None and file.size and file.size + length > _FILE_BYTES:
                 self._finish(process)
                 file = None
-            if file is None or file.size + length > file.limit or monotonic() >= process.count_at:
-                room = self._room(process, length)
-                file = process.file = file or self._open(process)
-                limit = max(self._max_file_bytes, file.size + length)
-                file.limit = min(limit, file.size + room)
+            if file is None or file.size + length > file.limit:
+                room = self._take_room(length)
+                file = process.file = file or self._make(process)
+                file.limit = file.size + room
         except OSError as exc:
             raise _failure(exc) from exc
         return file
 
-    def _open(self, process: _Process, token: str = "", frames: Iterable[bytes] = ()) -> OpenFile:
+    def _make(self, process: _Process) -> _File:
+        """Make a file, and the folder where there is none.
+
+        :raises OSError: nothing of it is left.
+        """
+        if not self.folder.is_dir():
+            files.make_folder(self.folder)
+            if self._sync:
+                files.sync_folder(self.folder.parent)
         # Names of one process sort as they were made, whatever the clock does.
-        created = max(int(self._clock() * 1000), process.last_created + 1)
-        token = token or os.urandom(8).hex()
-        header = Header(created, process.pid, token, host_identity(), pid_namespace())
-        file = create(self.folder, header, sync=self._sync, frames=frames)
-        process.last_created = created
-        return file
+        created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
+        path = self.folder / file_name(created, process.pid)
+        # Nobody sees it under its name before it is locked. Windows does not rename open files.
+        new = path.with_suffix(".new") if files.HAS_FLOCK else path
+        handle = files.make_file(new, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
+        try:
+            files.hold(handle)
+            status = os.fstat(handle)
+            if new != path:
+                new.rename(path)
+            if self._sync:
+                files.sync_folder(self.folder)
+        except BaseException:
+            os.close(handle)
+            new.unlink(missing_ok=True)
+            raise
+        identity = status.st_dev, status.st_ino
+        return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
 
     def _finish(self, process: _Process) -> None:
         file, process.file = process.file, None
         if file is not None:
             file.finish(sync=self._sync)
 
-    def _look(self, process: _Process, file: OpenFile) -> None:
-        """See whether the file is still at its path; if not, begin another one."""
-        status = file.status()
-        if status is None:
-            process.file = None
-        elif file.is_at_its_path():
-            file.was_seen(status)
-        else:
-            records = file.records_since_seen()
-            new = self._open(process)
-            try:
-                new.write(b"".join(map(new.frame, records)))
-                if self._sync:
-                    new.sync(new.size)
-            except OSError:
-                new.path.unlink(missing_ok=True)
-                new.finish(sync=False)
-                raise  # and try again with the next append
-            process.file = new
-            file.finish(sync=False)
-
-    def _room(self, process: _Process, length: int) -> int:
-        """Bytes that this process may append before it counts again.
-
-        :raises JournalFailed: what waits has reached the size bound.
-        """
-        bound, now = self._max_bytes, monotonic()
-        if bound is None:
-            process.count_at = math.inf
-            return MAX_RECORD + self._max_file_bytes
-        if not process.full or now >= process.count_at:
-            used = waiting_bytes(self.folder)
-            if self._used_elsewhere is not None:
-                used += self._used_elsewhere()
-            else:
-                used += noted_usage(self.folder).outbox_bytes
-            left = bound - used
-            process.full = left < length + FRAME.size
-            process.count_at = now + (_COUNT_FULL_EVERY if process.full else COUNT_EVERY)
-            if not process.full:
-                return min(left, max(length, min(_COUNT_BYTES, bound // 64)))
-        if process.file is not None:
-            process.file.limit = 0
-        raise JournalFailed("full")
-
-    # -- failures -----------------------------------------------------------------------------
-
-    def _write_rest(
-        self, process: _Process, file: OpenFile, record: bytes, frame: bytes, written: int
-    ) -> OpenFile:
-        """A part was written."""
-        try:
-            file.write(frame, written)
-        except OSError as exc:
-            return self._write_anew(process, file, record, exc)
-        return file
-
-    def _write_anew(
-        self, process: _Process, file: OpenFile, record: bytes, error: OSError
-    ) -> OpenFile:
+    def _write_anew(self, process: _Process, file: _File, line: bytes, error: OSError) -> _File:
         """Nothing was written: into another file, where that may help."""
         if error.errno not in _DISK_FULL or file.is_torn:
             self._finish(process)
         if error.errno not in _ANOTHER_FILE:
             raise _failure(error) from error
-        file = self._made_ready(process, len(record))
+        file = self._made_ready(process, len(line))
         try:
-            file.write(file.frame(record))
+            file.write(line)
         except OSError as exc:
             self._finish(process)
             raise _failure(exc) from exc
         return file
 
-    def _make_durable(self, process: _Process, file: OpenFile, end: int) -> None:
-        try:
-            file.sync(end)
-        except OSError as exc:
-            with process.lock:
-                if process.file is file:
-                    self._finish(process)
-            raise _failure(exc) from exc
+
+def _end(processes: PerProcess[_Process]) -> None:
+    for process in processes.made():
+        process.end()
 
 
-def _finish_all(processes: dict[int, _Process]) -> None:
-    """At exit, or when the writer is dropped."""
-    for pid, process in list(processes.items()):
-        file, process.file = process.file, None
-        if file is None:
-            continue
-        if pid == os.getpid():
-            file.finish(sync=False)
-        else:
-            file.abandon()
-
-
-def _failure(exc: OSError) -> JournalFailed:
+def _failure(exc: OSError) -> OutboxFailed:
     if exc.errno in _DISK_FULL:
-        return JournalFailed("disk_full")
+        return OutboxFailed("disk_full")
     if exc.errno in _READ_ONLY:
-        return JournalFailed("read_only")
+        return OutboxFailed("read_only")
     if exc.errno in _NO_FOLDER:
-        return JournalFailed("no_folder")
+        return OutboxFailed("no_folder")
     if exc.errno == errno.EFBIG:
-        return JournalFailed("too_large", "for this process's limit on file sizes")
-    return JournalFailed("unavailable", os.strerror(exc.errno or 0))
+        return OutboxFailed("too_large", "for this process's limit on file sizes")
+    return OutboxFailed("unavailable", os.strerror(exc.errno or 0))

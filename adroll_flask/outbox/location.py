@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from adroll_flask.errors import ConfigurationError, help_url
+from adroll_flask.errors import ConfigurationError
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.settings import Settings
 
@@ -23,6 +25,14 @@ _NOT_OURS: Final = "may not be written by this user"
 #: The journal's folder within the instance folder.
 JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
+#: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
+MOUNTS: Final = Path("/proc/self/mountinfo")
+#: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
+#: network (https://sqlite.org/wal.html), and a lock of one machine may mean nothing on another.
+_NETWORK: Final = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|beegfs"
+    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|ceph|glusterfs|blobfuse2?|juicefs|davfs)"
+)
 
 
 def locate(url: str | None, folder: Path) -> Path | URL:
@@ -38,6 +48,14 @@ def locate(url: str | None, folder: Path) -> Path | URL:
     if scheme in ("sqlite", "sqlite+pysqlite"):
         return _sqlite(url, folder)
     return _server(url)
+
+
+def journal_folder(settings: Settings, folder: Path) -> Path:
+    """Where the journal is.
+
+    :param folder: the instance folder.
+    """
+    return folder / (settings.journal_folder or JOURNAL_NAME)
 
 
 def unwritable(path: Path) -> str:
@@ -64,23 +82,64 @@ def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, s
 
     :param folder: the instance folder.
     """
-    places = {"ADROLL_JOURNAL_FOLDER": folder / (settings.journal_folder or JOURNAL_NAME)}
-    if (settings.outbox_url or "sqlite:").startswith("sqlite"):
-        with suppress(ConfigurationError):  # raised where it is used
-            place = locate(settings.outbox_url, folder)
-            if isinstance(place, Path):
-                places[_KEY] = place
-    for key, path in places.items():
+    for key, path in _places(settings, folder):
         problem = unwritable(path)
         if problem:
             yield key, problem
 
 
+def shared_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The settings of places where root is about to make what others could not use who may write
+    there: it is given to the folder's owner, and that is root."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    for key, path in _places(settings, folder):
+        there = next(place for place in (path, *path.parents) if place.is_dir())
+        about = there.stat()
+        if about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP:
+            yield key, there
+
+
+def network_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """The settings of places on another machine, with the type of the file system there."""
+    for key, path in _places(settings, folder):
+        kind = _file_system(path.resolve())
+        if _NETWORK.fullmatch(kind):
+            yield key, path, kind
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system of *path*; empty where nobody tells."""
+    found = Path(), ""
+    with suppress(OSError):
+        for line in MOUNTS.read_text("utf-8", "surrogateescape").splitlines():
+            about, _, kind = line.partition(" - ")
+            escaped = about.split(" ")[4]
+            place = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
+            # The last one that is mounted at a place hides those before.
+            if path.is_relative_to(place) and len(place.parts) >= len(found[0].parts):
+                found = place, kind.partition(" ")[0]
+    return found[1]
+
+
+def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
+    yield "ADROLL_JOURNAL_FOLDER", journal_folder(settings, folder)
+    if (settings.outbox_url or "sqlite:").startswith("sqlite"):
+        with suppress(ConfigurationError):  # raised where it is used
+            place = locate(settings.outbox_url, folder)
+            if isinstance(place, Path):
+                yield _KEY, place
+
+
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start what each report would fail at."""
     for key, problem in unwritable_places(settings, folder):
-        logger.error(
-            "AdRoll cannot keep events: %s: %s (%s)", key, problem, help_url("folder-not-writable")
+        logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
+    for place in {place for _, place in shared_places(settings, folder)}:
+        logger.warning(
+            "AdRoll: %s is root's, and a group may write there: what this process makes, the group "
+            "cannot use. Run it as the app's user [folder-not-writable]",
+            place,
         )
 
 
@@ -102,9 +161,14 @@ def _sqlite(url: str, folder: Path) -> Path:
 
 
 def _server(url: str) -> URL:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
+    try:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+    except ImportError:
+        extra = "postgresql" if url.startswith("postgresql") else "mysql"
+        raise ConfigurationError(
+            _KEY, f"names a database server: pip install 'adroll-flask[{extra}]'"
+        ) from None
     try:
         made = make_url(url)
         backend = made.get_backend_name()

@@ -1,117 +1,201 @@
-"""What an outbox lets others look up: orders by their keys, what could not be sent, sums."""
+"""What an outbox is asked: events, orders, dead letters, sums, and how it does at present.
+
+What pages ask counts no backlog: each such question ends at a number of rows that the caller gives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from .silence import Silence
+from adroll_flask.redaction import redact_event
+
+from . import history
+from .database import Database, Tx, insert, key_in, key_out, meta, metas, one
+from .destination import accounts_of, recent_stops, states_of
+from .holds import waiting_verdicts
+from .ingest import Ingest
+from .queue import attempts_in, count_due, oldest_due, waiting_by_account
+from .silence import LOOKS_BACK, Silence, watch
 from .values import (
-    DeadLetter,
+    CLAIMED,
+    DAY,
+    DEAD,
+    DECIDED,
+    HELD,
+    NAME,
+    NUMBER,
+    SENDING,
+    WAITING,
     Ended,
     HistoryBy,
     HistoryColumn,
     HistoryRow,
     HistorySum,
-    KnownOrder,
+    OrderKey,
+    Overview,
     Row,
     State,
     SuppressedOrder,
     Totals,
+    clean_key,
 )
 
+_STEP: Final = 500
+#: What :func:`_row` takes, in the order of a row's fields, without the payload, which is the last.
+_COLUMNS: Final = (
+    "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
+    " attempts, unsure, error, reason, settled_at, attempt_log, released_at, digest, identifiers,"
+    " payload IS NOT NULL AS whole"
+)
+_FIELDS: Final = tuple(field.name for field in fields(Row))
+_SELECT: Final = f"SELECT {_COLUMNS}, payload FROM adroll_event"
+_LIST: Final = f"SELECT {_COLUMNS}, NULL AS payload FROM adroll_event"
+#: A verdict that waits for its event is none.
+_EVENTS: Final = f"state <> {DECIDED}"
+#: Newest events that are looked at for those of one name.
+_LOOKED_AT: Final = 2000
+#: States in which an event is not over.
+_OPEN: Final[tuple[State, ...]] = ("waiting", "claimed", "sending", "held", "dead")
+_OUTCOMES: Final = {WAITING: "waiting", CLAIMED: "waiting", SENDING: "waiting", HELD: "held"}
+#: Lost, whether or not it was sent again later.
+_LOST: Final = ", ".join(repr(lost + more) for lost in history.LOST for more in ("", history.AGAIN))
+#: What the history is asked by: a column, and the hours that ``at`` stands for.
+_BY: Final[Mapping[HistoryBy, tuple[HistoryColumn, int]]] = {
+    "hour": ("at", 1),
+    "day": ("at", 24),
+    "event": ("event_name", 1),
+    "reason": ("reason", 1),
+    "identifier": ("identifiers", 1),
+}
+#: In the shared notes: an event that is known to be silent.
+_SILENT: Final = "silent:"
+#: Seconds between two looks for silence.
+_SILENCE_EVERY: Final = 300.0
+#: Events that are counted as due, at most.
+MOST_DUE: Final = 10_000
 
-class Trial(NamedTuple):
-    """One made-up event that was sent with ``dry_run=true``.
 
-    :param at: when, seconds since the epoch.
-    :param answer: AdRoll's status, ``200``, or why none came, ``dns``.
-    :param words: what AdRoll said.
+class _Base(NamedTuple):
+    """Sums of all hours before *hour*."""
+
+    hour: int
+    sums: history.Sums
+
+
+@dataclass(slots=True)
+class Lookups:
+    """Questions to an outbox.
+
+    They raise :class:`.values.OutboxFailed` where the database cannot be worked with.
     """
 
-    at: float
-    name: str
-    good: bool
-    answer: str
-    words: str
-
-
-class TrialLookup(Protocol):
-    """The last test events and their answers."""
-
-    def keep(self, name: str, *, good: bool, answer: str, words: str) -> None:
-        """Keep the answer to one; older ones than the newest twenty are forgotten."""
-        ...
-
-    def newest(self, most: int = 20) -> tuple[Trial, ...]:
-        """The newest *most*, newest first."""
-        ...
-
-
-class OrderLookup(Protocol):
-    """Looks orders up; keys are those of :func:`adroll_flask.events.dedupe_key.kept_key`."""
+    database: Database
+    ingest: Ingest
+    _base: _Base | None = None
+    _silence_at: float = float("-inf")
+    _silences: tuple[Silence, ...] = field(default=())
 
     def take_in_all(self) -> None:
-        """Take in what this host's journal holds, before many orders are looked up."""
-        ...
+        """Take in what this host's journal holds, before many questions."""
+        self.ingest.take_in_all()
 
-    def find(self, key: str, names: Sequence[str]) -> tuple[Row, ...]:
-        """The events of *names* that have this key, oldest first, with their payload."""
-        ...
+    def _all(self, query: str, **values: Any) -> tuple[Row, ...]:
+        return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
 
-    def known(self, name: str, eid: str, keys: Sequence[str]) -> dict[str, KnownOrder]:
-        """What is known of the orders with these keys that were reported as events *name*."""
-        ...
+    def _pages(self, query: str, **values: Any) -> Iterator[Any]:
+        """All rows of *query*, whose first column is the id, a page in memory at a time."""
+        query += f" AND id > :last ORDER BY id LIMIT {_STEP}"
+        values["last"] = ""
+        while True:
+            rows = self.database.read(lambda tx: tx.rows(query, **values))
+            yield from rows
+            if len(rows) < _STEP:
+                return
+            values["last"] = rows[-1][0]
 
-    def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
-        """Why orders were suppressed, by their hash."""
-        ...
+    # -- events -----------------------------------------------------------------------------
 
-    def reported(self, name: str, since: float, until: float) -> Iterator[KnownOrder]:
-        """Orders that are or will be with AdRoll and occurred between two times."""
-        ...
+    def stops(self, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
+        """Intervals in which accounts were stopped in the last *seconds*: :attr:`Overview.stops`"""
+        return self.database.read(lambda tx: recent_stops(tx, seconds))
 
-    def without_key(self, name: str) -> Iterator[tuple[str, Row]]:
-        """Dead letters that were invalid, by the order id in them."""
-        ...
+    def counts(self) -> dict[str, int]:
+        """Events by state."""
+        self.take_in_all()
+        return self.database.read(_counts)
 
-    def since(self, id: str) -> Iterator[Row]:
-        """Events that were reported after the one with *id*, which need not be there."""
-        ...
+    def overview(self) -> Overview:
+        """Counts, rates, stops and the last errors."""
+        self.take_in_all()
+
+        def look(tx: Tx) -> Overview:
+            return Overview(
+                counts=_counts(tx),
+                accounts=waiting_by_account(tx),
+                oldest_due=oldest_due(tx),
+                rates=history.rates(tx),
+                destinations=states_of(tx),
+                stops=recent_stops(tx, DAY),
+                journal_bytes=self.ingest.bytes_waiting(),
+                engine=tx.dialect,
+                schema_version=int(meta(tx, "schema_version") or 0),
+                verdicts=waiting_verdicts(tx),
+            )
+
+        return self.database.read(look)
+
+    def list(
+        self,
+        state: State | None = None,
+        limit: int = 100,
+        name: str | None = None,
+        since: float | None = None,
+        *,
+        account: str | None = None,
+        newest: bool = False,
+    ) -> tuple[Row, ...]:
+        """The first *limit* events of *state*, without their payload; those to be sent next first.
+
+        :param since: only those reported since then, seconds since the epoch.
+        :param account: only those of this advertisable EID.
+        :param newest: the newest first.
+        """
+        self.take_in_all()
+        wanted = [_EVENTS if state is None else f"state = {NUMBER[state]}"]
+        values: dict[str, Any] = {"limit": limit}
+        for column, sign, value in (
+            ("event_name", "=", name),
+            ("queued_at", ">=", since),
+            ("advertisable_eid", "=", account),
+        ):
+            if value is not None:
+                wanted.append(f"{column} {sign} :{column}")
+                values[column] = value
+        order = "id DESC" if newest else "state, due_at"
+        where = " AND ".join(wanted)
+        return self._all(f"{_LIST} WHERE {where} ORDER BY {order} LIMIT :limit", **values)
+
+    def show(self, id: str) -> Row | None:
+        """One event with its payload."""
+        if not is_id(id):
+            return None
+        self.take_in_all()
+        found = self._all(f"{_SELECT} WHERE {_EVENTS} AND id = :id", id=id)
+        return found[0] if found else None
 
     def those(self, ids: Sequence[str]) -> tuple[Row, ...]:
-        """The events of *ids* that are there."""
-        ...
-
-
-class DeadLetterLookup(Protocol):
-    """What problems are made of. Counts no rows in full and takes nothing in: pages ask this."""
-
-    def newest(self, most: int) -> tuple[DeadLetter, ...]:
-        """The newest *most* dead letters, newest first."""
-        ...
-
-    def of_order(self, order: str, most: int) -> tuple[Row, ...]:
-        """Invalid events, which have no key, that have *order* as their order id; newest first.
-
-        :param most: dead letters that are looked through, the newest.
-        """
-        ...
-
-    def ended(self, since: float) -> tuple[Ended, ...]:
-        """What could not be sent since the hour of *since*, by event, reason and day."""
-        ...
-
-    def corrections(self) -> str:
-        """A text that changes whenever hours of the history that are over were corrected.
-
-        They are where dead letters are sent again: these are no loss any more.
-        """
-        ...
-
-    def open_counts(self, most: int) -> dict[State, int]:
-        """Events that are not over, by state, each counted up to *most*."""
-        ...
+        """The events of *ids* that are there, with their payload."""
+        found: list[Row] = []
+        for start in range(0, len(ids), _STEP):
+            step = [*ids[start : start + _STEP]]
+            found += self._all(f"{_SELECT} WHERE {_EVENTS} AND id {{in_ids}}", ids=step)
+        return tuple(found)
 
     def newest_events(
         self,
@@ -127,14 +211,179 @@ class DeadLetterLookup(Protocol):
         :param before: only events that were reported before the one with this id.
         :param dry_runs: only dry runs, likewise.
         """
-        ...
+        values: dict[str, Any] = {"most": most}
+        query = f"{_LIST} WHERE {_EVENTS}"
+        if before is not None:
+            query += " AND id < :before"
+            values["before"] = before
+        query += " ORDER BY id DESC"
+        wanted = ["event_name = :name"] * (name is not None) + ["dry_run = 1"] * dry_runs
+        if wanted:
+            values |= {"looked": max(_LOOKED_AT, most)} | ({"name": name} if name else {})
+            query = f"SELECT * FROM ({query} LIMIT :looked) AS lately WHERE {' AND '.join(wanted)}"
+            query += " ORDER BY id DESC"
+        return self._all(f"{query} LIMIT :most", **values)
 
+    def export(self, state: State | None = None, *, full: bool = False) -> Iterator[str]:
+        """One JSON text per event; without *full* the visitor's values are replaced."""
+        self.take_in_all()
+        where = _EVENTS if state is None else f"state = {NUMBER[state]}"
+        for row in map(_row, self._pages(f"{_SELECT} WHERE {where}")):
+            payload = json.loads(row.payload) if row.payload else None
+            if payload is not None and not full:
+                payload = redact_event(payload)
+            yield json.dumps(
+                {
+                    "id": row.id,
+                    "state": row.state,
+                    "event_name": row.name,
+                    "deduplication_key": row.key,
+                    "dry_run": row.dry_run,
+                    "occurred_at": row.occurred_at,
+                    "queued_at": row.queued_at,
+                    "settled_at": row.settled_at,
+                    "attempts": row.attempts,
+                    "unsure": row.unsure,
+                    "reason": row.reason,
+                    "error": row.error,
+                    "attempt_log": [attempt._asdict() for attempt in row.attempt_log],
+                    "event": payload,
+                },
+                ensure_ascii=False,
+            )
 
-class Figures(Protocol):
-    """What pages, commands and monitoring show in numbers."""
+    def open_payloads(self) -> Iterator[tuple[str, bytes]]:
+        """Ids and JSON of all events that are not delivered, a page in memory at a time."""
+        query = "SELECT id, payload FROM adroll_event WHERE state IN (0, 1, 2, 4, 5)"
+        for id, payload in self._pages(f"{query} AND payload IS NOT NULL"):
+            yield id, bytes(payload)
+
+    # -- orders; keys are those of adroll_flask.events.dedupe_key.kept_key ------------------
+
+    def find_order(self, order: OrderKey) -> Row | None:
+        """The event of an order."""
+        there = (order.advertisable_eid, order.dry_run)
+        found = self.find(order.key, [order.name])
+        return next((row for row in found if (row.advertisable_eid, row.dry_run) == there), None)
+
+    def find(self, key: str, names: Sequence[str]) -> tuple[Row, ...]:
+        """The events of *names* that have this key, oldest first, with their payload."""
+        self.take_in_all()
+        # The index begins with the account: each step of it is named, so that it is used.
+        query = (
+            f"{_SELECT} WHERE advertisable_eid = :account AND dry_run IN (0, 1)"
+            f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
+        )
+
+        def look(tx: Tx) -> list[Any]:
+            values = {"ids": [*names], "key": key_in(tx.dialect, clean_key(key))}
+            return _by_account(tx, query, **values)
+
+        return tuple(sorted(map(_row, self.database.read(look)), key=lambda row: row.id))
+
+    def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, Row]:
+        """What is known of the orders with these keys that were reported as events *name*."""
+        dialect = self.database.dialect
+        wanted = {clean_key(key): key for key in keys}
+        query = (
+            f"{_LIST} WHERE advertisable_eid IN (:account, '') AND dry_run = 0"
+            f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
+        )
+        ids = [key_in(dialect, key) for key in wanted]
+        rows = self.database.read(lambda tx: tx.rows(query, account=account, name=name, ids=ids))
+        return {wanted[found.key]: found for found in map(_row, rows) if found.key in wanted}
+
+    def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
+        """Why orders were suppressed, by the hash of
+        :func:`adroll_flask.events.dedupe_key.suppressed_key`."""
+        query = (
+            "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed"
+            " WHERE order_hash {in_ids}"
+        )
+        rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
+        return {order: SuppressedOrder(reason, at) for order, reason, at in rows}
+
+    def reported(self, name: str, since: float, until: float) -> Iterator[Row]:
+        """Orders that are or will be with AdRoll and occurred between two times."""
+        self.take_in_all()
+        query = (
+            f"{_LIST} WHERE event_name = :name AND dry_run = 0 AND state < {DEAD}"
+            " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"
+        )
+        return map(_row, self._pages(query, name=name, since=since, until=until))
+
+    def without_key(self, name: str) -> Iterator[tuple[str, Row]]:
+        """Dead letters that were invalid, by the order id in them."""
+        self.take_in_all()
+        query = (
+            f"{_SELECT} WHERE state = {DEAD} AND event_name = :name AND dedupe_key IS NULL"
+            " AND payload IS NOT NULL"
+        )
+        for found in map(_row, self._pages(query, name=name)):
+            order = order_id_of(found.payload or b"")
+            if order is not None:
+                yield order, found
+
+    # -- dead letters -----------------------------------------------------------------------
+
+    def dead_letters(self, most: int) -> tuple[Row, ...]:
+        """The newest *most* dead letters, newest first, without their payload."""
+        query = (
+            f"{_LIST} WHERE state = {DEAD} AND advertisable_eid = :account"
+            " AND dry_run = 0 ORDER BY due_at DESC LIMIT :most"
+        )
+        rows = self.database.read(lambda tx: _by_account(tx, query, most=most))
+        return tuple(_newest(rows)[:most])
+
+    def dead_letters_of(self, order: str, most: int) -> tuple[Row, ...]:
+        """Invalid events, which have no key, that have *order* as their order id; newest first.
+
+        :param most: dead letters that are looked through, the newest of each account.
+        """
+        query = f"{_SELECT} WHERE state = {DEAD} AND advertisable_eid = :account"
+        query = (
+            f"SELECT * FROM ({query} ORDER BY due_at DESC LIMIT :most) AS newest"
+            " WHERE dedupe_key IS NULL AND payload IS NOT NULL"
+        )
+        plain = order.encode() if order.isascii() and order.isalnum() else b""
+        rows = self.database.read(lambda tx: _by_account(tx, query, most=most))
+        found = _newest([row for row in rows if plain in bytes(row[-1])])
+        return tuple(row for row in found if order_id_of(row.payload or b"") == order)
+
+    def ended(self, since: float) -> tuple[Ended, ...]:
+        """What could not be sent since the hour of *since*, by event, reason and day."""
+        query = (
+            "SELECT event_name, reason, hour - hour % 24, sum(events), min(hour), max(hour)"
+            " FROM adroll_history WHERE hour >= :since"
+            f" AND outcome IN ({_LOST})"
+            " GROUP BY event_name, reason, hour - hour % 24"
+        )
+        rows = self.database.read(lambda tx: tx.rows(query, since=int(since // 3600)))
+        return tuple(
+            Ended(name, reason, day * 3600, int(events), first * 3600, last * 3600)
+            for name, reason, day, events, first, last in rows
+        )
+
+    def open_counts(self, most: int) -> dict[State, int]:
+        """Events that are not over, by state, each counted up to *most*."""
+        query = (
+            "SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE state = :state"
+            " LIMIT :most) AS found"
+        )
+        return self.database.read(
+            lambda tx: {
+                state: int(one(tx.rows(query, state=NUMBER[state], most=most))) for state in _OPEN
+            }
+        )
+
+    # -- sums -------------------------------------------------------------------------------
 
     def history(self, since: float, by: HistoryBy) -> tuple[HistoryRow, ...]:
         """What happened since *since* (seconds since the epoch), in sums; counts no events."""
+        column, hours = _BY[by]
+        sums = self.history_sums(since, (column, "outcome", "currency"), hours=hours, delays=True)
+        found = [HistoryRow(getattr(one, column), one.outcome, *one[5:]) for one in sums]
+        return tuple(sorted(found, key=lambda row: (row.group, row.outcome, row.currency)))
 
     def history_sums(
         self,
@@ -149,19 +398,222 @@ class Figures(Protocol):
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
         :param delays: with the histogram of event to delivery.
         """
-
-    def silences(self) -> tuple[Silence, ...]:
-        """Events of which too few reach AdRoll for the time of day; counts no events."""
-
-    def totals(self) -> Totals:
-        """Sums since the first event and the present state, for monitoring; counts no events."""
-
-    def note_silences(self) -> tuple[Silence, ...]:
-        """Those that began since the last look, of whichever process; each is told once."""
+        self.take_in_all()
+        return self.database.read(
+            lambda tx: history.sums(tx, since, columns, hours=hours, delays=delays)
+        )
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """What waits or is held, by event, ``waiting`` or ``held``, and currency.
 
         :param most: events of each state that are looked at.
         """
-        ...
+        self.take_in_all()
+        return self.database.read(partial(_unsettled, most))
+
+    def waiting_by_account(self) -> dict[str, int]:
+        """How many events of each account wait or are being sent."""
+        return self.database.read(waiting_by_account)
+
+    def totals(self) -> Totals:
+        """Sums since the first event and the present state, for monitoring; counts no events.
+
+        Sums only grow, over all processes and for ever: what is too old for the history is added up
+        in one hour of its own. Whole hours do not change any more and are read once an hour.
+        """
+        is_due = time.monotonic() >= self._silence_at
+        base, totals = self.database.read(lambda tx: self._totals(tx, is_due))
+        if is_due:
+            self._silence_at = time.monotonic() + _SILENCE_EVERY
+        self._base, self._silences = base, totals.silences
+        return totals
+
+    def _totals(self, tx: Tx, look_for_silence: bool) -> tuple[_Base, Totals]:
+        # The hour before may still be written to: by a transaction that began in it.
+        hour = int(tx.now // 3600) - 1
+        base = self._base
+        if base is None or base.hour != hour:
+            base = _Base(hour, history.totals(tx, "hour < :hour", hour))
+        sums = dict(base.sums)
+        for key, numbers in history.totals(tx, "hour >= :hour", hour).items():
+            sums[key] = history.plus(sums.get(key), numbers)
+        return base, Totals(
+            sums=tuple(history.total(key, numbers) for key, numbers in sorted(sums.items())),
+            due=count_due(tx, accounts_of(tx), MOST_DUE),
+            oldest_due=oldest_due(tx),
+            destinations=states_of(tx),
+            silences=(
+                tuple(one for one in _watched(tx) if one.is_silent)
+                if look_for_silence
+                else self._silences
+            ),
+            journal_bytes=self.ingest.bytes_waiting(),
+        )
+
+    # -- notes that all processes share -----------------------------------------------------
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Short notes, by names that begin with *prefix*."""
+        return self.database.read(lambda tx: metas(tx, prefix))
+
+    def replace_notes(self, prefix: str, values: Mapping[str, str]) -> None:
+        """Have *values* in place of these notes: 40 and 64 characters."""
+
+        def replace(tx: Tx) -> None:
+            tx.execute("DELETE FROM adroll_meta WHERE name LIKE :pattern", pattern=f"{prefix}%")
+            for name, value in values.items():
+                insert(tx, "adroll_meta", name=name[:40], value=value[:64])
+
+        self.database.write(replace)
+
+    def take_turn(self, name: str, seconds: float) -> bool:
+        """True for one of all processes, once in *seconds*."""
+        take = "UPDATE adroll_meta SET value = :now WHERE name = :name AND value = :value"
+
+        def take_it(tx: Tx) -> bool:
+            insert(tx, "adroll_meta", name=name, value="0")
+            value, now = meta(tx, name) or "0", int(tx.now)
+            is_due = not 0 <= now - int(value) < seconds
+            return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
+
+        return self.database.write(take_it)
+
+    # -- silence ----------------------------------------------------------------------------
+
+    def watched(self) -> tuple[Silence, ...]:
+        """Events that come often enough to be missed, each with how long it has stayed away."""
+        self.take_in_all()
+        return self.database.read(_watched)
+
+    def silences(self) -> tuple[Silence, ...]:
+        """Those of them that have stayed away for too long."""
+        return tuple(one for one in self.watched() if one.is_silent)
+
+    def note_silences(self) -> tuple[Silence, ...]:
+        """Those that began since the last look, of whichever process; each is told once."""
+        silent = {
+            f"{_SILENT}{one.name}"[:40]: one
+            for one in self.database.read(_watched)
+            if one.is_silent
+        }
+
+        def note(tx: Tx) -> tuple[Silence, ...]:
+            for name in metas(tx, _SILENT).keys() - silent.keys():
+                tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
+            return tuple(
+                one
+                for name, one in silent.items()
+                if insert(tx, "adroll_meta", name=name, value="1")
+            )
+
+        known = self.notes(_SILENT)
+        return () if known.keys() == silent.keys() else self.database.write(note)
+
+
+def _watched(tx: Tx) -> tuple[Silence, ...]:
+    """Each event that comes often enough to be missed.
+
+    A report that AdRoll refused, or that is wrong, has come all the same. What was not to be
+    reported has not: a broken consent banner is silence, too.
+    """
+    found: dict[str, dict[int, int]] = {}
+    for name, hour, number in tx.rows(
+        "SELECT event_name, hour, sum(events) FROM adroll_history WHERE hour >= :since"
+        " AND outcome IN ('delivered', 'dead', 'invalid', 'expired')"
+        " GROUP BY event_name, hour HAVING sum(events) > 0",
+        since=int((tx.now - LOOKS_BACK) // 3600),
+    ):
+        found.setdefault(name, {})[int(hour)] = int(number)
+    seen = (watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
+    return tuple(
+        one._replace(last=tx.now, away=0.0)
+        if one.is_silent and _is_on_its_way(tx, one.name)
+        else one
+        for one in seen
+        if one is not None
+    )
+
+
+def _is_on_its_way(tx: Tx, name: str) -> bool:
+    """Whether an event of this name waits: then it has come."""
+    return any(
+        tx.rows(
+            "SELECT 1 FROM (SELECT event_name FROM adroll_event WHERE state = :state"
+            f" LIMIT {MOST_DUE}) AS waiting WHERE event_name = :name LIMIT 1",
+            state=state,
+            name=name,
+        )
+        for state in (WAITING, CLAIMED, SENDING)
+    )
+
+
+def _by_account(tx: Tx, query: str, **values: Any) -> list[Any]:
+    """The rows of *query* for each account: the index that is asked begins with it."""
+    return [row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)]
+
+
+def _counts(tx: Tx) -> dict[str, int]:
+    rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
+    found = {NAME[state]: int(count) for state, count in rows if state in NAME}
+    return {name: found.get(name, 0) for name in NUMBER}
+
+
+def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
+    events: Counter[tuple[str, str, str]] = Counter()
+    values: Counter[tuple[str, str, str]] = Counter()
+    for state, outcome in _OUTCOMES.items():
+        rows = tx.rows(
+            "SELECT event_name, digest, count(*) FROM (SELECT event_name, digest FROM adroll_event"
+            " WHERE state = :state LIMIT :most) AS found GROUP BY event_name, digest",
+            state=state,
+            most=most,
+        )
+        for name, digest, number in rows:
+            value, currency = history.amount_of(digest)
+            key = (name, outcome, currency)
+            events[key] += int(number)
+            values[key] += value * int(number)
+    return tuple(
+        HistorySum(
+            event_name=name,
+            outcome=outcome,
+            currency=currency,
+            events=number,
+            value=history.as_decimal(values[name, outcome, currency]),
+        )
+        for (name, outcome, currency), number in sorted(events.items())
+    )
+
+
+def _row(row: Any) -> Row:
+    made = dict(zip(_FIELDS, row, strict=True))
+    log, payload = made["attempt_log"], made["payload"]
+    made |= {
+        "state": NAME[made["state"]],
+        "key": key_out(made["key"]),
+        "attempt_log": attempts_in(log),
+        "payload": None if payload is None else bytes(payload),
+    }
+    for name in ("dry_run", "unsure", "whole"):
+        made[name] = bool(made[name])
+    for name in ("error", "reason", "digest"):
+        made[name] = made[name] or ""
+    return Row(**made)
+
+
+def _newest(rows: Sequence[Any]) -> list[Row]:
+    return sorted(map(_row, rows), key=lambda row: row.due_at, reverse=True)
+
+
+def order_id_of(payload: bytes) -> str | None:
+    """The order's id in an event's JSON, as a text."""
+    try:
+        found = json.loads(payload)["event_attributes"]["order_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if found is None else str(found)
+
+
+def is_id(id: str) -> bool:
+    """True where *id* has the form of an event's id."""
+    return len(id) == 32 and all(character in "0123456789abcdef" for character in id)

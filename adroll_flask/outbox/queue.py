@@ -1,214 +1,246 @@
-"""Claim, send, settle: how an event leaves the outbox."""
+"""Claim, send, settle: how the events of an account leave the outbox."""
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
-from adroll_flask.counters import Counters
+from . import transitions
+from .database import Database, Tx, key_out, one
+from .destination import accounts_of, know
+from .entries import Verdict
+from .holds import STEP, Holds, taken_out
+from .ingest import Batch, Ingest, is_inbox_full
+from .values import (
+    BATCH,
+    CLAIMED,
+    DAY,
+    DECIDED,
+    ERROR_LENGTH,
+    KEYLESS_KEPT,
+    LONGEST_DELAY,
+    LONGEST_LEASE,
+    SENDING,
+    SKEW,
+    WAITING,
+    Asked,
+    Attempt,
+    Claim,
+    Claimed,
+    OutboxFailed,
+    Outcome,
+)
 
-from . import attempts, history
-from .database import Database, Tx, one
-from .holds import RECENT, Holds, released
-from .ingest import Ingest
-from .lapsed_leases import COLUMNS, PLACE, LapsedLeases, back, claimed_of, is_any_due
-from .protocol import Claim, Claimed, OutboxFailed, Outcome
-from .read_positions import Batch
-from .record_format import BATCH
-from .rows import Lease, Written
-from .states import CLAIMED, DAY, HELD, KEYLESS_KEPT, LONGEST_DELAY, LONGEST_LEASE, SENDING, WAITING
-from .wake import Bell, announce
-
-#: Rows that one claim takes back from lapsed leases, at most.
-_SWEEP: Final = 500
-#: Seconds between two looks for verdicts that missed their events.
-_SWEEP_EVERY: Final = 2.0
+#: Seconds between two looks for times that a wrong clock left.
+_FAR_EVERY: Final = 10.0
 #: Seconds that a claim waits for who takes in at the moment: else it would find nothing, and rest.
 _TURN: Final = 0.1
-#: Characters of AdRoll's words that are kept with an event.
-_ERROR_LENGTH: Final = 1000
+#: Entries that a claim takes in with one transaction.
+_AT_ONCE: Final = 100
+#: Attempts that are kept with an event, the last ones, and characters of AdRoll's words with each.
+_ATTEMPTS: Final = 20
+_WORDS: Final = 200
 
+_COLUMNS: Final = (
+    "id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run,"
+    " digest, identifiers, refused_at"
+)
+_OF: Final = "state = {} AND advertisable_eid = :account"
 _DUE: Final = (
-    f"SELECT {COLUMNS} FROM adroll_event WHERE state = 0 AND due_at <= :now"
+    f"SELECT {_COLUMNS} FROM adroll_event WHERE {_OF.format(WAITING)} AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
 )
-_OURS: Final = f"SELECT {COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
-_TAKE: Final = (
-    "UPDATE adroll_event SET state = :state, claim = :claim, due_at = :until WHERE id {in_ids}"
-)
-_MINE: Final = "id {in_ids} AND claim = :claim AND state IN (1, 2)"
+_OURS: Final = f"SELECT {_COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
+_but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one.name != "id"))
+_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +state IN ({CLAIMED}, {SENDING})"
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """What a claim asks for, the same in each run of its transaction."""
+@cache
+def _first_due(*states: int) -> str:
+    """The statement for when the first event of an account in each state is due, or ``NULL``.
 
-    token: str
-    state: int
-    limit: int
-    lease: float
-    is_repeated: bool = False
+    It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
+    read finds MariaDB busy with entries of rows that have moved on.
+    """
+    first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
+    return " UNION ALL ".join(first.format(_OF.format(state)) for state in states)
+
+
+def _is_any_due(tx: Tx, account: str, *states: int) -> bool:
+    found = tx.rows(_first_due(*states), account=account)
+    return any(due is not None and due <= tx.now for (due,) in found)
+
+
+def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
+    """How many events of *accounts* are due, counted up to *most* each."""
+    statement = (
+        f"SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE {_OF.format(WAITING)}"
+        " AND due_at <= :now LIMIT :most) AS due"
+    )
+    return sum(
+        int(one(tx.rows(statement, account=account, now=tx.now, most=most))) for account in accounts
+    )
 
 
 @dataclass(slots=True)
 class Queue:
     """The way of events through claims.
 
+    Its methods raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+
+    :param on_unsure: ``"retry"`` or ``"drop"``: what happens to an event whose lease lapsed while
+        a request with it was under way.
     :param dedupe_days: days that the key of a delivered event is kept.
     """
 
     database: Database
     ingest: Ingest
-    holds: Holds
-    lapsed: LapsedLeases
-    counters: Counters
+    on_unsure: str
     dedupe_days: int
-    bell: Bell
-    #: When claims looked for verdicts and events that missed each other.
-    _swept_at: float = float("inf")
+    #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
+    #: which may go back.
+    _looked_at: dict[str, float] = field(default_factory=dict)
+    #: Whether the last claim of an account left something.
+    _more: dict[str, bool] = field(default_factory=dict)
 
-    # -- taking in ----------------------------------------------------------------------------
-
-    def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
-        """See :meth:`.protocol.Queue.take_in`."""
-        return self.ingest.take_in(most, patience=patience)
-
-    def announce(self) -> None:
-        """See :meth:`.protocol.Queue.announce`."""
-        self.bell.ring()
-        if self.database.dialect != "sqlite":
-            self.database.write(announce)
+    @property
+    def _holds(self) -> Holds:
+        return self.ingest.rows.holds
 
     # -- claiming ---------------------------------------------------------------------------
 
-    def claim(self, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Claim | None:
-        """See :meth:`.protocol.Queue.claim`."""
-        state = SENDING if begin else CLAIMED
-        attempt = _Attempt(secrets.token_hex(16), state, limit, min(lease, LONGEST_LEASE))
-        with self.ingest.reading(_TURN) as journal:
-            batch = journal.batch(limit)
+    def claim(
+        self, account: str, limit: int = 100, lease: float = 60.0, *, begin: bool = False
+    ) -> Claim:
+        """Take the oldest due events of *account* for *lease* seconds; there may be none.
+
+        Also takes in what this host's journal and the inbox hold, and takes back what lapsed.
+
+        :param begin: the events are ``sending`` with this very commit, as :meth:`begin_sending`
+            would make them: for a request that leaves at once.
+        """
+        token, state = secrets.token_hex(16), SENDING if begin else CLAIMED
+        is_again = False
+
+        def take(tx: Tx, batch: Batch | None) -> Claim:
+            nonlocal is_again
+            # A commit whose answer was lost took effect: what it claimed is this claim.
+            rows = tx.rows(_OURS, state=state, claim=token) if is_again else []
+            is_again, left = True, batch is None
+            if not rows:
+                left = batch is None or self._take_in_for(tx, batch, account, limit)
+                self._take_back(tx, account)
+                rows = tx.rows(_DUE, account=account, now=tx.now, most=limit)
+                until = tx.now + min(lease, LONGEST_LEASE)
+                name = "claim_begun" if begin else "claim"
+                transitions.move(tx, name, [row[0] for row in rows], claim=token, until=until)
+            events = sorted(map(_claimed, rows), key=lambda event: (event.created_at, event.id))
+            more = self._more[account] = left or len(events) >= limit
+            return Claim(token, tuple(events), tx.now, begin, more)
+
+        with self.ingest.reading(_TURN) as found:
             # Asking takes no lock; most of the time there is nothing.
-            if not batch and not self.database.read(self._is_work):
-                return None
+            is_work = self.ingest.has_news(found) or self._more.get(account)
+            if not is_work and not self.database.read(lambda tx: self._is_work(tx, account)):
+                return Claim(token)
             try:
-                claim, written = self.database.write(lambda tx: self._claim(tx, batch, attempt))
+                return self.ingest.run(found, take)
             except OutboxFailed as failure:
-                if not batch.records:
-                    raise
-                if failure.reason == "data":
-                    self.ingest.write_singly(batch)
-                    return None  # its events are waiting now
                 if failure.reason != "locked":
                     raise
-                # Somebody else has read on; or a record waits for a transaction of the shop's that
-                # has the same order: what is due already does not.
-                batch = Batch()
-                claim, written = self.database.write(lambda tx: self._claim(tx, batch, attempt))
-            self.ingest.committed(batch, written)
-        return claim
+        # Somebody else's lock; what is due need not wait for that.
+        return self.database.write(lambda tx: take(tx, None))
 
-    def _is_work(self, tx: Tx) -> bool:
-        if self.lapsed.may_be_far(tx):
-            return True
-        if self.holds.pending(tx):
-            self._swept_at = float("inf")
-            return True
-        return is_any_due(tx, WAITING, CLAIMED, SENDING, HELD)
+    def _take_in_for(self, tx: Tx, batch: Batch, account: str, limit: int) -> bool:
+        """Take in until *limit* events are due, in small steps; whether there may be more.
 
-    def _claim(self, tx: Tx, batch: Batch, attempt: _Attempt) -> tuple[Claim | None, Written]:
-        token, state, limit = attempt.token, attempt.state, attempt.limit
-        if attempt.is_repeated:
-            # A commit whose answer was lost took effect: what it claimed is this claim.
-            rows = tx.rows(_OURS, state=state, claim=token)
-            if rows:
-                return self._made(tx, attempt, [claimed_of(row) for row in rows]), Written()
-        attempt.is_repeated = True
-        holds_end = self.lapsed.take_back(tx)
-        if not self._swept_at <= tx.now < self._swept_at + _SWEEP_EVERY:
-            self._swept_at = tx.now
-            self.holds.sweep(tx, tx.now - RECENT)
-        until = tx.now + attempt.lease
-        rows = tx.rows(_DUE, now=tx.now, most=limit)
-        # What has just been reported need not wait in a row first: one transaction fewer.
-        written = self.ingest.write(tx, batch, Lease(token, limit - len(rows), state, until))
-        if holds_end:
-            # After what the journal has: a release that was given in time counts.
-            self.holds.expire(tx)
-        if written.forgotten or written.decided:
-            # Some may be of a visitor who has just said no, or cancelled, others released.
-            rows = tx.rows(_DUE, now=tx.now, most=limit - len(written.claimed))
-        if rows:
-            ids = [row[0] for row in rows]
-            tx.execute(_TAKE, state=state, claim=token, until=until, ids=ids)
-        return self._made(tx, attempt, [*map(claimed_of, rows), *written.claimed]), written
+        What is suppressed, held or another account's keeps nobody waiting, and what is not due yet
+        stays in the journal: on a small disk there is no room for it twice.
+        """
+        taken = 0
+        while found := self.ingest.write(tx, batch, _AT_ONCE):
+            taken += found
+            if (
+                batch.room <= 0
+                or taken >= BATCH
+                or (taken >= limit and count_due(tx, [account], limit) >= limit)
+            ):
+                return True
+        return False
 
-    @staticmethod
-    def _made(tx: Tx, attempt: _Attempt, events: list[Claimed]) -> Claim | None:
-        if not events:
-            return None
-        events.sort(key=lambda event: (event.created_at, event.id))
-        return Claim(attempt.token, tuple(events), tx.now, begun=attempt.state == SENDING)
+    def _is_work(self, tx: Tx, account: str) -> bool:
+        is_due = _is_any_due(tx, account, WAITING, CLAIMED, SENDING)
+        return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
 
-    def due(self, most: int) -> int:
-        """See :meth:`.protocol.Queue.due`."""
-        statement = (
-            "SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE state = 0"
-            " AND due_at <= :now LIMIT :most) AS due"
-        )
-        found = min(most, self.ingest.records_waiting())
+    def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
+        """Take in what this host's journal and the inbox hold; 0 where nothing is left.
+
+        :param patience: seconds to wait where another process is at it.
+        """
+        return self.ingest.take_in(most, patience=patience)
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def due(self, most: int, accounts: Sequence[str]) -> int:
+        """How many events of *accounts* a claim could take now, counted up to *most*.
+
+        What lies in the journal counts, whosever it is.
+        """
+        found = min(most, self.ingest.entries_waiting())
         if found >= most:
             return most
-        return found + self.database.read(
-            lambda tx: int(one(tx.rows(statement, now=tx.now, most=most - found)))
-        )
+        return min(most, found + self.database.read(lambda tx: count_due(tx, accounts, most)))
 
-    def waiting(self) -> int:
-        """See :meth:`.protocol.Queue.waiting`."""
+    def waiting(self, accounts: Sequence[str] | None = None) -> int:
+        """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
         self.ingest.take_in_all()
         if not self.database.exists():
             return 0
-        statement = "SELECT count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
-        return self.database.read(lambda tx: int(one(tx.rows(statement))) + released(tx))
+        return sum(self.database.read(lambda tx: waiting_by_account(tx, accounts)).values())
 
-    def oldest_due(self) -> float | None:
-        """See :meth:`.protocol.Queue.oldest_due`."""
+    def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
+        """Seconds since the oldest waiting event of *accounts* (``None``: of all) became due.
+
+        ``None`` where none is due.
+        """
         self.ingest.take_in()
-        return self.database.read(oldest_due)
+        return self.database.read(lambda tx: oldest_due(tx, accounts))
 
     # -- sending ----------------------------------------------------------------------------
 
     def begin_sending(self, claim: Claim, ids: Sequence[str] | None = None) -> tuple[str, ...]:
-        """See :meth:`.protocol.Queue.begin_sending`."""
+        """Commit that a request with these events may leave now; returns the ids still ours.
+
+        An event whose lease is over is not, even where nobody else has claimed it yet: it would be
+        taken back and sent by another worker while our request is under way.
+
+        :param ids: a part of the claim; default: all of it.
+        """
         wanted = [event.id for event in claim.events] if ids is None else list(ids)
-        if not wanted:
-            return ()
 
         def begin(tx: Tx) -> tuple[str, ...]:
             # Only under a lease that still runs: else another worker may have the event.
-            mine = f"{_MINE} AND due_at > :now AND payload IS NOT NULL"
-            changed = tx.execute(
-                f"UPDATE adroll_event SET state = {SENDING} WHERE {mine}",
-                ids=wanted,
-                claim=claim.token,
-                now=tx.now,
-            )
-            if changed == len(wanted):
+            runs = "due_at > :now AND payload IS NOT NULL"
+            token = claim.token
+            if transitions.move(tx, "begin", wanted, also=runs, claim=token) == len(wanted):
                 return tuple(wanted)
-            rows = tx.rows(
-                f"SELECT id FROM adroll_event WHERE {mine}",
-                ids=wanted,
-                claim=claim.token,
-                now=tx.now,
-            )
+            query = f"SELECT id FROM adroll_event WHERE {_MINE} AND {runs}"
+            rows = tx.rows(query, ids=wanted, claim=token, now=tx.now)
             held = {row[0] for row in rows}
             return tuple(id for id in wanted if id in held)
 
-        return self.database.write(begin)
+        return self.database.write(begin) if wanted else ()
 
     def extend(self, claim: Claim, lease: float = 60.0) -> int:
-        """See :meth:`.protocol.Queue.extend`."""
+        """Let the lease end *lease* seconds from now; returns how many events are still ours.
+
+        None where it has ended.
+        """
         ids = [event.id for event in claim.events]
         return self.database.write(
             lambda tx: tx.execute(
@@ -223,165 +255,264 @@ class Queue:
     # -- settling ---------------------------------------------------------------------------
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
-        """See :meth:`.protocol.Queue.settle`."""
+        """Record outcomes in one transaction; only events still of this claim. Returns how many."""
         groups = alike(outcomes)
         if not groups:
             return 0
         events = {event.id: event for event in claim.events}
-        return self.database.write(lambda tx: self._settle(tx, claim, events, groups))
+        return self.database.write(
+            lambda tx: sum(self._settle(tx, claim, events, one, ids) for one, ids in groups)
+        )
 
     def _settle(
         self,
         tx: Tx,
         claim: Claim,
-        events: dict[str, Claimed],
-        groups: list[tuple[Outcome, list[str]]],
+        events: Mapping[str, Claimed],
+        outcome: Outcome,
+        ids: list[str],
     ) -> int:
-        total = 0
-        entries: list[history.Entry] = []
-        for outcome, ids in groups:
-            ends = outcome.kind in ("delivered", "dead")
-            mine = ids
-            if outcome.asked is not None and outcome.kind != "delivered":
-                attempts.append(tx, ids, outcome.asked, unsure=outcome.unsure, claim=claim.token)
-            becomes, values = self._values(outcome, tx.now)
-            verb = "UPDATE"
-            if outcome.kind == "delivered":
-                verb, becomes = "{moves}", "{moves_away}" + becomes
-            statement = f"{verb} adroll_event SET {becomes} WHERE {_MINE}"
-            if ends and len(groups) > 1:
-                mine = self._held(tx, claim, ids)
-            changed = tx.execute(statement, ids=mine, claim=claim.token, **values)
-            if changed < len(mine) and ends:
-                # Not all are ours any more; or, on SQLite, a place was taken, one case in many
-                # millions: such a row is settled where it is.
-                left = self._held(tx, claim, mine)
-                changed += tx.execute(
-                    statement.replace("{moves_away}", ""), ids=left, claim=claim.token, **values
-                )
-                if changed < len(mine):
-                    mine = self._settled(tx, mine)
-            total += changed
-            if ends:
-                entries += [
-                    history.of(events[id], outcome.kind, outcome.reason, now=tx.now)
-                    for id in mine
-                    if id in events
-                ]
-        history.add(tx, entries)
-        return total
-
-    @staticmethod
-    def _held(tx: Tx, claim: Claim, ids: list[str]) -> list[str]:
-        held = f"SELECT id FROM adroll_event WHERE {_MINE}"
-        rows = tx.rows(held, ids=ids, claim=claim.token)
-        return [row[0] for row in rows]
-
-    @staticmethod
-    def _settled(tx: Tx, ids: list[str]) -> list[str]:
-        rows = tx.rows(
-            "SELECT id FROM adroll_event WHERE id {in_ids} AND settled_at = :now",
-            ids=ids,
-            now=tx.now,
-        )
-        return [row[0] for row in rows]
-
-    def _values(self, outcome: Outcome, now: float) -> tuple[str, dict[str, Any]]:
-        """What an UPDATE sets, and its parameters."""
-        becomes: list[str] = []
-        values: dict[str, Any] = {"reason": outcome.reason[:40] or None}
+        mine: dict[str, Any] = {"claim": claim.token, "reason": outcome.reason[:40] or None}
+        ended = 0
+        if outcome.kind != "delivered":
+            if outcome.asked is not None:
+                _note_attempt(tx, ids, outcome.asked, unsure=outcome.unsure, claim=claim.token)
+            if outcome.kind != "claimed":
+                ended = self._end_emptied(tx, ids, claim.token)
         # From now and not from when it occurred: orders of last year may be imported twice.
-        kept = now + self.dedupe_days * DAY
-        if outcome.error:
-            becomes.append("error = :error")
-            values["error"] = outcome.error[:_ERROR_LENGTH]
+        kept = tx.now + self.dedupe_days * DAY
+        sets = []
+        if outcome.error and outcome.kind != "delivered":
+            sets.append("error = :error")
+            mine["error"] = outcome.error[:ERROR_LENGTH]
         if outcome.unsure:
-            becomes.append("unsure = unsure + 1")
+            sets.append("unsure = unsure + 1")
         if outcome.refused:
-            becomes.append("refused_at = coalesce(refused_at, :now)")
-            values["now"] = now
+            sets.append("refused_at = coalesce(refused_at, :now)")
         if outcome.kind in ("delivered", "dead", "retry") and not outcome.blameless:
-            becomes.append("attempts = attempts + 1")
-        if outcome.kind == "claimed":
-            becomes.append(f"state = {CLAIMED}, reason = :reason")
-            return ", ".join(becomes), values
-        becomes.append("claim = NULL")
+            sets.append("attempts = attempts + 1")
+        also = ", ".join(sets)
         if outcome.kind == "delivered":
-            becomes += [
-                "state = 3, payload = NULL, error = NULL, cookie_hash = NULL, click_hash = NULL",
-                "trace = NULL, attempt_log = NULL, settled_at = :now, reason = :reason",
-                "due_at = CASE WHEN dedupe_key IS NULL THEN :keyless ELSE :kept END",
-            ]
-            values |= {"now": now, "keyless": now + KEYLESS_KEPT, "kept": kept}
-        elif outcome.kind == "dead":
-            becomes.append("state = 4, settled_at = :now, due_at = :kept, reason = :reason")
-            values |= {"now": now, "kept": kept}
+            mine |= {"keyless": tx.now + KEYLESS_KEPT, "kept": kept}
+            cancelled = self._holds.cancelled_on_the_way(tx, ids, claim.token)
+            moved = transitions.move(tx, "deliver", ids, known=events, also_sets=also, **mine)
+            for row in cancelled:
+                self._holds.tell_too_late(tx, row)
+            return moved
+        if outcome.kind == "dead":
+            moved = transitions.move(
+                tx, "die", ids, known=events, also_sets=also, kept=kept, **mine
+            )
+        elif outcome.kind == "claimed":
+            moved = transitions.move(tx, "unsend", ids, also_sets=also, **mine)
         elif outcome.kind == "retry" and outcome.delay > 0:
-            becomes.append(back(":due", ":reason"))
-            values |= {"now": now, "kept": kept, "due": now + min(outcome.delay, LONGEST_DELAY)}
+            due = tx.now + min(outcome.delay, LONGEST_DELAY)
+            moved = transitions.move(tx, "again", ids, also_sets=also, due=due, **mine)
         else:
-            becomes.append(back(PLACE, ":reason"))
-            values |= {"now": now, "kept": kept}
-        return ", ".join(becomes), values
+            moved = transitions.move(tx, "return", ids, also_sets=also, **mine)
+        return ended + moved
+
+    def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str) -> int:
+        """End what was cancelled or erased while it was being sent, and was not taken."""
+        # All are locked: who empties one at this moment is waited for.
+        rows = tx.rows(
+            f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {_MINE} {{lock}}",
+            ids=list(ids),
+            claim=claim,
+        )
+        return sum(
+            transitions.move(
+                tx,
+                "end_cancelled" if reason == "cancelled" else "end_erased",
+                [id],
+                claim=claim,
+                reason=reason,
+                kept=tx.now + self.dedupe_days * DAY,
+            )
+            for id, reason, is_empty in rows
+            if is_empty
+        )
+
+    # -- leases that ran out ----------------------------------------------------------------
+
+    def _take_back(self, tx: Tx, account: str) -> None:
+        """Return what lapsed, and what a clock that was wrong for a while put too far off."""
+        if _is_any_due(tx, account, CLAIMED, SENDING):
+            for state in (CLAIMED, SENDING):
+                rows = tx.rows(
+                    f"SELECT id, claim FROM adroll_event WHERE {_OF.format(state)}"
+                    f" AND due_at <= :now LIMIT {STEP} {{skip_locked}}",
+                    account=account,
+                    now=tx.now,
+                )
+                ids = [row[0] for row in rows]
+                for claim in {row[1] for row in rows}:
+                    self._end_emptied(tx, [row[0] for row in rows if row[1] == claim], claim)
+                if state == CLAIMED:
+                    transitions.move(tx, "lapse", ids)
+                else:
+                    self._lapse_unsure(tx, ids)
+        if self._may_be_far(tx, account):
+            self._looked_at[account] = tx.now
+            self._bring_near(tx, account)
+
+    def _lapse_unsure(self, tx: Tx, ids: Sequence[str]) -> None:
+        _note_attempt(tx, ids, Asked("lapsed"), unsure=True)
+        if self.on_unsure == "drop":
+            kept = tx.now + self.dedupe_days * DAY
+            dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
+            if dropped:
+                self._holds.counters.add("event_dead", "unsure", dropped)
+        elif lapsed := transitions.move(tx, "lapse_unsure", ids):
+            self._holds.counters.add("event_unsure", "lapsed", lapsed)
+
+    def _may_be_far(self, tx: Tx, account: str) -> bool:
+        looked_at = self._looked_at.get(account, float("inf"))
+        return not looked_at <= tx.now < looked_at + _FAR_EVERY
+
+    @staticmethod
+    def _bring_near(tx: Tx, account: str) -> None:
+        """After a clock that went back nothing stands still.
+
+        What waits is due now where it was reported in the future, or was put off for longer than
+        anything is. A lease is not taken back, since its worker may be sending: it is shortened.
+        """
+        near = tx.now + LONGEST_LEASE
+        # The furthest of all first: a planner that takes state and time for independent would read
+        # the whole table for an UPDATE that finds nothing.
+        furthest = f"SELECT due_at FROM adroll_event WHERE {_OF} ORDER BY due_at DESC LIMIT 1"
+        for state, due, beyond, also in (
+            (WAITING, tx.now, tx.now, " AND (due_at > :far OR queued_at > :now)"),
+            (CLAIMED, near, near + SKEW, ""),
+            (SENDING, near, near + SKEW, ""),
+        ):
+            if (one(tx.rows(furthest.format(state), account=account)) or 0.0) <= beyond:
+                continue
+            values = {"due": due, "beyond": beyond, "account": account}
+            if also:
+                values |= {"far": tx.now + LONGEST_DELAY + SKEW, "now": tx.now}
+            tx.execute(
+                f"UPDATE adroll_event SET due_at = :due WHERE {_OF.format(state)}"
+                f" AND due_at > :beyond{also}",
+                **values,
+            )
 
     # -- events without an account ----------------------------------------------------------
 
-    def adopt(self, advertisable_eid: str) -> int:
-        """See :meth:`.protocol.Queue.adopt`. Without a key there is nothing to be told apart by."""
+    def adopt(self, account: str) -> int:
+        """Give what has a key and was reported without an advertisable EID this one; how much.
+
+        Without a key there is nothing to be told apart by.
+        """
         total = 0
-        while count := self.database.write(lambda tx: self._adopt(tx, advertisable_eid)):
+        while count := self.database.write(lambda tx: self._adopt(tx, account)):
             total += count
-        while self.database.write(lambda tx: self.holds.adopt(tx, advertisable_eid)):
-            pass
         return total
 
-    def _adopt(self, tx: Tx, eid: str) -> int:
+    def _adopt(self, tx: Tx, account: str) -> int:
         rows = tx.rows(
-            "SELECT id, dry_run, event_name, dedupe_key FROM adroll_event"
-            " WHERE advertisable_eid = '' AND dedupe_key IS NOT NULL LIMIT :most {skip_locked}",
-            most=_SWEEP,
+            "SELECT id, state, dry_run, event_name, dedupe_key FROM adroll_event"
+            f" WHERE advertisable_eid = '' AND dedupe_key IS NOT NULL LIMIT {STEP} {{skip_locked}}"
         )
-        for id, dry_run, name, key in rows:
-            twin = tx.rows(
-                "SELECT id FROM adroll_event WHERE advertisable_eid = :eid AND dry_run = :dry_run"
-                " AND event_name = :name AND dedupe_key = :key",
-                eid=eid,
-                dry_run=dry_run,
-                name=name,
-                key=key,
-            )
-            if twin:
-                # Reported again under the EID meanwhile: one of the two is enough.
-                history.ended_early(tx, [id], "duplicate", "adopted")
-                tx.execute("DELETE FROM adroll_event WHERE id = :id", id=id)
-                self.counters.add("event_duplicate", "adopted")
+        if rows:
+            know(tx, [account])
+        for id, state, dry_run, name, key in rows:
+            twin = {"account": account, "dry_run": dry_run, "name": name, "key": key}
+            if tx.rows(
+                "SELECT id FROM adroll_event WHERE advertisable_eid = :account"
+                " AND dry_run = :dry_run AND event_name = :name AND dedupe_key = :key",
+                **twin,
+            ):
+                self._meet_twin(tx, id, state, account)
                 continue
             tx.execute(
-                "UPDATE adroll_event SET advertisable_eid = :eid WHERE id = :id", eid=eid, id=id
+                "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id",
+                account=account,
+                id=id,
             )
         return len(rows)
 
+    def _meet_twin(self, tx: Tx, id: str, state: int, account: str) -> None:
+        """Of what was reported again under the EID meanwhile, one of the two is enough."""
+        if state == DECIDED:
+            verdict = taken_out(tx, id)
+            if verdict is not None:
+                order = verdict.order._replace(advertisable_eid=account)
+                self._holds.decide(tx, [Verdict(verdict.at, verdict.kind, order, verdict.changes)])
+            return
+        transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
+        transitions.move(tx, "drop_ended", [id])
+        self._holds.counters.add("event_duplicate", "adopted")
 
-def oldest_due(tx: Tx) -> float | None:
-    """Seconds since the oldest waiting event became due."""
-    due = one(
-        tx.rows(
-            "SELECT due_at FROM adroll_event WHERE state = 0 AND due_at <= :now"
-            " ORDER BY due_at LIMIT 1",
-            now=tx.now,
-        )
+
+def _claimed(row: Any) -> Claimed:
+    id, name, payload, occurred, created, attempts, unsure, key, dry_run, digest, mask, asked = row
+    about = id, name, bytes(payload or b""), occurred, created, attempts, bool(unsure)
+    return Claimed(*about, key_out(key), bool(dry_run), digest, mask, asked)
+
+
+def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
+    """Seconds since the oldest waiting event of *accounts* became due."""
+    those = accounts_of(tx) if accounts is None else accounts
+    found = [one(tx.rows(_first_due(WAITING), account=account)) for account in those]
+    due = min((due for due in found if due is not None), default=None)
+    return None if due is None or due > tx.now else tx.now - due
+
+
+def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
+    """How many events of each of *accounts* are waiting, claimed or sending."""
+    rows = tx.rows(
+        "SELECT advertisable_eid, count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
+        " GROUP BY advertisable_eid"
     )
-    return None if due is None else max(0.0, tx.now - due)
+    return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
 
 
 def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
-    """*outcomes* in groups that differ by the event only: one of them, and the events' ids."""
-    groups: dict[tuple[object, ...], tuple[Outcome, list[str]]] = {}
+    """*outcomes* in groups that differ by the event only: one of them, and the ids."""
+    groups: dict[object, list[Outcome]] = {}
     for outcome in outcomes:
-        what = (
-            *(outcome.kind, outcome.error, outcome.reason),
-            *(outcome.unsure, outcome.delay, outcome.blameless, outcome.refused),
-            outcome.asked,
+        groups.setdefault(_but_for_its_id(outcome), []).append(outcome)
+    return [(same[0], [one.id for one in same]) for same in groups.values()]
+
+
+# -- attempts --------------------------------------------------------------------------------------
+#
+# What AdRoll said to the requests that an event was answered for: JSON, kept with the event until
+# it is delivered, and with a dead letter. What is delivered at once has none. A batch that is
+# refused and halved is no attempt of those that are not at fault.
+
+
+def _note_attempt(
+    tx: Tx, ids: Sequence[str], asked: Asked, *, unsure: bool, claim: str | None = None
+) -> None:
+    """Keep one more attempt with the events of *ids*.
+
+    :param claim: only with those that are under it.
+    """
+    mine = "id {in_ids}" if claim is None else _MINE
+    values = {} if claim is None else {"claim": claim}
+    rows = tx.rows(
+        f"SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND {mine}",
+        ids=list(ids),
+        **values,
+    )
+    logs: dict[str | None, list[str]] = {}
+    for id, log in rows:
+        logs.setdefault(log, []).append(id)
+    made = [round(tx.now, 3), asked.answer, asked.status, asked.words[:_WORDS], int(unsure)]
+    for log, those in logs.items():
+        known = json.loads(log or "[]")[1 - _ATTEMPTS :]
+        tx.execute(
+            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}",
+            log=json.dumps([*known, made]),
+            ids=those,
         )
-        groups.setdefault(what, (outcome, []))[1].append(outcome.id)
-    return list(groups.values())
+
+
+def attempts_in(log: str | None) -> tuple[Attempt, ...]:
+    """The attempts of a row, oldest first."""
+    return tuple(
+        Attempt(at, answer, status, words, bool(unsure))
+        for at, answer, status, words, unsure in json.loads(log or "[]")
+    )

@@ -1,179 +1,149 @@
-"""The only maker of rows: from records to the table of events."""
+"""The only maker of rows: from entries to the table of events."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, TypeVar
 
-from . import history, identifier_hashes
-from .database import Tx, key_in, one
-from .duplicates import NONE, Same, release_of, releases, same, same_by_key
-from .erasing import erase
-from .giving_way import each
-from .holds import Holds
-from .ids import reported_at
-from .protocol import Claimed, OutboxFailed
-from .record_format import (
+from adroll_flask.forks import each
+
+from . import destination, history, transitions
+from .database import Tx, insert, insert_into, key_in, key_out, meta
+from .entries import (
     Counted,
-    EventRecord,
+    Entry,
+    EventEntry,
     NewEvent,
-    Record,
     Suppressed,
     Verdict,
     Withdrawal,
-    counted_as,
 )
-from .states import CANCELLED, DAY, DEAD, HELD, WAITING
-
-_INSERT: Final = (
-    "{insert} adroll_event ({seq_name}id, state, event_name, advertisable_eid, dry_run, dedupe_key,"
-    " digest, payload, occurred_at, queued_at, due_at, claim, cookie_hash, click_hash, identifiers,"
-    " reason, error, settled_at, unsure, learnt_at, trace)"
-    " VALUES ({seq}:id, :state, :event_name, :advertisable_eid, :dry_run, :dedupe_key,"
-    " :digest, :payload, :occurred_at, :queued_at, :due_at, :claim,"
-    " :cookie_hash, :click_hash, :identifiers, :reason, :error, :settled_at, :unsure, :learnt_at,"
-    " :trace)"
-    " {or_ignore}"
+from .holds import Holds, taken_out
+from .values import (
+    DAY,
+    DEAD,
+    DECIDED,
+    ERROR_LENGTH,
+    HELD,
+    WAITING,
+    OutboxFailed,
 )
 
+_T = TypeVar("_T")
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A claim that takes events on their way in.
-
-    :param room: how many.
-    """
-
-    token: str
-    room: int
-    state: int
-    until: float
+#: Id, digest and state of the event that has a key.
+_Kept: TypeAlias = tuple[str, str | None, int]
+#: The value of what before_report has yet to pass may still change.
+_KEPT_OF_MANY: Final = (
+    "SELECT dedupe_key, id, CASE WHEN reason IN ('invalid:before_report', 'invalid:held') THEN NULL"
+    " ELSE digest END, state FROM adroll_event WHERE advertisable_eid = :eid"
+    " AND dry_run = :dry_run AND event_name = :name AND dedupe_key {in_ids}"
+)
 
 
 @dataclass(slots=True)
 class Written:
-    """What came of writing records."""
+    """What came of writing entries.
 
-    claimed: list[Claimed] = field(default_factory=list)
-    queued: int = 0
+    :param changed: duplicates with another value.
+    :param forgotten: events erased for visitors who said no.
+    """
+
     duplicates: int = 0
-    #: Duplicates with another value.
     changed: int = 0
-    #: Events erased for visitors who said no.
     forgotten: int = 0
-    #: Verdicts on held events.
-    decided: int = 0
 
 
 class RowWriter:
-    """Writes records as rows.
+    """Writes entries as rows.
 
-    :param dedupe_days: days that a dead letter and the key of a forgotten event are kept.
     :param withdrawals_kept: seconds for which a withdrawal stops what was learnt before it.
-    :param clock: the host's, by which records have their times; the database has its own.
+    :param clock: the host's, by which entries have their times; the database has its own.
     """
 
-    def __init__(
-        self,
-        holds: Holds,
-        *,
-        dedupe_days: int,
-        withdrawals_kept: float,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, holds: Holds, withdrawals_kept: float, clock: Callable[[], float]) -> None:
         self.holds = holds
-        self._dedupe_days = dedupe_days
         self._withdrawals_kept = withdrawals_kept
         self._clock = clock
-        self._salt: bytes | None = None
+        self._key: bytes | None = None
+        self._read_at = 0.0
 
-    def write(self, tx: Tx, records: Sequence[Record], lease: Lease | None = None) -> Written:
-        """Write *records* in the order of their times."""
-        # The database may be another one since the last time.
-        self._salt = None
+    def write(self, tx: Tx, entries: Sequence[Entry]) -> Written:
+        """Write *entries* in the order of their times."""
+        self._key = None  # the database may be another one since the last time
+        self._read_at = self._clock()  # once: events keep their order
         written = Written()
-        events = [record for record in records if isinstance(record, EventRecord)]
+        events = _those(entries, EventEntry)
         if events:
-            events.sort(key=lambda record: record.at)
-            self._insert(tx, events, lease, written)
-        withdrawals = [record for record in records if isinstance(record, Withdrawal)]
-        withdrawals.sort(key=lambda record: record.at)
-        # What this very transaction claims has not left yet, whatever its state.
-        unsent = lease.token if lease is not None else ""
-        for withdrawal in withdrawals:
-            self._withdraw(tx, withdrawal, unsent, written)
+            self._insert(tx, events, written)
+        for withdrawal in _those(entries, Withdrawal):
+            self._withdraw(tx, withdrawal, written)
         if events:
-            self._stop_withdrawn(tx, events, unsent, written)
-        verdicts = [record for record in records if isinstance(record, Verdict)]
-        if events:
-            ids = [record.event.id for record in events]
-            written.decided += self.holds.meet(tx, ids, unsent)
-        if verdicts:
-            written.decided += self.holds.decide(tx, verdicts, unsent)
-        if written.decided and written.claimed:
-            self._without_cancelled(tx, written)
-        suppressed = [record for record in records if isinstance(record, Suppressed)]
-        self._remember(tx, [record for record in suppressed if record.order])
-        entries = [
-            history.Entry(record.name, "suppressed", record.reason[:40], 0, "", 0, None)
-            for record in suppressed
+            self._stop_withdrawn(tx, events, written)
+        self.holds.decide(tx, _those(entries, Verdict))
+        suppressed = _those(entries, Suppressed)
+        self._remember(tx, [entry for entry in suppressed if entry.order])
+        happened = [
+            history.Happened(entry.name, "suppressed", entry.reason[:40], 0, "", 0, None)
+            for entry in suppressed
         ]
-        entries += [history.counted(record) for record in records if isinstance(record, Counted)]
-        history.add(tx, entries)
+        history.add(tx, happened + [history.counted(one) for one in _those(entries, Counted)])
         return written
 
     def _remember(self, tx: Tx, orders: Sequence[Suppressed]) -> None:
         """Keep why orders were not reported, and nothing else of them."""
-        for record in orders:
-            tx.execute(
-                "DELETE FROM adroll_suppressed WHERE order_hash = :order", order=record.order
+        for entry in orders:
+            tx.execute("DELETE FROM adroll_suppressed WHERE order_hash = :order", order=entry.order)
+            insert(
+                tx,
+                "adroll_suppressed",
+                order_hash=entry.order,
+                reason=entry.reason[:40],
+                suppressed_at=self._time(tx, entry.at),
+                forget_at=tx.now + history.KEPT,
             )
-            tx.execute(
-                "{insert} adroll_suppressed (order_hash, reason, suppressed_at, forget_at)"
-                " VALUES (:order, :reason, :at, :until) {or_ignore}",
-                order=record.order,
-                reason=record.reason[:40],
-                at=tx.now - max(0.0, self._clock() - record.at),
-                until=tx.now + history.KEPT,
-            )
+
+    def _time(self, tx: Tx, at: float) -> float:
+        """A time by the host's clock as the database's has it; none is in the future."""
+        return tx.now - max(0.0, self._read_at - at)
 
     # -- events -----------------------------------------------------------------------------
 
-    def _insert(
-        self, tx: Tx, events: Sequence[EventRecord], lease: Lease | None, written: Written
-    ) -> None:
-        host_now = self._clock()
-        rows: list[dict[str, Any]] = []
-        claimed: list[Claimed] = []
-        for record in each(events):
-            queued_at = tx.now - max(0.0, host_now - record.at)
-            row = self.row(tx, record.event, queued_at, record.dead)
-            row["unsure"] = int(record.unsure)
-            fresh = row["state"] == WAITING and not record.unsure
-            if lease is not None and fresh and len(claimed) < lease.room:
-                row |= {"state": lease.state, "claim": lease.token, "due_at": lease.until}
-                claimed.append(_claimed(record.event, queued_at))
-            rows.append(row)
-        written.queued = len(rows)
-        if tx.many(_INSERT, rows) < len(rows):
-            ids = [row["id"] for row in rows]
-            found = tx.rows("SELECT id, claim FROM adroll_event WHERE id {in_ids}", ids=ids)
-            there = {row[0]: row[1] for row in found}
-            # A commit that came late, or another worker, may have brought one in already: then it
-            # is not this claim's.
-            token = lease.token if lease is not None else ""
-            claimed = [event for event in claimed if there.get(event.id) == token]
-            written.queued = len(there)
-            self._duplicates(tx, [r.event for r in events if r.event.id not in there], written)
-        written.claimed = claimed
-        dead = [record for record in events if record.dead is not None]
-        history.add(tx, [history.of(r.event, "invalid", r.dead[0]) for r in dead if r.dead])
+    def _insert(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
+        destination.know(tx, {entry.event.advertisable_eid for entry in entries})
+        dead = [entry.event.id for entry in entries if entry.dead is not None]
+        # A commit that came late, or another worker, may have brought one in already.
+        before = _there(tx, dead) if dead else set()
+        rows = [self._row(tx, entry) for entry in each(entries)]
+        if tx.many(insert_into("adroll_event", rows[0]), rows) < len(rows):
+            there = _there(tx, [row["id"] for row in rows])
+            others = [entry for entry in entries if entry.event.id not in there]
+            entries = [entry for entry in entries if entry.event.id in there]
+        else:
+            others = []
+        self._count_dead(tx, [entry for entry in entries if entry.event.id not in before])
+        self._meet(tx, others, written)
 
-    def row(
-        self, tx: Tx, event: NewEvent, queued_at: float, dead: tuple[str, str] | None = None
-    ) -> dict[str, Any]:
+    @staticmethod
+    def _count_dead(tx: Tx, entries: Sequence[EventEntry]) -> None:
+        found = {entry.event.id: (entry.event, entry.dead[0]) for entry in entries if entry.dead}
+        history.add(
+            tx,
+            [
+                history.of(event, "dead" if reason == "restored" else "invalid", reason)
+                for event, reason in found.values()
+            ],
+        )
+
+    def _row(self, tx: Tx, entry: EventEntry) -> dict[str, Any]:
         """One event as the values of its row."""
+        event = entry.event
+        queued_at = self._time(tx, entry.at)
         cookie, click = self.hashes(tx, event.payload)
         row: dict[str, Any] = {
             "id": event.id,
@@ -194,151 +164,92 @@ class RowWriter:
             "reason": None,
             "error": None,
             "settled_at": None,
-            "unsure": 0,
+            "unsure": int(entry.unsure),
             "learnt_at": None,
-            "trace": event.trace,
         }
         if event.known_since is not None:
-            row["learnt_at"] = tx.now - max(0.0, self._clock() - event.known_since)
-        if dead is not None:
+            row["learnt_at"] = self._time(tx, event.known_since)
+        if entry.dead is not None:
             row |= {
                 "state": DEAD,
-                "reason": dead[0][:40],
-                "error": dead[1][:1000],
+                "reason": entry.dead[0][:40],
+                "error": entry.dead[1][:ERROR_LENGTH],
                 "settled_at": queued_at,
-                "due_at": tx.now + self._dedupe_days * DAY,
+                "due_at": tx.now + self.holds.dedupe_days * DAY,
             }
         elif event.held_for is not None:
             row |= {"state": HELD, "due_at": queued_at + event.held_for}
         return row
 
-    def insert_one(self, tx: Tx, event: NewEvent, *, shared: bool = False) -> Same | None:
-        """Insert one event; ``None``, or what has its key, or :data:`NONE` that is to be seen.
-
-        :param shared: the transaction is somebody else's.
-        """
-        row = self.row(tx, event, tx.now)
-        if self._is_withdrawn(tx, event, row):
-            row |= {
-                "state": DEAD,
-                "reason": "forgotten",
-                "settled_at": tx.now,
-                "due_at": tx.now + self._dedupe_days * DAY,
-            }
-            row |= dict.fromkeys(("payload", "digest", "cookie_hash", "click_hash"))
-        if not tx.execute(_INSERT, **row):
-            return self.release_by(tx, event, same(tx, event) or NONE, shared=shared)
-        if event.key is not None:
-            if shared:
-                self.holds.meet_in_session(tx, event.id)
-            else:
-                self.holds.meet(tx, [event.id])
-        return None
-
-    def _is_withdrawn(self, tx: Tx, event: NewEvent, row: dict[str, Any]) -> bool:
-        """Whether the visitor has said no since what *event* says of them was learnt."""
-        if row["cookie_hash"] is None and row["click_hash"] is None:
-            return False
-        withdrawn = one(
-            tx.rows(
-                "SELECT max(withdrawn_at) FROM adroll_withdrawal"
-                " WHERE visitor IN (:cookie, :click)",
-                cookie=row["cookie_hash"],
-                click=row["click_hash"],
-            )
-        )
-        if withdrawn is None:
-            return False
-        at = reported_at(event.id) if event.known_since is None else event.known_since
-        return tx.now - max(0.0, self._clock() - at) <= float(withdrawn)
-
-    def release_by(self, tx: Tx, event: NewEvent, kept: Same, *, shared: bool) -> Same:
-        """A second report, without a hold, releases the held one: *kept*, which has its key."""
-        if not releases(event, kept):
-            return kept
-        if shared:
-            self.holds.keep(tx, release_of(event, tx.now))
-        else:
-            self.holds.decide(tx, [release_of(event, tx.now)])
-        return kept
-
-    @staticmethod
-    def _without_cancelled(tx: Tx, written: Written) -> None:
-        ids = [event.id for event in written.claimed]
-        rows = tx.rows(
-            f"SELECT id FROM adroll_event WHERE state = {CANCELLED} AND id " + "{in_ids}", ids=ids
-        )
-        gone = {row[0] for row in rows}
-        written.claimed = [event for event in written.claimed if event.id not in gone]
-
-    def _duplicates(self, tx: Tx, events: Sequence[NewEvent], written: Written) -> None:
-        entries = []
-        found = same_by_key(tx, events)
-        for event in events:
-            kept = found.get(event.id)
-            if kept is not None and releases(event, kept):
-                kept = same(tx, event)  # one before it may have released it
-            if kept is None:
+    def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
+        """What becomes of events whose key is taken: by a verdict, a held event, or another."""
+        found = _kept_of(tx, [entry.event for entry in entries])
+        happened = []
+        for entry in entries:
+            event, kept = entry.event, found.get(entry.event.id)
+            if kept is None or event.order is None:
                 # Neither in nor a duplicate: INSERT IGNORE hides what the database objects to.
                 raise OutboxFailed("data")
-            if releases(event, kept):
-                written.decided += self.holds.decide(tx, [release_of(event, tx.now)])
+            if kept[2] == DECIDED:
+                verdict = taken_out(tx, kept[0])
+                if verdict is None or not insert(tx, "adroll_event", **self._row(tx, entry)):
+                    raise OutboxFailed("locked", "another process has taken the same order in")
+                self._count_dead(tx, [entry])
+                self.holds.decide(tx, [verdict])
+                found |= _kept_of(tx, [other.event for other in entries])
+                continue
+            if kept[2] == HELD and event.held_for is None:
+                # A second report, without a hold, says that the held one is to be sent.
+                self.holds.decide(tx, [Verdict(tx.now, "release", event.order)])
+                found |= _kept_of(tx, [other.event for other in entries])
                 continue
             # An erased event's value is not known any more.
             changed = kept[1] is not None and kept[1] != event.digest
             written.duplicates += 1
             written.changed += changed
-            entries.append(history.of(event, "duplicate", "another_value" if changed else ""))
-        history.add(tx, entries)
+            happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
+        history.add(tx, happened)
 
     # -- visitors who said no ---------------------------------------------------------------
 
     def hashes(self, tx: Tx, payload: bytes) -> tuple[str | None, str | None]:
         """Keyed hashes of an event's cookie and click id, by which an erasure finds it."""
-        return identifier_hashes.of_payload(payload, self._key(tx))
+        key = self._hash_key(tx)
+        return _hash_in(payload, _COOKIE, key), _hash_in(payload, _CLICK, key)
 
-    def _key(self, tx: Tx) -> bytes:
+    def _hash_key(self, tx: Tx) -> bytes:
         """The key of the identifiers' hashes: this outbox's id."""
-        key = self._salt
-        if key is None:
-            found = one(tx.rows("SELECT value FROM adroll_meta WHERE name = 'outbox_id'"))
-            key = self._salt = str(found).encode()
-        return key
+        if self._key is None:
+            self._key = str(meta(tx, "outbox_id")).encode()
+        return self._key
 
-    def _withdraw(self, tx: Tx, withdrawal: Withdrawal, unsent: str, written: Written) -> None:
+    def _withdraw(self, tx: Tx, withdrawal: Withdrawal, written: Written) -> None:
         """Erase what waits of a visitor, and remember that they said no."""
-        at = tx.now - max(0.0, self._clock() - withdrawal.at)
+        at = self._time(tx, withdrawal.at)
         for column, value in (
             ("cookie_hash", withdrawal.first_party_cookie),
             ("click_hash", withdrawal.adct),
         ):
             if not value:
                 continue
-            hashed = identifier_hashes.of_value(value, self._key(tx))
+            hashed = _hash(_quoted(value), self._hash_key(tx))
             # Files are read in any order: a later withdrawal, which stops more, stays.
             tx.execute(
                 "DELETE FROM adroll_withdrawal WHERE visitor = :visitor AND withdrawn_at <= :at",
                 visitor=hashed,
                 at=at,
             )
-            tx.execute(
-                "{insert} adroll_withdrawal (visitor, withdrawn_at, forget_at)"
-                " VALUES (:visitor, :at, :until) {or_ignore}",
-                visitor=hashed,
-                at=at,
-                until=tx.now + self._withdrawals_kept,
-            )
+            until = tx.now + self._withdrawals_kept
+            insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
             rows = tx.rows(
                 f"SELECT id FROM adroll_event WHERE {column} = :visitor"
                 " AND coalesce(learnt_at, queued_at) <= :at AND payload IS NOT NULL",
                 visitor=hashed,
                 at=at + 1.0,
             )
-            self._erase_withdrawn(tx, [row[0] for row in rows], unsent, written)
+            self._erase_withdrawn(tx, [row[0] for row in rows], written)
 
-    def _stop_withdrawn(
-        self, tx: Tx, events: Sequence[EventRecord], unsent: str, written: Written
-    ) -> None:
+    def _stop_withdrawn(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
         """Erase what has just come in of visitors who said no since it was learnt.
 
         Another process's file may be read after the withdrawal, and a token may come back days
@@ -349,50 +260,93 @@ class RowWriter:
         rows = tx.rows(
             "SELECT e.id, w.withdrawn_at FROM adroll_event e JOIN adroll_withdrawal w"
             " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}",
-            ids=[record.event.id for record in events],
+            ids=[entry.event.id for entry in entries],
         )
-        if not rows:
-            return
-        learnt = {}
-        for record in events:
-            at = record.at if record.event.known_since is None else record.event.known_since
-            learnt[record.event.id] = tx.now - max(0.0, self._clock() - at)
+        learnt = {
+            entry.event.id: self._time(
+                tx, entry.at if entry.event.known_since is None else entry.event.known_since
+            )
+            for entry in entries
+        }
         ids = {id for id, withdrawn_at in rows if learnt[id] <= withdrawn_at}
-        self._erase_withdrawn(tx, sorted(ids), unsent, written)
+        self._erase_withdrawn(tx, sorted(ids), written)
 
-    def _erase_withdrawn(self, tx: Tx, ids: list[str], unsent: str, written: Written) -> None:
-        if not ids:
-            return
-        names = tx.rows(
-            "SELECT event_name, dry_run FROM adroll_event WHERE id {in_ids}"
-            " AND (state IN (0, 1, 5) OR claim = :unsent)",
-            ids=ids,
-            unsent=unsent,
+    def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Written) -> None:
+        written.forgotten += self.erase(tx, ids, "suppressed", "consent_withdrawn")
+
+    def erase(self, tx: Tx, ids: Sequence[str], outcome: str, why: str) -> int:
+        """Remove the data of events that are not delivered; how many there were.
+
+        Keys stay, so that a reload does not report the visitor again. Of what is being sent, the
+        outcome is still awaited; it is never sent again.
+
+        :param outcome: what the history counts of those that waited, with the reason *why*.
+        """
+        # What moves at this moment, from one of the states below to another, is waited for.
+        tx.rows("SELECT id FROM adroll_event WHERE id {in_ids} {lock}", ids=ids)
+        keyless = "dedupe_key IS NULL"
+        kept: dict[str, Any] = {
+            "reason": "forgotten",
+            "kept": tx.now + self.holds.dedupe_days * DAY,
+        }
+        move = transitions.move
+        gone = move(tx, "erase_keyless_dead", ids, also=keyless)
+        gone += move(tx, "erase_dead", ids, **kept)
+        gone += move(tx, "erase_keyless", ids, also=keyless, outcome=outcome, why=why)
+        gone += move(tx, "erase", ids, outcome=outcome, why=why, **kept)
+        return gone + move(tx, "empty", ids, reason="forgotten")
+
+
+def _those(entries: Sequence[Entry], kind: type[_T]) -> list[_T]:
+    """Those of *kind*, the oldest first."""
+    found = [entry for entry in entries if isinstance(entry, kind)]
+    return sorted(found, key=attrgetter("at"))
+
+
+def _there(tx: Tx, ids: Sequence[str]) -> set[str]:
+    return {row[0] for row in tx.rows("SELECT id FROM adroll_event WHERE id {in_ids}", ids=ids)}
+
+
+def _kept_of(tx: Tx, events: Sequence[NewEvent]) -> dict[str, _Kept]:
+    """What has the key of each of *events*, by their ids; a query an account and name."""
+    alike: defaultdict[tuple[str, bool, str], dict[str, str]] = defaultdict(dict)
+    for event in events:
+        if event.key is not None:
+            alike[event.advertisable_eid, event.dry_run, event.name][event.id] = event.key
+    found: dict[str, _Kept] = {}
+    for (eid, dry_run, name), keys in alike.items():
+        rows = tx.rows(
+            _KEPT_OF_MANY,
+            eid=eid,
+            dry_run=int(dry_run),
+            name=name,
+            ids=[key_in(tx.dialect, key) for key in set(keys.values())],
         )
-        written.forgotten += erase(tx, ids, self._dedupe_days, unsent)
-        history.add(
-            tx,
-            [
-                history.Entry(name, *became, 0, "", 0, None)
-                for name, dry_run in names
-                for became in [counted_as("suppressed", "consent_withdrawn", bool(dry_run))]
-            ],
-        )
-        written.claimed = [event for event in written.claimed if event.id not in ids]
+        there = {key_out(row[0]): (row[1], row[2], row[3]) for row in rows}
+        found |= {id: there[key] for id, key in keys.items() if key in there}
+    return found
 
 
-def _claimed(event: NewEvent, queued_at: float) -> Claimed:
-    return Claimed(
-        id=event.id,
-        name=event.name,
-        payload=event.payload,
-        occurred_at=event.occurred_at,
-        created_at=queued_at,
-        attempts=0,
-        unsure=False,
-        key=event.key,
-        dry_run=event.dry_run,
-        digest=event.digest,
-        identifiers=event.identifiers,
-        trace=event.trace,
-    )
+# -- keyed hashes of a waiting event's identifiers -------------------------------------------------
+
+#: Where an event's JSON, which is ours, has the identifiers that an erasure asks for. No text in
+#: JSON can hold these bytes: its quotes are escaped.
+_COOKIE: Final = b'"first_party_cookie":"'
+_CLICK: Final = b'"adct":"'
+_TEXT: Final = re.compile(rb'([^"\\]*(?:\\.[^"\\]*)*)"')
+
+
+def _hash_in(payload: bytes, name: bytes, key: bytes) -> str | None:
+    # Most events lack one of the two, and to look for plain bytes is much faster than for a
+    # pattern.
+    start = payload.find(name)
+    value = None if start < 0 else _TEXT.match(payload, start + len(name))
+    return None if value is None else _hash(value[1], key)
+
+
+def _quoted(value: str) -> bytes:
+    return value.replace("\\", "\\\\").replace('"', '\\"').encode()
+
+
+def _hash(value: bytes, key: bytes) -> str:
+    return hashlib.blake2b(value, digest_size=16, key=key).hexdigest()

@@ -1,33 +1,34 @@
-"""The outbox's tables, how they come to be, and how an older version of them is brought up.
+"""The outbox's tables, and how they come to be.
 
-All tables are named ``adroll_…``. One index, ``(state, due_at)``, serves every question that is
-asked often: what is due, which lease lapsed, which row may go. ``due_at`` therefore means, by
-state: when it may be sent; when the lease ends; when the hold expires; when the row may be removed.
-
-Upgrades only ever add: during a rolling deployment an older process works on a newer schema.
+All tables are named ``adroll_…``. One index, ``(state, advertisable_eid, due_at)``, serves every
+question that is asked often: what of an account is due, which lease lapsed, which row may go.
+``due_at`` therefore means, by state: when it may be sent; when the lease ends; when the hold
+expires; when the row may be removed.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from . import identifier_hashes
-from .dialect import FRAGMENTS
-from .states import VERSION
+from .database import FRAGMENTS, insert_into
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Connection
 
+#: Of the tables that this release makes.
+VERSION: Final = 1
 #: Ten processes that start at once queue here instead of failing on each other's CREATE TABLE.
 _LOCK: Final = 0x41645265
 
-_EVENT: Final = """CREATE TABLE {if_missing}adroll_event (
-    {first_column},
+#: Upper ends of the histogram of event to delivery, seconds; the last column takes the rest.
+DELAYS: Final = (1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400)
+DELAY_COLUMNS: Final = tuple(f"delay_{number}" for number in range(len(DELAYS) + 1))
+#: Each table's columns, and what follows them.
+_TABLES: Final = {
+    "adroll_event": """{first_column},
     state SMALLINT DEFAULT 0 NOT NULL,
     event_name {code}(40){binary} NOT NULL,
     advertisable_eid {code}(40){binary} NOT NULL,
@@ -44,88 +45,44 @@ _EVENT: Final = """CREATE TABLE {if_missing}adroll_event (
     error TEXT,
     reason {code}(40){binary},
     settled_at {double},
-    {added}){event_options}"""
-#: What later versions added to a row: keyed hashes of the visitor's cookie and click id while the
-#: event waits, by which an erasure finds it; a mask of its identifiers; when AdRoll first refused
-#: it; since version 3, when what it says of the visitor was learnt, where that was before;
-#: since version 4, the trace context of the request that reported it.
-_ADDED: Final = (
-    ("cookie_hash", "{code}(32){binary}"),
-    ("click_hash", "{code}(32){binary}"),
-    ("identifiers", "SMALLINT DEFAULT 0 NOT NULL"),
-    ("refused_at", "{double}"),
-    ("attempt_log", "TEXT"),
-    ("released_at", "{double}"),
-    ("learnt_at", "{double}"),
-    ("trace", "{code}(64){binary}"),
-)
-_INDEXES: Final = {
-    "adroll_event_key": (
-        "CREATE UNIQUE INDEX {if_missing}adroll_event_key ON adroll_event"
-        " (advertisable_eid, dry_run, event_name, dedupe_key) {with_key}"
-    ),
-    "adroll_event_due": "CREATE INDEX {if_missing}adroll_event_due ON adroll_event (state, due_at)",
-    "adroll_event_cookie": (
-        "CREATE INDEX {if_missing}adroll_event_cookie ON adroll_event (cookie_hash) {with_cookie}"
-    ),
-    "adroll_verdict_kept": (
-        "CREATE INDEX {if_missing}adroll_verdict_kept ON adroll_verdict (kept_at)"
-    ),
-    "adroll_event_click": (
-        "CREATE INDEX {if_missing}adroll_event_click ON adroll_event (click_hash) {with_click}"
-    ),
-}
-_OTHERS: Final = {
-    "adroll_destination": """CREATE TABLE {if_missing}adroll_destination (
-    id INTEGER NOT NULL PRIMARY KEY,
+    cookie_hash {code}(32){binary},
+    click_hash {code}(32){binary},
+    identifiers SMALLINT DEFAULT 0 NOT NULL,
+    refused_at {double},
+    attempt_log TEXT,
+    released_at {double},
+    learnt_at {double}){event_options}""",
+    "adroll_account": """advertisable_eid {code}(40){binary} NOT NULL PRIMARY KEY,
     paused_until {double} DEFAULT 0 NOT NULL,
-    held {code}(64){binary},
+    stopped {code}(64){binary},
     fingerprint {code}(64){binary},
-    held_since {double},
+    stopped_since {double},
     failures INTEGER DEFAULT 0 NOT NULL,
     last_error TEXT,
     last_error_at {double},
     probe_until {double} DEFAULT 0 NOT NULL,
-    next_slot_at {double} DEFAULT 0 NOT NULL){options}""",
-    "adroll_hold": """CREATE TABLE {if_missing}adroll_hold (
-    id {number_key},
+    next_slot_at {double} DEFAULT 0 NOT NULL,
+    seen_at {double}){options}""",
+    "adroll_stop": """id {number_key},
+    advertisable_eid {code}(40){binary} NOT NULL,
     began_at {double} NOT NULL,
     ended_at {double},
     reason {code}(64){binary} NOT NULL){options}""",
-    "adroll_meta": """CREATE TABLE {if_missing}adroll_meta (
-    name {code}(40){binary} NOT NULL PRIMARY KEY,
+    "adroll_meta": """name {code}(60){binary} NOT NULL PRIMARY KEY,
     value {code}(64){binary} NOT NULL){options}""",
-    "adroll_journal": """CREATE TABLE {if_missing}adroll_journal (
-    file {code}(120){binary} NOT NULL PRIMARY KEY,
+    "adroll_inbox": """id {code}(32){binary} NOT NULL PRIMARY KEY,
+    line {payload} NOT NULL){options}""",
+    "adroll_journal": """file {code}(120){binary} NOT NULL PRIMARY KEY,
     position BIGINT NOT NULL,
     read_at {double} NOT NULL){options}""",
-    "adroll_withdrawal": """CREATE TABLE {if_missing}adroll_withdrawal (
-    visitor {code}(32){binary} NOT NULL PRIMARY KEY,
+    "adroll_withdrawal": """visitor {code}(32){binary} NOT NULL PRIMARY KEY,
     withdrawn_at {double} NOT NULL,
     forget_at {double} NOT NULL){options}""",
-    "adroll_suppressed": """CREATE TABLE {if_missing}adroll_suppressed (
-    order_hash {code}(32){binary} NOT NULL PRIMARY KEY,
+    "adroll_suppressed": """order_hash {code}(32){binary} NOT NULL PRIMARY KEY,
     reason {code}(40){binary} NOT NULL,
     suppressed_at {double} NOT NULL,
     forget_at {double} NOT NULL){options}""",
-    "adroll_verdict": """CREATE TABLE {if_missing}adroll_verdict (
-    advertisable_eid {code}(40){binary} NOT NULL,
-    dry_run SMALLINT NOT NULL,
-    event_name {code}(40){binary} NOT NULL,
-    dedupe_key {key} NOT NULL,
-    verdict {code}(8){binary} NOT NULL,
-    changes TEXT,
-    kept_at {double} NOT NULL,
-    PRIMARY KEY (advertisable_eid, dry_run, event_name, dedupe_key)){options}""",
-    "adroll_trial": """CREATE TABLE {if_missing}adroll_trial (
-    id {number_key},
-    tried_at {double} NOT NULL,
-    event_name {code}(40){binary} NOT NULL,
-    good SMALLINT NOT NULL,
-    answer {code}(64){binary} NOT NULL,
-    words TEXT NOT NULL){options}""",
-    "adroll_history": """CREATE TABLE {if_missing}adroll_history (
-    hour INTEGER NOT NULL,
+    "adroll_history": """hour INTEGER NOT NULL,
     slot SMALLINT NOT NULL,
     event_name {code}(40){binary} NOT NULL,
     outcome {code}(16){binary} NOT NULL,
@@ -133,98 +90,71 @@ _OTHERS: Final = {
     identifiers SMALLINT NOT NULL,
     currency {code}(3){binary} NOT NULL,
     events BIGINT NOT NULL,
-    value BIGINT NOT NULL,
+    value {money} NOT NULL,
     {delays},
     PRIMARY KEY (hour, slot, event_name, outcome, reason, identifiers, currency)){options}""",
 }
-#: Upper ends of the histogram of event to delivery, seconds; the last column takes the rest.
-DELAYS: Final = (1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400)
-DELAY_COLUMNS: Final = tuple(f"delay_{number}" for number in range(len(DELAYS) + 1))
+_INDEXES: Final = {
+    "adroll_event_key": "(advertisable_eid, dry_run, event_name, dedupe_key) {with_key}",
+    "adroll_event_due": "(state, advertisable_eid, due_at)",
+    "adroll_event_cookie": "(cookie_hash) {with_cookie}",
+    "adroll_event_click": "(click_hash) {with_click}",
+}
 
 #: Runs a statement with its parameters; gives the rows of a query.
 Run = Callable[[str, Mapping[str, Any]], list[Any]]
 
 
-def _filled(statement: str, dialect: str) -> str:
-    added = ",\n    ".join(f"{name} {kind}" for name, kind in _ADDED)
-    delays = ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS)
-    statement = statement.replace("{added}", added).replace("{delays}", delays)
-    return statement.format_map(FRAGMENTS[dialect])
+def columns_of(table: str) -> tuple[str, ...]:
+    """The names of a table's columns, but for a number that is the database's own key."""
+    found = [line.split()[0] for line in _TABLES[table].splitlines()]
+    own: dict[str, tuple[str, ...]] = {
+        "{first_column},": ("id",),
+        "id": () if "{number_key}" in _TABLES[table] else ("id",),
+    }
+    own |= {"{delays},": DELAY_COLUMNS, "PRIMARY": ()}
+    return tuple(name for column in found for name in own.get(column, (column,)))
 
 
 def make(run: Run, dialect: str) -> None:
-    """Make what is missing in *run*'s database, or bring older tables up; idempotent."""
+    """Make what is missing in *run*'s database; idempotent."""
+    delays = ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS)
 
     def fill(statement: str, **values: Any) -> list[Any]:
-        return run(_filled(statement, dialect), values)
+        statement = statement.replace("{delays}", delays)
+        return run(statement.format_map(FRAGMENTS[dialect]), values)
 
-    version = version_in(run, dialect)
-    if version is not None and version >= VERSION:
-        return
     # What is missing, one by one: MariaDB and MySQL commit each statement, and may have been
     # stopped between any two.
-    for name, statement in {"adroll_event": _EVENT, **_OTHERS}.items():
+    for name, columns in _TABLES.items():
         if not fill("{table_exists}", name=name):
-            fill(statement)
-    for name, kind in _ADDED:
-        if not fill("{column_exists}", name="adroll_event", column=name):
-            fill(f"ALTER TABLE adroll_event ADD COLUMN {name} {kind}")
-    if dialect == "sqlite" and version is not None:
-        # The key of version 1 was a number derived from the id.
-        fill("CREATE UNIQUE INDEX IF NOT EXISTS adroll_event_id ON adroll_event (id)")
-    for name, statement in _INDEXES.items():
+            fill(f"CREATE TABLE {name} ({columns}")
+    for name, columns in _INDEXES.items():
         if not fill("{index_exists}", name=name):
-            fill(statement)
-    fill("{insert} adroll_destination (id) VALUES (1) {or_ignore}")
+            unique = "UNIQUE " * (name == "adroll_event_key")
+            fill(f"CREATE {unique}INDEX {name} ON adroll_event {columns}")
+    # The outbox's own id is the key of the visitors' hashes, and tells a session's database from
+    # another that looks the same. The version comes last: with it all is there.
     for name, value in (
-        ("schema_version", str(VERSION)),
-        # By this a session's database is told from another that looks the same.
         ("outbox_id", secrets.token_hex(16)),
+        ("schema_version", str(VERSION)),
     ):
-        fill(
-            "{insert} adroll_meta (name, value) VALUES (:name, :value) {or_ignore}",
-            name=name,
-            value=value,
-        )
-    if version is not None:
-        _add_hashes(fill)
-    fill("UPDATE adroll_meta SET value = :value WHERE name = 'schema_version'", value=str(VERSION))
-
-
-def _add_hashes(fill: Callable[..., list[Any]]) -> None:
-    """What waits under version 1 is found by an erasure as well."""
-    key = str(fill("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")[0][0]).encode()
-    last = ""
-    while rows := fill(
-        "SELECT id, payload FROM adroll_event WHERE payload IS NOT NULL AND cookie_hash IS NULL"
-        " AND click_hash IS NULL AND id > :last ORDER BY id LIMIT 500",
-        last=last,
-    ):
-        for id, payload in rows:
-            cookie, click = identifier_hashes.of_payload(bytes(payload), key)
-            fill(
-                "UPDATE adroll_event SET cookie_hash = :cookie, click_hash = :click WHERE id = :id",
-                cookie=cookie,
-                click=click,
-                id=id,
-            )
-        last = rows[-1][0]
+        fill(insert_into("adroll_meta", ("name", "value")), name=name, value=value)
 
 
 def version_in(run: Run, dialect: str) -> int | None:
     """The version of the tables in *run*'s database; ``None`` where there are none."""
-    exists = FRAGMENTS[dialect]["table_exists"]
-    if not run(exists, {"name": "adroll_meta"}):
+    if not run(FRAGMENTS[dialect]["table_exists"], {"name": "adroll_meta"}):
         return None
     rows = run("SELECT value FROM adroll_meta WHERE name = 'schema_version'", {})
     return int(rows[0][0]) if rows else None
 
 
-# -- for migrations: an SQLAlchemy connection ------------------------------------------------
+# -- for migrations: an SQLAlchemy connection ------------------------------------------------------
 
 
 def create_tables(connection: Connection) -> None:
-    """Make the outbox's tables, or bring older ones to this version; idempotent.
+    """Make the outbox's tables; idempotent.
 
     Runs in the connection's transaction (MariaDB and MySQL commit at each statement), so that it
     fits a migration::
@@ -244,7 +174,7 @@ def drop_tables(connection: Connection) -> None:
     :param connection: to the outbox's database.
     """
     run = _runner(connection)
-    for name in ("adroll_event", *_OTHERS, "adroll_tally"):
+    for name in _TABLES:
         run(f"DROP TABLE IF EXISTS {name}", {})
 
 

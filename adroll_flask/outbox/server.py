@@ -28,14 +28,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from adroll_flask.forks import never_collect
+from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
 
 from . import schema
-from .database import Tx, Values, one
-from .dialect import FRAGMENTS, TIME
-from .protocol import OutboxFailed
-from .states import VERSION
+from .database import FRAGMENTS, Tx, Values, one
+from .values import OutboxFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -52,12 +50,17 @@ _TRIES: Final = 4
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
 
 
-#: The first statement of a transaction of ours, which asks for the time. An outbox is empty most of
-#: the time, and PostgreSQL's statistics say so amid a backlog: it would read all that waits, and
-#: sort it, for each claim of the first hundred. Without bitmap scans it follows the index.
+#: The first statement of a transaction of ours: the server's clock in seconds since the epoch,
+#: whatever its or the host's time zone. (UNIX_TIMESTAMP(NOW()) goes through the session's time
+#: zone and repeats an hour each autumn.) An outbox is empty most of the time, and PostgreSQL's
+#: statistics say so amid a backlog: it would read all that waits, and sort it, for each claim of
+#: the first hundred. Without bitmap scans it follows the index.
 _BEGIN: Final = {
-    **TIME,
-    "postgresql": f"{TIME['postgresql']}, set_config('enable_bitmapscan', 'off', true)",
+    "postgresql": (
+        "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision),"
+        " set_config('enable_bitmapscan', 'off', true)"
+    ),
+    "mysql": "SELECT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)",
 }
 
 
@@ -110,26 +113,15 @@ class ServerDatabase:
         self.url = url
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         self._known: dict[str, TextClause] = {}
-        self._pid = os.getpid()
-        self._engines: list[Engine] = []
-        self._closes()
-        self._ready = False
-
-    def _closes(self) -> None:
-        """See that this process's connections are closed when an app is dropped: Python 3.13
-        warns of one that is collected open."""
-        weakref.finalize(self, _dispose, self._engines, os.getpid()).atexit = False
+        # A parent's connections are the parent's, down to saying good-bye on them.
+        self._engines = PerProcess(lambda: (os.getpid(), make_engine(url)), left=never_collect)
+        # When an app is dropped: Python 3.13 warns of a connection that is collected open.
+        weakref.finalize(self, _dispose, self._engines).atexit = False
+        self._is_ready = False
 
     def engine(self) -> Engine:
         """This process's engine."""
-        if self._pid != os.getpid():
-            # The parent's connections are the parent's, down to saying good-bye on them.
-            never_collect(self._engines)
-            self._engines, self._pid = [], os.getpid()
-            self._closes()
-        if not self._engines:
-            self._engines.append(make_engine(self.url))
-        return self._engines[0]
+        return self._engines.own()[1]
 
     def read(self, function: Callable[[Tx], T], /) -> T:
         return self._run(function)
@@ -142,7 +134,7 @@ class ServerDatabase:
         while True:
             tries += 1
             try:
-                if not self._ready:
+                if not self._is_ready:
                     self.create_tables()
                 with self.engine().connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect, self._known))
@@ -160,7 +152,7 @@ class ServerDatabase:
         elif tries == 1 and _lost(exc):
             self.close()
         elif tries == 1 and _table_missing(original):
-            self._ready = False
+            self._is_ready = False
         else:
             reason, detail = reason_of(exc), type(original).__name__
             if reason != "data":
@@ -169,11 +161,11 @@ class ServerDatabase:
 
     def create_tables(self) -> None:
         with self.engine().connect() as connection, connection.begin():
-            version = schema.schema_version(connection)
-        if version is None or version < VERSION:
+            is_there = schema.schema_version(connection) is not None
+        if not is_there:
             with self.engine().connect() as connection, connection.begin():
                 schema.create_tables(connection)
-        self._ready = True
+        self._is_ready = True
 
     def exists(self) -> bool:
         return True
@@ -182,17 +174,21 @@ class ServerDatabase:
         return 0
 
     def close(self) -> None:
-        if self._pid == os.getpid():
-            for engine in self._engines:
-                engine.dispose()
+        _close(self.engine())
 
 
-def _dispose(engines: list[Engine], pid: int) -> None:
-    if pid == os.getpid():
-        for engine in engines:
-            engine.dispose()
-    else:
-        never_collect(engines)
+def _dispose(engines: PerProcess[tuple[int, Engine]]) -> None:
+    for pid, engine in engines.made():
+        if pid == os.getpid():
+            _close(engine)
+        else:
+            never_collect(engine)
+
+
+def _close(engine: Engine) -> None:
+    """Close all connections: those that are in use as soon as they are given back."""
+    event.listen(engine.pool, "checkin", lambda _connection, record: record.close())
+    engine.dispose()
 
 
 def make_engine(url: URL) -> Engine:
@@ -209,6 +205,10 @@ def make_engine(url: URL) -> Engine:
         settings = [
             f"SET lock_timeout = {_LOCK_WAIT * 1000}",
             f"SET statement_timeout = {STATEMENT * 1000}",
+            # Of a process that was stopped amid a transaction others would wait for the rows.
+            f"SET idle_in_transaction_session_timeout = {STATEMENT * 1000}",
+            # A role or database may have another default, under which claims beside others fail.
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
     else:
         engine = create_engine(url, **options, connect_args=_mysql_arguments(url))
@@ -221,12 +221,11 @@ def make_engine(url: URL) -> Engine:
         ]
 
     if url.get_driver_name() == "psycopg":
-        from . import postgresql
+        connection_class = _patient_connection()
 
         @event.listens_for(engine, "do_connect")
         def do_connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
-            # statement_timeout comes first where it works.
-            return postgresql.connect(STATEMENT + 0.5, *arguments, **keywords)
+            return connection_class.connect(*arguments, **keywords)
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
@@ -255,6 +254,37 @@ def _postgresql_arguments(url: URL) -> dict[str, Any]:
         # front of the server do not like prepared statements either.
         "prepare_threshold": None,
     }
+
+
+def _patient_connection() -> Any:
+    import psycopg
+
+    class PatientConnection(psycopg.Connection[Any]):
+        """Gives a server up that takes bytes and does not answer.
+
+        Neither of libpq's time-outs ends such a wait: the kernel acknowledges what a stopped server
+        does not read, and ``statement_timeout``, which comes first where it works, is the
+        server's own.
+        """
+
+        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            return super().wait(self._limited(gen), *args, **kwargs)
+
+        def _limited(self, gen: Any) -> Any:
+            deadline = time.monotonic() + STATEMENT + 0.5
+            try:
+                wanted = next(gen)
+                while True:
+                    # psycopg sends 0 at intervals, so that a program can be interrupted.
+                    while not (ready := (yield wanted)):
+                        if time.monotonic() > deadline:
+                            self.pgconn.finish()
+                            raise psycopg.OperationalError("the server does not answer")
+                    wanted = gen.send(ready)
+            except StopIteration as done:
+                return done.value
+
+    return PatientConnection
 
 
 def _mysql_arguments(url: URL) -> dict[str, Any]:

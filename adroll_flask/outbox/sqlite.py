@@ -1,29 +1,27 @@
-"""The outbox in a SQLite file: opening, making, replacing it, and what one process holds of it."""
+"""The outbox in a SQLite file, over the standard library's own driver."""
 
 from __future__ import annotations
 
-import errno
+import json
 import os
+import re
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from adroll_flask.errors import help_url
-from adroll_flask.forks import at_fork, never_collect
+from adroll_flask.forks import PerProcess, at_fork, each, never_collect
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.plurals import counted
 from adroll_flask.redaction import database_words
 
-from . import journal_locks as locks
-from . import restored, schema
-from .database import Tx
-from .ownership import make_file, make_folder, open_file
-from .protocol import OutboxFailed
-from .sqlite_connection import NO_INODE, Process, SqliteTx, reason_of, runner, tidy
-from .states import VERSION
+from . import files, schema
+from .database import FRAGMENTS, Tx, Values
+from .values import BATCH, OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
@@ -38,6 +36,90 @@ _OWN_WAIT: Final = 20
 _BETWEEN: Final = 0.01
 #: Seconds that a fork waits for what is under way in the file.
 _FORK_PATIENCE: Final = 1.0
+#: Of a file that is not there.
+_NO_INODE: Final = (0, 0)
+#: Pages of SQLite's log (4 KiB each) after which it is written back into the file, and bytes that
+#: the log's file keeps: our own log must not fill a small disk.
+_CHECKPOINT: Final = 400
+_LOG_BYTES: Final = 2 << 20
+#: Pages that one step gives back to the file system, and free ones that a file may keep.
+_PAGES: Final = 256
+_SPARE_PAGES: Final = 1024
+_NAMED: Final = re.compile(r":(\w+)")
+#: Of a connection that imports. New rows go anywhere into the indexes, whose pages would else be
+#: read again, and written into the file again, with each transaction.
+_FOR_MANY: Final = ("PRAGMA cache_size = -32768", "PRAGMA wal_autocheckpoint = 16000")
+
+
+class _SqliteTx:
+    """See :class:`~.database.Tx`."""
+
+    dialect = "sqlite"
+
+    def __init__(self, connection: sqlite3.Connection, now: float, known: dict[str, str]) -> None:
+        self.connection = connection
+        self.now = now
+        self._known = known
+
+    def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        if "ids" in values:
+            values["ids"] = json.dumps(values["ids"])
+        return self.connection.execute(self._filled(statement), values)
+
+    def _filled(self, statement: str) -> str:
+        filled = self._known.get(statement)
+        if filled is None:
+            filled = self._known[statement] = statement.format_map(FRAGMENTS["sqlite"])
+        return filled
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        return self._run(statement, values).rowcount
+
+    def many(self, statement: str, values: Sequence[Values], /) -> int:
+        if len(values) > BATCH:
+            for pragma in _FOR_MANY:
+                self.connection.execute(pragma)
+        filled = self._filled(statement)
+        # By position: the driver looks for each name anew for each row.
+        names = _NAMED.findall(filled)
+        rows = map(itemgetter(*names), each(values))
+        return self.connection.executemany(_NAMED.sub("?", filled), rows).rowcount
+
+    def rows(self, statement: str, /, **values: Any) -> list[Any]:
+        return self._run(statement, values).fetchall()
+
+
+class _Process:
+    """What one process holds of the file. After a fork, the child has one of its own."""
+
+    def __init__(self) -> None:
+        self.pid: int = os.getpid()
+        self.lock: threading.RLock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
+        self.inode: tuple[int, int] = _NO_INODE
+        #: Nothing is open, for as long as a fork takes.
+        self.is_still: bool = False
+        #: Closes the connection when an app is dropped: Python 3.13 warns of one collected open.
+        self._closer: weakref.finalize[..., _Process] | None = None
+
+    def hold(self, connection: sqlite3.Connection, inode: tuple[int, int]) -> None:
+        self.connection, self.inode = connection, inode
+        self._closer = weakref.finalize(self, _close, connection, self.pid)
+        self._closer.atexit = False
+
+    def hang_up(self) -> None:
+        old, self.connection = self.connection, None
+        if self._closer is not None:
+            self._closer.detach()
+        if old is not None:
+            old.close()
+
+
+def _close(connection: sqlite3.Connection, pid: int) -> None:
+    if pid == os.getpid():
+        connection.close()
+    else:
+        never_collect(connection)
 
 
 class SqliteDatabase:
@@ -47,32 +129,28 @@ class SqliteDatabase:
     Requests do not come here: they write to the journal.
 
     :param path: of the file; its folder is made where it is missing.
-    :param dedupe_days: days that dead letters are kept.
     """
 
     dialect = "sqlite"
 
-    def __init__(
-        self, path: Path, *, sync: str, clock: Callable[[], float], dedupe_days: int = 90
-    ) -> None:
+    def __init__(self, path: Path, *, sync: str, clock: Callable[[], float]) -> None:
         self.path = path
-        self._dedupe_days = dedupe_days
         self._clock = clock
         self._sync = "FULL" if sync == "full" else "NORMAL"
-        self._process = Process()
+        # SQLite allows no inherited connection, not even to close it
+        # (https://sqlite.org/howtocorrupt.html, 2.6).
+        self._processes = PerProcess(_Process, left=never_collect)
         self._known: dict[str, str] = {}
-        self._hooked = False
-        self._orphan = False
+        self._is_hooked = False
+        self._is_orphan = False
 
     # -- transactions -----------------------------------------------------------------------
 
     def read(self, function: Callable[[Tx], T], /) -> T:
-        return self._transaction(function, "BEGIN")
+        return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
     def write(self, function: Callable[[Tx], T], /) -> T:
-        return self._transaction(function, "BEGIN IMMEDIATE")
-
-    def _transaction(self, function: Callable[[Tx], T], begin: str) -> T:
+        begin = "BEGIN IMMEDIATE"
         return self._work(lambda connection: self._in_transaction(connection, function, begin))
 
     def _in_transaction(
@@ -81,40 +159,40 @@ class SqliteDatabase:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return self._in_transaction_once(connection, function, begin)
+                connection.execute(begin)
+                try:
+                    result = function(_SqliteTx(connection, self._clock(), self._known))
+                    connection.execute("COMMIT")
+                    return result
+                except BaseException:
+                    if connection.in_transaction:
+                        with suppress(sqlite3.Error):
+                            connection.execute("ROLLBACK")
+                    raise
             except sqlite3.OperationalError as exc:
                 if reason_of(exc) != "locked" or time.monotonic() > until:
                     raise
                 time.sleep(_BETWEEN)
 
-    def _in_transaction_once(
-        self, connection: sqlite3.Connection, function: Callable[[Tx], T], begin: str
-    ) -> T:
-        connection.execute(begin)
-        try:
-            result = function(SqliteTx(connection, self._clock(), self._known))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
-        return result
-
     def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run *function* on the kept connection, again where the file was replaced meanwhile."""
-        reopened = False
+        until, is_again = time.monotonic() + PATIENCE, False
         while True:
             with self._alone_in_process() as process:
                 try:
                     connection = process.connection
                     if connection is None or self._inode() != process.inode:
-                        connection = self._reopen(process)
+                        process.hang_up()
+                        connection = self._open(process)
                     return function(connection)
                 except sqlite3.Error as exc:
-                    if reopened or not self._recover(exc):
-                        raise OutboxFailed(reason_of(exc), database_words(exc)) from exc
-                    reopened = True
+                    reason = reason_of(exc)
+                    # SQLite itself does not wait where a file is to keep a log from now on.
+                    waits = process.connection is None and reason == "locked"
+                    if not (waits and time.monotonic() < until):
+                        if is_again or not self._recover(exc, process):
+                            raise OutboxFailed(reason, database_words(exc)) from exc
+                        is_again = True
                     process.hang_up()
                 except (UnicodeError, OverflowError) as exc:
                     # A value that no statement can hold, as a lone surrogate.
@@ -122,15 +200,11 @@ class SqliteDatabase:
                 except OSError as exc:
                     denied = isinstance(exc, PermissionError)
                     raise OutboxFailed("read_only" if denied else "unavailable") from exc
+            time.sleep(_BETWEEN)
 
     @contextmanager
-    def _alone_in_process(self) -> Iterator[Process]:
-        process = self._process
-        if process.pid != os.getpid():
-            # SQLite allows no inherited connection, not even to close it
-            # (https://sqlite.org/howtocorrupt.html, 2.6). Told by the pid: uWSGI forks past Python.
-            never_collect(process)
-            process = self._process = Process()
+    def _alone_in_process(self) -> Iterator[_Process]:
+        process = self._processes.own()
         lock = process.lock
         try:
             if not lock.acquire(timeout=PATIENCE):
@@ -153,28 +227,16 @@ class SqliteDatabase:
         try:
             stat = os.stat(self.path)
         except OSError:
-            return NO_INODE
+            return _NO_INODE
         return stat.st_ino, stat.st_dev
 
-    def _reopen(self, process: Process) -> sqlite3.Connection:
-        if self._orphan:
+    def _open(self, process: _Process) -> sqlite3.Connection:
+        if self._is_orphan:
             raise OutboxFailed("unavailable", "forked while its database was in use")
-        process.hang_up()
-        self._hook()
-        until = time.monotonic() + PATIENCE
-        recovered = False
-        while True:
-            try:
-                connection = self._connect()
-                break
-            except sqlite3.Error as exc:
-                if reason_of(exc) == "locked" and time.monotonic() < until:
-                    # SQLite itself does not wait where a file is to keep a log from now on.
-                    time.sleep(_BETWEEN)
-                    continue
-                if recovered or not self._recover(exc):
-                    raise
-                recovered = True
+        if not self._is_hooked:
+            self._is_hooked = True
+            at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
+        connection = self._connect()
         process.hold(connection, self._inode())
         return connection
 
@@ -186,10 +248,17 @@ class SqliteDatabase:
         )
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")
-            connection.execute("PRAGMA journal_size_limit = 16777216")
-            # Checkpoints belong to housekeeping; this is for where nothing keeps house.
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
-            self._prepare(connection)
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            names = {row[0] for row in found}
+            if all(name.startswith(("adroll_", "sqlite_")) for name in names):
+                # In the shop's own file the journal mode is the shop's.
+                if not names:
+                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("PRAGMA journal_mode = WAL")
+            if schema.version_in(_runner(connection), "sqlite") is None:
+                self._in_transaction(connection, _make_tables, "BEGIN IMMEDIATE")
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
             connection.close()
@@ -198,7 +267,7 @@ class SqliteDatabase:
 
     def _make(self) -> None:
         """Create an empty file that only its owner may read, once among many processes."""
-        make_folder(self.path.parent)
+        files.make_folder(self.path.parent)
         with self._alone():
             if self.path.exists():
                 return
@@ -206,56 +275,19 @@ class SqliteDatabase:
             # have the old one open would share its index with us.
             for suffix in ("-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-            os.close(make_file(self.path, os.O_RDWR | locks.BINARY))
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        names = {
-            row[0]
-            for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
-        if all(name.startswith(("adroll_", "sqlite_")) for name in names):
-            # In the shop's own file the journal mode is the shop's.
-            if not names:
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
-        if (schema.version_in(runner(connection), "sqlite") or 0) < VERSION:
-            self._make_tables(connection)
-        if restored.is_marked(SqliteTx(connection, 0.0, self._known)):
-            count = self._in_transaction(connection, self._lay_to_rest, "BEGIN IMMEDIATE")
-            logger.critical(
-                "the outbox's database is a copy that was made by outbox backup: %s, which may"
-                " have been sent since, wait as dead letters (restored) until somebody retries"
-                " them (%s)",
-                counted(count, "event"),
-                help_url("outbox-copy"),
-            )
-
-    def _lay_to_rest(self, tx: Tx) -> int:
-        # Another process may have been faster.
-        return restored.lay_to_rest(tx, self._dedupe_days) if restored.is_marked(tx) else 0
+            os.close(files.make_file(self.path, os.O_RDWR | files.BINARY))
 
     def create_tables(self) -> None:
-        self._work(self._make_tables)
-
-    @staticmethod
-    def _make_tables(connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            schema.make(runner(connection), "sqlite")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        self.write(_make_tables)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time makes or replaces the file."""
-        flags = os.O_RDWR | locks.BINARY | locks.NO_FOLLOW
-        lock = open_file(Path(f"{self.path}.lock"), flags)
+        flags = os.O_RDWR | files.BINARY | files.NO_FOLLOW
+        lock = files.open_file(Path(f"{self.path}.lock"), flags)
         try:
             until = time.monotonic() + PATIENCE
-            while not locks.hold(lock):
+            while not files.hold(lock):
                 if time.monotonic() > until:
                     raise OutboxFailed("locked")
                 time.sleep(0.002)
@@ -265,8 +297,8 @@ class SqliteDatabase:
 
     # -- faults -----------------------------------------------------------------------------
 
-    def _recover(self, exc: BaseException) -> bool:
-        """True where opening the file again is worth a try after *exc*.
+    def _recover(self, exc: BaseException, process: _Process) -> bool:
+        """True where another try is worth it after *exc*, with the file opened again.
 
         A corrupt file is moved aside, so that a new one takes its place.
         """
@@ -274,6 +306,12 @@ class SqliteDatabase:
         primary = None if code is None else code & 0xFF
         if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._set_aside()
+        if primary == sqlite3.SQLITE_FULL and process.connection is not None:
+            # What our own log holds of the disk is given back.
+            with suppress(sqlite3.Error):
+                process.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                return True
+            return False
         if code == sqlite3.SQLITE_READONLY_DBMOVED:
             return True
         if primary == sqlite3.SQLITE_READONLY:
@@ -297,9 +335,8 @@ class SqliteDatabase:
             return False
         logger.critical(
             "the outbox's database was corrupt and has been moved to %s; a new one is made. Events"
-            " that waited in it are not sent unless they are saved from there. (%s)",
+            " that waited in it are not sent unless they are saved from there. [outbox-corrupt]",
             moved,
-            help_url("outbox-corrupt"),
         )
         return True
 
@@ -318,79 +355,92 @@ class SqliteDatabase:
     # -- keeping it small -------------------------------------------------------------------
 
     def tidy(self) -> int:
-        return self._work(lambda connection: tidy(connection, self.path)) if self.exists() else 0
+        """Write the log back where it has grown, give free pages to the file system; how many."""
+        return self._work(self._tidy) if self.exists() else 0
 
-    def backup(self, target: Path) -> None:
-        """Copy the file as it is now into *target*, by SQLite's own backup, beside the work.
+    def _tidy(self, connection: sqlite3.Connection) -> int:
+        with suppress(FileNotFoundError):
+            if Path(f"{self.path}-wal").stat().st_size > _LOG_BYTES:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-        The copy is marked as one, and is there whole or not at all.
+        def pragma(name: str) -> int:
+            rows = connection.execute(f"PRAGMA {name}").fetchall()
+            return int(rows[0][0]) if rows else 0
 
-        :raises FileExistsError: there is something at *target*.
-        :raises OSError: it cannot be made.
-        """
-        part = target.with_name(f"{target.name}.part")
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | locks.BINARY, 0o600))
-
-        def copy(connection: sqlite3.Connection) -> None:
-            made = sqlite3.connect(part, isolation_level=None)
-            try:
-                connection.backup(made, pages=1000)
-                made.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried about
-                self._in_transaction(made, restored.mark, "BEGIN IMMEDIATE")
-            finally:
-                made.close()
-
-        try:
-            self._work(copy)
-            if target.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        if pragma("auto_vacuum") != 2:  # incremental, as we make it
+            return 0
+        free = pragma("freelist_count")
+        if free <= max(_SPARE_PAGES, pragma("page_count") // 4):
+            return 0
+        # A plain execute() takes one step of this pragma, which is one page.
+        connection.executescript(f"PRAGMA incremental_vacuum({_PAGES})")
+        return min(_PAGES, free)
 
     # -- processes --------------------------------------------------------------------------
 
     def close(self) -> None:
-        process = self._process
-        if process.pid == os.getpid() and process.lock.acquire(timeout=PATIENCE):
+        process = self._processes.own()
+        if process.lock.acquire(timeout=PATIENCE):
             try:
                 process.hang_up()
             finally:
                 process.lock.release()
 
-    def _hook(self) -> None:
-        if not self._hooked and hasattr(os, "register_at_fork"):
-            self._hooked = True
-            at_fork(before=self._hold_still, in_parent=self._go_on, in_child=self._begin_anew)
-
-    def _hold_still(self) -> None:
+    def _be_still(self) -> None:
         """Close the connection and let nobody open one until the fork is over.
 
         SQLite keeps its locks by process and file: a child that opened the file beside an
         inherited connection would believe itself locked and hold nothing. Seen: another process
         then removes the log under it, and what it commits is lost.
         """
-        process = self._process
-        if process.pid == os.getpid() and process.lock.acquire(timeout=_FORK_PATIENCE):
+        process = self._processes.own()
+        if process.lock.acquire(timeout=_FORK_PATIENCE):
             process.hang_up()
-            process.still = True
+            process.is_still = True
 
     def _go_on(self) -> None:
-        process = self._process
-        if process.still:
-            process.still = False
+        process = self._processes.own()
+        if process.is_still:
+            process.is_still = False
             process.lock.release()
 
     def _begin_anew(self) -> None:
         # A child of a process that had the file open can never open it safely; its events stay in
         # the journal, which another process reads.
-        if self._process.connection is not None and not self._process.still:
-            self._orphan = True
-        if self._orphan:  # a child of an orphan is one too
+        inherited = self._processes.made()
+        if any(other.connection is not None and not other.is_still for other in inherited):
+            self._is_orphan = True
+        if self._is_orphan:  # a child of an orphan is one too
             logger.error(
-                "forked while the outbox's database was in use; others deliver for it (%s)",
-                help_url("forked-in-use"),
+                "forked while the outbox's database was in use; others deliver for it "
+                "[forked-in-use]"
             )
-        else:
-            self._process = Process()
+        self._processes.own()
+
+
+def _make_tables(tx: Tx) -> None:
+    schema.make(lambda statement, values: tx.rows(statement, **values), "sqlite")
+
+
+def _runner(connection: sqlite3.Connection) -> schema.Run:
+    return lambda statement, values: connection.execute(statement, values).fetchall()
+
+
+def reason_of(exc: BaseException) -> str:
+    """The name of what SQLite complains of."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = 0 if code is None else code & 0xFF
+    return {
+        sqlite3.SQLITE_BUSY: "locked",
+        sqlite3.SQLITE_LOCKED: "locked",
+        sqlite3.SQLITE_FULL: "disk_full",
+        sqlite3.SQLITE_READONLY: "read_only",
+        sqlite3.SQLITE_PERM: "read_only",
+        sqlite3.SQLITE_CANTOPEN: "unavailable",
+        sqlite3.SQLITE_IOERR: "unavailable",
+        sqlite3.SQLITE_CORRUPT: "corrupt",
+        sqlite3.SQLITE_NOTADB: "corrupt",
+        sqlite3.SQLITE_MISMATCH: "data",
+        sqlite3.SQLITE_TOOBIG: "data",
+        sqlite3.SQLITE_CONSTRAINT: "data",
+    }.get(primary, "error")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -26,18 +27,41 @@ def read_headers(headers: Iterable[tuple[str, str]]) -> HeaderView:
     return found
 
 
+#: Headers that tell one kind of cache what it may keep, by what documents them. Such a cache heeds
+#: its own header and not ``Cache-Control`` (RFC 9213, section 2.2), whatever that forbids others.
+TARGETED: Final[Mapping[str, str]] = {
+    "cdn-cache-control": "RFC 9213",
+    "cloudflare-cdn-cache-control": "developers.cloudflare.com/cache/concepts/cdn-cache-control",
+    "netlify-cdn-cache-control": "docs.netlify.com/build/caching/caching-overview",
+    "vercel-cdn-cache-control": "vercel.com/docs/caching/cache-control-headers",
+    "deno-cdn-cache-control": "docs.deno.com/deploy/reference/caching",
+    "akamai-cache-control": "RFC 9213, section 2: any cache's name before -Cache-Control",
+    "edge-control": "Akamai's of old; http.dev/edge-control",
+    "surrogate-control": "w3.org/TR/edge-arch",
+    "x-litespeed-cache-control": "docs.litespeedtech.com/lscache/devguide/controls",
+    "x-accel-expires": "nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_cache_valid",
+}
+_TARGETED: Final = frozenset(TARGETED)
+#: In such a header or in ``Cache-Control``: nothing is kept for others. ``X-Accel-Expires`` has a
+#: number of seconds instead, of which 0 says the same.
+_FORBIDS: Final = frozenset({"no-store", "private", "0"})
+#: With each of these a cache may answer others: RFC 9111, section 5.2.2, and RFC 5861.
+_SHARED: Final = frozenset({"public", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+
+
 def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
     """True where a cache between the site and its visitors may keep the response.
 
-    design.md, "Shared-cacheable": by the method, by ``ADROLL_CACHED_PATHS``, by the headers.
+    That is told by the method, by ``ADROLL_CACHED_PATHS``, by the headers.
     """
     if tracked.method not in ("GET", "HEAD"):
         return False
     services = tracked.services
     patterns = services.settings.cached_paths
     if patterns:
-        path = tracked.path
-        if any(fnmatchcase(path, pattern) for pattern in patterns):
+        # Whoever lists a path may write it as people do, or as browsers send it.
+        path = unquote(tracked.path)
+        if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
             return True
     return is_shared_cacheable(seen, services.clock())
 
@@ -53,15 +77,18 @@ def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
     True
     >>> is_shared_cacheable({"cache-control": "private, max-age=60"}, 0.0)
     False
+    >>> is_shared_cacheable({"cache-control": "private", "cdn-cache-control": "max-age=60"}, 0.0)
+    True
     """
+    if not _TARGETED.isdisjoint(seen):
+        for name in _TARGETED & seen.keys():
+            if _FORBIDS.isdisjoint(cache_directives(seen[name])):
+                return True
     control = seen.get("cache-control")
     directives = cache_directives(control) if control else {}
-    if "no-store" in directives or "private" in directives:
+    if not _FORBIDS.isdisjoint(directives):
         return False
-    if "public" in directives or "s-maxage" in directives:
-        return True
-    # Targeted at CDNs, these go before Cache-Control there (RFC 9213, section 2.2).
-    if "cdn-cache-control" in seen or "surrogate-control" in seen:
+    if not _SHARED.isdisjoint(directives):
         return True
     age = directives.get("max-age")
     if age is not None:
@@ -91,7 +118,7 @@ def _is_future(date: str, now: float) -> bool:
 def keep_private(headers: Headers) -> None:
     """Keep a response that carries a visitor's cookies out of shared caches."""
     # Promise 4: only where the site had said nothing about caching.
-    if "Cache-Control" not in headers and "Expires" not in headers:
+    if read_headers(headers).keys().isdisjoint(("cache-control", "expires")):
         headers["Cache-Control"] = "private"
 
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from adroll_flask.errors import ConfigurationError
 from adroll_flask.hosts import has_domain
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
-
-_MEMO = 256
 
 
 class Domains:
     """The cookies' domains of one app.
 
     :param setting: ``ADROLL_COOKIE_DOMAIN``: ``None``, ``"auto"`` or a domain name.
+    :raises ConfigurationError: ``"auto"`` without the list of public suffixes.
 
     >>> Domains("auto").of_record("www.shop.co.uk")
     'shop.co.uk'
     """
 
     def __init__(self, setting: str | None) -> None:
+        if setting == "auto" and find_spec("publicsuffixlist") is None:
+            raise ConfigurationError(
+                "ADROLL_COOKIE_DOMAIN",
+                "'auto' needs the list of public suffixes: pip install 'adroll-flask[domains]'",
+                slug="cookie-domain",
+            )
         self._setting = setting
-        self._memo: dict[str, str | None] = {}
-        self._suffixes: PublicSuffixList | None = None
+        # Whoever asks names the host: what is kept of hosts is bounded.
+        self._registrable = lru_cache(256)(self._look_up)
 
     def of_page(self, hostname: str) -> str | None:
         """The domain of ``__adroll_fpc``: the page's host, as the pixel writes it."""
@@ -36,21 +44,19 @@ class Domains:
         if setting is None or not has_domain(hostname):
             return self.of_page(hostname)
         if setting == "auto":
-            if hostname not in self._memo:
-                if len(self._memo) >= _MEMO:
-                    self._memo.clear()
-                self._memo[hostname] = self._registrable(hostname)
-            return self._memo[hostname]
+            return self._registrable(hostname)
         # On a host outside the configured domain a browser would refuse the cookie.
         covered = hostname == setting or hostname.endswith(f".{setting}")
         return setting if covered else hostname
 
-    def _registrable(self, hostname: str) -> str | None:
-        if self._suffixes is None:
-            # Loaded on first use: reading the list takes some 20 ms.
-            from publicsuffixlist import PublicSuffixList
-
-            self._suffixes = PublicSuffixList()
+    def _look_up(self, hostname: str) -> str | None:
         # A host that is a public suffix itself keeps its cookie to itself.
         found = self._suffixes.privatesuffix(hostname)
         return str(found) if found else None
+
+    @cached_property
+    def _suffixes(self) -> PublicSuffixList:
+        # On first use: reading the list takes some 20 ms.
+        from publicsuffixlist import PublicSuffixList
+
+        return PublicSuffixList()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from werkzeug.http import dump_cookie
 
-from adroll_flask.visitor.records import COOKIE_LIFE, FIRST_PARTY_COOKIE, RECORD_COOKIE
+from adroll_flask.visitor.cookies import COOKIE_LIFE, FIRST_PARTY_COOKIE
 
-from .caching import HeaderView, keep_private, may_be_shared
+from .caching import HeaderView, keep_private, may_be_shared, read_headers
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .cookie_domains import Domains
 
 
-#: What the pixel leaves beside its first-party cookie (s2s-api.md, "The first-party cookie").
+#: What the pixel leaves beside its first-party cookie.
 _PIXEL_COOKIE = "__ar_v4"
 #: What it keeps of consent. Where the site loads the pixel itself, this may be the memory of the
 #: site's consent platform (AdRoll's banner), which would ask again.
@@ -58,7 +58,7 @@ def update_cookies(
         return None
     record = tracked.record
     if record.first_party_cookie is None and html and tracked.may_generate:
-        record = record.with_cookie(tracked.new_cookie(), "server")
+        record = record.with_cookie(tracked.new_cookie, "server")
     if record.adct is None and record.first_party_cookie is None:
         return None
     if seen.settled(now) and seen.record is not None and record.same_as(seen.record):
@@ -76,11 +76,11 @@ def update_cookies(
 def write_cookies(
     tracked: TrackedRequest, headers: Headers, domains: Domains, record: Record
 ) -> None:
-    """Set ``adroll_visitor`` and its working copy for the pixel, for a year."""
+    """Set the record's cookie and its working copy for the pixel, for a year."""
     headers.add(
         "Set-Cookie",
         dump_cookie(
-            RECORD_COOKIE,
+            tracked.services.settings.cookie_name,
             tracked.services.records.sign(record),
             max_age=COOKIE_LIFE,
             domain=domains.of_record(tracked.hostname),
@@ -111,6 +111,17 @@ def _write_copy(
     keep_private(headers)
 
 
+def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
+    """Take ours off again where what ran after us lets shared caches keep the response; whether it
+    did."""
+    if not may_be_shared(tracked, read_headers(headers)):
+        return False
+    ours = (f"{tracked.services.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
+    given = headers.getlist("Set-Cookie")
+    headers.setlist("Set-Cookie", [one for one in given if not one.startswith(ours)])
+    return True
+
+
 def _is_secure(tracked: TrackedRequest) -> bool:
     chosen = tracked.services.settings.cookie_secure
     return tracked.is_secure if chosen is None else chosen
@@ -120,11 +131,12 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers, domains: Domains) 
     """Take both cookies back, the host-only and the domain cookie of each name, and the pixel's."""
     hostname = tracked.hostname
     page = domains.of_page(hostname)
-    wanted = [(RECORD_COOKIE, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
-    wanted += [(RECORD_COOKIE, page), (RECORD_COOKIE, domains.of_record(hostname))]
+    ours = tracked.services.settings.cookie_name
+    wanted = [(ours, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
+    wanted += [(ours, page), (ours, domains.of_record(hostname))]
     header = tracked.environ.get("HTTP_COOKIE", "")
-    ours = tracked.services.settings.pixel == "load"
-    for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if ours else ())):
+    our_pixel = tracked.services.settings.pixel == "load"
+    for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if our_pixel else ())):
         if f"{name}=" in header:
             wanted += [(name, None), (name, page)]
     for name, domain in dict.fromkeys(wanted):

@@ -1,4 +1,4 @@
-"""Where the snippet goes: the end of the head, as an HTML parser sees it, in one pass over bytes.
+"""Where the snippet goes: the end of the head, as an HTML parser sees it, in one match over bytes.
 
 A parser that has not left the head takes a ``<script>`` between any two tokens without building
 anything else than before: ``<html>`` and ``<head>`` would be implied by the next token all the
@@ -6,159 +6,306 @@ same, and the doctype has had its say (HTML standard, 13.2.6.4.1 to 13.2.6.4.4).
 right before the token that ends the head: ``</head>``, or the first that no head can hold, or the
 end of the page. Reading follows a browser, which runs scripts: ``<noscript>`` is text.
 
-Nothing behind that token is looked at, with one exception: a page of which neither the response
-nor the head tells the charset is searched for a declaration within its first 1024 bytes.
+The patterns follow the tokenizer (13.2.5). All are possessive: none steps back, so each is linear
+on any input.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
-from . import html_patterns
-from .charset import PRESCAN, ascii_compatible, is_shifting
-from .head_reader import CHARSET, SNIPPET_MARK, UTF8_BOM, HeadReader
-
-__all__ = ["HOLD_LIMIT", "INJECTED", "Placer", "ascii_compatible", "place"]
-
 INJECTED: Final = "injected"
+#: The page has a script with ``data-adroll`` already.
+PRESENT: Final = "present"
+#: No doctype, ``<html>``, ``<head>`` or ``<body>`` before the first content: not a document.
+FRAGMENT: Final = "fragment"
+#: UTF-16 and its like, in which these bytes are not these characters.
+CHARSET: Final = "charset"
+#: The snippet would push the declaration of the charset out of the bytes where browsers look.
+CHARSET_LATE: Final = "charset_late"
+#: The page, or what may be held back of it, ends in a comment or tag that comes before the head.
+UNFINISHED: Final = "unfinished"
+
 #: Bytes of a streamed page that are held back at most.
 HOLD_LIMIT: Final = 65536
-_HEAD_END, _BODY = html_patterns.any_case("head"), html_patterns.any_case("body")
-_PLAIN_END: Final = re.compile(rb"(?:</%b|<%b)%b" % (_HEAD_END, _BODY, html_patterns.NAME_END))
+#: Browsers look for a declared charset in that many bytes (13.2.3.2).
+_PRESCAN: Final = 1024
+
+_WHITE = rb"[\t\n\f\r ]"
+#: What must follow a tag's name: without it ``<header>`` would be a ``<head>``.
+_NAME_END = rb"(?=[\t\n\f\r />])"
+# One attribute. A quote opens a value only directly behind "=", and "=" may begin a name
+# (13.2.5.32). A value that is not closed yet must fail, not be read as a name: the last branch.
+_ATTRIBUTE = (
+    rb"[^\t\n\f\r />][^\t\n\f\r />=]*+(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+"
+    rb"(?:\"[^\"]*+\"|'[^']*+'|[^\t\n\f\r >\"'][^\t\n\f\r >]*+|(?=>))|(?![\t\n\f\r ]*+=))"
+)
+# From behind a tag's name through its ">". The first loop takes attributes of the usual form
+# alone; it is there for speed.
+_TAG_REST = (
+    rb"(?:>|[\t\n\f\r /]++(?:[a-zA-Z:-]++=\"[^\"]*+\"[\t\n\f\r ]*+)*+"
+    rb"(?:>|(?:[\t\n\f\r /]++|" + _ATTRIBUTE + rb")*+>))"
+)
 
 
-def place(
-    html: bytes, snippet: bytes, limit: int = HOLD_LIMIT, *, charset: str | None = None
-) -> tuple[bytes, str]:
+def _word(word: str) -> bytes:
+    """A pattern for *word* in any case; faster than a flag, since alternatives can be told apart
+    by their first byte."""
+    return "".join(f"[{c}{c.upper()}]" for c in word).encode()
+
+
+def _names(*words: str) -> bytes:
+    """A pattern for any of *words* as the whole name of a tag."""
+    return b"(?:%b)%b" % (b"|".join(map(_word, words)), _NAME_END)
+
+
+def _tag(name: str) -> bytes:
+    return _word(name) + _TAG_REST
+
+
+def _text_element(name: str) -> bytes:
+    """An element whose content is text up to its end tag, from behind ``<``."""
+    end, other = b"/" + _tag(name), rb"(?!/%b)[^<]*+" % _names(name)
+    # The end is nearly always at the first "<".
+    return _tag(name) + rb"[^<]*+<(?:%b|%b(?:<%b)*+<%b)" % (end, other, other, end)
+
+
+_SCRIPT_NAME = _names("script")
+# Behind "<!--" a script knows "<script>", whose end tag does not end it (13.2.5.20 to 13.2.5.31).
+# The dashes of "<!--" may be those of the "-->" that leaves this state.
+_NESTED = rb"<%b(?:[^-<]++|-(?!->)|<(?!/%b))*+(?:</%b|(?=-->))" % ((_SCRIPT_NAME,) * 3)
+_ESCAPED = rb"<!(?=--)(?:[^-<]++|-(?!->)|<(?!/?%b)|%b)*+(?:-->|(?=</%b))" % (
+    _SCRIPT_NAME,
+    _NESTED,
+    _SCRIPT_NAME,
+)
+_SCRIPT_CONTENT = rb"(?:[^<]++|<(?!/%b|!--)|%b)*+" % (_SCRIPT_NAME, _ESCAPED)
+_SCRIPT_END = b"</" + _tag("script")
+_SCRIPT = _tag("script") + rb"[^<]*+(?:%b|%b%b)" % (_SCRIPT_END, _SCRIPT_CONTENT, _SCRIPT_END)
+# "<!-->" and "<!--->" end at once, and "--!>" is an end too.
+_COMMENT = rb"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+--!?>)"
+_VOIDS = ("meta", "link", "base", "basefont", "bgsound")
+_TEXTS = ("title", "style", "noscript", "noframes")
+# Within a template, these change what is a tag, or which tags switch to text.
+_ODD = _names("template", "svg", "math", "select", "col", "colgroup", "plaintext")
+_RAW = (*_TEXTS, "textarea", "xmp", "iframe", "noembed")
+_TEMPLATE = _tag("template") + rb"(?:[^<]++|<(?:%b|(?!!--|/?%b|%b|%b)))*+" % (
+    b"|".join((_COMMENT, _SCRIPT, *map(_text_element, _RAW))),
+    _names("template"),
+    _ODD,
+    _names("script", *_RAW),
+)
+# One item of a head, from behind "<". Bogus comments end at the first ">", in quotes too
+# (13.2.5.41), and so does a doctype; no end tag but four does anything in a head.
+_ITEM = b"|".join(
+    (
+        *map(_tag, _VOIDS),
+        _SCRIPT,
+        *map(_text_element, _TEXTS),
+        *map(_tag, ("head", "html")),
+        _COMMENT,
+        rb"!(?!--)[^>]*+>",
+        _TEMPLATE + b"</" + _tag("template"),
+        rb"/(?!%b)[a-zA-Z][^\t\n\f\r />]*+%b" % (_names("head", "body", "html", "br"), _TAG_REST),
+        rb"\?[^>]*+>|/[^a-zA-Z>][^>]*+>|/>",
+    )
+)
+# White space in disguise, which does not end a head.
+_SPACE = (
+    rb"&(?:Tab;|NewLine;|#(?:0*+(?:9|1[023]|32)(?![0-9])"
+    rb"|[xX]0*+(?:9|[aAcCdD]|20)(?![0-9a-fA-F]));?)"
+)
+#: As many complete items of a head as there are.
+_HEAD: Final = re.compile(rb"(?:%b*+(?:<(?:%b)|%b))*+%b*+" % (_WHITE, _ITEM, _SPACE, _WHITE))
+#: One of them, with its name.
+_ONE: Final = re.compile(
+    rb"%b*+(?P<item>(?=<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+|![a-zA-Z]*+)|)(?:<(?:%b)|%b))"
+    % (_WHITE, _ITEM, _SPACE)
+)
+#: What stands behind them: a comment, or a tag by its name, as far as it is there.
+_NEXT: Final = re.compile(rb"<(?P<comment>[!?]|/[^a-zA-Z])|<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+)")
+#: Tags that a head holds: where one stands there it is not complete.
+_HELD: Final = frozenset(name.encode() for name in (*_TEXTS, *_VOIDS, "script", "template"))
+_BEFORE_HEAD: Final = frozenset((b"html", b"head"))
+#: Items that only a whole document has, and those that open its head.
+_DOCUMENT: Final = frozenset((b"!doctype", b"html", b"head"))
+_OPENING: Final = _HELD | {b"head"}
+#: Tags that only a whole document has, at the end of a head.
+_DOCUMENT_ENDS: Final = frozenset((b"body", b"frameset", b"/head"))
+_HEAD_END_TAGS: Final = frozenset((b"/head", b"/body", b"/html", b"/br"))
+_UNSIMPLE_TEMPLATE: Final = re.compile(rb"<" + _TEMPLATE + rb"<" + _ODD)
+_MARK: Final = b"data-adroll"
+_OUR_SCRIPT: Final = re.compile(
+    rb"<%b(?:[\t\n\f\r /]++|(?!%b%b)%b)*+(?<=[\t\n\f\r /\"'])%b"
+    % (_SCRIPT_NAME, _MARK, rb"[\t\n\f\r />=]", _ATTRIBUTE, _MARK)
+)
+
+_UTF8_BOM: Final = b"\xef\xbb\xbf"
+_OTHER_BOMS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+# Anything that may declare a charset to a browser, also in a comment or a script.
+_DECLARATION: Final = re.compile(rb"(?i)<meta[\t\n\f\r /][^>]*?charset[^>]*+>?")
+# ASCII bytes mean something else between escape sequences; browsers show nothing of the last ones.
+_SHIFTING: Final = ("iso-2022", "iso2022", "csiso2022", "hz", "replacement")
+_SHIFTING_LABEL: Final = re.compile(
+    rb"(?i)charset[\t\n\f\r ]*+=[\t\n\f\r \"']*+(?:%b)" % "|".join(_SHIFTING).encode()
+)
+# Labels of UTF-16 that Python's codecs do not know (Encoding standard, 4.2).
+_WIDE: Final = {"unicode", "csunicode", "unicodefeff", "unicodefffe", "ucs-2", "iso-10646-ucs-2"}
+_SAMPLE: Final = "<!-- \"'&=+/>az09"
+
+
+def ascii_compatible(charset: str | None) -> bool:
+    """Whether ASCII bytes are ASCII characters in *charset*, wherever they stand.
+
+    :param charset: the ``charset`` of a ``Content-Type``, in any case; ``None`` where it has none.
+        A label that nobody knows counts as compatible: a browser ignores it.
+
+    >>> ascii_compatible("Shift_JIS"), ascii_compatible("UTF-16LE"), ascii_compatible("ISO-2022-JP")
+    (True, False, False)
+    """
+    if not charset or charset == "utf-8":
+        return True
+    label = charset.strip(" \t\"'").lower()
+    if label in _WIDE or label.startswith(_SHIFTING):
+        return False
+    try:
+        return _SAMPLE.encode(codecs.lookup(label).name) == _SAMPLE.encode("ascii")
+    except (LookupError, ValueError):
+        return True
+
+
+def place(html: bytes, snippet: bytes, *, charset: str | None = None) -> tuple[bytes, str]:
     """Put *snippet* into a whole page.
 
     :param html: the page as it is sent.
     :param snippet: a ``<script async …></script>``.
-    :param limit: as for `Placer`; the outcome is the same as there.
-    :param charset: as for `Placer`.
-    :returns: the page and ``"injected"``, or *html* itself and why it was left alone: a reason in
-        `headreader`.
+    :param charset: what the response's ``Content-Type`` says.
+    :returns: the page and ``"injected"``, or *html* itself and why it was left alone: a reason of
+        this module.
 
     >>> place(b"<html><head></head><body>", b"<script></script>")
     (b'<html><head><script></script></head><body>', 'injected')
     >>> place(b"<p>Hello", b"<script></script>")
     (b'<p>Hello', 'fragment')
     """
-    if not ascii_compatible(charset):
-        return html, CHARSET
-    position = _plain_place(html, bool(charset))
-    if position < 0:
-        reader = HeadReader(limit, bool(charset))
-        reader.read(html, final=True)
-        if reader.place is None:
-            return html, reader.outcome or ""
-        position = reader.place
-    return _insert(html, position, snippet), INJECTED
+    placer = Placer(snippet, charset=charset)
+    return placer.feed(html, final=True), placer.outcome or ""
 
 
 class Placer:
     """Puts *snippet* into a page that comes in chunks, wherever they are cut; as `place` would.
 
-    What is certain to stay before the snippet leaves at once. Held back are an unfinished tag,
-    comment, script or the like: nothing that a browser could show.
+    The head is held back until it ends, and all behind it passes. In a head beyond `HOLD_LIMIT`
+    the snippet comes before what is not complete there.
 
     :param snippet: a ``<script async …></script>``.
-    :param limit: how many bytes may be held back, 2048 or more. A longer script or comment goes on
-        its way, and only a page that ends within one is left alone.
-    :param charset: what the response's ``Content-Type`` says. Without it, a page that does not
-        declare one in its head is held back behind the head until its first 1024 bytes are there.
+    :param charset: what the response's ``Content-Type`` says. Without it, a page is held back
+        behind its head until its first 1024 bytes are there, which may declare one.
 
     >>> placer = Placer(b"<script></script>", charset="utf-8")
-    >>> [placer.feed(chunk) for chunk in (b"<html><title>A<", b"/title><p", b">B")]
-    [b'<html>', b'<title>A</title>', b'<script></script><p>B']
-    >>> placer.finish(), placer.outcome
+    >>> [placer.feed(chunk) for chunk in (b"<html><title>A<", b"/title><p", b">B", b"C")]
+    [b'', b'', b'<html><title>A</title><script></script><p>B', b'C']
+    >>> placer.feed(b"", final=True), placer.outcome
     (b'', 'injected')
     """
 
-    __slots__ = ("_held", "_known", "_limit", "_reader", "_snippet", "outcome")
+    __slots__ = ("_at", "_document", "_held", "_known", "_snippet", "outcome")
 
-    def __init__(
-        self, snippet: bytes, limit: int = HOLD_LIMIT, *, charset: str | None = None
-    ) -> None:
+    def __init__(self, snippet: bytes, *, charset: str | None = None) -> None:
         self._snippet = snippet
-        self._limit = limit
-        self._known = bool(charset)
-        self._reader: HeadReader | None = None
-        self._held = bytearray()
+        self._held = b""
+        self._at = 0  # read up to here: a place between two items of the head
+        self._document = False  # there was a sign of a whole document
+        self._known = bool(charset)  # something before the page's own declaration tells the charset
         #: ``"injected"``, why the page is left alone, or ``None`` while that is open.
         self.outcome: str | None = None if ascii_compatible(charset) else CHARSET
 
-    @property
-    def done(self) -> bool:
-        """Whether all further chunks pass as they are."""
-        return self.outcome is not None
+    def feed(self, chunk: bytes, *, final: bool = False) -> bytes:
+        """Take the next *chunk* and give what may leave now, which may be nothing.
 
-    def feed(self, chunk: bytes) -> bytes:
-        """Take the next *chunk* and give what may leave now, which may be nothing."""
+        :param final: none follows; all that was held back leaves.
+        """
         if self.outcome is not None:
             return chunk
-        if self._reader is None:
-            position = _plain_place(chunk, self._known)
-            if position >= 0:
-                self.outcome = INJECTED
-                return _insert(chunk, position, self._snippet)
-        return self._advance(chunk, final=False)
-
-    def finish(self) -> bytes:
-        """Say that no chunk follows, and give what was held back."""
-        return b"" if self.outcome is not None else self._advance(b"", final=True)
+        text = self._held + chunk if self._held else chunk
+        full = len(text) >= HOLD_LIMIT
+        place = None
+        # What ends a head is known with the first ">" behind it.
+        if final or full or b">" in chunk:
+            html = text if final else text[:HOLD_LIMIT]
+            place, self.outcome = self._find(html, final=final or full)
+        if self.outcome is None:
+            self._held = text
+            return b""
+        self._held = b""
+        if place is None:
+            return text
+        view = memoryview(text)
+        return b"".join((view[:place], self._snippet, view[place:]))
 
     def abandon(self, chunk: bytes) -> bytes:
         """Give what was held back, with the *chunk* whose :meth:`feed` failed; all further pass."""
-        held, self._held = bytes(self._held), bytearray()
+        held, self._held = self._held, b""
         self.outcome = "fault"
-        return held if held.endswith(chunk) and held else held + chunk
+        return held + chunk if held else chunk
 
-    def _advance(self, chunk: bytes, *, final: bool) -> bytes:
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = HeadReader(self._limit, self._known)
-        held = self._held
-        held += chunk
-        reader.read(held, final=final)
-        if reader.place is not None:
-            self.outcome = INJECTED
-            out = _insert(held, reader.place, self._snippet)
-        elif reader.outcome is not None:
-            self.outcome = reader.outcome
-            out = bytes(held)
-        else:
-            count = reader.release()
-            out = bytes(held[:count])
-            del held[:count]
-            return out
-        self._held = bytearray()
-        return out
+    def _find(self, html: bytes, *, final: bool) -> tuple[int | None, str | None]:
+        begin = self._at
+        if not begin:
+            if html.startswith(_OTHER_BOMS):
+                return None, CHARSET
+            if html.startswith(_UTF8_BOM):
+                begin, self._known = 3, True
+            self._document = html[begin : begin + 9].lower() == b"<!doctype"
+        run = _HEAD.match(html, begin)
+        assert run is not None  # noqa: S101 - it matches everywhere
+        at = run.end()
+        if not final and at == len(html) and html[-1:].isalnum():
+            return None, None  # "&#32", of which the ";" may come
+        self._at = at
+        if not self._document:
+            self._document = _holds(html, begin, at, _DOCUMENT)
+        if html.find(_MARK, begin, at) >= 0 and _has_our_script(html, begin, at):
+            return None, PRESENT
+        if not final and html.find(b">", at) < 0:
+            return None, None
+        token = _NEXT.match(html, at)
+        name = (token["name"] or b"").lower() if token else b""
+        before_head = name in _BEFORE_HEAD or bool(token and token["comment"])
+        held = name in _HELD or (name[:1] == b"/" and name not in _HEAD_END_TAGS)
+        if (before_head or held) and not final and not _UNSIMPLE_TEMPLATE.match(html, at):
+            return None, None
+        if not self._document and name not in _DOCUMENT_ENDS:
+            return None, FRAGMENT
+        # The end of the page ends the head too. What is not finished there does not count (a tag),
+        # or is taken as it is behind the snippet; only what comes before the head would end up
+        # within it.
+        if before_head and not _holds(html, 0, at, _OPENING):
+            return None, UNFINISHED
+        return (at, INJECTED) if self._known else self._beside_declaration(html, final=final)
+
+    def _beside_declaration(self, html: bytes, *, final: bool) -> tuple[int | None, str | None]:
+        """The place where nobody but the page itself tells its charset."""
+        at = self._at
+        if at < _PRESCAN and len(html) < _PRESCAN and not final:
+            return None, None
+        if _SHIFTING_LABEL.search(html, 0, max(at, _PRESCAN)):
+            return None, CHARSET
+        for declared in _DECLARATION.finditer(html, at, _PRESCAN):
+            if declared.end() + len(self._snippet) > _PRESCAN:
+                return None, CHARSET_LATE
+        return at, INJECTED
 
 
-def _insert(html: bytes | bytearray, position: int, snippet: bytes) -> bytes:
-    if len(html) > 16384:  # from about here on the views cost less than copying twice
-        view = memoryview(html)
-        return b"".join((view[:position], snippet, view[position:]))
-    return b"".join((html[:position], snippet, html[position:]))
+def _holds(html: bytes, start: int, end: int, names: frozenset[bytes]) -> bool:
+    """Whether one of the items of a head has one of *names*."""
+    return any((item["name"] or b"").lower() in names for item in _ONE.finditer(html, start, end))
 
 
-def _plain_place(html: bytes, known: bool) -> int:
-    """The place in a page whose head is all there and holds nothing unusual, else -1.
-
-    Gives what `HeadReader` gives, at the price of one match.
-    """
-    run = html_patterns.run_of_head(html, 3 if html.startswith(UTF8_BOM) else 0)
-    position = run.end()
-    if not _PLAIN_END.match(html, position) or html.find(SNIPPET_MARK, 0, position) >= 0:
-        return -1
-    if not known:
-        label = html_patterns.charset_label(html, run)
-        if not label and position < PRESCAN:
-            return -1
-        # ISO-2022-JP and HZ-GB-2312, whatever else declares them
-        end = min(position, PRESCAN)
-        if is_shifting(label) or html.find(b"2022", 0, end) > 0 or html.find(b"2312", 0, end) > 0:
-            return -1
-    return position
+def _has_our_script(html: bytes, start: int, end: int) -> bool:
+    """Whether one of the items of a head is a script with ``data-adroll``."""
+    return any(
+        _OUR_SCRIPT.match(html, item.start("item")) for item in _ONE.finditer(html, start, end)
+    )

@@ -6,20 +6,20 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from adroll_flask.errors import help_url
-from adroll_flask.interruptions import let_through
+from werkzeug.wsgi import ClosingIterator
+
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 
 from .caching import HeaderView, may_be_shared, vary_by_cookie
 from .cookies import update_cookies
-from .placement import Placer, ascii_compatible, place
+from .placement import INJECTED, Placer
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
+    from werkzeug.wrappers import Response
 
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 logger: Logger = get_logger("adroll_flask.page")
 
 #: Headers that describe the body's bytes and are wrong once the snippet is in.
-_STALE = ("content-md5", "digest", "content-digest", "repr-digest")
+_STALE: Final = frozenset({"content-md5", "digest", "content-digest", "repr-digest"})
+#: What nearly all pages are, told without taking it apart.
+_USUAL: Final = "text/html; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What :func:`prepare_response` did to a response."""
 
     #: The visitor's record that went out with it, if any.
@@ -62,7 +63,8 @@ def prepare_response(
     :param tag: returns the snippet for this request.
     :param is_buffered: False for a body that is to be left alone, such as a file.
     """
-    html = is_html(seen.get("content-type"))
+    charset = charset_of_page(seen.get("content-type"))
+    html = charset is not None
     record = update_cookies(tracked, headers, seen, domains, html=html)
     refused = html and record is None and tracked.decision.answer is False
     page = None
@@ -70,195 +72,126 @@ def prepare_response(
         vary_by_cookie(headers, seen)
     if status == 304:
         weaken_not_modified(tracked, headers)
-    elif html and tracked.services.settings.inject:
-        if is_buffered:
-            page = open_page(tracked, status, headers, seen, tag)
-        else:
-            tracked.services.counters.add("page_untouched", "passthrough")
+    elif charset is not None and tracked.services.settings.inject:
+        why = _why_not(tracked, status, seen) if is_buffered else "passthrough"
+        if why is None:
+            placer = Placer(tag(tracked), charset=charset)
+            why = placer.outcome
+        if why is None:
+            page = Page(tracked, headers, seen, placer)
+        elif tracked.services.counters.add("page_untouched", why) and why == "encoded":
+            logger.warning(
+                "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
+                "call AdRoll's init_app after the compressing extension's (after_request "
+                "functions run in reverse order); in WSGI, put AdRollMiddleware inside the "
+                "compressing one [page-compressed]"
+            )
     return Prepared(record, page, tracked.forgotten or refused)
 
 
 # -- the snippet ---------------------------------------------------------------------------
 
 
-def is_html(kind: str | None) -> bool:
-    """True where the Content-Type says that the response is HTML."""
-    return kind is not None and kind[:9].lower() == "text/html" and kind[9:10] in ("", ";", " ")
+def charset_of_page(kind: str | None) -> str | None:
+    """The charset of an HTML page by its Content-Type; empty where that names none.
 
-
-def charset_of(kind: str) -> str | None:
-    """The charset that the Content-Type names, if it names one."""
-    at = kind.lower().find("charset=")
-    return kind[at + 8 :].partition(";")[0].strip(" \"'") or None if at >= 0 else None
+    :returns: ``None`` for what is no page.
+    """
+    if kind == _USUAL:
+        return "utf-8"
+    if kind is None or kind[:9].lower() != "text/html" or kind[9:10] not in ("", ";", " "):
+        return None
+    _, _, named = kind.lower().partition("charset=")
+    return named.partition(";")[0].strip(" \"'")
 
 
 class Page:
-    """Places the snippet into one response; made by :func:`open_page`."""
+    """Places the snippet into one response.
+
+    A fault of ours gives the page as the site made it (promise 1).
+    """
 
     def __init__(
-        self,
-        tracked: TrackedRequest,
-        headers: Headers,
-        seen: HeaderView,
-        charset: str | None,
-        tag: bytes,
+        self, tracked: TrackedRequest, headers: Headers, seen: HeaderView, placer: Placer
     ) -> None:
-        self._tracked = tracked
         self._headers = headers
         self._seen = seen
-        self._charset = charset
-        self._tag = tag
+        self._counters = tracked.services.counters
+        self._is_head = tracked.method == "HEAD"
+        self._placer = placer
 
     def whole(self, body: bytes) -> bytes:
         """The page with the snippet, its headers made to fit; untouched where it has no place."""
-        try:
-            body, outcome = place(body, self._tag, charset=self._charset)
-        except Exception as problem:
-            let_through(problem)
-            # Promise 1: the page goes out as the site made it.
-            outcome = "fault"
-            left_alone(problem)
-        if outcome == "injected":
-            self._tracked.services.counters.add("page_injected")
+        if self._is_head and not body:
+            # Not every app makes the page that it is not asked to send. HEAD may leave out what
+            # only the body tells (RFC 9110, section 9.3.2).
+            self.begin()
+        else:
+            body = self._feed(body, final=True)
+        if self._placer.outcome == INJECTED:
+            _fit_headers(self._headers, self._seen)
             if "content-length" in self._seen:
                 self._headers["Content-Length"] = str(len(body))
-            _fit_headers(self._headers, self._seen)
-        else:
-            self._tracked.services.counters.add("page_untouched", outcome)
+        self._count()
         return body
 
-    def stream(self, chunks: Iterable[bytes], close: Callable[[], object] | None) -> PlacedStream:
-        """*chunks* with the snippet between them; the headers are made to fit at once."""
-        return self.resume(chunks, self.placer(), close)
-
-    def resume(
-        self, chunks: Iterable[bytes], placer: Placer, close: Callable[[], object] | None
-    ) -> PlacedStream:
-        """*chunks* through a *placer* that may have taken bytes already."""
-        return PlacedStream(chunks, placer, close, self.count)
-
-    def placer(self) -> Placer:
-        """A placer for a body that is yet to come; the headers are made to fit at once."""
-        # Whether the snippet will fit is not known before the first byte goes out.
+    def begin(self) -> None:
+        """Make the headers fit a body of which it is not known yet whether it takes the snippet."""
         self._headers.pop("Content-Length", None)
         _fit_headers(self._headers, self._seen)
-        return Placer(self._tag, charset=self._charset)
 
-    def count(self, placer: Placer) -> None:
-        """Count what became of a streamed page."""
-        outcome = placer.outcome or "closed"
-        if outcome == "injected":
-            self._tracked.services.counters.add("page_injected")
+    def feed(self, chunk: bytes) -> bytes:
+        """What may leave of a body that comes in pieces, now that *chunk* has come."""
+        return self._feed(chunk, final=False)
+
+    def stream(
+        self, chunks: Iterable[bytes], close: Callable[[], object] | None
+    ) -> Iterable[bytes]:
+        """*chunks* with the snippet between them; closes what it wraps, once."""
+        return ClosingIterator(self._placed(chunks), [self._count, *([close] if close else ())])
+
+    def _placed(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        source = iter(chunks)
+        for chunk in source:
+            # An empty chunk still goes out: some servers take it as "send the headers now".
+            yield self.feed(chunk)
+            if self._placer.outcome is not None:
+                break
+        for chunk in source:  # not "yield from", which would close the body a second time
+            yield chunk
+        rest = self._feed(b"", final=True)
+        if rest:
+            yield rest
+
+    def _feed(self, chunk: bytes, *, final: bool) -> bytes:
+        try:
+            return self._placer.feed(chunk, final=final)
+        except Exception as problem:
+            left_alone(problem)
+            return self._placer.abandon(chunk)
+
+    def _count(self) -> None:
+        outcome = "head" if self._is_head else self._placer.outcome or "closed"
+        if outcome == INJECTED:
+            self._counters.add("page_injected")
         else:
-            self._tracked.services.counters.add("page_untouched", outcome)
+            self._counters.add("page_untouched", outcome)
 
 
 def left_alone(problem: BaseException) -> None:
     """Say that a page goes out as the site made it, after a fault of ours."""
     logger.error(
-        "AdRoll left a page alone, a fault of adroll_flask: %s (%s)",
-        describe(problem),
-        help_url("page-left-alone"),
+        "AdRoll left a page alone, a fault of adroll_flask: %s [page-left-alone]", describe(problem)
     )
 
 
-def feed(placer: Placer, chunk: bytes) -> bytes:
-    """``placer.feed(chunk)``, or all bytes as they came where a fault of ours is in the way."""
-    try:
-        return placer.feed(chunk)
-    except Exception as problem:
-        let_through(problem)
-        left_alone(problem)
-        return placer.abandon(chunk)
-
-
-def finish(placer: Placer) -> bytes:
-    """``placer.finish()``, or what it held back where a fault of ours is in the way."""
-    try:
-        return placer.finish()
-    except Exception as problem:
-        let_through(problem)
-        left_alone(problem)
-        return placer.abandon(b"")
-
-
-class PlacedStream:
-    """A streamed body with the snippet in it; closes what it wraps, once."""
-
-    def __init__(
-        self,
-        chunks: Iterable[bytes],
-        placer: Placer,
-        close: Callable[[], object] | None,
-        count: Callable[[Placer], None],
-    ) -> None:
-        self._chunks = self._placed(chunks, placer)
-        self._close = close
-        self._count = count
-        self._placer = placer
-
-    @staticmethod
-    def _placed(chunks: Iterable[bytes], placer: Placer) -> Iterator[bytes]:
-        source = iter(chunks)
-        for chunk in source:
-            # An empty chunk still goes out: some servers take it as "send the headers now".
-            yield feed(placer, chunk)
-            if placer.done:
-                break
-        yield from source
-        rest = finish(placer)
-        if rest:
-            yield rest
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def __next__(self) -> bytes:
-        return next(self._chunks)
-
-    def close(self) -> None:
-        close, self._close = self._close, None
-        count, self._count = self._count, None  # type: ignore[assignment]
-        if count is not None:
-            count(self._placer)
-        if close is not None:
-            close()
-
-
-def open_page(
-    tracked: TrackedRequest,
-    status: int,
-    headers: Headers,
-    seen: HeaderView,
-    tag: Callable[[TrackedRequest], bytes],
-) -> Page | None:
-    """A :class:`Page` for an HTML response that may take the snippet, else ``None``, counted."""
-    charset = charset_of(seen.get("content-type", ""))
-    why = _why_not(tracked, status, seen, charset)
-    if why is None:
-        return Page(tracked, headers, seen, charset, tag(tracked))
-    tracked.services.counters.add("page_untouched", why)
-    return None
-
-
-def _why_not(
-    tracked: TrackedRequest, status: int, seen: HeaderView, charset: str | None
-) -> str | None:
-    if tracked.method == "HEAD":
-        return "head"
+def _why_not(tracked: TrackedRequest, status: int, seen: HeaderView) -> str | None:
+    """Why an HTML response takes no snippet, as far as its headers tell."""
     # Redirects are not shown; the others have no body, or a part of one (RFC 9110, section 15).
     if status < 200 or status in (204, 205, 206) or 300 <= status < 400:
         return "status"
     encoding = seen.get("content-encoding")
     if encoding and encoding.strip().lower() != "identity":
-        if tracked.services.once("encoded"):
-            logger.warning(
-                "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
-                "call AdRoll's init_app after the compressing extension's (after_request "
-                "functions run in reverse order); in WSGI, put AdRollMiddleware inside the "
-                "compressing one (%s)",
-                help_url("page-compressed"),
-            )
         return "encoded"
     disposition = seen.get("content-disposition")
     if disposition and disposition.lstrip()[:10].lower() == "attachment":
@@ -269,18 +202,35 @@ def _why_not(
         return "fragment"
     if tracked.snippet_given:
         return "present"
-    if not ascii_compatible(charset):
-        return "charset"
     return None
 
 
 def _fit_headers(headers: Headers, seen: HeaderView) -> None:
-    for name in _STALE:
-        if name in seen:
-            headers.pop(name, None)
+    for name in _STALE & seen.keys():
+        headers.pop(name, None)
     etag = seen.get("etag")
     if etag and etag.startswith('"'):
         headers["ETag"] = f"W/{etag}"
+    if "accept-ranges" in seen:
+        # A part of the page that the site made joins with none of the page that was sent.
+        headers["Accept-Ranges"] = "none"
+
+
+def whole_again(tracked: TrackedRequest, response: Response, seen: HeaderView) -> bool:
+    """Take a range of a page that takes the snippet back to the whole, to which that belongs.
+
+    :returns: whether it was one, cut by ``make_conditional()``.
+    """
+    pieces = getattr(response.response, "iterable", None)  # of werkzeug's _RangeWrapper
+    if pieces is None or response.direct_passthrough:
+        return False
+    if charset_of_page(seen.get("content-type")) is None or _why_not(tracked, 200, seen):
+        return False
+    response.response = pieces
+    response.status_code = 200
+    for name in ("Content-Range", "Content-Length"):
+        response.headers.pop(name, None)
+    return True
 
 
 def weaken_not_modified(tracked: TrackedRequest, headers: Headers) -> None:

@@ -9,8 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adroll_flask.hosts import host_of
+
 if TYPE_CHECKING:
-    from adroll_flask.settings import Settings
+    from adroll_flask.settings import Account, Settings
+    from adroll_flask.visitor.tracked_request import TrackedRequest
 
 _NONCE = re.compile(r"[A-Za-z0-9+/_=-]{1,256}\Z")
 
@@ -41,27 +44,29 @@ class Snippet:
         #: The part of the kit's URL that changes with its bytes.
         self.hash: str = sha256(self.kit).hexdigest()[:16]
         self._prefix = settings.url_prefix
-        self._attributes = _attributes(settings, settings.pixel)
-        # Where nothing is real the pixel would report real page views.
-        self._without_pixel = _attributes(settings, "none")
         self._settings = settings
-        self._made: dict[tuple[str, bool], bytes] = {}
+        self._account = settings.account
+        self._made: dict[tuple[str, bool, str | None], bytes] = {}
 
-    def tag(self, script_root: str = "", nonce: str | None = None, *, host: str = "") -> bytes:
-        """The tag for an app that is mounted at *script_root*.
+    def tag(self, tracked: TrackedRequest, nonce: str | None = None) -> bytes:
+        """The tag for the app and the host that were asked.
 
-        :param host: the page's, without its port, for ``ADROLL_HOSTS``.
         :param nonce: the response's Content-Security-Policy nonce; one of another form than
             CSP allows is left out.
         """
-        real = self._settings.is_real(host)
-        made = self._made.get((script_root, real))
+        settings = self._settings
+        # Only ADROLL_HOSTS and ADROLL_ACCOUNTS ask for the host.
+        host = tracked.hostname if settings.hosts or settings.accounts else ""
+        root, real = tracked.script_root, settings.is_real(host)
+        account = settings.account_of(host) if settings.accounts else self._account
+        made = self._made.get((root, real, account.advertisable_eid))
         if made is None:
-            attributes = self._attributes if real else self._without_pixel
-            made = self._make(script_root, f"kit.{self.hash}.js", attributes)
+            # Where nothing is real the pixel would report real page views.
+            attributes = _attributes(settings, settings.pixel if real else "none", account)
+            made = self._make(root, f"kit.{self.hash}.js", attributes)
             # Where an app is mounted is the server's word; a hostile mount table is bounded.
             if len(self._made) < 64:
-                self._made[script_root, real] = made
+                self._made[root, real, account.advertisable_eid] = made
         if nonce is not None and _NONCE.match(nonce):
             return made.replace(b"<script ", f'<script nonce="{nonce}" '.encode(), 1)
         return made
@@ -71,7 +76,9 @@ class Snippet:
 
         :param base: where the app is, as browsers reach it: ``https://api.shop.example``.
         """
-        return self._make(base.rstrip("/"), "kit.js", self._attributes).decode("ascii")
+        settings = self._settings
+        attributes = _attributes(settings, settings.pixel, settings.account_of(host_of(base)))
+        return self._make(base.rstrip("/"), "kit.js", attributes).decode("ascii")
 
     def _make(self, root: str, file: str, attributes: str) -> bytes:
         base = escape(root + self._prefix)
@@ -81,13 +88,13 @@ class Snippet:
         ).encode("ascii", "xmlcharrefreplace")
 
 
-def _attributes(settings: Settings, pixel: str) -> str:
+def _attributes(settings: Settings, pixel: str, account: Account) -> str:
     pairs = {"pixel": pixel, "wait": str(settings.kit_wait)}
-    if settings.advertisable_eid and settings.pixel_eid:
-        pairs |= {"adv": settings.advertisable_eid, "pix": settings.pixel_eid}
+    if account.advertisable_eid and account.pixel_eid:
+        pairs |= {"adv": account.advertisable_eid, "pix": account.pixel_eid}
         if pixel == "load":
             pairs["src"] = settings.pixel_url.replace(
-                "{advertisable_eid}", settings.advertisable_eid
+                "{advertisable_eid}", account.advertisable_eid
             )
     if settings.consent is not None:
         pairs["consent"] = "tcf" if settings.consent == "tcf" else "ask"

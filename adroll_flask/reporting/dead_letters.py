@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from adroll_flask.errors import EventError, help_url
+from adroll_flask.errors import EventError
+from adroll_flask.events.build import Built
+from adroll_flask.events.context import NO_IDENTITY
+from adroll_flask.events.dedupe_key import kept_key
+from adroll_flask.events.event import wire_bytes
+from adroll_flask.events.fix import recheck_wire
 from adroll_flask.interruptions import let_through
-from adroll_flask.logs import Logger, get_logger
-from adroll_flask.redaction import describe_lines
 
-from .site_functions import run_before_report
+from .site_functions import log_hook_failure
 
 if TYPE_CHECKING:
-    from adroll_flask.events.build import Built
     from adroll_flask.outbox import Row
 
-    from .parts import Parts
     from .reporter import Reporter
-
-logger: Logger = get_logger("adroll_flask.reporting")
 
 #: What another event's key means for this one.
 REPORTED_ALREADY = (
     "another event has reported this order (the same deduplication key): this one can only be "
     "removed, with outbox drop"
 )
-
-
 #: Reasons of dead letters that were reported with ``hold=``.
 UNPAID = ("invalid:held", "invalid:hold")
 HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
 )
-
-
 #: What may be set to one value in many dead letters, and where an event has it: nothing of the
 #: visitor's.
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -95,10 +90,9 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
     invalid, or one of them failed) are asked as a report asks them. Of an event that they have
     passed only a ``None`` counts: what they change would be changed twice.
     """
-    parts, done = reporter.parts, Retried()
-    outbox = parts.outbox()
+    done, admin = Retried(), reporter.outbox.admin
     for id in ids:
-        row = outbox.admin.show(id)
+        row = reporter.outbox.lookups.show(id)
         if row is None or row.state != "dead":
             done.refused.append((id, "is no dead letter any more"))
         elif row.reason in UNPAID:
@@ -106,105 +100,71 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
         elif not row.payload:
             done.refused.append((id, "has no content any more"))
         else:
+            payload = row.payload if change is None else change.made(row.payload)
             try:
-                if change is not None:
-                    row = replace(row, payload=change.made(row.payload))
-                given = _checked(parts, row)
-                built = _asked(parts, row, given)
+                given = _checked(reporter, payload, row)
+                passed = _asked(reporter, given)
             except EventError as problem:
-                done.refused.append((id, problem.expected if _is_hook(problem) else _fix(problem)))
+                is_hook = problem.field == "before_report"
+                why = problem.expected if is_hook else f"fix it first (outbox fix): {problem}"
+                done.refused.append((id, why))
                 continue
-            if built is None:
-                if outbox.admin.drop([id]):
+            if passed is None:
+                if admin.drop([id]):
                     done.suppressed += 1
                     key = {"deduplication_key": given.key}
                     reporter.suppressed(row.name, "before_report", key, dry_run=row.dry_run)
-            elif outbox.admin.fix(
-                id,
-                built.payload,
-                built.key,
-                digest=built.value_digest,
-                identifiers=built.coverage.mask,
-            ):
+            elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
                 done.sent += 1
             else:
                 done.refused.append((id, REPORTED_ALREADY))
     return done
 
 
-def fix_dead(parts: Parts, id: str, payload: bytes) -> bool:
+def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
     """Give a dead letter the event *payload* and let it be sent; False: no such, or a duplicate.
 
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
-    from adroll_flask.events.build import recheck_wire, value_digest, wire_bytes
-    from adroll_flask.events.dedupe_key import kept_key
-
-    event = recheck_wire(payload, email_forms=parts.settings.email)
-    order = event.order_id
-    key = None if order is None else kept_key(order, _secret(parts))
-    digest, mask = value_digest(event), event.coverage.mask
-    return parts.outbox().admin.fix(id, wire_bytes(event), key, digest=digest, identifiers=mask)
+    return _sent(reporter, id, _checked(reporter, payload))
 
 
-def _checked(parts: Parts, row: Row) -> Built:
-    """The dead letter's event.
+def _checked(reporter: Reporter, payload: bytes, row: Row | None = None) -> Built:
+    """The event *payload*, of a dead letter that keeps its key: *row*.
 
     :raises EventError: it may not be sent as it is.
     """
-    from adroll_flask.events.build import Built, recheck_wire, wire_bytes
-    from adroll_flask.events.dedupe_key import kept_key
+    defaults = reporter.bare(NO_IDENTITY, {})
+    event = recheck_wire(payload, defaults, now=None if row is None else defaults.now)
+    key = order = event.order_id
+    if row is not None and row.key is not None:
+        same = order is not None and row.key == kept_key(order, reporter.records.dedupe_secret)
+        key = order if same else row.key
+    return Built(event, (), key, wire_bytes(event), defaults=defaults)
 
-    event = recheck_wire(row.payload or b"", email_forms=parts.settings.email, now=parts.clock())
-    key, order = row.key, event.order_id
-    if order is not None and key in (None, kept_key(order, _secret(parts))):
-        key = order
-    return Built(event, (), key, wire_bytes(event))
 
-
-def _asked(parts: Parts, row: Row, given: Built) -> Built | None:
-    """The event as it may be sent; ``None``: the site's functions keep it back.
+def _asked(reporter: Reporter, given: Built) -> Built | None:
+    """The event as the site's functions let it pass; ``None``: they keep it back.
 
     :raises EventError: one of them failed.
     """
-    from adroll_flask.events.dedupe_key import kept_key
-
-    changed = _hooked(parts, given)
-    if changed is None:
-        return None
-    built = changed if row.reason.startswith("invalid") else given
-    key = None if built.key is None else kept_key(built.key, _secret(parts))
-    return replace(built, key=key)
-
-
-def _secret(parts: Parts) -> bytes | None:
-    return parts.records().dedupe_secret
-
-
-def _hooked(parts: Parts, built: Built) -> Built | None:
     try:
-        return run_before_report(parts.before_report(), built)
+        return reporter.functions.passed(given)
     except EventError as problem:
-        let_through(problem)
         text = f"before_report returned what cannot be sent: {problem}"
         raise EventError("before_report", text) from None
     except Exception as problem:
         let_through(problem)
-        logger.error(
-            "before_report failed: %s (%s)",
-            describe_lines(problem),
-            help_url("before-report-failed"),
-        )
+        failed = log_hook_failure(problem)
         raise EventError(
             "before_report",
-            f"before_report raised {type(problem).__name__}: correct it first (the log has where)",
+            f"before_report raised {failed}: correct it first (the log has where)",
         ) from None
 
 
-def _is_hook(problem: EventError) -> bool:
-    return problem.field == "before_report"
-
-
-def _fix(problem: EventError) -> str:
-    return f"fix it first (outbox fix): {problem}"
+def _sent(reporter: Reporter, id: str, built: Built) -> bool:
+    key = None if built.key is None else kept_key(built.key, reporter.records.dedupe_secret)
+    return reporter.outbox.admin.fix(
+        id, built.payload, key, digest=built.value_digest, identifiers=built.coverage.mask
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adroll_flask.errors import help_url
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 from adroll_flask.visitor.identifiers import email_forms, normalise_first_party_cookie
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
-    from adroll_flask.outbox.protocol import Admin
+    from adroll_flask.outbox.admin import Admin
 
 logger: Logger = get_logger("adroll_flask.audit")
 
@@ -69,9 +68,8 @@ def forget_matching(admin: Admin, match: Match, *, by: Sequence[str], counters: 
     count = admin.forget(match)
     counters.add("event_forgotten", amount=count)
     logger.warning(
-        "AdRoll: %s erased on request, by %s (%s)",
+        "AdRoll: %s erased on request, by %s [visitor-erased]",
         counted(count, "event"),
         " and ".join(by),
-        help_url("visitor-erased"),
     )
     return count

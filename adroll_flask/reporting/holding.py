@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from adroll_flask.errors import AdRollError, EventError, help_url
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import EventError
+from adroll_flask.events.dedupe_key import kept_key
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.session import after_commit, is_database_error
-from adroll_flask.redaction import describe
+from adroll_flask.outbox.entries import Verdict
+from adroll_flask.outbox.inbox import after_commit
+from adroll_flask.outbox.values import OrderKey
 
-from .receipt import Receipt
+from .receipt import Receipt, left_out
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.record_format import Verdict
-
-    from .parts import Parts
+    from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
+
+Kind: TypeAlias = Literal["release", "cancel"]
 
 _NOT_SEEN = "no hold of this order was seen by this process; applied when it is found"
 #: By what is decided, and what this process decided before.
@@ -30,128 +32,85 @@ _BEFORE = {
 }
 
 
-class Holding:
-    """Releases and cancels held conversions of one app."""
+def verdict_of(
+    reporter: Reporter,
+    kind: Kind,
+    order_id: Any,
+    changes: Mapping[str, Any] | None = None,
+    host: str = "",
+    dry_run: bool = False,
+) -> Verdict:
+    """A verdict on the conversion of an order.
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._counters = parts.counters
+    :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
+    :param dry_run: on one that goes out as a dry run, whatever the setting says.
+    :raises EventError: *order_id* is no order's id.
+    """
+    from adroll_flask.visitor.identifiers import accept_id
 
-    def release(
-        self, order_id: Any, changes: Mapping[str, Any], at: str, session: Any = None
-    ) -> Receipt:
-        """Let a held conversion be sent; see :func:`adroll_flask.release_conversion`."""
-        return self._decided("release", order_id, changes, at, session)
+    return Verdict(
+        at=reporter.clock(),
+        kind=kind,
+        order=OrderKey(
+            reporter.settings.account_of(host).advertisable_eid or "",
+            dry_run or reporter.settings.dry_run,
+            "purchase",
+            kept_key(accept_id(order_id, "order_id"), reporter.records.dedupe_secret),
+        ),
+        changes=changes or None,
+    )
 
-    def cancel(self, order_id: Any, session: Any = None) -> Receipt:
-        """Forget a conversion; see :func:`adroll_flask.cancel_conversion`."""
-        return self._decided("cancel", order_id, {}, "purchase", session)
 
-    def verdict(
-        self,
-        kind: Literal["release", "cancel"],
-        order_id: Any,
-        changes: Mapping[str, Any] | None = None,
-    ) -> Verdict:
-        """A verdict on the conversion of an order.
+def decide(
+    reporter: Reporter,
+    kind: Kind,
+    order_id: Any,
+    given: Mapping[str, Any],
+    at: str = "purchase",
+    session: Any = None,
+    host: str = "",
+) -> Receipt:
+    """Let a held conversion be sent, or forget it; see :func:`adroll_flask.release_conversion`.
 
-        :raises EventError: *order_id* is no order's id.
-        """
-        from adroll_flask.events.coercion import accept_id
-        from adroll_flask.events.dedupe_key import kept_key
-        from adroll_flask.outbox.record_format import Verdict
+    :param given: what a release says differently.
+    """
+    from adroll_flask.events.release import accept_changes
 
-        return Verdict(
-            at=self._parts.clock(),
-            kind=kind,
-            name="purchase",
-            advertisable_eid=self._settings.advertisable_eid or "",
-            dry_run=self._settings.dry_run,
-            key=kept_key(accept_id(order_id, "order_id"), self._parts.records().dedupe_secret),
-            changes=changes or None,
-        )
-
-    def _decided(
-        self,
-        kind: Literal["release", "cancel"],
-        order_id: Any,
-        given: Mapping[str, Any],
-        at: str,
-        session: Any,
-    ) -> Receipt:
-        if not self._settings.enabled:
-            return Receipt(None, "suppressed", "disabled")
-        strict = self._parts.strict()
-        try:
-            return self._decide(kind, order_id, given, at, session, strict)
-        except AdRollError as problem:
-            let_through(problem)
-            from adroll_flask.outbox import OutboxFailed
-
-            if isinstance(problem, OutboxFailed):
-                self._counters.add(f"{kind}_failed", problem.reason)
-                logger.critical(
-                    "AdRoll %s lost, the outbox failed: %s (%s)",
-                    kind,
-                    problem.reason,
-                    help_url("event-lost"),
-                )
-                return Receipt(None, "failed", problem.reason)
-            if strict:
-                raise
-            self._counters.add(f"{kind}_failed", type(problem).__name__)
-            logger.error("AdRoll %s not kept: %s (%s)", kind, problem, help_url("decision-refused"))
-            is_invalid = isinstance(problem, EventError)
-            return Receipt(None, "invalid" if is_invalid else "failed", str(problem))
-        except Exception as problem:
-            # As in a report: a fault of ours is not the shop's, an error of its transaction is.
-            let_through(problem)
-            if strict or (session is not None and is_database_error(problem)):
-                raise
-            self._counters.add(f"{kind}_failed", "internal")
-            logger.error(
-                "AdRoll %s not kept, a fault of adroll_flask: %s (%s)",
-                kind,
-                describe(problem),
-                help_url("internal-fault"),
-            )
-            return Receipt(None, "failed", "internal")
-
-    def _decide(
-        self,
-        kind: Literal["release", "cancel"],
-        order_id: Any,
-        given: Mapping[str, Any],
-        at: str,
-        session: Any,
-        strict: bool,
-    ) -> Receipt:
-        from adroll_flask.events.release import accept_changes
-
+    settings = reporter.settings
+    if not settings.enabled:
+        return Receipt(None, "suppressed", "disabled")
+    strict = reporter.strict()
+    try:
         changes, wrong = accept_changes(given)
         if at == "release":
-            changes["timestamp"] = self._parts.clock()
+            changes["timestamp"] = reporter.clock()
         elif at != "purchase":
             wrong.append(EventError("at", "takes 'purchase' or 'release'"))
-        if wrong and strict:
-            raise wrong[0]
-        left_out = "; ".join(f"{one.field} left out: {one.expected}" for one in wrong[:3])
         for one in wrong:
+            if strict:
+                raise one
             # The sale is worth more than its correction: it goes as it was held.
-            self._counters.add("field_dropped", one.field.partition("[")[0])
+            reporter.counters.add("field_dropped", one.field.partition("[")[0])
             logger.error(
-                "AdRoll release: %s left out: %s (%s)",
-                one.field,
-                one.expected,
-                help_url("field-left-out"),
+                "AdRoll release: %s left out: %s [field-left-out]", one.field, one.expected
             )
-        known = self._parts.outbox().decide(self.verdict(kind, order_id, changes), session=session)
-        self._counters.add(f"{kind}_kept")
+        verdict = verdict_of(reporter, kind, order_id, changes, host)
+        known = reporter.outbox.decide(verdict, session=session)
+        if not known.id and settings.hosts and not (host and settings.is_real(host)):
+            # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
+            verdict = verdict_of(reporter, kind, order_id, changes, host, dry_run=True)
+            known = reporter.outbox.decide(verdict, session=session)
+        reporter.counters.add(f"{kind}_kept")
         if session is None:
-            self._parts.tell("a release")
+            reporter.tell("a release")
         else:
-            after_commit(session, lambda: self._parts.tell("a release"))
-        seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
-        reason = "; ".join(filter(None, (left_out, seen)))
-        return Receipt(known.id, "released" if kind == "release" else "cancelled", reason)
+            after_commit(session, partial(reporter.tell, "a release"))
+    except Exception as problem:
+        receipt = reporter.not_kept(kind, problem, strict=strict, session=session)
+        if receipt is None:
+            raise
+        return receipt
+    missing = left_out([(one.field, one.expected) for one in wrong])
+    seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
+    reason = "; ".join(filter(None, (missing, seen)))
+    return Receipt(known.id, "released" if kind == "release" else "cancelled", reason)

@@ -14,7 +14,7 @@ from adroll_flask.redaction import redact_event
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
-    from adroll_flask.outbox.protocol import Attempt
+    from adroll_flask.outbox.values import Attempt
 
 #: What a step is: ``kept`` here, and cancelled since; ``now`` has no end yet.
 StepKind: TypeAlias = Literal[
@@ -72,15 +72,15 @@ def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_0
     :param secret: the site's own, as for :func:`~adroll_flask.events.dedupe_key.kept_key`.
     :param most: invalid dead letters that are looked through, the newest.
     """
-    store.orders.take_in_all()
+    store.lookups.take_in_all()
     rows = [
-        *store.orders.find(kept_key(order, secret), EVENT_NAMES),
-        *store.dead_letters.of_order(order, most),
+        *store.lookups.find(kept_key(order, secret), EVENT_NAMES),
+        *store.lookups.dead_letters_of(order, most),
     ]
     names = {suppressed_key(name, order, secret): name for name in EVENT_NAMES}
     suppressed = [
         NotReported(names[hashed], why.reason, why.at)
-        for hashed, why in store.orders.suppressed(list(names)).items()
+        for hashed, why in store.lookups.suppressed(list(names)).items()
     ]
     return FoundOrder(tuple(rows), tuple(suppressed))
 
@@ -89,9 +89,9 @@ def life(row: Row) -> list[Step]:
     """The life of one event, oldest step first; without the visitor's values."""
     steps = list(_steps(row))
     if row.released_at is not None:
-        # A release with the present time makes an event happen after it was held. Events have their
-        # times in milliseconds, which may be half a one later than the report.
-        steps.sort(key=lambda step: inf if step.at is None else round(step.at, 3))
+        # A release with the present time makes an event happen after it was held. Within a second
+        # nothing tells that: events have their times in milliseconds, and clocks are set.
+        steps.sort(key=lambda step: inf if step.at is None else step.at - (step.kind == "happened"))
     return steps
 
 
@@ -114,8 +114,7 @@ def _steps(row: Row) -> Iterator[Step]:
     if row.state == "delivered":
         yield Step("delivered", row.settled_at, "maybe more than once" if row.unsure else "")
     elif row.state == "dead":
-        why = ": ".join(part for part in (row.reason, row.error) if part)
-        yield Step("dead", row.settled_at, why)
+        yield Step("dead", row.settled_at, row.why)
     elif row.state == "cancelled":
         why = "nobody released it in time" if row.reason == "hold_expired" else ""
         yield Step("cancelled", row.settled_at, why)

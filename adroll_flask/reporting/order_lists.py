@@ -27,12 +27,15 @@ SUPPRESSED_WORDS: Final = {
     "forgotten": "the visitor asked to be forgotten",
     "before_report": "the shop's own before_report kept them back",
 }
-
-
 CANCELLED_WORDS: Final = {
     "cancelled": "were cancelled",
     "hold_expired": "were held, and nobody released them in time",
 }
+#: In which order the sums of a list are told.
+_IN_ORDER: Final = (
+    *("delivered", "waiting", "held", "cancelled", "suppressed", "dead", "missing", "forgotten"),
+    *("duplicate", "differing", "not_listed"),
+)
 
 
 def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
@@ -44,6 +47,8 @@ def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     [{'order': '1001', 'total': '59,90'}]
     """
     first = next(lines, "")
+    if first.startswith("PK\x03\x04"):
+        raise ReconcileError("this is an Excel file; save it as CSV")
     if first.lstrip().startswith("{"):
         yield from _json_lines(first, lines)
         return
@@ -95,49 +100,40 @@ def sums(found: Reconciliation) -> dict[str, Any]:
 
 def summary(found: Reconciliation, group: str | None = None) -> list[tuple[str, str]]:
     """What came of a list, in words that need no manual, each with the status that it is about."""
-    counts = found.counts
-    if not found.total:
+    counts, total = found.counts, found.total
+    if not total:
         return [("", "the list holds no orders")]
-    noun = "paid order" if found.total == 1 else "paid orders"
-    delivered = f"{counts['delivered']:,} of {found.total:,} {noun} reached AdRoll"
-    lines = [("delivered", delivered)]
-    if counts["waiting"]:
-        lines.append(("waiting", f"{counts['waiting']:,} wait to be sent"))
-    if counts["held"]:
-        lines.append(("held", f"{counts['held']:,} are held until they are released"))
+    said = {
+        "delivered": f"of {total:,} paid order{'s' * (total > 1)} reached AdRoll",
+        "waiting": "wait to be sent",
+        "held": "are held until they are released",
+        "missing": "were never reported",
+        "forgotten": "are older than what is kept here",
+        "duplicate": "lines have an order that the list had before",
+        "not_listed": "were reported and are not in the list",
+    }
+    if found.groups and group:
+        most = (f"{n:,} with {group} {it or 'empty'!r}" for it, n in found.groups.most_common(5))
+        said["missing"] += f": {', '.join(most)}"
+    lines = {
+        status: [f"{counts[status]:,} {text}"]
+        for status, text in said.items()
+        if counts[status] or status == "delivered"
+    }
     for (status, why), number in found.reasons.most_common():
-        if status == "cancelled":
-            text = CANCELLED_WORDS.get(why, f"were cancelled: {why}")
-            lines.append(("cancelled", f"{number:,} {text}"))
-    for (status, why), number in found.reasons.most_common():
-        if status == "suppressed":
-            text = f"{number:,} were not to be reported: {SUPPRESSED_WORDS.get(why, why)}"
-            lines.append(("suppressed", text))
-    for (status, why), number in found.reasons.most_common():
-        if status == "dead":
-            lines.append(("dead", f"{number:,} could not be sent: {why}"))
-    if counts["missing"]:
-        text = f"{counts['missing']:,} were never reported"
-        if found.groups and group:
-            most = ", ".join(
-                f"{n:,} with {group} {value or 'empty'!r}"
-                for value, n in found.groups.most_common(5)
-            )
-            text += f": {most}"
-        lines.append(("missing", text))
-    if counts["forgotten"]:
-        text = f"{counts['forgotten']:,} are older than ADROLL_DEDUPE_DAYS: not known here"
-        lines.append(("forgotten", text))
-    if counts["duplicate"]:
-        text = f"{counts['duplicate']:,} lines have an order that the list had before"
-        lines.append(("duplicate", text))
+        lines.setdefault(status, []).append(f"{number:,} {_words(status, why)}")
     if found.differing:
         text = f"{found.differing:,} were reported with another value than the list's"
-        lines.append(("differing", text))
-    if counts["not_listed"]:
-        text = f"{counts['not_listed']:,} were reported and are not in the list"
-        lines.append(("not_listed", text))
-    elif not found.looked_for_unlisted:
+        lines["differing"] = [text]
+    if not (counts["not_listed"] or found.looked_for_unlisted):
         text = "what was reported and is not in the list is not looked for: no column of times"
-        lines.append(("not_listed", text))
-    return lines
+        lines["not_listed"] = [text]
+    return [(status, text) for status in _IN_ORDER for text in lines.get(status, ())]
+
+
+def _words(status: str, why: str) -> str:
+    if status == "suppressed":
+        return f"were not to be reported: {SUPPRESSED_WORDS.get(why, why)}"
+    if status == "dead":
+        return f"could not be sent: {why}"
+    return CANCELLED_WORDS.get(why, f"were cancelled: {why}")

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import islice
@@ -16,9 +16,10 @@ from adroll_flask.errors import AdRollError
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.protocol import KnownOrder, OrderLookup, SuppressedOrder
+    from adroll_flask.outbox.lookups import Lookups
+    from adroll_flask.outbox.values import Row
 
-    from .parts import Parts
+    from .reporter import Reporter
 
 Status: TypeAlias = Literal[
     "delivered",
@@ -39,7 +40,6 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "value": ("value", "total", "amount", "price", "grandtotal"),
     "currency": ("currency", "currencycode"),
     "time": ("time", "paidat", "createdat", "date", "timestamp", "orderedat"),
-    "token": ("token", "adrolltoken", "visitortoken", "visitor"),
 }
 _BATCH: Final = 500
 _DAY: Final = 86_400
@@ -64,7 +64,6 @@ class Order:
     :param why: AdRoll's words of a dead letter, the reason of a suppressed or cancelled order, and
         of a waiting one why nothing is sent at present.
     :param reported: value and currency as they were reported, where the list says otherwise.
-    :param token: the visitor's, of the list.
     """
 
     order_id: str
@@ -75,9 +74,9 @@ class Order:
     reported: str = ""
     time: float | None = None
     group: str = ""
-    token: str = field(default="", repr=False)
 
 
+@dataclass(eq=False, repr=False)
 class Reconciliation:
     """Goes through a list of paid orders; iterate over it, then look at its sums.
 
@@ -85,37 +84,30 @@ class Reconciliation:
 
     :param orders: one mapping an order.
     :param columns: what a column is called, where it cannot be guessed: ``order_id``,
-        ``value``, ``currency``, ``time``, ``token``.
+        ``value``, ``currency``, ``time``.
     :param group: a column by whose values missing orders are counted.
     :param name: the events that orders are reported as.
     :raises ReconcileError: while iterating: a column is missing.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        orders: Iterable[Mapping[str, Any]],
-        *,
-        columns: Mapping[str, str] | None = None,
-        group: str | None = None,
-        name: str = "purchase",
-    ) -> None:
-        self._parts = parts
-        self._rows = orders
-        self._columns = dict(columns or {})
-        self._group = group
-        self._name = name
-        self._secret = parts.records().dedupe_secret
-        #: Orders by status.
-        self.counts: Counter[str] = Counter()
-        #: Reasons of suppressed and cancelled orders and of dead letters.
-        self.reasons: Counter[tuple[str, str]] = Counter()
-        #: Missing orders by the value of the group's column.
-        self.groups: Counter[str] = Counter()
-        #: Orders that were reported with another value than the list's.
-        self.differing: int = 0
-        #: Whether orders could be looked for that are not in the list: it has times.
-        self.looked_for_unlisted: bool = False
+    reporter: Reporter
+    orders: Iterable[Mapping[str, Any]]
+    _: KW_ONLY
+    columns: Mapping[str, str] | None = None
+    group: str | None = None
+    name: str = "purchase"
+    #: Orders by status.
+    counts: Counter[str] = field(default_factory=Counter, init=False)
+    #: Reasons of suppressed and cancelled orders and of dead letters.
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
+    #: Missing orders by the value of the group's column.
+    groups: Counter[str] = field(default_factory=Counter, init=False)
+    #: Orders that were reported with another value than the list's.
+    differing: int = field(default=0, init=False)
+    #: Whether orders could be looked for that are not in the list: it has times.
+    looked_for_unlisted: bool = field(default=False, init=False)
+    #: Why orders are dead letters that have no key, by their ids.
+    _invalid: dict[str, str] = field(default_factory=dict, init=False)
 
     @property
     def total(self) -> int:
@@ -133,88 +125,78 @@ class Reconciliation:
         return lost / expected if expected else 0.0
 
     def __iter__(self) -> Iterator[Order]:
-        outbox = self._parts.outbox()
+        outbox = self.reporter.outbox
         if not outbox.exists():
             for order in self._parsed():
-                yield self._counted(Order(**_as_fields(order), status="missing"))
+                yield self._counted(order)
             return
-        outbox.orders.take_in_all()
-        held = outbox.destination.state().held or ""
+        from adroll_flask.outbox.values import worst
+
+        outbox.lookups.take_in_all()
+        stopped = worst(outbox.account_states().values()).stopped or ""
         seen = sqlite3.connect("")  # a temporary file of SQLite's, removed when it is closed
         try:
             seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            seen.execute("CREATE TABLE invalid (key TEXT PRIMARY KEY, why TEXT) WITHOUT ROWID")
-            seen.executemany(
-                "INSERT OR REPLACE INTO invalid VALUES (?, ?)",
-                ((key, row.error) for key, row in outbox.orders.without_key(self._name)),
-            )
+            invalid = outbox.lookups.without_key(self.name)
+            self._invalid = {key: row.error for key, row in invalid}
             first, last = float("inf"), float("-inf")
             parsed = self._parsed()
             while batch := list(islice(parsed, _BATCH)):
-                for order in batch:
-                    if order.time is not None:
-                        first, last = min(first, order.time), max(last, order.time)
-                yield from self._looked_up(batch, outbox.orders, seen, held)
+                times = [order.time for order in batch if order.time is not None]
+                first, last = min([first, *times]), max([last, *times])
+                yield from self._looked_up(batch, outbox.lookups, seen, stopped)
             self.looked_for_unlisted = first <= last
             if self.looked_for_unlisted:
-                yield from self._unlisted(outbox.orders, seen, first, last)
+                yield from self._unlisted(outbox.lookups, seen, first, last)
         finally:
             seen.close()
 
     def _looked_up(
-        self, batch: list[_Listed], orders: OrderLookup, seen: sqlite3.Connection, held: str
+        self, batch: list[Order], orders: Lookups, seen: sqlite3.Connection, stopped: str
     ) -> Iterator[Order]:
-        keys = {one.order_id: kept_key(one.order_id, self._secret) for one in batch}
-        hashes = {key: suppressed_key(self._name, key, self._secret) for key in keys}
-        eid = self._parts.settings.advertisable_eid or ""
-        known = orders.known(self._name, eid, list(set(keys.values())))
+        secret = self.reporter.records.dedupe_secret
+        keys = {one.order_id: kept_key(one.order_id, secret) for one in batch}
+        hashes = {key: suppressed_key(self.name, key, secret) for key in keys}
+        known: dict[str, Row] = {}
+        for eid in self.reporter.settings.served_accounts or ("",):
+            known = {**orders.known(self.name, eid, list(set(keys.values()))), **known}
         suppressed = orders.suppressed(list(hashes.values()))
         for one in batch:
-            new = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[one.order_id],))
-            if not new.rowcount:
-                yield self._counted(Order(**_as_fields(one), status="duplicate"))
-                continue
-            found = known.get(keys[one.order_id])
-            if found is None:
-                why = suppressed.get(hashes[one.order_id])
-                yield self._counted(self._not_kept(one, why, seen))
+            key = keys[one.order_id]
+            why = suppressed.get(hashes[one.order_id])
+            if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
+                one = replace(one, status="duplicate")
+            elif key in known:
+                one = self._kept(one, known[key], stopped)
+            elif why is not None:
+                one = replace(one, status="suppressed", why=why.reason)
             else:
-                yield self._counted(self._kept(one, found, held))
+                one = self._not_kept(one)
+            yield self._counted(one)
 
-    def _kept(self, one: _Listed, found: KnownOrder, held: str) -> Order:
+    def _kept(self, one: Order, found: Row, stopped: str) -> Order:
         reported = "" if _is_same(one, found.digest) else found.digest
         self.differing += bool(reported)
-        status: Status
-        why = ""
-        if found.state in ("delivered", "held"):
-            status = found.state
-        elif found.state == "dead":
-            status, why = "dead", found.error or found.reason
-        elif found.state == "cancelled":
-            status, why = "cancelled", found.reason
-        else:
-            status, why = "waiting", held or found.error
-        return Order(**_as_fields(one), status=status, why=why, reported=reported)
+        ended = {"delivered": "", "held": "", "cancelled": found.reason}
+        ended["dead"] = found.error or found.reason
+        status: Any = found.state if found.state in ended else "waiting"
+        why = ended.get(found.state, stopped or found.error)
+        return replace(one, status=status, why=why, reported=reported)
 
-    def _not_kept(
-        self, one: _Listed, why: SuppressedOrder | None, seen: sqlite3.Connection
-    ) -> Order:
-        if why is not None:
-            return Order(**_as_fields(one), status="suppressed", why=why.reason)
-        invalid = seen.execute("SELECT why FROM invalid WHERE key = ?", (one.order_id,)).fetchone()
-        if invalid is not None:
-            return Order(**_as_fields(one), status="dead", why=invalid[0])
-        oldest = self._parts.clock() - self._parts.settings.dedupe_days * _DAY
+    def _not_kept(self, one: Order) -> Order:
+        if one.order_id in self._invalid:
+            return replace(one, status="dead", why=self._invalid[one.order_id])
+        oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
         if one.time is not None and one.time < oldest:
-            return Order(**_as_fields(one), status="forgotten")
-        return Order(**_as_fields(one), status="missing")
+            return replace(one, status="forgotten")
+        return one
 
     def _unlisted(
-        self, orders: OrderLookup, seen: sqlite3.Connection, first: float, last: float
+        self, orders: Lookups, seen: sqlite3.Connection, first: float, last: float
     ) -> Iterator[Order]:
         # A list of one day has orders whose events are of the night before; only what lies within
         # it surely should be there.
-        for found in orders.reported(self._name, first, last):
+        for found in orders.reported(self.name, first, last):
             key = found.key or ""
             if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
                 yield self._counted(
@@ -227,38 +209,38 @@ class Reconciliation:
             self.reasons[order.status, order.why] += 1
         elif order.status == "dead":
             self.reasons[order.status, order.why.partition(":")[0]] += 1
-        elif order.status == "missing" and self._group:
+        elif order.status == "missing" and self.group:
             known = order.group in self.groups or len(self.groups) < _GROUPS
             self.groups[order.group if known else "…"] += 1
         return order
 
     # -- the list ---------------------------------------------------------------------------
 
-    def _parsed(self) -> Iterator[_Listed]:
-        names: dict[str, str] | None = None
-        for row in self._rows:
-            if names is None:
-                names = self._names(row)
+    def _parsed(self) -> Iterator[Order]:
+        """The orders of the list, each ``missing`` as long as nothing else is known."""
+        names: dict[str, str] = {}
+        for row in self.orders:
+            names = names or self._names(row)
             order_id = _text(row.get(names["order_id"]))
-            if not order_id:
-                continue
-            yield _Listed(
-                order_id,
-                _text(row.get(names.get("value", ""))),
-                _text(row.get(names.get("currency", ""))),
-                _time(row.get(names.get("time", ""))),
-                _text(row.get(self._group or "")),
-                _text(row.get(names.get("token", ""))),
-            )
+            if order_id:
+                yield Order(
+                    order_id,
+                    "missing",
+                    value=_text(row.get(names.get("value", ""))),
+                    currency=_text(row.get(names.get("currency", ""))),
+                    time=_time(row.get(names.get("time", ""))),
+                    group=_text(row.get(self.group or "")),
+                )
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
         plain = {re.sub(r"[\W_]+", "", str(name)).lower(): name for name in row if name}
-        found = dict(self._columns)
+        given = self.columns or {}
+        found = dict(given)
         for what, known in COLUMNS.items():
             match = next((plain[name] for name in known if name in plain), None)
             if match is not None:
                 found.setdefault(what, match)
-        wanted = [*self._columns.values(), *([self._group] if self._group else [])]
+        wanted = [*given.values(), *([self.group] if self.group else [])]
         absent = [name for name in wanted if name not in row]
         if "order_id" not in found or absent:
             there = ", ".join(str(name) for name in row)
@@ -268,22 +250,6 @@ class Reconciliation:
                 ' command line --column order_id="…"'
             )
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """One line of the list."""
-
-    order_id: str
-    value: str
-    currency: str
-    time: float | None
-    group: str
-    token: str = field(repr=False)
-
-
-def _as_fields(one: _Listed) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__slots__}
 
 
 def _text(value: object) -> str:
@@ -323,7 +289,7 @@ def amount_of(text: str) -> Decimal | None:
         return None
 
 
-def _is_same(one: _Listed, digest: str) -> bool:
+def _is_same(one: Order, digest: str) -> bool:
     """Whether the list's value is the one reported, as far as it says one."""
     reported, _, currency = digest.partition(" ")
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:

@@ -2,52 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from adroll_flask.errors import EventError
+from adroll_flask.errors import ConfigurationError, EventError
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.redaction import describe_lines
 
 if TYPE_CHECKING:
-    from adroll_flask.events.build import Built, Event
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from adroll_flask.events.build import Built
+    from adroll_flask.events.event import Event
+    from adroll_flask.visitor.tracked_request import TrackedRequest
+
+logger: Logger = get_logger("adroll_flask.reporting")
+
+_F = TypeVar("_F", bound="Callable[..., object]")
 
 #: Event in, event or ``None`` out.
 BeforeReport: TypeAlias = "Callable[[Event], Event | None]"
 
+#: What ``@adroll.paid_orders`` takes: gives mappings with ``order_id`` and, where known, ``value``,
+#: ``currency``, ``at`` (when it was paid) and ``group`` (such as the payment method).
+PaidOrdersFunction: TypeAlias = "Callable[[datetime, datetime], Iterable[Mapping[str, Any]]]"
+
 _IDENTITY = ("email", "user_id", "device_id")
 
 
-def run_before_report(functions: Iterable[BeforeReport], built: Built) -> Built | None:
-    """Ask each function in turn; the next one sees what the one before it returned, checked.
+@dataclass(slots=True)
+class SiteFunctions:
+    """What a site has said with ``@adroll.before_report`` and ``@adroll.identity`` so far.
 
-    :returns: ``None`` where one of them keeps the event back; the rest is not asked then.
-    :raises EventError: one returned something that cannot be sent.
+    :param identity: says who is logged in; takes the environ where *takes_environ*.
+    :param paid_orders: lists the shop's paid orders.
     """
-    from adroll_flask.events.build import Event
 
-    for function in functions:
-        changed = function(built.event)
-        if changed is None:
-            return None
-        if not isinstance(changed, Event):
-            raise EventError("before_report", "has to return the event, another one, or None")
-        built = built.changed(changed)
-    return built
+    before_report: list[BeforeReport] = field(default_factory=list)
+    identity: Callable[..., object] | None = None
+    takes_environ: bool = False
+    paid_orders: PaidOrdersFunction | None = None
 
+    def set_once(self, name: str, function: _F, problem: str) -> _F:
+        """Keep *function* under *name*.
 
-def identity_fields(said: object) -> dict[str, Any]:
-    """What the site's identity function said, as fields of an event.
+        :raises ConfigurationError: there is another already.
+        """
+        if getattr(self, name) not in (None, function):
+            raise ConfigurationError(name, problem, slug="set-up-twice")
+        setattr(self, name, function)
+        return function
 
-    :raises EventError: it said something else than who somebody is.
-    """
-    if said is None:
-        return {}
-    if not isinstance(said, Mapping):
-        raise EventError("identity", "has to return a dict of email, user_id, device_id, or None")
-    for key in said:
-        if key not in _IDENTITY:
-            from adroll_flask.events.suggestions import shown
+    def who(self, tracked: TrackedRequest) -> Mapping[str, Any]:
+        """Who is logged in, as fields of an event.
 
+        :raises EventError: the function said something else than who somebody is.
+        """
+        if self.identity is None:
+            return {}
+        said = self.identity(tracked.environ) if self.takes_environ else self.identity()
+        if said is None:
+            return {}
+        if not isinstance(said, Mapping):
             raise EventError(
-                "identity", f"has to return email, user_id, device_id; {shown(str(key))} is none"
+                "identity", "has to return a dict of email, user_id, device_id, or None"
             )
-    return {key: value for key, value in said.items() if value not in (None, "")}
+        for key in said:
+            if key not in _IDENTITY:
+                from adroll_flask.events.names import shown
+
+                raise EventError(
+                    "identity",
+                    f"has to return email, user_id, device_id; {shown(str(key))} is none",
+                )
+        return {key: value for key, value in said.items() if value not in (None, "")}
+
+    def passed(self, built: Built) -> Built | None:
+        """The event as ``before_report`` lets it pass; ``None``: one of them keeps it back.
+
+        Each is asked in turn and sees what the one before it returned, checked.
+
+        :raises EventError: one returned something that cannot be sent.
+        """
+        from adroll_flask.events.event import Event
+
+        for function in self.before_report:
+            changed = function(built.event)
+            if changed is None:
+                return None
+            if not isinstance(changed, Event):
+                raise EventError("before_report", "has to return the event, another one, or None")
+            built = built.changed(changed)
+        return built
+
+
+def log_hook_failure(problem: Exception) -> str:
+    """Log where ``before_report`` raised *problem*; its class, for the error that goes on."""
+    logger.error("before_report failed: %s [before-report-failed]", describe_lines(problem))
+    return type(problem).__name__

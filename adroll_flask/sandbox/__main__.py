@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
 from .event_checks import Account
 from .local_only import Unsafe
 from .serving import serve
+
+_TAKEN = (
+    "port {0} is taken, perhaps by another sandbox: end it, or choose another port with --port {1}"
+    " and tell the shop (ADROLL_SANDBOX={1})"
+)
 
 
 def main(
@@ -58,12 +64,14 @@ def main(
             allow_production=given.allow_production,
         )
     except (Unsafe, OSError, ValueError) as exc:
-        print(f"sandbox: {exc}", file=sys.stderr, flush=True)
+        taken = isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
+        print(
+            f"sandbox: {_TAKEN.format(given.port, given.port + 1) if taken else exc}",
+            file=sys.stderr,
+        )
         return 1
-    accepted, events = totals["accepted"], totals["events"]
-    if given.quiet:
-        return 0
-    print(f"Ended: {accepted} of {events} events accepted.", flush=True)
+    if not given.quiet:
+        print(f"Ended: {totals['accepted']} of {totals['events']} events accepted.", flush=True)
     return 0
 
 

@@ -6,12 +6,12 @@ Unknown counts as no. The browser's half of the decision is the kit's.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from adroll_flask.counters import Counters
-from adroll_flask.errors import ConfigurationError, help_url
+from adroll_flask.errors import ConfigurationError
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
@@ -73,50 +73,50 @@ def decide(
         return _GPC
     if settings.consent is None:
         return _DEFAULT
-    if settings.consent == "tcf":
-        text = cookies().get(settings.tcf_cookie)
-        return _of_tc_string(text, settings, counters) if text else _BY_ANSWER[recorded]
-    if not callable(settings.consent):
-        return _ERROR  # Settings.from_mapping lets no other value through
-    return _of_callable(settings.consent, request, recorded, counters)
+    try:
+        if settings.consent == "tcf":
+            text = cookies().get(settings.tcf_cookie)
+            answer = _of_tc_string(text, settings) if text else None
+        else:
+            answer = _of_callable(settings.consent, request)
+    except _Unusable as problem:
+        # What fails for one request fails for each of them.
+        if counters.add("consent_error", problem.why):
+            logger.warning("Consent counts as unknown: %s [consent-unknown]", problem)
+        return _ERROR
+    return _BY_ANSWER[recorded if answer is None else answer]
 
 
-def _of_callable(
-    ask: Callable[[object], object], request: object, recorded: bool | None, counters: Counters
-) -> Decision:
+class _Unusable(Exception):
+    """An answer that cannot be used."""
+
+    def __init__(self, why: str, text: str) -> None:
+        super().__init__(text)
+        self.why = why
+
+
+def _of_callable(ask: Any, request: object) -> bool | None:
     try:
         answer = ask(request)
     except Exception as error:
         let_through(error)
-        _report("raised", f"the ADROLL_CONSENT callable raised {describe(error)}", counters)
-        return _ERROR
-    if answer is None:
-        return _BY_ANSWER[recorded]
-    if answer is True or answer is False:
-        return _BY_ANSWER[answer]
+        text = f"the ADROLL_CONSENT callable raised {describe(error)}"
+        raise _Unusable("raised", text) from None
+    if answer is None or isinstance(answer, bool):
+        return answer
     if inspect.iscoroutine(answer):
         answer.close()
     # A truthy text such as "denied" must not pass for consent.
     problem = (
         f"takes a callable that returns True, False or None; it gave a {type(answer).__name__}"
     )
-    _report("wrong_type", str(ConfigurationError("ADROLL_CONSENT", problem)), counters)
-    return _ERROR
+    raise _Unusable("wrong_type", str(ConfigurationError("ADROLL_CONSENT", problem)))
 
 
-def _of_tc_string(text: str, settings: Settings, counters: Counters) -> Decision:
+def _of_tc_string(text: str, settings: Settings) -> bool:
     from .tcf import consents
 
     try:
-        answer = consents(text, vendor=settings.tcf_vendor, purposes=settings.tcf_purposes)
+        return consents(text, vendor=settings.tcf_vendor, purposes=settings.tcf_purposes)
     except ValueError as error:
-        _report("tc_string", f"{settings.tcf_cookie}: {error}", counters)
-        return _ERROR
-    return _BY_ANSWER[answer]
-
-
-def _report(why: str, text: str, counters: Counters) -> None:
-    # Once per app at WARNING: what fails for one request fails for each of them.
-    level = logging.DEBUG if counters.get("consent_error", why) else logging.WARNING
-    counters.add("consent_error", why)
-    logger.log(level, "Consent counts as unknown: %s (%s)", text, help_url("consent-unknown"))
+        raise _Unusable("tc_string", f"{settings.tcf_cookie}: {error}") from None

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from adroll_flask.errors import EventError
 
@@ -24,8 +25,8 @@ MAX_EMAIL = 254
 #: Hex digits from which on a text without "@" was meant as a hash: the digits of a telephone
 #: number are at most 15 (E.164), and so are those of words such as "facade".
 MIN_HASH = 16
-#: Characters of a user id.
-MAX_USER_ID = 256
+#: Characters of an id, of a product's texts, and of the texts about a device.
+MAX_TEXT = 256
 
 #: The time part of a cookie value that was derived from another identifier: 2020-01-01, fixed
 #: so that the same identifier always gives the same value.
@@ -45,20 +46,15 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 #: Spaces of any script, C0 and C1 controls, and halves of surrogate pairs (not encodable).
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: What no text of an event holds: C0 and C1 controls, halves of surrogate pairs.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #: Most addresses: an IPv4 address in its plain form.
 IPV4 = rf"^(?:{_OCTET}\.){{3}}{_OCTET}$"
 _IPV4 = re.compile(IPV4)
 #: JavaScript's ``String(date)`` and ``date.toUTCString()``.
-_JS_DATE = re.compile(
-    r"(?:[A-Z][a-z]{2},? )?"
-    r"(?:(?P<mon>[A-Z][a-z]{2}) (?P<day>\d{1,2})|(?P<day2>\d{1,2}) (?P<mon2>[A-Z][a-z]{2}))"
-    r" (?P<year>\d{4}) (?P<time>\d{2}:\d{2}:\d{2})"
-    r"(?: (?:GMT|UTC)(?P<off>[+-]\d{4})?)?(?: \(.*\))?\Z",
-    re.ASCII,
-)
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_JS_DATE = re.compile(r"[A-Z][a-z]{2},? .*\d\d:\d\d:\d\d(?: .*)?\Z", re.ASCII)
+_ZONE_NAME = re.compile(r"\b(?:GMT|UTC)(?=[+-])")
 
 #: What somebody hashed who had no address.
 EMPTY_HASHES = frozenset(
@@ -84,10 +80,10 @@ def accept_adct(value: str) -> str | None:
 def normalise_first_party_cookie(value: str) -> str | None:
     """The value of ``__adroll_fpc`` as the pixel would write it, or ``None`` where it is none.
 
-    The pixel keeps any value that it finds, other tags' values included (s2s-api.md, "The
-    first-party cookie"), and so does this: 1 to 80 printable ASCII characters without space,
-    semicolon, comma, double quote and backslash. Markers ``-s2-`` and trailing hyphens are
-    dropped and a date text becomes epoch milliseconds, as the pixel does.
+    The pixel keeps any value that it finds, other tags' values included, and so does this: 1 to 80
+    printable ASCII characters without space, semicolon, comma, double quote and backslash. Markers
+    ``-s2-`` and trailing hyphens are dropped and a date text becomes epoch milliseconds, as the
+    pixel does.
 
     >>> normalise_first_party_cookie("46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-")
     '46d41c62e88bb2e267c1e15314bb8837-1667065540836'
@@ -122,22 +118,15 @@ def _dated_cookie(value: str) -> str | None:
 def _date_milliseconds(text: str) -> int | None:
     """Epoch milliseconds of a date as JavaScript writes one; ``None`` for anything else."""
     from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
 
-    match = _JS_DATE.match(text)
-    if match is not None:
-        month = match["mon"] or match["mon2"]
-        if month not in _MONTHS:
-            return None
-        day = int(match["day"] or match["day2"])
-        offset = match["off"] or "+0000"
-        text = (
-            f"{match['year']}-{_MONTHS.index(month) + 1:02}-{day:02}T{match['time']}"
-            f"{offset[:3]}:{offset[3:]}"
-        )
-    elif not re.match(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-        return None
     try:
-        moment = datetime.fromisoformat(text)
+        if re.match(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            moment = datetime.fromisoformat(text)
+        elif text.isascii() and _JS_DATE.match(text):
+            moment = parsedate_to_datetime(_ZONE_NAME.sub("", text))
+        else:
+            return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         milliseconds = round(moment.timestamp() * 1000)
@@ -182,21 +171,15 @@ def accept_email(value: str) -> str:
     return address
 
 
-def hash_kind(value: str) -> str | None:
-    """``"email_sha256"``, ``"email_md5"``, or ``None`` where *value* is no hash of an address."""
-    if len(value) in (32, 64) and _HEX.match(value):
-        return "email_sha256" if len(value) == 64 else "email_md5"
-    return None
-
-
-def accept_hash(value: str, kind: str | None = None) -> tuple[str, str]:
+def accept_hash(value: str, name: str | None = None) -> tuple[str, str]:
     """``(wire key, lower-case hash)`` of an address that was hashed already.
 
     :raises EventError: not 64 (SHA-256) or 32 (MD5) hex digits, or the hash of an empty text.
     """
-    field = kind or "email"
-    found = hash_kind(value)
-    if found is None or (kind is not None and found != kind):
+    field = name or "email"
+    kinds = {64: "email_sha256", 32: "email_md5"}
+    found = kinds.get(len(value)) if _HEX.match(value) else None
+    if found is None or (name is not None and found != name):
         takes = {"email_sha256": "64 hex digits", "email_md5": "32 hex digits"}.get(
             field, "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
         )
@@ -220,15 +203,14 @@ def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
     {'email_md5': '3e3417d7ef77d5932a6734b916515ed5'}
     """
     if not isinstance(value, str):
-        # No source of AdRoll's shows a list, and two addresses are two people
-        # (s2s-api.md, "The identifiers").
-        raise EventError("email", f"takes one address per event, as a text; it got {_kind(value)}")
+        # No source of AdRoll's shows a list, and two addresses are two people.
+        raise EventError("email", f"takes one address per event, as a text; it got {kind(value)}")
     text = value.strip()
     if not text:
         raise EventError("email", "takes an address; this one is empty")
     if len(text) >= MIN_HASH and _HEX.match(text):
-        kind, hashed = accept_hash(text)
-        return {kind: hashed}
+        name, hashed = accept_hash(text)
+        return {name: hashed}
     address = accept_email(text)
     encoded = address.encode()
     made: dict[str, str] = {}
@@ -251,7 +233,7 @@ def accept_device_id(value: object) -> str | None:
         from uuid import UUID
 
         if not isinstance(value, UUID):
-            raise EventError("device_id", f"takes a UUID; it got {_kind(value)}")
+            raise EventError("device_id", f"takes a UUID; it got {kind(value)}")
         value = str(value)
     text = value.strip()
     if not _UUID.match(text):
@@ -259,43 +241,51 @@ def accept_device_id(value: object) -> str | None:
     return None if text == _ZERO_UUID else text
 
 
-def accept_user_id(value: object) -> str:
-    """The site's own id of a user, as text.
+def accept_id(value: object, field: str = "id", *, any_number: bool = False) -> str:
+    """An id as text: 1 to 256 characters without controls.
 
-    :param value: a text or a number, 1 to 256 characters without controls.
+    :param value: a text, a whole number or a UUID.
+    :param any_number: also a fraction: a data frame's ``42.0`` is the same user as ``42``.
     :raises EventError: anything else, an empty text included.
 
-    >>> accept_user_id(42)
+    >>> accept_id(42)
     '42'
     """
-    if isinstance(value, str):
-        text = value.strip()
-    elif isinstance(value, bool):
-        raise EventError("user_id", "takes a text or a number; it got a truth value")
-    elif isinstance(value, int):
-        # Longer ones are past the bound anyway, and their decimal text is costly or refused.
-        if abs(value) >= 10**MAX_USER_ID:
-            raise EventError("user_id", f"takes at most {MAX_USER_ID} characters")
-        text = str(int(value))
-    elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise EventError("user_id", "takes a text or a finite number")
-        # A data frame's 42.0 is the same user as 42.
-        text = str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    else:
-        from decimal import Decimal
-        from uuid import UUID
-
-        if not isinstance(value, UUID | Decimal):
-            raise EventError("user_id", f"takes a text or a number; it got {_kind(value)}")
-        text = str(value)
+    text = value.strip() if isinstance(value, str) else _id_of(value, field, any_number)
     if not text:
-        raise EventError("user_id", "takes a text or a number; this one is empty")
-    if len(text) > MAX_USER_ID:
-        raise EventError("user_id", f"takes at most {MAX_USER_ID} characters")
-    if _CONTROL.search(text):
-        raise EventError("user_id", "takes a text without control characters")
-    return text
+        raise EventError(field, "takes a text; this one is empty")
+    if len(text) > MAX_TEXT:
+        raise EventError(field, f"takes a text of at most {MAX_TEXT} characters")
+    if not text.isprintable() and CONTROL.search(text):
+        raise EventError(field, "takes a text without control characters")
+    # A subclass of str (an enum's member, a template's markup) may print as something else.
+    return text if type(text) is str else str.__str__(text)
+
+
+def _id_of(value: Any, field: str, any_number: bool) -> str:
+    from decimal import Decimal
+    from uuid import UUID
+
+    if isinstance(value, UUID):
+        return str(value)
+    if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
+        # From 2**53 on a float's neighbours are whole numbers apart.
+        return str(int(value) if -(2**53) < value < 2**53 and int(value) == value else value)
+    try:
+        # Also whole numbers of numpy and of enumerations.
+        number = None if isinstance(value, bool) else value.__index__()
+    except (AttributeError, TypeError):
+        number = None
+    if number is None:
+        takes = "takes a text or a number" if any_number else "takes a text or a whole number"
+        raise EventError(field, f"{takes}; it got {kind(value)}")
+    # The text of a longer one is past the bound anyway, and costly or refused.
+    return str(number) if abs(number) < 10**MAX_TEXT else "-" * (MAX_TEXT + 1)
+
+
+def accept_user_id(value: object) -> str:
+    """The site's own id of a user, see :func:`accept_id`."""
+    return accept_id(value, "user_id", any_number=True)
 
 
 def looks_like_email(text: str) -> bool:
@@ -305,17 +295,9 @@ def looks_like_email(text: str) -> bool:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
-    text = text.strip()
-    if text.startswith("["):
-        # [2001:db8::1]:443 and [2001:db8::1], as in a Forwarded header.
-        inner, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not re.match(r":[0-9]{1,5}\Z", rest)):
-            raise ValueError("not an address")
-        text = inner
-    elif text.count(":") == 1:
-        text, _, port = text.partition(":")
-        if not re.match(r"[0-9]{1,5}\Z", port):
-            raise ValueError("not an address")
+    # [2001:db8::1]:443 and [2001:db8::1], as in a Forwarded header; 192.0.2.7:443.
+    with_port = re.fullmatch(r"\[(.*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}", text.strip())
+    text = text.strip() if with_port is None else with_port[1] or with_port[2] or ""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
@@ -348,5 +330,8 @@ def is_public_ip(text: str) -> bool:
         return False
 
 
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+def kind(value: object) -> str:
+    """What *value* is, for a text that may not hold the value."""
+    if value is None:
+        return "nothing"
+    return "a truth value" if isinstance(value, bool) else f"a value of type {type(value).__name__}"

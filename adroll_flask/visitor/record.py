@@ -10,17 +10,29 @@ _REPLACED = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Record:
+class Known:
+    """What identifies a visitor, wherever it is kept."""
+
+    #: The click id of the visitor's newest ad click.
+    adct: str | None = None
+    #: When that click arrived, epoch seconds.
+    adct_at: float | None = None
+    #: How it came: ``"url"`` (the server saw the landing) or ``"kit"`` (the browser told us).
+    adct_source: str | None = None
+    #: AdRoll's first-party cookie, normalised.
+    first_party_cookie: str | None = None
+    #: Where it came from: ``"pixel"`` (through the kit), ``"browser"`` (found in a request's
+    #: cookies) or ``"server"`` (generated here).
+    first_party_cookie_source: str | None = None
+    #: Whether tracking was allowed at the time; ``None``: not yet asked. Of a record: what the kit
+    #: told us, where the server cannot see it itself.
+    consent: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Record(Known):
     """The content of ``adroll_visitor`` and, beside an address and a host, of a token."""
 
-    adct: str | None = None
-    adct_at: float | None = None
-    adct_source: str | None = None
-    first_party_cookie: str | None = None
-    first_party_cookie_source: str | None = None
-    #: What the kit told us of the visitor's consent, where the server cannot see it itself; of a
-    #: token, whether tracking was allowed.
-    consent: bool | None = None
     #: Short hashes of click ids that newer ones replaced.
     replaced: tuple[bytes, ...] = ()
     #: When it was signed, epoch seconds; 0: not yet.

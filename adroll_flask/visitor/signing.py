@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from itsdangerous import BadData, TimestampSigner
-from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
-from itsdangerous.signer import SigningAlgorithm
+from itsdangerous import BadData, encoding, signer
 
 #: What :meth:`Signer.sign` writes; base64 decoders skip other characters silently.
 _TEXT = re.compile(r"[A-Za-z0-9_.-]+\Z")
@@ -30,17 +28,17 @@ class Expired(Exception):
     """Signed by us, but longer ago than is taken."""
 
 
-class _HmacSha256(SigningAlgorithm):
+class _HmacSha256(signer.SigningAlgorithm):
     """As itsdangerous' own, in one call of OpenSSL: most requests verify a record."""
 
     def get_signature(self, key: bytes, value: bytes) -> bytes:
         return hmac.digest(key, value, "sha256")
 
 
-class _ClockSigner(TimestampSigner):
-    """A TimestampSigner whose time can be set by tests, and which derives each key once."""
+class _SignerOfDerivedKeys(signer.Signer):
+    """A signer that derives each key once."""
 
-    def __init__(self, keys: list[bytes], salt: str, clock: Callable[[], float]) -> None:
+    def __init__(self, keys: list[bytes], salt: str) -> None:
         super().__init__(
             keys,
             salt=salt,
@@ -48,14 +46,12 @@ class _ClockSigner(TimestampSigner):
             digest_method=sha256,
             algorithm=_HmacSha256(),
         )
-        self._clock = clock
-        self._derived = {key: super(_ClockSigner, self).derive_key(key) for key in keys}
+        self._derived = {key: super(_SignerOfDerivedKeys, self).derive_key(key) for key in keys}
 
     def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
-        return self._derived[self.secret_keys[-1] if secret_key is None else want_bytes(secret_key)]
-
-    def get_timestamp(self) -> int:
-        return int(self._clock())
+        return self._derived[
+            self.secret_keys[-1] if secret_key is None else encoding.want_bytes(secret_key)
+        ]
 
 
 class Signer:
@@ -74,15 +70,18 @@ class Signer:
         self, keys: Sequence[str | bytes], purpose: str, *, clock: Callable[[], float]
     ) -> None:
         # itsdangerous signs with the last key of a list and verifies with all of them.
-        self._signer = _ClockSigner(
+        self._signer = _SignerOfDerivedKeys(
             [key.encode() if isinstance(key, str) else key for key in reversed(keys)],
             f"adroll_flask.{purpose}",
-            clock,
         )
+        self._clock = clock
 
     def sign(self, payload: bytes) -> str:
         """*payload* as URL-safe text with the present time and a signature."""
-        return self._signer.sign(base64_encode(payload)).decode("ascii")
+        # The form of itsdangerous' TimestampSigner, whose clock tests cannot set, and which makes a
+        # datetime of what is compared as a number.
+        now = encoding.base64_encode(encoding.int_to_bytes(int(self._clock())))
+        return self._signer.sign(encoding.base64_encode(payload) + b"." + now).decode("ascii")
 
     def unsign(self, text: str, max_age: float) -> tuple[bytes, float]:
         """The payload of *text* and when it was signed (epoch seconds).
@@ -94,13 +93,12 @@ class Signer:
         if not _TEXT.match(text):
             raise Forged
         try:
-            # Without max_age: the age is judged below, with grace for clocks that are ahead.
-            body, signed_at = self._signer.unsign(text, return_timestamp=True)
-            payload = base64_decode(body)
+            body, _, stamp = self._signer.unsign(text).rpartition(b".")
+            payload = encoding.base64_decode(body)
+            when = float(encoding.bytes_to_int(encoding.base64_decode(stamp)))
         except BadData:
             raise Forged from None
-        when = signed_at.timestamp()
-        if not -_AHEAD <= self._signer.get_timestamp() - when <= max_age:
+        if not -_AHEAD <= int(self._clock()) - when <= max_age:
             raise Expired
         return payload, when
 

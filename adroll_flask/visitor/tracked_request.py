@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from adroll_flask.errors import help_url
+from adroll_flask.forks import made_once
 from adroll_flask.hosts import is_loopback
 from adroll_flask.logs import Logger, get_logger
 
 from .consent import Decision, decide
+from .cookies import Records, RequestCookies, Visitor
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
 from .record import Record
-from .records import Records, RequestCookies, Visitor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -52,35 +53,20 @@ def adct_of(query: str) -> tuple[str | None, bool]:
     return None, malformed
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class VisitorServices:
     """What all tracked requests of an app share.
 
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        records: Records,
-        counters: Counters,
-        clock: Callable[[], float],
-        request_of: Callable[[WSGIEnvironment], object],
-    ) -> None:
-        self.settings = settings
-        self.records = records
-        self.counters = counters
-        self.clock = clock
-        self.request_of = request_of
-        #: A visitor without cookies counts as one whose page view gave them (tests of a site).
-        self.assume_cookie = False
-        self._said: set[str] = set()
-
-    def once(self, what: str) -> bool:
-        """True at the first call with *what*: for warnings that are worth one line."""
-        if what in self._said:
-            return False
-        self._said.add(what)
-        return True
+    settings: Settings
+    records: Records
+    counters: Counters
+    clock: Callable[[], float]
+    request_of: Callable[[WSGIEnvironment], object]
+    #: A visitor without cookies counts as one whose page view gave them (tests of a site).
+    assume_cookie: bool = False
 
 
 class TrackedRequest:
@@ -89,23 +75,6 @@ class TrackedRequest:
     Making one costs a few assignments; cookies are read, signatures checked and consent asked
     when first needed.
     """
-
-    __slots__ = (
-        "_adct",
-        "_decision",
-        "_host",
-        "_ip",
-        "_new_cookie",
-        "_path_info",
-        "_record",
-        "_script_name",
-        "_seen",
-        "environ",
-        "forgotten",
-        "services",
-        "snippet_given",
-        "viewed",
-    )
 
     def __init__(self, services: VisitorServices, environ: WSGIEnvironment) -> None:
         self.services: VisitorServices = services
@@ -119,13 +88,6 @@ class TrackedRequest:
         # A dispatcher within the app moves what it has used from one to the other.
         self._script_name: str = environ.get("SCRIPT_NAME", "")
         self._path_info: str = environ.get("PATH_INFO", "")
-        self._seen: RequestCookies | None = None
-        self._decision: Decision | None = None
-        self._adct: str | bool | None = False
-        self._new_cookie: str | None = None
-        self._host: str | None = None
-        self._ip: str | bool | None = False
-        self._record: Record | None = None
 
     # -- the request ---------------------------------------------------------------------
 
@@ -147,13 +109,10 @@ class TrackedRequest:
         """True where the browser says that a page of this very origin led here."""
         return self.environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
 
-    @property
+    @made_once
     def host(self) -> str:
         """The page's host, with a port that is not the scheme's own; empty: it is malformed."""
-        host = self._host
-        if host is None:
-            host = self._host = _host_of(self.environ)
-        return host
+        return _host_of(self.environ)
 
     @property
     def hostname(self) -> str:
@@ -189,15 +148,9 @@ class TrackedRequest:
         url = f"{scheme}://{host}{self.path}"
         return f"{url}?{_encoded(query, _QUERY_SAFE)}" if query else url
 
-    @property
+    @made_once
     def ip(self) -> str | None:
         """The client's address as the server (or ProxyFix) gives it."""
-        ip = self._ip
-        if ip is False:
-            ip = self._ip = self._read_ip()
-        return ip  # type: ignore[return-value]
-
-    def _read_ip(self) -> str | None:
         address = self.environ.get("REMOTE_ADDR")
         if not address:
             return None
@@ -207,13 +160,12 @@ class TrackedRequest:
             self.services.counters.add("address_ignored", "malformed")
             return None
         if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
-            self.services.counters.add("address_private")
             # A developer's browser comes from the same machine and means no proxy.
-            if not is_loopback(self.hostname) and self.services.once("address_private"):
+            near = is_loopback(self.hostname)
+            if not near and self.services.counters.add("address_private"):
                 logger.warning(
                     "AdRoll: visitors come from a private or loopback address, the proxy's; "
-                    "wrap the app in werkzeug's ProxyFix (%s)",
-                    help_url("proxy-address"),
+                    "wrap the app in werkzeug's ProxyFix [proxy-address]"
                 )
         return ip
 
@@ -223,37 +175,27 @@ class TrackedRequest:
 
     # -- the visitor ---------------------------------------------------------------------
 
-    @property
+    @made_once
     def seen(self) -> RequestCookies:
         """What the request's cookies say."""
-        seen = self._seen
-        if seen is None:
-            seen = self._seen = self.services.records.read(self.environ.get("HTTP_COOKIE", ""))
-        return seen
+        return self.services.records.read(self.environ.get("HTTP_COOKIE", ""))
 
-    @property
+    @made_once
     def adct(self) -> str | None:
         """The click id in the URL of a GET."""
-        adct = self._adct
-        if adct is False:
-            adct = None
-            query = self.environ.get("QUERY_STRING", "")
-            if "adct=" in query and self.method == "GET":
-                adct, malformed = adct_of(query)
-                if malformed:
-                    self.services.counters.add("adct_ignored", "malformed")
-            self._adct = adct
-        return adct  # type: ignore[return-value]
+        query = self.environ.get("QUERY_STRING", "")
+        if "adct=" not in query or self.method != "GET":
+            return None
+        adct, malformed = adct_of(query)
+        if malformed:
+            self.services.counters.add("adct_ignored", "malformed")
+        return adct
 
-    @property
+    @made_once
     def decision(self) -> Decision:
         """May this visitor be tracked?"""
-        decision = self._decision
-        if decision is None:
-            record = self.seen.record
-            decision = self.decide(record.consent if record else None)
-            self._decision = decision
-        return decision
+        record = self.seen.record
+        return self.decide(record.consent if record else None)
 
     def decide(self, recorded: bool | None) -> Decision:
         """The decision with *recorded* as what the browser told us."""
@@ -272,22 +214,16 @@ class TrackedRequest:
 
         return dict(parse_cookie(self.environ.get("HTTP_COOKIE", "")).items())
 
-    @property
+    @made_once
     def record(self) -> Record:
         """The visitor's record with what this request adds: the browser's cookie, a click."""
-        record = self._record
-        if record is None:
-            record = self.seen.merged
-            if self.adct is not None:
-                record = record.with_adct(self.adct, self.services.clock(), "url")
-            self._record = record
-        return record
+        record, adct = self.seen.merged, self.adct
+        return record if adct is None else record.with_adct(adct, self.services.clock(), "url")
 
+    @made_once
     def new_cookie(self) -> str:
         """A first-party cookie for a visitor who has none; the same one all through a request."""
-        if self._new_cookie is None:
-            self._new_cookie = new_first_party_cookie(self.services.clock())
-        return self._new_cookie
+        return new_first_party_cookie(self.services.clock())
 
     @property
     def may_generate(self) -> bool:
@@ -298,11 +234,15 @@ class TrackedRequest:
         """The visitor as views see it; unknown without consent."""
         decision = self.decision
         record = self.record if decision.granted and not self.forgotten else Record()
+        return self.visitor_of(record, True if decision.granted else decision.answer)
+
+    def visitor_of(self, record: Record, consent: bool | None) -> Visitor:
+        """The visitor of *record*, with what else this request tells."""
         return self.services.records.visitor(
             record,
+            consent=consent,
             ip=self.ip,
             host=self.host or None,
-            consent=True if decision.granted else decision.answer,
             user_agent=self.user_agent,
         )
 
@@ -319,7 +259,7 @@ class TrackedRequest:
             and record.first_party_cookie is None
             and (self.may_generate or (self.services.assume_cookie and not known))
         ):
-            return record.with_cookie(self.new_cookie(), "server")
+            return record.with_cookie(self.new_cookie, "server")
         return record
 
     def is_of(self, visitor: Visitor) -> bool:
@@ -333,7 +273,7 @@ class TrackedRequest:
     def forget(self) -> None:
         """Treat the visitor as unknown from here on and take the cookies back."""
         self.forgotten = True
-        self._record = Record()
+        self.record = Record()
 
 
 def _host_of(environ: WSGIEnvironment) -> str:

@@ -50,7 +50,6 @@ NAMES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "opentelemetry": (
         OPENTELEMETRY,
         {
-            "TracerProvider": ("class", "api/trace.html#opentelemetry.trace.TracerProvider"),
             "MeterProvider": ("class", "api/metrics.html#opentelemetry.metrics.MeterProvider"),
         },
     ),

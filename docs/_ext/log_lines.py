@@ -16,7 +16,7 @@ ORDER = list(LEVELS.values())
 
 
 def text_of(node: ast.expr) -> str:
-    """The first argument of a call to a logger, with ``…`` for what is filled in."""
+    """The text of a call to a logger, with ``…`` for what is filled in."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         text = node.value
         for mark in ("%s", "%d", "%g", "%r"):
@@ -26,15 +26,6 @@ def text_of(node: ast.expr) -> str:
         return "".join(
             part.value if isinstance(part, ast.Constant) else "…" for part in node.values
         )
-    return "…"
-
-
-def event_of(call: ast.Call) -> str:
-    """The record's ``adroll_event``: the name of the line's explanation."""
-    for node in ast.walk(call):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "help_url":
-            [slug] = node.args
-            return str(slug.value) if isinstance(slug, ast.Constant) else "…"
     return "…"
 
 
@@ -55,14 +46,12 @@ def lines() -> Iterator[tuple[str, str, str, str]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             of = node.func.value
-            if isinstance(of, ast.Name) and of.id in names:
-                event = event_of(node)
-                if node.func.attr in LEVELS and node.args:
-                    if text_of(node.args[0]) != "…":
-                        level = LEVELS[node.func.attr]
-                        yield names[of.id], level, event, text_of(node.args[0])
-                elif node.func.attr == "log":
-                    yield names[of.id], "WARNING", event, text_of(node.args[1])
+            if isinstance(of, ast.Name) and of.id in names and node.args:
+                said = text_of(node.args[0])
+                text, named, event = said.removesuffix("]").rpartition(" [")
+                if said != "…" and node.func.attr in LEVELS:
+                    level = LEVELS[node.func.attr]
+                    yield names[of.id], level, event if named else "…", text if named else said
 
 
 def logger_name(node: ast.expr | None) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +30,25 @@ ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "5.00", "currency": "EUR"}
 
 
+def buy(order: str, **fields: Any) -> str:
+    return report_conversion(**{**ORDER, "order_id": order, **fields}).status
+
+
+#: What the app's view calls, by its address.
+CALLS: dict[str, Callable[[], object]] = {
+    "report_conversion": lambda: buy(request.form["order"]),
+    "report_event": lambda: report_event("addToCart", products=[{"product_id": "mug"}]).status,
+    "identify": lambda: identify(email="ada@example.com", user_id="17"),
+    "reset_identity": reset_identity,
+    "current_visitor": lambda: current_visitor().token(),
+    "forget_visitor": forget_visitor,
+    "release_conversion": lambda: release_conversion("held", value="4.00").status,
+    "cancel_conversion": lambda: cancel_conversion("never paid").status,
+    "hold": lambda: buy(request.form["order"], hold=True),
+    "webhook": lambda: buy("by token", visitor=request.form["token"]),
+}
+
+
 @pytest.fixture
 def app(make_app: AppMaker) -> Flask:
     adroll = AdRoll()
@@ -46,58 +64,20 @@ def app(make_app: AppMaker) -> Flask:
         await asyncio.sleep(0)
         return "<html><head></head><body>" + (current_visitor().adct or "") + "</body></html>"
 
-    @app.post("/buy/<order>")
-    async def buy(order: str) -> str:
+    @app.post("/<name>")
+    async def view(name: str) -> str:
         await asyncio.sleep(0)
-        return report_conversion(**{**ORDER, "order_id": order}).status
+        return str(CALLS[name]())
 
-    @app.post("/cart")
-    async def cart() -> str:
-        await asyncio.sleep(0)
-        return report_event("addToCart", products=[{"product_id": "mug", "price": "5"}]).status
+    @app.post("/all")
+    async def all_at_once() -> list[str]:
+        async def one(order: int) -> Receipt:
+            await asyncio.sleep(0)
+            return report_conversion(**{**ORDER, "order_id": order})
 
-    @app.post("/login")
-    async def login() -> str:
-        await asyncio.sleep(0)
-        identify(email="ada@example.com", user_id="17")
-        return "hello"
-
-    @app.post("/logout")
-    async def logout() -> str:
-        await asyncio.sleep(0)
-        reset_identity()
-        return "bye"
-
-    @app.post("/forget")
-    async def forget() -> str:
-        await asyncio.sleep(0)
-        forget_visitor()
-        return "forgotten"
-
-    @app.get("/token")
-    async def token() -> str:
-        await asyncio.sleep(0)
-        return current_visitor().token()
-
-    @app.post("/webhook")
-    async def webhook() -> str:
-        await asyncio.sleep(0)
-        return report_conversion(**ORDER, visitor=request.form["token"]).status
-
-    @app.post("/hold/<order>")
-    async def hold(order: str) -> str:
-        await asyncio.sleep(0)
-        return report_conversion(**{**ORDER, "order_id": order}, hold=True).status
-
-    @app.post("/release/<order>")
-    async def release(order: str) -> str:
-        await asyncio.sleep(0)
-        return release_conversion(order, value="4.00", currency="EUR").status
-
-    @app.post("/cancel/<order>")
-    async def cancel(order: str) -> str:
-        await asyncio.sleep(0)
-        return cancel_conversion(order).status
+        # asyncio.to_thread() hands the context on, as asyncio's documentation says.
+        in_thread = asyncio.to_thread(report_conversion, **ORDER)
+        return [receipt.status for receipt in await asyncio.gather(in_thread, *map(one, range(5)))]
 
     return app
 
@@ -117,97 +97,50 @@ def test_the_page_has_the_visitor_the_cookies_and_the_snippet(app: Flask) -> Non
     assert "adroll_visitor=" in "".join(page.headers.getlist("Set-Cookie"))
 
 
-def test_conversions_and_other_events_are_reported(app: Flask, client: Any) -> None:
+def test_every_function_for_views_is_among_the_calls() -> None:
+    functions = {name for name in adroll_flask.__all__ if name[0].islower()}
+    functions = {name for name in functions if inspect.isfunction(getattr(adroll_flask, name))}
+    assert functions - CALLS.keys() == {"app_location"}, "which puts texts together"
+
+
+def test_every_function_for_views_works(app: Flask, client: Any) -> None:
+    def call(name: str, user: str = "", **form: str) -> str:
+        return str(client.post(f"/{name}", data=form, headers={"X-User": user}).text)
+
     with reports(app) as reported:
-        statuses = [client.post(path).text for path in ("/cart", "/buy/1", "/buy/1", "/buy/2")]
-    assert statuses == ["queued", "queued", "duplicate", "queued"]
-    assert reported.one("addToCart").adct == "click123"
-    assert [event.order_id for event in reported if event.event_name == "purchase"] == ["1", "2"]
-
-
-def test_identify_reset_and_the_identity_function(app: Flask, client: Any) -> None:
-    with reports(app) as reported:
-        client.post("/login")
-        client.post("/buy/1")
-        client.post("/logout")
-        client.post("/buy/2")
-        client.post("/buy/3", headers={"X-User": "42"})
-    known, unknown, asked = list(reported)
-    assert (known.user_id, bool(known.email_sha256)) == ("17", True)
-    assert (unknown.user_id, unknown.email_sha256) == (None, None)
-    assert asked.user_id == "42"
-
-
-def test_a_token_goes_out_and_comes_in(app: Flask, client: Any) -> None:
-    token = client.get("/token").text
-    with reports(app) as reported:
-        # The token has no page; the site's front page stands for it.
-        answer = app.test_client().post("/webhook", data={"token": token})
-    assert answer.text == "queued"
-    assert reported.one("purchase").adct == "click123"
-
-
-def test_orders_are_held_released_and_cancelled(app: Flask, client: Any) -> None:
-    with reports(app) as reported:
-        statuses = [
-            client.post(path).text
-            for path in ("/hold/1", "/hold/2", "/release/1", "/cancel/2", "/release/2")
-        ]
-    assert statuses[:4] == ["held", "held", "released", "cancelled"]
-    purchase = reported.one("purchase")
-    assert (purchase.order_id, str(purchase.value)) == ("1", "4.00")
-    assert purchase.adct == "click123"
-    assert len(reported.cancelled) == 1
-
-
-def test_every_function_for_views_is_called_in_an_async_one() -> None:
-    source = Path(__file__).read_text()
-    functions = [name for name in adroll_flask.__all__ if name[0].islower()]
-    functions = [name for name in functions if inspect.isfunction(getattr(adroll_flask, name))]
-    assert len(functions) == 8
-    for name in functions:
-        assert re.search(rf"async def \w+\([^)]*\)[^@]*\b{name}\(", source), name
+        token = call("current_visitor")
+        assert [call("report_event"), call("hold", order="held")] == ["queued", "held"]
+        call("identify")
+        statuses = [call("report_conversion", order=one) for one in ("known", "known")]
+        call("reset_identity")
+        statuses += [call("report_conversion", order="unknown")]
+        statuses += [call("report_conversion", "42", order="asked"), call("webhook", token=token)]
+        statuses += [call("release_conversion"), call("hold", order="never paid")]
+        statuses += [call("cancel_conversion")]
+    assert statuses[:5] == ["queued", "duplicate", "queued", "queued", "queued"]
+    assert statuses[5:] == ["released", "held", "cancelled"]
+    purchases = {event.order_id: event for event in reported.named("purchase")}
+    users = {order: event.user_id for order, event in purchases.items()}
+    nobody = dict.fromkeys(("unknown", "by token", "held"))
+    assert users == {"known": "17", "asked": "42", **nobody}
+    assert bool(purchases["known"].email_sha256) > bool(purchases["unknown"].email_sha256)
+    assert {event.adct for event in reported} == {"click123"}
+    assert str(purchases["held"].value) == "4.00"
+    assert reported.cancelled == ["never paid"]
 
 
 def test_a_visitor_is_forgotten_with_what_waits(app: Flask, client: Any) -> None:
-    client.post("/buy/1")
+    client.post("/report_conversion", data={"order": "1"})
     assert app.extensions["adroll"].outbox.queue.waiting() == 1
-    assert client.post("/forget").text == "forgotten"
+    client.post("/forget_visitor")
+    assert app.extensions["adroll"].outbox.queue.waiting() == 0
     assert client.get("/page").text.count("click123") == 0
 
 
-def test_tasks_of_one_view_report_for_its_visitor(make_app: AppMaker) -> None:
-    app = make_app()
-
-    @app.post("/all")
-    async def all_at_once() -> list[str]:
-        async def one(order: int) -> Receipt:
-            await asyncio.sleep(0)
-            return report_conversion(**{**ORDER, "order_id": order})
-
-        return [receipt.status for receipt in await asyncio.gather(*map(one, range(5)))]
-
-    client = app.test_client()
-    client.get("/?adct=click123", environ_base=ADDRESS)
+def test_tasks_and_threads_of_one_view_report_for_its_visitor(app: Flask, client: Any) -> None:
     with reports(app) as reported:
-        assert client.post("/all", environ_base=ADDRESS).get_json() == ["queued"] * 5
+        assert client.post("/all").get_json() == ["queued"] * 6
     assert {event.adct for event in reported} == {"click123"}
-
-
-def test_a_thread_of_an_async_view_reports_for_its_visitor(make_app: AppMaker) -> None:
-    app = make_app()
-
-    @app.post("/thread")
-    async def in_thread() -> str:
-        # asyncio.to_thread() hands the context on, as asyncio's documentation says.
-        receipt = await asyncio.to_thread(report_conversion, **ORDER)
-        return receipt.status
-
-    client = app.test_client()
-    client.get("/?adct=click123", environ_base=ADDRESS)
-    with reports(app) as reported:
-        assert client.post("/thread", environ_base=ADDRESS).text == "queued"
-    assert reported.one("purchase").adct == "click123"
 
 
 def test_async_hooks_of_the_site_do_not_get_in_the_way(make_app: AppMaker) -> None:

@@ -10,16 +10,15 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll
-from adroll_flask.delivery import deliverer, thread
-from adroll_flask.outbox import facade
+from adroll_flask.delivery import deliverer
+from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.visitor import tracked_request
 from tests.support import PATIENCE
 
 PARTS: dict[str, type[Any]] = {
-    "outbox": facade.SqlOutbox,
+    "outbox": outbox.Outbox,
     "deliverer": deliverer.Deliverer,
-    "thread": thread.DeliveryThread,
     "services": tracked_request.VisitorServices,
 }
 

@@ -21,9 +21,10 @@ from adroll_flask import (
     report_conversion,
 )
 from adroll_flask.cli.commands import commands
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.sandbox import ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
 from adroll_flask.settings import Settings
 from tests.conftest import PAGE, AppMaker
+from tests.support.visits import at
 
 REAL = "https://www.shop.example"
 STAGING = "https://staging.shop.example"
@@ -42,7 +43,7 @@ def report(app: Flask, at: str, **fields: Any) -> str:
 
 
 def dry_runs(app: Flask) -> list[bool]:
-    return [row.dry_run for row in app.extensions["adroll"].outbox.admin.list()]
+    return [row.dry_run for row in app.extensions["adroll"].outbox.lookups.list()]
 
 
 def token_of(app: Flask, at: str) -> str:
@@ -53,54 +54,37 @@ def token_of(app: Flask, at: str) -> str:
 
 # -- which events are real ---------------------------------------------------------------------
 
+LISTED = {"ADROLL_HOSTS": ["www.shop.example"]}
+BELOW = {"ADROLL_HOSTS": ".shop.example"}
+#: Where something is reported; whether that is a dry run, with these settings.
+PLACES = [
+    *((LISTED, at, False) for at in (REAL, "https://WWW.Shop.Example", f"{REAL}:443")),
+    (LISTED, "http://www.shop.example:8080", False),
+    *((LISTED, at, True) for at in (STAGING, "http://localhost:5000", "http://192.0.2.7")),
+    *((LISTED, at, True) for at in ("https://shop.example", "https://www.shop.example.test")),
+    *((LISTED, f"https://{name}www.shop.example", True) for name in ("evil", "a.")),
+    *((BELOW, at, False) for at in (REAL, "https://shop.example")),
+    (BELOW, "https://myshop.example", True),
+    ({}, STAGING, False),
+    (LISTED | {"ADROLL_DRY_RUN": True}, REAL, True),
+]
+
+
+@pytest.mark.parametrize(("config", "at", "dry"), PLACES)
+def test_what_is_reported_at_a_host_that_is_not_listed_is_a_dry_run(
+    make_app: AppMaker, config: dict[str, Any], at: str, dry: bool
+) -> None:
+    app = make_app(**config)
+    assert report(app, at) == "queued"
+    assert dry_runs(app) == [dry]
+
 
 @pytest.mark.parametrize(
-    "at", [REAL, "https://WWW.Shop.Example", f"{REAL}:443", "http://www.shop.example:8080"]
+    ("at", "page"), [(REAL, f"{STAGING}/thanks"), (STAGING, "https://[broken")]
 )
-def test_what_is_reported_at_a_listed_host_is_real(app: Flask, at: str) -> None:
-    assert report(app, at) == "queued"
-    assert dry_runs(app) == [False]
-
-
-@pytest.mark.parametrize(
-    "at",
-    [
-        STAGING,
-        "http://localhost:5000",
-        "http://192.0.2.7",
-        "https://shop.example",
-        "https://www.shop.example.test",
-        "https://evilwww.shop.example",
-        "https://a.www.shop.example",
-    ],
-)
-def test_what_is_reported_elsewhere_is_a_dry_run(app: Flask, at: str) -> None:
-    assert report(app, at) == "queued"
-    assert dry_runs(app) == [True]
-
-
-def test_a_domain_with_a_leading_dot_is_itself_and_all_below_it(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_HOSTS=".shop.example")
-    for order, at in enumerate((REAL, "https://shop.example", "https://myshop.example")):
-        report(app, at, order_id=order)
-    assert sorted(dry_runs(app)) == [False, False, True]
-
-
-def test_without_the_setting_every_host_is_real(make_app: AppMaker) -> None:
-    app = make_app()
-    report(app, STAGING)
-    assert dry_runs(app) == [False]
-
-
-def test_dry_run_stays_dry_at_a_listed_host(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_HOSTS=["www.shop.example"], ADROLL_DRY_RUN=True)
-    report(app, REAL)
-    assert dry_runs(app) == [True]
-
-
-def test_a_page_that_the_call_names_counts(app: Flask) -> None:
-    # The front end is on staging, its API has the real name.
-    report(app, REAL, page_location=f"{STAGING}/thanks")
+def test_a_page_that_the_call_names_counts(app: Flask, at: str, page: str) -> None:
+    # The front end is on staging, its API has the real name. A malformed one counts for nothing.
+    report(app, at, page_location=page)
     assert dry_runs(app) == [True]
 
 
@@ -112,8 +96,8 @@ def test_in_a_copied_database_a_token_of_the_real_site_is_no_way_out(app: Flask)
 
 
 def test_a_task_goes_by_the_tokens_host(app: Flask) -> None:
-    for order, at in enumerate((REAL, STAGING)):
-        token = token_of(app, at)
+    for order, place in enumerate((REAL, STAGING)):
+        token = token_of(app, place)
         with app.app_context():
             report_conversion(**{**ORDER, "order_id": order}, visitor=token)
     assert sorted(dry_runs(app)) == [False, True]
@@ -138,11 +122,6 @@ def test_an_event_without_page_and_request_counts_as_real(app: Flask) -> None:
     with app.app_context():
         assert report_conversion(**ORDER, ip="203.0.113.7", adct="click123").status == "invalid"
     assert dry_runs(app) == [False]
-
-
-def test_a_malformed_page_is_judged_by_the_request(app: Flask) -> None:
-    report(app, STAGING, page_location="https://[broken")
-    assert dry_runs(app) == [True]
 
 
 def test_imported_events_go_by_their_page(app: Flask, tmp_path: Path) -> None:
@@ -180,16 +159,9 @@ def adroll() -> Iterator[RunningSandbox]:
 
 
 def test_adroll_forgets_what_staging_sends(make_app: AppMaker, adroll: RunningSandbox) -> None:
-    app = make_app(
-        ADROLL_HOSTS=["www.shop.example"],
-        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-        ADROLL_PIXEL_EID=PIXEL_EID,
-        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
-        ADROLL_API_URL=adroll.api_url,
-        ADROLL_DELIVERY="sync",
-    )
-    for order, at in (("staging", STAGING), ("real", REAL)):
-        report(app, at, order_id=order)
+    app = make_app(**LISTED, **at(adroll), ADROLL_DELIVERY="sync")
+    for order, place in (("staging", STAGING), ("real", REAL)):
+        report(app, place, order_id=order)
     [dry] = adroll.events("purchase", dry_run=True)
     [real] = adroll.events("purchase", dry_run=False)
     assert dry["event"]["event_attributes"]["order_id"] == "staging"
@@ -226,7 +198,7 @@ def test_under_the_middleware_it_is_the_same(tmp_path: Path) -> None:
         for at in (REAL, STAGING)
     ]
     assert ["roundtrip.js" in page for page in pages] == [True, False]
-    assert sorted(row.dry_run for row in wrapped.runtime.outbox.admin.list()) == [False, True]
+    assert sorted(row.dry_run for row in wrapped.runtime.outbox.lookups.list()) == [False, True]
     wrapped.runtime.outbox.close()
 
 

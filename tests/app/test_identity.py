@@ -10,8 +10,8 @@ from flask import Flask, Response, redirect, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from adroll_flask import Visitor, current_visitor, visitor_identified
-from adroll_flask.visitor.records import COOKIE_LIFE
+from adroll_flask import AdRoll, Visitor, current_visitor, visitor_identified
+from adroll_flask.visitor.cookies import COOKIE_LIFE
 from tests.conftest import PAGE, AppMaker
 
 A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -151,6 +151,7 @@ def test_a_newer_click_replaces_an_older_one(app: Flask) -> None:
     client.get("/?adct=old")
     client.get("/?adct=new")
     assert client.get("/who").get_json()["adct"] == "new"
+    assert "Set-Cookie" not in client.get("/?adct=new").headers, "a reload changes nothing"
 
 
 @pytest.mark.parametrize("path", ["/go?adct=click123", "/json?adct=click123"])
@@ -263,22 +264,10 @@ def test_the_visitor_is_known_within_the_landing_itself(app: Flask) -> None:
 
 CACHEABLE = [
     {"Cache-Control": "public"},
-    {"Cache-Control": "max-age=60"},
-    {"Cache-Control": "s-maxage=60, max-age=0"},
     {"Expires": "Fri, 01 Jan 2100 00:00:00 GMT"},
-    {"CDN-Cache-Control": "max-age=60"},
-    {"Surrogate-Control": "max-age=60"},
-]
-NOT_CACHEABLE = [
-    {},
-    {"Cache-Control": "no-store"},
-    {"Cache-Control": "private, max-age=60"},
-    {"Cache-Control": "no-cache"},
-    {"Cache-Control": "max-age=0"},
-    {"Expires": "0"},
-    {"Expires": "Fri, 01 Jan 1999 00:00:00 GMT"},
     {"CDN-Cache-Control": "max-age=60", "Cache-Control": "no-store"},
 ]
+NOT_CACHEABLE = [{}, {"Cache-Control": "private, max-age=60"}, {"Cache-Control": "no-store"}]
 
 
 @pytest.mark.parametrize("headers", CACHEABLE)
@@ -292,6 +281,28 @@ def test_on_a_page_that_a_cache_may_keep_the_server_sets_nothing(
     assert "Vary" not in response.headers
     for name, text in headers.items():
         assert response.headers[name] == text
+    assert b"data-adroll" in response.data
+
+
+@pytest.mark.parametrize("header", ["Cache-Control", "X-Accel-Expires"])
+def test_what_lets_a_cache_keep_a_page_counts_though_it_is_said_after_us(
+    make_app: AppMaker, header: str
+) -> None:
+    class Late(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            @app.after_request  # Flask runs these in reverse order
+            def keep(response: Response) -> Response:
+                response.headers[header] = "60" if header[0] == "X" else "public, max-age=60"
+                response.set_cookie("basket", "1")
+                return response
+
+            super().init_app(app)
+
+    client = make_app(Late()).test_client()
+    with client.session_transaction() as session:
+        session["user"] = "ann"
+    response = client.get("/?adct=click123")
+    assert [line.partition("=")[0] for line in response.headers.getlist("Set-Cookie")] == ["basket"]
     assert b"data-adroll" in response.data
 
 
@@ -371,11 +382,13 @@ def test_global_privacy_control_leaves_no_trace(app: Flask) -> None:
 def test_global_privacy_control_takes_back_what_was_kept(app: Flask) -> None:
     client = app.test_client()
     client.get("/?adct=click123")
+    with client.session_transaction() as begun:
+        begun.update(adroll={"adct": "click123"}, adroll_identity={"user_id": "7"}, basket=1)
     client.get("/", headers={"Sec-GPC": "1"})
     assert value(client, "adroll_visitor") is None
     assert value(client, "__adroll_fpc") is None
     with client.session_transaction() as kept:
-        assert "adroll" not in kept
+        assert list(kept) == ["basket"]
 
 
 def test_a_switched_off_extension_does_nothing(make_app: AppMaker) -> None:

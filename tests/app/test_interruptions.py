@@ -61,11 +61,6 @@ def deep_limit(*given: object) -> None:
 
 
 @pytest.fixture
-def adroll() -> AdRoll:
-    return AdRoll()
-
-
-@pytest.fixture
 def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     """As in production, where faults are logged and not raised."""
     return make_app(adroll, ADROLL_STRICT=False)
@@ -89,7 +84,7 @@ def test_a_time_limit_in_a_function_of_the_site_s_ends_the_call(
             decorate(lambda *event: strike())
         with pytest.raises(error):
             report_conversion(order_id="1", **ORDER)
-    assert app.extensions["adroll"].outbox.admin.counts()["dead"] == 0
+    assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 0
 
 
 def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:

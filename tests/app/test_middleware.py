@@ -18,7 +18,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError, Visitor, runtime
 from adroll_flask.testing import reports
-from adroll_flask.visitor import records
+from adroll_flask.visitor.cookies import Records
 from tests.conftest import PAGE, AppMaker
 from tests.support.django_shop import django
 
@@ -204,7 +204,7 @@ def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
         assert not seen[0].adct or fault == "Runtime.begin"
         return app(environ, start_response)
 
-    owner = {"Records": records.Records, "Runtime": runtime.Runtime}[fault.partition(".")[0]]
+    owner = {"Records": Records, "Runtime": runtime.Runtime}[fault.partition(".")[0]]
     monkeypatch.setattr(owner, fault.partition(".")[2], broken)
     middleware = wrap(looking, strict=False)
     with checked(middleware, lint).get("/?adct=click123") as response:
@@ -301,7 +301,7 @@ def test_stacked_with_the_extension_by_mistake_there_is_one_snippet(
     response = app.test_client().get("/?adct=click123")
     assert response.data.count(b"data-adroll") == 1
     names = [line.partition("=")[0] for line in response.headers.getlist("Set-Cookie")]
-    assert sorted(names) == ["__adroll_fpc", "adroll_visitor", "session"]
+    assert sorted(names) == ["__adroll_fpc", "adroll_visitor"]
 
 
 def test_a_file_is_left_alone(wrap: Callable[..., AdRollMiddleware], tmp_path: Path) -> None:
@@ -440,50 +440,9 @@ def test_a_switched_off_middleware_is_not_there(wrap: Callable[..., AdRollMiddle
 # -- other frameworks ----------------------------------------------------------------------
 
 
-def bottle() -> WSGI:
-    from bottle import Bottle, request, response
-
-    app = Bottle()
-    app.route("/", callback=lambda: PAGE)
-
-    def buy() -> str:
-        receipt = request.environ["adroll.report"]("purchase", **ORDER)
-        response.content_type = "text/plain"
-        return str(receipt.status)
-
-    app.route("/buy", method="POST", callback=buy)
-    return app  # type: ignore[no-any-return]
-
-
-def pyramid() -> WSGI:
-    import warnings
-
-    with warnings.catch_warnings():
-        # Pyramid 2.0 imports pkg_resources, which setuptools has deprecated.
-        warnings.simplefilter("ignore")
-        from pyramid.config import Configurator
-        from pyramid.response import Response
-
-        def index(request: Any) -> Any:
-            return Response(PAGE)
-
-        def buy(request: Any) -> Any:
-            receipt = request.environ["adroll.report"]("purchase", **ORDER)
-            return Response(receipt.status, content_type="text/plain")
-
-        with Configurator() as config:
-            config.add_route("index", "/")
-            config.add_route("buy", "/buy")
-            config.add_view(index, route_name="index")
-            config.add_view(buy, route_name="buy")
-            return config.make_wsgi_app()  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("make", [django, bottle, pyramid])
-def test_real_frameworks_are_served(
-    wrap: Callable[..., AdRollMiddleware], make: Callable[[], WSGI]
-) -> None:
-    middleware = wrap(make())
+# Bottle and Pyramid are served by the shops of their pages (tests/docs/test_typed_pages.py).
+def test_django_is_served_as_wsgi_has_it(wrap: Callable[..., AdRollMiddleware]) -> None:
+    middleware = wrap(django())
     client = Client(LintMiddleware(middleware))
     landing = client.get("/?adct=click123")
     assert landing.data.count(b"data-adroll") == 1

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask, Response, request, send_file
 from flask_compress import Compress
+from werkzeug import Request as WerkzeugRequest
+from werkzeug import Response as WerkzeugResponse
+from werkzeug.test import Client
 
-from adroll_flask import AdRoll
+from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, forget_visitor
 from tests.conftest import PAGE, AppMaker
 
 
@@ -132,10 +135,104 @@ def test_documents_are_not_fragments(make_app: AppMaker, dest: str) -> None:
     assert "data-adroll" in make_app().test_client().get("/", headers=headers).text
 
 
-def test_head_is_left_alone(make_app: AppMaker) -> None:
-    response = make_app().test_client().head("/")
-    assert response.status_code == 200
-    assert int(response.headers["Content-Length"]) == len(PAGE)
+def tagged(page: str = PAGE) -> Response:
+    """A page as a view makes it that answers conditional requests and those for a range."""
+    response = Response(page, headers={"Digest": "sha-256=x"})
+    response.add_etag()
+    response.make_conditional(request, accept_ranges=True, complete_length=len(page))
+    return response
+
+
+def test_head_tells_what_get_tells(make_app: AppMaker) -> None:
+    app = make_app()
+    app.add_url_rule("/tagged", "tagged", tagged)
+    app.add_url_rule("/part", "part", lambda: tagged("<p>3 mugs"))
+    app.add_url_rule("/stream", "stream", lambda: Response(iter([PAGE]), headers={"ETag": '"a"'}))
+    client = app.test_client()
+    for path in ("/", "/tagged", "/part", "/stream"):
+        client.get(path)
+        with client.head(path) as head, client.get(path) as get:
+            assert dict(head.headers) == dict(get.headers)
+            assert head.data == b""
+    assert untouched(app) == {"page_untouched:head": 4, "page_untouched:fragment": 2}
+
+
+def test_head_of_an_app_that_sends_no_body_tells_nothing_that_get_would_not(
+    wrap: Callable[..., AdRollMiddleware],
+) -> None:
+    def site(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        headers = [("Content-Type", "text/html; charset=utf-8"), ("ETag", '"a"')]
+        headers += [("Content-Length", str(len(PAGE))), ("Accept-Ranges", "bytes")]
+        start_response("200 OK", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [PAGE.encode()]
+
+    client = Client(wrap(site))
+    head, get = client.head("/").headers, client.get("/").headers
+    assert "Content-Length" not in head
+    for name in ("ETag", "Accept-Ranges", "Content-Type"):
+        assert head[name] == get[name]
+    assert head["ETag"] == 'W/"a"'
+
+
+def test_a_page_with_the_snippet_comes_whole_whatever_range_is_asked_for(
+    make_app: AppMaker,
+) -> None:
+    app = make_app()
+    app.add_url_rule("/tagged", "tagged", tagged)
+    app.add_url_rule("/text", "text", lambda: Response("0123456789", mimetype="text/plain"))
+    client = app.test_client()
+    whole = client.get("/tagged")
+    assert whole.headers.get("Accept-Ranges", "none") == "none"
+    for headers in ({}, {"If-Range": whole.headers["ETag"]}):
+        asked = client.get("/tagged", headers={"Range": "bytes=40-", **headers})
+        assert asked.status_code == 200
+        assert asked.data == whole.data
+        assert "Content-Range" not in asked.headers
+
+
+def test_what_gets_no_snippet_comes_in_ranges(make_app: AppMaker) -> None:
+    app = make_app()
+
+    def part(text: str, **kwargs: Any) -> Response:
+        current_visitor()
+        response = Response(text, **kwargs)
+        response.make_conditional(request, accept_ranges=True, complete_length=len(text))
+        return response
+
+    app.add_url_rule("/text", "text", lambda: part("0123456789", mimetype="text/plain"))
+    load = {"Content-Disposition": "attachment"}
+    app.add_url_rule("/load", "load", lambda: part(PAGE, headers=load))
+    app.add_url_rule(
+        "/file", "file", lambda: send_file(io.BytesIO(PAGE.encode()), mimetype="text/html")
+    )
+    client = app.test_client()
+    inner = PAGE[3:5].encode()
+    for path, data in (("/text", b"34"), ("/load", inner), ("/file", inner)):
+        with client.get(path, headers={"Range": "bytes=3-4"}) as asked:
+            assert asked.status_code == 206
+            assert asked.data == data
+            assert asked.headers["Accept-Ranges"] == "bytes"
+
+
+@pytest.mark.parametrize("validator", ['W/"a"', '"a"'])
+def test_no_page_is_joined_from_one_with_the_snippet_and_a_range_without(
+    wrap: Callable[..., AdRollMiddleware], validator: str
+) -> None:
+    """A weak tag never tells that a range fits (RFC 9110, section 13.1.5); Werkzeug takes it."""
+
+    @WerkzeugRequest.application
+    def site(request: WerkzeugRequest) -> WerkzeugResponse:
+        response = WerkzeugResponse(PAGE, mimetype="text/html", headers={"ETag": '"a"'})
+        return response.make_conditional(request, accept_ranges=True, complete_length=len(PAGE))
+
+    client = Client(wrap(site))
+    whole = client.get("/")
+    assert whole.headers.get("Accept-Ranges", "none") == "none"
+    asked = client.get("/", headers={"Range": "bytes=40-", "If-Range": validator})
+    if validator.startswith("W/"):
+        assert (asked.status_code, asked.data) == (200, whole.data)
+    else:  # of a copy that the site itself gave, before AdRoll came
+        assert (asked.status_code, asked.data) == (206, PAGE[40:].encode())
 
 
 def test_a_file_is_left_alone(make_app: AppMaker) -> None:
@@ -160,6 +257,45 @@ def test_a_page_that_has_the_snippet_is_not_given_a_second_one(make_app: AppMake
     app.add_url_rule("/own", "own", lambda: render_template_string(source))
     assert app.test_client().get("/own").text.count("data-adroll") == 1
     assert untouched(app) == {"page_untouched:present": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "asks"),
+    [
+        ({}, {"data-gpc", "data-consent"}, False),
+        ({"ADROLL_HONOR_GPC": False}, {"data-consent"}, False),
+        ({"ADROLL_CONSENT": "tcf"}, {"data-gpc"}, True),
+    ],
+)
+def test_the_tag_and_its_kit_are_those_of_the_settings(
+    make_app: AppMaker, config: dict[str, Any], told: set[str], asks: bool
+) -> None:
+    client = make_app(**config).test_client()
+    page = client.get("/").text
+    assert {name for name in ("data-gpc", "data-consent") if name not in page} == told
+    kit = client.get(page.partition('src="')[2].partition('"')[0])
+    assert (b"__tcfapi" in kit.data) == asks
+
+
+@pytest.mark.parametrize(("pixel", "kept"), [("load", False), ("present", True)])
+def test_what_the_sites_own_pixel_keeps_of_consent_stays_at_a_refusal(
+    make_app: AppMaker, pixel: str, kept: bool
+) -> None:
+    app = make_app(ADROLL_PIXEL=pixel)
+
+    @app.get("/forget")
+    def forget() -> str:
+        forget_visitor()
+        return PAGE
+
+    client = app.test_client()
+    client.get("/?adct=click123")
+    for name in ("__ar_v4", "__adroll_consent"):
+        client.set_cookie(name, "x")
+    client.get("/forget")
+    assert client.get_cookie("adroll_visitor") is None
+    assert client.get_cookie("__ar_v4") is None
+    assert (client.get_cookie("__adroll_consent") is not None) == kept
 
 
 def test_stale_digests_go_and_a_strong_etag_becomes_weak(make_app: AppMaker) -> None:
@@ -227,6 +363,36 @@ def test_a_stream_gets_the_snippet_however_it_is_cut(make_app: AppMaker, size: i
     assert closed == [True]
 
 
+def test_a_stream_that_nobody_reads_to_its_end_is_closed_once(
+    wrap: Callable[..., AdRollMiddleware],
+) -> None:
+    class Body:
+        closed = 0
+
+        def __iter__(self) -> Body:
+            return self
+
+        def __next__(self) -> bytes:
+            return PAGE.encode()
+
+        def close(self) -> None:
+            self.closed += 1
+
+    body = Body()
+
+    def site(environ: dict[str, Any], start_response: Any) -> Body:
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+        return body
+
+    response = Client(wrap(site)).get("/")
+    chunks = iter(response.response)
+    assert b"data-adroll" in next(chunks)
+    assert next(chunks) == PAGE.encode()
+    response.close()
+    del response, chunks
+    assert body.closed == 1
+
+
 def test_a_stream_that_raises_passes_it_on_and_is_closed(make_app: AppMaker) -> None:
     app = make_app()
     closed: list[bool] = []
@@ -284,7 +450,7 @@ def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
     def broken(*_: object, **__: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr("adroll_flask.extension.prepare_response", broken)
+    monkeypatch.setattr("adroll_flask.runtime.prepare_response", broken)
     assert app.test_client().get("/").text == PAGE
     assert untouched(app) == {"page_untouched:fault": 1}
 
@@ -323,8 +489,7 @@ def test_a_fault_while_placing_gives_the_page_as_it_was(
             yield PAGE[start : start + 9]
 
     app.add_url_rule("/page", "page", lambda: chunks() if stream else PAGE)
-    monkeypatch.setattr("adroll_flask.page.placement.HeadReader.read", broken)
-    monkeypatch.setattr("adroll_flask.page.placement._plain_place", lambda *_: -1)
+    monkeypatch.setattr("adroll_flask.page.placement.Placer.feed", broken)
     with app.test_client().get("/page") as response:
         assert response.get_data(as_text=True) == PAGE
     assert untouched(app) == {"page_untouched:fault": 1}

@@ -12,10 +12,10 @@ from flask import Flask, request
 from adroll_flask import (
     AdRoll,
     EventError,
-    TokenEmpty,
+    TokenEmptyError,
     TokenError,
-    TokenExpired,
-    TokenForged,
+    TokenExpiredError,
+    TokenForgedError,
     current_visitor,
     forget_visitor,
     identify,
@@ -86,10 +86,10 @@ def test_expired_forged_and_empty_are_three_texts(make_app: AppMaker) -> None:
     now[0] += 91 * 86_400
     texts = set()
     for given, error in (
-        (token, TokenExpired),
-        (token[:-1], TokenForged),
-        ("", TokenEmpty),
-        (" \n", TokenEmpty),
+        (token, TokenExpiredError),
+        (token[:-1], TokenForgedError),
+        ("", TokenEmptyError),
+        (" \n", TokenEmptyError),
     ):
         with app.app_context(), pytest.raises(error) as caught:
             report_conversion(visitor=given, **ORDER)
@@ -157,7 +157,7 @@ def test_a_withdrawal_stops_a_token_that_comes_back_after_months(make_app: AppMa
     outbox = app.extensions["adroll"].outbox
     outbox.queue.take_in()
     now[0] += 300 * 86_400
-    outbox.housekeeping.step()
+    outbox.keep_house()
     with webhook(app):
         report_conversion(visitor=tokens[0], **ORDER)
     assert kept(app) == []

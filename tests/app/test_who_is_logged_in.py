@@ -34,11 +34,6 @@ def sha256(text: str) -> str:
 
 
 @pytest.fixture
-def adroll() -> AdRoll:
-    return AdRoll()
-
-
-@pytest.fixture
 def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     return with_views(make_app(adroll))
 

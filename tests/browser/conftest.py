@@ -1,121 +1,76 @@
-"""Debian's Chromium for the browser tests.
-
-Hosts of their own instead of ``localhost``: there, host-only and domain cookies fall together, and
-the traps between them would stay unseen.
-"""
+"""The browsers of this folder's tests."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.support.engines import START, ForwardProxy, Tabs, forward_proxy
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.browsing import (
+    HOSTS,
+    axe,
+    chromium,
+    chromium_path,
+    console,
+    context,
+    launch,
+    new_context,
+    page,
+    watch_console,
+)
+from tests.support.certificates import make_certificate
+from tests.support.engines import START, Engine, ForwardProxy, forward_proxy
+from tests.support.journey import Site, open_shop
+from tests.support.kit_site import KitSite
+
+__all__ = [
+    "axe",
+    "chromium",
+    "chromium_path",
+    "console",
+    "context",
+    "launch",
+    "new_context",
+    "page",
+]
+__all__ += ["watch_console"]
 
 HERE = Path(__file__).parent
-HOSTS = (
-    *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
-    *("brand.example", "adroll.example"),
-)
-CHROMIUM_ARGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=" + ", ".join(f"MAP {host} 127.0.0.1" for host in HOSTS),
-)
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def shop(adroll: RunningSandbox, tmp_path: Path) -> Iterator[Site]:
+    """A whole shop; other tests have one of their own kind."""
+    with open_shop(adroll, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def site() -> Iterator[KitSite]:
+    """A page with the kit alone."""
+    with KitSite().running() as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
-
-
-@pytest.fixture(scope="session")
-def chromium_path() -> str:
-    """Where Chromium is; without one the test is skipped, or fails where CI says so."""
-    named = os.environ.get("CHROMIUM")
-    path = shutil.which(named or "/usr/bin/chromium")
-    if path is None:
-        line = (
-            f"CHROMIUM={named} is no program"
-            if named
-            else "no /usr/bin/chromium: apt-get install chromium, or set CHROMIUM to its path"
-        )
-        if os.environ.get("CI") == "true":
-            pytest.fail(line)
-        pytest.skip(line)
-    return path
-
-
-# A module's, since Playwright's event loop runs in the main thread for as long as it is open, and
-# asyncio refuses a second one there: to the tests of async views, and to another Playwright.
-@pytest.fixture(scope="module")
-def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
-    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the module's tests.
-
-    ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
-    """
-    with sync_playwright() as playwright:
-        started: list[Browser | BrowserContext] = []
-
-        def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
-            options |= {"executable_path": chromium_path, "args": list(CHROMIUM_ARGS)}
-            started.append(
-                playwright.chromium.launch(**options)
-                if profile is None
-                else playwright.chromium.launch_persistent_context(profile, **options)
-            )
-            return started[-1]
-
-        yield start
-        for one in started:
-            one.close()
-
-
-@pytest.fixture(scope="module")
-def chromium(launch: Callable[..., Any]) -> Browser:
-    """The browser that all tests share; what is in it is kept apart by contexts."""
-    browser: Browser = launch()
-    return browser
-
-
-@pytest.fixture
-def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """A browser with nothing in it: ``new_context(java_script_enabled=False)``."""
-    contexts: list[BrowserContext] = []
-
-    def make(**options: Any) -> BrowserContext:
-        context = chromium.new_context(ignore_https_errors=True, **options)
-        context.set_default_timeout(10_000)
-        contexts.append(context)
-        return context
-
-    yield make
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture
-def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
-    """One fresh browser context."""
-    return new_context()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    """One fresh page."""
-    return context.new_page()
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +83,12 @@ def proxy() -> Iterator[ForwardProxy]:
 @pytest.fixture(scope="module")
 def started(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Callable[[str], Tabs]]:
+) -> Iterator[Callable[[str], Engine]]:
     """Starts Firefox or WebKit where the first test asks for it; they end with the module."""
     with ExitStack() as stack:
-        engines: dict[str, Tabs] = {}
+        engines: dict[str, Engine] = {}
 
-        def start(name: str) -> Tabs:
+        def start(name: str) -> Engine:
             if name not in engines:
                 proxy: ForwardProxy = request.getfixturevalue("proxy")
                 folder = tmp_path_factory.mktemp(name) / "profile"
@@ -141,31 +96,3 @@ def started(
             return engines[name]
 
         yield start
-
-
-class Console:
-    """What a context's pages put on the console: messages, uncaught errors, failed requests."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.lines: list[str] = []
-        context.on("console", self._message)
-        context.on("weberror", lambda error: self.lines.append(f"uncaught: {error.error}"))
-
-    def _message(self, message: ConsoleMessage) -> None:
-        self.lines.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
-
-    def without(self, part: str) -> list[str]:
-        """The lines that do not hold *part*, such as the URL of a script that the test blocks."""
-        return [line for line in self.lines if part not in line]
-
-
-@pytest.fixture
-def console(context: BrowserContext) -> Console:
-    """The console of ``context``'s pages: ``assert console.lines == []``."""
-    return Console(context)
-
-
-@pytest.fixture
-def watch_console() -> Callable[[BrowserContext], Console]:
-    """The console of a context that the test made itself."""
-    return Console

@@ -13,7 +13,7 @@ from flask import Response
 from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import BrowserContext, Page
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
 
 STRINGS = {
@@ -52,12 +52,6 @@ PLATFORM = """
 })();
 """
 OUTSIDE_EUROPE = '{gdprApplies: false, eventStatus: "tcloaded"}'
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
 
 
 @pytest.fixture
@@ -113,7 +107,7 @@ def waiting(site: Site) -> list[dict[str, Any]]:
     outbox = outbox_of(site)
     if not outbox.exists():
         return []
-    rows = [outbox.admin.show(row.id) for row in outbox.admin.list("waiting")]
+    rows = [outbox.lookups.show(row.id) for row in outbox.lookups.list("waiting")]
     return [json.loads(row.payload) for row in rows if row is not None and row.payload]
 
 
@@ -135,7 +129,7 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     assert waiting(site) == []
     if ever:
         if outbox_of(site).exists():
-            assert sum(outbox_of(site).admin.counts().values()) == 0
+            assert sum(outbox_of(site).lookups.counts().values()) == 0
         assert traffic.to_adroll == []
         assert site.adroll.events() == []
         assert site.adroll.tracked() == []
@@ -166,27 +160,32 @@ def test_who_was_not_asked_buys_and_leaves_no_trace(
         assert_nothing_kept(site, page, traffic)
 
 
-def test_who_refused_in_the_platforms_dialogue_leaves_no_trace(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
+#: How a visitor says yes and no: the site's setting, and what its page does then.
+WAYS = {
+    "platform": ("tcf", f"yes => cmp.say(yes ? {YES!r} : {NO!r}, yes)"),
+    "banner": (
+        by_choice,
+        "yes => { document.cookie = `choice=${yes ? 'yes' : 'no'};path=/`;"
+        " adrollKit.consent(yes) }",
+    ),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, context: BrowserContext) -> tuple[Any, str]:
+    if request.param == "platform":
+        with_platform(context)
+    return WAYS[request.param]
+
+
+def test_who_refused_leaves_no_trace(
+    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
 ) -> None:
     traffic = Traffic(context)
-    with_platform(context)
-    with open_site(ADROLL_CONSENT="tcf") as site:
+    consent, say = way
+    with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
-        page.evaluate("tc => cmp.say(tc, false)", NO)
-
-        buy(page)
-
-        assert_nothing_kept(site, page, traffic)
-
-
-def test_who_refused_in_the_sites_own_banner_leaves_no_trace(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
-) -> None:
-    traffic = Traffic(context)
-    with open_site(ADROLL_CONSENT=by_choice) as site:
-        page.goto(site.url("/?adct=the-click"))
-        page.evaluate("document.cookie = 'choice=no;path=/'; adrollKit.consent(false)")
+        page.evaluate(say, False)
 
         buy(page)
 
@@ -227,36 +226,19 @@ def the_purchase(site: Site) -> Any:
 
 
 def test_a_late_yes_starts_everything_with_the_landings_click_id(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
+    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
 ) -> None:
     traffic = Traffic(context)
-    with_platform(context)
-    with open_site(ADROLL_CONSENT="tcf") as site:
+    consent, say = way
+    with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
         assert_nothing_kept(site, page, traffic)
 
-        page.evaluate("tc => cmp.say(tc, true)", YES)
+        page.evaluate(say, True)
         page.wait_for_function("document.cookie.includes('__adroll_fpc')")
         page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
 
         assert [url for url in traffic.to_adroll if "roundtrip.js" in url]
-        buy(page)
-        bought = the_purchase(site)
-        assert identifiers(bought)["adct"] == "the-click"
-        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
-
-
-def test_a_late_yes_in_the_sites_own_banner_does_too(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
-) -> None:
-    traffic = Traffic(context)
-    with open_site(ADROLL_CONSENT=by_choice) as site:
-        page.goto(site.url("/?adct=the-click"))
-        assert_nothing_kept(site, page, traffic)
-
-        page.evaluate("document.cookie = 'choice=yes;path=/'; adrollKit.consent(true)")
-        page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
-
         buy(page)
         bought = the_purchase(site)
         assert identifiers(bought)["adct"] == "the-click"
@@ -348,21 +330,11 @@ def test_with_adrolls_own_tag_and_present_its_banner_asks_and_the_kit_hears_it(
             assert not any(told.get("adct") for told in traffic.told)
 
 
-@pytest.mark.parametrize("how", ["platform", "banner"])
 def test_who_withdraws_is_forgotten_at_once_and_waiting_events_are_erased(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page, how: str
+    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
 ) -> None:
-    consent = "tcf" if how == "platform" else by_choice
-    say = {
-        "platform": "yes => cmp.say(yes ? YES : NO, yes)".replace("YES", repr(YES)).replace(
-            "NO", repr(NO)
-        ),
-        "banner": "yes => { document.cookie = `choice=${yes ? 'yes' : 'no'};path=/`;"
-        " adrollKit.consent(yes) }",
-    }[how]
     traffic = Traffic(context)
-    if how == "platform":
-        with_platform(context)
+    consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
         page.evaluate(say, True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page
 
@@ -14,12 +12,6 @@ pytestmark = pytest.mark.browser
 
 PAGE = "docs/how-to/consent.md"
 YES, NO = {"adct": "click123", "consent": True}, {"consent": False}
-
-
-@pytest.fixture
-def site() -> Iterator[KitSite]:
-    with KitSite().running() as site:
-        yield site
 
 
 def html() -> str:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support.front_end import open_front_end
-from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+from tests.support.journey import Site, buy, click_the_ad, identifiers, jar
 
 DAY = 86_400.0
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "browsers.md"
@@ -40,18 +39,6 @@ Object.defineProperty(Document.prototype, "cookie", {
   },
 });
 """
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def shop(adroll: RunningSandbox, tmp_path: Path) -> Iterator[Site]:
-    with open_shop(adroll, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture(autouse=True)

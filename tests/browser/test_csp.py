@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from flask import Flask, current_app
 from flask_talisman import Talisman
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.cli.commands import commands
-from adroll_flask.sandbox import RunningSandbox, running
-from tests.support.strict_site import HOST, jar, land, make_shop, serving, who
+from adroll_flask.sandbox import RunningSandbox
+from tests.support.serving import serving
+from tests.support.strict_site import HOST, jar, land, make_shop, who
 
 #: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
 STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
 
 
 def with_policy(policy: dict[str, str], nonce_in: tuple[str, ...] = ()) -> Callable[[Flask], Any]:

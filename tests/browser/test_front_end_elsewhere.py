@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -11,21 +9,9 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from adroll_flask.sandbox import RunningSandbox, running
-from tests.support.certificates import make_certificate
-from tests.support.front_end import HOSTS, TwoServers, open_front_end
+from adroll_flask.sandbox import RunningSandbox
+from tests.support.front_end import TwoServers, open_front_end
 from tests.support.journey import click_id
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
 
 
 def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:

@@ -15,12 +15,10 @@ import pytest
 import requests
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE
-from tests.support.certificates import make_certificate
+from tests.support.browsing import CHROMIUM_ARGS
 from tests.support.journey import (
-    BROWSER_ARGS,
-    HOSTS,
     ShopProcess,
     Site,
     buy,
@@ -36,23 +34,6 @@ from tests.support.journey import (
 )
 
 OLD_COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
-
-
-@pytest.fixture
-def shop(adroll: RunningSandbox, tmp_path: Path) -> Iterator[Site]:
-    with open_shop(adroll, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture
@@ -153,7 +134,7 @@ def start_the_browser(chromium: Browser, chromium_path: str, tmp_path: Path) -> 
         chromium.browser_type.launch_persistent_context(
             tmp_path / "profile",
             executable_path=chromium_path,
-            args=BROWSER_ARGS,
+            args=[*CHROMIUM_ARGS],
             ignore_https_errors=True,
         )
     )
@@ -168,7 +149,7 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
         page = monday.new_page()
         page.goto(secure_shop.url("/products/saltmarsh-vase"))
         visitor = jar(monday, page.url)
-        assert "session" in {cookie["name"] for cookie in monday.cookies(page.url)}
+        wait_for_the_cookie(monday, page, "session")
         # Who closes the browser sooner has no cookie of the pixel's.
         wait_for_the_cookie(monday, page, "__ar_v4")
 

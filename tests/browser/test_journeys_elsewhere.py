@@ -1,8 +1,7 @@
 """The journeys once more, in Firefox and WebKitGTK: the same functions, with other pages.
 
 Journey 4 needs a browser that keeps something when it ends, and WebKitGTK keeps nothing of a
-session that a driver began. With the proofs; test_three_engines.py has the plain journey in each
-browser every day.
+session that a driver began.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from typing import Any
 
 import pytest
 
+from adroll_flask.sandbox import RunningSandbox
 from tests.browser import test_journeys
-from tests.browser.test_journeys import StartBrowser, adroll, secure_shop, shop, tls
+from tests.browser.test_journeys import StartBrowser, secure_shop, the_purchase
 from tests.support.engine_pages import EngineContext, EnginePage
-from tests.support.engines import START, ForwardProxy, Tabs, firefox
+from tests.support.engines import START, Engine, ForwardProxy, firefox
+from tests.support.journey import buy, click_the_ad, identifiers, open_shop
+from tests.support.outbox_engines import wait_until
 
-__all__ = ["adroll", "secure_shop", "shop", "tls"]
-
-pytestmark = pytest.mark.slow
+__all__ = ["secure_shop"]
 
 
 class Console:
@@ -46,7 +46,7 @@ def watch_console() -> Callable[[Any], Console]:
 
 @pytest.fixture(params=[*START])
 def context(
-    request: pytest.FixtureRequest, started: Callable[[str], Tabs], proxy: ForwardProxy
+    request: pytest.FixtureRequest, started: Callable[[str], Engine], proxy: ForwardProxy
 ) -> Iterator[EngineContext]:
     context = EngineContext(started(request.param), proxy)
     yield context
@@ -79,22 +79,27 @@ def start_the_browser(tmp_path: Path, proxy: ForwardProxy) -> StartBrowser:
     return start
 
 
-test_1_from_the_ad_to_the_purchase = test_journeys.test_1_from_the_ad_to_the_purchase
-test_2_the_pixel_is_blocked = test_journeys.test_2_the_pixel_is_blocked
-test_3_the_pixels_cookie_from_before = test_journeys.test_3_the_pixels_cookie_from_before
-#: In Firefox.
-test_4_a_visit_and_in_a_later_session_the_purchase = (
-    test_journeys.test_4_a_visit_and_in_a_later_session_the_purchase
-)
-test_5_javascript_is_off = test_journeys.test_5_javascript_is_off
-test_6_a_double_submit_and_a_reload_of_the_thank_you_page = (
-    test_journeys.test_6_a_double_submit_and_a_reload_of_the_thank_you_page
-)
-test_7_a_landing_page_from_a_cache = test_journeys.test_7_a_landing_page_from_a_cache
-test_8_click_on_www_and_purchase_on_pay = test_journeys.test_8_click_on_www_and_purchase_on_pay
-test_9_adroll_is_offline_during_the_purchase = (
-    test_journeys.test_9_adroll_is_offline_during_the_purchase
-)
-test_10_the_shop_is_killed_right_after_the_purchase = (
-    test_journeys.test_10_the_shop_is_killed_right_after_the_purchase
-)
+#: The fourth in Firefox alone.
+globals().update({name: test for name, test in vars(test_journeys).items() if name[:5] == "test_"})
+
+
+def test_a_yes_keeps_the_click_and_a_no_after_it_takes_everything_back(
+    adroll: RunningSandbox, tmp_path: Path, context: EngineContext, page: Any
+) -> None:
+    def ours() -> set[str]:
+        names = {cookie["name"] for cookie in context.cookies()}
+        return names & {"adroll_visitor", "__adroll_fpc"}
+
+    with open_shop(adroll, tmp_path, ADROLL_CONSENT=lambda _request: None) as site:
+        clicked = click_the_ad(page, site)
+        page.wait_for_function("window.adrollKit?.consent")
+        assert ours() == set()
+        page.evaluate("void adrollKit.consent(true)")
+        assert wait_until(lambda: len(ours()) == 2)
+        buy(page)
+        assert identifiers(the_purchase(site))["adct"] == clicked
+        page.evaluate("void adrollKit.consent(false)")
+        assert wait_until(lambda: ours() == set())
+        buy(page)
+        site.deliver()
+        assert len(adroll.purchases()) == 1

@@ -24,12 +24,6 @@ from tests.support.kit_site import (
 )
 
 
-@pytest.fixture
-def site() -> Iterator[KitSite]:
-    with KitSite().running() as site:
-        yield site
-
-
 @pytest.fixture(autouse=True)
 def _quiet(console: Any) -> Iterator[None]:
     """The kit writes nothing on the console; a test that blocks the pixel says so itself."""

@@ -64,12 +64,6 @@ def gtag(kind: str, ad_storage: str | None, **more: Any) -> str:
     return f"gtag('consent', '{kind}', {json.dumps(values)})"
 
 
-@pytest.fixture
-def site() -> Iterator[KitSite]:
-    with KitSite().running() as site:
-        yield site
-
-
 @pytest.fixture(autouse=True)
 def _quiet(console: Any) -> Iterator[None]:
     """The kit writes nothing on the console."""

@@ -9,8 +9,7 @@ import pytest
 
 from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
 from tests.support.engine_pages import EngineContext, EnginePage
-from tests.support.engines import START, ForwardProxy, Tabs
-from tests.support.kit_site import KitSite
+from tests.support.engines import START, Engine, ForwardProxy
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +30,9 @@ DIFFERS = {
 }
 
 
-@pytest.fixture
-def site() -> Iterator[KitSite]:
-    with KitSite().running() as site:
-        yield site
-
-
 @pytest.fixture(params=[*START])
 def context(
-    request: pytest.FixtureRequest, started: Callable[[str], Tabs], proxy: ForwardProxy
+    request: pytest.FixtureRequest, started: Callable[[str], Engine], proxy: ForwardProxy
 ) -> Iterator[EngineContext]:
     why = DIFFERS.get((request.param, request.function.__name__))
     if why:

@@ -11,18 +11,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.browser.conftest import CHROMIUM_ARGS
 from tests.support import PATIENCE
+from tests.support.browsing import CHROMIUM_ARGS
 from tests.support.kit_site import COOKIE, KitSite
 
 #: Shown before the kit has had its answer, and whether the page came from the browser's cache.
 WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
-
-
-@pytest.fixture
-def site() -> Iterator[KitSite]:
-    with KitSite().running() as site:
-        yield site
 
 
 def test_a_prerendered_page_starts_when_it_is_shown(

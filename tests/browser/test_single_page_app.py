@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +9,11 @@ from typing import Any
 
 from flask import request
 from playwright.sync_api import Page as BrowserPage
-from werkzeug.serving import make_server
 
 from adroll_flask import report_conversion, report_event
 from tests.support.page_shop import page_shop
 from tests.support.pages import Page, blocks
+from tests.support.serving import serving
 
 DOC = "docs/how-to/single-page-apps.md"
 
@@ -36,17 +35,11 @@ def test_the_pages_script_reports_with_the_address_that_the_router_made(
             request=request,
         )
         shop.start()
-        server = make_server("127.0.0.1", 0, shop.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            address = f"http://shop.test:{server.server_port}"
+        with serving(shop.app) as port:
+            address = f"http://shop.test:{port}"
             page.goto(f"{address}/?adct=click123")
             page.evaluate("history.pushState(0, '', '/checkout')")
             page.evaluate(f"async (cart) => {{ {script} }}", {"lines": [{}, {}]})
-        finally:
-            server.shutdown()
-            thread.join()
         assert shop.sold() == [("1001", Decimal("19.80"), "click123")]
         [sale] = shop.sandbox.purchases()
         assert sale["event"]["page_location"] == f"{address}/checkout"

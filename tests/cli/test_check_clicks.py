@@ -12,15 +12,12 @@ from urllib.parse import quote
 import pytest
 from flask import Flask, Response, redirect, request
 
-from adroll_flask.checks.clicks import click_findings
-from adroll_flask.checks.finding import Finding
-from adroll_flask.checks.page import check_url
-from adroll_flask.checks.pixel import pixel_findings
-from adroll_flask.sandbox.server import Server
+from adroll_flask.findings.finding import Finding
+from adroll_flask.findings.page import check_url, click_findings, pixel_findings
 from adroll_flask.settings import Settings
 from tests.conftest import PAGE, AppMaker
-from tests.support.journey import serving
 from tests.support.nginx import behind_nginx
+from tests.support.serving import serving
 
 DOC = (Path(__file__).parents[2] / "docs" / "how-to" / "click-trackers.md").read_text()
 #: The one line of nginx in each section of the page, by the section's name.
@@ -50,14 +47,13 @@ def serve() -> Iterator[Serve]:
 
             site.add_url_rule("/", "home", lambda: answer(""))
             site.add_url_rule("/<path:path>", "answer", answer)
-            server = stack.enter_context(serving(Server(site, "127.0.0.1", 0)))
-            return f"http://{host}:{server.port}"
+            return f"http://{host}:{stack.enter_context(serving(site))}"
 
         yield start
 
 
 def look(url: str) -> Finding:
-    [finding] = click_findings(url)
+    [finding] = click_findings(url, "adroll_visitor")
     return finding
 
 
@@ -66,17 +62,17 @@ def look(url: str) -> Finding:
 
 def test_a_page_without_redirects_gets_the_click_id(serve: Serve) -> None:
     finding = look(serve())
-    assert (finding.level, finding.text) == ("ok", "a click id arrives")
+    assert (finding.severity, finding.sentence) == ("ok", "a click id arrives")
 
 
 def test_redirects_that_hand_the_query_on_are_right(serve: Serve) -> None:
     site = serve(c="/one?x=1&{query}", one="/two?{query}#part", two=PAGE)
     finding = look(f"{site}/c?campaign=7")
-    assert (finding.level, finding.text) == ("ok", "a click id arrives over 2 redirects")
+    assert (finding.severity, finding.sentence) == ("ok", "a click id arrives over 2 redirects")
 
 
 def test_a_click_id_in_the_fragment_is_read_by_the_kit(serve: Serve) -> None:
-    assert look(serve(c="/app#/landing?{query}") + "/c").level == "ok"
+    assert look(serve(c="/app#/landing?{query}") + "/c").severity == "ok"
 
 
 # -- it gets lost ------------------------------------------------------------------------------
@@ -86,16 +82,16 @@ def test_a_tracker_that_drops_it_is_named_with_the_hop(serve: Serve) -> None:
     shop = serve("localhost")
     tracker = serve(c="/hop?{query}", hop=f"{shop}/mugs")
     finding = look(f"{tracker}/c")
-    assert finding.level == "error"
-    assert f"gets lost at hop 2, {tracker}/hop to {shop}/mugs" in finding.text
-    assert "a click tracker" in finding.text
-    assert "hand its query on" in finding.fix
+    assert finding.severity == "error"
+    assert f"gets lost at hop 2, {tracker}/hop to {shop}/mugs" in finding.sentence
+    assert "a click tracker" in finding.sentence
+    assert "hand its query on" in finding.todo
 
 
 def test_a_redirect_by_the_page_itself_is_a_hop(serve: Serve) -> None:
     refresh = '<html><head><meta http-equiv="refresh" content="0; url=/mugs?a=1&amp;b=2"></head>'
     finding = look(serve(d=Response(refresh, mimetype="text/html")) + "/d")
-    assert (finding.level, "gets lost at hop 1" in finding.text) == ("error", True)
+    assert (finding.severity, "gets lost at hop 1" in finding.sentence) == ("error", True)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +104,7 @@ def test_a_redirect_by_the_page_itself_is_a_hop(serve: Serve) -> None:
 )
 def test_a_click_id_that_arrives_otherwise_is_said_to(serve: Serve, target: str, says: str) -> None:
     finding = look(serve(c=target) + "/c")
-    assert (finding.level, says in finding.text) == ("error", True)
+    assert (finding.severity, says in finding.sentence) == ("error", True)
 
 
 @pytest.mark.parametrize(
@@ -129,25 +125,23 @@ def test_the_kind_of_redirect_is_named_with_its_fix(
     serve: Serve, target: str, says: str, fix: str
 ) -> None:
     finding = look(serve(c=target) + "/c")
-    assert finding.level == "error"
-    assert f"({says})" in finding.text
-    assert fix in finding.fix
-    assert "docs/how-to/click-trackers.md" in finding.fix
+    assert finding.severity == "error"
+    assert f"({says})" in finding.sentence
+    assert fix in finding.todo
+    assert "docs/how-to/click-trackers.md" in finding.todo
 
 
 def test_www_is_a_name_of_the_same_site() -> None:
-    from urllib.parse import urlsplit
+    from adroll_flask.findings.page import _lost
 
-    from adroll_flask.checks.clicks import _cause
-
-    why, fix = _cause(urlsplit("https://shop.example/a"), urlsplit("https://www.shop.example/a"))
-    assert why == "from one name of the site to another"
-    assert fix == "nginx: return 301 $scheme://www.shop.example$request_uri;"
+    said = _lost("a", 1, "https://shop.example/a", "https://www.shop.example/a", "lost")
+    assert "(from one name of the site to another)" in said.sentence
+    assert said.todo.startswith("nginx: return 301 $scheme://www.shop.example$request_uri;")
 
 
 def test_a_loop_ends_and_is_said_to_be_one(serve: Serve) -> None:
     finding = look(serve(c="/c?{query}") + "/c")
-    assert (finding.level, "more than 20 times" in finding.text) == ("error", True)
+    assert (finding.severity, "more than 20 times" in finding.sentence) == ("error", True)
 
 
 @pytest.mark.parametrize("target", ["mailto:a@shop.example", "shop://open"])
@@ -155,7 +149,7 @@ def test_a_hop_to_no_page_is_said_to_be_one(serve: Serve, target: str) -> None:
     answer = Response(status=302)
     answer.headers["Location"] = target
     finding = look(serve(c=answer) + "/c")
-    assert (finding.level, "no page" in finding.text) == ("error", True)
+    assert (finding.severity, "no page" in finding.sentence) == ("error", True)
 
 
 # -- the app keeps it --------------------------------------------------------------------------
@@ -164,25 +158,25 @@ def test_a_hop_to_no_page_is_said_to_be_one(serve: Serve, target: str) -> None:
 def test_what_the_app_has_in_its_cookie_is_not_lost(make_app: AppMaker, serve: Serve) -> None:
     app = make_app()
     app.add_url_rule("/old", "old", lambda: redirect("/"))
-    with serving(Server(app, "127.0.0.1", 0)) as server:
-        finding = look(f"{server.url}/old")
-    assert finding.level == "ok"
-    assert "gets lost at hop 1" in finding.text
-    assert "the app has it in its cookie" in finding.text
+    with serving(app) as port:
+        finding = look(f"http://127.0.0.1:{port}/old")
+    assert finding.severity == "ok"
+    assert "gets lost at hop 1" in finding.sentence
+    assert "the app has it in its cookie" in finding.sentence
 
 
 def test_before_a_yes_the_app_keeps_nothing_and_it_is_lost(make_app: AppMaker) -> None:
     app = make_app(ADROLL_CONSENT=lambda _request: None)
     app.add_url_rule("/old", "old", lambda: redirect("/"))
-    with serving(Server(app, "127.0.0.1", 0)) as server:
-        assert look(f"{server.url}/old").level == "error"
+    with serving(app) as port:
+        assert look(f"http://127.0.0.1:{port}/old").severity == "error"
 
 
 def test_check_url_says_it_beside_the_rest(make_app: AppMaker) -> None:
     app = make_app()
-    with serving(Server(app, "127.0.0.1", 0)) as server:
-        findings = check_url(server.url + "/", app.extensions["adroll"].settings)
-    assert "a click id arrives" in [finding.text for finding in findings]
+    with serving(app) as port:
+        findings = check_url(f"http://127.0.0.1:{port}/", app.extensions["adroll"].settings)
+    assert "a click id arrives" in [finding.sentence for finding in findings]
 
 
 # -- the fixes of the page ---------------------------------------------------------------------
@@ -209,7 +203,7 @@ def test_the_pages_lines_of_nginx_hand_it_on(
         where = f"location = /landing {{ {played} }} location = /secure {{ return 204; }}"
         with behind_nginx(make_app(), tmp_path / name, identity=None, location=ROOT(where)) as site:
             finding = look(site.url("/landing"))
-        arrived[name] = finding.level == "ok"
+        arrived[name] = finding.severity == "ok"
     assert arrived == {"broken": False, "fixed": True}
 
 
@@ -244,9 +238,9 @@ def test_a_page_that_reports_by_the_pixel_as_well_is_told_to_use_one_side(
     script: str, names: str
 ) -> None:
     [finding] = pixel(f"{LOADER}<script>{script}</script>")
-    assert finding.level == "warning"
-    assert f"reports {names} by the pixel" in finding.text
-    assert "from one side" in finding.fix
+    assert finding.severity == "warning"
+    assert f"reports {names} by the pixel" in finding.sentence
+    assert "from one side" in finding.todo
 
 
 @pytest.mark.parametrize(
@@ -258,9 +252,10 @@ def test_a_page_view_by_the_pixel_is_as_it_should_be(script: str) -> None:
 
 def test_two_pixels_are_found_also_where_the_site_loads_them_itself() -> None:
     [finding] = pixel(LOADER + LOADER)
-    assert (finding.level, "loads AdRoll's pixel 2 times" in finding.text) == ("warning", True)
+    assert finding.severity == "warning"
+    assert "loads AdRoll's pixel 2 times" in finding.sentence
 
 
 def test_the_pixel_of_another_account_is_found() -> None:
     [finding] = pixel(LOADER, advertisable_eid="ANOTHER000000000000001")
-    assert "of another advertisable than ADROLL_ADVERTISABLE_EID" in finding.text
+    assert "of another advertisable than ADROLL_ADVERTISABLE_EID" in finding.sentence

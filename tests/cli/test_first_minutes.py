@@ -20,7 +20,7 @@ from adroll_flask.sandbox import local_only
 from adroll_flask.setting_checks import PLATFORMS, STAGES
 from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
 from tests.conftest import AppMaker
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, others_may_enter
 
 BIN = Path(sys.executable).parent
 SHOP = """
@@ -53,8 +53,8 @@ def test_a_number_is_the_port_of_a_sandbox_that_was_started_with_one() -> None:
     assert settings.access_token == sandbox.ACCESS_TOKEN
     assert settings.api_url == "http://127.0.0.1:5201/api"
     assert settings.pixel_url == "http://127.0.0.1:5201/j/{advertisable_eid}/roundtrip.js"
-    for wrong in (0, 65_536, -1, "http://127.0.0.1:5201", 1.5):
-        with pytest.raises(ConfigurationError, match="True, False, or the port of the sandbox"):
+    for wrong in (0, 65_536, -1, 1.5):
+        with pytest.raises(ConfigurationError, match="True, False, the sandbox's port"):
             Settings.from_mapping({"ADROLL_SANDBOX": wrong})
 
 
@@ -90,10 +90,8 @@ def test_the_package_and_the_sandbox_know_production_by_the_same_signs() -> None
 def test_check_with_nothing_set_leads_to_the_sandbox_first(tmp_path: Path) -> None:
     app = Flask("shop", instance_path=str(tmp_path))
     AdRoll(app)
-    lines = app.test_cli_runner().invoke(commands, ["check"]).output.splitlines()
-    sandbox_at = next(n for n, text in enumerate(lines) if "flask adroll sandbox" in text)
-    manager_at = next(n for n, text in enumerate(lines) if "account manager" in text)
-    assert sandbox_at < manager_at
+    text = app.test_cli_runner().invoke(commands, ["check"]).output
+    assert 0 < text.index("flask adroll sandbox") < text.index("account manager")
     sent = app.test_cli_runner().invoke(commands, ["send-test"])
     assert sent.exit_code == 1
     assert "set ADROLL_SANDBOX to True" in sent.output
@@ -118,10 +116,8 @@ def test_check_says_whether_the_sandbox_runs(make_app: AppMaker) -> None:
     ("written", "meant"),
     [
         ("ACESS_TOKEN", "ACCESS_TOKEN"),
-        ("API_KEY", "ACCESS_TOKEN"),
         ("ADVERTISER_ID", "ADVERTISABLE_EID"),
         ("PIXEL_ID", "PIXEL_EID"),
-        ("DATABASE_URL", "OUTBOX_URL"),
         ("SECRET", "SECRET_KEY"),
         ("DRYRUN", "DRY_RUN"),
         ("HOST", "HOSTS"),
@@ -166,6 +162,9 @@ def test_a_bad_folder_is_told_at_the_start(
     assert "ERROR   ADROLL_JOURNAL_FOLDER: " in checked.output
 
 
+@pytest.mark.skipif(
+    not others_may_enter(), reason="the app's user may not enter the folder of this clone"
+)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root leaves root's files behind")
 def test_a_file_that_root_left_is_told_at_the_start(tmp_path: Path) -> None:
     instance = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
@@ -211,7 +210,7 @@ def test_database_faults_are_all_alike_and_say_what_the_database_said(
     app = make_app(ADROLL_OUTBOX_URL=url.format(folder=tmp_path))
     result = app.test_cli_runner().invoke(commands, ["outbox"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: ADROLL_OUTBOX_URL: the ")
+    assert result.output.startswith("Error: The outbox cannot be worked with: the ")
     assert said in result.output
     assert "s3cret" not in result.output
     assert "shopuser" not in result.output

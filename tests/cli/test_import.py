@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import errno
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from adroll_flask import report_conversion
-from adroll_flask.cli import import_checks, import_orders, import_spool
-from adroll_flask.cli.commands import commands
+from adroll_flask.cli import import_command
 from adroll_flask.outbox import OutboxFailed
+from tests.cli.conftest import Run, invoke
 from tests.conftest import AppMaker
 from tests.support.reported_events import kept
+from tests.support.visits import report, visit
 
-Run = Callable[..., Result]
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
 #: A shop's export, as German software writes it.
 GERMAN = """Order no.;Total;Date;User
@@ -33,7 +32,7 @@ GERMAN_OPTIONS = (
     *("--column", "order_id=Order no.", "--column", "value=Total"),
     *("--column", "timestamp=Date", "--column", "user_id=User"),
     *("--date-format", "%d.%m.%Y %H:%M", "--timezone", "Europe/Berlin"),
-    *("--currency", "EUR", "--decimal-comma"),
+    *("--set", "currency=EUR", "--decimal-comma"),
     *SET,
 )
 PLAIN = "order_id,value,currency,user_id\n1,59.90,EUR,u1\n2,12.00,USD,u2\n"
@@ -54,10 +53,7 @@ def app(make_app: AppMaker) -> Flask:
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    def run(*arguments: str, **kwargs: Any) -> Result:
-        return app.test_cli_runner().invoke(commands, ["import", *arguments], **kwargs)
-
-    return run
+    return partial(invoke, app, "import")
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -68,6 +64,12 @@ def summary(result: Result) -> dict[str, Any]:
 def rejected(path: str) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_commas_in_the_headers_quotes_part_no_columns(run: Run) -> None:
+    Path("orders.csv").write_text('order_id;"Total, net, EUR";user_id\n1;59.90;u1\n')
+    columns = ("--column", "value=Total, net, EUR", "--set", "currency=EUR")
+    assert "1 queued" in run("orders.csv", *columns, *SET).output
 
 
 def test_a_german_shop_s_list_is_read_by_its_columns_dates_and_commas(app: Flask, run: Run) -> None:
@@ -105,7 +107,7 @@ def test_json_lines_take_options_as_csv_does(app: Flask, run: Run) -> None:
     line = {"nr": "7", "sum": "1.059,90", "when": "2026-11-24T20:31:00", "user": "u1", "x": 1}
     columns = ("order_id=nr", "value=sum", "timestamp=when", "user_id=user")
     options = [part for column in columns for part in ("--column", column)]
-    forms = ("--timezone", "UTC", "--currency", "EUR", "--decimal-comma")
+    forms = ("--timezone", "UTC", "--set", "currency=EUR", "--decimal-comma")
     result = run("-", *options, *forms, *SET, input=json.dumps(line))
     assert result.exit_code == 0, result.output
     [event] = kept(app)
@@ -186,13 +188,30 @@ def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run)
     assert kept(app) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ('3,"1.00,EUR,u3', 6),
+        ('3,"1.00,EUR,u3\n4,"1.00,EUR,u4', 5),
+        ('3,"1.00"x,EUR,u3', 4),
+    ],
+)
+def test_a_line_whose_quotes_do_not_close_refuses_the_whole_file(
+    app: Flask, run: Run, line: str, at: int
+) -> None:
+    Path("orders.csv").write_text(f"{PLAIN}{line}\n5,1.00,EUR,u5\n6,1.00,EUR,u6\n")
+    result = run("orders.csv", *SET)
+    assert result.exit_code == 1
+    assert f"line {at} is no CSV" in result.output
+    assert "is a quote in it, or before it, not closed? Nothing was kept" in result.output
+    assert kept(app) == []
+
+
 def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask, run: Run) -> None:
-    with app.test_request_context("/?adct=c1", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        assert report_conversion(order_id="1", value="59.90", currency="EUR")
+    assert report(app, "1")
     assert summary(run("-", "--json", *SET, input=PLAIN))["duplicates"] == 1
     assert summary(run("-", "--json", *SET, input=PLAIN))["duplicates"] == 2
-    with app.test_request_context("/?adct=c1", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        report_conversion(order_id="2", value="12.00", currency="USD")
+    report(app, "2", value="12.00", currency="USD")
     assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1", "2"]
 
 
@@ -208,9 +227,7 @@ def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
 ) -> None:
     from adroll_flask import current_visitor
 
-    with app.test_request_context(
-        "/?adct=click123", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
-    ):
+    with visit(app):
         token = current_visitor().token()
     result = run("-", input=f"order_id,value,currency,visitor\n1,1.00,EUR,{token}\n2,1,EUR,x.y\n")
     assert "1 queued, 1 invalid" in result.output
@@ -250,20 +267,18 @@ def test_another_encoding_is_named_and_the_bytes_survive(run: Run) -> None:
 def test_a_stopped_import_says_how_far_it_came_and_goes_on_where_it_was(
     app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
-    monkeypatch.setattr(import_checks, "CHUNK", 1)
-    monkeypatch.setattr(import_spool, "CHUNKS", 1)
     outbox = app.extensions["adroll"].outbox
-    keep = outbox.record_file
+    record = outbox.record
     seen: list[object] = []
 
-    def record_file(*records: Any) -> None:
+    def stopping(one: Any) -> None:
         if seen:
             raise stop
-        seen.append(records)
-        keep(*records)
+        seen.append(one)
+        record(one)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(outbox, "record_file", record_file)
+        stopped.setattr(outbox, "record", stopping)
         result = run("-", *SET, input=PLAIN)
     assert result.exit_code == (130 if isinstance(stop, KeyboardInterrupt) else 1)
     assert "stopped: 1 of 2 events are kept" in result.output
@@ -271,26 +286,14 @@ def test_a_stopped_import_says_how_far_it_came_and_goes_on_where_it_was(
     assert "1 queued, 1 duplicate" in run("-", *SET, input=PLAIN).output
 
 
-def test_an_import_that_is_stopped_while_it_checks_keeps_nothing(
-    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(import_orders.EventMaker, "read", interrupt)
-    result = run("-", *SET, input=PLAIN)
-    assert result.exit_code == 130
-    assert "nothing was kept" in result.output
-    assert kept(app) == []
-
-
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
 def test_where_there_is_no_room_for_what_is_good_nothing_is_kept(
     app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(**_: object) -> Any:
+        return open("/dev/full", "r+b")
 
-    monkeypatch.setattr(import_spool.Spool, "write", full)
+    monkeypatch.setattr(import_command, "TemporaryFile", full)
     result = run("-", *SET, input=PLAIN)
     assert result.exit_code == 1
     assert "No space left on device" in result.output

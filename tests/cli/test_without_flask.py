@@ -76,7 +76,7 @@ def test_the_middleware_is_found_below_others_and_its_outbox_is_worked_with(
     assert [row["key"] for row in listed] == ["7"]
     assert run(*app, "forget", "--user-id", "u1").stdout == "1 event erased\n"
     found = json.loads(run(*app, "check", "--json").stdout)
-    assert "endpoints" in {one["subject"] for one in found["findings"] if one["level"] == "ok"}
+    assert "endpoints" in {one["subject"] for one in found["findings"] if one["severity"] == "ok"}
 
 
 def test_a_wrong_setting_of_the_site_is_said_in_its_own_words(run: Run, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_command_that_is_advised_is_one_that_is_there(run: Run, tmp_path: Path
     (tmp_path / "shop.py").write_text(SITE.replace("{more}", ""))
     app = ("--app", "shop:application")
     found = json.loads(run(*app, "check", "--json").stdout)["findings"]
-    told = {one["subject"]: one["text"] for one in found}
+    told = {one["subject"]: one["sentence"] for one in found}
     typed = f"python -m adroll_flask {' '.join(app)}"
     assert told["account"] == f"all three values are set; try `{typed} send-test`"
     alone = run("check").stdout
@@ -106,7 +106,40 @@ def test_strict_of_a_site_whose_debugging_is_unknown_is_no_warning(
 ) -> None:
     (tmp_path / "shop.py").write_text(SITE.replace("{more}", ", strict=True"))
     found = json.loads(run("--app", "shop:application", "check", "--json").stdout)["findings"]
-    assert [one["level"] for one in found if one["subject"] == "ADROLL_STRICT"] == ["info"]
+    assert [one["severity"] for one in found if one["subject"] == "ADROLL_STRICT"] == ["hint"]
+
+
+DJANGO = """
+import os
+from django.core.wsgi import get_wsgi_application
+from adroll_flask import AdRollMiddleware
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "project"
+bare = get_wsgi_application()
+application = AdRollMiddleware(bare, sandbox=True, secret_key="a long random text")
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "debug", "severity"),
+    [
+        (None, True, "error"),
+        # A server that is started by wsgi.py itself asks nobody for the setting.
+        ("site_wsgi.bare", False, "warning"),
+        ("site_wsgi.application", True, None),
+    ],
+)
+def test_a_django_server_that_goes_around_the_middleware_is_found(
+    run: Run, tmp_path: Path, named: str | None, debug: bool, severity: str | None
+) -> None:
+    (tmp_path / "site_wsgi.py").write_text(DJANGO)
+    (tmp_path / "project.py").write_text(
+        f"SECRET_KEY = 'x'\nROOT_URLCONF = 'project'\nurlpatterns = []\nDEBUG = {debug}\n"
+        + (f"WSGI_APPLICATION = {named!r}\n" if named else "")
+    )
+    done = run("--app", "site_wsgi:application", "check", "--json")
+    found = {one["subject"]: one["severity"] for one in json.loads(done.stdout)["findings"]}
+    assert found.get("WSGI_APPLICATION") == severity
 
 
 def test_from_an_empty_folder_the_environment_is_enough(run: Run, tmp_path: Path) -> None:
@@ -119,6 +152,9 @@ def test_from_an_empty_folder_the_environment_is_enough(run: Run, tmp_path: Path
             "ADROLL_SECRET_KEY": "a long random text",
             "ADROLL_DELIVERY": "worker",
             "ADROLL_EMAIL": '["sha256"]',
+            # Of the environment, and no settings.
+            "ADROLL_SANDBOX_ALLOW_PRODUCTION": "0",
+            "ADROLL_OLD_OUTBOX_URL": "sqlite:///old.sqlite",
         }
         assert run("outbox", **settings).returncode == 0
         assert list(tmp_path.iterdir()) == []

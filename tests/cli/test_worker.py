@@ -11,36 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
-from adroll_flask import report_conversion
 from adroll_flask.cli.worker import Report
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import running
 from tests.conftest import AppMaker
 from tests.support import ROOT
-
-
-def report(app: Flask, order: str, *, value: str = "59.90") -> None:
-    with app.test_request_context(
-        "/?adct=click-canary", environ_base={"REMOTE_ADDR": "203.0.113.7"}
-    ):
-        report_conversion(order_id=order, value=value, currency="EUR")
-
-
-def shop_at(make_app: AppMaker, sandbox: RunningSandbox) -> Flask:
-    account = sandbox.account
-    return make_app(
-        ADROLL_STRICT=False,
-        ADROLL_API_URL=sandbox.api_url,
-        ADROLL_ADVERTISABLE_EID=account.advertisable_eid,
-        ADROLL_PIXEL_EID=account.pixel_eid,
-        ADROLL_ACCESS_TOKEN=account.access_token,
-    )
+from tests.support.visits import at, report
 
 
 def test_a_line_says_what_was_done_since_the_last_one(make_app: AppMaker) -> None:
     with running() as sandbox:
-        app = shop_at(make_app, sandbox)
+        app = make_app(**at(sandbox))
         runtime = app.extensions["adroll"]
         said: list[tuple[str, str]] = []
         told = Report(runtime, lambda event, text: said.append((event, text)))
@@ -72,10 +53,13 @@ def test_a_line_says_what_keeps_events_from_adroll(make_app: AppMaker) -> None:
     runtime = app.extensions["adroll"]
     report(app, "1001")
     runtime.outbox.queue.take_in()
-    runtime.outbox.destination.hold("unauthorized", "fingerprint", "http_401")
+    runtime.outbox.destination(runtime.settings.advertisable_eid).stop(
+        "unauthorized", "fingerprint", "http_401"
+    )
     said: list[str] = []
     Report(runtime, lambda _, text: said.append(text)).minute()
-    assert said[0].startswith("0 delivered; 1 due (held: unauthorized")
+    assert said[0].startswith("0 delivered; 1 due (AdRoll has refused everything for ")
+    assert said[0].endswith(" (unauthorized): flask adroll send-test)")
 
 
 PROGRAM = """

@@ -7,33 +7,19 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 
-from adroll_flask import AdRoll
 from adroll_flask.outbox.database import Tx
-from adroll_flask.outbox.history import Entry, add
+from adroll_flask.outbox.history import Happened, add
 from tests.conftest import AppMaker
+from tests.support.dashboard_shop import WHERE as WHERE
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import ENGINES, database, missing, require
 
-#: A Wednesday, 15:03 UTC.
-NOW = 1_795_619_000.0
 HOUR, DAY = 3600.0, 86_400.0
-WHERE = "/adroll-dashboard/"
 
 
-class Shop:
-    """A site with a dashboard, whose clock the test sets."""
-
-    def __init__(self, make_app: AppMaker, **config: Any) -> None:
-        self.now = NOW
-        adroll = AdRoll(clock=lambda: self.now)
-        self.app = make_app(adroll, **config)
-        self.may_look: Any = True
-        self.may_act: Any = True
-        adroll.dashboard(self.app, access=lambda: self.may_look, operator=lambda: self.may_act)
-        self.runtime = self.app.extensions["adroll"]
-        self.client: FlaskClient = self.app.test_client()
+class Shop(DashboardShop):
+    """A site whose history the test writes."""
 
     def happened(
         self,
@@ -49,7 +35,7 @@ class Shop:
     ) -> None:
         """Write history: *events* alike, *ago* seconds before now."""
         amount, _, currency = value.partition(" ")
-        entry = Entry(
+        entry = Happened(
             *(name, outcome, reason, identifiers, currency),
             *(int(float(amount) * 10_000), delay, 1),
         )
@@ -58,22 +44,9 @@ class Shop:
         def write(tx: Tx) -> None:
             add(tx, [entry] * events)
 
-        self.runtime.outbox.housekeeping.create_tables()
-        self.runtime.outbox._parts.database.write(write)
+        self.runtime.outbox.database.create_tables()
+        self.runtime.outbox.database.write(write)
         self.now += ago
-
-    def json(self, page: str = "overview", **query: str) -> dict[str, Any]:
-        """A page's data."""
-        answer = self.client.get(f"{WHERE}{page}.json", query_string=query)
-        assert answer.status_code == 200
-        found: dict[str, Any] = answer.get_json()
-        return found
-
-    def html(self, path: str = "", **query: str) -> str:
-        """A page."""
-        answer = self.client.get(WHERE + path, query_string=query)
-        assert answer.status_code == 200
-        return answer.text
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.dashboard.pages import PAGES
+from adroll_flask.dashboard.mounting import PAGES
 from adroll_flask.outbox.sqlite import SqliteDatabase
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
@@ -71,6 +71,6 @@ def test_no_page_reads_all_of_the_outbox(make_app: AppMaker, plans: Plans) -> No
 def test_the_test_sees_a_page_that_counts(make_app: AppMaker, plans: Plans) -> None:
     shop = DashboardShop(make_app)
     shop.report("1001")
-    shop.runtime.outbox.admin.counts()
+    shop.runtime.outbox.lookups.counts()
     scans = [step for _, steps in plans for step in steps if step.startswith("SCAN adroll_event")]
     assert scans

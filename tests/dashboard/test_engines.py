@@ -10,8 +10,9 @@ import pytest
 
 from adroll_flask import AdRollMiddleware
 from adroll_flask.cli.dashboard import local_app
-from adroll_flask.dashboard.pages import PAGES
+from adroll_flask.dashboard.mounting import PAGES
 from adroll_flask.outbox import NewEvent, Outcome, new_id
+from tests.conftest import ADVERTISABLE
 from tests.support.outbox_engines import ENGINES, database, missing, require
 
 from .conftest import WHERE, Shop
@@ -40,11 +41,11 @@ def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., 
         shop = new_shop(ADROLL_OUTBOX_URL=url)
         shop.now = time.time()  # a server's clock is its own
         outbox = shop.runtime.outbox
-        outbox.housekeeping.create_tables()
+        outbox.database.create_tables()
         for order in ("1001", "1002", "1003"):
             reported(shop, order)
-        claim = outbox.queue.claim(2)
-        assert claim is not None
+        claim = outbox.queue.claim(ADVERTISABLE, 2)
+        assert claim
         first, second = claim.events
         outbox.queue.settle(
             claim,

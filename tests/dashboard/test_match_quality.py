@@ -24,9 +24,12 @@ def test_shares_are_of_what_was_delivered(shop: Shop) -> None:
     shares = {one["name"]: one["share"] for one in found["identifiers"]}
     assert found["delivered"] == 4
     assert shares["first_party_cookie"] == 1.0
-    assert shares["email_md5"] == 0.75
-    assert found["mean"] == pytest.approx(2.5)
-    assert "email" not in shares, "ADROLL_EMAIL does not let it leave"
+    assert shares["email"] == 0.75
+    assert found["mean"] == pytest.approx(1.75)
+    assert found["grade"]["sentence"] == (
+        "orders carry 1.8 of the 2 identifiers that they could; the e-mail address is missing in"
+        " 25 %."
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,24 @@ def test_freshness_is_told_by_the_histogram(shop: Shop) -> None:
 
 
 def test_a_step_without_events_has_no_share(shop: Shop) -> None:
-    shop.happened("delivered", identifiers=COOKIE, ago=2 * DAY, delay=1.0)
-    steps = shop.json("match-quality", period="month")["steps"]
+    shop.happened("delivered", 200, identifiers=COOKIE, ago=2 * DAY, delay=1.0)
+    steps = shop.json("match-quality", period="days")["steps"]
     told = [step["shares"]["first_party_cookie"] for step in steps]
     assert told[-3] == 1.0
     assert told[-1] is None
+
+
+def test_few_events_are_shown_by_weeks_since_days_are_noise(shop: Shop) -> None:
+    for days in range(14):
+        shop.happened("delivered", 3, identifiers=COOKIE, ago=days * DAY, delay=1.0)
+    found = shop.json("match-quality", period="month")
+    assert found["step"] == "week"
+    assert sum(step["events"] for step in found["steps"]) == found["delivered"] == 42
+
+
+def test_the_next_step_says_what_it_would_bring(shop: Shop) -> None:
+    shop.happened("delivered", 10, identifiers=COOKIE | BITS["user_id"], delay=1.0)
+    assert "from 2 to 3 identifiers" in shop.html("match-quality")
 
 
 def test_nothing_delivered_is_a_page_too(shop: Shop) -> None:

@@ -41,7 +41,7 @@ def test_without_access_it_refuses_to_mount(make_app: AppMaker) -> None:
 
 
 def test_it_says_what_is_wrong_with_an_app_that_has_no_adroll() -> None:
-    with pytest.raises(ConfigurationError, match="call init_app"):
+    with pytest.raises(ConfigurationError, match="this app has no AdRoll; call"):
         AdRoll().dashboard(Flask("shop"), access=lambda: True)
 
 
@@ -144,7 +144,7 @@ def test_files_are_kept_by_the_browser(mounted: Callable[..., FlaskClient]) -> N
 def test_each_page_is_json_too(mounted: Callable[..., FlaskClient], address: str) -> None:
     answer = mounted().get(WHERE + address)
     assert answer.mimetype == "application/json"
-    assert json.loads(answer.data)["period"] == "week"
+    assert json.loads(answer.data)["period"] == "days"
 
 
 @pytest.mark.parametrize("address", ["overview.csv", "?format=csv"])

@@ -1,59 +1,30 @@
-"""Numbers as people read them, with Babel and without."""
+"""Numbers as people read them, CSV, and where the marks of a plot stand."""
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal
 
 import pytest
 
-from adroll_flask.dashboard.csv_form import csv_text
-from adroll_flask.dashboard.numbers import Numbers, ago
+from adroll_flask.dashboard.numbers import count, csv_text, decimal, money, percent, short
 from adroll_flask.dashboard.plots import Series, lines, stacked
 from tests.support import ROOT
 
 
-@pytest.fixture(params=[True, False], ids=["babel", "without"])
-def english(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Numbers:
-    if request.param:
-        pytest.importorskip("babel")
-    else:
-        monkeypatch.setitem(sys.modules, "babel", None)
-    return Numbers("en")
-
-
-def test_english_is_the_same_with_babel_and_without(english: Numbers) -> None:
-    assert english.count(1234567) == "1,234,567"
-    assert english.money(Decimal("1234.5"), "EUR") == "1,234.50 EUR"
-    assert english.money(Decimal(250_000), "") == "250,000"
-    assert english.decimal(4.25) == "4.2"
-    assert english.short(0) == "0"
-    assert english.short(1500) == "1.5k"
-    assert english.short(20_000_000) == "20M"
+def test_numbers_and_money() -> None:
+    assert count(1234567) == "1,234,567"
+    assert money(Decimal("1234.5"), "EUR") == "1,234.50 EUR"
+    assert money(Decimal(250_000), "") == "250,000"
+    assert decimal(4.25) == "4.2"
+    assert [short(number) for number in (0, 1500, 20_000_000)] == ["0", "1.5k", "20M"]
 
 
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.0, "0 %"), (0.00001, "0.1 %"), (0.8534, "85.3 %"), (0.99999, "99.9 %"), (1.0, "100 %")],
 )
-def test_only_all_is_all_and_only_nothing_is_nothing(
-    english: Numbers, share: float, text: str
-) -> None:
-    assert english.percent(share) == text
-
-
-def test_german() -> None:
-    pytest.importorskip("babel")
-    german = Numbers("de")
-    assert german.count(12345) == "12.345"
-    assert german.percent(0.853) == "85,3 %"
-    assert german.money(Decimal("1234.5"), "EUR") == "1.234,50 EUR"
-
-
-def test_how_long_ago() -> None:
-    assert [ago(s) for s in (5, 60, 7200, 200_000)] == [
-        *("just now", "1 minute ago", "2 hours ago", "2 days ago")
-    ]
+def test_only_all_is_all_and_only_nothing_is_nothing(share: float, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_no_form_of_a_time_is_one_platforms_alone() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 
 from adroll_flask import release_conversion
-from adroll_flask.outbox.protocol import Asked
+from adroll_flask.outbox.values import Asked
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import WHERE, DashboardShop
 
@@ -42,7 +44,7 @@ def steps(shop: DashboardShop, order: str) -> list[str]:
 
 def test_a_new_shop_has_no_orders(shop: DashboardShop) -> None:
     assert "No order was reported yet." in shop.html("orders")
-    assert "It was never reported" in find(shop, "1001")
+    assert "It is unknown here" in find(shop, "1001")
 
 
 def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
@@ -60,7 +62,7 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     }
     page = shop.html("orders")
     assert "no such currency" in page
-    assert "click-c4n4ry" not in page
+    assert "click123" not in page
 
 
 def test_the_list_goes_on_page_by_page(
@@ -103,7 +105,7 @@ def test_what_it_carried_is_redacted(shop: DashboardShop) -> None:
     assert "What it carried" in page
     assert "conversion_value" in page
     assert "59.90" in page
-    for secret in ("click-c4n4ry", "203.0.113.7", "ann@example.com"):
+    for secret in ("click123", "203.0.113.7", "ann@example.com"):
         assert secret not in page
 
 
@@ -258,3 +260,88 @@ def test_a_list_of_any_length_is_read_in_flat_memory(
     assert peak < 12 * len(content), "the list is held in memory"
     monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
     assert "more than 100 orders" in shop.said(shop.upload(content))
+
+
+# -- as people write it --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("typed", ["#4826", " 4826 ", "# 4826", "Order 4826"])
+def test_an_order_is_found_as_people_write_it(shop: DashboardShop, typed: str) -> None:
+    shop.report("4826")
+    shop.take_in()
+    assert "Order 4826" in find(shop, typed)
+
+
+def test_an_unknown_order_is_unknown_here_and_others_are_named(shop: DashboardShop) -> None:
+    shop.report("2026-4826")
+    shop.take_in()
+    for typed in ("2026-4862", "#2026-4862", "Order 2026-4862"):
+        page = find(shop, typed)
+        assert "It is unknown here" in page
+        assert "Did you mean" in page
+        assert ">2026-4826</a>" in page
+
+
+def test_orders_are_filtered_by_their_state(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.settle(o1001={"kind": "delivered"})
+    shop.bury("1002")
+    assert [one["order"] for one in shop.json("orders", state="dead")["newest"]] == ["1002"]
+    assert [one["order"] for one in shop.json("orders", state="delivered")["newest"]] == ["1001"]
+
+
+def test_an_excel_file_is_named_for_what_it_is(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    said = shop.said(shop.upload(b"PK\x03\x04" + b"\0" * 200))
+    assert "this is an Excel file; save it as CSV" in said
+
+
+def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -> None:
+    page = shop.said(shop.post("orders/missing", format="page"))
+    assert "has not told" in page
+
+    @shop.extension.paid_orders
+    def paid(_since: Any, _until: Any) -> Any:
+        for order in ("1001", "1002"):
+            yield {"order_id": order, "value": "59.90", "currency": "EUR", "group": "paypal"}
+
+    shop.report("1001")
+    shop.settle(o1001={"kind": "delivered"})
+    text = shop.post("orders/missing", format="page").text
+    assert "1 were never reported: 1 with group &#39;paypal&#39; <b>59.90 EUR</b>" in text
+    rest = shop.post("orders/missing", format="csv").text
+    assert [line.split(",")[0] for line in rest.splitlines()] == ["order_id", "1002"]
+
+
+def test_what_is_missing_is_listed_by_the_shops_groups(shop: DashboardShop) -> None:
+    @shop.extension.paid_orders
+    def paid(_since: Any, _until: Any) -> Any:
+        for order, group in (("1001", "paypal"), ("1002", "invoice"), ("1003", "paypal")):
+            yield {"order_id": order, "value": "10", "currency": "EUR", "group": group}
+
+    def listed(**form: str) -> list[str]:
+        text = shop.post("orders/missing", format="csv", **form).text
+        return [line.split(",")[0] for line in text.splitlines()[1:]]
+
+    text = shop.post("orders/missing", format="page").text
+    assert ">paypal (2)</button>" in text
+    assert ">invoice (1)</button>" in text
+    assert listed() == ["1001", "1002", "1003"]
+    assert listed(only="invoice") == ["1002"]
+    chosen = shop.post("orders/missing", only="paypal").text
+    assert 'value="paypal" class="plain" aria-pressed="true"' in chosen
+    assert "1002" not in chosen
+
+
+def test_orders_of_a_state_are_turned_over_without_one_left_out(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
+    shop.bury("1001", "1002", "1003")
+    first = shop.json("orders", state="dead")
+    rest = shop.json("orders", state="dead", before=first["older"])
+    orders = [one["order"] for one in (*first["newest"], *rest["newest"])]
+    assert orders == ["1003", "1002", "1001"]
+    assert rest["older"] is None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
+from adroll_flask import report_conversion
+from adroll_flask.findings.reasons import MEANINGS
 from adroll_flask.outbox import NewEvent, new_id
+from tests.conftest import ADVERTISABLE
 
-from .conftest import DAY, HOUR, Shop
+from .conftest import DAY, HOUR, WHERE, Shop
 
 
 def new_event(shop: Shop, order: str, digest: str = "10 EUR") -> NewEvent:
@@ -114,36 +120,13 @@ def test_what_waits_is_on_the_way(shop: Shop) -> None:
 def test_steps_are_whole_and_hold_every_event_once(shop: Shop) -> None:
     for hours in range(0, 300, 7):
         shop.happened("delivered", ago=hours * HOUR, delay=1.0)
-    for period in ("day", "week", "month", "year"):
+    for period in ("day", "days", "week", "last-week", "month", "last-month", "year"):
         found = shop.json(period=period)
-        inside = [hours for hours in range(0, 300, 7) if shop.now - hours * HOUR >= found["begin"]]
+        begin, end = found["begin"], found["end"]
+        times = [(shop.now - hours * HOUR) // HOUR * HOUR for hours in range(0, 300, 7)]
+        inside = [at for at in times if begin <= at < end]
         assert sum(step["delivered"] for step in found["steps"]) == len(inside), period
         assert found["reported"] == len(inside)
-
-
-def test_sums_that_are_kept_are_those_of_a_fresh_look(
-    shop: Shop, new_shop: Callable[..., Shop]
-) -> None:
-    """As the clock goes on, over the ends of hours, days and weeks."""
-    for _ in range(40):
-        shop.happened("delivered", 3, value="1 EUR", delay=2.0)
-        shop.happened("suppressed", reason="consent_gpc")
-        for period in ("day", "week", "month", "year"):
-            kept = shop.json(period=period)
-            fresh = _fresh(shop, period)
-            assert kept == fresh
-        shop.now += 5.3 * HOUR
-
-
-def _fresh(shop: Shop, period: str) -> object:
-    """The same page of another process over the same outbox."""
-    from flask import Flask
-
-    from adroll_flask.dashboard import mount
-
-    other = Flask("other")
-    mount(other, shop.runtime, access=lambda: True)
-    return other.test_client().get(f"/adroll-dashboard/overview.json?period={period}").get_json()
 
 
 # -- is it working? ------------------------------------------------------------------------------
@@ -162,69 +145,6 @@ def test_yes(shop: Shop) -> None:
 
 def test_nothing_yet(shop: Shop) -> None:
     assert sentence(shop) == "Nothing was reported yet."
-
-
-def test_silent_since_yesterday(shop: Shop) -> None:
-    shop.happened("delivered", 30, delay=1.0, ago=3 * DAY)
-    assert sentence(shop).startswith("It is silent")
-
-
-def test_too_few_for_the_time_of_day(shop: Shop) -> None:
-    for hour in range(24 * 30, 5, -1):
-        if 6 <= (shop.now // HOUR - hour) % 24 <= 20:
-            shop.happened("delivered", 40, ago=hour * HOUR, delay=1.0)
-    verdict = shop.json()["verdict"]
-    assert verdict["sentence"].startswith("No: too few purchase events reach AdRoll: none since")
-    assert (verdict["level"], verdict["who"]) == ("bad", "developer")
-
-
-def test_yes_but(shop: Shop) -> None:
-    shop.happened("delivered", 99, delay=1.0)
-    shop.happened("dead", reason="refused")
-    assert sentence(shop).startswith("Yes, but 1 of 100 orders")
-
-
-def test_not_fully(shop: Shop) -> None:
-    shop.happened("delivered", 9, delay=1.0)
-    shop.happened("invalid", reason="invalid:currency")
-    assert sentence(shop).startswith("Not fully: 1 of 10 events")
-
-
-def test_a_refused_token_is_the_marketers_and_the_developers(shop: Shop) -> None:
-    shop.runtime.outbox.put(new_event(shop, "1001"))
-    shop.runtime.outbox.destination.hold("http_401", "print")
-    shop.now += 3 * HOUR
-    verdict = shop.json()["verdict"]
-    assert verdict["sentence"].startswith("No: AdRoll has refused the access token for 3 hours.")
-    assert "1 event waits; none is lost." in verdict["sentence"]
-    assert verdict["who"] == "marketer and developer"
-
-
-def test_while_adroll_is_away_it_is_adrolls(shop: Shop) -> None:
-    shop.happened("delivered", 9, delay=1.0)
-    shop.runtime.outbox.destination.failed("http_503")
-    verdict = shop.json()["verdict"]
-    assert (verdict["level"], verdict["who"]) == ("warn", "AdRoll")
-
-
-def test_nobody_delivers(shop: Shop) -> None:
-    shop.runtime.outbox.put(new_event(shop, "1001"))
-    shop.json()  # takes it in
-    shop.now += 2 * HOUR
-    verdict = shop.json()["verdict"]
-    assert verdict["sentence"].startswith("No: nobody delivers.")
-    assert verdict["command"] == "flask adroll worker"
-
-
-def test_a_missing_setting_is_named(new_shop: Callable[..., Shop]) -> None:
-    shop = new_shop(ADROLL_ACCESS_TOKEN=None)
-    assert sentence(shop).startswith("No: ADROLL_ACCESS_TOKEN is not set")
-
-
-def test_a_full_disk_is_told_first(shop: Shop) -> None:
-    shop.happened("delivered", 9, delay=1.0)
-    shop.happened("failed", 2, reason="disk_full")
-    assert sentence(shop).startswith("No: 2 reports were lost")
 
 
 def test_an_outbox_that_cannot_be_read_says_so(shop: Shop) -> None:
@@ -254,11 +174,183 @@ def test_dry_runs_are_no_orders(shop: Shop) -> None:
     assert "540 dry runs are not in these figures" in shop.html()
 
 
-def test_where_all_is_a_dry_run_the_sentence_says_so(new_shop: Callable[..., Shop]) -> None:
-    shop = new_shop(ADROLL_DRY_RUN=True)
-    assert sentence(shop) == "This is a dry run: AdRoll checks what is sent, and forgets it."
-    shop.happened("dry_run", 3, reason="delivered")
+# -- what people ask -----------------------------------------------------------------------------
+
+
+def test_days_weeks_and_months_are_those_of_the_shops_time_zone(
+    new_shop: Callable[..., Shop],
+) -> None:
+    """A Wednesday, 15:03 UTC; in Auckland it is Thursday, 04:03."""
+    shop = new_shop(ADROLL_TIME_ZONE="Pacific/Auckland")
+    shop.happened("delivered", ago=3 * HOUR, delay=1.0)
+    shop.happened("delivered", ago=5 * HOUR, delay=1.0)
+    shop.happened("delivered", ago=3.6 * DAY, delay=1.0)
+    steps = shop.json(period="days")["steps"]
+    assert [step["delivered"] for step in steps[-2:]] == [1, 1]
+    assert shop.json(period="week")["reported"] == 2
+    assert shop.json(period="last-week")["reported"] == 1
+    assert "Times are Pacific/Auckland." in shop.html()
+
+
+def test_any_days_can_be_asked_for_and_what_is_none_is_refused(shop: Shop) -> None:
+    for days in range(20):
+        shop.happened("delivered", ago=days * DAY, delay=1.0)
+    day = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 10 * DAY))
+    found = shop.json(since=day, until=day)
+    assert found["reported"] == shop.json(until=day)["reported"] == 1
+    assert shop.json(since=day)["reported"] == 11
+    for wrong in ("yesterday", "2031-01-01", "1999-01-01"):
+        answer = shop.client.get(WHERE, query_string={"since": wrong})
+        assert answer.status_code == 400
+        assert "since=2026-11-01" in answer.text
+
+
+def test_what_is_held_now_is_told_apart_from_the_span(shop: Shop) -> None:
+    shop.happened("delivered", 4, delay=1.0)
+    with shop.app.test_request_context("/?adct=click", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        report_conversion(order_id="1", value="12.50", currency="EUR", hold=True)
+    for period in ("days", "last-month"):
+        found = shop.json(period=period)
+        assert (found["held"]["events"], found["held"]["values"]) == (1, [["EUR", "12.5"]])
+    assert shop.json()["reported"] == 4
+    assert "1 is held now, until the shop says that it is paid (12.50 EUR)" in shop.html()
+
+
+def test_today_is_compared_with_the_same_weekday(shop: Shop) -> None:
+    assert shop.json()["today"] is None
+    for week, number in enumerate((38, 36, 40, 44, 41)):
+        shop.happened("delivered", number, ago=week * 7 * DAY + 6 * HOUR, delay=1.0)
+        if week:
+            shop.happened("delivered", 99, ago=week * 7 * DAY - 6 * HOUR, delay=1.0)
+        shop.happened("delivered", 70, ago=week * 7 * DAY + 3 * DAY, delay=1.0)
+    today = shop.json()["today"]
+    assert today["sentence"] == (
+        "38 orders so far today; on a Wednesday by 15:03 it is usually 36 to 44."
+    )
+    assert today["sentence"] in shop.html()
+
+
+def test_an_outage_is_shaded_and_says_what_became_of_it(shop: Shop) -> None:
+    shop.happened("delivered", 5, delay=2.0, ago=3 * DAY)
+    shop.happened("delivered", 18, delay=20_000.0, ago=2 * DAY)
+    [late] = shop.json(period="days")["without_delivery"]
+    assert (late["kind"], late["late"]) == ("late", 18)
+    page = shop.html(period="days")
+    assert page.count('class="place late"') == 1
+    assert "18 events of that time were sent an hour or more later" in page
+
+
+def test_who_may_only_look_has_a_message_for_the_developer_and_no_setting(
+    new_shop: Callable[..., Shop],
+) -> None:
+    shop = new_shop(ADROLL_ACCESS_TOKEN=None)
+    shop.may_act = False
+    page = shop.html()
+    before, _, message = page.partition('<pre id="message-text-verdict"')
+    assert "ADROLL_ACCESS_TOKEN" not in before
+    for part in ("ADROLL_ACCESS_TOKEN", "#account-missing", "http://localhost/adroll-dashboard/"):
+        assert part in message.partition("</pre>")[0]
+    shop.may_act = True
+    assert "ADROLL_ACCESS_TOKEN" in shop.html().partition('<pre id="message-text-verdict"')[0]
+
+
+def test_the_tab_says_how_many_problems_are_open(new_shop: Callable[..., Shop]) -> None:
+    assert 'class="badge"' not in new_shop().html()
+    shop = new_shop(ADROLL_ACCESS_TOKEN=None, ADROLL_DRY_RUN=True)
+    assert '<span class="badge" aria-label="2 open">2</span>' in shop.html("orders")
+
+
+def test_a_release_of_what_nobody_held_is_no_loss(shop: Shop) -> None:
+    shop.happened("delivered", 5, delay=1.0)
+    shop.happened("unused", 3, reason="release")
+    assert shop.json()["losses"] == []
+
+
+def test_what_is_watched_for_silence_is_a_table(shop: Shop) -> None:
+    assert shop.json()["watched"] == []
+    for hours in range(0, 28 * 24, 6):
+        shop.happened("delivered", ago=hours * HOUR, delay=1.0)
+    [watched] = shop.json()["watched"]
+    assert (watched["name"], watched["longest_pause"]) == ("purchase", 6 * HOUR)
+    assert "Longest pause in four weeks" in shop.html()
+
+
+def test_who_only_looks_reads_no_names_of_settings(shop: Shop) -> None:
+    for outcome, reason in (name.split("/") for name in MEANINGS if name.count("/") == 1):
+        if outcome in ("suppressed", "expired", "dead", "failed", "invalid") and reason != "*":
+            shop.happened(outcome, reason=reason)
+    assert "ADROLL_HONOR_GPC" in shop.html()
+    shop.may_act = False
+    table = shop.html().partition('id="losses"')[2].partition("</table>")[0]
+    assert "ADROLL_" not in table
+    assert "flask adroll" not in table
+    assert "Leave it: in many places it is the law&#39;s no." in table
+    assert "A developer of the shop can change it." in table
+
+
+def test_a_stop_an_outage_and_nobody_who_delivers_are_told_apart(shop: Shop) -> None:
+    for days in (2, 3, 4):
+        shop.happened("delivered", 18, ago=days * DAY, delay=3 * HOUR)
+    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    shop.now -= 4 * DAY
+    destination.failed("http_503")
+    shop.now += 2 * HOUR
+    destination.succeeded()
+    shop.now += 2 * DAY - 2 * HOUR
+    destination.stop("http_401", "print")
+    destination.failed("http_401")
+    shop.now += 2 * HOUR
+    destination.resume()
+    shop.now += 2 * DAY - 2 * HOUR
+    steps = shop.json(period="days")["steps"]
+    assert [step["shade"] for step in steps] == ["", "", "away", "late", "stopped", "", ""]
+    page = shop.html(period="days")
+    for said in (
+        r"AdRoll was away: .*, 15:03 to .*, 17:03 \(2 hours\)\. 18 events of that time were sent",
+        r"AdRoll refused everything: .*, 15:03 to .*, 17:03 \(2 hours\)\. 18 events of that time",
+        r"Nobody delivered, or it was reported late: .*, 00:00 to .*, 00:00 \(24 hours\)\. 18 ",
+    ):
+        assert re.search(said, page)
+
+
+def test_a_stop_of_half_a_day_is_shaded_though_most_came_through(shop: Shop) -> None:
+    shop.happened("delivered", 20, ago=2 * DAY, delay=1.0)
+    shop.happened("delivered", 9, ago=2 * DAY - HOUR, delay=3 * HOUR)
+    shop.now -= 2 * DAY - HOUR
+    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
+    shop.now += 5 * HOUR
+    shop.runtime.outbox.destination(ADVERTISABLE).resume()
+    shop.now += 2 * DAY - 6 * HOUR
+    assert shop.json(period="days")["steps"][-3]["shade"] == "stopped"
+    assert "(5 hours). 9 events of that time were sent an hour or more later." in shop.html(
+        period="days"
+    )
+
+
+def test_a_failure_of_some_minutes_is_no_outage(shop: Shop) -> None:
+    shop.happened("delivered", 3, ago=HOUR, delay=1.0)
+    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination.failed("http_503")
+    shop.now += 300
+    destination.succeeded()
+    assert shop.json()["without_delivery"] == []
+    assert shop.runtime.outbox.lookups.stops(DAY) == ()
+
+
+def test_one_day_is_shown_by_its_hours(shop: Shop) -> None:
+    shop.happened("delivered", 3, ago=2 * DAY, delay=1.0)
+    day = f"{datetime.fromtimestamp(shop.now - 2 * DAY, UTC):%Y-%m-%d}"
+    found = shop.json(since=day, until=day)
+    assert len(found["steps"]) == 24
+    assert found["reported"] == 3
+    page = shop.html(since=day, until=day)
+    assert page.count(f'value="{day}"') == 2
+    assert shop.html().count('type="date" name="since" value=""') == 1
+
+
+def test_the_answer_about_orders_is_no_no_where_another_event_stays_away(shop: Shop) -> None:
+    for hours in range(100, 28 * 24, 6):
+        shop.happened("delivered", ago=hours * HOUR, delay=1.0, name="formFill")
     verdict = shop.json()["verdict"]
-    assert verdict["sentence"].startswith("This is a dry run: AdRoll checked 3 events")
-    assert (verdict["page"], verdict["who"]) == ("test", "developer")
-    assert "To the page Test" in shop.html()
+    assert verdict["code"] == "reports-silent"
+    assert verdict["sentence"].startswith("Look at this: No formFill event since ")

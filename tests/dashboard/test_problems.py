@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from adroll_flask.dashboard.orders import group_of
-from adroll_flask.dashboard.reasons import of_dead_letter
-from tests.conftest import AppMaker
+from adroll_flask.dashboard.page import for_lookers
+from adroll_flask.findings.finding import TABLE
+from adroll_flask.findings.reasons import of_dead_letter
+from adroll_flask.findings.rules import problem_id
+from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
 
 DAY = 86_400.0
@@ -182,43 +185,16 @@ def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
     assert shop.states() == {"1001": "dead"}
 
 
-@pytest.mark.parametrize(
-    ("prepare", "state", "words"),
-    [
-        (
-            lambda o: o.destination.hold("http_401", "print", "http_401: bad token"),
-            "bad",
-            "http_401",
-        ),
-        (
-            lambda o: o.destination.failed("http_500"),
-            "warn",
-            "AdRoll is away: 1 request in a row failed",
-        ),
-        (
-            lambda o: o.destination.pause(90, "http_429"),
-            "warn",
-            "AdRoll asked us to wait, for 90 seconds more",
-        ),
-    ],
-)
-def test_the_destinations_state_is_told(
-    shop: DashboardShop, prepare: Callable[[Any], object], state: str, words: str
-) -> None:
+def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     shop.report("1001")
     shop.take_in()
-    prepare(shop.runtime.outbox)
+    shop.runtime.outbox.destination(ADVERTISABLE).stop(
+        "http_401", "print", "http_401: no such token"
+    )
     told = shop.json("problems")["destination"]
-    assert told["state"] == state
-    assert words in told["text"]
-    assert told["last_answer"] in shop.html("problems")
-
-
-def test_a_missing_token_is_told_first(make_app: AppMaker) -> None:
-    shop = DashboardShop(make_app, ADROLL_ACCESS_TOKEN=None)
-    told = shop.json("problems")["destination"]
-    assert told["token"] == "missing"
-    assert "ADROLL_ACCESS_TOKEN not set" in told["text"]
+    assert (told["state"], told["token"]) == ("bad", "set")
+    assert told["text"].startswith("AdRoll has refused the access token")
+    assert "http_401: no such token" in shop.html("problems")
 
 
 def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:
@@ -250,8 +226,8 @@ def test_every_reason_has_words_of_its_own() -> None:
     assert of_dead_letter("invalid:products").field == ""
     assert not of_dead_letter("invalid:held").can_retry
     assert of_dead_letter("something new").title == "AdRoll did not take it (something new)"
-    assert group_of("refused", "a") != group_of("refused", "b")
-    assert group_of("refused", "a") != group_of("unsure", "a")
+    assert problem_id("refused", "a") != problem_id("refused", "b")
+    assert problem_id("refused", "a") != problem_id("unsure", "a")
 
 
 def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None:
@@ -276,5 +252,40 @@ def test_a_dry_run_is_no_problem_of_the_shops(make_app: AppMaker) -> None:
     shop = DashboardShop(make_app, ADROLL_DRY_RUN=True)
     shop.bury("1001")
     assert shop.json("problems")["open"] == []
-    [one] = shop.json("test")["dry_runs"]
-    assert one["state"] == "dead"
+
+
+def test_who_only_looks_has_messages_for_the_developer_and_no_commands(
+    shop: DashboardShop,
+) -> None:
+    shop.bury("1001", error="http_400: products.0.price: takes a decimal")
+    [problem] = shop.json("problems")["open"]
+    shop.may_act = False
+    for page in (shop.html("problems"), shop.html("problems", problem=problem["id"])):
+        messages = re.findall(r'<pre id="message-text.*?</pre>', page, re.DOTALL)
+        assert len(messages) == 1
+        assert "flask adroll outbox" in messages[0]
+        rest = page.replace(messages[0], "")
+        assert "flask adroll" not in rest
+        assert "operator=" not in rest
+    assert "Orders: 1001" in messages[0]
+    shop.may_act = True
+    assert "flask adroll send-test" in shop.html("problems")
+
+
+def test_a_problems_days_have_their_own_names_in_any_zone(make_app: AppMaker) -> None:
+    shop = DashboardShop(make_app, ADROLL_TIME_ZONE="America/New_York")
+    shop.bury("1001")
+    [problem] = shop.json("problems")["open"]
+    day = f"{datetime.fromtimestamp(problem['last'], UTC):%d %b %Y}".lstrip("0")
+    table = shop.html("problems", problem=problem["id"]).partition("<table>")[2]
+    assert re.findall(r"(\d+ \w+ \d{4})</th><td class=\"number\">1<", table) == [day]
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_who_may_only_look_reads_whole_sentences_and_no_command(name: str) -> None:
+    entry = TABLE[name]
+    text = re.sub(r"\{(\w+)\}", lambda word: entry.get(word[1], "…"), entry.get("todo", ""))
+    shown = for_lookers(text)
+    assert not re.search(r"flask adroll|ADROLL_|sudo|timedatectl|`", shown)
+    assert shown.endswith((".", "?", "…"))
+    assert shown in text or shown == for_lookers("")

@@ -32,20 +32,20 @@ def answer(status: int, body: object = None, truncated: bool = False, **headers:
         (200, "accepted"),
         (201, "accepted"),
         (204, "accepted"),
-        (301, "held"),
-        (302, "held"),
-        (304, "held"),
-        (308, "held"),
+        (301, "denied"),
+        (302, "denied"),
+        (304, "denied"),
+        (308, "denied"),
         (400, "content"),
-        (401, "held"),
-        (402, "held"),
-        (403, "held"),
-        (404, "held"),
-        (405, "held"),
+        (401, "denied"),
+        (402, "denied"),
+        (403, "denied"),
+        (404, "denied"),
+        (405, "denied"),
         (408, "unsure"),
-        (409, "held"),
+        (409, "denied"),
         (413, "too_large"),
-        (415, "held"),
+        (415, "denied"),
         (422, "content"),
         (429, "throttled"),
         (500, "unsure"),
@@ -124,20 +124,13 @@ def test_retry_after_means_nothing_elsewhere() -> None:
         ({"field": "[3].currency"}, 3),
         ({"field": "events[3].currency"}, 3),
         ({"field": "$[3].currency"}, 3),
-        ({"field": "/3/currency"}, 3),
-        ({"field": "3.currency"}, 3),
         ({"field": "events.3.currency"}, 3),
-        ({"loc": ["body", 3, "currency"]}, 3),
-        ({"index": 3}, 3),
-        ({"index": 0}, 0),
         ({"message": "event 3: bad currency"}, 3),
         ({"message": "Event #3 has a bad currency"}, 3),
         ({"message": "bad currency in event at index 3"}, 3),
         ({"message": "[3].currency is wrong"}, 3),
         ({"field": "currency", "message": "must have 3 letters"}, None),
         ({"field": "event_attributes.products[2].price"}, None),
-        ({"index": -1}, None),
-        ({"index": True}, None),
         ({"message": "the event has 2 errors"}, None),
     ],
 )
@@ -150,7 +143,7 @@ def test_hints_find_the_event_that_adroll_points_at(
 
 
 def test_hints_beyond_the_batch_are_not_suspects() -> None:
-    assert answer(400, {"errors": [{"index": 7}, {"index": 1}, {"index": 1}]}).suspects(3) == (1,)
+    assert answer(400, {"errors": [{"field": f"[{at}]"} for at in (7, 1, 1)]}).suspects(3) == (1,)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +168,7 @@ def test_bodies_of_any_kind_are_survived(body: bytes) -> None:
 
 
 def test_words_are_taken_from_several_shapes() -> None:
-    assert answer(400, {"errors": "bad"}).words == "http_400: bad"
-    assert answer(400, {"error": {"detail": "bad", "code": 7}}).words == "http_400: bad (7)"
+    assert answer(400, {"errors": [{"message": "bad", "code": 7}]}).words == "http_400: bad (7)"
     assert answer(400, [{"field": "ip", "message": "bad"}]).words == "http_400: ip: bad"
     assert answer(400, [{"code": "E7"}]).words == "http_400: E7"
     assert answer(400, [{"field": "ip", "message": "bad", "code": "E7"}, "no"]).words == (

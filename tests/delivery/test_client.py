@@ -10,17 +10,11 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.client import (
-    Answer,
-    Client,
-    NoAnswer,
-    RequestsTransport,
-    Response,
-    Timeouts,
-    TokenUnavailable,
-)
+from adroll_flask.delivery.answers import Answer
+from adroll_flask.delivery.client import Client, TokenUnavailable
+from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.settings import Settings
+from adroll_flask.settings import Account, Settings
 
 EID = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
@@ -31,12 +25,10 @@ class Recorder:
 
     def __init__(self, *answers: Response | NoAnswer) -> None:
         self.answers = list(answers) or [Response(200, {}, b"")]
-        self.calls: list[tuple[str, dict[str, str], bytes, Timeouts]] = []
+        self.calls: list[tuple[str, dict[str, str], bytes]] = []
 
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
-        self.calls.append((url, dict(headers), body, timeout))
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
+        self.calls.append((url, dict(headers), body))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, NoAnswer):
             raise answer
@@ -58,13 +50,12 @@ def test_a_batch_is_one_gzipped_array_with_the_token_in_its_header_only() -> Non
     assert Client(settings(), transport).send([b'{"a":1}', b'{"b":2}'], False) == Answer(
         "accepted", "http_200", 200
     )
-    ((url, headers, body, timeout),) = transport.calls
+    ((url, headers, body),) = transport.calls
     assert url == f"https://srv.adroll.com/api?advertisable={EID}"
     assert json.loads(gzip.decompress(body)) == [{"a": 1}, {"b": 2}]
     assert headers["Authorization"] == "Token canary-token-1"
     assert headers["Content-Type"] == "application/json"
     assert headers["Content-Encoding"] == "gzip"
-    assert timeout == Timeouts(connect=5.0, read=15.0, total=25.0)
     assert "canary" not in url
 
 
@@ -80,11 +71,13 @@ def test_dry_run_is_said_in_the_url() -> None:
     assert transport.calls[0][0].endswith(f"/api?advertisable={EID}&dry_run=true")
 
 
-def test_an_api_url_with_a_query_keeps_it_and_another_advertisable_is_named() -> None:
+def test_an_api_url_with_a_query_keeps_it_and_another_account_is_named() -> None:
     transport = Recorder()
-    client = Client(settings(api_url="https://gate.example/api?via=us#part"), transport)
-    client.send([b"{}"], False, advertisable_eid="OTHEREID01")
+    other = Account(advertisable_eid="OTHEREID01", access_token="canary-token-2")
+    gate = settings(api_url="https://gate.example/api?via=us#part")
+    Client(gate, transport, account=other).send([b"{}"], False)
     assert transport.calls[0][0] == "https://gate.example/api?via=us&advertisable=OTHEREID01"
+    assert transport.calls[0][1]["Authorization"] == "Token canary-token-2"
 
 
 @pytest.mark.parametrize("count", [0, 101])

@@ -14,20 +14,21 @@ from typing import Any, Self
 import pytest
 
 from adroll_flask.delivery.deliverer import POLL, Step
-from adroll_flask.delivery.late_events import LateWatch
-from adroll_flask.outbox.protocol import Claim
+from adroll_flask.delivery.watch import Watch
+from adroll_flask.outbox.values import Claim
 from tests.support import PATIENCE
 from tests.support.delivery_kit import (
+    EID,
     OK,
     AdRoll,
     Clock,
     NoAnswer,
     Reply,
-    Response,
     Shop,
     orders,
     refusal,
 )
+from tests.support.outbox_engines import wait_until
 from tests.support.patching import replace_method
 
 DOWN = NoAnswer("refused", sure=True)
@@ -70,65 +71,19 @@ def test_retry_after_pauses_all_workers_and_marks_nothing_as_unsure(
     assert adroll.taken == orders(3)
 
 
-@pytest.mark.parametrize(
-    ("answer", "unsure", "reason"),
-    [
-        (DOWN, False, "refused"),
-        (NoAnswer("dns", sure=True), False, "dns"),
-        (NoAnswer("tls", sure=True), False, "tls"),
-        (refusal(429), False, "http_429"),
-        (refusal(503), False, "http_503"),
-        (refusal(408), True, "http_408"),
-        (refusal(500), True, "http_500"),
-        (refusal(502), True, "http_502"),
-        (refusal(504), True, "http_504"),
-        (NoAnswer("read_timeout", sure=False), True, "read_timeout"),
-        (NoAnswer("reset", sure=False), True, "reset"),
-        (Response(200, {}, b"{", truncated=True), True, "truncated"),
-    ],
-)
-def test_what_did_not_arrive_is_sent_again_and_marked_where_it_may_have(
-    tmp_path: Path, answer: Reply, unsure: bool, reason: str
+def test_pauses_grow_to_half_a_minute_and_no_further(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    adroll = Switch(answer)
-    shop = Shop(tmp_path, adroll)
-    shop.report("o001")
-    shop.step()
-    row = shop.rows()["o001"]
-    assert (row.state, row.unsure, row.reason) == ("waiting", unsure, reason)
-    assert shop.counters.get("event_unsure", reason) == (1 if unsure else 0)
-    adroll.answer = OK
-    shop.clock.sleep(900)
-    shop.step()
-    row = shop.rows()["o001"]
-    assert (row.state, row.unsure) == ("delivered", unsure), "the mark stays"
-    assert adroll.requests == [["o001"], ["o001"]]
-    assert shop.outbox.destination.state().failures == 0
-
-
-def test_on_unsure_drop_makes_them_dead_and_a_sure_failure_does_not(tmp_path: Path) -> None:
-    adroll = Switch(NoAnswer("reset", sure=False))
-    shop = Shop(tmp_path, adroll, on_unsure="drop")
-    shop.report("o001")
-    shop.step()
-    row = shop.rows()["o001"]
-    assert (row.state, row.reason, row.unsure) == ("dead", "unsure", True)
-    adroll.answer = DOWN
-    shop.clock.sleep(900)
-    shop.report("o002")
-    shop.step()
-    assert shop.states()["o002"] == "waiting"
-
-
-def test_pauses_grow_to_half_a_minute_and_no_further(tmp_path: Path) -> None:
     shop = Shop(tmp_path, Switch(DOWN))
     shop.report("o001")
     pauses = []
     for _ in range(12):
         shop.step()
-        pauses.append(round(shop.outbox.destination.state().paused_for))
+        pauses.append(round(shop.outbox.destination(EID).state().paused_for))
         shop.clock.sleep(pauses[-1] + 1)
     assert pauses == [2, 4, 8, 16] + [30] * 8
+    [said] = caplog.messages
+    assert "A request to AdRoll failed (refused)" in said
 
 
 def test_jitter_takes_half_to_all_of_that(tmp_path: Path) -> None:
@@ -139,7 +94,7 @@ def test_jitter_takes_half_to_all_of_that(tmp_path: Path) -> None:
     pauses = []
     for _ in range(40):
         shop.step()
-        pauses.append(shop.outbox.destination.state().paused_for)
+        pauses.append(shop.outbox.destination(EID).state().paused_for)
         shop.clock.sleep(901)
     late = pauses[5:]
     assert 15 <= min(late) < 18
@@ -157,7 +112,7 @@ def test_a_request_that_hung_has_been_part_of_the_pause(tmp_path: Path) -> None:
         shop.report(order)
         began.append(shop.clock.now)
         shop.step()
-        shop.clock.sleep(shop.outbox.destination.state().paused_for + 0.001)
+        shop.clock.sleep(shop.outbox.destination(EID).state().paused_for + 0.001)
     gaps = [round(b - a) for a, b in itertools.pairwise(began)]
     assert gaps == [21, 21, 21, 21, 30, 30, 30]
 
@@ -177,23 +132,6 @@ def test_while_adroll_is_away_a_trial_event_asks_and_no_order_is_risked(tmp_path
     assert adroll.sizes == [3, 1, 2]
     assert len(adroll.trials) == 10
     assert adroll.taken == orders(3)
-
-
-def test_an_unsure_order_waits_for_the_trial_however_long_adroll_takes_it_behind_a_502(
-    tmp_path: Path,
-) -> None:
-    adroll = Switch(refusal(502))
-    shop = Shop(tmp_path, adroll)
-    shop.report("o001")
-    shop.steps(24 * 60 * 2, 30)  # a day
-    assert adroll.requests == [["o001"]]
-    assert len(adroll.trials) > 2000
-    assert shop.rows()["o001"].attempts == 1
-    adroll.answer = OK
-    shop.clock.sleep(31)
-    shop.deliverer.drain()
-    assert adroll.requests == [["o001"]] * 2
-    assert shop.rows()["o001"].unsure
 
 
 def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_rests(
@@ -256,7 +194,7 @@ def test_a_trial_that_adroll_refuses_for_its_content_stops_nobody(tmp_path: Path
     shop.clock.sleep(31)
     shop.deliverer.drain()
     assert adroll.taken == orders(2)
-    assert shop.held() is None
+    assert shop.stopped() is None
 
 
 def test_a_trial_that_is_unauthorized_holds(tmp_path: Path) -> None:
@@ -267,7 +205,7 @@ def test_a_trial_that_is_unauthorized_holds(tmp_path: Path) -> None:
     adroll.answer = refusal(401)
     shop.clock.sleep(31)
     shop.step()
-    assert shop.held() == "http_401"
+    assert shop.stopped() == "http_401"
     assert adroll.sizes == [1]
 
 
@@ -329,8 +267,7 @@ def test_a_probe_that_died_with_its_worker_does_not_stop_the_others(tmp_path: Pa
     assert adroll.taken == []
     shop.clock.sleep(41)
     other.step()
-    assert adroll.taken == ["o002"], "the other's order is still its own"
-    shop.clock.sleep(20)
+    assert adroll.taken == ["o001"], "while it asked, no order was claimed"
     other.deliverer.drain()
     assert sorted(adroll.taken) == ["o001", "o002"]
     assert not other.rows()["o001"].unsure, "it was a trial event that was cut off"
@@ -364,18 +301,6 @@ def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) 
     assert shop.counters.get("event_dead", "too_old") == 1
 
 
-def test_eight_days_off_and_one_refused_connection_kill_nothing(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(100))
-    shop.clock.sleep(8 * DAY)
-    shop.steps(3, 31)
-    assert set(shop.states().values()) == {"waiting"}
-    adroll.answer = OK
-    shop.deliverer.drain()
-    assert adroll.taken == orders(100)
-
-
 @pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
 def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) -> None:
     adroll = Switch(answer)
@@ -389,17 +314,6 @@ def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) ->
     assert sorted(adroll.taken) == orders(20)
 
 
-@pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
-def test_a_clock_a_year_ahead_in_an_outage_kills_nothing(tmp_path: Path, answer: Reply) -> None:
-    adroll = Switch(answer)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(20))
-    shop.steps(5, 40)
-    shop.clock.sleep(365 * DAY)
-    shop.steps(5, 40)
-    assert set(shop.states().values()) == {"waiting"}
-
-
 def test_held_time_does_not_age(tmp_path: Path) -> None:
     adroll = Switch(BUSY)
     shop = Shop(tmp_path, adroll, max_age=3600)
@@ -408,11 +322,11 @@ def test_held_time_does_not_age(tmp_path: Path) -> None:
     adroll.answer = refusal(401)
     shop.clock.sleep(40)
     shop.steps(2)
-    assert shop.held()
+    assert shop.stopped()
     shop.clock.sleep(100_000)
     adroll.judge = only_trials(BUSY).judge
     shop.steps(3, 40)
-    assert shop.held() is None
+    assert shop.stopped() is None
     assert shop.states() == {"o001": "waiting"}
     shop.clock.sleep(4000)
     Shop(tmp_path, adroll, clock=shop.clock, max_age=3600).step()
@@ -432,14 +346,14 @@ def test_a_hold_blames_nobody_and_says_so_once_aloud(
         for _ in range(5):
             shop.step()
             shop.clock.sleep(1000)
-    assert shop.held() == f"http_{status}"
+    assert shop.stopped() == f"http_{status}"
     row = shop.rows()["o001"]
     assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
-    assert shop.counters.get("delivery_held", f"http_{status}") == 1
+    assert shop.counters.get("delivery_stopped", f"http_{status}") == 1
     (record,) = caplog.records
     assert "no event is lost or blamed" in record.getMessage()
     assert "canary" not in record.getMessage()
-    assert "canary" not in (shop.outbox.destination.state().last_error or "")
+    assert "canary" not in (shop.outbox.destination(EID).state().last_error or "")
 
 
 def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None:
@@ -475,7 +389,7 @@ def test_a_probe_ends_the_hold_and_all_arrive_once(tmp_path: Path) -> None:
     assert adroll.sizes == [5], "not before the pause is over"
     shop.clock.sleep(31)
     shop.deliverer.drain()
-    assert shop.held() is None
+    assert shop.stopped() is None
     assert len(adroll.trials) == 1
     assert adroll.sizes == [5, 1, 4]
     assert adroll.taken == orders(5)
@@ -492,7 +406,7 @@ def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
     adroll.answer = OK
     shop.clock.sleep(100)
     shop.step()
-    assert shop.held() is None
+    assert shop.stopped() is None
 
 
 def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
@@ -505,7 +419,7 @@ def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
     for _ in range(3):
         shop.clock.sleep(901)
         shop.deliverer.drain()
-    assert shop.held() is None
+    assert shop.stopped() is None
     assert adroll.taken == orders(2)
 
 
@@ -518,7 +432,7 @@ def test_a_process_with_another_token_ignores_the_hold_and_its_pause(tmp_path: P
     new.deliverer.drain()
     assert adroll.sizes == [5, 1, 4]
     assert adroll.taken == orders(5)
-    assert old.held() is None
+    assert old.stopped() is None
 
 
 def test_two_configurations_side_by_side_do_not_chase_each_other(tmp_path: Path) -> None:
@@ -544,39 +458,10 @@ def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) 
     tokens[0] = "good"
     shop.step()
     assert adroll.taken == ["o001"]
-    assert shop.held() is None
+    assert shop.stopped() is None
 
 
 # A lease that lapses before the request
-
-
-def slow_token(seconds: float = 90.0) -> tuple[Callable[[], str], list[Clock]]:
-    """A token callable that takes its time, once; the shop's clock is set later."""
-    clocks: list[Clock] = []
-
-    def token() -> str:
-        if clocks:
-            clocks.pop().sleep(seconds)
-        return "token"
-
-    return token, clocks
-
-
-def test_a_claim_that_lapsed_while_the_token_was_fetched_is_claimed_anew(tmp_path: Path) -> None:
-    def judge(_batch: list[str], _dry: bool) -> Reply:
-        other.step()  # would take back what has lapsed, and send it too
-        return OK
-
-    token, clocks = slow_token()
-    shop = Shop(tmp_path, AdRoll(judge), access_token=token)
-    other = Shop(tmp_path, clock=shop.clock)
-    shop.report("o001")
-    clocks.append(shop.clock)
-    assert shop.step() == 1
-    assert shop.adroll.taken == ["o001"]
-    assert other.adroll.taken == []
-    row = shop.rows()["o001"]
-    assert (row.state, row.unsure, row.attempts) == ("delivered", False, 1)
 
 
 def test_what_another_worker_sent_while_the_token_was_fetched_is_not_sent_again(
@@ -626,7 +511,7 @@ def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
     row = shop.rows()["o001"]
     assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
     assert 5 <= len(asked) <= 9, "asked less and less"
-    assert shop.counters.get("delivery_held", reason) == len(asked)
+    assert shop.counters.get("delivery_stopped", reason) == len(asked)
     assert [r.levelname for r in caplog.records if "ADROLL_ACCESS_TOKEN" in r.getMessage()] == [
         "ERROR"
     ]
@@ -668,14 +553,6 @@ def test_missing_settings_are_said_once_and_events_wait(
 
 
 # Batches
-
-
-def test_at_most_100_events_a_request_oldest_first(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    shop.report(*orders(250))
-    assert shop.deliverer.drain() == 250
-    assert shop.adroll.sizes == [100, 100, 50]
-    assert shop.adroll.taken == orders(250)
 
 
 def test_the_rate_is_kept_over_all_workers(tmp_path: Path) -> None:
@@ -837,9 +714,9 @@ def test_lateness_is_said_once_until_it_is_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monotonic = Clock()
-    monkeypatch.setattr("adroll_flask.delivery.late_events.time.monotonic", monotonic)
+    monkeypatch.setattr("adroll_flask.delivery.watch.time.monotonic", monotonic)
     shop = Shop(tmp_path)
-    watch = LateWatch(shop.outbox, shop.counters)
+    watch = Watch(shop.outbox, shop.counters, (EID,))
 
     def look() -> int:
         monotonic.sleep(61)
@@ -864,8 +741,8 @@ def test_looking_for_lateness_is_a_query_a_minute_at_most(
 ) -> None:
     shop = Shop(tmp_path)
     asked = []
-    replace_method(monkeypatch, shop.outbox.queue, "oldest_due", lambda: asked.append(1))
-    watch = LateWatch(shop.outbox, shop.counters)
+    replace_method(monkeypatch, shop.outbox.queue, "oldest_due", lambda _accounts: asked.append(1))
+    watch = Watch(shop.outbox, shop.counters, (EID,))
     for _ in range(1000):
         watch.look()
     assert len(asked) == 1
@@ -877,3 +754,21 @@ def test_each_step_leaves_a_sign_of_life(tmp_path: Path) -> None:
     time.sleep(0.01)
     shop.deliverer.step(threading.Event())
     assert shop.deliverer.stepped_at > before
+
+
+def test_a_worker_that_pauses_for_long_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.outbox.destination.SEEN_EVERY", 0.0)
+    shop = Shop(tmp_path)
+    replace_method(monkeypatch, shop.deliverer, "step", lambda *_, **__: Step(pause=3600.0))
+    stop, destination = threading.Event(), shop.outbox.destination(EID)
+    worker = threading.Thread(target=shop.deliverer.run, args=(stop,))
+    worker.start()
+    try:
+        assert wait_until(lambda: destination.state().unseen_for == 0.0)
+        shop.clock.sleep(100)
+        assert wait_until(lambda: destination.state().unseen_for == 0.0)
+    finally:
+        stop.set()
+        worker.join()

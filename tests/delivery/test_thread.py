@@ -12,14 +12,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+import adroll_flask
+from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
-from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
 from tests.support import PATIENCE
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
@@ -60,7 +63,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
     made: list[DeliveryThread] = []
 
     def make(shop: Shop) -> DeliveryThread:
-        made.append(DeliveryThread(shop.deliverer))
+        made.append(shop.thread())
         return made[-1]
 
     yield make
@@ -84,12 +87,14 @@ def test_nothing_runs_before_the_first_report(tmp_path: Path, started: Started) 
 
 def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -> None:
     before = set(threads())
-    thread = started(Shop(tmp_path))
+    shop = Shop(tmp_path)
+    shop.report("o001")
+    thread = started(shop)
     barrier = threading.Barrier(8)
 
     def ask() -> None:
         barrier.wait()
-        thread.ensure_started()
+        thread.start()
 
     askers = [threading.Thread(target=ask) for _ in range(8)]
     for asker in askers:
@@ -138,35 +143,30 @@ def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
 
 def test_full_batches_of_a_burst_linger_one_by_one(tmp_path: Path) -> None:
     shop = Shop(tmp_path, linger=0.3)
-    stop, hurry = threading.Event(), threading.Event()
-    bursts = iter([True, True, True, True])
-    at: list[float] = []
-    step = shop.deliverer.step
+    shop.report(*orders(300))
+    stop = threading.Event()
+    assert shop.deliverer.turn(stop, in_burst=True).seconds == 0.3
+    assert shop.deliverer.turn(stop).seconds == 0
+    assert shop.adroll.sizes == [100, 100]
 
-    def noted(stop: threading.Event) -> Step:
-        at.append(time.monotonic())
-        return step(stop)
 
-    shop.deliverer.step = noted  # type: ignore[method-assign]
-    report_all = orders(400)
-    shop.report(*report_all)
-    runner = threading.Thread(
-        target=shop.deliverer.run,
-        args=(stop, hurry),
-        kwargs={"in_burst": lambda: next(bursts, False)},
-        daemon=True,
-    )
-    began = time.monotonic()
-    runner.start()
-    eventually(lambda: len(shop.adroll.taken) == 400)
-    stop.set()
-    hurry.set()
-    shop.outbox.bell.ring()
-    runner.join(PATIENCE)
-    # Before the first step and after it, then before the second and after it; then it is over.
-    assert at[0] - began >= 0.3
-    assert at[1] - at[0] >= 0.6
-    assert at[2] - at[1] >= 0.3
+def test_it_leaves_the_interpreter_to_requests_but_not_while_somebody_flushes(
+    tmp_path: Path, started: Started
+) -> None:
+    leaves: list[bool] = []
+
+    def judge(_orders: list[str], _dry: bool) -> Reply:
+        leaves.append(forks._this.since is not None)
+        return OK
+
+    shop = Shop(tmp_path, AdRoll(judge), linger=2 * PATIENCE)
+    thread = started(shop)
+    shop.report("o001")
+    thread.nudge()
+    eventually(lambda: leaves)
+    shop.report("o002")
+    assert thread.flush(PATIENCE) == 0
+    assert leaves == [True, False]
 
 
 def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Started) -> None:
@@ -189,7 +189,7 @@ def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Start
 def test_flush_sends_at_once_and_says_what_is_left(tmp_path: Path, started: Started) -> None:
     shop = Shop(tmp_path, linger=2 * PATIENCE)
     thread = started(shop)
-    thread.ensure_started()
+    thread.start()
     time.sleep(0.1)
     shop.report(*orders(3))
     assert thread.flush(PATIENCE) == 0
@@ -220,11 +220,11 @@ def test_one_that_died_is_started_again_and_it_is_said(
 ) -> None:
     shop = Shop(tmp_path)
     thread = started(shop)
-    monkeypatch.setattr(shop.deliverer, "run", lambda *_, **__: None)
-    thread.ensure_started()
+    monkeypatch.setattr(thread, "load", lambda _process: False)
+    shop.report("o001")
+    thread.start()
     eventually(lambda: not thread.alive)
     monkeypatch.undo()
-    shop.report("o001")
     thread.nudge()
     eventually(lambda: shop.adroll.taken == ["o001"])
     assert "had died and is started again" in caplog.text
@@ -248,19 +248,20 @@ def test_no_thread_to_be_had_is_counted_and_raises_nothing(
 
 def test_stopping_sends_what_lingers_and_starts_nothing_new(tmp_path: Path) -> None:
     shop = Shop(tmp_path, linger=30.0)
-    thread = DeliveryThread(shop.deliverer)
-    thread.ensure_started()
-    time.sleep(0.1)
+    thread = shop.thread()
+    shop.report("o000")
+    thread.start()
+    eventually(lambda: shop.adroll.taken == ["o000"])
     shop.report("o001")
     assert thread.stop(5.0)
-    assert shop.adroll.taken == ["o001"]
+    assert shop.adroll.taken == ["o000", "o001"]
     thread.nudge()
     assert not thread.alive
 
 
 def test_an_app_that_is_dropped_leaves_nothing_behind(tmp_path: Path) -> None:
-    thread = DeliveryThread(Shop(tmp_path).deliverer)
-    thread.ensure_started()
+    thread = Shop(tmp_path).thread()
+    thread.start()
     assert thread.stop(5.0)
     ref = weakref.ref(thread)
     del thread
@@ -271,12 +272,12 @@ def test_an_app_that_is_dropped_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_forked_child_starts_its_own(tmp_path: Path, started: Started) -> None:
     shop = Shop(tmp_path)
     # The parent's thread rests: what the child reports is the child's to deliver.
-    shop.deliverer._poll = 3600.0
+    shop.deliverer.poll = 3600.0
     thread = started(shop)
     shop.report("o001")
     thread.nudge()
     eventually(lambda: shop.states() == {"o001": "delivered"})
-    eventually(lambda: bool(shop.outbox._bell.waiters))  # type: ignore[attr-defined]
+    eventually(lambda: bool(shop.outbox.bell.waiters))
     child = os.fork()
     if child == 0:
         code = 1
@@ -297,22 +298,6 @@ def test_a_forked_child_starts_its_own(tmp_path: Path, started: Started) -> None
     eventually(lambda: shop.states().get("o003") == "delivered")
 
 
-def test_a_fork_while_the_parents_locks_are_held_does_not_hang_the_child(
-    tmp_path: Path, started: Started
-) -> None:
-    shop = Shop(tmp_path)
-    thread = started(shop)
-    thread.ensure_started()
-    state = thread._own_state()
-    with state.lock, state.hurry._cond:  # type: ignore[attr-defined]  # as if another thread were in the middle of it
-        child = os.fork()
-        if child == 0:
-            thread.nudge()
-            thread._own_state().hurry.set()
-            os._exit(0 if thread.alive else 1)
-    assert exit_code(child) == 0
-
-
 def test_a_fork_while_it_imports_does_not_hang_the_child(
     tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +310,7 @@ def test_a_fork_while_it_imports_does_not_hang_the_child(
         import_module("slow_to_import")
 
     monkeypatch.setattr("adroll_flask.events.build.warm", warm)
-    started(Shop(tmp_path)).ensure_started()
+    started(Shop(tmp_path)).start()
     assert importing.wait(PATIENCE)
     time.sleep(0.1)
     child = os.fork()
@@ -341,7 +326,7 @@ def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> Non
         + """
     import threading
     from adroll_flask import events
-    from adroll_flask.outbox.facade import SqlOutbox
+    from adroll_flask.delivery.deliverer import Deliverer
 
     class Watch:
         loaded = False
@@ -352,14 +337,14 @@ def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> Non
 
     watch = Watch()
     sys.meta_path.insert(0, watch)
-    load = SqlOutbox.load
-    def and_watch(self):
-        load(self)
+    load = Deliverer.load
+    def and_watch(self, *, sends):
+        load(self, sends=sends)
         watch.loaded = True
-    SqlOutbox.load = and_watch
+    Deliverer.load = and_watch
     shop = Shop(Path(sys.argv[1]))
-    thread = DeliveryThread(shop.deliverer)
-    thread.ensure_started()
+    thread = shop.thread()
+    thread.start()
     while not watch.loaded: time.sleep(0.01)
     shop.report("o001")
     print(thread.flush(5.0), shop.adroll.taken, watch.late)
@@ -369,14 +354,105 @@ def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> Non
     assert out.strip() == "0 ['o001'] []"
 
 
-def script(text: str, folder: Path, *, seconds: float = PATIENCE) -> tuple[str, float]:
+SHOP = """
+import sys, threading, time
+from flask import Flask
+from adroll_flask import AdRoll, report_conversion
+
+class Watch:
+    late = []
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread() is threading.main_thread():
+            self.late.append(name)
+
+app = Flask("shop", instance_path=sys.argv[1])
+app.config.update(
+    SECRET_KEY="a key of a shop under test", ADROLL_ADVERTISABLE_EID="A" * 22,
+    ADROLL_PIXEL_EID="B" * 22, ADROLL_DELIVERY=sys.argv[2], ADROLL_API_URL="http://127.0.0.1:9",
+)
+AdRoll(app)
+
+@app.get("/")
+def page():
+    return "mugs"
+
+@app.post("/buy")
+def buy():
+    return report_conversion(order_id="1", value="5.00", currency="EUR", adct="c-1").status
+
+client = app.test_client()
+client.get("/?adct=c-1")
+while not app.extensions["adroll"].thread.ready:
+    time.sleep(0.01)
+sys.meta_path.insert(0, Watch())
+print(client.post("/buy", headers={"User-Agent": "Mozilla/5.0"}).text)
+print([name for name in Watch.late if name.partition(".")[0] != "encodings"])
+"""
+
+
+@pytest.mark.parametrize("delivery", ["thread", "worker"])
+def test_after_a_page_the_first_order_imports_nothing(tmp_path: Path, delivery: str) -> None:
+    out, _ = script(SHOP, tmp_path, delivery)
+    assert out.splitlines() == ["queued", "[]"]
+
+
+def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[..., Flask]) -> None:
+    app = make_app(ADROLL_DELIVERY="thread")
+    app.test_client().get("/?adct=c-1")
+    runtime = app.extensions["adroll"]
+    eventually(lambda: runtime.thread.ready)
+    eventually(lambda: not runtime.thread.alive)
+    assert not Path(app.instance_path).exists()
+
+
+def open_files() -> set[str]:
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+    return found
+
+
+def test_an_app_that_is_dropped_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
+    before, running = open_files(), set(threads())
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.update(
+        SECRET_KEY="a key of a shop under test",
+        ADROLL_ADVERTISABLE_EID="A" * 22,
+        ADROLL_PIXEL_EID="B" * 22,
+        ADROLL_ACCESS_TOKEN="a-token",
+        ADROLL_LINGER=0.01,
+    )
+    network = AdRoll()
+    adroll_flask.AdRoll(app, transport=network)
+    app.add_url_rule(
+        "/buy",
+        view_func=lambda: (
+            report_conversion(order_id="1", value="5.00", currency="EUR", adct="c-1").status
+        ),
+    )
+    assert app.test_client().get("/buy").text == "queued"
+    eventually(lambda: network.taken == ["1"])
+    left = [weakref.ref(app), weakref.ref(app.extensions["adroll"])]
+    del app
+
+    def is_gone() -> bool:
+        gc.collect()
+        return not any(one() for one in left)
+
+    eventually(is_gone)
+    eventually(lambda: set(threads()) <= running)
+    assert {one for one in open_files() - before if str(tmp_path) in one} == set()
+
+
+def script(text: str, folder: Path, *arguments: str) -> tuple[str, float]:
     """Run a program with the kit at hand; returns its output and how long it took."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(text), str(folder)],
+        [sys.executable, "-c", textwrap.dedent(text), str(folder), *arguments],
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": HERE, "PYTHONFAULTHANDLER": "1"},
         check=False,
     )
@@ -389,7 +465,6 @@ START = """
     import sys, threading, time
     from pathlib import Path
     from tests.support.delivery_kit import OK, AdRoll, Reply, Shop
-    from adroll_flask.delivery.thread import DeliveryThread
 """
 
 
@@ -398,10 +473,10 @@ def test_exit_sends_what_lingers(tmp_path: Path) -> None:
         START
         + """
     shop = Shop(Path(sys.argv[1]), linger=30.0)
-    shop.outbox.housekeeping.create_tables()
-    thread = DeliveryThread(shop.deliverer)
-    thread.ensure_started()
-    while not shop.deliverer.running:
+    shop.outbox.database.create_tables()
+    thread = shop.thread()
+    thread.start()
+    while not thread.ready:
         time.sleep(0.01)
     shop.report("o001")
     thread.nudge()
@@ -409,29 +484,6 @@ def test_exit_sends_what_lingers(tmp_path: Path) -> None:
         tmp_path,
     )
     assert Shop(tmp_path).states() == {"o001": "delivered"}
-
-
-def test_exit_waits_two_seconds_for_a_request_that_hangs_and_leaves_it_to_the_outbox(
-    tmp_path: Path,
-) -> None:
-    out, _ = script(
-        START
-        + """
-    import atexit
-    ended = [0.0]
-    atexit.register(lambda: print(time.monotonic() - ended[0]))
-    asked = threading.Event()
-    shop = Shop(Path(sys.argv[1]), AdRoll(lambda orders, dry: asked.set() or time.sleep(60)))
-    thread = DeliveryThread(shop.deliverer)
-    shop.report("o001")
-    thread.nudge()
-    assert asked.wait(60)
-    ended[0] = time.monotonic()
-    """,
-        tmp_path,
-    )
-    assert 1.8 < float(out) < 3.0
-    assert Shop(tmp_path).states() == {"o001": "sending"}
 
 
 def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path) -> None:
@@ -453,7 +505,7 @@ def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path
         return OK
 
     shop = Shop(Path(sys.argv[1]), AdRoll(slow))
-    thread = DeliveryThread(shop.deliverer)
+    thread = shop.thread()
     shop.report("o001")
     thread.nudge()
     assert asked.wait(60)
@@ -489,7 +541,7 @@ def test_under_green_threads_requests_go_on_while_a_send_waits(
         time.sleep(0.5)
         return OK
     shop = Shop(Path(sys.argv[1]), AdRoll(slow))
-    thread = DeliveryThread(shop.deliverer)
+    thread = shop.thread()
     shop.report("o001")
     thread.nudge()
     ticks = 0

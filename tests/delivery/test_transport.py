@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from adroll_flask.delivery import transport as transport_module
-from adroll_flask.delivery.client import Response
 from adroll_flask.delivery.transport import (
     MAX_BODY,
     NoAnswer,
     RequestsTransport,
+    Response,
     Timeouts,
 )
 from tests.support.certificates import write_certificate
@@ -41,10 +41,10 @@ def send(
     url: str, timeout: Timeouts = SHORT, transport: RequestsTransport | None = None
 ) -> Response:
     if transport is not None:
-        return transport.send(url, HEADERS, b"body", timeout)
-    transport = RequestsTransport()
+        return transport.send(url, HEADERS, b"body")
+    transport = RequestsTransport(timeout)
     try:
-        return transport.send(url, HEADERS, b"body", timeout)
+        return transport.send(url, HEADERS, b"body")
     finally:
         transport.close()
 
@@ -64,7 +64,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def transport() -> Iterator[RequestsTransport]:
-    one = RequestsTransport()
+    one = RequestsTransport(SHORT)
     yield one
     one.close()
 

@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask import report_conversion
-from adroll_flask.delivery.uwsgi import may_start_threads
+from adroll_flask.delivery.thread import may_start_threads
 
 MakeApp = Callable[..., Flask]
 Under = Callable[..., None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -12,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from adroll_flask.testing import Reported
+from demo_app import paid
 
 EMAIL = "Ada@Example.com"
 EMAIL_SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
@@ -50,6 +52,18 @@ def test_a_purchase_is_reported_with_order_value_and_products(
         ("harbour-mug", "tableware", "Cups & pots", Decimal("29.95"), 2),
         ("saltmarsh-vase", "tableware", "For the house", Decimal("64.00"), 1),
     ]
+
+
+@pytest.mark.parametrize("watch", [None, "http://127.0.0.1:5001/"])
+def test_the_thank_you_page_leads_to_where_the_order_arrives(
+    make_shop: Callable[..., Flask], watch: str | None
+) -> None:
+    client = make_shop(DEMO_WATCH_URL=watch).test_client()
+    fill_cart(client)
+    client.get("/checkout")
+    thanks = client.post("/checkout", data={"email": EMAIL}, follow_redirects=True).text
+    assert (f'href="{watch}">Watch it arrive</a>' in thanks) is (watch is not None)
+    assert 'href="/adroll-dashboard/orders"' in thanks
 
 
 def test_reload_of_the_thank_you_page_reports_nothing(
@@ -179,3 +193,17 @@ def test_orders_survive_a_restart_of_the_shop(
 
 def test_who_ordered_nothing_is_thanked_for_nothing(client: FlaskClient) -> None:
     assert client.get("/thanks").location == "/"
+
+
+def test_the_shop_lists_its_paid_orders_so_that_none_goes_missing_unseen(
+    client: FlaskClient, shop: Flask
+) -> None:
+    fill_cart(client)
+    client.get("/checkout")
+    client.post("/checkout", data={"email": EMAIL})
+    now = datetime.now(UTC)
+    with shop.app_context():
+        (order,) = paid(now - timedelta(hours=1), now + timedelta(minutes=1))
+        assert list(paid(now - timedelta(days=2), now - timedelta(days=1))) == []
+    assert (order["order_id"], order["value"]) == (order_number(client), Decimal("123.90"))
+    assert shop.extensions["adroll"].paid_orders.is_known

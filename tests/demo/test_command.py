@@ -46,10 +46,15 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     started: list[subprocess.Popen[str]] = []
 
     def start(
-        *options: str, env: dict[str, str] | None = None, run_by: str = ""
+        *options: str,
+        env: dict[str, str] | None = None,
+        run_by: str = "",
+        sandbox_port: int | None = 0,
     ) -> subprocess.Popen[str]:
         between = [sys.executable, "-c", run_by] if run_by else []
-        ports = ("--port=0", "--sandbox-port=0", f"--instance={tmp_path / 'instance'}")
+        ports = ["--port=0", f"--instance={tmp_path / 'instance'}"]
+        if sandbox_port is not None:
+            ports.append(f"--sandbox-port={sandbox_port}")
         with heard(signal.SIGHUP, signal.SIGINT):
             process = subprocess.Popen(
                 [*between, sys.executable, "-m", "demo_app", *ports, *options],
@@ -71,9 +76,9 @@ def start(tmp_path: Path) -> Iterator[Demo]:
 
 
 def read_lines(process: subprocess.Popen[str]) -> dict[str, str]:
-    """The three lines that the demo prints, word to URL."""
+    """The four lines that the demo prints, word to URL."""
     assert process.stdout is not None
-    return dict(process.stdout.readline().split() for _ in range(3))
+    return dict(process.stdout.readline().split() for _ in range(4))
 
 
 def listens(url: str) -> bool:
@@ -91,40 +96,43 @@ def closes(url: str) -> bool:
     return True
 
 
-def test_it_prints_three_lines_and_leads_from_the_ad_to_a_reported_purchase(start: Demo) -> None:
+def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start: Demo) -> None:
     demo = start()
     lines = read_lines(demo)
-    assert list(lines) == ["Ad", "Shop", "Watch"]
+    assert list(lines) == ["Shop", "Ad", "Sandbox", "Dashboard"]
     customer = requests.Session()
     ad = customer.get(lines["Ad"], timeout=5)
     click = re.search(r'href="(/click[^"]*)"', ad.text)
     assert click is not None
-    landing = customer.get(lines["Watch"] + click[1].lstrip("/").replace("&amp;", "&"), timeout=5)
+    landing = customer.get(lines["Sandbox"] + click[1].lstrip("/").replace("&amp;", "&"), timeout=5)
     assert landing.url.startswith(lines["Shop"] + "?adct=")
     customer.post(lines["Shop"] + "cart", data={"product": "harbour-mug"}, timeout=5)
     customer.get(lines["Shop"] + "checkout", timeout=5)
-    customer.post(lines["Shop"] + "checkout", data={"email": "ada@example.com"}, timeout=5)
+    form = {"email": "ada@example.com"}
+    thanks = customer.post(lines["Shop"] + "checkout", data=form, timeout=5)
+    assert f'href="{lines["Sandbox"]}">Watch it arrive' in thanks.text
+    assert requests.get(lines["Dashboard"], timeout=PATIENCE).status_code == 200
 
     demo.send_signal(signal.SIGINT)
     out, err = demo.communicate(timeout=PATIENCE)
-    # Nothing beside the three lines: no banner, no log of requests, no traceback at the end.
+    # Nothing beside the four lines: no banner, no log of requests, no traceback at the end.
     assert (demo.returncode, out, err) == (0, "", "")
-    assert closes(lines["Watch"])
+    assert closes(lines["Sandbox"])
 
 
-def test_what_is_reported_shows_where_the_third_line_leads(start: Demo) -> None:
+def test_what_is_reported_shows_in_the_sandbox(start: Demo) -> None:
     lines = read_lines(start())
     customer = requests.Session()
     customer.get(lines["Shop"] + "?adct=from-the-ad", timeout=5)
     customer.get(lines["Shop"] + "search?q=mug", timeout=5)
     until = time.monotonic() + PATIENCE
-    while not (events := requests.get(lines["Watch"] + "events", timeout=5).json()["events"]):
+    while not (events := requests.get(lines["Sandbox"] + "events", timeout=5).json()["events"]):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert [(event["event_name"], event["verdict"]) for event in events] == [
         ("productSearch", "accepted")
     ]
-    assert lines["Watch"] in customer.get(lines["Shop"] + "me", timeout=5).text
+    assert lines["Sandbox"] in customer.get(lines["Shop"] + "me", timeout=5).text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
@@ -132,12 +140,12 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     demo = start()
     lines = read_lines(demo)
     assert listens(lines["Shop"])
-    assert listens(lines["Watch"])
+    assert listens(lines["Sandbox"])
     # To the shop's process alone: a terminal would send Ctrl-C to the sandbox as well.
     demo.send_signal(number)
     demo.communicate(timeout=PATIENCE)
     assert closes(lines["Shop"])
-    assert closes(lines["Watch"])
+    assert closes(lines["Sandbox"])
 
 
 def test_it_ends_with_make_even_when_make_is_killed(start: Demo) -> None:
@@ -146,7 +154,7 @@ def test_it_ends_with_make_even_when_make_is_killed(start: Demo) -> None:
     make.kill()
     make.communicate(timeout=PATIENCE)
     assert closes(lines["Shop"])
-    assert closes(lines["Watch"])
+    assert closes(lines["Sandbox"])
 
 
 def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
@@ -160,16 +168,52 @@ def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
     assert closes(lines["Shop"])
 
 
-@pytest.mark.parametrize("option", ["--port", "--sandbox-port"])
-def test_a_port_that_is_taken_is_said_in_one_line(start: Demo, option: str) -> None:
+@pytest.mark.parametrize(("option", "place"), [("--port", "Shop"), ("--sandbox-port", "Sandbox")])
+def test_for_a_port_that_is_taken_the_next_free_one_is_taken_and_said(
+    start: Demo, option: str, place: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        demo = start(f"{option}={port}")
-        out, err = demo.communicate(timeout=PATIENCE)
+        taken = other.getsockname()[1]
+        demo = start(f"{option}={taken}")
+        assert demo.stdout is not None
+        said = demo.stdout.readline()
+        url = read_lines(demo)[place]
+        port = int(url.rpartition(":")[2].strip("/"))
+        assert taken < port < taken + 20
+        assert said == f"Port {taken} is taken: the {place.lower()} takes {port}\n"
+        assert requests.get(url, timeout=PATIENCE).status_code == 200
+
+
+def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    demo = start(f"--port={port}", sandbox_port=None)
+    lines = read_lines(demo)  # nothing is said to be taken: neither is
+    assert lines["Shop"] == f"http://127.0.0.1:{port}/"
+    assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
+
+
+@pytest.mark.parametrize(("option", "port"), [("--port", 70_000), ("--sandbox-port", 70_000)])
+def test_a_port_that_there_is_not_is_said_in_one_line(start: Demo, option: str, port: int) -> None:
+    demo = start(f"{option}={port}")
+    out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, out) == (1, "")
-    assert err == (
-        f"demo: 127.0.0.1:{port}: Address already in use; choose another with {option}\n"
-    )
+    assert err == f"demo: 127.0.0.1:{port}: no such port; choose another with {option}\n"
+
+
+@pytest.mark.parametrize("target", ["demo", "dashboard"])
+@pytest.mark.parametrize(("given", "option"), [((), False), (("PORT=8000",), True)])
+def test_make_takes_the_port(target: str, given: tuple[str, ...], option: bool) -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "--always-make", target, *given],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PORT"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (command,) = [line for line in told.splitlines() if "-m demo_app" in line]
+    assert ("--port=8000" in command) is option
 
 
 def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> None:
@@ -177,4 +221,5 @@ def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> N
     assert demo.stdout is not None
     word, url = demo.stdout.readline().split()
     assert word == "Shop"
+    assert demo.stdout.readline() == f"Dashboard  {url}adroll-dashboard/\n"
     assert 'data-src="http://127.0.0.1:9/pixel.js"' in requests.get(url, timeout=5).text

@@ -19,25 +19,25 @@ def test_a_year_has_its_stories_and_comes_once(
     shop = make_shop()
     lately.add_to(shop, NOW)
     runtime = shop.extensions["adroll"]
-    months = runtime.outbox.figures.history_sums(
+    months = runtime.outbox.lookups.history_sums(
         NOW - past.OPEN * 86_400, ("at", "outcome"), hours=168
     )
     delivered = [row for row in months if row.outcome == "delivered"]
     assert len(delivered) > 50
     by_outcome = {
         row.outcome: row.events
-        for row in runtime.outbox.figures.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
+        for row in runtime.outbox.lookups.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
     }
     assert by_outcome["delivered"] > 100_000
     assert set(by_outcome) >= {"suppressed", "duplicate", "dead", "invalid"}
     # What was lost can be looked up, and so can what is held.
-    dead = runtime.outbox.admin.list("dead")
+    dead = runtime.outbox.lookups.list("dead")
     assert {row.reason for row in dead} == {"refused", "invalid:currency"}
     assert all(row.attempt_log for row in dead if row.reason == "refused")
-    assert runtime.outbox.admin.list("held")
+    assert runtime.outbox.lookups.list("held")
     assert runtime.outbox.queue.waiting() == 0
     lately.add_to(shop, NOW)
-    again = runtime.outbox.figures.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
+    again = runtime.outbox.lookups.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
     assert {row.outcome: row.events for row in again} == by_outcome
 
 
@@ -48,6 +48,8 @@ def test_the_same_hours_give_the_same_figures(tmp_path: Path) -> None:
             columns = "hour, slot, event_name, outcome, reason, identifiers, currency"
             sums = ", ".join(["events", "value", *(f"delay_{n}" for n in range(10))])
             connection.execute(f"CREATE TABLE adroll_history ({columns}, {sums})")
+            stops = "advertisable_eid, began_at, ended_at, reason"
+            connection.execute(f"CREATE TABLE adroll_stop ({stops})")
         past.write(tmp_path / name, NOW, orders_a_day=10.0)
         with sqlite3.connect(tmp_path / name) as connection:
             found.append(connection.execute("SELECT * FROM adroll_history").fetchall())

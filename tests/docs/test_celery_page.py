@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.sandbox import running
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, answers, lacking
 from tests.support.pages import Page, Shell, blocks
 
 PAGE = "docs/how-to/celery.md"
@@ -31,14 +29,9 @@ with app.app_context():
 @pytest.fixture
 def redis() -> str:
     """An address without a database's number."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex(("127.0.0.1", 6379)) == 0:
-            return "redis://127.0.0.1:6379"
-    missing = "Redis does not answer on 127.0.0.1:6379"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    if not answers(6379):
+        lacking("Redis does not answer on 127.0.0.1:6379")
+    return "redis://127.0.0.1:6379"
 
 
 def test_the_page_s_workers_start_and_deliver(tmp_path: Path, redis: str) -> None:

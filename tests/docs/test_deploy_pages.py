@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from adroll_flask.delivery import uwsgi
+from adroll_flask.delivery.thread import uwsgi_problems
 from adroll_flask.settings import Settings
-from tests.support import ROOT
+from tests.support import ROOT, program
 from tests.support.pages import Page, Shell, blocks
 
 SERVERS = "docs/how-to/deploy/servers.md"
@@ -44,10 +41,7 @@ def test_gunicorn_starts_as_the_page_has_it(tmp_path: Path) -> None:
 def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc/systemd/system").mkdir(parents=True)
-    if not shutil.which("systemctl"):
-        if os.environ.get("CI") == "true":
-            pytest.fail("no systemctl: apt-get install systemd")
-        pytest.skip("no systemctl")
+    program("systemctl", "systemd")
     shell = Shell(ROOT / "docs/how-to/deploy")
     # Another root than the machine's, in which nothing runs that could be told or started.
     shell.replace = {
@@ -67,8 +61,8 @@ def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
 
 def test_nothing_is_wrong_with_the_pages_uwsgi_ini() -> None:
     options = dict(ini_of("uWSGI")["uwsgi"])
-    assert list(uwsgi.problems(options)) == []
-    assert list(uwsgi.problems({**options, "enable-threads": "false"})) != []
+    assert list(uwsgi_problems(options)) == []
+    assert list(uwsgi_problems({**options, "enable-threads": "false"})) != []
 
 
 def test_the_units_places_are_settings_and_its_stop_outlives_a_request() -> None:
@@ -94,8 +88,14 @@ def test_the_pods_journal_is_on_the_volume_that_outlives_the_pod() -> None:
     env = {one["name"]: one.get("value") for one in container["env"]}
     assert mount["name"] == claim["metadata"]["name"]
     assert env["FLASK_ADROLL_JOURNAL_FOLDER"].startswith(mount["mountPath"] + "/")
-    assert pod["terminationGracePeriodSeconds"] > 35
+    assert pod["terminationGracePeriodSeconds"] > 30
     for name in env:
         Settings.from_mapping({name.removeprefix("FLASK_"): env[name]})
     test = probe["livenessProbe"]["exec"]["command"][-1]
     assert test in (ROOT / "docs/how-to/deploy/Dockerfile").read_text()
+
+
+def test_the_compose_pages_commands_are_those_of_the_example() -> None:
+    with Shell(ROOT) as shell, Page("docs/how-to/deploy/compose.md", shell) as page:
+        page.run()
+    assert shell.typed == ["cd examples/compose"]

@@ -11,6 +11,8 @@ import pytest
 from tests.support import PAGES, ROOT
 from tests.support.pages import Shell, blocks, matches
 
+from .test_typed_pages import TYPED
+
 READ = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("adroll_flask/sandbox/README.md", "static/README.md"),
@@ -40,7 +42,7 @@ def run_whole() -> set[str]:
     return found
 
 
-WHOLE = run_whole()
+WHOLE = run_whole() | {*TYPED}
 
 
 @pytest.mark.parametrize("page", with_code())

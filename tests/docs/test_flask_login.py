@@ -19,12 +19,9 @@ from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 from tests.support.pages import Page, blocks
 from tests.support.reported_events import kept
+from tests.support.visits import VISIT as BASE
 
 PAGE = "docs/how-to/flask-login.md"
-BASE: dict[str, Any] = {
-    "base_url": "https://shop.test",
-    "environ_base": {"REMOTE_ADDR": "203.0.113.7"},
-}
 
 
 class Account(UserMixin):  # type: ignore[misc]  # Flask-Login has no types

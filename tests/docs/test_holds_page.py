@@ -18,7 +18,6 @@ import pytest
 import stripe
 from flask import Flask, abort, redirect, request, url_for
 from flask_sqlalchemy import SQLAlchemy
-from werkzeug.serving import make_server
 
 from adroll_flask import (
     cancel_conversion,
@@ -29,8 +28,8 @@ from adroll_flask import (
 )
 from tests.support.page_shop import AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page, Shell
+from tests.support.serving import serving
 
-HOLDS = "docs/how-to/holds.md"
 NAMES: dict[str, Any] = {
     "abort": abort,
     "cancel_conversion": cancel_conversion,
@@ -60,14 +59,7 @@ def opened(stack: ExitStack, folder: Path, **config: Any) -> PageShop:
 
 def served(stack: ExitStack, app: Flask) -> str:
     """Serve *app* in place of a payment provider; its address."""
-    import threading
-
-    server = make_server("127.0.0.1", 0, app)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    stack.callback(thread.join)
-    stack.callback(server.shutdown)
-    return f"http://127.0.0.1:{server.server_port}"
+    return f"http://127.0.0.1:{stack.enter_context(serving(app))}"
 
 
 def tell(shop: PageShop, path: str, body: bytes, **headers: str) -> int:
@@ -336,7 +328,7 @@ def books_invoices(page: Page, folder: Path, stack: ExitStack) -> None:
     folder.mkdir(exist_ok=True)
     with shop.app.app_context():
         db.create_all()
-        shop.app.extensions["adroll"].outbox.housekeeping.create_tables()
+        shop.app.extensions["adroll"].outbox.database.create_tables()
         db.session.add(Order(id="o-1"))
         db.session.commit()
     hold(shop, "o-1")
@@ -398,5 +390,5 @@ def refunds(page: Page, shop: PageShop) -> None:
         release_conversion("o-2")
     assert shop.sold() == [SALE]
     runtime = shop.app.extensions["adroll"]
-    assert runtime.outbox.admin.counts()["cancelled"] == 1
+    assert runtime.outbox.lookups.counts()["cancelled"] == 1
     assert runtime.counters.get("hold_too_late", "cancelled") == 1

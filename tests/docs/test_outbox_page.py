@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from adroll_flask.outbox import schema
-from adroll_flask.outbox.states import NAME
+from adroll_flask.outbox.values import DECIDED, NAME
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "outbox.md"
 
@@ -26,4 +26,6 @@ def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None
     assert columns <= named
     states = re.search(r"\| `state` \| (.+?) \|", page)
     assert states is not None
-    assert states[1] == ", ".join(f"{number} {name}" for number, name in sorted(NAME.items()))
+    assert states[1] == ", ".join(
+        f"{number} {name}" for number, name in sorted({**NAME, DECIDED: "decided"}.items())
+    )

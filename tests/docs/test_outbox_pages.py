@@ -7,7 +7,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +18,13 @@ import sqlalchemy as sa
 
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 from tests.support.outbox_engines import SERVERS, missing, require, wait_until
 from tests.support.pages import Page, Shell, blocks
 
+TELEPHONE = "docs/how-to/orders-without-a-browser.md"
 SHOP = """
 import click
 from flask import Flask
@@ -200,7 +205,7 @@ def test_an_import_says_what_is_wrong_and_takes_the_rest(
         printed, status = shell.type(command.replace("--check", ""))
         assert (status, "2 queued, 1 invalid" in printed) == (1, True)
         done(shell, "flask adroll worker --once")
-    assert [sale["order_id"] for sale in adroll.purchases()] == ["1001", "1002"]
+    assert sorted(sale["order_id"] for sale in adroll.purchases()) == ["1001", "1002"]
 
 
 def test_each_paid_order_is_accounted_for(
@@ -233,6 +238,32 @@ def from_python(page: Page, make_app: AppMaker) -> None:
         report_conversion(order_id="1", value=1, currency="EUR")
     with app.app_context():
         orders: list[Any] = [type("Order", (), {"id": id, "total": 1}) for id in ("1", "2")]
+        section = "Without an export: the shop's own list"
+        page.run(section, adroll=adroll, orders_paid_between=lambda _since, _until: [])
+        assert adroll._functions.paid_orders is not None
         names = page.run("From Python", adroll=adroll, paid_orders=orders)
     assert names["missing"] == ["2"]
     assert names["found"].counts["waiting"] == 1
+
+
+def test_orders_without_a_browser_are_reported_by_an_address_alone(
+    make_app: AppMaker, tmp_path: Path, adroll: RunningSandbox
+) -> None:
+    [till] = [block.code for block in blocks(TELEPHONE) if block.language == "text"]
+    (tmp_path / "till.csv").write_text(till)
+    with (
+        shell_in(tmp_path, environment(adroll.api_url)) as shell,
+        Page(TELEPHONE, shell) as page,
+    ):
+        report_order = page.run()["report_order"]
+    nobody = {"customer_id": None, "customer_ip": None}
+    order = {"total": Decimal("59.90"), "email": "ann@example.com", "placed_at": datetime.now(UTC)}
+    app = make_app()
+    with reports(app) as reported, app.test_request_context("/back-office?adct=clerk"):
+        for number in ("P-1", "P-2"):
+            assert report_order(SimpleNamespace(id=number, **nobody, **order))
+    first, second = reported
+    assert first.adct is None
+    assert first.first_party_cookie == second.first_party_cookie
+    assert str(first.first_party_cookie).endswith("-1577836800000")
+    assert "email_sha256" in first.coverage.carried

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from flask import Flask, redirect
 from flask import session as flask_session
 from sqlalchemy import create_engine
@@ -15,34 +14,17 @@ from sqlalchemy.orm import Session
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.outbox.schema import create_tables
 from adroll_flask.testing import reports
-from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
-from tests.support.pages import Page, Shell
+from tests.conftest import AppMaker
+from tests.support.pages import ENV, SHOP, Page, Shell
 from tests.support.reported_events import kept
-
-BASE: dict[str, Any] = {
-    "base_url": "https://shop.test",
-    "environ_base": {"REMOTE_ADDR": "203.0.113.7"},
-}
-SHOP = """
-from flask import Flask
-from adroll_flask import AdRoll
-
-app = Flask(__name__, instance_path={folder!r})
-app.config.from_prefixed_env()
-AdRoll(app)
-"""
-ENV = {
-    "FLASK_SECRET_KEY": "a key for tests",
-    "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE,
-    "FLASK_ADROLL_PIXEL_EID": PIXEL,
-    "FLASK_ADROLL_ACCESS_TOKEN": "a-token",
-    "FLASK_ADROLL_DELIVERY": "worker",
-}
+from tests.support.visits import VISIT as BASE
 
 
 def shell_of(app: Flask, folder: Path, **replace: str) -> Shell:
     """A shell whose `flask` finds an app on the same outbox as *app*'s."""
-    (folder / "app.py").write_text(SHOP.format(folder=app.instance_path))
+    (folder / "app.py").write_text(
+        SHOP.replace("__name__", f"__name__, instance_path={app.instance_path!r}")
+    )
     return Shell(folder, dict(ENV), replace)
 
 
@@ -122,22 +104,6 @@ def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:
     assert named["include_name"]("orders", "table", {}) is True
 
 
-@pytest.mark.slow
-def test_performance(tmp_path: Path) -> None:
-    with (
-        Shell(tmp_path) as shell,
-        Page("docs/explanation/benchmarks.md", shell) as page,
-    ):
-        page.run()
-    assert len(shell.typed) == 2
-
-
-def test_working_on_adroll_flask(tmp_path: Path) -> None:
-    with Shell(tmp_path) as shell, Page("CONTRIBUTING.md", shell) as page:
-        page.run()
-    assert len(shell.typed) == 5
-
-
 def test_the_sandbox_s_rules(make_app: AppMaker, tmp_path: Path) -> None:
     # The page sets the address in the configuration of an app that is made after it.
     app = Flask("shop")
@@ -173,7 +139,7 @@ def deliver(app: Flask) -> None:
 def test_commands(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(ADROLL_STRICT=False)
     buy(app, value="a lot")
-    [dead] = app.extensions["adroll"].outbox.admin.list("dead")
+    [dead] = app.extensions["adroll"].outbox.lookups.list("dead")
     replace = {"01a20f418b28": dead.id[:12]}
     with (
         shell_of(app, tmp_path, **replace) as shell,

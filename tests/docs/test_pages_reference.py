@@ -6,7 +6,6 @@ import json
 import logging
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,21 +19,8 @@ from adroll_flask import (
 from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
-from tests.support.pages import Page, Shell
-
-BASE: dict[str, Any] = {
-    "base_url": "https://shop.test",
-    "environ_base": {"REMOTE_ADDR": "203.0.113.7"},
-}
-
-SHOP = """
-from flask import Flask
-from adroll_flask import AdRoll
-
-app = Flask(__name__)
-app.config.from_prefixed_env()
-AdRoll(app)
-"""
+from tests.support.pages import SHOP, Page, Shell
+from tests.support.visits import VISIT as BASE
 
 
 def test_the_sandbox(tmp_path: Path) -> None:
@@ -74,7 +60,7 @@ def test_signals(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
         (event_rejected, {"id": "01a2", "name": "purchase", "reason": "refused"}),
         (
             reports_silent,
-            {"name": "purchase", "since": 0, "until": 7200, "delivered": 1, "usual": 40},
+            {"name": "purchase", "away": 18_000.0, "longest_pause": 7200.0},
         ),
     ):
         assert signal.receivers
@@ -83,7 +69,7 @@ def test_signals(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
     assert told[3:] == [
         "AdRoll has purchase 01a2, perhaps twice",
         "look at it: flask adroll outbox show 01a2 (purchase, refused)",
-        "1 purchase in 2 h, usually 40",
+        "no purchase for 5 h, the longest pause was 2 h",
     ]
     assert kept
 

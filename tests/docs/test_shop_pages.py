@@ -72,7 +72,7 @@ def test_a_flask_sqlalchemy_shop_passes_its_rows(tmp_path: Path) -> None:
         shop.start()
         with shop.app.app_context():
             db.create_all()
-            shop.app.extensions["adroll"].outbox.housekeeping.create_tables()
+            shop.app.extensions["adroll"].outbox.database.create_tables()
         assert shop.browser().post("/orders", **SITE).text == "Thank you for order 1!"
         assert shop.sold() == [("1", Decimal("59.90"), "click123")]
         assert shop.sandbox.purchases()[0]["event"]["event_attributes"]["products"] == [

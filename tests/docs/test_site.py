@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from sphinx.search.en import SearchEnglish
 
 import adroll_flask
 from tests.support import PAGES, ROOT
@@ -73,6 +77,79 @@ def test_what_is_searched_is_on_the_site(site: Path) -> None:
     index = (site / "searchindex.js").read_text()
     assert "release_convers" in index  # stemmed
     assert (site / "search.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "page"),
+    [
+        ("401", "explanation/delivery"),
+        ("422", "explanation/delivery"),
+        ("503", "explanation/delivery"),
+        ("ASGI", "how-to/asgi"),
+        ("FastAPI", "how-to/asgi"),
+        ("Heroku", "how-to/deploy/ephemeral-disks"),
+        ("compose", "how-to/deploy/compose"),
+        ("Cloudflare", "how-to/caches"),
+        ("Varnish", "how-to/caches"),
+        ("Segment", "how-to/migrate"),
+        ("currency", "how-to/currencies"),
+        ("several accounts", "how-to/several-shops"),
+        ("blockers", "how-to/blockers"),
+        ("upgrade", "how-to/upgrade"),
+    ],
+)
+def test_a_word_that_people_search_leads_to_its_page(site: Path, typed: str, page: str) -> None:
+    """By the index as the site's script reads it: words by their stems, numbers as entries."""
+    text = (site / "searchindex.js").read_text()
+    index = json.loads(text[text.index("(") + 1 : text.rindex(")")])
+    stem = SearchEnglish({}).stem
+    found: list[set[int]] = []
+    for word in typed.lower().split():
+        pages = {place[0] for place in index["indexentries"].get(word, [])}
+        for terms in (index["terms"], index["titleterms"]):
+            known = terms.get(stem(word), [])
+            pages |= {known} if isinstance(known, int) else {*known}
+        found.append(pages)
+    assert page in {index["docnames"][number] for number in set.intersection(*found)}
+
+
+def test_the_first_page_is_the_readmes_first_screen(site: Path) -> None:
+    text = (site / "index.html").read_text()
+    assert "report_conversion" in text
+    assert '<img alt="The sandbox shows an accepted purchase' in text
+    words = re.sub(r"<[^>]+>", "", text)
+    for said in ("make demo", "Install", "What it runs on", "pip install path/to/clone"):
+        assert said in words, said
+
+
+def test_how_to_is_an_index_by_question_with_each_of_its_pages() -> None:
+    folder = ROOT / "docs" / "how-to"
+    text = (folder / "index.md").read_text()
+    linked = re.findall(r"\]\(([\w/-]+\.md)\)", text)
+    pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")} - {"index.md"}
+    assert set(linked) == pages
+    assert len(linked) == len(pages), "each page stands in one place"
+    titles = [(folder / page).read_text().partition("\n")[0] for page in pages]
+    assert len(set(titles)) == len(titles)
+
+
+def test_what_cannot_be_installed_yet_is_said_in_one_place() -> None:
+    """The README's Install, which ``make published`` changes; extras go by name then."""
+    told = "It is not on PyPI yet"
+    for path in (ROOT / "README.md", *PAGES, *(ROOT / "examples").rglob("*.md")):
+        text = path.read_text()
+        assert not re.search(r"pip install adroll-flask\b(?!\[)", text), path
+        assert text.count("path/to/clone") == (2 if path == ROOT / "README.md" else 0), path
+        assert text.count(told) == (path == ROOT / "README.md"), path
+
+
+def test_after_the_first_upload_one_command_says_so(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "README.md", tmp_path)
+    make = ["make", "--file", str(ROOT / "Makefile"), "--directory", str(tmp_path), "published"]
+    subprocess.run(make, check=True, capture_output=True)
+    text = (tmp_path / "README.md").read_text()
+    assert "$ pip install adroll-flask\n" in text
+    assert "clone" not in text.partition("## Install")[2].partition("## What it runs on")[0]
 
 
 def test_an_address_that_is_not_there_has_a_page_that_works_from_any_folder(site: Path) -> None:

@@ -14,16 +14,10 @@ import jsonschema
 import pytest
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import (
-    EVENT_NAMES,
-    Event,
-    EventDefaults,
-    build,
-    json_schema,
-    warm,
-    wire_bytes,
-)
-from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
+from adroll_flask.events.build import build, warm
+from adroll_flask.events.context import EventDefaults
+from adroll_flask.events.event import Event, json_schema, wire_bytes
+from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventFields, EventName
 from tests.support.event_kit import (
     BARE,
     CHROME,
@@ -102,16 +96,11 @@ def test_the_functions_signature_has_each_field() -> None:
         ("AddToCart", "addToCart"),
         ("addtocart", "addToCart"),
         ("page_view", "pageView"),
-        ("view_item", "pageView"),
-        ("search", "productSearch"),
         ("Purchase", "purchase"),
-        ("generate_lead", "formFill"),
-        ("sign_up", "signupPlan"),
         ("puchase", "purchase"),
-        ("start-trial", "signupTrial"),
     ],
 )
-def test_names_of_other_tools_and_slips_are_recognised(name: str, meant: str) -> None:
+def test_a_slip_of_a_name_is_recognised(name: str, meant: str) -> None:
     with pytest.raises(EventError) as caught:
         leniently(name)
     assert caught.value.field == "event_name"
@@ -128,15 +117,8 @@ def test_other_names_are_told_all_thirteen(name: Any) -> None:
     ("field", "meant"),
     [
         ("valeu", "value"),
-        ("transaction_id", "order_id"),
-        ("items", "products"),
-        ("revenue", "value"),
-        ("conversion_value", "value"),
-        ("search_term", "keywords"),
-        ("gaid", "device_id"),
         ("email_sha256", "email"),
         ("useragent", "user_agent"),
-        ("click_id", "adct"),
     ],
 )
 def test_an_unknown_field_suggests_the_nearest_known_one(field: str, meant: str) -> None:
@@ -434,7 +416,7 @@ def test_outside_of_a_request_the_error_names_what_to_pass(field: str) -> None:
 
 
 def test_an_app_reports_with_its_device() -> None:
-    from adroll_flask.events.build import app_location
+    from adroll_flask import app_location
 
     app: dict[str, Any] = {
         "device_os": "iOS",
@@ -502,17 +484,18 @@ def test_an_app_misses_its_device_id_and_a_derived_cookie_its_click() -> None:
 
 def test_the_browser_tells_the_device_and_is_no_app() -> None:
     wire = strictly("pageView", context(user_agent=CHROME)).event.wire()
-    assert wire["device_os"] == "Linux"
-    assert wire["device_type"] == "desktop"
-    assert "package_app_name" not in wire
-    assert "package_app_version" not in wire
+    assert (wire["device_os"], wire["device_type"]) == ("Linux", "desktop")
+    assert not {"package_app_name", "package_app_version"} & wire.keys()
+    for says, kind in (("Mobile Safari", "phone"), ("Safari", "tablet")):
+        agent = CHROME.replace("X11; Linux x86_64", "Linux; Android 14; K").replace("Safari", says)
+        wire = strictly("pageView", context(user_agent=agent)).event.wire()
+        assert (wire["device_os"], wire["device_type"]) == ("Android", kind)
 
 
 def test_what_the_caller_knows_of_the_device_is_not_mixed_with_the_browser() -> None:
     wire = strictly("pageView", context(user_agent=CHROME), package_app_name="com.x").event.wire()
     assert wire["package_app_name"] == "com.x"
-    assert "device_os" not in wire
-    assert "package_app_version" not in wire
+    assert not {"device_os", "package_app_version"} & wire.keys()
 
 
 def test_without_ua_parser_the_event_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -611,8 +594,8 @@ def test_representations_name_fields_and_no_values() -> None:
 
 def test_an_event_is_frozen() -> None:
     event = strictly("pageView").event
-    with pytest.raises(Exception, match="frozen"):
-        event.user_id = "x"
+    with pytest.raises(Exception, match="cannot assign"):
+        event.user_id = "x"  # type: ignore[misc]
 
 
 def test_events_are_equal_by_value_and_can_be_pickled() -> None:

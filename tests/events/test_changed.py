@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,16 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import (
+from adroll_flask.events.event import (
+    MAX_BYTES,
     Event,
     EventProduct,
-    draft,
     json_schema,
     recheck,
-    recheck_wire,
     wire_bytes,
 )
-from adroll_flask.events.event import MAX_BYTES
+from adroll_flask.events.fix import draft, recheck_wire
 from adroll_flask.events.names import FIELD_NAMES
 from tests.support.event_kit import BARE, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
 
@@ -117,25 +117,23 @@ def test_an_untouched_event_passes_as_it_is(event: Event) -> None:
 
 
 def test_what_went_around_the_checks_is_caught(event: Event) -> None:
-    for name, bad in (
+    no_product: Any = {"product_id": None, "price": "x"}
+    amiss: list[tuple[str, Any]] = [
         ("value", Decimal(-1)),
         ("currency", "euro"),
         ("ip", "nowhere"),
         ("email", "ada@example.com"),
         ("email", ("ada@example.com",)),
-        ("products", (EventProduct.model_construct(product_id=None, price="x"),)),
+        ("products", (EventProduct(**no_product),)),
         ("products", ("mug",)),
         ("email_sha256", "x"),
         ("email_sha256", ("a" * 64,)),
         ("timestamp", float("nan")),
         ("external_data", "x" * MAX_BYTES),
-    ):
+    ]
+    for name, bad in amiss:
         with pytest.raises(EventError):
-            recheck(event.model_copy(update={name: bad}))
-    with pytest.raises(EventError):
-        recheck(Event.model_construct())
-    with pytest.raises(EventError):
-        recheck(Event.model_construct(**{**event.__dict__, "page_location": 7}))
+            recheck(replace(event, **{name: bad}))
     event.__dict__["user_id"] = "x" * 1000
     with pytest.raises(EventError, match="user_id"):
         recheck(event)
@@ -195,14 +193,16 @@ def test_a_draft_keeps_what_is_wrong_as_it_was_given() -> None:
             "currency": "EURO",
             "timestamp": datetime(2022, 10, 29, 17, 45),
             "products": [{"product_id": "mug", "price": "29,95", "quantity": 0, "sku": 1}],
+            "keywords": {"too": "long" * 200},
+            "total": [Decimal("1.5")],
         }
     )
+    attributes = wire["event_attributes"]
+    assert (attributes["keywords"], attributes["total"]) == ("<dict>", ["1.5"])
     assert wire["conversion_value"] == "59,90"
     assert wire["currency"] == "EURO"
     assert wire["timestamp"] == "2022-10-29T17:45:00"
-    assert wire["event_attributes"]["products"] == [
-        {"product_id": "mug", "price": "29,95", "quantity": 0}
-    ]
+    assert attributes["products"] == [{"product_id": "mug", "price": "29,95", "quantity": 0}]
     assert wire["identifiers"]["adct"] == "click123"
 
 
@@ -229,6 +229,7 @@ def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie() -> None:
     wire = told({"user_id": 42}, where=BARE)
     assert wire["identifiers"]["first_party_cookie"].endswith("-1577836800000")
     assert told({"email": "a@x.de"}, where=BARE)["identifiers"].keys() == {
+        "first_party_cookie",
         "email_sha256",
         "email_md5",
     }
@@ -363,14 +364,14 @@ def test_an_address_that_was_fixed_in_is_hashed_unless_it_may_leave(event: Event
     assert fixed.email is None
     assert fixed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
     assert fixed.email_md5 == hashlib.md5(b"other@example.com").hexdigest()
-    plain = recheck_wire(payload, email_forms=("plain",))
+    plain = recheck_wire(payload, context(email_forms=("plain",)))
     assert (plain.email, plain.email_sha256) == ("other@example.com", None)
 
 
 def test_a_hash_of_the_same_address_stays_beside_one_that_was_written_in(event: Event) -> None:
     wire = event.wire()
     wire["identifiers"]["email"] = "ada@example.com"
-    fixed = recheck_wire(json.dumps(wire).encode(), email_forms=("sha256",))
+    fixed = recheck_wire(json.dumps(wire).encode(), context(email_forms=("sha256",)))
     assert fixed.email_md5 == wire["identifiers"]["email_md5"]
 
 
@@ -379,8 +380,15 @@ def test_a_list_that_was_written_in_is_refused(event: Event, name: str) -> None:
     wire = event.wire()
     wire["identifiers"][name] = ["ada@example.com"] if name == "email" else ["a" * 64]
     with pytest.raises(EventError) as caught:
-        recheck_wire(json.dumps(wire).encode(), email_forms=("plain",))
+        recheck_wire(json.dumps(wire).encode(), context(email_forms=("plain",)))
     assert caught.value.field == f"identifiers.{name}"
+
+
+def test_a_fixed_event_has_no_more_products_than_another(event: Event) -> None:
+    wire = event.wire()
+    wire["event_attributes"]["products"] *= 501
+    with pytest.raises(EventError, match="at most 500 products"):
+        recheck_wire(json.dumps(wire))
 
 
 def test_a_fixed_event_keeps_its_cookie(event: Event) -> None:

@@ -28,6 +28,7 @@ def test_two_ways_to_write_a_character_are_one_key() -> None:
         "trial ann@example.com 7",
         "ann@intranet",
         "trial%3Aann%40example.com",
+        "ann%2540example.com",
         "ann\uff20example.com",
         "J\u00f6rg@example.com",
     ],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from adroll_flask.events import coercion
-from adroll_flask.events.event import MAX_BYTES
-from adroll_flask.events.json_schema import json_schema
+from adroll_flask.events.event import MAX_BYTES, json_schema
+from adroll_flask.events.fields import FUTURE
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.visitor import identifiers
 
@@ -21,14 +21,21 @@ ROWS = [
 ]
 
 
+def fields() -> dict[str, Any]:
+    """What the schema says of each field, by the names on the page."""
+    top = json_schema()["properties"]
+    identifiers, attributes = top.pop("identifiers"), top.pop("event_attributes")["properties"]
+    places = {
+        "": top,
+        "identifiers.": identifiers["properties"],
+        "event_attributes.": attributes,
+        "products[].": attributes["products"]["items"]["properties"],
+    }
+    return {at + name: field for at, found in places.items() for name, field in found.items()}
+
+
 def test_each_field_of_the_api_has_its_row() -> None:
-    schema = json_schema()
-    kinds = schema["$defs"]
-    wanted = set(schema["properties"]) - {"identifiers", "event_attributes"}
-    wanted |= {f"identifiers.{name}" for name in kinds["Identifiers"]["properties"]}
-    wanted |= {f"event_attributes.{name}" for name in kinds["EventAttributes"]["properties"]}
-    wanted |= {f"products[].{name}" for name in kinds["EventProduct"]["properties"]}
-    assert {row[0].strip("`") for row in ROWS} == wanted
+    assert {row[0].strip("`") for row in ROWS} == set(fields())
     for row in ROWS:
         assert len(row) == 4, row[0]
 
@@ -41,20 +48,11 @@ def test_each_argument_and_each_event_is_on_the_page() -> None:
 
 
 def test_each_bound_of_the_schema_is_in_its_row() -> None:
-    schema = json_schema()
-    kinds = schema["$defs"]
-    places = {
-        "": schema["properties"],
-        "identifiers.": kinds["Identifiers"]["properties"],
-        "event_attributes.": kinds["EventAttributes"]["properties"],
-        "products[].": kinds["EventProduct"]["properties"],
-    }
-    fields = {at + name: field for at, found in places.items() for name, field in found.items()}
     taken, bounds = "", 0
     for row in ROWS:
         taken = taken if row[2] == "the same" else row[2]
         for bound in ("maxLength", "maxItems", "maximum"):
-            if bound in (field := fields[row[0].strip("`")]):
+            if bound in (field := fields()[row[0].strip("`")]):
                 assert f"{field[bound]:,}" in taken, row[0]
                 bounds += 1
     assert bounds >= 15
@@ -65,7 +63,7 @@ def test_each_bound_of_the_schema_is_in_its_row() -> None:
     [
         ("1 to 240 printable", identifiers.MAX_ADCT == 240),
         ("| 32 KiB |", MAX_BYTES == 32 * 1024),
-        ("up to an hour ahead", coercion.FUTURE == 3600),
+        ("up to an hour ahead", FUTURE == 3600),
     ],
 )
 def test_the_bounds_on_the_page_are_those_of_the_code(text: str, bound: bool) -> None:

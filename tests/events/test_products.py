@@ -14,7 +14,7 @@ from sqlalchemy import ForeignKey, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import EventProduct
+from adroll_flask.events.event import EventProduct
 from adroll_flask.events.names import PRODUCT_FIELDS, Product
 from adroll_flask.events.products import MAX_PRODUCTS
 from tests.support.event_kit import leniently, strictly
@@ -53,7 +53,7 @@ def rows() -> Iterator[dict[str, Any]]:
         [SimpleNamespace(**MUG)],
         [namedtuple("Row", MUG)(**MUG)],
         rows(),
-        [EventProduct.model_validate(MUG)],
+        [EventProduct(product_id="mug", price=Decimal("29.95"), quantity=2)],
     ],
     ids=lambda products: type(products).__name__,
 )
@@ -62,7 +62,9 @@ def test_products_come_in_many_clothes(products: Any) -> None:
 
 
 def test_a_products_fields_are_those_that_the_editor_knows() -> None:
-    assert set(Product.__annotations__) == set(PRODUCT_FIELDS) == set(EventProduct.model_fields)
+    assert (
+        set(Product.__annotations__) == set(PRODUCT_FIELDS) == {*EventProduct.__dataclass_fields__}
+    )
 
 
 def test_the_callers_products_are_not_changed() -> None:
@@ -140,7 +142,6 @@ def test_a_map_the_wrong_way_round_is_told() -> None:
     with pytest.raises(EventError) as caught:
         strictly("addToCart", products=[MUG], product_map={"sku": "product_id"})
     assert caught.value.field == "product_map"
-    assert "did you mean 'product_id'?" in str(caught.value)
     assert "AdRoll's names on the left" in str(caught.value)
 
 
@@ -159,8 +160,7 @@ def test_a_function_that_raises_costs_its_field_only() -> None:
     assert built.dropped == (
         (
             "products[0].price",
-            "takes a Decimal, a number or decimal text such as '59.90'; it got an attribute that "
-            "cannot be read (ZeroDivisionError)",
+            "is an attribute that cannot be read (ZeroDivisionError)",
         ),
     )
 
@@ -244,9 +244,9 @@ def test_many_faults_at_once_are_all_found() -> None:
     }
 
 
-def test_ga4_names_of_a_product_are_recognised() -> None:
-    with pytest.raises(EventError, match="did you mean 'product_id'"):
-        strictly("addToCart", products=[{"product_id": 1, "item_id": "mug"}])
+def test_a_slip_of_a_products_field_is_recognised() -> None:
+    with pytest.raises(EventError, match="did you mean 'quantity'"):
+        strictly("addToCart", products=[{"product_id": 1, "qantity": 2}])
 
 
 @pytest.mark.parametrize("products", ["mug", 7, 1.5])

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adroll_flask import app_location
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import app_location
 from adroll_flask.events.event import MAX_BYTES
-from adroll_flask.events.page_location import MAX_LOCATION, accept_location
+from adroll_flask.events.location import MAX_LOCATION, accept_location
 from tests.support.event_kit import NOW, WEB, context, leniently, strictly
 
 # -- time ------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_a_long_fragment_goes_before_any_parameter() -> None:
 @pytest.mark.parametrize("before", range(12))
 def test_a_long_path_is_cut_between_characters(letter: str, before: int) -> None:
     url = accept_location("https://shop.example/" + "a" * before + letter * 2000 + "?adct=c1")
-    assert MAX_LOCATION - 24 < len(url) <= MAX_LOCATION
+    assert MAX_LOCATION - (0 if letter == "x" else 23) <= len(url) <= MAX_LOCATION
     assert url.endswith("?adct=c1")
     path = unquote(urlsplit(url).path, errors="strict")
     assert re.fullmatch(f"/a*{letter}*", path)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.guests.test_guests import CACHE, HERE, ROOT, pip
+from tests.support import free_port, wait_for_port
 from tests.support.oscar_project import write_project
 from tests.support.pages import blocks
 
@@ -78,8 +78,7 @@ def shop(
             [sys.executable, *command], **common, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path / "runserver.log"
     with log.open("wb") as out:
         server = subprocess.Popen(
@@ -89,15 +88,7 @@ def shop(
             stderr=subprocess.STDOUT,
         )
     try:
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < until
-                time.sleep(0.1)
+        wait_for_port(port, server, log)
         yield f"http://shop.test:{port}"
     finally:
         server.terminate()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox.states import NUMBER
+from adroll_flask.outbox.values import NUMBER
 from tests.support import ROOT
 
+#: Of tests that write one themselves.
+MADE_UP = {"page.md"}
 PAGES = ["docs/explanation/architecture.md", "CONTRIBUTING.md"]
 
 
@@ -30,6 +33,15 @@ def test_the_picture_of_states_has_each_of_them_and_no_other() -> None:
     assert ends - {"[*]", "journal"} == set(NUMBER)
 
 
+def test_no_comment_names_a_document_that_is_not_here() -> None:
+    for folder in ("adroll_flask", "tests", "benchmarks", "demo_app", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in re.findall(r"[\w/-]+\.md\b", path.read_text()):
+                there = [ROOT / name, ROOT / "docs" / name, *ROOT.glob(f"*/{Path(name).name}")]
+                there += ROOT.glob(f"docs/*/{Path(name).name}")
+                assert any(one.exists() for one in there) or name in MADE_UP, f"{path}: {name}"
+
+
 def test_every_folder_of_the_package_has_its_row() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     folders = {path.parent.name for path in (ROOT / "adroll_flask").glob("*/__init__.py")}
@@ -49,3 +61,10 @@ def test_where_to_start_is_a_module_of_the_folder() -> None:
 def test_every_target_of_make_that_is_named_is_there(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / page).read_text())) - targets <= set()
+
+
+def test_the_changelog_begins_with_the_first_release_and_fits_on_a_page() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    releases = [line for line in lines if line.startswith("## ")]
+    assert releases[-1].startswith("## 0.1")
+    assert len(lines) <= 60 * len(releases)

@@ -11,8 +11,8 @@ import pytest
 
 from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
 from adroll_flask._version import DOCS_URL
-from adroll_flask.checks.finding import Finding
-from adroll_flask.errors import TokenExpired, help_url
+from adroll_flask.errors import TokenExpiredError, help_url
+from adroll_flask.findings.finding import TABLE, Finding, ok
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/errors.md").read_text("utf-8")
@@ -22,7 +22,7 @@ MODULES = [
     for path in sorted((REPOSITORY / "adroll_flask").rglob("*.py"))
     if "sandbox" not in path.relative_to(REPOSITORY).parts
 ]
-LOUD = {"warning", "error", "critical", "exception", "log"}
+LOUD = {"warning", "error", "critical", "exception"}
 
 
 def _calls() -> Iterator[tuple[Path, ast.Call]]:
@@ -44,8 +44,16 @@ def _keyword(call: ast.Call, name: str) -> ast.expr | None:
     return next((one.value for one in call.keywords if one.arg == name), None)
 
 
+def _named(call: ast.Call) -> str | None:
+    """The name at the end of what *call* logs."""
+    if not isinstance(call.func, ast.Attribute) or getattr(call.func.value, "id", "") != "logger":
+        return None
+    name = re.search(r" \[([a-z-]+)\]\Z", (_text(call.args[0]) if call.args else None) or "")
+    return name[1] if name else None
+
+
 def _used() -> set[str]:
-    found = set(errors._ABOUT.values())
+    found = set(errors._ABOUT.values()) | {name.partition("/")[0] for name in TABLE} - {"ok"}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "slug":
@@ -54,6 +62,7 @@ def _used() -> set[str]:
         if _name(call) == "help_url" and call.args:
             found.add(_text(call.args[0]) or "")
         found.add(_text(_keyword(call, "slug")) or "")
+        found.add(_named(call) or "")
     # Chosen by what commands raise: the text of a usage error is click's.
     return (found | {"command-usage"}) - {""}
 
@@ -85,19 +94,43 @@ def test_each_warning_and_error_in_the_log_ends_in_an_address() -> None:
             and getattr(func.value, "id", "") == "logger"
         ):
             continue
-        where = f"{path.relative_to(REPOSITORY)}:{call.lineno}"
-        message = _text(call.args[1] if func.attr == "log" else call.args[0])
-        last = call.args[-1]
-        assert message is not None, where
-        assert message.endswith(" (%s)"), where
-        assert isinstance(last, ast.Call), where
-        assert _name(last) == "help_url", where
+        assert _named(call), f"{path.relative_to(REPOSITORY)}:{call.lineno}"
 
 
-def test_each_finding_that_is_not_ok_has_an_address() -> None:
-    for path, call in _calls():
-        if _name(call) == "Finding" and _text(call.args[0]) != "ok":
-            assert _keyword(call, "slug"), f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
+    names = {_text(call.args[0]) for _, call in _calls() if _name(call) == "found" and call.args}
+    text = "".join(path.read_text() for path in MODULES if {"findings", "cli"} & {*path.parts})
+    assert names - {None} <= TABLE.keys()
+    unused = [name for name in TABLE if f'"{name.partition("/")[0]}' not in text]
+    assert unused == []
+
+
+def commands() -> set[str]:
+    from adroll_flask.cli.commands import commands as group
+
+    found = set()
+    for name, command in group.commands.items():
+        found.add(name)
+        found |= {f"{name} {inner}" for inner in getattr(command, "commands", {})}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_what_is_advised_is_a_command_that_exists(name: str) -> None:
+    from click.testing import CliRunner
+
+    from adroll_flask.cli.commands import commands as group
+
+    told = " ".join(str(part) for part in TABLE[name].values())
+    for advised in re.findall(r"flask adroll ([a-z-]+(?: [a-z-]+)?)", told):
+        words = advised if advised in commands() else advised.split()[0]
+        assert words in commands(), advised
+    for line in re.findall(r"flask adroll ([a-z][^`.;,:]*)", TABLE[name].get("command", "")):
+        named, *options = re.split(r" (?=--)", line)
+        help = CliRunner().invoke(group, [*named.split(), "--help"]).output
+        assert "Usage:" in help, line
+        for option in options:
+            assert option.split()[0] in help, line
 
 
 def test_no_command_refuses_without_an_address() -> None:
@@ -113,7 +146,7 @@ def test_no_command_refuses_without_an_address() -> None:
         (EventError("currency", "is needed with value"), "money"),
         (EventError("products[1].price", "takes an amount"), "products"),
         (EventError("conversion_type", "takes a text"), "event-field"),
-        (TokenExpired(), "visitor-token"),
+        (TokenExpiredError(), "visitor-token"),
         (DeliveryError("refused", status=403), "request-failed"),
     ],
 )
@@ -133,5 +166,5 @@ def test_an_error_about_several_settings_names_each_address_once() -> None:
 
 
 def test_a_finding_says_its_address_in_json() -> None:
-    assert Finding("warning", "CSP", "text", slug="csp").as_dict()["help_url"] == help_url("csp")
-    assert Finding("ok", "CSP", "text").as_dict()["help_url"] == ""
+    assert Finding("warning", "csp", "CSP", "text").as_dict()["help_url"] == help_url("csp")
+    assert ok("CSP", "text").as_dict()["help_url"] == ""

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from adroll_flask.outbox.session import after_commit
+from adroll_flask.outbox.inbox import after_commit
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.protocol import OutcomeKind
-from tests.support.outbox_engines import Bench
+from adroll_flask.outbox.values import OutcomeKind
+from tests.support.outbox_engines import EID, Bench
 
 
 def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0) -> Claim:
-    claim = outbox.queue.claim(limit, lease)
-    assert claim is not None
+    claim = outbox.queue.claim(EID, limit, lease)
+    assert claim
     return claim
 
 
@@ -22,7 +22,7 @@ def all_of(claim: Claim, kind: OutcomeKind, **more: object) -> list[Outcome]:
 
 
 def test_nothing_due_is_no_claim(outbox: Outbox) -> None:
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
 
 
 def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> None:
@@ -35,19 +35,19 @@ def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> No
 
     assert [event.id for event in claim.events] == ids[:3]
     assert [event.id for event in claimed(outbox).events] == ids[3:]
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
 
 
 def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
-    assert outbox.queue.due(3) == 0
+    assert outbox.queue.due(3, [EID]) == 0
     for _ in range(4):
         outbox.put(bench.event())
     outbox.queue.take_in()
-    assert (outbox.queue.due(3), outbox.queue.due(100)) == (3, 4)
+    assert (outbox.queue.due(3, [EID]), outbox.queue.due(100, [EID])) == (3, 4)
     claim = claimed(outbox, limit=2)
-    assert outbox.queue.due(100) == 2
+    assert outbox.queue.due(100, [EID]) == 2
     outbox.queue.settle(claim, all_of(claim, "retry", delay=60.0))
-    assert outbox.queue.due(100) == 2
+    assert outbox.queue.due(100, [EID]) == 2
 
 
 def test_a_claim_carries_all_that_delivery_needs(bench: Bench, outbox: Outbox) -> None:
@@ -71,8 +71,8 @@ def test_a_claim_carries_all_that_delivery_needs(bench: Bench, outbox: Outbox) -
 def test_what_lies_in_the_journal_is_estimated_to_be_due(bench: Bench, outbox: Outbox) -> None:
     for _ in range(40):
         outbox.put(bench.event(payload=b"x" * 1000))
-    assert 30 <= outbox.queue.due(100) <= 60
-    assert outbox.queue.due(10) == 10
+    assert 30 <= outbox.queue.due(100, [EID]) <= 60
+    assert outbox.queue.due(10, [EID]) == 10
 
 
 def test_workers_that_claim_at_once_never_share_an_event(bench: Bench, outbox: Outbox) -> None:
@@ -82,7 +82,7 @@ def test_workers_that_claim_at_once_never_share_an_event(bench: Bench, outbox: O
     got: list[str] = []
 
     def work(outbox: Outbox) -> None:
-        while claim := outbox.queue.claim(limit=7):
+        while claim := outbox.queue.claim(EID, limit=7):
             got.extend(event.id for event in claim.events)
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
@@ -103,7 +103,7 @@ def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
 
     assert outbox.queue.settle(claim, all_of(claim, "delivered")) == 1
 
-    row = outbox.admin.show(claim.events[0].id)
+    row = outbox.lookups.show(claim.events[0].id)
     assert row is not None
     assert (row.state, row.payload, row.attempts) == ("delivered", None, 1)
     bench.open().put(bench.event("1001"))
@@ -117,7 +117,7 @@ def test_sending_is_committed_before_the_first_byte(bench: Bench, outbox: Outbox
 
     assert outbox.queue.begin_sending(claim) == (claim.events[0].id,)
 
-    row = bench.open().admin.show(claim.events[0].id)
+    row = bench.open().lookups.show(claim.events[0].id)
     assert row is not None
     assert row.state == "sending"
 
@@ -131,17 +131,17 @@ def test_a_part_of_a_claim_can_be_sent_and_the_rest_stays_claimed(
     half = [event.id for event in claim.events[:2]]
 
     assert set(outbox.queue.begin_sending(claim, half)) == set(half)
-    assert outbox.admin.counts() | {"claimed": 2, "sending": 2} == outbox.admin.counts()
+    assert outbox.lookups.counts() | {"claimed": 2, "sending": 2} == outbox.lookups.counts()
 
     outbox.queue.begin_sending(claim)
     assert outbox.queue.settle(claim, [Outcome(id=id, kind="claimed") for id in half]) == 2
-    assert outbox.admin.counts() | {"claimed": 2, "sending": 2} == outbox.admin.counts()
+    assert outbox.lookups.counts() | {"claimed": 2, "sending": 2} == outbox.lookups.counts()
 
 
 def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     first = claimed(outbox, lease=60)
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
     bench.pass_time(61)
 
     second = claimed(outbox)
@@ -165,7 +165,7 @@ def test_a_lease_that_lapsed_while_sending_marks_the_event_unsure(
     assert (second.events[0].unsure, second.events[0].attempts) == (True, 1)
     assert bench.counters.get("event_unsure", "lapsed") == 1
     outbox.queue.settle(second, all_of(second, "delivered"))
-    row = outbox.admin.show(second.events[0].id)
+    row = outbox.lookups.show(second.events[0].id)
     assert row is not None
     assert row.unsure
 
@@ -176,9 +176,9 @@ def test_with_drop_a_lapsed_request_makes_a_dead_letter(bench: Bench) -> None:
     outbox.queue.begin_sending(claimed(outbox))
     bench.pass_time(61)
 
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
 
-    (row,) = outbox.admin.list("dead")
+    (row,) = outbox.lookups.list("dead")
     assert (row.reason, row.unsure, row.key) == ("unsure", True, "1001")
     assert bench.counters.get("event_dead", "unsure") == 1
 
@@ -205,7 +205,7 @@ def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
     assert outbox.queue.extend(claim, 600) == 1
 
     bench.pass_time(61)
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
 
 
 def test_a_retry_waits_for_its_delay_and_counts_the_attempt(bench: Bench, outbox: Outbox) -> None:
@@ -217,8 +217,8 @@ def test_a_retry_waits_for_its_delay_and_counts_the_attempt(bench: Bench, outbox
         claim, all_of(claim, "retry", delay=30.0, reason="500", error="out of order")
     )
 
-    assert outbox.queue.claim() is None
-    (row,) = outbox.admin.list("waiting")
+    assert not outbox.queue.claim(EID)
+    (row,) = outbox.lookups.list("waiting")
     assert (row.attempts, row.reason, row.error) == (1, "500", "out of order")
     bench.pass_time(31)
     assert claimed(outbox).events[0].attempts == 1
@@ -239,7 +239,7 @@ def test_a_released_event_is_first_in_the_queue_again(bench: Bench, outbox: Outb
     bench.pass_time(5)
     outbox.put(bench.event())
 
-    outbox.queue.settle(claim, all_of(claim, "release"))
+    outbox.queue.settle(claim, all_of(claim, "return"))
 
     assert claimed(outbox, limit=1).events[0].id == old
 
@@ -258,13 +258,13 @@ def test_outcomes_of_all_kinds_settle_in_one_go(bench: Bench, outbox: Outbox) ->
             Outcome(id=ids[1], kind="delivered", unsure=True),
             Outcome(id=ids[2], kind="retry", delay=9.0, unsure=True),
             Outcome(id=ids[3], kind="dead", reason="refused", error="bad currency"),
-            Outcome(id=ids[4], kind="release"),
+            Outcome(id=ids[4], kind="return"),
             Outcome(id="0" * 32, kind="delivered"),
         ],
     )
 
     assert settled == 5
-    assert outbox.admin.counts() == {
+    assert outbox.lookups.counts() == {
         "waiting": 2,
         "claimed": 0,
         "sending": 1,
@@ -273,7 +273,7 @@ def test_outcomes_of_all_kinds_settle_in_one_go(bench: Bench, outbox: Outbox) ->
         "held": 0,
         "cancelled": 0,
     }
-    assert outbox.admin.overview().rates == {
+    assert outbox.lookups.overview().rates == {
         "hour": {"delivered": 2, "dead": 1},
         "day": {"delivered": 2, "dead": 1},
     }
@@ -295,7 +295,7 @@ def test_a_dead_letter_keeps_its_key_and_its_payload(bench: Bench, outbox: Outbo
     claim = claimed(outbox)
     outbox.queue.settle(claim, all_of(claim, "dead", reason="refused"))
 
-    row = outbox.admin.show(event.id)
+    row = outbox.lookups.show(event.id)
 
     assert row is not None
     assert row.payload == event.payload
@@ -313,7 +313,7 @@ def test_no_event_is_put_off_for_longer_than_an_hour(
 
     bench.pass_time(3601)
 
-    assert outbox.queue.claim() is not None
+    assert outbox.queue.claim(EID) is not None
 
 
 def test_a_clock_that_was_a_year_ahead_for_a_while_strands_nothing(
@@ -323,10 +323,10 @@ def test_a_clock_that_was_a_year_ahead_for_a_while_strands_nothing(
     outbox.put(bench.event())
     lost = claimed(outbox, limit=1)
     outbox.queue.begin_sending(lost)
-    outbox.destination.pause(30)
+    outbox.destination(EID).pause(30)
     bench.pass_time(-365 * 86_400)
 
-    assert outbox.destination.state().paused_for == 0.0
+    assert outbox.destination(EID).state().paused_for == 0.0
     first = claimed(bench.open())
     assert [event.unsure for event in first.events] == [False]
     bench.pass_time(121)  # whoever sends the other one may yet come back
@@ -345,7 +345,7 @@ BACK = [30, 600, 3600]
 def test_a_clock_that_goes_back_keeps_no_report_waiting(
     bench: Bench, outbox: Outbox, back: int
 ) -> None:
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
     ids = [outbox.put(bench.event()).id for _ in range(3)]
     bench.pass_time(-back)
     ids.append(outbox.put(bench.event()).id)
@@ -364,7 +364,7 @@ def test_a_clock_that_goes_back_keeps_no_retry_waiting_for_longer_than_the_longe
     outbox.queue.settle(claim, all_of(claim, "retry", delay=8.0))
     bench.pass_time(-back)
     waited = 0
-    while bench.open().queue.claim() is None:
+    while not bench.open().queue.claim(EID):
         bench.pass_time(60)
         waited += 60
 
@@ -379,9 +379,9 @@ def test_a_clock_that_goes_back_leaves_a_request_under_way_to_its_worker(
     claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
     bench.pass_time(-back)
-    assert bench.open().queue.claim() is None
+    assert not bench.open().queue.claim(EID)
     bench.pass_time(20)
-    assert bench.open().queue.claim() is None
+    assert not bench.open().queue.claim(EID)
 
     assert outbox.queue.settle(claim, all_of(claim, "delivered")) == 1
 
@@ -393,10 +393,10 @@ def test_a_clock_that_goes_back_does_not_keep_what_a_dead_worker_had(
     outbox.put(bench.event())
     claimed(outbox)
     bench.pass_time(-back)
-    assert bench.open().queue.claim() is None
+    assert not bench.open().queue.claim(EID)
     bench.pass_time(122)
 
-    assert bench.open().queue.claim() is not None
+    assert bench.open().queue.claim(EID) is not None
 
 
 def test_an_event_whose_lease_is_over_may_not_be_sent(bench: Bench, outbox: Outbox) -> None:
@@ -406,9 +406,9 @@ def test_an_event_whose_lease_is_over_may_not_be_sent(bench: Bench, outbox: Outb
 
     assert outbox.queue.begin_sending(claim) == ()
     assert outbox.queue.extend(claim) == 0
-    (row,) = outbox.admin.list()
+    (row,) = outbox.lookups.list()
     assert row.state == "claimed"
-    assert outbox.queue.settle(claim, all_of(claim, "release")) == 1
+    assert outbox.queue.settle(claim, all_of(claim, "return")) == 1
     assert claimed(outbox).events[0].unsure is False
 
 
@@ -436,7 +436,7 @@ def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: O
 
     late = outbox.queue.oldest_due()
 
-    assert late is not None
+    assert late
     assert 900 <= late < 930
     claimed(outbox)
     assert outbox.queue.oldest_due() is None

@@ -33,14 +33,14 @@ def test_check_makes_no_tables_on_a_server(
         drop_tables(connection)
     app = make_app(ADROLL_OUTBOX_URL=bench.url)
     found = outbox_finding(app)
-    assert found["level"] == "info"
-    assert "its tables are not there yet; they are made at the first use" in found["text"]
-    assert "flask adroll outbox create-table" in found["fix"]
+    assert found["severity"] == "hint"
+    assert "its tables are not there yet; they are made at the first use" in found["sentence"]
+    assert "flask adroll outbox create-table" in found["todo"]
     assert not sa.inspect(bench.sql()).has_table("adroll_meta")
     made = app.test_cli_runner().invoke(commands, ["outbox", "create-table"])
     assert made.exit_code == 0
     found = outbox_finding(app)
-    assert (found["level"], "0 waiting" in found["text"]) == ("ok", True)
+    assert (found["severity"], "0 waiting" in found["sentence"]) == ("ok", True)
 
 
 DOWN = {
@@ -74,7 +74,7 @@ def test_a_database_that_is_down_is_one_line(
     assert isinstance(result.exception, SystemExit)
     line, address = result.output.splitlines()
     assert address == help_url("outbox-unavailable")
-    assert line.startswith("Error: ADROLL_OUTBOX_URL: the database at ")
+    assert line.startswith("Error: The outbox cannot be worked with: the database at ")
     assert "://127.0.0.1:9/orders does not answer" in line
     assert "s3cret" not in line
 
@@ -88,10 +88,10 @@ def test_check_with_a_database_that_is_down_finds_the_rest_too(
     assert result.exit_code == 1
     found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
     assert "check" not in found
-    assert "does not answer" in found["ADROLL_OUTBOX_URL"]["text"]
-    assert found["ADROLL_OUTBOX_URL"]["level"] == "error"
-    assert found["ADROLL_OUTBOX_URL"]["fix"].startswith("start it, or correct the URL")
-    assert found["endpoints"]["level"] == "ok"
+    assert "does not answer" in found["ADROLL_OUTBOX_URL"]["sentence"]
+    assert found["ADROLL_OUTBOX_URL"]["severity"] == "error"
+    assert found["ADROLL_OUTBOX_URL"]["todo"].startswith("start it, or correct the URL")
+    assert found["endpoints"]["severity"] == "ok"
     assert "s3cret" not in result.output
 
 
@@ -102,5 +102,5 @@ def test_a_damaged_file_is_found_and_left_where_it_is(make_app: AppMaker, tmp_pa
     result = app.test_cli_runner().invoke(commands, ["check", "--json"])
     assert result.exit_code == 1
     found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
-    assert "is damaged" in found["ADROLL_OUTBOX_URL"]["text"]
+    assert "is damaged" in found["ADROLL_OUTBOX_URL"]["sentence"]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["adroll.sqlite"]

@@ -11,175 +11,180 @@ import pytest
 
 from adroll_flask.outbox import Claimed, Destination, Outbox, Outcome
 from adroll_flask.outbox.database import Tx
-from tests.support.outbox_engines import Bench, wait_until
+from tests.support.outbox_engines import EID, Bench, wait_until
 
 
 def refuse(outbox: Outbox) -> None:
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     outbox.queue.settle(
         claim, [Outcome(id=one.id, kind="retry", refused=True) for one in claim.events]
     )
 
 
 def test_a_new_destination_is_open(outbox: Outbox) -> None:
-    assert outbox.destination.state() == Destination()
+    assert outbox.destination(EID).state() == Destination()
 
 
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, outbox: Outbox) -> None:
-    outbox.destination.pause(30, "429")
+    outbox.destination(EID).pause(30, "429")
 
-    seen = bench.open().destination.state()
+    seen = bench.open().destination(EID).state()
     assert 25 < seen.paused_for <= 30
     assert seen.last_error == "429"
     bench.pass_time(31)
-    assert outbox.destination.state().paused_for == 0
+    assert outbox.destination(EID).state().paused_for == 0
 
 
 def test_a_longer_pause_stays_under_a_shorter_one(bench: Bench, outbox: Outbox) -> None:
-    outbox.destination.pause(60)
-    outbox.destination.pause(5)
+    outbox.destination(EID).pause(60)
+    outbox.destination(EID).pause(5)
 
-    assert outbox.destination.state().paused_for > 50
+    assert outbox.destination(EID).state().paused_for > 50
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), 1e12])
 def test_a_pause_without_sense_ends_all_the_same(
     bench: Bench, outbox: Outbox, seconds: float
 ) -> None:
-    outbox.destination.pause(seconds)
+    outbox.destination(EID).pause(seconds)
 
     bench.pass_time(86_401)
 
-    assert outbox.destination.state().paused_for == 0
+    assert outbox.destination(EID).state().paused_for == 0
 
 
 @pytest.mark.parametrize("back", [30, 600, 3600])
 def test_a_clock_that_goes_back_ends_a_pause_and_strands_no_question(
     bench: Bench, outbox: Outbox, back: int
 ) -> None:
-    outbox.destination.failed("http_503")
-    outbox.destination.pause(20, "http_503")
-    assert outbox.destination.try_probe("mine") is False
+    outbox.destination(EID).failed("http_503")
+    outbox.destination(EID).pause(20, "http_503")
+    assert outbox.destination(EID).try_probe() is False
     bench.pass_time(-back)
 
-    assert outbox.destination.state().paused_for == 0
-    assert outbox.destination.try_probe("mine", lease=40)
+    assert outbox.destination(EID).state().paused_for == 0
+    assert outbox.destination(EID).try_probe(lease=40)
     bench.pass_time(-back)
-    assert bench.open().destination.try_probe("theirs", lease=40)
+    assert bench.open().destination(EID).try_probe(lease=40)
 
-    outbox.destination.failed("http_503")
-    outbox.destination.pause(20, "http_503")
-    assert 15 < outbox.destination.state().paused_for <= 20, "by the present clock"
-    assert outbox.destination.try_probe("mine") is False
+    outbox.destination(EID).failed("http_503")
+    outbox.destination(EID).pause(20, "http_503")
+    assert 15 < outbox.destination(EID).state().paused_for <= 20, "by the present clock"
+    assert outbox.destination(EID).try_probe() is False
 
 
 def test_a_clock_that_is_corrected_by_little_ends_no_pause(bench: Bench, outbox: Outbox) -> None:
-    outbox.destination.pause(20, "http_503")
+    outbox.destination(EID).pause(20, "http_503")
     bench.pass_time(-0.5)
 
-    assert outbox.destination.state().paused_for > 15
+    assert outbox.destination(EID).state().paused_for > 15
 
 
 def test_failures_are_counted_until_one_request_succeeds(bench: Bench, outbox: Outbox) -> None:
-    assert [outbox.destination.failed("refused"), bench.open().destination.failed("refused")] == [
+    assert [
+        outbox.destination(EID).failed("refused"),
+        bench.open().destination(EID).failed("refused"),
+    ] == [
         1,
         2,
     ]
-    assert outbox.destination.state().failures == 2
-    assert outbox.destination.state().last_error == "refused"
+    assert outbox.destination(EID).state().failures == 2
+    assert outbox.destination(EID).state().last_error == "refused"
 
-    outbox.destination.succeeded()
+    outbox.destination(EID).succeeded()
 
-    assert outbox.destination.state().failures == 0
-    assert outbox.destination.failed("again") == 1
+    assert outbox.destination(EID).state().failures == 0
+    assert outbox.destination(EID).failed("again") == 1
 
 
 def test_one_probe_goes_out_at_a_time(bench: Bench, outbox: Outbox) -> None:
     other = bench.open()
-    outbox.destination.failed("refused")
+    outbox.destination(EID).failed("refused")
 
-    assert outbox.destination.try_probe("mine", lease=60)
-    assert not other.destination.try_probe("theirs", lease=60)
-    assert not outbox.destination.try_probe("mine", lease=60)
+    assert outbox.destination(EID).try_probe(lease=60)
+    assert not other.destination(EID).try_probe(lease=60)
+    assert not outbox.destination(EID).try_probe(lease=60)
 
-    outbox.destination.failed("refused")
-    outbox.destination.pause(30)
-    assert not other.destination.try_probe("theirs"), "paused"
+    outbox.destination(EID).failed("refused")
+    outbox.destination(EID).pause(30)
+    assert not other.destination(EID).try_probe(), "paused"
     bench.pass_time(31)
-    assert other.destination.try_probe("theirs")
-    other.destination.succeeded()
-    assert outbox.destination.try_probe("mine")
+    assert other.destination(EID).try_probe()
+    other.destination(EID).succeeded()
+    assert outbox.destination(EID).try_probe()
 
 
 def test_the_probe_of_a_worker_that_died_is_over_with_its_lease(
     bench: Bench, outbox: Outbox
 ) -> None:
-    assert outbox.destination.try_probe("mine", lease=60)
+    assert outbox.destination(EID).try_probe(lease=60)
     bench.pass_time(61)
 
-    assert bench.open().destination.try_probe("theirs", lease=60)
+    assert bench.open().destination(EID).try_probe(lease=60)
 
 
 def test_a_hold_says_why_under_which_configuration_and_since_when(
     bench: Bench, outbox: Outbox
 ) -> None:
-    assert outbox.destination.hold("401", "fingerprint-1", "unknown token")
+    assert outbox.destination(EID).stop("401", "fingerprint-1", "unknown token")
 
-    seen = bench.open().destination.state()
-    assert (seen.held, seen.fingerprint, seen.last_error) == (
+    seen = bench.open().destination(EID).state()
+    assert (seen.stopped, seen.fingerprint, seen.last_error) == (
         "401",
         "fingerprint-1",
         "unknown token",
     )
-    assert seen.held_since == pytest.approx(bench.now(), abs=30)
-    assert not bench.open().destination.hold("401", "fingerprint-1"), (
+    assert seen.stopped_since == pytest.approx(bench.now(), abs=30)
+    assert not bench.open().destination(EID).stop("401", "fingerprint-1"), (
         "one loud line, not one a worker"
     )
-    assert bench.open().destination.hold("403", "fingerprint-1"), "another trouble is news"
-    assert outbox.destination.end_hold()
-    assert not outbox.destination.end_hold()
-    assert outbox.destination.state().held is None
+    assert bench.open().destination(EID).stop("403", "fingerprint-1"), "another trouble is news"
+    assert outbox.destination(EID).resume()
+    assert not outbox.destination(EID).resume()
+    assert outbox.destination(EID).state().stopped is None
 
 
 def test_a_new_hold_ends_a_probe(outbox: Outbox) -> None:
-    outbox.destination.hold("401", "f")
-    assert outbox.destination.try_probe("f")
-    outbox.destination.hold("401", "f")
+    outbox.destination(EID).stop("401", "f")
+    assert outbox.destination(EID).try_probe()
+    outbox.destination(EID).stop("401", "f")
 
-    assert outbox.destination.try_probe("f")
+    assert outbox.destination(EID).try_probe()
 
 
 def test_age_counts_only_while_nothing_was_held(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     refuse(outbox)
     bench.pass_time(100)
-    outbox.destination.hold("401", "f")
+    outbox.destination(EID).stop("401", "f")
     bench.pass_time(1000)
-    outbox.destination.end_hold()
+    outbox.destination(EID).resume()
     bench.pass_time(10)
-    outbox.destination.hold("403", "f")
+    outbox.destination(EID).stop("403", "f")
     bench.pass_time(5000)
 
-    claim = outbox.queue.claim()
+    claim = outbox.queue.claim(EID)
 
-    assert claim is not None
-    assert bench.open().destination.unheld_age(claim.events[0]) == pytest.approx(110, abs=20)
+    assert claim
+    assert bench.open().destination(EID).unstopped_age(claim.events[0]) == pytest.approx(
+        110, abs=20
+    )
 
 
 def test_age_leaves_holds_from_before_the_first_refusal_alone(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
-    outbox.destination.hold("401", "f")
+    outbox.destination(EID).stop("401", "f")
     bench.pass_time(1000)
     refuse(outbox)
     bench.pass_time(500)
-    outbox.destination.end_hold()
+    outbox.destination(EID).resume()
     bench.pass_time(70)
 
-    claim = outbox.queue.claim()
+    claim = outbox.queue.claim(EID)
 
-    assert claim is not None
-    assert outbox.destination.unheld_age(claim.events[0]) == pytest.approx(70, abs=20)
+    assert claim
+    assert outbox.destination(EID).unstopped_age(claim.events[0]) == pytest.approx(70, abs=20)
 
 
 def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
@@ -187,9 +192,9 @@ def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
 ) -> None:
     outbox.put(bench.event())
     bench.pass_time(8 * 86_400)
-    claim = outbox.queue.claim()
-    assert claim is not None
-    assert outbox.destination.unheld_age(claim.events[0]) == 0
+    claim = outbox.queue.claim(EID)
+    assert claim
+    assert outbox.destination(EID).unstopped_age(claim.events[0]) == 0
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="retry")])
 
     refuse(outbox)
@@ -197,9 +202,9 @@ def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
     refuse(outbox)
     bench.pass_time(100)
 
-    claim = outbox.queue.claim()
-    assert claim is not None
-    assert outbox.destination.unheld_age(claim.events[0]) == pytest.approx(300, abs=20)
+    claim = outbox.queue.claim(EID)
+    assert claim
+    assert outbox.destination(EID).unstopped_age(claim.events[0]) == pytest.approx(300, abs=20)
 
 
 def test_age_is_never_negative(bench: Bench, outbox: Outbox) -> None:
@@ -207,7 +212,7 @@ def test_age_is_never_negative(bench: Bench, outbox: Outbox) -> None:
         "0" * 32, "purchase", b"{}", 0.0, 0.0, 0, False, None, refused_at=bench.now() + 1000
     )
 
-    assert outbox.destination.unheld_age(event) == 0
+    assert outbox.destination(EID).unstopped_age(event) == 0
 
 
 def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
@@ -215,10 +220,10 @@ def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
 ) -> None:
     outbox.put(bench.event())
     refuse(outbox)
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     asking, answer = threading.Event(), threading.Event()
-    database = outbox._parts.database  # type: ignore[attr-defined]
+    database = outbox.database
 
     def read(function: Callable[[Tx], object]) -> object:
         asking.set()
@@ -228,7 +233,9 @@ def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
     really = database.read
     with monkeypatch.context() as patch:
         patch.setattr(database, "read", read)
-        thread = threading.Thread(target=outbox.destination.unheld_age, args=(claim.events[0],))
+        thread = threading.Thread(
+            target=outbox.destination(EID).unstopped_age, args=(claim.events[0],)
+        )
         thread.start()
         asking.wait()
     child = os.fork()
@@ -236,7 +243,7 @@ def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
         status = 1
         try:
             signal.alarm(5)
-            outbox.destination.unheld_age(claim.events[0])
+            outbox.destination(EID).unstopped_age(claim.events[0])
             status = 0
         finally:
             os._exit(status)
@@ -249,31 +256,31 @@ def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
 def test_the_rate_holds_over_all_workers(bench: Bench, outbox: Outbox) -> None:
     other = bench.open()
 
-    assert outbox.destination.take_slot(0.1) == 0
-    wait = other.destination.take_slot(0.1)
+    assert outbox.destination(EID).take_slot(0.1) == 0
+    wait = other.destination(EID).take_slot(0.1)
 
     assert 5 < wait <= 10
     bench.pass_time(10)
-    assert other.destination.take_slot(0.1) == 0
-    assert outbox.destination.take_slot(0.1) > 0
+    assert other.destination(EID).take_slot(0.1) == 0
+    assert outbox.destination(EID).take_slot(0.1) > 0
 
 
 def test_a_slot_far_off_comes_from_a_wrong_clock(bench: Bench, outbox: Outbox) -> None:
     for back in (30, 3600, 86_400):
-        assert outbox.destination.take_slot(1.0) == 0
+        assert outbox.destination(EID).take_slot(1.0) == 0
         bench.pass_time(-back)
 
 
 def test_many_workers_share_few_slots(bench: Bench) -> None:
     workers = [bench.open() for _ in range(4)]
-    workers[0].destination.take_slot(0.01)
+    workers[0].destination(EID).take_slot(0.01)
     bench.pass_time(200)
     start = threading.Barrier(4)
     taken: list[float] = []
 
     def take(outbox: Outbox) -> None:
         start.wait()
-        taken.append(outbox.destination.take_slot(0.01))
+        taken.append(outbox.destination(EID).take_slot(0.01))
 
     threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
     for thread in threads:
@@ -297,7 +304,7 @@ def test_a_ring_ends_the_wait_of_any_thread(outbox: Outbox) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert wait_until(lambda: outbox._bell.waiters == 1)  # type: ignore[attr-defined]
+    assert wait_until(lambda: outbox.bell.waiters == 1)
     outbox.bell.ring()
     assert done.wait(5)
     thread.join()
@@ -319,7 +326,7 @@ def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) 
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert wait_until(lambda: outbox._bell.waiters == 1)  # type: ignore[attr-defined]
+    assert wait_until(lambda: outbox.bell.waiters == 1)
 
     outbox.put(bench.event())
 

@@ -6,7 +6,7 @@ import os
 import threading
 
 from adroll_flask.outbox import NewEvent, Outbox
-from adroll_flask.outbox.duplicates import RecentKeys
+from adroll_flask.outbox.outbox import RecentKeys
 from tests.support.outbox_engines import EID, Bench, Clock
 
 
@@ -24,7 +24,7 @@ def test_a_key_is_known_for_fifteen_minutes() -> None:
     assert found is not None
     assert (found.status, found.id, found.same) == ("duplicate", f"{1:032x}", True)
     other = recent.find(event("1001", 2, "6 EUR"))
-    assert other is not None
+    assert other
     assert not other.same
     clock.now += 2
     assert recent.find(event("1001", 2)) is None

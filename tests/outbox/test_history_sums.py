@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.protocol import OutcomeKind
-from adroll_flask.outbox.record_format import Suppressed
+from adroll_flask.outbox.entries import Suppressed
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
-from tests.support.outbox_engines import Bench
+from adroll_flask.outbox.values import OutcomeKind
+from tests.support.outbox_engines import EID, Bench
 
 COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
 
@@ -28,8 +28,8 @@ def history(bench: Bench) -> dict[tuple[Any, ...], tuple[int, int]]:
 
 
 def take(outbox: Outbox) -> Claim:
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     outbox.queue.begin_sending(claim)
     return claim
 
@@ -164,18 +164,18 @@ def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox
     settle(outbox)
     outbox.put(bench.event())
     settle(outbox, "dead")
-    assert outbox.admin.overview().rates == {
+    assert outbox.lookups.overview().rates == {
         "hour": {"delivered": 3, "dead": 1},
         "day": {"delivered": 3, "dead": 1},
     }
 
     bench.execute("UPDATE adroll_history SET hour = hour - 5")
-    assert outbox.admin.overview().rates == {
+    assert outbox.lookups.overview().rates == {
         "hour": {"delivered": 0, "dead": 0},
         "day": {"delivered": 3, "dead": 1},
     }
     bench.execute("UPDATE adroll_history SET hour = hour - 20")
-    assert outbox.admin.overview().rates["day"] == {"delivered": 0, "dead": 0}
+    assert outbox.lookups.overview().rates["day"] == {"delivered": 0, "dead": 0}
 
 
 def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> None:
@@ -185,11 +185,11 @@ def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> No
     for days, kept in ((390, True), (411, False)):
         hour = int(bench.now() / 3600) - days * 24
         bench.execute("UPDATE adroll_history SET hour = :hour", hour=hour)
-        bench.open().housekeeping.step()
+        bench.open().keep_house()
         (row,) = bench.execute("SELECT hour, identifiers, events FROM adroll_history")
         assert (int(row[0]) == hour) == kept
         assert int(row[2]) == 1
-        assert bool(outbox.figures.history(0.0, "hour")) == kept
+        assert bool(outbox.lookups.history(0.0, "hour")) == kept
 
 
 def test_history_and_outcome_are_one_transaction(
@@ -210,7 +210,7 @@ def test_history_and_outcome_are_one_transaction(
             outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
 
     assert history(bench) == {}
-    assert outbox.admin.counts()["sending"] == 1
+    assert outbox.lookups.counts()["sending"] == 1
 
 
 def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
@@ -220,7 +220,7 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
     assert shop.queue.waiting() == 400
 
     def work(worker: Outbox) -> None:
-        while claim := worker.queue.claim(limit=10, begin=True):
+        while claim := worker.queue.claim(EID, limit=10, begin=True):
             outcomes = [
                 Outcome(id=event.id, kind="delivered" if int(event.key or 0) % 2 else "dead")
                 for event in claim.events

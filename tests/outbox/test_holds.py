@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.protocol import Decided
-from adroll_flask.outbox.record_format import Verdict, Withdrawal, decode, encode
+from adroll_flask.outbox.entries import Verdict, Withdrawal, body_of, decode, encode
+from adroll_flask.outbox.values import Decided, OrderKey
 from tests.support.outbox_engines import EID, Bench
 
 DAY = 86_400.0
@@ -19,11 +19,13 @@ HELD = 7 * DAY
 
 
 def release(key: str = "1001", **changes: Any) -> Verdict:
-    return Verdict(1_800_000_000.0, "release", "purchase", EID, False, key, changes or None)
+    return Verdict(
+        1_800_000_000.0, "release", OrderKey(EID, False, "purchase", key), changes or None
+    )
 
 
 def cancel(key: str = "1001") -> Verdict:
-    return Verdict(1_800_000_000.0, "cancel", "purchase", EID, False, key)
+    return Verdict(1_800_000_000.0, "cancel", OrderKey(EID, False, "purchase", key))
 
 
 def hold(bench: Bench, outbox: Outbox, key: str = "1001", **changes: Any) -> str:
@@ -31,13 +33,13 @@ def hold(bench: Bench, outbox: Outbox, key: str = "1001", **changes: Any) -> str
 
 
 def states(outbox: Outbox) -> dict[str, int]:
-    return {state: count for state, count in outbox.admin.counts().items() if count}
+    return {state: count for state, count in outbox.lookups.counts().items() if count}
 
 
 def sent(outbox: Outbox) -> list[str]:
     """The keys of what a worker would send now; it is delivered by that."""
     keys: list[str] = []
-    while (claim := outbox.queue.claim(begin=True)) is not None:
+    while claim := outbox.queue.claim(EID, begin=True):
         keys += [event.key or "" for event in claim.events]
         delivered(outbox, claim)
     return keys
@@ -60,11 +62,10 @@ def test_records_of_holds_are_read_as_they_were_written(
 ) -> None:
     event = sqlite.event("ключ 1", held_for=held_for)
     verdict = release("ключ 1", value="5.00", products=[{"product_id": "a\tb"}])
-    from adroll_flask.outbox.record_format import EventRecord
+    from adroll_flask.outbox.entries import EventEntry
 
-    assert decode(encode(EventRecord(event, 5.0))) == EventRecord(event, 5.0)
-    assert decode(encode(verdict)) == verdict
-    assert decode(encode(cancel())) == cancel()
+    for entry in (EventEntry(event, 5.0), verdict, cancel()):
+        assert decode(body_of(encode(entry).rstrip(b"\n")) or b"") == entry
 
 
 def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbox) -> None:
@@ -72,13 +73,14 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
 
     assert sent(outbox) == []
     assert states(outbox) == {"held": 1}
-    assert outbox.admin.list("held")[0].id == id
-    assert json.loads(next(outbox.admin.export("held")))["state"] == "held"
+    assert outbox.lookups.list("held")[0].id == id
+    assert json.loads(next(outbox.lookups.export("held")))["state"] == "held"
 
     assert outbox.decide(release()).id == id
+    assert outbox.lookups.list("waiting")[0].unsure == 0
     assert sent(outbox) == ["1001"]
     assert states(outbox) == {"delivered": 1}
-    assert outbox.admin.overview().verdicts == 0
+    assert outbox.lookups.overview().verdicts == 0
 
 
 def test_a_release_that_comes_with_its_hold_is_sent_by_the_same_claim(
@@ -87,9 +89,9 @@ def test_a_release_that_comes_with_its_hold_is_sent_by_the_same_claim(
     hold(bench, outbox)
     outbox.decide(release())
 
-    claim = outbox.queue.claim()
+    claim = outbox.queue.claim(EID)
 
-    assert claim is not None
+    assert claim
     assert [event.key for event in claim.events] == ["1001"]
 
 
@@ -97,13 +99,13 @@ def test_a_release_waits_for_its_hold(bench: Bench, outbox: Outbox) -> None:
     """Files of other hosts are read in any order."""
     assert outbox.decide(release()) == Decided()
     assert states(outbox) == {}
-    assert outbox.admin.overview().verdicts == 1
+    assert outbox.lookups.overview().verdicts == 1
     bench.pass_time(3 * DAY)
 
     hold(bench, bench.open())
 
     assert sent(outbox) == ["1001"]
-    assert outbox.admin.overview().verdicts == 0
+    assert outbox.lookups.overview().verdicts == 0
 
 
 def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
@@ -113,7 +115,7 @@ def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
     outbox.decide(cancel())
 
     assert sent(outbox) == []
-    row = outbox.admin.show(id)
+    row = outbox.lookups.show(id)
     assert row is not None
     assert (row.state, row.reason, row.payload) == ("cancelled", "cancelled", None)
     assert bench.execute("SELECT cookie_hash, click_hash FROM adroll_event") == [(None, None)]
@@ -139,7 +141,7 @@ def test_a_cancellation_is_stronger_than_a_release(
 
     assert sent(outbox) == []
     assert states(outbox) == {"cancelled": 1}
-    assert outbox.admin.overview().verdicts == 0
+    assert outbox.lookups.overview().verdicts == 0
 
 
 def test_verdicts_that_are_repeated_change_nothing(bench: Bench, outbox: Outbox) -> None:
@@ -163,13 +165,13 @@ def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> No
     outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
     outbox.decide(release(value="1.23"))  # the first stays
 
-    assert outbox.admin.counts()["waiting"] == 1
-    row = outbox.admin.show(id)
+    assert outbox.lookups.counts()["waiting"] == 1
+    row = outbox.lookups.show(id)
     assert row is not None
     assert json.loads(row.payload or b"")["value"] == "59.90"
     assert row.occurred_at == 1_700_000_000.0
-    claim = outbox.queue.claim(begin=True)
-    assert claim is not None
+    claim = outbox.queue.claim(EID, begin=True)
+    assert claim
     assert claim.events[0].digest == "59.90 EUR"
 
 
@@ -180,7 +182,7 @@ def test_a_release_that_makes_no_event_is_a_dead_letter_that_says_so(
     outbox.decide(release(value="no money"))
 
     assert sent(outbox) == []
-    row = outbox.admin.show(id)
+    row = outbox.lookups.show(id)
     assert row is not None
     assert (row.state, row.reason) == ("dead", "invalid:release")
     assert "takes an amount" in row.error
@@ -194,8 +196,8 @@ def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
     outbox.put(bench.event("1001"))
     hold(bench, outbox, "1002")
     outbox.decide(release("1002"))
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert len(claim.events) == 2
     outbox.put(bench.event("1003"))
     for key in ("1001", "1002", "1003"):
@@ -231,18 +233,36 @@ def test_a_cancellation_after_the_delivery_is_too_late_and_counted(
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
 
+def test_a_cancellation_of_what_is_on_its_way_and_taken_is_too_late_and_counted(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("1001"))
+    claim = outbox.queue.claim(EID, begin=True)
+    outbox.decide(cancel())
+    outbox.queue.take_in()
+
+    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
+
+    row = outbox.lookups.show(claim.events[0].id)
+    assert row is not None
+    assert (row.state, row.reason) == ("delivered", "too_late")
+    told = history(bench)
+    assert (told["delivered", ""], told["too_late", "cancelled"]) == (1, 1)
+    assert bench.counters.get("hold_too_late", "cancelled") == 1
+
+
 def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
     bench: Bench, outbox: Outbox
 ) -> None:
     outbox.put(bench.event("1001"))
-    claim = outbox.queue.claim(begin=True)
-    assert claim is not None
+    claim = outbox.queue.claim(EID, begin=True)
+    assert claim
     outbox.decide(cancel())
     outbox.queue.take_in()
     assert states(outbox) == {"sending": 1}
 
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="retry", delay=0)])
-    outbox.housekeeping.step()
+    outbox.keep_house()
 
     assert sent(outbox) == []
     assert states(outbox) == {"cancelled": 1}
@@ -253,17 +273,18 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     assert sent(outbox) == []
     bench.pass_time(61)
 
-    assert sent(outbox) == []  # a claim is enough
-    row = outbox.admin.show(id)
+    outbox.keep_house()
+    assert sent(outbox) == []
+    row = outbox.lookups.show(id)
     assert row is not None
     assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", None)
     assert history(bench)["expired", "hold_expired"] == 1
 
     outbox.decide(release())
     assert sent(outbox) == []
-    assert history(bench)["unused", "hold_expired"] == 1
+    assert states(outbox) == {"cancelled": 1}
     bench.pass_time(91 * DAY)
-    assert outbox.housekeeping.step()
+    assert outbox.keep_house()
     assert states(outbox) == {}
 
 
@@ -272,7 +293,7 @@ def test_housekeeping_ends_holds_where_nothing_is_claimed(bench: Bench, outbox: 
     outbox.queue.take_in()
     bench.pass_time(61)
 
-    outbox.housekeeping.step()
+    outbox.keep_house()
 
     assert states(outbox) == {"cancelled": 1}
     assert bench.counters.get("hold_expired", "hold_expired") == 1
@@ -294,12 +315,12 @@ def test_a_verdict_on_an_order_that_nobody_held_shows_up(
     bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
 ) -> None:
     outbox.decide(verdict())
-    assert outbox.admin.overview().verdicts == 1
+    assert outbox.lookups.overview().verdicts == 1
     bench.pass_time(7 * DAY + 1)
 
-    outbox.housekeeping.step()
+    outbox.keep_house()
 
-    assert outbox.admin.overview().verdicts == 0
+    assert outbox.lookups.overview().verdicts == 0
     assert history(bench) == {("unused", f"{verdict().kind}_of_no_hold"): 1}
     hold(bench, outbox)
     assert sent(outbox) == []
@@ -314,7 +335,7 @@ def test_a_report_without_a_hold_releases_the_held_one(bench: Bench, outbox: Out
     assert outbox.put(bench.event("1001")).status == "duplicate"
 
     assert sent(outbox) == ["1001"]
-    assert [row.id for row in outbox.admin.list("delivered")] == [id]
+    assert [row.id for row in outbox.lookups.list("delivered")] == [id]
 
 
 def test_a_cancellation_that_came_first_is_stronger_than_a_report_of_the_held_one(
@@ -328,7 +349,7 @@ def test_a_cancellation_that_came_first_is_stronger_than_a_report_of_the_held_on
 
     assert sent(outbox) == []
     assert states(outbox) == {"cancelled": 1}
-    assert outbox.admin.overview().verdicts == 0
+    assert outbox.lookups.overview().verdicts == 0
 
 
 def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: Outbox) -> None:
@@ -338,8 +359,8 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
     hold(bench, outbox)
     outbox.put(bench.event("1001"))
 
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
 
 
@@ -370,7 +391,7 @@ def test_a_withdrawal_erases_what_is_held(bench: Bench, outbox: Outbox) -> None:
     outbox.decide(release())
 
     assert sent(outbox) == []
-    row = outbox.admin.show(id)
+    row = outbox.lookups.show(id)
     assert row is not None
     assert (row.reason, row.payload) == ("forgotten", None)
 
@@ -403,7 +424,7 @@ def test_forget_takes_held_events_along(bench: Bench, outbox: Outbox) -> None:
 def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
     bench: Bench, outbox: Outbox
 ) -> None:
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     with Session(bench.sql()) as session:
         outbox.put(bench.event("1001", held_for=HELD), session=session)
         session.commit()
@@ -422,7 +443,7 @@ def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
 
 def test_a_decision_that_was_rolled_back_was_none(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     with Session(bench.sql()) as session:
         outbox.decide(release(), session=session)
         session.rollback()
@@ -451,7 +472,7 @@ def test_a_hold_and_a_release_that_do_not_see_each_other_meet_later(
 ) -> None:
     """Two transactions at the same time, each on its own snapshot."""
     outbox = server.open()
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     with Session(server.sql()) as shop:
         outbox.put(server.event("1001", held_for=HELD), session=shop)
         with Session(server.sql()) as webhook:
@@ -465,22 +486,22 @@ def test_a_hold_and_a_release_that_do_not_see_each_other_meet_later(
 def test_in_database_mode_a_verdict_is_committed_when_the_call_returns(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.direct_commit.PATIENCE", 30.0)  # a busy machine
-    bench.open().housekeeping.create_tables()
+    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
+    bench.open().database.create_tables()
     outbox = bench.open(outbox_commit="database")
     outbox.put(bench.event("warm"))  # connecting is not what this is about
     hold(bench, outbox)
     outbox.decide(release())
     outbox.decide(cancel("1002"))
 
-    rows = bench.execute("SELECT state FROM adroll_event WHERE event_name = 'purchase'")
-    assert sorted(rows) == [(0,), (0,)]
-    assert bench.execute("SELECT verdict FROM adroll_verdict") == [("cancel",)]
+    assert bench.execute("SELECT count(*) FROM adroll_inbox")[0][0] == 4
+    assert outbox.queue.waiting() == 2
+    assert outbox.lookups.overview().verdicts == 1
 
 
 def test_verdicts_said_before_the_account_was_known_get_it(bench: Bench, outbox: Outbox) -> None:
     hold(bench, outbox)
-    outbox.decide(Verdict(1.0, "release", "purchase", "", False, "1001"))
+    outbox.decide(Verdict(1.0, "release", OrderKey("", False, "purchase", "1001")))
     assert sent(outbox) == []
 
     outbox.queue.adopt(EID)
@@ -498,8 +519,8 @@ def test_a_hold_can_be_dropped(bench: Bench, outbox: Outbox) -> None:
 def test_an_event_is_found_by_its_order(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
 
-    found = outbox.admin.find(release())
+    found = outbox.lookups.find_order(release().order)
 
     assert found is not None
     assert (found.id, found.state) == (id, "held")
-    assert outbox.admin.find(release("1002")) is None
+    assert outbox.lookups.find_order(release("1002").order) is None

@@ -1,180 +1,451 @@
-"""The journal: what was appended is read, whole and once, by whoever reads."""
+"""One process and its journal: what is appended is read, whatever the disk does."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adroll_flask.outbox.journal import JournalFailed, JournalWriter
-from adroll_flask.outbox.journal_files import files, note_usage, read, remove, waiting_bytes
-from adroll_flask.outbox.journal_format import MAX_RECORD, frame_all
-from tests.support.journal_kit import fill, only_file, read_file, records_of
+from adroll_flask.outbox import files
+from adroll_flask.outbox.journal import FILE_LIFE, LOOK_EVERY, Journal
+from adroll_flask.outbox.journal_reader import (
+    JournalFile,
+    files_of,
+    is_alive,
+    last_note,
+    leave_note,
+    read,
+    remove,
+)
+from adroll_flask.outbox.values import OutboxFailed
+from tests.support.disks import PowerCut, make_read_only, small_disk
+from tests.support.interrupted import at_each_moment
+from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
+from tests.support.outbox_engines import Clock
 
-TOKEN = "0123456789abcdef"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "instance" / "journal"
+    return tmp_path / "journal"
 
 
 @pytest.fixture
-def writer(folder: Path) -> JournalWriter:
-    return JournalWriter(folder)
+def journal(folder: Path) -> Journal:
+    return Journal(folder)
 
 
-def test_records_are_read_as_they_were_appended(folder: Path, writer: JournalWriter) -> None:
-    records = [b"", b"one", bytes(range(256)) * 5, b"adroll-journal 1 {}\n"]
-    for record in records:
-        writer.append(record)
-
-    assert records_of(folder) == records
-
-
-def test_many_records_come_in_a_file_of_their_own(folder: Path, writer: JournalWriter) -> None:
-    writer.append(b"before")
-    records = [b"", b"one", bytes(range(256)) * 5]
-    pieces = [frame_all(records[:2], TOKEN), frame_all(records[2:], TOKEN)]
-    writer.append_file(TOKEN, pieces, sum(map(len, pieces)))
-    writer.append(b"after")
-
-    mine, theirs = files(folder)
-    assert read_file(mine).records == [b"before", b"after"]
-    batch = read_file(theirs)
-    assert batch.records == records
-    assert mine.is_alive()
-    # Its writer is done with it, though it lives.
-    assert remove(theirs, batch.end_offset)
+@pytest.fixture
+def finished(folder: Path) -> JournalFile:
+    """A file of three entries whose writer is done with it."""
+    journal = Journal(folder)
+    for text in (b"one", b"two", b"three"):
+        journal.append(line(text))
+    journal.close()
+    return only_file(folder)
 
 
-def test_nothing_is_made_before_the_first_record(folder: Path, writer: JournalWriter) -> None:
-    writer.close()
+# -- appending ----------------------------------------------------------------------------------
 
+
+def test_nothing_is_made_before_the_first_entry(folder: Path, journal: Journal) -> None:
+    journal.rotate()
+    journal.close()
     assert not folder.exists()
-    assert files(folder) == []
-    assert waiting_bytes(folder) == 0
 
 
-def test_folder_and_files_are_the_owners_alone(folder: Path, writer: JournalWriter) -> None:
-    writer.append(b"one")
-
+def test_folder_and_files_are_the_owners_alone(folder: Path, journal: Journal) -> None:
+    journal.append(line(b"one"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(only_file(folder).path.stat().st_mode) == 0o600
 
 
-def test_a_record_of_1_mb_is_read_whatever_the_batch(folder: Path, writer: JournalWriter) -> None:
-    record = bytes(range(256)) * 4096
-    for one in (b"before", record, b"after"):
-        writer.append(one)
+def test_entries_are_read_as_they_were_appended_in_batches(folder: Path, journal: Journal) -> None:
+    large = b"x" * (1 << 20)
+    journal.append(line(b"one"))
+    journal.append(line(large))
+    journal.append(line(b"three"))
 
-    batch = read_file(only_file(folder), max_bytes=1000)
-
-    assert batch.records == [b"before", record, b"after"]
-
-
-def test_a_record_that_is_too_large_is_refused(folder: Path, writer: JournalWriter) -> None:
-    with pytest.raises(JournalFailed, match="too_large") as caught:
-        writer.append(bytes(MAX_RECORD + 1))
-    assert caught.value.reason == "too_large"
-
-    writer.append(bytes(MAX_RECORD))
-    assert records_of(folder) == [bytes(MAX_RECORD)]
-
-
-def test_batches_hold_what_was_asked_for(folder: Path, writer: JournalWriter) -> None:
-    for n in range(10):
-        writer.append(b"%d" % n * 100)
-    file = only_file(folder)
-
-    three = read(file, 0, max_records=3, max_bytes=1 << 20)
-    few = read(file, three.end_offset, max_records=100, max_bytes=250)
-
-    assert [one[:1] for one in three.records] == [b"0", b"1", b"2"]
-    assert [one[:1] for one in few.records] == [b"3", b"4"]
-    assert not three.ended
-    assert not few.ended
+    first = read(only_file(folder), 0, most=1, most_bytes=10)
+    assert texts(first.bodies) == [b"one"]
+    assert texts(read(only_file(folder), first.end, most=9, most_bytes=10).bodies) == [large]
+    assert texts_of(folder) == [b"one", large, b"three"]
+    with pytest.raises(OutboxFailed, match="too_large"):
+        journal.append(line(b"x" * (9 << 20)))
 
 
 def test_a_file_is_removed_once_it_is_read_and_its_writer_is_done(
-    folder: Path, writer: JournalWriter
+    folder: Path, journal: Journal
 ) -> None:
-    writer.append(b"one")
-    writer.append(b"two")
+    journal.append(line(b"one"))
     file = only_file(folder)
-    one = read(file, 0, max_records=1, max_bytes=1 << 20)
-    two = read(file, one.end_offset, max_records=9, max_bytes=1 << 20)
-
-    assert file.is_alive()
-    assert not remove(file, two.end_offset)
-    writer.close()
-    assert not file.is_alive()
-    assert not remove(file, one.end_offset)
-    assert remove(file, two.end_offset)
-
-    assert files(folder) == []
-    assert not file.is_alive()
-    assert remove(file, two.end_offset)
-    assert read(file, two.end_offset, max_records=9, max_bytes=99).ended
+    end = read_file(file).end
+    assert is_alive(file)
+    assert not remove(file, end)
+    journal.close()
+    assert not remove(file, end - 1)  # something is left
+    assert remove(file, end)
+    journal.append(line(b"two"))
+    assert texts_of(folder) == [b"two"]
 
 
-def test_an_append_after_close_begins_a_new_file(folder: Path, writer: JournalWriter) -> None:
-    writer.append(b"one")
-    writer.close()
-    writer.append(b"two")
-
-    assert len(files(folder)) == 2
-    assert records_of(folder) == [b"one", b"two"]
-
-
-def test_a_full_file_is_followed_by_another(folder: Path) -> None:
-    writer = JournalWriter(folder, max_file_bytes=2000)
-    records = [b"%d" % n * 300 for n in range(10)] + [b"larger than a file" * 1000, b"last"]
-    for record in records:
-        writer.append(record)
-
-    found = files(folder)
-
-    assert len(found) >= 4
-    assert [file.is_alive() for file in found] == [False] * (len(found) - 1) + [True]
-    assert records_of(folder) == records
+def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder: Path) -> None:
+    clock = Clock()
+    journal = Journal(folder, clock=clock)
+    journal.append(line(b"one"))
+    journal.rotate()
+    assert len(files_of(folder)) == 1
+    clock.now += FILE_LIFE + 1
+    journal.rotate()
+    old, new = files_of(folder)
+    assert (is_alive(old), is_alive(new), new.size) == (False, True, 0)
+    clock.now += FILE_LIFE + 1
+    journal.rotate()  # an empty one stays, however old
+    assert files_of(folder) == [old, new]
+    journal.append(line(b"two"))
+    journal.mark_stale()
+    journal.rotate()
+    assert len(files_of(folder)) == 3
+    assert texts_of(folder) == [b"one", b"two"]
 
 
-def test_threads_share_one_file(folder: Path) -> None:
-    writer = JournalWriter(folder, max_file_bytes=50_000)
-    together = threading.Barrier(8)
-
-    def append(thread: int) -> None:
-        together.wait()
-        for n in range(200):
-            writer.append(b"%d %d" % (thread, n) + b"." * (n % 90))
-
-    threads = [threading.Thread(target=append, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    found = [record.rstrip(b".") for record in records_of(folder)]
-    assert sorted(found) == sorted(b"%d %d" % (t, n) for t in range(8) for n in range(200))
-    assert sum(file.is_alive() for file in files(folder)) == 1
-    for number in range(8):  # and each thread's in its order
-        own = [record for record in found if record.startswith(b"%d " % number)]
-        assert own == [b"%d %d" % (number, n) for n in range(200)]
+def test_threads_share_one_file(folder: Path, journal: Journal) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: journal.append(line(b"%d" % n)), range(400)))
+    assert sorted(map(int, texts_of(folder))) == list(range(400))
+    only_file(folder)
 
 
-def test_the_size_bound_counts_what_waits_and_not_what_was_read(folder: Path) -> None:
-    writer = JournalWriter(folder, max_bytes=10_000)
-    kept, refused = fill(writer, bytes(1000))
-    file = only_file(folder)
-    assert refused.reason == "full"
-    assert 8 <= kept <= 9
-    assert len(records_of(folder)) == kept
-    assert waiting_bytes(folder) == file.size
+def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Journal) -> None:
+    class Limit(Exception):
+        """A time limit that the site set."""
 
-    note_usage(folder, {file.name: file.size}, 0)
+    acknowledged = []
+    with ThreadPoolExecutor(1) as other_thread:
+        for moment in at_each_moment(
+            lambda moment: journal.append(line(b"interrupted %d" % moment)), Limit
+        ):
+            text = b"after %d" % moment
+            other_thread.submit(journal.append, line(text)).result(timeout=30)
+            acknowledged.append(text)
+    found = texts_of(folder)
+    assert [text for text in found if text.startswith(b"after")] == acknowledged
+    assert len(set(found)) == len(found), "an entry was kept twice"
 
-    assert waiting_bytes(folder) == 0
-    JournalWriter(folder, max_bytes=10_000).append(bytes(1000))
+
+# -- damage -------------------------------------------------------------------------------------
+
+
+def test_a_file_cut_at_any_byte_gives_its_whole_entries(finished: JournalFile) -> None:
+    whole = finished.path.read_bytes()
+    ends = [end + 1 for end, byte in enumerate(whole) if byte == 10]
+    for cut in range(len(whole) + 1):
+        finished.path.write_bytes(whole[:cut])
+        found = read_file(finished._replace(size=cut))
+        # A line that lacks nothing but its end is whole.
+        kept = sum(end <= cut for end in ends)
+        assert texts(found.bodies) == [b"one", b"two", b"three"][:kept]
+        assert b"".join(data for _at, data in found.damaged) == whole[max([0, *ends[:kept]]) : cut]
+        assert found.end == cut
+
+
+@pytest.mark.parametrize("bit", [0, 3, 6])
+def test_a_bit_flipped_at_any_byte_costs_its_own_lines_alone(
+    finished: JournalFile, bit: int
+) -> None:
+    whole = finished.path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << bit
+        finished.path.write_bytes(bytes(damaged))
+        found = read_file(finished)
+        hit = sum(at >= sum(map(len, lines[: n + 1])) for n in range(len(lines)))
+        others = [b"one", b"two", b"three"]
+        got = texts(found.bodies)
+        # Where the end of a line is hit, the next one goes with it; the last one's is made up for.
+        lost = {others[hit]} | ({others[hit + 1]} if whole[at] == 10 and hit < 2 else set())
+        assert set(others) - lost <= set(got) <= set(others)
+        assert found.end == len(whole)
+        aside = b"".join(data for _at, data in found.damaged)
+        assert set(got) == set(others) or aside
+
+
+@given(
+    st.lists(st.binary(max_size=40), max_size=6),
+    st.binary(max_size=30).filter(lambda data: b"\n" not in data),
+    st.integers(0, 6),
+)
+def test_whatever_lies_between_lines_every_entry_is_found_and_none_invented(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[bytes], junk: bytes, place: int
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    lines = [line(entry) for entry in entries]
+    lines.insert(place, junk + b"\n")
+    journal = Journal(folder)
+    journal.append(b"".join(lines) or line(b""))
+    journal.close()
+    assert texts(read_file(only_file(folder)).bodies) == entries
+
+
+def test_the_beginning_of_a_line_waits_while_its_writer_lives(
+    folder: Path, journal: Journal
+) -> None:
+    journal.append(line(b"one"))
+    whole = line(b"two")
+    with only_file(folder).path.open("ab") as file:
+        file.write(whole[:9])
+        file.flush()
+        found = read_file(only_file(folder))
+        assert (texts(found.bodies), found.damaged) == ([b"one"], [])
+        file.write(whole[9:])
+    assert texts(read(only_file(folder), found.end, most=9, most_bytes=999).bodies) == [b"two"]
+
+
+def test_files_of_others_in_the_folder_are_left_alone(finished: JournalFile) -> None:
+    for name in ("notes.txt", "1.journal", "x.new", "1800000000000-1.journal"):
+        (finished.path.parent / name).write_text("mine")
+    assert only_file(finished.path.parent) == finished
+
+
+def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
+    leave_note(tmp_path, {"a": 7})
+    assert last_note(tmp_path).positions == {"a": 7}
+    leave_note(tmp_path, {})
+    assert last_note(tmp_path).positions == {}
+    path = tmp_path / "reader.note"
+    path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
+    assert last_note(tmp_path).pid == 0
+
+
+# -- the disk -----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_takes_nothing_of_an_entry_and_all_comes_back_with_space(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        journal = Journal(disk / "journal")
+        taken, failure = fill(journal, line(b"x" * 3000))
+        assert failure.reason == "disk_full"
+        assert texts_of(disk / "journal") == [b"x" * 3000] * taken
+        for file in files_of(disk / "journal")[:-1]:
+            assert remove(file, file.size)
+        with pytest.raises(OutboxFailed):
+            journal.append(line(b"y" * 60_000))
+        os.truncate(only_file(disk / "journal").path, 0)
+        journal.append(line(b"after"))
+        assert texts_of(disk / "journal")[-1] == b"after"
+        journal.close()
+
+
+def test_a_read_only_disk_fails_with_that_reason(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        make_read_only(disk)
+        with pytest.raises(OutboxFailed) as caught:
+            Journal(disk / "journal").append(line(b"one"))
+        assert caught.value.reason == "read_only"
+
+
+def test_a_folder_that_cannot_be_made_fails_with_that_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutboxFailed) as caught:
+        Journal(tmp_path / "file" / "journal").append(line(b"one"))
+    assert caught.value.reason == "no_folder"
+
+
+def test_a_short_write_is_completed_or_taken_back(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    journal.append(line(b"one"))
+    short = [3, 5]
+
+    def write(file: int, data: bytes) -> int:
+        return real(file, data[: short.pop(0)] if short else data)
+
+    monkeypatch.setattr(os, "write", write)
+    journal.append(line(b"two"))
+    assert texts_of(folder) == [b"one", b"two"]
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) < 10:
+            raise OSError(28, "No space left on device")
+        return real(file, data[:-5])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OutboxFailed, match="disk_full"):
+        journal.append(line(b"three"))
+    monkeypatch.setattr(os, "write", real)
+    journal.append(line(b"four"))
+    assert texts_of(folder) == [b"one", b"two", b"four"]
+
+
+@pytest.mark.parametrize("gone", ["file", "folder"])
+def test_what_was_removed_is_noticed_and_made_anew(
+    folder: Path, journal: Journal, gone: str
+) -> None:
+    journal.append(line(b"one"))
+    if gone == "file":
+        only_file(folder).path.unlink()
+    else:
+        shutil.rmtree(folder)
+    time.sleep(LOOK_EVERY)
+    journal.append(line(b"two"))
+    assert texts_of(folder) == [b"two"]
+
+
+def test_a_handle_that_others_closed_or_took_is_replaced(folder: Path, tmp_path: Path) -> None:
+    """A daemon closes all that it inherited, and the number comes to mean another file."""
+    journal = Journal(folder)
+    journal.append(line(b"one"))
+    path = str(only_file(folder).path)
+    (handle,) = [
+        int(name)
+        for name in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}") == path
+    ]
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    os.dup2(other, handle)
+    time.sleep(LOOK_EVERY)
+    journal.append(line(b"two"))
+    journal.close()
+    assert (tmp_path / "other").read_bytes() == b""
+    os.fstat(handle)  # nor was it closed
+    os.close(handle)
+    os.close(other)
+    assert texts_of(folder) == [b"one", b"two"]
+
+
+# -- the size bound -----------------------------------------------------------------------------
+
+
+def test_beyond_the_bound_an_append_fails_until_what_waits_is_read(folder: Path) -> None:
+    journal = Journal(folder, max_bytes=50_000)
+    taken, failure = fill(journal, line(b"x" * 1000))
+    assert failure.reason == "full"
+    assert 40 <= taken <= 50
+    assert journal.used_share() > 0.9
+    leave_note(folder, {file.name: file.size for file in files_of(folder)})
+    journal.measure()
+    journal.append(line(b"x"))
+
+
+def test_what_waits_in_the_database_and_of_others_counts_as_soon_as_it_is_measured(
+    folder: Path,
+) -> None:
+    journal, other = Journal(folder, max_bytes=50_000), Journal(folder, max_bytes=50_000)
+    journal.append(line(b"x"))
+    journal.measure(60_000)
+    with pytest.raises(OutboxFailed, match="full"):
+        journal.append(line(b"x"))
+    journal.measure(0)
+    journal.append(line(b"x"))
+    fill(other, line(b"x" * 1000))
+    journal.measure()
+    with pytest.raises(OutboxFailed, match="full"):
+        journal.append(line(b"x" * 2000))
+
+
+def test_a_report_looks_at_no_other_file(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = Journal(folder, max_bytes=1 << 30)
+    bounded.append(line(b"first"))
+    looked: list[object] = []
+    monkeypatch.setattr(os, "scandir", looked.append)
+    monkeypatch.setattr(Path, "read_bytes", looked.append)
+    for _ in range(100):
+        bounded.append(line(b"x" * 1000))
+    assert looked == []
+
+
+# -- syncing ------------------------------------------------------------------------------------
+
+
+def test_with_sync_a_call_returns_after_a_sync_that_began_after_its_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder, sync=True)
+    synced: list[int] = []
+    real = files.sync_data
+
+    def sync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        real(handle)
+
+    monkeypatch.setattr(files, "sync_data", sync)
+    barrier = threading.Barrier(4)
+
+    def append(n: int) -> None:
+        barrier.wait()
+        journal.append(line(b"%d" % n))
+        assert synced[-1] > 0
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(append, range(4)))
+    assert synced[-1] == only_file(folder).size
+    assert len(synced) <= 4
+
+
+def test_a_failed_sync_fails_the_call_and_ends_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"one"))
+
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_data", fail)
+        with pytest.raises(OutboxFailed, match="unavailable"):
+            journal.append(line(b"two"))
+    journal.append(line(b"three"))
+    assert len(files_of(folder)) == 2
+
+
+@pytest.mark.parametrize("cuts", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_power_cut_loses_nothing_that_was_acknowledged_with_sync(
+    tmp_path: Path, cuts: int
+) -> None:
+    """A real ext4 whose power is cut."""
+    disk = PowerCut(tmp_path)
+    for _ in range(cuts):
+        with disk.on() as mounted:
+            folder = mounted / "journal"
+            shutil.rmtree(folder, ignore_errors=True)
+            os.sync()
+            writer = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.journal_program", str(folder), "--sync"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                cwd=ROOT,
+                text=True,
+            )
+            assert writer.stdout is not None
+            acknowledged = [writer.stdout.readline() for _ in range(60)]
+            # Stopped first: a sync that is under way while ext4 is shut down may report success.
+            writer.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WNOWAIT)
+            disk.cut()
+            writer.kill()
+            acknowledged += writer.stdout.readlines()
+            writer.wait()
+            writer.stdout.close()
+        with disk.on() as mounted:
+            found = [read_file(file) for file in files_of(mounted / "journal")]
+            kept = {text.split(b" ")[0] for one in found for text in texts(one.bodies)}
+        assert [n for n in acknowledged if n.strip().encode() not in kept] == []

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journal_kit import records_of
+from tests.support.journal_kit import texts_of
+
+pytestmark = pytest.mark.patient
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,13 +48,14 @@ PROGRAM = {
 APPEND = """
     import sys
     from pathlib import Path
-    from adroll_flask.outbox.journal import JournalWriter
+    from adroll_flask.outbox.journal import Journal
+    from tests.support.journal_kit import line
 
-    writer = JournalWriter(Path(sys.argv[1]), max_file_bytes=20_000, sync=sys.argv[2] == "sync")
+    writer = Journal(Path(sys.argv[1]), sync=sys.argv[2] == "sync")
 
     def append(name):
         for n in range(30):
-            writer.append(f"{name} {n}".encode())
+            writer.append(line(f"{name} {n}".encode()))
             if name.startswith("greenlet"):
                 sleep(0)
 
@@ -63,9 +66,10 @@ APPEND = """
 TURNS = """
     import sys
     from pathlib import Path
-    from adroll_flask.outbox.journal import JournalWriter
+    from adroll_flask.outbox.journal import Journal
+    from tests.support.journal_kit import line
 
-    writer = JournalWriter(Path(sys.argv[1]), max_file_bytes=20_000, sync=True)
+    writer = Journal(Path(sys.argv[1]), sync=True)
     inside = []
 
     def append(name):
@@ -73,7 +77,7 @@ TURNS = """
             return
         for n in range(30):
             inside.append(name)
-            writer.append(f"{name} {n}".encode())
+            writer.append(line(f"{name} {n}".encode()))
             assert inside == [name], inside
             inside.clear()
             sleep(0)
@@ -85,11 +89,11 @@ TURNS = """
 WAIT = """
     import sqlite3, sys
     from pathlib import Path
-    from adroll_flask.outbox import NewEvent, new_id, open_outbox
+    from adroll_flask.outbox import NewEvent, new_id, Outbox
     from adroll_flask.settings import Settings
 
     folder = Path(sys.argv[1])
-    outbox = open_outbox(Settings(), folder=folder)
+    outbox = Outbox(Settings(), folder=folder)
     outbox.put(
         NewEvent(
             id=new_id(1.0), name="purchase", advertisable_eid="A", dry_run=False, key="1",
@@ -103,7 +107,7 @@ WAIT = """
 
     def work(name):
         if name == "greenlet 0":
-            claims.append(outbox.queue.claim())
+            claims.append(outbox.queue.claim("A"))
         elif name == "greenlet 1":
             for _ in range(20):
                 sleep(0.001)
@@ -139,7 +143,7 @@ def test_greenlets_and_threads_append_together(tmp_path: Path, server: str, sync
         for name in range(count)
         for n in range(30)
     ]
-    assert sorted(records_of(tmp_path / "journal")) == sorted(wanted)
+    assert sorted(texts_of(tmp_path / "journal")) == sorted(wanted)
 
 
 @pytest.mark.parametrize("server", list(PROGRAM))
@@ -147,7 +151,7 @@ def test_no_other_greenlet_runs_in_the_middle_of_an_append(tmp_path: Path, serve
     """So none can find the lock taken, and none is switched away while it holds it."""
     run(server, TURNS, tmp_path / "journal")
 
-    assert len(records_of(tmp_path / "journal")) == 600
+    assert len(texts_of(tmp_path / "journal")) == 600
 
 
 @pytest.mark.parametrize("server", list(PROGRAM))

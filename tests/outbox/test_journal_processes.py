@@ -11,24 +11,19 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import journal_locks
-from adroll_flask.outbox.journal import JournalWriter
-from adroll_flask.outbox.journal_files import JournalFile, files, read, reading, remove
-from adroll_flask.outbox.journal_format import (
-    HEADER_LIMIT,
-    Header,
-    decode_header,
-    encode_header,
-    host_identity,
-    pid_namespace,
-)
-from tests.support.journal_kit import framed, long_quiet, only_file, read_file, records_of
+from adroll_flask.outbox import files
+from adroll_flask.outbox.journal import LOOK_EVERY, Journal
+from adroll_flask.outbox.journal_reader import JournalFile, files_of, is_alive, read, remove, turn
+from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
+from tests.support.outbox_engines import Clock
+
+pytestmark = pytest.mark.patient
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "tests.support.journal_program"]
@@ -64,8 +59,11 @@ def python(program: str, *arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-c", textwrap.dedent(program), *arguments]
 
 
-def numbers(folder: Path) -> list[str]:
-    return [record.split(b" ")[0].decode() for record in records_of(folder)]
+def numbers(folder: Path, torn: bool = False) -> list[str]:
+    """What was written; a kill may leave the beginning of a line, which nobody was told of."""
+    batches = [read_file(file) for file in files_of(folder)]
+    assert all(len(batch.damaged) <= torn for batch in batches)
+    return [text.split(b" ")[0].decode() for batch in batches for text in texts(batch.bodies)]
 
 
 # -- kills ------------------------------------------------------------------------------------
@@ -82,16 +80,16 @@ def test_no_kill_loses_what_was_acknowledged(folder: Path, kills: int) -> None:
             acknowledged += writer.stdout.read().split()
             writer.wait()
 
-        found = [n for n in numbers(folder) if n.startswith(f"{kill}-")]
+        found = [n for n in numbers(folder, torn=True) if n.startswith(f"{kill}-")]
 
         # At most the record whose acknowledgement was not told any more.
         told = [f"{kill}-{n}" for n in acknowledged]
         assert found[: len(told)] == told
         assert len(found) <= len(told) + 1
-    assert not any(file.is_alive() for file in files(folder))
-    for file in files(folder):
-        assert remove(file, read_file(file).end_offset)
-    assert files(folder) == []
+    assert not any(is_alive(file) for file in files_of(folder))
+    for file in files_of(folder):
+        assert remove(file, read_file(file).end)
+    assert files_of(folder) == []
 
 
 def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
@@ -100,16 +98,16 @@ def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
     with running(*PROGRAM, folder, "--count", "3000") as writer:
         while len(found) < 3000:
             assert writer.poll() is None
-            for file in files(folder):
-                batch = read(file, ends.get(file.name, 0), max_records=7, max_bytes=5000)
-                assert batch.corrupt == []
-                found += batch.records
-                ends[file.name] = batch.end_offset
-                if batch.ended:
-                    remove(file, batch.end_offset)
-        for file in files(folder):
+            for file in files_of(folder):
+                batch = read(file, ends.get(file.name, 0), most=7, most_bytes=5000)
+                assert batch.damaged == []
+                found += texts(batch.bodies)
+                ends[file.name] = batch.end
+                if not batch.bodies:
+                    remove(file, batch.end)
+        for file in files_of(folder):
             remove(file, ends[file.name])
-        assert only_file(folder).is_alive()
+        assert is_alive(only_file(folder))
         assert writer.stdin is not None
         writer.stdin.close()
         writer.wait()
@@ -124,22 +122,23 @@ def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
 FORK = """
     import ctypes, os, sys
     from pathlib import Path
-    from adroll_flask.outbox.journal import JournalWriter
+    from adroll_flask.outbox.journal import Journal
+    from tests.support.journal_kit import line
 
     folder, fork = Path(sys.argv[1]), sys.argv[2]
-    writer = JournalWriter(folder)
-    writer.append(b"parent, before")
+    writer = Journal(folder)
+    writer.append(line(b"parent, before"))
     # uWSGI forks without Python's hooks.
     child = os.fork() if fork == "os" else ctypes.PyDLL(None).fork()
     if child == 0:
-        writer.append(b"child")
+        writer.append(line(b"child"))
         handles = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
                    if os.path.islink(f"/proc/self/fd/{n}")]
         assert sum(path.endswith(".journal") for path in handles) == 1, handles
         os.write(1, b"child done\\n")
         sys.stdin.read()
         os._exit(0)
-    writer.append(b"parent, after")
+    writer.append(line(b"parent, after"))
     sys.stdin.read()
     os.waitpid(child, 0)
 """
@@ -149,27 +148,28 @@ FORK = """
 def test_after_a_fork_parent_and_child_write_to_files_of_their_own(folder: Path, fork: str) -> None:
     with running(*python(FORK, folder, fork)) as parent:
         assert lines(parent, 1) == ["child done"]
-        while len(records_of(folder)) < 3:
+        while len(texts_of(folder)) < 3:
             os.sched_yield()
-        by_file = {tuple(read_file(file).records) for file in files(folder)}
-        alive = [file.is_alive() for file in files(folder)]
+        by_file = {tuple(texts(read_file(file).bodies)) for file in files_of(folder)}
+        alive = [is_alive(file) for file in files_of(folder)]
         assert parent.stdin is not None
         parent.stdin.close()
         parent.wait()
 
     assert by_file == {(b"parent, before", b"parent, after"), (b"child",)}
     assert alive == [True, True]
-    assert not any(file.is_alive() for file in files(folder))
+    assert not any(is_alive(file) for file in files_of(folder))
 
 
 IDLE_CHILD = """
     import ctypes, os, sys
     from pathlib import Path
-    from adroll_flask.outbox.journal import JournalWriter
+    from adroll_flask.outbox.journal import Journal
+    from tests.support.journal_kit import line
 
     folder, fork, close = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "close"
-    writer = JournalWriter(folder)
-    writer.append(b"one")
+    writer = Journal(folder)
+    writer.append(line(b"one"))
     child = os.fork() if fork == "os" else ctypes.PyDLL(None).fork()
     if child == 0:
         os.write(1, b"%d\\n" % os.getpid())
@@ -192,13 +192,13 @@ def test_a_file_does_not_live_on_in_a_child_that_never_writes(
         child = next(int(line) for line in told if line != "closed")
         file = only_file(folder)
         if end == "kill":
-            assert file.is_alive()
+            assert is_alive(file)
             parent.kill()
             parent.wait()
         try:
             os.kill(child, 0)  # is there, and holds what it inherited
-            assert not file.is_alive()
-            assert remove(file, read_file(file).end_offset)
+            assert not is_alive(file)
+            assert remove(file, read_file(file).end)
         finally:
             os.kill(child, signal.SIGKILL)
 
@@ -208,14 +208,15 @@ def test_a_fork_amid_appends_of_other_threads_leaves_the_child_no_lock(folder: P
     program = """
         import os, sys, threading
         from pathlib import Path
-        from adroll_flask.outbox.journal import JournalWriter
+        from adroll_flask.outbox.journal import Journal
+        from tests.support.journal_kit import line
 
-        writer = JournalWriter(Path(sys.argv[1]), max_file_bytes=20_000)
+        writer = Journal(Path(sys.argv[1]))
         done = threading.Event()
 
         def append():
             while not done.is_set():
-                writer.append(b"." * 500)
+                writer.append(line(b"." * 500))
 
         threads = [threading.Thread(target=append, daemon=True) for _ in range(3)]
         for thread in threads:
@@ -223,7 +224,7 @@ def test_a_fork_amid_appends_of_other_threads_leaves_the_child_no_lock(folder: P
         for n in range(40):
             child = os.fork()
             if child == 0:
-                writer.append(b"child %d" % n)
+                writer.append(line(b"child %d" % n))
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
         done.set()
@@ -231,7 +232,7 @@ def test_a_fork_amid_appends_of_other_threads_leaves_the_child_no_lock(folder: P
     with running(*python(program, folder)) as parent:
         assert parent.wait(120) == 0
 
-    children = [record for record in records_of(folder) if record.startswith(b"child")]
+    children = [record for record in texts_of(folder) if record.startswith(b"child")]
     assert sorted(children) == sorted(b"child %d" % n for n in range(40))
 
 
@@ -241,16 +242,17 @@ def test_a_daemon_that_closed_all_it_inherited_writes_into_nobodys_file(
     program = """
         import os, sys
         from pathlib import Path
-        from adroll_flask.outbox.journal import JournalWriter
+        from adroll_flask.outbox.journal import Journal
+        from tests.support.journal_kit import line
 
-        writer = JournalWriter(Path(sys.argv[1]))
-        writer.append(b"before")
+        writer = Journal(Path(sys.argv[1]))
+        writer.append(line(b"before"))
         if os.fork():
             os.wait()
             sys.exit()
         os.closerange(3, 100)
         handles = [os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT) for _ in range(90)]
-        writer.append(b"after")
+        writer.append(line(b"after"))
         assert all(os.fstat(handle) for handle in handles)
         os._exit(0)
     """
@@ -258,7 +260,7 @@ def test_a_daemon_that_closed_all_it_inherited_writes_into_nobodys_file(
         assert daemon.wait(60) == 0
 
     assert (tmp_path / "another").read_bytes() == b""
-    assert sorted(records_of(folder)) == [b"after", b"before"]
+    assert sorted(texts_of(folder)) == [b"after", b"before"]
 
 
 # -- containers -------------------------------------------------------------------------------
@@ -278,15 +280,15 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
     ):
         lines(one, 50)
         lines(two, 50)
-        found = files(folder)
+        found = files_of(folder)
         pids = {file.name.split("-")[1] for file in found}
-        alive = sorted(file.is_alive() for file in found)
+        alive = sorted(is_alive(file) for file in found)
         # A reader in a third container, for which PID 1 is itself.
         program = """
             import sys
             from pathlib import Path
-            from adroll_flask.outbox.journal_files import files
-            print(sorted(file.is_alive() for file in files(Path(sys.argv[1]))))
+            from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
+            print(sorted(is_alive(file) for file in files_of(Path(sys.argv[1]))))
         """
         seen = subprocess.run(
             [*unshare, *python(program, folder)],
@@ -295,7 +297,7 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
             check=True,
             cwd=ROOT,
         ).stdout
-    while any(file.is_alive() for file in files(folder)):  # killed with their unshare
+    while any(is_alive(file) for file in files_of(folder)):  # killed with their unshare
         os.sched_yield()
 
     assert pids == {"1"}
@@ -305,32 +307,30 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
 
 
 def test_one_pid_at_one_time_still_makes_two_files(folder: Path) -> None:
-    writers = [JournalWriter(folder, clock=lambda: 1_800_000_000.0) for _ in range(2)]
+    writers = [Journal(folder, clock=lambda: 1_800_000_000.0) for _ in range(2)]
     for writer in writers:
-        writer.append(b"one")
+        writer.append(line(b"one"))
 
-    assert len({file.name for file in files(folder)}) == 2
+    assert len({file.name for file in files_of(folder)}) == 2
 
 
 # -- who lives --------------------------------------------------------------------------------
 
 
-def rewritten(file: JournalFile, **values: object) -> JournalFile:
-    """The same file with another header; whoever had it open has lost it."""
+def of_another_boot(file: JournalFile) -> JournalFile:
+    """The same file as if it came from elsewhere; whoever had it open has lost it."""
+    created, _pid, _scope, random = file.name.split("-")
     data = file.path.read_bytes()
-    header = decode_header(data[:HEADER_LIMIT])
-    assert header is not None
-    changed: Header = replace(header, **values)  # type: ignore[arg-type]
     file.path.unlink()
-    file.path.write_bytes(encode_header(changed) + data[header.size :])
+    file.path.with_name(f"{created}-1-000000000000-{random}.journal").write_bytes(data)
     return only_file(file.path.parent)
 
 
 @pytest.fixture
 def left_over(folder: Path) -> JournalFile:
-    writer = JournalWriter(folder)
+    writer = Journal(folder)
     for record in (b"one", b"two", b"three"):
-        writer.append(record)
+        writer.append(line(record))
     writer.close()
     return only_file(folder)
 
@@ -338,55 +338,34 @@ def left_over(folder: Path) -> JournalFile:
 def test_a_file_of_another_boot_is_read_at_once_and_removed_when_quiet(
     left_over: JournalFile,
 ) -> None:
-    file = rewritten(left_over, host="another-boot", pid=1)
+    file = of_another_boot(left_over)
 
     batch = read_file(file)
 
-    assert batch.records == [b"one", b"two", b"three"]
-    assert not remove(file, batch.end_offset)
+    assert texts(batch.bodies) == [b"one", b"two", b"three"]
+    assert not remove(file, batch.end)
     long_quiet(file)
-    assert remove(file, batch.end_offset)
-
-
-def test_what_looks_damaged_in_another_hosts_file_may_only_be_late(
-    left_over: JournalFile,
-) -> None:
-    file = rewritten(left_over, host="another-host")
-    whole = file.path.read_bytes()
-    at = whole.index(b"two")
-    file.path.write_bytes(whole[:at] + bytes(3) + whole[at + 3 :])
-
-    early = read(file, 0, max_records=9, max_bytes=1 << 20)
-    file.path.write_bytes(whole)
-    late = read(file, early.end_offset, max_records=9, max_bytes=1 << 20)
-
-    assert early.records + late.records == [b"one", b"two", b"three"]
-    assert early.corrupt == []
-
-    file.path.write_bytes(whole[:at] + bytes(3) + whole[at + 3 :])
-    long_quiet(file)
-    assert read_file(file).records == [b"one", b"three"]
-    assert len(read_file(file).corrupt) == 1
+    assert remove(file, batch.end)
 
 
 def test_without_locks_a_quiet_file_is_given_up_and_its_writer_goes_on_in_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_locks, "hold", lambda _: False)
-    writer = JournalWriter(folder)
-    writer.append(b"one")
+    monkeypatch.setattr(files, "hold", lambda _: False)
+    monkeypatch.setattr(files, "is_held", lambda _: None)
+    writer = Journal(folder)
+    writer.append(line(b"one"))
     file = only_file(folder)
-    end = read_file(file).end_offset
-    assert file.is_alive()
+    end = read_file(file).end
+    assert is_alive(file)
     assert not remove(file, end)
     long_quiet(file)
     assert remove(file, end)
-    assert writer._process.file is not None
-    writer._process.file.check_at = 0.0  # the pause was long
+    time.sleep(LOOK_EVERY)
 
-    writer.append(b"two")
+    writer.append(line(b"two"))
 
-    assert records_of(folder)[-1] == b"two"
+    assert texts_of(folder)[-1] == b"two"
 
 
 def test_a_file_is_alive_from_before_it_has_a_name(
@@ -396,26 +375,26 @@ def test_a_file_is_alive_from_before_it_has_a_name(
     rename = Path.rename
 
     def rename_and_look(path: Path, target: Path) -> Path:
-        assert files(folder) == []
+        assert files_of(folder) == []
         done = rename(path, target)
-        seen.extend(file.is_alive() for file in files(folder))
+        seen.extend(is_alive(file) for file in files_of(folder))
         return done
 
     monkeypatch.setattr(Path, "rename", rename_and_look)
-    JournalWriter(folder).append(b"one")
+    Journal(folder).append(line(b"one"))
 
     assert seen == [True]
 
 
 def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
     folder.mkdir()
-    young = folder / "1800000000000-12-0123456789abcdef.new"
-    old = folder / "1800000000000-13-0123456789abcdef.new"
+    young = folder / "1800000000000-12-000000000000-0123456789abcdef.new"
+    old = folder / "1800000000000-13-000000000000-0123456789abcdef.new"
     for path in (young, old):
         path.write_bytes(b"adroll-jour")
     os.utime(old, (1_800_000_000 - 10**8,) * 2)
 
-    assert files(folder) == []
+    assert files_of(folder) == []
 
     assert young.exists()
     assert not old.exists()
@@ -426,12 +405,12 @@ def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
 READER = """
     import sys
     from pathlib import Path
-    from adroll_flask.outbox.journal_files import files, read, reading
+    from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
 
-    with reading(Path(sys.argv[1])) as alone:
-        (file,) = files(Path(sys.argv[1]))
-        batch = read(file, 0, max_records=2, max_bytes=1 << 20)
-        print(alone, len(batch.records), flush=True)
+    with turn(Path(sys.argv[1])) as alone:
+        (file,) = files_of(Path(sys.argv[1]))
+        batch = read(file, 0, most=2, most_bytes=1 << 20)
+        print(alone, len(batch.bodies), flush=True)
         sys.stdin.read()
 """
 
@@ -439,7 +418,7 @@ READER = """
 def test_of_two_readers_one_reads_at_a_time(folder: Path, left_over: JournalFile) -> None:
     with running(*python(READER, folder)) as first:
         assert lines(first, 1) == ["True 2"]
-        with reading(folder) as alone:
+        with turn(folder) as alone:
             assert not alone
         with running(*python(READER, folder)) as second:
             assert lines(second, 1) == ["False 2"]
@@ -447,21 +426,8 @@ def test_of_two_readers_one_reads_at_a_time(folder: Path, left_over: JournalFile
         first.stdin.close()
         first.wait()
 
-    with reading(folder) as alone:
+    with turn(folder) as alone:
         assert alone
-
-
-def test_a_reader_that_dies_in_the_middle_of_a_batch_leaves_all_to_the_next(
-    folder: Path, left_over: JournalFile
-) -> None:
-    with running(*python(READER, folder)) as reader:
-        assert lines(reader, 1) == ["True 2"]
-        reader.kill()
-        reader.wait()
-
-    with reading(folder) as alone:
-        assert alone
-        assert read_file(left_over).records == [b"one", b"two", b"three"]
 
 
 def test_a_child_of_a_reader_keeps_no_other_reader_away(
@@ -470,9 +436,9 @@ def test_a_child_of_a_reader_keeps_no_other_reader_away(
     program = """
         import ctypes, os, sys
         from pathlib import Path
-        from adroll_flask.outbox.journal_files import reading
+        from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
 
-        with reading(Path(sys.argv[1])) as alone:
+        with turn(Path(sys.argv[1])) as alone:
             if ctypes.PyDLL(None).fork() == 0:
                 os.write(1, b"%d\\n" % os.getpid())
                 sys.stdin.read()
@@ -485,66 +451,24 @@ def test_a_child_of_a_reader_keeps_no_other_reader_away(
         parent.wait()
         try:
             os.kill(int(child), 0)
-            with reading(folder) as alone:
+            with turn(folder) as alone:
                 assert alone
         finally:
             os.kill(int(child), signal.SIGKILL)
 
 
 def test_two_readers_that_see_the_same_file_remove_it_once(left_over: JournalFile) -> None:
-    end = read_file(left_over).end_offset
+    end = read_file(left_over).end
 
     assert remove(left_over, end)
     assert remove(left_over, end)
-    assert not left_over.is_alive()
+    assert not is_alive(left_over)
 
 
 def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> None:
-    with reading(folder) as alone:
+    with turn(folder) as alone:
         assert not alone
     assert not folder.exists()
-
-
-def test_10_000_files_of_dead_processes_are_opened_twice_each(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once to read them and once to remove them; to list them, none."""
-    folder.mkdir()
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for n in range(10_000):
-        header = Header(
-            1_800_000_000_000 + n // 3,
-            dead.pid,
-            f"{n:016x}",
-            host_identity(),
-            pid_namespace(),
-            locked=True,
-        )
-        file = folder / f"{header.name}.journal"
-        file.write_bytes(encode_header(header) + framed(header, b"%d" % n))
-    opened: list[object] = []
-    real = os.open
-
-    def count(path: str, *arguments: int) -> int:
-        if Path(path).is_relative_to(folder):  # threads of other tests may open theirs
-            opened.append(path)
-        return real(path, *arguments)
-
-    monkeypatch.setattr(os, "open", count)
-    found = files(folder)
-    assert opened == []
-
-    records = []
-    for one in found:
-        batch = read(one, 0, max_records=500, max_bytes=1 << 20)
-        records += batch.records
-        assert batch.ended
-        assert remove(one, batch.end_offset)
-
-    assert len([path for path in opened if str(path).endswith(".journal")]) == 20_000
-    assert records == [b"%d" % n for n in range(10_000)]
-    assert files(folder) == []
 
 
 # -- clocks -----------------------------------------------------------------------------------
@@ -554,21 +478,22 @@ def test_10_000_files_of_dead_processes_are_opened_twice_each(
 def test_files_of_one_process_stay_in_order_whatever_the_clock_does(
     folder: Path, times: list[float]
 ) -> None:
-    clock = iter(times)
-    writer = JournalWriter(folder, max_file_bytes=1, clock=lambda: next(clock))
-    records = [b"%d" % n for n in range(len(times))]
-    for record in records:
-        writer.append(record)
+    now = [0.0]
+    writer = Journal(folder, clock=lambda: now[0])
+    for n, now[0] in enumerate(times):
+        writer.append(line(b"%d" % n))
+        writer.mark_stale()
+        writer.rotate()
 
-    assert len(files(folder)) == len(times)
-    assert records_of(folder) == records
+    assert len(files_of(folder)) == len(times) + 1
+    assert texts_of(folder) == [b"%d" % n for n in range(len(times))]
 
 
 def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> None:
-    for time in (3.0, 1.0, 2.0):
-        JournalWriter(folder, clock=lambda time=time: time).append(b"%d" % time)  # type: ignore[misc]
+    for at in (3.0, 1.0, 2.0):
+        Journal(folder, clock=Clock(at)).append(line(b"%d" % at))
 
-    assert records_of(folder) == [b"1", b"2", b"3"]
+    assert texts_of(folder) == [b"1", b"2", b"3"]
 
 
 # -- the end of a process ---------------------------------------------------------------------
@@ -579,52 +504,53 @@ def test_a_process_that_ends_leaves_a_file_that_is_read_and_removed(folder: Path
     program = f"""
         import os, sys
         from pathlib import Path
-        from adroll_flask.outbox.journal import JournalWriter
+        from adroll_flask.outbox.journal import Journal
+        from tests.support.journal_kit import line
 
-        writer = JournalWriter(Path(sys.argv[1]))
-        writer.append(b"one")
+        writer = Journal(Path(sys.argv[1]))
+        writer.append(line(b"one"))
         {end}
     """
     subprocess.run(python(program, folder), check=False, capture_output=True, cwd=ROOT)
 
     file = only_file(folder)
-    assert not file.is_alive()
-    assert remove(file, read_file(file).end_offset)
+    assert not is_alive(file)
+    assert remove(file, read_file(file).end)
 
 
 def test_a_writer_that_is_dropped_lets_go_of_its_file(folder: Path) -> None:
-    writer = JournalWriter(folder)
-    writer.append(b"one")
-    assert only_file(folder).is_alive()
+    writer = Journal(folder)
+    writer.append(line(b"one"))
+    assert is_alive(only_file(folder))
 
     del writer
     gc.collect()
 
-    assert not only_file(folder).is_alive()
+    assert not is_alive(only_file(folder))
 
 
 def test_an_append_in_a_signals_handler_does_not_wait_for_the_one_that_it_interrupted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = JournalWriter(folder)
+    writer = Journal(folder)
     real = os.write
 
     def interrupted(file: int, data: bytes) -> int:
         monkeypatch.undo()
-        writer.append(b"in the handler")
+        writer.append(line(b"in the handler"))
         return real(file, data)
 
-    writer.append(b"one")
+    writer.append(line(b"one"))
     monkeypatch.setattr(os, "write", interrupted)
-    writer.append(b"two")
+    writer.append(line(b"two"))
 
-    assert records_of(folder) == [b"one", b"in the handler", b"two"]
+    assert texts_of(folder) == [b"one", b"in the handler", b"two"]
 
 
 def test_close_in_a_signals_handler_does_not_wait_for_the_append_that_it_interrupted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = JournalWriter(folder)
+    writer = Journal(folder)
     real = os.write
 
     def interrupted(file: int, data: bytes) -> int:
@@ -632,9 +558,9 @@ def test_close_in_a_signals_handler_does_not_wait_for_the_append_that_it_interru
         return real(file, data)
 
     monkeypatch.setattr(os, "write", interrupted)
-    writer.append(b"one")
+    writer.append(line(b"one"))
 
-    assert records_of(folder) == [b"one"]
+    assert texts_of(folder) == [b"one"]
 
 
 # -- Windows ----------------------------------------------------------------------------------
@@ -643,11 +569,11 @@ def test_close_in_a_signals_handler_does_not_wait_for_the_append_that_it_interru
 def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> None:
     """What Windows lacks is taken away; that open files stay where they are is played."""
     program = """
-        import os, sys, types
+        import os, subprocess, sys, types
         from pathlib import Path
         import adroll_flask.outbox
 
-        for name in [name for name in sys.modules if "outbox.journal" in name]:
+        for name in [name for name in sys.modules if name.startswith("adroll_flask.outbox.")]:
             del sys.modules[name]
             vars(adroll_flask.outbox).pop(name.rpartition(".")[2], None)
         for name in ("register_at_fork", "O_CLOEXEC", "O_NOFOLLOW", "O_DIRECTORY", "fdatasync"):
@@ -670,23 +596,24 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
 
         Path.unlink, Path.rename = refuse_open(unlink), refuse_open(rename)
 
-        from adroll_flask.outbox.journal import JournalWriter
-        from adroll_flask.outbox.journal_files import files, read, reading, remove
+        from adroll_flask.outbox.journal import Journal
+        from tests.support.journal_kit import line, texts
+        from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
 
-        writer = JournalWriter(folder, sync=True)
-        writer.append(b"one")
-        writer.append(b"two")
-        with reading(folder) as alone:
+        writer = Journal(folder, sync=True)
+        writer.append(line(b"one"))
+        writer.append(line(b"two"))
+        with turn(folder) as alone:
             assert alone
-            (file,) = files(folder)
-            batch = read(file, 0, max_records=9, max_bytes=1 << 20)
-            assert batch.records == [b"one", b"two"]
-            assert file.is_alive()
-            assert not remove(file, batch.end_offset)
+            (file,) = files_of(folder)
+            batch = read(file, 0, most=9, most_bytes=1 << 20)
+            assert texts(batch.bodies) == [b"one", b"two"]
+            assert is_alive(file)
+            assert not remove(file, batch.end)
             writer.close()
-            assert not file.is_alive()
-            assert remove(file, batch.end_offset)
-            assert files(folder) == []
+            assert not is_alive(file)
+            assert remove(file, batch.end)
+            assert files_of(folder) == []
     """
     done = subprocess.run(
         python(program, folder.resolve()), capture_output=True, text=True, cwd=ROOT, check=False

@@ -10,13 +10,13 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from adroll_flask.outbox import Claim, NewEvent, Outcome, new_id, open_outbox
-from adroll_flask.outbox.protocol import OutcomeKind
+from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
+from adroll_flask.outbox.values import OutcomeKind
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock
 
 KEYS = st.none() | st.sampled_from(["1", "2", "3", "4"])
-KINDS: tuple[OutcomeKind, ...] = ("delivered", "retry", "dead", "release", "claimed")
+KINDS: tuple[OutcomeKind, ...] = ("delivered", "retry", "dead", "return", "claimed")
 
 
 @dataclass
@@ -37,8 +37,7 @@ class OutboxModel(RuleBasedStateMachine):
         self.clock = Clock()
         # Two outboxes on one folder: two processes, as far as journal and file can tell.
         self.outboxes = [
-            open_outbox(Settings(), folder=Path(self.folder.name), clock=self.clock)
-            for _ in range(2)
+            Outbox(Settings(), folder=Path(self.folder.name), clock=self.clock) for _ in range(2)
         ]
         self.events: dict[str, Modelled] = {}
         #: Each outbox's reports that were not taken in yet, by id, and the keys that it has seen.
@@ -50,7 +49,7 @@ class OutboxModel(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.outboxes[0].housekeeping.create_tables()
+        self.outboxes[0].database.create_tables()
 
     def teardown(self) -> None:
         self.look(0)
@@ -109,12 +108,12 @@ class OutboxModel(RuleBasedStateMachine):
         new = [(event.due, id) for id, event in self.events.items() if id not in before]
         due += new[: limit - len(due)]
 
-        claim = self.outboxes[which].queue.claim(limit=limit, lease=60)
+        claim = self.outboxes[which].queue.claim(EID, limit=limit, lease=60)
 
         if not due:
-            assert claim is None
+            assert not claim
             return
-        assert claim is not None
+        assert claim
         assert {event.id for event in claim.events} == {id for _, id in due}
         for got in claim.events:
             event = self.events[got.id]
@@ -167,7 +166,7 @@ class OutboxModel(RuleBasedStateMachine):
             event.state = "claimed"
             return
         event.token = None
-        event.attempts += outcome.kind != "release"
+        event.attempts += outcome.kind != "return"
         event.state = outcome.kind if outcome.kind in ("delivered", "dead") else "waiting"
         event.due = event.queued
         if outcome.kind == "retry" and outcome.delay:
@@ -212,7 +211,7 @@ class OutboxModel(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def look(self, which: int) -> None:
         self.take_in()
-        counts = self.outboxes[which].admin.counts()
+        counts = self.outboxes[which].lookups.counts()
         for state, count in counts.items():
             assert count == sum(event.state == state for event in self.events.values()), state
 

@@ -16,12 +16,13 @@ from sqlalchemy.orm import Session
 from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox, Outcome, moving, schema
+from adroll_flask.outbox import Outbox, Outcome, admin, schema
+from adroll_flask.outbox.admin import NotMoved, move
 from adroll_flask.outbox.database import Database
+from adroll_flask.outbox.entries import Suppressed, Verdict, Withdrawal
 from adroll_flask.outbox.location import locate
-from adroll_flask.outbox.moving import NotMoved, move
-from adroll_flask.outbox.parts import open_database
-from adroll_flask.outbox.record_format import Suppressed, Verdict, Withdrawal
+from adroll_flask.outbox.outbox import open_database
+from adroll_flask.outbox.values import OrderKey
 from adroll_flask.settings import Settings
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import EID, Bench, database, require
@@ -72,8 +73,8 @@ def fill(bench: Bench) -> None:
     outbox = bench.open()
     outbox.put(bench.event("delivered"))
     outbox.put(bench.event("ключ"))
-    claim = outbox.queue.claim(begin=True)
-    assert claim is not None
+    claim = outbox.queue.claim(EID, begin=True)
+    assert claim
     outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
     outbox.put(bench.event("waiting"))
     outbox.put(bench.event(None))
@@ -90,12 +91,12 @@ def fill(bench: Bench) -> None:
 
 
 def verdict(kind: Any, key: str) -> Verdict:
-    return Verdict(1.0, kind, "purchase", EID, False, key)
+    return Verdict(1.0, kind, OrderKey(EID, False, "purchase", key))
 
 
 def delivered(outbox: Outbox) -> list[str | None]:
     sent: list[str | None] = []
-    while claim := outbox.queue.claim(begin=True):
+    while claim := outbox.queue.claim(EID, begin=True):
         outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
         sent += [event.key for event in claim.events]
     return sorted(sent, key=str)
@@ -106,17 +107,17 @@ KINDS = {"delivered": 2, "waiting": 2, "held": 1, "dead": 1, "cancelled": 1}
 
 def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Bench]) -> None:
     fill(benches[0])
-    hours = benches[0].open().figures.history(0.0, "reason")
+    hours = benches[0].open().lookups.history(0.0, "reason")
     for old, new in pairwise(benches):
         assert moved(old, new) == KINDS
         # Whoever was forgotten with the old setting sends nothing.
         assert delivered(old.open()) == []
-        assert old.open().admin.counts()["held"] == 0
+        assert old.open().lookups.counts()["held"] == 0
     end = benches[-1]
     outbox = end.open()
-    counts = outbox.admin.counts()
+    counts = outbox.lookups.counts()
     assert {state: counts[state] for state in KINDS} == KINDS
-    assert outbox.figures.history(0.0, "reason") == hours
+    assert outbox.lookups.history(0.0, "reason") == hours
 
     for key in ("delivered", "ключ", "waiting", "cancelled", "dead"):
         outbox.put(end.event(key))  # the thank-you page of an old order is opened again
@@ -125,7 +126,7 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
     outbox.put(end.event("of a visitor who said no", payload=VISITOR, known_since=before))
     outbox.decide(verdict("release", "held"))
     assert delivered(outbox) == [None, "held", "to come", "waiting"]
-    assert [row.key for row in outbox.admin.list("dead")] == ["dead", "of a visitor who said no"]
+    assert [row.key for row in outbox.lookups.list("dead")] == ["dead", "of a visitor who said no"]
 
 
 def test_every_table_and_column_moves() -> None:
@@ -139,12 +140,12 @@ def test_every_table_and_column_moves() -> None:
             for name in known.get_table_names()
         }
     engine.dispose()
-    listed = {**moving._LONG, **moving._SHORT, **moving._DESTINATION}
+    listed = {*admin._AT_ONCE, *admin._LONG}
     # Each database numbers its rows itself, and has its own version and id.
-    numbers = {"adroll_event": {"seq"}, "adroll_hold": {"id"}, "adroll_trial": {"id"}}
-    assert there.keys() - listed.keys() == {"adroll_meta"}
-    for name, columns in listed.items():
-        assert {*columns} | numbers.get(name, set()) == there[name]
+    numbers = {"adroll_event": {"seq"}, "adroll_stop": {"id"}}
+    assert there.keys() - listed == {"adroll_meta"}
+    for name in listed:
+        assert {*schema.columns_of(name)} | numbers.get(name, set()) == there[name]
 
 
 def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Bench]) -> None:
@@ -166,7 +167,7 @@ def test_a_move_that_was_stopped_goes_on(
         outbox.put(old.event(f"{number}"))
     while outbox.queue.take_in():
         pass
-    monkeypatch.setattr(moving, "_STEP", 3)
+    monkeypatch.setattr(admin, "_STEP", 3)
     with both(old, new) as (source, target):
 
         def stop(_count: int) -> None:
@@ -190,7 +191,7 @@ def test_a_move_that_was_stopped_at_its_very_end_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_end", stop)
+        patch.setattr(admin, "_end", stop)
         with pytest.raises(KeyboardInterrupt):
             moved(old, new)
     moved(old, new)
@@ -208,7 +209,7 @@ def test_a_session_of_the_old_database_is_refused_after_the_move(
     with database("postgresql") as there, database("postgresql") as here:
         app = make_app(ADROLL_OUTBOX_URL=there)
         outbox = app.extensions["adroll"].outbox
-        outbox.housekeeping.create_tables()
+        outbox.database.create_tables()
         outbox.close()
         app = make_app(ADROLL_OUTBOX_URL=here)
         done = app.test_cli_runner().invoke(commands, ["outbox", "move-from", there])
@@ -226,7 +227,7 @@ def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]
     old, new = benches[:2]
     outbox = old.open()
     outbox.put(old.event("1"))
-    outbox.queue.claim()
+    outbox.queue.claim(EID)
     with pytest.raises(NotMoved, match="a worker delivers from the old outbox"):
         moved(old, new)
     old.clock.now += 61  # its lease is over

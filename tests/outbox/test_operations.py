@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.states import VERSION
-from tests.support.outbox_engines import Bench
+from adroll_flask.outbox.schema import VERSION
+from tests.support.outbox_engines import EID, Bench, wait_until
 
 WIRE = {
     "event_name": "purchase",
@@ -34,8 +36,8 @@ def wire(**changes: Any) -> bytes:
 
 def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
     """Make dead letters of all that is due."""
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     outbox.queue.settle(
         claim, [Outcome(id=event.id, kind="dead", reason=reason) for event in claim.events]
     )
@@ -43,7 +45,7 @@ def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
 
 
 def deliver(outbox: Outbox) -> None:
-    while claim := outbox.queue.claim():
+    while claim := outbox.queue.claim(EID):
         outbox.queue.begin_sending(claim)
         outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
 
@@ -52,12 +54,12 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     outbox.put(bench.event("1"))
     deliver(outbox)
     outbox.put(bench.event("2"))
-    outbox.destination.hold("401", "f", "unknown token")
+    outbox.destination(EID).stop("401", "f", "unknown token")
     bench.pass_time(60)
-    outbox.destination.end_hold()
-    outbox.destination.hold("403", "f")
+    outbox.destination(EID).resume()
+    outbox.destination(EID).stop("403", "f")
 
-    seen = outbox.admin.overview()
+    seen = outbox.lookups.overview()
 
     assert {state: count for state, count in seen.counts.items() if count} == {
         "waiting": 1,
@@ -66,10 +68,10 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     assert seen.oldest_due is not None
     assert seen.oldest_due >= 60
     assert seen.rates["day"]["delivered"] == 1
-    assert [hold[2] for hold in seen.holds] == ["401", "403"]
-    assert seen.holds[0][1] is not None
-    assert seen.holds[1][1] is None
-    assert seen.destination.held == "403"
+    assert [stop[3] for stop in seen.stops] == ["401", "403"]
+    assert seen.stops[0][2] is not None
+    assert seen.stops[1][2] is None
+    assert seen.destinations[EID].stopped == "403"
     assert seen.journal_bytes == 0
     assert seen.schema_version == VERSION
 
@@ -80,18 +82,18 @@ def test_dead_letters_are_listed_without_their_payload(bench: Bench, outbox: Out
     ids = bury(outbox)
     outbox.put(bench.event())
 
-    rows = outbox.admin.list("dead", limit=2)
+    rows = outbox.lookups.list("dead", limit=2)
 
     assert len(rows) == 2
     assert {row.id for row in rows} < set(ids)
     assert {row.payload for row in rows} == {None}
-    assert len(outbox.admin.list()) == 4
-    assert "ann" not in repr(rows) + repr(outbox.admin.show(ids[0]))
+    assert len(outbox.lookups.list()) == 4
+    assert "ann" not in repr(rows) + repr(outbox.lookups.show(ids[0]))
 
 
 @pytest.mark.parametrize("id", ["", "1", "z" * 32, "0" * 32, "%" * 32, "A" * 32])
 def test_an_id_that_nobody_has_shows_nothing(outbox: Outbox, id: str) -> None:
-    assert outbox.admin.show(id) is None
+    assert outbox.lookups.show(id) is None
     assert outbox.admin.drop([id]) == 0
     assert outbox.admin.retry([id]) == 0
     assert not outbox.admin.fix(id, b"{}")
@@ -100,22 +102,22 @@ def test_an_id_that_nobody_has_shows_nothing(outbox: Outbox, id: str) -> None:
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
     for n in range(3):
         outbox.put(bench.event(str(n)))
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     outbox.queue.settle(claim, [Outcome(id=e.id, kind="retry", refused=True) for e in claim.events])
     one, *others = bury(outbox)
     bench.pass_time(86_400)
 
     assert outbox.admin.retry([one]) == 1
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert [event.id for event in claim.events] == [one]
     assert claim.events[0].attempts == 0
     assert claim.events[0].refused_at is None
 
     assert outbox.admin.retry() == 2
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert {event.id for event in claim.events} == set(others)
     assert outbox.admin.retry() == 0
 
@@ -130,13 +132,13 @@ def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
 
     assert outbox.put(bench.event("3")).status == "queued"
     assert outbox.queue.waiting() == 1
-    assert outbox.admin.show(dead[0]) is None
+    assert outbox.lookups.show(dead[0]) is None
 
 
 def test_an_event_under_way_cannot_be_dropped(bench: Bench, outbox: Outbox) -> None:
     id = outbox.put(bench.event()).id
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
 
     assert outbox.admin.drop([id]) == 0
     assert outbox.queue.begin_sending(claim) == (id,)
@@ -147,11 +149,11 @@ def test_a_fixed_dead_letter_is_sent(bench: Bench, outbox: Outbox) -> None:
 
     assert outbox.admin.fix(id, wire(event_name="purchase"), key="1001")
 
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert (claim.events[0].id, claim.events[0].name) == (id, "purchase")
     outbox.put(bench.event("1001"))
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
     assert bench.counters.get("event_duplicate") == 1
 
 
@@ -161,7 +163,7 @@ def test_fixing_does_not_report_an_order_twice(bench: Bench, outbox: Outbox) -> 
 
     assert not outbox.admin.fix(id, wire(), key="1001")
 
-    row = outbox.admin.show(id)
+    row = outbox.lookups.show(id)
     assert row is not None
     assert row.state == "dead"
 
@@ -172,8 +174,8 @@ def test_an_export_names_no_visitor_unless_it_is_full(bench: Bench, outbox: Outb
     deliver(outbox)
     outbox.put(bench.event("1003", payload=wire()))
 
-    lines = list(outbox.admin.export())
-    (full,) = outbox.admin.export("waiting", full=True)
+    lines = list(outbox.lookups.export())
+    (full,) = outbox.lookups.export("waiting", full=True)
 
     assert len(lines) == 3
     (shown,) = (line for line in map(json.loads, lines) if line["state"] == "waiting")
@@ -198,23 +200,63 @@ def test_a_visitor_can_be_forgotten(bench: Bench, outbox: Outbox) -> None:
     assert outbox.admin.forget(is_ann) == 3
     assert outbox.admin.forget(is_ann) == 0
 
-    assert "click-ann" not in "".join(outbox.admin.export(full=True))
+    assert "click-ann" not in "".join(outbox.lookups.export(full=True))
     bench.open().put(bench.event("3"))
     assert outbox.queue.waiting() == 1, "a reload reports nobody again"
     assert outbox.admin.retry() == 1, "only what has a payload"
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     assert [event.payload for event in claim.events] == [other, other]
 
 
 def test_what_is_forgotten_under_a_claim_is_not_sent(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1", payload=wire()))
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
 
     assert outbox.admin.forget(lambda event: True) == 1
 
     assert outbox.queue.begin_sending(claim) == ()
+
+
+def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> None:
+    """Run *action* while *statement* is not committed yet, and commit that once it waits for it."""
+    blocked = {
+        "postgresql": "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        "mariadb": "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+    }[server.engine]
+    thread = threading.Thread(target=action)
+    with server.sql().begin() as connection:
+        connection.execute(text(statement))
+        thread.start()
+        assert wait_until(lambda: bool(server.execute(blocked)))
+    thread.join()
+
+
+def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench) -> None:
+    outbox = server.open()
+    outbox.put(server.event("1", payload=wire()))
+    assert outbox.queue.claim(EID, begin=True)
+
+    back = "UPDATE adroll_event SET state = 0, claim = NULL"
+    meanwhile(server, back, lambda: outbox.admin.forget(lambda event: True))
+
+    assert not outbox.queue.claim(EID)
+    assert outbox.lookups.counts()["dead"] == 1
+    assert "click-ann" not in "".join(outbox.lookups.export(full=True))
+
+
+def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench) -> None:
+    outbox = server.open()
+    outbox.put(server.event("1", payload=wire()))
+    claim = outbox.queue.claim(EID, begin=True)
+    outcome = Outcome(id=claim.events[0].id, kind="retry", blameless=True)
+
+    forgotten = "UPDATE adroll_event SET payload = NULL, reason = 'forgotten'"
+    meanwhile(server, forgotten, lambda: outbox.queue.settle(claim, [outcome]))
+
+    assert not outbox.queue.claim(EID)
+    assert outbox.lookups.counts()["dead"] == 1
 
 
 def test_keys_are_kept_for_their_days_and_then_go(bench: Bench) -> None:
@@ -222,13 +264,13 @@ def test_keys_are_kept_for_their_days_and_then_go(bench: Bench) -> None:
     outbox.put(bench.event("1001"))
     deliver(outbox)
     bench.pass_time(29 * 86_400)
-    assert outbox.housekeeping.step() == 0
+    assert outbox.keep_house() == 0
     bench.open().put(bench.event("1001"))
     assert outbox.queue.waiting() == 0
 
     bench.pass_time(86_400 + 60)
 
-    assert outbox.housekeeping.step() == 1
+    assert outbox.keep_house() == 1
     bench.open().put(bench.event("1001"))
     assert outbox.queue.waiting() == 1
 
@@ -239,7 +281,7 @@ def test_an_order_older_than_the_days_of_keys_keeps_its_key_all_the_same(bench: 
     outbox.put(bench.event("1001", occurred_at=old))
     deliver(outbox)
     bench.pass_time(601)
-    outbox.housekeeping.step()
+    outbox.keep_house()
     bench.open().put(bench.event("1001", occurred_at=old))
     assert outbox.queue.waiting() == 0
 
@@ -247,12 +289,12 @@ def test_an_order_older_than_the_days_of_keys_keeps_its_key_all_the_same(bench: 
 def test_delivered_rows_without_a_key_go_soon(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     deliver(outbox)
-    assert outbox.housekeeping.step() == 0
+    assert outbox.keep_house() == 0
 
     bench.pass_time(601)
 
-    assert outbox.housekeeping.step() == 1
-    assert outbox.admin.counts()["delivered"] == 0
+    assert outbox.keep_house() == 1
+    assert outbox.lookups.counts()["delivered"] == 0
 
 
 def test_dead_letters_go_with_their_days_and_waiting_events_never(
@@ -265,8 +307,8 @@ def test_dead_letters_go_with_their_days_and_waiting_events_never(
 
     bench.pass_time(91 * 86_400)
 
-    assert outbox.housekeeping.step() == 1
-    assert outbox.admin.counts() | {"waiting": 1, "dead": 0} == outbox.admin.counts()
+    assert outbox.keep_house() == 1
+    assert outbox.lookups.counts() | {"waiting": 1, "dead": 0} == outbox.lookups.counts()
 
 
 def test_housekeeping_takes_small_steps(bench: Bench, outbox: Outbox) -> None:
@@ -276,13 +318,14 @@ def test_housekeeping_takes_small_steps(bench: Bench, outbox: Outbox) -> None:
     with bench.sql().begin() as connection:
         connection.execute(
             text(
-                f"INSERT INTO adroll_event ({columns}) VALUES (:id, 'purchase', '', 0, 1, 1, 1, 3)"
+                f"INSERT INTO adroll_event ({columns})"
+                f" VALUES (:id, 'purchase', '{EID}', 0, 1, 1, 1, 3)"
             ),
             [{"id": f"{n:032x}"} for n in range(1200)],
         )
 
     steps = []
-    while removed := outbox.housekeeping.step():
+    while removed := outbox.keep_house():
         steps.append(removed)
 
     assert sum(steps) == 1200
@@ -301,15 +344,15 @@ def test_a_big_backlog_is_worked_through_a_page_at_a_time(bench: Bench, outbox: 
             ),
             [{"id": f"{n:032x}", "payload": wire(user_agent="x" * 4000)} for n in range(4000)],
         )
-    claim = outbox.queue.claim()
-    assert claim is not None
-    outbox.queue.settle(claim, [Outcome(id=event.id, kind="release") for event in claim.events])
+    claim = outbox.queue.claim(EID)
+    assert claim
+    outbox.queue.settle(claim, [Outcome(id=event.id, kind="return") for event in claim.events])
 
     tracemalloc.start()
     try:
-        claim = outbox.queue.claim()
+        claim = outbox.queue.claim(EID)
         assert outbox.admin.forget(lambda event: False) == 0
-        exported = sum(1 for _ in outbox.admin.export())
+        exported = sum(1 for _ in outbox.lookups.export())
         outbox.queue.waiting()
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -14,12 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox, Outcome, new_id, open_outbox, schema
-from adroll_flask.outbox.record_format import Withdrawal
-from adroll_flask.outbox.states import VERSION
+from adroll_flask.outbox import Outbox, schema
+from adroll_flask.outbox.schema import VERSION
 from adroll_flask.settings import Settings
-from tests.support.outbox_engines import Bench
-from tests.support.version_1 import OUTBOX_ID, insert_version_1, make_version_1
+from tests.support.outbox_engines import EID, Bench
 
 
 def tables(bench: Bench) -> list[str]:
@@ -27,15 +25,14 @@ def tables(bench: Bench) -> list[str]:
 
 
 ALL = [
-    "adroll_destination",
+    "adroll_account",
     "adroll_event",
     "adroll_history",
-    "adroll_hold",
+    "adroll_inbox",
     "adroll_journal",
     "adroll_meta",
+    "adroll_stop",
     "adroll_suppressed",
-    "adroll_trial",
-    "adroll_verdict",
     "adroll_withdrawal",
 ]
 
@@ -55,7 +52,7 @@ def test_who_takes_in_first_makes_the_tables(fresh: Bench) -> None:
     assert not fresh.path.exists()
     assert fresh.engine == "sqlite" or tables(fresh) == []
 
-    assert outbox.queue.claim() is not None
+    assert outbox.queue.claim(EID)
     assert tables(fresh) == ALL
 
 
@@ -64,12 +61,12 @@ def test_making_the_tables_again_changes_nothing(fresh: Bench) -> None:
     outbox.put(fresh.event("1001"))
     assert outbox.queue.waiting() == 1
 
-    outbox.housekeeping.create_tables()
-    fresh.open().housekeeping.create_tables()
+    outbox.database.create_tables()
+    fresh.open().database.create_tables()
 
     fresh.open().put(fresh.event("1001"))
     assert outbox.queue.waiting() == 1
-    assert fresh.execute("SELECT count(*) FROM adroll_destination")[0][0] == 1
+    assert fresh.execute("SELECT count(*) FROM adroll_account")[0][0] == 1
 
 
 def start_ten(bench: Bench) -> list[int]:
@@ -80,7 +77,7 @@ def start_ten(bench: Bench) -> list[int]:
 
     def begin(outbox: Outbox) -> None:
         start.wait()
-        seen.append(sum(outbox.admin.counts().values()))
+        seen.append(sum(outbox.lookups.counts().values()))
 
     threads = [threading.Thread(target=begin, args=(one,)) for one in outboxes]
     for thread in threads:
@@ -97,106 +94,25 @@ def test_ten_that_start_at_once_all_work(fresh: Bench) -> None:
     assert start_ten(fresh) == [10] * 10
 
     assert fresh.open().queue.waiting() == 10
-    for table, count in (("destination", 1), ("meta", 2)):
+    for table, count in (("account", 1), ("meta", 2)):
         assert fresh.execute(f"SELECT count(*) FROM adroll_{table}")[0][0] == count
 
 
 def test_a_newer_schema_is_worked_with(fresh: Bench) -> None:
     """During a rolling deployment the older processes still run."""
-    fresh.open().housekeeping.create_tables()
+    fresh.open().database.create_tables()
     fresh.execute("UPDATE adroll_meta SET value = '99' WHERE name = 'schema_version'")
 
     outbox = fresh.open()
 
     outbox.put(fresh.event())
-    assert outbox.queue.claim() is not None
-    assert outbox.admin.overview().schema_version == 99
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
-def test_events_of_version_1_go_on_where_they_were(fresh: Bench, late: bool) -> None:
-    make_version_1(fresh, late=late)
-    ids = [new_id(fresh.now() + n) for n in range(6)]
-    insert_version_1(fresh, ids[0], key="waiting")
-    insert_version_1(fresh, ids[1], state=1, key="claimed", claim="a" * 32)
-    insert_version_1(fresh, ids[2], state=2, key="sending", claim="b" * 32)
-    insert_version_1(fresh, ids[3], state=3, key="delivered", payload=None, due_in=86_400.0)
-    insert_version_1(fresh, ids[4], state=4, key="dead", due_in=86_400.0)
-    insert_version_1(fresh, ids[5], due_in=900.0)
-    outbox = fresh.open()
-
-    seen = outbox.admin.overview()
-
-    assert seen.schema_version == VERSION
-    assert list(seen.counts.values()) == [2, 1, 1, 1, 1, 0, 0]
-    assert set(tables(fresh)) == {*ALL, "adroll_tally"}
-    found = fresh.execute("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")
-    assert found[0][0] == OUTBOX_ID
-    for key in ("waiting", "delivered", "dead", "new"):
-        outbox.put(fresh.event(key))
-    claim = outbox.queue.claim()
-    assert claim is not None
-    assert {event.key for event in claim.events} == {"waiting", "claimed", "sending", "new"}
-    assert {event.key for event in claim.events if event.unsure} == {"sending"}
-    assert outbox.queue.begin_sending(claim)
-    assert (
-        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events]) == 4
-    )
-    assert fresh.counters.get("event_duplicate") == 3
-    assert outbox.admin.retry() == 1
-    assert (
-        outbox.admin.counts() | {"waiting": 2, "delivered": 5, "dead": 0} == outbox.admin.counts()
-    )
-
-
-def test_a_withdrawal_finds_what_waited_under_version_1(fresh: Bench) -> None:
-    make_version_1(fresh)
-    for order, adct in enumerate(("click-ann", "click-bob")):
-        payload = b'{"identifiers":{"adct":"%s"}}' % adct.encode()
-        insert_version_1(fresh, new_id(fresh.now() + order), key=adct, payload=payload)
-    outbox = fresh.open()
-    outbox.record(Withdrawal(fresh.now(), None, "click-ann"))
-
-    claim = outbox.queue.claim()
-
-    assert claim is not None
-    assert [event.key for event in claim.events] == ["click-bob"]
-
-
-def test_ten_that_start_at_once_bring_version_1_up_once(fresh: Bench) -> None:
-    make_version_1(fresh)
-    for number in range(3):
-        insert_version_1(fresh, new_id(fresh.now() + number), key=str(number))
-
-    assert start_ten(fresh) == [3] * 10
-    assert fresh.open().admin.overview().schema_version == VERSION
-
-
-def test_a_process_of_version_1_still_writes_into_this_version_s_tables(fresh: Bench) -> None:
-    """During a rolling deployment both are there."""
-    make_version_1(fresh)
-    outbox = fresh.open()
-    outbox.put(fresh.event("ours"))
-    assert outbox.queue.waiting() == 1
-    insert_version_1(fresh, new_id(fresh.now()), key="theirs")
-
-    outbox.put(fresh.event("theirs"))
-
-    claim = outbox.queue.claim()
-    assert claim is not None
-    assert sorted(event.key or "" for event in claim.events) == ["ours", "theirs"]
-    assert fresh.counters.get("event_duplicate") == 1
+    assert outbox.queue.claim(EID)
+    assert outbox.lookups.overview().schema_version == 99
 
 
 @pytest.mark.parametrize("stopped_after", [1, 5, 8, 11, 13])
-@pytest.mark.parametrize("version", [0, 1])
-def test_tables_that_were_made_half_are_finished(
-    fresh: Bench, version: int, stopped_after: int
-) -> None:
+def test_tables_that_were_made_half_are_finished(fresh: Bench, stopped_after: int) -> None:
     """MariaDB commits each statement that changes a table."""
-    if version:
-        make_version_1(fresh)
-        insert_version_1(fresh, new_id(fresh.now()), key="1")
     ran = 0
 
     class Killed(BaseException):
@@ -220,8 +136,8 @@ def test_tables_that_were_made_half_are_finished(
     for order in ("1", "2", "2"):
         fresh.open().put(fresh.event(order))
     assert outbox.queue.waiting() == 2
-    assert outbox.admin.overview().schema_version == VERSION
-    assert set(tables(fresh)) == {*ALL, *(["adroll_tally"] if version else [])}
+    assert outbox.lookups.overview().schema_version == VERSION
+    assert tables(fresh) == ALL
     indexes = {index["name"] for index in sa.inspect(fresh.sql()).get_indexes("adroll_event")}
     assert indexes >= {f"adroll_event_{name}" for name in ("key", "due", "cookie", "click")}
 
@@ -280,14 +196,14 @@ def test_the_documented_migration_makes_and_drops_the_tables(fresh: Bench) -> No
 )
 def test_what_cannot_be_an_outbox_is_refused_at_once(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        open_outbox(Settings.from_mapping({"ADROLL_OUTBOX_URL": url}), folder=tmp_path)
+        Outbox(Settings.from_mapping({"ADROLL_OUTBOX_URL": url}), folder=tmp_path)
     assert caught.value.key == "ADROLL_OUTBOX_URL"
 
 
 def test_a_relative_sqlite_path_lies_in_the_instance_folder(tmp_path: Path) -> None:
     settings = Settings.from_mapping({"ADROLL_OUTBOX_URL": "sqlite:///events.sqlite"})
-    outbox = open_outbox(settings, folder=tmp_path)
-    outbox.housekeeping.create_tables()
+    outbox = Outbox(settings, folder=tmp_path)
+    outbox.database.create_tables()
     outbox.close()
 
     assert (tmp_path / "events.sqlite").exists()
@@ -297,10 +213,11 @@ def test_a_report_loads_neither_sqlalchemy_nor_sqlite(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """
         import sys
-        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.outbox import NewEvent, new_id, Outbox
+        EID = "ADVERTISABLE0000000001"
         from adroll_flask.settings import Settings
-        outbox = open_outbox(Settings(), folder=sys.argv[1])
-        outbox.put(NewEvent(new_id(1e9), "purchase", "", False, "1", b"{}", 1e9))
+        outbox = Outbox(Settings(), folder=sys.argv[1])
+        outbox.put(NewEvent(new_id(1e9), "purchase", EID, False, "1", b"{}", 1e9))
         heavy = ("sqlalchemy", "sqlite3", "requests", "pydantic", "flask")
         print([name for name in heavy if name in sys.modules])
         """

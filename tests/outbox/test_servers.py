@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
-from adroll_flask.outbox.lapsed_leases import first_due
-from adroll_flask.outbox.states import CLAIMED, HELD, SENDING, WAITING
-from tests.support import PATIENCE
-from tests.support.outbox_engines import Bench, wait_until
+from adroll_flask.outbox.queue import _first_due as first_due
+from adroll_flask.outbox.values import CLAIMED, SENDING, WAITING
+from tests.support.outbox_engines import EID, Bench
 from tests.support.relay import Relay
+
+pytestmark = pytest.mark.patient
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def outbox(server: Bench, relay: Relay) -> Outbox:
 
 def keys(outbox: Outbox) -> list[str]:
     found: list[str] = []
-    while claim := outbox.queue.claim():
+    while claim := outbox.queue.claim(EID):
         found += [event.key or "" for event in claim.events]
     return sorted(found)
 
@@ -60,10 +61,10 @@ def test_while_the_server_is_away_reports_are_kept_and_workers_wait(
     ]
     server.open().put(server.event("2"))
     for work in (
-        outbox.queue.claim,
-        outbox.destination.state,
+        lambda: outbox.queue.claim(EID),
+        outbox.destination(EID).state,
         outbox.queue.waiting,
-        outbox.housekeeping.step,
+        outbox.keep_house,
     ):
         with pytest.raises(OutboxFailed) as caught:
             work()
@@ -78,7 +79,7 @@ def test_while_the_server_is_away_reports_are_kept_and_workers_wait(
 def test_a_server_in_trouble_costs_a_report_nothing(
     server: Bench, relay: Relay, outbox: Outbox, trouble: str, state: str
 ) -> None:
-    server.open().housekeeping.create_tables()
+    server.open().database.create_tables()
     if state == "in use":
         outbox.put(server.event("0"))
         assert outbox.queue.waiting() == 1
@@ -125,14 +126,14 @@ def test_a_settling_whose_connection_is_lost_settles_once(
     server: Bench, relay: Relay, outbox: Outbox
 ) -> None:
     outbox.put(server.event("1"))
-    claim = outbox.queue.claim()
-    assert claim is not None
+    claim = outbox.queue.claim(EID)
+    assert claim
     outbox.queue.begin_sending(claim)
     relay.cut()
     relay.restore()
 
     assert outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")]) == 1
-    assert outbox.admin.counts()["delivered"] == 1
+    assert outbox.lookups.counts()["delivered"] == 1
 
 
 def test_a_forked_child_leaves_the_parent_s_connections_alone(
@@ -158,63 +159,16 @@ def test_a_forked_child_leaves_the_parent_s_connections_alone(
 
 def test_leases_follow_the_server_s_clock_and_not_the_host_s(server: Bench) -> None:
     fast, slow = server.open(), server.open()
-    fast._clock = lambda: time.time() + 600  # type: ignore[attr-defined]
-    slow._clock = lambda: time.time() - 600  # type: ignore[attr-defined]
+    fast._clock = lambda: time.time() + 600
+    slow._clock = lambda: time.time() - 600
     slow.put(server.event("1"))
 
-    assert fast.queue.claim(lease=60) is not None
-    assert slow.queue.claim() is None
+    assert fast.queue.claim(EID, lease=60) is not None
+    assert not slow.queue.claim(EID)
     fast.put(server.event("2"))
-    claim = slow.queue.claim()
-    assert claim is not None
+    claim = slow.queue.claim(EID)
+    assert claim
     assert abs(claim.claimed_at - time.time()) < 60
-
-
-def test_a_report_wakes_an_idle_worker_of_another_host(server: Bench) -> None:
-    if server.engine != "postgresql":
-        pytest.skip("MariaDB has no NOTIFY; workers ask again")
-    worker, shop = server.open(), server.open()
-    shop.housekeeping.create_tables()
-    woken = threading.Event()
-
-    def idle() -> None:
-        worker.bell.wait(20)
-        woken.set()
-
-    thread = threading.Thread(target=idle)
-    thread.start()
-    listening = sa.text(
-        "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN adroll_outbox'"
-    )
-    with server.sql().connect() as connection:
-        # Within one transaction pg_stat_activity would stay as it was first seen.
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-        assert wait_until(lambda: bool(connection.scalar(listening)))
-    time.sleep(0.2)
-
-    shop.put(server.event())
-    shop.queue.take_in()
-
-    assert woken.wait(PATIENCE)
-    thread.join()
-
-
-def test_a_worker_that_cannot_listen_asks_again(
-    server: Bench, relay: Relay, outbox: Outbox
-) -> None:
-    outbox.bell.wait(0.01)
-    relay.cut()
-
-    began = time.monotonic()
-    outbox.bell.wait(0.3)
-    outbox.bell.wait(0.3)
-    took = time.monotonic() - began
-
-    assert 0.25 < took < 3
-    relay.restore()
-    outbox.put(server.event("1"))
-    outbox.bell.wait(0.01)
-    assert keys(outbox) == ["1"]
 
 
 def test_nothing_of_the_url_s_password_is_shown(server: Bench) -> None:
@@ -222,7 +176,7 @@ def test_nothing_of_the_url_s_password_is_shown(server: Bench) -> None:
     outbox = server.open(outbox_url=url.set(port=1).render_as_string(hide_password=False))
 
     with pytest.raises(OutboxFailed) as caught:
-        outbox.queue.claim()
+        outbox.queue.claim(EID)
 
     assert "s3cret" not in repr(outbox) + str(caught.value) + repr(caught.value.__cause__)
 
@@ -237,8 +191,8 @@ def test_workers_drain_a_backlog_once_while_reports_come_in(server: Bench) -> No
     def work(worker: Outbox) -> None:
         while True:
             last = stop.is_set()
-            claim = worker.queue.claim(limit=20)
-            if claim is None:
+            claim = worker.queue.claim(EID, limit=20)
+            if not claim:
                 if last:
                     return
                 continue
@@ -257,7 +211,7 @@ def test_workers_drain_a_backlog_once_while_reports_come_in(server: Bench) -> No
         thread.join()
 
     assert len(delivered) == len(set(delivered)) == 300
-    assert shop.admin.counts()["delivered"] == 300
+    assert shop.lookups.counts()["delivered"] == 300
 
 
 def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server: Bench) -> None:
@@ -266,19 +220,19 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
     if server.engine != "postgresql":
         pytest.skip("MariaDB plans by a look into the index")
     outbox = server.open()
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     for number in range(6000):
         outbox.put(server.event(str(number), payload=b'{"x":"%s"}' % (b"x" * 1000)))
     assert outbox.queue.waiting() == 6000
-    database = outbox._parts.database  # type: ignore[attr-defined]
+    database = outbox.database
     for statement, values in (
-        (queue._DUE, {"now": 1e12, "most": 100}),
-        (first_due(WAITING, CLAIMED, SENDING, HELD), {}),
+        (queue._DUE, {"now": 1e12, "most": 100, "account": EID}),
+        (first_due(WAITING, CLAIMED, SENDING), {"account": EID}),
     ):
         plan = "\n".join(
             row[0]
             for row in database.read(
-                lambda tx, s=statement, v=values: tx.rows(f"EXPLAIN ANALYZE {s}", **v)
+                lambda tx, s=statement, v=values: tx.rows(f"EXPLAIN ANALYZE {s}", **v)  # type: ignore[misc]
             )
         )
         assert "adroll_event_due" in plan

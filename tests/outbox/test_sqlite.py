@@ -20,13 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id, open_outbox
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id
 from adroll_flask.outbox.database import Tx
-from adroll_flask.outbox.journal_handle import CHECK_EVERY
-from adroll_flask.outbox.record_format import Suppressed
+from adroll_flask.outbox.entries import Suppressed
+from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE
-from tests.support.outbox_engines import Bench
+from tests.support.outbox_engines import EID, Bench
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def outbox(sqlite: Bench) -> Outbox:
 
 def keys(outbox: Outbox) -> list[str | None]:
     found: list[str | None] = []
-    while claim := outbox.queue.claim():
+    while claim := outbox.queue.claim(EID):
         found += [event.key for event in claim.events]
     return sorted(found, key=str)
 
 
 def deliver(outbox: Outbox) -> None:
-    while claim := outbox.queue.claim():
+    while claim := outbox.queue.claim(EID):
         outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
 
 
@@ -57,7 +57,7 @@ def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> Non
 
     files = [path for path in sqlite.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {
-        *(".sqlite", ".sqlite-wal", ".sqlite-shm", ".lock", ".journal", ".json"),
+        *(".sqlite", ".sqlite-wal", ".sqlite-shm", ".lock", ".journal", ".note"),
     }
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(sqlite.journal.stat().st_mode) == 0o700
@@ -66,9 +66,9 @@ def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> Non
 @pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
 def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int) -> None:
     outbox = sqlite.open(outbox_sync=sync)
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
 
-    connection = outbox._parts.database._process.connection  # type: ignore[attr-defined]
+    connection = outbox.database._processes.own().connection  # type: ignore[attr-defined]
 
     assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -79,7 +79,7 @@ def test_a_locked_file_costs_a_report_nothing(
     sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, opened: bool
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)
-    sqlite.open().housekeeping.create_tables()
+    sqlite.open().database.create_tables()
     if opened:
         assert outbox.queue.waiting() == 0
     other = sqlite3.connect(sqlite.path)
@@ -94,7 +94,7 @@ def test_a_locked_file_costs_a_report_nothing(
 
     assert put == ["queued"] * 50
     with pytest.raises(OutboxFailed) as caught:
-        outbox.queue.claim()
+        outbox.queue.claim(EID)
     assert caught.value.reason == "locked"
     other.rollback()
     other.close()
@@ -107,7 +107,7 @@ def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     outbox.record(Suppressed(sqlite.clock.now, "purchase", "no_consent"))
 
     assert not sqlite.path.exists()
-    assert outbox._made is None  # type: ignore[attr-defined]
+    assert "database" not in vars(outbox)
     assert outbox.exists()
     assert outbox.queue.waiting() == 1
 
@@ -143,27 +143,24 @@ def test_who_opens_a_new_file_that_somebody_reads_waits_for_them(sqlite: Bench) 
 @pytest.mark.parametrize("what", ["file alone", "file and log", "folder"])
 def test_a_deleted_database_is_made_anew(sqlite: Bench, tmp_path: Path, what: str) -> None:
     folder = tmp_path / "instance"
-    outbox = open_outbox(Settings(), folder=folder)
+    outbox = Outbox(Settings(), folder=folder)
     outbox.put(sqlite.event("1"))
-    assert outbox.queue.claim() is not None
+    assert outbox.queue.claim(EID) is not None
     if what == "folder":
         shutil.rmtree(folder)
     else:
         for path in folder.iterdir():
             if path.is_file() and (what == "file and log" or path.suffix == ".sqlite"):
                 path.unlink()
-    time.sleep(CHECK_EVERY)
+    time.sleep(LOOK_EVERY)
 
     for key in ("2", "3"):
         outbox.put(sqlite.event(key))
 
-    other = open_outbox(Settings(), folder=folder)
-    if what == "folder":
-        # What was acknowledged lately is written again, for nobody knows that it was taken in.
-        assert keys(other) == ["1", "2", "3"]
-    else:
-        assert keys(other) == ["2", "3"]
-        assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "restored")]
+    other = Outbox(Settings(), folder=folder)
+    assert keys(other) == ["2", "3"]
+    if what != "folder":
+        assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
     outbox.close()
     other.close()
 
@@ -188,7 +185,7 @@ def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
 
     outbox.put(sqlite.event("2"))
     assert keys(outbox) == ["2"]
-    assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "restored")]
+    assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
 
 
 @pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
@@ -221,14 +218,14 @@ def test_where_nothing_can_be_written_the_report_fails_loudly_and_soon(
 ) -> None:
     wall = tmp_path / "wall"
     wall.write_text("a file where the folder should be")
-    outbox = open_outbox(Settings(), folder=wall / "instance")
+    outbox = Outbox(Settings(), folder=wall / "instance")
 
     began = time.monotonic()
     with pytest.raises(OutboxFailed):
         outbox.put(sqlite.event())
     assert time.monotonic() - began < 10
     with pytest.raises(OutboxFailed):
-        outbox.queue.claim()
+        outbox.queue.claim(EID)
 
 
 def test_where_only_the_journal_can_be_written_it_takes_the_event(
@@ -238,10 +235,10 @@ def test_where_only_the_journal_can_be_written_it_takes_the_event(
         {"ADROLL_OUTBOX_URL": f"sqlite:///{tmp_path}/wall/outbox.sqlite"}
     )
     (tmp_path / "wall").write_text("")
-    outbox = open_outbox(settings, folder=tmp_path)
+    outbox = Outbox(settings, folder=tmp_path)
     assert outbox.put(sqlite.event("1")).status == "queued"
     with pytest.raises(OutboxFailed):
-        outbox.queue.claim()
+        outbox.queue.claim(EID)
 
     (tmp_path / "wall").unlink()
 
@@ -270,13 +267,13 @@ def test_a_file_that_was_read_only_is_written_once_it_may_be(
         for path in folder_of_nobody.glob("adroll-outbox.sqlite*"):
             path.chmod(mode)
 
-    outbox = open_outbox(Settings(), folder=folder_of_nobody)
-    outbox.housekeeping.create_tables()
+    outbox = Outbox(Settings(), folder=folder_of_nobody)
+    outbox.database.create_tables()
     outbox.close()
     allow(0o400)
     assert outbox.put(sqlite.event("1")).status == "queued"
     with pytest.raises(OutboxFailed) as caught:
-        outbox.queue.claim()
+        outbox.queue.claim(EID)
     assert caught.value.reason == "read_only"
 
     allow(0o600)
@@ -299,7 +296,7 @@ def test_a_full_disk_fails_the_report_and_takes_the_next_when_there_is_room(
     if made.returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
-        outbox = open_outbox(Settings(), folder=disk)
+        outbox = Outbox(Settings(), folder=disk)
         kept = 0
         with pytest.raises(OutboxFailed) as caught:  # noqa: PT012
             for n in range(5000):
@@ -308,7 +305,7 @@ def test_a_full_disk_fails_the_report_and_takes_the_next_when_there_is_room(
         assert caught.value.reason == "disk_full"
         assert kept > 20
         with pytest.raises(OutboxFailed) as caught:
-            outbox.queue.claim()
+            outbox.queue.claim(EID)
         assert caught.value.reason in ("disk_full", "unavailable")
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
 
@@ -340,7 +337,7 @@ def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
             outbox.put(sqlite.event(f"{day}-{n}", payload=b"x" * 1000))
         deliver(outbox)
         sqlite.pass_time(90_000)
-        while outbox.housekeeping.step():
+        while outbox.keep_house():
             pass
         sizes.append(sqlite.path.stat().st_size)
 
@@ -367,7 +364,7 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
         outbox.put(sqlite.event(payload=b"x" * 2000))
     deliver(outbox)
     sqlite.pass_time(1000)
-    while outbox.housekeeping.step():
+    while outbox.keep_house():
         pass
     outbox.close()
 
@@ -419,8 +416,7 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
         inside.set()
         time.sleep(seconds)
 
-    parts = outbox._parts  # type: ignore[attr-defined]
-    thread = threading.Thread(target=parts.database.read, args=(slowly,))
+    thread = threading.Thread(target=outbox.database.read, args=(slowly,))
     thread.start()
     inside.wait()
     yield
@@ -430,7 +426,7 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
 def test_a_child_inherits_no_connection_of_a_parent_that_only_looked(
     sqlite: Bench, outbox: Outbox
 ) -> None:
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     assert outbox.queue.waiting() == 0
     assert has_open(sqlite.path)
 
@@ -459,9 +455,9 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
     def work() -> None:
         while not stop.is_set():
             outbox.queue.waiting()
-            outbox.housekeeping.step()
-            outbox.destination.succeeded()
-            outbox.destination.pause(0.0)
+            outbox.keep_house()
+            outbox.destination(EID).succeeded()
+            outbox.destination(EID).pause(0.0)
 
     def fares_well(event: NewEvent) -> bool:
         return not has_open(sqlite.path) and bool(outbox.put(event) and outbox.queue.waiting())
@@ -490,7 +486,7 @@ def test_where_the_wait_is_in_vain_the_child_only_reports(
 
     def reports(key: str) -> bool:
         with pytest.raises(OutboxFailed) as caught:
-            outbox.queue.claim()
+            outbox.queue.claim(EID)
         assert caught.value.reason == "unavailable"
         return outbox.put(sqlite.event(key)).status == "queued"
 
@@ -507,12 +503,13 @@ def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> 
     code = textwrap.dedent(
         """
         import os, subprocess, sys, time
-        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.outbox import NewEvent, new_id, Outbox
+        EID = "ADVERTISABLE0000000001"
         from adroll_flask.settings import Settings
-        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        outbox = Outbox(Settings(), folder=sys.argv[1])
         def put(key):
             now = time.time()
-            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+            outbox.put(NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now))
         put("parent")
         outbox.queue.waiting()
         if os.fork():
@@ -540,7 +537,7 @@ def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> 
         check=False,
     )
     assert "done" in result.stdout, result.stderr
-    outbox = open_outbox(Settings(), folder=tmp_path)
+    outbox = Outbox(Settings(), folder=tmp_path)
     assert keys(outbox) == ["child", "child after a look", "parent"], result.stderr
     outbox.close()
 
@@ -549,13 +546,14 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """
         import sys, time
-        from adroll_flask.outbox import NewEvent, new_id, open_outbox
+        from adroll_flask.outbox import NewEvent, new_id, Outbox
+        EID = "ADVERTISABLE0000000001"
         from adroll_flask.settings import Settings
-        outbox = open_outbox(Settings(), folder=sys.argv[1])
+        outbox = Outbox(Settings(), folder=sys.argv[1])
         for n in range(10**6):
             now = time.time()
             key = f"{sys.argv[2]}-{n}"
-            outbox.put(NewEvent(new_id(now), "purchase", "", False, key, b"{}", now))
+            outbox.put(NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now))
             print(key, flush=True)
         """
     )
@@ -573,7 +571,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         acknowledged |= set((first + process.stdout.read()).split("\n")[:-1])
         process.wait()
         process.stdout.close()
-    outbox = open_outbox(Settings(), folder=tmp_path)
+    outbox = Outbox(Settings(), folder=tmp_path)
     there = set(keys(outbox))
     outbox.close()
 
@@ -585,7 +583,15 @@ def test_threads_that_report_lose_nothing(sqlite: Bench, outbox: Outbox) -> None
     def report(number: int) -> None:
         for n in range(50):
             now = time.time()
-            event = NewEvent(new_id(now), "purchase", "", False, f"{number}-{n}", b"{}", now)
+            event = NewEvent(
+                new_id(now),
+                "purchase",
+                "ADVERTISABLE0000000001",
+                False,
+                f"{number}-{n}",
+                b"{}",
+                now,
+            )
             assert outbox.put(event).status == "queued"
 
     threads = [threading.Thread(target=report, args=(n,)) for n in range(6)]

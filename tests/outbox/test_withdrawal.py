@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
-from adroll_flask.outbox.protocol import OutcomeKind
-from adroll_flask.outbox.record_format import Withdrawal, encode_event
-from tests.support.outbox_engines import Bench
+from adroll_flask.outbox.entries import Withdrawal, encode_event
+from adroll_flask.outbox.values import OutcomeKind
+from tests.support.outbox_engines import EID, Bench
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -42,13 +42,13 @@ def withdraw(
 
 
 def take(outbox: Outbox, *, begin: bool = True) -> Claim:
-    claim = outbox.queue.claim(begin=begin)
-    assert claim is not None
+    claim = outbox.queue.claim(EID, begin=begin)
+    assert claim
     return claim
 
 
 def keys(outbox: Outbox) -> list[str]:
-    return sorted(row.key or "" for row in outbox.admin.list("waiting"))
+    return sorted(row.key or "" for row in outbox.lookups.list("waiting"))
 
 
 def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
@@ -71,7 +71,7 @@ def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
     everything = str(bench.execute("SELECT * FROM adroll_event"))
     assert "click-ann" not in everything
     assert COOKIE not in everything
-    dead = {row.key: row.reason for row in outbox.admin.list("dead")}
+    dead = {row.key: row.reason for row in outbox.lookups.list("dead")}
     assert dead == {"1": "forgotten", "2": "forgotten", "4": "forgotten"}
     assert outbox.admin.retry() == 0
     happened = bench.execute(
@@ -93,7 +93,7 @@ def test_a_reload_does_not_report_them_again(bench: Bench, outbox: Outbox) -> No
     bench.open().put(event(bench, "1", adct="click-new"))
 
     assert outbox.queue.waiting() == 0
-    assert outbox.housekeeping.step() == 0
+    assert outbox.keep_house() == 0
     assert bench.counters.get("event_duplicate") == 1
 
 
@@ -112,7 +112,7 @@ def test_a_claim_holds_nothing_of_who_has_just_said_no(
     claim = take(outbox, begin=begin)
 
     assert [one.key for one in claim.events] == ["2"]
-    assert outbox.admin.counts() | {"waiting": 0, "dead": 1} == outbox.admin.counts()
+    assert outbox.lookups.counts() | {"waiting": 0, "dead": 1} == outbox.lookups.counts()
     bench.pass_time(61)
     again = take(outbox)
     assert [one.key for one in again.events] == ["2"]
@@ -123,7 +123,7 @@ ENDS: list[tuple[OutcomeKind, str]] = [
     ("delivered", "delivered"),
     ("dead", "dead"),
     ("retry", "dead"),
-    ("release", "dead"),
+    ("return", "dead"),
 ]
 
 
@@ -136,9 +136,9 @@ def test_what_is_being_sent_settles_and_is_never_sent_again(
     claim = take(outbox)
     withdraw(bench, outbox)
     outbox.queue.take_in()
-    (row,) = outbox.admin.list()
+    (row,) = outbox.lookups.list()
     assert row.state == "sending"
-    shown = outbox.admin.show(row.id)
+    shown = outbox.lookups.show(row.id)
     assert shown is not None
     assert shown.payload is None
 
@@ -146,12 +146,12 @@ def test_what_is_being_sent_settles_and_is_never_sent_again(
         outbox.queue.settle(claim, [Outcome(id=row.id, kind=kind, delay=delay, reason="500")]) == 1
     )
 
-    (row,) = outbox.admin.list()
+    (row,) = outbox.lookups.list()
     assert row.state == state
     bench.pass_time(4_000)
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
     assert outbox.admin.retry() == 0
-    assert outbox.housekeeping.step() == 0
+    assert outbox.keep_house() == 0
     bench.open().put(event(bench, "1", adct="click-new"))
     assert outbox.queue.waiting() == 0, "its key is kept"
 
@@ -167,8 +167,8 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, outb
     again = take(outbox)
 
     assert [one.key for one in again.events] == ["2"]
-    assert [(row.key, row.reason) for row in outbox.admin.list("dead")] == [("1", "forgotten")]
-    assert outbox.housekeeping.step() == 0
+    assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "forgotten")]
+    assert outbox.keep_house() == 0
 
 
 def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
@@ -182,8 +182,8 @@ def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
 
     assert outbox.queue.begin_sending(claim) == ()
     bench.pass_time(61)
-    assert outbox.queue.claim() is None
-    assert [row.reason for row in outbox.admin.list("dead")] == ["forgotten"]
+    assert not outbox.queue.claim(EID)
+    assert [row.reason for row in outbox.lookups.list("dead")] == ["forgotten"]
 
 
 def test_with_drop_what_lapsed_is_dead_as_well(bench: Bench) -> None:
@@ -194,8 +194,8 @@ def test_with_drop_what_lapsed_is_dead_as_well(bench: Bench) -> None:
     outbox.queue.take_in()
     bench.pass_time(61)
 
-    assert outbox.queue.claim() is None
-    assert outbox.admin.counts()["dead"] == 1
+    assert not outbox.queue.claim(EID)
+    assert outbox.lookups.counts()["dead"] == 1
 
 
 # -- what comes late -----------------------------------------------------------------------------
@@ -209,10 +209,10 @@ def test_what_another_process_s_file_holds_is_erased_when_it_is_read(
     older.put(event(bench, "old"))
     bench.pass_time(5)
     withdraw(bench, outbox)
-    assert outbox.queue.claim() is None
+    assert not outbox.queue.claim(EID)
     bench.pass_time(10)
     for key, at in (("late", bench.now() - 15), ("after", bench.now() - 5)):
-        newer._append(encode_event(event(bench, key), at))  # type: ignore[attr-defined]
+        newer._append(encode_event(event(bench, key), at))
 
     assert keys(outbox) == ["after"]
     assert bench.counters.get("event_forgotten") == 2
@@ -272,7 +272,7 @@ def test_a_no_is_forgotten_when_no_token_can_be_older(bench: Bench, outbox: Outb
     assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 1
     bench.pass_time(500 * 86_400)
 
-    bench.open().housekeeping.step()
+    bench.open().keep_house()
 
     assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == 0
 
@@ -313,7 +313,7 @@ def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outb
 
 
 def test_a_big_backlog_is_searched_by_an_index(bench: Bench, outbox: Outbox) -> None:
-    outbox.housekeeping.create_tables()
+    outbox.database.create_tables()
     if bench.engine == "mariadb":
         plan = bench.execute(
             "EXPLAIN SELECT id FROM adroll_event WHERE cookie_hash = 'x' AND payload IS NOT NULL"

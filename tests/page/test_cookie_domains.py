@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from adroll_flask import ConfigurationError
 from adroll_flask.page.cookie_domains import Domains
+from tests.conftest import AppMaker
 
 
 @pytest.mark.parametrize(
@@ -42,8 +46,11 @@ def test_a_configured_domain_holds_on_its_hosts_only() -> None:
     assert domains.of_record("127.0.0.1") is None
 
 
-def test_what_is_remembered_of_hosts_is_bounded() -> None:
-    domains = Domains("auto")
-    for number in range(1_000):
-        domains.of_record(f"h{number}.shop.test")
-    assert len(domains._memo) <= 256
+def test_auto_without_its_extra_says_what_to_install(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
+    with pytest.raises(ConfigurationError, match=r"adroll-flask\[domains\]") as raised:
+        make_app(ADROLL_COOKIE_DOMAIN="auto")
+    assert raised.value.key == "ADROLL_COOKIE_DOMAIN"
+    make_app(ADROLL_COOKIE_DOMAIN="shop.test").test_client().get("/?adct=click123")

@@ -28,6 +28,7 @@ PLACES = {
     "the page ends in the head": b"<html><head><title>A</title>\n^",
     "the page ends in a tag": b'<html><head>^<link href="</head>',
     "the page ends in a script": b"<html><head>^<script>var head = '</head>'",
+    "the page ends in a long script": b"<html>^<script>" + b"x" * 70000,
     "the page ends in a comment in the head": b"<html><head>^<!-- </head>",
     "the page is as good as empty": b"<html>^",
     # comments
@@ -65,8 +66,10 @@ PLACES = {
     "svg ends the head": b"<html><head>^<svg><title></head></title></svg>",
     # templates
     "template": b"<html><head><template><p></head><body></template>^</head>",
-    "templates in templates":
-        b"<html><head><template><template></template></head></template>^</head>",
+    "template with what looks like its end":
+        b"<html><head><template><!--</template>--><title></template></title></template>^</head>",
+    "before templates in templates":
+        b"<html><head>^<template><template></template></head></template></head>",
     "template with scripts":
         b"<html><head><template><script></template></script></template>^</head>",
     "template with a table": b"<html><head><template><tr><td></head></template>^</head>",
@@ -85,6 +88,8 @@ PLACES = {
     "UTF-8 BOM": b"\xef\xbb\xbf<!doctype html><html><head>^</head>",
     "a second BOM is text": b"\xef\xbb\xbf<html>^\xef\xbb\xbf<head></head>",
     "white space in disguise": b"<html>&#32;&#x0A;&Tab;&#0000013<head>^</head>",
+    "a long number of it": b"<html>&#" + b"0" * 50 + b"32;<head>^</head>",
+    "a number of something else": b"<html>^&#320;<head></head>",
     "a no-break space is text": b"<html>^&nbsp;<head></head>",
     "NUL is text": b"<html>^\0<head></head>",
     "vertical tab is text": b"<html>^\x0b<head></head>",
@@ -92,15 +97,8 @@ PLACES = {
     "nothing at all in a tag": b"<html></><head></>^</head>",
     # charset declarations
     "behind the charset": b"<html><head><meta charset=utf-8>^</head>",
-    "behind a charset that comes late": b"<html><head></head><meta charset=utf-8>^<p>",
-    "behind a charset in the body": b"<html><body><p><meta charset='utf-8'>^A",
-    "behind a charset in text": b"<html>A<p><meta charset='utf-8'>^A",
-    "behind an old form of it": (
-        b"<html><body><meta content='text/html; charset=utf-8' http-equiv=content-type>^"
-    ),
-    "a charset in a comment is none": b"<html>^<body><!-- <meta charset=utf-8> -->",
+    "before a charset that stays in sight": b"<html><head>^</head><p><meta charset=utf-8>",
     "a charset too far away": b"<html>^<body>" + b" " * 1024 + b"<meta charset=utf-8>",
-    "the first charset counts": b"<head><meta charset=utf-8>^</head><meta charset=latin1>",
 }  # fmt: skip
 
 LEFT_ALONE = {
@@ -123,21 +121,15 @@ LEFT_ALONE = {
         b'<meta charset="utf-8"></head>',
         "charset",
     ),
-    "a late charset in a table": (b"<html><table><meta charset=utf-8>", "charset_late"),
-    "a late charset that a frameset may take away": (
-        b"<html><p><meta charset=utf-8><frameset>",
+    "a charset in the old form that the snippet would push away": (
+        b"<html><body>".ljust(950)
+        + b"<meta content='text/html; charset=utf-8' http-equiv=content-type>",
         "charset_late",
     ),
-    "a late charset in a template": (b"<html><p><template><meta charset=a>", "charset_late"),
-    "a late charset in a script": (b"<html><p><script>'<meta charset=a>'</script>", "charset_late"),
+    "a charset that shifts, behind the head": (b"<html><p><meta charset=iso-2022-kr>", "charset"),
     "a comment that would move": (b"<!doctype html><!-- unfinished", "unfinished"),
     "a comment that has hardly begun": (b"<!doctype html><!", "unfinished"),
-    "a long script without an end": (b"<html><script>" + b"x" * 70000, "unfinished"),
-    "a number without an end": (b"<html>&#" + b"0" * 50 + b"32;<head></head>", "uncertain"),
-    "a long template with other rules": (
-        b"<html><template>" + b"x" * 70000 + b"<svg></template></head>",
-        "uncertain",
-    ),
+    "a head tag that would move": (b"<!doctype html><head class='a", "unfinished"),
     "our snippet": (b"<head><script src=a data-adroll></script></head>", "present"),
     "our snippet, attributes in quotes": (
         b"<head><script data-adv='>' data-adroll=''></script>",
@@ -189,17 +181,16 @@ def test_a_charset_in_the_header_makes_those_in_the_page_idle() -> None:
     assert placed == b"<html>" + SNIPPET + b"<body><meta charset=utf-8>"
 
 
-@pytest.mark.parametrize("room", range(1000, 1040))
+@pytest.mark.parametrize("room", range(940, 1040))
 def test_no_declaration_is_pushed_out_of_the_first_1024_bytes(room: int) -> None:
     declaration = b"<meta charset=utf-8>"
     page = b"<html><body>".ljust(room) + declaration + b"<p>"
     placed, outcome = place(page, SNIPPET)
     if outcome == "injected":
-        seen_before = declaration in page[:1024]
-        assert (declaration in placed[:1024]) == seen_before
-        assert not seen_before or placed.index(SNIPPET) > placed.index(declaration)
+        assert (declaration in placed[:1024]) == (declaration in page[:1024])
     else:
         assert outcome == "charset_late"
+    assert outcome == "injected" or 1024 - len(SNIPPET) < room + len(declaration)
 
 
 @pytest.mark.parametrize("charset", [None, "", "utf-8", "UTF-8", '"latin1"', "Shift_JIS", "gbk"])

@@ -18,7 +18,7 @@ import requests
 from adroll_flask.sandbox import RunningSandbox, running, serve
 from adroll_flask.sandbox.__main__ import main
 from adroll_flask.sandbox.server import Server
-from tests.support import PATIENCE
+from tests.support import PATIENCE, free_port
 from tests.support.certificates import CERTIFICATE, make_certificate
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST
 
@@ -170,9 +170,7 @@ def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "adroll_flask.sandbox", "--port", str(port)]
     state = ["--state", str(tmp_path / "state.jsonl")]
     process = subprocess.Popen([*command, *state], stderr=subprocess.PIPE, text=True)
@@ -246,7 +244,13 @@ def test_serving_ends_at_an_interrupt_and_tells_where_it_was(
     assert told[0].startswith("http://127.0.0.1:")
 
 
-def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with running() as adroll:
         assert main(["--port", str(adroll.port)]) == 1
-    assert capsys.readouterr().err.startswith("sandbox: [Errno")
+    assert capsys.readouterr().err == (
+        f"sandbox: port {adroll.port} is taken, perhaps by another sandbox: end it,"
+        f" or choose another port with --port {adroll.port + 1} and tell the shop"
+        f" (ADROLL_SANDBOX={adroll.port + 1})\n"
+    )

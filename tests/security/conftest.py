@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,28 @@ import pytest
 from tests.support.sites import Clock, MakeSite, Site, configuration, flask_site, wsgi_site
 
 
+def _making(build: Callable[..., Site], tmp_path: Path) -> Iterator[MakeSite]:
+    with ExitStack() as stack:
+
+        def make(folder: str = "instance", **config: Any) -> Site:
+            where = tmp_path / folder
+            where.mkdir(exist_ok=True)
+            site = build(where, Clock(), configuration(config))
+            stack.callback(site.close)
+            return site
+
+        yield make
+
+
 @pytest.fixture
 def make_flask_site(tmp_path: Path) -> Iterator[MakeSite]:
-    made: list[Site] = []
-
-    def make(folder: str = "instance", **config: Any) -> Site:
-        where = tmp_path / folder
-        where.mkdir(exist_ok=True)
-        site = flask_site(where, Clock(), configuration(config))
-        made.append(site)
-        return site
-
-    yield make
-    for site in made:
-        site.close()
+    yield from _making(flask_site, tmp_path)
 
 
-@pytest.fixture(params=["flask", "wsgi"])
+@pytest.fixture(params=[flask_site, wsgi_site], ids=["flask", "wsgi"])
 def make_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSite]:
     """Makes the same site behind the extension and behind the middleware."""
-    made: list[Site] = []
-    build = {"flask": flask_site, "wsgi": wsgi_site}[request.param]
-
-    def make(folder: str = "instance", **config: Any) -> Site:
-        where = tmp_path / folder
-        where.mkdir(exist_ok=True)
-        site = build(where, Clock(), configuration(config))
-        made.append(site)
-        return site
-
-    yield make
-    for site in made:
-        site.close()
+    yield from _making(request.param, tmp_path)
 
 
 @pytest.fixture

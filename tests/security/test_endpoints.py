@@ -13,7 +13,7 @@ from itsdangerous import TimestampSigner
 from werkzeug.test import create_environ, run_wsgi_app
 
 import adroll_flask
-from adroll_flask import TokenExpired, TokenForged, Visitor
+from adroll_flask import TokenForgedError, Visitor
 from adroll_flask.visitor.packing import pack
 from adroll_flask.visitor.record import Record
 from tests.support.sites import HOST, MakeSite, Site
@@ -31,42 +31,38 @@ def deep(levels: int) -> str:
 # -- the identity endpoint -------------------------------------------------------------------
 
 
-def test_the_sites_own_page_may_tell_a_click_id_and_a_cookie(site: Site) -> None:
-    told = site.tell({"adct": "click123", "first_party_cookie": COOKIE})
-
-    assert told.status_code == 204
-    assert told.data == b""
-    assert told.headers["Cache-Control"] == "no-store"
-    assert site.cookie("__adroll_fpc") == COOKIE
-    assert site.visitor()["adct"] == "click123"
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
+#: Senders that are not the site's own page, by what the refusal is counted as.
+SENDERS: dict[str, list[dict[str, str | None]]] = {
+    "cross_site": [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site", "Origin": "https://blog.shop.example"},
         {"Sec-Fetch-Site": "none"},
         {"Sec-Fetch-Site": ""},
         {"Sec-Fetch-Site": "cross-site", "Origin": f"https://{HOST}"},
-        {"Sec-Fetch-Site": None, "Origin": "https://evil.example"},
-        {"Sec-Fetch-Site": None, "Origin": f"https://{HOST}.evil.example"},
-        {"Sec-Fetch-Site": None, "Origin": f"https://evil{HOST}"},
-        {"Sec-Fetch-Site": None, "Origin": f"https://{HOST}@evil.example"},
-        {"Sec-Fetch-Site": None, "Origin": f"https://{HOST}:8443"},
-        {"Sec-Fetch-Site": None, "Origin": "null"},
-        {"Sec-Fetch-Site": None, "Origin": HOST},
-        {"Sec-Fetch-Site": None, "Origin": "https://[broken"},
-        {"Sec-Fetch-Site": None, "Origin": ""},
+    ],
+    "cross_origin": [
+        {"Sec-Fetch-Site": None, "Origin": origin}
+        for origin in (
+            *("https://evil.example", f"https://{HOST}.evil.example", f"https://evil{HOST}"),
+            *(f"https://{HOST}@evil.example", f"https://{HOST}:8443", "null", HOST),
+            "https://[broken",
+        )
+    ],
+    "no_origin": [
         {"Sec-Fetch-Site": None},
+        {"Sec-Fetch-Site": None, "Origin": ""},
         {"Sec-Fetch-Site": None, "Referer": f"https://{HOST}/"},
     ],
-    ids=str,
+}
+
+
+@pytest.mark.parametrize(
+    ("why", "headers"), [(why, one) for why, all in SENDERS.items() for one in all], ids=str
 )
 def test_other_sites_and_senders_without_origin_are_refused(
-    site: Site, headers: dict[str, str | None]
+    site: Site, why: str, headers: dict[str, str | None]
 ) -> None:
-    assert_refused(site, 403, CLICK, headers=headers)
+    assert_refused(site, 403, why, CLICK, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -86,65 +82,62 @@ def test_other_sites_and_senders_without_origin_are_refused(
 def test_types_that_a_form_or_a_simple_request_can_send_are_refused(
     site: Site, kind: str | None
 ) -> None:
-    assert_refused(site, 415, CLICK, headers={"Content-Type": kind})
+    assert_refused(site, 415, "content_type", CLICK, headers={"Content-Type": kind})
+
+
+#: What is no message, by what the refusal is counted as.
+MALFORMED: dict[str, list[str | bytes]] = {
+    "json": [
+        *("", "{", "[]", f'"{CANARY}"', "null", "17", "NaN", "[" * 2000),
+        f'{{"adct": "{CANARY}", "adct": "{CANARY}2"}}',
+        f'{{"consent": true, "consent": false, "adct": "{CANARY}"}}',
+        *(b'{"adct": "\xff\xfe"}', '\ufeff{"adct": "x"}', '{"adct": "x"}'.encode("utf-16")),
+    ],
+    "keys": [f'{{"adct": "{CANARY}", "visitor": "{CANARY}"}}'],
+    "adct": [
+        *(f'{{"adct": ["{CANARY}"]}}', f'{{"adct": {{"{CANARY}": 1}}}}', deep(20)),
+        f'{{"adct": "{CANARY}\\r\\nSet-Cookie: a=b"}}',
+        *(f'{{"adct": "{CANARY}\\u{odd}"}}' for odd in ("0000", "d800", "00e9")),
+        *('{"adct": ""}', f'{{"adct": "{CANARY * 50}"}}'),
+    ],
+    "first_party_cookie": [
+        f'{{"first_party_cookie": "{value}"}}'
+        for value in (
+            *(f"{CANARY} {CANARY}", f"{COOKIE}; Domain=example", f"{COOKIE}\\n"),
+            f"<script src=x>{CANARY}</script>",
+        )
+    ],
+    "consent": [f'{{"consent": {value}}}' for value in (f'"{CANARY}"', "1", '"true"')],
+}
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        "",
-        "{",
-        "[]",
-        f'"{CANARY}"',
-        "null",
-        "17",
-        "NaN",
-        f'{{"adct": "{CANARY}", "adct": "{CANARY}2"}}',
-        f'{{"consent": true, "consent": false, "adct": "{CANARY}"}}',
-        f'{{"adct": "{CANARY}", "visitor": "{CANARY}"}}',
-        f'{{"adct": ["{CANARY}"]}}',
-        f'{{"adct": {{"{CANARY}": 1}}}}',
-        f'{{"adct": "{CANARY}\\r\\nSet-Cookie: a=b"}}',
-        f'{{"adct": "{CANARY}\\u0000"}}',
-        f'{{"adct": "{CANARY}\\ud800"}}',
-        f'{{"adct": "{CANARY}\\u00e9"}}',
-        '{"adct": ""}',
-        f'{{"adct": "{CANARY * 50}"}}',
-        f'{{"first_party_cookie": "{CANARY} {CANARY}"}}',
-        f'{{"first_party_cookie": "{COOKIE}; Domain=example"}}',
-        f'{{"first_party_cookie": "{COOKIE}\\n"}}',
-        f'{{"first_party_cookie": "<script src=x>{CANARY}</script>"}}',
-        f'{{"consent": "{CANARY}"}}',
-        '{"consent": 1}',
-        '{"consent": "true"}',
-        deep(20),
-        deep(900),
-        b'{"adct": "\xff\xfe"}',
-        '\ufeff{"adct": "x"}',
-        '{"adct": "x"}'.encode("utf-16"),
-    ],
-    ids=lambda body: repr(body)[:50],
+    ("why", "body"),
+    [(why, one) for why, all in MALFORMED.items() for one in all],
+    ids=lambda text: repr(text)[:50],
 )
-def test_malformed_messages_are_refused_and_not_repeated(site: Site, body: str | bytes) -> None:
-    assert_refused(site, 400, body)
+def test_malformed_messages_are_refused_and_not_repeated(
+    site: Site, why: str, body: str | bytes
+) -> None:
+    assert_refused(site, 400, why, body)
 
 
 @pytest.mark.parametrize("size", [2049, 100_000])
 def test_long_messages_are_refused(site: Site, size: int) -> None:
-    assert_refused(site, 413, '{"adct": "x"}' + " " * size)
+    assert_refused(site, 413, "too_large", '{"adct": "x"}' + " " * size)
 
 
 def test_a_length_that_lies_reads_no_more_than_is_allowed(site: Site) -> None:
-    assert_refused(site, 413, CLICK, environ_overrides={"CONTENT_LENGTH": str(10**30)})
-    assert_refused(site, 400, CLICK, environ_overrides={"CONTENT_LENGTH": "-1"})
-    assert_refused(site, 400, CLICK, environ_overrides={"CONTENT_LENGTH": "1_0"})
-    assert_refused(site, 400, CLICK, environ_overrides={"CONTENT_LENGTH": ""})
+    assert_refused(site, 413, "too_large", CLICK, environ_overrides={"CONTENT_LENGTH": str(10**30)})
+    assert_refused(site, 400, "length", CLICK, environ_overrides={"CONTENT_LENGTH": "-1"})
+    assert_refused(site, 400, "length", CLICK, environ_overrides={"CONTENT_LENGTH": "1_0"})
+    assert_refused(site, 400, "json", CLICK, environ_overrides={"CONTENT_LENGTH": ""})
 
 
 def test_a_message_in_chunks_is_bounded_too(site: Site) -> None:
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
 
-    assert_refused(site, 413, '{"adct": "x"}' + " " * 3000, environ_overrides=chunked)
+    assert_refused(site, 413, "too_large", '{"adct": "x"}' + " " * 3000, environ_overrides=chunked)
     assert site.tell(CLICK, environ_overrides=chunked).status_code == 204
 
 
@@ -193,7 +186,7 @@ def test_a_refused_message_leaves_no_trace_in_the_answers_to_come(site: Site) ->
     assert site.visitor() == before
 
 
-def assert_refused(site: Site, status: int, body: Any, **kwargs: Any) -> None:
+def assert_refused(site: Site, status: int, why: str, body: Any, **kwargs: Any) -> None:
     before = dict(site.counts)
 
     answer = site.tell(body, **kwargs)
@@ -205,8 +198,7 @@ def assert_refused(site: Site, status: int, body: Any, **kwargs: Any) -> None:
     assert CANARY not in answer.text + str(answer.headers)
     assert set(json.loads(answer.data)) == {"error"}
     changed = {name for name, count in site.counts.items() if count != before.get(name)}
-    assert len(changed) == 1
-    assert changed.pop().startswith("identity_refused:")
+    assert changed == {f"identity_refused:{why}"}
 
 
 # -- what a page and its headers may hold ----------------------------------------------------
@@ -392,7 +384,7 @@ def test_a_record_and_a_token_cannot_stand_in_for_each_other(site: Site) -> None
     token = Visitor(adct="mine", consent=True, _records=records).token()
 
     assert records.from_token(token)[0].adct == "mine"
-    with pytest.raises(TokenForged):
+    with pytest.raises(TokenForgedError):
         records.from_token(record)
     assert seen_with(site, token)["adct"] is None
     assert site.counts["record_ignored:forged"] == 1
@@ -405,7 +397,7 @@ def test_records_and_tokens_of_another_site_are_refused(make_site: MakeSite) -> 
     token = Visitor(adct="theirs", _records=theirs.runtime.services.records).token()
 
     assert seen_with(ours, record)["adct"] is None
-    with pytest.raises(TokenForged):
+    with pytest.raises(TokenForgedError):
         ours.runtime.services.records.from_token(token)
 
 
@@ -456,7 +448,7 @@ def test_keys_rotate_without_losing_a_visitor_and_a_retired_key_opens_nothing(
     rotated = make_site("rotated", secret_key="new")
     assert seen_with(rotated, renewed)["adct"] == "later"
     assert seen_with(rotated, record)["adct"] is None
-    with pytest.raises(TokenForged):
+    with pytest.raises(TokenForgedError):
         rotated.runtime.services.records.from_token(token)
 
 
@@ -468,20 +460,6 @@ def test_flasks_fallback_keys_rotate_the_record_too(make_flask_site: MakeSite) -
     rotated = make_flask_site("new", SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"])
 
     assert seen_with(rotated, record)["adct"] == "mine"
-
-
-def test_an_old_token_is_told_apart_from_a_forged_one(site: Site) -> None:
-    records = site.runtime.services.records
-    token = Visitor(adct="mine", _records=records).token()
-
-    site.clock.now += 91 * 86_400
-
-    with pytest.raises(TokenExpired):
-        records.from_token(token)
-    with pytest.raises(TokenForged):
-        records.from_token(token[:-2])
-    with pytest.raises(TokenForged):
-        records.from_token("A" * 100_000)
 
 
 def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
@@ -496,4 +474,4 @@ def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
         if unsafe.search(re.sub(r"#.*|\"\"\".*?\"\"\"", "", path.read_text("utf-8"), flags=re.S))
     ]
 
-    assert found == ["cli/import_checks.py"]
+    assert found == ["cli/import_command.py"]

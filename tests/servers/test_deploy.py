@@ -116,7 +116,7 @@ def test_workers_start_live_and_finish_their_request_on_sigterm(
         for worker in workers:
             worker.kill()
             worker.wait()
-    assert outbox.admin.counts()["delivered"] == 150
+    assert outbox.lookups.counts()["delivered"] == 150
     assert set(sink.seen.values()) == {1}
     outbox.close()
 
@@ -126,7 +126,7 @@ def healthy(check: str) -> bool:
 
 
 def test_a_stop_gives_a_request_its_time() -> None:
-    from adroll_flask.delivery.client import Timeouts
+    from adroll_flask.delivery.transport import Timeouts
 
     longest = Timeouts().connect + Timeouts().total
     assert int(unit("adroll-worker@.service")["Service"]["TimeoutStopSec"]) > longest

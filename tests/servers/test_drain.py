@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks.servers import ENGINES, missing
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT, lacking
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_kills_of_workers_and_of_the_database_lose_nothing(engine: str) -> None:
     if why := missing(engine):
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking(why)
     done = subprocess.run(
         [
             sys.executable,

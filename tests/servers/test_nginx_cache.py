@@ -24,6 +24,20 @@ B = "00000000000000000000000000000b0b-1700000000000"
 
 Opener = Callable[..., CachedSite]
 
+#: Told to one kind of cache each. nginx knows none of them; where it keeps everything, it is
+#: the cache that does.
+TARGETED = (
+    "CDN-Cache-Control",
+    "Cloudflare-CDN-Cache-Control",
+    "Netlify-CDN-Cache-Control",
+    "Vercel-CDN-Cache-Control",
+    "Deno-CDN-Cache-Control",
+    "Akamai-Cache-Control",
+    "X-LiteSpeed-Cache-Control",
+    "Surrogate-Control",
+    "Edge-Control",
+)
+
 
 def add_pages(app: Flask) -> None:
     def page(path: str, **headers: str) -> None:
@@ -33,6 +47,13 @@ def add_pages(app: Flask) -> None:
     page("/public", Cache_Control="public, max-age=600")
     page("/plain")
     page("/listed/mugs")
+    page("/listed/müsli and milk")
+    page("/accel", X_Accel_Expires="60")
+    page("/accel-private", X_Accel_Expires="60", Cache_Control="private")
+    for name in TARGETED:
+        app.add_url_rule(
+            f"/cdn/{name}", name, lambda name=name: Response(PAGE, headers={name: "max-age=60"})
+        )
 
     @app.get("/tagged")
     def tagged() -> Response:
@@ -152,7 +173,8 @@ def check_two_identities(site: CachedSite, path: str) -> None:
         assert ada.post("/buy/1") == bob.post("/buy/2") == {"status": "queued"}
     outbox = site.app.extensions["adroll"].outbox
     sent = [
-        json.loads(outbox.admin.show(row.id).payload) for row in outbox.admin.list("waiting", 10)
+        json.loads(outbox.lookups.show(row.id).payload)
+        for row in outbox.lookups.list("waiting", 10)
     ]
     identifiers = {event["event_attributes"]["order_id"]: event["identifiers"] for event in sent}
     assert identifiers == {
@@ -168,6 +190,31 @@ def check_two_identities(site: CachedSite, path: str) -> None:
 
 def test_two_visitors_of_a_public_page_are_two_identities(open_site: Opener) -> None:
     check_two_identities(open_site(HONEST), "/public")
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/accel", HONEST),
+        ("/accel", "proxy_ignore_headers Set-Cookie;"),
+        ("/accel-private", HONEST),
+    ],
+)
+def test_what_nginx_keeps_by_a_header_of_its_own_is_the_same_for_all(
+    open_site: Opener, path: str, location: str
+) -> None:
+    check_two_identities(open_site(location), path)
+
+
+def test_what_is_told_to_one_cache_alone_is_the_same_for_all_there(open_site: Opener) -> None:
+    site = open_site(HOARDING)
+    for name in TARGETED:
+        with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
+            first, second = ada.land(f"/cdn/{name}"), bob.land(f"/cdn/{name}")
+            assert (cached(first), cached(second)) == ("MISS", "HIT")
+            assert "data-adroll" in first.text
+            assert "Set-Cookie" not in first.headers, name
+    assert b"Set-Cookie" not in site.stored()
 
 
 @pytest.mark.parametrize(
@@ -193,12 +240,15 @@ def test_a_script_that_asks_first_leaves_everybody_the_page_with_the_snippet(
         assert bob.who() == bob.known
 
 
-@pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [(HOARDING, "/listed/mugs"), (HIDING, "/listed/mugs"), (HOARDING, "/listed/müsli and milk")],
+)
 def test_cached_paths_are_safe_behind_a_cache_that_keeps_everything(
-    open_site: Opener, location: str
+    open_site: Opener, location: str, path: str
 ) -> None:
-    site = open_site(location, ADROLL_CACHED_PATHS=["/listed/*"])
-    check_two_identities(site, "/listed/mugs")
+    site = open_site(location, ADROLL_CACHED_PATHS=["/listed/mugs", "/listed/müsli a*"])
+    check_two_identities(site, path)
 
 
 def test_without_cached_paths_a_cache_that_keeps_cookies_makes_two_visitors_one(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from adroll_flask import AdRollMiddleware, ConfigurationError, report_conversion
+from adroll_flask import AdRollMiddleware, ConfigurationError
 from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.protocol import Asked
+from adroll_flask.outbox.values import Asked
 from adroll_flask.prometheus import AdRollCollector
-from tests.conftest import AppMaker
-from tests.support import ROOT
-from tests.support.prometheus import ALERTS, DASHBOARD, program, scraping
+from tests.conftest import ADVERTISABLE, AppMaker
+from tests.support import ROOT, program, visits
+from tests.support.prometheus import ALERTS, DASHBOARD, scraping
 
 #: A process of a shop that reports what it is told to and serves its metrics.
 SHOP = """
@@ -33,7 +34,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.prometheus import AdRollCollector
 app = Flask("shop", instance_path=sys.argv[1])
-app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker", ADROLL_ADVERTISABLE_EID="A" * 22,
+app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker",
+                  ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
                   ADROLL_PIXEL_EID="P" * 22, ADROLL_ACCESS_TOKEN="token")
 AdRoll(app)
 registry = CollectorRegistry()
@@ -47,20 +49,14 @@ for order in sys.stdin:
 """
 
 
-def report(app: Flask, order: str, *, gpc: bool = False) -> None:
-    with app.test_request_context(
-        "/?adct=click-canary",
-        base_url="https://shop.test",
-        environ_base={"REMOTE_ADDR": "203.0.113.7"},
-        headers={"Sec-GPC": "1"} if gpc else {},
-    ):
-        report_conversion(order_id=order, value="59.90", currency="EUR", email="ann@example.com")
+report = partial(visits.report, email="ann@example.com")
 
 
 def settle(app: Flask, *kinds: Any) -> None:
     """Settle what is due, oldest first."""
     outbox = app.extensions["adroll"].outbox
-    claim = outbox.queue.claim()
+    outbox.queue.waiting()  # another thread may be at the journal
+    claim = outbox.queue.claim(ADVERTISABLE)
     refused: dict[str, Any] = {
         "reason": "refused",
         "error": "http_400",
@@ -100,7 +96,7 @@ def shop(make_app: AppMaker) -> Flask:
     report(app, "1004", gpc=True)
     settle(app, "delivered", "delivered", "dead")
     report(app, "1005")
-    app.extensions["adroll"].outbox.queue.take_in()
+    app.extensions["adroll"].outbox.queue.waiting()
     return app
 
 
@@ -120,7 +116,7 @@ def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) 
     assert found["adroll_outbox_due_events"] == {(): 1}
     assert found["adroll_outbox_journal_bytes"] == {(): 0}
     assert found["adroll_destination_failures"] == {(): 0}
-    assert "adroll_destination_held" not in found
+    assert "adroll_destination_stopped" not in found
     pid = str(os.getpid())
     assert found["adroll_process_total"]["event_queued", pid, ""] == 4
     assert found["adroll_process_total"]["event_suppressed", pid, "consent_gpc"] == 1
@@ -128,15 +124,15 @@ def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) 
 
 def test_metrics_hold_nothing_of_a_visitor(shop: Flask) -> None:
     text = generate_latest(registry_of(shop)).decode()
-    for canary in ("click-canary", "ann@example.com", "203.0.113.7", "1001", "a-token"):
+    for canary in ("click123", "ann@example.com", "203.0.113.7", "1001", "a-token"):
         assert canary not in text
 
 
 def test_what_holds_delivery_is_told_by_its_reason(shop: Flask) -> None:
     outbox = shop.extensions["adroll"].outbox
-    outbox.destination.hold("unauthorized", "fingerprint", "http_401: no")
+    outbox.destination(ADVERTISABLE).stop("unauthorized", "fingerprint", "http_401: no")
     found = samples(registry_of(shop))
-    assert found["adroll_destination_held"] == {("unauthorized",): 1}
+    assert found["adroll_destination_stopped"] == {("unauthorized",): 1}
 
 
 def test_registering_and_scraping_a_new_shop_makes_no_file(make_app: AppMaker) -> None:
@@ -151,7 +147,9 @@ def test_an_outbox_that_cannot_be_read_is_down_and_raises_nothing(
     shop: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = registry_of(shop)
-    shop.extensions["adroll"].outbox.close()
+    runtime = shop.extensions["adroll"]
+    assert runtime.thread.stop(), "or it makes the file anew"
+    runtime.outbox.close()
     path = Path(shop.instance_path, "adroll-outbox.sqlite")
     path.unlink()
     path.mkdir()
@@ -226,7 +224,7 @@ def expressions() -> list[tuple[str, str]]:
 def test_prometheus_reads_the_same_of_every_process_and_takes_alerts_and_dashboard(
     tmp_path: Path, make_app: AppMaker
 ) -> None:
-    program("prometheus")
+    program("prometheus", "prometheus")
     app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
     folder = Path(app.instance_path)
     with ExitStack() as running:
@@ -287,10 +285,12 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
     lost = "AdRollEventsLost"
     new = [one("adroll_events_total", f"{'_ ' * 70}1x100", instance=i, **dead) for i in ("a", "b")]
     tests = [
-        fires("AdRollEventsMissing", [one("adroll_events_missing", "12x200", event="purchase")],
+        fires("AdRollEventSilent",
+              [one("adroll_event_silent_seconds", "9e3x200", event="purchase")],
               severity="critical", event="purchase"),
-        fires("AdRollEventsMissing", []),
-        fires("AdRollDeliveryHeld", [one("adroll_destination_held", "1x200", reason="http_401")],
+        fires("AdRollEventSilent", []),
+        fires("AdRollDeliveryStopped",
+              [one("adroll_destination_stopped", "1x200", reason="http_401")],
               severity="critical", reason="http_401"),
         fires("AdRollDeliveryLate", [one("adroll_outbox_oldest_due_seconds", "0+60x200")],
               severity="critical"),
@@ -316,7 +316,7 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
     path = tmp_path / "test.yml"
     path.write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [*tests, down]}))
     result = subprocess.run(
-        [program("promtool"), "test", "rules", str(path)],
+        [program("promtool", "prometheus"), "test", "rules", str(path)],
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,17 +13,13 @@ import pytest
 
 from benchmarks import drain
 from benchmarks.servers import missing, server
-from tests.support import PATIENCE
-
-ROOT = Path(__file__).parents[2]
+from tests.support import PATIENCE, lacking
 
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Any]:
     if why := missing("postgresql"):
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking(why)
     with server("postgresql") as one:
         yield one
 
@@ -38,7 +33,7 @@ def sink() -> Iterator[Any]:
 @pytest.fixture
 def outbox(postgresql: Any, tmp_path: Path) -> Iterator[Any]:
     one = drain.outbox_at(postgresql.url, tmp_path)
-    one.housekeeping.create_tables()
+    one.database.create_tables()
     yield one
     one.close()
 
@@ -102,10 +97,10 @@ import sys
 sys.modules[{module!r}] = None
 from pathlib import Path
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import open_outbox
+from adroll_flask.outbox import Outbox
 from adroll_flask.settings import Settings
 try:
-    open_outbox(Settings(outbox_url={url!r}), folder=Path("."))
+    Outbox(Settings(outbox_url={url!r}), folder=Path("."))
 except ConfigurationError as problem:
     print(problem)
 """

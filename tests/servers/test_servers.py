@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.delivery.batch import LEASE
-from adroll_flask.outbox import open_outbox
+from adroll_flask.delivery.deliverer import LEASE
+from adroll_flask.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
+from tests.support import ROOT
 from tests.support.outbox_engines import wait_until
-from tests.support.wsgi_servers import HERE, PATIENCE, eventlet, gunicorn, serving, uwsgi
+from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
 
 ORDERS = [f"order-{number}" for number in range(40)]
 LATE = [f"late-{number}" for number in range(10)]
@@ -48,7 +49,7 @@ def _afresh(adroll: RunningSandbox) -> None:
 
 
 def left_in(folder: Path) -> int:
-    outbox = open_outbox(Settings(), folder=folder)
+    outbox = Outbox(Settings(), folder=folder)
     try:
         return outbox.queue.waiting()
     finally:
@@ -132,7 +133,7 @@ def test_under_uwsgi_a_worker_of_its_own_may_deliver(
     command = "flask --app=tests.support.server_shop:make_shop adroll worker --once"
     subprocess.run(
         [sys.executable, "-m", *command.split()],
-        cwd=HERE,
+        cwd=ROOT,
         env=os.environ | {"SHOP_FOLDER": str(tmp_path), "FLASK_ADROLL_API_URL": adroll.api_url},
         check=True,
         timeout=PATIENCE,

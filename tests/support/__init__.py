@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 #: The checkout: programs that tests start run in it, so that they find ``tests.support``.
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,3 +20,44 @@ PAGES = sorted(
 #: Seconds after which a test gives up waiting for what has to come: long enough for a machine at
 #: full load, which a wait for a state never spends where the state comes.
 PATIENCE = 60.0
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip the test, since this machine lacks something, and say how to get it; on CI, fail."""
+    import pytest  # shops and benchmarks take this package without it
+
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is; where it is not: which package of Debian's has it."""
+    path = shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
+    return path or lacking(f"no {name}: apt-get install {package}")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for_port(port: int, process: subprocess.Popen[Any], said: Path) -> None:
+    """Until *process* listens at *port*; if it does not, fail with what it wrote into *said*."""
+    until = time.monotonic() + PATIENCE
+    while not answers(port):
+        assert process.poll() is None, said.read_text()[-3000:]
+        assert time.monotonic() < until, said.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+def others_may_enter() -> bool:
+    """False where this clone lies in a folder that only its owner may enter, as in root's home."""
+    return all(folder.stat().st_mode & 0o001 for folder in (ROOT, *ROOT.parents))

@@ -1,13 +1,27 @@
-"""Chromium for the sandbox's browser tests."""
+"""Debian's Chromium for tests: fixtures, to be imported where they are used.
+
+Hosts of their own instead of ``localhost``: there, host-only and domain cookies fall together, and
+the traps between them would stay unseen.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-ARGUMENTS = [
+from tests.support import ROOT, lacking
+
+HOSTS = (
+    *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
+    *("brand.example", "adroll.example"),
+)
+CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -15,17 +29,127 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # On 127.0.0.1 host-only and domain cookies fall together; names keep them apart.
-    "--host-resolver-rules=MAP *.test 127.0.0.1, MAP adroll.example 127.0.0.1",
-]
+    "--host-resolver-rules=" + ", ".join(f"MAP {host} 127.0.0.1" for host in HOSTS),
+)
 
 
-def chromium() -> str:
-    """The path of Chromium; without one the test is skipped, in CI it fails."""
-    path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    if Path(path).exists():
-        return path
-    said = f"no Chromium at {path}: apt-get install chromium, or set CHROMIUM to its path"
-    if os.environ.get("CI") == "true":
-        pytest.fail(said)
-    pytest.skip(said)
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where Chromium is; without one the test is skipped, or fails where CI says so."""
+    named = os.environ.get("CHROMIUM")
+    path = shutil.which(named or "/usr/bin/chromium")
+    if path is None:
+        line = (
+            f"CHROMIUM={named} is no program"
+            if named
+            else "no /usr/bin/chromium: apt-get install chromium, or set CHROMIUM to its path"
+        )
+        lacking(line)
+    return path
+
+
+# A module's, since Playwright's event loop runs in the main thread for as long as it is open, and
+# asyncio refuses a second one there: to the tests of async views, and to another Playwright.
+@pytest.fixture(scope="module")
+def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
+    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the module's tests.
+
+    ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
+    """
+    with sync_playwright() as playwright:
+        started: list[Browser | BrowserContext] = []
+
+        def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
+            options |= {"executable_path": chromium_path, "args": list(CHROMIUM_ARGS)}
+            started.append(
+                playwright.chromium.launch(**options)
+                if profile is None
+                else playwright.chromium.launch_persistent_context(profile, **options)
+            )
+            return started[-1]
+
+        yield start
+        for one in started:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(launch: Callable[..., Any]) -> Browser:
+    """The browser that all tests share; what is in it is kept apart by contexts."""
+    browser: Browser = launch()
+    return browser
+
+
+@pytest.fixture
+def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """A browser with nothing in it: ``new_context(java_script_enabled=False)``."""
+    contexts: list[BrowserContext] = []
+
+    def make(**options: Any) -> BrowserContext:
+        context = chromium.new_context(ignore_https_errors=True, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
+    """One fresh browser context."""
+    return new_context()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """One fresh page."""
+    return context.new_page()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """axe-core's source: ``cd docs && npm ci --ignore-scripts``."""
+    path = ROOT / "docs" / "node_modules" / "axe-core" / "axe.min.js"
+    return path.read_text() if path.is_file() else lacking(f"no {path}: make docs brings it")
+
+
+def faults(page: Page, axe: str) -> list[Any]:
+    """What axe finds wrong with the page as it stands, and whether it is too wide."""
+    page.evaluate(axe)
+    found: list[Any] = page.evaluate(
+        "axe.run().then(found => found.violations.map("
+        "one => [one.id, one.nodes.map(node => [node.target, node.failureSummary])]))"
+    )
+    if not page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+        found.append("wider than the window")
+    return found
+
+
+class Console:
+    """What a context's pages put on the console: messages, uncaught errors, failed requests."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.lines: list[str] = []
+        context.on("console", self._message)
+        context.on("weberror", lambda error: self.lines.append(f"uncaught: {error.error}"))
+
+    def _message(self, message: ConsoleMessage) -> None:
+        self.lines.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def without(self, part: str) -> list[str]:
+        """The lines that do not hold *part*, such as the URL of a script that the test blocks."""
+        return [line for line in self.lines if part not in line]
+
+
+@pytest.fixture
+def console(context: BrowserContext) -> Console:
+    """The console of ``context``'s pages: ``assert console.lines == []``."""
+    return Console(context)
+
+
+@pytest.fixture
+def watch_console() -> Callable[[BrowserContext], Console]:
+    """The console of a context that the test made itself."""
+    return Console

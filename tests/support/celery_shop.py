@@ -26,8 +26,8 @@ deliver_with(celery, app, every=float(os.environ["EVERY"]), queue=os.environ["QU
 # A lease of a minute would let the test wait for so long.
 runtime = app.extensions["adroll"]
 whole = runtime.deliverer
-runtime._deliverer = Deliverer(
-    whole.outbox, whole._policy._client, whole.settings, whole.counters, lease=3.0
+vars(runtime)["deliverer"] = Deliverer(
+    whole.outbox, whole.settings, whole.counters, transport=whole.transport, lease=3.0
 )
 
 

@@ -71,9 +71,10 @@ class Careless:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
 
-    def claim(self, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Any:
-        claim = self._queue.claim(limit, lease)
-        return claim and replace(claim, begun=begin)
+    def claim(
+        self, account: str, limit: int = 100, lease: float = 60.0, *, begin: bool = False
+    ) -> Any:
+        return replace(self._queue.claim(account, limit, lease), begun=begin)
 
     def begin_sending(self, claim: Any, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         return tuple(event.id for event in claim.events) if ids is None else tuple(ids)
@@ -83,9 +84,9 @@ class Noted:
     """The network; writes down where a request begins and ends, so that a kill between shows."""
 
     def __init__(self, path: Path) -> None:
-        from adroll_flask.delivery.client import RequestsTransport
+        from adroll_flask.delivery.transport import RequestsTransport, Timeouts
 
-        self._network = RequestsTransport()
+        self._network = RequestsTransport(Timeouts(*TIMEOUTS))
         self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def send(self, *request: Any) -> Any:
@@ -104,8 +105,7 @@ def create_app(name: str = "last", delivery: str = "worker") -> Any:
     from flask import Flask
 
     from adroll_flask import AdRoll
-    from adroll_flask.delivery import batch, pauses
-    from adroll_flask.delivery.client import Client, Timeouts
+    from adroll_flask.delivery import batch
     from adroll_flask.delivery.deliverer import Deliverer
     from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 
@@ -123,16 +123,15 @@ def create_app(name: str = "last", delivery: str = "worker") -> Any:
     AdRoll(app)
     # Kills meet a request every second here: none may become a dead letter for that, and none has
     # minutes to wait.
-    for module in (batch, pauses):
-        vars(module)["UNSURE_PAUSES"] = (0.5,) * 1000
+    vars(batch)["UNSURE_PAUSES"] = (0.5,) * 1000
     runtime = app.extensions["adroll"]
     if os.environ["CHAOS_CARELESS"]:
-        runtime.outbox._parts.queue = Careless(runtime.outbox.queue)
-    runtime._deliverer = Deliverer(
+        vars(runtime.outbox)["queue"] = Careless(runtime.outbox.queue)
+    vars(runtime)["deliverer"] = Deliverer(
         runtime.outbox,
-        Client(runtime.settings, Noted(folder / f"{name}.requests"), timeouts=Timeouts(*TIMEOUTS)),
         runtime.settings,
         runtime.counters,
+        transport=Noted(folder / f"{name}.requests"),
         lease=LEASE,
         poll=0.2,
     )
@@ -310,8 +309,14 @@ def set_faults(sandbox: Any, **first: Any) -> int:
 def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: bool) -> bool:
     """Let a request hang, taken or not, and kill whoever may have sent it."""
     number = set_faults(sandbox, hang=30, take=take)
+
+    def is_hanging() -> bool:
+        if take:  # its body was read, and not only its head
+            return any(one["fault"] == number for one in sandbox.requests())
+        return number not in pending_faults(sandbox)
+
     until = time.monotonic() + 6.0
-    while number in pending_faults(sandbox):
+    while not is_hanging():
         if time.monotonic() > until:
             return False
         time.sleep(0.02)
@@ -356,9 +361,9 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
         line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
     ]
     with opened(folder) as outbox:
-        rows = {row.key: row for row in outbox.admin.list(limit=1_000_000)}
+        rows = {row.key: row for row in outbox.lookups.list(limit=1_000_000)}
         counted = Counter[str]()
-        for row in outbox.figures.history(0, "event"):
+        for row in outbox.lookups.history(0, "event"):
             counted[row.outcome] += row.events
     cut_off = Counter(
         log.stem.rstrip("0123456789")
@@ -389,10 +394,10 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Any]:
-    from adroll_flask.outbox import open_outbox
+    from adroll_flask.outbox import Outbox
     from adroll_flask.settings import Settings
 
-    outbox = open_outbox(Settings(), folder=folder)
+    outbox = Outbox(Settings(outbox_url=os.environ.get("FLASK_ADROLL_OUTBOX_URL")), folder=folder)
     try:
         yield outbox
     finally:

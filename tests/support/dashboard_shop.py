@@ -10,13 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from adroll_flask import AdRoll, report_conversion
+from adroll_flask import AdRoll
 from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.protocol import Asked
-from tests.conftest import AppMaker
+from adroll_flask.outbox.values import Asked
+from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE
 from tests.support.delivery_kit import AdRoll as FakeAdRoll
+from tests.support.visits import report
 
 WHERE = "/adroll-dashboard/"
 #: A Wednesday, 15:03 UTC.
@@ -49,14 +50,7 @@ class DashboardShop:
 
     def report(self, order: str, *, gpc: bool = False, **fields: Any) -> Any:
         """Let a visitor buy; the receipt."""
-        with self.app.test_request_context(
-            "/?adct=click-c4n4ry",
-            base_url="https://shop.test",
-            environ_base={"REMOTE_ADDR": "203.0.113.7"},
-            headers={"Sec-GPC": "1"} if gpc else {},
-        ):
-            given: dict[str, Any] = {"order_id": order, "value": "59.90", "currency": "EUR"}
-            return report_conversion(**(given | fields))
+        return report(self.app, order, gpc=gpc, **fields)
 
     def take_in(self) -> None:
         """Have in the outbox what was reported, whoever takes it in."""
@@ -66,8 +60,8 @@ class DashboardShop:
         """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
         outbox = self.runtime.outbox
         self.take_in()
-        claim = outbox.queue.claim()
-        assert claim is not None
+        claim = outbox.queue.claim(ADVERTISABLE)
+        assert claim
         outcomes = [
             Outcome(id=event.id, **ends.get(f"o{event.key}", {"kind": "release"}))
             for event in claim.events
@@ -82,7 +76,7 @@ class DashboardShop:
 
     def states(self) -> dict[str, str]:
         """The state of each event that has a key."""
-        return {row.key: row.state for row in self.runtime.outbox.admin.list() if row.key}
+        return {row.key: row.state for row in self.runtime.outbox.lookups.list() if row.key}
 
     # -- staff -----------------------------------------------------------------------------------
 
@@ -92,7 +86,7 @@ class DashboardShop:
         assert answer.status_code == 200, answer.text
         return answer.text
 
-    def json(self, page: str, **query: str) -> dict[str, Any]:
+    def json(self, page: str = "overview", **query: str) -> dict[str, Any]:
         """A page's data."""
         answer = self.client.get(f"{WHERE}{page}.json", query_string=query)
         assert answer.status_code == 200, answer.text

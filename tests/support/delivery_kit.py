@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adroll_flask.counters import Counters
-from adroll_flask.delivery.client import Client, NoAnswer, Response, Timeouts
 from adroll_flask.delivery.deliverer import Deliverer
-from adroll_flask.outbox import NewEvent, new_id, open_outbox
-from adroll_flask.outbox.protocol import Claimed
+from adroll_flask.delivery.thread import DeliveryThread
+from adroll_flask.delivery.transport import NoAnswer as NoAnswer
+from adroll_flask.delivery.transport import Response as Response
+from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.outbox.values import Claimed
 from adroll_flask.settings import Settings
 
 EID = "ADVERTISABLE0000000001"
@@ -33,8 +34,8 @@ def refusal(status: int, *entries: dict[str, Any], **headers: str) -> Response:
 class Clock:
     """Both clocks of a shop; they stand still until a test moves them."""
 
-    def __init__(self) -> None:
-        self.now = START
+    def __init__(self, now: float = START) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now
@@ -62,9 +63,7 @@ class AdRoll:
         self.wires: list[dict[str, Any]] = []
         self.tokens: list[str] = []
 
-    def send(
-        self, url: str, headers: Mapping[str, str], body: bytes, timeout: Timeouts
-    ) -> Response:
+    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         events = json.loads(gzip.decompress(body))
         dry = "dry_run=true" in url
         orders = [event.get("event_attributes", {}).get("order_id", "?") for event in events]
@@ -93,9 +92,9 @@ class Shop:
     def __init__(
         self,
         folder: Path,
-        adroll: AdRoll | None = None,
+        adroll: Any = None,
         *,
-        clock: Clock | None = None,
+        clock: Any = None,
         rng: random.Random | None = None,
         **changes: Any,
     ) -> None:
@@ -111,21 +110,19 @@ class Shop:
         self.adroll = adroll or AdRoll()
         self.counters = Counters()
         self.ended: list[tuple[str, str | None, str]] = []
-        self.outbox = open_outbox(
+        self.outbox = Outbox(
             self.settings, folder=str(folder), clock=self.clock, counters=self.counters
         )
-        self.client = Client(self.settings, self.adroll, clock=self.clock)
         self.deliverer = Deliverer(
             self.outbox,
-            self.client,
             self.settings,
             self.counters,
+            transport=self.adroll,
             clock=self.clock,
             on_outcome=self._ended,
             rng=rng or Most(),
             monotonic=self.clock,
         )
-        self._orders: dict[str, str] = {}
 
     def _ended(self, kind: str, claimed: Claimed, reason: str) -> None:
         self.ended.append((kind, claimed.key, reason))
@@ -133,7 +130,8 @@ class Shop:
     def report(self, *orders: str, dry_run: bool = False, **changes: Any) -> None:
         """Put purchases; each a millisecond after the one before."""
         for order in orders:
-            self.clock.now += 0.001
+            if isinstance(self.clock, Clock):
+                self.clock.now += 0.001
             wire = {
                 "advertisable_eid": self.settings.advertisable_eid,
                 "pixel_eid": self.settings.pixel_eid,
@@ -144,30 +142,34 @@ class Shop:
             wire = {name: value for name, value in wire.items() if value is not None}
             self.outbox.put(
                 NewEvent(
-                    id=new_id(self.clock.now),
+                    id=new_id(self.clock()),
                     name="purchase",
                     advertisable_eid=wire.get("advertisable_eid") or "",
                     dry_run=dry_run,
                     key=order,
                     payload=json.dumps(wire, separators=(",", ":")).encode(),
-                    occurred_at=self.clock.now,
+                    occurred_at=self.clock(),
                 )
             )
 
     def rows(self) -> dict[str, Any]:
         """Every event that is there, by order id."""
-        return {row.key or "": row for row in self.outbox.admin.list(limit=10_000)}
+        return {row.key or "": row for row in self.outbox.lookups.list(limit=10_000)}
 
     def payload(self, order: str) -> bytes | None:
-        row = self.outbox.admin.show(self.rows()[order].id)
+        row = self.outbox.lookups.show(self.rows()[order].id)
         assert row is not None
         return row.payload
 
     def states(self) -> dict[str, str]:
         return {key: row.state for key, row in sorted(self.rows().items())}
 
-    def held(self) -> str | None:
-        return self.outbox.destination.state().held
+    def stopped(self) -> str | None:
+        return self.outbox.destination(EID).state().stopped
+
+    def thread(self) -> DeliveryThread:
+        """A thread beside requests, not yet started."""
+        return DeliveryThread(lambda: self.deliverer, self.counters, self.settings.delivery)
 
     def step(self) -> int:
         return self.deliverer.run_once()
@@ -180,20 +182,3 @@ class Shop:
 
 def orders(count: int, first: int = 1) -> list[str]:
     return [f"o{number:03}" for number in range(first, first + count)]
-
-
-__all__ = [
-    "EID",
-    "OK",
-    "PIXEL",
-    "START",
-    "AdRoll",
-    "Clock",
-    "Most",
-    "NoAnswer",
-    "Response",
-    "Shop",
-    "orders",
-    "refusal",
-    "threading",
-]

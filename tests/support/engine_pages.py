@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tests.support import PATIENCE
-from tests.support.engines import BLANK, ForwardProxy, Tabs, by_text, click, until
+from tests.support.engines import BLANK, Engine, ForwardProxy, by_text, click, until
 
 #: Hosts on which the kit's tests leave cookies.
 HOSTS = ("shop.test", "www.shop.test", "pay.shop.test")
@@ -43,7 +43,7 @@ class EngineRoute:
 class EngineContext:
     """What the tabs of one test share: cookies, and what the proxy does to their requests."""
 
-    def __init__(self, engine: Tabs, proxy: ForwardProxy) -> None:
+    def __init__(self, engine: Engine, proxy: ForwardProxy) -> None:
         self.engine = engine
         self.proxy = proxy
         self._tabs: list[str] = []
@@ -111,7 +111,7 @@ class EnginePage:
         self._tab = tab
 
     @property
-    def _engine(self) -> Tabs:
+    def _engine(self) -> Engine:
         engine = self.context.engine
         engine.use_tab(self._tab)
         return engine

@@ -1,4 +1,4 @@
-"""Firefox and WebKitGTK for journeys, beside Chromium: the little that these need, alike for all.
+"""Firefox and WebKitGTK, beside Playwright's Chromium: the little that the tests need of them.
 
 Firefox is driven over WebDriver BiDi, which it speaks itself; WebKitGTK by its WebDriver, on a
 display of its own. Both reach every host at 127.0.0.1 through a small proxy.
@@ -24,12 +24,12 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
 
+from . import lacking
 from .certificates import make_certificate
 
 #: What each engine needs, and the Debian package that has it.
@@ -41,50 +41,11 @@ NEEDED = {
 _HOP_BY_HOP = {"connection", "proxy-connection", "keep-alive", "transfer-encoding"}
 
 
-class Engine(Protocol):
-    """A browser with one page."""
-
-    def goto(self, url: str) -> None:
-        """Load *url*."""
-
-    def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript *expression*, awaited if it is a promise; JSON only."""
-
-    def cookies(self) -> dict[str, dict[str, Any]]:
-        """The page's cookies by name: ``value`` and ``httpOnly`` at least."""
-
-    def clear(self) -> None:
-        """Forget the page's cookies."""
-
-
-class Tabs(Engine, Protocol):
-    """An engine with several tabs, of which one is used at a time."""
-
-    @property
-    def tab(self) -> str:
-        """The tab that is used."""
-
-    def open_tab(self) -> str:
-        """Open a tab, use it and return its id."""
-
-    def use_tab(self, tab: str) -> None:
-        """Use this tab from now on."""
-
-    def close_tab(self, tab: str) -> None:
-        """Close this tab; another one has to be used then."""
-
-    def begin(self, url: str) -> None:
-        """Begin to load *url*, and wait for nothing."""
-
-
 def demand(name: str) -> None:
     """Skip the test where the machine lacks engine *name*; on CI, fail. Says how to get it."""
-    lacking = [package for program, package in NEEDED[name].items() if not shutil.which(program)]
-    if lacking:
-        line = f"no {name}: apt-get install {' '.join(lacking)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(line)
-        pytest.skip(line)
+    packages = [package for program, package in NEEDED[name].items() if not shutil.which(program)]
+    if packages:
+        lacking(f"no {name}: apt-get install {' '.join(packages)}")
 
 
 # -- what all of them can do -------------------------------------------------------------------
@@ -118,29 +79,6 @@ def by_text(tag: str, text: str) -> str:
     """The expression for the first *tag* that shows *text*."""
     says = f"one.textContent.trim().includes({json.dumps(text)})"
     return f"[...document.querySelectorAll({json.dumps(tag)})].find((one) => {says})"
-
-
-# -- Chromium ----------------------------------------------------------------------------------
-
-
-class Chromium:
-    """Playwright's page, as the other tests have it."""
-
-    def __init__(self, page: Page, context: BrowserContext) -> None:
-        self._page = page
-        self._context = context
-
-    def goto(self, url: str) -> None:
-        self._page.goto(url)
-
-    def evaluate(self, expression: str) -> Any:
-        return self._page.evaluate(expression)
-
-    def cookies(self) -> dict[str, dict[str, Any]]:
-        return {c["name"]: dict(c) for c in self._context.cookies(self._page.url)}
-
-    def clear(self) -> None:
-        self._context.clear_cookies()
 
 
 # -- Firefox -----------------------------------------------------------------------------------
@@ -492,12 +430,20 @@ def _hand_on(one: socket.socket, other: socket.socket) -> None:
 BLANK = "/blank"
 
 
+class _TLS(ssl.SSLSocket):
+    """Closed at its end, whoever has it: one whose client has reset it is not given to anybody."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class ForwardProxy:
     """What the proxy does beside forwarding, as a test wants it."""
 
     def __init__(self, port: int, tls: ssl.SSLContext) -> None:
         self.port = port
         self.tls = tls
+        tls.sslsocket_class = _TLS
         #: Put into the head of each page.
         self.head = ""
         #: Whether pages may run scripts; drivers do, whatever a page may.
@@ -548,5 +494,6 @@ def forward_proxy() -> Iterator[ForwardProxy]:
         thread.join()
 
 
-#: How each engine beside Chromium is started.
+Engine = Firefox | WebKit
+#: How each is started.
 START: dict[str, Callable[[Path, int], Any]] = {"firefox": firefox, "webkit": webkit}

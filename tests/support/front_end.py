@@ -15,12 +15,10 @@ from flask_cors import CORS
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
-from adroll_flask.sandbox.server import Server
 
-from .journey import adroll_origin, serving
+from .journey import adroll_origin
 from .pages import blocks
-
-HOSTS = ("www.shop.test", "api.shop.test", "brand.example", "adroll.example")
+from .serving import serving
 
 #: What its pages tell the API: the blocks of the documentation, by whether the API is foreign.
 DOC = "docs/how-to/front-ends.md"
@@ -93,9 +91,9 @@ def open_front_end(
 
     with (
         adroll_origin(adroll, tls) as origin,
-        serving(Server(front, "127.0.0.1", 0, ssl_context=tls)) as front_server,
+        serving(front, tls) as front_port,
     ):
-        at = f"{scheme}://{host}:{front_server.port}"
+        at = f"{scheme}://{host}:{front_port}"
         api, extension = make_api(folder, adroll, origin, at, config)
         asked: list[tuple[str, str | None]] = []
 
@@ -104,15 +102,14 @@ def open_front_end(
                 asked.append((environ["REQUEST_METHOD"], environ.get("HTTP_SEC_FETCH_SITE")))
             return api(environ, start_response)
 
-        with serving(Server(noting, "127.0.0.1", 0, ssl_context=tls)) as api_server:
-            base = f"{scheme}://api.shop.test:{api_server.port}"
+        with serving(noting, tls) as api_port:
+            base = f"{scheme}://api.shop.test:{api_port}"
             tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
             own, other = (block.code for block in blocks(DOC) if block.language == "js")
             report = (other if foreign else own).replace("https://api.shop.example", base)
             script = SHOP.format(tag=tag, report=report)
             page = script.encode()
-            ports = (front_server.port, api_server.port)
-            yield TwoServers(api, extension, origin, scheme, *ports, asked)
+            yield TwoServers(api, extension, origin, scheme, front_port, api_port, asked)
         with api.app_context():
             extension.flush(2)
 

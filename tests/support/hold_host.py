@@ -10,8 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
-from adroll_flask.counters import Counters
-from adroll_flask.outbox.facade import SqlOutbox
+from adroll_flask.outbox import Outbox
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import Clock, amend_wire
 
@@ -72,9 +71,7 @@ class HostProcess:
 
 def _run(connection: Connection, values: dict[str, Any], folder: Path) -> None:
     clock = Clock()
-    outbox = SqlOutbox(
-        Settings.from_mapping(values), folder, clock, Counters(), lambda: None, amend_wire
-    )
+    outbox = Outbox(Settings.from_mapping(values), folder=folder, clock=clock, amend=amend_wire)
     while True:
         try:
             clock.now, name, arguments, named = connection.recv()

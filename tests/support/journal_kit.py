@@ -1,51 +1,53 @@
-"""Reads and damages journals for tests."""
+"""Writes, reads and damages journals for tests; their entries are any texts."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
-import zlib
 from pathlib import Path
 
-from adroll_flask.outbox.journal import JournalFailed, JournalWriter
-from adroll_flask.outbox.journal_files import QUIET, Batch, CorruptRecord, JournalFile, files, read
-from adroll_flask.outbox.journal_format import FRAME, Header
+from adroll_flask.outbox.entries import line_of
+from adroll_flask.outbox.journal import Journal
+from adroll_flask.outbox.journal_reader import QUIET, JournalFile, Read, files_of, read
+from adroll_flask.outbox.values import OutboxFailed
 
 
-def read_file(file: JournalFile, *, max_records: int = 100, max_bytes: int = 1 << 16) -> Batch:
+def line(text: bytes) -> bytes:
+    """An entry that says *text*, as a line of the journal."""
+    return line_of(json.dumps(text.decode("latin-1")).encode())
+
+
+def texts(bodies: list[bytes]) -> list[bytes]:
+    """What entries say."""
+    return [json.loads(body).encode("latin-1") for body in bodies]
+
+
+def read_file(file: JournalFile, *, most: int = 100, most_bytes: int = 1 << 16) -> Read:
     """All that a file holds at present, read batch by batch."""
-    records: list[bytes] = []
-    corrupt: list[CorruptRecord] = []
-    end = 0
+    found = Read()
     while True:
-        batch = read(file, end, max_records=max_records, max_bytes=max_bytes)
-        assert batch.end_offset >= end
-        assert batch.ended or batch.end_offset > end, "no progress"
-        records += batch.records
-        corrupt += batch.corrupt
-        end = batch.end_offset
-        if batch.ended:
-            return Batch(records, end, corrupt, True, batch.newer_version)
+        batch = read(file, found.end, most=most, most_bytes=most_bytes)
+        assert batch.end >= found.end
+        found.bodies += batch.bodies
+        found.damaged += batch.damaged
+        if batch.end == found.end:
+            return found
+        found.end = batch.end
 
 
-def records_of(folder: Path) -> list[bytes]:
-    """All records of a journal, which is undamaged."""
+def texts_of(folder: Path) -> list[bytes]:
+    """What all entries of a journal say, which is undamaged."""
     found: list[bytes] = []
-    for file in files(folder):
+    for file in files_of(folder):
         batch = read_file(file)
-        assert batch.corrupt == []
-        found += batch.records
+        assert batch.damaged == []
+        found += texts(batch.bodies)
     return found
 
 
-def framed(header: Header, record: bytes) -> bytes:
-    """A record as it stands in the file of *header*."""
-    checksum = zlib.crc32(record, header.seed ^ len(record))
-    return FRAME.pack(header.marker, len(record), checksum) + record
-
-
 def only_file(folder: Path) -> JournalFile:
-    (file,) = files(folder)
+    (file,) = files_of(folder)
     return file
 
 
@@ -55,11 +57,11 @@ def long_quiet(file: JournalFile) -> None:
     os.utime(file.path, (past, past))
 
 
-def fill(writer: JournalWriter, record: bytes) -> tuple[int, JournalFailed]:
-    """Append *record* until it is refused: how many were taken, and why the last was not."""
+def fill(journal: Journal, entry: bytes) -> tuple[int, OutboxFailed]:
+    """Append *entry* until it is refused: how many were taken, and why the last was not."""
     for count in range(100_000):
         try:
-            writer.append(record)
-        except JournalFailed as exc:
+            journal.append(entry)
+        except OutboxFailed as exc:
             return count, exc
     raise AssertionError("was never refused")

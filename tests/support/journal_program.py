@@ -12,7 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-from adroll_flask.outbox.journal import JournalFailed, JournalWriter
+from adroll_flask.outbox.journal import Journal
+from adroll_flask.outbox.values import OutboxFailed
+from tests.support.journal_kit import line
 
 
 def main() -> None:
@@ -22,14 +24,17 @@ def main() -> None:
     arguments.add_argument("--sync", action="store_true")
     arguments.add_argument("--name", default="")
     given = arguments.parse_args()
-    writer = JournalWriter(given.folder, sync=given.sync, max_file_bytes=50_000)
+    writer = Journal(given.folder, sync=given.sync)
     n = 0
     while given.count is None or n < given.count:
         try:
-            writer.append(f"{given.name}{n} ".encode() + b"." * (n * 37 % 3000))
-        except JournalFailed:
+            writer.append(line(f"{given.name}{n} ".encode() + b"." * (n * 37 % 3000)))
+        except OutboxFailed:
             return
         os.write(1, b"%d\n" % n)
+        if n % 20 == 19:
+            writer.mark_stale()
+            writer.rotate()
         n += 1
     sys.stdin.read()
 

@@ -7,39 +7,23 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from flask import Flask
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from adroll_flask.sandbox import make_server as make_sandbox_server
-from adroll_flask.sandbox.server import Server
 from demo_app import adroll as shops_adroll
 from demo_app import create_app
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+from tests.support.serving import serving
 
 ROOT = Path(__file__).parents[2]
-HOSTS = ("shop.test", "www.shop.test", "pay.shop.test", "adroll.example")
-#: For a browser with a profile on disk, which the shared one has not.
-BROWSER_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=" + ", ".join(f"MAP {host} 127.0.0.1" for host in HOSTS),
-]
 EMAIL = "ada@example.com"
 #: What the customer buys, as the event's products say it.
 PRODUCTS = [
@@ -51,18 +35,6 @@ PRODUCTS = [
         "quantity": 2,
     }
 ]
-
-
-@contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    """Serve from a thread of this process."""
-    thread = threading.Thread(target=server.serve, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join(5)
 
 
 @dataclass
@@ -101,8 +73,8 @@ def adroll_origin(adroll: RunningSandbox, tls: ssl.SSLContext | None) -> Iterato
     if tls is None:
         yield adroll.url_at("adroll.example")
         return
-    with serving(make_sandbox_server(adroll.app, port=0, ssl_context=tls)) as server:
-        yield f"https://adroll.example:{server.port}"
+    with serving(adroll.app, tls) as port:
+        yield f"https://adroll.example:{port}"
 
 
 @contextmanager
@@ -136,10 +108,9 @@ def open_shop(
             seen.append((environ["REQUEST_METHOD"], path))
             return app(environ, start_response)
 
-        shown: WSGIApplication = noting if front is None else front(noting)
-        with serving(Server(shown, "127.0.0.1", 0, ssl_context=tls)) as server:
+        with serving(noting if front is None else front(noting), tls) as port:
             scheme = "http" if tls is None else "https"
-            yield Site(adroll, origin, scheme, server.port, app, seen)
+            yield Site(adroll, origin, scheme, port, app, seen)
         # The thread delivers to its end, so that no thread outlives the test's AdRoll.
         with app.app_context():
             shops_adroll.flush(2)

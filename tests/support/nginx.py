@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from adroll_flask.sandbox.server import Server
-from tests.support import PATIENCE
+from tests.support import PATIENCE, free_port, program, wait_for_port
+from tests.support.serving import serving
 
 #: Keeps what its headers allow; nginx itself leaves alone what sets a cookie.
 HONEST = ""
@@ -70,17 +65,6 @@ http {{
 """
 
 
-def nginx_path() -> str:
-    """Where nginx is; without one the test is skipped, or fails where CI says so."""
-    path = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if path is None:
-        line = "no nginx: apt-get install nginx-light"
-        if os.environ.get("CI") == "true":
-            pytest.fail(line)
-        pytest.skip(line)
-    return path
-
-
 @dataclass
 class CachedSite:
     """A site behind nginx."""
@@ -113,67 +97,43 @@ def behind_nginx(
     :param identity: directives for our endpoints, which are not cached; ``None``: they are
         treated as any page.
     """
-    program = nginx_path()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    nginx = program("nginx", "nginx-light")
+    port = free_port()
     site = CachedSite(app, port, folder / "cache")
     fixed = ProxyFix(app, x_for=1, x_proto=1)
 
     def noting(environ: Any, start_response: Any) -> Any:
         def start(status: str, headers: Any, *rest: Any) -> Any:
-            asked = (environ["REQUEST_METHOD"], environ["PATH_INFO"], int(status[:3]))
-            site.hits.append(asked)
+            path = environ["PATH_INFO"].encode("latin-1").decode()  # PEP 3333
+            site.hits.append((environ["REQUEST_METHOD"], path, int(status[:3])))
             return start_response(status, headers, *rest)
 
         return fixed(environ, start)
 
-    server = Server(noting, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve, daemon=True)
-    thread.start()
-    more = ""
-    if identity is not None:
+    folder.mkdir(exist_ok=True)
+    config, log = folder / "nginx.conf", folder / "nginx.log"
+    with ExitStack() as stack:
+        upstream = stack.enter_context(serving(noting))
         more = (
-            f"location /_adroll/ {{ {forwarding} proxy_pass http://127.0.0.1:{server.port};"
+            f"location /_adroll/ {{ {forwarding} proxy_pass http://127.0.0.1:{upstream};"
             f" {identity} }}"
         )
-    folder.mkdir(exist_ok=True)
-    config = folder / "nginx.conf"
-    config.write_text(
-        CONFIG.format(
-            folder=folder,
-            port=port,
-            upstream=server.port,
-            forwarding=forwarding,
-            location=location,
-            more=more,
-            # Root's workers would be nobody's, who may not write below pytest's folders.
-            user="user root;" if os.geteuid() == 0 else "",
+        config.write_text(
+            CONFIG.format(
+                folder=folder,
+                port=port,
+                upstream=upstream,
+                forwarding=forwarding,
+                location=location,
+                more="" if identity is None else more,
+                # Root's workers would be nobody's, who may not write below pytest's folders.
+                user="user root;" if os.geteuid() == 0 else "",
+            )
         )
-    )
-    process = subprocess.Popen(
-        [program, "-p", str(folder), "-c", str(config), "-g", "daemon off;"],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _wait_for(port, process)
+        command = [nginx, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+        out = stack.enter_context(log.open("w"))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=out)
+        stack.callback(process.wait, PATIENCE)
+        stack.callback(process.terminate)
+        wait_for_port(port, process, log)
         yield site
-    finally:
-        process.terminate()
-        process.communicate(timeout=PATIENCE)
-        server.stop()
-        thread.join(5)
-
-
-def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > until:
-                process.kill()
-                pytest.fail(f"nginx did not start: {process.communicate()[1]}")
-            time.sleep(0.02)

@@ -80,7 +80,7 @@ class PageShop:
         """The orders that are held."""
         outbox = self.app.extensions["adroll"].outbox
         outbox.queue.take_in()
-        return [row.key for row in outbox.admin.list("held")]
+        return [row.key for row in outbox.lookups.list("held")]
 
 
 @contextmanager

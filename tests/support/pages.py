@@ -33,6 +33,7 @@ from typing import Any, Self
 from sybil import Document, Example
 from sybil.parsers.myst import PythonCodeBlockParser
 
+from tests.conftest import ADVERTISABLE, PIXEL
 from tests.support import PATIENCE, ROOT
 
 _FENCE = re.compile(
@@ -45,7 +46,7 @@ _FILE = re.compile(r"# ([\w/]+\.py)(, at its end)?\n")
 _HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
 #: What runs until it is told to end.
 _ENDLESS = re.compile(
-    r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|outbox tail|worker(?! --once))"
+    r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|worker(?! --once))"
     r"|flask (--\S+ \S+ )*run\b|runserver|make demo"
     r"|python (-m (demo_app|adroll_flask\.sandbox)|shop\.py)|gunicorn|uwsgi|celery"
 )
@@ -56,6 +57,25 @@ UNTYPED = {
     "pip install": "the tests' own environment has it; tests/smoke.py installs the wheel",
     "apt-get": "changes the machine that runs the tests",
     "git clone": "the checkout is there",
+    "docker": "no Docker in the tests; tests/servers/test_compose.py runs the same processes",
+}
+
+
+#: The module that `flask` finds beside a page, and its settings.
+SHOP = """
+from flask import Flask
+from adroll_flask import AdRoll
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+AdRoll(app)
+"""
+ENV = {
+    "FLASK_SECRET_KEY": "a long random text",
+    "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE,
+    "FLASK_ADROLL_PIXEL_EID": PIXEL,
+    "FLASK_ADROLL_ACCESS_TOKEN": "a-token",
+    "FLASK_ADROLL_DELIVERY": "worker",
 }
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -16,23 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, free_port, program
 
 ALERTS = ROOT / "docs" / "monitoring" / "adroll-alerts.yml"
 DASHBOARD = ROOT / "docs" / "monitoring" / "adroll-dashboard.json"
-
-
-def program(name: str) -> str:
-    """Where ``prometheus`` or ``promtool`` is; without it the test is skipped, or fails in CI."""
-    path = shutil.which(name)
-    if path is None:
-        line = f"no {name}: apt-get install prometheus"
-        if os.environ.get("CI") == "true":
-            pytest.fail(line)
-        pytest.skip(line)
-    return path
 
 
 @dataclass
@@ -76,9 +60,7 @@ class Prometheus:
 @contextmanager
 def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
     """A Prometheus with our alerts that scrapes these ports of this machine each half second."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
         "rule_files": [str(ALERTS)],
@@ -93,8 +75,9 @@ def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(
             [
-                *(program("prometheus"), f"--config.file={folder / 'prometheus.yml'}"),
-                *(f"--storage.tsdb.path={folder / 'data'}",),
+                program("prometheus", "prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
             ],
             stdout=log,

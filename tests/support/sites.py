@@ -96,8 +96,8 @@ class Site:
         """Every payload in the outbox, whatever its state."""
         if not self.runtime.may_have_events():
             return []
-        rows = self.runtime.outbox.admin.list(limit=1000)
-        shown = [self.runtime.outbox.admin.show(row.id) for row in rows]
+        rows = self.runtime.outbox.lookups.list(limit=1000)
+        shown = [self.runtime.outbox.lookups.show(row.id) for row in rows]
         return [json.loads(row.payload) for row in shown if row is not None and row.payload]
 
     def outbox_bytes(self) -> bytes:

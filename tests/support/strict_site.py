@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask import AdRoll, current_visitor
 from adroll_flask.sandbox import RunningSandbox
-from adroll_flask.sandbox.server import Server
 
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 HOST = "shop.test"
@@ -57,19 +54,6 @@ def make_shop(
         }
 
     return app
-
-
-@contextmanager
-def serving(app: Flask) -> Iterator[int]:
-    """Serve *app* from a thread; gives its port."""
-    server = Server(app, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve, daemon=True)
-    thread.start()
-    try:
-        yield server.port
-    finally:
-        server.stop()
-        thread.join(5)
 
 
 def who(page: Page) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support import ROOT, lacking
 
-HERE = Path(__file__).parents[2]
 CLIENTS = 4
 #: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
 #: stop cut off in the middle of a request comes back when that ends.
@@ -127,14 +126,12 @@ class Server:
 def serving(kind: Kind, folder: Path, api_url: str, **environ: str) -> Iterator[Server]:
     """The shop under a server, on the outbox in *folder*."""
     if find_spec(kind.module) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{kind.module} is not installed")
-        pytest.skip(f"{kind.module} is not installed")
+        lacking(f"{kind.module} is not installed")
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
             kind.command,
-            cwd=HERE,
+            cwd=ROOT,
             env=os.environ
             | {"SHOP_FOLDER": str(folder), "FLASK_ADROLL_API_URL": api_url}
             | environ,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from flask import Flask
 
 from adroll_flask import (
     AdRoll,
     AdRollMiddleware,
+    Event,
     EventError,
     Receipt,
     Visitor,
+    app_location,
     cancel_conversion,
     current_visitor,
     forget_visitor,
@@ -22,7 +25,6 @@ from adroll_flask import (
     report_event,
     reset_identity,
 )
-from adroll_flask.events.build import Event
 from adroll_flask.testing import reports
 
 adroll = AdRoll()
@@ -56,6 +58,15 @@ receipt: Receipt = report_conversion(
 if receipt:
     print(receipt.id, receipt.status, receipt.reason, receipt.coverage)
 report_event("addToCart", products=[{"product_id": 5}])
+report_event("productSearch", keywords=["red", "mug"], timestamp=Decimal("1667065540.836"))
+report_event(
+    "addToCart",
+    products=[object()],
+    product_map={"product_id": "sku", "price": lambda line: line.cents / 100, "category": None},
+)
+report_event("addToCart", products={"product_id": UUID(int=1), "quantity": "2"})
+report_conversion(order_id=UUID(int=1), value=5, device_id=UUID(int=2), user_id=UUID(int=3))
+report_conversion(order_id=5, value=5, page_location=app_location("app.example", device_os="iOS"))
 report_event("not_an_event")  # type: ignore[arg-type]
 report_event("addToCart", ordr_id="1")  # type: ignore[call-arg]
 identify(email="jo@example.com", user_id=5)
@@ -80,7 +91,14 @@ wrapped = AdRollMiddleware(
     app.wsgi_app,
     advertisable_eid="ADVERTISABLE0000000001",
     identity=lambda environ: {"user_id": environ["REMOTE_USER"]},
+    delivery="worker",
+    accounts={"shop.fr": {"advertisable_eid": "FRENCHADVERTISABLE0001"}},
+    email=["sha256"],
 )
+AdRollMiddleware(app.wsgi_app, delivery="celery")  # type: ignore[arg-type]
+AdRollMiddleware(app.wsgi_app, advertiseable_eid="X")  # type: ignore[call-arg]
+with wrapped.context():
+    release_conversion("5", host="shop.fr")
 with reports(app) as reported:
     event: Event = reported.one("purchase")
 try:

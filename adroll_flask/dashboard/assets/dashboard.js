@@ -90,6 +90,17 @@
     if (question && !confirm(question)) event.preventDefault();
   });
 
+  // A message for the developer is copied; without this it is marked and copied by hand.
+  const show = () => document.querySelectorAll("[data-copy]").forEach((one) => { one.hidden = !navigator.clipboard; });
+  show();
+  document.addEventListener("toggle", show, true);
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (!button) return;
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  });
+
   // A form that only chooses what is shown needs no button.
   document.addEventListener("change", (event) => {
     if (event.target.matches("form[data-auto] select")) event.target.form.requestSubmit();

@@ -1,0 +1,224 @@
+"""``flask adroll check``, ``go-live``, ``explain``: what is wrong with a site, and what to do.
+
+``explain`` says what a message means without the Internet: it reads docs/errors.md.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.plurals import counted
+
+from .app_runtime import SettingsAlone, as_typed, current_runtime, kept_outbox
+from .outbox import MOST_EVENTS
+from .printing import AS_JSON, show, since_when, table, when
+
+if TYPE_CHECKING:
+    from adroll_flask.findings.finding import Finding
+    from adroll_flask.outbox import Row
+
+_COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
+#: What is a hint while a site is made, and has to be gone before it goes live.
+_NOT_LIVE: Final = ("api-url-elsewhere",)
+
+#: An entry of the page: its anchor, its title, and its lines.
+_ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
+_LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
+
+
+@click.command("check")
+@click.option("--url", help="Also fetch this page, as two new visitors would.")
+@click.option(
+    "--uwsgi-ini",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also look over this uWSGI configuration (default: uwsgi.ini, where there is one).",
+)
+@click.option(
+    "--since", metavar="TIME", help="Fail where an event died that was reported since a deploy."
+)
+@click.option(
+    "--last", type=click.IntRange(1, MOST_EVENTS), help="Fail where one of the last N reports died."
+)
+@AS_JSON
+def check(
+    url: str | None, uwsgi_ini: Path | None, since: str | None, last: int | None, as_json: bool
+) -> None:
+    """Say all that is wrong with this site, each with its fix.
+
+    Looks over settings, keys, outbox, cookies and endpoints. --since takes a time with its offset
+    (2026-11-27T05:00+01:00), seconds since the epoch, or 2h.
+
+    Exits with 1 where something keeps conversions from AdRoll or harms the site.
+    """
+    findings = site_findings(url, uwsgi_ini)
+    if since or last:
+        findings.append(with_appcontext(_reports)(since, last))
+    kinds = Counter(finding.severity for finding in findings)
+    sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
+    _say(findings, sums, as_json, bad=kinds["error"])
+
+
+@click.command("go-live")
+@click.option("--url", help="A page of the real site, as visitors reach it.")
+@AS_JSON
+def go_live(url: str | None, as_json: bool) -> None:
+    """Say what is still to do before real orders are reported.
+
+    Looks over all that check looks over, for what is left of the sandbox, and for the decisions on
+    hosts and consent; sends AdRoll an event as a dry run, and fetches the page at --url.
+
+    Exits with 1 while something is to do.
+    """
+    findings = [
+        replace(finding, severity="error") if finding.code in _NOT_LIVE else finding
+        for finding in site_findings(url)
+    ]
+    with suppress(ConfigurationError):  # why the app does not start is among them
+        findings += with_appcontext(_of_the_real_site)(url)
+    left = sum(finding.severity in ("error", "warning") for finding in findings)
+    sums = f"{counted(left, 'thing')} to do" if left else "nothing is left to do"
+    _say(findings, sums, as_json, bad=left)
+
+
+def site_findings(url: str | None = None, uwsgi_ini: Path | None = None) -> list[Finding]:
+    """What is wrong with the site, as a command tells it; also where its app does not start."""
+    from adroll_flask.findings.setup import check_start
+
+    if uwsgi_ini is None and Path("uwsgi.ini").is_file():
+        uwsgi_ini = Path("uwsgi.ini")
+    try:
+        return with_appcontext(_of_app)(url, uwsgi_ini)
+    except ConfigurationError as problem:
+        return check_start(problem)
+
+
+def _of_app(url: str | None, uwsgi_ini: Path | None) -> list[Finding]:
+    from adroll_flask.findings.page import check_url
+    from adroll_flask.findings.setup import check_app
+
+    runtime = current_runtime()
+    alone = isinstance(current_app._get_current_object(), SettingsAlone)  # type: ignore[attr-defined]
+    findings = check_app(current_app, runtime, uwsgi_ini=uwsgi_ini, ask_endpoints=not alone)
+    return findings + (check_url(url, runtime.settings) if url is not None else [])
+
+
+def _of_the_real_site(url: str | None) -> list[Finding]:
+    from adroll_flask.findings.finding import found, ok
+    from adroll_flask.findings.send_test import send_test_event
+
+    runtime = current_runtime()
+    result = send_test_event(runtime, "pageView")
+    sent = found("send-test-failed", "send-test", meaning=result.meaning)
+    findings = [ok("send-test", result.meaning) if result.ok else sent]
+    if not runtime.settings.hosts:
+        findings.append(found("hosts-not-set", "ADROLL_HOSTS"))
+    if url is None:
+        findings.append(found("page-not-looked-at", "--url"))
+    return findings
+
+
+def _reports(since: str | None, last: int | None) -> Finding:
+    """Whether what was reported since a deploy died."""
+    from adroll_flask.findings.finding import found, ok
+
+    store, now = kept_outbox(), current_runtime().clock()
+    begin = since_when(since, now) if since else None
+    rows: Sequence[Row] = ()
+    if store is not None:
+        rows = store.lookups.list(None, last or MOST_EVENTS, None, begin, newest=True)
+    dead = Counter(row.reason for row in rows if row.state == "dead")
+    reports = counted(len(rows), "report") + (f" since {when(begin)}" if begin else "")
+    if not dead:
+        return ok("reports", f"none of {reports} died")
+    why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
+    number = dead.total()
+    return found("reports-died", "reports", number=number, dead=number, reports=reports, why=why)
+
+
+def _say(findings: Iterable[Finding], sums: str, as_json: bool, *, bad: int) -> None:
+    """Print *findings*, and exit: with 1 where some are *bad*."""
+    findings = [finding.written(as_typed) for finding in findings]
+    lines = []
+    for finding in findings:
+        colour = _COLOURS[finding.severity]
+        severity = click.style(f"{finding.severity.upper():<8}", fg=colour)
+        lines.append(f"{severity}{finding.subject}: {finding.sentence}")
+        more = {"fix": finding.todo, "run": finding.command, "see": finding.help_url}
+        lines += [f"        {name}: {text}" for name, text in more.items() if text]
+    data = {"ok": not bad, "findings": [finding.as_dict() for finding in findings]}
+    show(as_json, data, "\n".join([*lines, sums]))
+    raise SystemExit(1 if bad else 0)
+
+
+# -- what a message means --------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """What the page says of one code; each line begins with what it is: Cause, Meaning, Fix."""
+
+    title: str
+    lines: Sequence[str]
+
+
+def entries() -> Mapping[str, Entry]:
+    """The page's entries by their codes, without its markup; a link tells its page."""
+    text = (files("adroll_flask.cli") / "errors.md").read_text("utf-8")
+    plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
+    return {
+        code: Entry(title, [line.removeprefix("- ") for line in body.splitlines()])
+        for code, title, body in _ENTRY.findall(plain.replace("**", ""))
+    }
+
+
+@click.command("explain")
+@click.argument("code", required=False)
+@AS_JSON
+def explain(code: str | None, as_json: bool) -> None:
+    """Say what a message means, and whether it is so here.
+
+    CODE is the end of the address that the message ends in, or the address itself. Without it,
+    all codes are listed, those first that are so here.
+    """
+    known = entries()
+    here: dict[str, list[Finding]] = {}
+    for finding in site_findings():
+        here.setdefault(finding.code, []).append(finding)
+    if code is None:
+        codes = sorted(known, key=lambda one: (one not in here, one))
+        rows = [(one, known[one].title, _figures(here.get(one, ()))) for one in codes]
+        listed = [{"code": one, "title": title, "here": so} for one, title, so in rows]
+        show(as_json, listed, table(("code", "meaning", "here"), rows))
+        return
+    code = code.rpartition("#")[2]
+    if code not in known:
+        near = ", ".join(get_close_matches(code, known))
+        raise click.UsageError(
+            f"there is no code {code!r}" + (f"; did you mean {near}?" if near else "")
+        )
+    entry, so = known[code], here.get(code, ())
+    lines = [entry.title, *entry.lines]
+    lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
+    text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
+    data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so]}
+    show(as_json, data, text)
+
+
+def _figures(findings: Sequence[Finding]) -> str:
+    """What is so here: how many events, and their money."""
+    events = sum(finding.events for finding in findings)
+    values = [f"{value:,.2f} {name}" for finding in findings for name, value in finding.values]
+    return ", ".join([f"{events:,} events"] * bool(events) + values) or "yes" * bool(findings)

@@ -1,0 +1,101 @@
+"""What commands print, JSON or tables, and times and numbers as people write and read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from adroll_flask.plurals import span
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox import Row
+
+_SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
+_UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def show(as_json: bool, data: object, text: str) -> None:
+    """Print *data* as JSON where that was asked for, else *text*, unless it is empty."""
+    if as_json:
+        click.echo(json.dumps(data))
+    elif text:
+        click.echo(text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns beside each other, without those that are empty; numbers stand to the right.
+
+    >>> print(table(["day", "dead", "events"], [["Monday", "", "9"], ["Tuesday", "", "12"]]))
+    day      events
+    Monday        9
+    Tuesday      12
+    """
+    columns = list(zip(*rows, strict=True))
+    kept = [n for n, column in enumerate(columns) if any(column)]
+    widths = {n: max(map(len, (head[n], *columns[n]))) for n in kept}
+    right = [n for n in kept[1:] if all(not cell or cell[0].isdigit() for cell in columns[n])]
+    return "\n".join(
+        "  ".join(
+            f"{line[n]:>{widths[n]}}" if n in right else f"{line[n]:<{widths[n]}}" for n in kept
+        ).rstrip()
+        for line in (head, *rows)
+    )
+
+
+@contextmanager
+def bar(label: str, length: int | None) -> Iterator[Callable[[int], object]]:
+    """Shows on a terminal how far something is, and the time that is left.
+
+    What it gives is told each step.
+
+    :param length: the sum of all steps; ``None``: nobody knows, and nothing is shown.
+    """
+    if not length or not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    often = max(1, length // 200)
+    shown: Any = click.progressbar(
+        length=length, label=label, file=sys.stderr, update_min_steps=often
+    )
+    with shown:
+        yield shown.update
+
+
+def when(at: float) -> str:
+    """A time as people read it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at)) + "Z"
+
+
+def until(row: Row, now: float) -> str:
+    """``in 14 minutes`` for an event that is not due yet, or whose hold ends then; else nothing."""
+    left = row.due_at - now
+    return f"in {span(left)}" if row.state in ("waiting", "held") and left >= 1 else ""
+
+
+def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
+    """The beginning of a span: ``24h``, ``7d``, ``4w``, ``13m``, a date, or a time.
+
+    :param text: a time is one of ISO 8601, or seconds since the epoch.
+    :param zone: of a date, and of a time without an offset.
+    :raises click.BadParameter: it is none.
+    """
+    match = _SPAN.match(text)
+    if match:
+        return now - int(match[1]) * _UNITS[match[2]]
+    try:
+        if len(text) > 8 and text.isdecimal():  # a date such as 20261101 has eight
+            return float(text)
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("takes 24h, 7d, 4w, 13m or a date such as 2026-11-01") from None
+    return (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()

@@ -1,0 +1,306 @@
+"""Whether a request of an account may go to AdRoll, and what its answer means for the next.
+
+The state lives in the outbox, since all workers of an account share one destination; here are the
+rules. What a destination's trouble means for events is :mod:`.batch`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final, Literal
+
+from adroll_flask.counters import Counters
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import Destination
+from adroll_flask.outbox.destination import DestinationState
+
+from .answers import Answer
+from .client import MAX_BATCH, Client, Credentials, TokenUnavailable
+
+logger: Logger = get_logger("adroll_flask.delivery")
+
+#: Seconds from one question to the next, at most, while AdRoll is away; so long it takes at most
+#: until its return is noticed. A pause that AdRoll itself asks for may be longer.
+MAX_PAUSE: Final = 30.0
+#: The same while the destination is stopped; with the request itself less than five minutes.
+MAX_STOP_PAUSE: Final = 270.0
+#: Seconds to the next question at least, however long the last one took.
+LEAST_PAUSE = 1.0
+#: Seconds after which a request's place is asked for again, at most.
+_RECHECK: Final = 5.0
+#: Seconds after which another worker may ask in the place of one that died while asking: longer
+#: than any request takes.
+_PROBE_LEASE: Final = 40.0
+_WARN_EVERY: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Permission to send.
+
+    :param limit: events that may be claimed under it.
+    :param probing: ``down``: this is the one request that may be under way; ``stopped``: so it is,
+        and the destination is stopped; ``other``: it is stopped for another configuration.
+    :param trial_passed: AdRoll has just taken a trial event.
+    """
+
+    credentials: Credentials
+    limit: int = MAX_BATCH
+    probing: Literal["no", "down", "stopped", "other"] = "no"
+    trial_passed: bool = False
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Lane:
+    """One account's way to AdRoll, as one worker sees it.
+
+    :param destination: AdRoll as all workers of the account see it.
+    :param client: sends for the account.
+    :param whose: names the account in the log, where there are several.
+    :param monotonic: seconds, for what only this process waits for.
+    :param rng: spreads pauses, so that workers do not come back at the same moment.
+    :param seen: gives a sign of life of the worker; never raises.
+    """
+
+    destination: DestinationState
+    client: Client
+    counters: Counters
+    whose: str
+    monotonic: Callable[[], float]
+    rng: Random
+    seen: Callable[[], None]
+    #: Events of a request, at most.
+    limit: int = MAX_BATCH
+    _asked_at: float = 0.0
+    _probes: int = 0
+    _stop_trial_passed: bool = False
+    _token_failures: int = 0
+    _token_from: float = 0.0
+    #: A fingerprint, how often it was refused in a row, and until when it is not asked again.
+    _refused: tuple[str, int, float] = ("", 0, 0.0)
+    _warn_from: float = 0.0
+
+    # What may be sent
+
+    @property
+    def account(self) -> str:
+        """The advertisable EID."""
+        return self.client.account.advertisable_eid or ""
+
+    @property
+    def sends_at_once(self) -> bool:
+        """True where nothing is waited for between a claim and its request: no callable that gives
+        the token, and no bound on requests a second."""
+        is_asked = callable(self.client.account.access_token)
+        return not is_asked and self.client.settings.max_requests_per_second is None
+
+    def credentials(self) -> Credentials | None:
+        """The token of now, or ``None`` where its callable fails, which is asked less and less."""
+        if self.monotonic() < self._token_from:
+            return None
+        try:
+            credentials = self.client.credentials()
+        except TokenUnavailable as error:
+            self._token_failures += 1
+            self._token_from = self.monotonic() + _doubled(5.0, self._token_failures, 300.0)
+            self.counters.add("delivery_stopped", error.reason)
+            if self._token_failures == 1:
+                # The class only: an exception's text could hold the token.
+                logger.error(
+                    "AdRoll events%s wait in the outbox: ADROLL_ACCESS_TOKEN's callable %s %s "
+                    "[token-callable]",
+                    self.whose,
+                    "raised" if error.reason == "token_failed" else "gave no usable token but",
+                    error.kind,
+                )
+            return None
+        self._token_failures = 0
+        return credentials
+
+    def permit(self, destination: Destination, credentials: Credentials) -> Permit | None:
+        """Permission to send now, if no other worker is trying the destination out."""
+        is_stopped = destination.stopped is not None
+        if not is_stopped or destination.fingerprint != credentials.fingerprint:
+            if self._is_refused(credentials.fingerprint):
+                return None
+            if is_stopped:  # by another token or address; ours may be the corrected one
+                return Permit(credentials, 1, "other")
+            if not destination.failures:
+                return Permit(credentials, self.limit)
+        if not self.destination.try_probe(_PROBE_LEASE):
+            return None
+        if is_stopped:
+            self._probes += 1
+        return Permit(credentials, 1, "stopped" if is_stopped else "down")
+
+    @property
+    def trial_is_next(self) -> bool:
+        """Whether this probe of a stopped destination is a trial event.
+
+        Every other one is a waiting event instead: should AdRoll refuse the trial event for a
+        reason of its own, the stop still ends.
+        """
+        return self._probes % 2 == 1
+
+    def give_up(self, permit: Permit) -> None:
+        """Let others ask: under *permit* nobody did."""
+        if permit.probing in ("down", "stopped"):
+            self.destination.pause(0.0)
+
+    def _is_refused(self, fingerprint: str) -> bool:
+        # A process with another configuration may end the stop that ours began. Without a memory
+        # of its own, ours would take the end for its own doing, and so on, at full speed.
+        return self._refused[0] == fingerprint and self.monotonic() < self._refused[2]
+
+    def slot(self) -> float:
+        """Take the next request's place under ``max_requests_per_second``.
+
+        :returns: 0: it may begin; else seconds after which to ask again.
+        """
+        rate = self.client.settings.max_requests_per_second
+        return 0.0 if rate is None else min(self.destination.take_slot(rate), _RECHECK)
+
+    def _wait_for_slot(self, stop: threading.Event) -> bool:
+        """Wait for :meth:`slot`; False: stopping."""
+        while wait := self.slot():
+            if stop.wait(wait):
+                return False
+        return not stop.is_set()
+
+    # Requests, and what came of them
+
+    def post(self, permit: Permit, payloads: Sequence[bytes], *, dry_run: bool) -> Answer:
+        """One request."""
+        self._asked_at = self.monotonic()
+        return self.client.send(payloads, dry_run, credentials=permit.credentials)
+
+    def probe(self, permit: Permit, size: int = 0) -> Answer:
+        """Send one event that is known to be good in a dry run.
+
+        :param size: bytes of its JSON, at least.
+        """
+        from adroll_flask.events.trial import trial_event
+
+        event = trial_event(
+            self.client.account.advertisable_eid,
+            self.client.account.pixel_eid,
+            self.client.clock(),
+            size=size,
+        )
+        return self.post(permit, [event], dry_run=True)
+
+    def accepted(self, permit: Permit, size: int) -> None:
+        """A batch of *size* waiting events was taken."""
+        if size >= self.limit < MAX_BATCH:
+            self.limit += 1
+        self._refused = ("", 0, 0.0)
+        if permit.probing in ("stopped", "other") and self.destination.resume():
+            logger.warning(
+                "AdRoll takes events%s again: the stop has ended [delivery-stopped]", self.whose
+            )
+        if permit.probing != "no":
+            self.destination.succeeded()
+
+    def too_large(self, size: int) -> None:
+        """A batch of *size* was too large: the next ones are smaller, and grow back slowly."""
+        self.limit = max(1, min(self.limit, size // 2))
+
+    def troubled(self, permit: Permit, answer: Answer) -> None:
+        """Note that the destination does not take requests, and let nobody ask for a while."""
+        if answer.kind in ("denied", "content", "too_large"):
+            self._stop(permit, answer)
+            return
+        failures = self.destination.failed(answer.words)
+        if failures == 1 and self.monotonic() >= self._warn_from:
+            self._warn_from = self.monotonic() + _WARN_EVERY
+            logger.warning(
+                "A request to AdRoll%s failed (%s); sending pauses [request-failed]",
+                self.whose,
+                answer.reason,
+            )
+        pause = answer.retry_after
+        if pause is None:
+            # From the beginning of one request to that of the next: one that hung until its
+            # time-out has waited already.
+            pause = self.spread(_doubled(2.0, failures, MAX_PAUSE))
+            pause = max(LEAST_PAUSE, pause - (self.monotonic() - self._asked_at))
+        self.destination.pause(pause, answer.words)
+
+    def _stop(self, permit: Permit, answer: Answer) -> None:
+        fingerprint = permit.credentials.fingerprint
+        reason = answer.reason if answer.kind == "denied" else f"{answer.reason}_to_everything"
+        began = self.destination.stop(reason, fingerprint, answer.words)
+        times = self._refused[1] + 1 if self._refused[0] == fingerprint else 1
+        failures = self.destination.failed(answer.words)
+        if not began:  # a probe failed; other workers' probes count as well
+            times = max(times, failures)
+        pause = self.spread(_doubled(30.0, times, MAX_STOP_PAUSE))
+        if answer.kind == "too_large":
+            self.limit = MAX_BATCH  # it was not the number of events
+        self._refused = (fingerprint, times, self.monotonic() + pause)
+        self.destination.pause(pause, answer.words)
+        if began:
+            self.counters.add("delivery_stopped", reason)
+            logger.error(
+                "AdRoll refuses everything%s (%s): no event is lost or blamed, all wait in the "
+                "outbox. Check the access token, both EIDs and ADROLL_API_URL with "
+                "`flask adroll check`. [delivery-stopped]",
+                self.whose,
+                answer.words,
+            )
+
+    def spread(self, most: float) -> float:
+        """Half to all of *most* seconds, so that no two workers ask at once."""
+        return most * self.rng.uniform(0.5, 1.0)
+
+    # Probing
+
+    def try_out(self, permit: Permit, stop: threading.Event) -> Permit | None:
+        """Ask an AdRoll that is away with a trial event: no order is risked on it.
+
+        A lost answer would make an order unsure, and in many an outage each is lost, although
+        AdRoll takes what is sent. Where the trial is refused for its content, AdRoll is there: it
+        may have a reason of its own against the trial, so that an event is to find out.
+
+        :returns: *permit* where an event may follow now.
+        """
+        if self._stop_trial_passed:
+            self._stop_trial_passed = False
+            return replace(permit, trial_passed=True)
+        if not self._wait_for_slot(stop):
+            self.give_up(permit)
+            return None
+        answer = self.probe(permit)
+        if answer.kind in ("accepted", "content", "too_large"):
+            return replace(permit, trial_passed=answer.kind == "accepted")
+        self.troubled(permit, answer)
+        return None
+
+    def probe_stop(self, permit: Permit, stop: threading.Event) -> bool:
+        """Try a stopped destination out with a trial event; True where the stop has ended."""
+        if not self._wait_for_slot(stop):
+            self.give_up(permit)
+            return False
+        answer = self.probe(permit)
+        if answer.kind != "accepted":
+            self.troubled(permit, answer)
+            return False
+        if self.destination.resume():
+            logger.warning(
+                "AdRoll takes a trial event%s again: the stop has ended [delivery-stopped]",
+                self.whose,
+            )
+        # Still down: only an event that is taken in earnest proves that all is well, and the
+        # next request is to be a small one.
+        self.destination.failed("")
+        self._refused = (self._refused[0], self._refused[1], 0.0)
+        self._stop_trial_passed = True
+        return True
+
+
+def _doubled(first: float, times: int, most: float) -> float:
+    """Seconds of a pause that doubles each time."""
+    return min(most, first * 2.0 ** min(times - 1, 10))

@@ -1,0 +1,414 @@
+"""What each kind of field takes: its one check, and what the JSON schema says of it.
+
+A check returns what the event keeps, in the one form that AdRoll gets; ``None`` where the value
+says nothing; or raises an :class:`EventError` that says what is taken and never the value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from iso4217 import raw_table
+
+from adroll_flask.errors import EventError
+from adroll_flask.visitor import identifiers
+from adroll_flask.visitor.identifiers import CONTROL, MAX_TEXT, kind
+
+from .location import MAX_LOCATION, PLAIN_LOCATION, accept_location
+from .names import EVENT_NAMES, nearest
+
+#: Characters of what somebody searched for.
+MAX_KEYWORDS = 1000
+#: Characters of a user agent; the rest of a longer one is cut off.
+MAX_USER_AGENT = 1024
+#: Pieces of one product.
+MAX_QUANTITY = 1_000_000
+#: Amounts below this are taken; more is a slip of the unit.
+LIMIT = Decimal(10) ** 14
+#: Decimals of an amount that stands without a currency.
+MOST_DECIMALS = 6
+
+#: September 2001; an earlier time is a mistake of the unit or an unset clock.
+OLDEST = 1_000_000_000
+#: From here on a number means milliseconds (as seconds: the year 5138).
+MILLISECONDS = 100_000_000_000
+#: Seconds that an event's time may lie ahead of the clock: clocks differ, events do not come from
+#: the future. A time zone that was mistaken for UTC lies further ahead.
+FUTURE = 3600.0
+TAKES_A_TIME = "takes an aware datetime or seconds since the epoch"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """One kind of field."""
+
+    accept: Callable[[Any], Any]
+    #: What the JSON schema says of it.
+    schema: Mapping[str, Any]
+    #: True for a text in AdRoll's own form, which is kept as it is without asking *accept*: most
+    #: are, and telling so by one expression costs a report a third.
+    is_plain: Callable[[str], object] = re.compile("(?!)").fullmatch
+
+
+# -- texts ---------------------------------------------------------------------------------
+
+
+def accept_label(value: Any, limit: int = MAX_TEXT) -> str | None:
+    """A text; an empty one is nothing, and line breaks become spaces."""
+    if not isinstance(value, str):
+        raise EventError("text", f"takes a text; it got {kind(value)}")
+    text = value.strip()
+    if not text.isprintable():
+        text = re.sub(f"{CONTROL.pattern}+", " ", text).strip()
+    if len(text) > limit:
+        raise EventError("text", f"takes a text of at most {limit} characters")
+    # A subclass of str (an enum's member, a template's markup) may print as something else.
+    return str.__str__(text) or None
+
+
+def _keywords(value: Any) -> str | None:
+    """What somebody searched for: a text, or a list of words that are joined by spaces."""
+    if isinstance(value, list | tuple):
+        if not all(isinstance(word, str) for word in value):
+            raise EventError("keywords", "takes a text or a list of texts")
+        value = " ".join(value)
+    return accept_label(value, MAX_KEYWORDS)
+
+
+def _user_agent(value: Any) -> str | None:
+    """A browser's own text: controls become spaces, and a long one is cut."""
+    cut = value[:MAX_USER_AGENT] if isinstance(value, str) else value
+    return accept_label(cut, MAX_USER_AGENT)
+
+
+def accept_event_name(value: Any) -> str:
+    if isinstance(value, str):
+        if value in EVENT_NAMES:
+            return str.__str__(value)
+        near = nearest(value, EVENT_NAMES)
+        if near:
+            raise EventError("event_name", f"there is no such event; did you mean {near!r}?")
+    raise EventError("event_name", f"takes one of {', '.join(EVENT_NAMES)}")
+
+
+def _eid(value: Any) -> None:
+    """Nothing, which an empty text says as well."""
+    if not isinstance(value, str) or value:
+        raise EventError("eid", "takes 8 to 40 upper-case letters and digits")
+
+
+# -- who the visitor is --------------------------------------------------------------------
+
+
+def _found_by(find: Callable[[str], str | None], takes: str) -> Callable[[Any], str]:
+    """What *find* makes of a text; where it finds nothing, *takes* is said."""
+
+    def accept(value: Any) -> str:
+        found = find(value) if isinstance(value, str) else None
+        if found is None:
+            raise EventError("text", takes)
+        return found
+
+    return accept
+
+
+def _of_one_address(accept: Callable[[str], str]) -> Callable[[Any], str | None]:
+    """One text: no source of AdRoll's shows a list. An empty one is nothing."""
+
+    def accept_one(value: Any) -> str | None:
+        if not isinstance(value, str):
+            raise EventError("email", f"takes one text; it got {kind(value)}")
+        return accept(value) if value else None
+
+    return accept_one
+
+
+# -- numbers -------------------------------------------------------------------------------
+
+
+def _quantity(value: Any) -> int:
+    """A positive whole number; ``2.0`` and ``"2"`` are taken for what they are."""
+    try:
+        number = value if type(value) is int else accept_amount(value)
+        if 1 <= number <= MAX_QUANTITY and number == int(number):
+            return int(number)
+    except EventError:
+        pass
+    raise EventError("quantity", f"takes a whole number from 1 to {MAX_QUANTITY:,}")
+
+
+def _time(value: Any) -> float:
+    """Epoch seconds, to the millisecond."""
+    if type(value) is float and OLDEST <= value < MILLISECONDS:
+        return round(value, 3)
+    takes = TAKES_A_TIME
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise EventError(
+            "timestamp",
+            f"{takes}; this datetime is naive, and a naive one means another moment on every "
+            "server: pass datetime.now(timezone.utc), or add the tzinfo that it was meant in",
+        )
+    if isinstance(value, bool) or not isinstance(value, datetime | int | float | Decimal):
+        hint = ": a date has no time" if isinstance(value, date) else ""
+        raise EventError("timestamp", f"{takes}; it got {kind(value)}{hint}")
+    try:
+        seconds = value.timestamp() if isinstance(value, datetime) else float(value)
+    except (OverflowError, ValueError, ArithmeticError):
+        seconds = 0.0
+    if MILLISECONDS <= seconds < float("inf"):
+        raise EventError("timestamp", f"{takes}; these look like milliseconds: divide by 1000")
+    # Also false for NaN.
+    if not OLDEST <= seconds < MILLISECONDS:
+        raise EventError("timestamp", f"{takes}; this one is out of range")
+    return round(seconds, 3)
+
+
+# -- money ---------------------------------------------------------------------------------
+
+#: Decimals of each currency (ISO 4217, list one). Codes without minor units (gold, test codes, "no
+#: currency") are not money that somebody pays with and are left out.
+DECIMALS: Mapping[str, int] = {
+    code: int(str(row["CcyMnrUnts"]))
+    for code, row in raw_table.items()
+    if code and str(row["CcyMnrUnts"]).isdigit()
+}
+#: One of each currency's smallest unit.
+_UNITS: Mapping[str | None, Decimal] = {
+    code: Decimal(1).scaleb(-decimals) for code, decimals in DECIMALS.items()
+}
+#: Ours, so that an app's own precision and traps change no amount.
+_CONTEXT = Context(prec=40, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
+_ZERO = Decimal(0)
+_AMOUNT = re.compile(
+    r"[+-]?((?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:e[+-]?[0-9]{1,3})?|s?nan|inf(?:inity)?)\Z",
+    re.IGNORECASE,
+)
+#: Most amounts: below the limit and finite by their form.
+_PLAIN_AMOUNT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,6})?").fullmatch
+_COMMA = re.compile(r"[0-9.]*,[0-9]+\Z")
+
+
+def accept_amount(value: Any, field: str = "value") -> Decimal:
+    """An amount in major units, exactly as it was meant.
+
+    :param value: a ``Decimal``, an ``int``, decimal text with a point, or a ``float``, which is
+        read by its shortest text: ``0.1`` is one tenth.
+    :raises EventError: not a number, not finite, negative, or 10^14 and more.
+
+    >>> accept_amount(59.9)
+    Decimal('59.9')
+    """
+    if type(value) is str and _PLAIN_AMOUNT(value):
+        return Decimal(value)
+    takes = "takes a Decimal, a number or decimal text such as '59.90'"
+    if isinstance(value, str):
+        text = value.strip()
+        if not _AMOUNT.match(text):
+            if _COMMA.match(text):
+                takes = "takes decimal text with a point, such as '59.90'; no comma"
+            raise EventError(field, takes)
+        amount = Decimal(text)
+    elif isinstance(value, float):
+        # Not repr(): that of numpy's float64, which is a float too, is not a number's text.
+        amount = Decimal(float.__repr__(value))
+    else:
+        if not isinstance(value, Decimal):
+            try:
+                value = None if isinstance(value, bool) else value.__index__()
+            except (AttributeError, TypeError):
+                raise EventError(field, f"{takes}; it got {kind(value)}") from None
+            if value is None:
+                raise EventError(field, "takes an amount; it got a truth value")
+        amount = Decimal(value)
+    if not amount.is_finite():
+        raise EventError(field, "takes a finite amount, not infinity or NaN")
+    if amount < _ZERO:
+        raise EventError(field, "takes an amount of zero or more; this one is negative")
+    if amount >= LIMIT:
+        raise EventError(field, "takes an amount below 10^14 in major units")
+    # Also turns a negative zero into zero.
+    return amount if amount else amount.copy_abs()
+
+
+def accept_currency(value: Any) -> str:
+    """A current ISO 4217 code in upper case.
+
+    >>> accept_currency("eur")
+    'EUR'
+    """
+    if isinstance(value, str):
+        code = value if value in DECIMALS else value.strip().upper()
+        if code in DECIMALS:
+            return str.__str__(code)
+    raise EventError("currency", "takes a current ISO 4217 code: three letters such as 'EUR'")
+
+
+def rounded(amount: Decimal, currency: str | None) -> Decimal:
+    """The amount with its currency's decimals, rounded half up.
+
+    Without a known currency it keeps its own decimals, at most six.
+    """
+    unit = _UNITS.get(currency)
+    if unit is None:
+        exponent = amount.as_tuple().exponent
+        decimals = -exponent if isinstance(exponent, int) else 0
+        unit = Decimal(1).scaleb(-min(max(decimals, 0), MOST_DECIMALS))
+    if amount.same_quantum(unit):
+        return amount
+    nearest = amount.quantize(unit, ROUND_HALF_UP, _CONTEXT)
+    # What is written has to be taken when it is read again.
+    return nearest if nearest < LIMIT else amount.quantize(unit, ROUND_DOWN, _CONTEXT)
+
+
+# -- the caller's own data -----------------------------------------------------------------
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError
+
+
+def _told(value: object) -> str:
+    """What JSON has no form for and that everybody writes alike."""
+    from uuid import UUID
+
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError
+
+
+def accept_external_data(value: Any, *, again: bool = False) -> str:
+    """The caller's own data, as the JSON text that the API wants.
+
+    :param value: anything that JSON can say; ``Decimal``, dates and UUIDs become texts. A text
+        that is a JSON object or array already is passed on as it is.
+    :param again: it is an event's that is checked again: any JSON text is, and not encoded twice.
+    :raises EventError: no JSON can be made of it.
+    """
+    try:
+        if isinstance(value, str) and (again or value.lstrip()[:1] in ("{", "[")):
+            json.loads(value, parse_constant=_no_constant)
+            value.encode()
+            return str.__str__(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_told
+        )
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise EventError(
+            "external_data", "takes what JSON can say: objects, lists, texts, finite numbers"
+        ) from None
+    return text
+
+
+# -- the kinds -----------------------------------------------------------------------------
+
+
+def _text(pattern: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, **more}
+
+
+def _words(accept: Callable[[Any], str | None], most: int) -> Field:
+    schema = _text(r"^[^\x00-\x1f\x7f-\x9f]+$", minLength=1, maxLength=most)
+    return Field(accept, schema, _plain(rf"[!-~](?:[ -~]{{0,{most - 2}}}[!-~])?"))
+
+
+def _plain(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern).fullmatch
+
+
+Id = Annotated[str, _words(identifiers.accept_id, MAX_TEXT)]
+Label = Annotated[str, _words(accept_label, MAX_TEXT)]
+Keywords = Annotated[str, _words(_keywords, MAX_KEYWORDS)]
+UserAgent = Annotated[str, _words(_user_agent, MAX_USER_AGENT)]
+UserId = Annotated[str, _words(identifiers.accept_user_id, MAX_TEXT)]
+Name = Annotated[str, Field(accept_event_name, {"type": "string", "enum": [*EVENT_NAMES]})]
+_EID = r"[A-Z0-9]{8,40}"
+Eid = Annotated[str, Field(_eid, _text(f"^{_EID}$"), _plain(_EID))]
+Adct = Annotated[
+    str,
+    Field(
+        _found_by(
+            identifiers.accept_adct, "takes 1 to 240 printable ASCII characters without spaces"
+        ),
+        _text(rf"^[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}$"),
+        _plain(rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}"),
+    ),
+]
+Cookie = Annotated[
+    str,
+    Field(
+        _found_by(
+            identifiers.normalise_first_party_cookie,
+            "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
+            "semicolon, comma, double quote and backslash",
+        ),
+        _text(
+            f"^{identifiers.COOKIE_PATTERN}$",
+            examples=["46d41c62e88bb2e267c1e15314bb8837-1667065540836"],
+        ),
+        _plain(identifiers.PLAIN_COOKIE),
+    ),
+]
+_ADDRESS = r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$"
+Email = Annotated[
+    str,
+    Field(
+        _of_one_address(identifiers.accept_email),
+        _text(_ADDRESS, maxLength=identifiers.MAX_EMAIL),
+    ),
+]
+
+
+def _hash(name: str, digits: int) -> Field:
+    def accept(value: str) -> str:
+        return identifiers.accept_hash(value, name)[1]
+
+    # What may be the hash of an empty text is looked at.
+    plain = _plain(rf"(?!e3b0c442|d41d8cd9)[0-9a-f]{{{digits}}}")
+    return Field(_of_one_address(accept), _text(rf"^[0-9a-f]{{{digits}}}$"), plain)
+
+
+Sha256 = Annotated[str, _hash("email_sha256", 64)]
+Md5 = Annotated[str, _hash("email_md5", 32)]
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+DeviceId = Annotated[str, Field(identifiers.accept_device_id, _text(_UUID))]
+_IP = _text(r"^[0-9A-Fa-f.:]+$", description="The visitor's IPv4 or IPv6 address.")
+Ip = Annotated[str, Field(identifiers.normalise_ip, _IP, _plain(identifiers.IPV4))]
+Location = Annotated[
+    str,
+    Field(
+        accept_location,
+        _text(r"^https?://[\x21-\x7e]+$", maxLength=MAX_LOCATION),
+        _plain(PLAIN_LOCATION),
+    ),
+]
+_SECONDS = {"type": "number", "minimum": OLDEST, "exclusiveMaximum": MILLISECONDS}
+Time = Annotated[float, Field(_time, {**_SECONDS, "description": "UTC seconds."})]
+_CODES = {"type": "string", "description": "ISO 4217.", "enum": sorted(DECIMALS)}
+Currency = Annotated[str, Field(accept_currency, _CODES)]
+_MAJOR_UNITS = _text(
+    rf"^(0|[1-9][0-9]{{0,13}})(\.[0-9]{{1,{MOST_DECIMALS}}})?$",
+    description="Major units; with the currency's own number of decimals.",
+    examples=["123.45"],
+)
+Amount = Annotated[Decimal, Field(accept_amount, _MAJOR_UNITS)]
+_PIECES = {"type": "integer", "minimum": 1, "maximum": MAX_QUANTITY}
+Quantity = Annotated[int, Field(_quantity, _PIECES)]
+JsonText = Annotated[
+    str,
+    Field(
+        lambda value: accept_external_data(value, again=True),
+        {"type": "string", "description": "JSON in a text."},
+    ),
+]

@@ -1,0 +1,148 @@
+"""``page_location``: a full URL in plain ASCII, within a bound, its click id whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from adroll_flask.errors import EventError
+from adroll_flask.visitor.identifiers import CONTROL, kind
+
+#: Characters of ``page_location``. The API documents no bound; browsers and proxies agree on
+#: about this much.
+MAX_LOCATION = 2000
+#: Characters of one parameter that is kept before all others: a click id of 240, encoded.
+_MAX_KEPT = 730
+
+#: Most URLs: nothing to do. RFC 3986's characters save brackets, which only an IPv6 host may hold,
+#: and "%" only before two hex digits.
+PLAIN_LOCATION = (
+    rf"(?=.{{1,{MAX_LOCATION}}}\Z)https?://[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,250}}[A-Za-z0-9])?/"
+    r"[A-Za-z0-9._~:/?#@!$&'()*+,;=-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~:/?#@!$&'()*+,;=-]*)*"
+)
+_SCHEME = re.compile(r"(https?)://([^/?#]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_HOST = re.compile(r"(?=[A-Za-z0-9._-]{1,253}\Z)(?!\.)[A-Za-z0-9._-]*[A-Za-z0-9_]\.?\Z")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SAFE = "/?#:@!$&'()*+,;=[]|%~"
+#: The end of a text that was cut within a percent-encoded byte or character (UTF-8: a lead byte
+#: C2..F4 and fewer continuation bytes than it announces).
+_CUT = re.compile(
+    r"(?:%[C-Dc-d][0-9A-Fa-f]|%[Ee][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){0,1}"
+    r"|%[Ff][0-4](?:%[89ABab][0-9A-Fa-f]){0,2})\Z"
+)
+_TAKES = "takes a full URL such as 'https://shop.example/thanks'"
+
+
+def accept_location(value: Any) -> str:
+    """A full http(s) URL in plain ASCII, at most 2,000 characters.
+
+    Characters that URLs may not hold are percent-encoded and a user name with password is left
+    out. Of a longer URL the fragment goes first, then whole query parameters from the end on,
+    then the end of the path; ``adct`` stays.
+
+    :raises EventError: not a full URL.
+
+    >>> accept_location("https://shop.example/größe")
+    'https://shop.example/gr%C3%B6%C3%9Fe'
+    """
+    if not isinstance(value, str):
+        raise EventError("page_location", f"{_TAKES}; it got {kind(value)}")
+    text = value.strip()
+    match = _SCHEME.match(text)
+    if match is None:
+        raise EventError("page_location", f"{_TAKES}, with http or https and a host")
+    if CONTROL.search(text):
+        raise EventError("page_location", f"{_TAKES}, without control characters")
+    scheme, authority, rest = match.groups()
+    if rest[:1] != "/":
+        rest = "/" + rest
+    rest = quote(_STRAY_PERCENT.sub("%25", rest), safe=_SAFE)
+    start = f"{scheme.lower()}://{_host_and_port(authority)}"
+    if len(start) + len(rest) > MAX_LOCATION:
+        rest = _shorten(rest, MAX_LOCATION - len(start))
+    return start + rest
+
+
+def _host_and_port(authority: str) -> str:
+    authority = authority.rpartition("@")[2]
+    try:
+        parts = urlsplit(f"//{authority}")
+        host, port = parts.hostname or "", parts.port
+        if authority.startswith("["):
+            host = f"[{host}]"
+        else:
+            host = host if host.isascii() else host.encode("idna").decode()
+            if not _HOST.match(host):
+                raise ValueError("no host")
+        if port == 0:
+            raise ValueError("no port")
+    except ValueError:  # of the encoding, too
+        raise EventError("page_location", f"{_TAKES}, with a valid host and port") from None
+    return host if port is None else f"{host}:{port}"
+
+
+def _shorten(rest: str, room: int) -> str:
+    """Path and query in *room* characters: whole parameters, the click id before all others."""
+    rest = rest.partition("#")[0]
+    if len(rest) <= room:
+        return rest
+    path, _, query = rest.partition("?")
+    parameters = query.split("&") if query else []
+    clicks = (one for one in parameters if one.startswith("adct=") and len(one) <= _MAX_KEPT)
+    click = next(clicks, None)
+    room -= len(click) + 1 if click else 0
+    path = _cut(path, room)
+    room -= len(path)
+    kept = []
+    for one in parameters:
+        if one is not click:
+            room -= len(one) + 1
+        if one is click or room >= 0:
+            kept.append(one)
+    return f"{path}?{'&'.join(kept)}" if kept else path
+
+
+def _cut(path: str, length: int) -> str:
+    """The first *length* characters, less what is left of a character that was cut through."""
+    if len(path) <= length:
+        return path
+    path = path[:length]
+    if "%" in path[-2:]:
+        path = path[: path.rindex("%")]
+    return _CUT.sub("", path)
+
+
+def app_location(
+    domain: str,
+    *,
+    device_os: str | None = None,
+    device_type: str | None = None,
+    package_app_name: str | None = None,
+    package_app_version: str | None = None,
+) -> str:
+    """The ``page_location`` of an event of an app, which has no page.
+
+    :param domain: a domain that the site's owner controls; it need not resolve.
+    :param device_os: for example ``"iOS"``.
+    :param device_type: for example ``"phone"``.
+    :param package_app_name: for example ``"com.example.App"``.
+    :param package_app_version: for example ``"14.1.3"``.
+    :raises EventError: *domain* is none.
+
+    >>> app_location("app.example.com", device_os="iOS", package_app_version="14.1.3")
+    'https://app.example.com/?device_os=iOS&package_app_version=14.1.3'
+    """
+    if not isinstance(domain, str) or not domain.strip() or re.search(r"[/?#@\s]", domain.strip()):
+        raise EventError("domain", "takes a domain name such as 'app.example.com'")
+    parameters = {
+        "device_os": device_os,
+        "device_type": device_type,
+        "package_app_name": package_app_name,
+        "package_app_version": package_app_version,
+    }
+    for name, text in parameters.items():
+        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= 256):
+            raise EventError(name, "takes a text of 1 to 256 characters")
+    query = urlencode({name: text for name, text in parameters.items() if text is not None})
+    return accept_location(f"https://{domain.strip()}/" + (f"?{query}" if query else ""))

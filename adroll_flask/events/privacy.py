@@ -1,0 +1,112 @@
+"""What of a person is left out of an event: addresses in clear, and parameters that mean a person.
+
+A page's URL reaches AdRoll with each event, and shops put into theirs whom they greet
+(``/thanks?order=17&email=ann@example.com``). A click id stays whatever it looks like.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from fnmatch import translate
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+from .context import EventDefaults
+from .dedupe_key import ADDRESS, HASHED, kept_key
+
+#: Times that a text may be percent-encoded, as by a redirect that hands another's query on.
+_ENCODED = 3
+
+
+def has_address(text: str) -> bool:
+    """True for a text with an e-mail address in it, also percent-encoded.
+
+    >>> has_address("ann%2540example.com"), has_address("@shop")
+    (True, False)
+    """
+    for _ in range(_ENCODED):
+        if ADDRESS.search(text):
+            return True
+        if "%" not in text:
+            return False
+        text = unquote(text)
+    return False
+
+
+def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
+    """*url* without what tells a person: whole parameters, segments of the path, the fragment.
+
+    :param names: ``ADROLL_PRIVATE_PARAMETERS``.
+    :param clear: addresses may leave in clear text.
+
+    >>> without_persons("https://shop.example/thanks?order=17&email=ann", ("*email*",), False)
+    'https://shop.example/thanks?order=17'
+    """
+    plain = "@" not in url and "%" not in url and url.isascii()
+    told = _nothing if clear or plain else has_address
+    is_private = _named(names)
+    rest, hash, fragment = url.partition("#")
+    start, mark, query = rest.partition("?")
+    if told is has_address:
+        host = start.find("/", start.find("://") + 3)
+        if host >= 0 and told(start[host:]):
+            segments = start[host:].split("/")
+            start = start[:host] + "/".join(one for one in segments if not told(one))
+    if query:
+        parameters = query.split("&")
+        kept = [
+            one
+            for one in parameters
+            if one.startswith("adct=") or not (is_private(one.partition("=")[0]) or told(one))
+        ]
+        if len(kept) < len(parameters):
+            query = "&".join(kept)
+            mark = mark if query else ""
+    if fragment and (
+        told(fragment)
+        or any(is_private(one.partition("=")[0]) for one in re.split("[?&/]", fragment))
+    ):
+        hash = fragment = ""
+    return start + mark + query + hash + fragment
+
+
+def _nothing(text: str) -> bool:
+    return False
+
+
+@functools.lru_cache(64)
+def _named(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a parameter's name, as a URL has it, is one of *patterns* in any case."""
+    if not patterns:
+        return _nothing
+    match = re.compile("|".join(translate(one.lower()) for one in patterns)).match
+
+    @functools.lru_cache(1000)  # a site's pages have a few names
+    def named(name: str) -> bool:
+        return match(unquote_plus(name).lower()) is not None
+
+    return named
+
+
+def hide(values: dict[str, Any], defaults: EventDefaults) -> tuple[str, ...]:
+    """Take what tells a person out of an event's *values*; the names of those that had any.
+
+    Of an order id with an address in it a keyed hash is left, the one that the outbox keeps as the
+    deduplication key, so that the order is found by its id all the same.
+    """
+    hidden: tuple[str, ...] = ()
+    clear = "plain" in defaults.email_forms
+    url, order = values.get("page_location"), values.get("order_id")
+    if isinstance(url, str):
+        left = without_persons(url, defaults.private_parameters, clear)
+        if left != url:
+            values["page_location"] = left
+            hidden += ("page_location",)
+    if isinstance(order, str) and not clear:
+        kept = kept_key(order.strip(), defaults.dedupe_secret)
+        if kept.startswith(HASHED) and kept != order:
+            values["order_id"] = kept
+            hidden += ("order_id",)
+    return hidden

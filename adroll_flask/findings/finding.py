@@ -1,0 +1,116 @@
+"""One thing that is wrong, and the table of all that can be: ``findings.toml``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from importlib.resources import files
+from typing import Any, Final, Literal, TypeAlias
+
+from adroll_flask.errors import help_url
+
+Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
+
+SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
+
+
+def texts(name: str) -> dict[str, dict[str, Any]]:
+    """A table of texts that stands beside this module; what a variant does not say its code does.
+
+    :param name: of the file; the names in it are codes (``csp``) and variants (``csp/nonce``).
+    """
+    table = tomllib.loads((files("adroll_flask.findings") / name).read_text("utf-8"))
+    return {one: {**table.get(one.partition("/")[0], {}), **table[one]} for one in table}
+
+
+#: What can be wrong, by name; see the head of the file.
+TABLE: Final = texts("findings.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth a word.
+
+    :param code: its part of ``docs/errors.md``; empty where all is well.
+    :param subject: the setting, page or part that it is about.
+    :param sentence: what is wrong, as a person reads it.
+    :param todo: what to do; empty: nothing.
+    :param who: who has to: ``developer``, ``marketer and developer``, ``AdRoll``.
+    :param command: what a developer types to see more.
+    :param page: the dashboard's page that shows more.
+    :param key: tells findings of one code apart: a problem's id, an event's name.
+    :param since: seconds since the epoch, where it is known.
+    :param events: how many events it is about, and *values* their money by currency.
+    """
+
+    severity: Severity
+    code: str
+    subject: str
+    sentence: str
+    todo: str = ""
+    who: str = ""
+    command: str = ""
+    page: str = ""
+    key: str = ""
+    since: float | None = None
+    events: int = 0
+    values: tuple[tuple[str, Decimal], ...] = ()
+
+    @property
+    def help_url(self) -> str:
+        """The address of its explanation; empty where all is well."""
+        return help_url(self.code) if self.code else ""
+
+    def written(self, write: Callable[[str], str]) -> Finding:
+        """The same, with what is typed written by *write*."""
+        sentence, todo, command = map(write, (self.sentence, self.todo, self.command))
+        return replace(self, sentence=sentence, todo=todo, command=command)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as JSON takes it."""
+        values = [[currency, f"{value:f}"] for currency, value in self.values]
+        return asdict(self) | {"values": values, "help_url": self.help_url}
+
+
+def found(
+    name: str,
+    subject: str,
+    /,
+    *,
+    severity: Severity | None = None,
+    key: str = "",
+    since: float | None = None,
+    number: int = 0,
+    values: tuple[tuple[str, Decimal], ...] = (),
+    **words: object,
+) -> Finding:
+    """The finding *name* of the table about *subject*.
+
+    :param severity: another one than the table's.
+    :param number: of events that it is about.
+    :param words: what its ``{…}`` stand for, beside what the table itself has by that name.
+    """
+    entry = TABLE[name]
+    level: Severity = severity or entry["severity"]
+    own = {part: text for part, text in entry.items() if part not in words}
+
+    def told(part: str) -> str:
+        # First the table's own: what the rules give is nobody's text to fill in.
+        text = re.sub(r"\{(\w+)\}", lambda word: own.get(word[1], word[0]), entry.get(part, ""))
+        return re.sub(r"\{(\w+)\}", lambda word: str(words[word[1]]), text)
+
+    parts = {part: told(part) for part in ("sentence", "todo", "who", "command", "page")}
+    if parts["todo"] and not parts["who"]:
+        parts["who"] = "developer"
+    code = "" if level == "ok" else name.partition("/")[0]
+    return Finding(
+        level, code, subject, **parts, key=key, since=since, events=number, values=values
+    )
+
+
+def ok(subject: str, said: str) -> Finding:
+    """That all is well with *subject*."""
+    return found("ok", subject, said=said)

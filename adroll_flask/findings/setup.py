@@ -1,0 +1,280 @@
+"""``flask adroll check``: all that is wrong with this site, each thing with its fix."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from werkzeug.test import Client
+
+from adroll_flask.delivery import thread
+from adroll_flask.errors import ConfigurationError
+from adroll_flask.plurals import counted
+from adroll_flask.redaction import describe, safe_url
+from adroll_flask.visitor.cookies import FIRST_PARTY_COOKIE
+from adroll_flask.visitor.identifiers import is_public_ip
+
+from .finding import Finding, found, ok
+from .outbox_place import outbox_state, outbox_trouble
+from .rules import open_findings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from adroll_flask.runtime import Runtime
+    from adroll_flask.settings import Settings
+
+
+def check_app(
+    app: Flask, runtime: Runtime, *, uwsgi_ini: Path | None = None, ask_endpoints: bool = True
+) -> list[Finding]:
+    """Look over an app; every check runs, whatever the others found.
+
+    :param uwsgi_ini: a uWSGI configuration to look over too.
+    :param ask_endpoints: whether this app's own endpoints are asked. Meanwhile no report of this
+        process is kept, so not where visitors are served.
+    """
+    settings = runtime.settings
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        lambda: _account(settings),
+        lambda: _keys(app, runtime),
+        lambda: _modes(app, settings),
+        lambda: _cookies(app, settings),
+        lambda: _endpoints(app, runtime, ask_endpoints),
+        lambda: _policy(settings),
+        lambda: _outbox(runtime),
+        lambda: _uwsgi(settings, uwsgi_ini),
+    ]
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings += check()
+        except Exception as problem:
+            findings.append(found("check-failed", "check", problem=describe(problem)))
+    return findings
+
+
+def check_start(problem: ConfigurationError) -> list[Finding]:
+    """What keeps an app from starting, in the form of the other findings.
+
+    :param problem: what making the app, or asking it for its AdRoll, raised.
+    """
+    findings = []
+    for fault in (problem, *problem.others):
+        todo = ""
+        if fault.key.startswith("ADROLL_"):
+            takes = fault.problem.startswith("takes")
+            todo = "give it what it takes" if takes else "correct its name"
+            todo += f", or remove it{' to have the default' if takes else ''}"
+            todo += " (docs/reference/settings.md)"
+        findings.append(Finding("error", fault.slug, fault.key, fault.problem, todo, "developer"))
+    return [*findings, found("check-failed/rest", "check")]
+
+
+def _account(settings: Settings) -> Iterator[Finding]:
+    for name in ("advertisable_eid", "pixel_eid"):
+        eid = getattr(settings, name)
+        if eid and len(eid) != 22:
+            yield found("eid-length", f"ADROLL_{name.upper()}", length=len(eid))
+    if callable(settings.access_token):
+        try:
+            token = settings.access_token()
+            problem = "" if token and isinstance(token, str) else "returned no text"
+        except Exception as raised:
+            problem = f"raised {describe(raised)}"
+        if problem:
+            yield found("token-callable", "ADROLL_ACCESS_TOKEN", problem=problem)
+    if not settings.missing:
+        yield ok("account", "all three values are set; try `flask adroll send-test`")
+
+
+def _keys(app: Flask, runtime: Runtime) -> Iterator[Finding]:
+    from adroll_flask.settings import app_keys
+
+    keys = runtime.settings.secret_key or app_keys(app.config)
+    if not keys:
+        yield found("secret-key-missing", "SECRET_KEY")
+    elif len(keys[0]) < 16:
+        yield found("secret-key-short", "SECRET_KEY")
+    else:
+        yield ok("keys", f"{len(keys)} to verify with, the newest signs")
+
+
+def _modes(app: Flask, settings: Settings) -> Iterator[Finding]:
+    name = str(app.config.get("SERVER_NAME") or "").partition(":")[0]
+    if not settings.is_real(name):
+        yield found("host-not-listed", "ADROLL_HOSTS", name=name)
+    if settings.strict and not app.debug and not app.testing:
+        # The commands make an app of this name for a site on another framework: its debug says
+        # nothing of the site's own.
+        elsewhere = "/elsewhere" if app.import_name == "adroll_flask" else ""
+        yield found(f"strict-in-production{elsewhere}", "ADROLL_STRICT")
+    if "plain" in settings.email:
+        yield found("email-in-clear", "ADROLL_EMAIL")
+    address = safe_url(settings.api_url)
+    if settings.sandbox:
+        value = settings.sandbox
+        yield found("api-url-elsewhere/sandbox", "ADROLL_SANDBOX", value=value, address=address)
+        parts = urlsplit(settings.api_url)
+        try:
+            where = (parts.hostname or "", parts.port or 80)
+            socket.create_connection(where, timeout=2).close()
+        except OSError:
+            port = "" if value is True else f" --port {parts.port}"
+            yield found("sandbox-away", "ADROLL_SANDBOX", address=address, port=port)
+    elif settings.api_url != type(settings)().api_url:
+        yield found("api-url-elsewhere", "ADROLL_API_URL", address=address)
+    if settings.consent is None:
+        yield found("consent-not-set", "ADROLL_CONSENT")
+    elif settings.consent == "tcf" and settings.pixel == "load":
+        yield found("tcf-and-banner", "ADROLL_CONSENT")
+
+
+def _cookies(app: Flask, settings: Settings) -> Iterator[Finding]:
+    if app.config.get("SESSION_COOKIE_NAME") in (settings.cookie_name, FIRST_PARTY_COOKIE):
+        yield found("session-cookie-name", "SESSION_COOKIE_NAME")
+    if settings.cookie_secure is False and app.config.get("SESSION_COOKIE_SECURE"):
+        yield found("cookie-insecure", "ADROLL_COOKIE_SECURE")
+    server = str(app.config.get("SERVER_NAME") or "").partition(":")[0]
+    domain = settings.cookie_domain
+    if server and domain and domain != "auto" and not f".{server}".endswith(f".{domain}"):
+        yield found("cookie-domain", "ADROLL_COOKIE_DOMAIN")
+    if settings.cached_paths and not settings.inject:
+        yield found("cached-paths", "ADROLL_CACHED_PATHS")
+
+
+def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
+    """Ask our own endpoints through the app: a login guard may stand before them."""
+    settings = runtime.settings
+    if not settings.enabled:
+        return
+    if not ask:
+        yield found("endpoints-not-asked", "endpoints")
+        return
+    client = app.test_client(use_cookies=False)
+    prefix = settings.url_prefix
+    ours = str(app.config.get("APPLICATION_ROOT") or "/").rstrip("/") + prefix
+    path = f"{ours}/kit.{runtime.snippet.hash}.js"
+    same = {"Sec-Fetch-Site": "same-origin"}
+    with runtime.dry_requests():
+        kit = client.get(path).status_code
+        # Without a body: refused by our endpoint with 415, so nothing is kept.
+        identity = client.post(f"{ours}/identity", headers=same).status_code
+    for name, got, wanted in (("kit", kit, 200), ("identity", identity, 415)):
+        if got != wanted:
+            yield found("endpoint-taken", f"{prefix}/{name}", got=got, prefix=prefix)
+    if (kit, identity) == (200, 415):
+        yield ok("endpoints", f"{prefix}/ answers")
+    django = sys.modules.get("django.conf")
+    if app.import_name == "adroll_flask" and django is not None and django.settings.configured:
+        from django.core.servers.basehttp import get_internal_wsgi_application
+
+        # What `manage.py runserver` serves, by Django's own word.
+        served = Client(get_internal_wsgi_application()).get(path).headers
+        if "javascript" not in served.get("Content-Type", ""):
+            debug = django.settings.DEBUG
+            yield found("bypassed/django", "WSGI_APPLICATION", severity="error" if debug else None)
+
+
+def _policy(settings: Settings) -> Iterator[Finding]:
+    """What a Content-Security-Policy of this site has to allow, for kit and pixel."""
+    if settings.csp_nonce is not None:
+        yield ok("ADROLL_CSP_NONCE", "the tag carries the response's nonce")
+        return
+    pixel = ""
+    if settings.pixel != "none":
+        parts = urlsplit(safe_url(settings.pixel_url))
+        host = f"{parts.scheme}://{parts.netloc}"
+        # The script comes from one host of AdRoll's, and loads from and talks to another.
+        more = "https://d.adroll.com" if host == "https://s.adroll.com" else host
+        scripts = " ".join(dict.fromkeys((host, more)))
+        pixel = f"; and AdRoll's pixel: script-src {scripts}; connect-src {more}; img-src {more}"
+    yield found("csp", "CSP", pixel=pixel)
+
+
+def _outbox(runtime: Runtime) -> Iterator[Finding]:
+    """The outbox's place, and all that is open now."""
+    from adroll_flask.outbox import OutboxFailed
+
+    try:
+        place = runtime.outbox_place
+        wrong_places = list(_places(runtime))
+        yield from wrong_places
+        state = outbox_state(runtime)
+        if state == "ready":
+            runtime.outbox.queue.take_in(patience=5.0)
+    except (OutboxFailed, ConfigurationError) as problem:
+        yield from open_findings(runtime, look=False)
+        if isinstance(problem, OutboxFailed):
+            yield outbox_trouble(runtime, problem)
+        else:
+            yield found("outbox-url", problem.key, problem=problem.problem)
+        return
+    yield from open_findings(runtime, look=state == "ready")
+    engine = "an outbox of the app's own"
+    if place is not None:
+        engine = "sqlite" if isinstance(place, Path) else place.get_backend_name()
+    if state == "ready":
+        counts = runtime.outbox.lookups.open_counts(10_000)
+        waiting = counts["waiting"] + counts["claimed"] + counts["sending"]
+        more = " or more" if waiting >= 10_000 else ""
+        yield ok("outbox", f"{engine}, {waiting}{more} waiting")
+        yield from _addresses(runtime)
+    elif not isinstance(place, Path) or place.exists():
+        yield found("outbox-not-made", "outbox", place=engine)
+    elif not wrong_places:
+        folder, instance = place.parent, Path(runtime.folder).absolute()
+        there = next(parent for parent in place.parents if parent.exists())
+        # A typo must show before the first report makes the folder.
+        if there != folder and folder != instance and instance not in folder.parents:
+            yield found("outbox-not-made/folder", "ADROLL_OUTBOX_URL", path=place)
+        else:
+            yield found("outbox-not-made/file", "outbox", path=place)
+
+
+def _places(runtime: Runtime) -> Iterator[Finding]:
+    from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
+
+    if runtime.outbox_place is None:
+        return
+    folder = Path(runtime.folder).absolute()
+    for key, problem in unwritable_places(runtime.settings, folder):
+        path = Path(str(runtime.journal_folder if "JOURNAL" in key else runtime.outbox_place))
+        there = next(one for one in (path, *path.parents) if one.exists())
+        yield found("folder-not-writable", key, problem=problem, place=there)
+    for key, place in shared_places(runtime.settings, folder):
+        yield found("folder-not-writable/group", key, place=place)
+    for key, place, kind in network_places(runtime.settings, folder):
+        yield found("folder-on-network", key, place=place, kind=kind)
+
+
+def _addresses(runtime: Runtime) -> Iterator[Finding]:
+    """Whether reports carry the visitor's address, or that of a proxy before the app."""
+    outbox = runtime.outbox
+    rows = outbox.lookups.those([row.id for row in outbox.lookups.list("waiting", 50)])
+    ips = [json.loads(row.payload).get("ip") for row in rows if row.payload]
+    seen = [ip for ip in ips if isinstance(ip, str)]
+    private = sum(not is_public_ip(ip) for ip in seen)
+    if private:
+        events = counted(len(seen), "waiting event")
+        yield found("proxy-address", "addresses", private=private, events=events)
+
+
+def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:
+    if settings.delivery != "thread":
+        return
+    problems = thread.running_uwsgi_problems()
+    if ini is not None:
+        parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
+        parser.read(ini)
+        problems = iter(())
+        if parser.has_section("uwsgi"):
+            problems = thread.uwsgi_problems(parser["uwsgi"])
+    for one in problems:
+        yield found("uwsgi-threads", "uWSGI", severity=one.level, problem=one.text, fix=one.fix)

@@ -1,0 +1,128 @@
+"""What monitoring sees: one table, shown by ``adroll_flask.prometheus`` and ``.opentelemetry``.
+
+Names, kinds and labels are part of the public contract: docs/reference/metrics.md lists them. No
+label holds anything of a visitor.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from .errors import AdRollError
+from .logs import Logger, get_logger
+from .redaction import describe
+
+if TYPE_CHECKING:
+    from .outbox.values import Totals
+    from .runtime import Runtime
+
+logger: Logger = get_logger("adroll_flask")
+
+Samples: TypeAlias = "Iterable[tuple[tuple[str, ...], float]]"
+
+
+class Row(NamedTuple):
+    """One metric: a gauge, or a counter where it only *grows*."""
+
+    name: str
+    unit: str
+    text: str
+    look: Callable[[Totals], Samples]
+    labels: tuple[str, ...] = ()
+    grows: bool = False
+
+
+def _events(totals: Totals) -> Samples:
+    counts: dict[tuple[str, ...], float] = defaultdict(int)
+    for one in totals.sums:
+        counts[one.event_name, one.outcome, one.reason] += one.events
+    return counts.items()
+
+
+def _values(totals: Totals) -> Samples:
+    sums: dict[tuple[str, ...], float] = defaultdict(float)
+    for one in totals.sums:
+        if one.currency:
+            sums[one.event_name, one.outcome, one.currency] += float(one.value)
+    return sums.items()
+
+
+def _stopped(totals: Totals) -> Samples:
+    reason = totals.destination.stopped
+    return [] if reason is None else [((reason,), 1)]
+
+
+TABLE: Final[tuple[Row, ...]] = (
+    Row(
+        "adroll_events",
+        "{event}",
+        "Events that came to an end, by event, outcome and reason, since the first one.",
+        _events,
+        ("event", "outcome", "reason"),
+        grows=True,
+    ),
+    Row(
+        "adroll_event_value",
+        "",
+        "Sum of the values of events that came to an end, in the currency's major unit.",
+        _values,
+        ("event", "outcome", "currency"),
+        grows=True,
+    ),
+    Row(
+        "adroll_outbox_due_events",
+        "{event}",
+        "Events that could be sent now; 10000: or more.",
+        lambda totals: [((), totals.due)],
+    ),
+    Row(
+        "adroll_outbox_oldest_due_seconds",
+        "s",
+        "Seconds since the oldest of them became due; 0: none is.",
+        lambda totals: [((), totals.oldest_due or 0.0)],
+    ),
+    Row(
+        "adroll_outbox_journal_bytes",
+        "By",
+        "What this host's journal holds that is not in the outbox yet.",
+        lambda totals: [((), totals.journal_bytes)],
+    ),
+    Row(
+        "adroll_destination_failures",
+        "{request}",
+        "Requests to AdRoll that failed since the last that did not.",
+        lambda totals: [((), totals.destination.failures)],
+    ),
+    Row(
+        "adroll_destination_paused_seconds",
+        "s",
+        "Seconds until AdRoll is asked again; 0: it is asked.",
+        lambda totals: [((), totals.destination.paused_for)],
+    ),
+    Row(
+        "adroll_destination_stopped",
+        "1",
+        "1 while nothing is sent since AdRoll refuses everything, by reason.",
+        _stopped,
+        ("reason",),
+    ),
+    Row(
+        "adroll_event_silent_seconds",
+        "s",
+        "Where an event has stopped coming: seconds since it came last.",
+        lambda totals: [((one.name,), one.away) for one in totals.silences],
+        ("event",),
+    ),
+)
+
+
+def totals_of(runtime: Runtime) -> tuple[bool, Totals | None]:
+    """Whether the outbox could be read, and its sums; ``None`` where nothing was ever kept."""
+    try:
+        return True, runtime.outbox.lookups.totals() if runtime.may_have_events() else None
+    except AdRollError as problem:
+        runtime.counters.add("metrics_failed")
+        logger.error("AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem))
+        return False, None

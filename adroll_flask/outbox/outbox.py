@@ -1,0 +1,486 @@
+"""The outbox as an app has it: what a report does with it, and its parts behind.
+
+A report is one append to the journal; it loads no SQL. What knows the database is made when
+somebody first asks for it: delivery, a command, a page.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from adroll_flask.counters import Counters
+from adroll_flask.errors import EventError
+from adroll_flask.forks import PerProcess
+
+from .entries import (
+    Counted,
+    Entry,
+    NewEvent,
+    Verdict,
+    Withdrawal,
+    encode,
+    encode_event,
+    new_id,
+    outcome_of,
+    plain_name,
+)
+from .files import NO_FOLLOW, open_file
+from .inbox import DirectInbox, SessionInbox, after_commit
+from .journal import Journal
+from .location import journal_folder, locate
+from .values import PAYLOAD_BYTES, Decided, Destination, OrderKey, OutboxFailed, Put, clean_key
+
+if TYPE_CHECKING:
+    from adroll_flask.settings import Settings
+
+    from .admin import Admin
+    from .database import Database
+    from .destination import DestinationState
+    from .holds import Amend
+    from .housekeeping import Housekeeping
+    from .ingest import Ingest
+    from .lookups import Lookups
+    from .queue import Queue
+
+#: Beside the journal's files: its time tells when keys became free.
+_FREED: Final = "keys-freed"
+#: Seconds between two measurements of what waits in the database, which count its rows.
+_WEIGH_EVERY: Final = 5.0
+#: Seconds between two looks whether the journal is to go on in a new file.
+_ROTATE_EVERY: Final = 1.0
+#: How many keys are known, and for how many seconds.
+_MOST_KEYS: Final = 10_000
+_KEYS_LIVE: Final = 900.0
+
+
+class Bell:
+    """Ends a wait for work in this process."""
+
+    def __init__(self) -> None:
+        self._rung = PerProcess(threading.Event)
+        self.waiters: int = 0
+
+    def ring(self) -> None:
+        """End the wait that is under way, or the next one at once."""
+        self._rung.own().set()
+
+    def wait(self, timeout: float) -> None:
+        """Return after *timeout* seconds or at the next ring."""
+        self.waiters += 1
+        try:
+            self._rung.own().wait(timeout)
+        finally:
+            self.waiters -= 1
+            self._rung.own().clear()
+
+
+class RecentKeys:
+    """Remembers what this process reported lately, so that a reload is told ``duplicate`` without
+    a database: the newest ten thousand keys for a quarter of an hour.
+
+    No lock: each of its steps is one call that the interpreter does not divide. What is forgotten
+    too early is dropped by the outbox's index.
+
+    :param freed: a file of this host whose time tells when keys became free; looked at where a key
+        is known, which is rare.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, freed: Path | None = None
+    ) -> None:
+        self._clock = clock
+        self._freed = freed
+        self._freed_at = self._look()
+        self._known: OrderedDict[OrderKey, tuple[str, str | None, float, bool]] = OrderedDict()
+        self._decided: OrderedDict[OrderKey, Literal["release", "cancel"]] = OrderedDict()
+
+    def find(self, event: NewEvent) -> Put | None:
+        """What became of *event*, where its key is known."""
+        order = event.order
+        found = None if order is None else self._known.get(order)
+        if found is None or self._clock() - found[2] > _KEYS_LIVE:
+            return None
+        if self._look() != self._freed_at:
+            self._freed_at = self._look()
+            self._known.clear()
+            self._decided.clear()
+            return None
+        if found[3] and event.held_for is None:
+            return None  # it says that the held one is to be sent
+        return Put("duplicate", found[0], same=found[1] in (None, event.digest))
+
+    def decided(self, verdict: Verdict) -> Decided:
+        """What is known of the event that *verdict* is about."""
+        found = self._known.get(verdict.order)
+        if found is None or not found[3]:
+            return Decided()
+        return Decided(found[0], self._decided.get(verdict.order, ""))
+
+    def decide(self, verdict: Verdict) -> None:
+        """Remember *verdict*, which is kept."""
+        if self._decided.get(verdict.order) != "cancel":  # which is the stronger
+            self._decided[verdict.order] = verdict.kind
+            _keep(self._decided)
+
+    def add(self, event: NewEvent, *, dead: bool = False) -> None:
+        """Remember *event*, which was kept.
+
+        :param dead: as a dead letter, whose value may change before it is sent.
+        """
+        order = event.order
+        if order is None:
+            return
+        digest = None if dead else event.digest
+        self._known[order] = event.id, digest, self._clock(), event.held_for is not None
+        self._decided.pop(order, None)
+        _keep(self._known)
+
+    def free(self) -> None:
+        """Forget all, in each process of this host: keys became free."""
+        self._known.clear()
+        self._decided.clear()
+        if self._freed is not None and self._freed.parent.is_dir():
+            with suppress(OSError):  # the others forget in a quarter of an hour, as other hosts do
+                os.close(open_file(self._freed, os.O_RDWR | NO_FOLLOW))
+                now = time.time_ns()  # finer than the kernel's: two drops have two times
+                os.utime(self._freed, ns=(now, now))
+                self._freed_at = now
+
+    def _look(self) -> int:
+        try:
+            return 0 if self._freed is None else os.stat(self._freed).st_mtime_ns
+        except OSError:
+            return 0
+
+
+def _keep(known: OrderedDict[OrderKey, Any]) -> None:
+    """The newest of *known*."""
+    while len(known) > _MOST_KEYS:
+        try:
+            known.popitem(last=False)
+        except KeyError:  # another thread was here
+            return
+
+
+def _no_changes(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
+    raise EventError("release", "an outbox that stands alone cannot change an event")
+
+
+class Outbox:
+    """Where events wait. Safe for threads, processes, hosts and forks.
+
+    Opens nothing and makes nothing before its first use.
+
+    :param folder: for the SQLite file and the journal: the instance folder.
+    :param clock: seconds since the epoch; tells the time on SQLite, servers have their own.
+    :param amend: makes the event that a release with other values says of a held one.
+    :raises ConfigurationError: ``ADROLL_OUTBOX_URL`` names a database that cannot be one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        folder: str | Path,
+        clock: Callable[[], float] = time.time,
+        counters: Counters | None = None,
+        amend: Amend = _no_changes,
+    ) -> None:
+        folder = Path(folder).absolute()
+        self._settings = settings
+        self._clock = clock
+        self._counters = counters or Counters()
+        self._amend = amend
+        self._where = locate(settings.outbox_url, folder)
+        self._folder = journal_folder(settings, folder)
+        self._journal = Journal(
+            self._folder,
+            sync=settings.outbox_sync == "full",
+            clock=clock,
+            max_bytes=settings.outbox_max_bytes or None,
+        )
+        self._recent = RecentKeys(freed=self._folder / _FREED)
+        #: Failed reports by name and reason; a fork's parent tells of its own.
+        self._failed: PerProcess[Counter[tuple[str, str]]] = PerProcess(Counter)
+        self._destinations: dict[str, DestinationState] = {}
+        self._weigh_at = self._rotate_at = float("-inf")
+        self.bell: Bell = Bell()
+
+    def __repr__(self) -> str:
+        engine = "sqlite" if isinstance(self._where, Path) else self._where.get_backend_name()
+        return f"<Outbox on {engine}>"
+
+    # -- reports ----------------------------------------------------------------------------
+
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
+
+        ``duplicate`` is said where this process has seen the key lately. What only the database
+        can know is said there, counted and shown.
+
+        :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
+        :raises OutboxFailed: the journal did not take it, or the bound is reached.
+        :raises ConfigurationError: *session* is bound to another database, or the table is
+            missing there.
+        """
+        return self._put(event, None, session)
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+        """Keep an event that cannot be sent as a dead letter. Its key is taken, as :meth:`put`'s.
+
+        :raises OutboxFailed: as :meth:`put`.
+        """
+        event.name = plain_name(event.name)
+        if self._journal.used_share() > 0.5:
+            # A flood of bad events must not shut good ones out: they may fill half of the bound.
+            self.note_failure(event.name, "full")
+            raise OutboxFailed("full")
+        return self._put(event, (reason[:40], error[:1000]), None)
+
+    def _put(self, event: NewEvent, dead: tuple[str, str] | None, session: Any) -> Put:
+        if event.key is not None:
+            event.key = clean_key(event.key)
+        known = self._recent.find(event)
+        if known is not None:
+            if dead is None:
+                self._count_duplicate(event, known)
+            return known
+        try:
+            if len(event.payload) > PAYLOAD_BYTES:
+                raise OutboxFailed("too_large")
+            self._keep(event.id, encode_event(event, self._clock(), dead), session)
+        except OutboxFailed as failure:
+            self.note_failure(event.name, failure.reason)
+            raise
+        if session is None:
+            self._recent.add(event, dead=dead is not None)
+        else:
+            after_commit(session, lambda: self._recent.add(event))
+        return Put("queued", event.id)
+
+    def _count_duplicate(self, event: NewEvent, known: Put) -> None:
+        became = outcome_of("duplicate", "" if known.same else "another_value", event.dry_run)
+        entry = Counted(self._clock(), event.name, *became, event.identifiers, event.digest)
+        with suppress(OutboxFailed):
+            self.record(entry)
+
+    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
+        """Keep that a held event is to be sent, or forgotten; what this process knows of it.
+
+        :param session: as for :meth:`put`.
+        :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.
+        """
+        order = verdict.order
+        verdict = replace(verdict, order=order._replace(key=clean_key(order.key)))
+        known = self._recent.decided(verdict)
+        self._keep(new_id(self._clock()), encode(verdict), session)
+        if session is None:
+            self._recent.decide(verdict)
+        else:
+            after_commit(session, lambda: self._recent.decide(verdict))
+        return known
+
+    def record(self, entry: Entry) -> None:
+        """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
+
+        :raises OutboxFailed: the journal did not take it.
+        """
+        self._append(encode(entry))
+        if isinstance(entry, Withdrawal):
+            # What the file tells of the visitor goes with it, as soon as it has been read.
+            self._journal.mark_stale()
+
+    def note_failure(self, name: str, reason: str) -> None:
+        """Count a report that failed; written as soon as the journal takes something again."""
+        self._failed.own()[plain_name(name), reason] += 1
+
+    def _keep(self, id: str, line: bytes, session: Any) -> None:
+        if session is not None:
+            self._session_inbox.put(session, id, line)
+            return
+        if self._settings.outbox_commit == "database":
+            try:
+                self._direct_inbox.put(id, line)
+            except OutboxFailed as failure:
+                self._counters.add("commit_in_journal", failure.reason)
+            else:
+                return
+        self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        self._journal.append(line)
+        if self.bell.waiters:
+            self.bell.ring()
+
+    # -- beside the requests ----------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Look after the journal: the size bound, its files, what it did not take before.
+
+        The thread beside the requests calls it at least once a second while there are reports.
+        """
+        now = time.monotonic()
+        weight = None
+        if self._settings.outbox_max_bytes and now >= self._weigh_at and self.database.exists():
+            weight = self._ingest.weigh()
+            # Counting a million rows takes a while: at most for a hundredth of the time.
+            self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
+        if self._folder.is_dir():
+            self._journal.measure(weight)
+            if now >= self._rotate_at:  # a flood of withdrawals makes no flood of files
+                self._rotate_at = now + _ROTATE_EVERY
+                self._journal.rotate()
+        self.tell_failures()
+
+    def tell_failures(self) -> None:
+        """Write down what was not taken before, as far as the journal takes it now."""
+        failed = self._failed.own()
+        for (name, reason), amount in list(failed.items()):
+            try:
+                self._journal.append(
+                    encode(Counted(self._clock(), name, "failed", reason, amount=amount))
+                )
+            except OutboxFailed:
+                return
+            failed[name, reason] -= amount
+            if failed[name, reason] <= 0:
+                del failed[name, reason]
+
+    def keep_house(self) -> int:
+        """Do one small step of cleaning; returns how many rows went (0: nothing left to do).
+
+        :raises OutboxFailed: a part of it failed.
+        """
+        return self._housekeeping.step()
+
+    # -- the parts that know the database ------------------------------------------------------
+    # Each is made at its first use; of what two threads make at once either will do, since all of
+    # their state is in the database.
+
+    @cached_property
+    def database(self) -> Database:
+        """The outbox's database; opens no connection."""
+        return open_database(self._where, self._settings, self._clock)
+
+    @cached_property
+    def _ingest(self) -> Ingest:
+        from .holds import Holds
+        from .ingest import Ingest
+        from .rows import RowWriter
+
+        settings = self._settings
+        holds = Holds(self._counters, self._amend, settings.hold_max, settings.dedupe_days)
+        rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
+        return Ingest(self.database, self._folder, rows, self._counters)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The way of events to AdRoll."""
+        from .queue import Queue
+
+        settings = self._settings
+        return Queue(self.database, self._ingest, settings.on_unsure, settings.dedupe_days)
+
+    @cached_property
+    def lookups(self) -> Lookups:
+        """What is asked of it."""
+        from .lookups import Lookups
+
+        return Lookups(self.database, self._ingest)
+
+    @cached_property
+    def admin(self) -> Admin:
+        """What people and commands change."""
+        from .admin import Admin
+
+        days = self._settings.dedupe_days
+        return Admin(self.database, self._ingest, self.lookups, days, self._recent.free)
+
+    @cached_property
+    def _housekeeping(self) -> Housekeeping:
+        from .housekeeping import Housekeeping
+
+        return Housekeeping(self.database, self._ingest.rows.holds)
+
+    @cached_property
+    def _direct_inbox(self) -> DirectInbox:
+        return DirectInbox(self.database)
+
+    @cached_property
+    def _session_inbox(self) -> SessionInbox:
+        return SessionInbox(self.database, self._where)
+
+    def destination(self, account: str) -> DestinationState:
+        """AdRoll as all workers of *account* see it."""
+        found = self._destinations.get(account)
+        if found is None:
+            from .destination import DestinationState
+
+            made = DestinationState(self.database, account)
+            found = self._destinations.setdefault(account, made)
+        return found
+
+    def account_states(self) -> dict[str, Destination]:
+        """The same for all accounts that the outbox knows."""
+        from .destination import states_of
+
+        return self.database.read(states_of)
+
+    def load(self) -> None:
+        """Import all that is needed later; opens nothing."""
+        _ = self.queue, self.lookups, self._housekeeping
+
+    def exists(self) -> bool:
+        """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
+        return not isinstance(self._where, Path) or self._where.exists() or self._folder.is_dir()
+
+    def close(self) -> None:
+        """Close this process's files and connections; the next call opens them again."""
+        self.tell_failures()
+        self._journal.close()
+        if "database" in self.__dict__:
+            self.database.close()
+
+
+def open_database(
+    where: Any, settings: Settings, clock: Callable[[], float] = time.time
+) -> Database:
+    """The database at *where*, of :func:`.location.locate`; opens no connection."""
+    if isinstance(where, Path):
+        from .sqlite import SqliteDatabase
+
+        return SqliteDatabase(where, sync=settings.outbox_sync, clock=clock)
+    from .server import ServerDatabase
+
+    return ServerDatabase(where)
+
+
+class DiscardOutbox:
+    """In the outbox's place while an app is tried out: the shop's own hooks may report."""
+
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        """Forget it."""
+        return Put("queued", event.id)
+
+    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+        """Forget it."""
+        return self.put(event)
+
+    def decide(self, verdict: object, *, session: Any = None) -> Decided:
+        """Forget it."""
+        return Decided()
+
+    def record(self, entry: object) -> None:
+        """Forget it."""
+
+    def note_failure(self, name: str, reason: str) -> None:
+        """Forget it."""

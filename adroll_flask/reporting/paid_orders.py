@@ -1,0 +1,189 @@
+"""The shop's own list of paid orders, compared by itself: which were never reported."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from adroll_flask.errors import AdRollError
+from adroll_flask.interruptions import let_through
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.redaction import describe
+
+from .reconciliation import Reconciliation
+
+if TYPE_CHECKING:
+    from adroll_flask.outbox import Outbox
+
+    from .reporter import Reporter
+    from .site_functions import SiteFunctions
+
+logger: Logger = get_logger("adroll_flask.reporting")
+
+#: How many days are compared, and how often, in seconds.
+_LOOKS: Final = ((14, 86_400.0), (3, 3600.0))
+#: An order may be paid some time before it is reported: seconds.
+_GRACE: Final = 900.0
+#: Groups of a day that are told apart.
+_GROUPS: Final = 20
+_DAY: Final = "missing:"
+_STATE: Final = "paid-orders:"
+#: Seconds after which the function is slow.
+_SLOW: Final = 60.0
+
+
+class Missing(NamedTuple):
+    """Orders of one day and group that were never reported.
+
+    :param day: in ``ADROLL_TIME_ZONE``, ``2026-11-20``.
+    """
+
+    day: str
+    number: int
+    value: Decimal
+    currency: str
+    group: str
+
+
+@dataclass(eq=False, repr=False)
+class PaidOrders:
+    """Asks the shop for its paid orders now and then, in a thread of its own.
+
+    :param functions: the site's own, among them the one that lists paid orders.
+    :param context: what the function runs in, such as the app's context.
+    """
+
+    reporter: Reporter
+    functions: SiteFunctions
+    context: Callable[[], AbstractContextManager[object]]
+    _thread: threading.Thread | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the shop has such a function."""
+        return self.functions.paid_orders is not None
+
+    def look(self) -> None:
+        """Compare, where it is time and nobody else does; returns at once.
+
+        :raises OutboxFailed: the outbox cannot be worked with.
+        """
+        # In a forked child its parent's thread is not alive.
+        if not self.is_known or (self._thread is not None and self._thread.is_alive()):
+            return
+        figures = self.reporter.outbox.lookups
+        due = [days for days, every in _LOOKS if figures.take_turn(f"{_STATE}{days}", every)]
+        if due:
+            self._thread = threading.Thread(
+                target=self.compare, args=(max(due),), name="adroll-paid-orders", daemon=True
+            )
+            self._thread.start()
+
+    def compare(self, days: int) -> None:
+        """Compare the last *days*, and keep what was never reported; never raises."""
+        figures = self.reporter.outbox.lookups
+        state = f"{_STATE}at-work"
+        try:
+            figures.replace_notes(state, {state: f"begun {self.reporter.clock():.0f}"})
+            began = time.monotonic()
+            missing: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+            worth: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
+            totals: Counter[str] = Counter()
+            for order in self.found(days):
+                if order.status in ("not_listed", "duplicate"):
+                    continue
+                day = self._day(order.time)
+                totals[day] += 1
+                if order.status == "missing":
+                    missing[day][order.group, order.currency] += 1
+                    worth[day, order.group, order.currency] += _decimal(order.value)
+            notes = {f"{_DAY}{day}:": f"{number}" for day, number in totals.items()}
+            for day, groups in missing.items():
+                for place, ((group, currency), number) in enumerate(groups.most_common(_GROUPS)):
+                    value = worth[day, group, currency]
+                    # The group last: a note is cut where it is too long.
+                    figures_of_group = json.dumps([number, str(value), currency[:8]])
+                    notes[f"{_DAY}{day}:{place}"] = f"{figures_of_group}{group}"
+            figures.replace_notes(_DAY, self._kept_of_other_days(days) | notes)
+            took = time.monotonic() - began
+            slow = {state: f"it took {took:.0f} s"} if took > _SLOW else {}
+            figures.replace_notes(state, slow)
+        except Exception as problem:
+            let_through(problem)
+            logger.error(
+                "The shop's paid orders cannot be compared: %s [paid-orders-failed]",
+                describe(problem),
+            )
+            try:
+                figures.replace_notes(state, {state: f"it raised {type(problem).__name__}"})
+            except AdRollError:
+                return  # the outbox is away: its own finding
+
+    def found(self, days: int) -> Reconciliation:
+        """What became of each paid order of the last *days*; iterate over it."""
+        return Reconciliation(self.reporter, self._rows(days), group="group")
+
+    def _rows(self, days: int) -> Iterator[Mapping[str, Any]]:
+        function = self.functions.paid_orders
+        if function is None:
+            return
+        since, until = self._span(days)
+        with self.context():
+            for row in function(since, until):
+                known = {name: row.get(name) for name in ("order_id", "value", "currency")}
+                yield known | {"time": row.get("at"), "group": row.get("group") or ""}
+
+    def _span(self, days: int) -> tuple[datetime, datetime]:
+        """The last *days*, whole ones of the shop's zone."""
+        until = datetime.fromtimestamp(self.reporter.clock() - _GRACE, self.reporter.settings.zone)
+        today = until.replace(hour=0, minute=0, second=0, microsecond=0)
+        return today - timedelta(days=days - 1), until
+
+    def _day(self, at: float | None) -> str:
+        moment = datetime.fromtimestamp(self.reporter.clock() if at is None else at, UTC)
+        return f"{moment.astimezone(self.reporter.settings.zone):%Y-%m-%d}"
+
+    def _kept_of_other_days(self, days: int) -> dict[str, str]:
+        """Notes of days before these, and not older than the longest look."""
+        oldest, first = (f"{self._span(n)[0]:%Y-%m-%d}" for n in (_LOOKS[0][0], days))
+        notes = self.reporter.outbox.lookups.notes(_DAY)
+        return {n: text for n, text in notes.items() if oldest <= n.removeprefix(_DAY)[:10] < first}
+
+
+def missing_orders(outbox: Outbox) -> tuple[list[Missing], int]:
+    """What is known of orders that were never reported, and how many paid ones were compared."""
+    found, total = [], 0
+    for name, text in outbox.lookups.notes(_DAY).items():
+        day, _, place = name.removeprefix(_DAY).partition(":")
+        if not place:
+            total += int(text)
+            continue
+        (number, value, currency), end = json.JSONDecoder().raw_decode(text)
+        found.append(Missing(day, number, Decimal(value), currency, text[end:]))
+    return found, total
+
+
+def trouble(outbox: Outbox, now: float) -> str:
+    """Why the shop's list could not be compared lately; empty: it could."""
+    for text in outbox.lookups.notes(f"{_STATE}at-work").values():
+        begun = text.removeprefix("begun ")
+        if begun == text:
+            return text
+        if now - float(begun) > _SLOW:
+            return f"it has not ended for {now - float(begun):.0f} s"
+    return ""
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text or "0")
+    except InvalidOperation:
+        return Decimal()

@@ -1,0 +1,146 @@
+"""An AdRoll that answers with odd and huge things: memory is bounded, nothing is lost or blamed."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import socket
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.delivery.transport import RequestsTransport, Timeouts
+from tests.support.delivery_kit import AdRoll, Shop, orders
+from tests.support.scripted_server import Script, answering, reply, server
+
+HUGE = 100 << 20
+
+
+class Network(AdRoll):
+    """The real transport, with little patience."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network = RequestsTransport(Timeouts(connect=1.0, read=0.5, total=1.0))
+
+    def send(self, *request: Any) -> Any:
+        return self._network.send(*request)
+
+    def close(self) -> None:
+        self._network.close()
+
+
+def huge(status: str) -> Script:
+    def answer(connection: socket.socket, _request: bytes) -> None:
+        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {HUGE}\r\n\r\n".encode())
+        with suppress(OSError):
+            for _ in range(HUGE >> 20):
+                connection.sendall(b'{"a":' * (1 << 18))
+
+    return answer
+
+
+def trickle(connection: socket.socket, _request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with suppress(OSError):
+        while True:
+            connection.sendall(b"1\r\n.\r\n")
+            time.sleep(0.05)
+
+
+def early_hints(connection: socket.socket, _request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 5 + reply("200 OK"))
+
+
+BOMB = gzip.compress(bytes(HUGE), compresslevel=1)
+DEEP = b"[" * 60_000
+#: What it answers, and whether it has taken the events then, certainly not, or perhaps.
+ANSWERS: dict[str, tuple[Script, str]] = {
+    "100 MB and 200": (huge("200 OK"), "taken"),
+    "100 MB and 400": (huge("400 Bad Request"), "not"),
+    "100 MB and 503": (huge("503 Service Unavailable"), "not"),
+    "a body that trickles for ever": (trickle, "perhaps"),
+    "less than it announced": (
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}"),
+        "perhaps",
+    ),
+    "more than it announced": (
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}" + b"x" * 9999),
+        "taken",
+    ),
+    "two lengths": (
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 99\r\n\r\n{}"),
+        "perhaps",
+    ),
+    "a negative length": (answering(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}"), "taken"),
+    "chunks of nonsense": (
+        answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"),
+        "perhaps",
+    ),
+    "a bomb": (answering(reply("200 OK", BOMB, "Content-Encoding: gzip")), "taken"),
+    "a bomb and 400": (answering(reply("400 Bad Request", BOMB, "Content-Encoding: gzip")), "not"),
+    "a page and 200": (answering(reply("200 OK", b"<!doctype html><h1>Sign in")), "taken"),
+    "hints": (early_hints, "taken"),
+    "switching protocols": (answering(reply("101 Switching Protocols")), "perhaps"),
+    "a redirect": (answering(reply("302 Found", b"", "Location: https://example.com/")), "not"),
+    "a redirect to itself": (answering(reply("307 Temporary Redirect", b"", "Location: /")), "not"),
+    "deep JSON and 400": (answering(reply("400 Bad Request", DEEP)), "not"),
+    "NaN and 400": (answering(reply("400 Bad Request", b'{"errors": [NaN, Infinity]}')), "not"),
+    "no UTF-8 and 400": (answering(reply("400 Bad Request", b'{"errors": ["\xff\xfe"]}')), "not"),
+    "a large number and 400": (answering(reply("400 Bad Request", b"9" * 60_000)), "not"),
+    "an index beyond all and 422": (
+        answering(reply("422 Nope", b'{"errors": [{"field": "[999].currency"}]}')),
+        "not",
+    ),
+    "a status of four digits": (answering(reply("2000 OK")), "perhaps"),
+    "no HTTP at all": (answering(b"220 mail.example ESMTP\r\n"), "perhaps"),
+    "a header of a megabyte": (
+        answering(b"HTTP/1.1 200 OK\r\nX: " + b"x" * (1 << 20) + b"\r\n\r\n"),
+        "perhaps",
+    ),
+    "ten thousand headers": (
+        answering(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"),
+        "perhaps",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> None:
+    script, taken = ANSWERS[name]
+    network = Network()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Who is refused asks again: on a connection that the server is about to close, that is unsure.
+    with server(script, keep=taken == "not") as up:
+        shop = Shop(tmp_path, network, api_url=up.url, on_unsure="retry")
+        shop.report(*orders(30))
+        shop.step()
+        rows = shop.rows().values()
+        asked = len(up.requests)
+        network.close()
+    # Of an answer 64 KB are read; what the kernel has for us beside that is not ours.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10, "KB"
+    assert asked >= 1
+    states = Counter(row.state for row in rows)
+    assert states.total() == 30
+    if taken == "taken":
+        assert states == {"delivered": 30}
+        return
+    assert states["delivered"] == states["dead"] == 0, "none is blamed for what AdRoll says to all"
+    assert {row.unsure > 0 for row in rows} == {taken == "perhaps"}
+    # And when it is well again, all come.
+    with server(answering(reply("200 OK", b"{}")), keep=True) as up:
+        again = Shop(tmp_path, network, api_url=up.url, clock=shop.clock)
+        for _ in range(60):
+            again.step()
+            again.clock.sleep(300)
+            if set(again.states().values()) == {"delivered"}:
+                break
+        assert set(again.states().values()) == {"delivered"}
+        again.outbox.close()
+        network.close()
+    shop.outbox.close()

@@ -1,0 +1,181 @@
+"""Each account has a lane: what becomes of one neither stops nor delays another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.settings import Account
+from tests.support.delivery_kit import (
+    EID,
+    OK,
+    AdRoll,
+    NoAnswer,
+    Reply,
+    Shop,
+    orders,
+    refusal,
+)
+from tests.support.outbox_engines import wait_until
+
+OTHER = "OTHERADVERTISABLE00001"
+OTHER_PIXEL = "OTHERPIXEL000000000001"
+FRANCE = {
+    "shop.fr": Account(
+        advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL, access_token="canary-other-token"
+    )
+}
+
+
+class Accounts(AdRoll):
+    """An AdRoll that answers for each account as it is told."""
+
+    def __init__(self, **answers: Reply) -> None:
+        super().__init__(lambda _orders, _dry: self.answers[self.urls[-1].partition("=")[2][:22]])
+        self.answers: dict[str, Reply] = {EID: OK, OTHER: OK}
+
+    def of(self, account: str) -> list[list[str]]:
+        """The requests of one account, without trials."""
+        urls = [url for url in self.urls if "dry_run" not in url]
+        return [r for r, url in zip(self.requests, urls, strict=True) if account in url]
+
+
+def both(folder: Path, **changes: Any) -> tuple[Shop, Accounts]:
+    adroll = Accounts()
+    return Shop(folder, adroll, accounts=FRANCE, **changes), adroll
+
+
+def report_other(shop: Shop, *names: str) -> None:
+    shop.report(*names, advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)
+
+
+def test_each_account_s_events_go_with_its_own_eid_and_token(tmp_path: Path) -> None:
+    shop, adroll = both(tmp_path)
+    shop.report("o001")
+    report_other(shop, "f001")
+    shop.report("o002")
+
+    assert shop.step() == 3
+
+    assert adroll.of(EID) == [["o001", "o002"]]
+    assert adroll.of(OTHER) == [["f001"]]
+    assert dict(zip((url[-22:] for url in adroll.urls), adroll.tokens, strict=True)) == {
+        EID: "Token canary-token",
+        OTHER: "Token canary-other-token",
+    }
+
+
+def test_events_of_an_account_that_is_not_ours_wait_untouched_and_delay_nobody(
+    tmp_path: Path,
+) -> None:
+    before = Shop(tmp_path, Accounts(), advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)
+    before.report("f001")
+    shop = Shop(tmp_path, Accounts(), clock=before.clock)
+    shop.report(*orders(3))
+    for _ in range(5):
+        shop.deliverer.drain()
+        shop.clock.sleep(100)
+
+    assert shop.adroll.requests == [orders(3)]
+    assert shop.deliverer.flush(1.0) == 0, "what is not ours is not waited for"
+    row = shop.rows()["f001"]
+    assert (row.state, row.attempts, row.unsure, row.advertisable_eid) == (
+        *("waiting", 0, False),
+        OTHER,
+    )
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(401), refusal(400), refusal(503), NoAnswer("reset", sure=False)]
+)
+def test_what_adroll_refuses_of_one_account_stops_no_other(tmp_path: Path, answer: Reply) -> None:
+    shop, adroll = both(tmp_path)
+    adroll.answers[OTHER] = answer
+    for number in range(10):
+        shop.report(f"o{number}")
+        report_other(shop, f"f{number}")
+        shop.step()
+        shop.clock.sleep(1)
+
+    assert [len(request) for request in adroll.of(EID)] == [1] * 10
+    assert len(adroll.of(OTHER)) <= 3
+    assert shop.stopped() is None
+    assert shop.outbox.destination(EID).state().failures == 0
+    assert shop.outbox.destination(OTHER).state().failures > 0
+
+    adroll.answers[OTHER] = OK
+    for _ in range(20):
+        shop.clock.sleep(300)
+        shop.deliverer.drain()
+    assert sorted(set(adroll.taken)) == sorted(set(shop.rows()))
+
+
+def test_a_backlog_of_one_account_holds_up_no_order_of_another(tmp_path: Path) -> None:
+    shop, adroll = both(tmp_path)
+    shop.report(*orders(500))
+    report_other(shop, "f001")
+    shop.step()
+    shop.step()
+    assert "f001" in adroll.taken
+    assert len(adroll.taken) < 300
+
+
+def test_the_log_names_the_account_where_there_are_several(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop, adroll = both(tmp_path)
+    adroll.answers[OTHER] = refusal(401)
+    report_other(shop, "f001")
+    with caplog.at_level(logging.WARNING, "adroll_flask"):
+        shop.step()
+        adroll.answers[OTHER] = OK
+        shop.clock.sleep(31)
+        shop.step()
+    refused, again = (record.getMessage() for record in caplog.records)
+    assert refused.startswith(f"AdRoll refuses everything for account {OTHER} (http_401")
+    assert again.startswith(f"AdRoll takes a trial event for account {OTHER} again: the stop has")
+
+
+def test_an_account_without_a_token_waits_and_the_log_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
+    shop = Shop(tmp_path, Accounts(), accounts=france)
+    shop.report("o001")
+    report_other(shop, "f001")
+    shop.steps(3)
+    assert shop.states() == {"f001": "waiting", "o001": "delivered"}
+    [said] = [text for text in caplog.messages if "not set" in text]
+    assert f"the access_token of {OTHER} in ADROLL_ACCOUNTS not set" in said
+    assert shop.deliverer.flush(0.1) == 1, "it is ours all the same"
+
+
+def test_a_worker_s_sign_of_life_is_of_the_accounts_that_it_has_a_token_for(tmp_path: Path) -> None:
+    france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
+    shop = Shop(tmp_path, accounts=france)
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(shop.deliverer.run, stop)
+        assert wait_until(lambda: EID in shop.outbox.account_states())
+        stop.set()
+    states = shop.outbox.account_states()
+    assert states[EID].unseen_for == 0
+    assert OTHER not in states or states[OTHER].unseen_for is None
+
+
+def test_where_each_host_has_its_account_none_is_needed_for_all(tmp_path: Path) -> None:
+    shop = Shop(
+        tmp_path,
+        Accounts(),
+        accounts=FRANCE,
+        advertisable_eid=None,
+        pixel_eid=None,
+        access_token=None,
+    )
+    report_other(shop, "f001")
+    assert shop.step() == 1

@@ -1,0 +1,179 @@
+"""What tells a person leaves in no URL and no order id, from the report to what AdRoll gets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from adroll_flask import AdRoll, report_conversion
+from adroll_flask.cli.commands import commands
+from adroll_flask.events.event import Event
+from adroll_flask.testing import reports
+from tests.conftest import AppMaker
+
+ORDER: Mapping[str, Any] = {"order_id": "17", "value": "59.90", "currency": "EUR"}
+
+
+def bought(
+    make_app: AppMaker, url: str, settings: Mapping[str, Any] | None = None, **fields: Any
+) -> tuple[Event, Flask]:
+    app = make_app(**(settings or {}))
+
+    @app.get("/<path:path>")
+    def page(path: str) -> str:
+        report_conversion(**{**ORDER, **fields})
+        return "Thanks"
+
+    with reports(app) as reported:
+        app.test_client().get(url, base_url="https://shop.test")
+    return reported.one("purchase"), app
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("/thanks?order=17&email=ann.smith@example.com", "/thanks?order=17"),
+        ("/thanks?order=17&who=ann.smith@example.com&step=3", "/thanks?order=17&step=3"),
+        ("/thanks?who=ann.smith%40example.com", "/thanks"),
+        ("/thanks?who=ann.smith%2540example.com", "/thanks"),
+        ("/thanks?back=%2Faccount%3Fmail%3Dann%40example.com", "/thanks"),
+        ("/thanks?ann@example.com", "/thanks"),
+        ("/thanks?who=ann%EF%BC%A0example.com", "/thanks"),
+        ("/thanks?phone=49301234567&Name=Ann&last_name=Smith&order=17", "/thanks?order=17"),
+        ("/thanks?reset_token=abc&password=hunter2&order=17", "/thanks?order=17"),
+        ("/thanks?e%6Dail=none&order=17", "/thanks?order=17"),
+        ("/letters/ann@example.com/end", "/letters/end"),
+        ("/letters/ann%40example.com?a=1", "/letters?a=1"),
+        ("/@pottery/mug?q=a+mug&product_name=mug", "/@pottery/mug?q=a+mug&product_name=mug"),
+        ("/thanks?adct=click@token.example&a=1", "/thanks?adct=click@token.example&a=1"),
+    ],
+)
+def test_what_tells_a_person_is_left_out_of_the_url(
+    make_app: AppMaker, asked: str, told: str
+) -> None:
+    event, app = bought(make_app, asked)
+    assert event.page_location == f"https://shop.test{told}"
+    hidden = app.extensions["adroll"].counters.get("person_hidden", "page_location")
+    assert hidden == (1 if asked != told else 0)
+
+
+def test_a_url_that_the_call_gives_is_cleared_as_well(make_app: AppMaker) -> None:
+    url = "https://ann@shop.test:8443/thanks#/end?email=ann@example.com"
+    event, _ = bought(make_app, "/x", page_location=url)
+    assert event.page_location == "https://shop.test:8443/thanks"
+    event, _ = bought(make_app, "/x", page_location="https://shop.test/t#access_token=abc")
+    assert event.page_location == "https://shop.test/t"
+    event, _ = bought(make_app, "/x", page_location="https://shop.test/t#reviews")
+    assert event.page_location == "https://shop.test/t#reviews"
+
+
+def test_the_site_says_which_parameters_mean_a_person(make_app: AppMaker) -> None:
+    settings = {"ADROLL_PRIVATE_PARAMETERS": ["kunde*", "Plz"]}
+    event, _ = bought(make_app, "/t?Kundennummer=7&plz=10115&name=mug", settings)
+    assert event.page_location == "https://shop.test/t?name=mug"
+
+
+def test_where_addresses_may_leave_in_clear_text_they_do(make_app: AppMaker) -> None:
+    settings = {"ADROLL_EMAIL": ["plain"]}
+    event, _ = bought(
+        make_app, "/t?who=ann@example.com&token=7", settings, order_id="ann@x.example"
+    )
+    assert event.page_location == "https://shop.test/t?who=ann@example.com"
+    assert event.order_id == "ann@x.example"
+
+
+def test_an_order_id_with_an_address_is_sent_as_the_key_that_is_kept(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app()
+
+    @app.get("/thanks")
+    def thanks() -> str:
+        return report_conversion(**{**ORDER, "order_id": " trial:ann@example.com"}).status
+
+    client = app.test_client()
+    with caplog.at_level(logging.WARNING, "adroll_flask"):
+        assert client.get("/thanks").text == "queued"
+        assert client.get("/thanks").text == "duplicate"
+    assert caplog.text.count("order_id tells a person") == 1
+    assert "ann" not in caplog.text
+    outbox = app.extensions["adroll"].outbox
+    [row] = outbox.lookups.list()
+    kept = outbox.lookups.show(row.id)
+    wire = json.loads(kept.payload)
+    assert wire["event_attributes"]["order_id"] == kept.key
+    assert kept.key.startswith("hmac-sha256:")
+    assert app.extensions["adroll"].counters.get("person_hidden", "order_id") == 2
+
+
+def test_before_report_sees_what_will_leave_and_its_changes_are_cleared_too(
+    make_app: AppMaker,
+) -> None:
+    adroll, seen = AdRoll(), []
+    app = make_app(adroll)
+
+    @adroll.before_report
+    def look(event: Event) -> Event:
+        seen.append((event.page_location, event.order_id))
+        return event.replace(
+            page_location="https://shop.test/?who=bob@example.com", order_id="b@x.de"
+        )
+
+    @app.get("/thanks")
+    def thanks() -> str:
+        return report_conversion(**{**ORDER, "order_id": "ann@example.com"}).status
+
+    with reports(app) as reported:
+        app.test_client().get("/thanks?email=ann@example.com", base_url="https://shop.test")
+    [(location, order_id)] = seen
+    assert location == "https://shop.test/thanks"
+    assert order_id is not None
+    assert "@" not in order_id
+    event = reported.one("purchase")
+    assert event.page_location == "https://shop.test/"
+    assert event.order_id is not None
+    assert event.order_id.startswith("hmac-sha256:")
+    assert event.order_id != order_id
+
+
+def test_a_dead_letter_holds_no_address_and_a_fix_brings_none_in(make_app: AppMaker) -> None:
+    app = make_app()
+    app.testing = False
+
+    @app.get("/thanks")
+    def thanks() -> str:
+        return report_conversion(order_id="ann@example.com", value="5", currency="EURO").status
+
+    assert app.test_client().get("/thanks?email=ann@example.com").text == "invalid"
+    runtime = app.extensions["adroll"]
+    [row] = runtime.outbox.lookups.list("dead")
+    payload = runtime.outbox.lookups.show(row.id).payload
+    assert b"ann" not in payload
+    wire = json.loads(payload)
+    wire |= {"currency": "EUR", "page_location": "https://shop.test/?who=ann@example.com"}
+    wire["event_attributes"]["order_id"] = "ann@example.com"
+    file = app.instance_path + "/fixed.json"
+    with open(file, "w") as out:
+        json.dump(wire, out)
+    done = app.test_cli_runner().invoke(commands, ["outbox", "fix", row.id, file])
+    assert done.exit_code == 0, done.output
+    assert b"ann" not in runtime.outbox.lookups.show(row.id).payload
+
+
+def test_what_is_hashed_or_derived_is_each_sites_own(make_app: AppMaker) -> None:
+    told = set()
+    fields = {**ORDER, "order_id": "ann@example.com", "user_id": 7, "ip": "203.0.113.7"}
+    for key in ("one", "one", "another"):
+        app = make_app(SECRET_KEY=key)
+        with reports(app) as reported, app.app_context():
+            assert report_conversion(**fields, page_location="https://shop.test/")
+        event = reported.one("purchase")
+        told.add((event.order_id, event.first_party_cookie))
+    assert len(told) == 2
+    assert len({order_id for order_id, _ in told}) == 2
+    assert len({cookie for _, cookie in told}) == 2

@@ -1,0 +1,532 @@
+"""Each thing that can be wrong: made by the public way, seen in all views, ended, and gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from adroll_flask import report_event
+from adroll_flask.cli.commands import commands
+from adroll_flask.outbox import NewEvent, location, new_id
+from adroll_flask.outbox.ingest import Ingest
+from adroll_flask.prometheus import AdRollCollector
+from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
+from tests.support import PATIENCE, ROOT
+from tests.support.dashboard_shop import DashboardShop
+from tests.support.outbox_engines import wait_until
+
+HOUR, DAY = 3600.0, 86_400.0
+#: Nobody does anything about it.
+GOOD = {"hint", "ok"}
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> DashboardShop:
+    return DashboardShop(make_app)
+
+
+def check(shop: DashboardShop) -> tuple[list[dict[str, Any]], int]:
+    result = shop.app.test_cli_runner().invoke(commands, ["check", "--json"])
+    return json.loads(result.output)["findings"], result.exit_code
+
+
+def metrics(shop: DashboardShop) -> set[tuple[str, str]]:
+    registry = CollectorRegistry()
+    registry.register(AdRollCollector(shop.app))
+    lines = generate_latest(registry).decode().splitlines()
+    parts = [line.split('"') for line in lines if line.startswith("adroll_findings{")]
+    return {(part[1], part[3]) for part in parts}
+
+
+def seen(shop: DashboardShop, code: str) -> dict[str, Any] | None:
+    """The finding *code*, in each view alike; ``None``: in none of them."""
+    checked, exit_code = check(shop)
+    overview = shop.json("overview")
+    problems = shop.json("problems")["findings"]
+    ours = [one for one in checked if one["code"] == code]
+    if not ours:
+        assert all(one["code"] != code for one in (*overview["findings"], *problems))
+        assert all(labels[0] != code for labels in metrics(shop))
+        return None
+    [found] = ours
+    [same] = [one for one in overview["findings"] if one["code"] == code]
+    assert {**same, "sentence": ""} == {**found, "sentence": ""}
+    severity = found["severity"]
+    assert (code, severity) in metrics(shop)
+    if severity not in GOOD:
+        assert [one["code"] for one in problems].count(code) == 1
+    level = {"error": "bad", "warning": "warn"}
+    worst = overview["findings"][0]
+    assert overview["verdict"]["level"] in (level.get(worst["severity"], "good"), "idle")
+    assert exit_code == any(one["severity"] == "error" for one in checked)
+    return found
+
+
+def delivered(shop: DashboardShop, *orders: str) -> None:
+    for order in orders:
+        shop.report(order)
+    shop.settle(**{f"o{order}": {"kind": "delivered"} for order in orders})
+
+
+def test_a_shop_where_all_is_well_has_none(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    assert shop.json("overview")["findings"] == []
+    assert shop.json("overview")["verdict"]["sentence"].startswith("Yes. The one order ")
+    assert check(shop)[1] == 0
+    assert metrics(shop) == set()
+
+
+def test_nothing_was_reported_yet(shop: DashboardShop) -> None:
+    assert shop.json("overview")["verdict"]["level"] == "idle"
+    assert [one["code"] for one in shop.json("overview")["findings"]] == ["nothing-reported"]
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "severity"),
+    [
+        ({"ADROLL_ENABLED": False}, "disabled", "error"),
+        ({"ADROLL_ACCESS_TOKEN": None}, "account-missing", "error"),
+        ({"ADROLL_DRY_RUN": True}, "dry-run", "warning"),
+    ],
+)
+def test_a_setting_that_keeps_conversions_back(
+    make_app: AppMaker, config: dict[str, Any], code: str, severity: str
+) -> None:
+    shop = DashboardShop(make_app, **config)
+    if config.get("ADROLL_ENABLED") is not False:
+        shop.report("1001")
+    found = seen(shop, code)
+    assert found is not None
+    assert found["severity"] == severity
+    assert seen(DashboardShop(make_app), code) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "who"), [("http_401", "marketer and developer"), ("http_404", "developer")]
+)
+def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -> None:
+    shop.report("1001", value="59.90")
+    shop.take_in()
+    shop.runtime.outbox.destination(ADVERTISABLE).stop(reason, "print")
+    shop.now += 3 * HOUR
+    found = seen(shop, "delivery-stopped")
+    assert found is not None
+    assert "for 3 hours" in found["sentence"]
+    assert found["sentence"].endswith(" 1 event waits; none is lost.")
+    assert (found["who"], found["values"], found["events"]) == (who, [["EUR", "59.9"]], 1)
+    shop.runtime.outbox.destination(ADVERTISABLE).resume()
+    assert seen(shop, "delivery-stopped") is None
+
+
+def test_adroll_is_away(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    shop.runtime.outbox.destination(ADVERTISABLE).failed("connect_timeout")
+    found = seen(shop, "request-failed")
+    assert found is not None
+    assert found["severity"] == "warning"
+    shop.report("1002")
+    shop.take_in()
+    shop.now += 2 * HOUR
+    found = seen(shop, "request-failed")
+    assert found is not None
+    assert found["severity"] == "error", "for more than an hour"
+    shop.runtime.outbox.destination(ADVERTISABLE).succeeded()
+    assert seen(shop, "request-failed") is None
+
+
+def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    shop.runtime.outbox.destination(ADVERTISABLE).pause(60, "http_429")
+    found = seen(shop, "delivery-paused")
+    assert found is not None
+    assert found["severity"] == "hint"
+    shop.now += 61
+    assert seen(shop, "delivery-paused") is None
+
+
+def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker) -> None:
+    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
+    shop.report("1001")
+    shop.take_in()
+    shop.now += 59
+    assert seen(shop, "events-late") is None
+    shop.now += 2
+    found = seen(shop, "events-late")
+    assert found is not None
+    assert "flask adroll worker" in found["todo"]
+    shop.settle(o1001={"kind": "delivered"})
+    assert seen(shop, "events-late") is None
+
+
+def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None:
+    for order in range(120):
+        shop.report(f"{order}")
+    shop.take_in()
+    shop.now += 3 * HOUR
+    assert shop.runtime.outbox.queue.claim(ADVERTISABLE)
+    assert seen(shop, "events-late") is None
+
+
+def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: DashboardShop) -> None:
+    delivered(shop, *(f"{order}" for order in range(80)))
+
+    @shop.extension.before_report
+    def broken(event: Any) -> Any:
+        raise KeyError("a deploy")
+
+    for order in range(20):
+        shop.report(f"d{order}")
+    shop.take_in()
+    found = seen(shop, "reports-die")
+    assert found is not None
+    assert "20 could not be delivered: The site's own before_report" in found["sentence"]
+    shop.extension._functions.before_report.clear()
+    for order in range(11):
+        delivered(shop, f"e{order}")
+    assert seen(shop, "reports-die") is None
+
+
+def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop) -> None:
+    shop.bury("1001", "1002")
+    delivered(shop, *(f"{order}" for order in range(40)))
+    shop.now += 60 * DAY
+    delivered(shop, "today")
+    found = seen(shop, "dead-letters")
+    assert found is not None
+    assert found["sentence"].startswith("2 events wait for a decision: AdRoll refused")
+    assert (found["events"], found["values"]) == (2, [["EUR", "119.80"]])
+    shop.press("problems/drop", problem=found["key"], until=shop.now, sure="yes")
+    assert seen(shop, "dead-letters") is None
+
+
+def test_what_can_only_be_dropped_is_a_hint(shop: DashboardShop) -> None:
+    delivered(shop, *(f"{order}" for order in range(20)))
+    shop.bury("1001", reason="too_large", error="http_413")
+    found = seen(shop, "dead-letters")
+    assert found is not None
+    assert found["severity"] == "hint"
+
+
+def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    for _ in range(120):
+        shop.runtime.outbox.note_failure("purchase", "disk_full")
+    shop.runtime.outbox.tell_failures()  # as the thread beside the requests does
+    shop.report("1002")
+    shop.settle(o1002={"kind": "delivered"})
+    found = seen(shop, "event-lost")
+    assert found is not None
+    assert found["sentence"].startswith("120 reports were lost in the last seven days: the disk")
+    assert f"df -h {shop.runtime.journal_folder}" in found["todo"]
+    shop.now += 8 * DAY
+    assert seen(shop, "event-lost") is None
+
+
+def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
+    shop.now -= 30 * DAY
+    for order in range(30 * 8):
+        delivered(shop, f"{order}")
+        shop.now += DAY / 8
+    assert seen(shop, "reports-silent") is None
+    shop.now += 6 * HOUR
+    found = seen(shop, "reports-silent")
+    assert found is not None
+    assert found["sentence"].startswith("No purchase event since ")
+    delivered(shop, "again")
+    assert seen(shop, "reports-silent") is None
+
+
+def test_a_full_disk_is_seen_while_it_is_full(
+    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered(shop, "1001")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+        found = seen(shop, "event-lost")
+    assert found is not None
+    assert found["sentence"] == "The disk is full: what is reported now is lost."
+    assert "df -h " in found["todo"]
+    assert seen(shop, "event-lost") is None
+
+
+def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    event = NewEvent(
+        id=new_id(shop.now),
+        name="purchase",
+        advertisable_eid="SANDBOXSANDBOXSANDBOX1",
+        dry_run=False,
+        key="9",
+        payload=b'{"event_name": "purchase"}',
+        occurred_at=shop.now,
+        digest="10 EUR",
+    )
+    shop.runtime.outbox.put(event)
+    shop.take_in()
+    assert seen(shop, "other-account") is None  # another app may be about to take it
+    shop.now += 61
+    found = seen(shop, "other-account")
+    assert found is not None
+    assert "1 event of the account SANDBOXSANDBOXSANDBOX1" in found["sentence"]
+    destination = shop.runtime.outbox.destination("SANDBOXSANDBOXSANDBOX1")
+    destination.seen()  # another app's worker, in the same folder
+    assert seen(shop, "other-account") is None
+    shop.now += 61
+    assert seen(shop, "other-account") is not None
+    destination.failed("http_503")  # another app's thread
+    assert seen(shop, "other-account") is None
+    shop.now += 61
+    assert seen(shop, "other-account") is not None
+    destination.stop("unauthorized", "x", "401")  # AdRoll is asked every five minutes then
+    shop.now += 301
+    assert seen(shop, "other-account") is None
+    shop.now += 61
+    assert seen(shop, "other-account") is not None
+    assert shop.runtime.outbox.admin.drop([event.id]) == 1
+    assert seen(shop, "other-account") is None
+
+
+def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
+    answers: list[Callable[[], bool]] = [lambda: bool(1 / 0)]
+    shop = DashboardShop(make_app, ADROLL_CONSENT=lambda _request: answers[0]())
+    shop.report("1001")
+    shop.take_in()
+    found = seen(shop, "consent-unknown")
+    assert found is not None
+    assert found["events"] == 1
+    shop.now += 2 * DAY
+    answers[0] = lambda: True
+    delivered(shop, "1002")
+    assert seen(shop, "consent-unknown") is None
+
+
+def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    shop.report("1002", hold=True)
+    shop.take_in()
+    assert shop.json("overview")["findings"] == [], "an unpaid hold in time is none"
+    shop.now += 7 * DAY + HOUR
+    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
+        shop.runtime.outbox.keep_house()
+    found = seen(shop, "holds-expired")
+    assert found is not None
+    assert found["severity"] == "hint"
+    shop.now += 8 * DAY
+    assert seen(shop, "holds-expired") is None
+
+
+def test_a_visitors_no_is_none(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    shop.report("1002", gpc=True)
+    shop.take_in()
+    assert shop.json("overview")["findings"] == []
+
+
+def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    shop.now += HOUR
+    with shop.app.test_request_context("/?adct=click", base_url="https://shop.test"):
+        report_event("addToCart")
+    shop.take_in()
+    shop.now -= HOUR
+    found = seen(shop, "clock-wrong")
+    assert found is not None
+    assert "1 hour in the future" in found["sentence"]
+    shop.now += HOUR
+    assert seen(shop, "clock-wrong") is None
+
+
+def test_a_damaged_database_says_what_went_with_it_and_where_the_old_one_is(
+    shop: DashboardShop,
+) -> None:
+    delivered(shop, "1001")
+    assert shop.runtime.thread.stop(60)  # which would have the file open while it is replaced
+    shop.runtime.outbox.close()
+    place = Path(shop.runtime.outbox_place)
+    for path in place.parent.glob(f"{place.name}*"):
+        path.unlink()
+    place.write_bytes(b"no database" * 1000)
+    delivered(shop, "1002")
+    found = seen(shop, "outbox-corrupt")
+    assert found is not None
+    [old] = place.parent.glob("*.corrupt-*")
+    assert str(old) in found["todo"]
+    assert str(old) in found["command"]
+    old.unlink()
+    assert seen(shop, "outbox-corrupt") is None
+
+
+def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -> None:
+    delivered(shop, "1001")
+    shop.report("1002")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ingest, "take_in", lambda *_args, **_more: 0)
+        patch.setattr(Ingest, "take_in_all", lambda _self: None)
+        found = seen(shop, "journal-not-read")
+        assert found is not None
+    assert seen(shop, "journal-not-read") is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
+    delivered(shop, "1001")
+    place = Path(shop.runtime.outbox_place)
+    place.chmod(0o400)
+    shop.runtime.outbox.close()
+    found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
+    assert found
+    assert "chown" in found[0]["todo"]
+
+
+def test_a_folder_on_another_machine_is_pointed_out(
+    shop: DashboardShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux tells of it; the type is nfs4 for NFS, cifs or smb3 for SMB."""
+    (tmp_path / "disk one").mkdir()
+    shop.runtime.folder = str(tmp_path / "disk one" / "instance")
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(location, "MOUNTS", mounts)
+    root = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+    here = str(tmp_path / "disk one").replace(" ", "\\040")
+    network = f"40 22 0:35 / {here} rw,relatime shared:9 master:3 - nfs4 10.0.0.1:/x rw\n"
+    beside = f"41 22 0:36 / {tmp_path}/disk rw - cifs //nas/x rw\n"
+    disk = f"42 22 8:1 / {here} rw - xfs /dev/sda1 rw\n"
+
+    def pointed_out() -> set[str]:
+        found = [one for one in check(shop)[0] if one["code"] == "folder-on-network"]
+        assert all("nfs4" in one["sentence"] for one in found)
+        return {one["subject"] for one in found}
+
+    mounts.write_text(root + network + beside)
+    assert pointed_out() == {"ADROLL_JOURNAL_FOLDER", "ADROLL_OUTBOX_URL"}
+    mounts.write_text(root + network + disk)  # hidden by what is mounted over it
+    assert pointed_out() == set()
+    mounts.write_text(root + beside)
+    assert pointed_out() == set()
+    mounts.unlink()
+    assert pointed_out() == set()
+
+
+def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
+    """The page says what ``check`` does, and Problems and Overview are not a bare 500."""
+    import sqlite3
+    from contextlib import closing, suppress
+
+    delivered(shop, "1001")
+    place = Path(shop.runtime.outbox_place)
+    with closing(sqlite3.connect(place, timeout=1.0)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+
+        def lock() -> bool:
+            shop.runtime.outbox.close()  # a thread of the shop's may just have opened it
+            with suppress(sqlite3.OperationalError):
+                other.execute("BEGIN EXCLUSIVE")
+            return other.in_transaction
+
+        assert wait_until(lock)
+        began = time.monotonic()
+        found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
+        assert time.monotonic() - began < 60
+        other.rollback()
+    assert found
+    assert f"fuser -v {place}" in found[0]["todo"]
+
+
+WORKER = """
+from flask import Flask
+from adroll_flask import AdRoll
+
+app = Flask("shop", instance_path={folder!r})
+app.config.from_mapping({config!r})
+AdRoll(app)
+"""
+
+
+class WorkerProcess:
+    """``flask adroll worker`` for a shop, in a process of its own."""
+
+    def __init__(self, shop: DashboardShop, folder: Path) -> None:
+        config = {
+            name: value
+            for name, value in shop.app.config.items()
+            if name == "SECRET_KEY" or (name.startswith("ADROLL_") and value is not None)
+        }
+        program = WORKER.format(folder=shop.app.instance_path, config=config)
+        (folder / "worker_shop.py").write_text(program)
+        self._shop, self._folder = shop, folder
+
+    def command(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "flask", "--app", "worker_shop", "adroll", "worker"]
+        environ = os.environ | {"PYTHONPATH": f"{self._folder}:{ROOT}"}
+        return subprocess.Popen([*command, *options], cwd=self._folder, env=environ)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Until the process is killed. It has given a sign of life."""
+        child = self.command()
+        try:
+            end = time.monotonic() + PATIENCE
+            while True:
+                self._shop.now = time.time()
+                states = self._shop.runtime.outbox.account_states()
+                unseen = states[ADVERTISABLE].unseen_for
+                if unseen is not None and unseen < 30:
+                    break
+                assert child.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield
+        finally:
+            child.kill()
+            child.wait()
+
+
+def test_a_worker_that_is_gone_is_known_within_a_minute_though_nothing_waits(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
+    shop.now = time.time()
+    delivered(shop, "1001")
+    shop.now += HOUR
+    assert seen(shop, "worker-gone") is None, "none ever ran: Celery delivers, say"
+    worker = WorkerProcess(shop, tmp_path)
+    with worker.running():
+        assert seen(shop, "worker-gone") is None
+    shop.now = time.time() + 30
+    assert seen(shop, "worker-gone") is None
+    shop.now = time.time() + 61
+    found = seen(shop, "worker-gone")
+    assert found is not None
+    assert found["sentence"] == "The worker has given no sign of life for 1 minute."
+    with worker.running():
+        assert seen(shop, "worker-gone") is None
+    shop.now = time.time() + 61
+    assert seen(shop, "worker-gone") is not None
+    shop.runtime.deliverer.drain()
+    assert seen(shop, "worker-gone") is None, "from now on, cron delivers"
+
+
+def test_of_two_workers_with_an_account_each_the_one_that_is_gone_is_missed(
+    make_app: AppMaker,
+) -> None:
+    other = "OTHERADVERTISABLE00001"
+    account = {"advertisable_eid": other, "pixel_eid": PIXEL, "access_token": "another"}
+    accounts = {"shop.fr": account}
+    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker", ADROLL_ACCOUNTS=accounts)
+    shop.runtime.outbox.destination(other).seen()
+    shop.now += 61
+    shop.runtime.outbox.destination(ADVERTISABLE).seen()
+
+    assert seen(shop, "worker-gone") is not None

@@ -1,0 +1,195 @@
+"""The shop's own list of paid orders: what was never reported is known without an upload."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from flask import current_app
+
+from adroll_flask import AdRollMiddleware, ConfigurationError
+from tests.conftest import AppMaker
+from tests.support.dashboard_shop import DashboardShop
+from tests.support.outbox_engines import wait_until
+
+from .test_open_findings import seen
+
+HOUR, DAY = 3600.0, 86_400.0
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+class PayingShop(DashboardShop):
+    """A shop that lists its paid orders."""
+
+    def __init__(self, make_app: AppMaker, **config: Any) -> None:
+        super().__init__(make_app, **config)
+        self.paid: list[dict[str, Any]] = []
+        self.asked: list[tuple[datetime, datetime]] = []
+        self.fault: Exception | None = None
+
+        @self.extension.paid_orders
+        def paid(since: datetime, until: datetime) -> Any:
+            assert current_app.name
+            self.asked.append((since, until))
+            if self.fault is not None:
+                raise self.fault
+            return [one for one in self.paid if since <= one["at"] <= until]
+
+    def pay(self, order: str, group: str = "card", ago: float = HOUR, value: str = "10") -> None:
+        self.paid.append(
+            {"order_id": order, "value": value, "currency": "EUR", "group": group}
+            | {"at": at(self.now - ago)}
+        )
+
+    def look(self) -> None:
+        """What whoever delivers does now and then."""
+        before = len(self.asked)
+        self.runtime.paid_orders.look()
+        for thread in threading.enumerate():
+            if thread.name == "adroll-paid-orders":
+                assert thread.daemon, "a process ends without it"
+                thread.join()
+        assert len(self.asked) <= before + 1
+
+
+@pytest.fixture
+def shop(make_app: AppMaker) -> PayingShop:
+    shop = PayingShop(make_app)
+    shop.report("1001")
+    shop.settle(o1001={"kind": "delivered"})
+    shop.pay("1001")
+    return shop
+
+
+def test_orders_that_were_never_reported_are_told_with_number_money_and_group(
+    shop: PayingShop,
+) -> None:
+    for order in range(36):
+        shop.pay(f"p{order}", "paypal", ago=HOUR * (order + 1), value="12.50")
+        if order >= 3:
+            shop.report(f"p{order}")
+    shop.report("refused", gpc=True)
+    shop.pay("refused")
+    shop.look()
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert found["sentence"] == (
+        "3 paid orders of the last 14 days were never reported, all with “paypal”."
+    )
+    assert (found["events"], found["values"]) == (3, [["EUR", "37.50"]])
+    assert found["severity"] == "error", "more than a twentieth"
+    for order in range(3):
+        shop.report(f"p{order}")
+    shop.settle(**{f"op{order}": {"kind": "delivered"} for order in range(36)})
+    shop.now += 2 * HOUR
+    shop.look()
+    assert seen(shop, "never-reported") is None
+
+
+def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: PayingShop) -> None:
+    for order in range(7):
+        shop.pay(f"p{order}", "paypal", ago=DAY * order + 60 * 20, value="12.50")
+    shop.look()
+    page = shop.html("", period="days")
+    assert "7 of 8 orders did not reach AdRoll: 7 that the shop never reported." in page
+    assert "The shop never reported a paid order" in page
+    assert "87.50 EUR" in page
+    day = f"{at(shop.now - 3 * DAY):%Y-%m-%d}"
+    page = shop.html("", since=day, until=day)
+    assert "1 of 1 order did not reach AdRoll: 1 that the shop never reported." in page
+
+
+@pytest.mark.parametrize("group", ["банковский перевод", "by invoice, " * 9])
+def test_a_groups_name_may_be_long(shop: PayingShop, group: str) -> None:
+    shop.pay("p1", group)
+    shop.look()
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert f"“{group[:30]}" in found["sentence"]
+
+
+def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: PayingShop) -> None:
+    for _ in range(25):
+        shop.look()
+        shop.look()
+        shop.now += HOUR
+    days = [round((until - since).total_seconds() / DAY) for since, until in shop.asked]
+    assert len(days) == 25
+    assert [day > 5 for day in days].count(True) == 2
+    assert {day for day in days if day <= 5} <= {2, 3}
+
+
+def test_an_old_days_orders_stay_known_between_the_long_looks(shop: PayingShop) -> None:
+    shop.pay("old", "invoice", ago=10 * DAY)
+    shop.look()
+    shop.now += 2 * HOUR
+    shop.look()
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert "“invoice”" in found["sentence"]
+
+
+@pytest.mark.parametrize("sunday", ["2026-03-29", "2026-10-25"])
+def test_no_days_orders_are_forgotten_in_the_night_after_clocks_changed(
+    make_app: AppMaker, sunday: str
+) -> None:
+    shop = PayingShop(make_app, ADROLL_TIME_ZONE="Europe/Berlin")
+    midnight = datetime.fromisoformat(sunday).replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    shop.now = midnight.replace(hour=22).timestamp()
+    shop.report("1001")
+    shop.settle(o1001={"kind": "delivered"})
+    for day in range(14):
+        # 12:00 of each day, whatever its length.
+        noon = (midnight.replace(hour=12) - timedelta(days=day)).timestamp()
+        shop.pay(f"missing-{day}", ago=shop.now - noon)
+    shop.look()
+    for known in (14, 14, 13):  # the hourly look at three days, past midnight
+        found = seen(shop, "never-reported")
+        assert found is not None
+        assert found["events"] == known
+        shop.now += 1.25 * HOUR
+        shop.look()
+
+
+def test_a_function_that_fails_is_a_finding_and_holds_up_nothing(
+    shop: PayingShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.fault = ZeroDivisionError("ann@example.com")
+    shop.look()
+    found = seen(shop, "paid-orders-failed")
+    assert found is not None
+    assert "it raised ZeroDivisionError" in found["sentence"]
+    assert "paid orders cannot be compared" in caplog.text
+    assert "ann@example.com" not in caplog.text + str(found)
+    shop.fault = None
+    shop.now += 2 * HOUR
+    shop.look()
+    assert seen(shop, "paid-orders-failed") is None
+
+
+def test_whoever_delivers_asks(shop: PayingShop) -> None:
+    shop.runtime.deliverer.also()
+    assert wait_until(lambda: bool(shop.asked))
+
+
+def test_one_process_of_all_asks(shop: PayingShop) -> None:
+    figures = shop.runtime.outbox.lookups
+    assert [figures.take_turn("paid-orders:9", HOUR) for _ in range(3)] == [True, False, False]
+    shop.now += HOUR
+    assert figures.take_turn("paid-orders:9", HOUR)
+
+
+def test_a_second_function_is_an_error(shop: PayingShop) -> None:
+    with pytest.raises(ConfigurationError):
+        shop.extension.paid_orders(lambda _since, _until: [])
+
+
+def test_under_the_middleware_it_is_an_argument() -> None:
+    middleware = AdRollMiddleware(lambda _e, _s: [], paid_orders=lambda _since, _until: [])
+    assert middleware.runtime.paid_orders.is_known

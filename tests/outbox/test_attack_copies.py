@@ -1,0 +1,129 @@
+"""An outbox that came back from a copy sends nothing by itself: no row, no entry, no release."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.dumps import copy_folder, dump, restore
+from tests.support.outbox_engines import database, require, wait_until
+from tests.support.shops import Shop, orders
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    with running(strict=True) as one:
+        yield one
+
+
+@pytest.fixture
+def shop(tmp_path: Path, sandbox: RunningSandbox) -> Shop:
+    return Shop(tmp_path / "shop").at(sandbox)
+
+
+@pytest.fixture
+def own_database() -> Iterator[Callable[[str], str]]:
+    """An empty database on a server, which may be restored from a dump."""
+    with ExitStack() as stack:
+        yield lambda engine: stack.enter_context(database(engine))
+
+
+def rests(shop: Shop) -> Counter[str]:
+    """Why the events that are dead are."""
+    return Counter(row["reason"] for row in shop.as_json("outbox", "list", "--dead"))
+
+
+def test_an_order_in_a_copied_journal_rests(
+    shop: Shop, sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    shop.report("order:1")
+    copy_folder(shop.folder, tmp_path / "copy")
+    shop.adroll("worker", "--once")
+    assert orders(sandbox) == ["1"]
+    copy_folder(tmp_path / "copy", shop.folder)
+
+    said = shop.adroll("outbox", "restored")
+    shop.adroll("worker", "--once")
+
+    assert orders(sandbox) == ["1"]
+    assert rests(shop) == {"restored": 1}
+    assert said.startswith("1 event ")
+
+
+@pytest.mark.slow
+def test_a_hold_whose_release_is_in_a_copied_journal_rests(
+    shop: Shop, sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    shop.report("hold:1")
+    shop.adroll("worker", "--once")  # it is a row now
+    shop.report("release:1 order:2")
+    copy_folder(shop.folder, tmp_path / "copy")
+    shop.adroll("worker", "--once")
+    assert orders(sandbox) == ["1", "2"]
+    copy_folder(tmp_path / "copy", shop.folder)
+
+    shop.adroll("outbox", "restored")
+    shop.adroll("worker", "--once")
+
+    assert orders(sandbox) == ["1", "2"]
+    assert rests(shop)["restored"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
+def test_what_was_reported_after_a_backup_of_the_database_is_not_sent_twice(
+    engine: str,
+    lacking: dict[str, str | None],
+    own_database: Callable[[str], str],
+    shop: Shop,
+    sandbox: RunningSandbox,
+    tmp_path: Path,
+) -> None:
+    """The journal's files outlive the database's restore, and its read positions go back."""
+    require(engine, lacking)
+    url = own_database(engine) if engine != "sqlite" else None
+    if url is not None:
+        shop.settings["outbox_url"] = url
+
+    def back_up() -> None:
+        if url is None:
+            shop.adroll("outbox")  # SQLite's log goes into its file
+            copy_folder(shop.folder, tmp_path / "copy")
+        else:
+            dump(url, tmp_path / "dump.sql")
+
+    def bring_back() -> None:
+        if url is not None:
+            restore(url, tmp_path / "dump.sql")
+            return
+        for file in shop.folder.glob("*.sqlite*"):
+            file.unlink()
+        for file in (tmp_path / "copy").glob("*.sqlite*"):
+            file.rename(shop.folder / file.name)
+
+    with shop.reporting() as reporter:
+        reporter.report("order:1 hold:2")
+        shop.adroll("worker", "--once")
+        assert wait_until(lambda: orders(sandbox) == ["1"])
+        back_up()
+        reporter.report("release:2 order:3")
+        with shop.running("worker"):
+            assert wait_until(lambda: orders(sandbox) == ["1", "2", "3"])
+            assert wait_until(lambda: shop.as_json("outbox")["counts"]["delivered"] == 3)
+        with reporter.stopped():
+            bring_back()
+
+            shop.adroll("outbox", "restored")
+            shop.adroll("worker", "--once")
+
+            assert orders(sandbox) == ["1", "2", "3"]
+            assert set(rests(shop)) == {"restored"}
+        assert reporter.report("order:4") == ["queued"]
+        with shop.running("worker"):
+            assert wait_until(lambda: "4" in orders(sandbox))
+    assert orders(sandbox) == ["1", "2", "3", "4"]

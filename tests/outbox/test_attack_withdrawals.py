@@ -1,0 +1,83 @@
+"""A visitor who says no again and again costs the shop no more than one who says it once."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adroll_flask.outbox.entries import Withdrawal
+from adroll_flask.outbox.journal_reader import files_of
+from tests.conftest import AppMaker
+from tests.support.outbox_engines import Bench
+
+#: What a process asks of the file system, by the names of Python's audit events.
+FILE_CALLS = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.link"})
+
+
+class _Calls:
+    """Counts what one thread asks of the file system, while it is told to."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.thread: int | None = None
+
+    def __call__(self, event: str, _arguments: Any) -> None:
+        if event in FILE_CALLS and threading.get_ident() == self.thread:
+            self.count += 1
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        self.count, self.thread = 0, threading.get_ident()
+        try:
+            yield
+        finally:
+            self.thread = None
+
+
+@pytest.fixture(scope="session")
+def file_calls() -> _Calls:
+    calls = _Calls()  # there is no way to take an audit hook back
+    sys.addaudithook(calls)
+    return calls
+
+
+@pytest.mark.parametrize("database", ["up", "down"])
+def test_withdrawals_one_after_the_other_make_few_files_and_cost_the_same(
+    database: str, make_app: AppMaker, file_calls: _Calls
+) -> None:
+    away = {"ADROLL_OUTBOX_URL": "postgresql+psycopg://nobody@127.0.0.1:9/shop"}
+    app = make_app(**(away if database == "down" else {}))
+    cookies = app.test_client().get("/?adct=click-1").headers.getlist("Set-Cookie")
+    cookie = "; ".join(one.partition(";")[0] for one in cookies)
+    assert "adroll_visitor=" in cookie
+    # Whoever floods takes no cookie back.
+    client = app.test_client(use_cookies=False)
+    headers = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
+    costs, files = [], []
+    for _ in range(8):
+        with file_calls.counted():
+            for _ in range(100):
+                answer = client.post("/_adroll/identity", json={"consent": False}, headers=headers)
+                assert answer.status_code < 300
+        costs.append(file_calls.count)
+        files.append(len([*Path(app.instance_path).rglob("*")]))
+
+    assert max(costs[1:]) < 50, "files opened and folders listed by a hundred requests"
+    assert max(files) < 100, "files and folders of the shop's instance folder"
+
+
+def test_withdrawals_that_are_looked_after_at_once_turn_the_file_once_a_second(
+    sqlite: Bench,
+) -> None:
+    outbox, began = sqlite.open(), time.monotonic()
+    for number in range(60):
+        outbox.record(Withdrawal(sqlite.now(), None, f"click-{number}"))
+        outbox.measure()
+    assert len(files_of(sqlite.journal)) <= 3 + (time.monotonic() - began)

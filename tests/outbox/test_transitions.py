@@ -1,0 +1,71 @@
+"""The table of transitions: it is all that changes a state, and the documentation draws it."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adroll_flask.outbox.database import Tx
+from adroll_flask.outbox.transitions import TABLE, diagram, move
+from tests.support.outbox_engines import Bench
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_documentation_has_the_table_as_a_diagram() -> None:
+    assert diagram() in (ROOT / "docs/explanation/outbox.md").read_text()
+
+
+def test_nothing_else_changes_a_state_or_removes_a_row() -> None:
+    for path in sorted((ROOT / "adroll_flask").rglob("*.py")):
+        if path.name == "transitions.py":
+            continue
+        text = re.sub(r'"\s+f?"', "", path.read_text())
+        assert not re.search(r"UPDATE adroll_event SET (?:(?!WHERE)[^\"])*\bstate = ", text), path
+        assert "DELETE FROM adroll_event" not in text, path
+
+
+def test_each_ended_state_is_counted_or_was_before() -> None:
+    """What leads to an end from a state that is none counts it in the history."""
+    alive, ends = {0, 1, 2, 5}, {3, 4, 6, None}
+    for name, rule in TABLE.items():
+        if rule.target in ends and alive & set(rule.sources) and name != "drop_ended":
+            assert rule.counts, name
+
+
+class Explained:
+    """Asks how SQLite would go about each statement."""
+
+    dialect, now = "sqlite", 0.0
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self.plans: list[str] = []
+
+    def rows(self, statement: str, /, **_: Any) -> list[Any]:
+        values = dict.fromkeys(re.findall(r":(\w+)", statement)) | {"ids": ["1"]}
+        steps = self._tx.rows(f"EXPLAIN QUERY PLAN {statement}", **values)
+        self.plans += [step[3] for step in steps if "adroll_event" in step[3]]
+        return [("1", "purchase", 0, 0.0, None, 0)]
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        return len(self.rows(statement, **values))
+
+    def many(self, *_: Any) -> int:
+        return 0
+
+
+def test_sqlite_finds_events_by_their_ids_however_many_have_that_state(sqlite: Bench) -> None:
+    database = sqlite.open().database
+    for name in TABLE:
+        plans = database.write(partial(_plans, name))
+        assert plans
+        assert all("(id=?)" in plan for plan in plans), (name, plans)
+
+
+def _plans(name: str, tx: Tx) -> list[str]:
+    explained = Explained(tx)
+    move(explained, name, ["1"])
+    return explained.plans

@@ -1,0 +1,392 @@
+"""Who the visitor is: record, cookie, token, without any request."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adroll_flask.counters import Counters
+from adroll_flask.errors import (
+    ConfigurationError,
+    EventError,
+    TokenEmptyError,
+    TokenExpiredError,
+    TokenForgedError,
+)
+from adroll_flask.settings import Settings
+from adroll_flask.visitor.cookies import COOKIE_LIFE, RENEW_AFTER, Records, Visitor
+from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.signing import Signer
+
+NOW = 1_750_000_000.0
+#: When the texts of earlier versions were signed.
+SIGNED = 1_790_000_000.0
+A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+B = "00000000000000000000000000000b0b-1700000000000"
+C = "00000000000000000000000000000c0c-1700000000000"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+def make(clock: Clock, counters: Counters, keys: Any = ("secret",)) -> Records:
+    return Records(Settings(), counters, keys=keys, clock=clock)
+
+
+@pytest.fixture
+def records(clock: Clock, counters: Counters) -> Records:
+    return make(clock, counters)
+
+
+def cookie(record: str = "", *values: str) -> str:
+    parts = [f"adroll_visitor={record}"] if record else []
+    return "; ".join(["theme=dark", *parts, *(f"__adroll_fpc={value}" for value in values)])
+
+
+RECORD = Record(
+    adct="click123",
+    adct_at=NOW,
+    adct_source="url",
+    first_party_cookie=A,
+    first_party_cookie_source="server",
+)
+
+
+def test_a_record_comes_back_as_it_was_signed(records: Records) -> None:
+    seen = records.read(cookie(records.sign(RECORD), A))
+    assert seen.record is not None
+    assert seen.record.same_as(RECORD)
+    assert seen.settled(NOW)
+
+
+@pytest.mark.parametrize(("behind", "taken"), [(1, True), (3600, True), (3602, False)])
+def test_a_host_whose_clock_is_behind_reads_the_record(
+    clock: Clock, counters: Counters, behind: int, taken: bool
+) -> None:
+    """Two hosts of one site, or one whose clock was set back."""
+    text = make(clock, counters).sign(RECORD)
+    token = visitor(make(clock, counters)).token()
+    clock.now -= behind
+    records = make(clock, counters)
+
+    assert (records.read(cookie(text, A)).record is not None) is taken
+    if taken:
+        assert records.from_token(token)[0].adct == RECORD.adct
+    else:
+        with pytest.raises(TokenExpiredError):
+            records.from_token(token)
+
+
+def test_another_process_with_the_key_reads_the_record(clock: Clock, counters: Counters) -> None:
+    text = make(clock, counters).sign(RECORD)
+    seen = make(clock, counters).read(cookie(text, A))
+    assert seen.record is not None
+    assert seen.record.same_as(RECORD)
+
+
+def test_a_record_is_due_for_renewal_after_a_day(records: Records, clock: Clock) -> None:
+    text = records.sign(RECORD)
+    clock.now += RENEW_AFTER - 1
+    assert records.read(cookie(text, A)).settled(clock.now)
+    clock.now += 1
+    assert not records.read(cookie(text, A)).settled(clock.now)
+
+
+def test_a_record_without_its_working_copy_is_not_settled(records: Records) -> None:
+    assert not records.read(cookie(records.sign(RECORD))).settled(NOW)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_forged_and_expired_are_counted_apart(
+    clock: Clock, counters: Counters, fresh: bool
+) -> None:
+    signer = make(clock, counters)
+    reader = make(clock, counters) if fresh else signer
+    text = signer.sign(RECORD)
+    assert reader.read(cookie(text[:-1] + ("A" if text[-1] != "A" else "B"))).record is None
+    assert counters.snapshot() == {"record_ignored:forged": 1}
+    clock.now += COOKIE_LIFE + 1
+    assert reader.read(cookie(text)).record is None
+    assert counters.snapshot() == {"record_ignored:expired": 1, "record_ignored:forged": 1}
+
+
+def test_keys_rotate_newest_first(clock: Clock, counters: Counters) -> None:
+    old = make(clock, counters, keys=("old",)).sign(RECORD)
+    rotated = make(clock, counters, keys=("new", "old"))
+    assert rotated.read(cookie(old)).record is not None
+    new = rotated.sign(RECORD)
+    assert make(clock, counters, keys=("new",)).read(cookie(new)).record is not None
+    assert make(clock, counters, keys=("old",)).read(cookie(new)).record is None
+
+
+def test_one_well_formed_browser_value_beats_the_record(records: Records) -> None:
+    seen = records.read(cookie(records.sign(RECORD), B))
+    assert seen.merged.first_party_cookie == B
+    assert seen.merged.first_party_cookie_source == "browser"
+    assert seen.merged.adct == "click123"
+
+
+def test_of_several_cookies_the_one_equal_to_the_record_wins(records: Records) -> None:
+    seen = records.read(cookie(records.sign(RECORD), B, A, C))
+    assert seen.cookie == A
+    assert seen.settled(NOW)
+
+
+def test_of_several_cookies_without_a_record_the_first_well_formed_wins(records: Records) -> None:
+    assert records.read(cookie("", "x" * 81, B + "-", C)).cookie == B
+
+
+def test_a_malformed_cookie_is_counted_and_ignored(records: Records, counters: Counters) -> None:
+    assert records.read(cookie("", "käse")).cookie is None
+    assert counters.get("cookie_ignored", "malformed") == 1
+
+
+@pytest.mark.parametrize("tossed", [9, 150])
+def test_the_cookie_that_the_record_names_wins_behind_any_number_of_others(
+    records: Records, tossed: int
+) -> None:
+    """A sister host can put as many cookies of this name before the true one as it likes."""
+    others = [f"{n:032x}-1700000000000" for n in range(tossed)]
+    seen = records.read(cookie(records.sign(RECORD), *others, A))
+    assert seen.cookie == A
+    assert seen.merged.same_as(RECORD)
+
+
+@pytest.mark.parametrize("tossed", [8, 150])
+@pytest.mark.parametrize("junk", ["x", "a.b.c", "A" * 300, f"{'A' * 60}.Y2h8gA.{'A' * 43}"])
+def test_the_record_is_found_behind_any_number_of_others(
+    records: Records, junk: str, tossed: int
+) -> None:
+    header = "; ".join([f"adroll_visitor={junk}"] * tossed)
+    seen = records.read(f"{header}; {cookie(records.sign(RECORD), B, A)}")
+    assert seen.record is not None
+    assert seen.record.same_as(RECORD)
+    assert seen.cookie == A
+
+
+def test_a_cookie_bomb_costs_a_bounded_look(records: Records, counters: Counters) -> None:
+    records.read(cookie("", *["x" * 81] * 5_000))
+    assert counters.get("cookie_ignored", "malformed") == 200
+    records.read("; ".join(["adroll_visitor=junk"] * 5_000))
+    assert counters.get("record_ignored", "forged") == 200
+
+
+def test_names_that_only_contain_ours_are_not_ours(records: Records) -> None:
+    assert not records.read(f"x__adroll_fpc={A}; my_adroll_visitor=1").any
+
+
+def test_the_kit_does_not_bring_back_a_click_that_was_replaced(records: Records) -> None:
+    text = records.sign(RECORD.with_adct("click456", NOW + 5, "url"))
+    kept = records.read(cookie(text)).record
+    assert kept is not None
+    assert kept.adct_at == NOW + 5
+    assert kept.with_adct("click123", NOW + 9, "kit").adct == "click456"
+    assert kept.with_adct("click789", NOW + 9, "kit").adct == "click789"
+
+
+def test_without_a_key_reading_works_and_writing_says_what_to_set(
+    clock: Clock, counters: Counters
+) -> None:
+    records = make(clock, counters, keys=())
+    assert records.read(cookie("x", A)).cookie == A
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        records.sign(RECORD)
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        records.visitor(RECORD, ip=None, host=None, consent=None).token()
+
+
+# -- tokens --------------------------------------------------------------------------------
+
+
+def visitor(records: Records, record: Record = RECORD, **changes: Any) -> Visitor:
+    values: dict[str, Any] = {
+        "ip": "203.0.113.7",
+        "host": "shop.example",
+        "consent": True,
+    } | changes
+    return records.visitor(record, **values)
+
+
+def test_a_token_brings_the_visitor_back(records: Records) -> None:
+    original = visitor(records)
+    back, minted_at = records.from_token(original.token())
+    assert back == original
+    assert minted_at == NOW
+
+
+def test_a_token_of_the_longest_click_id_is_short_enough(records: Records) -> None:
+    longest = RECORD.with_adct("~" * 240, NOW, "url")
+    token = visitor(records, longest, ip="2001:db8:1:2:3:4:5:6").token()
+    assert len(token) <= 450
+    assert records.from_token(token)[0].adct == "~" * 240
+
+
+def test_the_longest_token_with_a_user_agent_is_as_long_as_documented(records: Records) -> None:
+    longest = RECORD.with_adct("~" * 240, NOW, "url")
+    agent = "Mozilla/5.0 " * 100
+    lengths = []
+    for letters in range(1, 60):
+        told = visitor(
+            records,
+            longest,
+            ip="2001:db8:1:2:3:4:5:6",
+            host="h" * letters + ".example",
+            user_agent=agent,
+        )
+        token = told.token(max_age=timedelta(days=365), user_agent=True)
+        lengths.append((len(token), len(told.token(max_age=timedelta(days=365)))))
+        back, _ = records.from_token(token)
+        assert back.user_agent == agent[:512].strip()
+        assert back.adct == "~" * 240
+    longest_of_all, without_agent = map(max, zip(*lengths, strict=True))
+    assert 1_040 <= longest_of_all <= 1_050
+    assert 440 <= without_agent <= 450
+
+
+def test_a_token_is_silent_about_the_user_agent_unless_asked(records: Records) -> None:
+    told = visitor(records, user_agent="Mozilla/5.0 (X11)")
+    assert records.from_token(told.token())[0].user_agent is None
+    assert records.from_token(told.token(user_agent=True))[0].user_agent == "Mozilla/5.0 (X11)"
+
+
+@pytest.mark.parametrize(("agent", "kept"), [("Mozïlla\x00 \x1f5.0", "Moz?lla? ?5.0"), (" ", None)])
+def test_an_odd_user_agent_smuggles_no_field_into_a_token(
+    records: Records, agent: str, kept: str | None
+) -> None:
+    back, _ = records.from_token(visitor(records, user_agent=agent).token(user_agent=True))
+    assert (back.user_agent, back.host, back.adct) == (kept, "shop.example", "click123")
+
+
+@pytest.mark.parametrize("max_age", [timedelta(hours=1), 3600, 3600.9])
+def test_a_token_with_a_life_of_its_own_is_taken_that_long(
+    records: Records, clock: Clock, max_age: timedelta | float
+) -> None:
+    token = visitor(records).token(max_age=max_age)
+    clock.now += 3600
+    assert records.from_token(token)[0].adct == "click123"
+    clock.now += 1
+    with pytest.raises(TokenExpiredError):
+        records.from_token(token)
+
+
+def test_a_token_of_a_year_outlives_the_setting(records: Records, clock: Clock) -> None:
+    short, long = visitor(records).token(), visitor(records).token(max_age=timedelta(days=365))
+    clock.now += 365 * 86_400
+    assert records.from_token(long)[0].adct == "click123"
+    with pytest.raises(TokenExpiredError):
+        records.from_token(short)
+    clock.now += 1
+    with pytest.raises(TokenExpiredError):
+        records.from_token(long)
+
+
+@pytest.mark.parametrize("max_age", [0, -1, 0.5, timedelta(days=366), True, "90", float("nan")])
+def test_a_life_that_is_none_says_what_it_takes(records: Records, max_age: Any) -> None:
+    with pytest.raises(EventError, match="takes a timedelta or seconds, from 1 second to 365 days"):
+        visitor(records).token(max_age=max_age)
+
+
+@pytest.mark.parametrize("consent", [False, None])
+def test_the_token_of_a_visitor_who_said_no_holds_the_no_alone(
+    records: Records, consent: bool | None
+) -> None:
+    told = visitor(records, Record(), consent=consent, user_agent="Mozilla/5.0 (X11)")
+    back, _ = records.from_token(told.token(user_agent=True))
+    assert back == Visitor(consent=consent)
+
+
+def test_expired_and_forged_tokens_are_told_apart(records: Records, clock: Clock) -> None:
+    token = visitor(records).token()
+    with pytest.raises(TokenForgedError):
+        records.from_token(token[:-2])
+    clock.now += Settings().token_max_age + 1
+    with pytest.raises(TokenExpiredError):
+        records.from_token(token)
+
+
+@given(st.text(max_size=500))
+def test_any_text_as_a_token_is_forged(text: str) -> None:
+    with pytest.raises(TokenForgedError if text.strip() else TokenEmptyError):
+        make(Clock(), Counters()).from_token(text)
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=300))
+def test_any_cookie_header_is_read(text: str) -> None:
+    make(Clock(), Counters()).read(f"adroll_visitor={text}; __adroll_fpc={text}")
+
+
+def test_the_repr_tells_no_value(records: Records) -> None:
+    seen = records.read(cookie(records.sign(RECORD), A))
+    for thing in (visitor(records), RECORD, seen, records):
+        assert "click123" not in repr(thing)
+        assert A not in repr(thing)
+        assert "203.0.113.7" not in repr(thing)
+
+
+def test_a_visitor_who_comes_back_costs_no_signature_check(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = records.sign(RECORD)
+    assert records.read(cookie(text, A)).settled(NOW)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a signature was checked")
+
+    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.unsign", fail)
+    assert records.read(cookie(text, A)).settled(NOW)
+
+
+def test_what_is_remembered_of_visitors_is_bounded_and_holds_nothing_forged(
+    records: Records,
+) -> None:
+    assert records._verified is not None
+    for number in range(3_000):
+        text = records.sign(RECORD.with_adct(f"click{number}", NOW, "url"))
+        records.read(cookie(text, A))
+    assert records._verified.cache_info().currsize == 2048
+    records._verified.cache_clear()
+    for number in range(10):
+        records.read(cookie(f"forged{number}", A))
+    assert records._verified.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(
+    ("purpose", "text", "payload"),
+    [
+        (
+            "record",
+            "YSByZWNvcmQgb2YgdG9kYXk.arE7gA.FoM8B6pPUKphlkGteBadl-eNC_c8zodAX5hSMw-abpQ",
+            b"a record of today",
+        ),
+        (
+            "token",
+            "YSB0b2tlbiBvZiB0b2RheQ.arE7gA.nmuXsdEUxfUpo_JliP0-mTqjj5j5A57DadnKhPbUOrs",
+            b"a token of today",
+        ),
+    ],
+)
+def test_what_earlier_versions_signed_stays_readable(
+    purpose: str, text: str, payload: bytes
+) -> None:
+    """A record lives for a year, a token as long as an unpaid order."""
+    signer = Signer([b"a newer key", b"a new key", b"an old key"], purpose, clock=lambda: SIGNED)
+    assert signer.unsign(text, 60) == (payload, SIGNED)
