@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.browsing import (
@@ -23,6 +24,7 @@ from tests.support.browsing import (
     watch_console,
 )
 from tests.support.certificates import make_certificate
+from tests.support.engine_pages import EngineContext
 from tests.support.engines import START, Engine, ForwardProxy, forward_proxy
 from tests.support.journey import Site, open_shop
 from tests.support.kit_site import KitSite
@@ -40,6 +42,7 @@ __all__ = [
 __all__ += ["watch_console"]
 
 HERE = Path(__file__).parent
+DIED = pytest.StashKey[bool]()
 
 
 @pytest.fixture
@@ -84,15 +87,44 @@ def proxy() -> Iterator[ForwardProxy]:
 def started(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[str], Engine]]:
-    """Starts Firefox or WebKit where the first test asks for it; they end with the module."""
+    """Starts Firefox or WebKit where the first test asks for it; they end with the module.
+
+    One that has died since is started again: only the test in which it died has that to bear.
+    """
     with ExitStack() as stack:
         engines: dict[str, Engine] = {}
 
         def start(name: str) -> Engine:
-            if name not in engines:
+            if name not in engines or not engines[name].is_alive():
                 proxy: ForwardProxy = request.getfixturevalue("proxy")
                 folder = tmp_path_factory.mktemp(name) / "profile"
                 engines[name] = stack.enter_context(START[name](folder, proxy.port))
             return engines[name]
 
         yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    context = getattr(item, "funcargs", {}).get("context")
+    if call.excinfo and isinstance(context, EngineContext) and not context.engine.is_alive():
+        item.stash[DIED] = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A test whose browser died, and only such a one, has a second chance with another browser."""
+    if "started" not in getattr(item, "fixturenames", ()):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    if item.stash.get(DIED, False):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True

@@ -178,8 +178,7 @@ def test_what_the_server_could_not_take_is_told_again_by_the_next_page(
     page.goto(site.url())
     site.wait_told(page, 1)
     # The browser's own line about a failed request is the only one.
-    assert len(console.lines) == 1
-    assert "503" in console.lines.pop()
+    assert "503" in console.only()
     site.answer = 204
     page.goto(site.url())
     assert site.wait_told(page, 2) == [{"first_party_cookie": COOKIE}] * 2
@@ -190,10 +189,9 @@ def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, co
     site.answer = 400
     page.goto(site.url())
     site.wait_told(page, 1)
+    assert "400" in console.only()
     page.goto(site.url())
     assert len(site.after_wait(page, count=1)) == 1
-    assert len(console.lines) == 1
-    console.lines.clear()
 
 
 # -- without an answer -------------------------------------------------------------------------
@@ -206,10 +204,9 @@ def test_after_the_wait_the_click_id_is_told_and_the_servers_cookie_stands(
     site.serve(site.tag(wait=WAIT, src=no_answer(site)))
     page.goto(site.url("/?adct=click123"))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
-    told_at = page.evaluate(
-        "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name)).startTime"
-    )
-    assert told_at >= WAIT
+    entry = "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name))"
+    page.wait_for_function(entry)
+    assert page.evaluate(f"{entry}.startTime") >= WAIT
     assert [cookie["value"] for cookie in context.cookies()] == [SERVER_COOKIE]
 
 
@@ -226,7 +223,7 @@ def test_a_blocked_pixel_is_not_waited_for(site: KitSite, page: Page) -> None:
     page.route("**/roundtrip.js*", lambda route: route.abort("blockedbyclient"))
     site.serve(site.tag(wait=60_000))
     page.goto(site.url("/?adct=click123"))
-    assert site.wait_told(page, 1, 2.0) == [{"adct": "click123"}]
+    assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
 
 
 def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
@@ -324,7 +321,7 @@ def test_the_pixel_is_loaded_as_adrolls_loader_does(site: KitSite, page: Page) -
 
 
 def test_the_stub_takes_all_five_methods_until_the_script_comes(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(src=site.pixel_url(slow=0.5)))
+    site.serve(site.tag(src=site.pixel_url(slow=3)))
     page.goto(site.url(), wait_until="commit")
     page.wait_for_function("window.adroll")
     assert page.evaluate(
@@ -457,7 +454,7 @@ def test_without_a_pixel_nothing_is_waited_for_and_nothing_loaded(
         + site.tag(pixel="none", wait=60_000)
     )
     page.goto(site.url("/?adct=click123"))
-    assert site.wait_told(page, 1, 1.0) == [{"adct": "click123"}]
+    assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
     assert site.pixels == []
     assert page.evaluate("asked") == 0
 

@@ -243,14 +243,14 @@ def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
 
 
 def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.4)))
+    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=1.5)))
     page.goto(site.url(LANDING))
     # In the page, where a busy machine adds nothing to the wait.
     page.evaluate(
         "adrollKit.consent(true);"
         "new Promise(done => setTimeout(() => done(adrollKit.consent(false)), 50))"
     )
-    assert site.after_wait(page, 600, count=1) == [{"consent": False}]
+    assert site.after_wait(page, 1700, count=1) == [{"consent": False}]
     assert page.evaluate("window.seen") is None
     assert page.context.cookies() == []
 
@@ -297,13 +297,14 @@ def test_a_no_waits_for_the_answer_to_the_yes_however_long_that_takes(
     site: KitSite, page: Page
 ) -> None:
     """The answer sets cookies: one that comes after the no's would bring them back."""
-    site.delay = 1.0
+    site.delay = 3600
     site.serve(site.tag(consent="tcf", pixel="none", wait=WAIT))
     page.goto(site.url(LANDING))
     page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
     assert len(site.wait_told(page, 1)) == 1
     page.wait_for_timeout(2 * WAIT)
     assert len(site.told) == 1, "the first is not answered yet"
+    site.let_go.set()
     assert site.wait_told(page, 2)[1] == {"consent": False}
 
 
@@ -626,6 +627,7 @@ def test_the_servers_no_to_what_it_was_told_stops_everything(site: KitSite, page
     page.goto(site.url(LANDING))
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 1) == [GRANT]
+    page.wait_for_function("document.cookie == '' && !sessionStorage.length")
     site.told.clear()
     site.pixels.clear()
     assert_no_trace(site, page)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.support import PATIENCE
 from tests.support.browsing import CHROMIUM_ARGS
 from tests.support.kit_site import COOKIE, KitSite
+from tests.support.outbox_engines import wait_until
 
 #: Shown before the kit has had its answer, and whether the page came from the browser's cache.
 WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
@@ -27,8 +27,9 @@ def test_a_prerendered_page_starts_when_it_is_shown(
     rules = '{"prerender": [{"urls": ["/landing?adct=click123"], "eagerness": "immediate"}]}'
     site.serve(
         f'<script type="speculationrules">{rules}</script>'
-        f"<script>setTimeout(() => ({note})('going'), 1000);"
-        "setTimeout(() => (location = '/landing?adct=click123'), 1200)</script>"
+        "<script>(async function look() { if ((await fetch('/go')).ok) {"
+        f" await ({note})('going'); location = '/landing?adct=click123'"
+        " } else setTimeout(look, 200) })()</script>"
     )
     site.serve(
         f"<script>({note})(document.prerendering ? 'prerendered' : 'not prerendered')</script>"
@@ -39,9 +40,10 @@ def test_a_prerendered_page_starts_when_it_is_shown(
     with subprocess.Popen(
         [*command, site.url()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as browser:
-        until = time.monotonic() + PATIENCE
-        while len(site.told) < 3 and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: site.told == ["prerendered"])
+        time.sleep(0.5)  # in which the kit would tell something
+        site.serve("", "/go")
+        wait_until(lambda: len(site.told) >= 3)
         browser.terminate()
     assert site.told == [
         "prerendered",

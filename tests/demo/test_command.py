@@ -101,15 +101,17 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
     lines = read_lines(demo)
     assert list(lines) == ["Shop", "Ad", "Sandbox", "Dashboard"]
     customer = requests.Session()
-    ad = customer.get(lines["Ad"], timeout=5)
+    ad = customer.get(lines["Ad"], timeout=PATIENCE)
     click = re.search(r'href="(/click[^"]*)"', ad.text)
     assert click is not None
-    landing = customer.get(lines["Sandbox"] + click[1].lstrip("/").replace("&amp;", "&"), timeout=5)
+    landing = customer.get(
+        lines["Sandbox"] + click[1].lstrip("/").replace("&amp;", "&"), timeout=PATIENCE
+    )
     assert landing.url.startswith(lines["Shop"] + "?adct=")
-    customer.post(lines["Shop"] + "cart", data={"product": "harbour-mug"}, timeout=5)
-    customer.get(lines["Shop"] + "checkout", timeout=5)
+    customer.post(lines["Shop"] + "cart", data={"product": "harbour-mug"}, timeout=PATIENCE)
+    customer.get(lines["Shop"] + "checkout", timeout=PATIENCE)
     form = {"email": "ada@example.com"}
-    thanks = customer.post(lines["Shop"] + "checkout", data=form, timeout=5)
+    thanks = customer.post(lines["Shop"] + "checkout", data=form, timeout=PATIENCE)
     assert f'href="{lines["Sandbox"]}">Watch it arrive' in thanks.text
     assert requests.get(lines["Dashboard"], timeout=PATIENCE).status_code == 200
 
@@ -123,16 +125,18 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
 def test_what_is_reported_shows_in_the_sandbox(start: Demo) -> None:
     lines = read_lines(start())
     customer = requests.Session()
-    customer.get(lines["Shop"] + "?adct=from-the-ad", timeout=5)
-    customer.get(lines["Shop"] + "search?q=mug", timeout=5)
+    customer.get(lines["Shop"] + "?adct=from-the-ad", timeout=PATIENCE)
+    customer.get(lines["Shop"] + "search?q=mug", timeout=PATIENCE)
     until = time.monotonic() + PATIENCE
-    while not (events := requests.get(lines["Sandbox"] + "events", timeout=5).json()["events"]):
+    while not (
+        events := requests.get(lines["Sandbox"] + "events", timeout=PATIENCE).json()["events"]
+    ):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert [(event["event_name"], event["verdict"]) for event in events] == [
         ("productSearch", "accepted")
     ]
-    assert lines["Sandbox"] in customer.get(lines["Shop"] + "me", timeout=5).text
+    assert lines["Sandbox"] in customer.get(lines["Shop"] + "me", timeout=PATIENCE).text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
@@ -222,4 +226,4 @@ def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> N
     word, url = demo.stdout.readline().split()
     assert word == "Shop"
     assert demo.stdout.readline() == f"Dashboard  {url}adroll-dashboard/\n"
-    assert 'data-src="http://127.0.0.1:9/pixel.js"' in requests.get(url, timeout=5).text
+    assert 'data-src="http://127.0.0.1:9/pixel.js"' in requests.get(url, timeout=PATIENCE).text

@@ -14,6 +14,8 @@ import requests
 
 from adroll_flask.sandbox import RunningSandbox
 from adroll_flask.sandbox.faults import BadFault, fault_from
+from tests.support import PATIENCE, answers
+from tests.support.outbox_engines import wait_until
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, Api, purchase
 
 
@@ -94,7 +96,7 @@ def test_a_reset_after_taking_makes_a_retry_a_duplicate(
 
 def test_a_reset_is_a_reset_and_not_an_end(adroll: RunningSandbox) -> None:
     adroll.fault(reset="after")
-    with socket.create_connection(("127.0.0.1", adroll.port), timeout=5) as wire:
+    with socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE) as wire:
         wire.sendall(b"POST /api HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
         with pytest.raises(ConnectionResetError):
             wire.recv(100)
@@ -110,28 +112,25 @@ def test_a_hang_answers_nothing(adroll: RunningSandbox, client: Client) -> None:
 def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(hang=30, take=True)
     threading.Timer(0.2, adroll.clear_faults).start()
-    began = time.monotonic()
-    with pytest.raises(requests.ConnectionError):
-        client.post("1")
-    assert time.monotonic() - began < 20
+    with pytest.raises(requests.ConnectionError):  # a hang to its end is a time-out
+        client.post("1", timeout=25)
     assert len(adroll.purchases()) == 1
     assert outcomes(adroll) == [(None, "hung after taking")]
 
 
 def test_offline_resets_each_connection_for_a_while(adroll: RunningSandbox, client: Client) -> None:
-    adroll.fault(offline=0.4)
+    adroll.fault(offline=2)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
             client.post("1")
-    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 0.4
-    time.sleep(0.45)
+    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 2
+    assert wait_until(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
     assert client.post("1").status_code == 200
-    assert adroll.app.test_client().get("/faults").json == {"faults": []}
 
 
 def test_a_closed_port_refuses_and_opens_again(adroll: RunningSandbox) -> None:
     def connect() -> None:
-        socket.create_connection(("127.0.0.1", adroll.port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE).close()
 
     for _ in range(3):
         assert adroll.fault(refuse=30) == 0
@@ -144,14 +143,14 @@ def test_a_closed_port_refuses_and_opens_again(adroll: RunningSandbox) -> None:
 
 def test_a_closed_port_opens_by_itself(adroll: RunningSandbox) -> None:
     with requests.Session() as session:
-        answer = session.post(adroll.url + "/faults", json={"refuse": 0.3}, timeout=5)
+        answer = session.post(adroll.url + "/faults", json={"refuse": 2}, timeout=PATIENCE)
         assert answer.status_code == 201
         # The connection that was open lives on, as the live view's does.
-        assert session.get(adroll.url + "/events", timeout=5).status_code == 200
+        assert session.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", adroll.port), timeout=5)
-    time.sleep(0.4)
-    assert requests.get(adroll.url + "/events", timeout=5).status_code == 200
+        socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE)
+    assert wait_until(lambda: answers(adroll.port))
+    assert requests.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
 
 
 def test_a_truncated_answer_breaks_off(adroll: RunningSandbox, client: Client) -> None:
@@ -222,14 +221,16 @@ def test_faults_are_per_path(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(status=404, path="/j/*")
     assert client.post("1").status_code == 200
     script = adroll.pixel_url.format(advertisable_eid=ADVERTISABLE_EID)
-    assert client.session.get(script, timeout=5).status_code == 404
+    assert client.session.get(script, timeout=PATIENCE).status_code == 404
 
 
 def test_the_routes_for_programs_are_immune(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(status=500, path="*")
-    answers = [client.session.get(adroll.url + path, timeout=5) for path in ("/events", "/faults")]
+    answers = [
+        client.session.get(adroll.url + path, timeout=PATIENCE) for path in ("/events", "/faults")
+    ]
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert client.session.get(adroll.url + "/ad", timeout=5).status_code == 500
+    assert client.session.get(adroll.url + "/ad", timeout=PATIENCE).status_code == 500
 
 
 def test_programs_set_list_and_delete_faults(api: Api) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from adroll_flask.sandbox import RunningSandbox, create_app, running, value_checks
+from tests.support import PATIENCE
 from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, Api, purchase
 
 PAGES = ["/", "/ad", "/click", "/events", "/requests", "/faults", "/assets/live.js", "/nothing"]
@@ -158,7 +159,7 @@ def test_assets_are_two_or_three_named_files(api: Api) -> None:
 
 
 def stream(adroll: RunningSandbox) -> Generator[Any, None, None]:
-    connection = http.client.HTTPConnection("127.0.0.1", adroll.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", adroll.port, timeout=PATIENCE)
     try:
         connection.request("GET", "/live")
         answer = connection.getresponse()

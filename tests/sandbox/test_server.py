@@ -27,7 +27,7 @@ QUERY = f"?advertisable={ADVERTISABLE_EID}"
 
 
 def exchange(adroll: RunningSandbox, sent: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", adroll.port), timeout=5) as wire:
+    with socket.create_connection(("127.0.0.1", adroll.port), timeout=PATIENCE) as wire:
         received = b""
         # A server that closes before it has read everything sends a reset (RFC 9112, 9.6).
         with contextlib.suppress(OSError):
@@ -51,8 +51,8 @@ def raw(head: str, body: bytes = b"", method: str = "POST") -> bytes:
 def test_a_connection_serves_many_requests(adroll: RunningSandbox) -> None:
     with requests.Session() as session:
         for _ in range(5):
-            session.post(adroll.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=5)
-            session.get(adroll.url + "/requests", timeout=5)
+            session.post(adroll.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
+            session.get(adroll.url + "/requests", timeout=PATIENCE)
     assert [one["status"] for one in adroll.requests()] == [200] * 5
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
@@ -62,7 +62,7 @@ def test_a_body_that_nobody_read_does_not_become_the_next_request(
 ) -> None:
     with requests.Session() as session:
         for _ in range(2):
-            answer = session.post(adroll.api_url + QUERY, json=[LEAST], timeout=5)
+            answer = session.post(adroll.api_url + QUERY, json=[LEAST], timeout=PATIENCE)
             assert answer.status_code == 401
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
@@ -71,7 +71,7 @@ def test_a_chunked_body_is_read(adroll: RunningSandbox) -> None:
     body = json.dumps([LEAST]).encode()
     pieces = (body[i : i + 40] for i in range(0, len(body), 40))
     headers = {**HEADERS, "Content-Type": "application/json"}
-    answer = requests.post(adroll.api_url + QUERY, data=pieces, headers=headers, timeout=5)
+    answer = requests.post(adroll.api_url + QUERY, data=pieces, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200
 
 
@@ -107,7 +107,7 @@ def test_a_body_that_breaks_off_is_dropped_and_the_server_lives(
 ) -> None:
     exchange(adroll, raw(head, body))
     assert adroll.events() == []
-    assert requests.get(adroll.url + "/events", timeout=5).status_code == 200
+    assert requests.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_body_that_breaks_off_is_dropped_and_the_server_lives(
 )
 def test_noise_does_no_harm(adroll: RunningSandbox, sent: bytes) -> None:
     exchange(adroll, sent)
-    assert requests.get(adroll.url + "/events", timeout=5).status_code == 200
+    assert requests.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
 
 
 def test_head_has_no_body(adroll: RunningSandbox) -> None:
@@ -134,8 +134,8 @@ def test_http_1_0_gets_its_answer_and_an_end(adroll: RunningSandbox) -> None:
 
 def test_stopping_does_not_wait_for_open_connections() -> None:
     with requests.Session() as session, running() as adroll:
-        session.get(adroll.url + "/events", timeout=5)
-        stream = session.get(adroll.url + "/live", stream=True, timeout=5)
+        session.get(adroll.url + "/events", timeout=PATIENCE)
+        stream = session.get(adroll.url + "/live", stream=True, timeout=PATIENCE)
         next(stream.iter_content(1))
         began = time.monotonic()
     assert time.monotonic() - began < 20
@@ -145,7 +145,7 @@ def test_stopping_does_not_wait_for_open_connections() -> None:
 
 def test_two_sandboxes_know_nothing_of_each_other() -> None:
     with running() as one, running() as other:
-        requests.post(one.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=5)
+        requests.post(one.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
         assert len(one.events()) == 1
         assert other.events() == []
 
@@ -157,16 +157,16 @@ def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
         session.verify = str(tmp_path / CERTIFICATE)
         url = adroll.url_at("localhost") + "/api" + QUERY
         assert url.startswith("https://localhost:")
-        answer = session.post(url, json=[LEAST], headers=HEADERS, timeout=5)
+        answer = session.post(url, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
         assert answer.status_code == 200
         # Plain HTTP to a TLS port, and a client that does not trust the certificate.
         exchange(adroll, b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(url, timeout=5)
+            requests.get(url, timeout=PATIENCE)
         adroll.fault(reset="before", times=1)
         with pytest.raises(requests.ConnectionError):
-            session.post(url, json=[LEAST], headers=HEADERS, timeout=5)
-        assert session.post(url, json=[LEAST], headers=HEADERS, timeout=5).status_code == 200
+            session.post(url, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
+        assert session.post(url, json=[LEAST], headers=HEADERS, timeout=PATIENCE).status_code == 200
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                answer = requests.get(f"http://127.0.0.1:{port}/events", timeout=5)
+                answer = requests.get(f"http://127.0.0.1:{port}/events", timeout=PATIENCE)
                 break
             except requests.ConnectionError:
                 assert process.poll() is None

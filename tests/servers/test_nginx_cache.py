@@ -109,7 +109,7 @@ class Visitor:
     def get(self, path: str, **headers: str) -> requests.Response:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         headers = {"Sec-Fetch-Dest": "document"} | headers
-        return self.session.get(self.site.url(path), headers=headers, timeout=10)
+        return self.session.get(self.site.url(path), headers=headers, timeout=PATIENCE)
 
     def land(self, path: str) -> requests.Response:
         """Arrive from an ad."""
@@ -130,7 +130,7 @@ class Visitor:
         return answer
 
     def post(self, path: str) -> Any:
-        return self.session.post(self.site.url(path), timeout=10).json()
+        return self.session.post(self.site.url(path), timeout=PATIENCE).json()
 
     def who(self) -> dict[str, str | None]:
         found: dict[str, str | None] = self.post("/who")

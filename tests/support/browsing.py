@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.support import ROOT, lacking
+from tests.support import PATIENCE, ROOT, lacking
 
 HOSTS = (
     *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
@@ -87,7 +87,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
     def make(**options: Any) -> BrowserContext:
         context = chromium.new_context(ignore_https_errors=True, **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         return context
 
@@ -132,11 +132,20 @@ class Console:
 
     def __init__(self, context: BrowserContext) -> None:
         self.lines: list[str] = []
+        self._context = context
         context.on("console", self._message)
         context.on("weberror", lambda error: self.lines.append(f"uncaught: {error.error}"))
 
     def _message(self, message: ConsoleMessage) -> None:
         self.lines.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def only(self) -> str:
+        """Takes the one line there is, once it is there."""
+        if not self.lines:
+            self._context.wait_for_event("console", timeout=1000 * PATIENCE)
+        line = self.lines.pop()
+        assert self.lines == []
+        return line
 
     def without(self, part: str) -> list[str]:
         """The lines that do not hold *part*, such as the URL of a script that the test blocks."""

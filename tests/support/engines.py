@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from . import lacking
+from . import PATIENCE, lacking
 from .certificates import make_certificate
 
 #: What each engine needs, and the Debian package that has it.
@@ -51,7 +51,7 @@ def demand(name: str) -> None:
 # -- what all of them can do -------------------------------------------------------------------
 
 
-def until(engine: Engine, expression: str, seconds: float = 20.0) -> Any:
+def until(engine: Engine, expression: str, seconds: float = PATIENCE) -> Any:
     """The value of *expression* once it is true; a page that is about to go answers later."""
     end = time.monotonic() + seconds
     problem: Exception | None = None
@@ -154,6 +154,13 @@ class Firefox:
     def begin(self, url: str) -> None:
         self.command("browsingContext.navigate", context=self._context, url=url, wait="none")
 
+    def is_alive(self) -> bool:
+        try:
+            self.command("session.status")
+        except Exception:
+            return False
+        return True
+
     def quit(self) -> None:
         """End as by its menu: what it keeps is on the disk afterwards."""
         self.command("browser.close")
@@ -248,6 +255,14 @@ class WebKit:
         self._driver.switch_to.window(tab)
         self._driver.close()
 
+    def is_alive(self) -> bool:
+        """False where the driver has lost its browser, as it does on a machine at full load."""
+        try:
+            self._driver.switch_to.window(self._driver.window_handles[0])
+            return bool(self.evaluate("1") == 1)
+        except Exception:
+            return False
+
     def begin(self, url: str) -> None:
         self._driver.execute_script("setTimeout(() => (location.href = arguments[0]))", url)
 
@@ -284,12 +299,15 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
         with warnings.catch_warnings():
             # Selenium's driver for WebKitGTK still calls what Selenium itself deprecates.
             warnings.filterwarnings("ignore", "setting remote_server_addr", DeprecationWarning)
-            driver = WebKitGTK(options=options, service=service)
+            driver: Any = WebKitGTK(options=options, service=service)
         try:
-            driver.set_script_timeout(30)
+            driver.command_executor.client_config.timeout = PATIENCE  # a driver that hangs is dead
+            driver.set_script_timeout(PATIENCE / 2)
             yield WebKit(driver)
         finally:
-            driver.quit()
+            with suppress(Exception):  # it may be dead
+                driver.quit()
+            service.stop()
 
 
 # -- their surroundings ------------------------------------------------------------------------

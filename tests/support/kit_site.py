@@ -77,13 +77,16 @@ class KitSite:
         self.pages: dict[str, tuple[str, Mapping[str, str]]] = {}
         #: The bodies told to the identity endpoint, in order, and the requests' headers.
         self.told: list[Any] = []
+        self.answered = 0
         self.headers: list[dict[str, str]] = []
         #: Scripts of the pixel that were asked for.
         self.pixels: list[str] = []
         #: What the identity endpoint answers: a status, or an object for a 200.
         self.answer: int | dict[str, Any] = 204
         self.set_cookie: str | None = None
+        #: Seconds that an answer takes, unless the test lets it go before.
         self.delay = 0.0
+        self.let_go = threading.Event()
         #: Seconds that the next requests are on their way before they count as told.
         self.on_the_way: list[float] = []
         site = self
@@ -152,10 +155,18 @@ class KitSite:
         return self.url(path)
 
     def wait_told(self, page: Page, count: int, seconds: float = PATIENCE) -> list[Any]:
-        """What was told, once it is *count* bodies; a moment longer, so that more would be seen."""
+        """What was told, once it is *count* bodies; a moment longer, so that more would be seen.
+
+        The page has the answers by then, unless they are slow by a test's own wish.
+        """
         until = time.monotonic() + seconds
-        while len(self.told) < count and time.monotonic() < until:
+        while time.monotonic() < until and (
+            len(self.told) < count or (self.answered < len(self.told) and not self.delay)
+        ):
             page.wait_for_timeout(20)
+        if self.told and not self.delay:
+            # An answer later than the others': the browser has had those before.
+            page.evaluate("fetch('/answered').then(() => 0, () => 0)")
         page.wait_for_timeout(80)
         return self.told
 
@@ -180,7 +191,7 @@ class KitSite:
             body, headers = self.pages[path]
             self._reply(handler, 200, body, {"Content-Type": "text/html", **headers})
         else:
-            self._reply(handler, 204 if path == "/favicon.ico" else 404, "", {})
+            self._reply(handler, 204 if path in ("/favicon.ico", "/answered") else 404, "", {})
 
     def _post(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
@@ -188,7 +199,7 @@ class KitSite:
         self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         self.told.append(json.loads(body))
         answer = self.answer
-        time.sleep(self.delay)
+        self.let_go.wait(self.delay)
         headers = {"Cache-Control": "no-store"}
         if self.set_cookie:
             host = handler.headers["Host"].partition(":")[0]
@@ -198,6 +209,7 @@ class KitSite:
         else:
             headers["Content-Type"] = "application/json"
             self._reply(handler, 200, json.dumps(answer), headers)
+        self.answered += 1
 
     def _reply(
         self, handler: BaseHTTPRequestHandler, status: int, text: str, headers: Mapping[str, str]

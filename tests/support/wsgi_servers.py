@@ -44,7 +44,7 @@ def gunicorn(*options: str) -> Kind:
         options = ("--no-control-socket", *options)
     command = [
         *(sys.executable, "-m", "gunicorn", "tests.support.server_shop:make_shop()"),
-        *("--bind=127.0.0.1:0", "--workers=2", "--graceful-timeout=10", *options),
+        *("--bind=127.0.0.1:0", "--workers=2", "--graceful-timeout=60", *options),
     ]
     return Kind("gunicorn", command)
 
@@ -57,7 +57,7 @@ def uwsgi(*options: str) -> Kind:
         ),
         *("--http-socket=127.0.0.1:0", "--master", "--processes=2", "--die-on-term"),
         # A worker that hangs when it is stopped is not to be hidden by uWSGI's kill.
-        *("--worker-reload-mercy=30", "--disable-logging", *options),
+        *("--worker-reload-mercy=60", "--disable-logging", *options),
     ]
     return Kind("pyuwsgi", command)
 
