@@ -124,7 +124,8 @@ class Holds:
         elif state == SENDING:
             transitions.move(tx, "empty", [id], reason="cancelled")
         elif state == DELIVERED and reason != "too_late":
-            self.tell_too_late(tx, row)
+            tx.execute("UPDATE adroll_event SET reason = 'too_late' WHERE id = :id", id=id)
+            self._count(tx, row, "too_late", "cancelled")
         elif not (state == DEAD and row[7] is None):
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
@@ -132,19 +133,11 @@ class Holds:
             if transitions.move(tx, "cancel", [id], **empty):
                 self.counters.add("hold_cancelled", "cancelled")
 
-    def cancelled_on_the_way(self, tx: Tx, ids: Sequence[str], claim: str) -> list[Any]:
-        """What was cancelled while it was being sent under *claim*."""
-        return tx.rows(
-            f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}} AND claim = :claim"
-            " AND payload IS NULL AND reason = 'cancelled'",
-            ids=list(ids),
-            claim=claim,
-        )
-
-    def tell_too_late(self, tx: Tx, row: Any) -> None:
-        """Tell that the event of *row*, which is cancelled, is at AdRoll."""
-        tx.execute("UPDATE adroll_event SET reason = 'too_late' WHERE id = :id", id=row[0])
-        self._count(tx, row, "too_late", "cancelled")
+    def count_too_late(self, tx: Tx, ids: Sequence[str]) -> None:
+        """Count those of *ids* that were cancelled while they were sent, and just delivered."""
+        query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}} AND reason = 'too_late'"
+        for row in tx.rows(f"{query} AND settled_at = :now", ids=list(ids), now=tx.now):
+            self._count(tx, row, "too_late", "cancelled")
 
     def _release(self, tx: Tx, verdict: Verdict, row: Any) -> None:
         id, occurred_at, digest, payload, unsure = row[0], row[3], row[4], row[7], row[9]

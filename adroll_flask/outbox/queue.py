@@ -294,10 +294,8 @@ class Queue:
         also = ", ".join(sets)
         if outcome.kind == "delivered":
             mine |= {"keyless": tx.now + KEYLESS_KEPT, "kept": kept}
-            cancelled = self._holds.cancelled_on_the_way(tx, ids, claim.token)
             moved = transitions.move(tx, "deliver", ids, known=events, also_sets=also, **mine)
-            for row in cancelled:
-                self._holds.tell_too_late(tx, row)
+            self._holds.count_too_late(tx, ids)
             return moved
         if outcome.kind == "dead":
             moved = transitions.move(

@@ -79,7 +79,10 @@ TABLE: Final[Mapping[str, Transition]] = {
     "deliver": Transition(
         _UNDER_WAY,
         DELIVERED,
-        f"{_WITHOUT_VISITOR}, claim = NULL, settled_at = :now, reason = :reason,"
+        # The reason first: MariaDB sets one column after the other. It is looked at under the row's
+        # lock, so that a cancellation which commits while this waits for it counts as well.
+        "reason = CASE WHEN reason = 'cancelled' THEN 'too_late' ELSE :reason END,"
+        f" {_WITHOUT_VISITOR}, claim = NULL, settled_at = :now,"
         " due_at = CASE WHEN dedupe_key IS NULL THEN :keyless ELSE :kept END",
         counts="delivered",
         leased=True,

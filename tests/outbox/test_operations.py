@@ -246,6 +246,21 @@ def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench) -> N
     assert "click-ann" not in "".join(outbox.lookups.export(full=True))
 
 
+def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Bench) -> None:
+    outbox = server.open()
+    outbox.put(server.event("1", payload=wire()))
+    claim = outbox.queue.claim(EID, begin=True)
+    outcome = Outcome(id=claim.events[0].id, kind="delivered")
+
+    cancelled = "UPDATE adroll_event SET payload = NULL, reason = 'cancelled'"
+    meanwhile(server, cancelled, lambda: outbox.queue.settle(claim, [outcome]))
+
+    row = outbox.lookups.show(claim.events[0].id)
+    assert row is not None
+    assert (row.state, row.reason) == ("delivered", "too_late")
+    assert server.counters.get("hold_too_late", "cancelled") == 1
+
+
 def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench) -> None:
     outbox = server.open()
     outbox.put(server.event("1", payload=wire()))
