@@ -19,6 +19,7 @@ SEEN_EVERY: Final = 20.0
 #: Seconds that AdRoll has to be away for the interval to be kept.
 _LONG: Final = 600.0
 _MINE: Final = "advertisable_eid = :account"
+_OPEN: Final = f"ended_at IS NULL AND {_MINE}"
 #: That no pause is on: the same as :func:`_of` says.
 _IS_OVER: Final = (
     "(paused_until <= :now OR paused_until > :longest OR coalesce(last_error_at, 0) > :skew)"
@@ -69,6 +70,24 @@ def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None
         since=tx.now - seconds,
     )
     return tuple((account, began, ended, reason) for account, began, ended, reason in rows[::-1])
+
+
+def _end_away(tx: Tx, account: str, at: float) -> None:
+    """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
+    mine = f"{_OPEN} AND reason = '{AWAY}'"
+    values: dict[str, Any] = {"account": account, "at": at, "short": at - _LONG}
+    tx.execute(f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :short", **values)
+    tx.execute(f"UPDATE adroll_stop SET ended_at = :at WHERE {mine}", **values)
+
+
+def end_unasked(tx: Tx) -> None:
+    """End the intervals of accounts in which nobody asks AdRoll any more, with the last failure.
+
+    The account was taken out of the settings, or the last event that waited has died.
+    """
+    for account, known in states_of(tx).items():
+        if known.last_error_at is not None and known.last_error_at < tx.now - 2 * LONGEST_PAUSE:
+            _end_away(tx, account, known.last_error_at)
 
 
 def _over(tx: Tx) -> dict[str, Any]:
@@ -163,7 +182,7 @@ class DestinationState:
             if before[0] is None:
                 becomes += ", stopped_since = :now"
                 values["now"] = tx.now
-                self._end_away(tx)
+                _end_away(tx, self.account, tx.now)
                 self._begin(tx, reason)
             self._update(tx, becomes, error=error, **values)
             return before != (reason, fingerprint)
@@ -184,9 +203,7 @@ class DestinationState:
             ):
                 return False
             mine = {"account": self.account, "now": tx.now}
-            tx.execute(
-                f"UPDATE adroll_stop SET ended_at = :now WHERE ended_at IS NULL AND {_MINE}", **mine
-            )
+            tx.execute(f"UPDATE adroll_stop SET ended_at = :now WHERE {_OPEN}", **mine)
             # Put off without an attempt: those with whom the stop began.
             tx.execute(
                 f"UPDATE adroll_event SET due_at = :now WHERE state = 0 AND {_MINE}"
@@ -202,13 +219,6 @@ class DestinationState:
         values = {"advertisable_eid": self.account, "began_at": tx.now, "reason": reason}
         insert(tx, "adroll_stop", **values)
 
-    def _end_away(self, tx: Tx) -> None:
-        """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
-        mine = f"ended_at IS NULL AND {_MINE} AND reason = '{AWAY}'"
-        values: dict[str, Any] = {"account": self.account, "now": tx.now, "short": tx.now - _LONG}
-        tx.execute(f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :short", **values)
-        tx.execute(f"UPDATE adroll_stop SET ended_at = :now WHERE {mine}", **values)
-
     def failed(self, error: str) -> int:
         """Count a failed request; returns how many in a row. Call :meth:`pause` after it."""
 
@@ -216,7 +226,9 @@ class DestinationState:
             self._update(tx, "failures = failures + 1", error=error)
             failures = int(self._value(tx, "failures") or 0)
             # Without words it only waits for the first event after a stop.
-            if error and failures == 1 and self._value(tx, "stopped") is None:
+            if error and not tx.rows(
+                f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account
+            ):
                 self._begin(tx, AWAY)
             return failures
 
@@ -228,7 +240,7 @@ class DestinationState:
 
         def end(tx: Tx) -> None:
             self._update(tx, "failures = 0, probe_until = 0", f" AND {stale}")
-            self._end_away(tx)
+            _end_away(tx, self.account, tx.now)
 
         if self._database.read(lambda tx: bool(self._value(tx, stale))):
             self._database.write(end)

@@ -9,7 +9,7 @@ from typing import Final
 
 from . import history, transitions
 from .database import Database, Tx, insert, meta, one
-from .destination import accounts_of
+from .destination import accounts_of, end_unasked
 from .holds import STEP, Holds
 from .values import CANCELLED, DAY, DEAD, DECIDED, DELIVERED, HELD, OutboxFailed
 
@@ -112,6 +112,7 @@ def _slow_clock(tx: Tx) -> float:
 
 
 def _forget_records(tx: Tx) -> None:
+    end_unasked(tx)
     time = _slow_clock(tx)
     history.remove_old(tx, time)
     long_ago = {"before": time - 400 * DAY}

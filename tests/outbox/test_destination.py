@@ -332,3 +332,31 @@ def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) 
 
     assert done.wait(5)
     thread.join()
+
+
+def test_adroll_is_not_away_for_ever_where_nobody_asks_any_more(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.destination(EID).failed("http_503")
+    bench.pass_time(1200)
+    outbox.destination(EID).failed("http_503")
+    bench.pass_time(8_000)
+
+    outbox.keep_house()
+
+    [(account, began, ended, reason)] = outbox.lookups.stops(86_400)
+    assert (account, reason) == (EID, "away")
+    assert ended is not None
+    assert round(ended - began) == 1200, "until the last failure"
+    outbox.destination(EID).failed("http_503")
+    assert [end for *_, end, _ in outbox.lookups.stops(86_400)] == [ended, None]
+
+
+def test_adroll_is_still_away_while_somebody_asks(bench: Bench, outbox: Outbox) -> None:
+    outbox.destination(EID).failed("http_503")
+    bench.pass_time(8_000)
+    outbox.destination(EID).failed("http_503")
+
+    outbox.keep_house()
+
+    assert [end for *_, end, _ in outbox.lookups.stops(86_400)] == [None]
