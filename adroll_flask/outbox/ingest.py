@@ -274,15 +274,13 @@ class Ingest:
         return [entry for entry in entries if entry is not None]
 
     def _committed(self, batch: Batch) -> None:
-        read = 0
-        for name, (old, new) in batch.moves.items():
-            self._positions[name] = new
-            read += new - old
+        self._positions |= {name: end for name, (_, end) in batch.moves.items()}
         self._gone = [name for name in self._gone if name not in batch.gone]
-        if batch.entries and read:
-            self._entry_bytes = max(1.0, read / len(batch.entries))
-        if read:
-            # With each batch, so that a database that is replaced is noticed.
+        if batch.entries:
+            self._entry_bytes = (_MOST_BYTES - batch.room) / len(batch.entries)
+        if batch.moves:
+            # With each batch, so that a database that is replaced is noticed; also where the commit
+            # of the same batch took effect before and its answer was lost.
             self._leave_note()
         for written in batch.written:
             self._count(written)

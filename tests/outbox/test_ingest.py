@@ -139,6 +139,7 @@ def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
             outbox.queue.take_in()
 
     assert outbox.queue.take_in() == 0
+    assert outbox.queue.due(9, [EID]) == 3, "nothing counts as left in the journal"
     assert outbox.queue.waiting() == 3
     assert bench.counters.get("event_duplicate") == 0
 
