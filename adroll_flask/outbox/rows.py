@@ -44,6 +44,9 @@ _KEPT_OF_MANY: Final = (
     " ELSE digest END, state FROM adroll_event WHERE advertisable_eid = :eid"
     " AND dry_run = :dry_run AND event_name = :name AND dedupe_key {in_ids}"
 )
+#: Seconds that count as one moment with a visitor's no: clocks of two hosts are not quite alike,
+#: and a transaction has the time of its beginning.
+_MOMENT: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -225,7 +228,7 @@ class RowWriter:
 
     def _withdraw(self, tx: Tx, withdrawal: Withdrawal, written: Written) -> None:
         """Erase what waits of a visitor, and remember that they said no."""
-        at = self._time(tx, withdrawal.at)
+        at = self._time(tx, withdrawal.at) + _MOMENT
         for column, value in (
             ("cookie_hash", withdrawal.first_party_cookie),
             ("click_hash", withdrawal.adct),
@@ -245,7 +248,7 @@ class RowWriter:
                 f"SELECT id FROM adroll_event WHERE {column} = :visitor"
                 " AND coalesce(learnt_at, queued_at) <= :at AND payload IS NOT NULL",
                 visitor=hashed,
-                at=at + 1.0,
+                at=at,
             )
             self._erase_withdrawn(tx, [row[0] for row in rows], written)
 

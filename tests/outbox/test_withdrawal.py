@@ -253,6 +253,25 @@ def test_what_was_known_before_the_no_is_erased_whichever_file_is_read_first(
     assert bench.counters.get("event_forgotten") == 1
 
 
+@pytest.mark.parametrize("first", ["no", "order"])
+def test_of_one_moment_on_two_hosts_the_order_is_erased_whichever_is_read_first(
+    bench: Bench, outbox: Outbox, first: str
+) -> None:
+    """Hosts' clocks are not quite alike, and a transaction has the time of its beginning."""
+    now = bench.now() - 10
+    line = encode_event(event(bench, "1"), now + 0.2)
+    if first == "order":
+        bench.open()._append(line)
+        assert outbox.queue.waiting() == 1
+    outbox.record(Withdrawal(now, None, "click-ann"))
+    outbox.queue.take_in()
+    if first == "no":
+        bench.open()._append(line)
+
+    assert keys(outbox) == []
+    assert bench.counters.get("event_forgotten") == 1
+
+
 def test_a_second_no_counts_from_then_on(bench: Bench, outbox: Outbox) -> None:
     withdraw(bench, outbox)
     assert outbox.queue.waiting() == 0
