@@ -1,4 +1,7 @@
-"""What setup.cfg cannot say: where the documentation stands, archives that are the same twice."""
+"""What setup.cfg cannot say: where the documentation stands, archives that are the same twice.
+
+`flask adroll explain` reads docs/errors.md: the wheel has a copy.
+"""
 
 import gzip
 import io
@@ -22,11 +25,13 @@ if found is None:
 url = os.environ.get("DOCS_BASE_URL", "") or found[1]
 
 
-class BuildWithUrl(build_py):
-    """Writes the chosen address into the copy that is built."""
+class BuildWithDocs(build_py):
+    """Writes the chosen address into the copy that is built, and the errors' page beside it."""
 
     def run(self) -> None:
         super().run()
+        if not self.editable_mode:
+            self.copy_file("docs/errors.md", str(Path(self.build_lib, "adroll_flask/cli/errors.md")))
         built = Path(self.build_lib, PLACE)
         if built.is_file() and url != found[1]:
             built.unlink()  # it may be a hard link to the source
@@ -68,7 +73,7 @@ def readme() -> str:
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
-    cmdclass={"build_py": BuildWithUrl, "sdist": SameSdist},
+    cmdclass={"build_py": BuildWithDocs, "sdist": SameSdist},
     url=url,
     project_urls={
         "Documentation": url,

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -35,6 +34,8 @@ _COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "g
 #: What is a hint while a site is made, and has to be gone before it goes live.
 _NOT_LIVE: Final = ("api-url-elsewhere",)
 
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
+_COPY: Final = Path(__file__).with_name("errors.md")
 #: An entry of the page: its anchor, its title, and its lines.
 _ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
@@ -176,7 +177,8 @@ class Entry(NamedTuple):
 
 def entries() -> Mapping[str, Entry]:
     """The page's entries by their codes, without its markup; a link tells its page."""
-    text = (files("adroll_flask.cli") / "errors.md").read_text("utf-8")
+    # A wheel has a copy beside this module.
+    text = (_COPY if _COPY.exists() else _PAGE).read_text("utf-8")
     plain = _LINK.sub(lambda link: f"{link[1]} (docs/{link[2]})" if link[2] else link[1], text)
     return {
         code: Entry(title, [line.removeprefix("- ") for line in body.splitlines()])

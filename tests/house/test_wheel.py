@@ -20,10 +20,11 @@ UNLISTED = "adroll_flask/unlisted/__init__.py"
 def files_of(root: Path) -> set[str]:
     """The paths in the wheel of all that an installed package needs."""
     package = {path.relative_to(root) for path in (root / "adroll_flask").rglob("*.*")}
-    kit = {Path("adroll_flask", "static", path.name) for path in (root / "static").glob("*.*")}
+    copied = {Path("adroll_flask", "static", path.name) for path in (root / "static").glob("*.*")}
+    copied.add(Path("adroll_flask/cli/errors.md"))
     return {
         path.as_posix()
-        for path in package | kit
+        for path in package | copied
         if "__pycache__" not in path.parts and path.name not in TOOLS_OF_THE_KIT
     }
 
@@ -37,6 +38,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]
     for name in ("adroll_flask", "static"):
         left_out = shutil.ignore_patterns("node_modules", "__pycache__")
         shutil.copytree(ROOT / name, tree / name, ignore=left_out)
+    (tree / "docs").mkdir()
+    shutil.copy(ROOT / "docs/errors.md", tree / "docs")
     (tree / UNLISTED).parent.mkdir()
     (tree / UNLISTED).write_text('"""A folder that somebody forgot to list."""\n')
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tree / "dist"), str(tree)]
