@@ -31,7 +31,9 @@ class BuildWithDocs(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file("docs/errors.md", str(Path(self.build_lib, "adroll_flask/cli/errors.md")))
+            self.copy_file(
+                "docs/errors.md", str(Path(self.build_lib, "adroll_flask/cli/errors.md"))
+            )
         built = Path(self.build_lib, PLACE)
         if built.is_file() and url != found[1]:
             built.unlink()  # it may be a hard link to the source

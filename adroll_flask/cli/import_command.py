@@ -7,29 +7,32 @@ as every report is, and from there into the outbox. Memory does not grow with th
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 from zoneinfo import ZoneInfo
 
 import click
 from flask.cli import with_appcontext
 
 from adroll_flask.errors import AdRollError
-from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, nearest
+from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
+from adroll_flask.reporting.lists import Line, Lines, ReconcileError, find_columns
 
 from .app_runtime import Refusal, as_typed, current_runtime
-from .import_file import REJECTED_COLUMNS, ImportFile, Rejects
-from .printing import AS_JSON, bar
+from .printing import AS_JSON, bar, lines_of, pairs, path_of
 
 if TYPE_CHECKING:
     from adroll_flask.runtime import Runtime
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
 FIELDS: Final = ("name", "visitor", *(name for name in FIELD_NAMES if name != "product_map"))
+#: The columns that a file of rejected lines has beside those of the file that they are from; they
+#: are passed over when it is imported.
+REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
+#: Rejected lines that a terminal shows.
+_TOLD: Final = 10
 #: Events of one transaction of the outbox, while which others wait. Small ones write the same pages
 #: of its indexes again and again.
 _TOGETHER: Final = 5000
@@ -51,14 +59,23 @@ _STOPPED: Final = {
 }
 
 
+def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> ZoneInfo | None:
+    try:
+        return None if name is None else ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        text = f"there is no {name!r}; it takes UTC or a name such as Europe/Berlin"
+        raise click.BadParameter(text) from None
+
+
 @click.command("import")
-@click.argument("file")
+@click.argument("file", type=click.File("rb"))
 @click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
 @click.option(
     "--column",
     "columns",
     multiple=True,
     metavar='FIELD="TEXT"',
+    callback=pairs(FIELDS),
     help='The column that gives a field: order_id="Order no.". May be given many times.',
 )
 @click.option(
@@ -66,11 +83,19 @@ _STOPPED: Final = {
     "constants",
     multiple=True,
     metavar="FIELD=TEXT",
+    callback=pairs(FIELDS),
     help="What a line has that says nothing of it: currency=EUR",
 )
-@click.option("--event", default="purchase", show_default=True, type=click.Choice(EVENT_NAMES))
+@click.option(
+    *("--event", "event_name"),
+    default="purchase",
+    show_default=True,
+    type=click.Choice(EVENT_NAMES),
+)
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
-@click.option("--timezone", help="Of times without an offset: Europe/Berlin.")
+@click.option(
+    "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
+)
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of FILE.")
 @click.option(
@@ -80,12 +105,19 @@ _STOPPED: Final = {
 )
 @AS_JSON
 @with_appcontext
-def import_(file: str, only_check: bool, as_json: bool, **options: Any) -> None:
+def import_(
+    file: IO[bytes],
+    only_check: bool,
+    encoding: str,
+    rejected: Path | None,
+    as_json: bool,
+    **forms: Any,
+) -> None:
     """Report orders, or other events, that a file holds.
 
-    FILE is CSV or JSON lines, also gzip; "-" is standard input. A CSV file's columns are the
-    arguments of report_event; --column names others. A line of JSON holds these arguments, an event
-    as the API takes it, or what `outbox export --full` writes.
+    FILE is CSV or JSON lines; "-" is standard input. A CSV file's columns are the arguments of
+    report_event; --column names others. A line of JSON holds these arguments, an event as the API
+    takes it, or what `outbox export --full` writes.
 
     Every line is checked before the first one is kept. Bad lines go into FILE.rejected.csv with
     what is wrong: fix them there and import that file. What was reported before, by an import or
@@ -93,15 +125,15 @@ def import_(file: str, only_check: bool, as_json: bool, **options: Any) -> None:
     """
     from .import_events import EventMaker
 
-    runtime = current_runtime()
-    source, forms = _read_options(file, options)
-    has_json = source.has_json
-    default = "stdin.rejected.csv" if file == "-" else f"{file}.rejected.csv"
-    rejects = Rejects(options["rejected"] or Path(default), source)
-    maker = EventMaker(runtime=runtime, has_json=has_json, event_name=options["event"], **forms)
-    summary = Summary()
+    runtime, summary = current_runtime(), Summary()
+    path = path_of(file) or Path("stdin")
     began = time.monotonic()
     try:
+        source = Lines(lines_of(_text(file, encoding), "checking"))
+        if not source.has_json:
+            forms["columns"] = _columns(source.columns, **forms)
+        maker = EventMaker(runtime.reporter, source.has_json, **forms)
+        rejects = Rejects(rejected or path.with_name(f"{path.name}.rejected.csv"), source)
         with nullcontext() if only_check else _spool(runtime) as spool:
             _check(source, maker, rejects, spool, summary)
             if spool is not None:
@@ -109,6 +141,12 @@ def import_(file: str, only_check: bool, as_json: bool, **options: Any) -> None:
                 _queue(runtime, spool, summary)
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
+    except ReconcileError as problem:
+        _refuse(str(problem))
+    except UnicodeError:
+        _refuse(f"{path} is not of this encoding: pass --encoding, such as cp1252.")
+    except OSError as problem:
+        _refuse(f"{problem.filename or path}: {problem.strerror}.")
     summary.seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps(asdict(summary)))
@@ -116,6 +154,22 @@ def import_(file: str, only_check: bool, as_json: bool, **options: Any) -> None:
         _say(summary, only_check=only_check)
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Refusal(f"{why} Nothing was kept", slug="import-file") from None
+
+
+def _text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
+    """*file* as text, without a mark of its encoding."""
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        encoding = "utf-8-sig"
+    try:
+        text = io.TextIOWrapper(file, encoding, newline="")
+    except LookupError:
+        raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
+    click.get_current_context().call_on_close(text.close)
+    return text
 
 
 @dataclass(slots=True)
@@ -142,79 +196,92 @@ class Summary:
     seconds: float = 0.0
 
 
-def _read_options(file: str, options: Mapping[str, Any]) -> tuple[ImportFile, dict[str, Any]]:
-    """The file, and how it writes its values; says at once what no line could have."""
-    columns = _pairs(options["columns"], "--column")
-    constants = _pairs(options["constants"], "--set")
-    name = options["timezone"]
+def _columns(
+    header: list[str],
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    event_name: str,
+    **_forms: object,
+) -> dict[str, str]:
+    """By field, the column of a CSV file that gives it; says at once what no line could have.
+
+    :param columns: what ``--column`` says; others are known by the names of fields.
+    """
+    names = {name: [name.replace("_", "")] for name in FIELDS}
     try:
-        zone = None if name is None else ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
+        found = find_columns(header, columns, names)
+    except ReconcileError as problem:
+        raise click.UsageError(f"--column: {problem}") from None
+    if twice := [name for name in found.values() if header.count(name) > 1]:
+        raise Refusal(f"the header names a column twice: {twice[0]}", slug="import-file")
+    taken = {*found.values(), *REJECTED_COLUMNS, ""}
+    if unused := [name for name in header if name not in taken]:
+        click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
+    given = found.keys() | constants.keys()
+    is_purchase = event_name == "purchase" and "name" not in given
+    needed = ["order_id", "value", "currency"] if is_purchase else []
+    needed += [] if "visitor" in given else ["ip", "page_location"]
+    missing = [name for name in needed if name not in given]
+    if missing and header:
         raise click.UsageError(
-            f"--timezone: there is no {name!r}; it takes UTC or a name such as Europe/Berlin"
-        ) from None
-    source = ImportFile(file, options["encoding"])
-    if not source.has_json:
-        columns, unused = _columns(source.columns, columns)
-        if unused:
-            click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
-        given = columns.keys() | constants.keys()
-        is_purchase = options["event"] == "purchase" and "name" not in given
-        needed = ["order_id", "value", "currency"] if is_purchase else []
-        needed += [] if "visitor" in given else ["ip", "page_location"]
-        missing = [name for name in needed if name not in given]
-        if missing and source.columns:
-            raise click.UsageError(
-                f"no column gives {', '.join(missing)}: name it with --column "
-                f'{missing[0]}="…", or give all lines the same with --set {missing[0]}=…; the '
-                f"file has {', '.join(map(repr, source.columns))}"
-            )
-    forms = {name: options[name] for name in ("date_format", "decimal_comma")}
-    return source, {"columns": columns, "constants": constants, "zone": zone, **forms}
+            f"no column gives {', '.join(missing)}: name it with --column "
+            f'{missing[0]}="…", or give all lines the same with --set {missing[0]}=…; the '
+            f"file has {', '.join(map(repr, header))}"
+        )
+    return found
 
 
-def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """``FIELD=text`` of an option that may be given many times.
+class Rejects:
+    """Writes rejected lines into a file that can be fixed and imported.
 
-    :raises click.UsageError: one has no ``=``, or names no field.
+    The file is there as soon as there is a line. It holds what the lines hold, so that only its
+    owner may read it.
+
+    :param path: where it is to be. A file there stays, somebody may be fixing it: the new one then
+        has a number in its name.
+    :param source: the file that the lines are from.
     """
-    pairs = {}
-    for text in texts:
-        name, _, rest = text.partition("=")
-        name = name.strip()
-        if not rest.strip():
-            raise click.UsageError(f'{option} takes FIELD="text", such as order_id="Order no."')
-        if name not in FIELDS:
-            near = nearest(name, FIELDS)
-            hint = f"; did you mean {near}?" if near else f"; there are {', '.join(FIELDS)}"
-            raise click.UsageError(f"{option}: there is no field {name!r}{hint}")
-        pairs[name] = rest.strip()
-    return pairs
+
+    def __init__(self, path: Path, source: Lines) -> None:
+        self.path = path
+        self.count: int = 0
+        #: The first ones, as a terminal shows them.
+        self.told: list[str] = []
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        self._delimiter = source.delimiter
+        # A line that is from such a file already has its three first cells.
+        again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
+        self._begin = len(REJECTED_COLUMNS) if again else 0
+        self._columns = source.columns[self._begin :]
+
+    def add(self, line: Line, column: str, why: str) -> None:
+        """Write *line*.
+
+        :param column: the one at fault, as the file calls it; empty: the line is.
+        """
+        if self._file is None:
+            path = self.path
+            while self.path.exists():
+                self.count += 1
+                self.path = path.with_stem(f"{path.stem}-{self.count + 1}")
+            self._file = open(self.path, "x", encoding="utf-8", newline="", opener=_private)  # noqa: SIM115
+            self._writer = csv.writer(self._file, delimiter=self._delimiter, lineterminator="\n")
+            self._writer.writerow([*REJECTED_COLUMNS, *self._columns])
+        self._writer.writerow([line.number, column, why, *line.cells[self._begin :]])
+        if len(self.told) < _TOLD:
+            self.told.append(f"line {line.number}: {column + ': ' if column else ''}{why}")
+
+    def close(self) -> str | None:
+        """Where it is, if it is."""
+        if self._file is None:
+            return None
+        self._file.close()
+        return str(self.path)
 
 
-def _columns(header: Sequence[str], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """By field, the column of a CSV file that gives it; and the columns that nothing takes.
-
-    :param given: what ``--column`` says; other columns are known by the names of fields.
-    :raises click.UsageError: ``--column`` names a column that is not there.
-    """
-    for name, column in given.items():
-        if column not in header:
-            columns = ", ".join(map(repr, header))
-            raise click.UsageError(
-                f"--column {name}: there is no column {column!r}; the file has {columns}"
-            )
-    columns_by_field = dict(given)
-    unused = []
-    for column in header:
-        name = column.lower().replace(" ", "_").replace("-", "_")
-        if column in given.values():
-            continue
-        if name in FIELDS and name not in columns_by_field:
-            columns_by_field[name] = column
-        elif column and column not in REJECTED_COLUMNS:
-            unused.append(column)
-    return columns_by_field, unused
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager
@@ -222,43 +289,34 @@ def _spool(runtime: Runtime) -> Iterator[IO[bytes]]:
     """Where good events wait until all lines are checked: a file without a name, gone with us."""
     # Beside the journal: what fits there fits the disk, and /tmp may be memory.
     folder = runtime.journal_folder.parent
-    try:
-        make_folder(folder)
-        with TemporaryFile(dir=folder) as spool:
-            yield spool
-    except OSError as problem:
-        said = f"what is good cannot be written ({problem.strerror}); nothing was kept"
-        raise Refusal(said, slug="import-file") from None
+    make_folder(folder)
+    with TemporaryFile(dir=folder) as spool:
+        yield spool
 
 
 def _check(
-    source: ImportFile,
+    source: Lines,
     maker: EventMaker,
     rejects: Rejects,
     spool: IO[bytes] | None,
     summary: Summary,
 ) -> None:
     """The first pass: what is good goes to *spool*, what is not to *rejects*."""
-    read = 0
-    with bar("checking", source.size) as progress:
-        try:
-            for line in source:
-                summary.checked += 1
-                try:
-                    event = maker.event(line)
-                except AdRollError as problem:
-                    summary.rejected += 1
-                    rejects.add(line, *maker.fault(problem))
-                else:
-                    summary.suppressed += event is None
-                    summary.good += event is not None
-                    if spool is not None and event is not None:
-                        pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
-                progress(source.position() - read)
-                read = source.position()
-        finally:
-            rejects.close()
-            summary.rejected_file = rejects.kept_as
+    try:
+        for line in source:
+            summary.checked += 1
+            try:
+                event = maker.event(line)
+            except AdRollError as problem:
+                summary.rejected += 1
+                rejects.add(line, *maker.fault(problem))
+                continue
+            summary.suppressed += event is None
+            summary.good += event is not None
+            if spool is not None and event is not None:
+                pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
+    finally:
+        summary.rejected_file = rejects.close()
     for text in rejects.told:
         click.echo(text, err=True)
     if summary.rejected > len(rejects.told):

@@ -6,9 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.errors import AdRollError, EventError
@@ -17,25 +16,21 @@ from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
 from adroll_flask.outbox.values import clean_key
+from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import NewEvent
-    from adroll_flask.runtime import Runtime
-
-    from .import_file import Line
+    from adroll_flask.reporting.lists import Line
+    from adroll_flask.reporting.reporter import Reporter
 
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Both marks are there, so that it is clear which one is which.
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
 _EPOCH: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?\Z")
-_NEEDED: Final = {
-    "order_id": "a purchase takes the shop's order id: by it the order is reported once",
-    "value": "a purchase takes its value",
-}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class EventMaker:
     """Makes events of lines.
 
@@ -48,23 +43,23 @@ class EventMaker:
     :param decimal_comma: amounts are written 1.059,90.
     """
 
-    runtime: Runtime
+    reporter: Reporter
     has_json: bool
     event_name: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
-    date_format: str | None = None
-    zone: tzinfo | None = None
-    decimal_comma: bool = False
+    columns: Mapping[str, str]
+    constants: Mapping[str, str]
+    date_format: str | None
+    zone: tzinfo | None
+    decimal_comma: bool
 
     def event(self, line: Line) -> NewEvent | None:
         """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
 
         :raises AdRollError: it is no event.
         """
-        if line.problem is not None:
-            raise line.problem
-        reporter = self.runtime.reporter
+        if line.problem:
+            raise EventError("line", line.problem)
+        reporter = self.reporter
         data, key, known_since = line.values, None, None
         if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
             key, data = data.get("deduplication_key"), data["event"]
@@ -83,24 +78,24 @@ class EventMaker:
                 known_since = defaults.known_since
             if why:
                 return None
-            for needed, text in _NEEDED.items() if name == "purchase" else ():
+            for needed, text in NEEDED_OF_A_PURCHASE.items() if name == "purchase" else ():
                 if needed not in values:
                     raise EventError(needed, text)
             built = build(name, values, defaults, strict=True)
         if built.key is None:
             # Not by what happened at the time of the import, so that it is the same one again.
-            said = repr(sorted(data.items())).encode("utf-8", "surrogatepass")
+            said = repr(sorted(data.items())).encode()
             built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
         dry_run = reporter.is_dry_run(built.event.page_location, None)
         new = reporter.new_event(built, dry_run=dry_run, known_since=known_since)
         return replace(new, key=clean_key(new.key or ""))
 
-    def fault(self, problem: AdRollError) -> tuple[str, EventError]:
+    def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is at fault (empty: the line is), and what is wrong."""
         if not isinstance(problem, EventError):  # a visitor's token
-            problem = EventError("visitor", str(problem))
+            return self.columns.get("visitor", "visitor"), str(problem)
         name = problem.field.partition("[")[0]
-        return "" if name == "line" else self.columns.get(name, name), problem
+        return "" if name == "line" else self.columns.get(name, name), problem.expected
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of ``report_event`` that a line's values are.
@@ -118,21 +113,13 @@ class EventMaker:
             values[name] = self._amount(values[name], name)
         moment, products = values.get("timestamp"), values.get("products")
         if isinstance(moment, str):
-            # An export that is sorted, or that has dates alone, asks the same again and again.
-            values["timestamp"] = _seconds(moment, self.date_format, self.zone)
+            values["timestamp"] = self._seconds(moment)
         if isinstance(products, str):
             try:
-                values["products"] = products = json.loads(products)
+                values["products"] = json.loads(products)
             except (ValueError, RecursionError):
                 raise EventError("products", "takes a JSON list of products") from None
-        if self.decimal_comma and isinstance(products, list):
-            values["products"] = [self._product(item) for item in products]
         return values
-
-    def _product(self, item: Any) -> Any:
-        if isinstance(item, Mapping) and "price" in item:
-            return {**item, "price": self._amount(item["price"], "products")}
-        return item
 
     def _amount(self, value: Any, name: str) -> Any:
         """A text with a comma as the text with a point that it means."""
@@ -145,24 +132,22 @@ class EventMaker:
             raise EventError(name, "takes an amount with a comma, such as 1.059,90")
         return text.replace(".", "").replace(",", ".")
 
-
-@lru_cache(4096)
-def _seconds(text: str, date_format: str | None, zone: tzinfo | None) -> float:
-    """A time as seconds since the epoch."""
-    expected = "takes 2026-11-24T20:31:23+01:00; pass --date-format for others"
-    try:
-        if date_format is not None:
-            expected = f"is not of the form {date_format!r} (--date-format)"
-            moment = datetime.strptime(text, date_format)
-        elif _EPOCH.match(text):
-            expected = "is out of range: are these milliseconds?"
-            moment = datetime.fromtimestamp(float(text), UTC)
-        else:
-            moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError, OSError):
-        raise EventError("timestamp", expected) from None
-    if moment.tzinfo is None:
-        if zone is None:
-            raise EventError("timestamp", "has no offset: pass --timezone, such as Europe/Berlin")
-        moment = moment.replace(tzinfo=zone)
-    return moment.timestamp()
+    def _seconds(self, text: str) -> float:
+        """A time as seconds since the epoch."""
+        expected = "takes 2026-11-24T20:31:23+01:00; pass --date-format for others"
+        try:
+            if self.date_format is not None:
+                expected = f"is not of the form {self.date_format!r} (--date-format)"
+                moment = datetime.strptime(text, self.date_format)
+            elif _EPOCH.match(text):
+                return float(text)
+            else:
+                moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise EventError("timestamp", expected) from None
+        if moment.tzinfo is None:
+            if self.zone is None:
+                text = "has no offset: pass --timezone, such as Europe/Berlin"
+                raise EventError("timestamp", text)
+            moment = moment.replace(tzinfo=self.zone)
+        return moment.timestamp()

@@ -6,13 +6,15 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+from adroll_flask.events.names import suggestion
 from adroll_flask.plurals import span
 
 if TYPE_CHECKING:
@@ -69,6 +71,39 @@ def bar(label: str, length: int | None) -> Iterator[Callable[[int], object]]:
     )
     with shown:
         yield shown.update
+
+
+def path_of(file: IO[Any]) -> Path | None:
+    """Where *file* is; ``None`` of a stream."""
+    path = Path(getattr(file, "name", "-"))
+    return path if path.is_file() else None
+
+
+def lines_of(file: IO[str], label: str) -> Iterator[str]:
+    """The lines of *file*, with a :func:`bar` where it has a size."""
+    path = path_of(file)
+    with bar(label, path.stat().st_size if path else None) as progress:
+        for line in file:
+            progress(len(line))
+            yield line
+
+
+def pairs(names: Collection[str]) -> Callable[..., dict[str, str]]:
+    """The callback of an option ``NAME=TEXT`` that may be given many times, one of *names* each."""
+
+    def read(_context: click.Context, _option: click.Parameter, texts: Sequence[str]) -> Any:
+        found = {}
+        for text in texts:
+            name, _, rest = (part.strip() for part in text.partition("="))
+            if name not in names:
+                there = suggestion(name, names) or f"; there are {', '.join(names)}"
+                raise click.BadParameter(f"there is no {name!r}{there}")
+            if not rest:
+                raise click.BadParameter('takes NAME="text", such as order_id="Order no."')
+            found[name] = rest
+        return found
+
+    return read
 
 
 def when(at: float) -> str:

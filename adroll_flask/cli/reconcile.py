@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import IO, Final
 
 import click
 from flask.cli import with_appcontext
 
 from adroll_flask.redaction import csv_safe
+from adroll_flask.reporting.lists import ReconcileError
 from adroll_flask.reporting.order_lists import (
     REST_FIELDS,
     reached,
@@ -20,9 +19,10 @@ from adroll_flask.reporting.order_lists import (
     summary,
     sums,
 )
+from adroll_flask.reporting.reconciliation import COLUMNS, Reconciliation
 
 from .app_runtime import Refusal, current_runtime
-from .printing import AS_JSON, bar, show
+from .printing import AS_JSON, lines_of, pairs, show
 
 #: Where there is more about orders of a status.
 _HINTS: Final = {
@@ -39,6 +39,7 @@ _HINTS: Final = {
     "columns",
     multiple=True,
     metavar="WHAT=NAME",
+    callback=pairs(COLUMNS),
     help='What a column is called: order_id="Order no."; also value, currency, time.',
 )
 @click.option("--group", help="Count the orders that were never reported by this column.")
@@ -59,7 +60,7 @@ _HINTS: Final = {
 @with_appcontext
 def reconcile(
     file: IO[str],
-    columns: tuple[str, ...],
+    columns: dict[str, str],
     group: str | None,
     name: str,
     rest: str | None,
@@ -71,14 +72,9 @@ def reconcile(
     FILE is CSV with a line of names, or JSON lines; "-" is standard input. Exits with 1 where more
     than --tolerance per cent of the orders were never reported or are dead letters.
     """
-    from adroll_flask.reporting.reconciliation import COLUMNS, ReconcileError, Reconciliation
-
-    named = dict(part.split("=", 1) for part in columns if "=" in part)
-    if len(named) < len(columns) or not named.keys() <= COLUMNS.keys():
-        raise click.UsageError(f"--column takes WHAT=NAME, with WHAT one of {', '.join(COLUMNS)}")
-    orders = read_orders(_lines(file))
+    orders = read_orders(lines_of(file, "orders"))
     found = Reconciliation(
-        current_runtime().reporter, orders, columns=named, group=group, name=name
+        current_runtime().reporter, orders, columns=columns, group=group, name=name
     )
     try:
         with (
@@ -95,12 +91,3 @@ def reconcile(
     lines = [text + _HINTS.get(kind, "") for kind, text in summary(found, group)]
     show(as_json, sums(found), "\n".join(lines))
     raise SystemExit(1 if found.lost * 100 > tolerance else 0)
-
-
-def _lines(file: IO[str]) -> Iterator[str]:
-    """The lines of *file*, with a progress bar where it has a size."""
-    path = Path(getattr(file, "name", "-"))
-    with bar("orders", path.stat().st_size if path.is_file() else None) as progress:
-        for line in file:
-            progress(len(line))
-            yield line

@@ -17,6 +17,7 @@ from adroll_flask.findings.rules import money, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
+from adroll_flask.reporting.lists import ReconcileError
 from adroll_flask.reporting.order_lists import (
     REST_FIELDS,
     reached,
@@ -25,7 +26,7 @@ from adroll_flask.reporting.order_lists import (
     summary,
     sums,
 )
-from adroll_flask.reporting.reconciliation import Order, ReconcileError, Reconciliation
+from adroll_flask.reporting.reconciliation import Order, Reconciliation
 
 from .numbers import csv_text, iso, values
 from .page import Data, Done, Page, Visit, csv_file

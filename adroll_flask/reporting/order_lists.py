@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .reconciliation import ReconcileError
+from .lists import Lines, ReconcileError
 
 if TYPE_CHECKING:
     from .reconciliation import Order, Reconciliation
@@ -46,31 +43,10 @@ def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
     >>> [dict(order) for order in read_orders(iter(["order;total\\n", "1001;59,90\\n"]))]
     [{'order': '1001', 'total': '59,90'}]
     """
-    first = next(lines, "")
-    if first.startswith("PK\x03\x04"):
-        raise ReconcileError("this is an Excel file; save it as CSV")
-    if first.lstrip().startswith("{"):
-        yield from _json_lines(first, lines)
-        return
-    delimiter = max(",;\t|", key=first.count)
-    try:
-        names = next(csv.reader([first], delimiter=delimiter), [])
-        yield from csv.DictReader(lines, names, delimiter=delimiter)
-    except csv.Error as problem:
-        raise ReconcileError(f"this is no CSV: {problem}") from None
-
-
-def _json_lines(first: str, lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(chain([first], lines), 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise ReconcileError(f"line {number}: takes one JSON object")
-        yield found
+    for line in Lines(lines):
+        if not isinstance(line.values, dict):
+            raise ReconcileError(f"line {line.number}: {line.problem}")
+        yield line.values
 
 
 def reached(order: Order) -> bool:

@@ -12,8 +12,9 @@ from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from adroll_flask.errors import AdRollError
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+
+from .lists import ReconcileError, find_columns
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.lookups import Lookups
@@ -45,12 +46,6 @@ _BATCH: Final = 500
 _DAY: Final = 86_400
 #: Different values of a group that are told apart.
 _GROUPS: Final = 50
-
-
-class ReconcileError(AdRollError):
-    """A list of orders that cannot be read."""
-
-    slug = "order-list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,21 +228,14 @@ class Reconciliation:
                 )
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
-        plain = {re.sub(r"[\W_]+", "", str(name)).lower(): name for name in row if name}
-        given = self.columns or {}
-        found = dict(given)
-        for what, known in COLUMNS.items():
-            match = next((plain[name] for name in known if name in plain), None)
-            if match is not None:
-                found.setdefault(what, match)
-        wanted = [*given.values(), *([self.group] if self.group else [])]
-        absent = [name for name in wanted if name not in row]
-        if "order_id" not in found or absent:
-            there = ", ".join(str(name) for name in row)
-            what = f"no column {absent[0]!r}" if absent else "no column holds the order's id"
+        found = find_columns(row, self.columns or {}, COLUMNS)
+        wrong = "" if "order_id" in found else "no column holds the order's id"
+        if self.group and self.group not in row:
+            wrong = f"there is no column {self.group!r}"
+        if wrong:
             raise ReconcileError(
-                f"{what}; there are: {there}. Name it with columns={{'order_id': …}}, on the"
-                ' command line --column order_id="…"'
+                f"{wrong}; there are: {', '.join(map(str, row))}. Name it with columns="
+                "{'order_id': …}, on the command line --column order_id=\"…\""
             )
         return found
 

@@ -50,7 +50,7 @@ _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product
 #: Fields that say who the visitor is, whatever a token lacks.
 _WHO = frozenset({"email", "user_id"})
 #: What a purchase says nothing without, though AdRoll takes it.
-_NEEDED_OF_A_PURCHASE = {
+NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
 }
@@ -293,7 +293,7 @@ class Reporter:
                 )
 
     def _check_purchase(self, call: _Call, given: Mapping[str, Any]) -> None:
-        for field, why in _NEEDED_OF_A_PURCHASE.items():
+        for field, why in NEEDED_OF_A_PURCHASE.items():
             if field in given:
                 continue
             if call.strict:

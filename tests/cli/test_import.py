@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -87,14 +86,12 @@ def test_a_german_shop_s_list_is_read_by_its_columns_dates_and_commas(app: Flask
     assert second["timestamp"] == 1782325860.0
 
 
-@pytest.mark.parametrize("how", ["plain", "gzip", "stdin", "gzip on stdin", "bom", "tabs"])
+@pytest.mark.parametrize("how", ["plain", "stdin", "bom", "tabs"])
 def test_it_is_read_however_it_comes(app: Flask, run: Run, how: str) -> None:
     data = PLAIN.replace(",", "\t").encode() if how == "tabs" else PLAIN.encode()
     if how == "bom":
         data = b"\xef\xbb\xbf" + data
-    if how.startswith("gzip"):
-        data = gzip.compress(data)
-    if "stdin" in how:
+    if how == "stdin":
         result = run("-", *SET, input=data)
     else:
         Path("orders").write_bytes(data)
@@ -129,7 +126,7 @@ def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, ru
     assert lines[0].startswith("4;Total;takes an amount with a comma")
     assert lines[0].endswith(";A-3;12.90;24.11.2026 20:31;u3")
     assert lines[1].startswith("5;Date;is not of the form")
-    assert lines[2].startswith("6;Order no.;a purchase takes the shop's order id")
+    assert lines[2].startswith('6;Order no.;"a purchase takes the shop')
     assert lines[3] == "7;;has 2 cells, and the header has 4;A-6;1"
 
     text = path.read_text().replace("12.90", "12,90").replace("yesterday", "24.11.2026 20:31")
@@ -178,13 +175,12 @@ def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:
 
 
 def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run) -> None:
-    """A file that breaks off in its middle leaves nothing behind."""
+    """A file that cannot be read to its end leaves nothing behind."""
     text = (PLAIN + "".join(f"{i},1.00,EUR,u{i}\n" for i in range(3, 5000))).encode()
-    whole = gzip.compress(text)
-    Path("orders.csv.gz").write_bytes(whole[: len(whole) // 2])
-    result = run("orders.csv.gz", *SET)
+    Path("orders.csv").write_bytes(text + b"\xff")
+    result = run("orders.csv", *SET)
     assert result.exit_code == 1
-    assert "nothing was kept" in result.output
+    assert "Nothing was kept" in result.output
     assert kept(app) == []
 
 
@@ -240,7 +236,7 @@ def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((*SET, "--column", "order=1"), "did you mean order_id"),
+        ((*SET, "--column", "order=1"), "did you mean 'order_id'"),
         ((*SET, "--column", "order_id=Nr"), "there is no column 'Nr'; the file has 'order_id'"),
         ((), "no column gives ip, page_location"),
         ((*SET, "--timezone", "Berlin/Europe"), "it takes UTC or a name such as Europe/Berlin"),
@@ -255,12 +251,14 @@ def test_what_no_line_could_have_is_said_at_once(
     assert said in result.output
 
 
-def test_another_encoding_is_named_and_the_bytes_survive(run: Run) -> None:
-    data = "order_id,value,currency,user_id\nü1,1.00,EUR,u1\n".encode("cp1252")
+def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, run: Run) -> None:
+    data = PLAIN.encode() + "ü1,1.00,EUR,u1\n".encode("cp1252")
     Path("orders.csv").write_bytes(data)
-    assert "--encoding" in run("orders.csv", *SET).output
-    assert b"\xfc1,1.00" in Path("orders.csv.rejected.csv").read_bytes()
-    assert "1 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
+    result = run("orders.csv", *SET)
+    assert result.exit_code == 1
+    assert "--encoding" in result.output
+    assert kept(app) == []
+    assert "3 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OutboxFailed("disk_full")])
@@ -297,5 +295,5 @@ def test_where_there_is_no_room_for_what_is_good_nothing_is_kept(
     result = run("-", *SET, input=PLAIN)
     assert result.exit_code == 1
     assert "No space left on device" in result.output
-    assert "nothing was kept" in result.output
+    assert "Nothing was kept" in result.output
     assert kept(app) == []

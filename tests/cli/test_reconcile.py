@@ -236,3 +236,11 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
 )
 def test_amounts_are_read_as_shops_write_them(text: str, amount: str) -> None:
     assert str(amount_of(text)) == amount
+
+
+def test_a_quote_that_is_not_closed_hides_no_orders(shop: Flask, run: Run) -> None:
+    """All lines behind it were one cell: their orders were taken for such as the list lacks."""
+    result = run("reconcile", "-", input='order_id,note\n1001,"5 mugs\n1003,\n1005,\n')
+    assert result.exit_code == 1
+    assert "line 4 is no CSV" in result.output
+    assert "reached AdRoll" not in result.output

@@ -1,0 +1,128 @@
+"""Reading a shop's list, CSV or JSON lines: one reader for what is imported and what is compared.
+
+Nothing of a list is kept: memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
+
+from adroll_flask.errors import AdRollError
+
+#: The one column of a list whose lines are JSON; a CSV file of such lines has it as its last.
+JSON_COLUMN: Final = "json"
+
+
+class ReconcileError(AdRollError):
+    """A list of orders that cannot be read."""
+
+    slug = "order-list"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a list.
+
+    :param number: the list's line at which it ends, from 1.
+    :param cells: of a CSV line; the text of a line of JSON is one.
+    :param values: by column, or by the object's keys.
+    :param problem: why it is none; empty: it is one.
+    """
+
+    number: int
+    cells: list[str] = field(repr=False)
+    values: Mapping[str, Any] = field(repr=False)
+    problem: str = ""
+
+
+class Lines:
+    """A list that is being read; iterating it gives its lines.
+
+    It is JSON where its first line begins as such; else CSV, with the delimiter that the header has
+    most of.
+
+    :param texts: its lines.
+    :raises ReconcileError: also while iterating: it is neither.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        texts = iter(texts)
+        first = next((text for text in texts if text.strip()), "")
+        if first.startswith("PK\x03\x04"):
+            raise ReconcileError("this is an Excel file; save it as CSV")
+        self.columns: list[str] = [JSON_COLUMN]
+        # Of the header's names some have commas.
+        self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
+        texts = chain([first], texts)
+        self._rows: Iterator[tuple[int, list[str]]]
+        if first.lstrip()[:1] in ("{", "["):
+            self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
+        else:
+            self._rows = self._csv(texts)
+            _, header = next(self._rows, (0, []))
+            self.columns = [name.strip() for name in header]
+        self.has_json: bool = self.columns[-1:] == [JSON_COLUMN]
+
+    def _csv(self, texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        # Strict, or a quote that is not closed takes all the lines behind it for one cell.
+        rows = csv.reader(texts, delimiter=self.delimiter, strict=True)
+        try:
+            yield from ((rows.line_num, cells) for cells in rows)
+        except csv.Error as problem:
+            raise ReconcileError(
+                f"line {rows.line_num} is no CSV ({problem}): is a quote in it, or before it, not "
+                "closed?"
+            ) from None
+
+    def __iter__(self) -> Iterator[Line]:
+        for number, cells in self._rows:
+            if not any(cells):
+                continue
+            problem = ""
+            values: Any = dict(zip(self.columns, cells, strict=False))
+            if self.has_json:
+                values = _json(cells[-1])
+                problem = "" if isinstance(values, dict) else "takes one JSON object"
+            elif len(cells) != len(self.columns):
+                problem = f"has {len(cells)} cells, and the header has {len(self.columns)}"
+            yield Line(number, cells, values, problem)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def find_columns(
+    header: Iterable[str], given: Mapping[str, str], known: Mapping[str, Collection[str]]
+) -> dict[str, str]:
+    """By what it says, the column of a list that says it.
+
+    :param given: what somebody said of it.
+    :param known: names of columns, without case, spaces and punctuation; the first one wins.
+    :raises ReconcileError: *given* names a column that is not there.
+
+    >>> find_columns(["Order no.", "Total"], {}, {"order_id": ("orderid", "orderno")})
+    {'order_id': 'Order no.'}
+    """
+    header = [str(name) for name in header]
+    absent = [name for name in given.values() if name not in header]
+    if absent:
+        there = ", ".join(map(repr, header))
+        raise ReconcileError(f"there is no column {absent[0]!r}; the file has {there}")
+    plain = {
+        re.sub(r"[\W_]+", "", name).lower(): name for name in header if name not in given.values()
+    }
+    found = {
+        what: next((plain[name] for name in names if name in plain), "")
+        for what, names in known.items()
+    }
+    return {what: name for what, name in found.items() if name} | dict(given)
