@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -33,11 +30,6 @@ if TYPE_CHECKING:
 MOST_EVENTS: Final = 100_000
 #: Invalid dead letters that are looked through for an order, the newest.
 _MOST_LETTERS: Final = 20_000
-#: Digits of an id, and the fewest of them that are taken for its beginning.
-_ID_DIGITS: Final = 32
-_BEGINNING: Final = re.compile(r"[0-9a-f]{4,32}\Z")
-#: Ids that are listed where a beginning is that of several.
-_MOST_LISTED: Final = 5
 _STATE = click.option(
     "--state", type=click.Choice(get_args(State)), help="Only events of this state."
 )
@@ -75,73 +67,29 @@ def outbox(context: click.Context, as_json: bool) -> None:
 # -- which events ---------------------------------------------------------------------------
 
 
-class NoSuchEvent(Refusal):
-    """What was typed names no event that a command could work on.
-
-    :param id: the whole id, where it is known.
-    """
-
-    def __init__(self, message: str, id: str = "") -> None:
-        super().__init__(message, slug="no-such-event")
-        self.id = id
-
-
 def _with_events() -> Outbox:
     """The app's outbox, for a command on events that it should have.
 
-    :raises NoSuchEvent: nothing was reported yet.
+    :raises Refusal: nothing was reported yet.
     """
     store = kept_outbox()
     if store is None:
-        raise NoSuchEvent("there is no such event: nothing was reported yet")
+        raise Refusal("there is no such event: nothing was reported yet", slug="no-such-event")
     return store
 
 
-def _event(store: Outbox, given: str, *, dead: bool = False) -> Row:
-    """The event, or the dead letter, whose id is *given*, or begins with it.
+def _event(store: Outbox, id: str) -> Row:
+    """The event whose id is *id*.
 
-    :raises NoSuchEvent: there is none, or more than one.
+    :raises Refusal: there is none.
     """
-    id, kind = given.lower().removesuffix("…").removesuffix("..."), "event"
-    if not _BEGINNING.match(id):
-        raise NoSuchEvent(
-            "takes an event's id, or at least its first four digits; outbox list shows it"
-        )
-    if len(id) < _ID_DIGITS:
-        kind = "dead letter" if dead else "event"
-        rows = store.lookups.list("dead" if dead else None, MOST_EVENTS)
-        if len(rows) == MOST_EVENTS:
-            said = f"there are too many {kind}s to look for a beginning: give the whole id"
-            raise NoSuchEvent(said)
-        found = [row.id for row in rows if row.id.startswith(id)]
-        if len(found) != 1:
-            some = ", ".join(found[:_MOST_LISTED]) + ", …" * (len(found) > _MOST_LISTED)
-            said = f"{id} begins the ids of {counted(len(found), kind)}, give more of it: {some}"
-            raise NoSuchEvent(said if found else f"no {kind}'s id begins with {id}")
-        (id,) = found
-    row = store.lookups.show(id)
+    row = store.lookups.show(id.lower())
     if row is None:
-        raise NoSuchEvent("there is no such event", id)
-    if dead and row.state != "dead":
-        raise NoSuchEvent(f"this event is {row.state}, it is no dead letter", row.id)
+        raise Refusal("there is no such event", slug="no-such-event")
     return row
 
 
-def _each(
-    store: Outbox, ids: Iterable[str], *, dead: bool = False
-) -> tuple[list[Row], list[tuple[str, str]]]:
-    """The events of *ids*; and which of these name none, and why."""
-    rows: list[Row] = []
-    refused: list[tuple[str, str]] = []
-    for given in ids:
-        try:
-            rows.append(_event(store, given, dead=dead))
-        except NoSuchEvent as problem:
-            refused.append((problem.id or given, problem.message))
-    return rows, refused
-
-
-def _say_refused(refused: list[tuple[str, str]]) -> None:
+def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
     for id, why in refused:
         click.echo(f"{id}: {why}", err=True)
 
@@ -240,8 +188,6 @@ def show_(id: str, full: bool) -> None:
     """Show one event as JSON.
 
     Without --full, no visitor's values are in it.
-
-    The beginning of the ID is enough where no other event's is the same.
     """
     row = _event(_with_events(), id)
     wire = json.loads(row.payload) if row.payload else None
@@ -405,28 +351,24 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
 
     Dead letters with the reason restored or unsure may have reached AdRoll: they are sent again
     only where an ID or --reason names them, and are counted twice where AdRoll has them.
-
-    The beginning of an ID is enough where no other dead letter's is the same.
     """
     from adroll_flask.reporting.dead_letters import retry_dead
 
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
     store = _with_events() if ids else kept_outbox()
-    rows: list[Row] = []
-    refused: list[tuple[str, str]] = []
+    rows: Sequence[Row] = ()
     left = 0
     if store is not None and ids:
-        rows, refused = _each(store, ids, dead=True)
+        rows = store.lookups.those(ids)
     elif store is not None:
         dead = store.lookups.list("dead", MOST_EVENTS)
         wanted = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
         rows = [row for row in wanted if reason or row.reason not in RISKY]
         left = len(wanted) - len(rows)
     risky = sum(row.reason in RISKY for row in rows)
-    done = retry_dead(current_runtime().reporter, [row.id for row in rows])
-    refused += done.refused
-    _say_refused(refused)
+    done = retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
+    _say_refused(done.refused)
     if risky:
         click.echo(f"restored or unsure: {risky} of them. {_RISK}.", err=True)
     if left:
@@ -435,7 +377,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     if done.suppressed:
         click.echo(f"{counted(done.suppressed, 'event')} suppressed by before_report")
     click.echo(f"{counted(done.sent, 'event')} will be sent again")
-    raise SystemExit(1 if refused and ids else 0)
+    raise SystemExit(1 if done.refused and ids else 0)
 
 
 @outbox.command()
@@ -445,39 +387,30 @@ def fix(id: str, file: Any) -> None:
     """Give a dead letter another event, and let that be sent.
 
     FILE holds the event as JSON; "-" is standard input.
-
-    The beginning of the ID is enough where no other dead letter's is the same.
     """
     from adroll_flask.reporting.dead_letters import REPORTED_ALREADY, fix_dead
 
     store = _with_events()
-    id = _event(store, id, dead=True).id
-    payload = file.read()
-    why = _no_event(payload)
+    row, payload = _event(store, id), file.read()
     try:
-        if not why and not fix_dead(current_runtime().reporter, id, payload):
-            _event(store, id, dead=True)  # somebody may have been faster
-            why = f"{REPORTED_ALREADY} {id}"
+        told = json.loads(payload)
+        # What show and export print about an event, with the event in it.
+        if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
+            why = 'takes the event alone, the member "event" of this: '
+            why += "flask adroll outbox show --full ID | jq .event"
+        elif row.state != "dead":
+            why = f"this event is {row.state}, it is no dead letter"
+        elif not fix_dead(current_runtime().reporter, row.id, payload):
+            why = f"{REPORTED_ALREADY} {row.id}"
+        else:
+            why = ""
     except EventError as problem:
         why = str(problem)
+    except (ValueError, RecursionError) as problem:
+        why = f"no JSON: {problem}"
     if why:
         raise Refusal(why, slug="fix-refused")
     click.echo("1 event will be sent")
-
-
-def _no_event(payload: bytes) -> str:
-    """Why a file holds no event at all, without its words; what is wrong with one is said later."""
-    try:
-        told = json.loads(payload)
-    except (ValueError, RecursionError) as problem:
-        return f"no JSON: {problem}"
-    # What show and export print about an event, with the event in it.
-    if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
-        return (
-            'takes the event alone, the member "event" of this: '
-            "flask adroll outbox show --full ID | jq .event"
-        )
-    return ""
 
 
 @outbox.command()
@@ -492,15 +425,15 @@ def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     that host's processes call it a duplicate for up to 15 minutes.
 
     One that a worker is about to send, or is sending, stays.
-    The beginning of an ID is enough where no other event's is the same.
     """
     if bool(ids) == (advertisable is not None):
         raise click.UsageError("give ids or --advertisable EID")
     store = _with_events()
-    rows, refused = _each(store, ids)
-    count = store.admin.drop([row.id for row in rows] if ids else None, account=advertisable)
+    known = {row.id for row in store.lookups.those(ids)}
+    refused = [(id, "there is no such event") for id in ids if id not in known]
+    count = store.admin.drop(ids or None, account=advertisable)
     # Only now, since a worker may have been faster.
-    for row in filter(None, (store.lookups.show(row.id) for row in rows)):
+    for row in store.lookups.those(ids):
         refused.append((row.id, _WHY_KEPT.get(row.state, "has changed meanwhile; try again")))
     _say_refused(refused)
     click.echo(f"{counted(count, 'event')} dropped")
@@ -529,14 +462,7 @@ def create_table() -> None:
 
     Safe to run at any time, from many processes.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from adroll_flask.findings.outbox_place import outbox_failure
-
-    try:
-        current_runtime().outbox.database.create_tables()
-    except (SQLAlchemyError, sqlite3.Error, OSError) as problem:
-        raise outbox_failure(problem) from None
+    current_runtime().outbox.database.create_tables()
     click.echo("the outbox's tables are there")
 
 
@@ -550,14 +476,10 @@ def move_from(old: str) -> None:
     workers are stopped meanwhile. What was moved is not sent from the old outbox any more. A move
     that was stopped goes on if it is run again.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from adroll_flask.findings.outbox_place import outbox_failure
     from adroll_flask.outbox.admin import NotMoved, move
     from adroll_flask.outbox.location import locate
     from adroll_flask.outbox.outbox import open_database
 
-    foreign = (SQLAlchemyError, sqlite3.Error, OSError)
     runtime = current_runtime()
     try:
         source = locate(old, Path(runtime.folder).absolute())
@@ -569,27 +491,14 @@ def move_from(old: str) -> None:
     if target is None or source == target:
         raise Refusal("both addresses are of the same outbox", slug="outbox-move")
     opened = [open_database(place, runtime.settings, runtime.clock) for place in (source, target)]
-    done = 0
-
-    def moved(count: int) -> None:
-        nonlocal done
-        done += count
-        if sys.stderr.isatty():
-            click.echo(f"\r{done:,} events", nl=False, err=True)
-
     try:
         try:
             opened[0].create_tables()
-        except (OutboxFailed, *foreign) as problem:
-            secrets = () if isinstance(source, Path) else (source.username, source.password)
-            known = isinstance(problem, OutboxFailed)
-            why = problem if known else outbox_failure(problem, *secrets)
-            raise NotMoved(f"the old outbox cannot be worked with: {why}") from None
-        states = move(*opened, dedupe_days=runtime.settings.dedupe_days, moved=moved)
+        except OutboxFailed as problem:
+            raise NotMoved(f"the old outbox cannot be worked with: {problem}") from None
+        states = move(*opened, dedupe_days=runtime.settings.dedupe_days, moved=lambda count: None)
     except NotMoved as problem:
         raise Refusal(str(problem), slug="outbox-move") from None
-    except foreign as problem:
-        raise outbox_failure(problem) from None
     finally:
         for database in opened:
             database.close()

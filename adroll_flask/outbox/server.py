@@ -135,7 +135,7 @@ class ServerDatabase:
             tries += 1
             try:
                 if not self._is_ready:
-                    self.create_tables()
+                    self._make_tables()
                 with self.engine().connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect, self._known))
             except (SQLAlchemyError, OSError) as exc:
@@ -160,6 +160,10 @@ class ServerDatabase:
             raise OutboxFailed(reason, detail) from None
 
     def create_tables(self) -> None:
+        self._is_ready = False
+        self._run(lambda _: None)
+
+    def _make_tables(self) -> None:
         with self.engine().connect() as connection, connection.begin():
             is_there = schema.schema_version(connection) is not None
         if not is_there:

@@ -55,7 +55,7 @@ DOWN = {
     [
         ["outbox"],
         ["outbox", "list"],
-        ["outbox", "show", "0123"],
+        ["outbox", "show", "0" * 32],
         ["outbox", "retry", "--all-dead"],
         ["outbox", "drop", "0123"],
         ["outbox", "export"],
