@@ -16,8 +16,8 @@ from adroll_flask.findings.reasons import meaning, of_dead_letter
 from adroll_flask.findings.rules import money, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError
+from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import (
     REST_FIELDS,
     reached,
