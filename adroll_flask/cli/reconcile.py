@@ -10,15 +10,8 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.redaction import csv_safe
-from adroll_flask.reporting.lists import ReconcileError
-from adroll_flask.reporting.order_lists import (
-    REST_FIELDS,
-    reached,
-    read_orders,
-    rest_fields,
-    summary,
-    sums,
-)
+from adroll_flask.reporting.lists import ReconcileError, read_orders
+from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import COLUMNS, Reconciliation
 
 from .app_runtime import Refusal, current_runtime

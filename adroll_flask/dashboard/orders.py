@@ -16,16 +16,9 @@ from adroll_flask.findings.reasons import meaning, of_dead_letter
 from adroll_flask.findings.rules import money, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.lists import ReconcileError
+from adroll_flask.reporting.lists import ReconcileError, read_orders
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
-from adroll_flask.reporting.order_lists import (
-    REST_FIELDS,
-    reached,
-    read_orders,
-    rest_fields,
-    summary,
-    sums,
-)
+from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import Order, Reconciliation
 
 from .numbers import csv_text, iso, values

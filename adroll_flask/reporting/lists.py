@@ -101,6 +101,20 @@ def _json(text: str) -> Any:
         return None
 
 
+def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """The orders of a list: CSV with a line of names, or JSON lines.
+
+    :raises ReconcileError: while iterating: a line is neither.
+
+    >>> [dict(order) for order in read_orders(iter(["order;total\\n", "1001;59,90\\n"]))]
+    [{'order': '1001', 'total': '59,90'}]
+    """
+    for line in Lines(lines):
+        if not isinstance(line.values, dict):
+            raise ReconcileError(f"line {line.number}: {line.problem}")
+        yield line.values
+
+
 def find_columns(
     header: Iterable[str], given: Mapping[str, str], known: Mapping[str, Collection[str]]
 ) -> dict[str, str]:

@@ -1,12 +1,9 @@
-"""The shop's lists of paid orders: how they are read, and what came of one, in words."""
+"""What came of a list of paid orders, in words."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
-
-from .lists import Lines, ReconcileError
 
 if TYPE_CHECKING:
     from .reconciliation import Order, Reconciliation
@@ -33,20 +30,6 @@ _IN_ORDER: Final = (
     *("delivered", "waiting", "held", "cancelled", "suppressed", "dead", "missing", "forgotten"),
     *("duplicate", "differing", "not_listed"),
 )
-
-
-def read_orders(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
-    """The orders of a list: CSV with a line of names, or JSON lines.
-
-    :raises ReconcileError: while iterating: a line is neither.
-
-    >>> [dict(order) for order in read_orders(iter(["order;total\\n", "1001;59,90\\n"]))]
-    [{'order': '1001', 'total': '59,90'}]
-    """
-    for line in Lines(lines):
-        if not isinstance(line.values, dict):
-            raise ReconcileError(f"line {line.number}: {line.problem}")
-        yield line.values
 
 
 def reached(order: Order) -> bool:
