@@ -17,7 +17,7 @@ from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.values import AWAY
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
-from adroll_flask.reporting.order_life import FoundOrder, StepKind, carried, find_order, life
+from adroll_flask.reporting.order_life import FoundOrder, carried, find_order, life
 
 from .app_runtime import Refusal, current_runtime, kept_outbox
 from .printing import AS_JSON, show, since_when, table, until, when
@@ -45,7 +45,7 @@ _WHY_KEPT: Final[Mapping[State, str]] = {
     "worker has settled it, or has taken it back after its lease",
 }
 #: How a step of an event's life is told.
-_TOLD: Final[Mapping[StepKind, str]] = {
+_TOLD: Final = {
     "held": "reported, with a hold",
     "kept": "kept, not sent",
     "dead": "dead letter",

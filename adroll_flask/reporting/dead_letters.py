@@ -13,9 +13,6 @@ from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.dedupe_key import kept_key
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
-from adroll_flask.interruptions import let_through
-
-from .site_functions import log_hook_failure
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Row
@@ -101,12 +98,16 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
             done.refused.append((id, "has no content any more"))
         else:
             payload = row.payload if change is None else change.made(row.payload)
+            asked = False
             try:
                 given = _checked(reporter, payload, row)
-                passed = _asked(reporter, given)
+                asked = True
+                passed = reporter.functions.passed(given)
             except EventError as problem:
-                is_hook = problem.field == "before_report"
-                why = problem.expected if is_hook else f"fix it first (outbox fix): {problem}"
+                why = f"fix it first (outbox fix): {problem}"
+                if asked:
+                    said = str(problem).removeprefix("before_report: ")
+                    why = f"before_report {said}: correct it first (the log has where)"
                 done.refused.append((id, why))
                 continue
             if passed is None:
@@ -142,25 +143,6 @@ def _checked(reporter: Reporter, payload: bytes, row: Row | None = None) -> Buil
         same = order is not None and row.key == kept_key(order, reporter.records.dedupe_secret)
         key = order if same else row.key
     return Built(event, (), key, wire_bytes(event), defaults=defaults)
-
-
-def _asked(reporter: Reporter, given: Built) -> Built | None:
-    """The event as the site's functions let it pass; ``None``: they keep it back.
-
-    :raises EventError: one of them failed.
-    """
-    try:
-        return reporter.functions.passed(given)
-    except EventError as problem:
-        text = f"before_report returned what cannot be sent: {problem}"
-        raise EventError("before_report", text) from None
-    except Exception as problem:
-        let_through(problem)
-        failed = log_hook_failure(problem)
-        raise EventError(
-            "before_report",
-            f"before_report raised {failed}: correct it first (the log has where)",
-        ) from None
 
 
 def _sent(reporter: Reporter, id: str, built: Built) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
@@ -16,31 +16,19 @@ if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
     from adroll_flask.outbox.values import Attempt
 
-#: What a step is: ``kept`` here, and cancelled since; ``now`` has no end yet.
-StepKind: TypeAlias = Literal[
-    "happened",
-    "reported",
-    "held",
-    "kept",
-    "released",
-    "attempt",
-    "delivered",
-    "dead",
-    "cancelled",
-    "now",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of an event's life.
 
+    :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
+        ``released``, ``attempt``, ``delivered``, ``dead``, ``cancelled``; ``now`` has no end yet.
     :param at: when, seconds since the epoch; ``None``: at present.
     :param said: what there is to say of it: AdRoll's answer and words, the reason.
     :param attempt: of an attempt: all that is known of it.
     """
 
-    kind: StepKind
+    kind: str
     at: float | None
     said: str = ""
     attempt: Attempt | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from adroll_flask.errors import AdRollError
@@ -18,7 +18,7 @@ from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 
-from .reconciliation import Reconciliation
+from .reconciliation import Reconciliation, amount_of
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
@@ -94,8 +94,8 @@ class PaidOrders:
         try:
             figures.replace_notes(state, {state: f"begun {self.reporter.clock():.0f}"})
             began = time.monotonic()
-            missing: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-            worth: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
+            #: By day, and by group and currency: how many, and their money.
+            missing: dict[str, dict[tuple[str, str], tuple[int, Decimal]]] = defaultdict(dict)
             totals: Counter[str] = Counter()
             for order in self.found(days):
                 if order.status in ("not_listed", "duplicate"):
@@ -103,15 +103,16 @@ class PaidOrders:
                 day = self._day(order.time)
                 totals[day] += 1
                 if order.status == "missing":
-                    missing[day][order.group, order.currency] += 1
-                    worth[day, order.group, order.currency] += _decimal(order.value)
+                    of = order.currency[:8], order.group
+                    number, value = missing[day].get(of, (0, Decimal()))
+                    missing[day][of] = number + 1, value + (amount_of(order.value) or 0)
             notes = {f"{_DAY}{day}:": f"{number}" for day, number in totals.items()}
             for day, groups in missing.items():
-                for place, ((group, currency), number) in enumerate(groups.most_common(_GROUPS)):
-                    value = worth[day, group, currency]
+                most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
+                for place, ((currency, group), (number, value)) in enumerate(most):
                     # The group last: a note is cut where it is too long.
-                    figures_of_group = json.dumps([number, str(value), currency[:8]])
-                    notes[f"{_DAY}{day}:{place}"] = f"{figures_of_group}{group}"
+                    told = json.dumps([number, str(value), currency])
+                    notes[f"{_DAY}{day}:{place}"] = f"{told}{group}"
             figures.replace_notes(_DAY, self._kept_of_other_days(days) | notes)
             took = time.monotonic() - began
             slow = {state: f"it took {took:.0f} s"} if took > _SLOW else {}
@@ -180,10 +181,3 @@ def trouble(outbox: Outbox, now: float) -> str:
         if now - float(begun) > _SLOW:
             return f"it has not ended for {now - float(begun):.0f} s"
     return ""
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text or "0")
-    except InvalidOperation:
-        return Decimal()

@@ -29,7 +29,6 @@ from adroll_flask.signals import event_queued, event_rejected, event_suppressed
 from adroll_flask.visitor.cookies import Visitor
 
 from .receipt import Receipt, left_out
-from .site_functions import log_hook_failure
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
@@ -244,17 +243,7 @@ class Reporter:
 
     def _passed(self, call: _Call, built: Built) -> Built:
         call.wrong_hook = True
-        try:
-            passed = self.functions.passed(built)
-        except EventError:
-            raise
-        except Exception as problem:
-            let_through(problem)
-            if call.strict:
-                raise
-            # Kept, not sent: the hook may have been there to keep this very event back.
-            failed = log_hook_failure(problem)
-            raise EventError("before_report", f"raised {failed}") from None
+        passed = self.functions.passed(built, strict=call.strict)
         call.wrong_hook = False
         if passed is None:
             raise _NotToBeReported("before_report")

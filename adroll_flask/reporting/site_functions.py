@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.errors import ConfigurationError, EventError
+from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe_lines
 
@@ -79,26 +80,34 @@ class SiteFunctions:
                 )
         return {key: value for key, value in said.items() if value not in (None, "")}
 
-    def passed(self, built: Built) -> Built | None:
+    def passed(self, built: Built, *, strict: bool = False) -> Built | None:
         """The event as ``before_report`` lets it pass; ``None``: one of them keeps it back.
 
         Each is asked in turn and sees what the one before it returned, checked.
 
-        :raises EventError: one returned something that cannot be sent.
+        :param strict: raise what one of them raises.
+        :raises EventError: one failed, or returned something that cannot be sent.
         """
         from adroll_flask.events.event import Event
 
         for function in self.before_report:
-            changed = function(built.event)
-            if changed is None:
-                return None
-            if not isinstance(changed, Event):
-                raise EventError("before_report", "has to return the event, another one, or None")
-            built = built.changed(changed)
+            try:
+                changed = function(built.event)
+                if changed is None:
+                    return None
+                if not isinstance(changed, Event):
+                    raise EventError(
+                        "before_report", "has to return the event, another one, or None"
+                    )
+                built = built.changed(changed)
+            except EventError:
+                raise
+            except Exception as problem:
+                let_through(problem)
+                if strict:
+                    raise
+                # Kept, not sent: the function may have been there to keep this very event back.
+                said = describe_lines(problem)
+                logger.error("before_report failed: %s [before-report-failed]", said)
+                raise EventError("before_report", f"raised {type(problem).__name__}") from None
         return built
-
-
-def log_hook_failure(problem: Exception) -> str:
-    """Log where ``before_report`` raised *problem*; its class, for the error that goes on."""
-    logger.error("before_report failed: %s [before-report-failed]", describe_lines(problem))
-    return type(problem).__name__
