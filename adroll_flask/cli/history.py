@@ -13,12 +13,11 @@ from flask.cli import with_appcontext
 
 from adroll_flask.events.coverage import BITS
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.silence import told
 from adroll_flask.outbox.values import HistoryBy, HistoryRow
 from adroll_flask.plurals import span
 
 from .app_runtime import current_runtime, kept_outbox
-from .printing import show, since_when, table
+from .printing import AS_JSON, show, since_when, table
 
 OUTCOMES: Final = (
     *("delivered", "dead", "expired", "suppressed"),
@@ -36,31 +35,18 @@ _COLUMNS: Final = ("outcome", "events", "value", "currency", "median_seconds", "
     default="day",
     show_default=True,
 )
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option(
-    "--alarm",
-    is_flag=True,
-    help="Print only what is silent now, and exit with 1 where something is: for cron.",
-)
+@AS_JSON
 @with_appcontext
-def history(since: str, by: str, form: str | None, alarm: bool) -> None:
+def history(since: str, by: str, as_json: bool) -> None:
     """Show what became of events, and of their values.
 
     Days and hours are those of ADROLL_TIME_ZONE. A dead letter that is sent again is no loss any
     more. Dry runs are counted apart, and so are releases and cancellations of no hold (unused) or
     of what was delivered (too_late).
     """
-    if alarm and form == "csv":
-        raise click.UsageError("--alarm prints text or, with --json, JSON")
     runtime = current_runtime()
     begin = since_when(since, runtime.clock(), runtime.settings.zone)
     store = kept_outbox()
-    if alarm:
-        silences = () if store is None else store.lookups.silences()
-        data = [silence._asdict() for silence in silences]
-        show(form == "json", data, "\n".join(map(told, silences)))
-        raise SystemExit(1 if silences else 0)
     timed = by in ("hour", "day")
     asked = cast("HistoryBy", "hour" if timed else by)
     rows: Sequence[HistoryRow] = ()
@@ -69,13 +55,10 @@ def history(since: str, by: str, form: str | None, alarm: bool) -> None:
     if timed:
         named = "%Y-%m-%d %H:00" if by == "hour" else "%Y-%m-%d"
         rows = _in_zone(rows, named, runtime.settings.zone)
-    if form == "csv":
-        click.echo(_csv(rows, by), nl=False)
-        return
     tables = {"identifier": _identifiers, "reason": _reasons}
     data = [{**_plain(row, by), "delays": list(row.delays)} for row in rows]
     text = tables[by](rows) if by in tables else _sums(rows, by)
-    show(form == "json", data, text if rows else "nothing happened")
+    show(as_json, data, text if rows else "nothing happened")
 
 
 def _in_zone(rows: Sequence[HistoryRow], form: str, zone: tzinfo) -> Sequence[HistoryRow]:
@@ -84,14 +67,11 @@ def _in_zone(rows: Sequence[HistoryRow], form: str, zone: tzinfo) -> Sequence[Hi
     for row in rows:
         group = datetime.fromtimestamp(int(row.group), zone).strftime(form)
         key = (group, row.outcome, row.currency)
-        had = sums.get(key)
-        sums[key] = replace(
-            row,
-            group=group,
-            events=row.events + (had.events if had else 0),
-            value=row.value + (had.value if had else 0),
-            delays=tuple(map(sum, zip(row.delays, had.delays, strict=True))) if had else row.delays,
-        )
+        if had := sums.get(key):
+            delays = tuple(map(sum, zip(row.delays, had.delays, strict=True)))
+            events, value = row.events + had.events, row.value + had.value
+            row = replace(row, events=events, value=value, delays=delays)
+        sums[key] = replace(row, group=group)
     return [*sums.values()]
 
 
@@ -107,12 +87,6 @@ def _plain(row: HistoryRow, by: str) -> dict[str, Any]:
     times = (within(row.delays, share) for share in (0.5, 0.95))
     values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
     return {by: _group(row, by), **dict(zip(_COLUMNS, values, strict=True))}
-
-
-def _csv(rows: Sequence[HistoryRow], by: str) -> str:
-    from adroll_flask.dashboard.numbers import csv_text
-
-    return csv_text((_plain(row, by) for row in rows), (by, *_COLUMNS))
 
 
 def _within(delays: Sequence[int], share: float) -> str:

@@ -12,10 +12,10 @@ import io
 import json
 import os
 import pickle
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
@@ -127,7 +127,6 @@ def import_(
 
     runtime, summary = current_runtime(), Summary()
     path = path_of(file) or Path("stdin")
-    began = time.monotonic()
     try:
         source = Lines(lines_of(_text(file, encoding), "checking"))
         if not source.has_json:
@@ -147,7 +146,6 @@ def import_(
         _refuse(f"{path} is not of this encoding: pass --encoding, such as cp1252.")
     except OSError as problem:
         _refuse(f"{problem.filename or path}: {problem.strerror}.")
-    summary.seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
@@ -193,7 +191,6 @@ class Summary:
     duplicates: int = 0
     stopped: str = ""
     rejected_file: str | None = None
-    seconds: float = 0.0
 
 
 def _columns(
@@ -243,17 +240,16 @@ class Rejects:
     """
 
     def __init__(self, path: Path, source: Lines) -> None:
-        self.path = path
-        self.count: int = 0
-        #: The first ones, as a terminal shows them.
-        self.told: list[str] = []
-        self._file: IO[str] | None = None
-        self._writer: Any = None
+        self._wanted = path
         self._delimiter = source.delimiter
         # A line that is from such a file already has its three first cells.
         again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
         self._begin = len(REJECTED_COLUMNS) if again else 0
         self._columns = source.columns[self._begin :]
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        #: Where it is, if it is.
+        self.path: Path | None = None
 
     def add(self, line: Line, column: str, why: str) -> None:
         """Write *line*.
@@ -261,27 +257,18 @@ class Rejects:
         :param column: the one at fault, as the file calls it; empty: the line is.
         """
         if self._file is None:
-            path = self.path
-            while self.path.exists():
-                self.count += 1
-                self.path = path.with_stem(f"{path.stem}-{self.count + 1}")
-            self._file = open(self.path, "x", encoding="utf-8", newline="", opener=_private)  # noqa: SIM115
+            others = (self._wanted.with_stem(f"{self._wanted.stem}-{n}") for n in count(2))
+            self.path = next(one for one in chain([self._wanted], others) if not one.exists())
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115
             self._writer = csv.writer(self._file, delimiter=self._delimiter, lineterminator="\n")
             self._writer.writerow([*REJECTED_COLUMNS, *self._columns])
         self._writer.writerow([line.number, column, why, *line.cells[self._begin :]])
-        if len(self.told) < _TOLD:
-            self.told.append(f"line {line.number}: {column + ': ' if column else ''}{why}")
 
-    def close(self) -> str | None:
-        """Where it is, if it is."""
-        if self._file is None:
-            return None
-        self._file.close()
-        return str(self.path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    def close(self) -> None:
+        """End the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 @contextmanager
@@ -302,25 +289,28 @@ def _check(
     summary: Summary,
 ) -> None:
     """The first pass: what is good goes to *spool*, what is not to *rejects*."""
-    try:
+    told = []
+    with closing(rejects):
         for line in source:
             summary.checked += 1
             try:
                 event = maker.event(line)
             except AdRollError as problem:
                 summary.rejected += 1
-                rejects.add(line, *maker.fault(problem))
+                column, why = maker.fault(problem)
+                rejects.add(line, column, why)
+                if summary.rejected <= _TOLD:
+                    told.append(f"line {line.number}: {column + ': ' if column else ''}{why}")
                 continue
             summary.suppressed += event is None
             summary.good += event is not None
             if spool is not None and event is not None:
                 pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
-    finally:
-        summary.rejected_file = rejects.close()
-    for text in rejects.told:
+    summary.rejected_file = str(rejects.path) if rejects.path else None
+    if summary.rejected > _TOLD:
+        told.append(f"and {summary.rejected - _TOLD:,} more")
+    for text in told:
         click.echo(text, err=True)
-    if summary.rejected > len(rejects.told):
-        click.echo(f"and {summary.rejected - len(rejects.told):,} more", err=True)
 
 
 def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
@@ -362,8 +352,7 @@ def _say(summary: Summary, *, only_check: bool) -> None:
         "without consent": summary.suppressed,
     }
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
-    rate = f" ({summary.checked / summary.seconds:,.0f} lines/s)" if summary.seconds > 1 else ""
-    click.echo((", ".join(parts) or "nothing to do") + rate)
+    click.echo(", ".join(parts) or "nothing to do")
     if summary.rejected_file:
         lines = counted(summary.rejected, "line")
         said = f"fix {summary.rejected_file} and import it with the same options"

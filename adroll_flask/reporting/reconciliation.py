@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -120,31 +121,33 @@ class Reconciliation:
         return lost / expected if expected else 0.0
 
     def __iter__(self) -> Iterator[Order]:
-        outbox = self.reporter.outbox
+        parsed, outbox = self._parsed(), self.reporter.outbox
         if not outbox.exists():
-            for order in self._parsed():
-                yield self._counted(order)
+            yield from map(self._counted, parsed)
             return
         from adroll_flask.outbox.values import worst
 
-        outbox.lookups.take_in_all()
+        lookups = outbox.lookups
+        lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""
-        seen = sqlite3.connect("")  # a temporary file of SQLite's, removed when it is closed
-        try:
+        self._invalid = {key: row.error for key, row in lookups.without_key(self.name)}
+        # A temporary file of SQLite's, removed when it is closed.
+        with closing(sqlite3.connect("")) as seen:
             seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            invalid = outbox.lookups.without_key(self.name)
-            self._invalid = {key: row.error for key, row in invalid}
-            first, last = float("inf"), float("-inf")
-            parsed = self._parsed()
+            times: list[float] = []
             while batch := list(islice(parsed, _BATCH)):
-                times = [order.time for order in batch if order.time is not None]
-                first, last = min([first, *times]), max([last, *times])
-                yield from self._looked_up(batch, outbox.lookups, seen, stopped)
-            self.looked_for_unlisted = first <= last
-            if self.looked_for_unlisted:
-                yield from self._unlisted(outbox.lookups, seen, first, last)
-        finally:
-            seen.close()
+                times += [order.time for order in batch if order.time is not None]
+                times = [min(times), max(times)] if times else []
+                yield from self._looked_up(batch, lookups, seen, stopped)
+            self.looked_for_unlisted = bool(times)
+            # A list of one day has orders whose events are of the night before; only what lies
+            # within it surely should be there.
+            for found in lookups.reported(self.name, *times) if times else ():
+                key = found.key or ""
+                if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
+                    yield self._counted(
+                        Order(key, "not_listed", reported=found.digest, time=found.occurred_at)
+                    )
 
     def _looked_up(
         self, batch: list[Order], orders: Lookups, seen: sqlite3.Connection, stopped: str
@@ -156,6 +159,7 @@ class Reconciliation:
         for eid in self.reporter.settings.served_accounts or ("",):
             known = {**orders.known(self.name, eid, list(set(keys.values()))), **known}
         suppressed = orders.suppressed(list(hashes.values()))
+        oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
         for one in batch:
             key = keys[one.order_id]
             why = suppressed.get(hashes[one.order_id])
@@ -165,8 +169,10 @@ class Reconciliation:
                 one = self._kept(one, known[key], stopped)
             elif why is not None:
                 one = replace(one, status="suppressed", why=why.reason)
-            else:
-                one = self._not_kept(one)
+            elif one.order_id in self._invalid:
+                one = replace(one, status="dead", why=self._invalid[one.order_id])
+            elif one.time is not None and one.time < oldest:
+                one = replace(one, status="forgotten")
             yield self._counted(one)
 
     def _kept(self, one: Order, found: Row, stopped: str) -> Order:
@@ -177,26 +183,6 @@ class Reconciliation:
         status: Any = found.state if found.state in ended else "waiting"
         why = ended.get(found.state, stopped or found.error)
         return replace(one, status=status, why=why, reported=reported)
-
-    def _not_kept(self, one: Order) -> Order:
-        if one.order_id in self._invalid:
-            return replace(one, status="dead", why=self._invalid[one.order_id])
-        oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
-        if one.time is not None and one.time < oldest:
-            return replace(one, status="forgotten")
-        return one
-
-    def _unlisted(
-        self, orders: Lookups, seen: sqlite3.Connection, first: float, last: float
-    ) -> Iterator[Order]:
-        # A list of one day has orders whose events are of the night before; only what lies within
-        # it surely should be there.
-        for found in orders.reported(self.name, first, last):
-            key = found.key or ""
-            if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
-                yield self._counted(
-                    Order(key, "not_listed", reported=found.digest, time=found.occurred_at)
-                )
 
     def _counted(self, order: Order) -> Order:
         self.counts[order.status] += 1

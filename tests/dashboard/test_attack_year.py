@@ -39,7 +39,6 @@ def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Pa
     for command in (
         *(f"history --since 13m --by {by}" for by in ("hour", "day", "event", "reason")),
         "history --since 13m --by identifier",
-        "history --alarm",
         "check",
         "outbox",
         "outbox list",
