@@ -1,6 +1,10 @@
 """Signing of what the browser or a payment provider keeps for us.
 
-Two purposes, two salts: a visitor's record (the cookie) and a visitor's token cannot stand in for
+The text is that of itsdangerous' ``TimestampSigner`` with SHA-256 and ``key_derivation="hmac"``.
+That class itself derives the key anew for each text, takes nobody's clock, and makes a datetime of
+what is compared as a number; most requests verify a record.
+
+Two purposes, two keys: a visitor's record (the cookie) and a visitor's token cannot stand in for
 each other. Expired is not forged: the caller is told which.
 """
 
@@ -9,9 +13,8 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
-from itsdangerous import BadData, encoding, signer
+from itsdangerous import BadData, encoding
 
 #: What :meth:`Signer.sign` writes; base64 decoders skip other characters silently.
 _TEXT = re.compile(r"[A-Za-z0-9_.-]+\Z")
@@ -28,37 +31,11 @@ class Expired(Exception):
     """Signed by us, but longer ago than is taken."""
 
 
-class _HmacSha256(signer.SigningAlgorithm):
-    """As itsdangerous' own, in one call of OpenSSL: most requests verify a record."""
-
-    def get_signature(self, key: bytes, value: bytes) -> bytes:
-        return hmac.digest(key, value, "sha256")
-
-
-class _SignerOfDerivedKeys(signer.Signer):
-    """A signer that derives each key once."""
-
-    def __init__(self, keys: list[bytes], salt: str) -> None:
-        super().__init__(
-            keys,
-            salt=salt,
-            key_derivation="hmac",
-            digest_method=sha256,
-            algorithm=_HmacSha256(),
-        )
-        self._derived = {key: super(_SignerOfDerivedKeys, self).derive_key(key) for key in keys}
-
-    def derive_key(self, secret_key: str | bytes | None = None) -> bytes:
-        return self._derived[
-            self.secret_keys[-1] if secret_key is None else encoding.want_bytes(secret_key)
-        ]
-
-
 class Signer:
     """Signs bytes for one purpose.
 
     :param keys: newest first, as ``ADROLL_SECRET_KEY`` is written; at least one.
-    :param purpose: part of the salt, so that a text signed for one purpose fails for another.
+    :param purpose: part of the key, so that a text signed for one purpose fails for another.
     :param clock: returns epoch seconds.
 
     >>> signer = Signer(["secret"], "record", clock=lambda: 1_700_000_000)
@@ -69,19 +46,14 @@ class Signer:
     def __init__(
         self, keys: Sequence[str | bytes], purpose: str, *, clock: Callable[[], float]
     ) -> None:
-        # itsdangerous signs with the last key of a list and verifies with all of them.
-        self._signer = _SignerOfDerivedKeys(
-            [key.encode() if isinstance(key, str) else key for key in reversed(keys)],
-            f"adroll_flask.{purpose}",
-        )
+        self._keys = [_derived(key, purpose) for key in keys]
         self._clock = clock
 
     def sign(self, payload: bytes) -> str:
         """*payload* as URL-safe text with the present time and a signature."""
-        # The form of itsdangerous' TimestampSigner, whose clock tests cannot set, and which makes a
-        # datetime of what is compared as a number.
-        now = encoding.base64_encode(encoding.int_to_bytes(int(self._clock())))
-        return self._signer.sign(encoding.base64_encode(payload) + b"." + now).decode("ascii")
+        now = encoding.int_to_bytes(int(self._clock()))
+        text = encoding.base64_encode(payload) + b"." + encoding.base64_encode(now)
+        return (text + b"." + _signature(self._keys[0], text)).decode("ascii")
 
     def unsign(self, text: str, max_age: float) -> tuple[bytes, float]:
         """The payload of *text* and when it was signed (epoch seconds).
@@ -92,8 +64,11 @@ class Signer:
         """
         if not _TEXT.match(text):
             raise Forged
+        signed, _, signature = text.encode("ascii").rpartition(b".")
+        if not any(hmac.compare_digest(_signature(key, signed), signature) for key in self._keys):
+            raise Forged
+        body, _, stamp = signed.rpartition(b".")
         try:
-            body, _, stamp = self._signer.unsign(text).rpartition(b".")
             payload = encoding.base64_decode(body)
             when = float(encoding.bytes_to_int(encoding.base64_decode(stamp)))
         except BadData:
@@ -108,8 +83,13 @@ def derive_key(keys: Sequence[str | bytes], purpose: str) -> bytes | None:
 
     ``None`` where the site has no key.
     """
-    if not keys:
-        return None
-    key = keys[-1]
+    return _derived(keys[-1], purpose) if keys else None
+
+
+def _derived(key: str | bytes, purpose: str) -> bytes:
     secret = key.encode() if isinstance(key, str) else key
     return hmac.digest(secret, f"adroll_flask.{purpose}".encode(), "sha256")
+
+
+def _signature(key: bytes, text: bytes) -> bytes:
+    return encoding.base64_encode(hmac.digest(key, text, "sha256"))
