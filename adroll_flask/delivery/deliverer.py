@@ -260,10 +260,11 @@ class Deliverer:
         permit = lane.permit(destination, credentials)
         if permit is None:
             return self._pause(RECHECK)
-        if permit.probing == "down" and (permit := lane.try_out(permit, stop)) is None:
-            return Step()
-        if permit.probing == "stopped" and (lane.trial_is_next or not is_due):
-            return Step(more=lane.probe_stop(permit, stop))
+        by_trial = is_stopped and (lane.trial_is_next or not is_due)
+        if permit.probing == "down" or (permit.probing == "stopped" and by_trial):
+            permit = lane.try_out(permit, stop)
+            if permit is None:
+                return Step()
         leased_at = time.monotonic()
         claim = queue.claim(lane.account, permit.limit, self.lease, begin=at_once)
         sender = BatchSender(
@@ -413,7 +414,8 @@ class Deliverer:
         :param in_burst: this process reports as fast as it can: then full batches linger, too.
         :param flushing: somebody waits for what is due.
         """
-        step = self.step(stop, sends=sends)
+        # Where nothing was ever kept, to look would make a database.
+        step = self.step(stop, sends=sends) if self.outbox.exists() else Step()
         if step.pause is not None:
             return Rest(step.pause)
         if step.more and (flushing or (not in_burst and self._is_due(step.full))):

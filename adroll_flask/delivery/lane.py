@@ -76,7 +76,6 @@ class Lane:
     limit: int = MAX_BATCH
     _asked_at: float = 0.0
     _probes: int = 0
-    _stop_trial_passed: bool = False
     _token_failures: int = 0
     _token_from: float = 0.0
     #: A fingerprint, how often it was refused in a row, and until when it is not asked again.
@@ -197,12 +196,16 @@ class Lane:
         if size >= self.limit < MAX_BATCH:
             self.limit += 1
         self._refused = ("", 0, 0.0)
-        if permit.probing in ("stopped", "other") and self.destination.resume():
-            logger.warning(
-                "AdRoll takes events%s again: the stop has ended [delivery-stopped]", self.whose
-            )
+        if permit.probing in ("stopped", "other"):
+            self._end_stop("events")
         if permit.probing != "no":
             self.destination.succeeded()
+
+    def _end_stop(self, what: str) -> None:
+        if self.destination.resume():
+            logger.warning(
+                "AdRoll takes %s%s again: the stop has ended [delivery-stopped]", what, self.whose
+            )
 
     def too_large(self, size: int) -> None:
         """A batch of *size* was too large: the next ones are smaller, and grow back slowly."""
@@ -259,46 +262,34 @@ class Lane:
     # Probing
 
     def try_out(self, permit: Permit, stop: threading.Event) -> Permit | None:
-        """Ask an AdRoll that is away with a trial event: no order is risked on it.
+        """Ask an AdRoll that is away or stopped with a trial event: no order is risked on it.
 
         A lost answer would make an order unsure, and in many an outage each is lost, although
-        AdRoll takes what is sent. Where the trial is refused for its content, AdRoll is there: it
-        may have a reason of its own against the trial, so that an event is to find out.
+        AdRoll takes what is sent. Where the trial is refused for its content and nothing is
+        stopped, AdRoll is there: it may have a reason of its own against the trial, so that an
+        event is to find out.
 
-        :returns: *permit* where an event may follow now.
+        :returns: under what one event may follow now.
         """
-        if self._stop_trial_passed:
-            self._stop_trial_passed = False
-            return replace(permit, trial_passed=True)
         if not self._wait_for_slot(stop):
             self.give_up(permit)
             return None
         answer = self.probe(permit)
-        if answer.kind in ("accepted", "content", "too_large"):
-            return replace(permit, trial_passed=answer.kind == "accepted")
-        self.troubled(permit, answer)
-        return None
-
-    def probe_stop(self, permit: Permit, stop: threading.Event) -> bool:
-        """Try a stopped destination out with a trial event; True where the stop has ended."""
-        if not self._wait_for_slot(stop):
-            self.give_up(permit)
-            return False
-        answer = self.probe(permit)
+        is_stopped = permit.probing == "stopped"
         if answer.kind != "accepted":
+            if not is_stopped and answer.kind in ("content", "too_large"):
+                return permit
             self.troubled(permit, answer)
-            return False
-        if self.destination.resume():
-            logger.warning(
-                "AdRoll takes a trial event%s again: the stop has ended [delivery-stopped]",
-                self.whose,
-            )
-        # Still down: only an event that is taken in earnest proves that all is well, and the
-        # next request is to be a small one.
-        self.destination.failed("")
-        self._refused = (self._refused[0], self._refused[1], 0.0)
-        self._stop_trial_passed = True
-        return True
+            return None
+        if is_stopped:
+            self._end_stop("a trial event")
+            # Still down: only an event that is taken in earnest proves that all is well, and the
+            # next request is to be a small one.
+            self.destination.failed("")
+            self._refused = (*self._refused[:2], 0.0)
+            if not self.destination.try_probe(_PROBE_LEASE):
+                return None
+        return replace(permit, probing="down", trial_passed=True)
 
 
 def _doubled(first: float, times: int, most: float) -> float:

@@ -76,8 +76,6 @@ class _Process:
         self.loading: threading.RLock = threading.RLock()
         #: All is loaded that a first report needs.
         self.ready = False
-        #: The thread is about to end, since nothing was ever kept.
-        self.ending = False
         #: Calls of :meth:`DeliveryThread.flush` that wait for the thread.
         self.flushing = 0
         self.thread: threading.Thread | None = None
@@ -88,10 +86,6 @@ class _Process:
     @property
     def alive(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
-
-    @property
-    def serves(self) -> bool:
-        return self.alive and not self.ending
 
 
 class DeliveryThread:
@@ -136,22 +130,22 @@ class DeliveryThread:
     def start(self) -> None:
         """Start this process's thread unless it runs; cheap then."""
         process = self._processes.own()
-        if not process.serves:
+        if not process.alive:
             self._start(process)
 
     def _start(self, process: _Process) -> None:
         with process.lock:
-            if process.serves or process.stop.is_set() or not may_start_threads():
+            if process.alive or process.stop.is_set() or not may_start_threads():
                 return  # the outbox keeps the events
             this = weakref.ref(self)
             if not self._is_hooked:
                 self._is_hooked = True
                 at_fork(before=self._let_load, in_parent=self._go_on)
                 atexit.register(_at_exit, this)
-            if process.thread is not None and not process.ending:
+            if process.thread is not None:
                 logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
                 self._counters.add("delivery_error", "thread_died")
-            process.ready = process.ending = False
+            process.ready = False
             process.thread = threading.Thread(
                 target=_run, args=(this, process), name="adroll-delivery", daemon=True
             )
@@ -183,25 +177,20 @@ class DeliveryThread:
     def load(self, process: _Process) -> bool:
         """Load what reports and deliveries need, which takes some tenths of a second.
 
-        :returns: whether there may be something to deliver.
+        :returns: whether there is more to do.
         """
         with process.loading:
             from adroll_flask.events.build import warm
 
             warm()
             try:
-                outbox = None if self._delivery == "sync" else self._deliverer().outbox
-                if outbox is not None:
+                if self._delivery != "sync":
                     self._deliverer().load(sends=self._sends)
             except AdRollError as failure:  # an outbox without its driver, say
-                outbox = None
                 self._tell_that_it_cannot_start("not_started", failure)
-        with process.lock:
-            # From here on a report starts another thread: it is kept before it asks.
-            process.ending = True
-            process.ending = outbox is None or not outbox.exists()
-            process.ready = True
-        return not process.ending
+                return False
+        process.ready = True
+        return self._delivery != "sync"
 
     def turn(self, process: _Process) -> Rest:
         """One step, and the rest that follows it."""
@@ -227,7 +216,7 @@ class DeliveryThread:
         self.measure()
         deliverer, go_on = self._deliverer(), threading.Event()
         while time.monotonic() < process.drain_until:
-            if not deliverer.step(go_on, sends=self._sends).more:
+            if deliverer.turn(go_on, sends=self._sends, flushing=True).seconds:
                 break
 
     # For who reports
@@ -235,7 +224,7 @@ class DeliveryThread:
     def nudge(self) -> None:
         """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
         process = self._processes.own()
-        if not process.serves:
+        if not process.alive:
             self._start(process)
         process.burst.note()
         process.reports += 1
@@ -258,7 +247,7 @@ class DeliveryThread:
             if time.monotonic() >= until:
                 return deliverer.outbox.queue.waiting()
             time.sleep(0.005)
-        if not process.serves:
+        if not process.alive:
             return deliverer.flush(until - time.monotonic())
         process.flushing += 1
         try:
@@ -292,7 +281,10 @@ def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
             thread.measure()
 
     thread = this()
-    if thread is None or not thread.load(process):
+    if thread is None:
+        return
+    if not thread.load(process):
+        process.thread = None
         return
     while not process.stop.is_set():
         rest = thread.turn(process)

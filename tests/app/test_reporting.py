@@ -620,13 +620,12 @@ def test_an_app_without_adroll_says_so() -> None:
 
 
 def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
-    import threading
-
-    before = set(threading.enumerate())
     app = make_app(ADROLL_DELIVERY="thread")
     app.test_client().get("/")
-    # A thread has loaded what the first report needs.
-    assert wait_until(lambda: before.issuperset(threading.enumerate()))
+    thread = app.extensions["adroll"].thread
+    # It has loaded what the first report needs, and looked for what is there to be sent.
+    assert wait_until(lambda: thread.ready)
+    assert thread.stop()
     assert not Path(app.instance_path).exists()
 
 

@@ -220,7 +220,7 @@ def test_one_that_died_is_started_again_and_it_is_said(
 ) -> None:
     shop = Shop(tmp_path)
     thread = started(shop)
-    monkeypatch.setattr(thread, "load", lambda _process: False)
+    monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
     shop.report("o001")
     thread.start()
     eventually(lambda: not thread.alive)
@@ -401,7 +401,7 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
     app.test_client().get("/?adct=c-1")
     runtime = app.extensions["adroll"]
     eventually(lambda: runtime.thread.ready)
-    eventually(lambda: not runtime.thread.alive)
+    assert runtime.thread.stop()  # its last look, too
     assert not Path(app.instance_path).exists()
 
 
