@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .counters import Counters
-from .delivery.thread import DeliveryThread, running_uwsgi_problems
+from .delivery.thread import DeliveryThread, uwsgi_problem
 from .forks import made_once
 from .interruptions import let_through
 from .logs import Logger, get_logger
@@ -303,7 +303,8 @@ class Runtime:
         if not self.settings.enabled:
             return
         self.thread.start()
-        for problem in running_uwsgi_problems() if self.settings.delivery == "thread" else ():
+        problem = uwsgi_problem() if self.settings.delivery == "thread" else None
+        if problem is not None:
             logger.error("AdRoll under uWSGI: %s; %s [uwsgi-threads]", problem.text, problem.fix)
 
     def _queued(self) -> None:

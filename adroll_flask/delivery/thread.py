@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -316,40 +316,33 @@ class UwsgiProblem(NamedTuple):
     fix: str
 
 
-def uwsgi_problems(options: Mapping[str, Any]) -> Iterator[UwsgiProblem]:
-    """What is wrong for an app that delivers in a thread of its own, as far as options tell.
+#: Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
+#: ``threads``, which brings it; since then they always do, and the option is left without effect.
+_PERHAPS_OFF: Final = UwsgiProblem(
+    "warning",
+    "enable-threads is off: before uWSGI 2.0.27 no delivery thread is started",
+    "set enable-threads = true, or ADROLL_DELIVERY = 'worker'",
+)
+_OFF: Final = UwsgiProblem(
+    "error",
+    "enable-threads is off: no delivery thread is started, events wait in the outbox",
+    "set enable-threads = true, or run flask adroll worker",
+)
 
-    Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
-    ``threads``, which brings it; since then they always do, and the option is left without effect.
 
-    :param options: uWSGI's options by name.
+def uwsgi_problem(options: Mapping[str, Any] | None = None) -> UwsgiProblem | None:
+    """What is wrong for an app that delivers in a thread of its own; ``None``: nothing is.
 
-    >>> [problem.level for problem in uwsgi_problems({"master": "true"})]
-    ['warning']
-    >>> [problem.level for problem in uwsgi_problems({"master": "true", "threads": "4"})]
-    []
+    :param options: uWSGI's options by name; by default it is about the uWSGI that this process
+        runs in, if it does.
+
+    >>> uwsgi_problem({"master": "true"}).level, uwsgi_problem({"threads": "4"})
+    ('warning', None)
     """
-
-    def on(name: str) -> bool:
-        value = str(options.get(name, "")).lower()
-        return name in options and value not in ("0", "false", "off", "no", "none")
-
-    if not (on("enable-threads") or on("threads")):
-        yield UwsgiProblem(
-            "warning",
-            "enable-threads is off: before uWSGI 2.0.27 no delivery thread is started",
-            "set enable-threads = true, or ADROLL_DELIVERY = 'worker'",
-        )
-
-
-def running_uwsgi_problems() -> Iterator[UwsgiProblem]:
-    """What is wrong with the uWSGI that this process runs in, if it does."""
-    if not _threads_are_on():
-        yield UwsgiProblem(
-            "error",
-            "enable-threads is off: no delivery thread is started, events wait in the outbox",
-            "set enable-threads = true, or run flask adroll worker",
-        )
+    if options is None:
+        return None if _threads_are_on() else _OFF
+    values = {str(options.get(name)).lower() for name in ("enable-threads", "threads")}
+    return None if values - {"0", "false", "off", "no", "none"} else _PERHAPS_OFF
 
 
 def may_start_threads() -> bool:

@@ -269,12 +269,10 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
 def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:
     if settings.delivery != "thread":
         return
-    problems = thread.running_uwsgi_problems()
+    one = thread.uwsgi_problem()
     if ini is not None:
         parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
         parser.read(ini)
-        problems = iter(())
-        if parser.has_section("uwsgi"):
-            problems = thread.uwsgi_problems(parser["uwsgi"])
-    for one in problems:
+        one = thread.uwsgi_problem(parser["uwsgi"]) if parser.has_section("uwsgi") else None
+    if one is not None:
         yield found("uwsgi-threads", "uWSGI", severity=one.level, problem=one.text, fix=one.fix)
