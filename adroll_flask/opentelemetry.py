@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 try:
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
     from .middleware import AdRollMiddleware
     from .outbox.values import Totals
-    from .runtime import Runtime
-
-#: Seconds for which what was read of the outbox serves all instruments of a collection.
-_FRESH = 1.0
 
 
 def instrument(
@@ -55,27 +51,16 @@ def instrument(
         raise ConfigurationError("instrument", "this app is instrumented already")
     runtime.is_measured = True
     meter = metrics.get_meter("adroll_flask", __version__, meter_provider)
-    present = _present(runtime)
+    # Read once for all instruments of a collection: what was read serves for a second.
+    present = lru_cache(1)(lambda _second: totals_of(runtime)[1])
     for row in TABLE:
         make = meter.create_observable_counter if row.grows else meter.create_observable_gauge
         make(row.name, [partial(_observed, row, present)], row.unit, row.text)
 
 
-def _present(runtime: Runtime) -> Callable[[], Totals | None]:
-    """Gives the outbox's sums and state, read once for all instruments of a collection."""
-    read: list[tuple[float, Totals | None]] = []
-
-    def present() -> Totals | None:
-        if not read or time.monotonic() - read[-1][0] > _FRESH:
-            read[:] = [(time.monotonic(), totals_of(runtime)[1])]
-        return read[-1][1]
-
-    return present
-
-
 def _observed(
-    row: Row, present: Callable[[], Totals | None], _options: CallbackOptions
+    row: Row, present: Callable[[int], Totals | None], _options: CallbackOptions
 ) -> Iterable[Observation]:
-    totals = present()
+    totals = present(int(time.monotonic()))
     for labels, value in row.look(totals) if totals is not None else ():
         yield Observation(value, dict(zip(row.labels, labels, strict=True)))

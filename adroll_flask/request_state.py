@@ -12,7 +12,7 @@ from flask import has_app_context, has_request_context
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
-from .events.context import NO_IDENTITY, KnownIdentity
+from .events.context import KNOWN, NO_IDENTITY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -145,17 +145,12 @@ def tracked(runtime: Runtime) -> TrackedRequest:
 # -- the session ---------------------------------------------------------------------------
 
 
-def known() -> KnownIdentity:
+def known() -> Mapping[str, Any]:
     """What ``identify()`` said of the visitor."""
     kept = _look(_session(), _IDENTITY)
     if not isinstance(kept, dict):
         return NO_IDENTITY
-    return KnownIdentity(
-        email_sha256=kept.get("email_sha256"),
-        email_md5=kept.get("email_md5"),
-        user_id=kept.get("user_id"),
-        device_id=kept.get("device_id"),
-    )
+    return {name: kept[name] for name in KNOWN if name in kept}
 
 
 def remember(said: Mapping[str, Any]) -> None:

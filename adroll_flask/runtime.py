@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,19 +185,19 @@ class Runtime:
     @made_once
     def reporter(self) -> Reporter:
         """What reports, and what all else is made of that works with reports."""
-        return self._reporter()
+        return self._reporter(self.settings, lambda: self.outbox)
 
-    def _reporter(self, outbox: Any = None) -> Reporter:
+    def _reporter(self, settings: Settings, open_outbox: Callable[[], Any]) -> Reporter:
         kind = Reporter
         if self.settings.debug:
             from .reporting.debug import TellingReporter as kind
         return kind(
-            self.settings,
+            settings,
             self.functions,
             self.counters,
             self.clock,
             self.services.records,
-            open_outbox=lambda: self.outbox if outbox is None else outbox,
+            open_outbox=open_outbox,
             strict=self._strict,
             queued=self._queued,
             announce=self.announce,
@@ -340,17 +341,15 @@ class Runtime:
 
     @contextmanager
     def collecting(self, outbox: Any) -> Iterator[None]:
-        """Put *outbox* in the place of the app's for a while, and deliver nothing."""
+        """Put *outbox* in the place of the app's for a while, and deliver nothing.
+
+        :param outbox: ``None``: nothing is reported, in requests that only try the app out.
+        """
         before = self._collecting, self.services.assume_cookie, self.reporter
         self._collecting = self.services.assume_cookie = True
-        self.reporter = self._reporter(outbox)
+        settings = replace(self.settings, enabled=self.settings.enabled and outbox is not None)
+        self.reporter = self._reporter(settings, lambda: outbox)
         try:
             yield
         finally:
             self._collecting, self.services.assume_cookie, self.reporter = before
-
-    def dry_requests(self) -> AbstractContextManager[None]:
-        """For requests that only try the app out: nothing is kept, nothing delivered."""
-        from .outbox.outbox import DiscardOutbox
-
-        return self.collecting(DiscardOutbox())

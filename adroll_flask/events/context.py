@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import (
@@ -15,19 +15,10 @@ from adroll_flask.visitor.identifiers import (
     email_forms,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class KnownIdentity:
-    """What ``identify()`` said of the visitor; hashes only, as the session keeps it."""
-
-    email_sha256: str | None = None
-    email_md5: str | None = None
-    user_id: str | None = None
-    device_id: str | None = None
-
-
+#: What ``identify()`` may have said of a visitor; hashes only, as the session keeps it.
+KNOWN: Final = ("email_sha256", "email_md5", "user_id", "device_id")
 #: Of a visitor of whom nothing was said.
-NO_IDENTITY = KnownIdentity()
+NO_IDENTITY: Final[Mapping[str, Any]] = {}
 
 
 # Not frozen: that would treble what a report pays for it.

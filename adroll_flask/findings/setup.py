@@ -162,7 +162,7 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     ours = str(app.config.get("APPLICATION_ROOT") or "/").rstrip("/") + prefix
     path = f"{ours}/kit.{runtime.snippet.hash}.js"
     same = {"Sec-Fetch-Site": "same-origin"}
-    with runtime.dry_requests():
+    with runtime.collecting(None):
         kit = client.get(path).status_code
         # Without a body: refused by our endpoint with 415, so nothing is kept.
         identity = client.post(f"{ours}/identity", headers=same).status_code

@@ -462,25 +462,3 @@ def open_database(
     from .server import ServerDatabase
 
     return ServerDatabase(where)
-
-
-class DiscardOutbox:
-    """In the outbox's place while an app is tried out: the shop's own hooks may report."""
-
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        """Forget it."""
-        return Put("queued", event.id)
-
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
-        """Forget it."""
-        return self.put(event)
-
-    def decide(self, verdict: object, *, session: Any = None) -> Decided:
-        """Forget it."""
-        return Decided()
-
-    def record(self, entry: object) -> None:
-        """Forget it."""
-
-    def note_failure(self, name: str, reason: str) -> None:
-        """Forget it."""

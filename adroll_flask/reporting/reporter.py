@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adroll_flask.errors import AdRollError, EventError
-from adroll_flask.events.context import NO_IDENTITY, EventDefaults, KnownIdentity
+from adroll_flask.events.context import NO_IDENTITY, EventDefaults
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.forks import made_once
@@ -82,7 +82,7 @@ class _Call:
         name: str,
         fields: Mapping[str, Any],
         browser: TrackedRequest | None,
-        known: KnownIdentity,
+        known: Mapping[str, Any],
         strict: bool,
     ) -> None:
         given = {key: value for key, value in fields.items() if value is not None}
@@ -152,7 +152,7 @@ class Reporter:
         fields: Mapping[str, Any],
         *,
         tracked: TrackedRequest | None,
-        known: KnownIdentity = NO_IDENTITY,
+        known: Mapping[str, Any] = NO_IDENTITY,
     ) -> Receipt:
         """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
 
@@ -374,13 +374,14 @@ class Reporter:
             self._add_identity(given, tracked, call.strict)
         context = self.bare(known, given, tracked.url)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
-        has_id = given.get("user_id") or given.get("device_id") or known.user_id or known.device_id
+        has_id = given.get("user_id") or given.get("device_id")
+        has_id = has_id or known.get("user_id") or known.get("device_id")
         record = tracked.reported_record(known=bool(has_id))
         context.adct, context.first_party_cookie = record.adct, record.first_party_cookie
         return context, ""
 
     def bare(
-        self, known: KnownIdentity, given: Mapping[str, Any], location: str | None = None
+        self, known: Mapping[str, Any], given: Mapping[str, Any], location: str | None = None
     ) -> EventDefaults:
         """The account and the clock, where there is neither a request nor a visitor.
 
@@ -390,20 +391,19 @@ class Reporter:
         account = self._account
         if settings.accounts:
             account = settings.account_of(host_of(given.get("page_location") or location))
-        return EventDefaults(
+        context = EventDefaults(
             advertisable_eid=account.advertisable_eid,
             pixel_eid=account.pixel_eid,
             now=self.clock(),
             page_location=location,
-            email_sha256=known.email_sha256,
-            email_md5=known.email_md5,
-            user_id=known.user_id,
-            device_id=known.device_id,
             email_forms=settings.email,
             derive_key=records.derive_key,
             private_parameters=settings.private_parameters,
             dedupe_secret=records.dedupe_secret,
         )
+        for name, value in known.items():
+            setattr(context, name, value)
+        return context
 
     def is_dry_run(self, location: object, browser: TrackedRequest | None) -> bool:
         """True where AdRoll is to forget the event: by the setting, or of a host that is not real.

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from adroll_flask.delivery.thread import uwsgi_problems
+from adroll_flask.delivery.thread import uwsgi_problem
 from adroll_flask.settings import Settings
 from tests.support import ROOT, program
 from tests.support.pages import Page, Shell, blocks
@@ -61,8 +61,8 @@ def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
 
 def test_nothing_is_wrong_with_the_pages_uwsgi_ini() -> None:
     options = dict(ini_of("uWSGI")["uwsgi"])
-    assert list(uwsgi_problems(options)) == []
-    assert list(uwsgi_problems({**options, "enable-threads": "false"})) != []
+    assert uwsgi_problem(options) is None
+    assert uwsgi_problem({**options, "enable-threads": "false"}) is not None
 
 
 def test_the_units_places_are_settings_and_its_stop_outlives_a_request() -> None:

@@ -370,6 +370,7 @@ def test_a_damaged_database_says_what_went_with_it_and_where_the_old_one_is(
 
 def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -> None:
     delivered(shop, "1001")
+    assert shop.runtime.thread.stop(60)
     shop.report("1002")
     with monkeypatch.context() as patch:
         patch.setattr(Ingest, "take_in", lambda *_args, **_more: 0)

@@ -30,6 +30,7 @@ from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.outbox import NewEvent, Put
 from adroll_flask.outbox.entries import Entry
+from adroll_flask.outbox.outbox import Bell
 from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
@@ -135,14 +136,17 @@ class NullOutbox:
 
     last: NewEvent | None = None
 
+    def __init__(self) -> None:
+        self.bell = Bell()
+
     def load(self) -> None:
         """Nothing is needed later."""
 
     def exists(self) -> bool:
         return False
 
-    def oldest_due(self) -> float | None:
-        return None
+    def measure(self) -> None:
+        """There is no journal."""
 
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
         self.last = event
