@@ -33,7 +33,10 @@ _PURCHASE = _REQUIRED | {"order_id", "value", "currency", "deduplication_key"}
 _FALLS_BACK = ("user_agent", "adct", "first_party_cookie", "user_id", "device_id")
 #: Texts of the caller's that say nothing where they are empty, which is noted.
 _IDENTIFIERS = frozenset({"email", "user_id", "device_id", "adct", "first_party_cookie"})
-_FIELD_NAMES = frozenset(FIELD_NAMES)
+#: Taken as the caller says them; the others are looked at one by one.
+_AS_SAID = frozenset(FIELD_NAMES).difference(
+    _IDENTIFIERS, ("products", "product_map", "external_data", "deduplication_key")
+)
 _NOT_KNOWN: Mapping[str, str] = {
     "page_location": (
         "is not known where there is no request: pass page_location= with a full URL, for an app "
@@ -140,7 +143,10 @@ class _Builder:
     def built(self) -> Built:
         values = self.values
         for name, value in self.fields.items():
-            if value is not None:
+            if name in _AS_SAID:
+                if value is not None:
+                    values[name] = value
+            elif value is not None:
                 self._take(name, value)
         hidden = hide(values, self.defaults)
         user_agent = values["user_agent"]
@@ -166,7 +172,7 @@ class _Builder:
         """One of the caller's fields."""
         values = self.values
         try:
-            if name not in _FIELD_NAMES:
+            if name not in FIELD_NAMES:
                 why = f"there is no such field{suggestion(name, FIELD_NAMES)}"
                 raise EventError(shown(name), why)
             if name in _IDENTIFIERS and isinstance(value, str) and not value.strip():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from adroll_flask.errors import EventError
@@ -68,11 +69,12 @@ _VALUES = (
     *("adct", "first_party_cookie", "email_sha256", "email_md5", "user_id", "device_id"),
     "email_forms",
 )
+_values = attrgetter(*_VALUES)
 
 
 def values_of(defaults: EventDefaults) -> dict[str, Any]:
     """An event's values as far as they are known, by the names of its fields."""
-    values = {name: getattr(defaults, name) for name in _VALUES}
+    values = dict(zip(_VALUES, _values(defaults), strict=True))
     values["timestamp"] = defaults.now
     return values
 

@@ -36,8 +36,15 @@ NEEDS_IDENTIFIER = (
 )
 
 
+class _Sparse:
+    def __post_init__(self) -> None:
+        # Of what is not there the class has the ``None``: what reads an event looks at less.
+        for name in [name for name, value in self.__dict__.items() if value is None]:
+            del self.__dict__[name]
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class EventProduct:
+class EventProduct(_Sparse):
     """One product of an event, checked; its ``repr`` names fields and no values."""
 
     #: The product's id in the shop's catalogue or feed.
@@ -104,7 +111,7 @@ class _Attributes:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Event(_Identifiers, _Top, _Attributes):
+class Event(_Identifiers, _Top, _Attributes, _Sparse):
     """One event as it will be sent; frozen, checked, changed by :meth:`replace` only.
 
     What ``before_report`` gets and ``adroll_flask.testing`` returns. Its ``repr`` names fields
@@ -148,7 +155,7 @@ class Event(_Identifiers, _Top, _Attributes):
         """Which identifiers the event carries, and which the site could have added."""
         values = self.__dict__
         return coverage_of(
-            tuple([values.get(name) is not None for name in IDENTIFIER_NAMES]),
+            tuple([name in values for name in IDENTIFIER_NAMES]),
             self.email_forms,
             self.adct is None and is_derived(self.first_party_cookie),
             self.device_id is None and "package_app_name=" in self.page_location,
@@ -212,14 +219,14 @@ def value_digest(event: Event) -> str:
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
-_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES, _PRODUCT_NAMES = (
+_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES = (
     tuple((name, API_NAMES.get(name, name)) for name in table)
-    for table in (TOP, IDENTIFIERS, ATTRIBUTES, PRODUCT)
+    for table in (TOP, IDENTIFIERS, ATTRIBUTES)
 )
 
 
 def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    return {api: value for name, api in names if (value := values.get(name)) is not None}
+    return {api: values[name] for name, api in names if name in values}
 
 
 def _written(event: Event) -> bytes:
@@ -228,7 +235,7 @@ def _written(event: Event) -> bytes:
     wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
     attributes = _known(values, _ATTRIBUTE_NAMES)
     if values.get("products"):
-        attributes["products"] = [_known(vars(one), _PRODUCT_NAMES) for one in values["products"]]
+        attributes["products"] = [vars(one) for one in values["products"]]
     if attributes:
         wire["event_attributes"] = attributes
     return to_json(wire)

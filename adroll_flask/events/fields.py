@@ -53,7 +53,7 @@ class Field:
     schema: Mapping[str, Any]
     #: True for a text in AdRoll's own form, which is kept as it is without asking *accept*: most
     #: are, and telling so by one expression costs a report a third.
-    is_plain: Callable[[str], object] = re.compile("(?!)").fullmatch
+    is_plain: Callable[[str], object] = frozenset[str]().__contains__
 
 
 # -- texts ---------------------------------------------------------------------------------
@@ -134,8 +134,10 @@ def _of_one_address(accept: Callable[[str], str]) -> Callable[[Any], str | None]
 
 def _quantity(value: Any) -> int:
     """A positive whole number; ``2.0`` and ``"2"`` are taken for what they are."""
+    if type(value) is int and 1 <= value <= MAX_QUANTITY:
+        return value
     try:
-        number = value if type(value) is int else accept_amount(value)
+        number = accept_amount(value)
         if 1 <= number <= MAX_QUANTITY and number == int(number):
             return int(number)
     except EventError:
@@ -332,7 +334,14 @@ Label = Annotated[str, _words(accept_label, MAX_TEXT)]
 Keywords = Annotated[str, _words(_keywords, MAX_KEYWORDS)]
 UserAgent = Annotated[str, _words(_user_agent, MAX_USER_AGENT)]
 UserId = Annotated[str, _words(identifiers.accept_user_id, MAX_TEXT)]
-Name = Annotated[str, Field(accept_event_name, {"type": "string", "enum": [*EVENT_NAMES]})]
+Name = Annotated[
+    str,
+    Field(
+        accept_event_name,
+        {"type": "string", "enum": [*EVENT_NAMES]},
+        frozenset(EVENT_NAMES).__contains__,
+    ),
+]
 _EID = r"[A-Z0-9]{8,40}"
 Eid = Annotated[str, Field(_eid, _text(f"^{_EID}$"), _plain(_EID))]
 Adct = Annotated[
@@ -396,7 +405,7 @@ Location = Annotated[
 _SECONDS = {"type": "number", "minimum": OLDEST, "exclusiveMaximum": MILLISECONDS}
 Time = Annotated[float, Field(_time, {**_SECONDS, "description": "UTC seconds."})]
 _CODES = {"type": "string", "description": "ISO 4217.", "enum": sorted(DECIMALS)}
-Currency = Annotated[str, Field(accept_currency, _CODES)]
+Currency = Annotated[str, Field(accept_currency, _CODES, frozenset(DECIMALS).__contains__)]
 _MAJOR_UNITS = _text(
     rf"^(0|[1-9][0-9]{{0,13}})(\.[0-9]{{1,{MOST_DECIMALS}}})?$",
     description="Major units; with the currency's own number of decimals.",

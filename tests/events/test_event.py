@@ -234,3 +234,22 @@ def test_an_error_says_what_its_field_takes_in_our_words(given_: dict[str, Any])
     for problem in found:
         assert problem.field in {*Event.__dataclass_fields__, "visitor"}
         assert problem.expected.partition(" ")[0] in ("takes", "is", "may", "there")
+
+
+def test_what_is_not_there_is_not_written_of_an_event_that_was_made_by_hand() -> None:
+    product = EventProduct(product_id="mug", price=None)
+    made = Event(
+        event_name="pageView",
+        page_location="https://shop.example/",
+        ip="203.0.113.9",
+        timestamp=1667065540.0,
+        adct="c1",
+        email_sha256=None,
+        products=(product,),
+    )
+    assert made.email_sha256 is None
+    assert product.price is None
+    wire = made.wire()
+    assert wire["identifiers"] == {"adct": "c1"}
+    assert wire["event_attributes"] == {"products": [{"product_id": "mug"}]}
+    assert made.coverage.carried == ("adct",)
