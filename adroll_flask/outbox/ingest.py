@@ -66,8 +66,6 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
     is_inbox_empty: bool = False
-    #: Files whose rows go with it.
-    gone: list[str] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
 
     @property
@@ -92,7 +90,6 @@ class Ingest:
         self._counters = counters
         #: How far files were read, as this process knows; another may have read on.
         self._positions: dict[str, int] = {}
-        self._gone: list[str] = []
         self._clean_at = self._complain_at = float("-inf")
         #: Bytes of an entry in the last batch.
         self._entry_bytes = 1000.0
@@ -102,7 +99,7 @@ class Ingest:
     # -- reading ----------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
+    def reading(self, patience: float) -> Iterator[Sequence[JournalFile]]:
         """The files of this host's journal, while nobody else reads them; else none."""
         with ExitStack() as held:
             found: Sequence[JournalFile] = ()
@@ -116,11 +113,10 @@ class Ingest:
     def _take_turn(self, held: ExitStack, patience: float) -> bool:
         until = time.monotonic() + patience
         lock = self._turns.own()
-        if not lock.acquire(timeout=max(0.0, patience)):
+        if not lock.acquire(timeout=patience):
             return False
         held.callback(lock.release)
-        left = max(0.0, until - time.monotonic())
-        return held.enter_context(journal_reader.turn(self._folder, left))
+        return held.enter_context(journal_reader.turn(self._folder, until - time.monotonic()))
 
     def _complain(self, path: Path, problem: OSError) -> None:
         """Go on without what cannot be read: another user's file, a damaged disk."""
@@ -134,13 +130,13 @@ class Ingest:
             )
 
     def has_news(self, found: Sequence[JournalFile]) -> bool:
-        """Whether there is something to write of *found*: entries, or files that are gone."""
+        """Whether there is something to take in of *found*."""
         self._clean(found)
-        return bool(self._gone or self._unread(Batch(found)))
+        return bool(self._unread(Batch(found)))
 
     def _unread(self, batch: Batch) -> list[JournalFile]:
         known = self._positions | {name: end for name, (_, end) in batch.moves.items()}
-        return [file for file in batch.files if file.size > known.get(file.name, -1)]
+        return [file for file in batch.files if file.size > known.get(file.name, 0)]
 
     def _read(self, tx: Tx, batch: Batch, most: int) -> tuple[list[Entry], bool]:
         """The next entries of *batch*'s files, and whether any file is read further with them."""
@@ -193,12 +189,16 @@ class Ingest:
         # An older copy may have taken the database's place meanwhile, and knows of less.
         names = [file.name for file in found]
         known = self._database.read(lambda tx: _positions_of(tx, names))
+        gone = []
         for file in found:
             with suppress(OSError):
                 if journal_reader.remove(file, known.get(file.name, 0)):
-                    self._gone.append(file.name)
-                    known.pop(file.name, None)
+                    gone.append(file.name)
         self._positions = known
+        forget = "DELETE FROM adroll_journal WHERE file {in_ids}"
+        with suppress(OutboxFailed):  # then housekeeping does, long after
+            if gone:
+                self._database.write(lambda tx: tx.execute(forget, ids=gone))
 
     def _decoded(self, file: JournalFile, read: journal_reader.Read) -> list[Entry]:
         for offset, data in read.damaged:
@@ -247,9 +247,6 @@ class Ingest:
         """
         entries, has_moved = self._read(tx, batch, most)
         batch.entries += entries
-        batch.gone = [*self._gone]
-        if batch.gone:
-            tx.execute("DELETE FROM adroll_journal WHERE file {in_ids}", ids=batch.gone)
         if not batch.is_inbox_empty:
             others = self._from_inbox(tx)
             batch.is_inbox_empty = others is None
@@ -275,7 +272,6 @@ class Ingest:
 
     def _committed(self, batch: Batch) -> None:
         self._positions |= {name: end for name, (_, end) in batch.moves.items()}
-        self._gone = [name for name in self._gone if name not in batch.gone]
         if batch.entries:
             self._entry_bytes = (_MOST_BYTES - batch.room) / len(batch.entries)
         if batch.moves:
@@ -326,7 +322,6 @@ class Ingest:
         for entry in batch.entries:
             self._write_alone(lambda _, entry=entry: [entry], encode(entry))  # type: ignore[misc]
         batch.written.clear()
-        batch.gone.clear()
         self._database.write(partial(_move_all, batch.moves))
         self._committed(batch)
         first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"

@@ -481,6 +481,26 @@ def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: 
     assert bench.counters.get("journal_corrupt") == (3 if torn else 0)
 
 
+def test_where_nothing_is_new_a_look_writes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_file(bench, bench.event("1"))
+    outbox = bench.open()
+    claim = outbox.queue.claim(EID)
+    assert outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")]) == 1
+    outbox.put(bench.event("2"))
+    assert at_once(outbox).queue.claim(EID)
+    assert len(journals(bench)) == 1, "what is read to its end is removed"
+
+    def write(function: Callable[[Tx], Any]) -> Any:
+        raise AssertionError("a lock for nothing")
+
+    with monkeypatch.context() as patch:
+        replace_method(patch, outbox.database, "write", write)
+        assert not outbox.queue.claim(EID)
+        assert not at_once(outbox).queue.claim(EID)
+
+
 def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) -> None:
     """250 processes of one host live, and the newest of them has reported."""
     writers = [Journal(bench.journal) for _ in range(250)]
