@@ -257,7 +257,7 @@ def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def turn(folder: Path, patience: float) -> Iterator[bool]:
+def turn(folder: Path, patience: float = 0.0) -> Iterator[bool]:
     """Be the one reader of *folder* among the host's processes; ``False``: another one is.
 
     One that was stopped (Ctrl-Z) while it had its turn is passed over when it has left no note for
