@@ -442,11 +442,7 @@ class Lookups:
             due=count_due(tx, accounts_of(tx), MOST_DUE),
             oldest_due=oldest_due(tx),
             destinations=states_of(tx),
-            silences=(
-                tuple(one for one in _watched(tx) if one.is_silent)
-                if look_for_silence
-                else self._silences
-            ),
+            silences=_silent(tx) if look_for_silence else self._silences,
             journal_bytes=self.ingest.bytes_waiting(),
         )
 
@@ -487,15 +483,12 @@ class Lookups:
 
     def silences(self) -> tuple[Silence, ...]:
         """Those of them that have stayed away for too long."""
-        return tuple(one for one in self.watched() if one.is_silent)
+        self.take_in_all()
+        return self.database.read(_silent)
 
     def note_silences(self) -> tuple[Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
-        silent = {
-            f"{_SILENT}{one.name}"[:40]: one
-            for one in self.database.read(_watched)
-            if one.is_silent
-        }
+        silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.database.read(_silent)}
 
         def note(tx: Tx) -> tuple[Silence, ...]:
             for name in metas(tx, _SILENT).keys() - silent.keys():
@@ -532,6 +525,10 @@ def _watched(tx: Tx) -> tuple[Silence, ...]:
         for one in seen
         if one is not None
     )
+
+
+def _silent(tx: Tx) -> tuple[Silence, ...]:
+    return tuple(one for one in _watched(tx) if one.is_silent)
 
 
 def _is_on_its_way(tx: Tx, name: str) -> bool:

@@ -34,6 +34,7 @@ from .values import (
     Claimed,
     OutboxFailed,
     Outcome,
+    OutcomeKind,
 )
 
 #: Seconds between two looks for times that a wrong clock left.
@@ -45,6 +46,15 @@ _AT_ONCE: Final = 100
 #: Attempts that are kept with an event, the last ones, and characters of AdRoll's words with each.
 _ATTEMPTS: Final = 20
 _WORDS: Final = 200
+
+#: The transition that each outcome is.
+_ENDS: Final[Mapping[OutcomeKind, str]] = {
+    "delivered": "deliver",
+    "dead": "die",
+    "retry": "again",
+    "return": "return",
+    "claimed": "unsend",
+}
 
 _COLUMNS: Final = (
     "id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run,"
@@ -272,42 +282,34 @@ class Queue:
         outcome: Outcome,
         ids: list[str],
     ) -> int:
-        mine: dict[str, Any] = {"claim": claim.token, "reason": outcome.reason[:40] or None}
-        ended = 0
-        if outcome.kind != "delivered":
-            if outcome.asked is not None:
-                _note_attempt(tx, ids, outcome.asked, unsure=outcome.unsure, claim=claim.token)
-            if outcome.kind != "claimed":
-                ended = self._end_emptied(tx, ids, claim.token)
-        # From now and not from when it occurred: orders of last year may be imported twice.
-        kept = tx.now + self.dedupe_days * DAY
-        sets = []
-        if outcome.error and outcome.kind != "delivered":
-            sets.append("error = :error")
-            mine["error"] = outcome.error[:ERROR_LENGTH]
-        if outcome.unsure:
-            sets.append("unsure = unsure + 1")
-        if outcome.refused:
-            sets.append("refused_at = coalesce(refused_at, :now)")
-        if outcome.kind in ("delivered", "dead", "retry") and not outcome.blameless:
-            sets.append("attempts = attempts + 1")
-        also = ", ".join(sets)
-        if outcome.kind == "delivered":
-            mine |= {"keyless": tx.now + KEYLESS_KEPT, "kept": kept}
-            moved = transitions.move(tx, "deliver", ids, known=events, also_sets=also, **mine)
+        kind, ended = outcome.kind, 0
+        if kind != "delivered" and outcome.asked is not None:
+            _note_attempt(tx, ids, outcome.asked, unsure=outcome.unsure, claim=claim.token)
+        if kind not in ("delivered", "claimed"):
+            ended = self._end_emptied(tx, ids, claim.token)
+        sets = {
+            "error = :error": outcome.error and kind != "delivered",
+            "unsure = unsure + 1": outcome.unsure,
+            "refused_at = coalesce(refused_at, :now)": outcome.refused,
+            "attempts = attempts + 1": kind in ("delivered", "dead", "retry")
+            and not outcome.blameless,
+        }
+        moved = transitions.move(
+            tx,
+            "return" if kind == "retry" and outcome.delay <= 0 else _ENDS[kind],
+            ids,
+            known=events,
+            also_sets=", ".join(what for what, is_so in sets.items() if is_so),
+            claim=claim.token,
+            reason=outcome.reason[:40] or None,
+            error=outcome.error[:ERROR_LENGTH],
+            due=tx.now + min(outcome.delay, LONGEST_DELAY),
+            keyless=tx.now + KEYLESS_KEPT,
+            # From now and not from when it occurred: orders of last year may be imported twice.
+            kept=tx.now + self.dedupe_days * DAY,
+        )
+        if kind == "delivered":
             self._holds.count_too_late(tx, ids)
-            return moved
-        if outcome.kind == "dead":
-            moved = transitions.move(
-                tx, "die", ids, known=events, also_sets=also, kept=kept, **mine
-            )
-        elif outcome.kind == "claimed":
-            moved = transitions.move(tx, "unsend", ids, also_sets=also, **mine)
-        elif outcome.kind == "retry" and outcome.delay > 0:
-            due = tx.now + min(outcome.delay, LONGEST_DELAY)
-            moved = transitions.move(tx, "again", ids, also_sets=also, due=due, **mine)
-        else:
-            moved = transitions.move(tx, "return", ids, also_sets=also, **mine)
         return ended + moved
 
     def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str) -> int:
