@@ -42,17 +42,6 @@ def refusing(*bad: str, status: int = 400, hint: bool = False, trial: Reply = OK
     return AdRoll(judge)
 
 
-def test_a_good_batch_is_one_request_and_gives_up_its_payload(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    shop.report(*orders(3))
-    assert shop.step() == 3
-    assert shop.adroll.requests == [orders(3)]
-    assert set(shop.states().values()) == {"delivered"}
-    assert [shop.payload(order) for order in shop.rows()] == [None] * 3
-    assert shop.counters.get("event_delivered") == 3
-    assert shop.ended == [("delivered", order, "") for order in orders(3)]
-
-
 @pytest.mark.parametrize(("status", "state"), [(400, "dead"), (500, "waiting"), (403, "waiting")])
 def test_words_that_no_database_keeps_do_not_stop_delivery(
     tmp_path: Path, status: int, state: str
@@ -159,20 +148,6 @@ def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None
     assert not any(row.unsure for row in shop.rows().values())
     assert shop.counters.get("delivery_stopped", "http_400_to_everything") == 1
     assert shop.counters.get("event_dead", "refused") == 0
-
-
-def test_a_hold_by_400_ends_and_everything_arrives_once(tmp_path: Path) -> None:
-    broken = [True]
-    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: refusal(400) if broken[0] else OK))
-    shop.report(*orders(10))
-    shop.step()
-    broken[0] = False
-    shop.clock.sleep(60)
-    shop.steps(3)
-    assert shop.stopped() is None
-    shop.steps(1)
-    assert sorted(shop.adroll.taken) == orders(10), "nobody waits for longer than the hold"
-    assert set(shop.states().values()) == {"delivered"}
 
 
 def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path: Path) -> None:

@@ -248,31 +248,6 @@ def test_while_adroll_is_down_one_small_probe_is_under_way_over_all_workers(tmp_
     assert len(set(adroll.taken)) == len(adroll.taken) == 50
 
 
-def test_a_probe_that_died_with_its_worker_does_not_stop_the_others(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    other = Shop(tmp_path, adroll, clock=shop.clock)
-    shop.report(*orders(2))
-    shop.step()
-    shop.clock.sleep(3)
-
-    def dies(_orders: list[str], _dry: bool) -> Reply:
-        raise KeyboardInterrupt
-
-    adroll.judge = dies
-    with pytest.raises(KeyboardInterrupt):
-        shop.step()
-    adroll.judge = lambda _orders, _dry: OK
-    other.step()
-    assert adroll.taken == []
-    shop.clock.sleep(41)
-    other.step()
-    assert adroll.taken == ["o001"], "while it asked, no order was claimed"
-    other.deliverer.drain()
-    assert sorted(adroll.taken) == ["o001", "o002"]
-    assert not other.rows()["o001"].unsure, "it was a trial event that was cut off"
-
-
 # Age
 
 

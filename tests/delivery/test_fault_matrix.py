@@ -368,9 +368,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The house itself
 
 
-HOUR = 3600.0
-
-
 def step_by_step(shop: Shop, until: Callable[[], bool], seconds: float) -> float:
     """Let time pass as a worker does, a second at a time; returns how much, at most *seconds*."""
     began = shop.clock()
@@ -478,28 +475,6 @@ def test_a_clock_a_year_ahead_in_an_outage_kills_no_order(
     shop.close()
 
 
-@pytest.mark.parametrize("back", [30.0, 600.0, HOUR], ids=["30 s", "10 min", "1 h"])
-@pytest.mark.parametrize("paused", [False, True], ids=["open", "in a pause"])
-def test_a_clock_that_goes_back_keeps_nothing_waiting(
-    sandbox: RunningSandbox, tmp_path: Path, back: float, paused: bool
-) -> None:
-    clock = past()
-    shop = Shop(tmp_path, sandbox.api_url, clock=clock)
-    if paused:
-        sandbox.fault(status=503)
-        shop.report("o1")
-        step_by_step(shop, lambda: False, 100)
-        sandbox.clear_faults()
-    else:
-        shop.report("o1")
-    shop.report("o2", "o3")
-    clock.now -= back
-    took = step_by_step(shop, lambda: len(arrived(sandbox)) == 3, 100)
-    assert took <= 2
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    shop.close()
-
-
 @pytest.mark.parametrize("jump", [-400 * DAY, -DAY, -60.0, 60.0, DAY], ids=str)
 def test_a_clock_that_jumps_while_events_wait_pause_or_lapse(
     sandbox: RunningSandbox, tmp_path: Path, jump: float
@@ -523,26 +498,6 @@ def test_a_clock_that_jumps_while_events_wait_pause_or_lapse(
 def database(folder: Path) -> Path:
     (path,) = folder.glob("*.sqlite")
     return path
-
-
-def test_a_locked_database_while_the_answer_comes_in(
-    sandbox: RunningSandbox, shop: Shop, tmp_path: Path
-) -> None:
-    shop.report(*ORDERS)
-    assert shop.outbox.queue.waiting() == 3
-    locker = sqlite3.connect(database(tmp_path), isolation_level=None, check_same_thread=False)
-    send = shop.network.send
-
-    def locks_first(*args: Any) -> Response:
-        locker.execute("BEGIN IMMEDIATE")
-        threading.Timer(0.5, lambda: locker.execute("ROLLBACK")).start()
-        return send(*args)
-
-    shop.network.send = locks_first  # type: ignore[method-assign, assignment]
-    assert shop.deliverer.run_once() == 3
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    locker.close()
 
 
 def test_a_database_that_stays_locked_stops_a_step_not_the_loop(

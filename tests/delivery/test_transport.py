@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -125,23 +124,6 @@ def test_hints_without_end_are_unsure_at_the_deadline() -> None:
         assert (problem.reason, problem.sure) == ("read_timeout", False)
 
 
-def test_refused_is_sure() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    error = failure(f"http://127.0.0.1:{port}/")
-    assert (error.reason, error.sure) == ("refused", True)
-
-
-def test_a_name_that_does_not_resolve_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_such_name(*_args: object, **_kwargs: Any) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
-    error = failure("https://srv.adroll.invalid/")
-    assert (error.reason, error.sure) == ("dns", True)
-
-
 def test_a_connect_time_out_is_sure() -> None:
     # A listener whose backlog is full drops further SYNs.
     with socket.socket() as listener:
@@ -157,13 +139,6 @@ def test_a_connect_time_out_is_sure() -> None:
         for filler in fillers:
             filler.close()
     assert (error.reason, error.sure) == ("connect_timeout", True)
-
-
-def test_a_certificate_that_nobody_vouches_for_is_a_sure_tls_failure(tls: ssl.SSLContext) -> None:
-    with server(answering(reply("200 OK")), tls=tls) as up:
-        error = failure(up.url.replace("http:", "https:"))
-    assert (error.reason, error.sure) == ("tls", True)
-    assert up.requests == []
 
 
 def test_a_server_that_speaks_no_tls_is_sure() -> None:

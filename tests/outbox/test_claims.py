@@ -21,10 +21,6 @@ def all_of(claim: Claim, kind: OutcomeKind, **more: object) -> list[Outcome]:
     return [Outcome(id=event.id, kind=kind, **more) for event in claim.events]  # type: ignore[arg-type]
 
 
-def test_nothing_due_is_no_claim(outbox: Outbox) -> None:
-    assert not outbox.queue.claim(EID)
-
-
 def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> None:
     ids = []
     for _ in range(5):
@@ -208,22 +204,6 @@ def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
     assert not outbox.queue.claim(EID)
 
 
-def test_a_retry_waits_for_its_delay_and_counts_the_attempt(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    claim = claimed(outbox)
-    outbox.queue.begin_sending(claim)
-
-    outbox.queue.settle(
-        claim, all_of(claim, "retry", delay=30.0, reason="500", error="out of order")
-    )
-
-    assert not outbox.queue.claim(EID)
-    (row,) = outbox.lookups.list("waiting")
-    assert (row.attempts, row.reason, row.error) == (1, "500", "out of order")
-    bench.pass_time(31)
-    assert claimed(outbox).events[0].attempts == 1
-
-
 def test_a_blameless_retry_counts_no_attempt(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox)
@@ -231,52 +211,6 @@ def test_a_blameless_retry_counts_no_attempt(bench: Bench, outbox: Outbox) -> No
     outbox.queue.settle(claim, all_of(claim, "retry", blameless=True))
 
     assert claimed(outbox).events[0].attempts == 0
-
-
-def test_a_released_event_is_first_in_the_queue_again(bench: Bench, outbox: Outbox) -> None:
-    old = outbox.put(bench.event()).id
-    claim = claimed(outbox)
-    bench.pass_time(5)
-    outbox.put(bench.event())
-
-    outbox.queue.settle(claim, all_of(claim, "return"))
-
-    assert claimed(outbox, limit=1).events[0].id == old
-
-
-def test_outcomes_of_all_kinds_settle_in_one_go(bench: Bench, outbox: Outbox) -> None:
-    for n in range(6):
-        outbox.put(bench.event(str(n)))
-    claim = claimed(outbox)
-    outbox.queue.begin_sending(claim)
-    ids = [event.id for event in claim.events]
-
-    settled = outbox.queue.settle(
-        claim,
-        [
-            Outcome(id=ids[0], kind="delivered"),
-            Outcome(id=ids[1], kind="delivered", unsure=True),
-            Outcome(id=ids[2], kind="retry", delay=9.0, unsure=True),
-            Outcome(id=ids[3], kind="dead", reason="refused", error="bad currency"),
-            Outcome(id=ids[4], kind="return"),
-            Outcome(id="0" * 32, kind="delivered"),
-        ],
-    )
-
-    assert settled == 5
-    assert outbox.lookups.counts() == {
-        "waiting": 2,
-        "claimed": 0,
-        "sending": 1,
-        "delivered": 2,
-        "dead": 1,
-        "held": 0,
-        "cancelled": 0,
-    }
-    assert outbox.lookups.overview().rates == {
-        "hour": {"delivered": 2, "dead": 1},
-        "day": {"delivered": 2, "dead": 1},
-    }
 
 
 def test_the_unsure_mark_stays_for_good(bench: Bench, outbox: Outbox) -> None:
@@ -314,28 +248,6 @@ def test_no_event_is_put_off_for_longer_than_an_hour(
     bench.pass_time(3601)
 
     assert outbox.queue.claim(EID) is not None
-
-
-def test_a_clock_that_was_a_year_ahead_for_a_while_strands_nothing(
-    bench: Bench, outbox: Outbox
-) -> None:
-    outbox.put(bench.event())
-    outbox.put(bench.event())
-    lost = claimed(outbox, limit=1)
-    outbox.queue.begin_sending(lost)
-    outbox.destination(EID).pause(30)
-    bench.pass_time(-365 * 86_400)
-
-    assert outbox.destination(EID).state().paused_for == 0.0
-    first = claimed(bench.open())
-    assert [event.unsure for event in first.events] == [False]
-    bench.pass_time(121)  # whoever sends the other one may yet come back
-    second = claimed(bench.open())
-
-    assert {event.id: event.unsure for event in second.events} == {
-        first.events[0].id: False,
-        lost.events[0].id: True,
-    }
 
 
 BACK = [30, 600, 3600]
@@ -410,22 +322,6 @@ def test_an_event_whose_lease_is_over_may_not_be_sent(bench: Bench, outbox: Outb
     assert row.state == "claimed"
     assert outbox.queue.settle(claim, all_of(claim, "return")) == 1
     assert claimed(outbox).events[0].unsure is False
-
-
-def test_only_waiting_claimed_and_sending_events_count_as_waiting(
-    bench: Bench, outbox: Outbox
-) -> None:
-    for _ in range(4):
-        outbox.put(bench.event())
-    first = claimed(outbox, limit=1)
-    outbox.queue.begin_sending(first)
-    second = claimed(outbox, limit=1)
-    assert outbox.queue.waiting() == 4
-
-    outbox.queue.settle(first, all_of(first, "delivered"))
-    outbox.queue.settle(second, all_of(second, "dead"))
-
-    assert outbox.queue.waiting() == 2
 
 
 def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: Outbox) -> None:

@@ -81,23 +81,6 @@ def test_a_clock_that_is_corrected_by_little_ends_no_pause(bench: Bench, outbox:
     assert outbox.destination(EID).state().paused_for > 15
 
 
-def test_failures_are_counted_until_one_request_succeeds(bench: Bench, outbox: Outbox) -> None:
-    assert [
-        outbox.destination(EID).failed("refused"),
-        bench.open().destination(EID).failed("refused"),
-    ] == [
-        1,
-        2,
-    ]
-    assert outbox.destination(EID).state().failures == 2
-    assert outbox.destination(EID).state().last_error == "refused"
-
-    outbox.destination(EID).succeeded()
-
-    assert outbox.destination(EID).state().failures == 0
-    assert outbox.destination(EID).failed("again") == 1
-
-
 def test_one_probe_goes_out_at_a_time(bench: Bench, outbox: Outbox) -> None:
     other = bench.open()
     outbox.destination(EID).failed("refused")
@@ -251,18 +234,6 @@ def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
     thread.join()
 
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_the_rate_holds_over_all_workers(bench: Bench, outbox: Outbox) -> None:
-    other = bench.open()
-
-    assert outbox.destination(EID).take_slot(0.1) == 0
-    wait = other.destination(EID).take_slot(0.1)
-
-    assert 5 < wait <= 10
-    bench.pass_time(10)
-    assert other.destination(EID).take_slot(0.1) == 0
-    assert outbox.destination(EID).take_slot(0.1) > 0
 
 
 def test_a_slot_far_off_comes_from_a_wrong_clock(bench: Bench, outbox: Outbox) -> None:

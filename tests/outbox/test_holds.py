@@ -83,18 +83,6 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert outbox.lookups.overview().verdicts == 0
 
 
-def test_a_release_that_comes_with_its_hold_is_sent_by_the_same_claim(
-    bench: Bench, outbox: Outbox
-) -> None:
-    hold(bench, outbox)
-    outbox.decide(release())
-
-    claim = outbox.queue.claim(EID)
-
-    assert claim
-    assert [event.key for event in claim.events] == ["1001"]
-
-
 def test_a_release_waits_for_its_hold(bench: Bench, outbox: Outbox) -> None:
     """Files of other hosts are read in any order."""
     assert outbox.decide(release()) == Decided()
@@ -144,22 +132,6 @@ def test_a_cancellation_is_stronger_than_a_release(
     assert outbox.lookups.overview().verdicts == 0
 
 
-def test_verdicts_that_are_repeated_change_nothing(bench: Bench, outbox: Outbox) -> None:
-    hold(bench, outbox)
-    hold(bench, outbox, "1002")
-    for _ in range(2):
-        outbox.decide(release())
-        outbox.decide(cancel("1002"))
-        outbox.queue.take_in()
-
-    assert sent(outbox) == ["1001"]
-    outbox.decide(release())
-    outbox.decide(cancel("1002"))
-
-    assert sent(outbox) == []
-    assert states(outbox) == {"delivered": 1, "cancelled": 1}
-
-
 def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox, payload=b'{"event_name":"purchase","value":"1.00"}')
     outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
@@ -207,16 +179,6 @@ def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
     assert outbox.queue.begin_sending(claim) == ()
     assert sent(outbox) == []
     assert states(outbox) == {"cancelled": 3}
-
-
-def test_an_event_and_its_cancellation_in_one_batch_send_nothing(
-    bench: Bench, outbox: Outbox
-) -> None:
-    outbox.put(bench.event("1001"))
-    outbox.decide(cancel())
-
-    assert sent(outbox) == []
-    assert states(outbox) == {"cancelled": 1}
 
 
 def test_a_cancellation_after_the_delivery_is_too_late_and_counted_once(
@@ -289,28 +251,6 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     assert states(outbox) == {}
 
 
-def test_housekeeping_ends_holds_where_nothing_is_claimed(bench: Bench, outbox: Outbox) -> None:
-    hold(bench, outbox, held_for=60.0)
-    outbox.queue.take_in()
-    bench.pass_time(61)
-
-    outbox.keep_house()
-
-    assert states(outbox) == {"cancelled": 1}
-    assert bench.counters.get("hold_expired", "hold_expired") == 1
-
-
-def test_a_release_that_lies_in_the_journal_when_the_hold_ends_counts(
-    bench: Bench, outbox: Outbox
-) -> None:
-    hold(bench, outbox, held_for=60.0)
-    outbox.queue.take_in()
-    bench.pass_time(61)
-    outbox.decide(release())
-
-    assert sent(outbox) == ["1001"]
-
-
 @pytest.mark.parametrize("verdict", [release, cancel])
 def test_a_verdict_on_an_order_that_nobody_held_shows_up(
     bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
@@ -328,31 +268,6 @@ def test_a_verdict_on_an_order_that_nobody_held_shows_up(
     assert states(outbox) == {"held": 1}
 
 
-def test_a_report_without_a_hold_releases_the_held_one(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
-    assert outbox.put(bench.event("1001", held_for=HELD)).status == "duplicate"
-
-    assert outbox.put(bench.event("1001")).status == "queued"
-    assert outbox.put(bench.event("1001")).status == "duplicate"
-
-    assert sent(outbox) == ["1001"]
-    assert [row.id for row in outbox.lookups.list("delivered")] == [id]
-
-
-def test_a_cancellation_that_came_first_is_stronger_than_a_report_of_the_held_one(
-    bench: Bench, outbox: Outbox
-) -> None:
-    outbox.decide(cancel())
-    outbox.queue.take_in()
-    # Both come in by one batch.
-    hold(bench, outbox)
-    outbox.put(bench.event("1001"))
-
-    assert sent(outbox) == []
-    assert states(outbox) == {"cancelled": 1}
-    assert outbox.lookups.overview().verdicts == 0
-
-
 def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: Outbox) -> None:
     """Also where a report of the held order comes in with the hold, which releases it as well."""
     outbox.decide(release(conversion_value="1.00"))
@@ -365,16 +280,6 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
     assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
 
 
-def test_a_hold_of_an_order_that_was_reported_is_a_duplicate(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1001"))
-    outbox.queue.take_in()
-
-    hold(bench, bench.open())
-
-    assert sent(outbox) == ["1001"]
-    assert states(outbox) == {"delivered": 1}
-
-
 def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox) -> None:
     hold(bench, outbox)
     hold(bench, outbox, dry_run=True)
@@ -383,18 +288,6 @@ def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox
 
     assert len(sent(outbox)) == 1
     assert states(outbox) == {"held": 2, "delivered": 1}
-
-
-def test_a_withdrawal_erases_what_is_held(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
-    outbox.queue.take_in()
-    outbox.record(Withdrawal(bench.clock.now + 1, None, "click-1"))
-    outbox.decide(release())
-
-    assert sent(outbox) == []
-    row = outbox.lookups.show(id)
-    assert row is not None
-    assert (row.reason, row.payload) == ("forgotten", None)
 
 
 def test_a_withdrawal_before_the_release_counts_though_it_comes_in_after_it(

@@ -520,25 +520,6 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
         writer.close()
 
 
-def test_a_file_that_may_not_be_read_hinders_no_other(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A command that ran as another user has left it."""
-    if os.geteuid() == 0:
-        pytest.skip("root may read all")
-    path = dead_file(bench, bench.event("theirs"))
-    path.chmod(0)
-    outbox = bench.open()
-    outbox.put(bench.event("ours"))
-
-    assert keys(outbox) == ["ours"]
-
-    assert bench.counters.get("journal_unreadable") >= 1
-    assert "cannot be read" in caplog.text
-    path.chmod(0o600)
-    assert keys(outbox) == ["ours", "theirs"]
-
-
 def test_a_file_that_cannot_be_read_hinders_no_other_and_is_told_once_a_minute(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

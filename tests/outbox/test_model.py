@@ -214,6 +214,8 @@ class OutboxModel(RuleBasedStateMachine):
         counts = self.outboxes[which].lookups.counts()
         for state, count in counts.items():
             assert count == sum(event.state == state for event in self.events.values()), state
+        waiting = sum(counts[state] for state in ("waiting", "claimed", "sending"))
+        assert self.outboxes[which].queue.waiting() == waiting
 
 
 TestOutboxModel = OutboxModel.TestCase

@@ -8,7 +8,6 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
@@ -91,14 +90,6 @@ def test_dead_letters_are_listed_without_their_payload(bench: Bench, outbox: Out
     assert "ann" not in repr(rows) + repr(outbox.lookups.show(ids[0]))
 
 
-@pytest.mark.parametrize("id", ["", "1", "z" * 32, "0" * 32, "%" * 32, "A" * 32])
-def test_an_id_that_nobody_has_shows_nothing(outbox: Outbox, id: str) -> None:
-    assert outbox.lookups.show(id) is None
-    assert outbox.admin.drop([id]) == 0
-    assert outbox.admin.retry([id]) == 0
-    assert not outbox.admin.fix(id, b"{}")
-
-
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
     for n in range(3):
         outbox.put(bench.event(str(n)))
@@ -133,39 +124,6 @@ def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
     assert outbox.put(bench.event("3")).status == "queued"
     assert outbox.queue.waiting() == 1
     assert outbox.lookups.show(dead[0]) is None
-
-
-def test_an_event_under_way_cannot_be_dropped(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put(bench.event()).id
-    claim = outbox.queue.claim(EID)
-    assert claim
-
-    assert outbox.admin.drop([id]) == 0
-    assert outbox.queue.begin_sending(claim) == (id,)
-
-
-def test_a_fixed_dead_letter_is_sent(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put_dead(bench.event("1001", name="purchasse"), "invalid:event_name", "unknown").id
-
-    assert outbox.admin.fix(id, wire(event_name="purchase"), key="1001")
-
-    claim = outbox.queue.claim(EID)
-    assert claim
-    assert (claim.events[0].id, claim.events[0].name) == (id, "purchase")
-    outbox.put(bench.event("1001"))
-    assert not outbox.queue.claim(EID)
-    assert bench.counters.get("event_duplicate") == 1
-
-
-def test_fixing_does_not_report_an_order_twice(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put_dead(bench.event(), "invalid:currency", "three letters").id
-    outbox.put(bench.event("1001"))
-
-    assert not outbox.admin.fix(id, wire(), key="1001")
-
-    row = outbox.lookups.show(id)
-    assert row is not None
-    assert row.state == "dead"
 
 
 def test_an_export_names_no_visitor_unless_it_is_full(bench: Bench, outbox: Outbox) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, Put, new_id
+from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, Put, new_id
 from tests.support.outbox_engines import EID, Bench
 
 
@@ -150,26 +149,6 @@ def test_an_event_beyond_all_reason_is_refused(bench: Bench, outbox: Outbox) -> 
     with pytest.raises(OutboxFailed) as caught:
         outbox.put(bench.event(payload=b"x" * (1 << 21)))
     assert caught.value.reason == "too_large"
-
-
-def test_ten_threads_that_report_one_order_report_it_once(bench: Bench, outbox: Outbox) -> None:
-    found: list[str] = []
-    start = threading.Barrier(10)
-
-    def report(event: NewEvent) -> None:
-        start.wait()
-        found.append(outbox.put(event).status)
-
-    threads = [threading.Thread(target=report, args=(bench.event("1001"),)) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    # Two that look at the same moment are told the same; the outbox tells them apart.
-    assert set(found) <= {"duplicate", "queued"}
-    assert outbox.queue.waiting() == 1
-    assert bench.counters.get("event_duplicate") == found.count("queued") - 1
 
 
 def test_no_id_is_given_twice_while_the_clock_stands_still() -> None:

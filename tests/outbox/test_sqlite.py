@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome
 from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.entries import Suppressed
 from adroll_flask.outbox.journal import LOOK_EVERY
@@ -280,40 +280,6 @@ def test_a_file_that_was_read_only_is_written_once_it_may_be(
 
     assert keys(outbox) == ["1"]
     outbox.close()
-
-
-@pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
-def test_a_full_disk_fails_the_report_and_takes_the_next_when_there_is_room(
-    sqlite: Bench, tmp_path: Path
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        outbox = Outbox(Settings(), folder=disk)
-        kept = 0
-        with pytest.raises(OutboxFailed) as caught:  # noqa: PT012
-            for n in range(5000):
-                outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
-                kept += 1
-        assert caught.value.reason == "disk_full"
-        assert kept > 20
-        with pytest.raises(OutboxFailed) as caught:
-            outbox.queue.claim(EID)
-        assert caught.value.reason in ("disk_full", "unavailable")
-        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
-
-        assert outbox.put(sqlite.event("after")).status == "queued"
-        assert len(keys(outbox)) == kept + 1
-        outbox.close()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 def test_in_the_shop_s_own_file_the_journal_mode_is_the_shop_s(sqlite: Bench) -> None:
@@ -577,27 +543,3 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
 
     assert len(acknowledged) > 10
     assert acknowledged <= there
-
-
-def test_threads_that_report_lose_nothing(sqlite: Bench, outbox: Outbox) -> None:
-    def report(number: int) -> None:
-        for n in range(50):
-            now = time.time()
-            event = NewEvent(
-                new_id(now),
-                "purchase",
-                "ADVERTISABLE0000000001",
-                False,
-                f"{number}-{n}",
-                b"{}",
-                now,
-            )
-            assert outbox.put(event).status == "queued"
-
-    threads = [threading.Thread(target=report, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert outbox.queue.waiting() == 300

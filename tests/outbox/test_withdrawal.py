@@ -83,20 +83,6 @@ def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
     ]
 
 
-def test_a_reload_does_not_report_them_again(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(event(bench, "1"))
-    outbox.queue.take_in()
-    withdraw(bench, outbox)
-    outbox.queue.take_in()
-    bench.pass_time(60)
-
-    bench.open().put(event(bench, "1", adct="click-new"))
-
-    assert outbox.queue.waiting() == 0
-    assert outbox.keep_house() == 0
-    assert bench.counters.get("event_duplicate") == 1
-
-
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
 @pytest.mark.parametrize("taken_in", [False, True], ids=["in the journal", "in rows"])
 def test_a_claim_holds_nothing_of_who_has_just_said_no(

@@ -177,15 +177,6 @@ def test_a_click_id_that_a_newer_one_replaced_does_not_come_back_from_a_page(sit
     assert site.visitor()["adct"] == "newer"
 
 
-def test_a_refused_message_leaves_no_trace_in_the_answers_to_come(site: Site) -> None:
-    site.get("/?adct=mine")
-    before = site.visitor()
-
-    site.tell(CLICK, headers={"Sec-Fetch-Site": "cross-site"})
-
-    assert site.visitor() == before
-
-
 def assert_refused(site: Site, status: int, why: str, body: Any, **kwargs: Any) -> None:
     before = dict(site.counts)
 
@@ -317,18 +308,6 @@ def test_a_bomb_of_cookies_costs_little_and_breaks_nothing(site: Site) -> None:
         assert answer.status_code == 200
         assert time.process_time() - started < 1.0
         assert len(str(answer.headers)) < 4000
-
-
-def test_cookies_that_a_neighbouring_host_tosses_in_do_not_hide_the_record(site: Site) -> None:
-    site.get("/?adct=mine")
-    own = "; ".join(f"{name}={site.cookie(name)}" for name in ("adroll_visitor", "__adroll_fpc"))
-    tossed = f"adroll_visitor=forged.aaaaaa.bbbb; __adroll_fpc={OTHER}; "
-
-    seen = site.get_with(tossed + own, "/who")
-
-    assert json.loads(seen.data)["adct"] == "mine"
-    assert json.loads(seen.data)["first_party_cookie"] == site.cookie("__adroll_fpc")
-    assert site.counts["record_ignored:forged"] == 1
 
 
 # -- records and tokens ----------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 
 from benchmarks import drain
 from benchmarks.servers import missing, server
-from tests.support import PATIENCE, lacking
+from tests.support import lacking
 
 
 @pytest.fixture(scope="module")
@@ -56,40 +55,6 @@ def test_two_workers_together_keep_the_rate(
     assert times[-1] - times[0] >= 19 / 4 - 0.2
     for first, sixth in zip(times, times[5:], strict=False):
         assert sixth - first >= 5 / 4 - 0.3
-
-
-def test_a_stuck_worker_s_late_answer_settles_nothing(
-    postgresql: Any, outbox: Any, sink: Any, tmp_path: Path
-) -> None:
-    orders = [f"stuck{number}" for number in range(3)]
-    crew = drain.Workers(postgresql.url, sink.url, tmp_path, 2.0)
-    sink.open.clear()
-    for order in orders:
-        outbox.put(drain.new_event(order))
-    crew.start()
-    stuck = crew.all[0]
-    try:
-        drain.wait_for(lambda: sink.hanging == 1, 20, "a request hangs")
-        stuck.send_signal(signal.SIGSTOP)
-        sink.open.set()
-        crew.start()
-        drain.wait_for(lambda: outbox.queue.waiting() == 0, 20, "the other one took over")
-        ours = settled(postgresql.url, orders)
-        assert set(ours.values()) == {("delivered", True, 2)}
-        assert {order: sink.seen[order] for order in orders} == dict.fromkeys(orders, 2)
-
-        stuck.send_signal(signal.SIGCONT)
-        stuck.terminate()
-        assert stuck.wait(PATIENCE) == 0, "it read its answer, settled nothing and ended well"
-        assert settled(postgresql.url, orders) == ours
-        assert sink.seen["stuck0"] == 2
-    finally:
-        crew.close()
-
-
-def settled(url: str, orders: list[str]) -> dict[str, tuple[str, bool, int]]:
-    rows = drain.rows(url)
-    return {order: rows[order] for order in orders if order in rows}
 
 
 BLOCKED = """
