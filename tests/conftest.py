@@ -58,7 +58,7 @@ DAILY = tuple(
         "browser/test_dashboard_actions.py::test_a_problem_is_fixed",
         "browser/test_engines_at_hand.py",
         "browser/test_front_end_elsewhere.py::test_a_front_end",
-        "browser/test_journeys.py::test_1",
+        "browser/test_journeys.py::test_1_",
         "browser/test_journeys.py::test_2",
         "browser/test_journeys.py::test_6",
         "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[firefox-http]",

@@ -11,7 +11,14 @@ from benchmarks.recovery import FAULTS, REAL, delays, questions, real_run
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("length", [90.0, 600.0, 3600.0], ids=["90 s", "10 min", "1 h"])
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(90.0, id="90 s"),
+        pytest.param(600.0, id="10 min", marks=pytest.mark.slow),
+        pytest.param(3600.0, id="1 h", marks=pytest.mark.slow),
+    ],
+)
 def test_the_first_event_follows_the_end_of_an_outage_within_half_a_minute(
     length: float, fault: str
 ) -> None:

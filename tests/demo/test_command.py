@@ -139,7 +139,14 @@ def test_what_is_reported_shows_in_the_sandbox(start: Demo) -> None:
     assert lines["Sandbox"] in customer.get(lines["Shop"] + "me", timeout=PATIENCE).text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGKILL,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     demo = start()
     lines = read_lines(demo)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from flask import Flask
 
 from demo_app import lately, past
@@ -14,8 +15,9 @@ NOW = 1_795_619_000.0
 
 
 def test_a_year_has_its_stories_and_comes_once(
-    make_shop: Callable[..., Flask], tmp_path: Path
+    make_shop: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lately, "HOURS", 8)  # one by one; of a day and more it takes the longer
     shop = make_shop()
     lately.add_to(shop, NOW)
     runtime = shop.extensions["adroll"]

@@ -14,9 +14,8 @@ from tests.support.shops import Shop, orders
 from tests.support.wsgi_servers import PATIENCE, gunicorn, serving
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(1000, "8m"), pytest.param(3000, "12m", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "size"), [(1000, "8m"), (3000, "12m")])
 def test_two_workers_on_a_small_disk_lose_no_order(count: int, size: str, tmp_path: Path) -> None:
     with running() as sandbox, small_disk(tmp_path / "disk", size) as disk:
         bought = [f"order-{number}" for number in range(count)]

@@ -166,6 +166,7 @@ def answer(url: str) -> requests.Response:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_from_the_click_to_the_arrival(tmp_path: Path) -> None:
     require("postgresql", {"postgresql": missing("postgresql")})
     shop, sandbox = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
