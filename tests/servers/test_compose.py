@@ -94,18 +94,19 @@ def test_the_image_starts_the_shop_as_the_file_does() -> None:
 def test_what_the_image_copies_installs(tmp_path: Path) -> None:
     """The lines ``COPY`` bring all that the wheel is made of."""
     source = tmp_path / "src"
-    source.mkdir()
     for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE):
         *names, place = line.split()
         for name in names:
             assert (ROOT / name).exists()
             if not place.startswith("/src/"):
                 continue
+            copy = tmp_path / place.strip("/") / (name if place.endswith("/") else "")
             if (ROOT / name).is_dir():
                 left_out = shutil.ignore_patterns("node_modules", "__pycache__")
-                shutil.copytree(ROOT / name, tmp_path / place.strip("/"), ignore=left_out)
+                shutil.copytree(ROOT / name, copy, ignore=left_out)
             else:
-                shutil.copy(ROOT / name, source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy)
     made = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)],
         capture_output=True,
