@@ -140,7 +140,7 @@ def test_commands(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(ADROLL_STRICT=False)
     buy(app, value="a lot")
     [dead] = app.extensions["adroll"].outbox.lookups.list("dead")
-    replace = {"01a20f418b28": dead.id[:12]}
+    replace = {"01a20f418b2870c3a2f1d4e5b6a7c8d9": dead.id}
     with (
         shell_of(app, tmp_path, **replace) as shell,
         Page("docs/reference/commands.md", shell) as page,
