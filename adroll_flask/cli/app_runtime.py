@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
     from adroll_flask.runtime import Runtime
 
-#: Where a command's context keeps it.
-_USED: Final = "adroll_flask.runtime"
 _FLASK: Final = "flask adroll"
 WITHOUT_FLASK: Final = "python -m adroll_flask"
 
@@ -39,16 +37,7 @@ def current_runtime() -> Runtime:
 
     :raises ConfigurationError: it has none. The commands are there for any app.
     """
-    runtime = request_state.runtime("flask adroll")
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        context.meta[_USED] = runtime
-    return runtime
-
-
-def used_runtime(context: click.Context) -> Runtime | None:
-    """The AdRoll that a command has worked with, also after its app context has ended."""
-    return context.meta.get(_USED)
+    return request_state.runtime("flask adroll")
 
 
 def kept_outbox() -> Outbox | None:

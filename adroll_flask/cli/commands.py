@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask.errors import ConfigurationError, EventError, help_url
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
+from adroll_flask.request_state import EXTENSION
 
-from .app_runtime import Refusal, as_typed, current_runtime, used_runtime
+from .app_runtime import Refusal, as_typed, current_runtime
 from .check import check, explain, go_live
 from .dashboard import dashboard
 from .history import history
@@ -51,12 +52,10 @@ class Commands(AppGroup):
                 text += f" (and {more}; {context.command_path} check lists all)"
             said = Refusal(text, slug=problem.slug)
         except OutboxFailed as problem:
-            runtime = used_runtime(context)
-            if runtime is None:
-                raise
             from adroll_flask.findings.outbox_place import outbox_trouble
 
-            finding = outbox_trouble(runtime, problem)
+            app = context.ensure_object(ScriptInfo).load_app()
+            finding = outbox_trouble(app.extensions[EXTENSION], problem)
             said = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
         slug = getattr(said, "slug", "command-usage")
         text = f"{as_typed(said.format_message())}\n{help_url(slug)}"
@@ -113,21 +112,14 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
     An audit line without personal data goes into the log.
     """
     from adroll_flask.reporting.erasure import forget_matching, matcher
-    from adroll_flask.visitor.identifiers import normalise_first_party_cookie
 
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
-    if cookie and normalise_first_party_cookie(cookie) is None:
-        raise click.BadParameter(
-            "takes a first-party cookie (__adroll_fpc): 1 to 80 printable ASCII characters without "
-            'space, ";", ",", \'"\' and "\\"; nothing was erased',
-            param_hint="--cookie",
-        )
     try:
         match = matcher(email=email, user_id=user_id, cookie=cookie)
     except EventError as problem:
         text = f"{problem.expected}; nothing was erased"
-        raise click.BadParameter(text, param_hint="--email") from None
+        raise click.BadParameter(text, param_hint="--email or --cookie") from None
     runtime = current_runtime()
     by = [n for n, v in (("email", email), ("user id", user_id), ("cookie", cookie)) if v]
     count = forget_matching(runtime.outbox.admin, match, by=by, counters=runtime.counters)

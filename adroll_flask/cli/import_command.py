@@ -51,12 +51,6 @@ _TOLD: Final = 10
 _TOGETHER: Final = 5000
 #: Seconds that the last look waits for another process that takes in.
 _PATIENCE: Final = 2.0
-#: Why the journal takes no more, and what to do.
-_STOPPED: Final = {
-    "full": "the outbox is full (ADROLL_OUTBOX_MAX_BYTES): let events be delivered",
-    "disk_full": "the disk is full: make room",
-    "read_only": "the journal cannot be written to: see flask adroll check",
-}
 
 
 def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> ZoneInfo | None:
@@ -97,7 +91,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
     "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
 )
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of FILE.")
+@click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
 @click.option(
     "--rejected",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -159,9 +153,6 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    """*file* as text, without a mark of its encoding."""
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"
     try:
         text = io.TextIOWrapper(file, encoding, newline="")
     except LookupError:
@@ -359,8 +350,8 @@ def _say(summary: Summary, *, only_check: bool) -> None:
         click.echo(f"{said}: it has {lines}")
     if summary.stopped:
         kept = f"{summary.kept:,} of {summary.good:,} events are kept"
-        why = _STOPPED.get(summary.stopped, f"the journal took no more ({summary.stopped})")
-        why = "" if summary.stopped == "interrupted" else f"; {as_typed(why)}"
+        why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
+        why = "" if summary.stopped == "interrupted" else as_typed(why)
         click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
         after = "; what is kept already is a duplicate then" if summary.kept else ""
         click.echo(f"to go on, run the same command again{after}", err=True)

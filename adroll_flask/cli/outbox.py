@@ -280,12 +280,11 @@ def _decide(
     from adroll_flask.reporting.holding import decide, verdict_of
 
     runtime = current_runtime()
-    # Whoever types wants no change left out, and no error with its traceback.
-    _changes, wrong = accept_changes(changes)
-    if wrong:
-        raise Refusal("; ".join(map(str, wrong)), slug="decision-refused")
     lookups = runtime.outbox.lookups
     try:
+        _changes, wrong = accept_changes(changes)
+        if wrong:  # whoever types wants no change left out
+            raise wrong[0]
         verdict = verdict_of(runtime.reporter, kind, order)
         # Looking must not make a file.
         before = lookups.find_order(verdict.order) if runtime.may_have_events() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import secrets
 import sys
@@ -13,6 +12,7 @@ from urllib.parse import urljoin
 
 import click
 from flask.cli import with_appcontext
+from werkzeug.utils import import_string
 
 from adroll_flask.events.coverage import BITS, FORM_NAMES
 from adroll_flask.redaction import describe
@@ -142,11 +142,10 @@ def _visited(runtime: Runtime, shop: Any, url: str) -> list[Step]:
 
 
 def _function(name: str) -> Callable[[Any], object]:
-    module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        found: Callable[[Any], object] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as problem:
+        found: Callable[[Any], object] = import_string(name)
+    except ImportError as problem:
         raise click.UsageError(f"--recipe {name}: {problem}") from None
     return found
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adroll_flask.events.event import IDENTIFIERS
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
-from adroll_flask.visitor.identifiers import email_forms, normalise_first_party_cookie
+from adroll_flask.visitor.identifiers import email_forms
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
@@ -31,7 +32,7 @@ def matcher(
     :param user_id: the site's own id of a user.
     :param cookie: a first-party cookie in any of its forms.
     :param adct: a click id.
-    :raises EventError: *email* is no address.
+    :raises EventError: *email* is no address, or *cookie* no cookie.
 
     >>> match = matcher(user_id="42")
     >>> match({"identifiers": {"user_id": "42"}})
@@ -44,8 +45,7 @@ def matcher(
     if user_id:
         wanted["user_id"] = {user_id}
     if cookie:
-        wanted["first_party_cookie"] = {cookie, normalise_first_party_cookie(cookie) or cookie}
-
+        wanted["first_party_cookie"] = {cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)}
     if adct:
         wanted["adct"] = {adct}
 

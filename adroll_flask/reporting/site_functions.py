@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.errors import ConfigurationError, EventError
+from adroll_flask.events.names import shown
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe_lines
@@ -70,14 +71,11 @@ class SiteFunctions:
             raise EventError(
                 "identity", "has to return a dict of email, user_id, device_id, or None"
             )
-        for key in said:
-            if key not in _IDENTITY:
-                from adroll_flask.events.names import shown
-
-                raise EventError(
-                    "identity",
-                    f"has to return email, user_id, device_id; {shown(str(key))} is none",
-                )
+        if unknown := [str(key) for key in said if key not in _IDENTITY]:
+            raise EventError(
+                "identity",
+                f"has to return email, user_id, device_id; {shown(unknown[0])} is none",
+            )
         return {key: value for key, value in said.items() if value not in (None, "")}
 
     def passed(self, built: Built, *, strict: bool = False) -> Built | None:
