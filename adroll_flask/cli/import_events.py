@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.errors import AdRollError, EventError
@@ -16,18 +16,18 @@ from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
 from adroll_flask.outbox.values import clean_key
+from adroll_flask.reporting.lists import read_time
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import NewEvent
-    from adroll_flask.reporting.lists import Line
-    from adroll_flask.reporting.reporter import Reporter
+    from adroll_flask.reporting.lists import Line, read_time
+from adroll_flask.reporting.reporter import Reporter
 
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Both marks are there, so that it is clear which one is which.
 _THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
-_EPOCH: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,12 @@ class EventMaker:
             values[name] = self._amount(values[name], name)
         moment, products = values.get("timestamp"), values.get("products")
         if isinstance(moment, str):
-            values["timestamp"] = self._seconds(moment)
+            try:
+                values["timestamp"] = read_time(moment, self.zone, self.date_format)
+            except ValueError:
+                form = self.date_format or "2026-11-24T20:31:23+01:00"
+                text = f"is not of the form {form!r} (--date-format), or has no offset (--timezone)"
+                raise EventError("timestamp", text) from None
         if isinstance(products, str):
             try:
                 values["products"] = json.loads(products)
@@ -131,23 +136,3 @@ class EventMaker:
         if not _WITH_COMMA.match(text):
             raise EventError(name, "takes an amount with a comma, such as 1.059,90")
         return text.replace(".", "").replace(",", ".")
-
-    def _seconds(self, text: str) -> float:
-        """A time as seconds since the epoch."""
-        expected = "takes 2026-11-24T20:31:23+01:00; pass --date-format for others"
-        try:
-            if self.date_format is not None:
-                expected = f"is not of the form {self.date_format!r} (--date-format)"
-                moment = datetime.strptime(text, self.date_format)
-            elif _EPOCH.match(text):
-                return float(text)
-            else:
-                moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise EventError("timestamp", expected) from None
-        if moment.tzinfo is None:
-            if self.zone is None:
-                text = "has no offset: pass --timezone, such as Europe/Berlin"
-                raise EventError("timestamp", text)
-            moment = moment.replace(tzinfo=self.zone)
-        return moment.timestamp()

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ import click
 
 from adroll_flask.events.names import suggestion
 from adroll_flask.plurals import span
+from adroll_flask.reporting.lists import read_time
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Row
@@ -128,9 +129,6 @@ def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
     if match:
         return now - int(match[1]) * _UNITS[match[2]]
     try:
-        if len(text) > 8 and text.isdecimal():  # a date such as 20261101 has eight
-            return float(text)
-        at = datetime.fromisoformat(text)
+        return read_time(text, zone)
     except ValueError:
         raise click.BadParameter("takes 24h, 7d, 4w, 13m or a date such as 2026-11-01") from None
-    return (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from itertools import chain
 from typing import Any, Final
 
@@ -140,3 +141,22 @@ def find_columns(
         for what, names in known.items()
     }
     return {what: name for what, name in found.items() if name} | dict(given)
+
+
+def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
+    """A time of a list, or of an option, as seconds since the epoch.
+
+    :param zone: of a time without an offset; ``None``: it has to have one.
+    :param form: as ``strptime`` takes it; ``None``: ISO 8601, or seconds since the epoch.
+    :raises ValueError: it is none.
+
+    >>> read_time("2026-11-24T21:31:00+01:00", None)
+    1795552260.0
+    """
+    # A date such as 20261101 has eight digits.
+    if form is None and len(text) > 8 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    at = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
+    if at.tzinfo is None and zone is None:
+        raise ValueError
+    return (at if at.tzinfo else at.replace(tzinfo=zone)).timestamp()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 
-from .lists import ReconcileError, find_columns
+from .lists import ReconcileError, find_columns, read_time
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.lookups import Lookups
@@ -234,13 +234,8 @@ def _time(value: object) -> float | None:
     """Seconds since the epoch; a time without a zone is UTC."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    text = _text(value)
     try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return _time(datetime.fromisoformat(text)) if text else None
+        return read_time(_text(value), UTC)
     except ValueError:
         return None
 
