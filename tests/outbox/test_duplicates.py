@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from adroll_flask.outbox import NewEvent, Outbox
+from adroll_flask.outbox import NewEvent
 from adroll_flask.outbox.outbox import RecentKeys
 from tests.support.outbox_engines import EID, Bench, Clock
 
@@ -90,16 +90,6 @@ def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench) -> None:
     sqlite.journal.unlink()
 
     assert outbox.put(sqlite.event("1001")).status == "queued"
-    assert outbox.queue.waiting() == 1
-
-
-def test_what_was_dropped_by_hand_is_not_remembered(bench: Bench, outbox: Outbox) -> None:
-    first = outbox.put(bench.event("1001"))
-    assert outbox.put(bench.event("1001")).status == "duplicate"
-
-    assert outbox.admin.drop([first.id]) == 1
-
-    assert outbox.put(bench.event("1001")).status == "queued"
     assert outbox.queue.waiting() == 1
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.entries import Suppressed
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from adroll_flask.outbox.values import OutcomeKind
 from tests.support.outbox_engines import EID, Bench
@@ -59,25 +58,8 @@ def test_what_is_settled_is_counted_by_outcome_currency_and_identifiers(
     }
 
 
-def test_all_that_is_not_delivered_is_counted_where_it_ends(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1", digest="5 EUR"))
-    assert outbox.queue.waiting() == 1  # taken in before the next ones: files have no order
-    bench.open().put(bench.event("1", digest="5 EUR"))
-    bench.open().put(bench.event("1", digest="6 EUR"))
-    outbox.put_dead(bench.event(digest="2 EUR"), "invalid:currency", "three letters")
-    outbox.record(Suppressed(bench.now(), "pageView", "no_consent"))
-    assert outbox.queue.waiting() == 1
-
-    assert history(bench) == {
-        ("purchase", "duplicate", "", 0, "EUR"): (1, 50_000),
-        ("purchase", "duplicate", "another_value", 0, "EUR"): (1, 60_000),
-        ("purchase", "invalid", "invalid:currency", 0, "EUR"): (1, 20_000),
-        ("pageView", "suppressed", "no_consent", 0, ""): (1, 0),
-    }
-
-
 @pytest.mark.parametrize(
-    "kinds", [("delivered",), ("delivered", "dead"), ("dead", "retry", "delivered", "release")]
+    "kinds", [("delivered",), ("delivered", "dead"), ("dead", "retry", "delivered", "return")]
 )
 def test_what_is_no_longer_of_a_claim_is_not_counted(
     bench: Bench, outbox: Outbox, kinds: Sequence[OutcomeKind]

@@ -306,14 +306,6 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
     assert sorted(numbers(folder)) == sorted(f"{name}{n}" for name in "ab" for n in range(50))
 
 
-def test_one_pid_at_one_time_still_makes_two_files(folder: Path) -> None:
-    writers = [Journal(folder, clock=lambda: 1_800_000_000.0) for _ in range(2)]
-    for writer in writers:
-        writer.append(line(b"one"))
-
-    assert len({file.name for file in files_of(folder)}) == 2
-
-
 # -- who lives --------------------------------------------------------------------------------
 
 

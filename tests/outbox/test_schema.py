@@ -56,19 +56,6 @@ def test_who_takes_in_first_makes_the_tables(fresh: Bench) -> None:
     assert tables(fresh) == ALL
 
 
-def test_making_the_tables_again_changes_nothing(fresh: Bench) -> None:
-    outbox = fresh.open()
-    outbox.put(fresh.event("1001"))
-    assert outbox.queue.waiting() == 1
-
-    outbox.database.create_tables()
-    fresh.open().database.create_tables()
-
-    fresh.open().put(fresh.event("1001"))
-    assert outbox.queue.waiting() == 1
-    assert fresh.execute("SELECT count(*) FROM adroll_account")[0][0] == 1
-
-
 def start_ten(bench: Bench) -> list[int]:
     """Ten outboxes, each of its own connections, look at the same moment; what they see."""
     outboxes = [bench.open() for _ in range(10)]

@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
@@ -169,21 +167,6 @@ def test_an_unreadable_tc_string_is_counted_and_no_consent(
     assert decided("tcf", cookies={"euconsent-v2": text}, recorded=True, counters=counters) == ERROR
     assert counters.snapshot() == {"consent_error:tc_string": 1}
     assert text not in caplog.text
-
-
-@given(
-    st.text(max_size=80),
-    st.sampled_from([None, True, False]),
-    st.booleans(),
-)
-def test_no_cookie_text_raises_or_grants_against_the_rules(
-    text: str, recorded: bool | None, gpc: bool
-) -> None:
-    decision = decided("tcf", cookies={"euconsent-v2": text}, recorded=recorded, gpc=gpc)
-
-    assert decision.granted is (decision.answer is True)
-    assert not (gpc and decision.granted)
-    assert not decision.granted or (not text and recorded)
 
 
 def documented_recipe() -> Any:

@@ -67,13 +67,6 @@ RECORD = Record(
 )
 
 
-def test_a_record_comes_back_as_it_was_signed(records: Records) -> None:
-    seen = records.read(cookie(records.sign(RECORD), A))
-    assert seen.record is not None
-    assert seen.record.same_as(RECORD)
-    assert seen.settled(NOW)
-
-
 @pytest.mark.parametrize(("behind", "taken"), [(1, True), (3600, True), (3602, False)])
 def test_a_host_whose_clock_is_behind_reads_the_record(
     clock: Clock, counters: Counters, behind: int, taken: bool
