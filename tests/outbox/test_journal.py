@@ -307,7 +307,10 @@ def test_what_was_removed_is_noticed_and_made_anew(
     assert texts_of(folder) == [b"two"]
 
 
-def test_a_handle_that_others_closed_or_took_is_replaced(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [[b"one"], [b"one", b"two"]], ids=["ends", "goes on"])
+def test_a_handle_that_others_closed_or_took_is_replaced(
+    folder: Path, tmp_path: Path, said: list[bytes]
+) -> None:
     """A daemon closes all that it inherited, and the number comes to mean another file."""
     journal = Journal(folder)
     journal.append(line(b"one"))
@@ -319,14 +322,15 @@ def test_a_handle_that_others_closed_or_took_is_replaced(folder: Path, tmp_path:
     ]
     other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
     os.dup2(other, handle)
-    time.sleep(LOOK_EVERY)
-    journal.append(line(b"two"))
+    for text in said[1:]:
+        time.sleep(LOOK_EVERY)
+        journal.append(line(text))
     journal.close()
     assert (tmp_path / "other").read_bytes() == b""
     os.fstat(handle)  # nor was it closed
     os.close(handle)
     os.close(other)
-    assert texts_of(folder) == [b"one", b"two"]
+    assert texts_of(folder) == said
 
 
 # -- the size bound -----------------------------------------------------------------------------
