@@ -116,7 +116,6 @@ class Holds:
             elif state == CANCELLED and reason == "cancelled":
                 self._count(tx, row, "unused", "cancelled")
             return  # of several the first counts; and of what is not held none is asked for
-        empty: dict[str, Any] = {"reason": "cancelled", "kept": tx.now + self.dedupe_days * DAY}
         if state == DECIDED:  # a cancellation is the stronger
             tx.execute(
                 "UPDATE adroll_event SET reason = 'cancel', payload = NULL WHERE id = :id", id=id
@@ -130,7 +129,8 @@ class Holds:
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
                 history.correct(tx, [id])
-            if transitions.move(tx, "cancel", [id], **empty):
+            kept = tx.now + self.dedupe_days * DAY
+            if transitions.move(tx, "cancel", [id], reason="cancelled", kept=kept):
                 self.counters.add("hold_cancelled", "cancelled")
 
     def count_too_late(self, tx: Tx, ids: Sequence[str]) -> None:
@@ -181,19 +181,9 @@ class Holds:
 
     def forget(self, tx: Tx, ids: Sequence[str]) -> int:
         """Forget verdicts whose events have not come in time; how many there were."""
-        rows = tx.rows(
-            "SELECT event_name, reason, dry_run FROM adroll_event WHERE id {in_ids}", ids=ids
-        )
-        for _name, kind, _dry_run in rows:
-            self.counters.add("hold_unused", f"{kind}_of_no_hold")
-        history.add(
-            tx,
-            [
-                history.Happened(name, "unused", f"{kind}_of_no_hold", 0, "", 0, None)
-                for name, kind, dry_run in rows
-                if not dry_run
-            ],
-        )
+        query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}}"
+        for row in tx.rows(query, ids=ids):
+            self._count(tx, row, "unused", f"{row[8]}_of_no_hold")
         return transitions.move(tx, "forget_verdict", ids)
 
 
