@@ -59,13 +59,11 @@ class Batch:
     :param files: of the journal, which nobody else reads meanwhile.
     :param entries: that were read of them.
     :param moves: by file, from where to where it is read with them.
-    :param is_inbox_empty: it was looked into, and there is nothing more.
     """
 
     files: Sequence[JournalFile]
     entries: list[Entry] = field(default_factory=list)
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    is_inbox_empty: bool = False
     written: list[Written] = field(default_factory=list)
 
     @property
@@ -247,25 +245,21 @@ class Ingest:
         """
         entries, has_moved = self._read(tx, batch, most)
         batch.entries += entries
-        if not batch.is_inbox_empty:
-            others = self._from_inbox(tx)
-            batch.is_inbox_empty = others is None
-            entries = entries + (others or [])
+        entries = entries + self._from_inbox(tx)
         if doubt is not None:
             entries = [doubted(entry, doubt) for entry in entries]
         batch.written.append(self.rows.write(tx, entries))
         return max(len(entries), has_moved)
 
-    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[Entry] | None:
-        """Take the next entries out, or one; ``None``: there is none to be had."""
+    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[Entry]:
+        """Take the next entries out, or one."""
         mine = "" if id is None else " WHERE id = :id"
         found = tx.rows(
             f"SELECT id, line FROM adroll_inbox{mine} ORDER BY id LIMIT {BATCH} {{skip_locked}}",
             **({} if id is None else {"id": id}),
         )
-        if not found:
-            return None
-        tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
+        if found:
+            tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
         bodies = (body_of(bytes(line).rstrip(b"\n")) for _id, line in found)
         entries = [self._decode(body or b"") for body in bodies]
         return [entry for entry in entries if entry is not None]
@@ -332,10 +326,10 @@ class Ingest:
                 self._database.write(take_out)
         return bool(batch.entries or lines)
 
-    def _write_alone(self, take: Callable[[Tx], list[Entry] | None], line: bytes) -> bool:
+    def _write_alone(self, take: Callable[[Tx], list[Entry]], line: bytes) -> bool:
         """True where the database takes it."""
         try:
-            self._count(self._database.write(lambda tx: self.rows.write(tx, take(tx) or [])))
+            self._count(self._database.write(lambda tx: self.rows.write(tx, take(tx))))
         except OutboxFailed as failure:
             if failure.reason != "data":
                 raise
