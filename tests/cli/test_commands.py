@@ -302,6 +302,16 @@ def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sand
     assert (counts["waiting"], counts["delivered"]) == (0, 1)
 
 
+def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run: Run) -> None:
+    assert report(app, hold=0.01).status == "held"
+
+    def is_over() -> bool:
+        assert run("worker", "--once").exit_code == 0
+        return "nobody released it in time" in run("outbox", "find", "1001").output
+
+    assert wait_until(is_over)
+
+
 def test_worker_once_says_why_events_wait(
     app: Flask, run: Run, make_app: AppMaker, sandbox: Any
 ) -> None:
