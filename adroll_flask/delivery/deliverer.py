@@ -61,13 +61,11 @@ class Step:
     :param ended: events that reached their end, delivered or dead.
     :param more: the next step should follow at once.
     :param pause: seconds that nothing can be sent; ``None``: there was nothing to send.
-    :param full: events that fill a request at present.
     """
 
     ended: int = 0
     more: bool = False
     pause: float | None = None
-    full: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +228,6 @@ class Deliverer:
             sum(step.ended for step in steps),
             more=any(step.more for step in steps),
             pause=min(pauses) if len(pauses) == len(steps) and pauses else None,
-            full=min((step.full for step in steps if step.more), default=1),
         )
 
     def _advance_lane(self, lane: Lane, stop: threading.Event) -> Step:
@@ -275,7 +272,7 @@ class Deliverer:
             lane.give_up(permit)
         # A probe that went well opens the way; full batches follow each other at once.
         more = claim.more and bool(sender.ended or not claim.events)
-        return Step(sender.ended, more=more, full=permit.limit)
+        return Step(sender.ended, more=more)
 
     def _pause(self, seconds: float) -> Step:
         self.outbox.queue.take_in()  # else a claim does it
@@ -418,16 +415,9 @@ class Deliverer:
         step = self.step(stop, sends=sends) if self.outbox.exists() else Step()
         if step.pause is not None:
             return Rest(step.pause)
-        if step.more and (flushing or (not in_burst and self._is_due(step.full))):
+        if step.more and (flushing or not in_burst):
             return Rest()
         if step.ended:
             # After a send: what was reported meanwhile woke nobody, since nobody waited.
             return Rest(self.settings.linger)
         return Rest(self.poll, self.outbox.bell, self.settings.linger if sends else _GATHER)
-
-    def _is_due(self, full: int) -> bool:
-        """Whether a full batch is waiting. What is left of one lingers, as everything does."""
-        try:
-            return self.outbox.queue.due(full, self.accounts) >= full
-        except OutboxFailed:
-            return True  # the next step finds out
