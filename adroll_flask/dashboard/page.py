@@ -13,6 +13,7 @@ from flask import abort, current_app
 
 from adroll_flask.findings.finding import Finding
 from adroll_flask.findings.rules import Moment, open_findings
+from adroll_flask.plurals import counted
 
 from . import periods
 from .numbers import values
@@ -103,8 +104,12 @@ def for_developer(one: Mapping[str, Any], url: str, orders: Iterable[str] = ()) 
 
     :param url: the page's address.
     """
-    told = [one["sentence"], values(one["values"])]
-    told += [f"Orders: {', '.join(orders)}" if orders else "", one["todo"], one["command"]]
+    listed, orders = "", list(orders)
+    if orders:
+        more = one["events"] - len(orders)
+        rest = f" and {counted(more, 'more event')}" if more > 0 else ""
+        listed = f"Orders: {', '.join(orders)}{rest}"
+    told = [one["sentence"], values(one["values"]), listed, one["todo"], one["command"]]
     return "\n".join(filter(None, (*told, one["help_url"], url)))
 
 

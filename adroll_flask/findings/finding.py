@@ -44,6 +44,7 @@ class Finding:
     :param key: tells findings of one code apart: a problem's id, an event's name.
     :param since: seconds since the epoch, where it is known.
     :param events: how many events it is about, and *values* their money by currency.
+    :param is_cause: other findings come of it.
     """
 
     severity: Severity
@@ -58,6 +59,7 @@ class Finding:
     since: float | None = None
     events: int = 0
     values: tuple[tuple[str, Decimal], ...] = ()
+    is_cause: bool = False
 
     @property
     def help_url(self) -> str:
@@ -106,9 +108,8 @@ def found(
     if parts["todo"] and not parts["who"]:
         parts["who"] = "developer"
     code = "" if level == "ok" else name.partition("/")[0]
-    return Finding(
-        level, code, subject, **parts, key=key, since=since, events=number, values=values
-    )
+    more = {"key": key, "since": since, "events": number, "values": values}
+    return Finding(level, code, subject, **parts, **more, is_cause=entry.get("is_cause", False))
 
 
 def ok(subject: str, said: str) -> Finding:

@@ -124,7 +124,9 @@ class Moment:
 def open_findings(
     runtime: Runtime, *, look: bool = True, moment: Moment | None = None
 ) -> list[Finding]:
-    """What is wrong now, the worst first; of two alike the one with more money, or more events.
+    """What is wrong now, the worst first.
+
+    Of those as bad, what others come of is the first; then what has more money, or more events.
 
     :param look: whether to look into the outbox.
     :param moment: what to look at, where somebody else looks at it, too.
@@ -144,9 +146,10 @@ def open_findings(
     return sorted(findings, key=_how_bad)
 
 
-def _how_bad(finding: Finding) -> tuple[int, Decimal, int]:
+def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
     money = sum((value for _, value in finding.values), Decimal())
-    return SEVERITIES.index(finding.severity), -money, -finding.events
+    severity = SEVERITIES.index(finding.severity)
+    return severity, not finding.is_cause, -money, -finding.events
 
 
 # -- dead letters by cause -------------------------------------------------------------------------

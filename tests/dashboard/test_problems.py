@@ -272,6 +272,16 @@ def test_who_only_looks_has_messages_for_the_developer_and_no_commands(
     assert "flask adroll send-test" in shop.html("problems")
 
 
+def test_a_message_says_how_many_orders_it_does_not_list(shop: DashboardShop) -> None:
+    shop.bury(*(f"{order}" for order in range(1001, 1024)))
+    [problem] = shop.json("problems")["open"]
+    shop.may_act = False
+    page = shop.html("problems", problem=problem["id"])
+    [listed] = re.findall(r"^Orders: (.*)$", page, re.MULTILINE)
+    assert len(listed.split(", ")) == 20
+    assert listed.endswith(" and 3 more events")
+
+
 def test_a_problems_days_have_their_own_names_in_any_zone(make_app: AppMaker) -> None:
     shop = DashboardShop(make_app, ADROLL_TIME_ZONE="America/New_York")
     shop.bury("1001")

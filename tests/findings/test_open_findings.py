@@ -341,9 +341,12 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
         report_event("addToCart")
     shop.take_in()
     shop.now -= HOUR
+    shop.bury(*(f"{order}" for order in range(2001, 2020)))
+    assert seen(shop, "reports-die") is not None
     found = seen(shop, "clock-wrong")
     assert found is not None
     assert "1 hour in the future" in found["sentence"]
+    assert shop.json("overview")["findings"][0]["code"] == "clock-wrong", "it causes others"
     shop.now += HOUR
     assert seen(shop, "clock-wrong") is None
 
