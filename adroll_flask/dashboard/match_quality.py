@@ -12,11 +12,11 @@ from adroll_flask.events.coverage import BITS
 from adroll_flask.findings.finding import texts
 from adroll_flask.outbox.schema import DELAYS
 
-from . import plots
 from .numbers import decimal, percent, within
 from .overview import ARGUMENTS
 from .page import Data, Page, Visit
 from .periods import PERIODS, Period, named
+from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.values import HistoryColumn, HistorySum
@@ -199,19 +199,18 @@ def view(visit: Visit, data: Data) -> Data:
     return {
         "periods": PERIODS,
         "duration": duration,
-        "plot": plots.lines(
-            [period.label(step["at"]) for step in steps],
-            [period.full(step["at"]) for step in steps],
-            [
-                plots.Series(label, tone, [step["shares"][name] for step in steps])
+        "plot": Plot(
+            **period.axis,
+            series=[
+                Series(label, tone, [step["shares"][name] for step in steps])
                 for name, (label, tone, _) in _IDENTIFIERS.items()
             ],
-            top=1.0,
+            are_lines=True,
         ),
-        "delays": plots.stacked(
-            labels,
-            [f"within {label}" if label != "longer" else label for label in labels],
-            [plots.Series("delivered", "one", [bucket["events"] for bucket in buckets])],
+        "delays": Plot(
+            labels=labels,
+            full=[f"within {label}" if label != "longer" else label for label in labels],
+            series=[Series("delivered", "one", [bucket["events"] for bucket in buckets])],
         ),
     }
 

@@ -17,10 +17,10 @@ from adroll_flask.outbox.values import AWAY
 from adroll_flask.plurals import counted_as
 from adroll_flask.reporting.paid_orders import missing_orders
 
-from . import plots
 from .numbers import count, values, written
 from .page import Data, Page, Visit
 from .periods import PERIODS, STEPS, Period, midnight, named
+from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.values import HistoryColumn, HistorySum
@@ -101,9 +101,10 @@ def data(visit: Visit) -> Data:
         "held": _total(held),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
         "way": [
-            {"name": name, "label": label, "share": _share(totals[name]["events"], reported)}
+            {"name": name, "label": label, "tone": tone}
             | totals[name]
-            for name, label, _ in _WAY
+            | {"share": _share(totals[name]["events"], reported)}
+            for name, label, tone in _WAY
         ],
         "answer": _answer(totals, "order" if event == "purchase" else "event", missing),
         "losses": [*missing, *_losses(fates, reported)],
@@ -382,12 +383,10 @@ def view(visit: Visit, data: Data) -> Data:
         "periods": PERIODS,
         "places": {"dead": "problems", "invalid": "problems", "missing": "orders"},
         "has_list": visit.runtime.paid_orders.is_known,
-        "bars": _waterfall(data),
-        "plot": plots.stacked(
-            [period.label(step["at"]) for step in steps],
-            [period.full(step["at"]) for step in steps],
-            [
-                plots.Series(label, tone, [step[name] for step in steps])
+        "plot": Plot(
+            **period.axis,
+            series=[
+                Series(label, tone, [step[name] for step in steps])
                 for name, (label, tone) in _PLOTTED.items()
             ],
             shades=[step["shade"] for step in steps],
@@ -395,25 +394,6 @@ def view(visit: Visit, data: Data) -> Data:
             usual=[step["usual"] for step in steps],
         ),
     }
-
-
-def _waterfall(data: Data) -> list[dict[str, Any]]:
-    """The way as bars: what is left on the left, each loss where it is taken away."""
-    whole = data["reported"] or 1
-    tones = {name: tone for name, _, tone in _WAY}
-    left = 100.0
-    first = {"label": "reported", "events": data["reported"], "values": ()}
-    share = 1.0 if data["reported"] else None
-    bars = [first | {"share": share, "x": 0.0, "width": 100.0, "tone": "six", "is_stage": True}]
-    for way in data["way"]:
-        width = 100 * way["events"] / whole
-        is_last = way["name"] == "delivered"
-        left -= width
-        if way["events"] or is_last:
-            x = 0.0 if is_last else round(max(0.0, left), 3)
-            place = {"x": x, "width": round(width, 3), "is_stage": is_last}
-            bars.append(way | place | {"tone": tones[way["name"]]})
-    return bars
 
 
 ARGUMENTS: Final = ("period", "since", "until", "event")

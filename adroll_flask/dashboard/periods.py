@@ -74,6 +74,11 @@ class Period:
         forms = {"hour": "%a %-d %b, %H:00", "day": "%a %-d %b %Y", "week": "week of %-d %b %Y"}
         return written(forms[self.step], at, self.zone)
 
+    @property
+    def axis(self) -> dict[str, list[str]]:
+        """The steps' names, as a plot takes them."""
+        return {"labels": [*map(self.label, self.begins)], "full": [*map(self.full, self.begins)]}
+
     def sums(
         self, store: Outbox | None, columns: Sequence[HistoryColumn], *, delays: bool = False
     ) -> list[HistorySum]:

@@ -15,10 +15,10 @@ from adroll_flask.outbox.values import Destination
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.dead_letters import FIELDS, Change, retry_dead
 
-from . import plots
 from .numbers import iso, written
 from .orders import order_shown
 from .page import Data, Done, Page, Visit
+from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
@@ -196,11 +196,11 @@ def view(_visit: Visit, data: Data) -> Data:
     plot = None
     if data[PROBLEM] and data["open"]:
         days = [data["first_day"] + n * _DAY for n in range(_CURVE)]
-        plot = plots.stacked(
+        plot = Plot(
             # These days are UTC's: in another zone they would begin on the day before, or amid one.
-            [written("%-d %b", day, UTC) for day in days],
-            [written("%a %-d %b %Y", day, UTC) for day in days],
-            [plots.Series("given up", "bad", data["open"][0]["days"])],
+            labels=[written("%-d %b", day, UTC) for day in days],
+            full=[written("%a %-d %b %Y", day, UTC) for day in days],
+            series=[Series("given up", "bad", data["open"][0]["days"])],
         )
     groups = {one["id"]: one for one in data["open"]}
     return {"fields": list(FIELDS), "at_once": _AT_ONCE, "plot": plot, "groups": groups}

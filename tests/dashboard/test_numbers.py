@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from adroll_flask.dashboard.numbers import count, csv_text, decimal, money, percent, short
-from adroll_flask.dashboard.plots import Series, lines, stacked
+from adroll_flask.dashboard.plots import Plot, Series
 from tests.support import ROOT
 
 
@@ -39,37 +42,63 @@ def test_a_spreadsheet_runs_nothing_of_a_csv() -> None:
     assert text == "order\n'=1+1\n'@x\n'+4\n'-1\n1001\n"
 
 
+def drawn(*values: list[float | None], are_lines: bool = False) -> ElementTree.Element:
+    """The plot of these series, whose tones are ``one``, ``two`` …"""
+    series = [Series(tone, tone, of) for tone, of in zip(("one", "two"), values, strict=False)]
+    names = [str(n) for n in range(len(values[0]))]
+    plot = Plot(labels=names, full=names, series=series, are_lines=are_lines)
+    templates = Environment(loader=PackageLoader("adroll_flask.dashboard"), autoescape=True)
+    macros: Any = templates.get_template("plots.html").module
+    return ElementTree.fromstring(macros.plot(plot, "plot", "A plot", "When", str, str))
+
+
+def bars(plot: ElementTree.Element) -> list[list[tuple[float, float]]]:
+    """Top and height of each bucket's parts."""
+    return [
+        [
+            (float(part.get("y", "")), float(part.get("height", "")))
+            for part in bucket.findall("rect")
+            if part.get("class") in ("one", "two")
+        ]
+        for bucket in plot.iter("g")
+    ]
+
+
+def ticks(plot: ElementTree.Element) -> list[float]:
+    [axis] = (one for one in plot.iter("svg") if one.get("class") == "plot-ticks")
+    return [float(text.text or "") for text in axis]
+
+
 def test_one_of_a_million_is_seen() -> None:
-    plot = stacked(["a"], ["a"], [Series("x", "good", [999_999]), Series("y", "bad", [1])])
-    assert plot.bars[0].parts[1].height >= 1.5
+    [[_, (_, height)]] = bars(drawn([999_999], [1]))
+    assert height >= 1.5
 
 
 def test_bars_stand_on_each_other_and_reach_no_higher_than_the_axis() -> None:
-    values = [[3, 9, 17], [8, 0, 4]]
-    plot = stacked(list("abc"), list("abc"), [Series("x", "good", v) for v in values])
-    top = plot.ticks[-1][1]
+    values: list[list[float | None]] = [[3, 9, 17], [8, 0, 4]]
+    plot = drawn(*values)
+    top = ticks(plot)[-1]
     assert top >= 21
-    for n, bar in enumerate(plot.bars):
+    for n, bar in enumerate(bars(plot)):
         bottom = 200.0
-        for part in bar.parts:
-            assert part.y + part.height == pytest.approx(bottom, abs=0.02)
-            bottom = part.y
-        expected = 200 - (values[0][n] + values[1][n]) / top * 200
+        for y, height in bar:
+            assert y + height == pytest.approx(bottom, abs=0.02)
+            bottom = y
+        expected = 200 - sum(one[n] or 0 for one in values) / top * 200
         assert bottom == pytest.approx(expected, abs=0.1)
         assert bottom >= 0
 
 
 def test_ticks_are_round_for_any_size() -> None:
     for size in (1, 4, 5, 7, 13, 99, 101, 960, 3777, 12_345, 10**7):
-        plot = stacked(["a"], ["a"], [Series("x", "good", [size])])
-        ticks = [value for _, value in plot.ticks]
-        assert ticks[-1] >= size
-        assert ticks[-1] <= max(4, 2.1 * size)
-        assert all(value == int(value) for value in ticks), (size, ticks)
+        values = ticks(drawn([size]))
+        assert values[-1] >= size
+        assert values[-1] <= max(4, 2.1 * size)
+        assert all(value == int(value) for value in values), (size, values)
 
 
 def test_a_line_has_a_gap_where_nothing_is_known() -> None:
-    plot = lines(list("abcde"), list("abcde"), [Series("x", "one", [0.5, 0.5, None, 1.0, None])], 1)
-    [line] = plot.lines
-    assert len(line.pieces) == 1
-    assert line.dots == ((70.0, 0.0),)
+    plot = drawn([0.5, 0.5, None, 1.0, None], are_lines=True)
+    line, dots = (path.get("d") for path in plot.iter("path"))
+    assert line == "M100.0,100.0L300.0,100.0M700.0,0.0"
+    assert dots == "M700.0,0.0h0"
