@@ -6,19 +6,10 @@ from __future__ import annotations
 def counted(number: int, noun: str) -> str:
     """*number* and *noun*, the noun in the plural (with an "s") unless it is one.
 
-    >>> counted(1, "event"), counted(0, "event")
-    ('1 event', '0 events')
+    >>> counted(1, "event"), counted(0, "event"), counted(2500, "event")
+    ('1 event', '0 events', '2,500 events')
     """
-    return counted_as(str(number), number, noun)
-
-
-def counted_as(written: str, number: int, noun: str) -> str:
-    """As :func:`counted`, with the number as it is *written* where it is shown.
-
-    >>> counted_as("1,000", 1000, "event")
-    '1,000 events'
-    """
-    return f"{written} {noun}" if number == 1 else f"{written} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def span(seconds: float) -> str:

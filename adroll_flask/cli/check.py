@@ -146,8 +146,7 @@ def _reports(since: str | None, last: int | None) -> Finding:
     if not dead:
         return ok("reports", f"none of {reports} died")
     why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
-    number = dead.total()
-    return found("reports-died", "reports", number=number, dead=number, reports=reports, why=why)
+    return found("reports-died", "reports", events=dead.total(), reports=reports, why=why)
 
 
 def _say(findings: Iterable[Finding], sums: str, as_json: bool, *, bad: int) -> None:

@@ -52,7 +52,7 @@ class Commands(AppGroup):
                 text += f" (and {more}; {context.command_path} check lists all)"
             said = Refusal(text, slug=problem.slug)
         except OutboxFailed as problem:
-            from adroll_flask.findings.outbox_place import outbox_trouble
+            from adroll_flask.findings.rules import outbox_trouble
 
             app = context.ensure_object(ScriptInfo).load_app()
             finding = outbox_trouble(app.extensions[EXTENSION], problem)

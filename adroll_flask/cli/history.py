@@ -114,9 +114,9 @@ def _sums(rows: Sequence[HistoryRow], by: str) -> str:
 
 
 def _values(rows: Sequence[HistoryRow]) -> str:
-    from adroll_flask.findings.rules import summed
+    from adroll_flask.findings.sums import money
 
-    sums = summed(row for row in rows if row.outcome == "delivered")
+    sums = money(row for row in rows if row.outcome == "delivered")
     return ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in sorted(sums))
 
 

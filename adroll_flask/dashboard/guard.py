@@ -10,6 +10,8 @@ import hmac
 import inspect
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -30,6 +32,7 @@ _SAID_LIFE: Final = 300.0
 _LONGEST: Final = 2000
 
 
+@dataclass(eq=False, repr=False)
 class Guard:
     """Decides for one mounted dashboard.
 
@@ -38,20 +41,13 @@ class Guard:
     :param operator: the same for actions; ``None``: nobody acts.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        access: Callable[[], Any],
-        operator: Callable[[], Any] | None,
-    ) -> None:
-        self._runtime = runtime
-        self._access = access
-        self._operator = operator
-        self._signer: Signer | None = None
+    runtime: Runtime
+    access: Callable[[], Any]
+    operator: Callable[[], Any] | None = None
 
     def check_access(self) -> Response | None:
         """Nothing, for somebody who may look; else a response or an error."""
-        answer = self._access()
+        answer = self.access()
         if isinstance(answer, Response):
             return answer
         if not _is_yes(answer, "access"):
@@ -60,7 +56,7 @@ class Guard:
 
     def is_operator(self) -> bool:
         """Whether this person may act."""
-        answer = self._operator() if self._operator is not None else False
+        answer = self.operator() if self.operator is not None else False
         return not isinstance(answer, Response) and _is_yes(answer, "operator")
 
     def check_action(self, request: Request, largest: int) -> None:
@@ -91,7 +87,7 @@ class Guard:
 
     def token(self, cookie: str) -> str:
         """What forms send along as ``token``."""
-        return self._sign(b"act:" + cookie.encode())
+        return self._signer.sign(b"act:" + cookie.encode())
 
     @staticmethod
     def cookie(request: Request) -> tuple[str, bool]:
@@ -103,7 +99,7 @@ class Guard:
 
     def seal(self, text: str, good: bool) -> str:
         """*text* for the address of the page that says it; nobody else can write one."""
-        return self._sign(f"said:{'+' if good else '-'}{text[:500]}".encode())
+        return self._signer.sign(f"said:{'+' if good else '-'}{text[:500]}".encode())
 
     def unseal(self, sealed: str) -> tuple[str, bool] | None:
         """What :meth:`seal` took."""
@@ -111,24 +107,19 @@ class Guard:
         text = held.decode() if held and held.startswith(b"said:") else ""
         return (text[6:], text[5] == "+") if len(text) > 6 else None
 
-    def _sign(self, payload: bytes) -> str:
-        return self._made().sign(payload)
-
     def _read(self, text: str, life: float) -> bytes | None:
         if not text or len(text) > _LONGEST:
             return None
         try:
-            return self._made().unsign(text, life)[0]
+            return self._signer.unsign(text, life)[0]
         except (Forged, Expired):
             return None
 
-    def _made(self) -> Signer:
+    @cached_property
+    def _signer(self) -> Signer:
         # Late, as apps set SECRET_KEY late. Without a key of the site's: one of this process.
-        signer = self._signer
-        if signer is None:
-            keys = self._runtime.signing_keys() or (secrets.token_bytes(32),)
-            signer = self._signer = Signer(keys, "dashboard", clock=self._runtime.clock)
-        return signer
+        keys = self.runtime.signing_keys() or (secrets.token_bytes(32),)
+        return Signer(keys, "dashboard", clock=self.runtime.clock)
 
 
 def _is_yes(answer: object, what: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adroll_flask._version import DOCS_URL
 from adroll_flask.events.coverage import BITS
 from adroll_flask.findings.finding import texts
+from adroll_flask.findings.sums import by
 from adroll_flask.outbox.schema import DELAYS
 
 from .numbers import decimal, percent, within
@@ -43,30 +43,32 @@ def data(visit: Visit) -> Data:
     """The identifiers of what was delivered in the chosen span."""
     period = visit.period("month")
     sums = _delivered(visit, period)
-    events = sorted({row.event_name for row in sums}, key=lambda name: (name != "purchase", name))
+    by_event = by(lambda row: row.event_name, sums)
+    events = sorted(by_event, key=lambda name: (name != "purchase", name))
     event = visit.argument("event", "purchase" if "purchase" in events else _ALL)
     shown = [row for row in sums if event in (_ALL, row.event_name)]
     total = sum(row.events for row in shown)
     if total < _FEW * len(period.begins):
         period = period.by_weeks()
         shown = [row for row in _delivered(visit, period) if event in (_ALL, row.event_name)]
-    shares = _shares(shown)
+    carried = _carried(shown)
+    noun, by_step = "order" if event == "purchase" else "event", by(lambda row: row.at, shown)
     return {
         "period": period.name,
         "dates": period.dates,
         "event": event,
         "events": events,
         "delivered": total,
-        "grade": _grade(shares, "order" if event == "purchase" else "event") if total else None,
+        "grade": _grade(carried["shares"], noun) if total else None,
         "identifiers": [
-            {"name": name, "label": label, "tone": tone, "share": shares[name]}
+            {"name": name, "label": label, "tone": tone, "share": carried["shares"][name]}
             for name, (label, tone, _) in _IDENTIFIERS.items()
         ],
-        "mean": _mean(shown),
+        "mean": carried["mean"],
         "next": _next(visit, event),
-        "by_event": [_of_event(name, sums) for name in events],
+        "by_event": [{"event": name, **_carried(by_event[name])} for name in events],
         "step": period.step,
-        "steps": _steps(period.begins, shown),
+        "steps": [{"at": at, **_carried(by_step.get(at, ()))} for at in period.begins],
         "freshness": _freshness(shown),
     }
 
@@ -76,20 +78,15 @@ def _delivered(visit: Visit, period: Period) -> list[HistorySum]:
     return [row for row in rows if row.outcome == "delivered"]
 
 
-def _shares(rows: Sequence[HistorySum]) -> dict[str, float | None]:
-    """The share of events that carry each identifier."""
-    total = sum(row.events for row in rows)
-    counts = {
-        name: sum(row.events for row in rows if row.identifiers & bits)
+def _carried(rows: Sequence[HistorySum]) -> dict[str, Any]:
+    """How many events *rows* are of, the share with each identifier, and how many one has."""
+    events = sum(row.events for row in rows)
+    shares = {
+        name: sum(row.events for row in rows if row.identifiers & bits) / events if events else None
         for name, (_, _, bits) in _IDENTIFIERS.items()
     }
-    return {name: number / total if total else None for name, number in counts.items()}
-
-
-def _mean(rows: Sequence[HistorySum]) -> float | None:
-    """How many identifiers an event carries."""
-    shares = [share for share in _shares(rows).values() if share is not None]
-    return sum(shares) if shares else None
+    mean = sum(share or 0.0 for share in shares.values()) if events else None
+    return {"events": events, "mean": mean, "shares": shares}
 
 
 def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
@@ -124,7 +121,8 @@ def _next(visit: Visit, event: str) -> dict[str, Any] | None:
     rows = [row for row in week if event in (_ALL, row.event_name)]
     if not rows:
         return None
-    shares = {name: share or 0.0 for name, share in _shares(rows).items()}
+    carried = _carried(rows)
+    shares, now = carried["shares"], carried["mean"]
     has_pixel = visit.runtime.settings.pixel != "none"
     # The share of events that would carry more, at the most. Not everybody has an account, and
     # where some have user ids the site says who is there.
@@ -135,28 +133,12 @@ def _next(visit: Visit, event: str) -> dict[str, Any] | None:
     }
     best, gain = max(gains.items(), key=lambda one: one[1])
     best, gain = (best, gain) if gain >= _LITTLE else ("nothing", 0.0)
-    step, now = texts("next_steps.toml")[best], sum(shares.values())
+    step = texts("next_steps.toml")[best]
     link = f"{DOCS_URL}{step['link']}"
     return {**step, "link": link, "gain": gain, "now": now, "then": now + gain}
 
 
 # -- tables and plots ------------------------------------------------------------------------------
-
-
-def _of_event(event: str, sums: Sequence[HistorySum]) -> dict[str, Any]:
-    rows = [row for row in sums if row.event_name == event]
-    total = sum(row.events for row in rows)
-    return {"event": event, "events": total, "mean": _mean(rows), "shares": _shares(rows)}
-
-
-def _steps(begins: Sequence[int], rows: Iterable[HistorySum]) -> list[dict[str, Any]]:
-    by_step: dict[int, list[HistorySum]] = defaultdict(list)
-    for row in rows:
-        by_step[row.at].append(row)
-    return [
-        {"at": at, "events": sum(row.events for row in by_step[at]), "shares": _shares(by_step[at])}
-        for at in begins
-    ]
 
 
 def _freshness(rows: Sequence[HistorySum]) -> dict[str, Any]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
-from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, abort, current_app, redirect, request, url_for
+from flask.json.provider import DefaultJSONProvider
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from adroll_flask._version import DOCS_URL
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.findings.outbox_place import outbox_trouble
+from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.silence import hours
 from adroll_flask.plurals import span
@@ -96,9 +95,6 @@ class _Dashboard:
         self._guard = guard
         folder = files("adroll_flask.dashboard") / "assets"
         self._files = {name: (folder / name).read_bytes() for name in _FILES}
-        self._hashes = {
-            name: sha256(content).hexdigest()[:12] for name, content in self._files.items()
-        }
         # An environment of our own: the site's may have other delimiters, filters and functions
         # that ask its database at each page.
         self._templates = Environment(
@@ -131,8 +127,8 @@ class _Dashboard:
         for place, page in enumerate(PAGES):
             path, add = f"/{page.name}", blueprint.add_url_rule
             add(path if place else "/", page.name, partial(self._show, page))
-            for form, answer in (("json", self._json), ("csv", self._csv)):
-                add(f"{path}.{form}", f"{page.name}_{form}", partial(answer, page))
+            for form in ("json", "csv"):
+                add(f"{path}.{form}", f"{page.name}_{form}", partial(self._show, page, form))
             for name in (*page.actions, *page.questions):
                 act, end = partial(self._act, page, name), f"{page.name}_{name}"
                 add(f"{path}/{name}", end, act, methods=["POST"])
@@ -159,19 +155,18 @@ class _Dashboard:
     # -- pages ---------------------------------------------------------------------------------
 
     def _visit(self) -> Visit:
-        return Visit(
-            runtime=self._runtime,
-            request=request,
-            now=self._runtime.clock(),
-            operator=self._guard.is_operator(),
-        )
+        now, is_operator = self._runtime.clock(), self._guard.is_operator()
+        return Visit(self._runtime, request, now, is_operator)
 
-    def _show(self, page: Page) -> Response:
+    def _show(self, page: Page, form: str = "") -> Response:
         visit = self._visit()
-        form = visit.argument("format")
-        if form in ("json", "csv"):
-            return (self._json if form == "json" else self._csv)(page)
-        return self._rendered(page, visit, page.data(visit))
+        data, form = page.data(visit), form or visit.argument("format")
+        if form == "csv":
+            return csv_file(page.name, numbers.csv_text(page.rows(data)))
+        if form == "json":
+            text = json.dumps(data, default=DefaultJSONProvider.default, ensure_ascii=False)
+            return current_app.response_class(text, mimetype="application/json")
+        return self._rendered(page, visit, data)
 
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
         has_forms = visit.operator or page.questions
@@ -206,17 +201,10 @@ class _Dashboard:
             pages=PAGES,
             is_open=request.environ.get(_OPEN, False),
             link=_link,
-            asset=lambda name: url_for(f"{NAME}.asset", name=name, v=self._hashes[name]),
+            asset=self._asset_link,
             **values,
         )
         return current_app.response_class(html, status=status, mimetype="text/html")
-
-    def _json(self, page: Page) -> Response:
-        text = json.dumps(page.data(self._visit()), default=_plain, ensure_ascii=False)
-        return current_app.response_class(text, mimetype="application/json")
-
-    def _csv(self, page: Page) -> Response:
-        return csv_file(page.name, numbers.csv_text(page.rows(page.data(self._visit()))))
 
     def _act(self, page: Page, name: str) -> Response:
         asks = name in page.questions
@@ -232,6 +220,9 @@ class _Dashboard:
         return redirect(_link(page.name, **done.arguments, **said), 303)
 
     # -- the rest ------------------------------------------------------------------------------
+
+    def _asset_link(self, name: str) -> str:
+        return url_for(f"{NAME}.asset", name=name, v=sha256(self._files[name]).hexdigest()[:12])
 
     def _asset(self, name: str) -> Response:
         if name not in self._files:
@@ -270,11 +261,3 @@ def _protect(response: Response) -> Response:
     for name, value in _HEADERS.items():
         response.headers[name] = value
     return response
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    raise TypeError(f"{type(value).__name__} is not for JSON")

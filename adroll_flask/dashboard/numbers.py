@@ -49,8 +49,8 @@ def money(value: Decimal, currency: str) -> str:
 
 
 def values(amounts: Iterable[tuple[str, Decimal | str]]) -> str:
-    """Amounts of several currencies: ``1,234.50 EUR + 99.00 USD``."""
-    return " + ".join(money(Decimal(value), currency) for currency, value in amounts)
+    """Amounts of several currencies: ``1,234.50 EUR + 99.00 USD``; nothing of what is none."""
+    return " + ".join(money(Decimal(value), currency) for currency, value in amounts if value)
 
 
 def written(form: str, at: float, zone: tzinfo) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 from zipfile import BadZipFile
@@ -13,13 +15,13 @@ from flask import abort
 
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.reasons import meaning, of_dead_letter
-from adroll_flask.findings.rules import money, problem_id
+from adroll_flask.findings.rules import problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
 from adroll_flask.reporting.lists import ReconcileError, read_orders
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
-from adroll_flask.reporting.reconciliation import Order, Reconciliation
+from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of
 
 from .numbers import csv_text, iso, values
 from .page import Data, Done, Page, Visit, csv_file
@@ -65,7 +67,7 @@ def data(visit: Visit) -> Data:
             abort(404, "There is no such event any more. Delivered ones are kept for some weeks.")
         order = order_shown(row) or row.id
         events = store.lookups.find(row.key, [row.name]) if row.key else (row,)
-        return {**_nothing(), **_found(visit, order, FoundOrder(events or (row,)))}
+        return _found(visit, order, FoundOrder(events or (row,)))
     state, before = visit.argument(STATE), visit.argument(BEFORE) or None
     most = _LOOKED_THROUGH if state else _LISTED
     rows = () if store is None else store.lookups.newest_events(most + 1, "purchase", before)
@@ -78,12 +80,7 @@ def data(visit: Visit) -> Data:
     keyless = [row.id for row in newest if not row.key and row.state == "dead"]
     whole = {} if store is None else {row.id: row for row in store.lookups.those(keyless)}
     listed = [_listed(whole.get(row.id, row)) for row in newest]
-    return {**_nothing(), "newest": listed, "older": more, STATE: state}
-
-
-def _nothing() -> Data:
-    names = ("order", "found", "compared", "newest", "older", "alike", STATE)
-    return dict.fromkeys(names)
+    return {"newest": listed, "older": more, STATE: state}
 
 
 def order_shown(row: Row) -> str:
@@ -128,7 +125,7 @@ def find(visit: Visit) -> Done | Data:
         return Done("", arguments={EVENT: found.events[0].id})
     if not found.events and not found.suppressed:
         shown = typed
-    return {**_nothing(), **_found(visit, short_key(shown), found), "alike": _alike(visit, bare)}
+    return {**_found(visit, short_key(shown), found), "alike": _alike(visit, bare)}
 
 
 def _alike(visit: Visit, order: str) -> list[Data]:
@@ -145,12 +142,7 @@ def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
         "found": {
             "events": [_told(row, visit.now) for row in found.events],
             "suppressed": [
-                {
-                    "name": one.name,
-                    "reason": one.reason,
-                    "at": one.at,
-                    "meaning": meaning("suppressed", one.reason)._asdict(),
-                }
+                {**asdict(one), "meaning": meaning("suppressed", one.reason)._asdict()}
                 for one in found.suppressed
             ],
         },
@@ -230,17 +222,17 @@ def _compared(
     rest: list[Order] = []
     groups: Counter[str] = Counter()
     most = _MOST_LINES if as_csv else _SHOWN
-    amounts: dict[str, list[str]] = defaultdict(list)
+    worth: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for order in found:
         if not reached(order):
-            amounts[order.status].append(f"{order.value} {order.currency}")
+            worth[order.status][order.currency] += amount_of(order.value) or 0
             groups[order.group] += 1
             if only in (None, "", order.group) and len(rest) < most:
                 rest.append(order)
     if as_csv:
         return csv_file("not-arrived", csv_text(map(rest_fields, rest), REST_FIELDS))
     lines = [
-        {"about": about, "text": text, "money": values(money(amounts[about]))}
+        {"about": about, "text": text, "money": values(worth[about].items())}
         for about, text in summary(found, group)
     ]
     told = {
@@ -255,7 +247,7 @@ def _compared(
         "groups": None if only is None else dict(groups.most_common(_MOST_GROUPS)),
         "only": only,
     }
-    return {**_nothing(), "compared": told}
+    return {"compared": told}
 
 
 def _excel_rows(stream: Any) -> Iterator[Mapping[str, Any]]:
@@ -292,8 +284,8 @@ def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 def rows(data: Data) -> Iterator[Mapping[str, object]]:
     """The newest orders, or the steps of the order that is looked at."""
-    if data["found"] is None:
-        for one in data["newest"] or ():
+    if "found" not in data:
+        for one in data["newest"]:
             yield {**one, "occurred_at": iso(one["occurred_at"])}
         return
     for event in data["found"]["events"]:

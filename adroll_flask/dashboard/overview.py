@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -9,12 +10,13 @@ from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from adroll_flask.findings.finding import ok
 from adroll_flask.findings.reasons import meaning
-from adroll_flask.findings.rules import MOST, money, summed
+from adroll_flask.findings.sums import by, money, total
 from adroll_flask.outbox.entries import DRY_RUN
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import AWAY
-from adroll_flask.plurals import counted_as
+from adroll_flask.plurals import counted
 from adroll_flask.reporting.paid_orders import missing_orders
 
 from .numbers import count, values, written
@@ -63,29 +65,28 @@ _ANSWERS: Final = {"error": ("bad", "No. "), "warning": ("warn", "Look at this: 
 
 def data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
-    period, store = visit.period("days"), visit.store
-    everything = period.sums(store, _COLUMNS, delays=True)
+    period = visit.period("days")
+    everything = period.sums(visit.store, _COLUMNS, delays=True)
     sums = [row for row in everything if row.outcome != DRY_RUN]
-    unsettled = () if store is None else store.lookups.unsettled(MOST)
+    unsettled = visit.moment.unsettled
     missing = _missing(visit, period)
     names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
     names |= {"purchase"} if missing else set()
     event = visit.argument("event", "purchase" if "purchase" in names else _ALL)
     if event != _ALL:
         sums = [row for row in sums if row.event_name == event]
-        unsettled = tuple(row for row in unsettled if row.event_name == event)
+        unsettled = [row for row in unsettled if row.event_name == event]
     present = [row for row in unsettled if row.outcome == "waiting" and period.is_present]
     held = [row for row in unsettled if row.outcome == "held"]
-    fates = [*((_fate(row), row) for row in sums), *(("waiting", row) for row in present)]
-    totals = {name: _total(row for fate, row in fates if fate == name) for name, _, _ in _WAY}
+    fates = by(_fate, (*sums, *present))
+    totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
     missing = missing if event == "purchase" else []
-    reported = sum(total["events"] for total in totals.values())
+    reported = sum(one["events"] for one in totals.values())
     lost = sum(totals[name]["events"] for name in _LOST)
     delivered = totals["delivered"]["events"]
     day = visit.now - 86_400
     came = _came(visit, day if period.step == "week" else min(period.begin, day))
     steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
-    stops = () if store is None else store.lookups.stops(visit.now - period.begin)
     return {
         "verdict": _verdict(visit),
         "findings": [finding.as_dict() for finding in visit.findings],
@@ -98,7 +99,7 @@ def data(visit: Visit) -> Data:
         "events": sorted(names),
         "health": _health(delivered, lost),
         "reported": reported,
-        "held": _total(held),
+        "held": total(held),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
         "way": [
             {"name": name, "label": label, "tone": tone}
@@ -109,7 +110,7 @@ def data(visit: Visit) -> Data:
         "answer": _answer(totals, "order" if event == "purchase" else "event", missing),
         "losses": [*missing, *_losses(fates, reported)],
         "steps": steps,
-        "without_delivery": _shaded(period, steps, stops, visit.now),
+        "without_delivery": _shaded(visit, period, steps),
         "watched": [one._asdict() | {"is_silent": one.is_silent} for one in visit.moment.watched],
     }
 
@@ -127,12 +128,11 @@ def _verdict(visit: Visit) -> dict[str, Any]:
     real = [row for row in day if row.outcome == "delivered"]
     orders = [row for row in real if row.event_name == "purchase"]
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
-    answer = dict.fromkeys(("code", "todo", "who", "command", "page", "help_url", "money"), "")
-    if not number:
-        return answer | {"level": "idle", "sentence": "Nothing was sent in the last 24 hours."}
-    every = f"All {count(number)} {noun}s" if number != 1 else f"The one {noun}"
+    every = f"All {counted(number, noun)}" if number != 1 else f"The one {noun}"
     sentence = f"Yes. {every} of the last 24 hours that could be delivered reached AdRoll."
-    return answer | {"level": "good", "sentence": sentence}
+    sentence = sentence if number else "Nothing was sent in the last 24 hours."
+    answer = {"level": "good" if number else "idle", "money": ""}
+    return ok("verdict", sentence).as_dict() | answer
 
 
 # -- what is usual ---------------------------------------------------------------------------------
@@ -152,11 +152,19 @@ def _came(visit: Visit, begin: float) -> dict[int, int]:
 
 def _between(came: Mapping[int, int], begin: float, end: float) -> float:
     """How many came between two times; those of an hour are spread over it evenly."""
-    return sum(
-        number * (min(end, at + 3600) - max(begin, at)) / 3600
-        for at, number in came.items()
-        if at < end and at + 3600 > begin
-    )
+    hours = range(int(begin // 3600) * 3600, math.ceil(end), 3600)
+    parts = ((at, (min(end, at + 3600) - max(begin, at)) / 3600) for at in hours)
+    return sum(came.get(at, 0) * part for at, part in parts)
+
+
+def _before(came: Mapping[int, int], begin: datetime, length: timedelta) -> list[float]:
+    """How many came in the same span of each of the last weeks of which there is something.
+
+    By the clock on the wall, which summer time moves.
+    """
+    thens = (begin - timedelta(weeks=week) for week in range(1, _WEEKS + 1))
+    spans = [(then.timestamp(), (then + length).timestamp()) for then in thens]
+    return [_between(came, *span) for span in spans if span[0] >= min(came)]
 
 
 def _today(
@@ -166,13 +174,11 @@ def _today(
     present = datetime.fromtimestamp(visit.now, visit.zone)
     if not came:
         return None
-    thens = [present - timedelta(weeks=week) for week in range(1, _WEEKS + 1)]
-    days = [(midnight(then).timestamp(), then.timestamp()) for then in thens]
-    before = [_between(came, *day) for day in days if day[0] >= min(came)]
-    begin = midnight(present).timestamp()
-    number = round(_between(came, begin, visit.now + 3600))
+    begin = midnight(present)
+    before = _before(came, begin, present - begin)
+    number = round(_between(came, begin.timestamp(), visit.now + 3600))
     number += sum(row.events for row in waiting if row.event_name == "purchase")
-    sentence = f"{counted_as(count(number), number, 'order')} so far today"
+    sentence = f"{counted(number, 'order')} so far today"
     if len(before) < _FEWEST:
         return {"number": number, "usual": None, "sentence": sentence + "."}
     low, high = round(min(before)), round(max(before))
@@ -184,20 +190,11 @@ def _today(
 
 def _usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
     """Orders of the same step of the week, at the median of the last four weeks."""
-    first, found = min(came, default=0), {}
-    for at in period.begins if came and period.step != "week" else ():
-        known = []
-        for week in range(1, _WEEKS + 1):
-            # By the clock on the wall, which summer time moves.
-            then = datetime.fromtimestamp(at, period.zone) - timedelta(weeks=week)
-            ends = (then.timestamp(), (then + STEPS[period.step]).timestamp())
-            # Whole hours, as the history has them, also in a zone of half an hour.
-            begin, end = (int(one) // 3600 * 3600 for one in ends)
-            if begin >= first:
-                known.append(sum(came.get(hour, 0) for hour in range(begin, end, 3600)))
-        if len(known) >= _FEWEST:
-            found[at] = median(known)
-    return found
+    if not came or period.step == "week":
+        return {}
+    begins = {at: datetime.fromtimestamp(at, period.zone) for at in period.begins}
+    known = {at: _before(came, begin, STEPS[period.step]) for at, begin in begins.items()}
+    return {at: median(numbers) for at, numbers in known.items() if len(numbers) >= _FEWEST}
 
 
 # -- the way ---------------------------------------------------------------------------------------
@@ -208,11 +205,6 @@ def _fate(row: HistorySum) -> str:
     if row.outcome == "expired":
         return "unreleased" if row.reason == "hold_expired" else "dead"
     return row.outcome
-
-
-def _total(rows: Iterable[HistorySum]) -> dict[str, Any]:
-    rows = list(rows)
-    return {"events": sum(row.events for row in rows), "values": summed(rows)}
 
 
 def _health(delivered: int, lost: int) -> dict[str, Any]:
@@ -239,14 +231,8 @@ def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     its = [one for one in missing_orders(visit.store)[0] if days[0] <= one.day <= days[1]]
     if not its:
         return []
-    told = {
-        "way": "missing",
-        "outcome": "missing",
-        "reason": "",
-        **meaning("missing", "")._asdict(),
-    }
-    worth = money(f"{one.value} {one.currency}" for one in its)
-    return [told | {"events": sum(one.number for one in its), "share": None, "values": worth}]
+    sums = {"events": sum(one.number for one in its), "values": money(its)}
+    return [_loss("missing", "missing", "", sums, 0)]
 
 
 def _answer(
@@ -257,7 +243,7 @@ def _answer(
     An event counts once, however often it was reported; what is not paid (held, cancelled) is not
     missing.
     """
-    events = {name: total["events"] for name, total in totals.items()}
+    events = {name: one["events"] for name, one in totals.items()}
     lost = sum(events[name] for name in _LOST)
     never = sum(one["events"] for one in missing)
     missed = lost + events["suppressed"] + never
@@ -268,15 +254,14 @@ def _answer(
         sentence = f"Every one of {count(known)} {noun}s" if known > 1 else f"The one {noun}"
         sentence += " reached AdRoll."
     else:
-        parts = [
-            f"{count(never)} that the shop never reported" if never else "",
-            f"{count(events['suppressed'])} not to be reported" if events["suppressed"] else "",
-            f"{count(lost)} that could not be delivered" if lost else "",
-        ]
-        sentence = f"{count(missed)} of {counted_as(count(known), known, noun)}"
-        *others, last = filter(None, parts)
+        parts = (
+            (never, "that the shop never reported"),
+            (events["suppressed"], "not to be reported"),
+            (lost, "that could not be delivered"),
+        )
+        *others, last = (f"{count(number)} {words}" for number, words in parts if number)
         told = f"{', '.join(others)} and {last}" if others else last
-        sentence += f" did not reach AdRoll: {told}."
+        sentence = f"{count(missed)} of {counted(known, noun)} did not reach AdRoll: {told}."
     beside = [
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
@@ -286,27 +271,30 @@ def _answer(
         if number
     ]
     if again := events["duplicate"]:
-        reports = counted_as(count(again), again, "report")
+        reports = counted(again, "report")
         beside.append(f"{reports} came again, by a reload or a retry, and count once")
     more = "Beside these: " + "; ".join(beside) + "." if beside else ""
     return {"missed": missed, "known": known, "sentence": sentence, "beside": more}
 
 
-def _losses(fates: Sequence[tuple[str, HistorySum]], reported: int) -> list[dict[str, Any]]:
+def _losses(fates: Mapping[str, Sequence[HistorySum]], reported: int) -> list[dict[str, Any]]:
     """What did not reach AdRoll, by reason: what can be changed first, then the most."""
-    groups: dict[tuple[str, str, str], list[HistorySum]] = defaultdict(list)
-    for fate, row in fates:
-        # What was only reported again is no loss, unless it said something else; nor is a release
-        # of what nobody held, since its buyer had refused.
-        again = fate == "duplicate" and row.reason != "another_value"
-        if fate not in ("delivered", "waiting", "unused", "too_late") and not again:
-            groups[fate, row.outcome, row.reason].append(row)
     found = []
-    for (fate, outcome, reason), rows in groups.items():
-        total, told = _total(rows), {"way": fate, "outcome": outcome, "reason": reason}
-        share = {"share": _share(total["events"], reported)}
-        found.append(told | total | share | meaning(outcome, reason)._asdict())
+    for fate, its in fates.items():
+        if fate in ("delivered", "waiting", "unused", "too_late"):
+            continue
+        for (outcome, reason), rows in by(lambda row: (row.outcome, row.reason), its).items():
+            # What was only reported again is no loss, unless it said something else; nor is a
+            # release of what nobody held, since its buyer had refused.
+            if fate != "duplicate" or reason == "another_value":
+                found.append(_loss(fate, outcome, reason, total(rows), reported))
     return sorted(found, key=lambda loss: (_urgency(loss), -loss["events"]))
+
+
+def _loss(way: str, outcome: str, reason: str, sums: Data, reported: int) -> dict[str, Any]:
+    share = {"share": _share(sums["events"], reported)}
+    told = {"way": way, "outcome": outcome, "reason": reason}
+    return told | sums | share | meaning(outcome, reason)._asdict()
 
 
 def _urgency(loss: Mapping[str, Any]) -> int:
@@ -326,45 +314,40 @@ def _steps(
         if fate in _PLOTTED:
             steps[row.at][fate] += row.events
             steps[row.at]["late"] += sum(row.delays[_LATE:])
-    return [{"at": at, **counts, "usual": usual.get(at)} for at, counts in steps.items()]
+    ends = (*period.begins[1:], period.end)
+    return [
+        {"at": at, "end": end, **counts, "usual": usual.get(at), "shade": ""}
+        for (at, counts), end in zip(steps.items(), ends, strict=True)
+    ]
 
 
-def _shaded(
-    period: Period,
-    steps: Sequence[dict[str, Any]],
-    stops: Sequence[tuple[str, float, float | None, str]],
-    now: float,
-) -> list[dict[str, Any]]:
+def _shaded(visit: Visit, period: Period, steps: Sequence[Data]) -> list[dict[str, Any]]:
     """Times without delivery, and how much of what came in their steps was sent later."""
     found = []
-    ends = (*period.begins[1:], period.end)
-    for step in steps:
-        step["shade"] = ""
+    stops = () if visit.store is None else visit.store.lookups.stops(visit.now - period.begin)
     for _, began, ended, reason in stops:
-        until, kind, late = ended or now, "away" if reason == AWAY else "stopped", 0
+        until, kind, late = ended or visit.now, "away" if reason == AWAY else "stopped", 0
         if until - began < _LONG or began >= period.end:
             continue
-        for step, end in zip(steps, ends, strict=True):
-            inside = min(end, until) - max(step["at"], began)
+        for step in steps:
+            inside = min(step["end"], until) - max(step["at"], began)
             late += step["late"] if inside > 0 else 0
-            if inside >= max(_LONG, (end - step["at"]) * _SHARE) and step["shade"] != "stopped":
+            long = max(_LONG, (step["end"] - step["at"]) * _SHARE)
+            if inside >= long and step["shade"] != "stopped":
                 step["shade"] = kind
         found.append({"kind": kind, "begin": began, "end": ended, "late": late})
-    for step, end in zip(steps, ends, strict=True):
-        late = step["late"]
-        if not step["shade"] and late and 2 * late >= step["delivered"]:
+    for step in steps:
+        if not step["shade"] and 2 * step["late"] >= max(1, step["delivered"]):
             step["shade"] = "late"
-            found.append({"kind": "late", "begin": step["at"], "end": end, "late": late})
+            times = {"begin": step["at"], "end": step["end"]}
+            found.append({"kind": "late", **times, "late": step["late"]})
     return sorted(found, key=lambda one: one["begin"])
 
 
 def rows(data: Data) -> Iterable[Mapping[str, object]]:
     """What did not reach AdRoll and what did, by reason and currency."""
-    told = [
-        *(way | {"way": way["name"], "reason": ""} for way in data["way"][-1:]),
-        *data["losses"],
-    ]
-    for one in told:
+    delivered = {**data["way"][-1], "way": "delivered", "reason": ""}
+    for one in (delivered, *data["losses"]):
         for place, (currency, value) in enumerate(one["values"] or [("", Decimal())]):
             yield {
                 "event": data["event"],

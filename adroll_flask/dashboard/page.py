@@ -55,7 +55,7 @@ class Visit:
     @cached_property
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first."""
-        return open_findings(self.runtime, moment=self.moment)
+        return open_findings(self.runtime, self.moment)
 
     @cached_property
     def moment(self) -> Moment:

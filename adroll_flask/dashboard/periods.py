@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from .numbers import written
 
@@ -75,7 +75,7 @@ class Period:
         return written(forms[self.step], at, self.zone)
 
     @property
-    def axis(self) -> dict[str, list[str]]:
+    def axis(self) -> dict[str, Any]:
         """The steps' names, as a plot takes them."""
         return {"labels": [*map(self.label, self.begins)], "full": [*map(self.full, self.begins)]}
 

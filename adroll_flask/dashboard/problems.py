@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from adroll_flask.findings.reasons import of_dead_letter
-from adroll_flask.findings.rules import MOST_DEAD, grouped, money, title_of
+from adroll_flask.findings.rules import MOST_DEAD, title_of
+from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.values import Destination
 from adroll_flask.plurals import counted
@@ -43,9 +44,7 @@ _SECONDS: Final = 5.0
 
 def data(visit: Visit) -> Data:
     """What is wrong now, with the events of what waits for a decision; the destination."""
-    store = visit.store
-    letters = () if store is None else store.lookups.dead_letters(MOST_DEAD)
-    groups = grouped(letters)
+    store, letters, groups = visit.store, visit.moment.letters, visit.moment.problems
     first_day = _day(visit.now) - (_CURVE - 1) * _DAY
     wanted = visit.argument(PROBLEM)
     found = [
@@ -87,18 +86,15 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
         "likely": what.field or likely_field(newest.error),
         "words": newest.error,
         "names": Counter(letter.name for letter in letters),
-        "values": money(letter.digest for letter in letters),
+        "values": money(of_events(letters)),
     }
 
 
 def _solved(ended: Iterable[Ended], still: set[str], first_day: int) -> list[Data]:
     """Of what history knows, that of which no dead letter is left."""
-    reasons: dict[str, list[Ended]] = defaultdict(list)
-    for one in ended:
-        if one.reason not in still and one.reason != "hold_expired":
-            reasons[one.reason].append(one)
+    over = (one for one in ended if one.reason not in {*still, "hold_expired"})
     found = []
-    for reason, those in reasons.items():
+    for reason, those in by(lambda one: one.reason, over).items():
         days: Counter[int] = Counter()
         for one in those:
             days[one.day] += one.events
@@ -133,21 +129,14 @@ def _day(at: float) -> int:
 
 
 def _events(store: Outbox | None, letters: Sequence[Row]) -> list[Data]:
-    if store is None or not letters:
-        return []
-    rows = {row.id: row for row in store.lookups.those([letter.id for letter in letters])}
+    those = () if store is None else store.lookups.those([letter.id for letter in letters])
+    rows = {row.id: row for row in those}
+    names = ("id", "name", "occurred_at", "settled_at", "unsure")
     return [
-        {
-            "id": row.id,
-            "name": row.name,
-            "order": order_shown(row),
-            "occurred_at": row.occurred_at,
-            "settled_at": row.settled_at,
-            "words": row.error,
-            "unsure": row.unsure,
-        }
-        for row in (rows.get(letter.id) for letter in letters)
-        if row is not None
+        {name: getattr(row, name) for name in names}
+        | {"order": order_shown(row), "words": row.error}
+        for letter in letters
+        if (row := rows.get(letter.id))
     ]
 
 
@@ -180,15 +169,9 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
         return
     for state in ("open", "solved"):
         for one in data[state]:
-            yield {
-                "state": state,
-                "problem": one["title"],
-                "reason": one["reason"],
-                "words": one.get("words", ""),
-                "events": one["events"],
-                "first": iso(one["first"]),
-                "last": iso(one["last"]),
-            }
+            told = {name: one.get(name, "") for name in ("reason", "words", "events")}
+            times = {"first": iso(one["first"]), "last": iso(one["last"])}
+            yield {"state": state, "problem": one["title"], **told, **times}
 
 
 def view(_visit: Visit, data: Data) -> Data:
@@ -212,14 +195,8 @@ def view(_visit: Visit, data: Data) -> Data:
 def _those(visit: Visit) -> tuple[str, list[str]]:
     """The problem that a form names, and its events as far as the form's page has counted them."""
     form = visit.request.form
-    problem = form.get(PROBLEM, "")
-    try:
-        until = float(form.get("until", ""))
-    except ValueError:
-        until = 0.0
-    store = visit.store
-    letters = () if store is None else store.lookups.dead_letters(MOST_DEAD)
-    its = grouped(letters).get(problem, [])
+    problem, until = form.get(PROBLEM, ""), form.get("until", 0.0, type=float)
+    its = visit.moment.problems.get(problem, [])
     # A millisecond: the page has it as a text.
     return problem, [letter.id for letter in its if (letter.settled_at or 0.0) <= until + 0.001]
 

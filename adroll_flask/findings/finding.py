@@ -15,6 +15,7 @@ from adroll_flask.errors import help_url
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
+_ABOUT: Final = ("key", "since", "events", "values")
 
 
 def texts(name: str) -> dict[str, dict[str, Any]]:
@@ -77,39 +78,35 @@ class Finding:
         return asdict(self) | {"values": values, "help_url": self.help_url}
 
 
-def found(
-    name: str,
-    subject: str,
-    /,
-    *,
-    severity: Severity | None = None,
-    key: str = "",
-    since: float | None = None,
-    number: int = 0,
-    values: tuple[tuple[str, Decimal], ...] = (),
-    **words: object,
-) -> Finding:
-    """The finding *name* of the table about *subject*.
+def found(name: str, subject: str = "", /, **words: Any) -> Finding:
+    """The finding *name* of the table about *subject*; its code's own, where no variant is there.
 
-    :param severity: another one than the table's.
-    :param number: of events that it is about.
-    :param words: what its ``{…}`` stand for, beside what the table itself has by that name.
+    :param subject: empty: the table's.
+    :param words: *key*, *since*, *events* and *values* of the finding, and its *severity* where it
+        is not the table's; the others are what its ``{…}`` stand for, beside *events* as
+        ``{number}`` and what the table itself has. ``{one|more}`` is one of the two by *events*.
     """
-    entry = TABLE[name]
-    level: Severity = severity or entry["severity"]
+    code = name.partition("/")[0]
+    entry = TABLE.get(name) or TABLE[code]
+    level: Severity = words.pop("severity", None) or entry["severity"]
+    about: dict[str, Any] = {name: words.pop(name) for name in _ABOUT if name in words}
+    events = about.get("events", 0)
+    words["number"] = f"{events:,}"
     own = {part: text for part, text in entry.items() if part not in words}
 
     def told(part: str) -> str:
-        # First the table's own: what the rules give is nobody's text to fill in.
-        text = re.sub(r"\{(\w+)\}", lambda word: own.get(word[1], word[0]), entry.get(part, ""))
+        text = entry.get(part, "")
+        for _ in range(2):
+            # First the table's own: what the rules give is nobody's text to fill in.
+            text = re.sub(r"\{(\w+)\}", lambda word: own.get(word[1], word[0]), text)
+        text = re.sub(r"\{([^{}|]+)\|([^{}|]+)\}", r"\1" if events == 1 else r"\2", text)
         return re.sub(r"\{(\w+)\}", lambda word: str(words[word[1]]), text)
 
-    parts = {part: told(part) for part in ("sentence", "todo", "who", "command", "page")}
-    if parts["todo"] and not parts["who"]:
-        parts["who"] = "developer"
-    code = "" if level == "ok" else name.partition("/")[0]
-    more = {"key": key, "since": since, "events": number, "values": values}
-    return Finding(level, code, subject, **parts, **more, is_cause=entry.get("is_cause", False))
+    about |= {part: told(part) for part in ("sentence", "todo", "who", "command", "page")}
+    if about["todo"] and not about["who"]:
+        about["who"] = "developer"
+    about["is_cause"] = entry.get("is_cause", False)
+    return Finding(level, "" if level == "ok" else code, subject or entry["subject"], **about)
 
 
 def ok(subject: str, said: str) -> Finding:

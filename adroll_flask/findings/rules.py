@@ -10,32 +10,32 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox.journal_reader import waiting_bytes
 from adroll_flask.outbox.silence import Silence, told
-from adroll_flask.outbox.values import worst
-from adroll_flask.plurals import counted, counted_as, span
+from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, worst
+from adroll_flask.plurals import counted, span
+from adroll_flask.redaction import safe_url
 from adroll_flask.reporting.paid_orders import missing_orders, trouble
 
-from .finding import SEVERITIES, TABLE, Finding, found
-from .outbox_place import outbox_trouble
+from .finding import SEVERITIES, TABLE, Finding, Severity, found
 from .reasons import of_dead_letter
+from .sums import by, money, of_events, total
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Destination, Outbox, Row
-    from adroll_flask.outbox.values import HistoryColumn, HistoryRow, HistorySum
+    from adroll_flask.outbox.values import HistoryColumn, HistorySum
     from adroll_flask.runtime import Runtime
     from adroll_flask.settings import Settings
-
-Values: TypeAlias = tuple[tuple[str, Decimal], ...]
 
 #: Waiting events and dead letters that are looked at; of more we say "or more".
 MOST: Final = 10_000
@@ -71,11 +71,10 @@ class Moment:
         self.now: float = runtime.clock()
         self.store: Outbox | None = runtime.outbox if look and runtime.may_have_events() else None
 
-    @cached_property
+    @property
     def outbox(self) -> Outbox:
         """The outbox, for rules that are only asked where there is one."""
-        assert self.store is not None  # noqa: S101 - for mypy
-        return self.store
+        return self.runtime.outbox
 
     @cached_property
     def destination(self) -> Destination:
@@ -94,15 +93,21 @@ class Moment:
         return () if self.store is None else self.store.lookups.unsettled(MOST)
 
     @cached_property
-    def waiting(self) -> int:
-        return sum(row.events for row in self.unsettled if row.outcome == "waiting")
+    def backlog(self) -> dict[str, Any]:
+        """What waits, as :func:`found` takes it."""
+        return total(row for row in self.unsettled if row.outcome == "waiting")
 
-    @cached_property
+    @property
+    def number(self) -> str:
+        """How many wait, as people read it."""
+        more = " or more" if self.backlog["events"] >= MOST else ""
+        return f"{self.backlog['events']:,}{more}"
+
+    @property
     def waits(self) -> str:
         """What waits, as the end of a sentence."""
-        number = f"{self.waiting:,}" + (" or more" if self.waiting >= MOST else "")
-        verb = "event waits" if self.waiting == 1 else "events wait"
-        return f" {number} {verb}; none is lost." if self.waiting else ""
+        verb = "event waits" if self.number == "1" else "events wait"
+        return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
 
     @cached_property
     def week(self) -> Sequence[HistorySum]:
@@ -116,33 +121,42 @@ class Moment:
         return () if self.store is None else self.store.lookups.watched()
 
     @cached_property
+    def letters(self) -> Sequence[Row]:
+        """The newest dead letters."""
+        return () if self.store is None else self.store.lookups.dead_letters(MOST_DEAD)
+
+    @cached_property
     def problems(self) -> dict[str, list[Row]]:
-        """The newest dead letters by cause; those of forgotten visitors are nobody's problem."""
-        return grouped(self.outbox.lookups.dead_letters(MOST_DEAD))
+        """The same by cause, the newest first; those of forgotten visitors are nobody's problem."""
+        letters = (one for one in self.letters if one.whole or one.reason == "damaged")
+        return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
 def open_findings(
-    runtime: Runtime, *, look: bool = True, moment: Moment | None = None
+    runtime: Runtime,
+    moment: Moment | None = None,
+    *,
+    trouble: OutboxFailed | ConfigurationError | None = None,
 ) -> list[Finding]:
     """What is wrong now, the worst first.
 
     Of those as bad, what others come of is the first; then what has more money, or more events.
 
-    :param look: whether to look into the outbox.
     :param moment: what to look at, where somebody else looks at it, too.
+    :param trouble: why nothing of the outbox can be looked at, where that is known.
     """
-    from adroll_flask.outbox import OutboxFailed
-
+    findings: list[Finding] = []
     try:
-        moment = moment or Moment(runtime, look=look)
-    except ConfigurationError as problem:  # there is no outbox over such a database
-        return [found("outbox-url", problem.key, problem=problem.problem)]
-    findings = [finding for rule in _ALWAYS for finding in rule(moment)]
-    if runtime.settings.enabled and moment.store is not None:
-        try:
+        moment = moment or Moment(runtime, look=trouble is None)
+        findings += [finding for rule in _ALWAYS for finding in rule(moment)]
+        if trouble is not None:
+            raise trouble
+        if runtime.settings.enabled and moment.store is not None:
             findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
-        except OutboxFailed as problem:
-            findings.append(outbox_trouble(runtime, problem))
+    except ConfigurationError as problem:  # there is no outbox over such a database
+        findings.append(found("outbox-url", problem.key, problem=problem.problem))
+    except OutboxFailed as problem:
+        findings.append(outbox_trouble(runtime, problem))
     return sorted(findings, key=_how_bad)
 
 
@@ -150,6 +164,24 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
     money = sum((value for _, value in finding.values), Decimal())
     severity = SEVERITIES.index(finding.severity)
     return severity, not finding.is_cause, -money, -finding.events
+
+
+def outbox_trouble(runtime: Runtime, problem: OutboxFailed) -> Finding:
+    """What is wrong with the outbox's database, and the fix; never its user or password."""
+    place, subject, name = runtime.outbox_place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
+    if place is None:
+        return found(f"{name}/given", subject, why=problem)
+    cause = str(problem).partition(": ")[2]
+    why = f" ({cause})" if cause else ""
+    if isinstance(place, Path):
+        what = f"the file {place}"
+        name, folder = f"{name}/{problem.reason}", place.parent
+        return found(name, subject, what=what, why=why, place=place, folder=folder)
+    what = f"the database at {safe_url(place.render_as_string(hide_password=True))}"
+    if problem.reason == "unavailable":
+        return found(f"{name}/server", subject, what=what, why=why)
+    fix = TABLE[name]["server_fix"]
+    return found(f"{name}/{problem.reason}", subject, what=what, why=why, fix=fix)
 
 
 # -- dead letters by cause -------------------------------------------------------------------------
@@ -165,15 +197,6 @@ def problem_id(reason: str, words: str) -> str:
     return hashlib.sha256(f"{reason}\0{alike}".encode()).hexdigest()[:16]
 
 
-def grouped(letters: Iterable[Row]) -> dict[str, list[Row]]:
-    """Letters by cause, the newest first."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for letter in letters:
-        if letter.whole or letter.reason == "damaged":
-            groups[problem_id(letter.reason, letter.error)].append(letter)
-    return groups
-
-
 #: AdRoll's words on one place of an event: ``http_422: [0].event_attributes.products: …``.
 _PLACE: Final = re.compile(r"http_\d+: (?:\[\d+\]\.)?(?:event_attributes\.)?([a-z_]+[a-z_.\d]*): ")
 
@@ -185,28 +208,6 @@ def title_of(reason: str, words: str) -> str:
     what = of_dead_letter(reason)
     place = None if what.is_ours else _PLACE.match(words)
     return what.title if place is None else f"{what.title}: {_NUMBER.sub('', place[1])}"
-
-
-def money(digests: Iterable[str]) -> Values:
-    """The sums of values such as ``59.90 EUR``, by currency."""
-    parts = (digest.partition(" ") for digest in digests)
-    return _sums(
-        (currency, Decimal(amount))
-        for amount, _, currency in parts
-        if currency and re.fullmatch(r"[0-9]+(\.[0-9]+)?", amount)
-    )
-
-
-def summed(rows: Iterable[HistorySum | HistoryRow]) -> Values:
-    """The values of *rows* by currency, the largest first."""
-    return _sums((row.currency, row.value) for row in rows)
-
-
-def _sums(values: Iterable[tuple[str, Decimal]]) -> Values:
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    for currency, value in values:
-        sums[currency] += value
-    return tuple(sorted((one for one in sums.items() if one[1]), key=lambda one: -one[1]))
 
 
 # -- the rules -------------------------------------------------------------------------------------
@@ -226,30 +227,12 @@ def _settings(moment: Moment) -> Iterator[Finding]:
         yield found("nothing-reported", "reports")
 
 
-def _about(rows: Iterable[HistorySum]) -> dict[str, Any]:
-    """Since when, how many and how much money, as :func:`found` takes it."""
-    rows = list(rows)
-    since = min((row.at for row in rows), default=None)
-    return {"since": since, "number": sum(row.events for row in rows), "values": summed(rows)}
-
-
-def _about_dead(rows: Sequence[Row]) -> dict[str, Any]:
-    """The same of dead letters."""
-    since = min(row.settled_at or 0.0 for row in rows)
-    return {"since": since, "number": len(rows), "values": money(row.digest for row in rows)}
-
-
 def _lost(moment: Moment) -> Iterator[Finding]:
     """Reports that the disk did not take: for seven days, or until the history is over."""
-    rows = [row for row in moment.week if row.outcome == "failed"]
-    for reason in sorted({row.reason for row in rows}):
-        about = _about(row for row in rows if row.reason == reason)
-        number = about["number"]
-        reports = f"{number:,} report was" if number == 1 else f"{number:,} reports were"
-        name = f"event-lost/{reason}"
-        name = name if name in TABLE else "event-lost"
-        about |= {"reports": reports, "reason": reason, "folder": moment.runtime.journal_folder}
-        yield found(name, "journal", key=reason, **about)
+    lost = by(lambda row: row.reason, (row for row in moment.week if row.outcome == "failed"))
+    for reason, rows in sorted(lost.items()):
+        words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
+        yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
@@ -268,9 +251,8 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
     place = moment.runtime.outbox_place
     if not isinstance(place, Path):
         return
-    for path in sorted(place.parent.glob(f"{place.name}.corrupt-*")):
-        if path.name.endswith(("-wal", "-shm")):
-            continue
+    old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))
+    for path in (one for one in old if not one.name.endswith(("-wal", "-shm"))):
         at = path.stat().st_mtime
         when = f"{datetime.fromtimestamp(at, moment.settings.zone):on %Y-%m-%d at %H:%M %Z}"
         yield found("outbox-corrupt", "outbox", key=path.name, since=at, path=path, when=when)
@@ -279,8 +261,7 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
 def _destination(moment: Moment) -> Iterator[Finding]:
     """What keeps events from AdRoll, as far as the outbox knows; else whether anybody delivers."""
     now, late = moment.destination, moment.outbox.queue.oldest_due() or 0.0
-    waiting = _about(row for row in moment.unsettled if row.outcome == "waiting")
-    about, wait_for = waiting | {"wait": moment.waits}, span(now.paused_for)
+    about, wait_for = moment.backlog | {"wait": moment.waits}, span(now.paused_for)
     if now.stopped is not None:
         token = "/token" if now.stopped in ("http_401", "http_403") else ""
         since = now.stopped_since
@@ -300,67 +281,41 @@ def _destination(moment: Moment) -> Iterator[Finding]:
         why = f" ({now.last_error})" if now.last_error else ""
         about |= {"since": None}
         yield found("delivery-paused", "delivery", wait_for=wait_for, why=why, **about)
-    elif any(_worker(moment)):
-        return
-    elif late > _LATE and not moment.settings.missing and not _somebody_sends(moment):
-        name = f"events-late/{moment.settings.delivery}"
-        name = name if name in TABLE else "events-late"
-        about |= {"since": moment.now - late}
-        yield found(name, "delivery", late=span(late), **about)
+    elif late > _LATE and not moment.settings.missing and not any(_worker(moment)):
+        counts = moment.outbox.lookups.open_counts(1)
+        if not (counts["claimed"] or counts["sending"]):  # a backlog is old while it is worked off
+            about |= {"since": moment.now - late, "late": span(late)}
+            yield found(f"events-late/{moment.settings.delivery}", "delivery", **about)
 
 
-def _missed_for(moment: Moment) -> float:
-    """Seconds since a worker that stayed with one of this site's accounts gave a sign of life.
+def _worker(moment: Moment) -> Iterator[Finding]:
+    """A worker that stayed with one of this site's accounts and is gone, whatever waits for it.
 
     Where events are delivered by the processes that report, by Celery or cron, nobody stays.
     """
     settings, states = moment.settings, moment.states
     served = [states[eid].unseen_for for eid in settings.served_accounts if eid in states]
-    unseen = [seconds for seconds in served if seconds is not None]
-    return max(unseen, default=0.0) if settings.delivery == "worker" else 0.0
-
-
-def _worker(moment: Moment) -> Iterator[Finding]:
-    """A worker that is gone, whether or not anything waits for it."""
-    from adroll_flask.outbox.values import MISSED_AFTER
-
-    missed = _missed_for(moment)
-    if missed > MISSED_AFTER and not moment.settings.missing:
-        about = _about(row for row in moment.unsettled if row.outcome == "waiting")
-        about |= {"since": moment.now - missed, "wait": moment.waits}
+    missed = max((seconds for seconds in served if seconds is not None), default=0.0)
+    if settings.delivery == "worker" and missed > MISSED_AFTER and not settings.missing:
+        about = moment.backlog | {"since": moment.now - missed, "wait": moment.waits}
         yield found("worker-gone", "delivery", missed=span(missed), **about)
-
-
-def _somebody_sends(moment: Moment) -> bool:
-    """Whether events are under way: a backlog is old while it is worked off."""
-    counts = moment.outbox.lookups.open_counts(1)
-    return bool(counts["claimed"] or counts["sending"])
 
 
 def _other_accounts(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
     lookups = moment.outbox.lookups
-    for eid, number in lookups.waiting_by_account().items() if moment.waiting else ():
+    for eid, number in lookups.waiting_by_account().items() if moment.backlog["events"] else ():
         if eid in ("", *moment.settings.served_accounts):
             continue
-        its = lookups.list("waiting", _LISTED, account=eid)
-        since = min((row.queued_at for row in its), default=moment.now)
+        about = total(of_events(lookups.list("waiting", _LISTED, account=eid)))
+        about |= {"since": about["since"] or moment.now, "events": number}
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
         state = moment.states[eid]
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
         asked = state.last_error_at or 0.0, _LATE if state.stopped is None else _ASKED
-        if has_worker or moment.now - since < _LATE or moment.now - asked[0] < asked[1]:
-            continue
-        yield found(
-            "other-account",
-            "delivery",
-            key=eid,
-            since=since,
-            number=number,
-            values=money(row.digest for row in its),
-            events=counted(number, "event"),
-            eid=eid,
-        )
+        is_new = moment.now - about["since"] < _LATE
+        if not (has_worker or is_new or moment.now - asked[0] < asked[1]):
+            yield found("other-account", "delivery", key=eid, eid=eid, **about)
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:
@@ -373,42 +328,37 @@ def _dead(moment: Moment) -> Iterator[Finding]:
         causes = Counter(problem_id(row.reason, row.error) for row in died)
         id, _ = causes.most_common(1)[0]
         row = next(row for row in died if problem_id(row.reason, row.error) == id)
-        about = _about_dead(died) | _cause(row.reason, row.error)
-        about |= {"looked_at": counted(len(over), "event"), "dead": len(died)}
+        about = _about_dead(died, row) | {"looked_at": counted(len(over), "event")}
         yield found("reports-die", "delivery", key=id, **about)
     for id, letters in moment.problems.items():
-        what, number = of_dead_letter(letters[0].reason), len(letters)
+        what = of_dead_letter(letters[0].reason)
         name = "dead-letters" if what.can_retry or what.field else "dead-letters/final"
-        about = _about_dead(letters) | _cause(letters[0].reason, letters[0].error)
-        verb = " waits" if number == 1 else " wait"
-        yield found(name, "outbox", key=id, events=counted(number, "event"), verb=verb, **about)
+        yield found(name, "outbox", key=id, **_about_dead(letters, letters[0]))
 
 
-def _cause(reason: str, words: str) -> dict[str, str]:
-    """What dead letters died of, and what to do."""
-    meant = of_dead_letter(reason)
-    return {"title": title_of(reason, words), "advice": meant.advice, "whose": meant.who}
+def _about_dead(letters: Sequence[Row], one: Row) -> dict[str, Any]:
+    """How many, since when, how much; what *one* of them died of, and what to do."""
+    meant, title = of_dead_letter(one.reason), title_of(one.reason, one.error)
+    words = {"title": title, "advice": meant.advice, "whose": meant.who}
+    return words | total(of_events(letters))
 
 
 def _silent(moment: Moment) -> Iterator[Finding]:
     for one in moment.watched:
         if one.is_silent:
             said = told(one, moment.settings.zone)
-            said = said[0].upper() + said[1:]
-            yield found("reports-silent", "silence", key=one.name, since=one.last, told=said)
+            about = {"key": one.name, "since": one.last, "told": said[0].upper() + said[1:]}
+            yield found("reports-silent", "silence", **about)
 
 
 def _kept_back(moment: Moment) -> Iterator[Finding]:
     """Orders that a fault of the site's own kept back, or a hold that nobody ended."""
     day = moment.now - _DAY
-    for name, reason, since, noun in (
-        ("consent-unknown", "consent_error", day, "event"),
-        ("holds-expired", "hold_expired", 0.0, "order"),
-    ):
-        about = _about(row for row in moment.week if row.reason == reason and row.at >= since)
-        if number := about["number"]:
-            those = f"{counted(number, noun)} {'was' if number == 1 else 'were'}"
-            yield found(name, "orders", those=those, **about)
+    kinds = (("consent-unknown", "consent_error", day), ("holds-expired", "hold_expired", 0.0))
+    for name, reason, since in kinds:
+        about = total(row for row in moment.week if row.reason == reason and row.at >= since)
+        if about["events"]:
+            yield found(name, "orders", **about)
 
 
 def _never_reported(moment: Moment) -> Iterator[Finding]:
@@ -417,7 +367,7 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
         return
     if why := trouble(moment.outbox, moment.now):
         yield found("paid-orders-failed", "@adroll.paid_orders", why=why)
-    missing, total = missing_orders(moment.outbox)
+    missing, paid = missing_orders(moment.outbox)
     number = sum(one.number for one in missing)
     if not number:
         return
@@ -430,17 +380,10 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
     elif any(groups):
         told = ": " + ", ".join(f"{n} with “{name or 'none'}”" for name, n in groups.most_common(5))
     first = datetime.fromisoformat(min(one.day for one in missing))
-    yield found(
-        "never-reported",
-        "orders",
-        severity="error" if number >= max(3, total * _MANY) else None,
-        since=first.replace(tzinfo=UTC).timestamp(),
-        number=number,
-        values=money(f"{one.value} {one.currency}" for one in missing),
-        orders=counted_as(f"{number:,}", number, "paid order"),
-        verb="was" if number == 1 else "were",
-        groups=told,
-    )
+    since = first.replace(tzinfo=moment.settings.zone).timestamp()
+    severity: Severity | None = "error" if number >= max(3, paid * _MANY) else None
+    about: Any = {"since": since, "events": number, "values": money(missing), "groups": told}
+    yield found("never-reported", "orders", severity=severity, **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
@@ -451,8 +394,6 @@ def _clock(moment: Moment) -> Iterator[Finding]:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
-    from adroll_flask.outbox.journal_reader import waiting_bytes
-
     folder = moment.runtime.journal_folder
     before = waiting_bytes(folder)
     if before and not moment.outbox.queue.take_in() and (size := waiting_bytes(folder)) >= before:

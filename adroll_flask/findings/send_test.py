@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from adroll_flask.errors import AdRollError
+from adroll_flask.events.trial import trial_event
 
 from .reasons import meaning
 
 if TYPE_CHECKING:
     from adroll_flask.runtime import Runtime
+
+
+_HEADERS: Final = (
+    "Authorization: Token ********",
+    "Content-Type: application/json",
+    "Content-Encoding: gzip",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +40,12 @@ class SendTestResult:
         """The result as a person reads it; the token is not in it."""
         lines = []
         if self.request:
-            headers = ("Authorization: Token ********", "Content-Type: application/json")
-            lines += [f"POST {self.request['url']}", *headers, "Content-Encoding: gzip", ""]
-            lines += [json.dumps(self.request["body"], indent=2), ""]
+            body = json.dumps(self.request["body"], indent=2)
+            lines = [f"POST {self.request['url']}", *_HEADERS, "", body, ""]
         if self.answer:
             lines.append(f"answer: {self.answer['status'] or 'none'} ({self.answer['reason']})")
             lines += [f"        {text}" for text in self.answer["errors"]]
-        lines.append(self.meaning)
-        return "\n".join(lines)
+        return "\n".join([*lines, self.meaning])
 
 
 def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
@@ -46,17 +54,10 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
     :param name: one of the thirteen.
     """
     from adroll_flask.delivery.client import Client
-    from adroll_flask.errors import AdRollError
-    from adroll_flask.events.trial import trial_event
 
     settings = runtime.settings
-    if settings.missing:
-        missing = " and ".join(settings.missing)
-        return SendTestResult(
-            False,
-            f"{missing} not set: nothing was sent. To try things out, set ADROLL_SANDBOX to True "
-            "and run `flask adroll sandbox`.",
-        )
+    if missing := " and ".join(settings.missing):
+        return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
         payload = trial_event(settings.advertisable_eid, settings.pixel_eid, time.time(), name)
         client = Client(settings, runtime.transport, clock=runtime.clock)
@@ -64,11 +65,8 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")
     url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"
-    errors = [str(hint) for hint in answer.errors]
-    said = {"status": answer.status, "reason": answer.reason, "kind": answer.kind}
-    return SendTestResult(
-        ok=answer.kind == "accepted",
-        meaning=meaning("answer", answer.kind).title,
-        request={"url": url, "body": [json.loads(payload)]},
-        answer=said | {"errors": errors},
-    )
+    said: dict[str, Any] = {"status": answer.status, "reason": answer.reason, "kind": answer.kind}
+    said["errors"] = [str(hint) for hint in answer.errors]
+    request = {"url": url, "body": [json.loads(payload)]}
+    title = meaning("answer", answer.kind).title
+    return SendTestResult(answer.kind == "accepted", title, request, said)

@@ -6,7 +6,7 @@ import configparser
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,14 +15,17 @@ from werkzeug.test import Client
 
 from adroll_flask.delivery import thread
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox.journal_reader import waiting_bytes
+from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
+from adroll_flask.outbox.values import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
+from adroll_flask.settings import app_keys
 from adroll_flask.visitor.cookies import FIRST_PARTY_COOKIE
 from adroll_flask.visitor.identifiers import is_public_ip
 
-from .finding import Finding, found, ok
-from .outbox_place import outbox_state, outbox_trouble
-from .rules import open_findings
+from .finding import TABLE, Finding, found, ok
+from .rules import Moment, open_findings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -41,20 +44,18 @@ def check_app(
         process is kept, so not where visitors are served.
     """
     settings = runtime.settings
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        lambda: _account(settings),
-        lambda: _keys(app, runtime),
-        lambda: _modes(app, settings),
-        lambda: _cookies(app, settings),
-        lambda: _endpoints(app, runtime, ask_endpoints),
-        lambda: _policy(settings),
-        lambda: _outbox(runtime),
-        lambda: _uwsgi(settings, uwsgi_ini),
-    ]
     findings: list[Finding] = []
-    for check in checks:
+    for check in (
+        _account(settings),
+        _keys(app, runtime),
+        _settings(app, settings),
+        _endpoints(app, runtime, ask_endpoints),
+        _policy(settings),
+        _outbox(runtime),
+        _uwsgi(settings, uwsgi_ini),
+    ):
         try:
-            findings += check()
+            findings += check
         except Exception as problem:
             findings.append(found("check-failed", "check", problem=describe(problem)))
     return findings
@@ -67,12 +68,8 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
     """
     findings = []
     for fault in (problem, *problem.others):
-        todo = ""
-        if fault.key.startswith("ADROLL_"):
-            takes = fault.problem.startswith("takes")
-            todo = "give it what it takes" if takes else "correct its name"
-            todo += f", or remove it{' to have the default' if takes else ''}"
-            todo += " (docs/reference/settings.md)"
+        kind = "value" if fault.problem.startswith("takes") else "name"
+        todo = TABLE["check-failed/start"][kind] if fault.key.startswith("ADROLL_") else ""
         findings.append(Finding("error", fault.slug, fault.key, fault.problem, todo, "developer"))
     return [*findings, found("check-failed/rest", "check")]
 
@@ -95,8 +92,6 @@ def _account(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(app: Flask, runtime: Runtime) -> Iterator[Finding]:
-    from adroll_flask.settings import app_keys
-
     keys = runtime.settings.secret_key or app_keys(app.config)
     if not keys:
         yield found("secret-key-missing", "SECRET_KEY")
@@ -106,66 +101,57 @@ def _keys(app: Flask, runtime: Runtime) -> Iterator[Finding]:
         yield ok("keys", f"{len(keys)} to verify with, the newest signs")
 
 
-def _modes(app: Flask, settings: Settings) -> Iterator[Finding]:
-    name = str(app.config.get("SERVER_NAME") or "").partition(":")[0]
-    if not settings.is_real(name):
-        yield found("host-not-listed", "ADROLL_HOSTS", name=name)
-    if settings.strict and not app.debug and not app.testing:
-        # The commands make an app of this name for a site on another framework: its debug says
-        # nothing of the site's own.
-        elsewhere = "/elsewhere" if app.import_name == "adroll_flask" else ""
-        yield found(f"strict-in-production{elsewhere}", "ADROLL_STRICT")
-    if "plain" in settings.email:
-        yield found("email-in-clear", "ADROLL_EMAIL")
+def _settings(app: Flask, settings: Settings) -> Iterator[Finding]:
+    config, consent, domain = app.config, settings.consent, settings.cookie_domain
+    server = str(config.get("SERVER_NAME") or "").partition(":")[0]
+    ours = (settings.cookie_name, FIRST_PARTY_COOKIE)
+    covered = domain == "auto" or f".{server}".endswith(f".{domain}")
+    # The commands make an app of this name for a site on another framework: its debug says nothing
+    # of the site's own.
+    is_strict = settings.strict and not app.debug and not app.testing
+    is_flask = app.import_name != "adroll_flask"
+    so = {
+        "host-not-listed": not settings.is_real(server),
+        "strict-in-production": is_strict and is_flask,
+        "strict-in-production/elsewhere": is_strict and not is_flask,
+        "email-in-clear": "plain" in settings.email,
+        "consent-not-set": consent is None,
+        "tcf-and-banner": consent == "tcf" and settings.pixel == "load",
+        "session-cookie-name": config.get("SESSION_COOKIE_NAME") in ours,
+        "cookie-insecure": settings.cookie_secure is False and config.get("SESSION_COOKIE_SECURE"),
+        "cookie-domain": server and domain and not covered,
+        "cached-paths": settings.cached_paths and not settings.inject,
+    }
+    yield from (found(name, name=server) for name, is_so in so.items() if is_so)
     address = safe_url(settings.api_url)
     if settings.sandbox:
-        value = settings.sandbox
-        yield found("api-url-elsewhere/sandbox", "ADROLL_SANDBOX", value=value, address=address)
+        yield found("api-url-elsewhere/sandbox", value=settings.sandbox, address=address)
         parts = urlsplit(settings.api_url)
         try:
             where = (parts.hostname or "", parts.port or 80)
             socket.create_connection(where, timeout=2).close()
         except OSError:
-            port = "" if value is True else f" --port {parts.port}"
-            yield found("sandbox-away", "ADROLL_SANDBOX", address=address, port=port)
+            port = "" if settings.sandbox is True else f" --port {parts.port}"
+            yield found("sandbox-away", address=address, port=port)
     elif settings.api_url != type(settings)().api_url:
-        yield found("api-url-elsewhere", "ADROLL_API_URL", address=address)
-    if settings.consent is None:
-        yield found("consent-not-set", "ADROLL_CONSENT")
-    elif settings.consent == "tcf" and settings.pixel == "load":
-        yield found("tcf-and-banner", "ADROLL_CONSENT")
-
-
-def _cookies(app: Flask, settings: Settings) -> Iterator[Finding]:
-    if app.config.get("SESSION_COOKIE_NAME") in (settings.cookie_name, FIRST_PARTY_COOKIE):
-        yield found("session-cookie-name", "SESSION_COOKIE_NAME")
-    if settings.cookie_secure is False and app.config.get("SESSION_COOKIE_SECURE"):
-        yield found("cookie-insecure", "ADROLL_COOKIE_SECURE")
-    server = str(app.config.get("SERVER_NAME") or "").partition(":")[0]
-    domain = settings.cookie_domain
-    if server and domain and domain != "auto" and not f".{server}".endswith(f".{domain}"):
-        yield found("cookie-domain", "ADROLL_COOKIE_DOMAIN")
-    if settings.cached_paths and not settings.inject:
-        yield found("cached-paths", "ADROLL_CACHED_PATHS")
+        yield found("api-url-elsewhere", address=address)
 
 
 def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
     """Ask our own endpoints through the app: a login guard may stand before them."""
     settings = runtime.settings
-    if not settings.enabled:
-        return
-    if not ask:
+    if settings.enabled and not ask:
         yield found("endpoints-not-asked", "endpoints")
+    if not (settings.enabled and ask):
         return
-    client = app.test_client(use_cookies=False)
-    prefix = settings.url_prefix
+    client, prefix = app.test_client(use_cookies=False), settings.url_prefix
     ours = str(app.config.get("APPLICATION_ROOT") or "/").rstrip("/") + prefix
     path = f"{ours}/kit.{runtime.snippet.hash}.js"
-    same = {"Sec-Fetch-Site": "same-origin"}
     with runtime.collecting(None):
         kit = client.get(path).status_code
         # Without a body: refused by our endpoint with 415, so nothing is kept.
-        identity = client.post(f"{ours}/identity", headers=same).status_code
+        answer = client.post(f"{ours}/identity", headers={"Sec-Fetch-Site": "same-origin"})
+    identity = answer.status_code
     for name, got, wanted in (("kit", kit, 200), ("identity", identity, 415)):
         if got != wanted:
             yield found("endpoint-taken", f"{prefix}/{name}", got=got, prefix=prefix)
@@ -184,47 +170,35 @@ def _endpoints(app: Flask, runtime: Runtime, ask: bool) -> Iterator[Finding]:
 
 def _policy(settings: Settings) -> Iterator[Finding]:
     """What a Content-Security-Policy of this site has to allow, for kit and pixel."""
+    parts = urlsplit(safe_url(settings.pixel_url))
+    host = f"{parts.scheme}://{parts.netloc}"
+    # The script comes from one host of AdRoll's, and loads from and talks to another.
+    more = "https://d.adroll.com" if host == "https://s.adroll.com" else host
     if settings.csp_nonce is not None:
         yield ok("ADROLL_CSP_NONCE", "the tag carries the response's nonce")
-        return
-    pixel = ""
-    if settings.pixel != "none":
-        parts = urlsplit(safe_url(settings.pixel_url))
-        host = f"{parts.scheme}://{parts.netloc}"
-        # The script comes from one host of AdRoll's, and loads from and talks to another.
-        more = "https://d.adroll.com" if host == "https://s.adroll.com" else host
+    else:
         scripts = " ".join(dict.fromkeys((host, more)))
-        pixel = f"; and AdRoll's pixel: script-src {scripts}; connect-src {more}; img-src {more}"
-    yield found("csp", "CSP", pixel=pixel)
+        name = "csp/no-pixel" if settings.pixel == "none" else "csp"
+        yield found(name, scripts=scripts, more=more)
 
 
 def _outbox(runtime: Runtime) -> Iterator[Finding]:
     """The outbox's place, and all that is open now."""
-    from adroll_flask.outbox import OutboxFailed
-
     try:
         place = runtime.outbox_place
         wrong_places = list(_places(runtime))
         yield from wrong_places
-        state = outbox_state(runtime)
-        if state == "ready":
+        is_ready = _is_made(runtime)
+        if is_ready:
             runtime.outbox.queue.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
-        yield from open_findings(runtime, look=False)
-        if isinstance(problem, OutboxFailed):
-            yield outbox_trouble(runtime, problem)
-        else:
-            yield found("outbox-url", problem.key, problem=problem.problem)
+        yield from open_findings(runtime, trouble=problem)
         return
-    yield from open_findings(runtime, look=state == "ready")
-    engine = "an outbox of the app's own"
-    if place is not None:
-        engine = "sqlite" if isinstance(place, Path) else place.get_backend_name()
-    if state == "ready":
-        counts = runtime.outbox.lookups.open_counts(10_000)
-        waiting = counts["waiting"] + counts["claimed"] + counts["sending"]
-        more = " or more" if waiting >= 10_000 else ""
-        yield ok("outbox", f"{engine}, {waiting}{more} waiting")
+    moment = Moment(runtime, look=is_ready)
+    yield from open_findings(runtime, moment)
+    engine = "an outbox of the app's own" if place is None else runtime.outbox.database.dialect
+    if is_ready:
+        yield ok("outbox", f"{engine}, {moment.number} waiting")
         yield from _addresses(runtime)
     elif not isinstance(place, Path) or place.exists():
         yield found("outbox-not-made", "outbox", place=engine)
@@ -238,9 +212,25 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             yield found("outbox-not-made/file", "outbox", path=place)
 
 
-def _places(runtime: Runtime) -> Iterator[Finding]:
-    from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
+def _is_made(runtime: Runtime) -> bool:
+    """Whether there is an outbox with its tables; looking makes neither.
 
+    :raises OutboxFailed: its database cannot be worked with.
+    :raises ConfigurationError: there is no outbox over such a database.
+    """
+    place = runtime.outbox_place
+    try:
+        if place is None or (isinstance(place, Path) and not place.exists()):
+            # What waits in the journal makes it, as soon as somebody looks.
+            return runtime.may_have_events()
+    except OSError as problem:
+        raise OutboxFailed("read_only", type(problem).__name__) from None
+    # So it is while somebody else is about to make its tables.
+    is_new = isinstance(place, Path) and waiting_bytes(runtime.journal_folder) > 0
+    return runtime.outbox.database.has_tables() or is_new
+
+
+def _places(runtime: Runtime) -> Iterator[Finding]:
     if runtime.outbox_place is None:
         return
     folder = Path(runtime.folder).absolute()
@@ -256,14 +246,13 @@ def _places(runtime: Runtime) -> Iterator[Finding]:
 
 def _addresses(runtime: Runtime) -> Iterator[Finding]:
     """Whether reports carry the visitor's address, or that of a proxy before the app."""
-    outbox = runtime.outbox
-    rows = outbox.lookups.those([row.id for row in outbox.lookups.list("waiting", 50)])
+    lookups = runtime.outbox.lookups
+    rows = lookups.those([row.id for row in lookups.list("waiting", 50)])
     ips = [json.loads(row.payload).get("ip") for row in rows if row.payload]
-    seen = [ip for ip in ips if isinstance(ip, str)]
-    private = sum(not is_public_ip(ip) for ip in seen)
-    if private:
-        events = counted(len(seen), "waiting event")
-        yield found("proxy-address", "addresses", private=private, events=events)
+    seen = [is_public_ip(ip) for ip in ips if isinstance(ip, str)]
+    if private := seen.count(False):
+        waiting = counted(len(seen), "waiting event")
+        yield found("proxy-address", "addresses", private=private, waiting=waiting)
 
 
 def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:

@@ -61,6 +61,9 @@ class Database(Protocol):
     def exists(self) -> bool:
         """False where there is no database yet, so that nothing can be in it. Never raises."""
 
+    def has_tables(self) -> bool:
+        """Whether there are tables in a database that is there; looking makes none."""
+
     def tidy(self) -> int:
         """One small step of keeping files small; how much was done."""
 

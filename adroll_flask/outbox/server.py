@@ -164,15 +164,24 @@ class ServerDatabase:
         self._run(lambda _: None)
 
     def _make_tables(self) -> None:
-        with self.engine().connect() as connection, connection.begin():
-            is_there = schema.schema_version(connection) is not None
-        if not is_there:
+        if not self._has_tables():
             with self.engine().connect() as connection, connection.begin():
                 schema.create_tables(connection)
         self._is_ready = True
 
     def exists(self) -> bool:
         return True
+
+    def has_tables(self) -> bool:
+        try:
+            return self._has_tables()
+        except (SQLAlchemyError, OSError) as exc:
+            self._again(exc, _TRIES)
+            raise
+
+    def _has_tables(self) -> bool:
+        with self.engine().connect() as connection, connection.begin():
+            return schema.schema_version(connection) is not None
 
     def tidy(self) -> int:
         return 0

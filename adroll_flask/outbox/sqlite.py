@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -222,6 +222,13 @@ class SqliteDatabase:
 
     def exists(self) -> bool:
         return self.path.exists()
+
+    def has_tables(self) -> bool:
+        try:
+            with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
+                return schema.version_in(_runner(connection), "sqlite") is not None
+        except sqlite3.Error as exc:
+            raise OutboxFailed(reason_of(exc), database_words(exc)) from None
 
     def _inode(self) -> tuple[int, int]:
         try:

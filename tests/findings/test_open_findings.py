@@ -206,7 +206,7 @@ def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop
     found = seen(shop, "dead-letters")
     assert found is not None
     assert found["sentence"].startswith("2 events wait for a decision: AdRoll refused")
-    assert (found["events"], found["values"]) == (2, [["EUR", "119.80"]])
+    assert (found["events"], found["values"]) == (2, [["EUR", "119.8"]])
     shop.press("problems/drop", problem=found["key"], until=shop.now, sure="yes")
     assert seen(shop, "dead-letters") is None
 

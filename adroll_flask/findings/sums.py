@@ -1,0 +1,50 @@
+"""Sums of the history and of events: by what they have in common, and their money by currency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from adroll_flask.outbox.history import amount_of, as_decimal
+from adroll_flask.outbox.values import HistoryRow, HistorySum, Row
+
+if TYPE_CHECKING:
+    from adroll_flask.reporting.paid_orders import Missing
+
+T = TypeVar("T")
+K = TypeVar("K")
+Values: TypeAlias = tuple[tuple[str, Decimal], ...]
+
+
+def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
+    """*rows* by what *key* gives, in the order in which that came first."""
+    groups: dict[K, list[T]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def money(rows: Iterable[HistorySum | HistoryRow | Missing]) -> Values:
+    """The values of *rows* by currency, the largest first."""
+    sums: dict[str, Decimal] = {}
+    for row in rows:
+        sums[row.currency] = sums.get(row.currency, Decimal()) + row.value
+    return tuple(sorted((one for one in sums.items() if one[1]), key=lambda one: -one[1]))
+
+
+def total(rows: Iterable[HistorySum]) -> dict[str, Any]:
+    """Since when *rows* are (seconds since the epoch), how many events they are of, their money."""
+    rows = list(rows)
+    since = min((row.at for row in rows if row.at), default=None)
+    return {"since": since, "events": sum(row.events for row in rows), "values": money(rows)}
+
+
+def of_events(events: Iterable[Row]) -> list[HistorySum]:
+    """*events* as the history has sums, each at the time at which it was settled or reported."""
+    found = []
+    for row in events:
+        value, currency = amount_of(row.digest)
+        at = int(row.settled_at or row.queued_at)
+        found.append(HistorySum(at=at, currency=currency, events=1, value=as_decimal(value)))
+    return found
