@@ -210,6 +210,8 @@ class DeliveryThread:
             self._deliverer().outbox.measure()
         except OutboxFailed as failure:
             self._counters.add("delivery_error", failure.reason)
+        except OSError:  # a folder that it may not enter at this moment
+            self._counters.add("delivery_error", "no_folder")
 
     def finish(self, process: _Process) -> None:
         """Send what still lingers, as long as the time that exit grants."""

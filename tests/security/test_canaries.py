@@ -482,7 +482,7 @@ def test_what_was_taken_in_leaves_the_disk_with_its_file(shop: Site, echo: Echo)
     outbox = shop.runtime.outbox
     outbox.close()  # as at the end of the process that wrote it
 
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while found_in(journal_text(shop)) and time.monotonic() < until:
         outbox.queue.waiting()
         time.sleep(0.05)

@@ -195,6 +195,7 @@ def arrived(adroll: RunningSandbox) -> Counter[str]:
 
 
 def close(app: Flask) -> None:
+    app.extensions["adroll"].thread.stop(PATIENCE)
     app.extensions["adroll"].outbox.close()
 
 

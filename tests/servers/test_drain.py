@@ -32,7 +32,7 @@ def test_kills_of_workers_and_of_the_database_lose_nothing(engine: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=800,
         check=False,
     )
     assert done.stdout, done.stderr

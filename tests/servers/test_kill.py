@@ -39,7 +39,7 @@ def run(*arguments: str) -> tuple[int, dict[str, Any]]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        timeout=180,
+        timeout=800,
         check=False,
     )
     return done.returncode, json.loads(done.stdout)

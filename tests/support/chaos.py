@@ -344,7 +344,7 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
         family = Family(environ)
         hung = 0
         try:
-            sandbox.wait(20, timeout=30)
+            sandbox.wait(20, timeout=120)
             while family.kills < kills or hung < hangs:
                 time.sleep(rng.uniform(0.0, 0.6))
                 if hung < hangs and rng.random() < 0.4:
@@ -410,11 +410,11 @@ def drain(folder: Path, environ: Mapping[str, str]) -> tuple[int, int]:
     worker = subprocess.Popen(command, env=environ)
     try:
         with opened(folder) as outbox:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180
             while (left := outbox.queue.waiting()) and time.monotonic() < until:
                 time.sleep(0.1)
         worker.terminate()
-        return left, worker.wait(20)
+        return left, worker.wait(60)
     finally:
         worker.kill()
         worker.wait()
