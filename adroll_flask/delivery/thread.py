@@ -54,22 +54,11 @@ class _Burst:
         return time.monotonic() < self._until
 
 
-class _Stop(threading.Event):
-    """Set, or its app was dropped: a thread that rests keeps no app."""
-
-    def __init__(self, of: weakref.ref[DeliveryThread]) -> None:
-        super().__init__()
-        self._of = of
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._of() is None
-
-
 class _Process:
     """What belongs to one process: after a fork nothing of the parent's is touched, locks least."""
 
-    def __init__(self, of: weakref.ref[DeliveryThread]) -> None:
-        self.stop: _Stop = _Stop(of)
+    def __init__(self) -> None:
+        self.stop: threading.Event = threading.Event()
         self.hurry: threading.Event = threading.Event()
         self.lock: threading.Lock = threading.Lock()
         #: Held while something is imported.
@@ -110,8 +99,7 @@ class DeliveryThread:
         self._counters = counters
         self._delivery = delivery
         self._sends = delivery == "thread"
-        this = weakref.ref(self)
-        self._processes = PerProcess(lambda: _Process(this))
+        self._processes = PerProcess(_Process)
         self._is_hooked = False
 
     def __repr__(self) -> str:
@@ -278,6 +266,7 @@ class DeliveryThread:
 
 
 def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
+    # A thread that rests keeps no app: after each rest it looks whether that is still there.
     def measure() -> None:
         if (thread := this()) is not None:
             thread.measure()
