@@ -95,16 +95,13 @@ class Rest:
             return
         bell, until = self.bell, time.monotonic() + self.seconds
         while not stop.is_set() and not hurry.is_set():
-            began = time.monotonic()
-            tick = min(until - began, _TICK)
+            tick = min(until - time.monotonic(), _TICK)
             if tick <= 0:
                 break
             if bell is None:
                 hurry.wait(tick)
-            else:
-                bell.wait(tick)
-                if time.monotonic() - began < tick * 0.9:  # it rang
-                    bell, until = None, time.monotonic() + self.linger
+            elif bell.wait(tick):
+                bell, until = None, time.monotonic() + self.linger
             meanwhile()
         hurry.clear()
 

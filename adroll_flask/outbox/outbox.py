@@ -73,11 +73,11 @@ class Bell:
         """End the wait that is under way, or the next one at once."""
         self._rung.own().set()
 
-    def wait(self, timeout: float) -> None:
-        """Return after *timeout* seconds or at the next ring."""
+    def wait(self, timeout: float) -> bool:
+        """Return after *timeout* seconds, or at the next ring: then with true."""
         self.waiters += 1
         try:
-            self._rung.own().wait(timeout)
+            return self._rung.own().wait(timeout)
         finally:
             self.waiters -= 1
             self._rung.own().clear()

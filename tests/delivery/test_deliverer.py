@@ -578,9 +578,9 @@ class Loop:
         self.idle = threading.Event()
         wait = shop.outbox.bell.wait
 
-        def idle_now(timeout: float) -> None:
+        def idle_now(timeout: float) -> bool:
             self.idle.set()
-            wait(timeout)
+            return wait(timeout)
 
         shop.outbox.bell.wait = idle_now  # type: ignore[method-assign]
 
