@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -124,7 +124,7 @@ def import_(
     try:
         source = Lines(lines_of(_text(file, encoding), "checking"))
         if not source.has_json:
-            forms["columns"] = _columns(source.columns, **forms)
+            forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
         rejects = Rejects(rejected or path.with_name(f"{path.name}.rejected.csv"), source)
         with nullcontext() if only_check else _spool(runtime) as spool:
@@ -135,11 +135,13 @@ def import_(
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
     except ReconcileError as problem:
-        _refuse(str(problem))
+        _refuse(f"{problem}.".replace("?.", "?"))
     except UnicodeError:
-        _refuse(f"{path} is not of this encoding: pass --encoding, such as cp1252.")
+        _refuse(
+            f"{path} is not of this encoding: pass --encoding, such as cp1252, or save it as CSV."
+        )
     except OSError as problem:
-        _refuse(f"{problem.filename or path}: {problem.strerror}.")
+        _refuse(f"{problem.filename or path}: {problem.strerror or problem}.")
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
@@ -184,20 +186,15 @@ class Summary:
     rejected_file: str | None = None
 
 
-def _columns(
-    header: list[str],
-    columns: Mapping[str, str],
-    constants: Mapping[str, str],
-    event_name: str,
-    **_forms: object,
-) -> dict[str, str]:
+def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     """By field, the column of a CSV file that gives it; says at once what no line could have.
 
-    :param columns: what ``--column`` says; others are known by the names of fields.
+    :param forms: the command's options: ``columns`` says of some; others are known by the names of
+        fields.
     """
     names = {name: [name.replace("_", "")] for name in FIELDS}
     try:
-        found = find_columns(header, columns, names)
+        found = find_columns(header, forms["columns"], names)
     except ReconcileError as problem:
         raise click.UsageError(f"--column: {problem}") from None
     if twice := [name for name in found.values() if header.count(name) > 1]:
@@ -205,8 +202,8 @@ def _columns(
     taken = {*found.values(), *REJECTED_COLUMNS, ""}
     if unused := [name for name in header if name not in taken]:
         click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
-    given = found.keys() | constants.keys()
-    is_purchase = event_name == "purchase" and "name" not in given
+    given = found.keys() | forms["constants"].keys()
+    is_purchase = forms["event_name"] == "purchase" and "name" not in given
     needed = ["order_id", "value", "currency"] if is_purchase else []
     needed += [] if "visitor" in given else ["ip", "page_location"]
     missing = [name for name in needed if name not in given]
@@ -281,7 +278,7 @@ def _check(
 ) -> None:
     """The first pass: what is good goes to *spool*, what is not to *rejects*."""
     told = []
-    with closing(rejects):
+    try:
         for line in source:
             summary.checked += 1
             try:
@@ -297,7 +294,9 @@ def _check(
             summary.good += event is not None
             if spool is not None and event is not None:
                 pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
-    summary.rejected_file = str(rejects.path) if rejects.path else None
+    finally:
+        rejects.close()
+        summary.rejected_file = str(rejects.path) if rejects.path else None
     if summary.rejected > _TOLD:
         told.append(f"and {summary.rejected - _TOLD:,} more")
     for text in told:

@@ -15,6 +15,8 @@ from click.testing import Result
 from flask import Flask
 
 from adroll_flask.cli import import_command
+from adroll_flask.cli.import_events import EventMaker
+from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run, invoke
 from tests.conftest import AppMaker
@@ -259,6 +261,20 @@ def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, r
     assert "--encoding" in result.output
     assert kept(app) == []
     assert "3 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
+
+
+def test_ctrl_c_names_the_file_of_rejected_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds customers' data: somebody has to remove it."""
+    outcomes = iter((EventError("value", "is none"), KeyboardInterrupt()))
+
+    def interrupted(*_: object) -> None:
+        raise next(outcomes)
+
+    monkeypatch.setattr(EventMaker, "event", interrupted)
+    result = run("-", *SET, input=PLAIN)
+    assert result.exit_code == 130
+    assert "fix stdin.rejected.csv" in result.output
+    assert "nothing was kept" in result.output
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OutboxFailed("disk_full")])
