@@ -31,11 +31,11 @@ def app(make_app: AppMaker) -> Flask:
 
 
 def settle(app: Flask, *outcomes: dict[str, Any]) -> None:
-    """Settle what is due, oldest first; what has no outcome is released."""
+    """Settle what is due, oldest first; what has no outcome is put back."""
     outbox = app.extensions["adroll"].outbox
     outbox.queue.waiting()  # another thread may be at the journal
     claim = outbox.queue.claim(ADVERTISABLE)
-    given = [*outcomes, *[{"kind": "release"}] * (len(claim.events) - len(outcomes))]
+    given = [*outcomes, *[{"kind": "return"}] * (len(claim.events) - len(outcomes))]
     pairs = zip(claim.events, given, strict=True)
     outbox.queue.settle(claim, [Outcome(id=event.id, **outcome) for event, outcome in pairs])
 

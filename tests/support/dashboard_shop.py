@@ -63,7 +63,7 @@ class DashboardShop:
         claim = outbox.queue.claim(ADVERTISABLE)
         assert claim
         outcomes = [
-            Outcome(id=event.id, **ends.get(f"o{event.key}", {"kind": "release"}))
+            Outcome(id=event.id, **ends.get(f"o{event.key}", {"kind": "return"}))
             for event in claim.events
         ]
         outbox.queue.settle(claim, outcomes)
