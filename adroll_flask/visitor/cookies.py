@@ -170,7 +170,7 @@ def _verify(signer: Signer, text: str) -> Record:
     :raises ValueError: we signed it, and cannot read it.
     """
     payload, signed_at = signer.unsign(text, COOKIE_LIFE)
-    return packing.unpack(payload, signed_at).record
+    return packing.unpack(payload, signed_at)[0]
 
 
 def _there(signer: Signer | None, what: str) -> Signer:
@@ -306,18 +306,11 @@ class Records:
         try:
             longest = max(self._token_max_age, LONGEST_TOKEN_LIFE)
             payload, minted_at = signer.unsign(text, longest)
-            known = packing.unpack(payload, minted_at)
+            record, about, max_age = packing.unpack(payload, minted_at)
         except Expired:
             raise TokenExpiredError from None
         except (Forged, ValueError):
             raise TokenForgedError from None
-        if self._clock() - minted_at > (known.max_age or self._token_max_age):
+        if self._clock() - minted_at > (max_age or self._token_max_age):
             raise TokenExpiredError
-        visitor = self.visitor(
-            known.record,
-            consent=known.record.consent,
-            ip=known.ip,
-            host=known.host,
-            user_agent=known.user_agent,
-        )
-        return visitor, minted_at
+        return self.visitor(record, consent=record.consent, **about), minted_at

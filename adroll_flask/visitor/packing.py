@@ -13,7 +13,6 @@ of its milliseconds. Then come nine texts, joined by U+001F.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from .record import Known, Record
@@ -39,21 +38,6 @@ _COOKIE, _HOST = 3, 7
 #: The seven bits of each character, and characters by them.
 _BITS = [f"{code:07b}" for code in range(128)]
 _CHARACTERS = {bits: chr(code) for code, bits in enumerate(_BITS)}
-
-
-@dataclass(slots=True, repr=False)
-class Unpacked:
-    """What :func:`unpack` finds."""
-
-    record: Record
-    #: The visitor's address.
-    ip: str | None
-    #: The site's host.
-    host: str | None
-    #: The browser's user agent.
-    user_agent: str | None
-    #: Seconds for which the token says that it is taken; ``None``: as long as the site's setting.
-    max_age: int | None
 
 
 def pack(
@@ -109,8 +93,10 @@ def pack(
     return packed()
 
 
-def unpack(payload: bytes, signed_at: float = 0.0) -> Unpacked:
-    """The record, address, host and agent of *payload*.
+def unpack(
+    payload: bytes, signed_at: float = 0.0
+) -> tuple[Record, dict[str, str | None], int | None]:
+    """The record in *payload*; by name the address, host and agent; the token's own life, seconds.
 
     :param signed_at: when it was signed, epoch seconds.
     :raises ValueError: it is not of this form.
@@ -134,7 +120,8 @@ def unpack(payload: bytes, signed_at: float = 0.0) -> Unpacked:
             signed_at=signed_at,
         )
         address = str(ip_address(ip)) if ip else None
-        return Unpacked(record, address, host or None, agent or None, int(age, 16) or None)
+        about = {"ip": address, "host": host or None, "user_agent": agent or None}
+        return record, about, int(age, 16) or None
     except (IndexError, OverflowError):
         raise ValueError("another form") from None
 
