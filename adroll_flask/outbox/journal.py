@@ -266,7 +266,7 @@ class Journal:
         file = process.file
         if file is None or not file.size:
             return
-        is_old = self._clock() * 1000 - file.created > FILE_LIFE * 1000
+        is_old = self._clock() - file.created / 1000 > FILE_LIFE
         if not (is_old or process.is_stale or file.size > _FILE_BYTES // 2):
             return
         try:
