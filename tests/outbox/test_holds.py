@@ -132,6 +132,24 @@ def test_a_cancellation_is_stronger_than_a_release(
     assert outbox.lookups.overview().verdicts == 0
 
 
+def test_a_release_is_unused_where_its_hold_was_cancelled_and_nowhere_else(
+    bench: Bench, outbox: Outbox
+) -> None:
+    keys = ["cancelled", "released", "released too"]
+    for key in keys:
+        hold(bench, outbox, key)
+        outbox.decide(cancel(key) if key == "cancelled" else release(key))
+    assert sorted(sent(outbox)) == ["released", "released too"]
+
+    for key in keys:
+        outbox.decide(release(key))
+
+    assert sent(outbox) == []
+    assert bench.counters.get("hold_unused", "cancelled") == 1
+    told = {what: count for what, count in history(bench).items() if what[0] == "unused"}
+    assert told == {("unused", "cancelled"): 1}
+
+
 def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox, payload=b'{"event_name":"purchase","value":"1.00"}')
     outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
@@ -263,6 +281,7 @@ def test_a_verdict_on_an_order_that_nobody_held_shows_up(
 
     assert outbox.lookups.overview().verdicts == 0
     assert history(bench) == {("unused", f"{verdict().kind}_of_no_hold"): 1}
+    assert bench.counters.get("hold_unused", f"{verdict().kind}_of_no_hold") == 1
     hold(bench, outbox)
     assert sent(outbox) == []
     assert states(outbox) == {"held": 1}
