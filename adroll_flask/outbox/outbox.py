@@ -209,8 +209,11 @@ class Outbox:
             max_bytes=settings.outbox_max_bytes or None,
         )
         self._recent = RecentKeys(freed=self._folder / _FREED)
-        #: Failed reports by name and reason; a fork's parent tells of its own.
-        self._failed: PerProcess[Counter[tuple[str, str]]] = PerProcess(Counter)
+        #: Failed reports by name and reason, and what keeps a count in two threads one; a fork's
+        #: parent tells of its own.
+        self._failed: PerProcess[tuple[threading.RLock, Counter[tuple[str, str]]]] = PerProcess(
+            lambda: (threading.RLock(), Counter())
+        )
         self._destinations: dict[str, DestinationState] = {}
         self._weigh_at = self._rotate_at = float("-inf")
         self.bell: Bell = Bell()
@@ -301,7 +304,9 @@ class Outbox:
 
     def note_failure(self, name: str, reason: str) -> None:
         """Count a report that failed; written as soon as the journal takes something again."""
-        self._failed.own()[plain_name(name), reason] += 1
+        lock, failed = self._failed.own()
+        with lock:
+            failed[plain_name(name), reason] += 1
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
@@ -343,16 +348,11 @@ class Outbox:
 
     def tell_failures(self) -> None:
         """Write down what was not taken before, as far as the journal takes it now."""
-        failed = self._failed.own()
-        for (name, reason), amount in list(failed.items()):
-            try:
-                self._journal.append(
-                    encode(Counted(self._clock(), name, "failed", reason, amount=amount))
-                )
-            except OutboxFailed:
-                return
-            failed[name, reason] -= amount
-            if failed[name, reason] <= 0:
+        lock, failed = self._failed.own()
+        with lock, suppress(OutboxFailed):
+            for (name, reason), amount in list(failed.items()):
+                told = Counted(self._clock(), name, "failed", reason, amount=amount)
+                self._journal.append(encode(told))
                 del failed[name, reason]
 
     def keep_house(self) -> int:

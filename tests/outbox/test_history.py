@@ -11,12 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 
+from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.outbox import NewEvent, OutboxFailed, Outcome, new_id
 from adroll_flask.outbox.entries import Suppressed
 from adroll_flask.outbox.values import HistoryBy, HistoryRow
+from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
 from tests.support.outbox_engines import Bench
 
@@ -42,6 +45,25 @@ def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None
     # Another process had not seen the key.
     bench.open().put_dead(bench.event("1001"), "invalid:value", "value: takes an amount")
     assert sums(bench.open().lookups.history(0, "event")) == {"invalid": 1, "duplicate": 1}
+
+
+def test_a_failure_is_told_once_by_two_threads(bench: Bench) -> None:
+    outbox = bench.open()
+    for number in range(300):
+        outbox.note_failure(EVENT_NAMES[number % len(EVENT_NAMES)], f"reason-{number}")
+    both = Barrier(2)
+
+    def tell() -> None:
+        both.wait(PATIENCE)
+        outbox.tell_failures()
+
+    threads = [Thread(target=tell) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    failed = [row for row in outbox.lookups.history(0.0, "event") if row.outcome == "failed"]
+    assert sum(row.events for row in failed) == 300
 
 
 def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
