@@ -363,6 +363,9 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     elif store is not None:
         dead = store.lookups.list("dead", MOST_EVENTS)
         wanted = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
+        if dead and not wanted:
+            there = ", ".join(sorted({row.reason for row in dead}))
+            raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
         rows = [row for row in wanted if reason or row.reason not in RISKY]
         left = len(wanted) - len(rows)
     risky = sum(row.reason in RISKY for row in rows)

@@ -131,4 +131,6 @@ def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
     try:
         return read_time(text, zone)
     except ValueError:
-        raise click.BadParameter("takes 24h, 7d, 4w, 13m or a date such as 2026-11-01") from None
+        raise click.BadParameter(
+            "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
+        ) from None

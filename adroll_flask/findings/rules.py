@@ -51,8 +51,7 @@ _LATE: Final = 60.0
 _ASKED: Final = 360.0
 #: Bytes that a journal's disk should have.
 _ROOM: Final = 1_000_000
-_HOUR: Final = 3600
-_DAY: Final = 86_400
+_HOUR, _DAY, _WEEK = 3600, 86_400, 7 * 86_400
 #: Share of paid orders that were never reported above which that is an error.
 _MANY: Final = 0.05
 #: Seconds by which clocks of hosts may differ.
@@ -69,6 +68,7 @@ class Moment:
         self.runtime: Runtime = runtime
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
+        self.looks: bool = look
         self.store: Outbox | None = runtime.outbox if look and runtime.may_have_events() else None
 
     @property
@@ -110,10 +110,10 @@ class Moment:
         return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
 
     @cached_property
-    def week(self) -> Sequence[HistorySum]:
-        """What became of events in the last seven days, by the hour."""
+    def recent(self) -> Sequence[HistorySum]:
+        """What became of events of a week, and of those that were held until then, by the hour."""
         columns: tuple[HistoryColumn, ...] = ("at", "event_name", "outcome", "reason", "currency")
-        return self.outbox.lookups.history_sums(self.now - 7 * _DAY, columns)
+        return self.outbox.lookups.history_sums(self.now - _WEEK - self.settings.hold_max, columns)
 
     @cached_property
     def watched(self) -> Sequence[Silence]:
@@ -223,13 +223,15 @@ def _settings(moment: Moment) -> Iterator[Finding]:
         yield found("account-missing", names, names=names, wait=moment.waits)
     if settings.dry_run:
         yield found("dry-run", "ADROLL_DRY_RUN")
-    if moment.store is None:
+    if moment.store is None and moment.looks:
         yield found("nothing-reported", "reports")
 
 
 def _lost(moment: Moment) -> Iterator[Finding]:
     """Reports that the disk did not take: for seven days, or until the history is over."""
-    lost = by(lambda row: row.reason, (row for row in moment.week if row.outcome == "failed"))
+    since = moment.now - _WEEK
+    failed = (one for one in moment.recent if one.outcome == "failed" and one.at >= since)
+    lost = by(lambda row: row.reason, failed)
     for reason, rows in sorted(lost.items()):
         words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
         yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
@@ -260,16 +262,17 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
 
 def _destination(moment: Moment) -> Iterator[Finding]:
     """What keeps events from AdRoll, as far as the outbox knows; else whether anybody delivers."""
-    now, late = moment.destination, moment.outbox.queue.oldest_due() or 0.0
+    now, own = moment.destination, list(moment.settings.served_accounts)
+    late = moment.outbox.queue.oldest_due(own or None) or 0.0
     about, wait_for = moment.backlog | {"wait": moment.waits}, span(now.paused_for)
-    if now.stopped is not None:
+    if now.stopped is not None and "in the future" in (now.last_error or ""):
+        yield found("clock-wrong/here", **about | {"since": now.stopped_since})
+    elif now.stopped is not None:
         token = "/token" if now.stopped in ("http_401", "http_403") else ""
-        since = now.stopped_since
-        whose = [eid for eid, one in moment.states.items() if one is now]
-        several = len(moment.settings.served_accounts) > 1
-        about |= {"since": since, "reason": now.stopped}
-        about |= {"whose": f" for account {whose[0]}" if several and whose else ""}
-        long = "" if since is None else f" for {span(moment.now - since)}"
+        whose = [eid for eid, one in moment.states.items() if one is now and len(own) > 1]
+        about |= {"since": now.stopped_since, "reason": now.stopped}
+        about |= {"whose": f" for account {whose[0]}" if whose else ""}
+        long = f" for {span(moment.now - now.stopped_since)}" if now.stopped_since else ""
         yield found(f"delivery-stopped{token}", "delivery", for_how_long=long, **about)
     elif now.failures:
         about |= {"since": now.last_error_at, "error": now.last_error or "no answer"}
@@ -321,8 +324,9 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
 def _dead(moment: Moment) -> Iterator[Finding]:
     """Whether the newest reports arrive; and what waits for somebody to decide, however old."""
     newest = moment.outbox.lookups.newest_events(_NEWEST)
-    over = [row for row in newest if row.state in ("delivered", "dead") and not row.dry_run]
-    over = over[:_TELLING]
+    # What was restored is of a file that was damaged, or a copy: not how it goes now.
+    mine = [row for row in newest if not row.dry_run and row.reason != "restored"]
+    over = [row for row in mine if row.state in ("delivered", "dead")][:_TELLING]
     died = [row for row in over if row.state == "dead"]
     if len(died) >= 3 and 2 * len(died) >= len(over):
         causes = Counter(problem_id(row.reason, row.error) for row in died)
@@ -356,7 +360,7 @@ def _kept_back(moment: Moment) -> Iterator[Finding]:
     day = moment.now - _DAY
     kinds = (("consent-unknown", "consent_error", day), ("holds-expired", "hold_expired", 0.0))
     for name, reason, since in kinds:
-        about = total(row for row in moment.week if row.reason == reason and row.at >= since)
+        about = total(row for row in moment.recent if row.reason == reason and row.at >= since)
         if about["events"]:
             yield found(name, "orders", **about)
 

@@ -1,7 +1,8 @@
 """What happened, by the hour, without a visitor's data.
 
 Written in the transaction that takes events in or settles them; a few hundred rows a day whatever
-the traffic. Everything that shows numbers reads this and never counts the outbox.
+the traffic. Everything that shows numbers reads this and never counts the outbox. An event counts
+in the hour in which it happened, however much later it was delivered or lost.
 
 A dead letter that is sent again is no loss any more: the history of its hour is corrected. Who asks
 what became of events since some time counts each of them once then, as delivered or as lost. That
@@ -55,8 +56,8 @@ class Happened(NamedTuple):
     #: Seconds from the event to its delivery, or ``None``.
     delay: float | None
     amount: int = 1
-    #: Since the epoch; ``None``: the present one.
-    hour: int | None = None
+    #: When it happened, seconds since the epoch; ``None``: now.
+    at: float | None = None
 
 
 def of(
@@ -74,15 +75,19 @@ def of(
     if event.dry_run:
         delay = None
     became = outcome_of(outcome, reason, event.dry_run)
-    return Happened(event.name, *became, event.identifiers, currency, value, delay)
+    at = event.occurred_at
+    return Happened(event.name, *became, event.identifiers, currency, value, delay, at=at)
 
 
-def counted(entry: Counted) -> Happened:
-    """What an entry says that is only there for this."""
+def counted(entry: Counted, at: float) -> Happened:
+    """What an entry says that is only there for this.
+
+    :param at: when that was, by the database's clock.
+    """
     value, currency = amount_of(entry.digest)
     name, outcome, reason = entry.name[:40], entry.outcome[:16], entry.reason[:40]
     mask = entry.identifiers
-    return Happened(name, outcome, reason, mask, currency, value, None, entry.amount)
+    return Happened(name, outcome, reason, mask, currency, value, None, entry.amount, at)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
@@ -109,8 +114,9 @@ def add(tx: Tx, entries: Iterable[Happened]) -> None:
     # One for all that a transaction counts: two that count twice do not wait in a circle.
     slot = 0 if tx.dialect == "sqlite" else int(tx.now * 1_000_000) % _SLOTS
     for entry in each(entries):
+        hour = present if entry.at is None else min(int(entry.at // 3600), present)
         key = (
-            *(present if entry.hour is None else entry.hour, slot, entry.name, entry.outcome),
+            *(hour, slot, entry.name, entry.outcome),
             *(entry.reason, entry.identifiers, entry.currency),
         )
         row = sums.setdefault(key, [0] * len(_SUMS))
@@ -150,7 +156,7 @@ def _added(columns: Sequence[str]) -> str:
 
 
 def rates(tx: Tx) -> dict[str, dict[str, int]]:
-    """What was settled in the present hour and in the last 24."""
+    """What became of events of the present hour and of the last 24."""
     hour = int(tx.now // 3600)
     found = {}
     for name, hours in (("hour", 1), ("day", 24)):
@@ -250,6 +256,12 @@ def totals(tx: Tx, where: str, hour: int) -> Sums:
     return found
 
 
+def number_before(tx: Tx, hour: int) -> int:
+    """How many things happened before *hour*: more where something old was settled."""
+    rows = tx.rows("SELECT sum(events) FROM adroll_history WHERE hour < :hour", hour=hour)
+    return int(rows[0][0] or 0)
+
+
 def plus(before: tuple[int, ...] | None, numbers: tuple[int, ...]) -> tuple[int, ...]:
     """The two added up, number by number."""
     return numbers if before is None else tuple(map(sum, zip(before, numbers, strict=True)))
@@ -271,7 +283,7 @@ def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
 
 # -- what is sent again ----------------------------------------------------------------------------
 
-#: Where a letter was counted: when it was taken in, which may be later than its own time.
+#: Where a letter was counted: in its own hour, or in the one before by a clock that is behind.
 _COUNTED: Final = (
     "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour >= :hour"
     " AND event_name = :name AND reason = :reason AND identifiers = :mask AND currency = :currency"
@@ -282,7 +294,7 @@ _COUNTED: Final = (
 def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
     letters = tx.rows(
-        "SELECT event_name, reason, identifiers, digest, settled_at FROM adroll_event"
+        "SELECT event_name, reason, identifiers, digest, occurred_at FROM adroll_event"
         f" WHERE id {{in_ids}} AND +state = {DEAD} AND dry_run = 0",
         ids=list(ids),
     )
@@ -291,9 +303,9 @@ def correct(tx: Tx, ids: Sequence[str]) -> None:
 
 def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:
     left: dict[tuple[object, ...], Counter[tuple[int, str]]] = {}
-    for name, reason, mask, digest, settled_at in letters:
+    for name, reason, mask, digest, occurred_at in letters:
         value, currency = amount_of(digest)
-        key = (int((settled_at or 0.0) // 3600), name, reason or "", mask, currency)
+        key = (int(occurred_at // 3600) - 1, name, reason or "", mask, currency)
         if key not in left:
             asked = dict(zip(("hour", "name", "reason", "mask", "currency"), key, strict=True))
             rows = tx.rows(_COUNTED, **asked)
@@ -303,6 +315,6 @@ def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:
             continue  # its hour is older than the history
         left[key][place] -= 1
         hour, outcome = place
-        entry = Happened(name, outcome, reason or "", mask, currency, value, None, hour=hour)
+        entry = Happened(name, outcome, reason or "", mask, currency, value, None, at=hour * 3600.0)
         yield entry._replace(amount=-1)
         yield entry._replace(outcome=outcome + AGAIN)

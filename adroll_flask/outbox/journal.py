@@ -50,8 +50,8 @@ _ENTRY_BYTES: Final = 8 << 20
 #: Bytes that a process appends before it counts what waits itself: this, and a 64th of the bound
 #: at most. The thread beside it counts more often.
 _COUNT_BYTES: Final = 1 << 20
-#: Seconds between two counts of one's own.
-_COUNT_EVERY: Final = 0.25
+#: Seconds between two counts of one's own while the bound is reached.
+_COUNT_FULL_EVERY: Final = 0.25
 #: Seconds that :meth:`Journal.close` waits for another thread's append.
 _CLOSE_PATIENCE: Final = 1.0
 
@@ -217,6 +217,7 @@ class Journal:
         self._max_bytes = max_bytes
         #: What may be appended before what waits is counted.
         self._room = 0 if max_bytes is None else min(_COUNT_BYTES, max_bytes // 64)
+        self._is_full = False
         self._count_at = 0.0
         self._database_bytes = 0
         self._processes = PerProcess(_Process, left=_Process.end)
@@ -303,8 +304,8 @@ class Journal:
         if self._max_bytes is None:
             return
         left = self._max_bytes - waiting_bytes(self.folder) - self._database_bytes
-        self._count_at = monotonic() + _COUNT_EVERY
-        self._room = max(0, left)
+        self._count_at = monotonic() + _COUNT_FULL_EVERY
+        self._room, self._is_full = max(0, left), left <= 0
         file = self._processes.own().file
         if file is not None:
             file.limit = min(file.limit, file.size + self._room)
@@ -320,9 +321,10 @@ class Journal:
         """
         if self._max_bytes is None:
             return max(_FILE_BYTES, length)
-        if self._room < length and monotonic() >= self._count_at:
+        if self._room < length and not (self._is_full and monotonic() < self._count_at):
             self.measure()
         if self._room < length:
+            self._is_full = True
             raise OutboxFailed("full")
         taken = min(self._room, max(length, _COUNT_BYTES // 4))
         self._room -= taken

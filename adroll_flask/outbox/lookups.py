@@ -82,9 +82,10 @@ MOST_DUE: Final = 10_000
 
 
 class _Base(NamedTuple):
-    """Sums of all hours before *hour*."""
+    """Sums of all hours before *hour*, in which *number* things happened."""
 
     hour: int
+    number: int
     sums: history.Sums
 
 
@@ -419,7 +420,7 @@ class Lookups:
         """Sums since the first event and the present state, for monitoring; counts no events.
 
         Sums only grow, over all processes and for ever: what is too old for the history is added up
-        in one hour of its own. Whole hours do not change any more and are read once an hour.
+        in one hour of its own. Whole hours are read again where something of theirs was settled.
         """
         is_due = time.monotonic() >= self._silence_at
         base, totals = self.database.read(lambda tx: self._totals(tx, is_due))
@@ -431,9 +432,9 @@ class Lookups:
     def _totals(self, tx: Tx, look_for_silence: bool) -> tuple[_Base, Totals]:
         # The hour before may still be written to: by a transaction that began in it.
         hour = int(tx.now // 3600) - 1
-        base = self._base
-        if base is None or base.hour != hour:
-            base = _Base(hour, history.totals(tx, "hour < :hour", hour))
+        base, number = self._base, history.number_before(tx, hour)
+        if base is None or base[:2] != (hour, number):
+            base = _Base(hour, number, history.totals(tx, "hour < :hour", hour))
         sums = dict(base.sums)
         for key, numbers in history.totals(tx, "hour >= :hour", hour).items():
             sums[key] = history.plus(sums.get(key), numbers)

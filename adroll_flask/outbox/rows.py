@@ -92,10 +92,16 @@ class RowWriter:
         suppressed = _those(entries, Suppressed)
         self._remember(tx, [entry for entry in suppressed if entry.order])
         happened = [
-            history.Happened(entry.name, "suppressed", entry.reason[:40], 0, "", 0, None)
+            history.Happened(
+                *(entry.name, "suppressed", entry.reason[:40], 0, "", 0, None),
+                at=self._time(tx, entry.at),
+            )
             for entry in suppressed
         ]
-        history.add(tx, happened + [history.counted(one) for one in _those(entries, Counted)])
+        happened += [
+            history.counted(entry, self._time(tx, entry.at)) for entry in _those(entries, Counted)
+        ]
+        history.add(tx, happened)
         return written
 
     def _remember(self, tx: Tx, orders: Sequence[Suppressed]) -> None:

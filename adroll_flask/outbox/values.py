@@ -415,7 +415,7 @@ class Overview:
     :param counts: events by state; forgotten and removed ones are not among them.
     :param accounts: events that wait, by account.
     :param oldest_due: seconds since the oldest waiting event became due, or ``None``.
-    :param rates: what was settled in the present ``hour`` and in the last 24 hours (``day``), each
+    :param rates: of what happened in the present ``hour`` and the last 24 hours (``day``), each
         a mapping of ``delivered`` and ``dead`` to a count.
     :param destinations: AdRoll as the workers of each account see it.
     :param stops: intervals of the last day in which an account was stopped, or AdRoll was away:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from adroll_flask import (
 )
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
+from tests.support import PATIENCE
 from tests.support.outbox_engines import database, missing, require
 from tests.support.pages import Page
 
@@ -116,6 +118,9 @@ def test_on_a_disk_that_does_not_last_a_report_is_committed_in_the_database(
             )  # fmt: skip
         assert receipt.status == "queued"
         assert not list(tmp_path.rglob("*.journal")), "the disk has nothing that could be lost"
+        until = time.monotonic() + PATIENCE  # the thread may be about to take it in
+        while outbox.queue.waiting() != 1 and time.monotonic() < until:
+            time.sleep(0.05)
         assert outbox.queue.waiting() == 1
         outbox.close()
 

@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import report_event
 from adroll_flask.cli.commands import commands
-from adroll_flask.outbox import NewEvent, location, new_id
+from adroll_flask.findings.rules import open_findings
+from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
 from adroll_flask.outbox.ingest import Ingest
 from adroll_flask.prometheus import AdRollCollector
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
@@ -127,6 +128,15 @@ def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -
     assert found["sentence"].endswith(" 1 event waits; none is lost.")
     assert (found["who"], found["values"], found["events"]) == (who, [["EUR", "59.9"]], 1)
     shop.runtime.outbox.destination(ADVERTISABLE).resume()
+    assert seen(shop, "delivery-stopped") is None
+
+
+def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.take_in()
+    words = "http_400: [0].timestamp: must not lie in the future"
+    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_400_to_everything", "print", words)
+    assert seen(shop, "clock-wrong") is not None
     assert seen(shop, "delivery-stopped") is None
 
 
@@ -280,6 +290,7 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     found = seen(shop, "other-account")
     assert found is not None
     assert "1 event of the account SANDBOXSANDBOXSANDBOX1" in found["sentence"]
+    assert seen(shop, "events-late") is None, "no process of this account could deliver it"
     destination = shop.runtime.outbox.destination("SANDBOXSANDBOXSANDBOX1")
     destination.seen()  # another app's worker, in the same folder
     assert seen(shop, "other-account") is None
@@ -327,6 +338,14 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     assert seen(shop, "holds-expired") is None
 
 
+def test_where_nobody_can_look_it_is_not_said_that_nothing_was_reported(
+    shop: DashboardShop,
+) -> None:
+    delivered(shop, "1001")
+    found = open_findings(shop.runtime, trouble=OutboxFailed("locked"))
+    assert [one.code for one in found] == ["outbox-unavailable"]
+
+
 def test_a_visitors_no_is_none(shop: DashboardShop) -> None:
     delivered(shop, "1001")
     shop.report("1002", gpc=True)
@@ -367,6 +386,9 @@ def test_a_damaged_database_says_what_went_with_it_and_where_the_old_one_is(
     [old] = place.parent.glob("*.corrupt-*")
     assert str(old) in found["todo"]
     assert str(old) in found["command"]
+    shop.bury("2001", "2002", "2003", reason="restored")
+    assert seen(shop, "reports-die") is None, "these are of the old file"
+    assert shop.json("overview")["findings"][0]["code"] == "outbox-corrupt"
     old.unlink()
     assert seen(shop, "outbox-corrupt") is None
 

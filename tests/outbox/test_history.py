@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Literal
 
 import pytest
 
@@ -115,6 +116,26 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
     assert reasons["invalid"] == "invalid:value"
     assert reasons["failed"] == "full"
     assert reasons["cancelled"] == "dropped"
+
+
+@pytest.mark.parametrize("kind", ["delivered", "dead"])
+def test_an_event_counts_in_the_hour_in_which_it_happened(
+    bench: Bench, kind: Literal["delivered", "dead"]
+) -> None:
+    outbox, earlier = bench.open(), bench.now() - 5 * 3600
+    assert outbox.lookups.totals().sums == ()
+    outbox.put(bench.event("1001", occurred_at=earlier))
+    claim = outbox.queue.claim(EID)
+    assert claim
+    (event,) = claim.events
+    outbox.queue.settle(claim, [Outcome(id=event.id, kind=kind, reason="refused")])
+    (row,) = outbox.lookups.history(0.0, "hour")
+    assert (row.group, row.outcome) == (int(earlier // 3600) * 3600, kind)
+    told = [(one.outcome, one.events) for one in outbox.lookups.totals().sums]
+    assert told == [(kind, 1)], "whole hours are read again where they become more"
+    if kind == "dead":
+        outbox.admin.retry([event.id])
+        assert outbox.lookups.history(0.0, "hour") == ()
 
 
 def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Bench) -> None:
