@@ -337,7 +337,8 @@ def _shaded(visit: Visit, period: Period, steps: Sequence[Data]) -> list[dict[st
                 step["shade"] = kind
         found.append({"kind": kind, "begin": began, "end": ended, "late": late})
     for step in steps:
-        if not step["shade"] and 2 * step["late"] >= max(1, step["delivered"]):
+        # One or two are orders that were paid, and released, later.
+        if not step["shade"] and step["late"] >= max(3, step["delivered"] / 2):
             step["shade"] = "late"
             times = {"begin": step["at"], "end": step["end"]}
             found.append({"kind": "late", **times, "late": step["late"]})
