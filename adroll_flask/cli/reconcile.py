@@ -10,7 +10,7 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.redaction import csv_safe
-from adroll_flask.reporting.lists import ReconcileError, read_orders
+from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import COLUMNS, Reconciliation
 
@@ -80,7 +80,8 @@ def reconcile(
                 if write is not None and not reached(order):
                     write(csv_safe(value) for value in rest_fields(order).values())
     except ReconcileError as problem:
-        raise Refusal(str(problem), slug="order-list") from None
-    lines = [text + _HINTS.get(kind, "") for kind, text in summary(found, group)]
+        way = '. Name it with --column order_id="…"' if isinstance(problem, NoOrderColumn) else ""
+        raise Refusal(f"{problem}{way}", slug="order-list") from None
+    lines = [text + _HINTS.get(status, "") for (status, _), text in summary(found, group)]
     show(as_json, sums(found), "\n".join(lines))
     raise SystemExit(1 if found.lost * 100 > tolerance else 0)

@@ -18,12 +18,12 @@ from adroll_flask.findings.reasons import meaning, of_dead_letter
 from adroll_flask.findings.rules import problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.lists import ReconcileError, read_orders
+from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders, spellings
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
-from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of
+from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
 
-from .numbers import csv_text, iso, values
+from .numbers import csv_text, iso, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
 if TYPE_CHECKING:
@@ -113,19 +113,12 @@ def find(visit: Visit) -> Done | Data:
     typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
-    store, found, shown = visit.store, FoundOrder(), typed
-    # As people write it: "#4826", "Order 4826".
-    bare = typed.split()[-1].lstrip("#") or typed
-    for order in dict.fromkeys((typed, bare, f"#{bare}")):
-        if store is not None and not (found.events or found.suppressed):
-            secret = visit.runtime.services.records.dedupe_secret
-            found = find_order(store, order, secret, _LOOKED_AT)
-            shown = order
+    store, secret = visit.store, visit.runtime.services.records.dedupe_secret
+    found = FoundOrder() if store is None else find_order(store, typed, secret, _LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
-    if not found.events and not found.suppressed:
-        shown = typed
-    return {**_found(visit, short_key(shown), found), "alike": _alike(visit, bare)}
+    bare = spellings(typed)[-1].lstrip("#")
+    return {**_found(visit, short_key(typed), found), "alike": _alike(visit, bare)}
 
 
 def _alike(visit: Visit, order: str) -> list[Data]:
@@ -198,7 +191,9 @@ def compare(visit: Visit) -> Done | Data | Response:
     try:
         return _compared(found, group, as_csv=form.get("format") == "csv")
     except ReconcileError as problem:
-        return Done(f"The list cannot be read: {problem}.", good=False)
+        way = " Name it under “Column of the order's id”."
+        way = way if isinstance(problem, NoOrderColumn) else ""
+        return Done(f"The list cannot be read: {problem}.{way}", good=False)
     finally:
         lines.detach()
 
@@ -222,24 +217,27 @@ def _compared(
     rest: list[Order] = []
     groups: Counter[str] = Counter()
     most = _MOST_LINES if as_csv else _SHOWN
-    worth: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    worth: dict[tuple[str, str], dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for order in found:
         if not reached(order):
-            worth[order.status][order.currency] += amount_of(order.value) or 0
+            its = [("differing", "")] if order.reported else []
+            its += [line_of(order)] if order.status != "delivered" else []
+            for line in its:
+                worth[line][order.currency] += amount_of(order.value) or 0
             groups[order.group] += 1
             if only in (None, "", order.group) and len(rest) < most:
                 rest.append(order)
     if as_csv:
         return csv_file("not-arrived", csv_text(map(rest_fields, rest), REST_FIELDS))
     lines = [
-        {"about": about, "text": text, "money": values(worth[about].items())}
-        for about, text in summary(found, group)
+        {"about": line[0], "text": text, "money": values(worth[line].items())}
+        for line, text in summary(found, group)
     ]
     told = {
         "sums": sums(found),
         "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
         "rest": [
-            rest_fields(order)
+            asdict(order) | {"value": _priced(order)}
             for order in sorted(rest, key=lambda order: order.status not in _URGENT)
         ],
         "rest_count": groups[only] if only else groups.total(),
@@ -248,6 +246,12 @@ def _compared(
         "only": only,
     }
     return {"compared": told}
+
+
+def _priced(order: Order) -> str:
+    """The list's amount as the other pages write it; without a currency as the list has it."""
+    amount = amount_of(order.value) if order.currency else None
+    return order.value if amount is None else money(amount, order.currency)
 
 
 def _excel_rows(stream: Any) -> Iterator[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.errors import help_url
+from adroll_flask.plurals import agreeing
 
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
@@ -99,8 +100,7 @@ def found(name: str, subject: str = "", /, **words: Any) -> Finding:
         for _ in range(2):
             # First the table's own: what the rules give is nobody's text to fill in.
             text = re.sub(r"\{(\w+)\}", lambda word: own.get(word[1], word[0]), text)
-        text = re.sub(r"\{([^{}|]+)\|([^{}|]+)\}", r"\1" if events == 1 else r"\2", text)
-        return re.sub(r"\{(\w+)\}", lambda word: str(words[word[1]]), text)
+        return re.sub(r"\{(\w+)\}", lambda word: str(words[word[1]]), agreeing(text, events))
 
     about |= {part: told(part) for part in ("sentence", "todo", "who", "command", "page")}
     if about["todo"] and not about["who"]:

@@ -26,6 +26,10 @@ class ReconcileError(AdRollError):
     slug = "order-list"
 
 
+class NoOrderColumn(ReconcileError):
+    """Nobody has named the column that holds the orders' ids, and it cannot be guessed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a list.
@@ -57,10 +61,14 @@ class Lines:
         first = next((text for text in texts if text.strip()), "")
         if first.startswith("PK\x03\x04"):
             raise ReconcileError("this is an Excel file; save it as CSV")
+        begin = [first, next(texts, "")]
+        # What no text has, and a picture has within its first two lines.
+        if re.search(r"[\0-\x08\x0e-\x1f]", "".join(begin)):
+            raise ReconcileError("this is no CSV, and no text in UTF-8")
         self.columns: list[str] = [JSON_COLUMN]
         # Of the header's names some have commas.
         self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
-        texts = chain([first], texts)
+        texts = chain(begin, texts)
         self._rows: Iterator[tuple[int, list[str]]]
         if first.lstrip()[:1] in ("{", "["):
             self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
@@ -114,6 +122,16 @@ def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         if not isinstance(line.values, dict):
             raise ReconcileError(f"line {line.number}: {line.problem}")
         yield line.values
+
+
+def spellings(order: str) -> tuple[str, ...]:
+    """An order's id as people and exports write it, and as the shop may have reported it.
+
+    >>> spellings("Order 4826"), spellings("#4826")
+    (('Order 4826', '4826', '#4826'), ('#4826', '4826'))
+    """
+    bare = next(reversed(order.split()), "").lstrip("#") or order
+    return tuple(dict.fromkeys((order, bare, f"#{bare}")))
 
 
 def find_columns(

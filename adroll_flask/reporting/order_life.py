@@ -12,6 +12,8 @@ from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.redaction import redact_event
 
+from .lists import spellings
+
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
     from adroll_flask.outbox.values import Attempt
@@ -55,22 +57,25 @@ class FoundOrder:
 
 
 def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_000) -> FoundOrder:
-    """What is known of *order*, the shop's order id.
+    """What is known of *order*, the shop's order id, in the first of its spellings that is known.
 
     :param secret: the site's own, as for :func:`~adroll_flask.events.dedupe_key.kept_key`.
     :param most: invalid dead letters that are looked through, the newest.
     """
     store.lookups.take_in_all()
-    rows = [
-        *store.lookups.find(kept_key(order, secret), EVENT_NAMES),
-        *store.lookups.dead_letters_of(order, most),
-    ]
-    names = {suppressed_key(name, order, secret): name for name in EVENT_NAMES}
-    suppressed = [
-        NotReported(names[hashed], why.reason, why.at)
-        for hashed, why in store.lookups.suppressed(list(names)).items()
-    ]
-    return FoundOrder(tuple(rows), tuple(suppressed))
+    found = FoundOrder()
+    for one in spellings(order):
+        rows = (
+            *store.lookups.find(kept_key(one, secret), EVENT_NAMES),
+            *store.lookups.dead_letters_of(one, most),
+        )
+        names = {suppressed_key(name, one, secret): name for name in EVENT_NAMES}
+        suppressed = tuple(
+            NotReported(names[hashed], why.reason, why.at)
+            for hashed, why in store.lookups.suppressed(list(names)).items()
+        )
+        found = found or FoundOrder(rows, suppressed)
+    return found
 
 
 def life(row: Row) -> list[Step]:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from adroll_flask.plurals import agreeing
+
+from .reconciliation import Order
+
 if TYPE_CHECKING:
-    from .reconciliation import Order, Reconciliation
+    from .reconciliation import Reconciliation
 
 #: What is told of an order that did not reach AdRoll as it should have.
-REST_FIELDS: Final = (
-    *("order_id", "status", "why", "value", "currency", "reported", "time", "group"),
-)
-#: Why orders were suppressed, by the reason that is kept.
-SUPPRESSED_WORDS: Final = {
+REST_FIELDS: Final = tuple(one.name for one in fields(Order))
+#: Why orders were suppressed or cancelled, by the reason that is kept.
+_WORDS: Final = {
     "consent_refused": "the visitor had not consented",
     "consent_unknown": "the visitor had not answered whether they consent",
     "consent_gpc": "the visitor's browser says no (Global Privacy Control)",
     "consent_withdrawn": "the visitor took consent back",
     "forgotten": "the visitor asked to be forgotten",
-    "before_report": "the shop's own before_report kept them back",
+    "before_report": "kept back by the shop's own before_report",
+    "cancelled": "by the shop",
+    "hold_expired": "held, and not released in time",
 }
-CANCELLED_WORDS: Final = {
-    "cancelled": "were cancelled",
-    "hold_expired": "were held, and nobody released them in time",
-}
-#: In which order the sums of a list are told.
-_IN_ORDER: Final = (
-    *("delivered", "waiting", "held", "cancelled", "suppressed", "dead", "missing", "forgotten"),
-    *("duplicate", "differing", "not_listed"),
-)
 
 
 def reached(order: Order) -> bool:
@@ -39,10 +36,10 @@ def reached(order: Order) -> bool:
 
 def rest_fields(order: Order) -> dict[str, Any]:
     """What is told of *order*; its time as ISO 8601 in UTC."""
-    fields = {name: getattr(order, name) for name in REST_FIELDS}
+    told = asdict(order)
     if order.time is not None:
-        fields["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(order.time))
-    return fields
+        told["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(order.time))
+    return told
 
 
 def sums(found: Reconciliation) -> dict[str, Any]:
@@ -57,42 +54,40 @@ def sums(found: Reconciliation) -> dict[str, Any]:
     }
 
 
-def summary(found: Reconciliation, group: str | None = None) -> list[tuple[str, str]]:
-    """What came of a list, in words that need no manual, each with the status that it is about."""
+def summary(found: Reconciliation, group: str | None = None) -> list[tuple[tuple[str, str], str]]:
+    """What came of a list, in words that need no manual, each with status and reason of its orders.
+
+    The reason is empty where a line tells of all orders of a status; ``differing`` stands for those
+    that were reported with another value.
+    """
     counts, total = found.counts, found.total
     if not total:
-        return [("", "the list holds no orders")]
-    said = {
-        "delivered": f"of {total:,} paid order{'s' * (total > 1)} reached AdRoll",
-        "waiting": "wait to be sent",
-        "held": "are held until they are released",
-        "missing": "were never reported",
-        "forgotten": "are older than what is kept here",
-        "duplicate": "lines have an order that the list had before",
-        "not_listed": "were reported and are not in the list",
-    }
+        return [(("", ""), "the list holds no orders")]
+    of_groups = ""
     if found.groups and group:
         most = (f"{n:,} with {group} {it or 'empty'!r}" for it, n in found.groups.most_common(5))
-        said["missing"] += f": {', '.join(most)}"
-    lines = {
-        status: [f"{counts[status]:,} {text}"]
-        for status, text in said.items()
-        if counts[status] or status == "delivered"
+        of_groups = f": {', '.join(most)}"
+    said = {
+        "delivered": f"of {total:,} paid order{'s' * (total > 1)} reached AdRoll",
+        "waiting": "{waits|wait} to be sent",
+        "held": "{is|are} held until {it is|they are} released",
+        "cancelled": "{was|were} cancelled: ",
+        "suppressed": "{was|were} not to be reported: ",
+        "dead": "could not be sent: ",
+        "missing": "{was|were} never reported",
+        "forgotten": "{is|are} older than what is kept here",
+        "duplicate": "line{|s} {has|have} an order that the list had before",
+        "differing": "{was|were} reported with another value than the list's",
+        "not_listed": "{was|were} reported and {is|are} not in the list",
     }
-    for (status, why), number in found.reasons.most_common():
-        lines.setdefault(status, []).append(f"{number:,} {_words(status, why)}")
-    if found.differing:
-        text = f"{found.differing:,} were reported with another value than the list's"
-        lines["differing"] = [text]
-    if not (counts["not_listed"] or found.looked_for_unlisted):
-        text = "what was reported and is not in the list is not looked for: no column of times"
-        lines["not_listed"] = [text]
-    return [(status, text) for status in _IN_ORDER for text in lines.get(status, ())]
-
-
-def _words(status: str, why: str) -> str:
-    if status == "suppressed":
-        return f"were not to be reported: {SUPPRESSED_WORDS.get(why, why)}"
-    if status == "dead":
-        return f"could not be sent: {why}"
-    return CANCELLED_WORDS.get(why, f"were cancelled: {why}")
+    numbers, lines = counts | Counter(differing=found.differing), []
+    for status, text in said.items():
+        reasons = {why: n for (of, why), n in found.reasons.most_common() if of == status}
+        for why, n in (reasons or {"": numbers[status]}).items():
+            if n or status == "delivered":
+                more = of_groups if status == "missing" else _WORDS.get(why, why)
+                lines.append(((status, why), f"{n:,} {agreeing(text, n)}{more}"))
+    if found.not_looked_for:
+        text = f"what was reported and is not in the list is not looked for: {found.not_looked_for}"
+        lines.append((("not_listed", ""), text))
+    return lines

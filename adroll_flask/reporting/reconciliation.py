@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 
-from .lists import ReconcileError, find_columns, read_time
+from .lists import NoOrderColumn, ReconcileError, find_columns, read_time, spellings
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.lookups import Lookups
@@ -43,6 +43,8 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "currency": ("currency", "currencycode"),
     "time": ("time", "paidat", "createdat", "date", "timestamp", "orderedat"),
 }
+#: What has a line of a summary for each reason.
+_REASONED: Final = ("suppressed", "cancelled", "dead")
 _BATCH: Final = 500
 _DAY: Final = 86_400
 #: Different values of a group that are told apart.
@@ -60,6 +62,7 @@ class Order:
     :param why: AdRoll's words of a dead letter, the reason of a suppressed or cancelled order, and
         of a waiting one why nothing is sent at present.
     :param reported: value and currency as they were reported, where the list says otherwise.
+    :param event: the id of its event, where there is one.
     """
 
     order_id: str
@@ -70,6 +73,7 @@ class Order:
     reported: str = ""
     time: float | None = None
     group: str = ""
+    event: str = ""
 
 
 @dataclass(eq=False, repr=False)
@@ -100,10 +104,10 @@ class Reconciliation:
     groups: Counter[str] = field(default_factory=Counter, init=False)
     #: Orders that were reported with another value than the list's.
     differing: int = field(default=0, init=False)
-    #: Whether orders could be looked for that are not in the list: it has times.
-    looked_for_unlisted: bool = field(default=False, init=False)
-    #: Why orders are dead letters that have no key, by their ids.
-    _invalid: dict[str, str] = field(default_factory=dict, init=False)
+    #: Why orders cannot be looked for that are not in the list; empty: it has times.
+    not_looked_for: str = field(default="no column of times", init=False)
+    #: Dead letters that have no key, by their orders' ids: why, and the event's id.
+    _invalid: dict[str, tuple[str, str]] = field(default_factory=dict, init=False)
 
     @property
     def total(self) -> int:
@@ -130,7 +134,7 @@ class Reconciliation:
         lookups = outbox.lookups
         lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""
-        self._invalid = {key: row.error for key, row in lookups.without_key(self.name)}
+        self._invalid = {key: (row.error, row.id) for key, row in lookups.without_key(self.name)}
         # A temporary file of SQLite's, removed when it is closed.
         with closing(sqlite3.connect("")) as seen:
             seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -139,38 +143,41 @@ class Reconciliation:
                 times += [order.time for order in batch if order.time is not None]
                 times = [min(times), max(times)] if times else []
                 yield from self._looked_up(batch, lookups, seen, stopped)
-            self.looked_for_unlisted = bool(times)
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
             for found in lookups.reported(self.name, *times) if times else ():
                 key = found.key or ""
                 if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
-                    yield self._counted(
-                        Order(key, "not_listed", reported=found.digest, time=found.occurred_at)
-                    )
+                    at, what, event = found.occurred_at, found.digest, found.id
+                    one = Order(key, "not_listed", reported=what, time=at, event=event)
+                    yield self._counted(one)
 
     def _looked_up(
         self, batch: list[Order], orders: Lookups, seen: sqlite3.Connection, stopped: str
     ) -> Iterator[Order]:
         secret = self.reporter.records.dedupe_secret
-        keys = {one.order_id: kept_key(one.order_id, secret) for one in batch}
-        hashes = {key: suppressed_key(self.name, key, secret) for key in keys}
+        ids = {one.order_id: spellings(one.order_id) for one in batch}
+        keys = {id: kept_key(id, secret) for its in ids.values() for id in its}
+        hashes = {id: suppressed_key(self.name, id, secret) for id in keys}
         known: dict[str, Row] = {}
         for eid in self.reporter.settings.served_accounts or ("",):
             known = {**orders.known(self.name, eid, list(set(keys.values()))), **known}
         suppressed = orders.suppressed(list(hashes.values()))
+        kept = known.keys() | suppressed.keys() | self._invalid.keys()
         oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
         for one in batch:
-            key = keys[one.order_id]
-            why = suppressed.get(hashes[one.order_id])
+            its = (id for id in ids[one.order_id] if {id, keys[id], hashes[id]} & kept)
+            id = next(its, one.order_id)
+            key, why = keys[id], suppressed.get(hashes[id])
             if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
                 one = replace(one, status="duplicate")
             elif key in known:
                 one = self._kept(one, known[key], stopped)
             elif why is not None:
                 one = replace(one, status="suppressed", why=why.reason)
-            elif one.order_id in self._invalid:
-                one = replace(one, status="dead", why=self._invalid[one.order_id])
+            elif id in self._invalid:
+                error, event = self._invalid[id]
+                one = replace(one, status="dead", why=error, event=event)
             elif one.time is not None and one.time < oldest:
                 one = replace(one, status="forgotten")
             yield self._counted(one)
@@ -182,14 +189,12 @@ class Reconciliation:
         ended["dead"] = found.error or found.reason
         status: Any = found.state if found.state in ended else "waiting"
         why = ended.get(found.state, stopped or found.error)
-        return replace(one, status=status, why=why, reported=reported)
+        return replace(one, status=status, why=why, reported=reported, event=found.id)
 
     def _counted(self, order: Order) -> Order:
         self.counts[order.status] += 1
-        if order.status in ("suppressed", "cancelled"):
-            self.reasons[order.status, order.why] += 1
-        elif order.status == "dead":
-            self.reasons[order.status, order.why.partition(":")[0]] += 1
+        if order.status in _REASONED:
+            self.reasons[line_of(order)] += 1
         elif order.status == "missing" and self.group:
             known = order.group in self.groups or len(self.groups) < _GROUPS
             self.groups[order.group if known else "…"] += 1
@@ -203,27 +208,33 @@ class Reconciliation:
         for row in self.orders:
             names = names or self._names(row)
             order_id = _text(row.get(names["order_id"]))
+            at = _time(row.get(names.get("time", "")))
+            self.not_looked_for = "" if at is not None else self.not_looked_for
             if order_id:
                 yield Order(
                     order_id,
                     "missing",
                     value=_text(row.get(names.get("value", ""))),
                     currency=_text(row.get(names.get("currency", ""))),
-                    time=_time(row.get(names.get("time", ""))),
+                    time=at,
                     group=_text(row.get(self.group or "")),
                 )
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
         found = find_columns(row, self.columns or {}, COLUMNS)
-        wrong = "" if "order_id" in found else "no column holds the order's id"
+        there = f"; there are: {', '.join(map(str, row))}"
+        if "order_id" not in found:
+            raise NoOrderColumn(f"no column is known to hold the order's id{there}")
         if self.group and self.group not in row:
-            wrong = f"there is no column {self.group!r}"
-        if wrong:
-            raise ReconcileError(
-                f"{wrong}; there are: {', '.join(map(str, row))}. Name it with columns="
-                "{'order_id': …}, on the command line --column order_id=\"…\""
-            )
+            raise ReconcileError(f"there is no column {self.group!r} to group by{there}")
+        if "time" in found:
+            self.not_looked_for = f"the times of column {found['time']!r} cannot be read"
         return found
+
+
+def line_of(order: Order) -> tuple[Status, str]:
+    """What tells an order's line of a summary from others: its status, and of some the reason."""
+    return order.status, order.why.partition(":")[0] if order.status in _REASONED else ""
 
 
 def _text(value: object) -> str:

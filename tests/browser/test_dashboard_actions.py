@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.test_dashboard import VIEWED
 from tests.conftest import AppMaker
-from tests.support.browsing import faults
+from tests.support.browsing import cut, faults
 from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop, answering
 from tests.support.serving import serving
 
@@ -127,9 +127,27 @@ def test_a_list_is_compared(either: Page, address: str) -> None:
     compare(either, address)
     sentences = either.locator(".sentences")
     expect(sentences).to_contain_text("1 of 4 paid orders reached AdRoll")
-    expect(sentences).to_contain_text("1 were never reported: 1 with payment 'invoice'")
+    expect(sentences).to_contain_text("1 was never reported: 1 with payment 'invoice'")
     rows = either.get_by_role("region", name="Orders that did not arrive").locator("tbody tr")
     expect(rows).to_have_count(3)
+
+
+def test_nothing_is_cut_on_a_telephone(
+    new_context: NewContext, address: str, shop: DashboardShop
+) -> None:
+    """Neither what became of a list, nor identifiers by event, nor a message to send on."""
+    shop.may_act = False
+    page = new_context(viewport={"width": 390, "height": 844}, locale="en-GB").new_page()
+    compare(page, address)
+    assert cut(page) == []
+    expect(page.get_by_role("link", name="1003", exact=True)).to_be_visible()
+    page.goto(f"{address}match-quality")
+    assert cut(page) == []
+    page.goto(f"{address}problems")
+    for summary in page.locator(".message summary").all():
+        summary.click()
+    expect(page.locator(".message pre").first).to_contain_text("errors.html#")
+    assert cut(page) == []
 
 
 def test_the_rest_of_a_list_is_downloaded(address: str, page: Page) -> None:

@@ -85,14 +85,14 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
     assert result.exit_code == 1, result.output
     for said in (
         "1 of 10 paid orders reached AdRoll",
-        "1 wait to be sent",
-        "1 were not to be reported: the visitor's browser says no",
+        "1 waits to be sent",
+        "1 was not to be reported: the visitor's browser says no",
         "1 could not be sent: http_400; see outbox list --dead",
         "4 were never reported: 2 with payment_method 'invoice', 2 with payment_method 'card'",
-        "1 are older than what is kept here",
-        "1 lines have an order that the list had before",
-        "1 were reported with another value than the list's",
-        "1 were reported and are not in the list",
+        "1 is older than what is kept here",
+        "1 line has an order that the list had before",
+        "1 was reported with another value than the list's",
+        "1 was reported and is not in the list",
     ):
         assert said in result.output, result.output
     rows = {row["order_id"]: row for row in csv.DictReader(io.StringIO(rest.read_text()))}
@@ -140,10 +140,10 @@ def test_what_is_held_and_what_was_cancelled_is_told_apart_from_what_waits(
     result = run("reconcile", "-", input=orders)
     assert result.exit_code == 1, "it was paid, and will not arrive"
     for said in (
-        "1 wait to be sent",
-        "1 are held until they are released; release them with outbox release",
-        "1 were cancelled",
-        "1 were held, and nobody released them in time",
+        "1 waits to be sent",
+        "1 is held until it is released; release them with outbox release",
+        "1 was cancelled: by the shop",
+        "1 was cancelled: held, and not released in time",
     ):
         assert said in result.output, result.output
 
@@ -168,6 +168,14 @@ def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run:
     assert result.exit_code == 1
     assert "Beleg, Summe" in result.output
     assert "--column" in result.output
+
+
+def test_a_list_may_write_its_ids_as_people_do(shop: Flask, run: Run) -> None:
+    result = run("reconcile", "-", "--json", input="Name\n#1001\nOrder 1003\n#1004\n#1005\n")
+    sums = json.loads(result.output)
+    statuses = ("delivered", "waiting", "suppressed", "missing")
+    assert [sums[status] for status in statuses] == [1, 1, 1, 1]
+    assert "delivered" in run("outbox", "find", "#1001").output
 
 
 def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 import sys
 import time
 import tracemalloc
@@ -194,8 +196,8 @@ def test_a_list_of_paid_orders_is_compared(sold: DashboardShop) -> None:
     page = answer.text
     assert "2 of 5 paid orders reached AdRoll" in page
     assert "Global Privacy Control" in page
-    assert "1 were never reported: 1 with Payment &#39;invoice&#39;" in page
-    assert "1 were reported with another value" in page
+    assert "1 was never reported: 1 with Payment &#39;invoice&#39; <b>59.90 EUR</b>" in page
+    assert "1 was reported with another value" in page
     assert "no such currency (E7)" in page
 
 
@@ -222,10 +224,11 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no column holds the order"),
-        (b"a;b\n1;2\n", "no column holds the order"),
+        (b"", "no column is known to hold the order"),
+        (b"Bestellung;b\n1;2\n", "Name it under “Column of the order&#39;s id”."),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
-        (b"\xff\xfe\x00\x01\n\x00", "no column holds the order"),
+        (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
         (b'"' + b"x" * 200_000, "is no CSV"),
         (b"order\n" + b"y" * 200_000, "is no CSV"),
     ],
@@ -260,6 +263,75 @@ def test_a_list_of_any_length_is_read_in_flat_memory(
     assert peak < 12 * len(content), "the list is held in memory"
     monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
     assert "more than 100 orders" in shop.said(shop.upload(content))
+
+
+def sentences(page: str) -> list[str]:
+    """What a comparison says, with its sums."""
+    found = re.findall(r'<li class="[a-z]*">([^<]*(?: <b>[^<]*</b>)?)</li>', page)
+    return [html.unescape(re.sub("</?b>", "", one)) for one in found]
+
+
+def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
+    """One sum of all dead letters stood beside each reason, and that of others beside the good."""
+    shop.bury("1001", error="http_422: must be positive")
+    shop.report("1002", value="12.00", currency="EURO")
+    shop.report("1003", value="50")
+    shop.report("1004", value="60")
+    shop.report("1005", value="70")
+    shop.settle(o1003=DELIVERED, o1004=DELIVERED)
+    lines = ("1001;59.90", "1002;12.00", "1003;50", "1004;61", "1005;72")
+    page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
+    assert sentences(page) == [
+        "1 waits to be sent 72.00 EUR",
+        "1 could not be sent: http_422 59.90 EUR",
+        "1 could not be sent: currency 12.00 EUR",
+        "2 were reported with another value than the list's 133.00 EUR",
+        "2 of 5 paid orders reached AdRoll",
+        "what was reported and is not in the list is not looked for: no column of times",
+    ]
+
+
+def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
+    """Shopify's export has "#4473" of an order that it reports as 4473."""
+    shop = any_shop
+    for order in ("4473", "#4474", "4476"):
+        shop.report(order)
+    shop.settle(**{"o4473": DELIVERED, "o#4474": DELIVERED, "o4476": DELIVERED})
+    shop.report("4475", gpc=True)
+    shop.report("4477", currency="EURO")
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now - 200))
+    ids = ("#4473", "4474", "#4475", "Order 4476", "#4477", "#4999", "4473")
+    text = shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
+    assert "3 of 6 paid orders reached AdRoll" in text
+    for said in ("1 was not to be", "1 could not be sent: currency", "1 was never", "1 line has"):
+        assert said in text
+    assert "not in the list" not in text
+
+
+def test_an_order_of_a_comparison_leads_to_its_page(shop: DashboardShop) -> None:
+    shop.bury("1001")
+    shop.report("1002", currency="EURO")
+    text = shop.upload('order,total,currency\n1001,119,EUR\n1002,1,EUR\n1003,"59,90 €",EUR\n').text
+    rows = re.findall(r'<th scope="row">(?:<a href="([^"]*)">)?(\d+)', text)
+    assert {order: bool(link) for link, order in rows} == {"1001": 1, "1002": 1, "1003": 0}
+    for link, order in rows:
+        assert not link or f"<h1>Order {order}</h1>" in shop.client.get(link).text
+    for amount in ("119.00 EUR", "59.90 EUR"):
+        assert f'<td class="number">{amount}</td>' in text
+
+
+def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardShop) -> None:
+    shop.report("1001")
+    shop.take_in()
+    said = shop.said(shop.upload("Bestellung;Summe\n1001;1\n"))
+    assert "Bestellung, Summe. Name it under “Column of the order&#39;s id”." in said
+    assert "--column" not in said
+    said = shop.said(shop.upload("order;Zahlart\n1001;card\n", group="payment"))
+    assert said.endswith(
+        "there is no column &#39;payment&#39; to group by; there are: order, Zahlart."
+    )
+    page = shop.upload("order;Date\n1001;16.11.2026 14:30\n").text
+    assert "not looked for: the times of column &#39;Date&#39; cannot be read" in page
 
 
 # -- as people write it --------------------------------------------------------------------------
@@ -310,7 +382,7 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     shop.report("1001")
     shop.settle(o1001={"kind": "delivered"})
     text = shop.post("orders/missing", format="page").text
-    assert "1 were never reported: 1 with group &#39;paypal&#39; <b>59.90 EUR</b>" in text
+    assert "1 was never reported: 1 with group &#39;paypal&#39; <b>59.90 EUR</b>" in text
     rest = shop.post("orders/missing", format="csv").text
     assert [line.split(",")[0] for line in rest.splitlines()] == ["order_id", "1002"]
 

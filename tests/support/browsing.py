@@ -115,6 +115,16 @@ def axe() -> str:
     return path.read_text() if path.is_file() else lacking(f"no {path}: make docs brings it")
 
 
+def cut(page: Page) -> list[str]:
+    """The tables and messages of which a part is out of sight, across."""
+    found: list[str] = page.evaluate(
+        "[...document.querySelectorAll('.scroll, .message pre')]"
+        ".filter(one => one.checkVisibility({contentVisibilityAuto: true}))"
+        ".filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+    )
+    return found
+
+
 def faults(page: Page, axe: str) -> list[Any]:
     """What axe finds wrong with the page as it stands, and whether it is too wide."""
     page.evaluate(axe)
