@@ -161,6 +161,8 @@ class _Dashboard:
     def _show(self, page: Page, form: str = "") -> Response:
         visit = self._visit()
         data, form = page.data(visit), form or visit.argument("format")
+        if form and visit.refused:
+            abort(400, visit.refused[0])
         if form == "csv":
             return csv_file(page.name, numbers.csv_text(page.rows(data)))
         if form == "json":
@@ -176,7 +178,8 @@ class _Dashboard:
             page.template,
             page=page,
             data=data,
-            said=self._guard.unseal(request.args.get("said", "")),
+            said=self._guard.unseal(request.args.get("said", ""))
+            or next(((text, False) for text in visit.refused), None),
             operator=visit.operator,
             token=self._guard.token(cookie) if cookie else "",
             problems=len(visit.problems),

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from flask import abort, current_app
+from flask import current_app
 
 from adroll_flask.findings.finding import Finding
 from adroll_flask.findings.rules import Moment, open_findings
@@ -35,12 +35,14 @@ class Visit:
 
     :param now: seconds since the epoch.
     :param operator: whether this person may also act.
+    :param refused: what was asked for and cannot be shown, in sentences.
     """
 
     runtime: Runtime
     request: Request
     now: float
     operator: bool
+    refused: list[str] = field(default_factory=list)
 
     @property
     def store(self) -> Outbox | None:
@@ -76,15 +78,22 @@ class Visit:
         return self.request.args.get(name, default)[:200]
 
     def period(self, default: str) -> periods.Period:
-        """The span that the address asks for: ``period=``, or ``since=`` and ``until=``."""
+        """The span that the address asks for: ``period=``, or ``since=`` and ``until=``.
+
+        The *default*, and a sentence in :attr:`refused`, where they ask for none.
+        """
         since, until = self.argument("since"), self.argument("until")
-        if not since and not until:
-            name = self.argument("period", default)
-            return periods.named(name if name in periods.PERIODS else default, self.now, self.zone)
+        name = self.argument("period", default)
         try:
-            return periods.between(since, until, self.now, self.zone)
+            if since or until:
+                return periods.between(since, until, self.now, self.zone)
         except ValueError:
-            abort(400, "From and to take days of the last 13 months, in order: since=2026-11-01")
+            name, shown = default, periods.PERIODS[default]
+            self.refused[:] = [
+                "From and to take days of the last 13 months, up to today and in order, such as"
+                f" since=2026-11-01. The page shows {shown} instead."
+            ]
+        return periods.named(name if name in periods.PERIODS else default, self.now, self.zone)
 
 
 def for_lookers(text: str) -> str:

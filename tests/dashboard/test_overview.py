@@ -200,9 +200,23 @@ def test_any_days_can_be_asked_for_and_what_is_none_is_refused(shop: Shop) -> No
     assert found["reported"] == shop.json(until=day)["reported"] == 1
     assert shop.json(since=day)["reported"] == 11
     for wrong in ("yesterday", "2031-01-01", "1999-01-01"):
-        answer = shop.client.get(WHERE, query_string={"since": wrong})
+        answer = shop.client.get(f"{WHERE}overview.json", query_string={"since": wrong})
         assert answer.status_code == 400
         assert "since=2026-11-01" in answer.text
+
+
+@pytest.mark.parametrize("page", ["", "match-quality"])
+@pytest.mark.parametrize("days", [("2026-11-20", "2026-11-10"), ("2027-01-01", ""), ("x", "")])
+def test_days_that_are_no_span_are_told_and_stay_in_the_form(
+    shop: Shop, page: str, days: tuple[str, str]
+) -> None:
+    """A page without navigation said "Bad Request"."""
+    shop.happened("delivered", 3, delay=1.0)
+    text = shop.html(page, since=days[0], until=days[1])
+    assert re.search(r'<p class="notice bad" role="status">From and to take days', text)
+    assert f'name="since" value="{days[0]}"' in text
+    assert f'name="until" value="{days[1]}"' in text
+    assert f"The page shows {'this month' if page else '7 days'} instead" in text
 
 
 def test_what_is_held_now_is_told_apart_from_the_span(shop: Shop) -> None:
