@@ -352,7 +352,7 @@ def _silent(moment: Moment) -> Iterator[Finding]:
         if one.is_silent:
             said = told(one, moment.settings.zone)
             about = {"key": one.name, "since": one.last, "told": said[0].upper() + said[1:]}
-            yield found("reports-silent", "silence", **about)
+            yield found(f"reports-silent/{one.name}", "silence", **about)
 
 
 def _kept_back(moment: Moment) -> Iterator[Finding]:
@@ -385,9 +385,12 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
         told = ": " + ", ".join(f"{n} with “{name or 'none'}”" for name, n in groups.most_common(5))
     first = datetime.fromisoformat(min(one.day for one in missing))
     since = first.replace(tzinfo=moment.settings.zone).timestamp()
+    # It may have been so before the first of the days that are looked at.
+    is_longer = moment.now - since >= 13 * _DAY
+    name, known = ("never-reported/longer", None) if is_longer else ("never-reported", since)
     severity: Severity | None = "error" if number >= max(3, paid * _MANY) else None
-    about: Any = {"since": since, "events": number, "values": money(missing), "groups": told}
-    yield found("never-reported", "orders", severity=severity, **about)
+    about: Any = {"since": known, "events": number, "values": money(missing), "groups": told}
+    yield found(name, "orders", severity=severity, **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:

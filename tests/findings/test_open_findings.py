@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -254,8 +255,25 @@ def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     found = seen(shop, "reports-silent")
     assert found is not None
     assert found["sentence"].startswith("No purchase event since ")
+    assert found["todo"].startswith("Place an order and look what the app's log says.")
     delivered(shop, "again")
     assert seen(shop, "reports-silent") is None
+
+
+def test_who_looks_for_a_silent_event_is_told_to_try_that_event(shop: DashboardShop) -> None:
+    """Nobody finds by an order why no search is reported."""
+    shop.now -= 30 * DAY
+    for _ in range(30 * 8):
+        address = {"REMOTE_ADDR": "203.0.113.7"}
+        with shop.app.test_request_context("/?adct=click123", environ_base=address):
+            report_event("productSearch", keywords="mug")
+        shop.settle(oNone={"kind": "delivered"})  # it has no key
+        shop.now += DAY / 8
+    shop.now += 6 * HOUR
+    found = seen(shop, "reports-silent")
+    assert found is not None
+    assert (found["key"], "order" in found["todo"]) == ("productSearch", False)
+    assert found["todo"] in html.unescape(shop.html("problems"))
 
 
 def test_a_full_disk_is_seen_while_it_is_full(

@@ -135,6 +135,25 @@ def test_an_old_days_orders_stay_known_between_the_long_looks(shop: PayingShop) 
     assert "“invoice”" in found["sentence"]
 
 
+def test_where_the_first_day_has_some_nobody_knows_since_when(shop: PayingShop) -> None:
+    """Problems said "since" the day at which the list of paid orders begins."""
+    for days in (2, 12):
+        shop.pay(f"p{days}", "paypal", ago=days * DAY)
+    shop.look()
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert found["sentence"].startswith("2 paid orders of the last 14 days were never reported")
+    assert found["since"] is not None
+    shop.pay("p13", "paypal", ago=13 * DAY)
+    shop.runtime.paid_orders.compare(14)
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert found["since"] is None
+    said = "At least 3 paid orders of the last 14 days were never reported, all with “paypal”."
+    assert found["sentence"] == said
+    assert said in shop.html("problems")
+
+
 @pytest.mark.parametrize("sunday", ["2026-03-29", "2026-10-25"])
 def test_no_days_orders_are_forgotten_in_the_night_after_clocks_changed(
     make_app: AppMaker, sunday: str
