@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import nullcontext
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import click
 from flask.cli import with_appcontext
@@ -73,11 +73,10 @@ def reconcile(
         with (
             click.open_file(rest, "w", encoding="utf-8") if rest else nullcontext() as file_of_rest
         ):
-            write = None if file_of_rest is None else csv.writer(file_of_rest).writerow
-            if write is not None:
-                write(REST_FIELDS)
+            write: Any = csv.writer(file_of_rest).writerow if file_of_rest else lambda _: None
+            write(REST_FIELDS)
             for order in found:
-                if write is not None and not reached(order):
+                if not reached(order):
                     write(csv_safe(value) for value in rest_fields(order).values())
     except ReconcileError as problem:
         way = '. Name it with --column order_id="…"' if isinstance(problem, NoOrderColumn) else ""

@@ -378,19 +378,17 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
     groups: Counter[str] = Counter()
     for one in missing:
         groups[one.group] += one.number
-    told = ""
-    if len(groups) == 1 and (only := next(iter(groups))):
-        told = f", all with “{only}”" if number > 1 else f", with “{only}”"
-    elif any(groups):
+    only, *others = groups
+    told = f", {'all ' * (number > 1)}with “{only}”" if only else ""
+    if others:
         told = ": " + ", ".join(f"{n} with “{name or 'none'}”" for name, n in groups.most_common(5))
     first = datetime.fromisoformat(min(one.day for one in missing))
     since = first.replace(tzinfo=moment.settings.zone).timestamp()
     # It may have been so before the first of the days that are looked at.
-    is_longer = moment.now - since >= 13 * _DAY
-    name, known = ("never-reported/longer", None) if is_longer else ("never-reported", since)
+    known = since if moment.now - since < 13 * _DAY else None
     severity: Severity | None = "error" if number >= max(3, paid * _MANY) else None
     about: Any = {"since": known, "events": number, "values": money(missing), "groups": told}
-    yield found(name, "orders", severity=severity, **about)
+    yield found(f"never-reported{'' if known else '/longer'}", "orders", severity=severity, **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
