@@ -228,7 +228,7 @@ class Reconciliation:
         if self.group and self.group not in row:
             raise ReconcileError(f"there is no column {self.group!r} to group by{there}")
         if "time" in found:
-            self.not_looked_for = f"the times of column {found['time']!r} cannot be read"
+            self.not_looked_for = f"no time in column {found['time']!r} can be read"
         return found
 
 

@@ -331,7 +331,7 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
         "there is no column &#39;payment&#39; to group by; there are: order, Zahlart."
     )
     page = shop.upload("order;Date\n1001;16.11.2026 14:30\n").text
-    assert "not looked for: the times of column &#39;Date&#39; cannot be read" in page
+    assert "not looked for: no time in column &#39;Date&#39; can be read" in page
 
 
 # -- as people write it --------------------------------------------------------------------------
