@@ -18,7 +18,7 @@ from adroll_flask.findings.reasons import meaning, of_dead_letter
 from adroll_flask.findings.rules import problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders, spellings
+from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
@@ -114,11 +114,13 @@ def find(visit: Visit) -> Done | Data:
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     store, secret = visit.store, visit.runtime.services.records.dedupe_secret
-    found = FoundOrder() if store is None else find_order(store, typed, secret, _LOOKED_AT)
+    found, last = FoundOrder(), typed.split()[-1]  # of "Order 4826"
+    for one in (typed, last):
+        if store is not None and not found:
+            found = find_order(store, one, secret, _LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
-    bare = spellings(typed)[-1].lstrip("#")
-    return {**_found(visit, short_key(typed), found), "alike": _alike(visit, bare)}
+    return {**_found(visit, short_key(typed), found), "alike": _alike(visit, last.lstrip("#"))}
 
 
 def _alike(visit: Visit, order: str) -> list[Data]:

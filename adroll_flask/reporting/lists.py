@@ -127,10 +127,10 @@ def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
 def spellings(order: str) -> tuple[str, ...]:
     """An order's id as people and exports write it, and as the shop may have reported it.
 
-    >>> spellings("Order 4826"), spellings("#4826")
-    (('Order 4826', '4826', '#4826'), ('#4826', '4826'))
+    >>> spellings("4826"), spellings("#4826")
+    (('4826', '#4826'), ('#4826', '4826'))
     """
-    bare = next(reversed(order.split()), "").lstrip("#") or order
+    bare = order.lstrip("# ") or order
     return tuple(dict.fromkeys((order, bare, f"#{bare}")))
 
 

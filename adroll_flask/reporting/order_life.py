@@ -74,7 +74,9 @@ def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_0
             NotReported(names[hashed], why.reason, why.at)
             for hashed, why in store.lookups.suppressed(list(names)).items()
         )
-        found = found or FoundOrder(rows, suppressed)
+        found = FoundOrder(rows, suppressed)
+        if found:
+            break
     return found
 
 

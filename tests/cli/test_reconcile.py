@@ -171,7 +171,7 @@ def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run:
 
 
 def test_a_list_may_write_its_ids_as_people_do(shop: Flask, run: Run) -> None:
-    result = run("reconcile", "-", "--json", input="Name\n#1001\nOrder 1003\n#1004\n#1005\n")
+    result = run("reconcile", "-", "--json", input="Name\n#1001\n1003\n#1004\n#1005\n")
     sums = json.loads(result.output)
     statuses = ("delivered", "waiting", "suppressed", "missing")
     assert [sums[status] for status in statuses] == [1, 1, 1, 1]

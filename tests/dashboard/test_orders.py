@@ -300,7 +300,7 @@ def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     shop.report("4475", gpc=True)
     shop.report("4477", currency="EURO")
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now - 200))
-    ids = ("#4473", "4474", "#4475", "Order 4476", "#4477", "#4999", "4473")
+    ids = ("#4473", "4474", "#4475", "# 4476", "#4477", "#4999", "4473")
     text = shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
     assert "3 of 6 paid orders reached AdRoll" in text
     for said in ("1 was not to be", "1 could not be sent: currency", "1 was never", "1 line has"):
