@@ -139,7 +139,7 @@ def _reports(since: str | None, last: int | None) -> Finding:
     store, now = kept_outbox(), current_runtime().clock()
     begin = since_when(since, now) if since else None
     if begin is not None and begin > now + 60:
-        raise click.BadParameter("--since lies in the future: it takes seconds, not milliseconds")
+        raise click.BadParameter("--since lies in the future; a number is of seconds")
     rows: Sequence[Row] = ()
     if store is not None:
         rows = store.lookups.list(None, last or MOST_EVENTS, None, begin, newest=True)

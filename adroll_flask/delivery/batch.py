@@ -315,8 +315,15 @@ class BatchSender:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
         guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
         self._suspects = [pair for pair in self._suspects if pair not in guilty]
-        reasons = {"too_large": "too_large", "content": "refused"}
-        self._settle([_dead(event, said, reasons[said.kind]) for event, said in guilty])
+        self._settle([self._rejected(event, said) for event, said in guilty])
+
+    def _rejected(self, event: Claimed, said: Answer) -> Outcome:
+        """The end of *event*; one of a clock that was ahead waits until its own time has come."""
+        ended = _dead(event, said, "too_large" if said.kind == "too_large" else "refused")
+        early = event.occurred_at - self.claim.claimed_at
+        if early <= 0 or said.kind == "too_large":
+            return ended
+        return replace(ended, kind="retry", delay=early + 1, blameless=True)
 
     # Settling
 

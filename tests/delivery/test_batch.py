@@ -58,6 +58,24 @@ def test_words_that_no_database_keeps_do_not_stop_delivery(
     assert "cannot read" in str(error)
 
 
+def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(tmp_path: Path) -> None:
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        early = "o001" in batch and shop.clock() < its_time
+        return refusal(400, {"message": "timestamp must not lie in the future"}) if early else OK
+
+    shop = Shop(tmp_path, AdRoll(judge))
+    shop.clock.now += 3600
+    shop.report("o001")
+    its_time = shop.clock()
+    shop.clock.now -= 3600  # set right
+    shop.report("o002")
+    shop.step()
+    assert shop.states() == {"o001": "waiting", "o002": "delivered"}
+    shop.steps(8, 600)
+    assert shop.states()["o001"] == "delivered"
+    assert len(shop.adroll.requests) < 12, "it is not asked again all the time"
+
+
 @pytest.mark.parametrize("status", [400, 422])
 def test_one_bad_event_among_many_is_found_by_halving_and_the_rest_arrive_once(
     tmp_path: Path, status: int
