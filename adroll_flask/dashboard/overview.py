@@ -76,7 +76,8 @@ def data(visit: Visit) -> Data:
     if event != _ALL:
         sums = [row for row in sums if row.event_name == event]
         unsettled = [row for row in unsettled if row.event_name == event]
-    present = [row for row in unsettled if row.outcome == "waiting" and period.is_present]
+    of_span = [row for row in unsettled if period.begin - 3600 < row.at < period.end]
+    present = [row for row in of_span if row.outcome == "waiting"]
     held = [row for row in unsettled if row.outcome == "held"]
     fates = by(_fate, (*sums, *present))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
@@ -90,7 +91,7 @@ def data(visit: Visit) -> Data:
     return {
         "verdict": _verdict(visit),
         "findings": [finding.as_dict() for finding in visit.findings],
-        "today": _today(visit, came, present),
+        "today": _today(visit, came),
         "period": period.name,
         "dates": period.dates,
         "begin": period.begin,
@@ -130,7 +131,7 @@ def _verdict(visit: Visit) -> dict[str, Any]:
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
     every = f"All {counted(number, noun)}" if number != 1 else f"The one {noun}"
     sentence = f"Yes. {every} of the last 24 hours that could be delivered reached AdRoll."
-    sentence = sentence if number else "Nothing was sent in the last 24 hours."
+    sentence = sentence if number else "Nothing of the last 24 hours was sent yet."
     answer = {"level": "good" if number else "idle", "money": ""}
     return ok("verdict", sentence).as_dict() | answer
 
@@ -167,9 +168,7 @@ def _before(came: Mapping[int, int], begin: datetime, length: timedelta) -> list
     return [_between(came, *span) for span in spans if span[0] >= min(came)]
 
 
-def _today(
-    visit: Visit, came: Mapping[int, int], waiting: Sequence[HistorySum]
-) -> dict[str, Any] | None:
+def _today(visit: Visit, came: Mapping[int, int]) -> dict[str, Any] | None:
     """Today's orders, and how many the same weekday had up to this hour in the last four weeks."""
     present = datetime.fromtimestamp(visit.now, visit.zone)
     if not came:
@@ -177,7 +176,8 @@ def _today(
     begin = midnight(present)
     before = _before(came, begin, present - begin)
     number = round(_between(came, begin.timestamp(), visit.now + 3600))
-    number += sum(row.events for row in waiting if row.event_name == "purchase")
+    open_ones = (row for row in visit.moment.unsettled if row.event_name == "purchase")
+    number += sum(row.events for row in open_ones if row.at >= begin.timestamp())
     sentence = f"{counted(number, 'order')} so far today"
     if len(before) < _FEWEST:
         return {"number": number, "usual": None, "sentence": sentence + "."}

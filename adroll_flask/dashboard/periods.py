@@ -134,8 +134,8 @@ def between(since: str, until: str, now: float, zone: tzinfo) -> Period:
     """
     present = datetime.fromtimestamp(now, zone)
     begin = midnight(datetime.fromisoformat(since or until).replace(tzinfo=zone))
-    last = datetime.fromisoformat(until) if until else present
-    end = min(midnight(last.replace(tzinfo=zone)) + timedelta(days=1), present)
+    last = midnight(datetime.fromisoformat(until).replace(tzinfo=zone)) if until else present
+    end = present if last >= midnight(present) else last + timedelta(days=1)
     if begin >= end or present - begin > timedelta(days=401):
         raise ValueError("not a span of the last thirteen months")
     step: Step = "week" if end - begin > timedelta(days=62) else "day"

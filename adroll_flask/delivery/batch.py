@@ -37,6 +37,8 @@ UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
 #: Bytes up to which a trial event is filled to the size of the event that was too large; an order
 #: with two products has 1,200. A destination that refuses so little refuses nearly everything.
 TRIAL_BYTES: Final = 2048
+#: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
+_LONGEST_EARLY: Final = 86_400
 #: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
 OnOutcome = Callable[[str, Claimed, str], None]
 
@@ -321,7 +323,7 @@ class BatchSender:
         """The end of *event*; one of a clock that was ahead waits until its own time has come."""
         ended = _dead(event, said, "too_large" if said.kind == "too_large" else "refused")
         early = event.occurred_at - self.claim.claimed_at
-        if early <= 0 or said.kind == "too_large":
+        if not 0 < early <= _LONGEST_EARLY or said.kind == "too_large":
             return ended
         return replace(ended, kind="retry", delay=early + 1, blameless=True)
 

@@ -187,7 +187,7 @@ class Deliverer:
 
     def seen(self) -> None:
         """Give a sign of life for all accounts, where it stays with them."""
-        if self._stays:
+        if self._stays and self.outbox.exists():
             with suppress(OutboxFailed):  # which must not undo what is under way
                 for lane in self.lanes:
                     lane.destination.seen()
@@ -408,8 +408,10 @@ class Deliverer:
         :param in_burst: this process reports as fast as it can: then full batches linger, too.
         :param flushing: somebody waits for what is due.
         """
-        # Where nothing was ever kept, to look would make a database.
-        step = self.step(stop, sends=sends) if self.outbox.exists() else Step()
+        if self.outbox.exists():
+            step = self.step(stop, sends=sends)
+        else:  # to look would make a database
+            self.stepped_at, step = time.monotonic(), Step()
         if step.pause is not None:
             return Rest(step.pause)
         if step.more and (flushing or not in_burst):

@@ -283,9 +283,9 @@ def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
 
 # -- what is sent again ----------------------------------------------------------------------------
 
-#: Where a letter was counted: in its own hour, or in the one before by a clock that is behind.
+#: Whether letters like one are counted in its hour.
 _COUNTED: Final = (
-    "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour >= :hour"
+    "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour = :hour"
     " AND event_name = :name AND reason = :reason AND identifiers = :mask AND currency = :currency"
     f" AND outcome IN ({', '.join(map(repr, LOST))}) GROUP BY hour, outcome ORDER BY hour"
 )
@@ -294,7 +294,7 @@ _COUNTED: Final = (
 def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
     letters = tx.rows(
-        "SELECT event_name, reason, identifiers, digest, occurred_at FROM adroll_event"
+        "SELECT event_name, reason, identifiers, digest, occurred_at, settled_at FROM adroll_event"
         f" WHERE id {{in_ids}} AND +state = {DEAD} AND dry_run = 0",
         ids=list(ids),
     )
@@ -303,9 +303,10 @@ def correct(tx: Tx, ids: Sequence[str]) -> None:
 
 def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:
     left: dict[tuple[object, ...], Counter[tuple[int, str]]] = {}
-    for name, reason, mask, digest, occurred_at in letters:
+    for name, reason, mask, digest, occurred_at, settled_at in letters:
         value, currency = amount_of(digest)
-        key = (int(occurred_at // 3600) - 1, name, reason or "", mask, currency)
+        hour = int(min(occurred_at, settled_at or occurred_at) // 3600)
+        key = (hour, name, reason or "", mask, currency)
         if key not in left:
             asked = dict(zip(("hour", "name", "reason", "mask", "currency"), key, strict=True))
             rows = tx.rows(_COUNTED, **asked)

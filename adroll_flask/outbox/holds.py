@@ -182,7 +182,7 @@ class Holds:
     def forget(self, tx: Tx, ids: Sequence[str]) -> int:
         """Forget verdicts whose events have not come in time; how many there were."""
         query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}}"
-        for row in tx.rows(query, ids=ids):
+        for row in tx.rows(f"{query} AND dry_run = 0", ids=ids):
             self._count(tx, row, "unused", f"{row[8]}_of_no_hold")
         return transitions.move(tx, "forget_verdict", ids)
 

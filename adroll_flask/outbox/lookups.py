@@ -405,7 +405,7 @@ class Lookups:
         )
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
-        """What waits or is held, by event, ``waiting`` or ``held``, and currency.
+        """What waits or is held, by hour, event, ``waiting`` or ``held``, and currency.
 
         :param most: events of each state that are looked at.
         """
@@ -520,9 +520,7 @@ def _watched(tx: Tx) -> tuple[Silence, ...]:
         found.setdefault(name, {})[int(hour)] = int(number)
     seen = (watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
     return tuple(
-        one._replace(last=tx.now, away=0.0)
-        if one.is_silent and _is_on_its_way(tx, one.name)
-        else one
+        one._replace(last=tx.now, away=0.0) if one.is_silent and _has_come(tx, one) else one
         for one in seen
         if one is not None
     )
@@ -532,8 +530,12 @@ def _silent(tx: Tx) -> tuple[Silence, ...]:
     return tuple(one for one in _watched(tx) if one.is_silent)
 
 
-def _is_on_its_way(tx: Tx, name: str) -> bool:
-    """Whether an event of this name waits: then it has come."""
+def _has_come(tx: Tx, one: Silence) -> bool:
+    """Whether such an event waits, or was reported lately: held, or long after it happened."""
+    newest = (
+        f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC LIMIT {MOST_DUE}"
+    )
+    name, since = one.name, tx.now - one.alarm_after
     return any(
         tx.rows(
             "SELECT 1 FROM (SELECT event_name FROM adroll_event WHERE state = :state"
@@ -542,6 +544,13 @@ def _is_on_its_way(tx: Tx, name: str) -> bool:
             name=name,
         )
         for state in (WAITING, CLAIMED, SENDING)
+    ) or bool(
+        tx.rows(
+            f"SELECT 1 FROM ({newest}) AS lately WHERE event_name = :name AND queued_at > :since"
+            f" AND state <> {DECIDED} LIMIT 1",
+            name=name,
+            since=since,
+        )
     )
 
 
@@ -557,29 +566,27 @@ def _counts(tx: Tx) -> dict[str, int]:
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
-    events: Counter[tuple[str, str, str]] = Counter()
-    values: Counter[tuple[str, str, str]] = Counter()
+    events: Counter[tuple[int, str, str, str]] = Counter()
+    values: Counter[tuple[int, str, str, str]] = Counter()
+    query = (
+        "SELECT event_name, digest, occurred_at FROM adroll_event WHERE state = :state LIMIT :most"
+    )
     for state, outcome in _OUTCOMES.items():
-        rows = tx.rows(
-            "SELECT event_name, digest, count(*) FROM (SELECT event_name, digest FROM adroll_event"
-            " WHERE state = :state LIMIT :most) AS found GROUP BY event_name, digest",
-            state=state,
-            most=most,
-        )
-        for name, digest, number in rows:
+        for name, digest, at in tx.rows(query, state=state, most=most):
             value, currency = history.amount_of(digest)
-            key = (name, outcome, currency)
-            events[key] += int(number)
-            values[key] += value * int(number)
+            key = (int(at // 3600) * 3600, name, outcome, currency)
+            events[key] += 1
+            values[key] += value
     return tuple(
         HistorySum(
+            at=at,
             event_name=name,
             outcome=outcome,
             currency=currency,
             events=number,
-            value=history.as_decimal(values[name, outcome, currency]),
+            value=history.as_decimal(values[at, name, outcome, currency]),
         )
-        for (name, outcome, currency), number in sorted(events.items())
+        for (at, name, outcome, currency), number in sorted(events.items())
     )
 
 

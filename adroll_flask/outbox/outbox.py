@@ -441,7 +441,12 @@ class Outbox:
 
     def exists(self) -> bool:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
-        return not isinstance(self._where, Path) or self._where.exists() or self._folder.is_dir()
+        try:
+            return (
+                not isinstance(self._where, Path) or self._where.exists() or self._folder.is_dir()
+            )
+        except OSError:  # a folder that may not be entered: who works with it tells of that
+            return True
 
     def close(self) -> None:
         """Close this process's files and connections; the next call opens them again."""

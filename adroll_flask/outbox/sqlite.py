@@ -221,7 +221,10 @@ class SqliteDatabase:
     # -- the file ---------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        return self.path.exists()
+        try:
+            return self.path.exists()
+        except OSError:  # who works with it tells of that
+            return True
 
     def has_tables(self) -> bool:
         try:

@@ -52,6 +52,7 @@ def test_a_line_says_what_keeps_events_from_adroll(make_app: AppMaker) -> None:
     app = make_app()
     runtime = app.extensions["adroll"]
     report(app, "1001")
+    assert runtime.thread.stop(60)  # which may be taking it in
     runtime.outbox.queue.take_in()
     runtime.outbox.destination(runtime.settings.advertisable_eid).stop(
         "unauthorized", "fingerprint", "http_401"

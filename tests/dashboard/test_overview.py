@@ -369,3 +369,24 @@ def test_the_answer_about_orders_is_no_no_where_another_event_stays_away(shop: S
     verdict = shop.json()["verdict"]
     assert verdict["code"] == "reports-silent"
     assert verdict["sentence"].startswith("Look at this: No formFill event since ")
+
+
+def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
+    shop.report("1001")
+    shop.take_in()
+    shop.now += 2 * DAY
+    shop.report("1002", hold=True)
+    shop.report("1003")
+    shop.take_in()
+    day = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 2 * DAY))
+    for span, waiting in (({"period": "day"}, 1), ({"since": day, "until": day}, 1)):
+        found = shop.json(**span)
+        ways = {one["name"]: one["events"] for one in found["way"]}
+        assert ways["waiting"] == waiting, span
+    # One that was delivered, or nothing is known of today.
+    shop.settle(o1001={"kind": "delivered"})
+    assert shop.json()["today"]["number"] == 2, "one is held, one waits"
+
+
+def test_a_day_that_no_calendar_reaches_is_told_on_the_page(shop: Shop) -> None:
+    assert "orders" in shop.html(until="9999-12-31")

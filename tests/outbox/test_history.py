@@ -138,6 +138,22 @@ def test_an_event_counts_in_the_hour_in_which_it_happened(
         assert outbox.lookups.history(0.0, "hour") == ()
 
 
+def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> None:
+    """Of two that died alike, with the first one's money left alone."""
+    outbox, now = bench.open(), bench.now()
+    for key, ago, digest in (("1001", 7200, "100 EUR"), ("1002", 0, "50 EUR")):
+        outbox.put(bench.event(key, occurred_at=now - ago, digest=digest))
+    claim = outbox.queue.claim(EID)
+    assert claim
+    died = [Outcome(id=event.id, kind="dead", reason="refused") for event in claim.events]
+    outbox.queue.settle(claim, died)
+    again = {event.key: event.id for event in claim.events}["1002"]
+    outbox.admin.retry([again])
+    (row,) = outbox.lookups.history(0.0, "hour")
+    told = (row.group, row.outcome, row.events, row.value)
+    assert told == (int((now - 7200) // 3600) * 3600, "dead", 1, Decimal(100))
+
+
 def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Bench) -> None:
     outbox = sqlite.open()
     with pytest.raises(OutboxFailed):

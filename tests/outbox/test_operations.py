@@ -6,8 +6,10 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
@@ -189,6 +191,22 @@ def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> No
         thread.start()
         assert wait_until(lambda: bool(server.execute(blocked)))
     thread.join()
+
+
+def test_what_may_not_be_looked_at_may_be_there(
+    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may not be entered for a moment: who works with it tells of that."""
+    outbox = sqlite.open()
+
+    def stat(path: Path, **_options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        assert outbox.exists()
+        assert outbox.database.exists()
+    assert not outbox.exists()
 
 
 def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench) -> None:

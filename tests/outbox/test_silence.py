@@ -130,3 +130,14 @@ def test_what_waits_for_adroll_has_come(sqlite: Bench) -> None:
     assert len(outbox.lookups.silences()) == 1
     outbox.put(sqlite.event("1001"))
     assert outbox.lookups.silences() == ()
+
+
+def test_what_happened_earlier_and_is_reported_now_has_come(bench: Bench) -> None:
+    """Telephone orders that are imported once a week, orders that are paid days later."""
+    outbox = bench.open()
+    outbox.database.create_tables()
+    fill(bench, silent=8)
+    assert outbox.lookups.silences()
+    outbox.put(bench.event("1", occurred_at=bench.now() - 48 * HOUR, held_for=90_000.0))
+    outbox.queue.take_in()
+    assert not outbox.lookups.silences()
