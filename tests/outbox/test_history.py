@@ -268,7 +268,8 @@ class Driven:
         for _ in range(2_000):
             if not self.shop.outbox.queue.waiting():
                 return
-            self.shop.steps(1, seconds=30.0)
+            # Longer than an order of a clock that was ahead waits for its time.
+            self.shop.steps(1, seconds=60.0)
         raise AssertionError("events are left")
 
     def check(self) -> None:
