@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
+from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.outbox_engines import ENGINES, Bench, database, missing, require
 from tests.support.relay import Relay
+from tests.support.shops import Shop
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +98,16 @@ def relay(server: Bench) -> Iterator[Relay]:
     for outbox in server.opened:
         outbox.close()
     relay.cut()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    """AdRoll's sandbox, which refuses what AdRoll's documents do not name."""
+    with running(strict=True) as one:
+        yield one
+
+
+@pytest.fixture
+def shop(tmp_path: Path, sandbox: RunningSandbox) -> Shop:
+    """A shop on its own folder that delivers to the sandbox."""
+    return Shop(tmp_path / "shop").at(sandbox)

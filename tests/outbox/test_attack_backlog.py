@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with running(strict=True) as one:
-        yield one
-
-
-@pytest.fixture
-def shop(tmp_path: Path, sandbox: RunningSandbox) -> Shop:
-    return Shop(tmp_path / "shop").at(sandbox)
 
 
 @pytest.fixture

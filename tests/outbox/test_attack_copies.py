@@ -9,21 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from tests.support.dumps import copy_folder, dump, restore
 from tests.support.outbox_engines import database, require, wait_until
 from tests.support.shops import Shop, orders
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with running(strict=True) as one:
-        yield one
-
-
-@pytest.fixture
-def shop(tmp_path: Path, sandbox: RunningSandbox) -> Shop:
-    return Shop(tmp_path / "shop").at(sandbox)
 
 
 @pytest.fixture
