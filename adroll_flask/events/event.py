@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic_core import to_json
@@ -219,14 +220,20 @@ def value_digest(event: Event) -> str:
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
-_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES = (
+_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES, _PRODUCT_NAMES = (
     tuple((name, API_NAMES.get(name, name)) for name in table)
-    for table in (TOP, IDENTIFIERS, ATTRIBUTES)
+    for table in (TOP, IDENTIFIERS, ATTRIBUTES, PRODUCT)
 )
 
 
 def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    return {api: values[name] for name, api in names if name in values}
+    # The writer takes an amount too, but swallows what a signal's handler raises while it asks for
+    # the text (Ctrl-C, a job's time limit), and writes "<unprintable Decimal object>" in its place.
+    return {
+        api: str(value) if type(value) is Decimal else value
+        for name, api in names
+        if (value := values.get(name)) is not None
+    }
 
 
 def _written(event: Event) -> bytes:
@@ -235,7 +242,7 @@ def _written(event: Event) -> bytes:
     wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
     attributes = _known(values, _ATTRIBUTE_NAMES)
     if values.get("products"):
-        attributes["products"] = [vars(one) for one in values["products"]]
+        attributes["products"] = [_known(vars(one), _PRODUCT_NAMES) for one in values["products"]]
     if attributes:
         wire["event_attributes"] = attributes
     return to_json(wire)

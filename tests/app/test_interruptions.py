@@ -25,6 +25,7 @@ from adroll_flask import (
     report_conversion,
 )
 from adroll_flask.interruptions import interruption
+from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 from tests.support.interrupted import at_each_moment
 
@@ -170,6 +171,27 @@ def test_wherever_it_strikes_it_is_raised_and_leaves_no_lock(
             assert other_thread.submit(report, f"a{moment}").result() in ("queued", "duplicate")
     assert moments > 100
     assert not [name for name in counters.snapshot() if "failed" in name]
+
+
+def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(
+    app: Flask,
+) -> None:
+    """Below Python, too, where each question for an amount's text looks for signals."""
+    with visited(app), reports(app) as events:
+        report_conversion(order_id="1", products=[{"product_id": "mug", "price": "9.90"}], **ORDER)
+    event = events.one("purchase")
+
+    def write() -> None:
+        while True:
+            wire = event.wire()
+            assert wire["conversion_value"] == "59.90"
+            assert wire["event_attributes"]["products"][0]["price"] == "9.90"
+
+    with handled(limit):
+        for _ in range(500):
+            with pytest.raises(Limit):
+                signal.setitimer(signal.ITIMER_REAL, 0.0003)
+                write()
 
 
 def test_what_the_site_was_handling_when_it_called_is_not_raised_again(
