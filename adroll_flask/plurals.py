@@ -24,12 +24,14 @@ def agreeing(text: str, number: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """How long, in one unit.
+    """How long, in one unit: below ten of it to a tenth, halves up.
 
-    >>> span(5), span(7200), span(86_400)
-    ('5 seconds', '2 hours', '1 day')
+    >>> span(5), span(7200), span(6.5 * 3600), span(10.5 * 3600), span(86_400)
+    ('5 seconds', '2 hours', '6.5 hours', '11 hours', '1 day')
     """
-    for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return counted(round(seconds / size), unit)
-    return counted(max(1, int(seconds)), "second")
+    units = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+    # What is rounded up to the next unit is told in that: no 60 minutes.
+    size, unit = next((one for one in units if seconds >= 0.99 * one[0]), units[-1])
+    parts = 10 if size > 1 and seconds < 10 * size else 1
+    number = max(1, int(seconds / size * parts + 0.5)) / parts
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ from adroll_flask.events.coverage import BITS
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.sums import by
 from adroll_flask.outbox.schema import DELAYS
+from adroll_flask.plurals import span
 
 from .numbers import decimal, percent, within
 from .overview import ARGUMENTS
@@ -161,26 +162,15 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
             yield told | {"identifier": name, "share": written}
 
 
-def duration(seconds: int | None) -> str:
-    """The end of a bucket: ``5 s``, ``15 min``, ``6 h``, ``1 day``; ``None``: ``longer``."""
-    if seconds is None:
-        return "longer"
-    for size, unit in ((86_400, "day"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
-
-
 def view(visit: Visit, data: Data) -> Data:
     """What the template needs beside the data."""
     period, steps = visit.period("month"), data["steps"]
     if data["step"] == "week":
         period = period.by_weeks()
     buckets = data["freshness"]["buckets"]
-    labels = [duration(bucket["within"]) for bucket in buckets]
+    labels = [span(one["within"]) if one["within"] else "longer" for one in buckets]
     return {
         "periods": PERIODS,
-        "duration": duration,
         "plot": Plot(
             **period.axis,
             series=[

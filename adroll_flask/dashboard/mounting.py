@@ -19,7 +19,6 @@ from adroll_flask._version import DOCS_URL
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
-from adroll_flask.outbox.silence import hours
 from adroll_flask.plurals import span
 
 from . import match_quality, numbers, orders, overview, problems
@@ -109,7 +108,6 @@ class _Dashboard:
             moment=lambda at: "–" if at is None else numbers.written("%-d %b %Y, %H:%M", at, zone),
             iso=numbers.iso,
             span=span,
-            hours=hours,
             for_lookers=for_lookers,
             for_developer=for_developer,
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adroll_flask.findings.finding import ok
 from adroll_flask.findings.reasons import meaning
 from adroll_flask.findings.sums import by, money, total
+from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.entries import DRY_RUN
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import AWAY
@@ -39,6 +40,7 @@ _WAY: Final = (
     ("invalid", "invalid", "warn"),
     ("failed", "not kept", "bad"),
     ("waiting", "waiting", "one"),
+    ("unsure", "may have arrived before", "warn"),
     ("dead", "dead letters", "bad"),
     ("delivered", "delivered", "good"),
 )
@@ -81,10 +83,9 @@ def data(visit: Visit) -> Data:
     held = [row for row in unsettled if row.outcome == "held"]
     fates = by(_fate, (*sums, *present))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
-    missing = missing if event == "purchase" else []
+    missing = missing if event in ("purchase", _ALL) else []
     reported = sum(one["events"] for one in totals.values())
-    lost = sum(totals[name]["events"] for name in _LOST)
-    delivered = totals["delivered"]["events"]
+    lost = sum(one["events"] for one in (*missing, *(totals[name] for name in _LOST)))
     day = visit.now - 86_400
     came = _came(visit, day if period.step == "week" else min(period.begin, day))
     steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
@@ -98,7 +99,7 @@ def data(visit: Visit) -> Data:
         "end": period.end,
         "event": event,
         "events": sorted(names),
-        "health": _health(delivered, lost),
+        "health": _health(totals["delivered"]["events"], lost),
         "reported": reported,
         "held": total(held),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
@@ -204,11 +205,12 @@ def _fate(row: HistorySum) -> str:
     """Where *row* stands in the way."""
     if row.outcome == "expired":
         return "unreleased" if row.reason == "hold_expired" else "dead"
-    return row.outcome
+    # Of what may have arrived nobody knows that it is lost.
+    return "unsure" if row.outcome == "dead" and row.reason in RISKY else row.outcome
 
 
 def _health(delivered: int, lost: int) -> dict[str, Any]:
-    """Of what could be delivered, what was; AdRoll's own words for it."""
+    """Of what should have arrived, what did; AdRoll's own words for it."""
     share = _share(delivered, delivered + lost)
     word, tone = ("", "idle")
     if share is not None:
@@ -266,6 +268,7 @@ def _answer(
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
             (events["waiting"], "on the way"),
+            (events["unsure"], "waiting for a decision, and may have arrived before"),
             (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
         )
         if number
@@ -299,7 +302,7 @@ def _loss(way: str, outcome: str, reason: str, sums: Data, reported: int) -> dic
 
 def _urgency(loss: Mapping[str, Any]) -> int:
     """0: can still be delivered or goes on; 1: somebody can change it; 2: as it has to be."""
-    if loss["way"] in _LOST:
+    if loss["way"] in (*_LOST, "unsure"):
         return 0
     return 1 if loss["who"] == "developer" else 2
 
@@ -365,7 +368,7 @@ def view(visit: Visit, data: Data) -> Data:
     period, steps = visit.period("days"), data["steps"]
     return {
         "periods": PERIODS,
-        "places": {"dead": "problems", "invalid": "problems", "missing": "orders"},
+        "places": dict.fromkeys(("dead", "unsure", "invalid"), "problems") | {"missing": "orders"},
         "has_list": visit.runtime.paid_orders.is_known,
         "plot": Plot(
             **period.axis,

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from adroll_flask.plurals import span
+
 #: Hours of four weeks, and of the week of which something has to be known.
 _WEEKS: Final = 28 * 24
 _KNOWN: Final = 7 * 24
@@ -70,20 +72,6 @@ def watch(name: str, by_hour: Mapping[int, int], now: float) -> Silence | None:
     return Silence(name, ended, events, away, longest, max(_SHORTEST, _TIMES * longest))
 
 
-def hours(seconds: float) -> str:
-    """A pause as people say it: ``5 hours``, ``3 days``.
-
-    >>> hours(3 * 3600), hours(60 * 3600)
-    ('3 hours', '60 hours')
-    """
-    whole = round(seconds / 3600)
-    if not whole:
-        return "less than an hour"
-    if whole >= 96:
-        return f"{whole / 24:.0f} days"
-    return "1 hour" if whole == 1 else f"{whole} hours"
-
-
 def told(silence: Silence, zone: tzinfo = UTC) -> str:
     """*silence* as a sentence.
 
@@ -91,5 +79,5 @@ def told(silence: Silence, zone: tzinfo = UTC) -> str:
     'no purchase event since 2027-01-15 08:00 UTC; the longest pause in four weeks was 2 hours'
     """
     since = f"{datetime.fromtimestamp(silence.last, zone):%Y-%m-%d %H:%M %Z}"
-    pause = hours(silence.longest_pause)
+    pause = span(silence.longest_pause)
     return f"no {silence.name} event since {since}; the longest pause in four weeks was {pause}"

@@ -68,7 +68,7 @@ def test_freshness_is_told_by_the_histogram(shop: Shop) -> None:
     shop.happened("delivered", 4, delay=100.0)
     found = shop.json("match-quality")["freshness"]
     assert (found["median"], found["most"]) == (5, 300)
-    assert "half within 5 s, 95 % within 5 min" in shop.html("match-quality")
+    assert "half within 5 seconds, 95 % within 5 minutes" in shop.html("match-quality")
 
 
 def test_a_step_without_events_has_no_share(shop: Shop) -> None:

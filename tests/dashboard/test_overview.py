@@ -333,11 +333,11 @@ def test_a_stop_of_half_a_day_is_shaded_though_most_came_through(shop: Shop) -> 
     shop.happened("delivered", 9, ago=2 * DAY - HOUR, delay=3 * HOUR)
     shop.now -= 2 * DAY - HOUR
     shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
-    shop.now += 5 * HOUR
+    shop.now += 6.5 * HOUR
     shop.runtime.outbox.destination(ADVERTISABLE).resume()
-    shop.now += 2 * DAY - 6 * HOUR
+    shop.now += 2 * DAY - 7.5 * HOUR
     assert shop.json(period="days")["steps"][-3]["shade"] == "stopped"
-    assert "(5 hours). 9 events of that time were sent an hour or more later." in shop.html(
+    assert "(6.5 hours). 9 events of that time were sent an hour or more later." in shop.html(
         period="days"
     )
 
@@ -390,3 +390,21 @@ def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
 
 def test_a_day_that_no_calendar_reaches_is_told_on_the_page(shop: Shop) -> None:
     assert "orders" in shop.html(until="9999-12-31")
+
+
+def test_what_may_have_arrived_is_no_loss(shop: Shop) -> None:
+    """After damage of the outbox, events that AdRoll had were told as not delivered."""
+    shop.happened("delivered", 6, delay=1.0)
+    shop.happened("dead", 1, reason="refused")
+    shop.happened("dead", 3, reason="restored")
+    shop.happened("dead", 1, reason="unsure")
+    found = shop.json()
+    assert found["health"]["could"] == 7
+    assert found["answer"]["sentence"] == (
+        "1 of 7 orders did not reach AdRoll: 1 that could not be delivered."
+    )
+    assert "4 are waiting for a decision, and may have arrived before." in found["answer"]["beside"]
+    way = {one["name"]: one["events"] for one in found["way"]}
+    assert (way["unsure"], way["dead"], found["reported"]) == (4, 1, 11)
+    assert sum(step["dead"] for step in found["steps"]) == 1
+    assert {loss["reason"] for loss in found["losses"]} == {"refused", "restored", "unsure"}

@@ -100,6 +100,9 @@ def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: Payi
     assert "7 of 8 orders did not reach AdRoll: 7 that the shop never reported." in page
     assert "The shop never reported a paid order" in page
     assert "87.50 EUR" in page
+    for event in ("purchase", "all"):
+        health = shop.json("overview", period="days", event=event)["health"]
+        assert (health["delivered"], health["could"], health["word"]) == (1, 8, "poor")
     day = f"{at(shop.now - 3 * DAY):%Y-%m-%d}"
     page = shop.html("", since=day, until=day)
     assert "1 of 1 order did not reach AdRoll: 1 that the shop never reported." in page
