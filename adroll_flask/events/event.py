@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic_core import to_json
@@ -220,29 +219,33 @@ def value_digest(event: Event) -> str:
 
 # -- AdRoll's JSON -------------------------------------------------------------------------
 
-_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES, _PRODUCT_NAMES = (
+_TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES = (
     tuple((name, API_NAMES.get(name, name)) for name in table)
-    for table in (TOP, IDENTIFIERS, ATTRIBUTES, PRODUCT)
+    for table in (TOP, IDENTIFIERS, ATTRIBUTES)
 )
 
 
 def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    return {api: values[name] for name, api in names if name in values}
+
+
+def _amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
     # The writer takes an amount too, but swallows what a signal's handler raises while it asks for
     # the text (Ctrl-C, a job's time limit), and writes "<unprintable Decimal object>" in its place.
-    return {
-        api: str(value) if type(value) is Decimal else value
-        for name, api in names
-        if (value := values.get(name)) is not None
-    }
+    if name in values:
+        values[name] = str(values[name])
+    return values
 
 
 def _written(event: Event) -> bytes:
     values = event.__dict__
-    wire = _known(values, _TOP_NAMES)
+    wire = _amount_as_text(_known(values, _TOP_NAMES), "conversion_value")
     wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
-    attributes = _known(values, _ATTRIBUTE_NAMES)
+    attributes = _amount_as_text(_known(values, _ATTRIBUTE_NAMES), "total")
     if values.get("products"):
-        attributes["products"] = [_known(vars(one), _PRODUCT_NAMES) for one in values["products"]]
+        attributes["products"] = [
+            _amount_as_text({**vars(one)}, "price") for one in values["products"]
+        ]
     if attributes:
         wire["event_attributes"] = attributes
     return to_json(wire)
