@@ -15,7 +15,7 @@ from adroll_flask.visitor.identifiers import accept_id, email_forms, looks_like_
 
 from .context import EventDefaults, derived_cookie, values_of
 from .coverage import Coverage
-from .event import MAX_BYTES, Event, Problem, check, recheck, value_digest, wire_bytes
+from .event import MAX_BYTES, Event, Problem, check, checked, value_digest, wire_bytes
 from .fields import accept_event_name, accept_external_data
 from .names import FIELD_NAMES, shown, suggestion
 from .privacy import hide
@@ -80,7 +80,7 @@ class Built:
         """
         if event is self.event:
             return self
-        event = recheck(event)
+        event = checked(event.__dict__)
         told: dict[str, Any] = {"page_location": event.page_location, "order_id": event.order_id}
         hidden = hide(told, self.defaults)
         if hidden:

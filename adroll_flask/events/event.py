@@ -414,16 +414,6 @@ def checked(values: Mapping[str, Any], now: float | None = None) -> Event:
     return found
 
 
-def recheck(event: Event, *, now: float | None = None) -> Event:
-    """The same event, every value checked again, however it came about.
-
-    :raises EventError: something in it may not leave.
-    """
-    again = checked(event.__dict__, now)
-    wire_bytes(again)
-    return again
-
-
 # -- its schema ----------------------------------------------------------------------------
 
 
