@@ -74,6 +74,7 @@ def worker(once: bool, health_file: Path | None) -> None:
         settled = runtime.deliverer.drain(stop)
         while runtime.outbox.keep_house() and not stop.is_set():
             pass  # where cron is all that delivers, nobody else does
+        runtime.paid_orders.look(patience=300.0)  # nor this
         click.echo(f"{settled} settled, {_left(runtime)}")
     else:
         report = Report(runtime, _say)
@@ -102,8 +103,7 @@ def _why(runtime: Runtime) -> str:
     if runtime.settings.missing:
         return f" ({' and '.join(runtime.settings.missing)} not set)"
     moment = Moment(runtime)
-    finding = delays(moment)
-    if finding is not None:
+    if (finding := delays(moment)) is not None:
         said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
         return f" ({said}: {as_typed(finding.command)})" if finding.command else f" ({said})"
     for row in runtime.outbox.lookups.list("waiting", 1):

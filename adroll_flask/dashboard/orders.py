@@ -16,9 +16,10 @@ from flask import abort
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.reasons import meaning, of_dead_letter
 from adroll_flask.findings.rules import problem_id
+from adroll_flask.interruptions import let_through
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders
+from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders, spellings
 from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
@@ -114,13 +115,27 @@ def find(visit: Visit) -> Done | Data:
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     store, secret = visit.store, visit.runtime.services.records.dedupe_secret
-    found, last = FoundOrder(), typed.split()[-1]  # of "Order 4826"
+    found, last = FoundOrder(), typed.split()[-1].lstrip("#") or typed  # of "Order #4826"
     for one in (typed, last):
         if store is not None and not found:
             found = find_order(store, one, secret, _LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
-    return {**_found(visit, short_key(typed), found), "alike": _alike(visit, last.lstrip("#"))}
+    more = {} if found else {"alike": _alike(visit, last), "paid": _paid(visit, typed, last)}
+    return _found(visit, short_key(typed), found) | more
+
+
+def _paid(visit: Visit, typed: str, last: str) -> list[str] | None:
+    """What the shop's own list says of the value of an order that is unknown here.
+
+    Empty: the list does not have it; ``None``: it cannot be read, which is a finding.
+    """
+    try:
+        its = [one for one in visit.runtime.paid_orders.found(14) if one.status == "missing"]
+        return [_priced(one) for one in its if one.order_id in spellings(typed) + spellings(last)]
+    except Exception as problem:
+        let_through(problem)
+        return None
 
 
 def _alike(visit: Visit, order: str) -> list[Data]:

@@ -211,13 +211,11 @@ def _fate(row: HistorySum) -> str:
 
 def _health(delivered: int, lost: int) -> dict[str, Any]:
     """Of what should have arrived, what did; AdRoll's own words for it."""
-    share = _share(delivered, delivered + lost)
-    word, tone = ("", "idle")
-    if share is not None:
-        word, tone = ("great", "good") if share > 0.85 else ("good", "warn")
-        if share <= 0.7:
-            word, tone = "poor", "bad"
     could = delivered + lost
+    share = _share(delivered, could)
+    grades = (("great", "good", 0.85), ("good", "warn", 0.7), ("poor", "bad", -1.0))
+    known = ((word, tone) for word, tone, above in grades if share is not None and share > above)
+    word, tone = next(known, ("", "idle"))
     return {"share": share, "word": word, "tone": tone, "delivered": delivered, "could": could}
 
 

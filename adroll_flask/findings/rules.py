@@ -231,8 +231,7 @@ def _lost(moment: Moment) -> Iterator[Finding]:
     """Reports that the disk did not take: for seven days, or until the history is over."""
     since = moment.now - _WEEK
     failed = (one for one in moment.recent if one.outcome == "failed" and one.at >= since)
-    lost = by(lambda row: row.reason, failed)
-    for reason, rows in sorted(lost.items()):
+    for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
         words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
         yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
 
@@ -392,8 +391,13 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
-    newest = moment.outbox.lookups.newest_events(5)
-    ahead = max((row.queued_at for row in newest), default=0.0) - moment.now
+    """The outbox's clock is ahead of this host's, or something waits that was reported when it was.
+
+    What was sent since, or given up, says nothing of the clocks as they are now.
+    """
+    newest = moment.outbox.lookups.newest_events(_NEWEST)
+    times = [row.queued_at for row in newest if row.state == "waiting"]
+    ahead = max([*times, moment.outbox.database.read(lambda tx: tx.now)]) - moment.now
     if ahead > _SKEW:
         yield found("clock-wrong", "clock", ahead=span(ahead))
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from adroll_flask.errors import AdRollError
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 
 from .reconciliation import Reconciliation, amount_of
@@ -71,9 +72,10 @@ class PaidOrders:
         """Whether the shop has such a function."""
         return self.functions.paid_orders is not None
 
-    def look(self) -> None:
-        """Compare, where it is time and nobody else does; returns at once.
+    def look(self, patience: float = 0.0) -> None:
+        """Compare, where it is time and nobody else does.
 
+        :param patience: seconds for which the end of it is waited for.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
         # In a forked child its parent's thread is not alive.
@@ -86,6 +88,7 @@ class PaidOrders:
                 target=self.compare, args=(max(due),), name="adroll-paid-orders", daemon=True
             )
             self._thread.start()
+            self._thread.join(patience)
 
     def compare(self, days: int) -> None:
         """Compare the last *days*, and keep what was never reported; never raises."""
@@ -115,7 +118,7 @@ class PaidOrders:
                     notes[f"{_DAY}{day}:{place}"] = f"{told}{group}"
             figures.replace_notes(_DAY, self._kept_of_other_days(days) | notes)
             took = time.monotonic() - began
-            slow = {state: f"it took {took:.0f} s"} if took > _SLOW else {}
+            slow = {state: f"it took {span(took)}"} if took > _SLOW else {}
             figures.replace_notes(state, slow)
         except Exception as problem:
             let_through(problem)
@@ -123,10 +126,8 @@ class PaidOrders:
                 "The shop's paid orders cannot be compared: %s [paid-orders-failed]",
                 describe(problem),
             )
-            try:
+            with suppress(AdRollError):  # the outbox is away: its own finding
                 figures.replace_notes(state, {state: f"it raised {type(problem).__name__}"})
-            except AdRollError:
-                return  # the outbox is away: its own finding
 
     def found(self, days: int) -> Reconciliation:
         """What became of each paid order of the last *days*; iterate over it."""
@@ -179,5 +180,5 @@ def trouble(outbox: Outbox, now: float) -> str:
         if begun == text:
             return text
         if now - float(begun) > _SLOW:
-            return f"it has not ended for {now - float(begun):.0f} s"
+            return f"it has not ended for {span(now - float(begun))}"
     return ""

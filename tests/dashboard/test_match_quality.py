@@ -63,6 +63,14 @@ def test_what_is_done_already_is_no_advice(shop: Shop) -> None:
     assert shop.json("match-quality", period="month")["next"]["title"].startswith("Nothing")
 
 
+def test_the_next_step_is_a_message_for_the_developer(shop: Shop) -> None:
+    shop.happened("delivered", 6, identifiers=1, delay=3.0)
+    message = shop.html("match-quality").partition('<pre id="message-text-next"')[2]
+    message = message.partition("</pre>")[0]
+    for part in ("Give the buyer", "email=order.email", "visitor.html#what-adroll", "http://local"):
+        assert part in message
+
+
 def test_freshness_is_told_by_the_histogram(shop: Shop) -> None:
     shop.happened("delivered", 6, delay=3.0)
     shop.happened("delivered", 4, delay=100.0)

@@ -387,6 +387,29 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     assert [line.split(",")[0] for line in rest.splitlines()] == ["order_id", "1002"]
 
 
+def test_an_order_that_only_the_shops_own_list_has_is_told_as_never_reported(
+    shop: DashboardShop,
+) -> None:
+    """It was unknown here, while the list of the same page had it."""
+    rows: list[Any] = [{"order_id": "#1002", "value": "59.90", "currency": "EUR"}]
+    shop.extension.paid_orders(lambda _since, _until: (one for one in rows))
+    shop.report("1001")
+    shop.settle(o1001=DELIVERED)
+    for typed in ("1002", "#1002", "Order 1002"):
+        page = find(shop, typed)
+        assert "It was paid and never reported" in page
+        assert "own list of paid orders has it, with <strong>59.90 EUR" in page
+        assert "Did you mean" not in page
+    page = find(shop, "1003")
+    assert "It is unknown here" in page
+    assert "Did you mean" in page
+    assert "of the last 14 days has none of this id" in page
+    rows[:] = [7]  # a function that fails is a finding, and no fault of the page
+    page = find(shop, "1002")
+    assert "It is unknown here" in page
+    assert "has none of this id" not in page
+
+
 def test_what_is_missing_is_listed_by_the_shops_groups(shop: DashboardShop) -> None:
     @shop.extension.paid_orders
     def paid(_since: Any, _until: Any) -> Any:

@@ -241,6 +241,7 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     assert found is not None
     assert found["sentence"].startswith("120 reports were lost in the last seven days: the disk")
     assert f"df -h {shop.runtime.journal_folder}" in found["todo"]
+    assert "This message stays for seven days after the last loss" in found["todo"]
     shop.now += 8 * DAY
     assert seen(shop, "event-lost") is None
 
@@ -374,8 +375,7 @@ def test_a_visitors_no_is_none(shop: DashboardShop) -> None:
 def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     delivered(shop, "1001")
     shop.now += HOUR
-    with shop.app.test_request_context("/?adct=click", base_url="https://shop.test"):
-        report_event("addToCart")
+    shop.report("1002")
     shop.take_in()
     shop.now -= HOUR
     shop.bury(*(f"{order}" for order in range(2001, 2020)))
@@ -385,6 +385,20 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     assert "1 hour in the future" in found["sentence"]
     assert shop.json("overview")["findings"][0]["code"] == "clock-wrong", "it causes others"
     shop.now += HOUR
+    assert seen(shop, "clock-wrong") is None
+
+
+def test_a_clock_that_is_right_again_is_no_finding_once_nothing_of_the_future_waits(
+    shop: DashboardShop,
+) -> None:
+    """It stayed until the time had come at which its last event was reported."""
+    shop.now += 5 * HOUR
+    delivered(shop, "1001")
+    shop.report("1002")
+    shop.take_in()
+    shop.now -= 5 * HOUR
+    assert seen(shop, "clock-wrong") is not None
+    shop.settle(o1002={"kind": "delivered"})
     assert seen(shop, "clock-wrong") is None
 
 

@@ -11,6 +11,7 @@ import pytest
 from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError
+from adroll_flask.cli.commands import commands
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
@@ -198,6 +199,13 @@ def test_a_function_that_fails_is_a_finding_and_holds_up_nothing(
 def test_whoever_delivers_asks(shop: PayingShop) -> None:
     shop.runtime.deliverer.also()
     assert wait_until(lambda: bool(shop.asked))
+
+
+def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
+    shop.pay("p1", "paypal")
+    shop.app.test_cli_runner().invoke(commands, ["worker", "--once"])
+    assert len(shop.asked) == 1
+    assert seen(shop, "never-reported") is not None
 
 
 def test_one_process_of_all_asks(shop: PayingShop) -> None:
