@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from .delivery.transport import Transport
     from .events.event import Event
-    from .outbox import Outbox
     from .reporting.reconciliation import Reconciliation
     from .reporting.site_functions import PaidOrdersFunction
     from .visitor.tracked_request import TrackedRequest
@@ -56,7 +55,6 @@ class AdRoll:
     in ``adroll_flask.settings.Settings``.
 
     :param app: the app, where there is no factory.
-    :param outbox: an outbox to use instead of the configured one.
     :param transport: a transport to use instead of requests'.
     :param clock: returns epoch seconds.
     """
@@ -65,11 +63,9 @@ class AdRoll:
         self,
         app: Flask | None = None,
         *,
-        outbox: Outbox | None = None,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._outbox = outbox
         self._transport = transport
         self._clock = clock
         self._functions = SiteFunctions()
@@ -104,7 +100,6 @@ class AdRoll:
             request_of=lambda _environ: request_state.request(),
             key_names="SECRET_KEY or ADROLL_SECRET_KEY",
             sender=app,
-            outbox=self._outbox,
             transport=self._transport,
             clock=self._clock,
         )

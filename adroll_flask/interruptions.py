@@ -21,10 +21,10 @@ _SWITCHES: Final = (
 )
 
 
-def interruption(problem: BaseException) -> BaseException | None:
-    """The exception from outside that *problem* is, or that led to it; else ``None``.
+def let_through(problem: BaseException) -> None:
+    """Raise the exception from outside that *problem* is, or that led to it, if any.
 
-    To be asked in the ``except`` clause that would otherwise handle *problem*.
+    To be called in the ``except`` clause that would otherwise handle *problem*.
 
     An exception that the caller was handling when it called us is not looked at, though Python
     has it as the context of ours.
@@ -40,18 +40,10 @@ def interruption(problem: BaseException) -> BaseException | None:
         seen.add(id(current))
         trace = current.__traceback__
         if current is not problem and trace is not None and trace.tb_frame in callers:
-            return None
+            return
         if trace is not None and _from_outside(current, trace):
-            return current
+            raise current
         current = current.__cause__ or current.__context__
-    return None
-
-
-def let_through(problem: BaseException) -> None:
-    """Raise the exception from outside that *problem* is, or that led to it, if any."""
-    found = interruption(problem)
-    if found is not None:
-        raise found
 
 
 def _from_outside(problem: BaseException, trace: TracebackType) -> bool:

@@ -121,7 +121,7 @@ TABLE: Final[tuple[Row, ...]] = (
 def totals_of(runtime: Runtime) -> tuple[bool, Totals | None]:
     """Whether the outbox could be read, and its sums; ``None`` where nothing was ever kept."""
     try:
-        return True, runtime.outbox.lookups.totals() if runtime.may_have_events() else None
+        return True, runtime.outbox.lookups.totals() if runtime.outbox.exists() else None
     except AdRollError as problem:
         runtime.counters.add("metrics_failed")
         logger.error("AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem))

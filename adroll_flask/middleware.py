@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 from werkzeug.datastructures import Headers
 from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from . import request_state
 from .endpoints import identity as answer_kit
 from .endpoints import kit
 from .errors import ConfigurationError, refuse_asgi
-from .forks import made_once
 from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
 from .page.response import Page, left_alone
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .delivery.transport import Transport
-    from .outbox import Outbox
     from .reporting.site_functions import BeforeReport, PaidOrdersFunction
 
 logger: Logger = get_logger("adroll_flask")
@@ -82,7 +81,6 @@ class AdRollMiddleware:
         identity: Callable[[WSGIEnvironment], Mapping[str, Any] | None] | None = None,
         paid_orders: PaidOrdersFunction | None = None,
         folder: str | None = None,
-        outbox: Outbox | None = None,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
         **settings: Unpack[SettingValues],
@@ -104,7 +102,6 @@ class AdRollMiddleware:
             request_of=Request,
             key_names="secret_key",
             sender=self,
-            outbox=outbox,
             transport=transport,
             clock=clock,
         )
@@ -256,7 +253,9 @@ class _Response:
             self._send(body)
             if _is_file(self._tracked.environ, body):
                 return body
-        return self
+        close = getattr(body, "close", None)
+        closing = None if close is None else partial(self._request.run, close)
+        return ClosingIterator(self._chunks(), closing)
 
     def _send(self, body: object = None, *, whole: bool = False) -> list[bytes] | None:
         """Send the headers; the page where *body*, which is *whole*, takes the snippet."""
@@ -277,13 +276,6 @@ class _Response:
         assert self._server_write is not None  # noqa: S101
         self._server_write(data if self._page is None else self._page.feed(data))
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._chunks)
-
-    @made_once
     def _chunks(self) -> Generator[bytes, None, None]:
         source = self._of_app()
         first = next(source, None)
@@ -309,10 +301,3 @@ class _Response:
         nothing: Any = object()
         while (chunk := run(next, chunks, nothing)) is not nothing:
             yield chunk
-
-    def close(self) -> None:
-        """What the server calls at the end."""
-        self._chunks.close()
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            self._request.run(close)

@@ -65,7 +65,6 @@ class Runtime:
     :param strict: says whether programmer errors raise now.
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     :param sender: the sender of the signals; held weakly.
-    :param outbox: an outbox to use instead of the configured one (tests).
     :param transport: a transport to use instead of requests' (tests).
     :param clock: returns epoch seconds (tests).
     """
@@ -81,7 +80,6 @@ class Runtime:
         strict: Callable[[], bool],
         request_of: Callable[[WSGIEnvironment], object],
         sender: object,
-        outbox: Outbox | None = None,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,22 +101,20 @@ class Runtime:
         self._strict = strict
         self._request_of = request_of
         self._sender = weakref.ref(sender)
-        self._outbox_given = outbox is not None
         self._begun_in: int | None = None
         self._collecting = False
-        if outbox is not None:
-            self.outbox = outbox
         #: What runs beside the requests.
         self.thread: DeliveryThread = DeliveryThread(
             lambda: self.deliverer, self.counters, settings.delivery
         )
-        if settings.enabled and settings.missing:
+        if not settings.enabled:
+            return
+        if settings.missing:
             logger.warning(
                 "AdRoll: %s not set; pages work and events wait in the outbox [account-missing]",
                 " and ".join(settings.missing),
             )
-        if settings.enabled and not self._outbox_given:
-            tell_of_unwritable_places(settings, Path(folder).absolute())
+        tell_of_unwritable_places(settings, Path(folder).absolute())
 
     @property
     def strict(self) -> bool:
@@ -244,13 +240,11 @@ class Runtime:
         )
 
     @property
-    def outbox_place(self) -> Path | URL | None:
-        """The SQLite file or the database of the configuration; ``None``: an outbox was given.
+    def outbox_place(self) -> Path | URL:
+        """The SQLite file or the database of the configuration.
 
         :raises ConfigurationError: there is no outbox over such a database.
         """
-        if self._outbox_given:
-            return None
         return locate(self.settings.outbox_url, Path(self.folder).absolute())
 
     @property
@@ -259,10 +253,6 @@ class Runtime:
         from .outbox.location import journal_folder
 
         return journal_folder(self.settings, Path(self.folder).absolute())
-
-    def may_have_events(self) -> bool:
-        """False where nothing was ever kept: then looking must not make a database."""
-        return self._outbox_given or self.outbox.exists()
 
     @made_once
     def deliverer(self) -> Deliverer:
@@ -323,7 +313,7 @@ class Runtime:
 
         :param timeout: seconds that this may take at most.
         """
-        if not self.settings.enabled or self._collecting or not self.may_have_events():
+        if not self.settings.enabled or self._collecting or not self.outbox.exists():
             return 0
         if self.settings.delivery == "worker":
             return self.outbox.queue.waiting(self.deliverer.accounts)

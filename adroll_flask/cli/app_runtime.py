@@ -43,7 +43,7 @@ def current_runtime() -> Runtime:
 def kept_outbox() -> Outbox | None:
     """The app's outbox; ``None`` where nothing was reported yet: looking must not make a file."""
     runtime = current_runtime()
-    return runtime.outbox if runtime.may_have_events() else None
+    return runtime.outbox if runtime.outbox.exists() else None
 
 
 def as_typed(text: str) -> str:

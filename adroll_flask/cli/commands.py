@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -141,7 +140,9 @@ def tag(base: str | None) -> None:
     Their origins are those of ADROLL_ORIGINS.
     """
     runtime = current_runtime()
-    address = _configured(current_app.config) if base is None else base
+    if base is None and not current_app.config["SERVER_NAME"]:
+        raise click.UsageError("give --base https://api.shop.example, or set SERVER_NAME")
+    address = base or current_app.test_request_context().request.root_url.rstrip("/")
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -155,14 +156,6 @@ def tag(base: str | None) -> None:
             "the identity endpoint answers these alone"
         )
     click.echo(runtime.snippet.lasting_tag(address))
-
-
-def _configured(config: Mapping[str, Any]) -> str:
-    name = config.get("SERVER_NAME")
-    if not name:
-        raise click.UsageError("give --base https://api.shop.example, or set SERVER_NAME")
-    root = str(config.get("APPLICATION_ROOT") or "/").rstrip("/")
-    return f"{config.get('PREFERRED_URL_SCHEME') or 'http'}://{name}{root}"
 
 
 # -- the sandbox ---------------------------------------------------------------------------

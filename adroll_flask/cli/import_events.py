@@ -21,8 +21,8 @@ from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import NewEvent
-    from adroll_flask.reporting.lists import Line, read_time
-from adroll_flask.reporting.reporter import Reporter
+    from adroll_flask.reporting.lists import Line
+    from adroll_flask.reporting.reporter import Reporter
 
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")

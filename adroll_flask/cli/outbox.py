@@ -287,7 +287,7 @@ def _decide(
             raise wrong[0]
         verdict = verdict_of(runtime.reporter, kind, order)
         # Looking must not make a file.
-        before = lookups.find_order(verdict.order) if runtime.may_have_events() else None
+        before = lookups.find_order(verdict.order) if runtime.outbox.exists() else None
         if before is None and not ahead:
             raise Refusal(_unknown(runtime, kind, order), slug="decision-refused")
         receipt = decide(runtime.reporter, kind, order, changes, at)
@@ -308,7 +308,7 @@ def _decide(
 
 def _unknown(runtime: Runtime, kind: str, order: str) -> str:
     """What is said of an order that nobody held; whoever typed it may have mistyped it."""
-    if runtime.may_have_events():
+    if runtime.outbox.exists():
         for letter in runtime.outbox.lookups.dead_letters_of(order, _MOST_LETTERS):
             return (
                 f"{order} is not held, it is a dead letter ({letter.error or letter.reason}); "
@@ -490,7 +490,7 @@ def move_from(old: str) -> None:
     target = runtime.outbox_place
     if isinstance(source, Path) and not source.exists():
         raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
-    if target is None or source == target:
+    if source == target:
         raise Refusal("both addresses are of the same outbox", slug="outbox-move")
     opened = [open_database(place, runtime.settings, runtime.clock) for place in (source, target)]
     try:

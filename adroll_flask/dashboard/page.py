@@ -47,7 +47,7 @@ class Visit:
     @property
     def store(self) -> Outbox | None:
         """The app's outbox; ``None`` where nothing was reported yet: looking makes no file."""
-        return self.runtime.outbox if self.runtime.may_have_events() else None
+        return self.runtime.outbox if self.runtime.outbox.exists() else None
 
     @property
     def zone(self) -> tzinfo:

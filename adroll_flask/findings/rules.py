@@ -69,7 +69,7 @@ class Moment:
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
         self.looks: bool = look
-        self.store: Outbox | None = runtime.outbox if look and runtime.may_have_events() else None
+        self.store: Outbox | None = runtime.outbox if look and runtime.outbox.exists() else None
 
     @property
     def outbox(self) -> Outbox:
@@ -169,8 +169,6 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 def outbox_trouble(runtime: Runtime, problem: OutboxFailed) -> Finding:
     """What is wrong with the outbox's database, and the fix; never its user or password."""
     place, subject, name = runtime.outbox_place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
-    if place is None:
-        return found(f"{name}/given", subject, why=problem)
     cause = str(problem).partition(": ")[2]
     why = f" ({cause})" if cause else ""
     if isinstance(place, Path):

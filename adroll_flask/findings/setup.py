@@ -196,7 +196,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         return
     moment = Moment(runtime, look=is_ready)
     yield from open_findings(runtime, moment)
-    engine = "an outbox of the app's own" if place is None else runtime.outbox.database.dialect
+    engine = runtime.outbox.database.dialect
     if is_ready:
         yield ok("outbox", f"{engine}, {moment.number} waiting")
         yield from _addresses(runtime)
@@ -220,9 +220,9 @@ def _is_made(runtime: Runtime) -> bool:
     """
     place = runtime.outbox_place
     try:
-        if place is None or (isinstance(place, Path) and not place.exists()):
+        if isinstance(place, Path) and not place.exists():
             # What waits in the journal makes it, as soon as somebody looks.
-            return runtime.may_have_events()
+            return runtime.outbox.exists()
     except OSError as problem:
         raise OutboxFailed("read_only", type(problem).__name__) from None
     # So it is while somebody else is about to make its tables.
@@ -231,8 +231,6 @@ def _is_made(runtime: Runtime) -> bool:
 
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
-    if runtime.outbox_place is None:
-        return
     folder = Path(runtime.folder).absolute()
     for key, problem in unwritable_places(runtime.settings, folder):
         path = Path(str(runtime.journal_folder if "JOURNAL" in key else runtime.outbox_place))

@@ -94,7 +94,7 @@ class Site:
 
     def events(self) -> list[dict[str, Any]]:
         """Every payload in the outbox, whatever its state."""
-        if not self.runtime.may_have_events():
+        if not self.runtime.outbox.exists():
             return []
         rows = self.runtime.outbox.lookups.list(limit=1000)
         shown = [self.runtime.outbox.lookups.show(row.id) for row in rows]
@@ -102,7 +102,7 @@ class Site:
 
     def outbox_bytes(self) -> bytes:
         """The raw bytes of the outbox's files, checkpointed."""
-        if not self.runtime.may_have_events():
+        if not self.runtime.outbox.exists():
             return b""
         self.runtime.outbox.queue.waiting()  # takes in what the journal holds
         with closing(sqlite3.connect(self.outbox_file)) as connection:
