@@ -275,7 +275,7 @@ class Runtime:
         """The shop's own list of paid orders, compared now and then."""
         from .reporting.paid_orders import PaidOrders
 
-        return PaidOrders(self.reporter, self.functions, self._site_context)
+        return PaidOrders(self.reporter, self._site_context)
 
     def _site_context(self) -> AbstractContextManager[object]:
         """What a function of the site's runs in: the app's context, or the middleware's."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from .errors import ConfigurationError
@@ -39,7 +40,7 @@ class Account:
     access_token: str | Callable[[], str] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Settings:
     """One app's configuration, made by :meth:`from_mapping`.
 
@@ -191,7 +192,7 @@ class Settings:
         missing = tuple(f"ADROLL_{name.upper()}" for name in needed if not getattr(self, name))
         return () if self.accounts and len(missing) == len(needed) else missing
 
-    @property
+    @cached_property
     def account(self) -> Account:
         """The account of every host that has none of its own."""
         return Account(

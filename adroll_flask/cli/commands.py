@@ -110,18 +110,16 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 
     An audit line without personal data goes into the log.
     """
-    from adroll_flask.reporting.erasure import forget_matching, matcher
+    from adroll_flask.reporting import erasure
 
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
+    admin, counters = current_runtime().outbox.admin, current_runtime().counters
     try:
-        match = matcher(email=email, user_id=user_id, cookie=cookie)
+        count = erasure.forget(admin, counters, email=email, user_id=user_id, cookie=cookie)
     except EventError as problem:
         text = f"{problem.expected}; nothing was erased"
         raise click.BadParameter(text, param_hint="--email or --cookie") from None
-    runtime = current_runtime()
-    by = [n for n, v in (("email", email), ("user id", user_id), ("cookie", cookie)) if v]
-    count = forget_matching(runtime.outbox.admin, match, by=by, counters=runtime.counters)
     click.echo(f"{counted(count, 'event')} erased")
 
 

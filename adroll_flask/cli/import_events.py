@@ -60,7 +60,7 @@ class EventMaker:
         if line.problem:
             raise EventError("line", line.problem)
         reporter = self.reporter
-        data, key, known_since = line.values, None, None
+        data, key = line.values, None
         if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
             key, data = data.get("deduplication_key"), data["event"]
         if self.has_json and "event_name" in data:
@@ -75,7 +75,6 @@ class EventMaker:
             defaults, why = reporter.bare(NO_IDENTITY, values), ""
             if token is not None:
                 defaults, why = reporter.of_token(token, values, None)
-                known_since = defaults.known_since
             if why:
                 return None
             for needed, text in NEEDED_OF_A_PURCHASE.items() if name == "purchase" else ():
@@ -86,8 +85,7 @@ class EventMaker:
             # Not by what happened at the time of the import, so that it is the same one again.
             said = repr(sorted(data.items())).encode()
             built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
-        dry_run = reporter.is_dry_run(built.event.page_location, None)
-        new = reporter.new_event(built, dry_run=dry_run, known_since=known_since)
+        new = reporter.new_event(built, None)
         return replace(new, key=clean_key(new.key or ""))
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:

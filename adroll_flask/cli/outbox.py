@@ -17,7 +17,7 @@ from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.values import AWAY
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
-from adroll_flask.reporting.order_life import FoundOrder, carried, find_order, life
+from adroll_flask.reporting.order_life import carried, find_order, life
 
 from .app_runtime import Refusal, current_runtime, kept_outbox
 from .printing import AS_JSON, show, since_when, table, until, when
@@ -217,10 +217,8 @@ def find(order: str, as_json: bool) -> None:
     Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
     where it was never reported.
     """
-    runtime, store = current_runtime(), kept_outbox()
-    found = FoundOrder()
-    if store is not None:
-        found = find_order(store, order, runtime.services.records.dedupe_secret)
+    runtime = current_runtime()
+    found = find_order(runtime.reporter, order)
     suppressed = [
         f"{why.name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
         for why in found.suppressed

@@ -154,10 +154,9 @@ def _found(runtime: Runtime, order: str, wait: float) -> Row | None:
     """The order's event, once a process of the shop has reported it and its hold is over."""
     from adroll_flask.reporting.order_life import find_order
 
-    secret = runtime.services.records.dedupe_secret
     end = time.monotonic() + wait
     while True:
-        rows = find_order(runtime.outbox, order, secret).events
+        rows = find_order(runtime.reporter, order).events
         on_its_way = not rows or rows[-1].state in ("held", "waiting", "claimed", "sending")
         if not on_its_way or time.monotonic() > end:
             return rows[-1] if rows else None

@@ -114,11 +114,9 @@ def find(visit: Visit) -> Done | Data:
     typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
-    store, secret = visit.store, visit.runtime.services.records.dedupe_secret
-    found, last = FoundOrder(), typed.split()[-1].lstrip("#") or typed  # of "Order #4826"
-    for one in (typed, last):
-        if store is not None and not found:
-            found = find_order(store, one, secret, _LOOKED_AT)
+    reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed
+    # The last word of "Order #4826", too.
+    found = find_order(reporter, typed, _LOOKED_AT) or find_order(reporter, last, _LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
     more = {} if found else {"alike": _alike(visit, last), "paid": _paid(visit, typed, last)}

@@ -204,18 +204,21 @@ def _address(url: URL) -> tuple[str, str, int, str]:
 _INFO: Final = "adroll_flask.after_commit"
 
 
-def after_commit(session: Any, action: Callable[[], None]) -> None:
-    """Run *action* once after the outermost transaction of *session* commits.
+def after_commit(session: Any, action: Callable[..., None], *its: object) -> None:
+    """Call *action* with *its* once after the outermost transaction of *session* commits.
 
     Never if that transaction, or the savepoint in which this was called, rolls back.
 
-    :param session: a ``Session`` or ``scoped_session``.
+    :param session: a ``Session`` or ``scoped_session``; ``None``: it is called now.
     """
+    if session is None:
+        action(*its)
+        return
     target: Session = session() if callable(session) else session
     waiting: _AfterCommit | None = target.info.get(_INFO)
     if waiting is None:
         waiting = target.info[_INFO] = _AfterCommit(target)
-    waiting.add(target, action)
+    waiting.add(target, partial(action, *its))
 
 
 class _AfterCommit:

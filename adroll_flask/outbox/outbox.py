@@ -131,7 +131,7 @@ class RecentKeys:
             self._decided[verdict.order] = verdict.kind
             _keep(self._decided)
 
-    def add(self, event: NewEvent, *, dead: bool = False) -> None:
+    def add(self, event: NewEvent, dead: bool = False) -> None:
         """Remember *event*, which was kept.
 
         :param dead: as a dead letter, whose value may change before it is sent.
@@ -264,10 +264,7 @@ class Outbox:
         except OutboxFailed as failure:
             self.note_failure(event.name, failure.reason)
             raise
-        if session is None:
-            self._recent.add(event, dead=dead is not None)
-        else:
-            after_commit(session, lambda: self._recent.add(event))
+        after_commit(session, self._recent.add, event, dead is not None)
         return Put("queued", event.id)
 
     def _count_duplicate(self, event: NewEvent, known: Put) -> None:
@@ -286,10 +283,7 @@ class Outbox:
         verdict = replace(verdict, order=order._replace(key=clean_key(order.key)))
         known = self._recent.decided(verdict)
         self._keep(new_id(self._clock()), encode(verdict), session)
-        if session is None:
-            self._recent.decide(verdict)
-        else:
-            after_commit(session, lambda: self._recent.decide(verdict))
+        after_commit(session, self._recent.decide, verdict)
         return known
 
     def record(self, entry: Entry) -> None:

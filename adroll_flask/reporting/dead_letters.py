@@ -98,15 +98,13 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
             done.refused.append((id, "has no content any more"))
         else:
             payload = row.payload if change is None else change.made(row.payload)
-            asked = False
             try:
                 given = _checked(reporter, payload, row)
-                asked = True
                 passed = reporter.functions.passed(given)
             except EventError as problem:
                 why = f"fix it first (outbox fix): {problem}"
-                if asked:
-                    said = str(problem).removeprefix("before_report: ")
+                if problem.field == "before_report":
+                    said = problem.expected
                     why = f"before_report {said}: correct it first (the log has where)"
                 done.refused.append((id, why))
                 continue

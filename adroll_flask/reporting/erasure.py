@@ -63,13 +63,16 @@ def _values(given: Any) -> set[str]:
     return {str(item) for item in items if item is not None}
 
 
-def forget_matching(admin: Admin, match: Match, *, by: Sequence[str], counters: Counters) -> int:
-    """Erase the matching events and write an audit line: how many, by what, never of whom."""
-    count = admin.forget(match)
+def forget(admin: Admin, counters: Counters, **identifiers: str | None) -> int:
+    """Erase the events of a visitor and write an audit line: how many, by what, never of whom.
+
+    :param identifiers: as for :func:`matcher`.
+    :raises EventError: likewise.
+    """
+    count = admin.forget(matcher(**identifiers))
     counters.add("event_forgotten", amount=count)
+    by = " and ".join(name.replace("_", " ") for name, value in identifiers.items() if value)
     logger.warning(
-        "AdRoll: %s erased on request, by %s [visitor-erased]",
-        counted(count, "event"),
-        " and ".join(by),
+        "AdRoll: %s erased on request, by %s [visitor-erased]", counted(count, "event"), by
     )
     return count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from adroll_flask.errors import EventError
@@ -101,15 +100,9 @@ def decide(
             verdict = verdict_of(reporter, kind, order_id, changes, host, dry_run=True)
             known = reporter.outbox.decide(verdict, session=session)
         reporter.counters.add(f"{kind}_kept")
-        if session is None:
-            reporter.tell("a release")
-        else:
-            after_commit(session, partial(reporter.tell, "a release"))
+        after_commit(session, reporter.tell, "a release")
     except Exception as problem:
-        receipt = reporter.not_kept(kind, problem, strict=strict, session=session)
-        if receipt is None:
-            raise
-        return receipt
+        return reporter.not_kept(kind, problem, strict=strict, session=session)
     missing = left_out([(one.field, one.expected) for one in wrong])
     seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
     reason = "; ".join(filter(None, (missing, seen)))

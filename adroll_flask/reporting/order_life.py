@@ -15,8 +15,10 @@ from adroll_flask.redaction import redact_event
 from .lists import spellings
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox, Row
+    from adroll_flask.outbox import Row
     from adroll_flask.outbox.values import Attempt
+
+    from .reporter import Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,24 @@ class FoundOrder:
         return bool(self.events or self.suppressed)
 
 
-def find_order(store: Outbox, order: str, secret: bytes | None, most: int = 20_000) -> FoundOrder:
+def find_order(reporter: Reporter, order: str, most: int = 20_000) -> FoundOrder:
     """What is known of *order*, the shop's order id, in the first of its spellings that is known.
 
-    :param secret: the site's own, as for :func:`~adroll_flask.events.dedupe_key.kept_key`.
     :param most: invalid dead letters that are looked through, the newest.
     """
-    store.lookups.take_in_all()
-    found = FoundOrder()
+    found, lookups, secret = FoundOrder(), reporter.outbox.lookups, reporter.records.dedupe_secret
+    if not reporter.outbox.exists():  # to look makes no file
+        return found
+    lookups.take_in_all()
     for one in spellings(order):
         rows = (
-            *store.lookups.find(kept_key(one, secret), EVENT_NAMES),
-            *store.lookups.dead_letters_of(one, most),
+            *lookups.find(kept_key(one, secret), EVENT_NAMES),
+            *lookups.dead_letters_of(one, most),
         )
         names = {suppressed_key(name, one, secret): name for name in EVENT_NAMES}
         suppressed = tuple(
             NotReported(names[hashed], why.reason, why.at)
-            for hashed, why in store.lookups.suppressed(list(names)).items()
+            for hashed, why in lookups.suppressed(list(names)).items()
         )
         found = FoundOrder(rows, suppressed)
         if found:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
 
     from .reporter import Reporter
-    from .site_functions import SiteFunctions
 
 logger: Logger = get_logger("adroll_flask.reporting")
 
@@ -58,19 +57,17 @@ class Missing(NamedTuple):
 class PaidOrders:
     """Asks the shop for its paid orders now and then, in a thread of its own.
 
-    :param functions: the site's own, among them the one that lists paid orders.
-    :param context: what the function runs in, such as the app's context.
+    :param context: what the site's function runs in, such as the app's context.
     """
 
     reporter: Reporter
-    functions: SiteFunctions
     context: Callable[[], AbstractContextManager[object]]
     _thread: threading.Thread | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether the shop has such a function."""
-        return self.functions.paid_orders is not None
+        return self.reporter.functions.paid_orders is not None
 
     def look(self, patience: float = 0.0) -> None:
         """Compare, where it is time and nobody else does.
@@ -134,7 +131,7 @@ class PaidOrders:
         return Reconciliation(self.reporter, self._rows(days), group="group")
 
     def _rows(self, days: int) -> Iterator[Mapping[str, Any]]:
-        function = self.functions.paid_orders
+        function = self.reporter.functions.paid_orders
         if function is None:
             return
         since, until = self._span(days)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adroll_flask.errors import AdRollError, EventError
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from adroll_flask.events.build import Built
     from adroll_flask.events.coverage import Coverage
     from adroll_flask.outbox import Outbox, Put
-    from adroll_flask.settings import Account, Settings
+    from adroll_flask.settings import Settings
     from adroll_flask.visitor.cookies import Records
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
@@ -48,6 +47,10 @@ logger: Logger = get_logger("adroll_flask.reporting")
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
 #: Fields that say who the visitor is, whatever a token lacks.
 _WHO = frozenset({"email", "user_id"})
+_NO_ADDRESS = (
+    "the server gave no address of the visitor, as behind a Unix socket: wrap the app in "
+    "werkzeug's ProxyFix"
+)
 #: What a purchase says nothing without, though AdRoll takes it.
 NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
@@ -65,50 +68,31 @@ class _NotToBeReported(Exception):
     """By consent, or by the site's own function: why, as its text."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _Call:
     """One call on its way, and what is known of it so far.
 
-    :param browser: the current request, if any; ``tracked`` is it where the event is of its
-        visitor.
+    :param given: what it says of the event.
+    :param subject: the visitor that it says.
+    :param browser: the current request, if any.
+    :param tracked: the same, where the event is of its visitor.
     """
 
-    __slots__ = (
-        *("browser", "built", "context", "given", "hold", "known", "name", "session", "strict"),
-        *("subject", "tracked", "wrong_hook"),
-    )
-
-    def __init__(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        browser: TrackedRequest | None,
-        known: Mapping[str, Any],
-        strict: bool,
-    ) -> None:
-        given = {key: value for key, value in fields.items() if value is not None}
-        self.name = name
-        self.strict = strict
-        self.session: Any = given.pop("session", None)
-        hold = given.pop("hold", None)
-        self.hold: object = None if hold is False else hold
-        # Also for None, which says that there is no visitor: nothing is taken from the current
-        # request, which is a payment provider's and not the visitor's.
-        is_elsewhere = "visitor" in fields
-        self.subject: object = given.pop("visitor", None)
-        self.given: dict[str, Any] = given
-        self.browser = browser
-        self.tracked = None if is_elsewhere else browser
-        self.known = NO_IDENTITY if is_elsewhere else known
-        self.context: EventDefaults | None = None
-        self.built: Built | None = None
-        #: ``before_report`` failed on it.
-        self.wrong_hook = False
+    name: str
+    given: dict[str, Any]
+    subject: object
+    hold: object
+    session: Any
+    strict: bool
+    browser: TrackedRequest | None
+    tracked: TrackedRequest | None
+    known: Mapping[str, Any]
+    context: EventDefaults | None = None
+    built: Built | None = None
 
     @property
     def location(self) -> object:
         """The page's URL, as far as it is known."""
-        if self.built is not None:
-            return self.built.event.page_location
         known = self.context.page_location if self.context is not None else None
         return self.given.get("page_location") or known
 
@@ -157,28 +141,35 @@ class Reporter:
         """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
 
         :param tracked: the current request's, or ``None`` outside of one.
-        :param known: what is known of the request's visitor.
+        :param known: what is known of the event's visitor.
         """
         if not self.settings.enabled:
             return Receipt(None, "suppressed", "disabled")
         strict = self.strict()
-        call = _Call(name, fields, tracked, known, strict)
+        given = {key: value for key, value in fields.items() if value is not None}
+        subject, session = given.pop("visitor", None), given.pop("session", None)
+        # Also for None, which says that there is no visitor: nothing is taken from the current
+        # request, which is a payment provider's and not the visitor's.
+        own = None if "visitor" in fields else tracked
+        hold = given.pop("hold", None)
+        hold = None if hold is False else hold
+        call = _Call(name, given, subject, hold, session, strict, tracked, own, known)
         try:
             try:
                 return self._keep(call)
             except _NotToBeReported as answer:
                 dry_run = self.is_dry_run(call.location, tracked)
-                return self.suppressed(name, str(answer), call.given, dry_run=dry_run)
+                return self.suppressed(name, str(answer), given, dry_run=dry_run)
             except EventError as problem:
+                if problem.field == "ip" and own is not None and "ip" not in given:
+                    problem = EventError("ip", _NO_ADDRESS)
                 # A visitor whose browser keeps no cookies is no fault of the programmer's.
-                unknown = call.tracked is not None and problem.field == "visitor"
+                unknown = own is not None and problem.field == "visitor"
                 if strict and not (unknown and call.built is None):
-                    raise
+                    raise problem
                 return self._dead(call, problem)
         except Exception as problem:
-            receipt = self.not_kept("event", problem, strict=strict, session=call.session)
-            if receipt is None:
-                raise
+            receipt = self.not_kept("event", problem, strict=strict, session=session)
             if not isinstance(problem, OutboxFailed):  # else the outbox knows
                 with suppress(Exception):
                     self.outbox.note_failure(_kept_name(name), _reason(problem))
@@ -188,29 +179,28 @@ class Reporter:
 
     def _keep(self, call: _Call) -> Receipt:
         """The way of a report on which nothing is amiss."""
-        name, given, session = call.name, call.given, call.session
-        context = call.context = self._whose(call)
-        built = call.built = self._built(call, context)
+        name, context = call.name, self._whose(call)
+        built = call.built = self._build(name, call.given, context, strict=call.strict)
         if built.dropped or built.hidden:
             self._tell_what_is_missing(name, built.dropped, built.hidden)
         if name == "purchase":
-            self._check_purchase(call, given)
+            self._check_purchase(call)
         if self.functions.before_report:
-            built = call.built = self._passed(call, built)
+            passed = self.functions.passed(built, strict=call.strict)
+            if passed is None:
+                raise _NotToBeReported("before_report")
+            self._tell_what_is_missing(name, (), passed.hidden[len(built.hidden) :])
+            built = call.built = passed
         held_for = None if call.hold is None else self._held_for(call, built)
-        dry_run = self.is_dry_run(built.event.page_location, call.browser)
-        new = self.new_event(built, dry_run=dry_run, known_since=context.known_since)
+        new = self.new_event(built, call.browser)
         new.held_for = held_for
-        put = self.outbox.put(new, session=session)
+        put = self.outbox.put(new, session=call.session)
         if put.status == "duplicate":
             return self._duplicate(name, put, built.coverage)
         status: Any = "queued" if held_for is None else "held"
         self.counters.add(f"event_{status}")
         receipt = Receipt(put.id, status, left_out(built.dropped), built.coverage)
-        if session is None:
-            self._committed(receipt, built)
-        else:
-            after_commit(session, partial(self._committed, receipt, built))
+        after_commit(call.session, self._committed, receipt, built)
         return receipt
 
     # -- on the way ------------------------------------------------------------------------
@@ -224,31 +214,10 @@ class Reporter:
             context, why = self._of_request(call, call.tracked)
         else:
             context, why = self.bare(call.known, call.given), ""
+        call.context = context
         if why:
-            call.context = context
             raise _NotToBeReported(why)
         return context
-
-    def _built(self, call: _Call, context: EventDefaults) -> Built:
-        try:
-            return self._build(call.name, call.given, context, strict=call.strict)
-        except EventError as problem:
-            if problem.field != "ip" or call.tracked is None or "ip" in call.given:
-                raise
-        raise EventError(
-            "ip",
-            "the server gave no address of the visitor, as behind a Unix socket: wrap the app in "
-            "werkzeug's ProxyFix",
-        )
-
-    def _passed(self, call: _Call, built: Built) -> Built:
-        call.wrong_hook = True
-        passed = self.functions.passed(built, strict=call.strict)
-        call.wrong_hook = False
-        if passed is None:
-            raise _NotToBeReported("before_report")
-        self._tell_what_is_missing(call.name, (), passed.hidden[len(built.hidden) :])
-        return passed
 
     def _held_for(self, call: _Call, built: Built) -> float:
         from adroll_flask.events.release import accept_hold
@@ -281,9 +250,9 @@ class Reporter:
                     field,
                 )
 
-    def _check_purchase(self, call: _Call, given: Mapping[str, Any]) -> None:
+    def _check_purchase(self, call: _Call) -> None:
         for field, why in NEEDED_OF_A_PURCHASE.items():
-            if field in given:
+            if field in call.given:
                 continue
             if call.strict:
                 raise EventError(field, why)
@@ -303,13 +272,8 @@ class Reporter:
                 "(this is logged once and counted) [identity-not-asked]"
             )
 
-    def new_event(
-        self, built: Built, *, dry_run: bool, known_since: float | None = None
-    ) -> NewEvent:
-        """A good event, as the outbox takes it.
-
-        :param known_since: when the visitor's token was made, in epoch seconds.
-        """
+    def new_event(self, built: Built, browser: TrackedRequest | None) -> NewEvent:
+        """A good event, as the outbox takes it; *browser*: the current request."""
         event, key = built.event, built.key
         eid = event.advertisable_eid
         if eid is None:  # of a line of an import, or not configured yet
@@ -318,20 +282,16 @@ class Reporter:
             id=new_id(self.clock()),
             name=event.event_name,
             advertisable_eid=eid or "",
-            dry_run=dry_run,
+            dry_run=self.is_dry_run(event.page_location, browser),
             key=None if key is None else kept_key(key, self.records.dedupe_secret),
             payload=built.payload,
             occurred_at=event.timestamp,
             digest=built.value_digest,
             identifiers=built.coverage.mask,
-            known_since=known_since,
+            known_since=built.defaults.known_since,
         )
 
     # -- whose event it is, and why it may not be reported ---------------------------------
-
-    @made_once
-    def _account(self) -> Account:
-        return self.settings.account
 
     def of_token(
         self, subject: object, given: Mapping[str, Any], browser: TrackedRequest | None
@@ -388,7 +348,7 @@ class Reporter:
         :param location: the page's URL, where *given* does not say it.
         """
         settings, records = self.settings, self.records
-        account = self._account
+        account = settings.account
         if settings.accounts:
             account = settings.account_of(host_of(given.get("page_location") or location))
         context = EventDefaults(
@@ -492,15 +452,9 @@ class Reporter:
         was paid: its reason says so, and no retry sends it.
         """
         reason, text, built = problem.field, str(problem), call.built
-        if call.wrong_hook:
-            reason = "before_report" if call.hold is None else "held"
-        dry_run = self.is_dry_run(call.location, call.browser)
-        if built is None:
-            new, coverage = self._draft(call, dry_run), None
-        else:
-            known_since = call.context.known_since if call.context is not None else None
-            new = self.new_event(built, dry_run=dry_run, known_since=known_since)
-            coverage = built.coverage
+        if reason == "before_report" and call.hold is not None:
+            reason = "held"
+        new = self._draft(call) if built is None else self.new_event(built, call.browser)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
         try:
             put = self.outbox.put_dead(new, f"invalid:{reason}", text)
@@ -510,8 +464,8 @@ class Reporter:
                 "AdRoll event invalid (%s), and not kept: %s [event-lost]", text, failure.reason
             )
             return Receipt(None, "failed", failure.reason)
-        if put.status == "duplicate" and coverage is not None:
-            return self._duplicate(new.name, put, coverage)
+        if put.status == "duplicate" and built is not None:
+            return self._duplicate(new.name, put, built.coverage)
         logger.error(
             "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
         )
@@ -519,7 +473,7 @@ class Reporter:
         self.announce(event_rejected, id=new.id, name=name, reason=f"invalid:{reason}")
         return Receipt(new.id, "invalid", text)
 
-    def _draft(self, call: _Call, dry_run: bool) -> NewEvent:
+    def _draft(self, call: _Call) -> NewEvent:
         from adroll_flask.events.fix import draft
 
         given, context = call.given, call.context
@@ -532,16 +486,16 @@ class Reporter:
             id=new_id(self.clock()),
             name=_kept_name(call.name),
             advertisable_eid=context.advertisable_eid or "",
-            dry_run=dry_run,
+            dry_run=self.is_dry_run(call.location, call.browser),
             key=None,
             payload=draft(call.name, given, context),
             occurred_at=context.now,
         )
 
-    def not_kept(
-        self, what: str, problem: Exception, *, strict: bool, session: object
-    ) -> Receipt | None:
-        """The receipt of an event, a release or a cancel that failed; ``None``: it is to be raised.
+    def not_kept(self, what: str, problem: Exception, *, strict: bool, session: object) -> Receipt:
+        """The receipt of an event, a release or a cancel that failed.
+
+        :raises Exception: *problem*, where it is the caller's.
 
         Promise 1: a fault of ours is not the shop's. Loud, counted, and not raised. An error of
         the shop's own transaction is the shop's: to hide it would commit half of it.
@@ -554,7 +508,7 @@ class Reporter:
             )
             return Receipt(None, "failed", problem.reason)
         if strict or (session is not None and is_database_error(problem)):
-            return None
+            raise problem
         self.counters.add(f"{what}_failed", _reason(problem))
         if not isinstance(problem, AdRollError):
             logger.error(

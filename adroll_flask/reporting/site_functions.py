@@ -84,7 +84,8 @@ class SiteFunctions:
         Each is asked in turn and sees what the one before it returned, checked.
 
         :param strict: raise what one of them raises.
-        :raises EventError: one failed, or returned something that cannot be sent.
+        :raises EventError: one failed, or returned something that cannot be sent: its field is
+            ``before_report``.
         """
         from adroll_flask.events.event import Event
 
@@ -93,19 +94,20 @@ class SiteFunctions:
                 changed = function(built.event)
                 if changed is None:
                     return None
-                if not isinstance(changed, Event):
-                    raise EventError(
-                        "before_report", "has to return the event, another one, or None"
-                    )
-                built = built.changed(changed)
-            except EventError:
-                raise
+                if isinstance(changed, Event):
+                    built = built.changed(changed)
+                    continue
+                why = "has to return the event, another one, or None"
             except Exception as problem:
                 let_through(problem)
                 if strict:
                     raise
-                # Kept, not sent: the function may have been there to keep this very event back.
-                said = describe_lines(problem)
-                logger.error("before_report failed: %s [before-report-failed]", said)
-                raise EventError("before_report", f"raised {type(problem).__name__}") from None
+                if isinstance(problem, EventError):
+                    why = str(problem)
+                else:
+                    said = describe_lines(problem)
+                    logger.error("before_report failed: %s [before-report-failed]", said)
+                    why = f"raised {type(problem).__name__}"
+            # Kept, not sent: the function may have been there to keep this very event back.
+            raise EventError("before_report", why)
         return built

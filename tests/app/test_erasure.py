@@ -10,7 +10,8 @@ import pytest
 
 from adroll_flask.counters import Counters
 from adroll_flask.outbox import OutboxFailed
-from adroll_flask.reporting.erasure import forget_matching, matcher
+from adroll_flask.reporting import erasure
+from adroll_flask.reporting.erasure import matcher
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -53,7 +54,7 @@ class Admin:
 
 def forget(work: Callable[[], int], counters: Counters) -> int:
     admin: Any = Admin(work)
-    return forget_matching(admin, matcher(adct="c"), by=("a", "b"), counters=counters)
+    return erasure.forget(admin, counters, adct="c", user_id="17")
 
 
 def test_an_erasure_says_how_many_and_by_what(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,7 +63,7 @@ def test_an_erasure_says_how_many_and_by_what(caplog: pytest.LogCaptureFixture) 
         assert forget(lambda: 3, counters) == 3
     assert counters.get("event_forgotten") == 3
     [line] = caplog.messages
-    assert line.startswith("AdRoll: 3 events erased on request, by a and b (http")
+    assert line.startswith("AdRoll: 3 events erased on request, by adct and user id (http")
 
 
 def test_an_erasure_that_fails_is_told_to_who_asked_and_not_counted() -> None:
