@@ -115,7 +115,7 @@ def find(visit: Visit) -> Done | Data:
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed
-    # The last word of "Order #4826", too.
+    # Of "Order #4826" the last word, too.
     found = find_order(reporter, typed, _LOOKED_AT) or find_order(reporter, last, _LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
