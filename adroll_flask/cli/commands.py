@@ -110,13 +110,13 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 
     An audit line without personal data goes into the log.
     """
-    from adroll_flask.reporting import erasure
+    from adroll_flask.reporting.erasure import erase
 
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
     admin, counters = current_runtime().outbox.admin, current_runtime().counters
     try:
-        count = erasure.forget(admin, counters, email=email, user_id=user_id, cookie=cookie)
+        count = erase(admin, counters, email=email, user_id=user_id, cookie=cookie)
     except EventError as problem:
         text = f"{problem.expected}; nothing was erased"
         raise click.BadParameter(text, param_hint="--email or --cookie") from None

@@ -63,7 +63,7 @@ def _values(given: Any) -> set[str]:
     return {str(item) for item in items if item is not None}
 
 
-def forget(admin: Admin, counters: Counters, **identifiers: str | None) -> int:
+def erase(admin: Admin, counters: Counters, **identifiers: str | None) -> int:
     """Erase the events of a visitor and write an audit line: how many, by what, never of whom.
 
     :param identifiers: as for :func:`matcher`.

@@ -10,8 +10,7 @@ import pytest
 
 from adroll_flask.counters import Counters
 from adroll_flask.outbox import OutboxFailed
-from adroll_flask.reporting import erasure
-from adroll_flask.reporting.erasure import matcher
+from adroll_flask.reporting.erasure import erase, matcher
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -54,7 +53,7 @@ class Admin:
 
 def forget(work: Callable[[], int], counters: Counters) -> int:
     admin: Any = Admin(work)
-    return erasure.forget(admin, counters, adct="c", user_id="17")
+    return erase(admin, counters, adct="c", user_id="17")
 
 
 def test_an_erasure_says_how_many_and_by_what(caplog: pytest.LogCaptureFixture) -> None:

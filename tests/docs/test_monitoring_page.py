@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 from werkzeug.test import Client
 
 from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.outbox import Outbox
 from adroll_flask.outbox.silence import Silence
 from adroll_flask.outbox.values import Destination, Totals
 from adroll_flask.prometheus import AdRollCollector
@@ -88,7 +87,7 @@ def test_the_reference_lists_each_metric_with_its_labels(
     collector = AdRollCollector(make_app())
     totals = Totals((), 0, None, {"EID": Destination()}, (), 0)
     monkeypatch.setattr(Lookups, "totals", lambda _self: totals)
-    monkeypatch.setattr(Outbox, "exists", lambda _self: True)
+    monkeypatch.setattr(type(collector._runtime.outbox), "exists", lambda _self: True)
     made = {
         f"{family.name}_total" if family.type == "counter" else family.name: {*labels_of(family)}
         for family in collector.collect()
