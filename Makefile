@@ -50,7 +50,7 @@ proofs: $(VENV)/.test ## the long proofs: kills, every server, Celery, a backlog
 
 # Without browsers, brokers and real servers, which do not differ by version.
 BY_VERSION := $(SIDE_BY_SIDE) -m "not slow and not browser" tests/visitor tests/page tests/events tests/outbox \
-  tests/delivery tests/app tests/cli tests/sandbox tests/security --ignore=tests/sandbox/test_browser.py \
+  tests/delivery tests/app tests/cli tests/sandbox tests/security \
   --ignore=tests/security/test_fuzz.py --ignore=tests/outbox/test_servers.py
 
 test-python: $(VENV)/.test ## unit and integration tests alone: make test-python PYTHON=python3.12 VENV=.venv312

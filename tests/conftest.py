@@ -43,7 +43,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/", "tests/sandbox/")
 
 #: Browsers take most of the machine: a part of each of their subjects every day, all with proofs.
-BROWSERS = ("tests/browser/", "tests/sandbox/test_browser.py")
+BROWSERS = "tests/browser/"
 DAILY = tuple(
     f"tests/{name}"
     for name in (
@@ -72,11 +72,11 @@ DAILY = tuple(
         "browser/test_kit_consent.py::test_the_server",
         "browser/test_kit_consent.py::test_withdrawn",
         "browser/test_kit_lifecycle.py",
+        "browser/test_sandbox.py::test_an_event_appears",
+        "browser/test_sandbox.py::test_the_ad",
+        "browser/test_sandbox.py::test_the_pixel_adopts",
+        "browser/test_sandbox.py::test_what_an_event_holds",
         "browser/test_single_page_app.py",
-        "sandbox/test_browser.py::test_an_event_appears",
-        "sandbox/test_browser.py::test_the_ad",
-        "sandbox/test_browser.py::test_the_pixel_adopts",
-        "sandbox/test_browser.py::test_what_an_event_holds",
     )
 )
 

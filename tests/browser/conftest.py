@@ -14,10 +14,12 @@ from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.browsing import (
     HOSTS,
     axe,
+    browsers,
     chromium,
     chromium_path,
     console,
     context,
+    driver,
     launch,
     new_context,
     page,
@@ -31,10 +33,12 @@ from tests.support.kit_site import KitSite
 
 __all__ = [
     "axe",
+    "browsers",
     "chromium",
     "chromium_path",
     "console",
     "context",
+    "driver",
     "launch",
     "new_context",
     "page",

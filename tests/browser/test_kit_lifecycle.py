@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page
 
 from tests.support.browsing import CHROMIUM_ARGS
 from tests.support.kit_site import COOKIE, KitSite
@@ -52,18 +52,13 @@ def test_a_prerendered_page_starts_when_it_is_shown(
     ]
 
 
-@pytest.fixture(scope="module")
-def caching_chromium(launch: Callable[..., Any]) -> Browser:
-    """Playwright switches the cache for back and forward off."""
-    browser: Browser = launch(ignore_default_args=["--disable-back-forward-cache"])
-    return browser
-
-
 @pytest.fixture
-def caching_context(caching_chromium: Browser) -> Iterator[BrowserContext]:
-    context = caching_chromium.new_context()
-    yield context
-    context.close()
+def caching_context(launch: Callable[..., Any]) -> BrowserContext:
+    """Playwright switches the cache for back and forward off."""
+    context: BrowserContext = launch(
+        ignore_default_args=["--disable-back-forward-cache"]
+    ).new_context()
+    return context
 
 
 def come_back(page: Page) -> None:

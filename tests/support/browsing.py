@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    sync_playwright,
+)
 
 from tests.support import PATIENCE, ROOT, lacking
 
@@ -48,36 +55,55 @@ def chromium_path() -> str:
     return path
 
 
-# A module's, since Playwright's event loop runs in the main thread for as long as it is open, and
+# A folder's, since Playwright's event loop runs in the main thread for as long as it is open, and
 # asyncio refuses a second one there: to the tests of async views, and to another Playwright.
-@pytest.fixture(scope="module")
-def launch(chromium_path: str) -> Iterator[Callable[..., Any]]:
-    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the module's tests.
+@pytest.fixture(scope="package")
+def driver() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+def _options(path: str) -> dict[str, Any]:
+    return {"executable_path": path, "args": list(CHROMIUM_ARGS)}
+
+
+@pytest.fixture
+def launch(driver: Playwright, chromium_path: str) -> Iterator[Callable[..., Any]]:
+    """Start a browser: ``launch(ignore_default_args=[...])``; ended with the test.
 
     ``launch(profile=folder)`` gives the one context of a browser that keeps its profile there.
     """
-    with sync_playwright() as playwright:
-        started: list[Browser | BrowserContext] = []
+    started: list[Browser | BrowserContext] = []
 
-        def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
-            options |= {"executable_path": chromium_path, "args": list(CHROMIUM_ARGS)}
-            started.append(
-                playwright.chromium.launch(**options)
-                if profile is None
-                else playwright.chromium.launch_persistent_context(profile, **options)
-            )
-            return started[-1]
+    def start(profile: Path | None = None, **options: Any) -> Browser | BrowserContext:
+        options |= _options(chromium_path)
+        started.append(
+            driver.chromium.launch(**options)
+            if profile is None
+            else driver.chromium.launch_persistent_context(profile, **options)
+        )
+        return started[-1]
 
-        yield start
-        for one in started:
-            one.close()
+    yield start
+    for one in started:
+        one.close()
 
 
-@pytest.fixture(scope="module")
-def chromium(launch: Callable[..., Any]) -> Browser:
+@pytest.fixture(scope="package")
+def browsers(driver: Playwright) -> Iterator[list[Browser]]:
+    """The browser that all tests of a folder share, and those before it that have died."""
+    started: list[Browser] = []
+    yield started
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def chromium(driver: Playwright, browsers: list[Browser], chromium_path: str) -> Browser:
     """The browser that all tests share; what is in it is kept apart by contexts."""
-    browser: Browser = launch()
-    return browser
+    if not browsers or not browsers[-1].is_connected():
+        browsers.append(driver.chromium.launch(**_options(chromium_path)))
+    return browsers[-1]
 
 
 @pytest.fixture

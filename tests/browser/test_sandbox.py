@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from adroll_flask.sandbox import RunningSandbox
+from adroll_flask.sandbox import RunningSandbox, running
 from tests.support import PATIENCE
-from tests.support.browsing import Console, chromium, chromium_path, launch, new_context
+from tests.support.browsing import Console
 from tests.support.sandbox_helpers import (
     ACCESS_TOKEN,
     ADVERTISABLE_EID,
@@ -24,10 +24,6 @@ from tests.support.sandbox_helpers import (
     purchase,
 )
 from tests.support.serving import serving
-
-__all__ = ["chromium", "chromium_path", "launch", "new_context"]
-
-pytestmark = pytest.mark.browser
 
 LOADER = """<!doctype html><title>Shop</title><script>
 adroll_adv_id = "%(adv)s"; adroll_pix_id = "%(pix)s"; adroll_version = "2.0";
@@ -47,6 +43,12 @@ adroll.track("pageView");
 </script>"""
 NAMES = ["setProperties", "identify", "track", "identify_email", "get_cookie"]
 ASK = "adroll.get_cookie(function (value) { answers.push(value); });"
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
