@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -31,15 +32,21 @@ def files_of(root: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
-    """The files that a wheel should have and those that it has, with one folder not listed."""
+    """The files that a wheel should have and those that it has, with one folder not listed.
+
+    It is built of what ``examples/compose/Dockerfile`` copies for it, and nothing else.
+    """
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for name in ("adroll_flask", "static"):
-        left_out = shutil.ignore_patterns("node_modules", "__pycache__")
-        shutil.copytree(ROOT / name, tree / name, ignore=left_out)
-    (tree / "docs").mkdir()
-    shutil.copy(ROOT / "docs/errors.md", tree / "docs")
+    dockerfile = (ROOT / "examples/compose/Dockerfile").read_text()
+    for names, place in re.findall(r"^COPY (.+) /src/(.*)$", dockerfile, re.MULTILINE):
+        for name in names.split():
+            copy = tree / place / (name if place.endswith("/") or not place else "")
+            if (ROOT / name).is_dir():
+                left_out = shutil.ignore_patterns("node_modules", "__pycache__")
+                shutil.copytree(ROOT / name, copy, ignore=left_out)
+            else:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy)
     (tree / UNLISTED).parent.mkdir()
     (tree / UNLISTED).write_text('"""A folder that somebody forgot to list."""\n')
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tree / "dist"), str(tree)]

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -91,30 +90,9 @@ def test_the_image_starts_the_shop_as_the_file_does() -> None:
     assert command == shlex.split(SERVICES["shop"]["command"])
 
 
-def test_what_the_image_copies_installs(tmp_path: Path) -> None:
-    """The lines ``COPY`` bring all that the wheel is made of."""
-    source = tmp_path / "src"
-    for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE):
-        *names, place = line.split()
-        for name in names:
-            assert (ROOT / name).exists()
-            if not place.startswith("/src/"):
-                continue
-            copy = tmp_path / place.strip("/") / (name if place.endswith("/") else "")
-            if (ROOT / name).is_dir():
-                left_out = shutil.ignore_patterns("node_modules", "__pycache__")
-                shutil.copytree(ROOT / name, copy, ignore=left_out)
-            else:
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, copy)
-    made = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert list(tmp_path.glob("adroll_flask-*.whl"))
+def test_the_image_installs_an_extra_that_there_is() -> None:
+    for names in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in names.split())
     extras = re.search(r'"/src\[(\w+)\]"', DOCKERFILE)
     assert extras
     assert re.search(rf"^{extras[1]} =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
