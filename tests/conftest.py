@@ -95,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         test = item.nodeid
         if (test.startswith(BROWSERS) and not test.startswith(DAILY)) or (
             # MariaDB has its part of the contract with the proofs: PostgreSQL is a server, too.
-            test.startswith("tests/outbox/") and "mariadb" in test
+            test.startswith(("tests/outbox/", "tests/dashboard/")) and "mariadb" in test
         ):
             item.add_marker(pytest.mark.slow)
         if (
@@ -113,7 +113,9 @@ def no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield
     written = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - before:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(written):
+        module = sys.modules[name]
+        files = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+        if any(file and file.startswith(written) for file in files):
             del sys.modules[name]
     sys.path[:] = path
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adroll_flask import AdRollMiddleware
 from adroll_flask.cli.commands import commands
+from adroll_flask.cli.without_flask import main
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -36,30 +39,60 @@ LINE = json.dumps({**ORDER, "page_location": "https://shop.test/"})
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs a command from a folder of its own, with only what a test says in the environment."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Run]:
+    """Runs a command as from a folder of its own, with only what a test says in the environment."""
+    made: list[AdRollMiddleware] = []
+    make = AdRollMiddleware.__init__
+
+    def note(self: AdRollMiddleware, *args: Any, **settings: Any) -> None:
+        make(self, *args, **settings)
+        made.append(self)
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Any:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name in [*os.environ]:
+                patch.delenv(name)
+            for name, value in {"PATH": os.defpath, **environment}.items():
+                patch.setenv(name, value)
+            patch.setattr(AdRollMiddleware, "__init__", note)
+            patch.setattr(sys, "argv", ["adroll_flask", *arguments])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, said.out, said.err)
+
+    yield run
+    for one in made:
+        one.runtime.outbox.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Run:
+    """Runs a command in a process of its own."""
+
+    def start(*arguments: str) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "adroll_flask", *arguments],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
-            input=stdin,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
 
-    return run
+    return start
 
 
-def test_every_command_is_there(run: Run) -> None:
-    shown = run("--help").stdout
+def test_every_command_is_there(start: Run) -> None:
+    shown = start("--help").stdout
     assert shown.startswith("Usage: python -m adroll_flask [OPTIONS] COMMAND")
     for name in commands.commands:
         assert f"  {name} " in shown
-    assert "python -m adroll_flask import" in run("import", "--help").stdout
+    assert "python -m adroll_flask import" in start("import", "--help").stdout
 
 
 def test_the_middleware_is_found_below_others_and_its_outbox_is_worked_with(
@@ -130,14 +163,14 @@ application = AdRollMiddleware(bare, sandbox=True, secret_key="a long random tex
     ],
 )
 def test_a_django_server_that_goes_around_the_middleware_is_found(
-    run: Run, tmp_path: Path, named: str | None, debug: bool, severity: str | None
+    start: Run, tmp_path: Path, named: str | None, debug: bool, severity: str | None
 ) -> None:
     (tmp_path / "site_wsgi.py").write_text(DJANGO)
     (tmp_path / "project.py").write_text(
         f"SECRET_KEY = 'x'\nROOT_URLCONF = 'project'\nurlpatterns = []\nDEBUG = {debug}\n"
         + (f"WSGI_APPLICATION = {named!r}\n" if named else "")
     )
-    done = run("--app", "site_wsgi:application", "check", "--json")
+    done = start("--app", "site_wsgi:application", "check", "--json")
     found = {one["subject"]: one["severity"] for one in json.loads(done.stdout)["findings"]}
     assert found.get("WSGI_APPLICATION") == severity
 
@@ -190,9 +223,9 @@ def test_an_app_that_is_none_is_told_so(run: Run, tmp_path: Path, app: str, said
     assert said in result.stderr
 
 
-def test_an_import_that_fails_in_the_site_shows_where(run: Run, tmp_path: Path) -> None:
+def test_an_import_that_fails_in_the_site_shows_where(start: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import missing_module\n")
-    result = run("--app", "broken:application", "outbox")
+    result = start("--app", "broken:application", "outbox")
     assert "missing_module" in result.stderr
     assert "broken.py" in result.stderr
 
