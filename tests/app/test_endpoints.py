@@ -174,17 +174,6 @@ def test_a_mounted_app_has_its_mount_in_the_tag(app: Flask) -> None:
     assert 'data-identity="/shop/_adroll/identity"' in page
 
 
-def test_templates_place_the_tag_themselves(app: Flask) -> None:
-    from flask import render_template_string
-
-    page = (
-        "{% macro head() %}<head>{{ adroll_snippet() }}</head>{% endmacro %}"
-        "<!doctype html><html>{{ head() }}<body></body></html>"
-    )
-    app.add_url_rule("/own", "own", lambda: render_template_string(page))
-    assert app.test_client().get("/own").text.count("data-adroll") == 1
-
-
 def test_a_nonce_goes_with_the_tag(make_app: AppMaker) -> None:
     app = make_app(ADROLL_CSP_NONCE=lambda: "bm9uY2U=")
     assert '<script nonce="bm9uY2U=" async src=' in app.test_client().get("/").text

@@ -189,15 +189,6 @@ def test_the_pixels_cookie_from_before_is_kept_and_reported(app: Flask) -> None:
     }
 
 
-def test_a_lost_working_copy_is_restored_with_the_same_value(app: Flask) -> None:
-    client = app.test_client()
-    client.get("/")
-    before = value(client, "__adroll_fpc")
-    client.delete_cookie("__adroll_fpc")
-    client.get("/")
-    assert value(client, "__adroll_fpc") == before
-
-
 def test_a_changed_browser_value_updates_the_record(app: Flask) -> None:
     client = app.test_client()
     client.get("/?adct=click123")
@@ -314,19 +305,6 @@ def test_cached_paths_are_cached_whatever_the_headers_say(make_app: AppMaker) ->
     app.add_url_rule("/products/<name>", "product", lambda name: PAGE)
     assert not cookies(app.test_client().get("/products/mug?adct=click123"))
     assert cookies(app.test_client().get("/?adct=click123"))
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"HX-Request": "true"},
-        {"X-Requested-With": "XMLHttpRequest"},
-        {"Sec-Fetch-Dest": "empty"},
-        {"Turbo-Frame": "cart"},
-    ],
-)
-def test_no_cookie_is_generated_for_a_fragment(app: Flask, headers: dict[str, str]) -> None:
-    assert not cookies(app.test_client().get("/", headers=headers))
 
 
 def test_nothing_is_generated_for_json_or_posts(app: Flask) -> None:

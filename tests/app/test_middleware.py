@@ -398,13 +398,6 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(
     assert served == [0]
 
 
-def test_settings_are_checked_by_name(wrap: Callable[..., AdRollMiddleware]) -> None:
-    with pytest.raises(
-        ConfigurationError, match="pixle: there is no such argument; did you mean pixel"
-    ):
-        wrap(plain, pixle="none")
-
-
 def test_misspelt_arguments_are_told_in_the_words_that_were_typed(
     wrap: Callable[..., AdRollMiddleware],
 ) -> None:

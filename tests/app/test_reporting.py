@@ -295,20 +295,6 @@ def test_without_consent_nothing_is_kept(
     assert kept(app) == []
 
 
-def test_before_report_changes_and_suppresses(app: Flask, adroll: AdRoll) -> None:
-    @adroll.before_report
-    def staff(event: Any) -> Any:
-        if event.order_id == "test":
-            return None
-        return event.replace(value="10.00")
-
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        dropped = report_conversion(**(ORDER | {"order_id": "test"}))
-        assert (dropped.status, dropped.reason) == ("suppressed", "before_report")
-        assert report_conversion(**ORDER)
-    assert kept(app)[0]["conversion_value"] == "10.00"
-
-
 def test_functions_of_before_report_are_asked_in_turn(app: Flask, adroll: AdRoll) -> None:
     asked: list[str] = []
 

@@ -662,13 +662,6 @@ def test_a_fixed_dead_letter_takes_the_key_that_the_order_has(
     )
 
 
-def test_drop_frees_the_key(app: Flask, run: Run) -> None:
-    receipt = report(app)
-    assert report(app).status == "duplicate"
-    assert "1 event dropped" in run("outbox", "drop", receipt.id).output
-    assert report(app).status == "queued"
-
-
 def test_drop_removes_what_another_account_has_left(
     app: Flask, run: Run, make_app: AppMaker
 ) -> None:

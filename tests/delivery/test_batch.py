@@ -112,15 +112,6 @@ def test_a_dead_letter_keeps_its_payload_and_key(tmp_path: Path) -> None:
     assert len(shop.rows()) == 2
 
 
-def test_a_hint_makes_it_three_requests(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, refusing("o042", hint=True))
-    shop.report(*orders(100))
-    assert shop.step() == 100
-    assert shop.adroll.sizes == [100, 1, 99]
-    assert shop.adroll.requests[1] == ["o042"]
-    assert [k for k, state in shop.states().items() if state == "dead"] == ["o042"]
-
-
 def test_hints_at_several_are_each_tried_alone(tmp_path: Path) -> None:
     shop = Shop(tmp_path, refusing("o003", "o042", hint=True))
     shop.report(*orders(100))

@@ -120,20 +120,6 @@ def test_a_request_that_hung_has_been_part_of_the_pause(tmp_path: Path) -> None:
 # AdRoll is away: a trial event asks
 
 
-def test_while_adroll_is_away_a_trial_event_asks_and_no_order_is_risked(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(3))
-    shop.steps(10, 31)
-    assert adroll.sizes == [3]
-    assert len(adroll.trials) == 9
-    adroll.answer = OK
-    shop.deliverer.drain()
-    assert adroll.sizes == [3, 1, 2]
-    assert len(adroll.trials) == 10
-    assert adroll.taken == orders(3)
-
-
 def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_rests(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -352,22 +338,6 @@ def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None
     assert len(times) < 40
     assert adroll.sizes[0] == 3
     assert set(adroll.sizes[1:]) <= {1}, "waiting events are risked one at a time"
-
-
-def test_a_probe_ends_the_hold_and_all_arrive_once(tmp_path: Path) -> None:
-    adroll = Switch(refusal(403))
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(5))
-    shop.step()
-    adroll.answer = OK
-    shop.step()
-    assert adroll.sizes == [5], "not before the pause is over"
-    shop.clock.sleep(31)
-    shop.deliverer.drain()
-    assert shop.stopped() is None
-    assert len(adroll.trials) == 1
-    assert adroll.sizes == [5, 1, 4]
-    assert adroll.taken == orders(5)
 
 
 def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:

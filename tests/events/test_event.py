@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import md5
 from typing import Any
 from uuid import UUID
 
@@ -111,25 +110,9 @@ def test_what_is_not_given_is_absent(without: str) -> None:
     assert [] not in inner.values()
 
 
-def test_an_event_without_attributes_has_no_place_for_them() -> None:
-    wire = json.loads(build("pageView", {}, DEFAULTS, strict=True).payload)
-    assert "event_attributes" not in wire
-    assert list(wire["identifiers"]) == ["adct", "first_party_cookie"]
-
-
 def test_an_amount_of_nothing_is_an_amount() -> None:
     wire = json.loads(build("pageView", {"total": 0}, DEFAULTS, strict=True).payload)
     assert wire["event_attributes"] == {"total": "0"}
-
-
-def test_a_visitor_whom_the_site_knows_has_the_hashes_of_one_address() -> None:
-    known = {"email_sha256": "a" * 64, "email_md5": "b" * 32}
-    wire = json.loads(payload({**ORDER, "email": None}, **known))
-    assert wire["identifiers"]["email_sha256"] == "a" * 64
-    assert wire["identifiers"]["email_md5"] == "b" * 32
-    wire = json.loads(payload(ORDER, **known, email_forms=("md5",)))
-    assert wire["identifiers"]["email_md5"] == md5(ADA).hexdigest()
-    assert "email_sha256" not in wire["identifiers"]
 
 
 # -- what each kind of field takes -------------------------------------------------------------

@@ -179,21 +179,6 @@ def test_with_drop_a_lapsed_request_makes_a_dead_letter(bench: Bench) -> None:
     assert bench.counters.get("event_dead", "unsure") == 1
 
 
-def test_a_late_answer_settles_nothing_that_is_no_longer_its_own(
-    bench: Bench, outbox: Outbox
-) -> None:
-    outbox.put(bench.event())
-    slow = claimed(outbox)
-    outbox.queue.begin_sending(slow)
-    bench.pass_time(61)
-    quick = claimed(bench.open())
-
-    assert outbox.queue.settle(slow, all_of(slow, "dead")) == 0
-    assert outbox.queue.extend(slow) == 0
-
-    assert outbox.queue.settle(quick, all_of(quick, "delivered")) == 1
-
-
 def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox, lease=60)
@@ -204,15 +189,6 @@ def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
     assert not outbox.queue.claim(EID)
 
 
-def test_a_blameless_retry_counts_no_attempt(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    claim = claimed(outbox)
-
-    outbox.queue.settle(claim, all_of(claim, "retry", blameless=True))
-
-    assert claimed(outbox).events[0].attempts == 0
-
-
 def test_the_unsure_mark_stays_for_good(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox)
@@ -221,20 +197,6 @@ def test_the_unsure_mark_stays_for_good(bench: Bench, outbox: Outbox) -> None:
     outbox.queue.settle(claim, all_of(claim, "retry"))
 
     assert claimed(outbox).events[0].unsure
-
-
-def test_a_dead_letter_keeps_its_key_and_its_payload(bench: Bench, outbox: Outbox) -> None:
-    event = bench.event("1001")
-    outbox.put(event)
-    claim = claimed(outbox)
-    outbox.queue.settle(claim, all_of(claim, "dead", reason="refused"))
-
-    row = outbox.lookups.show(event.id)
-
-    assert row is not None
-    assert row.payload == event.payload
-    bench.open().put(bench.event("1001"))
-    assert outbox.queue.waiting() == 0
 
 
 @pytest.mark.parametrize("delay", [7200.0, float("inf")])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from adroll_flask.outbox import Claimed, Destination, Outbox, Outcome
+from adroll_flask.outbox import Claimed, Outbox, Outcome
 from adroll_flask.outbox.database import Tx
 from tests.support.outbox_engines import EID, Bench, wait_until
 
@@ -20,10 +20,6 @@ def refuse(outbox: Outbox) -> None:
     outbox.queue.settle(
         claim, [Outcome(id=one.id, kind="retry", refused=True) for one in claim.events]
     )
-
-
-def test_a_new_destination_is_open(outbox: Outbox) -> None:
-    assert outbox.destination(EID).state() == Destination()
 
 
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, outbox: Outbox) -> None:
@@ -260,25 +256,6 @@ def test_many_workers_share_few_slots(bench: Bench) -> None:
         thread.join()
 
     assert sorted(wait == 0 for wait in taken) == [False, False, False, True]
-
-
-def test_waiting_for_work_ends_with_its_time(outbox: Outbox) -> None:
-    outbox.bell.wait(0.01)
-
-
-def test_a_ring_ends_the_wait_of_any_thread(outbox: Outbox) -> None:
-    done = threading.Event()
-
-    def wait() -> None:
-        outbox.bell.wait(30)
-        done.set()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert wait_until(lambda: outbox.bell.waiters == 1)
-    outbox.bell.ring()
-    assert done.wait(5)
-    thread.join()
 
 
 def test_a_ring_before_the_wait_is_not_lost(outbox: Outbox) -> None:

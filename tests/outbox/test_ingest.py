@@ -21,7 +21,7 @@ from adroll_flask.outbox.entries import encode_event, line_of
 from adroll_flask.outbox.journal import Journal
 from adroll_flask.outbox.journal_reader import files_of
 from adroll_flask.settings import Settings
-from tests.support.outbox_engines import EID, Bench, wait_until
+from tests.support.outbox_engines import EID, Bench
 from tests.support.patching import replace_method
 
 
@@ -753,27 +753,3 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
     taken = after - before
     assert taken >= 50
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
-
-
-def test_a_burst_is_taken_in_while_it_goes_on(bench: Bench) -> None:
-    outbox = bench.open()
-    outbox.database.create_tables()
-    done = threading.Event()
-
-    def report(shop: Outbox, name: int) -> None:
-        for order in range(200):
-            shop.put(bench.event(f"{name}-{order}"))
-
-    threads = [threading.Thread(target=report, args=(bench.open(), n)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-
-    def all_in() -> bool:
-        outbox.queue.take_in()
-        return bool(bench.execute("SELECT count(*) FROM adroll_event")[0][0] == 600)
-
-    assert wait_until(all_in, 60)
-    for thread in threads:
-        thread.join()
-    done.set()
-    assert bench.counters.get("event_duplicate") == 0

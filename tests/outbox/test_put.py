@@ -25,28 +25,6 @@ def test_an_event_is_there_for_others_as_soon_as_put_returns(bench: Bench, outbo
     assert (row.state, row.key, row.payload) == ("waiting", "1001", event.payload)
 
 
-def test_a_second_report_of_a_key_is_a_duplicate_of_the_first(bench: Bench, outbox: Outbox) -> None:
-    first = outbox.put(bench.event("1001", digest="59.90 EUR"))
-
-    again = outbox.put(bench.event("1001", digest="59.90 EUR"))
-
-    assert (again.status, again.id, again.same) == ("duplicate", first.id, True)
-    assert outbox.queue.waiting() == 1
-
-
-def test_a_second_report_with_another_value_keeps_the_first_and_says_so(
-    bench: Bench, outbox: Outbox
-) -> None:
-    first = outbox.put(bench.event("1001", digest="59.90 EUR", payload=b'{"n":1}'))
-
-    again = outbox.put(bench.event("1001", digest="1.00 EUR", payload=b'{"n":2}'))
-
-    assert (again.status, again.id, again.same) == ("duplicate", first.id, False)
-    row = outbox.lookups.show(first.id)
-    assert row is not None
-    assert row.payload == b'{"n":1}'
-
-
 def test_a_duplicate_that_only_the_outbox_can_know_is_dropped_there_and_counted(
     bench: Bench, outbox: Outbox
 ) -> None:
