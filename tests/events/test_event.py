@@ -38,7 +38,6 @@ DEFAULTS = EventDefaults(
     adct="click123",
     first_party_cookie="46d41c62e88bb2e267c1e15314bb8837-1667065540836",
 )
-ADA = b"ada@example.com"
 ORDER: dict[str, Any] = {
     "order_id": "1001",
     "value": "59.90",
