@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, tzinfo
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias
 
 import click
 from flask.cli import with_appcontext
 
 from adroll_flask.events.coverage import BITS
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.values import HistoryBy, HistoryRow
+from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from adroll_flask.plurals import span
 
 from .app_runtime import current_runtime, kept_outbox
@@ -24,17 +23,21 @@ OUTCOMES: Final = (
     *("duplicate", "cancelled", "invalid", "failed"),
     *("unused", "too_late", "dry_run"),
 )
+#: By what is asked: times as they are named, or another column.
+_TIMES: Final = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d"}
+_OTHERS: Final[dict[str, HistoryColumn]] = {
+    "event": "event_name",
+    "reason": "reason",
+    "identifier": "identifiers",
+}
 _COLUMNS: Final = ("outcome", "events", "value", "currency", "median_seconds", "p95_seconds")
+#: A sum, and the name of what it is of.
+_Named: TypeAlias = tuple[str, HistorySum]
 
 
 @click.command("history")
 @click.option("--since", default="7d", show_default=True, help="24h, 7d, 4w, 13m or a date.")
-@click.option(
-    "--by",
-    type=click.Choice(["hour", "day", "event", "reason", "identifier"]),
-    default="day",
-    show_default=True,
-)
+@click.option("--by", type=click.Choice([*_TIMES, *_OTHERS]), default="day", show_default=True)
 @AS_JSON
 @with_appcontext
 def history(since: str, by: str, as_json: bool) -> None:
@@ -47,46 +50,45 @@ def history(since: str, by: str, as_json: bool) -> None:
     runtime = current_runtime()
     begin = since_when(since, runtime.clock(), runtime.settings.zone)
     store = kept_outbox()
-    timed = by in ("hour", "day")
-    asked = cast("HistoryBy", "hour" if timed else by)
-    rows: Sequence[HistoryRow] = ()
+    column = _OTHERS.get(by, "at")
+    sums: Sequence[HistorySum] = ()
     if store is not None:
-        rows = store.lookups.history(begin, asked)
-    if timed:
-        named = "%Y-%m-%d %H:00" if by == "hour" else "%Y-%m-%d"
-        rows = _in_zone(rows, named, runtime.settings.zone)
+        sums = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
+        sums = sorted(sums, key=lambda row: (getattr(row, column), row.outcome, row.currency))
+    rows = _named(sums, by, runtime.settings.zone)
     tables = {"identifier": _identifiers, "reason": _reasons}
-    data = [{**_plain(row, by), "delays": list(row.delays)} for row in rows]
-    text = tables[by](rows) if by in tables else _sums(rows, by)
+    data = [{**_plain(name, row, by), "delays": list(row.delays)} for name, row in rows]
+    text = tables[by](sums) if by in tables else _sums(rows, by)
     show(as_json, data, text if rows else "nothing happened")
 
 
-def _in_zone(rows: Sequence[HistoryRow], form: str, zone: tzinfo) -> Sequence[HistoryRow]:
-    """Sums of hours as those of a zone's hours or days, by their name in *form*."""
-    sums: dict[tuple[str, str, str], HistoryRow] = {}
-    for row in rows:
-        group = datetime.fromtimestamp(int(row.group), zone).strftime(form)
-        key = (group, row.outcome, row.currency)
-        if had := sums.get(key):
+def _named(sums: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
+    """*sums* with the names of what they are of; hours are those of *zone*, or become its days."""
+    found: dict[tuple[str, str, str], HistorySum] = {}
+    for row in sums:
+        key = (_name(row, by, zone), row.outcome, row.currency)
+        if had := found.get(key):
             delays = tuple(map(sum, zip(row.delays, had.delays, strict=True)))
             events, value = row.events + had.events, row.value + had.value
-            row = replace(row, events=events, value=value, delays=delays)
-        sums[key] = replace(row, group=group)
-    return [*sums.values()]
+            row = row._replace(events=events, value=value, delays=delays)
+        found[key] = row
+    return [(name, row) for (name, *_), row in found.items()]
 
 
-def _group(row: HistoryRow, by: str) -> str:
+def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
+    if by in _TIMES:
+        return datetime.fromtimestamp(row.at, zone).strftime(_TIMES[by])
     if by == "identifier":
-        return "+".join(name for name, bit in BITS.items() if int(row.group) & bit) or "none"
-    return str(row.group)
+        return "+".join(name for name, bit in BITS.items() if row.identifiers & bit) or "none"
+    return row.event_name or row.reason
 
 
-def _plain(row: HistoryRow, by: str) -> dict[str, Any]:
+def _plain(name: str, row: HistorySum, by: str) -> dict[str, Any]:
     from adroll_flask.dashboard.numbers import within
 
     times = (within(row.delays, share) for share in (0.5, 0.95))
     values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
-    return {by: _group(row, by), **dict(zip(_COLUMNS, values, strict=True))}
+    return {by: name, **dict(zip(_COLUMNS, values, strict=True))}
 
 
 def _within(delays: Sequence[int], share: float) -> str:
@@ -98,11 +100,11 @@ def _within(delays: Sequence[int], share: float) -> str:
     return f"< {span(seconds)}"
 
 
-def _sums(rows: Sequence[HistoryRow], by: str) -> str:
-    groups: dict[str, list[HistoryRow]] = defaultdict(list)
-    for row in rows:
-        groups[_group(row, by)].append(row)
-    shown = [name for name in OUTCOMES if any(row.outcome == name for row in rows)]
+def _sums(rows: Sequence[_Named], by: str) -> str:
+    groups: dict[str, list[HistorySum]] = defaultdict(list)
+    for name, row in rows:
+        groups[name].append(row)
+    shown = [name for name in OUTCOMES if any(row.outcome == name for _, row in rows)]
     shares = (0.5, 0.95) if by in ("day", "hour") else ()
     lines = []
     for group, its in groups.items():
@@ -113,28 +115,28 @@ def _sums(rows: Sequence[HistoryRow], by: str) -> str:
     return table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)
 
 
-def _values(rows: Sequence[HistoryRow]) -> str:
+def _values(rows: Sequence[HistorySum]) -> str:
     from adroll_flask.findings.sums import money
 
     sums = money(row for row in rows if row.outcome == "delivered")
     return ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in sorted(sums))
 
 
-def _reasons(rows: Sequence[HistoryRow]) -> str:
+def _reasons(rows: Sequence[HistorySum]) -> str:
     sums: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        sums[row.outcome, str(row.group)] += row.events
+        sums[row.outcome, row.reason] += row.events
     known = sorted(sums.items(), key=lambda item: (OUTCOMES.index(item[0][0]), -item[1]))
     lines = [(outcome, f"{number:,}", reason) for (outcome, reason), number in known]
     return table(("outcome", "events", "reason"), lines)
 
 
-def _identifiers(rows: Sequence[HistoryRow]) -> str:
+def _identifiers(rows: Sequence[HistorySum]) -> str:
     """Of what was delivered, how much carried each identifier."""
     counts: Counter[int] = Counter()
     for row in rows:
         if row.outcome == "delivered":
-            counts[int(row.group)] += row.events
+            counts[row.identifiers] += row.events
     total = counts.total()
     lines = []
     for name, bit in BITS.items():

@@ -14,7 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.outbox import OutboxFailed, State
 from adroll_flask.outbox.admin import RISKY
-from adroll_flask.outbox.values import AWAY
+from adroll_flask.outbox.values import AWAY, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
@@ -114,7 +114,7 @@ def _status(as_json: bool) -> None:
 
 
 def _overview_text(overview: Overview, due: str, now: float) -> str:
-    destination, schema = overview.destination, overview.schema_version
+    destination, schema = worst(overview.destinations.values()), overview.schema_version
     made = f"schema {schema}" if schema else "not there yet; it is made with the first report"
     lines: list[tuple[str, object]] = [("engine", f"{overview.engine}, {made}")]
     lines += overview.counts.items()

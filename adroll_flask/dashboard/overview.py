@@ -146,7 +146,7 @@ def _came(visit: Visit, begin: float) -> dict[int, int]:
     if visit.store is None:
         return found
     since = begin - (7 * 24 * _WEEKS + 1) * 3600  # one more, for summer time
-    for row in visit.store.lookups.history_sums(since, ("at", "event_name", "outcome")):
+    for row in visit.store.lookups.history(since, ("at", "event_name", "outcome")):
         if row.event_name == "purchase" and row.outcome in _CAME:
             found[row.at] += row.events
     return found

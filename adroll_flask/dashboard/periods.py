@@ -89,7 +89,7 @@ class Period:
         # the same weeks in any zone.
         hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
         since = self.begin - (86_400 if middle else 0)
-        rows = store.lookups.history_sums(since, ("at", *columns), hours=hours, delays=delays)
+        rows = store.lookups.history(since, ("at", *columns), hours=hours, delays=delays)
         return [
             row._replace(at=self.begins[bisect_right(self.begins, row.at + middle) - 1])
             for row in rows

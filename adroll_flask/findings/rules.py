@@ -113,7 +113,7 @@ class Moment:
     def recent(self) -> Sequence[HistorySum]:
         """What became of events of a week, and of those that were held until then, by the hour."""
         columns: tuple[HistoryColumn, ...] = ("at", "event_name", "outcome", "reason", "currency")
-        return self.outbox.lookups.history_sums(self.now - _WEEK - self.settings.hold_max, columns)
+        return self.outbox.lookups.history(self.now - _WEEK - self.settings.hold_max, columns)
 
     @cached_property
     def watched(self) -> Sequence[Silence]:

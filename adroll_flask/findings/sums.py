@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.outbox.history import amount_of, as_decimal
-from adroll_flask.outbox.values import HistoryRow, HistorySum, Row
+from adroll_flask.outbox.values import HistorySum, Row
 
 if TYPE_CHECKING:
     from adroll_flask.reporting.paid_orders import Missing
@@ -25,7 +25,7 @@ def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
     return groups
 
 
-def money(rows: Iterable[HistorySum | HistoryRow | Missing]) -> Values:
+def money(rows: Iterable[HistorySum | Missing]) -> Values:
     """The values of *rows* by currency, the largest first."""
     sums: dict[str, Decimal] = {}
     for row in rows:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from . import history, transitions
 from .database import Database, Tx, insert, insert_into, key_in, key_out, meta, one
+from .holds import BY_ORDER
 from .ingest import Ingest
 from .lookups import Lookups, is_id
 from .schema import columns_of
@@ -190,8 +191,7 @@ def _fix(tx: Tx, id: str, key: str | None, *, payload: bytes, **values: Any) -> 
     name = json.loads(payload).get("event_name") or old_name
     wanted = old_key if key is None else key_in(tx.dialect, key)
     if wanted is not None and tx.rows(
-        "SELECT id FROM adroll_event WHERE advertisable_eid = :eid AND dry_run = :dry_run"
-        " AND event_name = :name AND dedupe_key = :key AND id <> :id",
+        f"SELECT id FROM adroll_event WHERE {BY_ORDER} AND id <> :id",
         eid=eid,
         dry_run=dry_run,
         name=name,

@@ -8,6 +8,7 @@ with ``id {in_ids}``. :mod:`.sqlite` and :mod:`.server` are the two back ends th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, Protocol, TypeVar
 
 from .values import KEY_LENGTH
@@ -218,6 +219,12 @@ FRAGMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
 }
+
+
+@cache
+def filled(dialect: str, statement: str) -> str:
+    """*statement* with the fragments of *dialect*."""
+    return statement.format_map(FRAGMENTS[dialect])
 
 
 def add_up(dialect: str, table: str, unique: str, columns: tuple[str, ...]) -> str:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from .database import Database, Tx, insert, one
 from .values import AWAY, ERROR_LENGTH, LONGEST_PAUSE, MISSED_AFTER, SKEW, Claimed, Destination
 
-_Stops: TypeAlias = tuple[float, float, tuple[tuple[float, float | None], ...]]
-
-#: Seconds for which the intervals of stops are taken from memory.
-_FRESH: Final = 1.0
 #: Seconds between two signs of life of a worker.
 SEEN_EVERY: Final = 20.0
 #: Seconds that AdRoll has to be away for the interval to be kept.
 _LONG: Final = 600.0
 _MINE: Final = "advertisable_eid = :account"
 _OPEN: Final = f"ended_at IS NULL AND {_MINE}"
-#: That no pause is on: the same as :func:`_of` says.
+#: That no pause is on. One that is further off than any that we set, or that is from before a clock
+#: that went back, is over: to ask once more is cheap, to wait an hour is not.
 _IS_OVER: Final = (
     "(paused_until <= :now OR paused_until > :longest OR coalesce(last_error_at, 0) > :skew)"
 )
@@ -42,21 +39,13 @@ def accounts_of(tx: Tx) -> list[str]:
 def states_of(tx: Tx) -> dict[str, Destination]:
     """AdRoll as the workers of each account see it."""
     rows = tx.rows(
-        "SELECT advertisable_eid, paused_until, stopped, fingerprint, stopped_since, failures,"
-        " last_error, last_error_at, seen_at FROM adroll_account ORDER BY advertisable_eid"
+        f"SELECT advertisable_eid, CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until - :now END,"
+        " stopped, fingerprint, stopped_since, failures, last_error, last_error_at,"
+        " CASE WHEN seen_at > :now THEN 0.0 ELSE :now - seen_at END"
+        " FROM adroll_account ORDER BY advertisable_eid",
+        **_over(tx),
     )
-    return {account: _of(tx, row) for account, *row in rows}
-
-
-def _of(tx: Tx, row: list[Any]) -> Destination:
-    paused, stopped, fingerprint, since, failures, error, error_at, seen_at = row
-    paused -= tx.now
-    # A pause further off than any that we set, or from before a clock that went back: to ask once
-    # more is cheap, to wait an hour is not.
-    wrong = paused > LONGEST_PAUSE + 1 or (error_at or 0.0) > tx.now + SKEW
-    unseen = None if seen_at is None else max(0.0, tx.now - seen_at)
-    paused = 0.0 if paused < 0 or wrong else paused
-    return Destination(paused, stopped, fingerprint, since, failures, error, error_at, unseen)
+    return {account: Destination(*state) for account, *state in rows}
 
 
 def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
@@ -106,9 +95,6 @@ class DestinationState:
     def __init__(self, database: Database, account: str) -> None:
         self._database = database
         self.account = account
-        #: When by the monotonic clock stops were read, the outbox's time then, and they. In one,
-        #: since a lock could be inherited by a forked child, which would wait for ever.
-        self._stops: _Stops = (float("-inf"), 0.0, ())
         self._seen_at = float("-inf")
 
     def _update(
@@ -119,7 +105,7 @@ class DestinationState:
             if "paused_until" not in becomes:
                 # First of all, since MariaDB sets one column after the other: a pause that a clock
                 # has ended must not go on because the error's time is right again.
-                pause = f"paused_until = CASE WHEN {_IS_OVER} THEN 0 ELSE paused_until END"
+                pause = f"paused_until = CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until END"
                 becomes = f"{pause}, {becomes}"
                 values = _over(tx) | values
             becomes += ", last_error = :error, last_error_at = :at"
@@ -187,7 +173,6 @@ class DestinationState:
             self._update(tx, becomes, error=error, **values)
             return before != (reason, fingerprint)
 
-        self._forget_stops()
         return self._database.write(begin)
 
     def resume(self) -> bool:
@@ -212,7 +197,6 @@ class DestinationState:
             )
             return True
 
-        self._forget_stops()
         return self._database.write(end)
 
     def _begin(self, tx: Tx, reason: str) -> None:
@@ -292,22 +276,16 @@ class DestinationState:
         since = event.refused_at
         if since is None:
             return 0.0
-        known = self._stops
-        if time.monotonic() - known[0] > _FRESH:
-            known = self._stops = self._database.read(self._read_stops)
-        read, then, stops = known
-        now = then + max(0.0, time.monotonic() - read)
-        age = now - since
-        for began, ended in stops:
-            age -= max(0.0, (now if ended is None else ended) - max(began, since))
-        return max(0.0, age)
 
-    def _read_stops(self, tx: Tx) -> _Stops:
-        rows = tx.rows(
-            f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> '{AWAY}'",
-            account=self.account,
-        )
-        return time.monotonic(), tx.now, tuple((began, ended) for began, ended in rows)
+        def age(tx: Tx) -> float:
+            stops = tx.rows(
+                f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> '{AWAY}'",
+                account=self.account,
+            )
+            stopped: float = sum(
+                max(0.0, (tx.now if ended is None else ended) - max(began, since))
+                for began, ended in stops
+            )
+            return max(0.0, tx.now - since - stopped)
 
-    def _forget_stops(self) -> None:
-        self._stops = (float("-inf"), 0.0, ())
+        return self._database.read(age)

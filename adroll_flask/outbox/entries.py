@@ -139,24 +139,14 @@ class Withdrawal:
 
 
 @dataclass(frozen=True, slots=True)
-class Suppressed:
-    """A report that was not kept, and why; nothing of the visitor.
-
-    :param order: a keyed hash of its order id, by which its reason is found again.
-    """
-
-    at: float
-    name: str
-    reason: str
-    order: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Counted:
-    """Something for the history alone: a duplicate that was noticed at once, a report that failed.
+    """Something for the history alone: a duplicate that was noticed at once, a report that failed
+    or was not to be kept; nothing of the visitor.
 
     :param digest: value and currency as a text.
     :param amount: how many there were, all alike.
+    :param order: of what was suppressed, a keyed hash of its order id, by which the reason is found
+        again.
     """
 
     at: float
@@ -166,6 +156,7 @@ class Counted:
     identifiers: int = 0
     digest: str | None = None
     amount: int = 1
+    order: str | None = None
 
 
 @dataclass(slots=True)
@@ -184,7 +175,7 @@ class Verdict:
     doubt: Literal["", "rests", "unsure"] = ""
 
 
-Entry: TypeAlias = EventEntry | Withdrawal | Suppressed | Counted | Verdict
+Entry: TypeAlias = EventEntry | Withdrawal | Counted | Verdict
 
 
 def encode_event(event: NewEvent, at: float, dead: tuple[str, str] | None = None) -> bytes:
@@ -218,11 +209,9 @@ def encode(entry: Entry) -> bytes:
     fields: list[object]
     if isinstance(entry, Withdrawal):
         fields = ["w", entry.at, entry.first_party_cookie, entry.adct]
-    elif isinstance(entry, Suppressed):
-        fields = ["s", entry.at, plain_name(entry.name), entry.reason, entry.order]
     elif isinstance(entry, Counted):
         fields = ["c", entry.at, plain_name(entry.name), entry.outcome, entry.reason]
-        fields += [entry.identifiers, entry.digest, entry.amount]
+        fields += [entry.identifiers, entry.digest, entry.amount, entry.order]
     else:
         fields = ["v", entry.at, entry.kind, *entry.order, entry.changes]
     return line_of(json.dumps([fields]).encode())
@@ -255,8 +244,6 @@ def decode(body: bytes) -> Entry:
         return EventEntry(event, at, tuple(dead[0]) if dead else None)
     if kind == "w":
         return Withdrawal(at, *fields)
-    if kind == "s":
-        return Suppressed(at, *fields)
     if kind == "c":
         return Counted(at, *fields)
     if kind == "v":

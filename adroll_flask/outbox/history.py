@@ -157,19 +157,13 @@ def _added(columns: Sequence[str]) -> str:
 
 def rates(tx: Tx) -> dict[str, dict[str, int]]:
     """What became of events of the present hour and of the last 24."""
-    hour = int(tx.now // 3600)
     found = {}
     for name, hours in (("hour", 1), ("day", 24)):
-        rows = tx.rows(
-            "SELECT outcome, sum(events) FROM adroll_history WHERE hour > :since"
-            " AND outcome IN ('delivered', 'dead', 'expired') GROUP BY outcome",
-            since=hour - hours,
-        )
-        sums = {outcome: int(count) for outcome, count in rows}
-        found[name] = {
-            "delivered": sums.get("delivered", 0),
-            "dead": sums.get("dead", 0) + sums.get("expired", 0),
+        ended = {
+            one.outcome: one.events for one in sums(tx, tx.now - (hours - 1) * 3600, ["outcome"])
         }
+        lost = ended.get("dead", 0) + ended.get("expired", 0)
+        found[name] = {"delivered": ended.get("delivered", 0), "dead": lost}
     return found
 
 

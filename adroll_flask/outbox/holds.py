@@ -16,7 +16,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 
 from . import destination, history, transitions
-from .database import Tx, insert, key_in, key_out, one
+from .database import Tx, insert, key_in, key_out
 from .entries import Verdict, new_id
 from .values import (
     CANCELLED,
@@ -40,7 +40,8 @@ DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
     " only if it was not."
 )
-_BY_ORDER: Final = (
+#: Of the unique index.
+BY_ORDER: Final = (
     "advertisable_eid = :eid AND dry_run = :dry_run AND event_name = :name AND dedupe_key = :key"
 )
 _COLUMNS: Final = (
@@ -68,7 +69,7 @@ class Holds:
             # A row that goes between the two looks is met again by the third.
             for _ in range(3):
                 rows = tx.rows(
-                    f"SELECT {_COLUMNS} FROM adroll_event WHERE {_BY_ORDER} {{lock}}",
+                    f"SELECT {_COLUMNS} FROM adroll_event WHERE {BY_ORDER} {{lock}}",
                     eid=verdict.order.advertisable_eid,
                     dry_run=int(verdict.order.dry_run),
                     name=verdict.order.name,
@@ -204,9 +205,3 @@ def taken_out(tx: Tx, id: str) -> Verdict | None:
         changes=None if changes is None else json.loads(bytes(changes)),
         doubt=("", "unsure", "rests")[doubt],
     )
-
-
-def waiting_verdicts(tx: Tx) -> int:
-    """Releases and cancellations whose events have not come in."""
-    counted = f"SELECT count(*) FROM adroll_event WHERE state = {DECIDED}"
-    return int(one(tx.rows(counted)) or 0)

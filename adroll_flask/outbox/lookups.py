@@ -18,7 +18,6 @@ from adroll_flask.redaction import redact_event
 from . import history
 from .database import Database, Tx, insert, key_in, key_out, meta, metas, one
 from .destination import accounts_of, recent_stops, states_of
-from .holds import waiting_verdicts
 from .ingest import Ingest
 from .queue import attempts_in, count_due, oldest_due, waiting_by_account
 from .silence import LOOKS_BACK, Silence, watch
@@ -33,9 +32,7 @@ from .values import (
     SENDING,
     WAITING,
     Ended,
-    HistoryBy,
     HistoryColumn,
-    HistoryRow,
     HistorySum,
     OrderKey,
     Overview,
@@ -65,14 +62,6 @@ _OPEN: Final[tuple[State, ...]] = ("waiting", "claimed", "sending", "held", "dea
 _OUTCOMES: Final = {WAITING: "waiting", CLAIMED: "waiting", SENDING: "waiting", HELD: "held"}
 #: Lost, whether or not it was sent again later.
 _LOST: Final = ", ".join(repr(lost + more) for lost in history.LOST for more in ("", history.AGAIN))
-#: What the history is asked by: a column, and the hours that ``at`` stands for.
-_BY: Final[Mapping[HistoryBy, tuple[HistoryColumn, int]]] = {
-    "hour": ("at", 1),
-    "day": ("at", 24),
-    "event": ("event_name", 1),
-    "reason": ("reason", 1),
-    "identifier": ("identifiers", 1),
-}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
 #: Seconds between two looks for silence.
@@ -129,15 +118,16 @@ class Lookups:
     def counts(self) -> dict[str, int]:
         """Events by state."""
         self.take_in_all()
-        return self.database.read(_counts)
+        return _counted(self.database.read(_numbers))
 
     def overview(self) -> Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
 
         def look(tx: Tx) -> Overview:
+            numbers = _numbers(tx)
             return Overview(
-                counts=_counts(tx),
+                counts=_counted(numbers),
                 accounts=waiting_by_account(tx),
                 oldest_due=oldest_due(tx),
                 rates=history.rates(tx),
@@ -146,7 +136,7 @@ class Lookups:
                 journal_bytes=self.ingest.bytes_waiting(),
                 engine=tx.dialect,
                 schema_version=int(meta(tx, "schema_version") or 0),
-                verdicts=waiting_verdicts(tx),
+                verdicts=numbers.get(DECIDED, 0),
             )
 
         return self.database.read(look)
@@ -203,14 +193,11 @@ class Lookups:
         most: int,
         name: str | None = None,
         before: str | None = None,
-        *,
-        dry_runs: bool = False,
     ) -> tuple[Row, ...]:
         """The newest *most* events, newest first, without their payload.
 
         :param name: only events of this name, of those that were reported lately.
         :param before: only events that were reported before the one with this id.
-        :param dry_runs: only dry runs, likewise.
         """
         values: dict[str, Any] = {"most": most}
         query = f"{_LIST} WHERE {_EVENTS}"
@@ -218,10 +205,9 @@ class Lookups:
             query += " AND id < :before"
             values["before"] = before
         query += " ORDER BY id DESC"
-        wanted = ["event_name = :name"] * (name is not None) + ["dry_run = 1"] * dry_runs
-        if wanted:
-            values |= {"looked": max(_LOOKED_AT, most)} | ({"name": name} if name else {})
-            query = f"SELECT * FROM ({query} LIMIT :looked) AS lately WHERE {' AND '.join(wanted)}"
+        if name is not None:
+            values |= {"looked": max(_LOOKED_AT, most), "name": name}
+            query = f"SELECT * FROM ({query} LIMIT :looked) AS lately WHERE event_name = :name"
             query += " ORDER BY id DESC"
         return self._all(f"{query} LIMIT :most", **values)
 
@@ -379,14 +365,7 @@ class Lookups:
 
     # -- sums -------------------------------------------------------------------------------
 
-    def history(self, since: float, by: HistoryBy) -> tuple[HistoryRow, ...]:
-        """What happened since *since* (seconds since the epoch), in sums; counts no events."""
-        column, hours = _BY[by]
-        sums = self.history_sums(since, (column, "outcome", "currency"), hours=hours, delays=True)
-        found = [HistoryRow(getattr(one, column), one.outcome, *one[5:]) for one in sums]
-        return tuple(sorted(found, key=lambda row: (row.group, row.outcome, row.currency)))
-
-    def history_sums(
+    def history(
         self,
         since: float,
         columns: Sequence[HistoryColumn],
@@ -394,7 +373,7 @@ class Lookups:
         hours: int = 1,
         delays: bool = False,
     ) -> tuple[HistorySum, ...]:
-        """The same by several columns at once.
+        """What happened since *since* (seconds since the epoch), in sums; counts no events.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
         :param delays: with the histogram of event to delivery.
@@ -482,11 +461,6 @@ class Lookups:
         self.take_in_all()
         return self.database.read(_watched)
 
-    def silences(self) -> tuple[Silence, ...]:
-        """Those of them that have stayed away for too long."""
-        self.take_in_all()
-        return self.database.read(_silent)
-
     def note_silences(self) -> tuple[Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
         silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.database.read(_silent)}
@@ -559,10 +533,13 @@ def _by_account(tx: Tx, query: str, **values: Any) -> list[Any]:
     return [row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)]
 
 
-def _counts(tx: Tx) -> dict[str, int]:
+def _numbers(tx: Tx) -> dict[int, int]:
     rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
-    found = {NAME[state]: int(count) for state, count in rows if state in NAME}
-    return {name: found.get(name, 0) for name in NUMBER}
+    return {state: int(count) for state, count in rows}
+
+
+def _counted(numbers: Mapping[int, int]) -> dict[str, int]:
+    return {name: numbers.get(state, 0) for name, state in NUMBER.items()}
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:

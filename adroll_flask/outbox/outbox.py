@@ -100,8 +100,10 @@ class RecentKeys:
         self._clock = clock
         self._freed = freed
         self._freed_at = self._look()
-        self._known: OrderedDict[OrderKey, tuple[str, str | None, float, bool]] = OrderedDict()
-        self._decided: OrderedDict[OrderKey, Literal["release", "cancel"]] = OrderedDict()
+        #: Id, digest, when, whether it was held, and what was decided on it.
+        self._known: OrderedDict[
+            OrderKey, tuple[str, str | None, float, bool, Literal["", "release", "cancel"]]
+        ] = OrderedDict()
 
     def find(self, event: NewEvent) -> Put | None:
         """What became of *event*, where its key is known."""
@@ -112,7 +114,6 @@ class RecentKeys:
         if self._look() != self._freed_at:
             self._freed_at = self._look()
             self._known.clear()
-            self._decided.clear()
             return None
         if found[3] and event.held_for is None:
             return None  # it says that the held one is to be sent
@@ -121,15 +122,13 @@ class RecentKeys:
     def decided(self, verdict: Verdict) -> Decided:
         """What is known of the event that *verdict* is about."""
         found = self._known.get(verdict.order)
-        if found is None or not found[3]:
-            return Decided()
-        return Decided(found[0], self._decided.get(verdict.order, ""))
+        return Decided(found[0], found[4]) if found is not None and found[3] else Decided()
 
     def decide(self, verdict: Verdict) -> None:
         """Remember *verdict*, which is kept."""
-        if self._decided.get(verdict.order) != "cancel":  # which is the stronger
-            self._decided[verdict.order] = verdict.kind
-            _keep(self._decided)
+        found = self._known.get(verdict.order)
+        if found is not None and found[4] != "cancel":  # which is the stronger
+            self._known[verdict.order] = (*found[:4], verdict.kind)
 
     def add(self, event: NewEvent, dead: bool = False) -> None:
         """Remember *event*, which was kept.
@@ -140,14 +139,14 @@ class RecentKeys:
         if order is None:
             return
         digest = None if dead else event.digest
-        self._known[order] = event.id, digest, self._clock(), event.held_for is not None
-        self._decided.pop(order, None)
-        _keep(self._known)
+        self._known[order] = event.id, digest, self._clock(), event.held_for is not None, ""
+        while len(self._known) > _MOST_KEYS:
+            with suppress(KeyError):  # another thread was here
+                self._known.popitem(last=False)
 
     def free(self) -> None:
         """Forget all, in each process of this host: keys became free."""
         self._known.clear()
-        self._decided.clear()
         if self._freed is not None and self._freed.parent.is_dir():
             with suppress(OSError):  # the others forget in a quarter of an hour, as other hosts do
                 os.close(open_file(self._freed, os.O_RDWR | NO_FOLLOW))
@@ -160,15 +159,6 @@ class RecentKeys:
             return 0 if self._freed is None else os.stat(self._freed).st_mtime_ns
         except OSError:
             return 0
-
-
-def _keep(known: OrderedDict[OrderKey, Any]) -> None:
-    """The newest of *known*."""
-    while len(known) > _MOST_KEYS:
-        try:
-            known.popitem(last=False)
-        except KeyError:  # another thread was here
-            return
 
 
 def _no_changes(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:

@@ -19,7 +19,6 @@ from .entries import (
     Entry,
     EventEntry,
     NewEvent,
-    Suppressed,
     Verdict,
     Withdrawal,
 )
@@ -89,22 +88,12 @@ class RowWriter:
         if events:
             self._stop_withdrawn(tx, events, written)
         self.holds.decide(tx, _those(entries, Verdict))
-        suppressed = _those(entries, Suppressed)
-        self._remember(tx, [entry for entry in suppressed if entry.order])
-        happened = [
-            history.Happened(
-                *(entry.name, "suppressed", entry.reason[:40], 0, "", 0, None),
-                at=self._time(tx, entry.at),
-            )
-            for entry in suppressed
-        ]
-        happened += [
-            history.counted(entry, self._time(tx, entry.at)) for entry in _those(entries, Counted)
-        ]
-        history.add(tx, happened)
+        counted = _those(entries, Counted)
+        self._remember(tx, [entry for entry in counted if entry.order])
+        history.add(tx, [history.counted(entry, self._time(tx, entry.at)) for entry in counted])
         return written
 
-    def _remember(self, tx: Tx, orders: Sequence[Suppressed]) -> None:
+    def _remember(self, tx: Tx, orders: Sequence[Counted]) -> None:
         """Keep why orders were not reported, and nothing else of them."""
         for entry in orders:
             tx.execute("DELETE FROM adroll_suppressed WHERE order_hash = :order", order=entry.order)

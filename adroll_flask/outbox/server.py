@@ -12,6 +12,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import (
@@ -32,7 +33,7 @@ from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
 
 from . import schema
-from .database import FRAGMENTS, Tx, Values, one
+from .database import Tx, Values, filled, one
 from .values import OutboxFailed
 
 if TYPE_CHECKING:
@@ -64,39 +65,33 @@ _BEGIN: Final = {
 }
 
 
+@cache
+def _clause(dialect: str, statement: str) -> TextClause:
+    statement = filled(dialect, statement)
+    clause = text(statement)
+    if ":ids" not in statement:
+        return clause
+    if dialect == "postgresql":
+        return clause.bindparams(bindparam("ids", type_=ARRAY(String())))
+    return clause.bindparams(bindparam("ids", expanding=True, type_=String()))
+
+
 class _ServerTx:
     """See :class:`~.database.Tx`."""
 
-    def __init__(self, connection: Connection, dialect: str, known: dict[str, TextClause]) -> None:
+    def __init__(self, connection: Connection, dialect: str) -> None:
         self.connection = connection
         self.dialect = dialect
-        self._known = known
         self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
 
     def _run(self, statement: str, values: dict[str, Any]) -> Any:
-        return self.connection.execute(self._clause(statement), values)
-
-    def _clause(self, statement: str) -> TextClause:
-        clause = self._known.get(statement)
-        if clause is None:
-            filled = statement.format_map(FRAGMENTS[self.dialect])
-            clause = text(filled)
-            if ":ids" in filled:
-                one_array = self.dialect == "postgresql"
-                ids = (
-                    bindparam("ids", type_=ARRAY(String()))
-                    if one_array
-                    else bindparam("ids", expanding=True, type_=String())
-                )
-                clause = clause.bindparams(ids)
-            self._known[statement] = clause
-        return clause
+        return self.connection.execute(_clause(self.dialect, statement), values)
 
     def execute(self, statement: str, /, **values: Any) -> int:
         return int(self._run(statement, values).rowcount)
 
     def many(self, statement: str, values: Sequence[Values], /) -> int:
-        clause = self._clause(statement).execution_options(preserve_rowcount=True)
+        clause = _clause(self.dialect, statement).execution_options(preserve_rowcount=True)
         return int(self.connection.execute(clause, values).rowcount)
 
     def rows(self, statement: str, /, **values: Any) -> list[Any]:
@@ -112,7 +107,6 @@ class ServerDatabase:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
-        self._known: dict[str, TextClause] = {}
         # A parent's connections are the parent's, down to saying good-bye on them.
         self._engines = PerProcess(lambda: (os.getpid(), make_engine(url)), left=never_collect)
         # When an app is dropped: Python 3.13 warns of a connection that is collected open.
@@ -137,7 +131,7 @@ class ServerDatabase:
                 if not self._is_ready:
                     self._make_tables()
                 with self.engine().connect() as connection, connection.begin():
-                    return function(_ServerTx(connection, self.dialect, self._known))
+                    return function(_ServerTx(connection, self.dialect))
             except (SQLAlchemyError, OSError) as exc:
                 self._again(exc, tries)
             except (UnicodeError, OverflowError) as exc:

@@ -20,7 +20,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
 from . import files, schema
-from .database import FRAGMENTS, Tx, Values
+from .database import Tx, Values, filled
 from .values import BATCH, OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -56,21 +56,14 @@ class _SqliteTx:
 
     dialect = "sqlite"
 
-    def __init__(self, connection: sqlite3.Connection, now: float, known: dict[str, str]) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
         self.connection = connection
         self.now = now
-        self._known = known
 
     def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
         if "ids" in values:
             values["ids"] = json.dumps(values["ids"])
-        return self.connection.execute(self._filled(statement), values)
-
-    def _filled(self, statement: str) -> str:
-        filled = self._known.get(statement)
-        if filled is None:
-            filled = self._known[statement] = statement.format_map(FRAGMENTS["sqlite"])
-        return filled
+        return self.connection.execute(filled("sqlite", statement), values)
 
     def execute(self, statement: str, /, **values: Any) -> int:
         return self._run(statement, values).rowcount
@@ -79,11 +72,11 @@ class _SqliteTx:
         if len(values) > BATCH:
             for pragma in _FOR_MANY:
                 self.connection.execute(pragma)
-        filled = self._filled(statement)
+        named = filled("sqlite", statement)
         # By position: the driver looks for each name anew for each row.
-        names = _NAMED.findall(filled)
+        names = _NAMED.findall(named)
         rows = map(itemgetter(*names), each(values))
-        return self.connection.executemany(_NAMED.sub("?", filled), rows).rowcount
+        return self.connection.executemany(_NAMED.sub("?", named), rows).rowcount
 
     def rows(self, statement: str, /, **values: Any) -> list[Any]:
         return self._run(statement, values).fetchall()
@@ -140,7 +133,6 @@ class SqliteDatabase:
         # SQLite allows no inherited connection, not even to close it
         # (https://sqlite.org/howtocorrupt.html, 2.6).
         self._processes = PerProcess(_Process, left=never_collect)
-        self._known: dict[str, str] = {}
         self._is_hooked = False
         self._is_orphan = False
 
@@ -161,7 +153,7 @@ class SqliteDatabase:
             try:
                 connection.execute(begin)
                 try:
-                    result = function(_SqliteTx(connection, self._clock(), self._known))
+                    result = function(_SqliteTx(connection, self._clock()))
                     connection.execute("COMMIT")
                     return result
                 except BaseException:

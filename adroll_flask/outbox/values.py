@@ -18,7 +18,6 @@ from .silence import Silence
 State: TypeAlias = Literal[
     "waiting", "claimed", "sending", "delivered", "dead", "held", "cancelled"
 ]
-HistoryBy: TypeAlias = Literal["hour", "day", "event", "reason", "identifier"]
 HistoryColumn: TypeAlias = Literal[
     "at", "event_name", "outcome", "reason", "identifiers", "currency"
 ]
@@ -322,33 +321,18 @@ class Row:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One sum of the history.
-
-    :param group: what it was asked by: the beginning of an hour or a day in seconds since the
-        epoch, an event's name, a reason, or a mask of identifiers.
-    :param outcome: ``delivered``, ``dead``, ``expired`` (AdRoll was asked for too long),
-        ``suppressed``, ``duplicate``, ``cancelled`` (dropped or forgotten while it waited),
-        ``invalid``, ``failed``.
-    :param value: the sum of the events' values in *currency*.
-    :param delays: of delivered events, how many took up to so many seconds from event to delivery
-        (:data:`.schema.DELAYS`); the last number is of those that took longer.
-    """
-
-    group: int | str
-    outcome: str
-    currency: str
-    events: int
-    value: Decimal
-    delays: tuple[int, ...]
-
-
 class HistorySum(NamedTuple):
     """One sum of the history by several columns; a column that was not asked for is empty.
 
     :param at: the beginning of the hours summed up, seconds since the epoch.
-    :param delays: as of :class:`HistoryRow`; empty where not asked for.
+    :param outcome: ``delivered``, ``dead``, ``expired`` (AdRoll was asked for too long),
+        ``suppressed``, ``duplicate``, ``cancelled`` (dropped or forgotten while it waited),
+        ``invalid``, ``failed``.
+    :param identifiers: mask of those that the events carry (:attr:`.Coverage.mask`).
+    :param value: the sum of the events' values in *currency*.
+    :param delays: of delivered events, how many took up to so many seconds from event to delivery
+        (:data:`.schema.DELAYS`); the last number is of those that took longer. Empty where not
+        asked for.
     """
 
     at: int = 0
@@ -434,8 +418,3 @@ class Overview:
     engine: str
     schema_version: int
     verdicts: int = 0
-
-    @property
-    def destination(self) -> Destination:
-        """The worst of the destinations."""
-        return worst(self.destinations.values())

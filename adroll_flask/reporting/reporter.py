@@ -21,7 +21,7 @@ from adroll_flask.hosts import host_of
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import NewEvent, OutboxFailed, new_id
-from adroll_flask.outbox.entries import Counted, Suppressed, Withdrawal, outcome_of
+from adroll_flask.outbox.entries import Counted, Withdrawal, outcome_of
 from adroll_flask.outbox.inbox import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines
 from adroll_flask.signals import event_queued, event_rejected, event_suppressed
@@ -434,15 +434,12 @@ class Reporter:
         self.announce(event_suppressed, name=name, reason=why)
         now, order, secret = self.clock(), None, self.records.dedupe_secret
         with suppress(OutboxFailed):  # counted above; history does without it
-            kept = _kept_name(name)
-            if dry_run:
-                self.outbox.record(Counted(now, kept, *outcome_of("suppressed", why, dry_run)))
-            else:
-                key = given.get("deduplication_key") or given.get("order_id")
-                # Without a secret, order numbers could be found by trying them.
-                if self.settings.remember_suppressed and key is not None and secret is not None:
-                    order = suppressed_key(name, str(key), secret)
-                self.outbox.record(Suppressed(now, kept, why, order))
+            key = None if dry_run else given.get("deduplication_key") or given.get("order_id")
+            # Without a secret, order numbers could be found by trying them.
+            if self.settings.remember_suppressed and key is not None and secret is not None:
+                order = suppressed_key(name, str(key), secret)
+            became = outcome_of("suppressed", why, dry_run)
+            self.outbox.record(Counted(now, _kept_name(name), *became, order=order))
         return Receipt(None, "suppressed", why)
 
     def _dead(self, call: _Call, problem: EventError) -> Receipt:

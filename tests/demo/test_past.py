@@ -21,14 +21,12 @@ def test_a_year_has_its_stories_and_comes_once(
     shop = make_shop()
     lately.add_to(shop, NOW)
     runtime = shop.extensions["adroll"]
-    months = runtime.outbox.lookups.history_sums(
-        NOW - past.OPEN * 86_400, ("at", "outcome"), hours=168
-    )
+    months = runtime.outbox.lookups.history(NOW - past.OPEN * 86_400, ("at", "outcome"), hours=168)
     delivered = [row for row in months if row.outcome == "delivered"]
     assert len(delivered) > 50
     by_outcome = {
         row.outcome: row.events
-        for row in runtime.outbox.lookups.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
+        for row in runtime.outbox.lookups.history(NOW - past.OPEN * 86_400, ("outcome",))
     }
     assert by_outcome["delivered"] > 100_000
     assert set(by_outcome) >= {"suppressed", "duplicate", "dead", "invalid"}
@@ -39,7 +37,7 @@ def test_a_year_has_its_stories_and_comes_once(
     assert runtime.outbox.lookups.list("held")
     assert runtime.outbox.queue.waiting() == 0
     lately.add_to(shop, NOW)
-    again = runtime.outbox.lookups.history_sums(NOW - past.OPEN * 86_400, ("outcome",))
+    again = runtime.outbox.lookups.history(NOW - past.OPEN * 86_400, ("outcome",))
     assert {row.outcome: row.events for row in again} == by_outcome
 
 

@@ -238,7 +238,7 @@ def test_a_sites_own_tests_run_as_the_page_has_them(make_app: AppMaker, tmp_path
         past = make_past(tmp_path)
         page.run("A shop with a past", app=past)
         tests = page.run(reports=reports)
-    days = past.extensions["adroll"].outbox.lookups.history_sums(0, ("at", "outcome"), hours=24)
+    days = past.extensions["adroll"].outbox.lookups.history(0, ("at", "outcome"), hours=24)
     assert sum(day.events for day in days if day.outcome == "delivered") == 28
     assert len({day.at for day in days}) > 5
     found = [test for name, test in tests.items() if name.startswith("test_")]

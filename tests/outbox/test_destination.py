@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from adroll_flask.outbox import Claimed, Outbox, Outcome
-from adroll_flask.outbox.database import Tx
 from tests.support.outbox_engines import EID, Bench, wait_until
 
 
@@ -192,44 +188,6 @@ def test_age_is_never_negative(bench: Bench, outbox: Outbox) -> None:
     )
 
     assert outbox.destination(EID).unstopped_age(event) == 0
-
-
-def test_a_child_does_not_wait_for_a_thread_that_it_did_not_inherit(
-    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outbox.put(bench.event())
-    refuse(outbox)
-    claim = outbox.queue.claim(EID)
-    assert claim
-    asking, answer = threading.Event(), threading.Event()
-    database = outbox.database
-
-    def read(function: Callable[[Tx], object]) -> object:
-        asking.set()
-        answer.wait()
-        return really(function)
-
-    really = database.read
-    with monkeypatch.context() as patch:
-        patch.setattr(database, "read", read)
-        thread = threading.Thread(
-            target=outbox.destination(EID).unstopped_age, args=(claim.events[0],)
-        )
-        thread.start()
-        asking.wait()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.alarm(5)
-            outbox.destination(EID).unstopped_age(claim.events[0])
-            status = 0
-        finally:
-            os._exit(status)
-    answer.set()
-    thread.join()
-
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_slot_far_off_comes_from_a_wrong_clock(bench: Bench, outbox: Outbox) -> None:

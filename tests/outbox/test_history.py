@@ -18,8 +18,8 @@ import pytest
 
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.outbox import NewEvent, OutboxFailed, Outcome, new_id
-from adroll_flask.outbox.entries import Suppressed
-from adroll_flask.outbox.values import HistoryBy, HistoryRow
+from adroll_flask.outbox.entries import Counted
+from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
 from tests.support.outbox_engines import Bench
@@ -27,7 +27,7 @@ from tests.support.outbox_engines import Bench
 VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
 
 
-def sums(rows: Iterable[HistoryRow]) -> Counter[str]:
+def sums(rows: Iterable[HistorySum]) -> Counter[str]:
     """Events by outcome."""
     found: Counter[str] = Counter()
     for row in rows:
@@ -40,12 +40,12 @@ def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None
     event = bench.event("1001")
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, "event")) == {"invalid": 1}
+    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1}
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, "event")) == {"invalid": 1}
+    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1}
     # Another process had not seen the key.
     bench.open().put_dead(bench.event("1001"), "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, "event")) == {"invalid": 1, "duplicate": 1}
+    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1, "duplicate": 1}
 
 
 def test_a_failure_is_told_once_by_two_threads(bench: Bench) -> None:
@@ -63,7 +63,7 @@ def test_a_failure_is_told_once_by_two_threads(bench: Bench) -> None:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    failed = [row for row in outbox.lookups.history(0.0, "event") if row.outcome == "failed"]
+    failed = [row for row in outbox.lookups.history(0.0, ["outcome"]) if row.outcome == "failed"]
     assert sum(row.events for row in failed) == 300
 
 
@@ -77,7 +77,7 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
     other.put(bench.event("1001", digest="59.90 EUR"))  # noticed by the index
     outbox.put(bench.event("1002"))
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
-    outbox.record(Suppressed(bench.now(), "purchase", "consent_gpc"))
+    outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     outbox.note_failure("purchase", "full")
     outbox.put(bench.event("1003"))
     outbox.measure()
@@ -103,15 +103,15 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
         "cancelled": 1,
     }
     since = bench.now() - 3600
-    questions: tuple[HistoryBy, ...] = ("hour", "day", "event", "reason", "identifier")
-    for by in questions:
-        assert sums(outbox.lookups.history(since, by)) == expected, by
-    (delivered,) = [
-        row for row in outbox.lookups.history(since, "identifier") if row.outcome == "delivered"
-    ]
-    assert (delivered.group, delivered.currency, delivered.value) == (3, "EUR", Decimal("59.9"))
+    columns: tuple[HistoryColumn, ...] = ("at", "event_name", "reason", "identifiers", "currency")
+    for column in columns:
+        assert sums(outbox.lookups.history(since, ("outcome", column))) == expected, column
+    rows = outbox.lookups.history(since, ("outcome", *columns), delays=True)
+    (delivered,) = [row for row in rows if row.outcome == "delivered"]
+    assert (delivered.identifiers, delivered.currency) == (3, "EUR")
+    assert delivered.value == Decimal("59.9")
     assert sum(delivered.delays) == 1
-    reasons = {row.outcome: row.group for row in outbox.lookups.history(since, "reason")}
+    reasons = {row.outcome: row.reason for row in rows}
     assert reasons["suppressed"] == "consent_gpc"
     assert reasons["invalid"] == "invalid:value"
     assert reasons["failed"] == "full"
@@ -129,13 +129,13 @@ def test_an_event_counts_in_the_hour_in_which_it_happened(
     assert claim
     (event,) = claim.events
     outbox.queue.settle(claim, [Outcome(id=event.id, kind=kind, reason="refused")])
-    (row,) = outbox.lookups.history(0.0, "hour")
-    assert (row.group, row.outcome) == (int(earlier // 3600) * 3600, kind)
+    (row,) = outbox.lookups.history(0.0, ("at", "outcome"))
+    assert (row.at, row.outcome) == (int(earlier // 3600) * 3600, kind)
     told = [(one.outcome, one.events) for one in outbox.lookups.totals().sums]
     assert told == [(kind, 1)], "whole hours are read again where they become more"
     if kind == "dead":
         outbox.admin.retry([event.id])
-        assert outbox.lookups.history(0.0, "hour") == ()
+        assert outbox.lookups.history(0.0, ("at", "outcome")) == ()
 
 
 def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> None:
@@ -149,8 +149,8 @@ def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> N
     outbox.queue.settle(claim, died)
     again = {event.key: event.id for event in claim.events}["1002"]
     outbox.admin.retry([again])
-    (row,) = outbox.lookups.history(0.0, "hour")
-    told = (row.group, row.outcome, row.events, row.value)
+    (row,) = outbox.lookups.history(0.0, ("at", "outcome"))
+    told = (row.at, row.outcome, row.events, row.value)
     assert told == (int((now - 7200) // 3600) * 3600, "dead", 1, Decimal(100))
 
 
@@ -158,10 +158,10 @@ def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Benc
     outbox = sqlite.open()
     with pytest.raises(OutboxFailed):
         outbox.put(sqlite.event("1001", payload=b"x" * (2 << 20)))
-    assert outbox.lookups.history(0, "day") == ()
+    assert outbox.lookups.history(0, ["outcome"]) == ()
     outbox.measure()  # as the thread beside the requests does
-    (row,) = outbox.lookups.history(0, "reason")
-    assert (row.outcome, row.group, row.events) == ("failed", "too_large", 1)
+    (row,) = outbox.lookups.history(0, ("outcome", "reason"))
+    assert (row.outcome, row.reason, row.events) == ("failed", "too_large", 1)
 
 
 def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Bench) -> None:
@@ -169,7 +169,7 @@ def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Ben
     outbox.note_failure("purchase", "internal")
     outbox.note_failure("purchase", "internal")
     outbox.close()
-    assert sums(sqlite.open().lookups.history(0, "day")) == {"failed": 2}
+    assert sums(sqlite.open().lookups.history(0, ["outcome"])) == {"failed": 2}
 
 
 class Driven:
@@ -210,7 +210,7 @@ class Driven:
         clock.now += 0.001
         kind = self.random.random()
         if kind < 0.05:
-            outbox.record(Suppressed(clock.now, "purchase", "consent_gpc"))
+            outbox.record(Counted(clock.now, "purchase", "suppressed", "consent_gpc"))
             self.receipts["suppressed"] += 1
             return
         again = kind < 0.15 and self.keys
@@ -274,7 +274,7 @@ class Driven:
 
     def check(self) -> None:
         self.shop.outbox.measure()
-        rows = self.shop.outbox.lookups.history(0, "day")
+        rows = self.shop.outbox.lookups.history(0, ["outcome"], delays=True)
         found = sums(rows)
         taken = Counter(order for order in self.adroll.taken if order != "?")
         kept = self.shop.outbox.lookups.list(limit=1_000_000)
@@ -350,7 +350,7 @@ def test_what_a_killed_process_was_told_is_counted(tmp_path: Path) -> None:
             told[name] += number
     driven = Driven(tmp_path, 99)
     driven.drive(0)
-    found = sums(driven.shop.outbox.lookups.history(0, "day"))
+    found = sums(driven.shop.outbox.lookups.history(0, ["outcome"]))
     # The kill may come between a record and its receipt: one a process at most.
     for name, number in (
         ("suppressed", told["suppressed"]),

@@ -171,7 +171,7 @@ def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> No
         (row,) = bench.execute("SELECT hour, identifiers, events FROM adroll_history")
         assert (int(row[0]) == hour) == kept
         assert int(row[2]) == 1
-        assert bool(outbox.lookups.history(0.0, "hour")) == kept
+        assert bool(outbox.lookups.history(0.0, ["at"])) == kept
 
 
 def test_history_and_outcome_are_one_transaction(

@@ -19,7 +19,7 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox, Outcome, admin, schema
 from adroll_flask.outbox.admin import NotMoved, move
 from adroll_flask.outbox.database import Database
-from adroll_flask.outbox.entries import Suppressed, Verdict, Withdrawal
+from adroll_flask.outbox.entries import Counted, Verdict, Withdrawal
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.outbox.values import OrderKey
@@ -83,7 +83,7 @@ def fill(bench: Bench) -> None:
     outbox.decide(verdict("cancel", "cancelled"))
     outbox.put(bench.event("cancelled", held_for=86_400.0))
     outbox.decide(verdict("release", "to come"))
-    outbox.record(Suppressed(bench.clock.now, "purchase", "no_consent", "a" * 32))
+    outbox.record(Counted(bench.clock.now, "purchase", "suppressed", "no_consent", order="a" * 32))
     outbox.record(Withdrawal(bench.clock.now, None, "said-no"))
     while outbox.queue.take_in():
         pass
@@ -107,7 +107,7 @@ KINDS = {"delivered": 2, "waiting": 2, "held": 1, "dead": 1, "cancelled": 1}
 
 def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Bench]) -> None:
     fill(benches[0])
-    hours = benches[0].open().lookups.history(0.0, "reason")
+    hours = benches[0].open().lookups.history(0.0, ("outcome", "reason"))
     for old, new in pairwise(benches):
         assert moved(old, new) == KINDS
         # Whoever was forgotten with the old setting sends nothing.
@@ -117,7 +117,7 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
     outbox = end.open()
     counts = outbox.lookups.counts()
     assert {state: counts[state] for state in KINDS} == KINDS
-    assert outbox.lookups.history(0.0, "reason") == hours
+    assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
 
     for key in ("delivered", "ключ", "waiting", "cancelled", "dead"):
         outbox.put(end.event(key))  # the thank-you page of an old order is opened again

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.values import HistoryBy
+from adroll_flask.outbox.values import HistoryColumn
 from tests.support.outbox_engines import EID, Bench
 
 HOUR = 3600.0
@@ -29,9 +29,9 @@ def settle(outbox: Outbox, **ends: Literal["delivered", "dead"]) -> None:
     )
 
 
-def history(outbox: Outbox, by: HistoryBy = "day") -> dict[str, tuple[int, Decimal]]:
+def history(outbox: Outbox, by: HistoryColumn = "at") -> dict[str, tuple[int, Decimal]]:
     found: dict[str, tuple[int, Decimal]] = {}
-    for row in outbox.lookups.history(0, by):
+    for row in outbox.lookups.history(0, ("outcome", by)):
         events, value = found.get(row.outcome, (0, Decimal()))
         found[row.outcome] = events + row.events, value + row.value
     return found
@@ -55,10 +55,10 @@ def test_a_dead_letter_that_was_sent_again_is_delivered_and_not_lost(
     settle(outbox, o1002="dead")
 
     expected = {"dead": (1, Decimal(10)), "delivered": (2, Decimal(12))}
-    questions: tuple[HistoryBy, ...] = ("hour", "day", "event", "reason", "identifier")
-    for by in questions:
+    columns: tuple[HistoryColumn, ...] = ("at", "event_name", "reason", "identifiers")
+    for by in columns:
         assert history(outbox, by) == expected, by
-    sums = {row.outcome: row.events for row in outbox.lookups.history_sums(0, ["outcome"])}
+    sums = {row.outcome: row.events for row in outbox.lookups.history(0, ["outcome"])}
     assert sums == {"dead": 1, "delivered": 2}
 
 
@@ -71,10 +71,10 @@ def test_it_counts_in_the_hour_in_which_it_was_lost_and_in_no_other(sqlite: Benc
     settle(outbox, o1002="dead")
     outbox.admin.retry([row.id for row in outbox.lookups.list("dead") if row.key == "1001"])
 
-    assert [row.outcome for row in outbox.lookups.history(sqlite.clock.now - 60, "hour")] == [
-        "dead"
-    ]
-    assert sum(row.events for row in outbox.lookups.history(0, "hour")) == 1
+    (row,) = outbox.lookups.history(sqlite.clock.now - 60, ["outcome"])
+    assert (row.outcome, row.events) == ("dead", 1)
+    (row,) = outbox.lookups.history(0, ["at"])
+    assert row.events == 1
 
 
 def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outbox) -> None:
@@ -140,7 +140,7 @@ def test_a_dry_run_is_counted_apart_with_what_became_of_it(
     outbox.put(bench.event("1001", dry_run=True, digest="10 EUR"))  # a reload
     settle(outbox, o1001=kind)
     assert list(history(outbox)) == ["dry_run"]
-    reasons = Counter({row.group: row.events for row in outbox.lookups.history(0, "reason")})
+    reasons = Counter({row.reason: row.events for row in outbox.lookups.history(0, ["reason"])})
     became = "delivered" if kind == "delivered" else "dead:refused"
     assert reasons == {became: 1, "duplicate": 1}
     (silent,) = {row.outcome for row in outbox.lookups.totals().sums}
@@ -165,7 +165,7 @@ def test_a_dry_run_that_is_dropped_or_cancelled_is_one_still(sqlite: Bench) -> N
     sqlite.pass_time(120)
     outbox.keep_house()
     assert list(history(outbox)) == ["dry_run"]
-    assert {row.group for row in outbox.lookups.history(0, "reason")} == {
+    assert {row.reason for row in outbox.lookups.history(0, ["reason"])} == {
         "cancelled:dropped",
         "expired:hold_expired",
     }

@@ -22,7 +22,7 @@ import pytest
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome
 from adroll_flask.outbox.database import Tx
-from adroll_flask.outbox.entries import Suppressed
+from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE
@@ -104,7 +104,7 @@ def test_a_locked_file_costs_a_report_nothing(
 def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1"))
     outbox.put_dead(sqlite.event(), "invalid:currency", "three letters")
-    outbox.record(Suppressed(sqlite.clock.now, "purchase", "no_consent"))
+    outbox.record(Counted(sqlite.clock.now, "purchase", "suppressed", "no_consent"))
 
     assert not sqlite.path.exists()
     assert "database" not in vars(outbox)

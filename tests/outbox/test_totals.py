@@ -6,7 +6,7 @@ from collections import Counter
 from decimal import Decimal
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.entries import Suppressed
+from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.history import KEPT
 from tests.support.outbox_engines import EID, Bench
 
@@ -34,7 +34,7 @@ def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> No
     settle(outbox)
     other.put(bench.event(digest="7 USD"))
     settle(other, "dead", "refused")
-    other.record(Suppressed(bench.now(), "purchase", "consent_gpc"))
+    other.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     other.queue.take_in()
 
     for each in (outbox, other, bench.open()):
@@ -75,9 +75,8 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
             pass
         for each in (outbox, tidy):
             assert each.lookups.totals().sums == before
-    assert outbox.lookups.history(0, "day") == ()
-    assert outbox.lookups.history_sums(0, ["at"]) == ()
-    assert outbox.lookups.silences() == ()
+    assert outbox.lookups.history(0, ["at"]) == ()
+    assert outbox.lookups.watched() == ()
 
 
 def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(sqlite: Bench) -> None:

@@ -363,7 +363,7 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
     with opened(folder) as outbox:
         rows = {row.key: row for row in outbox.lookups.list(limit=1_000_000)}
         counted = Counter[str]()
-        for row in outbox.lookups.history(0, "event"):
+        for row in outbox.lookups.history(0, ["outcome"]):
             counted[row.outcome] += row.events
     cut_off = Counter(
         log.stem.rstrip("0123456789")
