@@ -144,7 +144,8 @@ class Deliverer:
         #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
         self.stepped_at: float = time.monotonic()
         self._watch = Watch(self.outbox, self.counters, self.accounts, self.on_silence)
-        self._adopted = self._stays = False
+        self._stays = False
+        self._adopt_at = float("-inf")
         self._troubles = 0
         self._clean_at = time.monotonic() + _HOUSEKEEPING
 
@@ -154,14 +155,12 @@ class Deliverer:
         # Imported here, since who only takes in needs no client.
         from .client import Client
         from .lane import Lane
-        from .transport import RequestsTransport
 
         served = self.settings.served_accounts
-        transport = RequestsTransport() if self.transport is None else self.transport
         missing, lanes = list(self.settings.missing), []
         for eid, account in served.items():
             if account.pixel_eid and account.access_token:
-                client = Client(self.settings, transport, account=account, clock=self.clock)
+                client = Client(self.settings, self.transport, account=account, clock=self.clock)
                 whose = f" for account {eid}" if len(served) > 1 else ""
                 destination = self.outbox.destination(eid)
                 rules = self.counters, whose, self.monotonic, self.rng, self.seen
@@ -205,9 +204,10 @@ class Deliverer:
 
     def _advance(self, stop: threading.Event) -> Step:
         """One step of each lane, so that no account waits for the backlog of another."""
-        if not self._adopted and self.settings.advertisable_eid:
+        if self.settings.advertisable_eid and self.monotonic() >= self._adopt_at:
+            # Again and again: a process that began before there was an account may report still.
             self.outbox.queue.adopt(self.settings.advertisable_eid)
-            self._adopted = True
+            self._adopt_at = self.monotonic() + _HOUSEKEEPING
         if not self.lanes:
             self.outbox.queue.take_in()
         steps: list[Step] = []

@@ -14,12 +14,13 @@ from . import transitions
 from .database import Database, Tx, key_out, one
 from .destination import accounts_of, know
 from .entries import Verdict
-from .holds import STEP, Holds, taken_out
+from .holds import BY_ORDER, STEP, Holds, taken_out
 from .ingest import Batch, Ingest, is_inbox_full
 from .values import (
     BATCH,
     CLAIMED,
     DAY,
+    DEAD,
     DECIDED,
     ERROR_LENGTH,
     KEYLESS_KEPT,
@@ -400,29 +401,25 @@ class Queue:
     # -- events without an account ----------------------------------------------------------
 
     def adopt(self, account: str) -> int:
-        """Give what has a key and was reported without an advertisable EID this one; how much.
-
-        Without a key there is nothing to be told apart by.
-        """
+        """Give what was reported without an advertisable EID this one; how much."""
         total = 0
         while count := self.database.write(lambda tx: self._adopt(tx, account)):
             total += count
         return total
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        rows = tx.rows(
+        found = (
             "SELECT id, state, dry_run, event_name, dedupe_key FROM adroll_event"
-            f" WHERE advertisable_eid = '' AND dedupe_key IS NOT NULL LIMIT {STEP} {{skip_locked}}"
+            f" WHERE advertisable_eid = '' AND {{}} LIMIT {STEP} {{{{skip_locked}}}}"
         )
+        # By one index, and what is in no unique one by the other.
+        rows = tx.rows(found.format("dedupe_key IS NOT NULL"))
+        rows += tx.rows(found.format(f"dedupe_key IS NULL AND state IN ({WAITING}, {DEAD})"))
         if rows:
             know(tx, [account])
         for id, state, dry_run, name, key in rows:
-            twin = {"account": account, "dry_run": dry_run, "name": name, "key": key}
-            if tx.rows(
-                "SELECT id FROM adroll_event WHERE advertisable_eid = :account"
-                " AND dry_run = :dry_run AND event_name = :name AND dedupe_key = :key",
-                **twin,
-            ):
+            twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
+            if tx.rows(f"SELECT id FROM adroll_event WHERE {BY_ORDER}", **twin):
                 self._meet_twin(tx, id, state, account)
                 continue
             tx.execute(

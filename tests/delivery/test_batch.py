@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from adroll_flask.outbox import NewEvent, new_id
 from adroll_flask.outbox.values import Claim, OutboxFailed, Outcome
 from tests.support.delivery_kit import (
     EID,
@@ -372,11 +373,16 @@ def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Pa
     early = Shop(tmp_path, advertisable_eid=None, pixel_eid=None, access_token=None)
     early.report("o001")
     early.report("o002", pixel_eid="")
+    now, view = early.clock.now, b'{"event_name":"pageView"}'
+    early.outbox.put(NewEvent(new_id(now), "pageView", "", False, None, view, now))
     assert early.step() == 0
     assert early.adroll.requests == []
+    early.report("o003")  # its file is read later
     shop = Shop(tmp_path, clock=early.clock)
-    assert shop.step() == 2
-    assert shop.adroll.requests == [["o001", "o002"]]
+    assert shop.step() == 3
+    shop.clock.now += 60.0
+    assert shop.step() == 1
+    assert [len(orders) for orders in shop.adroll.requests] == [3, 1]
     for wire in shop.adroll.wires:
         assert wire["advertisable_eid"] == shop.settings.advertisable_eid
         assert wire["pixel_eid"] == shop.settings.pixel_eid
@@ -386,8 +392,6 @@ def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Pa
 def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, payload: bytes) -> None:
     shop = Shop(tmp_path)
     shop.report("o001")
-    from adroll_flask.outbox import NewEvent, new_id
-
     shop.outbox.put(
         NewEvent(new_id(shop.clock.now), "purchase", EID, False, "bad", payload, shop.clock.now)
     )
