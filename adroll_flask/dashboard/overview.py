@@ -40,7 +40,7 @@ _WAY: Final = (
     ("invalid", "invalid", "warn"),
     ("failed", "not kept", "bad"),
     ("waiting", "waiting", "one"),
-    ("unsure", "may have arrived before", "warn"),
+    ("unsure", "may have arrived", "warn"),
     ("dead", "dead letters", "bad"),
     ("delivered", "delivered", "good"),
 )
@@ -53,7 +53,7 @@ _PLOTTED: Final = {
     "suppressed": ("not to be reported", "soft"),
 }
 #: What came to the shop, however it ended.
-_CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed")
+_CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed", "failed")
 #: Of the histogram's columns, the first of those that took more than an hour.
 _LATE: Final = DELAYS.index(3600) + 1
 #: Seconds without delivery from which on a page tells of them, and the share of a step that they
@@ -84,8 +84,12 @@ def data(visit: Visit) -> Data:
     fates = by(_fate, (*sums, *present))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
     missing = missing if event in ("purchase", _ALL) else []
+    # Of lost orders the shop's own list has those that are missing still: they count by that.
+    failed = (row.events for row in sums if (row.outcome, row.event_name) == ("failed", "purchase"))
+    listed = sum(failed) if visit.runtime.paid_orders.is_known else 0
+    lost = sum(totals[name]["events"] for name in _LOST) - listed
+    never = sum(one["events"] for one in missing)
     reported = sum(one["events"] for one in totals.values())
-    lost = sum(one["events"] for one in (*missing, *(totals[name] for name in _LOST)))
     day = visit.now - 86_400
     came = _came(visit, day if period.step == "week" else min(period.begin, day))
     steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
@@ -99,7 +103,7 @@ def data(visit: Visit) -> Data:
         "end": period.end,
         "event": event,
         "events": sorted(names),
-        "health": _health(totals["delivered"]["events"], lost),
+        "health": _health(totals["delivered"]["events"], lost + never),
         "reported": reported,
         "held": total(held),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
@@ -109,7 +113,7 @@ def data(visit: Visit) -> Data:
             | {"share": _share(totals[name]["events"], reported)}
             for name, label, tone in _WAY
         ],
-        "answer": _answer(totals, "order" if event == "purchase" else "event", missing),
+        "answer": _answer(totals, "order" if event == "purchase" else "event", never, lost),
         "losses": [*missing, *_losses(fates, reported)],
         "steps": steps,
         "without_delivery": _shaded(visit, period, steps),
@@ -229,23 +233,17 @@ def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
         return []
     days = [written("%Y-%m-%d", at, visit.zone) for at in (period.begin + 82_799, period.end - 1)]
     its = [one for one in missing_orders(visit.store)[0] if days[0] <= one.day <= days[1]]
-    if not its:
-        return []
     sums = {"events": sum(one.number for one in its), "values": money(its)}
-    return [_loss("missing", "missing", "", sums, 0)]
+    return [_loss("missing", "missing", "", sums, 0)] if its else []
 
 
-def _answer(
-    totals: Mapping[str, Mapping[str, Any]], noun: str, missing: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _answer(totals: Mapping[str, Mapping[str, Any]], noun: str, never: int, lost: int) -> Data:
     """How many did not arrive, and what they are, in sentences.
 
     An event counts once, however often it was reported; what is not paid (held, cancelled) is not
     missing.
     """
     events = {name: one["events"] for name, one in totals.items()}
-    lost = sum(events[name] for name in _LOST)
-    never = sum(one["events"] for one in missing)
     missed = lost + events["suppressed"] + never
     known = missed + events["delivered"]
     if not known:
@@ -266,8 +264,12 @@ def _answer(
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
             (events["waiting"], "on the way"),
-            (events["unsure"], "waiting for a decision, and may have arrived before"),
+            (events["unsure"], "waiting for a decision, and may have arrived"),
             (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
+            (
+                sum(events[name] for name in _LOST) - lost,
+                "lost here, and counted above where missing still",
+            ),
         )
         if number
     ]

@@ -54,9 +54,7 @@ def data(visit: Visit) -> Data:
     ]
     ended = () if store is None else store.lookups.ended(visit.now - _TOLD * _DAY)
     still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
-    dead = len(letters)
-    if store is not None and not is_all:
-        dead = store.lookups.open_counts(_COUNTED)["dead"]
+    dead = store.lookups.open_counts(_COUNTED)["dead"] if store and not is_all else len(letters)
     result: Data = {
         PROBLEM: wanted,
         "findings": [one.as_dict() for one in visit.problems],

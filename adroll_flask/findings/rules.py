@@ -226,9 +226,15 @@ def _settings(moment: Moment) -> Iterator[Finding]:
 
 
 def _lost(moment: Moment) -> Iterator[Finding]:
-    """Reports that the disk did not take: for seven days, or until the history is over."""
-    since = moment.now - _WEEK
+    """Reports that the disk did not take: for seven days, or until the history is over.
+
+    Nothing of them is known but how many. Which orders are missing since is told by the shop's own
+    list of paid ones, where it has been compared: whoever delivers does that every hour.
+    """
+    since, lately = moment.now - _WEEK, moment.now - 3 * _HOUR
     failed = (one for one in moment.recent if one.outcome == "failed" and one.at >= since)
+    if moment.runtime.paid_orders.is_known and not trouble(moment.outbox, moment.now):
+        failed = (one for one in failed if one.event_name != "purchase" or one.at >= lately)
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
         words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
         yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -40,11 +40,9 @@ def total(rows: Iterable[HistorySum]) -> dict[str, Any]:
     return {"since": since, "events": sum(row.events for row in rows), "values": money(rows)}
 
 
-def of_events(events: Iterable[Row]) -> list[HistorySum]:
+def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:
     """*events* as the history has sums, each at the time at which it was settled or reported."""
-    found = []
     for row in events:
         value, currency = amount_of(row.digest)
         at = int(row.settled_at or row.queued_at)
-        found.append(HistorySum(at=at, currency=currency, events=1, value=as_decimal(value)))
-    return found
+        yield HistorySum(at=at, currency=currency, events=1, value=as_decimal(value))

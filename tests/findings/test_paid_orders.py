@@ -16,7 +16,7 @@ from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
 
-from .test_open_findings import seen
+from .test_open_findings import check, seen
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -199,6 +199,37 @@ def test_a_function_that_fails_is_a_finding_and_holds_up_nothing(
 def test_whoever_delivers_asks(shop: PayingShop) -> None:
     shop.runtime.deliverer.also()
     assert wait_until(lambda: bool(shop.asked))
+
+
+def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: PayingShop) -> None:
+    """They stayed an error for a week, whatever was imported, and counted twice as missing."""
+    for order in range(3):
+        shop.pay(f"p{order}", ago=0)
+        shop.runtime.outbox.note_failure("purchase", "disk_full")
+    shop.runtime.outbox.note_failure("addToCart", "read_only")
+    shop.runtime.outbox.tell_failures()
+    shop.take_in()
+    found = [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]
+    assert found == ["disk_full", "read_only"]
+    shop.now += 4 * HOUR
+    shop.look()
+    found = [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]
+    assert found == ["read_only"], "no list tells of other events"
+    assert seen(shop, "never-reported") is not None
+    overview = shop.json("overview", period="days")
+    assert overview["health"]["could"] == 4
+    assert "3 of 4 orders did not reach AdRoll: 3 that the shop never reported." in str(overview)
+    assert "3 are lost here, and counted above where missing still" in overview["answer"]["beside"]
+    for order in range(3):
+        shop.report(f"p{order}")
+    shop.settle(**{f"op{order}": {"kind": "delivered"} for order in range(3)})
+    shop.runtime.paid_orders.compare(3)
+    assert seen(shop, "never-reported") is None
+    assert shop.json("overview", period="days")["health"]["word"] == "great"
+    shop.fault = ZeroDivisionError()
+    shop.runtime.paid_orders.compare(3)
+    found = [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]
+    assert found == ["disk_full", "read_only"], "nobody knows what is missing"
 
 
 def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
