@@ -264,7 +264,7 @@ def _answer(totals: Mapping[str, Mapping[str, Any]], noun: str, never: int, lost
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
             (events["waiting"], "on the way"),
-            (events["unsure"], "waiting for a decision, and may have arrived"),
+            (events["unsure"], "unsure, and may have arrived"),
             (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
             (
                 sum(events[name] for name in _LOST) - lost,

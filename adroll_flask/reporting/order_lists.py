@@ -73,7 +73,7 @@ def summary(found: Reconciliation, group: str | None = None) -> list[tuple[tuple
         "held": "{is|are} held until {it is|they are} released",
         "cancelled": "{was|were} cancelled: ",
         "suppressed": "{was|were} not to be reported: ",
-        "dead": "could not be sent: ",
+        "dead": "{was|were} given up: ",
         "missing": "{was|were} never reported",
         "forgotten": "{is|are} older than what is kept here",
         "duplicate": "line{|s} {has|have} an order that the list had before",

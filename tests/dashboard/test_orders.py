@@ -283,8 +283,8 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
     assert sentences(page) == [
         "1 waits to be sent 72.00 EUR",
-        "1 could not be sent: http_422 59.90 EUR",
-        "1 could not be sent: currency 12.00 EUR",
+        "1 was given up: http_422 59.90 EUR",
+        "1 was given up: currency 12.00 EUR",
         "2 were reported with another value than the list's 133.00 EUR",
         "2 of 5 paid orders reached AdRoll",
         "what was reported and is not in the list is not looked for: no column of times",
@@ -303,7 +303,7 @@ def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     ids = ("#4473", "4474", "#4475", "# 4476", "#4477", "#4999", "4473")
     text = shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
     assert "3 of 6 paid orders reached AdRoll" in text
-    for said in ("1 was not to be", "1 could not be sent: currency", "1 was never", "1 line has"):
+    for said in ("1 was not to be", "1 was given up: currency", "1 was never", "1 line has"):
         assert said in text
     assert "not in the list" not in text
 

@@ -403,7 +403,7 @@ def test_what_may_have_arrived_is_no_loss(shop: Shop) -> None:
     assert found["answer"]["sentence"] == (
         "1 of 7 orders did not reach AdRoll: 1 that could not be delivered."
     )
-    assert "4 are waiting for a decision, and may have arrived." in found["answer"]["beside"]
+    assert "4 are unsure, and may have arrived." in found["answer"]["beside"]
     way = {one["name"]: one["events"] for one in found["way"]}
     assert (way["unsure"], way["dead"], found["reported"]) == (4, 1, 11)
     assert sum(step["dead"] for step in found["steps"]) == 1
