@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
+from os import getpid
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response
@@ -330,7 +331,8 @@ class _Adapter:
         runtime = self._runtime
         tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
-            runtime.begin()
+            if runtime.begun_in != getpid():
+                runtime.begin()
             if tracked is None or not (tracked.viewed or tracked.forgotten):
                 if (
                     "html" not in response.headers.get("Content-Type", "").lower()

@@ -223,8 +223,11 @@ def may_join(context: RequestContext) -> bool:
 
     :param context: Flask's current one.
     """
-    session = _session_of(context)
-    if not getattr(session, "modified", False):  # nearly always
+    session = getattr(context, "_session", None)
+    if session is None:
+        session = context.session
+    # Nearly always it is unchanged, which each answer of the site pays for: no further call.
+    if not getattr(session, "modified", False):
         return False
     return bool(session) and not _look(session, _MIRROR)
 
@@ -252,12 +255,9 @@ def _session() -> MutableMapping[str, Any]:
         under = _middleware_request.get()
         if under is not None:
             return under.identity
-    return _session_of(context())
-
-
-def _session_of(context: RequestContext) -> MutableMapping[str, Any]:
-    found: MutableMapping[str, Any] | None = getattr(context, "_session", None)
-    return context.session if found is None else found
+    of = context()
+    found: MutableMapping[str, Any] | None = getattr(of, "_session", None)
+    return of.session if found is None else found
 
 
 def _look(session: MutableMapping[str, Any], key: str) -> Any:

@@ -101,7 +101,8 @@ class Runtime:
         self._strict = strict
         self._request_of = request_of
         self._sender = weakref.ref(sender)
-        self._begun_in: int | None = None
+        #: The process that has begun, see :meth:`begin`.
+        self.begun_in: int | None = None
         self._collecting = False
         #: What runs beside the requests.
         self.thread: DeliveryThread = DeliveryThread(
@@ -288,9 +289,9 @@ class Runtime:
         """Called with every request: a backlog from before must not wait for the next sale, and a
         first order must not wait for imports."""
         pid = os.getpid()
-        if pid == self._begun_in or self._collecting:
+        if pid == self.begun_in or self._collecting:
             return
-        self._begun_in = pid
+        self.begun_in = pid
         if not self.settings.enabled:
             return
         self.thread.start()
