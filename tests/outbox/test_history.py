@@ -265,11 +265,11 @@ class Driven:
                 self.disturb()
                 self.shop.steps(2, seconds=1.0)
         self.trouble = 0
-        for _ in range(2_000):
+        for _ in range(400):
             if not self.shop.outbox.queue.waiting():
                 return
             # Longer than an order of a clock that was ahead waits for its time.
-            self.shop.steps(1, seconds=60.0)
+            self.shop.steps(1, seconds=600.0)
         raise AssertionError("events are left")
 
     def check(self) -> None:

@@ -399,6 +399,13 @@ def test_a_child_inherits_no_connection_of_a_parent_that_only_looked(
     assert in_a_child(lambda: not has_open(sqlite.path))
 
 
+@pytest.fixture
+def patient_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine what is under way takes longer than a fork waits for it."""
+    monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient_forks")
 def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("parent"))
     with reading(outbox, seconds=0.1):
@@ -414,6 +421,7 @@ def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> 
     assert keys(outbox) == ["child", "parent", "parent again"]
 
 
+@pytest.mark.usefixtures("patient_forks")
 def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("parent"))
     stop = threading.Event()
