@@ -9,11 +9,9 @@ import pytest
 
 from adroll_flask.delivery.answers import (
     Answer,
-    Hint,
     answer_from,
-    answer_without_response,
 )
-from adroll_flask.delivery.transport import NoAnswer, Response
+from adroll_flask.delivery.transport import Response
 
 NOW = 1_700_000_000.0
 
@@ -188,14 +186,3 @@ def test_words_are_bounded_and_redacted() -> None:
     assert "click-canary" not in words
     assert "ann@" not in words
     assert words.startswith("http_400: no such adct")
-
-
-def test_no_answer_is_sure_only_where_nothing_left() -> None:
-    sure = answer_without_response(NoAnswer("refused", sure=True))
-    unsure = answer_without_response(NoAnswer("reset", sure=False))
-    assert (sure.kind, sure.reason, sure.status) == ("failed_sure", "refused", None)
-    assert (unsure.kind, unsure.reason) == ("unsure", "reset")
-
-
-def test_a_hint_has_defaults() -> None:
-    assert Hint() == Hint("", "", "", None)

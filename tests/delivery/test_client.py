@@ -59,12 +59,6 @@ def test_a_batch_is_one_gzipped_array_with_the_token_in_its_header_only() -> Non
     assert "canary" not in url
 
 
-def test_one_event_is_an_array_too() -> None:
-    transport = Recorder()
-    Client(settings(), transport).send([b"{}"], False)
-    assert json.loads(gzip.decompress(transport.calls[0][2])) == [{}]
-
-
 def test_dry_run_is_said_in_the_url() -> None:
     transport = Recorder()
     Client(settings(), transport).send([b"{}"], True)

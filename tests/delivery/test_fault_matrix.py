@@ -32,7 +32,6 @@ from adroll_flask.sandbox import RunningSandbox, running
 from tests.support import PATIENCE
 from tests.support.certificates import write_certificate
 from tests.support.sandbox_shop import DAY, Shop, past
-from tests.support.scripted_server import answering, reply, server
 
 ORDERS = ["o1", "o2", "o3"]
 O1, O2, O3 = (["o1"], ["o2"], ["o3"])
@@ -421,37 +420,6 @@ def test_a_gateway_that_says_502_to_what_adroll_takes_doubles_each_order_once_a_
     shop.deliverer.drain()
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
     assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
-
-
-def test_hints_before_the_answer_are_no_answer(tmp_path: Path) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
-    with server(answering(hints + reply("200 OK", b"{}")), keep=True) as adroll:
-        shop = Shop(tmp_path, adroll.url)
-        shop.report("o1")
-        assert shop.deliverer.run_once() == 1
-        shop.report("o2")
-        assert shop.deliverer.run_once() == 1
-        assert shop.facts() == dict.fromkeys(["o1", "o2"], ("delivered", False))
-        assert len(adroll.requests) == 2
-        shop.close()
-
-
-def test_eight_days_off_and_a_refused_connection_kill_no_order(
-    sandbox: RunningSandbox, shop: Shop
-) -> None:
-    shop.report(*ORDERS)
-    shop.clock.sleep(8 * DAY)
-    sandbox.fault(refuse=20)
-    eventually(lambda: not listening(sandbox.port))
-    for _ in range(3):
-        assert shop.deliverer.run_once() == 0
-        shop.clock.sleep(31)
-    sandbox.clear_faults()
-    eventually(lambda: listening(sandbox.port))
-    shop.clock.sleep(31)
-    shop.deliverer.drain()
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
 
 
 @pytest.mark.parametrize("status", [503, 502])

@@ -124,23 +124,6 @@ def test_hints_without_end_are_unsure_at_the_deadline() -> None:
         assert (problem.reason, problem.sure) == ("read_timeout", False)
 
 
-def test_a_connect_time_out_is_sure() -> None:
-    # A listener whose backlog is full drops further SYNs.
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-        time.sleep(0.05)
-        error = failure(f"http://127.0.0.1:{port}/")
-        for filler in fillers:
-            filler.close()
-    assert (error.reason, error.sure) == ("connect_timeout", True)
-
-
 def test_a_server_that_speaks_no_tls_is_sure() -> None:
     with server(before_reading=lambda c, _r: c.sendall(b"hello, no TLS here\r\n")) as up:
         error = failure(up.url.replace("http:", "https:"))
@@ -201,12 +184,6 @@ def test_an_end_after_the_request_is_unsure(ending: Script) -> None:
         error = failure(up.url)
     assert (error.reason, error.sure) == ("reset", False)
     assert len(up.requests) == 1, "it is not sent again by itself"
-
-
-def test_a_read_time_out_is_unsure() -> None:
-    with server(lambda _c, _r: time.sleep(1)) as up:
-        error = failure(up.url)
-    assert (error.reason, error.sure) == ("read_timeout", False)
 
 
 @pytest.mark.parametrize("trickled", [b"HTTP/1.1 200 OK\r\nX-Long: ", b""], ids=["head", "status"])

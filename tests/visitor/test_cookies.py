@@ -279,19 +279,6 @@ def test_the_repr_tells_no_value(records: Records) -> None:
         assert "203.0.113.7" not in repr(thing)
 
 
-def test_a_visitor_who_comes_back_costs_no_signature_check(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = records.sign(RECORD)
-    assert records.read(cookie(text, A)).settled(NOW)
-
-    def fail(*_: object) -> None:
-        raise AssertionError("a signature was checked")
-
-    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.unsign", fail)
-    assert records.read(cookie(text, A)).settled(NOW)
-
-
 def test_what_is_remembered_of_visitors_is_bounded_and_holds_nothing_forged(
     records: Records,
 ) -> None:

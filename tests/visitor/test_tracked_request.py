@@ -15,7 +15,6 @@ from adroll_flask.settings import Settings
 from adroll_flask.visitor import tracked_request
 from adroll_flask.visitor.cookies import Records
 from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
-from tests.conftest import AppMaker
 
 WERKZEUG = tuple(int(part) for part in re.findall(r"\d+", version("werkzeug"))[:3])
 
@@ -145,15 +144,3 @@ def test_what_is_plain_already_is_what_encoding_makes_of_it() -> None:
             for text in (chr(code), f"/a{chr(code)}", f"{chr(code)}b\n"):
                 encoded = quote(text.encode("latin-1"), safe=safe)
                 assert tracked_request._encoded(text, safe) == encoded
-
-
-def test_a_reload_with_the_same_click_id_sets_no_cookie_again(make_app: AppMaker) -> None:
-    client = make_app().test_client()
-
-    def cookies(url: str) -> list[str]:
-        return client.get(url, base_url="https://shop.test").headers.getlist("Set-Cookie")
-
-    assert any(text.startswith("adroll_visitor=") for text in cookies("/?adct=click123"))
-    assert cookies("/?adct=click123") == []
-    assert any(text.startswith("adroll_visitor=") for text in cookies("/?adct=click456"))
-    assert cookies("/") == []
