@@ -315,9 +315,7 @@ class Ingest:
         """
         for entry in batch.entries:
             self._write_alone(lambda _, entry=entry: [entry], encode(entry))  # type: ignore[misc]
-        batch.written.clear()
         self._database.write(partial(_move_all, batch.moves))
-        self._committed(batch)
         first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"
         lines = self._database.read(lambda tx: tx.rows(first))
         for id, line in lines:

@@ -193,6 +193,7 @@ def remove(file: JournalFile, read_to: int) -> bool:
 
 def keep_aside(folder: Path, name: str, data: bytes, told: str) -> None:
     """Keep bytes that are no entry in a file of their own, and tell. Once more does no harm."""
+    files.make_folder(folder)  # what the inbox held may be the first here
     path = folder / f"{name}.corrupt"
     new = path.with_suffix(f".{os.getpid()}.tmp")
     flags = os.O_WRONLY | os.O_TRUNC | files.BINARY | files.NO_FOLLOW

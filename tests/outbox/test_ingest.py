@@ -607,6 +607,18 @@ def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
     assert str(aside) in caplog.text
 
 
+def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    for _ in range(3):
+        outbox._append(b"damaged\n")
+    outbox.put(sqlite.event("1"))
+
+    while outbox.queue.take_in(1):
+        pass
+
+    assert sqlite.execute("SELECT dedupe_key FROM adroll_event") == [("1",)]
+
+
 @pytest.fixture
 def picky(bench: Bench) -> Bench:
     """A database that refuses events named ``refused``."""
@@ -655,6 +667,23 @@ def test_a_row_that_the_database_refuses_is_put_aside_and_stops_no_other(
     assert "refused by the outbox's database" in caplog.text
     claims += [outbox.queue.claim(EID, limit=2) for _ in range(4)]
     assert sum(len(claim.events) for claim in claims) == 5
+
+
+def test_of_the_shop_s_transaction_too_a_row_that_the_database_refuses_is_put_aside(
+    unpicky: Bench,
+) -> None:
+    bench = unpicky
+    outbox = bench.open()
+    with Session(bench.sql()) as session:
+        for order in range(3):
+            name = "refused" if order == 1 else "purchase"
+            outbox.put(bench.event(str(order), name=name), session=session)
+        session.commit()
+
+    assert keys(outbox) == ["0", "2"]
+    assert outbox.queue.take_in() == 0
+    assert bench.execute("SELECT count(*) FROM adroll_inbox") == [(0,)]
+    assert bench.counters.get("journal_refused") == 1
 
 
 def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench) -> None:
@@ -753,3 +782,27 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
     taken = after - before
     assert taken >= 50
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
+
+
+def test_a_claim_leaves_in_the_journal_what_it_does_not_need(sqlite: Bench) -> None:
+    """On a small disk there is no room for it twice."""
+    outbox = sqlite.open()
+    for order in range(1000):
+        outbox.put(sqlite.event(str(order)))
+
+    assert len(outbox.queue.claim(EID, 10).events) == 10
+
+    [[rows]] = sqlite.execute("SELECT count(*) FROM adroll_event")
+    assert rows <= 200
+
+
+def test_what_is_due_in_the_journal_is_told_by_the_size_of_what_was_taken_in(
+    sqlite: Bench,
+) -> None:
+    outbox = sqlite.open()
+    for number in range(40):
+        outbox.put(sqlite.event(payload=b"x" * 10_000))
+        if number == 19:
+            assert outbox.queue.waiting() == 20
+
+    assert 38 <= outbox.queue.due(1000, [EID]) <= 42
