@@ -253,7 +253,8 @@ def test_adroll_is_not_away_for_ever_where_nobody_asks_any_more(
     [(account, began, ended, reason)] = outbox.lookups.stops(86_400)
     assert (account, reason) == (EID, "away")
     assert ended is not None
-    assert round(ended - began) == 1200, "until the last failure"
+    # On a server time goes by as well while the rows are moved back.
+    assert 1199 < ended - began < 2000, "until the last failure"
     outbox.destination(EID).failed("http_503")
     assert [end for *_, end, _ in outbox.lookups.stops(86_400)] == [ended, None]
 

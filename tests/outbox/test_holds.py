@@ -249,6 +249,23 @@ def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
     assert states(outbox) == {"cancelled": 1}
 
 
+def test_a_cancellation_of_a_dead_letter_that_was_forgotten_changes_nothing(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """That it was lost stays counted: nobody could have sent it any more."""
+    outbox.put(bench.event("1001"))
+    claim = outbox.queue.claim(EID, begin=True)
+    ended = [Outcome(id=event.id, kind="dead", reason="http_400") for event in claim.events]
+    outbox.queue.settle(claim, ended)
+    assert outbox.admin.forget(lambda wire: True) == 1
+    told = history(bench)
+
+    outbox.decide(cancel())
+
+    assert states(outbox) == {"dead": 1}
+    assert history(bench) == told
+
+
 def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox, held_for=60.0)
     assert sent(outbox) == []
@@ -297,6 +314,18 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
     claim = outbox.queue.claim(EID)
     assert claim
     assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
+
+
+def test_an_invalid_event_that_comes_after_its_release_is_counted(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.decide(release())
+    outbox.queue.take_in()
+    outbox.put_dead(bench.event("1001"), "invalid:value", "takes an amount")
+
+    assert sent(outbox) == []
+    assert states(outbox) == {"dead": 1}
+    assert history(bench) == {("invalid", "invalid:value"): 1}
 
 
 def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ from adroll_flask.outbox.journal_reader import (
     remove,
 )
 from adroll_flask.outbox.values import OutboxFailed
+from tests.support import PATIENCE
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
-from tests.support.outbox_engines import Clock
+from tests.support.outbox_engines import Clock, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,6 +121,20 @@ def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder:
     journal.rotate()
     assert len(files_of(folder)) == 3
     assert texts_of(folder) == [b"one", b"two"]
+
+
+def test_a_file_that_is_finished_is_open_no_longer(folder: Path) -> None:
+    """A process that lives for a month has had forty thousand."""
+    clock = Clock()
+    journal = Journal(folder, clock=clock)
+    for number in range(5):
+        journal.append(line(b"%d" % number))
+        clock.now += FILE_LIFE + 1
+        journal.rotate()
+    assert len(files_of(folder)) == 6
+    assert [path for path in open_files().values() if path.startswith(str(folder))] == [
+        str(files_of(folder)[-1].path)
+    ]
 
 
 def test_threads_share_one_file(folder: Path, journal: Journal) -> None:
@@ -243,8 +259,9 @@ def test_a_full_disk_takes_nothing_of_an_entry_and_all_comes_back_with_space(
         assert texts_of(disk / "journal") == [b"x" * 3000] * taken
         for file in files_of(disk / "journal")[:-1]:
             assert remove(file, file.size)
-        with pytest.raises(OutboxFailed):
-            journal.append(line(b"y" * 60_000))
+        for _ in range(5):
+            with pytest.raises(OutboxFailed):
+                journal.append(line(b"y" * 60_000))
         os.truncate(only_file(disk / "journal").path, 0)
         journal.append(line(b"after"))
         assert texts_of(disk / "journal")[-1] == b"after"
@@ -293,6 +310,32 @@ def test_a_short_write_is_completed_or_taken_back(
     assert texts_of(folder) == [b"one", b"two", b"four"]
 
 
+def test_nothing_follows_the_beginning_of_an_entry_that_cannot_be_taken_back(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it and the next entry, which is acknowledged, would be one damaged line."""
+    real = os.write
+    journal.append(line(b"one"))
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) < 10:
+            raise OSError(28, "No space left on device")
+        return real(file, data[:-5])
+
+    def fail(file: int, length: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        patch.setattr(os, "ftruncate", fail)
+        with pytest.raises(OutboxFailed, match="disk_full"):
+            journal.append(line(b"two"))
+    journal.append(line(b"three"))
+
+    found = [texts(read_file(file).bodies) for file in files_of(folder)]
+    assert found == [[b"one"], [b"three"]]
+
+
 @pytest.mark.parametrize("gone", ["file", "folder"])
 def test_what_was_removed_is_noticed_and_made_anew(
     folder: Path, journal: Journal, gone: str
@@ -307,6 +350,29 @@ def test_what_was_removed_is_noticed_and_made_anew(
     assert texts_of(folder) == [b"two"]
 
 
+def open_files() -> dict[int, str]:
+    """Which files this process has open, by the numbers of their handles."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # a thread closed it at this moment
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def handle_of(path: Path) -> int:
+    (handle,) = [number for number, one in open_files().items() if one == str(path)]
+    return handle
+
+
+def test_an_entry_whose_file_others_closed_is_written_whole_into_another(
+    folder: Path, journal: Journal
+) -> None:
+    journal.append(line(b"one"))
+    os.close(handle_of(only_file(folder).path))
+    journal.append(line(b"two"))
+    assert texts_of(folder) == [b"one", b"two"]
+
+
 @pytest.mark.parametrize("said", [[b"one"], [b"one", b"two"]], ids=["ends", "goes on"])
 def test_a_handle_that_others_closed_or_took_is_replaced(
     folder: Path, tmp_path: Path, said: list[bytes]
@@ -314,12 +380,7 @@ def test_a_handle_that_others_closed_or_took_is_replaced(
     """A daemon closes all that it inherited, and the number comes to mean another file."""
     journal = Journal(folder)
     journal.append(line(b"one"))
-    path = str(only_file(folder).path)
-    (handle,) = [
-        int(name)
-        for name in os.listdir("/proc/self/fd")
-        if os.path.exists(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}") == path
-    ]
+    handle = handle_of(only_file(folder).path)
     other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
     os.dup2(other, handle)
     for text in said[1:]:
@@ -402,6 +463,33 @@ def test_with_sync_a_call_returns_after_a_sync_that_began_after_its_write(
         list(pool.map(append, range(4)))
     assert synced[-1] == only_file(folder).size
     assert len(synced) <= 4
+
+
+def test_one_sync_does_for_all_who_wait_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"first"))
+    is_under_way, may_end = threading.Event(), threading.Event()
+    syncs = 0
+
+    def sync(handle: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        is_under_way.set()
+        assert may_end.wait(PATIENCE)
+
+    monkeypatch.setattr(files, "sync_data", sync)
+    with ThreadPoolExecutor(9) as pool:
+        pool.submit(journal.append, line(b"0"))
+        assert is_under_way.wait(PATIENCE)
+        others = [pool.submit(journal.append, line(b"%d" % n)) for n in range(1, 9)]
+        assert wait_until(lambda: len(texts_of(folder)) == 10)
+        may_end.set()
+        for append in others:
+            append.result()
+    # The last one's count may be a moment behind the kernel's.
+    assert syncs <= 3
 
 
 def test_a_failed_sync_fails_the_call_and_ends_the_file(

@@ -229,6 +229,23 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     assert later.put(bench.event()).status == "queued"
 
 
+@pytest.mark.parametrize("state", ["held", "dead"])
+def test_what_is_held_or_dead_counts_for_the_bound(sqlite: Bench, state: str) -> None:
+    outbox = sqlite.open()
+    for _ in range(32):
+        if state == "dead":
+            outbox.put_dead(sqlite.event(payload=b"x" * 10_000), "invalid:value", "no amount")
+        else:
+            outbox.put(sqlite.event(payload=b"x" * 10_000, held_for=60.0))
+    assert outbox.lookups.counts()[state] == 32
+
+    bounded = sqlite.open(outbox_max_bytes=300_000)
+    bounded.measure()
+
+    with pytest.raises(OutboxFailed, match="full"):
+        bounded.put(sqlite.event())
+
+
 def test_events_without_an_account_are_adopted_with_their_keys(
     bench: Bench, outbox: Outbox
 ) -> None:
