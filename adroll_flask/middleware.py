@@ -125,7 +125,7 @@ class AdRollMiddleware:
         request = MiddlewareRequest(runtime, tracked)
         if not runtime.settings.enabled:
             return request.run(self._app, environ, start_response)
-        self._begin()
+        runtime.begin()
         response = self._own_response(tracked)
         if response is not None:
             return response(environ, start_response)
@@ -149,7 +149,7 @@ class AdRollMiddleware:
             with middleware.context():
                 release_conversion("1001")
         """
-        return MiddlewareRequest(self.runtime, None).entered()
+        return MiddlewareRequest(self.runtime, None)
 
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events still wait.
@@ -157,15 +157,6 @@ class AdRollMiddleware:
         :param timeout: seconds that this may take at most.
         """
         return self.runtime.flush(timeout)
-
-    def _begin(self) -> None:
-        try:
-            self.runtime.begin()
-        except Exception as problem:
-            self.runtime.forgive(problem, "delivery_error", "not_started")
-            logger.error(
-                "AdRoll's delivery cannot start: %s [delivery-cannot-start]", describe(problem)
-            )
 
     def _visitor(self, tracked: TrackedRequest) -> Visitor:
         try:

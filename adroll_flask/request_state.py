@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,7 +49,7 @@ class MiddlewareRequest:
     :param tracked: ``None`` in ``with middleware.context():``.
     """
 
-    __slots__ = ("identity", "runtime", "tracked")
+    __slots__ = ("_token", "identity", "runtime", "tracked")
 
     def __init__(self, runtime: Runtime, tracked: TrackedRequest | None) -> None:
         self.runtime: Runtime = runtime
@@ -67,14 +66,13 @@ class MiddlewareRequest:
         finally:
             _middleware_request.reset(token)
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """The same for what runs inside ``with``."""
-        token = _middleware_request.set(self)
-        try:
-            yield
-        finally:
-            _middleware_request.reset(token)
+    # The same for what runs inside ``with``.
+
+    def __enter__(self) -> None:
+        self._token = _middleware_request.set(self)
+
+    def __exit__(self, *_raised: object) -> None:
+        _middleware_request.reset(self._token)
 
 
 _middleware_request: ContextVar[MiddlewareRequest | None] = ContextVar(

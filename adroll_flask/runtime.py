@@ -294,10 +294,16 @@ class Runtime:
         self.begun_in = pid
         if not self.settings.enabled:
             return
-        self.thread.start()
-        problem = uwsgi_problem() if self.settings.delivery == "thread" else None
-        if problem is not None:
-            logger.error("AdRoll under uWSGI: %s; %s [uwsgi-threads]", problem.text, problem.fix)
+        try:
+            self.thread.start()
+            found = uwsgi_problem() if self.settings.delivery == "thread" else None
+        except Exception as problem:
+            self.forgive(problem, "delivery_error", "not_started")
+            text = "AdRoll's delivery cannot start: %s [delivery-cannot-start]"
+            logger.error(text, describe(problem))
+            return
+        if found is not None:
+            logger.error("AdRoll under uWSGI: %s; %s [uwsgi-threads]", found.text, found.fix)
 
     def _queued(self) -> None:
         if self._collecting:

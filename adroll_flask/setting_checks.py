@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import PurePath
 from types import NoneType
@@ -230,12 +231,12 @@ def _domain(value: Any) -> str:
     return text.lstrip(".").lower()
 
 
-def _time_zone(value: Any) -> str:
+def _time_zone(value: Any) -> tzinfo:
     from zoneinfo import ZoneInfo
 
     text = _text(value)
     try:
-        return text if text == "UTC" else ZoneInfo(text).key
+        return UTC if text == "UTC" else ZoneInfo(text)
     except (ValueError, OSError, LookupError):
         raise _Got("one that this machine does not know (pip install tzdata brings all)") from None
 

@@ -180,7 +180,7 @@ class Settings:
     token_max_age: int = 90 * DAY
     #: The zone of days, weeks and months in the dashboard and in ``flask adroll history``: an IANA
     #: name such as ``"Europe/Berlin"``.
-    time_zone: str = "UTC"
+    time_zone: tzinfo = UTC
 
     def __repr__(self) -> str:
         return f"<Settings {'on' if self.enabled else 'off'}>"
@@ -221,15 +221,6 @@ class Settings:
                 if is_listed(host, (name,)):
                     return account
         return self.account
-
-    @property
-    def zone(self) -> tzinfo:
-        """``ADROLL_TIME_ZONE``, for dates."""
-        if self.time_zone == "UTC":
-            return UTC
-        from zoneinfo import ZoneInfo
-
-        return ZoneInfo(self.time_zone)
 
     @property
     def withdrawals_kept(self) -> int:

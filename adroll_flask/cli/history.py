@@ -48,14 +48,14 @@ def history(since: str, by: str, as_json: bool) -> None:
     of what was delivered (too_late).
     """
     runtime = current_runtime()
-    begin = since_when(since, runtime.clock(), runtime.settings.zone)
+    begin = since_when(since, runtime.clock(), runtime.settings.time_zone)
     store = kept_outbox()
     column = _OTHERS.get(by, "at")
     sums: Sequence[HistorySum] = ()
     if store is not None:
         sums = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
         sums = sorted(sums, key=lambda row: (getattr(row, column), row.outcome, row.currency))
-    rows = _named(sums, by, runtime.settings.zone)
+    rows = _named(sums, by, runtime.settings.time_zone)
     tables = {"identifier": _identifiers, "reason": _reasons}
     data = [{**_plain(name, row, by), "delays": list(row.delays)} for name, row in rows]
     text = tables[by](sums) if by in tables else _sums(rows, by)

@@ -19,17 +19,17 @@ from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
-from zoneinfo import ZoneInfo
 
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.errors import AdRollError
+from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import Line, Lines, ReconcileError, find_columns
+from adroll_flask.setting_checks import checks
 
 from .app_runtime import Refusal, as_typed, current_runtime
 from .printing import AS_JSON, bar, lines_of, pairs, path_of
@@ -53,12 +53,11 @@ _TOGETHER: Final = 5000
 _PATIENCE: Final = 2.0
 
 
-def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> ZoneInfo | None:
+def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> Any:
     try:
-        return None if name is None else ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        text = f"there is no {name!r}; it takes UTC or a name such as Europe/Berlin"
-        raise click.BadParameter(text) from None
+        return None if name is None else checks()["time_zone"]("--timezone", name)
+    except ConfigurationError as fault:
+        raise click.BadParameter(fault.problem) from None
 
 
 @click.command("import")

@@ -10,21 +10,18 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from flask import Config, Flask
 from flask.cli import ScriptInfo
 
-from adroll_flask.errors import ConfigurationError
+from adroll_flask.extension import AdRoll
 from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.request_state import EXTENSION
 
 from .app_runtime import WITHOUT_FLASK, SettingsAlone
 from .commands import Commands, commands
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 #: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
 _WRAPPED: Final = ("app", "application", "wsgi_app", "_app")
@@ -83,7 +80,10 @@ def app_named(name: str) -> Flask:
         raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
     for layer in _layers(found):
         if isinstance(layer, AdRollMiddleware):
-            return _holding(Flask("adroll_flask", static_folder=None), layer)
+            app = Flask("adroll_flask", static_folder=None)
+            app.extensions[EXTENSION] = layer.runtime
+            app.wsgi_app = layer  # type: ignore[method-assign]
+            return app
         if isinstance(layer, Flask) and EXTENSION in layer.extensions:
             return layer
     raise click.UsageError(f"--app: there is no AdRollMiddleware around {name}")
@@ -96,23 +96,11 @@ def app_of_environment() -> Flask:
     """
     given = Config(os.getcwd())
     given.from_prefixed_env("ADROLL")
-    settings: Any = {
-        key.lower(): value for key, value in given.items() if f"ADROLL_{key}" not in _NO_SETTINGS
-    }
-    try:
-        middleware = AdRollMiddleware(_nothing_here, **settings)
-    except ConfigurationError as fault:
-        faults = [
-            ConfigurationError(f"ADROLL_{one.key.upper()}", one.problem, slug=one.slug)
-            for one in (fault, *fault.others)
-        ]
-        raise ConfigurationError.of(faults) from None
-    return _holding(SettingsAlone("adroll_flask", static_folder=None), middleware)
-
-
-def _holding(app: Flask, middleware: AdRollMiddleware) -> Flask:
-    app.extensions[EXTENSION] = middleware.runtime
-    app.wsgi_app = middleware  # type: ignore[method-assign]
+    settings = {f"ADROLL_{key}": value for key, value in given.items()}
+    folder = os.path.join(os.getcwd(), "instance")
+    app = SettingsAlone("adroll_flask", static_folder=None, instance_path=folder)
+    app.config.update({key: settings[key] for key in settings.keys() - _NO_SETTINGS})
+    AdRoll(app)
     return app
 
 
@@ -130,8 +118,3 @@ def _layers(app: Any) -> Iterator[Any]:
         app = next((one for one in wrapped if callable(one)), None)
         if app is None:
             return
-
-
-def _nothing_here(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    start_response("404 Not Found", [("Content-Type", "text/plain")])
-    return [b""]

@@ -103,7 +103,7 @@ class _Dashboard:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        zone = runtime.settings.zone
+        zone = runtime.settings.time_zone
         self._templates.filters.update(
             moment=lambda at: "–" if at is None else numbers.written("%-d %b %Y, %H:%M", at, zone),
             iso=numbers.iso,
@@ -111,9 +111,7 @@ class _Dashboard:
             for_lookers=for_lookers,
             for_developer=for_developer,
         )
-        self._templates.globals.update(
-            number=numbers, zone=runtime.settings.time_zone, docs=DOCS_URL
-        )
+        self._templates.globals.update(number=numbers, zone=str(zone), docs=DOCS_URL)
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint(NAME, __name__)

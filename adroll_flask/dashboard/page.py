@@ -52,7 +52,7 @@ class Visit:
     @property
     def zone(self) -> tzinfo:
         """Of days, weeks and months."""
-        return self.runtime.settings.zone
+        return self.runtime.settings.time_zone
 
     @cached_property
     def findings(self) -> list[Finding]:

@@ -14,7 +14,7 @@ from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.values import Destination
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.dead_letters import FIELDS, Change, retry_dead
+from adroll_flask.reporting.dead_letters import FIELDS, retry_dead
 
 from .numbers import iso, written
 from .orders import order_shown
@@ -203,16 +203,15 @@ def retry(visit: Visit) -> Done:
     """Send the events of a problem again; with a field that is set in all of them before."""
     problem, ids = _those(visit)
     form = visit.request.form
-    change, value = None, form.get("value", "").strip()[:2000]
-    if value:
-        if form.get("field") not in FIELDS:
-            return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
-        change = Change(form["field"], value)
+    value = form.get("value", "").strip()[:2000]
+    field = form.get("field", "") if value else ""
+    if field not in ("", *FIELDS):
+        return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
     reporter = visit.runtime.reporter
     sent = suppressed = tried = 0
     refused: Counter[str] = Counter()
     for some in _steps(ids, size=20):
-        done = retry_dead(reporter, some, change)
+        done = retry_dead(reporter, some, field, value)
         sent, suppressed, tried = sent + done.sent, suppressed + done.suppressed, tried + len(some)
         refused.update(why for _id, why in done.refused)
     if sent:

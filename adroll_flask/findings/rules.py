@@ -259,7 +259,7 @@ def _corrupt(moment: Moment) -> Iterator[Finding]:
     old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))
     for path in (one for one in old if not one.name.endswith(("-wal", "-shm"))):
         at = path.stat().st_mtime
-        when = f"{datetime.fromtimestamp(at, moment.settings.zone):on %Y-%m-%d at %H:%M %Z}"
+        when = f"{datetime.fromtimestamp(at, moment.settings.time_zone):on %Y-%m-%d at %H:%M %Z}"
         yield found("outbox-corrupt", "outbox", key=path.name, since=at, path=path, when=when)
 
 
@@ -353,7 +353,7 @@ def _about_dead(letters: Sequence[Row], one: Row) -> dict[str, Any]:
 def _silent(moment: Moment) -> Iterator[Finding]:
     for one in moment.watched:
         if one.is_silent:
-            said = told(one, moment.settings.zone)
+            said = told(one, moment.settings.time_zone)
             about = {"key": one.name, "since": one.last, "told": said[0].upper() + said[1:]}
             yield found(f"reports-silent/{one.name}", "silence", **about)
 
@@ -386,7 +386,7 @@ def _never_reported(moment: Moment) -> Iterator[Finding]:
     if others:
         told = ": " + ", ".join(f"{n} with “{name or 'none'}”" for name, n in groups.most_common(5))
     first = datetime.fromisoformat(min(one.day for one in missing))
-    since = first.replace(tzinfo=moment.settings.zone).timestamp()
+    since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
     # It may have been so before the first of the days that are looked at.
     known = since if moment.now - since < 13 * _DAY else None
     severity: Severity | None = "error" if number >= max(3, paid * _MANY) else None

@@ -40,30 +40,6 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One field that is set before dead letters are checked again.
-
-    :param field: one of :data:`FIELDS`.
-    :param value: as a person writes it.
-    """
-
-    field: str
-    value: str
-
-    def made(self, payload: bytes) -> bytes:
-        """*payload*, an event's JSON, with the field set."""
-        wire = json.loads(payload)
-        *parents, last = FIELDS[self.field]
-        part = wire
-        for name in parents:
-            if not isinstance(part.get(name), dict):
-                part[name] = {}
-            part = part[name]
-        part[last] = self.value
-        return json.dumps(wire, ensure_ascii=False).encode()
-
-
 @dataclass(slots=True)
 class Retried:
     """What became of the dead letters that were to be sent.
@@ -78,10 +54,11 @@ class Retried:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = None) -> Retried:
+def retry_dead(reporter: Reporter, ids: Iterable[str], field: str = "", value: str = "") -> Retried:
     """Let dead letters be sent, one after the other.
 
-    :param change: what is set in each of them before it is checked.
+    :param field: one of :data:`FIELDS` that is set in each of them before it is checked.
+    :param value: to what, as a person writes it.
 
     Each is checked again. ``before_report`` functions that did not see it at its report (it was
     invalid, or one of them failed) are asked as a report asks them. Of an event that they have
@@ -97,7 +74,7 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
         elif not row.payload:
             done.refused.append((id, "has no content any more"))
         else:
-            payload = row.payload if change is None else change.made(row.payload)
+            payload = _changed(row.payload, field, value) if field else row.payload
             try:
                 given = _checked(reporter, payload, row)
                 passed = reporter.functions.passed(given)
@@ -118,6 +95,19 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], change: Change | None = N
             else:
                 done.refused.append((id, REPORTED_ALREADY))
     return done
+
+
+def _changed(payload: bytes, field: str, value: str) -> bytes:
+    """*payload*, an event's JSON, with *field* set."""
+    wire = json.loads(payload)
+    *parents, last = FIELDS[field]
+    part = wire
+    for name in parents:
+        if not isinstance(part.get(name), dict):
+            part[name] = {}
+        part = part[name]
+    part[last] = value
+    return json.dumps(wire, ensure_ascii=False).encode()
 
 
 def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:

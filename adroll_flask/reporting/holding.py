@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from adroll_flask.errors import EventError
@@ -37,12 +38,10 @@ def verdict_of(
     order_id: Any,
     changes: Mapping[str, Any] | None = None,
     host: str = "",
-    dry_run: bool = False,
 ) -> Verdict:
     """A verdict on the conversion of an order.
 
     :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
-    :param dry_run: on one that goes out as a dry run, whatever the setting says.
     :raises EventError: *order_id* is no order's id.
     """
     from adroll_flask.visitor.identifiers import accept_id
@@ -52,7 +51,7 @@ def verdict_of(
         kind=kind,
         order=OrderKey(
             reporter.settings.account_of(host).advertisable_eid or "",
-            dry_run or reporter.settings.dry_run,
+            reporter.settings.dry_run,
             "purchase",
             kept_key(accept_id(order_id, "order_id"), reporter.records.dedupe_secret),
         ),
@@ -97,7 +96,7 @@ def decide(
         known = reporter.outbox.decide(verdict, session=session)
         if not known.id and settings.hosts and not (host and settings.is_real(host)):
             # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
-            verdict = verdict_of(reporter, kind, order_id, changes, host, dry_run=True)
+            verdict = replace(verdict, order=verdict.order._replace(dry_run=True))
             known = reporter.outbox.decide(verdict, session=session)
         reporter.counters.add(f"{kind}_kept")
         after_commit(session, reporter.tell, "a release")

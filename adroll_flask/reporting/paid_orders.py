@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -142,13 +142,14 @@ class PaidOrders:
 
     def _span(self, days: int) -> tuple[datetime, datetime]:
         """The last *days*, whole ones of the shop's zone."""
-        until = datetime.fromtimestamp(self.reporter.clock() - _GRACE, self.reporter.settings.zone)
+        now, zone = self.reporter.clock(), self.reporter.settings.time_zone
+        until = datetime.fromtimestamp(now - _GRACE, zone)
         today = until.replace(hour=0, minute=0, second=0, microsecond=0)
         return today - timedelta(days=days - 1), until
 
     def _day(self, at: float | None) -> str:
-        moment = datetime.fromtimestamp(self.reporter.clock() if at is None else at, UTC)
-        return f"{moment.astimezone(self.reporter.settings.zone):%Y-%m-%d}"
+        at = self.reporter.clock() if at is None else at
+        return f"{datetime.fromtimestamp(at, self.reporter.settings.time_zone):%Y-%m-%d}"
 
     def _kept_of_other_days(self, days: int) -> dict[str, str]:
         """Notes of days before these, and not older than the longest look."""

@@ -145,7 +145,6 @@ class Reporter:
         """
         if not self.settings.enabled:
             return Receipt(None, "suppressed", "disabled")
-        strict = self.strict()
         given = {key: value for key, value in fields.items() if value is not None}
         subject, session = given.pop("visitor", None), given.pop("session", None)
         # Also for None, which says that there is no visitor: nothing is taken from the current
@@ -153,7 +152,7 @@ class Reporter:
         own = None if "visitor" in fields else tracked
         hold = given.pop("hold", None)
         hold = None if hold is False else hold
-        call = _Call(name, given, subject, hold, session, strict, tracked, own, known)
+        call = _Call(name, given, subject, hold, session, self.strict(), tracked, own, known)
         try:
             try:
                 return self._keep(call)
@@ -165,11 +164,11 @@ class Reporter:
                     problem = EventError("ip", _NO_ADDRESS)
                 # A visitor whose browser keeps no cookies is no fault of the programmer's.
                 unknown = own is not None and problem.field == "visitor"
-                if strict and not (unknown and call.built is None):
+                if call.strict and not (unknown and call.built is None):
                     raise problem
                 return self._dead(call, problem)
         except Exception as problem:
-            receipt = self.not_kept("event", problem, strict=strict, session=session)
+            receipt = self.not_kept("event", problem, strict=call.strict, session=session)
             if not isinstance(problem, OutboxFailed):  # else the outbox knows
                 with suppress(Exception):
                     self.outbox.note_failure(_kept_name(name), _reason(problem))

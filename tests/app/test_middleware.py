@@ -16,9 +16,8 @@ from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client
 from werkzeug.wsgi import ClosingIterator
 
-from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError, Visitor, runtime
+from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError, Visitor
 from adroll_flask.testing import reports
-from adroll_flask.visitor.cookies import Records
 from tests.conftest import PAGE, AppMaker
 from tests.support.django_shop import django
 
@@ -186,7 +185,7 @@ def test_a_consent_function_that_raises_breaks_neither_a_page_nor_a_picture(
 
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
-@pytest.mark.parametrize("fault", ["Records.read", "Runtime.begin"])
+@pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
 def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
     wrap: Callable[..., AdRollMiddleware],
     lint: Callable[[Any], Any],
@@ -201,11 +200,11 @@ def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
 
     def looking(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         seen.append(environ["adroll.visitor"])
-        assert not seen[0].adct or fault == "Runtime.begin"
+        assert not seen[0].adct or fault == "DeliveryThread.start"
         return app(environ, start_response)
 
-    owner = {"Records": Records, "Runtime": runtime.Runtime}[fault.partition(".")[0]]
-    monkeypatch.setattr(owner, fault.partition(".")[2], broken)
+    place = "visitor.cookies" if fault == "Records.read" else "delivery.thread"
+    monkeypatch.setattr(f"adroll_flask.{place}.{fault}", broken)
     middleware = wrap(looking, strict=False)
     with checked(middleware, lint).get("/?adct=click123") as response:
         assert response.status_code == 200

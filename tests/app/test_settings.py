@@ -168,6 +168,6 @@ def test_the_sandbox_is_here_at_a_port_or_at_an_address() -> None:
 
 
 def test_a_time_zone_is_for_dates() -> None:
-    zone = Settings.from_mapping({"ADROLL_TIME_ZONE": "Europe/Berlin"}).zone
+    zone = Settings.from_mapping({"ADROLL_TIME_ZONE": "Europe/Berlin"}).time_zone
     assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=2)
-    assert Settings().zone is UTC
+    assert Settings().time_zone is UTC

@@ -241,7 +241,7 @@ def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
         ((*SET, "--column", "order=1"), "did you mean 'order_id'"),
         ((*SET, "--column", "order_id=Nr"), "there is no column 'Nr'; the file has 'order_id'"),
         ((), "no column gives ip, page_location"),
-        ((*SET, "--timezone", "Berlin/Europe"), "it takes UTC or a name such as Europe/Berlin"),
+        ((*SET, "--timezone", "Berlin/Europe"), "a time zone such as 'Europe/Berlin'"),
         ((*SET, "--encoding", "utf-99"), "there is no 'utf-99'"),
     ],
 )
