@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import AdRollMiddleware
 from adroll_flask.cli.commands import commands
 from adroll_flask.cli.without_flask import main
+from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -41,10 +41,10 @@ LINE = json.dumps({**ORDER, "page_location": "https://shop.test/"})
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Run]:
     """Runs a command as from a folder of its own, with only what a test says in the environment."""
-    made: list[AdRollMiddleware] = []
-    make = AdRollMiddleware.__init__
+    made: list[Runtime] = []
+    make = Runtime.__init__
 
-    def note(self: AdRollMiddleware, *args: Any, **settings: Any) -> None:
+    def note(self: Runtime, *args: Any, **settings: Any) -> None:
         make(self, *args, **settings)
         made.append(self)
 
@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterato
                 patch.delenv(name)
             for name, value in {"PATH": os.defpath, **environment}.items():
                 patch.setenv(name, value)
-            patch.setattr(AdRollMiddleware, "__init__", note)
+            patch.setattr(Runtime, "__init__", note)
             patch.setattr(sys, "argv", ["adroll_flask", *arguments])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
             with pytest.raises(SystemExit) as ended:
@@ -68,7 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterato
 
     yield run
     for one in made:
-        one.runtime.outbox.close()
+        one.outbox.close()
 
 
 @pytest.fixture
