@@ -289,18 +289,17 @@ class Runtime:
         """Called with every request: a backlog from before must not wait for the next sale, and a
         first order must not wait for imports."""
         pid = os.getpid()
-        if pid == self.begun_in or self._collecting:
+        if pid == self.begun_in or self._collecting or not self.settings.enabled:
             return
         self.begun_in = pid
-        if not self.settings.enabled:
-            return
         try:
             self.thread.start()
             found = uwsgi_problem() if self.settings.delivery == "thread" else None
         except Exception as problem:
             self.forgive(problem, "delivery_error", "not_started")
-            text = "AdRoll's delivery cannot start: %s [delivery-cannot-start]"
-            logger.error(text, describe(problem))
+            logger.error(
+                "AdRoll's delivery cannot start: %s [delivery-cannot-start]", describe(problem)
+            )
             return
         if found is not None:
             logger.error("AdRoll under uWSGI: %s; %s [uwsgi-threads]", found.text, found.fix)
