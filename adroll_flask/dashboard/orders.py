@@ -15,7 +15,7 @@ from flask import abort
 
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.reasons import meaning, of_dead_letter
-from adroll_flask.findings.rules import problem_id
+from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.interruptions import let_through
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
@@ -321,6 +321,7 @@ def view(visit: Visit, _data: Data) -> Data:
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
         "has_list": visit.runtime.paid_orders.is_known,
+        "delays": lambda: delays(visit.moment),
     }
 
 

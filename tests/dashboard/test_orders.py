@@ -16,7 +16,7 @@ import pytest
 
 from adroll_flask import release_conversion
 from adroll_flask.outbox.values import Asked
-from tests.conftest import AppMaker
+from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.dashboard_shop import WHERE, DashboardShop
 
 DELIVERED = {"kind": "delivered"}
@@ -99,6 +99,14 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     assert "waiting" in page
     shop.settle(o1001=DELIVERED)
     assert steps(shop, "1001")[-1] == "delivered"
+
+
+def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
+    any_shop.report("1001")
+    any_shop.take_in()
+    assert "has refused" not in find(any_shop, "1001")
+    any_shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
+    assert "AdRoll has refused the access token" in find(any_shop, "1001")
 
 
 def test_what_it_carried_is_redacted(shop: DashboardShop) -> None:
