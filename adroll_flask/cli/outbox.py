@@ -131,7 +131,7 @@ def _overview_text(overview: Overview, due: str, now: float) -> str:
         since = span(now - (destination.stopped_since or now))
         lines.append(("STOPPED", f"{destination.stopped}, for {since}; no event is blamed"))
     if destination.paused_for > 0:
-        lines.append(("paused", f"for {destination.paused_for:.0f} s more"))
+        lines.append(("paused", f"for {span(destination.paused_for)} more"))
     if destination.failures:
         lines.append(("down", f"{counted(destination.failures, 'failure')} in a row"))
     lines.append(("last error", destination.last_error or ""))
@@ -293,7 +293,7 @@ def _decide(
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    told, done = _told(kind, lookups.find_order(verdict.order), runtime.settings.hold_max / 86_400)
+    told, done = _told(kind, lookups.find_order(verdict.order), span(runtime.settings.hold_max))
     if kind == "release" and done:
         if before is None or before.state == "held":
             # A worker may be quicker than this second look: what this command did is told.
@@ -314,14 +314,14 @@ def _unknown(runtime: Runtime, kind: str, order: str) -> str:
             )
     return (
         f"no such order is held here, so nothing was done; with --ahead the {kind} is kept for "
-        f"{runtime.settings.hold_max / 86_400:g} days, for an order that comes in later"
+        f"{span(runtime.settings.hold_max)}, for an order that comes in later"
     )
 
 
-def _told(kind: str, row: Row | None, days: float) -> tuple[str, bool]:
+def _told(kind: str, row: Row | None, kept: str) -> tuple[str, bool]:
     """What has become of the order, and whether that is what was asked for."""
     if row is None:
-        return f"no such order is held here yet; the {kind} is kept for {days:g} days", False
+        return f"no such order is held here yet; the {kind} is kept for {kept}", False
     cancels = kind == "cancel"
     said = {
         "dead": f"is a dead letter: {row.error or row.reason}",
