@@ -162,13 +162,6 @@ class Lane:
         rate = self.client.settings.max_requests_per_second
         return 0.0 if rate is None else min(self.destination.take_slot(rate), _RECHECK)
 
-    def _wait_for_slot(self, stop: threading.Event) -> bool:
-        """Wait for :meth:`slot`; False: stopping."""
-        while wait := self.slot():
-            if stop.wait(wait):
-                return False
-        return not stop.is_set()
-
     # Requests, and what came of them
 
     def post(self, permit: Permit, payloads: Sequence[bytes], *, dry_run: bool) -> Answer:
@@ -271,7 +264,9 @@ class Lane:
 
         :returns: under what one event may follow now.
         """
-        if not self._wait_for_slot(stop):
+        while not stop.is_set() and (wait := self.slot()):
+            stop.wait(wait)
+        if stop.is_set():
             self.give_up(permit)
             return None
         answer = self.probe(permit)

@@ -33,14 +33,12 @@ class Admin:
 
     They raise :class:`.values.OutboxFailed` where the database cannot be worked with.
 
-    :param dedupe_days: days that the key of a forgotten event is kept.
     :param dropped: called where keys became free.
     """
 
     database: Database
     ingest: Ingest
     lookups: Lookups
-    dedupe_days: int
     dropped: Callable[[], None]
 
     def retry(self, ids: Sequence[str] | None = None, *, reason: str | None = None) -> int:
@@ -117,7 +115,8 @@ class Admin:
         """
         before = self._resting()
         self.ingest.rest()
-        while self.database.write(partial(let_rest, self.dedupe_days, error=_COPIED)):
+        days = self.ingest.rows.holds.dedupe_days
+        while self.database.write(partial(let_rest, days, error=_COPIED)):
             pass
         return self._resting() - before
 

@@ -54,14 +54,18 @@ class Holds:
     """Applies verdicts, and ends holds that nobody released.
 
     :param longest: ``ADROLL_HOLD_MAX``, seconds; for as long a verdict waits for its event.
-    :param dedupe_days: days that a dead letter, and the key of a cancelled or forgotten event, are
-        kept.
+    :param dedupe_days: days that a dead letter, and the key of an event that is over, are kept.
     """
 
     counters: Counters
     amend: Amend
     longest: float
     dedupe_days: int
+
+    def kept(self, tx: Tx) -> float:
+        """Until when the row of an event that is over is kept, with its key."""
+        # From now and not from when it occurred: orders of last year may be imported twice.
+        return tx.now + self.dedupe_days * DAY
 
     def decide(self, tx: Tx, verdicts: Sequence[Verdict]) -> None:
         """Apply *verdicts*, or keep them until their events come in."""
@@ -130,7 +134,7 @@ class Holds:
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
                 history.correct(tx, [id])
-            kept = tx.now + self.dedupe_days * DAY
+            kept = self.kept(tx)
             if transitions.move(tx, "cancel", [id], reason="cancelled", kept=kept):
                 self.counters.add("hold_cancelled", "cancelled")
 
@@ -142,7 +146,7 @@ class Holds:
 
     def _release(self, tx: Tx, verdict: Verdict, row: Any) -> None:
         id, occurred_at, digest, payload, unsure = row[0], row[3], row[4], row[7], row[9]
-        kept = tx.now + self.dedupe_days * DAY
+        kept = self.kept(tx)
         if verdict.doubt == "rests":
             transitions.move(tx, "release_rests", [id], kept=kept, reason="restored", error=DOUBT)
             return
@@ -174,7 +178,7 @@ class Holds:
 
     def expire(self, tx: Tx, ids: Sequence[str]) -> int:
         """End holds that nobody released in time; how many there were."""
-        kept = tx.now + self.dedupe_days * DAY
+        kept = self.kept(tx)
         ended = transitions.move(tx, "expire", ids, kept=kept, reason="hold_expired")
         if ended:
             self.counters.add("hold_expired", "hold_expired", ended)

@@ -371,8 +371,7 @@ class Outbox:
         """The way of events to AdRoll."""
         from .queue import Queue
 
-        settings = self._settings
-        return Queue(self.database, self._ingest, settings.on_unsure, settings.dedupe_days)
+        return Queue(self.database, self._ingest, self._settings.on_unsure)
 
     @cached_property
     def lookups(self) -> Lookups:
@@ -386,8 +385,7 @@ class Outbox:
         """What people and commands change."""
         from .admin import Admin
 
-        days = self._settings.dedupe_days
-        return Admin(self.database, self._ingest, self.lookups, days, self._recent.free)
+        return Admin(self.database, self._ingest, self.lookups, self._recent.free)
 
     @cached_property
     def _housekeeping(self) -> Housekeeping:

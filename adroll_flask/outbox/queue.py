@@ -19,7 +19,6 @@ from .ingest import Batch, Ingest, is_inbox_full
 from .values import (
     BATCH,
     CLAIMED,
-    DAY,
     DEAD,
     DECIDED,
     ERROR_LENGTH,
@@ -106,13 +105,11 @@ class Queue:
 
     :param on_unsure: ``"retry"`` or ``"drop"``: what happens to an event whose lease lapsed while
         a request with it was under way.
-    :param dedupe_days: days that the key of a delivered event is kept.
     """
 
     database: Database
     ingest: Ingest
     on_unsure: str
-    dedupe_days: int
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
     #: which may go back.
     _looked_at: dict[str, float] = field(default_factory=dict)
@@ -306,8 +303,7 @@ class Queue:
             error=outcome.error[:ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
-            # From now and not from when it occurred: orders of last year may be imported twice.
-            kept=tx.now + self.dedupe_days * DAY,
+            kept=self._holds.kept(tx),
         )
         if kind == "delivered":
             self._holds.count_too_late(tx, ids)
@@ -328,7 +324,7 @@ class Queue:
                 [id],
                 claim=claim,
                 reason=reason,
-                kept=tx.now + self.dedupe_days * DAY,
+                kept=self._holds.kept(tx),
             )
             for id, reason, is_empty in rows
             if is_empty
@@ -360,7 +356,7 @@ class Queue:
     def _lapse_unsure(self, tx: Tx, ids: Sequence[str]) -> None:
         _note_attempt(tx, ids, Asked("lapsed"), unsure=True)
         if self.on_unsure == "drop":
-            kept = tx.now + self.dedupe_days * DAY
+            kept = self._holds.kept(tx)
             dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
             if dropped:
                 self._holds.counters.add("event_dead", "unsure", dropped)

@@ -24,7 +24,6 @@ from .entries import (
 )
 from .holds import Holds, taken_out
 from .values import (
-    DAY,
     DEAD,
     DECIDED,
     ERROR_LENGTH,
@@ -173,7 +172,7 @@ class RowWriter:
                 "reason": entry.dead[0][:40],
                 "error": entry.dead[1][:ERROR_LENGTH],
                 "settled_at": queued_at,
-                "due_at": tx.now + self.holds.dedupe_days * DAY,
+                "due_at": self.holds.kept(tx),
             }
         elif event.held_for is not None:
             row |= {"state": HELD, "due_at": queued_at + event.held_for}
@@ -285,7 +284,7 @@ class RowWriter:
         keyless = "dedupe_key IS NULL"
         kept: dict[str, Any] = {
             "reason": "forgotten",
-            "kept": tx.now + self.holds.dedupe_days * DAY,
+            "kept": self.holds.kept(tx),
         }
         move = transitions.move
         gone = move(tx, "erase_keyless_dead", ids, also=keyless)
