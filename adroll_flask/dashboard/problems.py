@@ -12,7 +12,7 @@ from adroll_flask.findings.reasons import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.values import Destination
+from adroll_flask.outbox.values import Destination, HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.dead_letters import FIELDS, retry_dead
 
@@ -23,7 +23,6 @@ from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
-    from adroll_flask.outbox.values import Ended
 
 logger: Logger = get_logger("adroll_flask.dashboard")
 
@@ -52,7 +51,8 @@ def data(visit: Visit) -> Data:
         for id, those in groups.items()
         if not wanted or id == wanted
     ]
-    ended = () if store is None else store.lookups.ended(visit.now - _TOLD * _DAY)
+    begin = visit.now - _TOLD * _DAY
+    ended = () if store is None else store.lookups.history(begin, ("at", "reason"), lost=True)
     still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
     dead = store.lookups.open_counts(_COUNTED)["dead"] if store and not is_all else len(letters)
     result: Data = {
@@ -88,15 +88,15 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
     }
 
 
-def _solved(ended: Iterable[Ended], still: set[str], first_day: int) -> list[Data]:
+def _solved(ended: Iterable[HistorySum], still: set[str], first_day: int) -> list[Data]:
     """Of what history knows, that of which no dead letter is left."""
     over = (one for one in ended if one.reason not in {*still, "hold_expired"})
     found = []
     for reason, those in by(lambda one: one.reason, over).items():
         days: Counter[int] = Counter()
         for one in those:
-            days[one.day] += one.events
-        first, last = min(one.first for one in those), max(one.last for one in those)
+            days[_day(one.at)] += one.events
+        first, last = min(one.at for one in those), max(one.at for one in those)
         found.append(_told(reason, days, first, last, first_day))
     return sorted(found, key=lambda one: -one["last"])
 

@@ -32,10 +32,9 @@ KEPT: Final = 400 * DAY
 _SLOTS: Final = 8
 _LARGEST: Final = 1 << 53
 #: What dead letters count as; behind :data:`AGAIN` how many of them were sent again.
-LOST: Final = ("dead", "expired", "invalid")
+_LOST: Final = "'dead', 'expired', 'invalid'"
 AGAIN: Final = "_again"
-#: What people are shown.
-SHOWN: Final = f"outcome NOT IN ({', '.join(repr(outcome + AGAIN) for outcome in LOST)})"
+_SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
 #: The hour of what is older than is kept.
 _OLD: Final = 0
 _KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
@@ -182,20 +181,28 @@ def bucket_start(at: float, hours: int) -> int:
 
 
 def sums(
-    tx: Tx, since: float, columns: Sequence[HistoryColumn], *, hours: int = 1, delays: bool = False
+    tx: Tx,
+    since: float,
+    columns: Sequence[HistoryColumn],
+    *,
+    hours: int = 1,
+    delays: bool = False,
+    lost: bool = False,
 ) -> tuple[HistorySum, ...]:
     """Sums since the hour of *since*, one a combination of *columns*.
 
     :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours, see :func:`bucket_start`.
     :param delays: with the histogram.
+    :param lost: of what was lost alone, whether or not it was sent again.
     """
+    wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
     what = ("events", "value", *(DELAY_COLUMNS if delays else ()))
     expressions = [
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
     asked = ", ".join([*expressions, _added(what)])
     rows = tx.rows(
-        f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND {SHOWN}"
+        f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND outcome {wanted}"
         + (f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0" if expressions else ""),
         since=max(_OLD + 1, int(since // 3600)),
     )
@@ -281,7 +288,7 @@ def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
 _COUNTED: Final = (
     "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour = :hour"
     " AND event_name = :name AND reason = :reason AND identifiers = :mask AND currency = :currency"
-    f" AND outcome IN ({', '.join(map(repr, LOST))}) GROUP BY hour, outcome ORDER BY hour"
+    f" AND outcome IN ({_LOST}) GROUP BY hour, outcome ORDER BY hour"
 )
 
 

@@ -31,7 +31,6 @@ from .values import (
     NUMBER,
     SENDING,
     WAITING,
-    Ended,
     HistoryColumn,
     HistorySum,
     OrderKey,
@@ -60,8 +59,6 @@ _LOOKED_AT: Final = 2000
 #: States in which an event is not over.
 _OPEN: Final[tuple[State, ...]] = ("waiting", "claimed", "sending", "held", "dead")
 _OUTCOMES: Final = {WAITING: "waiting", CLAIMED: "waiting", SENDING: "waiting", HELD: "held"}
-#: Lost, whether or not it was sent again later.
-_LOST: Final = ", ".join(repr(lost + more) for lost in history.LOST for more in ("", history.AGAIN))
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
 #: Seconds between two looks for silence.
@@ -337,20 +334,6 @@ class Lookups:
         found = _newest([row for row in rows if plain in bytes(row[-1])])
         return tuple(row for row in found if order_id_of(row.payload or b"") == order)
 
-    def ended(self, since: float) -> tuple[Ended, ...]:
-        """What could not be sent since the hour of *since*, by event, reason and day."""
-        query = (
-            "SELECT event_name, reason, hour - hour % 24, sum(events), min(hour), max(hour)"
-            " FROM adroll_history WHERE hour >= :since"
-            f" AND outcome IN ({_LOST})"
-            " GROUP BY event_name, reason, hour - hour % 24"
-        )
-        rows = self.database.read(lambda tx: tx.rows(query, since=int(since // 3600)))
-        return tuple(
-            Ended(name, reason, day * 3600, int(events), first * 3600, last * 3600)
-            for name, reason, day, events, first, last in rows
-        )
-
     def open_counts(self, most: int) -> dict[State, int]:
         """Events that are not over, by state, each counted up to *most*."""
         query = (
@@ -372,15 +355,17 @@ class Lookups:
         *,
         hours: int = 1,
         delays: bool = False,
+        lost: bool = False,
     ) -> tuple[HistorySum, ...]:
         """What happened since *since* (seconds since the epoch), in sums; counts no events.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
         :param delays: with the histogram of event to delivery.
+        :param lost: what was lost alone, whether or not it was sent again.
         """
         self.take_in_all()
         return self.database.read(
-            lambda tx: history.sums(tx, since, columns, hours=hours, delays=delays)
+            lambda tx: history.sums(tx, since, columns, hours=hours, delays=delays, lost=lost)
         )
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:

@@ -413,16 +413,15 @@ class Queue:
         rows += tx.rows(found.format(f"dedupe_key IS NULL AND state IN ({WAITING}, {DEAD})"))
         if rows:
             know(tx, [account])
+        alone = []
         for id, state, dry_run, name, key in rows:
             twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
-            if tx.rows(f"SELECT id FROM adroll_event WHERE {BY_ORDER}", **twin):
+            if key is not None and tx.rows(f"SELECT id FROM adroll_event WHERE {BY_ORDER}", **twin):
                 self._meet_twin(tx, id, state, account)
-                continue
-            tx.execute(
-                "UPDATE adroll_event SET advertisable_eid = :account WHERE id = :id",
-                account=account,
-                id=id,
-            )
+            else:
+                alone.append(id)
+        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
+        tx.execute(theirs, account=account, ids=alone)
         return len(rows)
 
     def _meet_twin(self, tx: Tx, id: str, state: int, account: str) -> None:

@@ -378,20 +378,6 @@ class SuppressedOrder(NamedTuple):
     at: float
 
 
-class Ended(NamedTuple):
-    """Events of one day that could not be sent, for one reason; times in seconds since the epoch.
-
-    :param first: the hour of the first one, as *last*.
-    """
-
-    name: str
-    reason: str
-    day: int
-    events: int
-    first: int
-    last: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """The outbox at a glance.
