@@ -55,7 +55,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_TIME_ZONE", "Mars/Olympus", "IANA name"),
     ("ADROLL_TIME_ZONE", "../etc/passwd", "IANA name"),
     ("ADROLL_SANDBOX", "sandbox:5001", "address such as"),
-    ("ADROLL_SANDBOX", 99_999, "port"),
+    *(("ADROLL_SANDBOX", wrong, "the sandbox's port") for wrong in (0, -1, 1.5, 65_536)),
     ("ADROLL_STRICT", 1, "True or False"),
     ("ADROLL_DRY_RUN", "1", "True or False"),
     ("ADROLL_API_URL", f"http://{SECRET}.example/api", "clear"),

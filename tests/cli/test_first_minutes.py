@@ -48,16 +48,6 @@ def test_one_word_is_the_sandboxs_account_and_addresses() -> None:
     assert set(SANDBOX_ACCOUNT) <= set(Settings.__dataclass_fields__)
 
 
-def test_a_number_is_the_port_of_a_sandbox_that_was_started_with_one() -> None:
-    settings = Settings.from_mapping({"ADROLL_SANDBOX": 5201})
-    assert settings.access_token == sandbox.ACCESS_TOKEN
-    assert settings.api_url == "http://127.0.0.1:5201/api"
-    assert settings.pixel_url == "http://127.0.0.1:5201/j/{advertisable_eid}/roundtrip.js"
-    for wrong in (0, 65_536, -1, 1.5):
-        with pytest.raises(ConfigurationError, match="True, False, the sandbox's port"):
-            Settings.from_mapping({"ADROLL_SANDBOX": wrong})
-
-
 def test_nothing_of_the_real_account_goes_to_the_sandbox_and_its_port_may_be_another() -> None:
     settings = Settings.from_mapping(
         {

@@ -17,9 +17,9 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.cli.without_flask import main
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+from tests.support import ROOT
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-ROOT = Path(__file__).resolve().parents[2]
 SITE = """
 from werkzeug.middleware.proxy_fix import ProxyFix
 from adroll_flask import AdRollMiddleware, report_conversion

@@ -16,7 +16,7 @@ import pytest
 from adroll_flask.delivery.deliverer import POLL, Step
 from adroll_flask.delivery.watch import Watch
 from adroll_flask.outbox.values import Claim
-from tests.support import PATIENCE
+from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
     EID,
     OK,
@@ -565,13 +565,6 @@ class Loop:
         self.outbox.bell.ring()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path: Path) -> None:

@@ -29,13 +29,12 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT, eventually
 from tests.support.certificates import write_certificate
 from tests.support.sandbox_shop import DAY, Shop, past
 
 ORDERS = ["o1", "o2", "o3"]
 O1, O2, O3 = (["o1"], ["o2"], ["o3"])
-HERE = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +70,6 @@ def outcomes(sandbox: RunningSandbox) -> list[object]:
         record["outcome"] if record["status"] is None else record["status"]
         for record in sandbox.requests()
     ]
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
 
 
 @dataclass(frozen=True)
@@ -607,7 +599,7 @@ def test_an_exit_while_a_request_is_under_way(sandbox: RunningSandbox, tmp_path:
     sandbox.fault(order_id="o1", hang=20, take=True, times=1)
     done = subprocess.run(
         [sys.executable, "-c", EXITS, str(tmp_path), sandbox.api_url],
-        env={**os.environ, "PYTHONPATH": HERE},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

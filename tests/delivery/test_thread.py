@@ -25,21 +25,12 @@ import adroll_flask
 from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT, eventually
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
-
-HERE = str(Path(__file__).parents[2])
 
 
 def threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "adroll-delivery"]
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def exit_code(child: int) -> int:
@@ -474,7 +465,7 @@ def script(text: str, folder: Path, *arguments: str) -> tuple[str, float]:
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": HERE, "PYTHONFAULTHANDLER": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr

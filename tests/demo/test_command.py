@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT
 
-ROOT = Path(__file__).parents[2]
 Demo = Callable[..., "subprocess.Popen[str]"]
 
 

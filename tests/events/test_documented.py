@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from adroll_flask.events.event import MAX_BYTES, json_schema
 from adroll_flask.events.fields import FUTURE
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.visitor import identifiers
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
 ROWS = [
     [cell.strip() for cell in line.strip("| ").split(" | ")]

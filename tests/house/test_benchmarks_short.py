@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 OURS = "adroll_flask"
 PEERS = {"PostHog": "posthog", "Segment": "segment", "Snowplow": "snowplow_tracker"}
 

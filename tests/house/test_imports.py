@@ -8,9 +8,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from tests.support import ROOT
+
 from .weigh import budgets, weights
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "adroll_flask"
 
 WINGS = {"visitor", "page", "events", "outbox", "delivery", "reporting"}

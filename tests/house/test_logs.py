@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-LEVELS = {"info", "warning", "error", "critical"}
+LEVELS = {"info", "warning", "error", "critical", "exception"}
 
 
 def sources() -> Iterator[tuple[Path, ast.Module]]:

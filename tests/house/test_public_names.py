@@ -13,9 +13,7 @@ import pytest
 
 import adroll_flask
 from adroll_flask.settings import Settings
-from tests.support import PAGES
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import PAGES, ROOT
 
 
 def test_the_public_names_are_sorted_and_there() -> None:

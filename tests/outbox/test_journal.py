@@ -30,13 +30,11 @@ from adroll_flask.outbox.journal_reader import (
     remove,
 )
 from adroll_flask.outbox.values import OutboxFailed
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock, wait_until
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.journal_kit import texts_of
 
 pytestmark = pytest.mark.patient
 
-ROOT = Path(__file__).resolve().parents[2]
 
 #: Greenlets and real threads append at the same time; each greenlet gives way between its appends.
 PROGRAM = {

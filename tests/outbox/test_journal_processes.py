@@ -20,12 +20,12 @@ import pytest
 from adroll_flask.outbox import files
 from adroll_flask.outbox.journal import LOOK_EVERY, Journal
 from adroll_flask.outbox.journal_reader import JournalFile, files_of, is_alive, read, remove, turn
+from tests.support import ROOT
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock
 
 pytestmark = pytest.mark.patient
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "tests.support.journal_program"]
 
 

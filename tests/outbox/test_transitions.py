@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.transitions import TABLE, diagram, move
+from tests.support import ROOT
 from tests.support.outbox_engines import Bench
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_documentation_has_the_table_as_a_diagram() -> None:

@@ -19,9 +19,8 @@ from typing import Any
 import pytest
 
 from benchmarks import drain
-from tests.support import PATIENCE
+from tests.support import PATIENCE, ROOT
 
-ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 
 BIN = Path(sys.executable).parent

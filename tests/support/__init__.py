@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,14 @@ PAGES = sorted(
 #: Seconds after which a test gives up waiting for what has to come: long enough for a machine at
 #: full load, which a wait for a state never spends where the state comes.
 PATIENCE = 60.0
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until *condition* is true; fail where that takes longer than *seconds*."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.005)
 
 
 def lacking(what: str) -> NoReturn:
