@@ -98,12 +98,6 @@ class ConfigurationError(AdRollError):
             if address not in self.__notes__:
                 self.add_note(address)
 
-    @classmethod
-    def of(cls, faults: Sequence[ConfigurationError]) -> ConfigurationError:
-        """One error that says all of *faults*."""
-        first, *others = faults
-        return cls(first.key, first.problem, others=others, slug=first.slug)
-
 
 def refuse_asgi(app: object, call: str) -> None:
     """Refuse an ASGI app, whose name nobody else would say in its place.

@@ -138,7 +138,7 @@ class AdRollMiddleware:
         environ["adroll.report"] = partial(request.run, report_event)
         environ["adroll.release"] = partial(request.run, release_conversion)
         environ["adroll.cancel"] = partial(request.run, cancel_conversion)
-        outgoing = _Response(self, request, tracked, start_response)
+        outgoing = _Response(request, tracked, start_response)
         return outgoing.of(request.run(self._app, environ, outgoing.start))
 
     def context(self) -> AbstractContextManager[None]:
@@ -181,23 +181,6 @@ class AdRollMiddleware:
             return Response(status=405, headers={"Allow": "POST, OPTIONS"})
         return answer_kit(tracked, self.runtime)[0]
 
-    def page_for(
-        self, tracked: TrackedRequest, status: str, headers: Headers, body: object
-    ) -> Page | None:
-        """Change *headers* as needed; where the body takes the snippet, what it goes through."""
-        # Set by the Flask extension: a response that it has seen needs nothing of ours.
-        if request_state.TRACKED_REQUEST in tracked.environ:
-            return None
-        runtime = self.runtime
-        try:
-            is_buffered = not _is_file(tracked.environ, body)
-            return runtime.prepare(tracked, int(status[:3]), headers, is_buffered=is_buffered).page
-        except Exception as problem:
-            # Promise 1: the page goes out as the site made it.
-            runtime.forgive(problem, "page_untouched", "fault")
-            left_alone(problem)
-            return None
-
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:
     wrapper = environ.get("wsgi.file_wrapper")
@@ -208,7 +191,6 @@ def _is_file(environ: WSGIEnvironment, body: object) -> bool:
 class _Response:
     """One response on its way, and its body: headers wait for the first chunk, or for the whole."""
 
-    _middleware: AdRollMiddleware
     _request: MiddlewareRequest
     _tracked: TrackedRequest
     _start_response: StartResponse
@@ -251,8 +233,17 @@ class _Response:
     def _send(self, body: object = None, *, whole: bool = False) -> list[bytes] | None:
         """Send the headers; the page where *body*, which is *whole*, takes the snippet."""
         assert self._status is not None  # noqa: S101 - the callers looked
-        placed = None
-        page = self._middleware.page_for(self._tracked, self._status, self._headers, body)
+        page = placed = None
+        tracked, runtime = self._tracked, self._request.runtime
+        # Set by the Flask extension: a response that it has seen needs nothing of ours.
+        if request_state.TRACKED_REQUEST not in tracked.environ:
+            try:
+                status, is_buffered = int(self._status[:3]), not _is_file(tracked.environ, body)
+                page = runtime.prepare(tracked, status, self._headers, is_buffered=is_buffered).page
+            except Exception as problem:
+                # Promise 1: the page goes out as the site made it.
+                runtime.forgive(problem, "page_untouched", "fault")
+                left_alone(problem)
         if page is not None and whole:
             placed = [page.whole(b"".join(body))]  # type: ignore[arg-type]
         elif page is not None:

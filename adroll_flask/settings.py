@@ -300,7 +300,8 @@ class Settings:
             text = "takes one pixel and one token for an advertisable"
             faults.append(ConfigurationError(key, text))
         if faults:
-            raise ConfigurationError.of(faults)
+            first, *more = faults
+            raise ConfigurationError(first.key, first.problem, others=more, slug=first.slug)
         return settings
 
 

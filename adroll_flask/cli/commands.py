@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from flask import current_app
@@ -140,13 +140,9 @@ def tag(base: str | None) -> None:
     runtime = current_runtime()
     if base is None and not current_app.config["SERVER_NAME"]:
         raise click.UsageError("give --base https://api.shop.example, or set SERVER_NAME")
-    address = base or current_app.test_request_context().request.root_url.rstrip("/")
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        parts = urlsplit("")
-    is_base = parts.scheme in ("http", "https") and parts.netloc and "@" not in parts.netloc
-    if not is_base or parts.query or parts.fragment:
+    here = current_app.test_request_context().request
+    address = here.root_url.rstrip("/") if base is None else base
+    if not re.fullmatch(r"(?i:https?)://[^\s/?#@]+(/[^\s?#]*)?", address):
         raise click.UsageError("--base takes a URL such as https://api.shop.example")
     if not runtime.settings.origins:
         raise click.UsageError(
