@@ -281,7 +281,7 @@ def _destination(moment: Moment) -> Iterator[Finding]:
         about |= {"since": now.last_error_at, "error": now.last_error or "no answer"}
         about |= {"severity": "error" if late > _HOUR else None}
         about |= {"again": f", asked again in {wait_for}" if now.paused_for > 0 else ""}
-        failures = counted(now.failures, "request")
+        failures = counted(now.failures, "request").removeprefix("1 ")
         yield found("request-failed", "delivery", failures=failures, **about)
     elif now.paused_for > 0:
         why = f" ({now.last_error})" if now.last_error else ""

@@ -321,7 +321,7 @@ def test_worker_once_says_why_events_wait(
     result = invoke(far, *once)
     assert result.exit_code == 0
     assert result.output.startswith(
-        "0 settled, 1 waiting (AdRoll is away or out of reach: 1 request in a row ("
+        "0 settled, 1 waiting (AdRoll is away or out of reach: the last request failed ("
     )
     assert ", asked again in " in result.output
     report(app)

@@ -147,6 +147,7 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
     found = seen(shop, "request-failed")
     assert found is not None
     assert found["severity"] == "warning"
+    assert "out of reach: the last request failed (connect_timeout)" in found["sentence"]
     shop.report("1002")
     shop.take_in()
     shop.now += 2 * HOUR
@@ -418,6 +419,10 @@ def test_a_damaged_database_says_what_went_with_it_and_where_the_old_one_is(
     [old] = place.parent.glob("*.corrupt-*")
     assert str(old) in found["todo"]
     assert str(old) in found["command"]
+    os.utime(old, (shop.now, shop.now))
+    assert "These figures are not whole" in shop.html("")
+    os.utime(old, (shop.now - 2 * DAY, shop.now - 2 * DAY))
+    assert "These figures are not whole" not in shop.html("", period="day")
     shop.bury("2001", "2002", "2003", reason="restored")
     assert seen(shop, "reports-die") is None, "these are of the old file"
     assert shop.json("overview")["findings"][0]["code"] == "outbox-corrupt"
