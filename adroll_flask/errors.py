@@ -22,8 +22,8 @@ from inspect import iscoroutinefunction
 
 from ._version import DOCS_URL
 
-#: What explains the errors of one field or setting, however that is spelt; others have their
-#: class's explanation.
+#: What explains the errors of one field, or of one setting (in upper case, however that is spelt);
+#: others have their class's explanation.
 _ABOUT: Mapping[str, str] = {
     "visitor": "visitor-needed",
     "first_party_cookie": "visitor-needed",
@@ -41,8 +41,8 @@ _ABOUT: Mapping[str, str] = {
     "email": "email",
     "user_id": "identifiers",
     "device_id": "identifiers",
-    "secret_key": "secret-key-missing",
-    "outbox_url": "outbox-url",
+    "SECRET_KEY": "secret-key-missing",
+    "OUTBOX_URL": "outbox-url",
 }
 
 
@@ -90,7 +90,7 @@ class ConfigurationError(AdRollError):
         slug: str | None = None,
     ) -> None:
         text = "\n".join([f"{key}: {problem}", *map(str, others)])
-        super().__init__(text, slug=slug or _ABOUT.get(key.lower().removeprefix("adroll_")))
+        super().__init__(text, slug=slug or _ABOUT.get(key.upper().removeprefix("ADROLL_")))
         self.key = key
         self.problem = problem
         self.others: tuple[ConfigurationError, ...] = tuple(others)

@@ -78,12 +78,12 @@ def _with_events() -> Outbox:
     return store
 
 
-def _event(store: Outbox, id: str) -> Row:
+def _event(id: str) -> Row:
     """The event whose id is *id*.
 
     :raises Refusal: there is none.
     """
-    row = store.lookups.show(id.lower())
+    row = _with_events().lookups.show(id.lower())
     if row is None:
         raise Refusal("there is no such event", slug="no-such-event")
     return row
@@ -189,7 +189,7 @@ def show_(id: str, full: bool) -> None:
 
     Without --full, no visitor's values are in it.
     """
-    row = _event(_with_events(), id)
+    row = _event(id)
     wire = json.loads(row.payload) if row.payload else None
     shown = wire if full or wire is None else redact_event(wire)
     click.echo(json.dumps({**row.as_dict(), "event": shown}, indent=2))
@@ -390,8 +390,7 @@ def fix(id: str, file: Any) -> None:
     """
     from adroll_flask.reporting.dead_letters import REPORTED_ALREADY, fix_dead
 
-    store = _with_events()
-    row, payload = _event(store, id), file.read()
+    row, payload = _event(id), file.read()
     try:
         told = json.loads(payload)
         # What show and export print about an event, with the event in it.

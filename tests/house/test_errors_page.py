@@ -131,6 +131,9 @@ def test_no_command_refuses_without_an_address() -> None:
     [
         (ConfigurationError("ADROLL_PIXEL", "takes another"), "setting"),
         (ConfigurationError("ADROLL_X", "none such", slug="setting-unknown"), "setting-unknown"),
+        (ConfigurationError("ADROLL_EMAIL", "a form"), "setting"),
+        (ConfigurationError("email", "a form"), "setting"),
+        (ConfigurationError("secret_key", "too short"), "secret-key-missing"),
         (EventError("currency", "is needed with value"), "money"),
         (EventError("products[1].price", "takes an amount"), "products"),
         (EventError("conversion_type", "takes a text"), "event-field"),
