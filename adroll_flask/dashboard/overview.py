@@ -90,8 +90,7 @@ def data(visit: Visit) -> Data:
     lost = sum(totals[name]["events"] for name in _LOST) - listed
     never = sum(one["events"] for one in missing)
     reported = sum(one["events"] for one in totals.values())
-    day = visit.now - 86_400
-    came = _came(visit, day if period.step == "week" else min(period.begin, day))
+    came = _came(visit, visit.now if period.step == "week" else period.begin)
     steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
     return {
         "verdict": _verdict(visit),
@@ -145,11 +144,14 @@ def _verdict(visit: Visit) -> dict[str, Any]:
 
 
 def _came(visit: Visit, begin: float) -> dict[int, int]:
-    """Orders that came since four weeks before *begin*, by the hour."""
+    """Orders that came since four weeks before *begin*, and a week earlier, by the hour.
+
+    The week earlier tells that the shop reported already when the first of the four began.
+    """
     found: dict[int, int] = defaultdict(int)
     if visit.store is None:
         return found
-    since = begin - (7 * 24 * _WEEKS + 1) * 3600  # one more, for summer time
+    since = begin - 7 * 86_400 * (_WEEKS + 1)
     for row in visit.store.lookups.history(since, ("at", "event_name", "outcome")):
         if row.event_name == "purchase" and row.outcome in _CAME:
             found[row.at] += row.events

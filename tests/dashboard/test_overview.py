@@ -199,6 +199,8 @@ def test_any_days_can_be_asked_for_and_what_is_none_is_refused(shop: Shop) -> No
     found = shop.json(since=day, until=day)
     assert found["reported"] == shop.json(until=day)["reported"] == 1
     assert shop.json(since=day)["reported"] == 11
+    before = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 11 * DAY))
+    assert len(shop.json(since=before, until=day)["steps"]) == 48, "two days, by the hour"
     for wrong in ("yesterday", "2031-01-01", "1999-01-01"):
         answer = shop.client.get(f"{WHERE}overview.json", query_string={"since": wrong})
         assert answer.status_code == 400
@@ -242,6 +244,15 @@ def test_today_is_compared_with_the_same_weekday(shop: Shop) -> None:
         "38 orders so far today; on a Wednesday by 15:03 it is usually 36 to 44."
     )
     assert today["sentence"] in shop.html()
+    assert shop.json(period="year")["today"] == today, "whatever span the page shows"
+
+
+def test_three_weeks_say_what_is_usual(shop: Shop) -> None:
+    for week in range(3):
+        shop.happened("delivered", 5, ago=week * 7 * DAY, delay=1.0)
+    assert {step["usual"] for step in shop.json(period="day")["steps"]} == {None}
+    shop.happened("delivered", 5, ago=3 * 7 * DAY + HOUR, delay=1.0)
+    assert shop.json(period="day")["steps"][-1]["usual"] is not None
 
 
 def test_an_outage_is_shaded_and_says_what_became_of_it(shop: Shop) -> None:
