@@ -1,4 +1,4 @@
-"""What people and commands do with an outbox's events: retry, drop, fix, forget, let rest, move."""
+"""What people and commands do with an outbox's events: drop, fix, forget, let rest, move."""
 
 from __future__ import annotations
 
@@ -41,19 +41,6 @@ class Admin:
     lookups: Lookups
     dropped: Callable[[], None]
 
-    def retry(self, ids: Sequence[str] | None = None, *, reason: str | None = None) -> int:
-        """Let dead letters be sent again; returns how many.
-
-        :param ids: those; ``None``: all that have a payload and are not :data:`RISKY`.
-        :param reason: all that died for this one.
-        """
-        self.ingest.take_in_all()
-        return sum(
-            count
-            for step in _steps(ids)
-            for count in iter(partial(self.database.write, partial(_retry, step, reason)), 0)
-        )
-
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> int:
         """Remove events that nobody sends at the moment and free their keys; returns how many.
 
@@ -65,7 +52,7 @@ class Admin:
             step = partial(_drop_of_account, account or "")
             total = sum(iter(partial(self.database.write, step), 0))
         else:
-            total = sum(self.database.write(partial(_drop, step or ())) for step in _steps(ids))
+            total = sum(self.database.write(partial(_drop, step)) for step in _steps(ids))
         self.dropped()
         return total
 
@@ -105,7 +92,7 @@ class Admin:
         def erase(ids: Sequence[str], tx: Tx) -> int:
             return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")
 
-        return sum(self.database.write(partial(erase, step or ())) for step in _steps(found))
+        return sum(self.database.write(partial(erase, step)) for step in _steps(found))
 
     def let_rest(self) -> int:
         """Make dead letters, ``restored``, of all that could be sent; returns how many.
@@ -142,26 +129,6 @@ def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: str = "(0, 1, 2)")
     return transitions.move(tx, "rest", ids, **kept) + transitions.move(
         tx, "release_rests", ids, **kept
     )
-
-
-def _retry(ids: Sequence[str] | None, reason: str | None, tx: Tx) -> int:
-    wanted, values = [f"state = {DEAD} AND payload IS NOT NULL"], {}
-    if ids is not None:
-        wanted = ["id {in_ids} AND +" + wanted[0]]
-        values["ids"] = ids
-    if reason is not None:
-        wanted.append("reason = :reason")
-        values["reason"] = reason
-    elif ids is None:
-        wanted.append(f"coalesce(reason, '') NOT IN ({', '.join(map(repr, RISKY))})")
-    rows = tx.rows(
-        f"SELECT id FROM adroll_event WHERE {' AND '.join(wanted)} ORDER BY due_at LIMIT {_STEP}"
-        " {skip_locked}",
-        **values,
-    )
-    mine = [row[0] for row in rows]
-    history.correct(tx, mine)
-    return transitions.move(tx, "retry", mine)
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
@@ -204,10 +171,7 @@ def _fix(tx: Tx, id: str, key: str | None, *, payload: bytes, **values: Any) -> 
     )
 
 
-def _steps(ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:
-    if ids is None:
-        yield None
-        return
+def _steps(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     known = [id for id in ids if is_id(id)]
     for start in range(0, len(known), _STEP):
         yield known[start : start + _STEP]

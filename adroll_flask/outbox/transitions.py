@@ -34,10 +34,6 @@ _WITHOUT_VISITOR: Final = (
     "payload = NULL, error = NULL, cookie_hash = NULL, click_hash = NULL, attempt_log = NULL"
 )
 _EMPTY: Final = f"{_WITHOUT_VISITOR}, digest = NULL"
-_FRESH: Final = (
-    "attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
-    " released_at = NULL, reason = NULL"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +121,13 @@ TABLE: Final[Mapping[str, Transition]] = {
         _UNDER_WAY, DEAD, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
     ),
     # -- people
-    "retry": Transition((DEAD,), WAITING, _FRESH),
     "fix": Transition(
         (DEAD,),
         WAITING,
-        f"{_FRESH}, payload = :payload, event_name = :event_name, error = NULL, dedupe_key = :key,"
-        " digest = :digest, identifiers = :identifiers, cookie_hash = :cookie, click_hash = :click",
+        "attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
+        " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"
+        " event_name = :event_name, dedupe_key = :key, digest = :digest,"
+        " identifiers = :identifiers, cookie_hash = :cookie, click_hash = :click",
     ),
     "drop": Transition((WAITING, CLAIMED), None, counts="cancelled"),
     "drop_ended": Transition((DELIVERED, DEAD, HELD, CANCELLED), None),

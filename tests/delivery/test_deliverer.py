@@ -28,7 +28,7 @@ from tests.support.delivery_kit import (
     orders,
     refusal,
 )
-from tests.support.outbox_engines import wait_until
+from tests.support.outbox_engines import retry, wait_until
 from tests.support.patching import replace_method
 
 DOWN = NoAnswer("refused", sure=True)
@@ -147,7 +147,7 @@ def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_r
     assert shop.counters.get("event_unsure", "http_502") == 6
     assert shop.ended == [("dead", "o001", "unsure")]
 
-    assert shop.outbox.admin.retry([row.id]) == 1
+    assert retry(shop.outbox, row.id) == 1
     shop.adroll.judge = lambda _batch, _dry: OK
     shop.clock.sleep(31)
     shop.deliverer.drain()

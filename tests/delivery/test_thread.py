@@ -549,19 +549,19 @@ def test_under_green_threads_requests_go_on_while_a_send_waits(
     {patch}
     import {spawn.partition(".")[0]}
     {START}
+    ticks, end = 0, time.monotonic() + {PATIENCE}
     def slow(orders, dry):
-        time.sleep(0.5)
+        while ticks < 20 and time.monotonic() < end:
+            time.sleep(0.01)
         return OK
     shop = Shop(Path(sys.argv[1]), AdRoll(slow))
     thread = shop.thread()
     shop.report("o001")
     thread.nudge()
-    ticks = 0
-    for _ in range(200):
+    while not shop.adroll.taken:
         time.sleep(0.01)
         ticks += 1
-        if shop.adroll.taken: break
-    print(ticks > 20, thread.flush(5.0), shop.adroll.taken)
+    print(ticks >= 20, thread.flush(5.0), shop.adroll.taken)
     """,
         tmp_path,
     )

@@ -9,7 +9,7 @@ from typing import Any, cast
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.database import Database, Tx
 from adroll_flask.outbox.lookups import Lookups
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, retry
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
@@ -61,7 +61,7 @@ def test_history_knows_what_could_not_be_sent_though_it_is_sent_again(bench: Ben
     assert claim
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
     now = bench.now()
-    outbox.admin.retry(reason="refused")
+    retry(outbox)
     found = outbox.lookups.history(now - 86_400, ("event_name", "reason"), lost=True)
     sums = {(one.event_name, one.reason): one.events for one in found}
     assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}

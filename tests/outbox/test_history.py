@@ -22,7 +22,7 @@ from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
-from tests.support.outbox_engines import Bench
+from tests.support.outbox_engines import Bench, retry
 
 VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
 
@@ -134,7 +134,7 @@ def test_an_event_counts_in_the_hour_in_which_it_happened(
     told = [(one.outcome, one.events) for one in outbox.lookups.totals().sums]
     assert told == [(kind, 1)], "whole hours are read again where they become more"
     if kind == "dead":
-        outbox.admin.retry([event.id])
+        retry(outbox, event.id)
         assert outbox.lookups.history(0.0, ("at", "outcome")) == ()
 
 
@@ -148,7 +148,7 @@ def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> N
     died = [Outcome(id=event.id, kind="dead", reason="refused") for event in claim.events]
     outbox.queue.settle(claim, died)
     again = {event.key: event.id for event in claim.events}["1002"]
-    outbox.admin.retry([again])
+    retry(outbox, again)
     (row,) = outbox.lookups.history(0.0, ("at", "outcome"))
     told = (row.at, row.outcome, row.events, row.value)
     assert told == (int((now - 7200) // 3600) * 3600, "dead", 1, Decimal(100))

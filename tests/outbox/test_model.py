@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
 from adroll_flask.outbox.values import OutcomeKind
 from adroll_flask.settings import Settings
-from tests.support.outbox_engines import EID, Clock
+from tests.support.outbox_engines import EID, Clock, retry
 
 KEYS = st.none() | st.sampled_from(["1", "2", "3", "4"])
 KINDS: tuple[OutcomeKind, ...] = ("delivered", "retry", "dead", "return", "claimed")
@@ -183,7 +183,7 @@ class OutboxModel(RuleBasedStateMachine):
         dead = [event for event in self.events.values() if event.state == "dead"]
         self.clock.now += 0.001
 
-        assert self.outboxes[which].admin.retry() == len(dead)
+        assert retry(self.outboxes[which]) == len(dead)
 
         for event in dead:
             event.state, event.attempts = "waiting", 0
