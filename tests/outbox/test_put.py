@@ -261,6 +261,5 @@ def test_events_without_an_account_are_adopted_with_their_keys(
     outbox.put(bench.event("1001"))
     assert outbox.lookups.show(twin.id) is None
     assert outbox.queue.waiting() == 3
-    adopted = outbox.lookups.show(early.id)
-    assert adopted is not None
+    assert outbox.lookups.show(early.id) is not None
     assert {row.advertisable_eid for row in outbox.lookups.list()} == {EID}

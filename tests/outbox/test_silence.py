@@ -107,7 +107,6 @@ def test_silence_is_found_in_the_history_and_told_to_one_process(
 
     (silence,) = silences(outbox)
 
-    assert isinstance(silence, Silence)
     assert (silence.name, silence.longest_pause) == ("purchase", HOUR)
     assert [one.name for one in outbox.lookups.watched()] == ["addToCart", "purchase"]
     others = [bench.open() for _ in range(3)]
