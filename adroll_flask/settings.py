@@ -179,7 +179,7 @@ class Settings:
     #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY
     #: The zone of days, weeks and months in the dashboard and in ``flask adroll history``: an IANA
-    #: name such as ``"Europe/Berlin"``.
+    #: name such as ``"Europe/Berlin"``. Default: ``'UTC'``.
     time_zone: tzinfo = UTC
 
     def __repr__(self) -> str:

@@ -68,7 +68,8 @@ class SettingsList(SphinxDirective):
             if found:
                 default = found.group(1)
                 text = text[: found.start()] + text[found.end() :]
-            kind = str(by_name[name].type).removesuffix(" | None")
+            # A time zone is given as a text and kept as what it names.
+            kind = str(by_name[name].type).removesuffix(" | None").replace("tzinfo", "str")
             lines += [f".. confval:: {key}", f"   :type: ``{kind}``", f"   :default: {default}"]
             lines += ["", f"   {text.strip()}", ""]
             _listed(self.env).setdefault(self.env.docname, []).append(name)
