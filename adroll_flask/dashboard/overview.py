@@ -115,7 +115,7 @@ def data(visit: Visit) -> Data:
         "answer": _answer(totals, "order" if event == "purchase" else "event", never, lost),
         "losses": [*missing, *_losses(fates, reported)],
         "steps": steps,
-        "without_delivery": _shaded(visit, period, steps),
+        "without_delivery": _shaded(visit, period, steps, event),
         "watched": [one._asdict() | {"is_silent": one.is_silent} for one in visit.moment.watched],
     }
 
@@ -326,20 +326,26 @@ def _steps(
     ]
 
 
-def _shaded(visit: Visit, period: Period, steps: Sequence[Data]) -> list[dict[str, Any]]:
-    """Times without delivery, and how much of what came in their steps was sent later."""
-    found = []
-    stops = () if visit.store is None else visit.store.lookups.stops(visit.now - period.begin)
-    for _, began, ended, reason in stops:
-        until, kind, late = ended or visit.now, "away" if reason == AWAY else "stopped", 0
+def _shaded(visit: Visit, period: Period, steps: Sequence[Data], event: str) -> list[Data]:
+    """Times without delivery, and how much of what came in their hours was sent later."""
+    if visit.store is None:
+        return []
+    found: list[Data] = []
+    lookups = visit.store.lookups
+    for _, began, ended, reason in lookups.stops(visit.now - period.begin):
+        until, kind = ended or visit.now, "away" if reason == AWAY else "stopped"
         if until - began < _LONG or began >= period.end:
             continue
         for step in steps:
             inside = min(step["end"], until) - max(step["at"], began)
-            late += step["late"] if inside > 0 else 0
             long = max(_LONG, (step["end"] - step["at"]) * _SHARE)
             if inside >= long and step["shade"] != "stopped":
                 step["shade"] = kind
+        late = sum(
+            sum(row.delays[_LATE:])
+            for row in lookups.history(began, ("at", "event_name", "outcome"), delays=True)
+            if row.outcome == "delivered" and row.at < until and event in (_ALL, row.event_name)
+        )
         found.append({"kind": kind, "begin": began, "end": ended, "late": late})
     for step in steps:
         # One or two are orders that were paid, and released, later.
@@ -371,7 +377,7 @@ def view(visit: Visit, data: Data) -> Data:
     return {
         "periods": PERIODS,
         "places": dict.fromkeys(("dead", "unsure", "invalid"), "problems") | {"missing": "orders"},
-        "has_list": visit.runtime.paid_orders.is_known,
+        "has_list": visit.store is not None and missing_orders(visit.store)[1] > 0,
         "plot": Plot(
             **period.axis,
             series=[

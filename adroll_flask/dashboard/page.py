@@ -118,7 +118,8 @@ def for_developer(one: Mapping[str, Any], url: str, orders: Iterable[str] = ()) 
         more = one["events"] - len(orders)
         rest = f" and {counted(more, 'more event')}" if more > 0 else ""
         listed = f"Orders: {', '.join(orders)}{rest}"
-    told = [one["sentence"], values(one["values"]), listed, one["todo"], one["command"]]
+    answer = f"AdRoll's words: {one['answer']}" if one.get("answer") else ""
+    told = [one["sentence"], values(one["values"]), listed, answer, one["todo"], one["command"]]
     return "\n".join(filter(None, (*told, one["help_url"], url)))
 
 

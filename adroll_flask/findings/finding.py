@@ -16,7 +16,7 @@ from adroll_flask.plurals import agreeing
 Severity: TypeAlias = Literal["error", "warning", "hint", "ok"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
-_ABOUT: Final = ("key", "since", "events", "values")
+_ABOUT: Final = ("key", "since", "events", "values", "answer")
 
 
 def texts(name: str) -> dict[str, dict[str, Any]]:
@@ -46,6 +46,7 @@ class Finding:
     :param key: tells findings of one code apart: a problem's id, an event's name.
     :param since: seconds since the epoch, where it is known.
     :param events: how many events it is about, and *values* their money by currency.
+    :param answer: AdRoll's words, where it has them of AdRoll.
     :param is_cause: other findings come of it.
     """
 
@@ -61,6 +62,7 @@ class Finding:
     since: float | None = None
     events: int = 0
     values: tuple[tuple[str, Decimal], ...] = ()
+    answer: str = ""
     is_cause: bool = False
 
     @property
@@ -83,9 +85,10 @@ def found(name: str, subject: str = "", /, **words: Any) -> Finding:
     """The finding *name* of the table about *subject*; its code's own, where no variant is there.
 
     :param subject: empty: the table's.
-    :param words: *key*, *since*, *events* and *values* of the finding, and its *severity* where it
-        is not the table's; the others are what its ``{…}`` stand for, beside *events* as
-        ``{number}`` and what the table itself has. ``{one|more}`` is one of the two by *events*.
+    :param words: *key*, *since*, *events*, *values* and *answer* of the finding, and its
+        *severity* where it is not the table's; the others are what its ``{…}`` stand for, beside
+        *events* as ``{number}`` and what the table itself has. ``{one|more}`` is one of the two by
+        *events*.
     """
     code = name.partition("/")[0]
     entry = TABLE.get(name) or TABLE[code]

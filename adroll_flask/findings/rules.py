@@ -347,6 +347,7 @@ def _about_dead(letters: Sequence[Row], one: Row) -> dict[str, Any]:
     """How many, since when, how much; what *one* of them died of, and what to do."""
     meant, title = of_dead_letter(one.reason), title_of(one.reason, one.error)
     words = {"title": title, "advice": meant.advice, "whose": meant.who}
+    words["answer"] = "" if meant.is_ours else one.error
     return words | total(of_events(letters))
 
 

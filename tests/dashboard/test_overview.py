@@ -342,6 +342,7 @@ def test_a_stop_an_outage_and_nobody_who_delivers_are_told_apart(shop: Shop) -> 
 def test_a_stop_of_half_a_day_is_shaded_though_most_came_through(shop: Shop) -> None:
     shop.happened("delivered", 20, ago=2 * DAY, delay=1.0)
     shop.happened("delivered", 9, ago=2 * DAY - HOUR, delay=3 * HOUR)
+    shop.happened("delivered", 4, ago=2 * DAY - 8.5 * HOUR, delay=3 * HOUR)  # after it
     shop.now -= 2 * DAY - HOUR
     shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
     shop.now += 6.5 * HOUR

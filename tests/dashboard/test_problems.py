@@ -267,7 +267,7 @@ def test_who_only_looks_has_messages_for_the_developer_and_no_commands(
         rest = page.replace(messages[0], "")
         assert "flask adroll" not in rest
         assert "operator=" not in rest
-    assert "Orders: 1001" in messages[0]
+    assert "Orders: 1001\nAdRoll&#39;s words: http_400: products.0.price: takes" in messages[0]
     shop.may_act = True
     assert "flask adroll send-test" in shop.html("problems")
 
