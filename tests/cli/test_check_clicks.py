@@ -90,8 +90,10 @@ def test_a_tracker_that_drops_it_is_named_with_the_hop(serve: Serve) -> None:
 
 def test_a_redirect_by_the_page_itself_is_a_hop(serve: Serve) -> None:
     refresh = '<html><head><meta http-equiv="refresh" content="0; url=/mugs?a=1&amp;b=2"></head>'
-    finding = look(serve(d=Response(refresh, mimetype="text/html")) + "/d")
+    site = serve(d=Response(refresh, mimetype="text/html"))
+    finding = look(site + "/d")
     assert (finding.severity, "gets lost at hop 1" in finding.sentence) == ("error", True)
+    assert f"{site}/d to {site}/mugs" in finding.sentence
 
 
 @pytest.mark.parametrize(
