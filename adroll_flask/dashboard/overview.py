@@ -41,7 +41,7 @@ _WAY: Final = (
     ("failed", "not kept", "bad"),
     ("waiting", "waiting", "one"),
     ("unsure", "may have arrived", "warn"),
-    ("dead", "dead letters", "bad"),
+    ("dead", "given up", "bad"),
     ("delivered", "delivered", "good"),
 )
 #: What is never AdRoll's to have, and is lost to it.

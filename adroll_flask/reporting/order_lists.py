@@ -26,6 +26,8 @@ _WORDS: Final = {
     "before_report": "kept back by the shop's own before_report",
     "cancelled": "by the shop",
     "hold_expired": "held, and not released in time",
+    "http_400": "AdRoll refused what the event says (http_400)",
+    "http_422": "AdRoll refused what the event says (http_422)",
 }
 
 
@@ -67,17 +69,18 @@ def summary(found: Reconciliation, group: str | None = None) -> list[tuple[tuple
     if found.groups and group:
         most = (f"{n:,} with {group} {it or 'empty'!r}" for it, n in found.groups.most_common(5))
         of_groups = f": {', '.join(most)}"
+    # What can be acted on comes first.
     said = {
         "delivered": f"of {total:,} paid order{'s' * (total > 1)} reached AdRoll",
-        "waiting": "{waits|wait} to be sent",
+        "missing": "{was|were} never reported",
+        "dead": "{was|were} given up: ",
+        "differing": "{was|were} reported with another value than the list's",
         "held": "{is|are} held until {it is|they are} released",
+        "waiting": "{waits|wait} to be sent",
         "cancelled": "{was|were} cancelled: ",
         "suppressed": "{was|were} not to be reported: ",
-        "dead": "{was|were} given up: ",
-        "missing": "{was|were} never reported",
         "forgotten": "{is|are} older than what is kept here",
         "duplicate": "line{|s} {has|have} an order that the list had before",
-        "differing": "{was|were} reported with another value than the list's",
         "not_listed": "{was|were} reported and {is|are} not in the list",
     }
     numbers, lines = counts | Counter(differing=found.differing), []

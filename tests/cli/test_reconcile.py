@@ -87,7 +87,7 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
         "1 of 10 paid orders reached AdRoll",
         "1 waits to be sent",
         "1 was not to be reported: the visitor's browser says no",
-        "1 was given up: http_400; see outbox list --dead",
+        "1 was given up: AdRoll refused what the event says (http_400); see outbox list --dead",
         "4 were never reported: 2 with payment_method 'invoice', 2 with payment_method 'card'",
         "1 is older than what is kept here",
         "1 line has an order that the list had before",

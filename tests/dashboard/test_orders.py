@@ -290,10 +290,10 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     lines = ("1001;59.90", "1002;12.00", "1003;50", "1004;61", "1005;72")
     page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
     assert sentences(page) == [
-        "1 waits to be sent 72.00 EUR",
-        "1 was given up: http_422 59.90 EUR",
+        "1 was given up: AdRoll refused what the event says (http_422) 59.90 EUR",
         "1 was given up: currency 12.00 EUR",
         "2 were reported with another value than the list's 133.00 EUR",
+        "1 waits to be sent 72.00 EUR",
         "2 of 5 paid orders reached AdRoll",
         "what was reported and is not in the list is not looked for: no column of times",
     ]
