@@ -401,7 +401,7 @@ def _clock(moment: Moment) -> Iterator[Finding]:
     What was sent since, or given up, says nothing of the clocks as they are now.
     """
     newest = moment.outbox.lookups.newest_events(_NEWEST)
-    times = [row.queued_at for row in newest if row.state == "waiting"]
+    times = [row.occurred_at for row in newest if row.state == "waiting"]
     ahead = max([*times, moment.outbox.database.read(lambda tx: tx.now)]) - moment.now
     if ahead > _SKEW:
         yield found("clock-wrong", "clock", ahead=span(ahead))
