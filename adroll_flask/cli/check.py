@@ -138,6 +138,8 @@ def _reports(since: str | None, last: int | None) -> Finding:
 
     store, now = kept_outbox(), current_runtime().clock()
     begin = since_when(since, now) if since else None
+    if since and since.endswith("m"):
+        raise click.BadParameter("--since takes 2h, 1d or a time; 10m would be ten months")
     if begin is not None and begin > now + 60:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
     rows: Sequence[Row] = ()

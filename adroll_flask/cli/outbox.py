@@ -14,7 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.outbox import OutboxFailed, State
 from adroll_flask.outbox.admin import RISKY
-from adroll_flask.outbox.values import AWAY, worst
+from adroll_flask.outbox.values import AWAY, Destination, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
@@ -110,11 +110,13 @@ def _status(as_json: bool) -> None:
         overview = store.lookups.overview()
         if overview.counts["waiting"] and overview.oldest_due is None:
             due = "".join(until(row, runtime.clock()) for row in store.lookups.list("waiting", 1))
-    show(as_json, asdict(overview), _overview_text(overview, due, runtime.clock()))
+    served, states = runtime.settings.served_accounts, overview.destinations
+    own = worst([one for eid, one in states.items() if eid in served] or states.values())
+    show(as_json, asdict(overview), _overview_text(overview, own, due, runtime.clock()))
 
 
-def _overview_text(overview: Overview, due: str, now: float) -> str:
-    destination, schema = worst(overview.destinations.values()), overview.schema_version
+def _overview_text(overview: Overview, destination: Destination, due: str, now: float) -> str:
+    schema = overview.schema_version
     made = f"schema {schema}" if schema else "not there yet; it is made with the first report"
     lines: list[tuple[str, object]] = [("engine", f"{overview.engine}, {made}")]
     lines += overview.counts.items()

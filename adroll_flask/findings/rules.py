@@ -79,8 +79,8 @@ class Moment:
     @cached_property
     def destination(self) -> Destination:
         """AdRoll as the workers of that account see it which fares worst, of those served here."""
-        served = [one for eid, one in self.states.items() if eid in self.settings.served_accounts]
-        return worst(served or self.states.values())
+        own = self.settings.served_accounts
+        return worst(one for eid, one in self.states.items() if eid in own or not own)
 
     @cached_property
     def states(self) -> Mapping[str, Destination]:
@@ -98,16 +98,13 @@ class Moment:
         return total(row for row in self.unsettled if row.outcome == "waiting")
 
     @property
-    def number(self) -> str:
-        """How many wait, as people read it."""
-        more = " or more" if self.backlog["events"] >= MOST else ""
-        return f"{self.backlog['events']:,}{more}"
-
-    @property
     def waits(self) -> str:
         """What waits, as the end of a sentence."""
-        verb = "event waits" if self.number == "1" else "events wait"
-        return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
+        own, all_of = self.settings.served_accounts, self.outbox.lookups.waiting_by_account()
+        number = sum(n for eid, n in all_of.items() if eid in ("", *own) or not own)
+        return f" {counted(number, 'event')} wait{'s' * (number == 1)}; none is lost." * bool(
+            number
+        )
 
     @cached_property
     def recent(self) -> Sequence[HistorySum]:
@@ -318,10 +315,10 @@ def _other_accounts(moment: Moment) -> Iterator[Finding]:
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
         state = moment.states[eid]
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE
-        asked = state.last_error_at or 0.0, _LATE if state.stopped is None else _ASKED
-        is_new = moment.now - about["since"] < _LATE
-        if not (has_worker or is_new or moment.now - asked[0] < asked[1]):
-            yield found("other-account", "delivery", key=eid, eid=eid, **about)
+        asked = moment.now - (state.last_error_at or 0.0)
+        if not has_worker and min(asked, moment.now - about["since"]) >= _LATE:
+            level = "warning" if state.stopped is not None and asked < _ASKED else None
+            yield found("other-account", "delivery", key=eid, eid=eid, severity=level, **about)
 
 
 def _dead(moment: Moment) -> Iterator[Finding]:

@@ -320,11 +320,20 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     assert seen(shop, "other-account") is None
     shop.now += 61
     assert seen(shop, "other-account") is not None
-    destination.stop("unauthorized", "x", "401")  # AdRoll is asked every five minutes then
-    shop.now += 301
-    assert seen(shop, "other-account") is None
+    destination.stop("unauthorized", "x", "401")
+    assert seen(shop, "delivery-stopped") is None, "which is no trouble of ours"
     shop.now += 61
-    assert seen(shop, "other-account") is not None
+    found = seen(shop, "other-account")
+    assert found is not None
+    assert found["severity"] == "warning", "another app may ask AdRoll every five minutes"
+    shop.now += 300
+    found = seen(shop, "other-account")
+    assert found is not None
+    assert found["severity"] == "error"
+    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "x", "401")
+    found = seen(shop, "delivery-stopped")
+    assert found is not None
+    assert "wait" not in found["sentence"], "nothing that the token could send"
     assert shop.runtime.outbox.admin.drop([event.id]) == 1
     assert seen(shop, "other-account") is None
 
