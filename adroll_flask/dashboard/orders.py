@@ -321,6 +321,8 @@ def view(visit: Visit, _data: Data) -> Data:
         "most_lines": _MOST_LINES,
         "shown": _SHOWN,
         "has_list": visit.runtime.paid_orders.is_known,
+        # Where there are several accounts, it is not known here which of them is delayed.
+        "own": [*visit.runtime.settings.served_accounts],
         "delays": lambda: delays(visit.moment),
     }
 

@@ -83,10 +83,10 @@ def data(visit: Visit) -> Data:
     held = [row for row in unsettled if row.outcome == "held"]
     fates = by(_fate, (*sums, *present))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
-    missing = missing if event in ("purchase", _ALL) else []
     # Of lost orders the shop's own list has those that are missing still: they count by that.
-    failed = (row.events for row in sums if (row.outcome, row.event_name) == ("failed", "purchase"))
-    listed = sum(failed) if visit.runtime.paid_orders.is_known else 0
+    of_orders = event in ("purchase", _ALL)
+    missing = missing if of_orders else []
+    listed = visit.runtime.paid_orders.lost_and_told(period.begin, period.end) * of_orders
     lost = sum(totals[name]["events"] for name in _LOST) - listed
     never = sum(one["events"] for one in missing)
     reported = sum(one["events"] for one in totals.values())
@@ -330,9 +330,11 @@ def _shaded(visit: Visit, period: Period, steps: Sequence[Data], event: str) -> 
     """Times without delivery, and how much of what came in their hours was sent later."""
     if visit.store is None:
         return []
-    found: list[Data] = []
-    lookups = visit.store.lookups
-    for _, began, ended, reason in lookups.stops(visit.now - period.begin):
+    lookups, found = visit.store.lookups, list[Data]()
+    stops = lookups.stops(visit.now - period.begin)
+    first = min((began for _, began, *_ in stops), default=visit.now)
+    hours = lookups.history(first, ("at", "event_name", "outcome"), delays=True)
+    for _, began, ended, reason in stops:
         until, kind = ended or visit.now, "away" if reason == AWAY else "stopped"
         if until - began < _LONG or began >= period.end:
             continue
@@ -341,11 +343,8 @@ def _shaded(visit: Visit, period: Period, steps: Sequence[Data], event: str) -> 
             long = max(_LONG, (step["end"] - step["at"]) * _SHARE)
             if inside >= long and step["shade"] != "stopped":
                 step["shade"] = kind
-        late = sum(
-            sum(row.delays[_LATE:])
-            for row in lookups.history(began, ("at", "event_name", "outcome"), delays=True)
-            if row.outcome == "delivered" and row.at < until and event in (_ALL, row.event_name)
-        )
+        its = (row for row in hours if began - 3600 < row.at < until and row.outcome == "delivered")
+        late = sum(sum(row.delays[_LATE:]) for row in its if event in (_ALL, row.event_name))
         found.append({"kind": kind, "begin": began, "end": ended, "late": late})
     for step in steps:
         # One or two are orders that were paid, and released, later.
@@ -377,7 +376,7 @@ def view(visit: Visit, data: Data) -> Data:
     return {
         "periods": PERIODS,
         "places": dict.fromkeys(("dead", "unsure", "invalid"), "problems") | {"missing": "orders"},
-        "has_list": visit.store is not None and missing_orders(visit.store)[1] > 0,
+        "has_list": visit.runtime.paid_orders.told_until() > 0,
         "plot": Plot(
             **period.axis,
             series=[

@@ -79,8 +79,10 @@ class Moment:
     @cached_property
     def destination(self) -> Destination:
         """AdRoll as the workers of that account see it which fares worst, of those served here."""
-        own = self.settings.served_accounts
-        return worst(one for eid, one in self.states.items() if eid in own or not own)
+        return worst(one for eid, one in self.states.items() if self._serves(eid))
+
+    def _serves(self, eid: str) -> bool:
+        return eid in ("", *self.settings.served_accounts) or not self.settings.served_accounts
 
     @cached_property
     def states(self) -> Mapping[str, Destination]:
@@ -94,17 +96,20 @@ class Moment:
 
     @cached_property
     def backlog(self) -> dict[str, Any]:
-        """What waits, as :func:`found` takes it."""
-        return total(row for row in self.unsettled if row.outcome == "waiting")
+        """What waits for accounts that are served here, as :func:`found` takes it."""
+        return total(r for r in self.unsettled if r.outcome == "waiting" and self._serves(r.reason))
+
+    @property
+    def number(self) -> str:
+        """How many wait, as people read it."""
+        more = " or more" if self.backlog["events"] >= MOST else ""
+        return f"{self.backlog['events']:,}{more}"
 
     @property
     def waits(self) -> str:
         """What waits, as the end of a sentence."""
-        own, all_of = self.settings.served_accounts, self.outbox.lookups.waiting_by_account()
-        number = sum(n for eid, n in all_of.items() if eid in ("", *own) or not own)
-        return f" {counted(number, 'event')} wait{'s' * (number == 1)}; none is lost." * bool(
-            number
-        )
+        verb = "event waits" if self.number == "1" else "events wait"
+        return f" {self.number} {verb}; none is lost." if self.backlog["events"] else ""
 
     @cached_property
     def recent(self) -> Sequence[HistorySum]:
@@ -228,10 +233,9 @@ def _lost(moment: Moment) -> Iterator[Finding]:
     Nothing of them is known but how many. Which orders are missing since is told by the shop's own
     list of paid ones, where it has been compared: whoever delivers does that every hour.
     """
-    since, lately = moment.now - _WEEK, moment.now - 3 * _HOUR
-    failed = (one for one in moment.recent if one.outcome == "failed" and one.at >= since)
-    if moment.runtime.paid_orders.is_known and not trouble(moment.outbox, moment.now):
-        failed = (one for one in failed if one.event_name != "purchase" or one.at >= lately)
+    told = min(moment.runtime.paid_orders.told_until(), moment.now - 3 * _HOUR)
+    failed = (r for r in moment.recent if r.outcome == "failed" and r.at >= moment.now - _WEEK)
+    failed = (row for row in failed if row.event_name != "purchase" or row.at >= told)
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
         words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
         yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
@@ -307,11 +311,12 @@ def _worker(moment: Moment) -> Iterator[Finding]:
 def _other_accounts(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
     lookups = moment.outbox.lookups
-    for eid, number in lookups.waiting_by_account().items() if moment.backlog["events"] else ():
+    waiting = [row for row in moment.unsettled if row.outcome == "waiting"]
+    for eid, rows in by(lambda row: row.reason, waiting).items():
         if eid in ("", *moment.settings.served_accounts):
             continue
         about = total(of_events(lookups.list("waiting", _LISTED, account=eid)))
-        about |= {"since": about["since"] or moment.now, "events": number}
+        about |= {"since": about["since"] or moment.now, "events": total(rows)["events"]}
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
         state = moment.states[eid]
         has_worker = state.unseen_for is not None and state.unseen_for < _LATE

@@ -198,8 +198,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
     yield from open_findings(runtime, moment)
     engine = runtime.outbox.database.dialect
     if is_ready:
-        waiting = sum(runtime.outbox.lookups.waiting_by_account().values())
-        yield ok("outbox", f"{engine}, {waiting:,} waiting")
+        yield ok("outbox", f"{engine}, {moment.number} waiting")
         if not runtime.settings.sandbox:  # whose visitors are this machine's
             yield from _addresses(runtime)
     elif not isinstance(place, Path) or place.exists():

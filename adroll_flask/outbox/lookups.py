@@ -369,7 +369,8 @@ class Lookups:
         )
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
-        """What waits or is held, by hour, event, ``waiting`` or ``held``, and currency.
+        """What waits or is held, by hour, event, ``waiting`` or ``held``, currency, and, as the
+        reason, its account.
 
         :param most: events of each state that are looked at.
         """
@@ -528,15 +529,16 @@ def _counted(numbers: Mapping[int, int]) -> dict[str, int]:
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
-    events: Counter[tuple[int, str, str, str]] = Counter()
-    values: Counter[tuple[int, str, str, str]] = Counter()
+    events: Counter[tuple[int, str, str, str, str]] = Counter()
+    values: Counter[tuple[int, str, str, str, str]] = Counter()
     query = (
-        "SELECT event_name, digest, occurred_at FROM adroll_event WHERE state = :state LIMIT :most"
+        "SELECT event_name, digest, occurred_at, advertisable_eid FROM adroll_event"
+        " WHERE state = :state LIMIT :most"
     )
     for state, outcome in _OUTCOMES.items():
-        for name, digest, at in tx.rows(query, state=state, most=most):
+        for name, digest, at, account in tx.rows(query, state=state, most=most):
             value, currency = history.amount_of(digest)
-            key = (int(at // 3600) * 3600, name, outcome, currency)
+            key = (int(at // 3600) * 3600, name, outcome, currency, account)
             events[key] += 1
             values[key] += value
     return tuple(
@@ -544,11 +546,12 @@ def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
             at=at,
             event_name=name,
             outcome=outcome,
+            reason=account,
             currency=currency,
             events=number,
-            value=history.as_decimal(values[at, name, outcome, currency]),
+            value=history.as_decimal(values[at, name, outcome, currency, account]),
         )
-        for (at, name, outcome, currency), number in sorted(events.items())
+        for (at, name, outcome, currency, account), number in sorted(events.items())
     )
 
 

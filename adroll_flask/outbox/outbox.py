@@ -87,8 +87,8 @@ class RecentKeys:
     """Remembers what this process reported lately, so that a reload is told ``duplicate`` without
     a database: the newest ten thousand keys for a quarter of an hour.
 
-    No lock: each of its steps is one call that the interpreter does not divide. What is forgotten
-    too early is dropped by the outbox's index.
+    No lock: its steps are calls that the interpreter does not divide. What is forgotten, or
+    remembered wrongly between two of them, costs a receipt's words: the outbox's index decides.
 
     :param freed: a file of this host whose time tells when keys became free; looked at where a key
         is known, which is rare.

@@ -22,6 +22,7 @@ from .values import (
     DEAD,
     DECIDED,
     ERROR_LENGTH,
+    HELD,
     KEYLESS_KEPT,
     LONGEST_DELAY,
     LONGEST_LEASE,
@@ -32,6 +33,7 @@ from .values import (
     Attempt,
     Claim,
     Claimed,
+    OrderKey,
     OutboxFailed,
     Outcome,
     OutcomeKind,
@@ -418,12 +420,18 @@ class Queue:
         alone = []
         for id, state, dry_run, name, key in rows:
             twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
-            if key is not None and tx.rows(f"SELECT id FROM adroll_event WHERE {BY_ORDER}", **twin):
+            met = tx.rows(f"SELECT state FROM adroll_event WHERE {BY_ORDER}", **twin) if key else ()
+            if met and (state, one(met)) == (WAITING, HELD):
+                # A second report, without a hold, says that the held one is to be sent.
+                order = OrderKey(account, bool(dry_run), name, key_out(key) or "")
+                self._holds.decide(tx, [Verdict(tx.now, "release", order)])
+            if met:
                 self._meet_twin(tx, id, state, account)
             else:
                 alone.append(id)
-        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
-        tx.execute(theirs, account=account, ids=alone)
+        if alone:
+            theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
+            tx.execute(theirs, account=account, ids=alone)
         return len(rows)
 
     def _meet_twin(self, tx: Tx, id: str, state: int, account: str) -> None:

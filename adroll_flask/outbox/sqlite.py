@@ -333,6 +333,7 @@ class SqliteDatabase:
                     old = Path(f"{self.path}{suffix}")
                     if old.exists():
                         old.rename(f"{moved}{suffix}")
+                os.utime(moved)  # when it was found to be damaged, which findings tell
         except (OSError, OutboxFailed):
             return False
         logger.critical(

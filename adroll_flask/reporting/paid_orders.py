@@ -36,6 +36,8 @@ _GRACE: Final = 900.0
 _GROUPS: Final = 20
 _DAY: Final = "missing:"
 _STATE: Final = "paid-orders:"
+#: When the list was compared to its end, seconds since the epoch.
+_DONE: Final = "paid-orders-done"
 #: Seconds after which the function is slow.
 _SLOW: Final = 60.0
 
@@ -114,6 +116,7 @@ class PaidOrders:
                     told = json.dumps([number, str(value), currency])
                     notes[f"{_DAY}{day}:{place}"] = f"{told}{group}"
             figures.replace_notes(_DAY, self._kept_of_other_days(days) | notes)
+            figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             took = time.monotonic() - began
             slow = {state: f"it took {span(took)}"} if took > _SLOW else {}
             figures.replace_notes(state, slow)
@@ -125,6 +128,27 @@ class PaidOrders:
             )
             with suppress(AdRollError):  # the outbox is away: its own finding
                 figures.replace_notes(state, {state: f"it raised {type(problem).__name__}"})
+
+    def told_until(self) -> float:
+        """Before when the list tells what is missing, seconds since the epoch; 0: it does not."""
+        outbox = self.reporter.outbox
+        if not self.is_known or not outbox.exists() or trouble(outbox, self.reporter.clock()):
+            return 0.0
+        done = outbox.lookups.notes(_DONE).get(_DONE)
+        # What was lost within an hour counts at its beginning.
+        return float(done) - _GRACE - 3600 if done else 0.0
+
+    def lost_and_told(self, begin: float, end: float) -> int:
+        """How many lost orders of a span the list tells of, as far as they are missing still."""
+        end = min(end, self.told_until())
+        begin = max(begin, self.reporter.clock() - _LOOKS[0][0] * 86_400)
+        rows = (
+            self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
+            if end
+            else ()
+        )
+        failed = (row for row in rows if (row.event_name, row.outcome) == ("purchase", "failed"))
+        return sum(row.events for row in failed if row.at < end)
 
     def found(self, days: int) -> Reconciliation:
         """What became of each paid order of the last *days*; iterate over it."""

@@ -160,11 +160,11 @@ class Reporter:
                 dry_run = self.is_dry_run(call.location, tracked)
                 return self.suppressed(name, str(answer), given, dry_run=dry_run)
             except EventError as problem:
-                if problem.field == "ip" and own is not None and "ip" not in given:
+                unmade = own is not None and call.built is None
+                if problem.field == "ip" and unmade and "ip" not in given:
                     problem = EventError("ip", _NO_ADDRESS)
                 # A visitor whose browser keeps no cookies is no fault of the programmer's.
-                unknown = own is not None and problem.field == "visitor"
-                if call.strict and not (unknown and call.built is None):
+                if call.strict and not (unmade and problem.field == "visitor"):
                     raise problem
                 return self._dead(call, problem)
         except Exception as problem:

@@ -107,6 +107,8 @@ def test_a_setting_that_keeps_conversions_back(
     make_app: AppMaker, config: dict[str, Any], code: str, severity: str
 ) -> None:
     shop = DashboardShop(make_app, **config)
+    assert seen(shop, code) is not None
+    assert not shop.runtime.outbox.exists(), "looking makes nothing"
     if config.get("ADROLL_ENABLED") is not False:
         shop.report("1001")
     found = seen(shop, code)
@@ -240,7 +242,7 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     shop.settle(o1002={"kind": "delivered"})
     found = seen(shop, "event-lost")
     assert found is not None
-    assert found["sentence"].startswith("120 reports were lost in the last seven days: the disk")
+    assert found["sentence"].startswith("120 reports were lost: the disk")
     assert f"df -h {shop.runtime.journal_folder}" in found["todo"]
     assert "This message stays for seven days after the last loss" in found["todo"]
     shop.now += 8 * DAY
@@ -334,6 +336,7 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     found = seen(shop, "delivery-stopped")
     assert found is not None
     assert "wait" not in found["sentence"], "nothing that the token could send"
+    assert found["events"] == 0
     assert shop.runtime.outbox.admin.drop([event.id]) == 1
     assert seen(shop, "other-account") is None
 

@@ -213,6 +213,8 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
     assert found == ["disk_full", "read_only"]
     assert "that the shop never reported are unknown here" in shop.html()
     shop.now += 4 * HOUR
+    found = [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]
+    assert found == ["disk_full", "read_only"], "no list was compared since"
     shop.look()
     assert "that the shop never reported those of the last 14 days are known" in shop.html()
     found = [one["key"] for one in check(shop)[0] if one["code"] == "event-lost"]

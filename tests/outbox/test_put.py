@@ -263,3 +263,9 @@ def test_events_without_an_account_are_adopted_with_their_keys(
     assert outbox.queue.waiting() == 3
     assert outbox.lookups.show(early.id) is not None
     assert {row.advertisable_eid for row in outbox.lookups.list()} == {EID}
+
+    held = outbox.put(bench.event("1003", held_for=60.0))
+    outbox.put(bench.event("1003", advertisable_eid=""))  # paid, says a process without an account
+    outbox.queue.take_in()
+    outbox.queue.adopt(EID)
+    assert held.id in {row.id for row in outbox.lookups.list("waiting")}
