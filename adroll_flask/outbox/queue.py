@@ -374,18 +374,16 @@ class Queue:
         """After a clock that went back nothing stands still.
 
         What waits is due now where it was reported in the future, or was put off for longer than
-        anything is; once, since AdRoll may refuse it until its time has come. A lease is not taken
-        back, since its worker may be sending: it is shortened.
+        anything is. A lease is not taken back, since its worker may be sending: it is shortened.
         """
         near = tx.now + LONGEST_LEASE
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
         furthest = f"SELECT due_at FROM adroll_event WHERE {_OF} ORDER BY due_at DESC LIMIT 1"
-        queued = ", queued_at = CASE WHEN queued_at > :now THEN :now ELSE queued_at END"
-        for state, due, beyond, sets, also in (
-            (WAITING, tx.now, tx.now, queued, " AND (due_at > :far OR queued_at > :now)"),
-            (CLAIMED, near, near + SKEW, "", ""),
-            (SENDING, near, near + SKEW, "", ""),
+        for state, due, beyond, also in (
+            (WAITING, tx.now, tx.now, " AND (due_at > :far OR queued_at > :now)"),
+            (CLAIMED, near, near + SKEW, ""),
+            (SENDING, near, near + SKEW, ""),
         ):
             if (one(tx.rows(furthest.format(state), account=account)) or 0.0) <= beyond:
                 continue
@@ -393,7 +391,7 @@ class Queue:
             if also:
                 values |= {"far": tx.now + LONGEST_DELAY + SKEW, "now": tx.now}
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :due{sets} WHERE {_OF.format(state)}"
+                f"UPDATE adroll_event SET due_at = :due WHERE {_OF.format(state)}"
                 f" AND due_at > :beyond{also}",
                 **values,
             )
