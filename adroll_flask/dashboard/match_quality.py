@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
@@ -165,8 +166,7 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
 def view(visit: Visit, data: Data) -> Data:
     """What the template needs beside the data."""
     period, steps = visit.period("month"), data["steps"]
-    if data["step"] == "week":
-        period = period.by_weeks()
+    period = period.by_weeks() if data["step"] == "week" else period
     buckets = data["freshness"]["buckets"]
     labels = [span(one["within"]) if one["within"] else "longer" for one in buckets]
     return {
@@ -180,7 +180,8 @@ def view(visit: Visit, data: Data) -> Data:
             are_lines=True,
         ),
         "delays": Plot(
-            labels=labels,
+            # Short, since a phone has room for no more: 15 s, 5 min.
+            labels=[re.sub(r"(?<= )(s|min|h|d)[a-z]+", r"\1", label) for label in labels],
             full=[f"within {label}" if label != "longer" else label for label in labels],
             series=[Series("delivered", "one", [bucket["events"] for bucket in buckets])],
         ),
