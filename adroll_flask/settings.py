@@ -207,6 +207,14 @@ class Settings:
         accounts = (self.account, *self.accounts.values())
         return {one.advertisable_eid: one for one in accounts if one.advertisable_eid}
 
+    def serves(self, eid: str) -> bool:
+        """Whether events of the account *eid*, or of none yet, are this process's to send.
+
+        Where no account is set, all are: whose they are is not known here.
+        """
+        served = self.served_accounts
+        return not served or eid in ("", *served)
+
     def account_of(self, host: str) -> Account:
         """The account of the events of pages at *host*, a name without its port.
 

@@ -110,8 +110,8 @@ def _status(as_json: bool) -> None:
         overview = store.lookups.overview()
         if overview.counts["waiting"] and overview.oldest_due is None:
             due = "".join(until(row, runtime.clock()) for row in store.lookups.list("waiting", 1))
-    served, states = runtime.settings.served_accounts, overview.destinations
-    own = worst(one for eid, one in states.items() if eid in served or not served)
+    states, serves = overview.destinations, runtime.settings.serves
+    own = worst(one for eid, one in states.items() if serves(eid))
     show(as_json, asdict(overview), _overview_text(overview, own, due, runtime.clock()))
 
 

@@ -79,10 +79,7 @@ class Moment:
     @cached_property
     def destination(self) -> Destination:
         """AdRoll as the workers of that account see it which fares worst, of those served here."""
-        return worst(one for eid, one in self.states.items() if self._serves(eid))
-
-    def _serves(self, eid: str) -> bool:
-        return eid in ("", *self.settings.served_accounts) or not self.settings.served_accounts
+        return worst(one for eid, one in self.states.items() if self.settings.serves(eid))
 
     @cached_property
     def states(self) -> Mapping[str, Destination]:
@@ -97,7 +94,8 @@ class Moment:
     @cached_property
     def backlog(self) -> dict[str, Any]:
         """What waits for accounts that are served here, as :func:`found` takes it."""
-        return total(r for r in self.unsettled if r.outcome == "waiting" and self._serves(r.reason))
+        waiting = (row for row in self.unsettled if row.outcome == "waiting")
+        return total(row for row in waiting if self.settings.serves(row.reason))
 
     @property
     def number(self) -> str:

@@ -142,11 +142,9 @@ class PaidOrders:
         """How many lost orders of a span the list tells of, as far as they are missing still."""
         end = min(end, self.told_until())
         begin = max(begin, self.reporter.clock() - _LOOKS[0][0] * 86_400)
-        rows = (
-            self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
-            if end
-            else ()
-        )
+        if end <= begin:
+            return 0
+        rows = self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
         failed = (row for row in rows if (row.event_name, row.outcome) == ("purchase", "failed"))
         return sum(row.events for row in failed if row.at < end)
 
