@@ -120,7 +120,9 @@ export const start = (more) => {
       }
     } catch {}
     if (known.first_party_cookie) return;
-    if (turns-- > 0) setTimeout(poll, 200);
+    // The last turns do not wait with what there is: WebKit says nothing to who leaves a page that has
+    // not loaded, and the pixel's script may hang.
+    if (turns-- > 0) setTimeout(poll, 200, turns < 8 && tell());
     else tell(1);
   };
 

@@ -322,7 +322,7 @@ def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
 def test_given_again_before_the_pixel_had_come_it_is_loaded_again(
     site: KitSite, page: Page
 ) -> None:
-    site.serve(site.tag(consent="tcf", wait=2000, src=site.pixel_url(slow=0.3)))
+    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.3)))
     page.goto(site.url(LANDING))
     page.evaluate("for (const yes of [true, false, true]) adrollKit.consent(yes)")
     assert site.wait_told(page, 2) == [{"consent": False}, GRANT]

@@ -96,9 +96,9 @@ class EngineContext:
 
     def close(self) -> None:
         """End the test's tabs and forget what they left."""
+        self.proxy.reset()
         for tab in list(self._tabs):
             self.forget(tab)
-        self.proxy.reset()
         self.clear_cookies()
         self.engine.use_tab(self._first)
 
