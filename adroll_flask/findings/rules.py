@@ -25,7 +25,7 @@ from adroll_flask.outbox.silence import Silence, told
 from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
-from adroll_flask.reporting.paid_orders import missing_orders, trouble
+from adroll_flask.reporting.paid_orders import lacking_orders, trouble
 
 from .finding import SEVERITIES, TABLE, Finding, Severity, found
 from .reasons import of_dead_letter
@@ -369,30 +369,32 @@ def _kept_back(moment: Moment) -> Iterator[Finding]:
             yield found(name, "orders", **about)
 
 
-def _never_reported(moment: Moment) -> Iterator[Finding]:
-    """Of the shop's own list of paid orders, those of which nothing is known here."""
+def _paid_orders(moment: Moment) -> Iterator[Finding]:
+    """Of the shop's own list of paid orders, those that nobody reported or released."""
     if not moment.runtime.paid_orders.is_known:
         return
     if why := trouble(moment.outbox, moment.now):
         yield found("paid-orders-failed", "@adroll.paid_orders", why=why)
-    missing, paid = missing_orders(moment.outbox)
-    number = sum(one.number for one in missing)
-    if not number:
-        return
-    groups: Counter[str] = Counter()
-    for one in missing:
-        groups[one.group] += one.number
-    only, *others = groups
-    told = f", {'all ' * (number > 1)}with “{only}”" if only else ""
-    if others:
-        told = ": " + ", ".join(f"{n} with “{name or 'none'}”" for name, n in groups.most_common(5))
-    first = datetime.fromisoformat(min(one.day for one in missing))
-    since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
-    # It may have been so before the first of the days that are looked at.
-    known = since if moment.now - since < 13 * _DAY else None
-    severity: Severity | None = "error" if number >= max(3, paid * _MANY) else None
-    about: Any = {"since": known, "events": number, "values": money(missing), "groups": told}
-    yield found(f"never-reported{'' if known else '/longer'}", "orders", severity=severity, **about)
+    names = ("never-reported", "paid-not-released", "paid-not-released/expired")
+    lacking = lacking_orders(moment.outbox)
+    for name, orders in zip(names, lacking.kinds.values(), strict=True):
+        if not (number := sum(one.number for one in orders)):
+            continue
+        groups: Counter[str] = Counter()
+        for one in orders:
+            groups[one.group] += one.number
+        only, *others = groups
+        told = f", {'all ' * (number > 1)}with “{only}”" if only else ""
+        if others:
+            told = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
+        first = datetime.fromisoformat(min(one.day for one in orders))
+        since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
+        # It may have been so before the first of the days that are looked at.
+        known = since if moment.now - since < 13 * _DAY else None
+        begin = "" if known and lacking.is_all else "At least "
+        severity: Severity | None = "error" if number >= max(3, lacking.paid * _MANY) else None
+        about: Any = {"since": known, "events": number, "values": money(orders), "groups": told}
+        yield found(name, "orders", severity=severity, begin=begin, **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:
@@ -416,13 +418,12 @@ def _journal(moment: Moment) -> Iterator[Finding]:
 
 def delays(moment: Moment) -> Finding | None:
     """What keeps events from AdRoll at present; ``None``: nothing that is known."""
-    found = next(_destination(moment), None)
-    return None if found is None or found.code == "events-late" else found
+    return next((one for one in _destination(moment) if one.code != "events-late"), None)
 
 
 #: Every rule; those of an outbox are asked where there is one.
 _ALWAYS: Final = (_settings, _room, _corrupt)
 _OF_OUTBOX: Final = (
     *(_lost, _destination, _worker, _other_accounts, _dead, _silent),
-    *(_kept_back, _never_reported, _clock, _journal),
+    *(_kept_back, _paid_orders, _clock, _journal),
 )

@@ -128,8 +128,7 @@ def _settings(app: Flask, settings: Settings) -> Iterator[Finding]:
         yield found("api-url-elsewhere/sandbox", value=settings.sandbox, address=address)
         parts = urlsplit(settings.api_url)
         try:
-            where = (parts.hostname or "", parts.port or 80)
-            socket.create_connection(where, timeout=2).close()
+            socket.create_connection((parts.hostname or "", parts.port or 80), timeout=2).close()
         except OSError:
             port = "" if settings.sandbox is True else f" --port {parts.port}"
             yield found("sandbox-away", address=address, port=port)

@@ -1,8 +1,9 @@
-"""The shop's own list of paid orders, compared by itself: which were never reported."""
+"""The shop's own list of paid orders, compared by itself: which were never reported or released."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 
-from .reconciliation import Reconciliation, amount_of
+from .reconciliation import Reconciliation, amount_of, line_of
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
@@ -35,6 +36,15 @@ _GRACE: Final = 900.0
 #: Groups of a day that are told apart.
 _GROUPS: Final = 20
 _DAY: Final = "missing:"
+#: What became of paid orders that nobody released, as a list's line tells it, and how many of them
+#: are known one by one: each ends as soon as it is released.
+_UNRELEASED: Final = (("held", ""), ("cancelled", "hold_expired"))
+_MOST: Final = 500
+#: In place of an event's id, where there are more of them.
+_MORE: Final = "more"
+_EVENT: Final = "unpaid:"
+#: The day of a note, in its name or at its beginning.
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _STATE: Final = "paid-orders:"
 #: When the list was compared to its end, seconds since the epoch.
 _DONE: Final = "paid-orders-done"
@@ -43,7 +53,7 @@ _SLOW: Final = 60.0
 
 
 class Missing(NamedTuple):
-    """Orders of one day and group that were never reported.
+    """Orders of one day and group that were never reported, or one that was never released.
 
     :param day: in ``ADROLL_TIME_ZONE``, ``2026-11-20``.
     """
@@ -90,7 +100,7 @@ class PaidOrders:
             self._thread.join(patience)
 
     def compare(self, days: int) -> None:
-        """Compare the last *days*, and keep what was never reported; never raises."""
+        """Compare the last *days*; keep what was never reported or released; never raises."""
         figures = self.reporter.outbox.lookups
         state = f"{_STATE}at-work"
         try:
@@ -99,6 +109,7 @@ class PaidOrders:
             #: By day, and by group and currency: how many, and their money.
             missing: dict[str, dict[tuple[str, str], tuple[int, Decimal]]] = defaultdict(dict)
             totals: Counter[str] = Counter()
+            unreleased: dict[str, str] = {}
             for order in self.found(days):
                 if order.status in ("not_listed", "duplicate"):
                     continue
@@ -108,6 +119,11 @@ class PaidOrders:
                     of = order.currency[:8], order.group
                     number, value = missing[day].get(of, (0, Decimal()))
                     missing[day][of] = number + 1, value + (amount_of(order.value) or 0)
+                elif line_of(order) in _UNRELEASED:
+                    its = [day, f"{amount_of(order.value) or 0}"[:20], order.currency[:8]]
+                    event = order.event if len(unreleased) < _MOST else _MORE
+                    told = json.dumps(its, ensure_ascii=False)
+                    unreleased[f"{_EVENT}{event}"] = f"{told}{order.group}"
             notes = {f"{_DAY}{day}:": f"{number}" for day, number in totals.items()}
             for day, groups in missing.items():
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
@@ -115,7 +131,8 @@ class PaidOrders:
                     # The group last: a note is cut where it is too long.
                     told = json.dumps([number, str(value), currency])
                     notes[f"{_DAY}{day}:{place}"] = f"{told}{group}"
-            figures.replace_notes(_DAY, self._kept_of_other_days(days) | notes)
+            for prefix, found in ((_DAY, notes), (_EVENT, unreleased)):
+                figures.replace_notes(prefix, self._kept_of_other_days(prefix, days) | found)
             figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             took = time.monotonic() - began
             slow = {state: f"it took {span(took)}"} if took > _SLOW else {}
@@ -173,11 +190,11 @@ class PaidOrders:
         at = self.reporter.clock() if at is None else at
         return f"{datetime.fromtimestamp(at, self.reporter.settings.time_zone):%Y-%m-%d}"
 
-    def _kept_of_other_days(self, days: int) -> dict[str, str]:
+    def _kept_of_other_days(self, prefix: str, days: int) -> dict[str, str]:
         """Notes of days before these, and not older than the longest look."""
         oldest, first = (f"{self._span(n)[0]:%Y-%m-%d}" for n in (_LOOKS[0][0], days))
-        notes = self.reporter.outbox.lookups.notes(_DAY)
-        return {n: text for n, text in notes.items() if oldest <= n.removeprefix(_DAY)[:10] < first}
+        notes = self.reporter.outbox.lookups.notes(prefix)
+        return {n: t for n, t in notes.items() if oldest <= _DATE.findall(n + t)[0] < first}
 
 
 def missing_orders(outbox: Outbox) -> tuple[list[Missing], int]:
@@ -191,6 +208,32 @@ def missing_orders(outbox: Outbox) -> tuple[list[Missing], int]:
         (number, value, currency), end = json.JSONDecoder().raw_decode(text)
         found.append(Missing(day, number, Decimal(value), currency, text[end:]))
     return found, total
+
+
+class Lacking(NamedTuple):
+    """Paid orders that AdRoll will not learn of as it is.
+
+    :param kinds: those that were never reported (``missing``), those that are ``held`` still, and
+        those whose hold has ended (``hold_expired``).
+    :param paid: how many paid orders were compared.
+    :param is_all: whether each that was not released is known.
+    """
+
+    kinds: dict[str, list[Missing]]
+    paid: int
+    is_all: bool
+
+
+def lacking_orders(outbox: Outbox) -> Lacking:
+    """What the list tells, without what was released or cancelled since it was compared."""
+    missing, paid = missing_orders(outbox)
+    kinds: dict[str, list[Missing]] = {"missing": missing, "held": [], "hold_expired": []}
+    notes = {name.removeprefix(_EVENT): text for name, text in outbox.lookups.notes(_EVENT).items()}
+    for row in outbox.lookups.those([*notes]):
+        (day, value, currency), end = json.JSONDecoder().raw_decode(notes[row.id])
+        one = Missing(day, 1, Decimal(value), currency, notes[row.id][end:])
+        kinds.get(row.reason if row.state == "cancelled" else row.state, []).append(one)
+    return Lacking(kinds, paid, _MORE not in notes)
 
 
 def trouble(outbox: Outbox, now: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from flask import current_app
 
-from adroll_flask import AdRollMiddleware, ConfigurationError
+from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
 from adroll_flask.cli.commands import commands
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
@@ -107,6 +108,102 @@ def test_the_overview_counts_them_in_the_span_in_which_they_were_paid(shop: Payi
     day = f"{at(shop.now - 3 * DAY):%Y-%m-%d}"
     page = shop.html("", since=day, until=day)
     assert "1 of 1 order did not reach AdRoll: 1 that the shop never reported." in page
+
+
+def of_state(shop: PayingShop, state: str) -> list[dict[str, Any]]:
+    """The findings on paid orders that nobody released: those that are held, or ended."""
+    its = [one for one in check(shop)[0] if one["code"] == "paid-not-released"]
+    return [one for one in its if one["command"].endswith(state)]
+
+
+def test_an_order_that_is_paid_and_held_all_the_same_is_told_until_it_is_released(
+    shop: PayingShop,
+) -> None:
+    """It stood among what did not arrive, and nobody who did not ask was told."""
+    for order in ("1002", "1003", "unpaid", "just-paid"):
+        shop.report(order, hold=True)
+    shop.take_in()
+    for order in ("1002", "1003"):
+        shop.pay(order, "paypal", value="12.50")
+    shop.pay("just-paid", ago=60)
+    assert seen(shop, "paid-not-released") is None
+    shop.look()
+    found = seen(shop, "paid-not-released")
+    assert found is not None
+    assert found["sentence"] == (
+        "2 paid orders of the last 14 days are still held here as unpaid, all with “paypal”."
+    )
+    assert (found["events"], found["values"]) == (2, [["EUR", "25.00"]])
+    assert found["severity"] == "warning"
+    assert found["page"] == "orders"
+    assert "flask adroll outbox release ORDER" in found["todo"]
+    assert seen(shop, "never-reported") is None
+    rest = shop.post("orders/missing", format="page").text
+    assert "2 are held until they are released <b>25.00 EUR</b>" in rest
+    run = shop.app.test_cli_runner().invoke
+    assert run(commands, ["outbox", "release", "1002"]).exit_code == 0
+    found = seen(shop, "paid-not-released")
+    assert found is not None, "no list was compared since"
+    assert (found["events"], found["values"]) == (1, [["EUR", "12.50"]])
+    assert found["sentence"].startswith("1 paid order of the last 14 days is still held")
+    with shop.app.app_context():
+        cancel_conversion("1003")
+    assert seen(shop, "paid-not-released") is None, "the shop took it back"
+    shop.now += 2 * HOUR
+    shop.look()
+    found = seen(shop, "paid-not-released")
+    assert found is not None
+    assert found["events"] == 1, "what was just paid is not any more"
+
+
+def test_where_there_are_more_than_are_known_one_by_one_it_says_at_least(
+    shop: PayingShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adroll_flask.reporting.paid_orders._MOST", 2)
+    for order in ("1002", "1003", "1004", "1005"):
+        shop.report(order, hold=True)
+        shop.pay(order, "", value="1" * 70)
+    shop.take_in()
+    shop.look()
+    found = seen(shop, "paid-not-released")
+    assert found is not None
+    said = "At least 2 paid orders of the last 14 days are still held here as unpaid."
+    assert found["sentence"] == said
+
+
+def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: PayingShop) -> None:
+    for order in ("1002", "1003", "1004"):
+        shop.report(order, hold=True)
+        shop.pay(order, value="12.50", ago=1)
+    shop.take_in()
+    shop.now += 4 * DAY
+    shop.look()
+    assert [one["events"] for one in of_state(shop, "held")] == [3]
+    shop.now += 3 * DAY + HOUR
+    for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
+        shop.runtime.outbox.keep_house()
+    shop.runtime.paid_orders.compare(3)  # which keeps what is older
+    found = seen(shop, "paid-not-released")
+    assert found is not None
+    assert found["sentence"] == (
+        "3 paid orders of the last 14 days were held here as unpaid until the hold ended, and are"
+        " not sent, all with “card”."
+    )
+    assert (found["events"], found["values"]) == (3, [["EUR", "37.50"]])
+    assert found["severity"] == "error"
+    shop.runtime.paid_orders.compare(14)
+    assert [one["events"] for one in of_state(shop, "cancelled")] == [3]
+    run = shop.app.test_cli_runner().invoke
+    [id] = [row.id for row in shop.runtime.outbox.lookups.list("cancelled") if row.key == "1002"]
+    assert run(commands, ["outbox", "drop", id]).exit_code == 0
+    row = {"order_id": "1002", "value": "12.50", "currency": "EUR", "user_id": "u1"}
+    row |= {"ip": "198.51.100.7", "page_location": "https://shop.test/"}
+    done = run(commands, ["import", "-"], input=json.dumps(row))
+    assert done.exit_code == 0, done.output
+    assert [one["events"] for one in of_state(shop, "cancelled")] == [2]
+    shop.runtime.paid_orders.compare(14)
+    assert [one["events"] for one in of_state(shop, "cancelled")] == [2]
+    assert seen(shop, "never-reported") is None
 
 
 @pytest.mark.parametrize("group", ["банковский перевод", "by invoice, " * 9])
