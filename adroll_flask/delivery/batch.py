@@ -317,6 +317,9 @@ class BatchSender:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
         guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
         self._suspects = [pair for pair in self._suspects if pair not in guilty]
+        if guilty:
+            # Else the next question waits until this one's lease is over.
+            self.lane.give_up(self.permit)
         self._settle([self._rejected(event, said) for event, said in guilty])
 
     def _rejected(self, event: Claimed, said: Answer) -> Outcome:

@@ -145,7 +145,7 @@ class Lane:
         return self._probes % 2 == 1
 
     def give_up(self, permit: Permit) -> None:
-        """Let others ask: under *permit* nobody did."""
+        """Let others ask: under *permit* nobody did, or AdRoll only refused what an event says."""
         if permit.probing in ("down", "stopped"):
             self.destination.pause(0.0)
 

@@ -374,14 +374,16 @@ class Queue:
         """After a clock that went back nothing stands still.
 
         What waits is due now where it was reported in the future, or was put off for longer than
-        anything is. A lease is not taken back, since its worker may be sending: it is shortened.
+        anything is; not what AdRoll has refused, since that waits for its own time. A lease is not
+        taken back, since its worker may be sending: it is shortened.
         """
         near = tx.now + LONGEST_LEASE
+        early = "queued_at > :now AND coalesce(reason, '') <> 'refused'"
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
         furthest = f"SELECT due_at FROM adroll_event WHERE {_OF} ORDER BY due_at DESC LIMIT 1"
         for state, due, beyond, also in (
-            (WAITING, tx.now, tx.now, " AND (due_at > :far OR queued_at > :now)"),
+            (WAITING, tx.now, tx.now, f" AND (due_at > :far OR ({early}))"),
             (CLAIMED, near, near + SKEW, ""),
             (SENDING, near, near + SKEW, ""),
         ):

@@ -59,7 +59,10 @@ def test_words_that_no_database_keeps_do_not_stop_delivery(
     assert "cannot read" in str(error)
 
 
-def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken_in", ["while it is ahead", "afterwards"])
+def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(
+    tmp_path: Path, taken_in: str
+) -> None:
     def judge(batch: list[str], _dry: bool) -> Reply:
         early = "o001" in batch and shop.clock() < its_time
         return refusal(400, {"message": "timestamp must not lie in the future"}) if early else OK
@@ -68,13 +71,18 @@ def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(tmp_path: Path) -
     shop.clock.now += 3600
     shop.report("o001")
     its_time = shop.clock()
+    if taken_in == "while it is ahead":
+        shop.outbox.queue.take_in()
     shop.clock.now -= 3600  # set right
     shop.report("o002")
     shop.step()
+    shop.step()
     assert shop.states() == {"o001": "waiting", "o002": "delivered"}
-    shop.steps(8, 600)
-    assert shop.states()["o001"] == "delivered"
+    shop.steps(300, 11)
+    assert shop.states()["o001"] == "waiting"
     assert len(shop.adroll.requests) < 12, "it is not asked again all the time"
+    shop.steps(3, 600)
+    assert shop.states()["o001"] == "delivered"
 
 
 @pytest.mark.parametrize("status", [400, 422])

@@ -183,6 +183,18 @@ def test_a_trial_that_adroll_refuses_for_its_content_stops_nobody(tmp_path: Path
     assert shop.stopped() is None
 
 
+def test_a_bad_event_that_is_the_first_after_an_outage_holds_up_nobody(tmp_path: Path) -> None:
+    adroll = Switch(DOWN)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(3))
+    shop.step()
+    adroll.judge = lambda batch, _dry: refusal(400) if batch == ["o001"] else OK
+    shop.clock.sleep(31)
+    for _ in range(5):
+        shop.step()
+    assert shop.states() == {"o001": "dead", "o002": "delivered", "o003": "delivered"}
+
+
 def test_a_trial_that_is_unauthorized_holds(tmp_path: Path) -> None:
     adroll = Switch(DOWN)
     shop = Shop(tmp_path, adroll)
