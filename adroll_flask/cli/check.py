@@ -39,6 +39,14 @@ _COPY: Final = Path(__file__).with_name("errors.md")
 #: An entry of the page: its anchor, its title, and its lines.
 _ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
+#: What tells of an answer of AdRoll's, by its kind.
+_OF_ANSWERS: Final = {
+    "denied": "delivery-stopped",
+    "throttled": "delivery-paused",
+    "unsure": "request-failed",
+    "content": "dead-letters",
+    "too_large": "dead-letters",
+}
 
 
 @click.command("check")
@@ -146,7 +154,10 @@ def _reports(since: str | None, last: int | None) -> Finding:
     if store is not None:
         rows = store.lookups.list(None, last or MOST_EVENTS, None, begin, newest=True)
     dead = Counter(row.reason for row in rows if row.state == "dead")
-    reports = counted(len(rows), "report") + (f" since {when(begin)}" if begin else "")
+    since_then = f" since {when(begin)}" if begin else ""
+    if not rows:
+        return found("nothing-reported/lately", since_when=since_then)
+    reports = f"{counted(len(rows), 'report')}{since_then}"
     if not dead:
         return ok("reports", f"none of {reports} died")
     why = ", ".join(f"{number} {reason}" for reason, number in dead.most_common(5))
@@ -195,8 +206,9 @@ def entries() -> Mapping[str, Entry]:
 def explain(code: str | None, as_json: bool) -> None:
     """Say what a message means, and whether it is so here.
 
-    CODE is the end of the address that the message ends in, or the address itself. Without it,
-    all codes are listed, those first that are so here.
+    CODE is the end of the address that the message ends in, or the address itself; or a reason
+    that events died of, such as http_401. Without it, all codes are listed, those first that are so
+    here.
     """
     known = entries()
     here: dict[str, list[Finding]] = {}
@@ -209,17 +221,42 @@ def explain(code: str | None, as_json: bool) -> None:
         show(as_json, listed, table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
-    if code not in known:
-        near = ", ".join(get_close_matches(code, known))
-        raise click.UsageError(
-            f"there is no code {code!r}" + (f"; did you mean {near}?" if near else "")
-        )
-    entry, so = known[code], here.get(code, ())
+    entry, anchor = _of_reason(code, known) if code not in known else (known[code], code)
+    so = here.get(anchor, [])
+    if not anchor:
+        so = [one for its in here.values() for one in its if entry.title in one.sentence]
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
     text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
     data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so]}
     show(as_json, data, text)
+
+
+def _of_reason(reason: str, known: Mapping[str, Entry]) -> tuple[Entry, str]:
+    """What a reason means, by which the history and dead letters say what became of events.
+
+    With it the code of what is told of such an answer of AdRoll's; empty: the reason is ours.
+
+    :raises click.UsageError: it is none.
+    """
+    from adroll_flask.delivery.answers import answer_from
+    from adroll_flask.delivery.transport import Response
+    from adroll_flask.findings.reasons import MEANINGS, meaning
+
+    if answered := re.fullmatch(r"http_([1-5]\d\d)(_to_everything)?", reason):
+        kind = answer_from(Response(int(answered[1]), {}, b""), now=0.0).kind
+        if code := _OF_ANSWERS.get("denied" if answered[2] else kind):
+            entry = known[code]
+            return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}"), code
+    # Of several the first: events die of the reasons that are told before.
+    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
+    outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
+    if outcome == "answer" or reason in ("", "*"):
+        near = ", ".join(get_close_matches(reason, [*known, *outcomes]))
+        more = f"; did you mean {near}?" if near else ""
+        raise click.UsageError(f"there is no code {reason!r}{more}")
+    what = meaning(outcome, reason)
+    return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else []), ""
 
 
 def _figures(findings: Sequence[Finding]) -> str:

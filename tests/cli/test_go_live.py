@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from adroll_flask.errors import help_url
 from adroll_flask.sandbox import RunningSandbox
 from tests.cli.conftest import Run, invoke
 from tests.conftest import AppMaker
+from tests.support import PATIENCE
 from tests.support.visits import at, report
 
 PAGE = (Path(__file__).parents[2] / "docs/errors.md").read_text("utf-8")
@@ -71,11 +73,21 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
     assert run("check", "--last", "0").exit_code == 2
 
 
-def test_a_deploy_of_which_nobody_has_heard_yet_is_no_failure(make_app: AppMaker) -> None:
-    app = make_app()
+def test_a_deploy_of_which_nobody_has_heard_yet_is_no_failure_and_is_told(
+    make_app: AppMaker, sandbox: RunningSandbox
+) -> None:
+    """It was told that none of 0 reports died, as if the deploy were well."""
+    app = make_app(**at(sandbox))
     result = runner(app)("check", "--last", "20")
-    assert "OK      reports: none of 0 reports died" in result.output
+    said = "HINT    reports: nothing was reported, so that nothing shows whether reports arrive"
+    assert said in result.output
+    assert result.exit_code == 0
     assert not Path(app.instance_path).exists()
+    report(app, "before")
+    app.extensions["adroll"].flush(timeout=PATIENCE)
+    result = runner(app)("check", "--since", f"{time.time() + 5:.0f}")
+    assert "HINT    reports: nothing was reported since 20" in result.output
+    assert result.exit_code == 0
 
 
 # -- explain ---------------------------------------------------------------------------------
@@ -105,6 +117,44 @@ def test_an_explanation_says_what_is_so_here(make_app: AppMaker) -> None:
     assert first["here"] == "yes"
     [here] = json.loads(run("explain", "secret-key-missing", "--json").output)["here"]
     assert here["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("http_401", "AdRoll answered 401: AdRoll refuses everything\nCause. The access token, "),
+        ("http_422_to_everything", "AdRoll answered 422: AdRoll refuses everything\nCause. "),
+        ("http_422", "AdRoll answered 422: Events became dead letters\nCause. AdRoll refused "),
+        ("http_503", "AdRoll answered 503: Delivery pauses\nCause. "),
+        ("http_500", "AdRoll answered 500: A request to AdRoll failed\nCause. "),
+        ("refused", "AdRoll refused what the event says\nFix. AdRoll's words name what "),
+        ("too_large", "AdRoll refused it for its size\nFix. Report fewer "),
+        ("too_old", "AdRoll did not take it for too long\nFix. It waited for longer than "),
+        ("invalid:value", "The shop reported a wrong value\nFix. Correct the call in the shop."),
+        ("hold_expired", "Held, and neither released nor cancelled in time\nFix. Release an "),
+        ("consent_withdrawn", "The visitor took the consent back while the event waited\n"),
+    ],
+)
+def test_what_events_died_of_is_explained(app: Flask, reason: str, said: str) -> None:
+    told = runner(app)("explain", reason)
+    assert told.exit_code == 0
+    assert told.output.startswith(said)
+    assert json.loads(runner(app)("explain", reason, "--json").output)["code"] == reason
+
+
+def test_what_an_event_died_of_is_explained_with_what_is_so_here(app: Flask) -> None:
+    run = runner(app)
+    report(app, "bad", value="much")
+    assert "Here. outbox: 1 event waits for" in " ".join(
+        run("explain", "invalid:value").output.split()
+    )
+    assert "Here." not in run("explain", "invalid:currency").output
+
+
+def test_what_events_never_die_of_is_no_code(app: Flask) -> None:
+    for reason in ("http_200", "http_99", "answer", "none", "", "*", "unheard_of"):
+        assert runner(app)("explain", reason).exit_code == 2
+    assert "did you mean refused" in runner(app)("explain", "refusd").output
 
 
 def test_a_code_that_is_none_names_near_ones(app: Flask) -> None:
