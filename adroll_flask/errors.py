@@ -134,35 +134,35 @@ class TokenError(EventError):
     """A visitor token cannot be used."""
 
     slug = "visitor-token"
+    #: What is told of every error of this class.
+    problem: str = "the token cannot be used"
+
+    def __init__(self) -> None:
+        super().__init__("visitor", self.problem)
 
 
 class TokenExpiredError(TokenError):
     """The token is ours but older than its ``max_age``, or than ``ADROLL_TOKEN_MAX_AGE``."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "visitor",
-            "the token has expired (its max_age, or ADROLL_TOKEN_MAX_AGE); pass adct= or "
-            "first_party_cookie=",
-        )
+    problem = (
+        "the token has expired (its max_age, or ADROLL_TOKEN_MAX_AGE); pass adct= or "
+        "first_party_cookie="
+    )
 
 
 class TokenForgedError(TokenError):
     """The token was not signed with one of this site's keys, or was changed or cut on its way."""
 
-    def __init__(self) -> None:
-        super().__init__("visitor", "the token is not signed with this site's key, or was cut")
+    problem = "the token is not signed with this site's key, or was cut"
 
 
 class TokenEmptyError(TokenError):
     """The token is an empty text: none was stored."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "visitor",
-            "the token is empty; store current_visitor().token() with the order, or pass "
-            "visitor=None where there is no visitor",
-        )
+    problem = (
+        "the token is empty; store current_visitor().token() with the order, or pass "
+        "visitor=None where there is no visitor"
+    )
 
 
 class DeliveryError(AdRollError):

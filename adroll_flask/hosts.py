@@ -48,9 +48,8 @@ def has_domain(hostname: str) -> bool:
 
     Browsers take no ``Domain`` for these (RFC 6265, section 5.1.3, for addresses).
     """
-    if "." not in hostname or hostname.endswith((".", ".localhost")):
-        return False
-    return not is_ip(hostname)
+    named = "." in hostname and not hostname.endswith((".", ".localhost"))
+    return named and not is_ip(hostname)
 
 
 def host_of(url: object) -> str:

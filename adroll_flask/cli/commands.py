@@ -63,12 +63,10 @@ class Commands(AppGroup):
 
 
 commands: Commands = Commands(
-    "adroll", help="AdRoll server to server: set up, deliver, look after events."
+    "adroll",
+    [check, dashboard, explain, go_live, history, import_, outbox, reconcile, verify, worker],
+    help="AdRoll server to server: set up, deliver, look after events.",
 )
-for _command in (
-    *(check, dashboard, explain, go_live, history, import_, outbox, reconcile, verify, worker),
-):
-    commands.add_command(_command)
 
 
 # -- first contact -------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -126,7 +126,11 @@ def import_(
             forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
         rejects = Rejects(rejected or path.with_name(f"{path.name}.rejected.csv"), source)
-        with nullcontext() if only_check else _spool(runtime) as spool:
+        # Beside the journal: what fits there fits the disk, and /tmp may be memory.
+        folder = runtime.journal_folder.parent
+        if not only_check:
+            make_folder(folder)
+        with nullcontext() if only_check else TemporaryFile(dir=folder) as spool:
             _check(source, maker, rejects, spool, summary)
             if spool is not None:
                 spool.seek(0)
@@ -256,16 +260,6 @@ class Rejects:
         """End the file."""
         if self._file is not None:
             self._file.close()
-
-
-@contextmanager
-def _spool(runtime: Runtime) -> Iterator[IO[bytes]]:
-    """Where good events wait until all lines are checked: a file without a name, gone with us."""
-    # Beside the journal: what fits there fits the disk, and /tmp may be memory.
-    folder = runtime.journal_folder.parent
-    make_folder(folder)
-    with TemporaryFile(dir=folder) as spool:
-        yield spool
 
 
 def _check(

@@ -37,12 +37,11 @@ _AHEAD = click.option(
     "--ahead", is_flag=True, help="Also for an order that nobody held yet: kept until it comes."
 )
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
+_LATER: Final = "try again once a worker has settled it, or has taken it back after its lease"
 #: Why an event in one of these states cannot be dropped.
 _WHY_KEPT: Final[Mapping[State, str]] = {
-    "claimed": "is claimed, a worker is about to send it; try again once a worker has settled it, "
-    "or has taken it back after its lease",
-    "sending": "is sending, its request may be under way or have reached AdRoll; try again once a "
-    "worker has settled it, or has taken it back after its lease",
+    "claimed": f"is claimed, a worker is about to send it; {_LATER}",
+    "sending": f"is sending, its request may be under way or have reached AdRoll; {_LATER}",
 }
 #: How a step of an event's life is told.
 _TOLD: Final = {
@@ -277,7 +276,7 @@ def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str, ahead: bool
 ) -> None:
     from adroll_flask.events.release import accept_changes
-    from adroll_flask.reporting.holding import decide, verdict_of
+    from adroll_flask.reporting.holding import decide, order_key
 
     runtime = current_runtime()
     lookups = runtime.outbox.lookups
@@ -285,9 +284,9 @@ def _decide(
         _changes, wrong = accept_changes(changes)
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
-        verdict = verdict_of(runtime.reporter, kind, order)
+        key = order_key(runtime.reporter, order)
         # Looking must not make a file.
-        before = lookups.find_order(verdict.order) if runtime.outbox.exists() else None
+        before = lookups.find_order(key) if runtime.outbox.exists() else None
         if before is None and not ahead:
             raise Refusal(_unknown(runtime, kind, order), slug="decision-refused")
         receipt = decide(runtime.reporter, kind, order, changes, at)
@@ -295,7 +294,7 @@ def _decide(
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    told, done = _told(kind, lookups.find_order(verdict.order), span(runtime.settings.hold_max))
+    told, done = _told(kind, lookups.find_order(key), span(runtime.settings.hold_max))
     if kind == "release" and done:
         if before is None or before.state == "held":
             # A worker may be quicker than this second look: what this command did is told.

@@ -108,7 +108,10 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
     >>> built.event
     <Event pageView: page_location, ip, timestamp, adct>
     """
-    return _Builder(accept_event_name(name), fields, defaults, strict).built()
+    values = values_of(defaults)
+    name = values["event_name"] = accept_event_name(name)
+    required = _PURCHASE if name == "purchase" else _REQUIRED
+    return _Builder(fields, defaults, strict, required, values, []).built()
 
 
 def warm() -> None:
@@ -123,22 +126,18 @@ def warm() -> None:
     build("pageView", {}, context, strict=True)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _Builder:
     """The making of one event: collects values, drops what may be dropped, derives the rest."""
 
-    __slots__ = ("defaults", "dropped", "fields", "key", "required", "strict", "values")
-
-    def __init__(
-        self, name: str, fields: Mapping[str, Any], defaults: EventDefaults, strict: bool
-    ) -> None:
-        self.fields = fields
-        self.defaults = defaults
-        self.strict = strict
-        self.required = _PURCHASE if name == "purchase" else _REQUIRED
-        self.dropped: list[tuple[str, str]] = []
-        self.key: str | None = None
-        self.values = values_of(defaults)
-        self.values["event_name"] = name
+    fields: Mapping[str, Any]
+    defaults: EventDefaults
+    strict: bool
+    #: Without these there is no such event.
+    required: frozenset[str]
+    values: dict[str, Any]
+    dropped: list[tuple[str, str]]
+    key: str | None = None
 
     def built(self) -> Built:
         values = self.values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .names import IDENTIFIER_NAMES
@@ -17,11 +17,6 @@ FORM_NAMES: Mapping[str, str] = {
     "sha256": "email_sha256",
     "md5": "email_md5",
 }
-
-
-def names_off(forms: Sequence[str]) -> tuple[str, ...]:
-    """The identifiers that a site does not send, whose ``ADROLL_EMAIL`` names only *forms*."""
-    return tuple(name for form, name in FORM_NAMES.items() if form not in forms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ def coverage_of(
     :param could_click_id: the site could have supplied one (with a visitor's token).
     :param could_device_id: the site could have supplied one (it is an app).
     """
-    off = names_off(forms)
+    off = tuple(name for form, name in FORM_NAMES.items() if form not in forms)
     could = {"first_party_cookie", "user_id", *FORM_NAMES.values()}.difference(off)
     if could_click_id:
         could.add("adct")

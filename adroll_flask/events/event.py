@@ -157,7 +157,8 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
         return coverage_of(
             tuple([name in values for name in IDENTIFIER_NAMES]),
             self.email_forms,
-            self.adct is None and is_derived(self.first_party_cookie),
+            # A cookie that was made from another identifier tells of no browser.
+            self.adct is None and (self.first_party_cookie or "").endswith("-" + DERIVED_TIME),
             self.device_id is None and "package_app_name=" in self.page_location,
         )
 
@@ -205,11 +206,6 @@ _FIELDS: Mapping[str, Field] = {
     "email_forms": Field(_forms, {}),
 }
 _ORDER = [*_FIELDS]
-
-
-def is_derived(cookie: str | None) -> bool:
-    """True for a cookie value that was made from another identifier."""
-    return cookie is not None and cookie.endswith("-" + DERIVED_TIME)
 
 
 def value_digest(event: Event) -> str:

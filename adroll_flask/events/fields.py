@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -317,16 +317,35 @@ def accept_external_data(value: Any, *, again: bool = False) -> str:
 
 
 def _text(pattern: str, **more: Any) -> dict[str, Any]:
-    return {"type": "string", "pattern": pattern, **more}
+    return {"type": "string", "pattern": f"^{pattern}$", **more}
+
+
+def _of_form(accept: Callable[[Any], Any], pattern: str, plain: str = "", **more: Any) -> Field:
+    """A text of the form *pattern*.
+
+    :param plain: the part of it that is kept as it is, where that is another.
+    :param more: what else the JSON schema says.
+    """
+    return Field(accept, _text(pattern, **more), re.compile(plain or pattern).fullmatch)
+
+
+def _one_of(accept: Callable[[Any], str], names: Sequence[str], **more: Any) -> Field:
+    schema = {"type": "string", "enum": [*names], **more}
+    return Field(accept, schema, frozenset(names).__contains__)
 
 
 def _words(accept: Callable[[Any], str | None], most: int) -> Field:
-    schema = _text(r"^[^\x00-\x1f\x7f-\x9f]+$", minLength=1, maxLength=most)
-    return Field(accept, schema, _plain(rf"[!-~](?:[ -~]{{0,{most - 2}}}[!-~])?"))
+    plain = rf"[!-~](?:[ -~]{{0,{most - 2}}}[!-~])?"
+    return _of_form(accept, r"[^\x00-\x1f\x7f-\x9f]+", plain, minLength=1, maxLength=most)
 
 
-def _plain(pattern: str) -> Callable[[str], object]:
-    return re.compile(pattern).fullmatch
+def _hash(name: str, digits: int) -> Field:
+    def accept(value: str) -> str:
+        return identifiers.accept_hash(value, name)[1]
+
+    form = f"[0-9a-f]{{{digits}}}"
+    # What may be the hash of an empty text is looked at.
+    return _of_form(_of_one_address(accept), form, rf"(?!e3b0c442|d41d8cd9){form}")
 
 
 Id = Annotated[str, _words(identifiers.accept_id, MAX_TEXT)]
@@ -334,90 +353,54 @@ Label = Annotated[str, _words(accept_label, MAX_TEXT)]
 Keywords = Annotated[str, _words(_keywords, MAX_KEYWORDS)]
 UserAgent = Annotated[str, _words(_user_agent, MAX_USER_AGENT)]
 UserId = Annotated[str, _words(identifiers.accept_user_id, MAX_TEXT)]
-Name = Annotated[
-    str,
-    Field(
-        accept_event_name,
-        {"type": "string", "enum": [*EVENT_NAMES]},
-        frozenset(EVENT_NAMES).__contains__,
-    ),
-]
-_EID = r"[A-Z0-9]{8,40}"
-Eid = Annotated[str, Field(_eid, _text(f"^{_EID}$"), _plain(_EID))]
+Name = Annotated[str, _one_of(accept_event_name, EVENT_NAMES)]
+Eid = Annotated[str, _of_form(_eid, r"[A-Z0-9]{8,40}")]
+_PRINTABLE = "takes 1 to 240 printable ASCII characters without spaces"
 Adct = Annotated[
     str,
-    Field(
-        _found_by(
-            identifiers.accept_adct, "takes 1 to 240 printable ASCII characters without spaces"
-        ),
-        _text(rf"^[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}$"),
-        _plain(rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}"),
+    _of_form(
+        _found_by(identifiers.accept_adct, _PRINTABLE),
+        rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}",
     ),
 ]
+_COOKIE = (
+    "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
+    "semicolon, comma, double quote and backslash"
+)
 Cookie = Annotated[
     str,
-    Field(
-        _found_by(
-            identifiers.normalise_first_party_cookie,
-            "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
-            "semicolon, comma, double quote and backslash",
-        ),
-        _text(
-            f"^{identifiers.COOKIE_PATTERN}$",
-            examples=["46d41c62e88bb2e267c1e15314bb8837-1667065540836"],
-        ),
-        _plain(identifiers.PLAIN_COOKIE),
+    _of_form(
+        _found_by(identifiers.normalise_first_party_cookie, _COOKIE),
+        identifiers.COOKIE_PATTERN,
+        identifiers.PLAIN_COOKIE,
+        examples=["46d41c62e88bb2e267c1e15314bb8837-1667065540836"],
     ),
 ]
-_ADDRESS = r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$"
-Email = Annotated[
-    str,
-    Field(
-        _of_one_address(identifiers.accept_email),
-        _text(_ADDRESS, maxLength=identifiers.MAX_EMAIL),
-    ),
-]
-
-
-def _hash(name: str, digits: int) -> Field:
-    def accept(value: str) -> str:
-        return identifiers.accept_hash(value, name)[1]
-
-    # What may be the hash of an empty text is looked at.
-    plain = _plain(rf"(?!e3b0c442|d41d8cd9)[0-9a-f]{{{digits}}}")
-    return Field(_of_one_address(accept), _text(rf"^[0-9a-f]{{{digits}}}$"), plain)
-
-
+_ADDRESS = _text(
+    r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+", maxLength=identifiers.MAX_EMAIL
+)
+Email = Annotated[str, Field(_of_one_address(identifiers.accept_email), _ADDRESS)]
 Sha256 = Annotated[str, _hash("email_sha256", 64)]
 Md5 = Annotated[str, _hash("email_md5", 32)]
-_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-DeviceId = Annotated[str, Field(identifiers.accept_device_id, _text(_UUID))]
-_IP = _text(r"^[0-9A-Fa-f.:]+$", description="The visitor's IPv4 or IPv6 address.")
-Ip = Annotated[str, Field(identifiers.normalise_ip, _IP, _plain(identifiers.IPV4))]
-Location = Annotated[
+_UUID = _text("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+DeviceId = Annotated[str, Field(identifiers.accept_device_id, _UUID)]
+_VISITORS = "The visitor's IPv4 or IPv6 address."
+Ip = Annotated[
     str,
-    Field(
-        accept_location,
-        _text(r"^https?://[\x21-\x7e]+$", maxLength=MAX_LOCATION),
-        _plain(PLAIN_LOCATION),
-    ),
+    _of_form(identifiers.normalise_ip, "[0-9A-Fa-f.:]+", identifiers.IPV4, description=_VISITORS),
 ]
+_URL = r"https?://[\x21-\x7e]+"
+Location = Annotated[str, _of_form(accept_location, _URL, PLAIN_LOCATION, maxLength=MAX_LOCATION)]
 _SECONDS = {"type": "number", "minimum": OLDEST, "exclusiveMaximum": MILLISECONDS}
 Time = Annotated[float, Field(_time, {**_SECONDS, "description": "UTC seconds."})]
-_CODES = {"type": "string", "description": "ISO 4217.", "enum": sorted(DECIMALS)}
-Currency = Annotated[str, Field(accept_currency, _CODES, frozenset(DECIMALS).__contains__)]
+Currency = Annotated[str, _one_of(accept_currency, sorted(DECIMALS), description="ISO 4217.")]
 _MAJOR_UNITS = _text(
-    rf"^(0|[1-9][0-9]{{0,13}})(\.[0-9]{{1,{MOST_DECIMALS}}})?$",
+    rf"(0|[1-9][0-9]{{0,13}})(\.[0-9]{{1,{MOST_DECIMALS}}})?",
     description="Major units; with the currency's own number of decimals.",
     examples=["123.45"],
 )
 Amount = Annotated[Decimal, Field(accept_amount, _MAJOR_UNITS)]
 _PIECES = {"type": "integer", "minimum": 1, "maximum": MAX_QUANTITY}
 Quantity = Annotated[int, Field(_quantity, _PIECES)]
-JsonText = Annotated[
-    str,
-    Field(
-        lambda value: accept_external_data(value, again=True),
-        {"type": "string", "description": "JSON in a text."},
-    ),
-]
+_JSON = {"type": "string", "description": "JSON in a text."}
+JsonText = Annotated[str, Field(lambda value: accept_external_data(value, again=True), _JSON)]

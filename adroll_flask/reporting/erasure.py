@@ -38,10 +38,8 @@ def matcher(
     >>> match({"identifiers": {"user_id": "42"}})
     True
     """
-    wanted: dict[str, set[str]] = {}
-    if email:
-        for key, text in email_forms(email, ("sha256", "md5", "plain")).items():
-            wanted[key] = {text}
+    forms = email_forms(email, ("sha256", "md5", "plain")) if email else {}
+    wanted = {key: {text} for key, text in forms.items()}
     if user_id:
         wanted["user_id"] = {user_id}
     if cookie:

@@ -32,31 +32,18 @@ _BEFORE = {
 }
 
 
-def verdict_of(
-    reporter: Reporter,
-    kind: Kind,
-    order_id: Any,
-    changes: Mapping[str, Any] | None = None,
-    host: str = "",
-) -> Verdict:
-    """A verdict on the conversion of an order.
+def order_key(reporter: Reporter, order_id: Any, host: str = "") -> OrderKey:
+    """By what the conversion of an order is known.
 
     :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
     :raises EventError: *order_id* is no order's id.
     """
     from adroll_flask.visitor.identifiers import accept_id
 
-    return Verdict(
-        at=reporter.clock(),
-        kind=kind,
-        order=OrderKey(
-            reporter.settings.account_of(host).advertisable_eid or "",
-            reporter.settings.dry_run,
-            "purchase",
-            kept_key(accept_id(order_id, "order_id"), reporter.records.dedupe_secret),
-        ),
-        changes=changes or None,
-    )
+    settings = reporter.settings
+    eid = settings.account_of(host).advertisable_eid or ""
+    key = kept_key(accept_id(order_id, "order_id"), reporter.records.dedupe_secret)
+    return OrderKey(eid, settings.dry_run, "purchase", key)
 
 
 def decide(
@@ -92,11 +79,12 @@ def decide(
             logger.error(
                 "AdRoll release: %s left out: %s [field-left-out]", one.field, one.expected
             )
-        verdict = verdict_of(reporter, kind, order_id, changes, host)
+        order = order_key(reporter, order_id, host)
+        verdict = Verdict(reporter.clock(), kind, order, changes or None)
         known = reporter.outbox.decide(verdict, session=session)
         if not known.id and settings.hosts and not (host and settings.is_real(host)):
             # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
-            verdict = replace(verdict, order=verdict.order._replace(dry_run=True))
+            verdict = replace(verdict, order=order._replace(dry_run=True))
             known = reporter.outbox.decide(verdict, session=session)
         reporter.counters.add(f"{kind}_kept")
         after_commit(session, reporter.tell, "a release")
