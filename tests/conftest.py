@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import sys
@@ -16,6 +17,11 @@ from hypothesis import HealthCheck, settings
 from adroll_flask import AdRoll
 
 pytest_plugins = ["adroll_flask.testing"]
+
+# Where Python is told to keep no bytecode, each of the workers and each of hundreds of programs
+# under test would compile all of it anew. What is collected is kept; what tests write is not.
+_KEEPS_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+_COMPILED = ("adroll_flask", "demo_app", "tests/support")
 
 # Tests assert no times, and an example on a busy machine takes what it takes.
 # CI takes the same examples each time, as Hypothesis's own profile for it does.
@@ -88,11 +94,31 @@ NOT_QUICK = ("slow", "browser", "patient")
 SERVERS = ("postgresql", "mariadb")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of `-m quick`, each worker reads no more than where such tests are."""
+    name = collection_path.relative_to(config.rootpath).as_posix()
+    name += "/" * collection_path.is_dir()
+    there = any(name.startswith(one) or one.startswith(name) for one in ("./", *QUICK))
+    return None if config.option.markexpr != "quick" or there else True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the first process, before it starts the others
+        for folder in _COMPILED:
+            compileall.compile_dir(config.rootpath / folder, quiet=2)
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _KEEPS_NO_BYTECODE
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     for item in items:
         test = item.nodeid
+        if test.startswith(BROWSERS):
+            item.add_marker(pytest.mark.browser)
         if (test.startswith(BROWSERS) and not test.startswith(DAILY)) or (
             # MariaDB has its part of the contract with the proofs: PostgreSQL is a server, too.
             test.startswith(("tests/outbox/", "tests/dashboard/")) and "mariadb" in test

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 from adroll_flask.forks import PerProcess
+from tests.support import in_a_child
 
 
 def test_a_thing_of_a_process_is_made_once_and_threads_at_once_take_the_same() -> None:
@@ -29,14 +29,10 @@ def test_a_child_makes_its_own_and_leaves_the_parents_locks_as_they_are() -> Non
     locks = PerProcess(threading.Lock)
     parents = locks.own()
     with parents:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                own = locks.own()
-                free = own is not parents and own.acquire(blocking=False)
-                status = 0 if free and parents.locked() else 1
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def is_apart() -> bool:
+            own = locks.own()
+            return own is not parents and own.acquire(blocking=False) and parents.locked()
+
+        assert in_a_child(is_apart)
     assert locks.own() is parents

@@ -45,7 +45,6 @@ __all__ = [
 ]
 __all__ += ["watch_console"]
 
-HERE = Path(__file__).parent
 DIED = pytest.StashKey[bool]()
 
 
@@ -72,12 +71,6 @@ def site() -> Iterator[KitSite]:
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return make_certificate(tmp_path_factory.mktemp("tls"), *HOSTS)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="module")

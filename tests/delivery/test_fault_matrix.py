@@ -29,7 +29,7 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support import PATIENCE, ROOT, eventually
+from tests.support import PATIENCE, ROOT, eventually, in_a_child
 from tests.support.certificates import write_certificate
 from tests.support.sandbox_shop import DAY, Shop, past
 
@@ -506,21 +506,6 @@ def test_a_file_that_is_deleted_under_a_send(
     assert arrived(sandbox) == dict.fromkeys([*ORDERS, "o4"], 1)
 
 
-def child(body: Callable[[], None]) -> int:
-    """Run *body* in a forked child and return its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            body()
-            code = 0
-        except BaseException as error:
-            print(f"child: {error!r}", file=sys.stderr)
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def no_more_disk(allowed: bool = False) -> None:
     """No file of this process may grow; ``allowed`` takes that back."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -543,7 +528,7 @@ def test_a_full_disk_while_the_answer_comes_in_and_room_again(
         shop.network.send = fills_first  # type: ignore[method-assign, assignment]
         assert shop.deliverer.run_once() == 3
 
-    assert child(body) == 0
+    assert in_a_child(body)
     shop = Shop(tmp_path, sandbox.api_url)
     assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
@@ -569,7 +554,7 @@ def test_a_disk_that_stays_full_costs_a_mark_and_a_second_request_never_an_order
         with pytest.raises(OutboxFailed):
             shop.deliverer.run_once()
 
-    assert child(body) == 0
+    assert in_a_child(body)
     shop = Shop(tmp_path, sandbox.api_url, clock=clock)
     assert shop.facts() == dict.fromkeys(ORDERS, ("sending", False))
     clock.sleep(61)

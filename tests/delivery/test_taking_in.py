@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox import OutboxFailed
-from tests.support import PATIENCE
+from tests.support import PATIENCE, in_a_child
 from tests.support.delivery_kit import Shop, orders
 from tests.support.outbox_engines import wait_until
 from tests.support.patching import replace_method
@@ -54,13 +53,7 @@ def test_reports_are_taken_in_by_themselves_and_none_is_sent(
 
 
 def test_what_a_process_that_died_left_behind_comes_too(shop: Shop, thread: DeliveryThread) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            shop.report("of the dead")
-        finally:
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_a_child(lambda: shop.report("of the dead"))
     report(shop, thread, "of the living")
     assert wait_until(lambda: count(shop) == 2)
 
@@ -68,15 +61,12 @@ def test_what_a_process_that_died_left_behind_comes_too(shop: Shop, thread: Deli
 def test_a_forked_child_takes_in_by_itself(shop: Shop, thread: DeliveryThread) -> None:
     report(shop, thread, "o001")
     assert wait_until(lambda: count(shop) == 1)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            report(shop, thread, "o002")
-            status = 0 if wait_until(lambda: count(shop) == 2) else 2
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def takes_in() -> bool:
+        report(shop, thread, "o002")
+        return wait_until(lambda: count(shop) == 2)
+
+    assert in_a_child(takes_in)
     report(shop, thread, "o003")
     assert wait_until(lambda: count(shop) == 3)
 

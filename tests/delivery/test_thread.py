@@ -25,7 +25,7 @@ import adroll_flask
 from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
-from tests.support import PATIENCE, ROOT, eventually
+from tests.support import PATIENCE, ROOT, eventually, in_a_child
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
 
 
@@ -286,19 +286,15 @@ def test_a_forked_child_starts_its_own(
     thread.nudge()
     eventually(lambda: shop.states() == {"o001": "delivered"})
     eventually(lambda: bool(shop.outbox.bell.waiters))
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            assert not thread.alive
-            shop.report("o002")
-            thread.nudge()
-            eventually(lambda: shop.states().get("o002") == "delivered")
-            assert shop.adroll.taken == ["o001", "o002"]
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def delivers() -> None:
+        assert not thread.alive
+        shop.report("o002")
+        thread.nudge()
+        eventually(lambda: shop.states().get("o002") == "delivered")
+        assert shop.adroll.taken == ["o001", "o002"]
+
+    assert in_a_child(delivers)
     assert thread.alive
     assert shop.adroll.taken == ["o001"]
     shop.report("o003")

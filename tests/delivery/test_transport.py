@@ -21,6 +21,7 @@ from adroll_flask.delivery.transport import (
     Response,
     Timeouts,
 )
+from tests.support import in_a_child
 from tests.support.certificates import write_certificate
 from tests.support.scripted_server import Script, answering, read_request, reply, reset, server
 
@@ -334,11 +335,7 @@ def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(
 ) -> None:
     with server(answering(reply("200 OK")), keep=True) as up:
         send(up.url, transport=transport)
-        child = os.fork()
-        if child == 0:
-            status = send(up.url, transport=transport).status
-            os._exit(0 if status == 200 else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_a_child(lambda: send(up.url, transport=transport).status == 200)
         assert up.connections == 2
         send(up.url, transport=transport)
         assert up.connections == 2, "the parent goes on with its own"

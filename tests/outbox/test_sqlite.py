@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.settings import Settings
-from tests.support import PATIENCE
+from tests.support import PATIENCE, in_a_child
 from tests.support.outbox_engines import EID, Bench
 
 
@@ -112,26 +112,22 @@ def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     assert outbox.queue.waiting() == 1
 
 
-def test_a_worker_waits_for_a_lock_and_goes_on(sqlite: Bench, outbox: Outbox) -> None:
+@pytest.mark.parametrize(
+    "work",
+    [
+        ["BEGIN IMMEDIATE"],
+        # SQLite does not wait by itself where a file is to keep a log from now on.
+        ["BEGIN EXCLUSIVE", "CREATE TABLE adroll_other (id INTEGER)"],
+    ],
+    ids=["locks", "writes a new file"],
+)
+def test_a_worker_waits_for_who_is_at_the_file_and_goes_on(
+    sqlite: Bench, outbox: Outbox, work: list[str]
+) -> None:
     outbox.put(sqlite.event("1"))
-    other = sqlite3.connect(sqlite.path, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    timer = threading.Timer(0.3, other.rollback)
-    timer.start()
-
-    assert keys(outbox) == ["1"]
-    timer.join()
-    other.close()
-
-
-def test_who_opens_a_new_file_that_somebody_reads_waits_for_them(sqlite: Bench) -> None:
-    """SQLite does not wait by itself where a file is to keep a log from now on."""
-    sqlite.path.touch(0o600)
     other = sqlite3.connect(sqlite.path, check_same_thread=False, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    other.execute("CREATE TABLE adroll_other (id INTEGER)")
-    outbox = sqlite.open()
-    outbox.put(sqlite.event("1"))
+    for statement in work:
+        other.execute(statement)
     timer = threading.Timer(0.3, other.rollback)
     timer.start()
 
@@ -340,30 +336,14 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
 def test_a_forked_child_works_on_a_connection_of_its_own(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("parent"))
     assert outbox.queue.waiting() == 1
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            outbox.put(sqlite.event("child"))
-            status = 0 if outbox.queue.waiting() == 2 else 2
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
 
+    def works() -> bool:
+        outbox.put(sqlite.event("child"))
+        return outbox.queue.waiting() == 2
+
+    assert in_a_child(works)
     outbox.put(sqlite.event("parent again"))
     assert keys(outbox) == ["child", "parent", "parent again"]
-
-
-def in_a_child(work: Callable[[], bool]) -> bool:
-    """Whether *work* came true in a forked child."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if work() else 2
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1] == 0
 
 
 def has_open(path: Path) -> bool:

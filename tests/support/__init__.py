@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +30,20 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> No
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.005)
+
+
+def in_a_child(work: Callable[[], object]) -> bool:
+    """Whether *work* came to its end in a forked child, which ends there, and did not say False."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 2 if work() is False else 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def lacking(what: str) -> NoReturn:
