@@ -50,8 +50,11 @@ _LOST: Final = ("invalid", "failed", "dead")
 _PLOTTED: Final = {
     "delivered": ("delivered", "good"),
     "dead": ("lost", "bad"),
+    "open": ("held, on the way or unsure", "one"),
     "suppressed": ("not to be reported", "soft"),
 }
+#: What of the way is drawn as another.
+_DRAWN: Final = dict.fromkeys(_LOST, "dead") | dict.fromkeys(("held", "waiting", "unsure"), "open")
 #: What came to the shop, however it ended.
 _CAME: Final = ("delivered", "dead", "invalid", "expired", "suppressed", "failed")
 #: Of the histogram's columns, the first of those that took more than an hour.
@@ -78,10 +81,9 @@ def data(visit: Visit) -> Data:
     if event != _ALL:
         sums = [row for row in sums if row.event_name == event]
         unsettled = [row for row in unsettled if row.event_name == event]
-    of_span = [row for row in unsettled if period.begin - 3600 < row.at < period.end]
-    present = [row for row in of_span if row.outcome == "waiting"]
-    held = [row for row in unsettled if row.outcome == "held"]
-    fates = by(_fate, (*sums, *present))
+    # An hour that begins before the span has events of it, too.
+    open_ones = period.placed(unsettled, 3599)
+    fates = by(_fate, (*sums, *open_ones))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
     # Of lost orders the shop's own list has those that are missing still: they count by that.
     of_orders = event in ("purchase", _ALL)
@@ -91,7 +93,8 @@ def data(visit: Visit) -> Data:
     never = sum(one["events"] for one in missing)
     reported = sum(one["events"] for one in totals.values())
     came = _came(visit, visit.now if period.step == "week" else period.begin)
-    steps = _steps(period, sums, _usual(came, period) if event == "purchase" else {})
+    usual = _usual(came, period) if event == "purchase" else {}
+    steps = _steps(period, (*sums, *open_ones), usual)
     return {
         "verdict": _verdict(visit),
         "findings": [finding.as_dict() for finding in visit.findings],
@@ -104,7 +107,7 @@ def data(visit: Visit) -> Data:
         "events": sorted(names),
         "health": _health(totals["delivered"]["events"], lost + never),
         "reported": reported,
-        "held": total(held),
+        "held": total(row for row in unsettled if row.outcome == "held"),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
         "way": [
             {"name": name, "label": label, "tone": tone}
@@ -262,16 +265,14 @@ def _answer(totals: Mapping[str, Mapping[str, Any]], noun: str, never: int, lost
         *others, last = (f"{count(number)} {words}" for number, words in parts if number)
         told = f"{', '.join(others)} and {last}" if others else last
         sentence = f"{count(missed)} of {counted(known, noun)} did not reach AdRoll: {told}."
+    listed = sum(events[name] for name in _LOST) - lost
     beside = [
         f"{count(number)} {'is' if number == 1 else 'are'} {words}"
         for number, words in (
             (events["waiting"], "on the way"),
             (events["unsure"], "unsure, and may have arrived"),
             (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
-            (
-                sum(events[name] for name in _LOST) - lost,
-                "lost here, and counted above where missing still",
-            ),
+            (listed, "lost here, and counted above where missing still"),
         )
         if number
     ]
@@ -286,7 +287,7 @@ def _losses(fates: Mapping[str, Sequence[HistorySum]], reported: int) -> list[di
     """What did not reach AdRoll, by reason: what can be changed first, then the most."""
     found = []
     for fate, its in fates.items():
-        if fate in ("delivered", "waiting", "unused", "too_late"):
+        if fate in ("delivered", "waiting", "held", "unused", "too_late"):
             continue
         for (outcome, reason), rows in by(lambda row: (row.outcome, row.reason), its).items():
             # What was only reported again is no loss, unless it said something else; nor is a
@@ -314,8 +315,7 @@ def _steps(
 ) -> list[dict[str, Any]]:
     steps = {at: dict.fromkeys((*_PLOTTED, "late"), 0) for at in period.begins}
     for row in sums:
-        fate = _fate(row)
-        fate = "dead" if fate in _LOST else fate
+        fate = _DRAWN.get(name := _fate(row), name)
         if fate in _PLOTTED:
             steps[row.at][fate] += row.events
             steps[row.at]["late"] += sum(row.delays[_LATE:])

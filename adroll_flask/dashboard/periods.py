@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -90,10 +90,17 @@ class Period:
         hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
         since = self.begin - (86_400 if middle else 0)
         rows = store.lookups.history(since, ("at", *columns), hours=hours, delays=delays)
+        return self.placed(rows, middle)
+
+    def placed(self, rows: Iterable[HistorySum], later: int) -> list[HistorySum]:
+        """Those of *rows* that lie in it, each at the beginning of its step.
+
+        :param later: seconds from a row's time to the one that tells its step.
+        """
         return [
-            row._replace(at=self.begins[bisect_right(self.begins, row.at + middle) - 1])
+            row._replace(at=self.begins[bisect_right(self.begins, row.at + later) - 1])
             for row in rows
-            if self.begin <= row.at + middle and row.at < self.end
+            if self.begin <= row.at + later and row.at < self.end
         ]
 
 

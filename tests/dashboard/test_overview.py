@@ -400,6 +400,28 @@ def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
     assert shop.json()["today"]["number"] == 2, "one is held, one waits"
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_todays_bar_has_as_many_orders_as_todays_sentence(
+    new_shop: Callable[..., Shop], zone: str
+) -> None:
+    """Held orders were in the sentence and not in the bar, nor was what waits."""
+    shop = new_shop(ADROLL_TIME_ZONE=zone)
+    for order in ("1001", "1002", "1003"):
+        shop.report(order)
+    shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "dead", "reason": "unsure"})
+    shop.report("1004", hold=True)
+    shop.take_in()
+    found = shop.json(period="days")
+    bar = found["steps"][-1]
+    assert (bar["delivered"], bar["open"]) == (1, 3)
+    assert found["today"]["sentence"].startswith("4 orders so far today")
+    last = shop.json(period="day")["steps"][-1]
+    assert (last["delivered"], last["open"]) == (1, 3)
+    assert "held, on the way or unsure: 3" in shop.html()
+    shop.now += DAY
+    assert [step["open"] for step in shop.json(period="days")["steps"]][-2:] == [3, 0]
+
+
 def test_a_day_that_no_calendar_reaches_is_told_on_the_page(shop: Shop) -> None:
     assert "orders" in shop.html(until="9999-12-31")
 
