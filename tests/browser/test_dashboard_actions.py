@@ -150,6 +150,24 @@ def test_nothing_is_cut_on_a_telephone(
     assert cut(page) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_money_of_two_currencies_is_whole_on_a_small_telephone(
+    new_context: NewContext, address: str, shop: DashboardShop, scheme: str
+) -> None:
+    for order, value, currency in (("1", "45678.90", "EUR"), ("2", "38765.43", "USD")):
+        shop.report(f"{order}1", value=value, currency=currency)
+        shop.report(f"{order}2", value=value, currency=currency)
+    refused = {"kind": "dead", "reason": "refused"}
+    shop.settle(o11=DELIVERED, o21=DELIVERED, o12=refused, o22=refused)
+    size = {"width": 360, "height": 780}
+    page = new_context(viewport=size, color_scheme=scheme, locale="en-GB").new_page()
+    page.goto(f"{address}?period=month")
+    for summary in page.locator(".figures summary").all():
+        summary.click()
+    expect(page.locator(".losses")).to_contain_text("EUR + 38,765.43 USD")
+    assert cut(page) == []
+
+
 def test_the_rest_of_a_list_is_downloaded(address: str, page: Page) -> None:
     page.goto(f"{address}orders")
     upload_list(page)
