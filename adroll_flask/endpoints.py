@@ -6,19 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug.wrappers import Response
 
 from .page.cookies import delete_cookies, write_cookies
+from .page.snippet import Snippet
+from .runtime import Runtime
 from .visitor.identifiers import accept_adct, normalise_first_party_cookie
 from .visitor.record import Record
-
-if TYPE_CHECKING:
-    from .page.snippet import Snippet
-    from .runtime import Runtime
-    from .visitor.tracked_request import TrackedRequest
+from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
 LONGEST_BODY = 2048
@@ -30,13 +28,8 @@ _PREFLIGHT_AGE = 7200
 
 
 class Refused(Exception):
-    """A request that the identity endpoint does not take."""
-
-    def __init__(self, status: int, why: str, text: str) -> None:
-        super().__init__(why)
-        self.status = status
-        self.why = why
-        self.text = text
+    """A request that the identity endpoint does not take: the status of its answer, why as it is
+    counted, and the answer's text."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,8 +63,9 @@ def identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Recor
             told = parse(_body(tracked), token=bool(origins))
             response, record = _take(tracked, runtime, told, origin)
         except Refused as refused:
-            tracked.services.counters.add("identity_refused", refused.why)
-            response, record = _json({"error": refused.text}, refused.status), None
+            status, why, text = refused.args
+            tracked.services.counters.add("identity_refused", why)
+            response, record = _json({"error": text}, status), None
     if record is not None:
         runtime.identified(tracked, record)
     if origins:

@@ -19,7 +19,7 @@ from .logs import Logger, get_logger
 from .page.caching import read_headers
 from .page.cookies import give_up_cookies
 from .page.response import Prepared, left_alone, whole_again
-from .reporting.site_functions import SiteFunctions
+from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime
 from .settings import Settings, app_keys
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .delivery.transport import Transport
     from .events.event import Event
     from .reporting.reconciliation import Reconciliation
-    from .reporting.site_functions import PaidOrdersFunction
     from .visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask")

@@ -12,17 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-__all__ = [
-    "FORK_WAIT",
-    "PerProcess",
-    "at_fork",
-    "block_exit_signals",
-    "each",
-    "made_once",
-    "never_collect",
-    "sharing_gil",
-]
-
 _T = TypeVar("_T")
 
 #: Seconds that a fork waits at most for what a thread is importing.
@@ -71,7 +60,9 @@ class PerProcess(Generic[_T]):
 
 
 if TYPE_CHECKING:
-    from functools import cached_property as made_once
+    from functools import cached_property
+
+    made_once = cached_property
 else:
 
     class made_once:

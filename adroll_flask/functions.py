@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal, Unpack
 
 from flask import current_app, has_app_context
 from flask.helpers import get_debug_flag
@@ -11,20 +13,14 @@ from flask.helpers import get_debug_flag
 from . import request_state
 from .errors import ConfigurationError, EventError
 from .events.context import NO_IDENTITY
-from .events.names import EventFields
+from .events.names import EventFields, EventName, Product
 from .logs import Logger, get_logger
 from .reporting.holding import decide
 from .reporting.receipt import Receipt
+from .runtime import Runtime
 from .settings import environment_says
 from .visitor.cookies import Visitor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from decimal import Decimal
-
-    from .events.names import EventName, Product
-    from .runtime import Runtime
-    from .visitor.tracked_request import TrackedRequest
+from .visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask")
 

@@ -10,12 +10,9 @@ from urllib.parse import urlsplit
 
 def is_loopback(host: str) -> bool:
     """True for ``localhost`` and loopback addresses."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
+    if is_ip(host):
         return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def is_listed(host: str, listed: Collection[str]) -> bool:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from .errors import AdRollError
 from .logs import Logger, get_logger
+from .outbox.values import Totals
 from .redaction import describe
-
-if TYPE_CHECKING:
-    from .outbox.values import Totals
-    from .runtime import Runtime
+from .runtime import Runtime
 
 logger: Logger = get_logger("adroll_flask")
 

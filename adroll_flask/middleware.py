@@ -24,7 +24,7 @@ from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
 from .page.response import Page, left_alone
 from .redaction import describe
-from .reporting.site_functions import SiteFunctions
+from .reporting.site_functions import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
 from .setting_checks import SettingValues
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .delivery.transport import Transport
-    from .reporting.site_functions import BeforeReport, PaidOrdersFunction
 
 logger: Logger = get_logger("adroll_flask")
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+
+from flask import Flask
 
 try:
     from opentelemetry import metrics
-    from opentelemetry.metrics import CallbackOptions, Observation
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 except ImportError as _missing:
     raise ImportError(
         "adroll_flask.opentelemetry needs opentelemetry-api, which is not installed: "
@@ -27,14 +28,9 @@ except ImportError as _missing:
 from ._version import __version__
 from .errors import ConfigurationError
 from .metrics import TABLE, Row, totals_of
+from .middleware import AdRollMiddleware
+from .outbox.values import Totals
 from .request_state import runtime_of
-
-if TYPE_CHECKING:
-    from flask import Flask
-    from opentelemetry.metrics import MeterProvider
-
-    from .middleware import AdRollMiddleware
-    from .outbox.values import Totals
 
 
 def instrument(

@@ -18,7 +18,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from flask import Flask
 
 try:
     from prometheus_client.core import (
@@ -35,15 +37,11 @@ except ImportError as _missing:
 
 from .findings.rules import open_findings
 from .metrics import TABLE, totals_of
+from .middleware import AdRollMiddleware
 from .outbox.schema import DELAYS
+from .outbox.values import HistorySum
 from .request_state import runtime_of
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from .middleware import AdRollMiddleware
-    from .outbox.values import HistorySum
-    from .runtime import Runtime
+from .runtime import Runtime
 
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
 

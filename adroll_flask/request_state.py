@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flask import Flask, Request, has_app_context, has_request_context
 from flask import globals as proxies
-from flask import has_app_context, has_request_context
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
@@ -15,7 +15,6 @@ from .events.context import KNOWN, NO_IDENTITY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-    from flask import Flask, Request
     from flask.ctx import RequestContext
 
     from .runtime import Runtime

@@ -26,6 +26,7 @@ from .delivery.thread import DeliveryThread, uwsgi_problem
 from .forks import made_once
 from .interruptions import let_through
 from .logs import Logger, get_logger
+from .outbox import Outbox
 from .outbox.location import locate, tell_of_unwritable_places
 from .page.caching import read_headers
 from .page.cookie_domains import Domains
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
-    from .outbox import Outbox
     from .reporting.paid_orders import PaidOrders
     from .reporting.site_functions import SiteFunctions
     from .settings import Settings
@@ -230,7 +230,6 @@ class Runtime:
     def outbox(self) -> Outbox:
         """The app's one outbox; opened at the first use."""
         from .events.release import amend
-        from .outbox import Outbox
 
         return Outbox(
             self.settings,

@@ -6,12 +6,7 @@ those named here. A receiver that raises is logged and counted; it stops nobody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from blinker import Namespace
-
-if TYPE_CHECKING:
-    from blinker import NamedSignal
+from blinker import NamedSignal, Namespace
 
 _signals = Namespace()
 

@@ -27,22 +27,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from flask import Flask
 
 from . import request_state
 from .events.context import EventDefaults
 from .events.event import Event, value_digest, wire_bytes
 from .events.fix import recheck_wire
 from .events.release import amend
+from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
 from .outbox.entries import Entry, Verdict, Withdrawal
 from .outbox.values import Decided
 from .reporting.erasure import matcher
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from .middleware import AdRollMiddleware
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 from flask import Flask
 
 from adroll_flask import request_state
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox
-    from adroll_flask.runtime import Runtime
+from adroll_flask.outbox import Outbox
+from adroll_flask.runtime import Runtime
 
 _FLASK: Final = "flask adroll"
 WITHOUT_FLASK: Final = "python -m adroll_flask"

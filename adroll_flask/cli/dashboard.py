@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from flask import Flask, abort, redirect, request
 from flask.cli import with_appcontext
 
-from .app_runtime import Refusal, current_runtime
+from adroll_flask.runtime import Runtime
 
-if TYPE_CHECKING:
-    from adroll_flask.runtime import Runtime
+from .app_runtime import Refusal, current_runtime
 
 _HOST: Final = "127.0.0.1"
 _NAMES: Final = ("127.0.0.1", "localhost")

@@ -133,14 +133,11 @@ def _reasons(rows: Sequence[HistorySum]) -> str:
 
 def _identifiers(rows: Sequence[HistorySum]) -> str:
     """Of what was delivered, how much carried each identifier."""
-    counts: Counter[int] = Counter()
-    for row in rows:
-        if row.outcome == "delivered":
-            counts[row.identifiers] += row.events
-    total = counts.total()
+    delivered = [row for row in rows if row.outcome == "delivered"]
+    total = sum(row.events for row in delivered)
     lines = []
     for name, bit in BITS.items():
-        with_it = sum(number for mask, number in counts.items() if mask & bit)
+        with_it = sum(row.events for row in delivered if row.identifiers & bit)
         share = f"{with_it / total:.0%}" if total else ""
         lines.append((name, f"{with_it:,} of {total:,}", share))
     return table(("identifier", "delivered with it", "share"), lines)

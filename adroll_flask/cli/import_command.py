@@ -29,14 +29,13 @@ from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.lists import Line, Lines, ReconcileError, find_columns
+from adroll_flask.runtime import Runtime
 from adroll_flask.setting_checks import checks
 
 from .app_runtime import Refusal, as_typed, current_runtime
 from .printing import AS_JSON, bar, lines_of, pairs, path_of
 
 if TYPE_CHECKING:
-    from adroll_flask.runtime import Runtime
-
     from .import_events import EventMaker
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.

@@ -8,21 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adroll_flask.errors import AdRollError, EventError
 from adroll_flask.events.build import Built, build
 from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
+from adroll_flask.outbox import NewEvent
 from adroll_flask.outbox.values import clean_key
-from adroll_flask.reporting.lists import read_time
-from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import NewEvent
-    from adroll_flask.reporting.lists import Line
-    from adroll_flask.reporting.reporter import Reporter
+from adroll_flask.reporting.lists import Line, read_time
+from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
 
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")

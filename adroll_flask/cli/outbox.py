@@ -6,25 +6,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
-from adroll_flask.outbox import OutboxFailed, State
+from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State
 from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.values import AWAY, Destination, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
+from adroll_flask.runtime import Runtime
 
 from .app_runtime import Refusal, current_runtime, kept_outbox
 from .printing import AS_JSON, show, since_when, table, until, when
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox, Overview, Row
-    from adroll_flask.runtime import Runtime
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
@@ -97,7 +94,6 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 
 def _status(as_json: bool) -> None:
-    from adroll_flask.outbox import Overview
     from adroll_flask.outbox.journal_reader import waiting_bytes
 
     runtime, store = current_runtime(), kept_outbox()

@@ -10,16 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 import click
 
 from adroll_flask.events.names import suggestion
+from adroll_flask.outbox import Row
 from adroll_flask.plurals import span
 from adroll_flask.reporting.lists import read_time
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Row
 
 _SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
 _UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 import click
@@ -15,14 +15,12 @@ from flask.cli import with_appcontext
 from werkzeug.utils import import_string
 
 from adroll_flask.events.coverage import BITS, FORM_NAMES
+from adroll_flask.outbox import Row
 from adroll_flask.redaction import describe
+from adroll_flask.runtime import Runtime
 
 from .app_runtime import as_typed, current_runtime
 from .printing import AS_JSON, show, table
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Row
-    from adroll_flask.runtime import Runtime
 
 #: Seconds for connecting and for an answer, and between two looks into the outbox.
 _TIMEOUT: Final = (5.0, 30.0)

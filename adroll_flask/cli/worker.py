@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 from flask.cli import with_appcontext
@@ -18,12 +18,10 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
+from adroll_flask.runtime import Runtime
 
 from .app_runtime import Refusal, as_typed, current_runtime
 from .printing import until
-
-if TYPE_CHECKING:
-    from adroll_flask.runtime import Runtime
 
 logger: Logger = get_logger("adroll_flask")
 worker_logger: Logger = get_logger("adroll_flask.worker")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import Built
@@ -13,11 +13,9 @@ from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.dedupe_key import kept_key
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
+from adroll_flask.outbox import Row
 
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Row
-
-    from .reporter import Reporter
+from .reporter import Reporter
 
 #: What another event's key means for this one.
 REPORTED_ALREADY = (

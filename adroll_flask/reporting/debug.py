@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from blinker import NamedSignal
 
 from adroll_flask.redaction import short_key
 from adroll_flask.signals import event_delivered, event_rejected
 
+from .receipt import Receipt
 from .reporter import Reporter
-
-if TYPE_CHECKING:
-    from blinker import NamedSignal
-
-    from .receipt import Receipt
 
 
 class TellingReporter(Reporter):

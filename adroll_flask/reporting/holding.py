@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.dedupe_key import kept_key
@@ -14,9 +14,7 @@ from adroll_flask.outbox.inbox import after_commit
 from adroll_flask.outbox.values import OrderKey
 
 from .receipt import Receipt, left_out
-
-if TYPE_CHECKING:
-    from .reporter import Reporter
+from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
 

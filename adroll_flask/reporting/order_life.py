@@ -6,19 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.outbox.values import Attempt, Row
 from adroll_flask.redaction import redact_event
 
 from .lists import spellings
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Row
-    from adroll_flask.outbox.values import Attempt
-
-    from .reporter import Reporter
+from .reporter import Reporter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adroll_flask.plurals import agreeing
 
-from .reconciliation import Order
-
-if TYPE_CHECKING:
-    from .reconciliation import Reconciliation
+from .reconciliation import Order, Reconciliation
 
 #: What is told of an order that did not reach AdRoll as it should have.
 REST_FIELDS: Final = tuple(one.name for one in fields(Order))

@@ -12,20 +12,17 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from adroll_flask.errors import AdRollError
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import Outbox
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 
 from .reconciliation import Reconciliation, amount_of, line_of
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox
-
-    from .reporter import Reporter
+from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
 

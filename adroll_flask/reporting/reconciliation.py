@@ -11,17 +11,14 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+from adroll_flask.outbox.lookups import Lookups
+from adroll_flask.outbox.values import Row
 
 from .lists import NoOrderColumn, ReconcileError, find_columns, read_time, spellings
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox.lookups import Lookups
-    from adroll_flask.outbox.values import Row
-
-    from .reporter import Reporter
+from .reporter import Reporter
 
 Status: TypeAlias = Literal[
     "delivered",

@@ -20,12 +20,12 @@ from adroll_flask.forks import made_once
 from adroll_flask.hosts import host_of
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import NewEvent, OutboxFailed, new_id
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
 from adroll_flask.outbox.entries import Counted, Withdrawal, outcome_of
 from adroll_flask.outbox.inbox import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines
 from adroll_flask.signals import event_queued, event_rejected, event_suppressed
-from adroll_flask.visitor.cookies import Visitor
+from adroll_flask.visitor.cookies import Records, Visitor
 
 from .receipt import Receipt, left_out
 
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from adroll_flask.counters import Counters
     from adroll_flask.events.build import Built
     from adroll_flask.events.coverage import Coverage
-    from adroll_flask.outbox import Outbox, Put
     from adroll_flask.settings import Settings
-    from adroll_flask.visitor.cookies import Records
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
 
@@ -350,7 +348,7 @@ class Reporter:
         account = settings.account
         if settings.accounts:
             account = settings.account_of(host_of(given.get("page_location") or location))
-        context = EventDefaults(
+        return EventDefaults(
             advertisable_eid=account.advertisable_eid,
             pixel_eid=account.pixel_eid,
             now=self.clock(),
@@ -359,10 +357,8 @@ class Reporter:
             derive_key=records.derive_key,
             private_parameters=settings.private_parameters,
             dedupe_secret=records.dedupe_secret,
+            **known,
         )
-        for name, value in known.items():
-            setattr(context, name, value)
-        return context
 
     def is_dry_run(self, location: object, browser: TrackedRequest | None) -> bool:
         """True where AdRoll is to forget the event: by the setting, or of a host that is not real.

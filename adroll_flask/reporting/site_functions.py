@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.errors import ConfigurationError, EventError
@@ -13,9 +14,6 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-
     from adroll_flask.events.build import Built
     from adroll_flask.events.event import Event
     from adroll_flask.visitor.tracked_request import TrackedRequest
