@@ -12,6 +12,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.silence import Silence, told
 from adroll_flask.outbox.values import worst
+from adroll_flask.plurals import span
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
@@ -59,10 +60,9 @@ class Watch:
         stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
         self.counters.add("delivery_late")
         logger.error(
-            "AdRoll events have been waiting for %d minutes%s. Is a worker running? See "
+            "AdRoll events have been waiting for %s%s. Is a worker running? See "
             "`flask adroll outbox`. [events-late]",
-            late // 60,
-            f" (stopped: {stopped})" if stopped else "",
+            *(span(late), f" (stopped: {stopped})" if stopped else ""),
         )
 
     def _look_for_silence(self) -> None:

@@ -111,4 +111,4 @@ def test_what_nobody_delivers_is_said_by_the_shop_itself(
     shop.report("o001")
     shop.clock.sleep(1000)
     thread.nudge()
-    assert wait_until(lambda: "have been waiting for 16 minutes" in caplog.text)
+    assert wait_until(lambda: "have been waiting for 17 minutes" in caplog.text)
