@@ -111,11 +111,7 @@ class Client:
         ).hexdigest()[:32]
 
     def send(
-        self,
-        payloads: Sequence[bytes],
-        dry_run: bool,
-        *,
-        credentials: Credentials | None = None,
+        self, payloads: Sequence[bytes], dry_run: bool, *, credentials: Credentials | None = None
     ) -> Answer:
         """Send up to 100 events in one request.
 

@@ -75,9 +75,36 @@ class Admin:
         self.ingest.take_in_all()
 
         def fix(tx: Tx) -> bool:
+            rows = tx.rows(
+                "SELECT event_name, advertisable_eid, dry_run, dedupe_key FROM adroll_event"
+                f" WHERE id = :id AND state = {DEAD} {{lock}}",
+                id=id,
+            )
+            if not rows:
+                return False
+            name, eid, dry_run, wanted = rows[0]
+            name = json.loads(payload).get("event_name") or name
+            if key is not None:
+                wanted = key_in(tx.dialect, key)
+            order = {"eid": eid, "dry_run": dry_run, "name": name, "key": wanted}
+            other = f"SELECT id FROM adroll_event WHERE {BY_ORDER} AND id <> :id"
+            if wanted is not None and tx.rows(other, id=id, **order):
+                return False
+            history.correct(tx, [id])
             cookie, click = self.ingest.rows.hashes(tx, payload)
-            values = {"digest": digest, "identifiers": identifiers}
-            return _fix(tx, id, key, payload=payload, cookie=cookie, click=click, **values)
+            moved = transitions.move(
+                tx,
+                "fix",
+                [id],
+                payload=payload,
+                event_name=name,
+                key=wanted,
+                digest=digest,
+                identifiers=identifiers,
+                cookie=cookie,
+                click=click,
+            )
+            return bool(moved)
 
         return self.database.write(fix)
 
@@ -143,32 +170,6 @@ def _drop_of_account(account: str, tx: Tx) -> int:
         account=account,
     )
     return _drop([row[0] for row in rows], tx)
-
-
-def _fix(tx: Tx, id: str, key: str | None, *, payload: bytes, **values: Any) -> bool:
-    rows = tx.rows(
-        "SELECT event_name, advertisable_eid, dry_run, dedupe_key FROM adroll_event"
-        f" WHERE id = :id AND state = {DEAD} {{lock}}",
-        id=id,
-    )
-    if not rows:
-        return False
-    old_name, eid, dry_run, old_key = rows[0]
-    name = json.loads(payload).get("event_name") or old_name
-    wanted = old_key if key is None else key_in(tx.dialect, key)
-    if wanted is not None and tx.rows(
-        f"SELECT id FROM adroll_event WHERE {BY_ORDER} AND id <> :id",
-        eid=eid,
-        dry_run=dry_run,
-        name=name,
-        key=wanted,
-        id=id,
-    ):
-        return False
-    history.correct(tx, [id])
-    return bool(
-        transitions.move(tx, "fix", [id], payload=payload, event_name=name, key=wanted, **values)
-    )
 
 
 def _steps(ids: Sequence[str]) -> Iterator[Sequence[str]]:

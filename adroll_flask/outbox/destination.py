@@ -58,7 +58,7 @@ def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None
         " WHERE ended_at IS NULL OR ended_at > :since ORDER BY id DESC LIMIT 100",
         since=tx.now - seconds,
     )
-    return tuple((account, began, ended, reason) for account, began, ended, reason in rows[::-1])
+    return tuple(rows[::-1])
 
 
 def _end_away(tx: Tx, account: str, at: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,25 +52,15 @@ class Housekeeping:
 
     def _end(self) -> int:
         """End what is over, of all accounts."""
-        if not self.database.read(_is_anything_over):
+        if not self.database.read(lambda tx: any(_over(tx, tx.now, 1))):
             return 0
         return self.database.write(self._end_once)
 
     def _end_once(self, tx: Tx) -> int:
-        now = _slow_clock(tx)
-        done = 0
-        for account in accounts_of(tx):
-            for state, end in (
-                (HELD, self.holds.expire),
-                (DECIDED, self.holds.forget),
-                *((state, _remove) for state in (DELIVERED, DEAD, CANCELLED)),
-            ):
-                rows = tx.rows(
-                    f"{_over(state)} LIMIT {STEP} {{skip_locked}}", account=account, now=now
-                )
-                if rows:
-                    done += end(tx, [row[0] for row in rows])
-        return done
+        ends = {HELD: self.holds.expire, DECIDED: self.holds.forget}
+        return sum(
+            ends.get(state, _remove)(tx, ids) for state, ids in _over(tx, _slow_clock(tx), STEP)
+        )
 
     def _forget_records(self) -> int:
         self.database.write(_forget_records)
@@ -82,19 +72,19 @@ def _remove(tx: Tx, ids: Sequence[str]) -> int:
     return transitions.move(tx, "remove", ids)
 
 
-def _over(state: int) -> str:
-    return (
-        f"SELECT id FROM adroll_event WHERE state = {state} AND advertisable_eid = :account"
-        " AND due_at <= :now ORDER BY due_at"
-    )
-
-
-def _is_anything_over(tx: Tx) -> bool:
-    return any(
-        tx.rows(f"{_over(state)} LIMIT 1", account=account, now=tx.now)
-        for account in accounts_of(tx)
-        for state in (DELIVERED, DEAD, HELD, CANCELLED, DECIDED)
-    )
+def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[int, list[str]]]:
+    """What is over at *now*: up to *most* events of each account and state."""
+    for account in accounts_of(tx):
+        for state in (HELD, DECIDED, DELIVERED, DEAD, CANCELLED):
+            rows = tx.rows(
+                f"SELECT id FROM adroll_event WHERE state = {state} AND advertisable_eid = :account"
+                " AND due_at <= :now ORDER BY due_at LIMIT :most {skip_locked}",
+                account=account,
+                now=now,
+                most=most,
+            )
+            if rows:
+                yield state, [row[0] for row in rows]
 
 
 def _slow_clock(tx: Tx) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 from adroll_flask.redaction import redact_event
 
 from . import history
-from .database import Database, Tx, insert, key_in, key_out, meta, metas, one
+from .database import Database, Tx, insert, key_in, key_out, meta, metas
 from .destination import accounts_of, recent_stops, states_of
 from .ingest import Ingest
-from .queue import attempts_in, count_due, oldest_due, waiting_by_account
+from .queue import attempts_in, count_due, count_up_to, oldest_due, waiting_by_account
 from .silence import LOOKS_BACK, Silence, watch
 from .values import (
     CLAIMED,
@@ -174,8 +174,7 @@ class Lookups:
         if not is_id(id):
             return None
         self.take_in_all()
-        found = self._all(f"{_SELECT} WHERE {_EVENTS} AND id = :id", id=id)
-        return found[0] if found else None
+        return next(iter(self.those([id])), None)
 
     def those(self, ids: Sequence[str]) -> tuple[Row, ...]:
         """The events of *ids* that are there, with their payload."""
@@ -186,10 +185,7 @@ class Lookups:
         return tuple(found)
 
     def newest_events(
-        self,
-        most: int,
-        name: str | None = None,
-        before: str | None = None,
+        self, most: int, name: str | None = None, before: str | None = None
     ) -> tuple[Row, ...]:
         """The newest *most* events, newest first, without their payload.
 
@@ -336,14 +332,8 @@ class Lookups:
 
     def open_counts(self, most: int) -> dict[State, int]:
         """Events that are not over, by state, each counted up to *most*."""
-        query = (
-            "SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE state = :state"
-            " LIMIT :most) AS found"
-        )
         return self.database.read(
-            lambda tx: {
-                state: int(one(tx.rows(query, state=NUMBER[state], most=most))) for state in _OPEN
-            }
+            lambda tx: {state: count_up_to(tx, most, f"state = {NUMBER[state]}") for state in _OPEN}
         )
 
     # -- sums -------------------------------------------------------------------------------
@@ -529,8 +519,7 @@ def _counted(numbers: Mapping[int, int]) -> dict[str, int]:
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
-    events: Counter[tuple[int, str, str, str, str]] = Counter()
-    values: Counter[tuple[int, str, str, str, str]] = Counter()
+    sums: defaultdict[tuple[int, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     query = (
         "SELECT event_name, digest, occurred_at, advertisable_eid FROM adroll_event"
         " WHERE state = :state LIMIT :most"
@@ -538,20 +527,12 @@ def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
     for state, outcome in _OUTCOMES.items():
         for name, digest, at, account in tx.rows(query, state=state, most=most):
             value, currency = history.amount_of(digest)
-            key = (int(at // 3600) * 3600, name, outcome, currency, account)
-            events[key] += 1
-            values[key] += value
+            numbers = sums[int(at // 3600) * 3600, name, outcome, currency, account]
+            numbers[0] += 1
+            numbers[1] += value
     return tuple(
-        HistorySum(
-            at=at,
-            event_name=name,
-            outcome=outcome,
-            reason=account,
-            currency=currency,
-            events=number,
-            value=history.as_decimal(values[at, name, outcome, currency, account]),
-        )
-        for (at, name, outcome, currency, account), number in sorted(events.items())
+        HistorySum(at, name, outcome, account, 0, currency, number, history.as_decimal(value))
+        for (at, name, outcome, currency, account), (number, value) in sorted(sums.items())
     )
 
 

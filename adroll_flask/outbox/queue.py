@@ -90,13 +90,14 @@ def _is_any_due(tx: Tx, account: str, *states: int) -> bool:
 
 def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
     """How many events of *accounts* are due, counted up to *most* each."""
-    statement = (
-        f"SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE {_OF.format(WAITING)}"
-        " AND due_at <= :now LIMIT :most) AS due"
-    )
-    return sum(
-        int(one(tx.rows(statement, account=account, now=tx.now, most=most))) for account in accounts
-    )
+    due = f"{_OF.format(WAITING)} AND due_at <= :now"
+    return sum(count_up_to(tx, most, due, account=account, now=tx.now) for account in accounts)
+
+
+def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
+    """How many events there are with the condition *where*, counted up to *most*."""
+    found = f"SELECT 1 AS x FROM adroll_event WHERE {where} LIMIT :most"
+    return int(one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
 
 
 @dataclass(slots=True)
@@ -275,12 +276,7 @@ class Queue:
         )
 
     def _settle(
-        self,
-        tx: Tx,
-        claim: Claim,
-        events: Mapping[str, Claimed],
-        outcome: Outcome,
-        ids: list[str],
+        self, tx: Tx, claim: Claim, events: Mapping[str, Claimed], outcome: Outcome, ids: list[str]
     ) -> int:
         kind, ended = outcome.kind, 0
         if kind != "delivered" and outcome.asked is not None:

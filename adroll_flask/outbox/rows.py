@@ -14,23 +14,9 @@ from adroll_flask.forks import each
 
 from . import destination, history, transitions
 from .database import Tx, insert, insert_into, key_in, key_out, meta
-from .entries import (
-    Counted,
-    Entry,
-    EventEntry,
-    NewEvent,
-    Verdict,
-    Withdrawal,
-)
+from .entries import Counted, Entry, EventEntry, NewEvent, Verdict, Withdrawal
 from .holds import Holds, taken_out
-from .values import (
-    DEAD,
-    DECIDED,
-    ERROR_LENGTH,
-    HELD,
-    WAITING,
-    OutboxFailed,
-)
+from .values import DEAD, DECIDED, ERROR_LENGTH, HELD, WAITING, OutboxFailed
 
 _T = TypeVar("_T")
 
@@ -193,18 +179,17 @@ class RowWriter:
                     raise OutboxFailed("locked", "another process has taken the same order in")
                 self._count_dead(tx, [entry])
                 self.holds.decide(tx, [verdict])
-                found |= _kept_of(tx, [other.event for other in entries])
-                continue
-            if kept[2] == HELD and event.held_for is None:
+            elif kept[2] == HELD and event.held_for is None:
                 # A second report, without a hold, says that the held one is to be sent.
                 self.holds.decide(tx, [Verdict(tx.now, "release", event.order)])
-                found |= _kept_of(tx, [other.event for other in entries])
+            else:
+                # An erased event's value is not known any more.
+                changed = kept[1] is not None and kept[1] != event.digest
+                written.duplicates += 1
+                written.changed += changed
+                happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
                 continue
-            # An erased event's value is not known any more.
-            changed = kept[1] is not None and kept[1] != event.digest
-            written.duplicates += 1
-            written.changed += changed
-            happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
+            found |= _kept_of(tx, [other.event for other in entries])
         history.add(tx, happened)
 
     # -- visitors who said no ---------------------------------------------------------------
@@ -282,10 +267,7 @@ class RowWriter:
         # What moves at this moment, from one of the states below to another, is waited for.
         tx.rows("SELECT id FROM adroll_event WHERE id {in_ids} {lock}", ids=ids)
         keyless = "dedupe_key IS NULL"
-        kept: dict[str, Any] = {
-            "reason": "forgotten",
-            "kept": self.holds.kept(tx),
-        }
+        kept: dict[str, Any] = {"reason": "forgotten", "kept": self.holds.kept(tx)}
         move = transitions.move
         gone = move(tx, "erase_keyless_dead", ids, also=keyless)
         gone += move(tx, "erase_dead", ids, **kept)

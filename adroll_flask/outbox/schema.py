@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from .database import FRAGMENTS, insert_into
@@ -135,10 +135,7 @@ def make(run: Run, dialect: str) -> None:
             fill(f"CREATE {unique}INDEX {name} ON adroll_event {columns}")
     # The outbox's own id is the key of the visitors' hashes, and tells a session's database from
     # another that looks the same. The version comes last: with it all is there.
-    for name, value in (
-        ("outbox_id", secrets.token_hex(16)),
-        ("schema_version", str(VERSION)),
-    ):
+    for name, value in (("outbox_id", secrets.token_hex(16)), ("schema_version", str(VERSION))):
         fill(insert_into("adroll_meta", ("name", "value")), name=name, value=value)
 
 
@@ -193,16 +190,14 @@ def _runner(connection: Connection) -> Run:
     return run
 
 
-def _alone(connection: Connection) -> AbstractContextManager[None]:
-    dialect = connection.dialect.name
-    run = _runner(connection)
-    if dialect == "postgresql":
-        run(f"SELECT pg_advisory_xact_lock({_LOCK})", {})
-    return _mysql_lock(run) if dialect in ("mysql", "mariadb") else nullcontext()
-
-
 @contextmanager
-def _mysql_lock(run: Run) -> Iterator[None]:
+def _alone(connection: Connection) -> Iterator[None]:
+    dialect, run = connection.dialect.name, _runner(connection)
+    if dialect == "postgresql":  # which gives the lock back with the transaction
+        run(f"SELECT pg_advisory_xact_lock({_LOCK})", {})
+    if dialect not in ("mysql", "mariadb"):
+        yield
+        return
     # The lock is the server's, so its name holds the database's.
     lock = "CONCAT('adroll_outbox_', MD5(DATABASE()))"
     run(f"SELECT GET_LOCK({lock}, 60)", {})

@@ -346,11 +346,8 @@ class SqliteDatabase:
     def _is_corrupt(self) -> bool:
         """Look again, under the lock: another process may have replaced the file meanwhile."""
         try:
-            probe = sqlite3.connect(self.path, timeout=PATIENCE)
-            try:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
-            finally:
-                probe.close()
         except sqlite3.DatabaseError as exc:
             primary = getattr(exc, "sqlite_errorcode", 0) & 0xFF
             return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

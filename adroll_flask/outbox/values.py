@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from adroll_flask.errors import AdRollError
 
 from .silence import Silence
 
+#: The states that people see, in the order of the numbers below.
 State: TypeAlias = Literal[
     "waiting", "claimed", "sending", "delivered", "dead", "held", "cancelled"
 ]
@@ -35,16 +36,8 @@ CANCELLED: Final = 6
 #: No event yet: a release or a cancellation that came before its order, under the order's key.
 DECIDED: Final = 7
 
-NUMBER: Final[Mapping[State, int]] = {
-    "waiting": WAITING,
-    "claimed": CLAIMED,
-    "sending": SENDING,
-    "delivered": DELIVERED,
-    "dead": DEAD,
-    "held": HELD,
-    "cancelled": CANCELLED,
-}
-NAME: Final[Mapping[int, State]] = {number: name for name, number in NUMBER.items()}
+NAME: Final[Mapping[int, State]] = dict(enumerate(get_args(State)))
+NUMBER: Final[Mapping[State, int]] = {name: number for number, name in NAME.items()}
 
 #: Entries that one transaction takes in, unless asked otherwise.
 BATCH: Final = 500
