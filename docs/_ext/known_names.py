@@ -50,10 +50,13 @@ NAMES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "opentelemetry": (
         OPENTELEMETRY,
         {
-            "MeterProvider": ("class", "api/metrics.html#opentelemetry.metrics.MeterProvider"),
+            "opentelemetry.metrics.MeterProvider": (
+                "class",
+                "api/metrics.html#opentelemetry.metrics.MeterProvider",
+            ),
         },
     ),
-    "blinker": (BLINKER, {"NamedSignal": ("class", "#blinker.NamedSignal")}),
+    "blinker": (BLINKER, {"blinker.base.NamedSignal": ("class", "#blinker.NamedSignal")}),
 }
 
 
