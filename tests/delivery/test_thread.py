@@ -524,6 +524,7 @@ def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path
     assert Shop(tmp_path).states() == {"o001": "delivered"}
 
 
+@pytest.mark.patient
 @pytest.mark.parametrize(
     ("patch", "spawn"),
     [

@@ -8,6 +8,8 @@ from adroll_flask.sandbox import RunningSandbox
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders
 
+pytestmark = pytest.mark.patient
+
 
 @pytest.fixture
 def reporting(shop: Shop) -> Shop:

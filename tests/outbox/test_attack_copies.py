@@ -14,6 +14,8 @@ from tests.support.dumps import copy_folder, dump, restore
 from tests.support.outbox_engines import database, require, wait_until
 from tests.support.shops import Shop, orders
 
+pytestmark = pytest.mark.patient
+
 
 @pytest.fixture
 def own_database() -> Iterator[Callable[[str], str]]:

@@ -36,6 +36,7 @@ os._exit(0)
 """
 
 pytestmark = [
+    pytest.mark.patient,
     pytest.mark.skipif(
         not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root, who gives files away"
     ),

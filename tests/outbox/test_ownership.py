@@ -84,6 +84,7 @@ def owned_by_root(folder: Path) -> list[Path]:
 @pytest.mark.skipif(
     not others_may_enter(), reason="the app's user may not enter the folder of this clone"
 )
+@pytest.mark.patient
 @pytest.mark.parametrize("command", ["import", "create-table", "report"])
 def test_the_app_goes_on_after_a_command_of_root_s(
     home: Path, tmp_path: Path, command: str
