@@ -227,14 +227,12 @@ def _reason(error: BaseException, *, begun: bool) -> str:
         return "proxy"
     if timed_out:
         return "connect_timeout"
-    if among(requests.exceptions.SSLError, urllib3.exceptions.SSLError) or _is_bundle(error):
+    if among(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
+        return "tls"
+    # requests raises a bare OSError where the CA bundle that the environment names is not there.
+    if isinstance(error, OSError) and "CA certificate bundle" in str(error):
         return "tls"
     return "unreachable"
-
-
-def _is_bundle(error: BaseException) -> bool:
-    # requests raises a bare OSError where the CA bundle that the environment names is not there.
-    return isinstance(error, OSError) and "CA certificate bundle" in str(error)
 
 
 def _chain(error: BaseException | None) -> Any:

@@ -95,6 +95,14 @@ class Lookups:
     def _all(self, query: str, **values: Any) -> tuple[Row, ...]:
         return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
 
+    def _by_account(self, query: str, **values: Any) -> list[Any]:
+        """The rows of *query* for each account: the index that is asked begins with it."""
+        return self.database.read(
+            lambda tx: [
+                row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)
+            ]
+        )
+
     def _pages(self, query: str, **values: Any) -> Iterator[Any]:
         """All rows of *query*, whose first column is the id, a page in memory at a time."""
         query += f" AND id > :last ORDER BY id LIMIT {_STEP}"
@@ -255,11 +263,9 @@ class Lookups:
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
 
-        def look(tx: Tx) -> list[Any]:
-            values = {"ids": [*names], "key": key_in(tx.dialect, clean_key(key))}
-            return _by_account(tx, query, **values)
-
-        return tuple(sorted(map(_row, self.database.read(look)), key=lambda row: row.id))
+        kept_key = key_in(self.database.dialect, clean_key(key))
+        rows = self._by_account(query, ids=[*names], key=kept_key)
+        return tuple(sorted(map(_row, rows), key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
@@ -312,7 +318,7 @@ class Lookups:
             f"{_LIST} WHERE state = {DEAD} AND advertisable_eid = :account"
             " AND dry_run = 0 ORDER BY due_at DESC LIMIT :most"
         )
-        rows = self.database.read(lambda tx: _by_account(tx, query, most=most))
+        rows = self._by_account(query, most=most)
         return tuple(_newest(rows)[:most])
 
     def dead_letters_of(self, order: str, most: int) -> tuple[Row, ...]:
@@ -326,7 +332,7 @@ class Lookups:
             " WHERE dedupe_key IS NULL AND payload IS NOT NULL"
         )
         plain = order.encode() if order.isascii() and order.isalnum() else b""
-        rows = self.database.read(lambda tx: _by_account(tx, query, most=most))
+        rows = self._by_account(query, most=most)
         found = _newest([row for row in rows if plain in bytes(row[-1])])
         return tuple(row for row in found if order_id_of(row.payload or b"") == order)
 
@@ -502,11 +508,6 @@ def _has_come(tx: Tx, one: Silence) -> bool:
             since=since,
         )
     )
-
-
-def _by_account(tx: Tx, query: str, **values: Any) -> list[Any]:
-    """The rows of *query* for each account: the index that is asked begins with it."""
-    return [row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)]
 
 
 def _numbers(tx: Tx) -> dict[int, int]:

@@ -240,18 +240,12 @@ class RowWriter:
         if not tx.rows("SELECT 1 FROM adroll_withdrawal LIMIT 1"):
             return
         rows = tx.rows(
-            "SELECT e.id, w.withdrawn_at FROM adroll_event e JOIN adroll_withdrawal w"
-            " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}",
+            "SELECT DISTINCT e.id FROM adroll_event e JOIN adroll_withdrawal w"
+            " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}"
+            " AND coalesce(e.learnt_at, e.queued_at) <= w.withdrawn_at",
             ids=[entry.event.id for entry in entries],
         )
-        learnt = {
-            entry.event.id: self._time(
-                tx, entry.at if entry.event.known_since is None else entry.event.known_since
-            )
-            for entry in entries
-        }
-        ids = {id for id, withdrawn_at in rows if learnt[id] <= withdrawn_at}
-        self._erase_withdrawn(tx, sorted(ids), written)
+        self._erase_withdrawn(tx, [row[0] for row in rows], written)
 
     def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Written) -> None:
         written.forgotten += self.erase(tx, ids, "suppressed", "consent_withdrawn")

@@ -49,6 +49,15 @@ _KEEPALIVE: Final = (5, 5, 15)
 _LOCK_WAIT: Final = 10
 _TRIES: Final = 4
 _MYSQL_COLLISIONS: Final = frozenset({1020, 1205, 1213})
+#: What MariaDB's and MySQL's error numbers mean, and SQLSTATEs or their classes; the first counts.
+_REASONS: Final = {
+    "locked": (_MYSQL_COLLISIONS, ("55P03", "40001", "40P01", "57014")),
+    "disk_full": ({1021, 1114, 28}, ("53100",)),
+    "data": ({1264, 1366, 1406, 1048, 1300}, ("22", "23")),
+    "read_only": ({1290, 1836}, ("25006",)),
+    # From 2000 on: of the driver itself, which has lost the server.
+    "unavailable": ({1040, 1045, 1053, 1203, *range(2000, 2100)}, ("08", "53", "57")),
+}
 
 
 #: The first statement of a transaction of ours: the server's clock in seconds since the epoch,
@@ -344,34 +353,14 @@ def reason_of(exc: BaseException) -> str:
     if isinstance(original, OSError) or isinstance(exc, PoolTimeout) or _lost(exc):
         return "unavailable"
     number, state = _codes(original)
-    if number:
-        return _mysql_reason(number)
-    if state:
-        if state in ("55P03", "40001", "40P01", "57014"):
-            return "locked"
-        if state.startswith("53"):
-            return "disk_full" if state == "53100" else "unavailable"
-        if state.startswith(("22", "23")):
-            return "data"
-        if state == "25006":
-            return "read_only"
-        return "unavailable" if state[:2] in ("08", "57") else "error"
+    for reason, (numbers, states) in _REASONS.items():
+        if number in numbers or (not number and state.startswith(states)):
+            return reason
+    if number or state:
+        return "error"
     # A value that the driver cannot send, or no server to speak with at all.
     data = isinstance(original, UnicodeError | ValueError) or isinstance(exc, DataError)
     return "data" if data else "unavailable"
-
-
-def _mysql_reason(number: int) -> str:
-    if number in _MYSQL_COLLISIONS:
-        return "locked"
-    if number in (1021, 1114, 28):
-        return "disk_full"
-    if number in (1264, 1366, 1406, 1048, 1300):
-        return "data"
-    if number in (1290, 1836):
-        return "read_only"
-    away = number in (1040, 1045, 1053, 1203) or 2000 <= number < 2100
-    return "unavailable" if away else "error"
 
 
 def _codes(original: BaseException | None) -> tuple[int, str]:
