@@ -96,10 +96,10 @@ SERVERS = ("postgresql", "mariadb")
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Of `-m quick`, each worker reads no more than where such tests are."""
-    name = collection_path.relative_to(config.rootpath).as_posix()
-    name += "/" * collection_path.is_dir()
-    there = any(name.startswith(one) or one.startswith(name) for one in ("./", *QUICK))
-    return None if config.option.markexpr != "quick" or there else True
+    if config.option.markexpr != "quick":
+        return None
+    name = collection_path.relative_to(config.rootpath).as_posix() + "/" * collection_path.is_dir()
+    return not any(name.startswith(one) or one.startswith(name) for one in ("./", *QUICK)) or None
 
 
 def pytest_configure(config: pytest.Config) -> None:
