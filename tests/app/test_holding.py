@@ -32,6 +32,7 @@ from tests.conftest import ADVERTISABLE, AppMaker
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
 PLACE = "https://shop.test/checkout"
+WHO: dict[str, Any] = {"adct": "c1", "ip": "203.0.113.7", "page_location": PLACE}
 
 
 def shop(make_app: AppMaker, hold: Any = True, **config: Any) -> Flask:
@@ -188,14 +189,8 @@ def test_no_hold_is_no_hold(make_app: AppMaker, hold: Any) -> None:
 
 def test_only_a_purchase_with_an_order_id_can_be_held(make_app: AppMaker) -> None:
     app = make_app()
-    with app.app_context():
-        who: dict[str, Any] = {
-            "adct": "c1",
-            "ip": "203.0.113.7",
-            "page_location": "https://a.test/",
-        }
-        with pytest.raises(EventError, match="hold"):
-            report_event("signupTrial", hold=True, **who)
+    with app.app_context(), pytest.raises(EventError, match="hold"):
+        report_event("signupTrial", hold=True, **WHO)
 
 
 @pytest.mark.parametrize(
@@ -225,12 +220,7 @@ def test_a_wrong_change_raises_in_strict_and_is_left_out_in_production(
 def test_a_release_that_does_not_fit_its_hold_is_a_dead_letter(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with app.app_context():
-        who: dict[str, Any] = {
-            "adct": "c1",
-            "ip": "203.0.113.7",
-            "page_location": "https://a.test/",
-        }
-        report_conversion(order_id="1", hold=True, **who)
+        report_conversion(order_id="1", hold=True, **WHO)
         release_conversion("1", value="5.00")  # no currency, then or now
     (row,) = app.extensions["adroll"].outbox.lookups.list("dead")
     assert row.reason == "invalid:release"

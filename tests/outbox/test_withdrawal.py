@@ -47,6 +47,14 @@ def take(outbox: Outbox, *, begin: bool = True) -> Claim:
     return claim
 
 
+def take_and_withdraw(bench: Bench, outbox: Outbox) -> Claim:
+    """Ann's no comes in while what waits is being sent."""
+    claim = take(outbox)
+    withdraw(bench, outbox)
+    outbox.queue.take_in()
+    return claim
+
+
 def keys(outbox: Outbox) -> list[str]:
     return sorted(row.key or "" for row in outbox.lookups.list("waiting"))
 
@@ -119,9 +127,7 @@ def test_what_is_being_sent_settles_and_is_never_sent_again(
     bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str, delay: float
 ) -> None:
     outbox.put(event(bench, "1"))
-    claim = take(outbox)
-    withdraw(bench, outbox)
-    outbox.queue.take_in()
+    claim = take_and_withdraw(bench, outbox)
     (row,) = outbox.lookups.list()
     assert row.state == "sending"
     shown = outbox.lookups.show(row.id)
@@ -145,9 +151,7 @@ def test_what_is_being_sent_settles_and_is_never_sent_again(
 def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, outbox: Outbox) -> None:
     outbox.put(event(bench, "1"))
     outbox.put(event(bench, "2", adct="click-bob"))
-    take(outbox)
-    withdraw(bench, outbox)
-    outbox.queue.take_in()
+    take_and_withdraw(bench, outbox)
     bench.pass_time(61)
 
     again = take(outbox)
@@ -161,9 +165,7 @@ def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
     bench: Bench, outbox: Outbox
 ) -> None:
     outbox.put(event(bench, "1"))
-    claim = take(outbox)
-    withdraw(bench, outbox)
-    outbox.queue.take_in()
+    claim = take_and_withdraw(bench, outbox)
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="claimed")])
 
     assert outbox.queue.begin_sending(claim) == ()
@@ -175,9 +177,7 @@ def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
 def test_with_drop_what_lapsed_is_dead_as_well(bench: Bench) -> None:
     outbox = bench.open(on_unsure="drop")
     outbox.put(event(bench, "1"))
-    take(outbox)
-    withdraw(bench, outbox)
-    outbox.queue.take_in()
+    take_and_withdraw(bench, outbox)
     bench.pass_time(61)
 
     assert not outbox.queue.claim(EID)
