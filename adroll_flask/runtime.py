@@ -27,7 +27,7 @@ from .forks import made_once
 from .interruptions import let_through
 from .logs import Logger, get_logger
 from .outbox import Outbox
-from .outbox.location import locate, tell_of_unwritable_places
+from .outbox.location import journal_folder, locate, tell_of_unwritable_places
 from .page.caching import read_headers
 from .page.cookie_domains import Domains
 from .page.response import Prepared, prepare_response
@@ -250,8 +250,6 @@ class Runtime:
     @property
     def journal_folder(self) -> Path:
         """Where this host's journal is."""
-        from .outbox.location import journal_folder
-
         return journal_folder(self.settings, Path(self.folder).absolute())
 
     @made_once

@@ -13,7 +13,10 @@ from flask.cli import AppGroup, with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State
-from adroll_flask.outbox.admin import RISKY
+from adroll_flask.outbox.admin import RISKY, NotMoved, move
+from adroll_flask.outbox.journal_reader import waiting_bytes
+from adroll_flask.outbox.location import locate
+from adroll_flask.outbox.outbox import open_database
 from adroll_flask.outbox.values import AWAY, Destination, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
@@ -94,8 +97,6 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 
 def _status(as_json: bool) -> None:
-    from adroll_flask.outbox.journal_reader import waiting_bytes
-
     runtime, store = current_runtime(), kept_outbox()
     due = ""
     if store is None:
@@ -472,10 +473,6 @@ def move_from(old: str) -> None:
     workers are stopped meanwhile. What was moved is not sent from the old outbox any more. A move
     that was stopped goes on if it is run again.
     """
-    from adroll_flask.outbox.admin import NotMoved, move
-    from adroll_flask.outbox.location import locate
-    from adroll_flask.outbox.outbox import open_database
-
     runtime = current_runtime()
     try:
         source = locate(old, Path(runtime.folder).absolute())

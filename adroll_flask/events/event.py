@@ -225,7 +225,8 @@ def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[
     return {api: values[name] for name, api in names if name in values}
 
 
-def _amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
+def amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """*values* with the amount *name*, if there, as AdRoll's JSON has it."""
     # The writer takes an amount too, but swallows what a signal's handler raises while it asks for
     # the text (Ctrl-C, a job's time limit), and writes "<unprintable Decimal object>" in its place.
     if name in values:
@@ -235,12 +236,12 @@ def _amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _written(event: Event) -> bytes:
     values = event.__dict__
-    wire = _amount_as_text(_known(values, _TOP_NAMES), "conversion_value")
+    wire = amount_as_text(_known(values, _TOP_NAMES), "conversion_value")
     wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
-    attributes = _amount_as_text(_known(values, _ATTRIBUTE_NAMES), "total")
+    attributes = amount_as_text(_known(values, _ATTRIBUTE_NAMES), "total")
     if values.get("products"):
         attributes["products"] = [
-            _amount_as_text({**vars(one)}, "price") for one in values["products"]
+            amount_as_text({**vars(one)}, "price") for one in values["products"]
         ]
     if attributes:
         wire["event_attributes"] = attributes

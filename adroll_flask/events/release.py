@@ -11,7 +11,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import kind
 
 from .context import EventDefaults
-from .event import Problem, accept_products, checked, value_digest, wire_bytes
+from .event import Problem, accept_products, amount_as_text, checked, value_digest, wire_bytes
 from .fields import accept_amount, accept_currency
 from .fix import recheck_wire
 from .products import gather
@@ -58,10 +58,7 @@ def _products(value: Any) -> list[dict[str, Any]]:
     products = accept_products(gather(value), wrong)
     if wrong:
         raise wrong[0].error()
-    return [
-        {name: str(value) if name == "price" else value for name, value in vars(product).items()}
-        for product in products
-    ]
+    return [amount_as_text({**vars(product)}, "price") for product in products]
 
 
 _ACCEPT: Mapping[str, Callable[[Any], Any]] = {

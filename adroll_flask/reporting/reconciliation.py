@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.values import Row
+from adroll_flask.outbox.values import Row, worst
 
 from .lists import NoOrderColumn, ReconcileError, find_columns, read_time, spellings
 from .reporter import Reporter
@@ -126,8 +126,6 @@ class Reconciliation:
         if not outbox.exists():
             yield from map(self._counted, parsed)
             return
-        from adroll_flask.outbox.values import worst
-
         lookups = outbox.lookups
         lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""
