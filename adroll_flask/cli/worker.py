@@ -59,10 +59,12 @@ def worker(once: bool, health_file: Path | None) -> None:
     """
     runtime = current_runtime()
     stop = threading.Event()
+    # Made before: a signal may come while the modules that make it are imported.
+    bell = runtime.outbox.bell
 
     def end(*_: object) -> None:
         stop.set()
-        runtime.outbox.bell.ring()
+        bell.ring()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)

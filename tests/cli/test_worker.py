@@ -81,14 +81,13 @@ AdRoll(app)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
-@pytest.mark.parametrize("logged", [False, True])
-def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path, logged: bool) -> None:
-    (tmp_path / "shop.py").write_text(f"FOLDER = {str(tmp_path)!r}\n{PROGRAM}")
+def begun_and_ended(folder: Path, program: str, **env: str) -> list[str]:
+    """What a worker of *program* says from its start to a SIGTERM, which ends it in order."""
+    (folder / "shop.py").write_text(f"FOLDER = {str(folder)!r}\n{program}")
     child = subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "shop", "adroll", "worker"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"} | ({"LOGGED": "1"} if logged else {}),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"} | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -101,7 +100,14 @@ def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path, lo
             lines.append(said.readline())
         child.send_signal(signal.SIGTERM)
         lines += said.readlines()
-    assert child.returncode == 0
+    assert child.returncode == 0, lines
+    return lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+@pytest.mark.parametrize("logged", [False, True])
+def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path, logged: bool) -> None:
+    lines = begun_and_ended(tmp_path, PROGRAM, **({"LOGGED": "1"} if logged else {}))
     if logged:
         records = [json.loads(line) for line in lines]
         names = [name for _, name, _ in records]
@@ -112,6 +118,26 @@ def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path, lo
         (started,) = [line for line in lines if line.startswith("Delivers to ")]
         assert "not set" in started
         assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
+
+
+#: Sends the worker a signal while it imports what makes its outbox, if it takes signals by then.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        takes = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if name == "adroll_flask.events.fix" and takes:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+def test_a_signal_while_the_worker_begins_ends_it_in_order(tmp_path: Path) -> None:
+    lines = begun_and_ended(tmp_path, INTERRUPTED + PROGRAM)
+    assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
 
 
 def test_every_record_has_a_name_that_stays(
