@@ -124,7 +124,7 @@ TABLE: Final[Mapping[str, Transition]] = {
     "fix": Transition(
         (DEAD,),
         WAITING,
-        "attempts = 0, due_at = :now, settled_at = NULL, refused_at = NULL,"
+        "attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
         " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"
         " event_name = :event_name, dedupe_key = :key, digest = :digest,"
         " identifiers = :identifiers, cookie_hash = :cookie, click_hash = :click",

@@ -62,16 +62,6 @@ def test_a_dead_letter_that_was_sent_again_is_delivered_and_not_lost(
     assert sums == {"dead": 1, "delivered": 2}
 
 
-def test_it_was_reported_when_the_shop_reported_it(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1001"))
-    settle(outbox, o1001="dead")
-    (first,) = outbox.lookups.list("dead")
-    bench.clock.now += 30 * HOUR
-    retry(outbox)
-    (again,) = outbox.lookups.list("waiting")
-    assert again.queued_at == first.queued_at
-
-
 def test_it_counts_in_the_hour_in_which_it_was_lost_and_in_no_other(sqlite: Bench) -> None:
     outbox = sqlite.open()
     outbox.put(sqlite.event("1001", digest="10 EUR"))
