@@ -174,8 +174,8 @@ class Settings:
         "*token*",
         "*password*",
     )
-    #: Milliseconds that the kit waits for the pixel's answer. 1,600 before their end it tells the
-    #: click id.
+    #: Milliseconds that the kit waits for the pixel's answer. After half of them it tells the click
+    #: id.
     kit_wait: int = 3000
     #: Seconds for which a visitor token is taken that has no ``max_age`` of its own.
     token_max_age: int = 90 * DAY

@@ -64,9 +64,9 @@ begin(() => {
   };
 
   // Frames and elements answer to names as well: markup that somebody brought in is no consent.
-  const bool = (value) => (value === !!value ? value : undefined);
+  const bool = (value) => (value === !!value ? value : null);
 
-  // True and false, or undefined: a default of "denied" is what holds until the visitor is asked.
+  // True and false, or neither: a default of "denied" is what holds until the visitor is asked.
   const adStorage = () => {
     // Where Google's tag has loaded, this is what it goes by (regions are sorted out there).
     const entry = window.google_tag_data?.ics?.entries?.ad_storage;
@@ -81,7 +81,7 @@ begin(() => {
         else if (!entry) initial = yes && !command[2].region && initial !== false;
       }
     }
-    return bool(entry?.update) ?? update ?? (initial || undefined);
+    return bool(entry?.update) ?? update ?? (initial || 0);
   };
 
   // Neither says when it comes, and Consent Mode has no public event: look twice a second.

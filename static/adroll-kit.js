@@ -120,9 +120,9 @@ export const start = (more) => {
       }
     } catch {}
     if (known.first_party_cookie) return;
-    // The last turns do not wait with what there is: WebKit says nothing to who leaves a page that has
-    // not loaded, and the pixel's script may hang.
-    if (turns-- > 0) setTimeout(poll, 200, turns < 8 && tell());
+    // The second half of the turns does not keep back what there is: WebKit says nothing to who leaves
+    // a page that has not loaded, and the pixel's script may hang.
+    if (turns-- > 0) setTimeout(poll, 200, settings.wait / turns > 400 && tell());
     else tell(1);
   };
 

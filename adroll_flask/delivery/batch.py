@@ -317,13 +317,14 @@ class BatchSender:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
         guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
         self._suspects = [pair for pair in self._suspects if pair not in guilty]
+        self._settle([self._rejected(event, said) for event, said in guilty])
         if guilty:
             # Else the next question waits until this one's lease is over.
             self.lane.give_up(self.permit)
-        self._settle([self._rejected(event, said) for event, said in guilty])
 
     def _rejected(self, event: Claimed, said: Answer) -> Outcome:
-        """The end of *event*; one of a clock that was ahead waits until its own time has come."""
+        """The end of *event*; one of a clock that was ahead is asked for until its time has come,
+        every 15 minutes at most."""
         ended = _dead(event, said, "too_large" if said.kind == "too_large" else "refused")
         early = event.occurred_at - self.claim.claimed_at
         if not 0 < early <= _LONGEST_EARLY or said.kind == "too_large":

@@ -73,12 +73,16 @@ def _remove(tx: Tx, ids: Sequence[str]) -> int:
 
 
 def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[int, list[str]]]:
-    """What is over at *now*: up to *most* events of each account and state."""
+    """What is over at *now*: up to *most* events of each account and state.
+
+    A look, which is for one, locks nothing.
+    """
+    lock = "{skip_locked}" if most > 1 else ""
     for account in accounts_of(tx):
         for state in (HELD, DECIDED, DELIVERED, DEAD, CANCELLED):
             rows = tx.rows(
                 f"SELECT id FROM adroll_event WHERE state = {state} AND advertisable_eid = :account"
-                " AND due_at <= :now ORDER BY due_at LIMIT :most {skip_locked}",
+                f" AND due_at <= :now ORDER BY due_at LIMIT :most {lock}",
                 account=account,
                 now=now,
                 most=most,

@@ -370,7 +370,7 @@ class Queue:
         """After a clock that went back nothing stands still.
 
         What waits is due now where it was reported in the future, or was put off for longer than
-        anything is; not what AdRoll has refused, since that waits for its own time. A lease is not
+        anything is; not what AdRoll has refused, which has its next time by that. A lease is not
         taken back, since its worker may be sending: it is shortened.
         """
         near = tx.now + LONGEST_LEASE

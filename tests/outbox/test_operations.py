@@ -349,6 +349,5 @@ def test_a_big_backlog_is_worked_through_a_page_at_a_time(bench: Bench, outbox: 
     finally:
         tracemalloc.stop()
 
-    print("PEAK", peak)
     assert exported == 2501
     assert peak < 7_500_000, "10 MB are waiting"
