@@ -27,7 +27,7 @@ from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
 from adroll_flask.reporting.paid_orders import lacking_orders, trouble
 
-from .finding import SEVERITIES, TABLE, Finding, Severity, found
+from .finding import SEVERITIES, TABLE, Finding, found
 from .reasons import of_dead_letter
 from .sums import by, money, of_events, total
 
@@ -380,9 +380,8 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     for name, orders in zip(names, lacking.kinds.values(), strict=True):
         if not (number := sum(one.number for one in orders)):
             continue
-        groups: Counter[str] = Counter()
-        for one in orders:
-            groups[one.group] += one.number
+        its = by(lambda one: one.group, orders)
+        groups = Counter({it: sum(one.number for one in some) for it, some in its.items()})
         only, *others = groups
         told = f", {'all ' * (number > 1)}with “{only}”" if only else ""
         if others:
@@ -391,8 +390,10 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
         since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
         # It may have been so before the first of the days that are looked at.
         known = since if moment.now - since < 13 * _DAY else None
-        begin = "" if known and lacking.is_all else "At least "
-        severity: Severity | None = "error" if number >= max(3, lacking.paid * _MANY) else None
+        # Those that were never reported are counted, however many they are.
+        is_more = name != "never-reported" and not lacking.is_all
+        begin = "" if known and not is_more else "At least "
+        severity = "error" if is_more or number >= max(3, lacking.paid * _MANY) else None
         about: Any = {"since": known, "events": number, "values": money(orders), "groups": told}
         yield found(name, "orders", severity=severity, begin=begin, **about)
 

@@ -107,6 +107,7 @@ class PaidOrders:
             missing: dict[str, dict[tuple[str, str], tuple[int, Decimal]]] = defaultdict(dict)
             totals: Counter[str] = Counter()
             unreleased: dict[str, str] = {}
+            kept = self._kept_of_other_days(_EVENT, days)
             for order in self.found(days):
                 if order.status in ("not_listed", "duplicate"):
                     continue
@@ -118,9 +119,11 @@ class PaidOrders:
                     missing[day][of] = number + 1, value + (amount_of(order.value) or 0)
                 elif line_of(order) in _UNRELEASED:
                     its = [day, f"{amount_of(order.value) or 0}"[:20], order.currency[:8]]
-                    event = order.event if len(unreleased) < _MOST else _MORE
-                    told = json.dumps(its, ensure_ascii=False)
-                    unreleased[f"{_EVENT}{event}"] = f"{told}{order.group}"
+                    name = f"{_EVENT}{order.event if len(unreleased) < _MOST else _MORE}"
+                    told = f"{json.dumps(its, ensure_ascii=False)}{order.group}"
+                    # A text begins with its day. The earliest stays where there are more: looks at
+                    # later days tell nothing of it.
+                    unreleased[name] = min(told, unreleased.get(name, kept.get(name, told)))
             notes = {f"{_DAY}{day}:": f"{number}" for day, number in totals.items()}
             for day, groups in missing.items():
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]

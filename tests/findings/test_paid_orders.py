@@ -171,6 +171,33 @@ def test_where_there_are_more_than_are_known_one_by_one_it_says_at_least(
     assert found["sentence"] == said
 
 
+@pytest.mark.parametrize("days", [(9, 9, 9, 8, 1), (9, 9, 1, 8, 9), (1, 9, 9, 1, 9, 1)])
+def test_at_least_stays_while_some_that_are_not_known_one_by_one_are_of_other_days(
+    shop: PayingShop, monkeypatch: pytest.MonkeyPatch, days: tuple[int, ...]
+) -> None:
+    """The look at three days took it away, as if those of nine days ago had been released."""
+    monkeypatch.setattr("adroll_flask.reporting.paid_orders._MOST", 2)
+    for order, ago in enumerate(days):
+        shop.report(f"h{order}", hold=True)
+        shop.pay(f"h{order}", "", ago=ago * DAY)
+    for order in range(90):
+        shop.report(f"b{order}", gpc=True)
+        shop.pay(f"b{order}")
+    shop.pay("never", "")
+    shop.take_in()
+    shop.look()
+    for _ in range(3):
+        found = seen(shop, "paid-not-released")
+        assert found is not None
+        assert found["sentence"].startswith("At least ")
+        assert found["severity"] == "error", "nobody knows how many"
+        found = seen(shop, "never-reported")
+        assert found is not None
+        assert found["sentence"].startswith("1 paid order of the last 14 days was never")
+        assert found["severity"] == "warning"
+        shop.runtime.paid_orders.compare(3)
+
+
 def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: PayingShop) -> None:
     for order in ("1002", "1003", "1004"):
         shop.report(order, hold=True)
