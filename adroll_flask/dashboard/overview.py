@@ -73,7 +73,7 @@ def data(visit: Visit) -> Data:
     period = visit.period("days")
     everything = period.sums(visit.store, _COLUMNS, delays=True)
     sums = [row for row in everything if row.outcome != DRY_RUN]
-    unsettled = visit.moment.unsettled
+    unsettled = [row for row in visit.moment.unsettled if not row.dry_run]
     missing = _missing(visit, period)
     names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
     names |= {"purchase"} if missing else set()
@@ -81,8 +81,7 @@ def data(visit: Visit) -> Data:
     if event != _ALL:
         sums = [row for row in sums if row.event_name == event]
         unsettled = [row for row in unsettled if row.event_name == event]
-    # An hour that begins before the span has events of it, too.
-    open_ones = period.placed(unsettled, 3599)
+    open_ones = period.placed(unsettled, 0)
     fates = by(_fate, (*sums, *open_ones))
     totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
     # Of lost orders the shop's own list has those that are missing still: they count by that.
@@ -186,8 +185,8 @@ def _today(visit: Visit, came: Mapping[int, int]) -> dict[str, Any] | None:
     begin = midnight(present)
     before = _before(came, begin, present - begin)
     number = round(_between(came, begin.timestamp(), visit.now + 3600))
-    open_ones = (row for row in visit.moment.unsettled if row.event_name == "purchase")
-    number += sum(row.events for row in open_ones if row.at >= begin.timestamp())
+    its = (row for row in visit.moment.unsettled if row.event_name == "purchase")
+    number += sum(row.events for row in its if row.at >= begin.timestamp() and not row.dry_run)
     sentence = f"{counted(number, 'order')} so far today"
     if len(before) < _FEWEST:
         return {"number": number, "usual": None, "sentence": sentence + "."}

@@ -365,8 +365,10 @@ class Lookups:
         )
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
-        """What waits or is held, by hour, event, ``waiting`` or ``held``, currency, and, as the
-        reason, its account.
+        """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,
+        whether it is a dry run, and, as the reason, its account.
+
+        A quarter, since a day of any zone begins with one.
 
         :param most: events of each state that are looked at.
         """
@@ -520,20 +522,20 @@ def _counted(numbers: Mapping[int, int]) -> dict[str, int]:
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
-    sums: defaultdict[tuple[int, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    sums: defaultdict[tuple[int, str, str, str, str, bool], list[int]] = defaultdict(lambda: [0, 0])
     query = (
-        "SELECT event_name, digest, occurred_at, advertisable_eid FROM adroll_event"
+        "SELECT event_name, digest, occurred_at, advertisable_eid, dry_run FROM adroll_event"
         " WHERE state = :state LIMIT :most"
     )
     for state, outcome in _OUTCOMES.items():
-        for name, digest, at, account in tx.rows(query, state=state, most=most):
+        for name, digest, at, account, dry in tx.rows(query, state=state, most=most):
             value, currency = history.amount_of(digest)
-            numbers = sums[int(at // 3600) * 3600, name, outcome, currency, account]
+            numbers = sums[int(at // 900) * 900, name, outcome, currency, account, bool(dry)]
             numbers[0] += 1
             numbers[1] += value
     return tuple(
-        HistorySum(at, name, outcome, account, 0, currency, number, history.as_decimal(value))
-        for (at, name, outcome, currency, account), (number, value) in sorted(sums.items())
+        HistorySum(at, name, outcome, eid, 0, currency, number, history.as_decimal(value), (), dry)
+        for (at, name, outcome, currency, eid, dry), (number, value) in sorted(sums.items())
     )
 
 

@@ -326,6 +326,8 @@ class HistorySum(NamedTuple):
     :param delays: of delivered events, how many took up to so many seconds from event to delivery
         (:data:`.schema.DELAYS`); the last number is of those that took longer. Empty where not
         asked for.
+    :param dry_run: of what is not over: that AdRoll will only check it; in the history that is an
+        outcome.
     """
 
     at: int = 0
@@ -337,6 +339,7 @@ class HistorySum(NamedTuple):
     events: int = 0
     value: Decimal = Decimal()
     delays: tuple[int, ...] = ()
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

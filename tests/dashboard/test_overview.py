@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -420,6 +421,38 @@ def test_todays_bar_has_as_many_orders_as_todays_sentence(
     assert "held, on the way or unsure: 3" in shop.html()
     shop.now += DAY
     assert [step["open"] for step in shop.json(period="days")["steps"]][-2:] == [3, 0]
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "Asia/Kathmandu"])
+def test_an_hour_that_has_midnight_in_it_is_divided_in_bar_and_sentence_alike(
+    new_shop: Callable[..., Shop], zone: str
+) -> None:
+    """A hold of 23:40 stood in the next day's bar; one of 0:10 was missing in its sentence."""
+    shop = new_shop(ADROLL_TIME_ZONE=zone)
+    today = datetime.fromtimestamp(shop.now, ZoneInfo(zone)).replace(hour=0, minute=0, second=0)
+    for order, minutes in (("yesterday", -20), ("first", 5), ("second", 10), ("third", 70)):
+        shop.now = today.timestamp() + minutes * 60
+        shop.report(order, hold=True)
+        shop.take_in()
+    shop.happened("delivered", ago=20 * DAY)  # without any history nothing is said of today
+    found = shop.json(period="days")
+    assert [step["open"] for step in found["steps"]][-2:] == [1, 3]
+    assert found["today"]["sentence"].startswith("3 orders so far today")
+    day = f"{today:%Y-%m-%d}"
+    assert sum(step["open"] for step in shop.json(since=day, until=day)["steps"]) == 3
+
+
+def test_dry_runs_that_are_held_or_wait_are_no_orders(new_shop: Callable[..., Shop]) -> None:
+    """The plot drew them, on a page that says that they are not in its figures."""
+    shop = new_shop(ADROLL_DRY_RUN=True)
+    shop.happened("delivered")
+    shop.report("1001", hold=True)
+    shop.report("1002")
+    shop.take_in()
+    found = shop.json(period="days")
+    assert [(step["delivered"], step["open"]) for step in found["steps"]][-1] == (1, 0)
+    assert found["today"]["sentence"].startswith("1 order so far today")
+    assert (found["reported"], found["held"]["events"]) == (1, 0)
 
 
 def test_a_day_that_no_calendar_reaches_is_told_on_the_page(shop: Shop) -> None:
