@@ -39,14 +39,16 @@ _COPY: Final = Path(__file__).with_name("errors.md")
 #: An entry of the page: its anchor, its title, and its lines.
 _ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
-#: What tells of an answer of AdRoll's, by its kind.
+#: What is said of an answer of AdRoll's, by its kind.
 _OF_ANSWERS: Final = {
     "denied": "delivery-stopped",
-    "throttled": "delivery-paused",
+    "throttled": "request-failed",
     "unsure": "request-failed",
     "content": "dead-letters",
     "too_large": "dead-letters",
 }
+#: What tells of events of which no dead letters are left, by their reason.
+_NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unknown"}
 
 
 @click.command("check")
@@ -221,10 +223,10 @@ def explain(code: str | None, as_json: bool) -> None:
         show(as_json, listed, table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
-    entry, anchor = _of_reason(code, known) if code not in known else (known[code], code)
-    so = here.get(anchor, [])
-    if not anchor:
-        so = [one for its in here.values() for one in its if entry.title in one.sentence]
+    so, entry = here.get(code, []), known.get(code)
+    if entry is None:
+        entry = _of_reason(code, known)
+        so = [one for its in here.values() for one in its if _tells_of(one, code, entry.title)]
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
     text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
@@ -232,10 +234,8 @@ def explain(code: str | None, as_json: bool) -> None:
     show(as_json, data, text)
 
 
-def _of_reason(reason: str, known: Mapping[str, Entry]) -> tuple[Entry, str]:
+def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
     """What a reason means, by which the history and dead letters say what became of events.
-
-    With it the code of what is told of such an answer of AdRoll's; empty: the reason is ours.
 
     :raises click.UsageError: it is none.
     """
@@ -247,7 +247,7 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> tuple[Entry, str]:
         kind = answer_from(Response(int(answered[1]), {}, b""), now=0.0).kind
         if code := _OF_ANSWERS.get("denied" if answered[2] else kind):
             entry = known[code]
-            return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}"), code
+            return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}")
     # Of several the first: events die of the reasons that are told before.
     outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
@@ -256,7 +256,17 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> tuple[Entry, str]:
         more = f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"there is no code {reason!r}{more}")
     what = meaning(outcome, reason)
-    return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else []), ""
+    return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
+
+
+def _tells_of(finding: Finding, reason: str, title: str) -> bool:
+    """Whether *finding* is about events that this became of, which people read as *title*.
+
+    Of AdRoll's answers, whether it has that very status: of another the page says other things.
+    """
+    told = rf"\b{reason}\b" if reason.startswith("http_") else rf": {re.escape(title)}[.:] "
+    text = f"{finding.key} {finding.sentence} {finding.answer}"
+    return bool(re.search(told, text)) or _NAMED.get(reason, reason) in (finding.code, finding.key)
 
 
 def _figures(findings: Sequence[Finding]) -> str:

@@ -43,7 +43,7 @@ class Finding:
     :param who: who has to: ``developer``, ``marketer and developer``, ``AdRoll``.
     :param command: what a developer types to see more.
     :param page: the dashboard's page that shows more.
-    :param key: tells findings of one code apart: a problem's id, an event's name.
+    :param key: tells findings of one code apart: a problem's id, an event's name, a stop's reason.
     :param since: seconds since the epoch, where it is known.
     :param events: how many events it is about, and *values* their money by currency.
     :param answer: AdRoll's words, where it has them of AdRoll.

@@ -272,7 +272,7 @@ def _destination(moment: Moment) -> Iterator[Finding]:
     elif now.stopped is not None:
         token = "/token" if now.stopped in ("http_401", "http_403") else ""
         whose = [eid for eid, one in moment.states.items() if one is now and len(own) > 1]
-        about |= {"since": now.stopped_since, "reason": now.stopped}
+        about |= {"since": now.stopped_since, "reason": now.stopped, "key": now.stopped}
         about |= {"whose": f" for account {whose[0]}" if whose else ""}
         long = f" for {span(moment.now - now.stopped_since)}" if now.stopped_since else ""
         yield found(f"delivery-stopped{token}", "delivery", for_how_long=long, **about)

@@ -221,8 +221,8 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [3]
     run = shop.app.test_cli_runner().invoke
-    [id] = [row.id for row in shop.runtime.outbox.lookups.list("cancelled") if row.key == "1002"]
-    assert run(commands, ["outbox", "drop", id]).exit_code == 0
+    ids = {row.key: row.id for row in shop.runtime.outbox.lookups.list("cancelled")}
+    assert run(commands, ["outbox", "drop", ids["1002"]]).exit_code == 0
     row = {"order_id": "1002", "value": "12.50", "currency": "EUR", "user_id": "u1"}
     row |= {"ip": "198.51.100.7", "page_location": "https://shop.test/"}
     done = run(commands, ["import", "-"], input=json.dumps(row))
@@ -231,6 +231,14 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2]
     assert seen(shop, "never-reported") is None
+    assert run(commands, ["outbox", "cancel", "1003"]).exit_code == 0
+    assert [one["events"] for one in of_state(shop, "cancelled")] == [2], "nothing is held"
+    assert run(commands, ["outbox", "drop", ids["1003"]]).exit_code == 0
+    assert [one["events"] for one in of_state(shop, "cancelled")] == [1]
+    shop.runtime.paid_orders.compare(14)
+    found = seen(shop, "never-reported")
+    assert found is not None
+    assert found["events"] == 1
 
 
 @pytest.mark.parametrize("group", ["банковский перевод", "by invoice, " * 9])
