@@ -137,8 +137,8 @@ class TokenError(EventError):
     #: What is told of every error of this class.
     problem: str = "the token cannot be used"
 
-    def __init__(self) -> None:
-        super().__init__("visitor", self.problem)
+    def __init__(self, field: str = "visitor", expected: str = "") -> None:
+        super().__init__(field, expected or self.problem)
 
 
 class TokenExpiredError(TokenError):

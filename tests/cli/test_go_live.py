@@ -214,7 +214,8 @@ def test_of_what_left_no_dead_letter_it_is_said_what_is_so_here(make_app: AppMak
 
 
 def test_what_events_never_die_of_is_no_code(app: Flask) -> None:
-    for reason in ("http_200", "http_99", "answer", "none", "", "*", "unheard_of"):
+    ours = ("answer", "none", "", "*", "unpaid", "settable", "invalid:")
+    for reason in ("http_200", "http_99", "unheard_of", *ours):
         assert runner(app)("explain", reason).exit_code == 2
     assert "did you mean refused" in runner(app)("explain", "refusd").output
 
