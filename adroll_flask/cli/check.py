@@ -251,7 +251,7 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
     # Of several the first: events die of the reasons that are told before.
     outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
-    if outcome == "answer" or reason in ("", "*"):
+    if outcome == "answer" or reason in ("", "*", "unpaid", "settable", "invalid:"):
         near = ", ".join(get_close_matches(reason, [*known, *outcomes]))
         more = f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"there is no code {reason!r}{more}")
