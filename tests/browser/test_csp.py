@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox
+from tests.support.outbox_engines import wait_until
 from tests.support.serving import serving
 from tests.support.strict_site import HOST, jar, land, make_shop, who
 
@@ -40,8 +41,8 @@ def check_at_work(adroll: RunningSandbox, context: BrowserContext, page: Page) -
     """The kit ran, the pixel that it loaded too, and the server knows the visitor from it."""
     cookie = jar(context, page.url)["__adroll_fpc"]
     assert who(page) == {"adct": "click123", "cookie": cookie, "source": "pixel"}
-    adroll_saw = adroll.tracked()
-    assert {seen["cookie"] for seen in adroll_saw} == {cookie}
+    # The pixel is told to track before it is asked for its cookie, and its request takes its time.
+    assert wait_until(lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie})
     assert page.evaluate("typeof window.adroll.get_cookie") == "function"
 
 
