@@ -353,7 +353,8 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 @contextmanager
 def backlog_in_a_folder() -> Iterator[Backlog]:
-    with tempfile.TemporaryDirectory(prefix="adroll-") as folder:
+    # Whoever makes the journal's next file may still be at it.
+    with tempfile.TemporaryDirectory(prefix="adroll-", ignore_cleanup_errors=True) as folder:
         backlog = Backlog(Path(folder))
         try:
             yield backlog
