@@ -92,7 +92,10 @@ def test_instrumenting_a_new_shop_makes_no_file(make_app: AppMaker, telemetry: T
         telemetry.instrument(app)
 
 
-def test_a_middleware_is_instrumented_as_a_flask_app_is(telemetry: Telemetry) -> None:
+def test_a_middleware_is_instrumented_as_a_flask_app_is(
+    telemetry: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # its outbox is in the folder where it runs, as the demo's is
     shop = AdRollMiddleware(lambda _environ, _start: [], secret_key="k" * 32)
     telemetry.instrument(shop)
     assert telemetry.metrics().get("adroll_events", {}) == {}
