@@ -28,7 +28,7 @@ from .functions import (
     reset_identity,
 )
 from .middleware import AdRollMiddleware
-from .reporting.receipt import Receipt
+from .reporting.reporter import Receipt
 from .signals import (
     event_delivered,
     event_queued,

@@ -15,8 +15,7 @@ from .errors import ConfigurationError, EventError
 from .events.context import NO_IDENTITY
 from .events.names import EventFields, EventName, Product
 from .logs import Logger, get_logger
-from .reporting.holding import decide
-from .reporting.receipt import Receipt
+from .reporting.reporter import Receipt
 from .runtime import Runtime
 from .settings import environment_says
 from .visitor.cookies import Visitor
@@ -137,7 +136,7 @@ def _decide(
         return here
     runtime, tracked = here
     host = host or ("" if tracked is None else tracked.hostname)
-    return decide(runtime.reporter, kind, order_id, changes, at, session, host)
+    return runtime.reporter.decide(kind, order_id, changes, at, session, host)
 
 
 def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:

@@ -33,7 +33,7 @@ from .page.cookie_domains import Domains
 from .page.response import Prepared, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
-from .reporting.reporter import Reporter
+from .reporting.reporter import Reporter, TellingReporter, say_outcome
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
 from .visitor.cookies import Records
 from .visitor.tracked_request import TrackedRequest, VisitorServices
@@ -185,9 +185,7 @@ class Runtime:
         return self._reporter(self.settings, lambda: self.outbox)
 
     def _reporter(self, settings: Settings, open_outbox: Callable[[], Any]) -> Reporter:
-        kind = Reporter
-        if self.settings.debug:
-            from .reporting.debug import TellingReporter as kind
+        kind = TellingReporter if self.settings.debug else Reporter
         return kind(
             settings,
             self.functions,
@@ -208,8 +206,6 @@ class Runtime:
     def announce(self, signal: NamedSignal, **values: object) -> None:
         """Send one of :mod:`adroll_flask.signals`; a receiver that raises stops nobody."""
         if self.settings.debug:
-            from .reporting.debug import say_outcome
-
             say_outcome(signal, values)
         sender = self._sender()
         if not signal.receivers or sender is None:

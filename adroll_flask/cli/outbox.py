@@ -273,7 +273,6 @@ def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str, ahead: bool
 ) -> None:
     from adroll_flask.events.release import accept_changes
-    from adroll_flask.reporting.holding import decide, order_key
 
     runtime = current_runtime()
     lookups = runtime.outbox.lookups
@@ -281,12 +280,12 @@ def _decide(
         _changes, wrong = accept_changes(changes)
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
-        key = order_key(runtime.reporter, order)
+        key = runtime.reporter.order_key(order)
         # Looking must not make a file.
         before = lookups.find_order(key) if runtime.outbox.exists() else None
         if before is None and not ahead:
             raise Refusal(_unknown(runtime, kind, order), slug="decision-refused")
-        receipt = decide(runtime.reporter, kind, order, changes, at)
+        receipt = runtime.reporter.decide(kind, order, changes, at)
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):

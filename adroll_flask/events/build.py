@@ -42,7 +42,10 @@ _NOT_KNOWN: Mapping[str, str] = {
         "is not known where there is no request: pass page_location= with a full URL, for an app "
         "app_location(...)"
     ),
-    "ip": "is not known where there is no request: pass ip= with the visitor's address",
+    "ip": (
+        "is not known: pass ip= with the visitor's address; where a server gives none, as behind "
+        "a Unix socket, wrap the app in werkzeug's ProxyFix"
+    ),
 }
 
 

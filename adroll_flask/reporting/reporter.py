@@ -1,19 +1,24 @@
 """From a view's plain values to a durable event: :meth:`Reporter.report`.
 
-Where nothing is amiss a call goes straight through :meth:`Reporter._keep`: whose event it is, the
-checked event, the site's own functions, one entry in the journal, a receipt. What keeps an event
-from there is raised, and handled once, in :meth:`Reporter.report`.
+Where nothing is amiss a call goes straight through it: whose event it is, the checked event, the
+site's own functions, one entry in the journal, a receipt. What is wrong with an event is raised on
+that way and handled once, at its end, like all that fails. :meth:`Reporter.decide` is the way of a
+release or a cancel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from blinker import NamedSignal
 
 from adroll_flask.errors import AdRollError, EventError
 from adroll_flask.events.context import NO_IDENTITY, EventDefaults
+from adroll_flask.events.coverage import Coverage
 from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.forks import made_once
@@ -21,18 +26,21 @@ from adroll_flask.hosts import host_of
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
-from adroll_flask.outbox.entries import Counted, Withdrawal, outcome_of
+from adroll_flask.outbox.entries import Counted, Verdict, Withdrawal, outcome_of
 from adroll_flask.outbox.inbox import after_commit, is_database_error
-from adroll_flask.redaction import describe, describe_lines
-from adroll_flask.signals import event_queued, event_rejected, event_suppressed
+from adroll_flask.outbox.values import OrderKey
+from adroll_flask.redaction import describe, describe_lines, short_key
+from adroll_flask.signals import (
+    event_delivered,
+    event_queued,
+    event_rejected,
+    event_suppressed,
+)
 from adroll_flask.visitor.cookies import Records, Visitor
-
-from .receipt import Receipt, left_out
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
     from adroll_flask.events.build import Built
-    from adroll_flask.events.coverage import Coverage
     from adroll_flask.settings import Settings
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
@@ -41,58 +49,55 @@ if TYPE_CHECKING:
 
 logger: Logger = get_logger("adroll_flask.reporting")
 
+Status = Literal[
+    "queued", "held", "released", "cancelled", "duplicate", "suppressed", "invalid", "failed"
+]
+
+#: Of an event that is not kept, or whose identifiers could not be read.
+_NO_COVERAGE = Coverage()
+#: Fields left out that a receipt names.
+_MAX_LEFT_OUT = 3
 #: Fields that say nothing of who the visitor is.
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
-#: Fields that say who the visitor is, whatever a token lacks.
-_WHO = frozenset({"email", "user_id"})
-_NO_ADDRESS = (
-    "the server gave no address of the visitor, as behind a Unix socket: wrap the app in "
-    "werkzeug's ProxyFix"
-)
 #: What a purchase says nothing without, though AdRoll takes it.
 NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
 }
+#: By what is decided of a hold, and what this process decided before.
+_BEFORE = {
+    ("release", "release"): "released before",
+    ("release", "cancel"): "cancelled before; it is not sent",
+    ("cancel", "release"): "released before; too late if it has been sent",
+    ("cancel", "cancel"): "cancelled before",
+}
+_NOT_SEEN = "no hold of this order was seen by this process; applied when it is found"
 
 
-def _kept_name(name: object) -> str:
-    """What queue and history call an event: names that are none of AdRoll's may come from a
-    browser, and there may be any number of them."""
-    return name if isinstance(name, str) and name in EVENT_NAMES else "unknown"
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one call; true when the event is queued, held or released.
 
-
-class _NotToBeReported(Exception):
-    """By consent, or by the site's own function: why, as its text."""
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class _Call:
-    """One call on its way, and what is known of it so far.
-
-    :param given: what it says of the event.
-    :param subject: the visitor that it says.
-    :param browser: the current request, if any.
-    :param tracked: the same, where the event is of its visitor.
+    >>> bool(Receipt(id="018f", status="queued"))
+    True
     """
 
-    name: str
-    given: dict[str, Any]
-    subject: object
-    hold: object
-    session: Any
-    strict: bool
-    browser: TrackedRequest | None
-    tracked: TrackedRequest | None
-    known: Mapping[str, Any]
-    context: EventDefaults | None = None
-    built: Built | None = None
+    #: The event's id in the outbox; of the kept one for a duplicate; ``None`` where none is kept.
+    id: str | None
+    #: ``"queued"``: in the outbox, and AdRoll will have it. ``"duplicate"``: reported before.
+    #: ``"held"``: kept until its release. ``"released"``, ``"cancelled"``: so it will be, also
+    #: where the hold is found later. ``"suppressed"``: not to be reported. ``"invalid"``: kept as
+    #: a dead letter that can be fixed. ``"failed"``: the journal did not take it.
+    status: Status
+    #: Why, where it is not queued: a short name or the field and what it takes. Of a queued one
+    #: what was left out of it, if anything was; of a released or cancelled one also what this
+    #: process decided before, or that it has seen no hold.
+    reason: str = ""
+    #: Which of the seven identifiers the event carries; none where nothing is kept to be sent.
+    coverage: Coverage = _NO_COVERAGE
 
-    @property
-    def location(self) -> object:
-        """The page's URL, as far as it is known."""
-        known = self.context.page_location if self.context is not None else None
-        return self.given.get("page_location") or known
+    def __bool__(self) -> bool:
+        return self.status in ("queued", "held", "released")
 
 
 @dataclass(eq=False, repr=False)
@@ -148,84 +153,74 @@ class Reporter:
         # Also for None, which says that there is no visitor: nothing is taken from the current
         # request, which is a payment provider's and not the visitor's.
         own = None if "visitor" in fields else tracked
-        hold = given.pop("hold", None)
-        hold = None if hold is False else hold
-        call = _Call(name, given, subject, hold, session, self.strict(), tracked, own, known)
+        hold, strict = given.pop("hold", False), self.strict()
+        context: EventDefaults | None = None
+        built: Built | None = None
         try:
             try:
-                return self._keep(call)
-            except _NotToBeReported as answer:
-                dry_run = self.is_dry_run(call.location, tracked)
-                return self.suppressed(name, str(answer), given, dry_run=dry_run)
+                if subject is not None:
+                    context, why = self.of_token(subject, given, tracked)
+                elif own is not None:
+                    context, why = self._of_request(own, given, known, strict)
+                else:
+                    context, why = self.bare(known, given), ""
+                if why:
+                    return self._not_reported(name, why, given, context, tracked)
+                built = self._build(name, given, context, strict=strict)
+                if built.dropped or built.hidden:
+                    self._tell_what_is_missing(name, built.dropped, built.hidden)
+                if name == "purchase":
+                    self._check_purchase(given, strict)
+                if self.functions.before_report:
+                    passed = self.functions.passed(built, strict=strict)
+                    if passed is None:
+                        return self._not_reported(name, "before_report", given, context, tracked)
+                    self._tell_what_is_missing(name, (), passed.hidden[len(built.hidden) :])
+                    built = passed
+                held_for = None if hold is False else self._held_for(hold, built, strict)
+                new = self.new_event(built, tracked)
+                new.held_for = held_for
+                put = self.outbox.put(new, session=session)
+                if put.status == "duplicate":
+                    return self._duplicate(name, put, built.coverage)
+                status: Status = "queued" if held_for is None else "held"
+                self.counters.add(f"event_{status}")
+                receipt = Receipt(put.id, status, _left_out(built.dropped), built.coverage)
+                after_commit(session, self._committed, receipt, built)
+                return receipt
             except EventError as problem:
-                unmade = own is not None and call.built is None
-                if problem.field == "ip" and unmade and "ip" not in given:
-                    problem = EventError("ip", _NO_ADDRESS)
                 # A visitor whose browser keeps no cookies is no fault of the programmer's.
-                if call.strict and not (unmade and problem.field == "visitor"):
-                    raise problem
-                return self._dead(call, problem)
+                by_visitor = own is not None and built is None and problem.field == "visitor"
+                if strict and not by_visitor:
+                    raise
+                if built is not None:
+                    new = self.new_event(built, tracked)
+                else:
+                    new = self._draft(name, given, context, tracked, known)
+                # A good event that before_report failed on keeps its key. Nobody knows whether a
+                # held one was paid: its reason says so, and no retry sends it.
+                is_held = problem.field == "before_report" and hold is not False
+                reason = "held" if is_held else problem.field
+                return self._dead(name, new, reason, problem, built)
         except Exception as problem:
-            receipt = self.not_kept("event", problem, strict=call.strict, session=session)
+            receipt = self.not_kept("event", problem, strict=strict, session=session)
             if not isinstance(problem, OutboxFailed):  # else the outbox knows
                 with suppress(Exception):
                     self.outbox.note_failure(_kept_name(name), _reason(problem))
-            elif call.built is not None:
-                return Receipt(None, "failed", receipt.reason, call.built.coverage)
             return receipt
-
-    def _keep(self, call: _Call) -> Receipt:
-        """The way of a report on which nothing is amiss."""
-        name, context = call.name, self._whose(call)
-        built = call.built = self._build(name, call.given, context, strict=call.strict)
-        if built.dropped or built.hidden:
-            self._tell_what_is_missing(name, built.dropped, built.hidden)
-        if name == "purchase":
-            self._check_purchase(call)
-        if self.functions.before_report:
-            passed = self.functions.passed(built, strict=call.strict)
-            if passed is None:
-                raise _NotToBeReported("before_report")
-            self._tell_what_is_missing(name, (), passed.hidden[len(built.hidden) :])
-            built = call.built = passed
-        held_for = None if call.hold is None else self._held_for(call, built)
-        new = self.new_event(built, call.browser)
-        new.held_for = held_for
-        put = self.outbox.put(new, session=call.session)
-        if put.status == "duplicate":
-            return self._duplicate(name, put, built.coverage)
-        status: Any = "queued" if held_for is None else "held"
-        self.counters.add(f"event_{status}")
-        receipt = Receipt(put.id, status, left_out(built.dropped), built.coverage)
-        after_commit(call.session, self._committed, receipt, built)
-        return receipt
 
     # -- on the way ------------------------------------------------------------------------
 
-    def _whose(self, call: _Call) -> EventDefaults:
-        if call.subject is not None:
-            context, why = self.of_token(call.subject, call.given, call.browser)
-            if call.name == "purchase" and self.functions.identity is not None and not why:
-                self._check_identity(call.given)
-        elif call.tracked is not None:
-            context, why = self._of_request(call, call.tracked)
-        else:
-            context, why = self.bare(call.known, call.given), ""
-        call.context = context
-        if why:
-            raise _NotToBeReported(why)
-        return context
-
-    def _held_for(self, call: _Call, built: Built) -> float:
+    def _held_for(self, hold: object, built: Built, strict: bool) -> float:
         from adroll_flask.events.release import accept_hold
 
-        if call.name != "purchase" or built.key is None:
+        if built.event.event_name != "purchase" or built.key is None:
             raise EventError("hold", "takes a purchase with an order_id, by which it is released")
         longest = self.settings.hold_max
         try:
-            return accept_hold(call.hold, longest)
+            return accept_hold(hold, longest)
         except EventError as problem:
-            if call.strict:
+            if strict:
                 raise
             # What is to be held is not sent, however the time was said.
             self.counters.add("field_dropped", "hold")
@@ -247,11 +242,11 @@ class Reporter:
                     field,
                 )
 
-    def _check_purchase(self, call: _Call) -> None:
+    def _check_purchase(self, given: Mapping[str, Any], strict: bool) -> None:
         for field, why in NEEDED_OF_A_PURCHASE.items():
-            if field in call.given:
+            if field in given:
                 continue
-            if call.strict:
+            if strict:
                 raise EventError(field, why)
             if self.counters.add("purchase_incomplete", field):
                 logger.warning(
@@ -260,14 +255,6 @@ class Reporter:
                     field,
                     why,
                 )
-
-    def _check_identity(self, given: Mapping[str, Any]) -> None:
-        if _WHO.isdisjoint(given) and self.counters.add("identity_not_asked"):
-            logger.warning(
-                "AdRoll: an order with visitor=<token> does not ask the identity function, since "
-                "the current request may be somebody else's; pass email= and user_id= with it "
-                "(this is logged once and counted) [identity-not-asked]"
-            )
 
     def new_event(self, built: Built, browser: TrackedRequest | None) -> NewEvent:
         """A good event, as the outbox takes it; *browser*: the current request."""
@@ -321,14 +308,19 @@ class Reporter:
             return context, "" if self.settings.consent is None else "consent_unknown"
         return context, "" if visitor.consent else "consent_refused"
 
-    def _of_request(self, call: _Call, tracked: TrackedRequest) -> tuple[EventDefaults, str]:
-        given, known = call.given, call.known
+    def _of_request(
+        self,
+        tracked: TrackedRequest,
+        given: dict[str, Any],
+        known: Mapping[str, Any],
+        strict: bool,
+    ) -> tuple[EventDefaults, str]:
         if not tracked.decision.granted:
             return self.bare(known, given), f"consent_{tracked.decision.reason}"
         if tracked.forgotten:
             return self.bare(known, given), "forgotten"
         if self.functions.identity is not None:
-            self._add_identity(given, tracked, call.strict)
+            self._add_identity(given, tracked, strict)
         context = self.bare(known, given, tracked.url)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
         has_id = given.get("user_id") or given.get("device_id")
@@ -421,6 +413,17 @@ class Reporter:
         self.announce(event_suppressed, name=name, reason="duplicate")
         return Receipt(put.id, "duplicate", "reported before", coverage)
 
+    def _not_reported(
+        self,
+        name: str,
+        why: str,
+        given: Mapping[str, Any],
+        context: EventDefaults,
+        browser: TrackedRequest | None,
+    ) -> Receipt:
+        location = given.get("page_location") or context.page_location
+        return self.suppressed(name, why, given, dry_run=self.is_dry_run(location, browser))
+
     def suppressed(
         self, name: str, why: str, given: Mapping[str, Any], *, dry_run: bool
     ) -> Receipt:
@@ -437,16 +440,11 @@ class Reporter:
             self.outbox.record(Counted(now, _kept_name(name), *became, order=order))
         return Receipt(None, "suppressed", why)
 
-    def _dead(self, call: _Call, problem: EventError) -> Receipt:
-        """Keep what cannot be sent as it is, for its fixing.
-
-        A good event that ``before_report`` failed on keeps its key. Nobody knows whether a held one
-        was paid: its reason says so, and no retry sends it.
-        """
-        reason, text, built = problem.field, str(problem), call.built
-        if reason == "before_report" and call.hold is not None:
-            reason = "held"
-        new = self._draft(call) if built is None else self.new_event(built, call.browser)
+    def _dead(
+        self, name: str, new: NewEvent, reason: str, problem: EventError, built: Built | None
+    ) -> Receipt:
+        """Keep what cannot be sent as it is, for its fixing."""
+        text = str(problem)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
         try:
             put = self.outbox.put_dead(new, f"invalid:{reason}", text)
@@ -457,30 +455,35 @@ class Reporter:
             )
             return Receipt(None, "failed", failure.reason)
         if put.status == "duplicate" and built is not None:
-            return self._duplicate(new.name, put, built.coverage)
+            return self._duplicate(name, put, built.coverage)
         logger.error(
             "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
         )
-        name = call.name if built is None else new.name
         self.announce(event_rejected, id=new.id, name=name, reason=f"invalid:{reason}")
         return Receipt(new.id, "invalid", text)
 
-    def _draft(self, call: _Call) -> NewEvent:
+    def _draft(
+        self,
+        name: str,
+        given: Mapping[str, Any],
+        context: EventDefaults | None,
+        browser: TrackedRequest | None,
+        known: Mapping[str, Any],
+    ) -> NewEvent:
         from adroll_flask.events.fix import draft
 
-        given, context = call.given, call.context
         if context is None:  # a token that cannot be read
-            context = self.bare(call.known, given)
+            context = self.bare(known, given)
             if self.settings.consent is not None:
                 # The visitor's answer was in it.
                 given = {key: given[key] for key in _NOT_PERSONAL & given.keys()}
         return NewEvent(
             id=new_id(self.clock()),
-            name=_kept_name(call.name),
+            name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
-            dry_run=self.is_dry_run(call.location, call.browser),
+            dry_run=self.is_dry_run(given.get("page_location") or context.page_location, browser),
             key=None,
-            payload=draft(call.name, given, context),
+            payload=draft(name, given, context),
             occurred_at=context.now,
         )
 
@@ -515,6 +518,69 @@ class Reporter:
         logger.error("AdRoll %s not kept: %s [decision-refused]", what, problem)
         is_wrong = isinstance(problem, EventError)
         return Receipt(None, "invalid" if is_wrong else "failed", str(problem))
+
+    # -- what is held ------------------------------------------------------------------------
+
+    def order_key(self, order_id: Any, host: str = "") -> OrderKey:
+        """By what the conversion of an order is known.
+
+        :param host: the shop's, where ``ADROLL_ACCOUNTS`` has its account.
+        :raises EventError: *order_id* is no order's id.
+        """
+        from adroll_flask.visitor.identifiers import accept_id
+
+        eid = self.settings.account_of(host).advertisable_eid or ""
+        key = kept_key(accept_id(order_id, "order_id"), self.records.dedupe_secret)
+        return OrderKey(eid, self.settings.dry_run, "purchase", key)
+
+    def decide(
+        self,
+        kind: Literal["release", "cancel"],
+        order_id: Any,
+        given: Mapping[str, Any],
+        at: str = "purchase",
+        session: Any = None,
+        host: str = "",
+    ) -> Receipt:
+        """Let a held conversion be sent, or forget it; see :func:`adroll_flask.release_conversion`.
+
+        :param given: what a release says differently.
+        """
+        from adroll_flask.events.release import accept_changes
+
+        settings = self.settings
+        if not settings.enabled:
+            return Receipt(None, "suppressed", "disabled")
+        strict = self.strict()
+        try:
+            changes, wrong = accept_changes(given)
+            if at == "release":
+                changes["timestamp"] = self.clock()
+            elif at != "purchase":
+                wrong.append(EventError("at", "takes 'purchase' or 'release'"))
+            for one in wrong:
+                if strict:
+                    raise one
+                # The sale is worth more than its correction: it goes as it was held.
+                self.counters.add("field_dropped", one.field.partition("[")[0])
+                logger.error(
+                    "AdRoll release: %s left out: %s [field-left-out]", one.field, one.expected
+                )
+            order = self.order_key(order_id, host)
+            verdict = Verdict(self.clock(), kind, order, changes or None)
+            known = self.outbox.decide(verdict, session=session)
+            if not known.id and settings.hosts and not (host and settings.is_real(host)):
+                # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
+                verdict = replace(verdict, order=order._replace(dry_run=True))
+                known = self.outbox.decide(verdict, session=session)
+            self.counters.add(f"{kind}_kept")
+            after_commit(session, self.tell, "a release")
+        except Exception as problem:
+            return self.not_kept(kind, problem, strict=strict, session=session)
+        missing = _left_out([(one.field, one.expected) for one in wrong])
+        seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
+        reason = "; ".join(filter(None, (missing, seen)))
+        return Receipt(known.id, "released" if kind == "release" else "cancelled", reason)
 
     # -- beside events -----------------------------------------------------------------------
 
@@ -554,3 +620,54 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, OutboxFailed):
         return problem.reason
     return type(problem).__name__ if isinstance(problem, AdRollError) else "internal"
+
+
+def _left_out(dropped: Sequence[tuple[str, str]]) -> str:
+    """The receipt's reason of an event that does without some of its fields; bounded."""
+    said = [f"{field} left out: {why}" for field, why in dropped[:_MAX_LEFT_OUT]]
+    more = len(dropped) - _MAX_LEFT_OUT
+    return "; ".join([*said, f"{more} more"] if more > 0 else said)
+
+
+def _kept_name(name: object) -> str:
+    """What queue and history call an event: names that are none of AdRoll's may come from a
+    browser, and there may be any number of them."""
+    return name if isinstance(name, str) and name in EVENT_NAMES else "unknown"
+
+
+# -- ADROLL_DEBUG ----------------------------------------------------------------------------------
+#
+# Each event, and what became of it, on standard error. No visitor's values: of what a call gave,
+# the names, and what a shop itself made of it.
+
+
+class TellingReporter(Reporter):
+    """A reporter that says what came of each call."""
+
+    def report(self, name: str, fields: Mapping[str, Any], **about: Any) -> Receipt:
+        """As :meth:`.Reporter.report`."""
+        receipt = super().report(name, fields, **about)
+        order, coverage = fields.get("order_id"), receipt.coverage
+        value = f"{fields.get('value', '')} {fields.get('currency', '')}".strip()
+        parts = [
+            f"{name} {short_key(str(order))}" if order is not None else name,
+            value if value[:1].isdigit() else "",
+            f"{receipt.status} {receipt.id or ''}".strip(),
+            receipt.reason,
+            str(coverage) if coverage.carried else "",
+            f"missing: {', '.join(coverage.missing)}" if coverage.missing else "",
+        ]
+        _say("; ".join(part for part in parts if part))
+        return receipt
+
+
+def say_outcome(signal: NamedSignal, values: Mapping[str, Any]) -> None:
+    """Say what delivery made of an event."""
+    if signal is event_delivered:
+        _say(f"{values['name']}; delivered {values['id']}" + "; maybe twice" * values["unsure"])
+    elif signal is event_rejected and not values["reason"].startswith("invalid"):
+        _say(f"{values['name']}; dead {values['id']}; {values['reason']}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"AdRoll: {text}\n")

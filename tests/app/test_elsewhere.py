@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from adroll_flask import (
     AdRoll,
@@ -20,7 +19,6 @@ from adroll_flask import (
     report_conversion,
 )
 from adroll_flask.testing import reports
-from tests.conftest import AppMaker
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 
@@ -101,22 +99,3 @@ def test_a_sites_dictconfig_does_not_silence_us(caplog: pytest.LogCaptureFixture
     other.disabled = False
     logging.getLogger("adroll_flask.reporting").error("a 401, say")
     assert "a 401, say" in caplog.text
-
-
-def test_an_order_by_token_that_says_not_who_it_is_of_is_told_once(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
-    adroll = AdRoll()
-    shop: Flask = make_app(adroll)
-    adroll.identity(lambda: {"user_id": "the clerk"})
-    with shop.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        from adroll_flask import current_visitor
-
-        token = current_visitor().token()
-    with shop.app_context(), reports(shop) as reported:
-        report_conversion(**ORDER, visitor=token)
-        report_conversion(**{**ORDER, "order_id": "2"}, visitor=token)
-        report_conversion(**{**ORDER, "order_id": "3"}, visitor=token, email="jo@example.com")
-    assert [event.user_id for event in reported] == [None, None, None]
-    assert shop.extensions["adroll"].counters.get("identity_not_asked") == 2
-    assert caplog.text.count("pass email= and user_id=") == 1

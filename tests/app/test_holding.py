@@ -25,7 +25,6 @@ from adroll_flask import (
 )
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import Outcome
-from adroll_flask.reporting import holding
 from adroll_flask.testing import reports
 from tests.conftest import ADVERTISABLE, AppMaker
 
@@ -324,15 +323,15 @@ def test_a_worker_quicker_than_the_command_s_words(
     buy(app)
     runtime = app.extensions["adroll"]
     runtime.outbox.queue.take_in()
-    decide = holding.decide
+    decide = runtime.reporter.decide
 
     def released(*args: Any) -> Receipt:
-        receipt = decide(*args)
+        receipt: Receipt = decide(*args)
         runtime.outbox.queue.take_in()
         assert runtime.outbox.queue.claim(ADVERTISABLE, begin=True)
         return receipt
 
-    monkeypatch.setattr(holding, "decide", released)
+    monkeypatch.setattr(runtime.reporter, "decide", released)
     said = app.test_cli_runner().invoke(commands, ["outbox", "release", "1001"])
     assert (said.exit_code, said.output) == (0, "1001: will be sent\n")
 

@@ -31,7 +31,7 @@ from adroll_flask import (
     report_conversion,
     report_event,
 )
-from adroll_flask.reporting.receipt import Status
+from adroll_flask.reporting.reporter import Status
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 from tests.support import delivery_kit
 from tests.support.outbox_engines import wait_until
