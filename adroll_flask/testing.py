@@ -38,8 +38,7 @@ from .events.fix import recheck_wire
 from .events.release import amend
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
-from .outbox.entries import Entry, Verdict, Withdrawal
-from .outbox.values import Decided
+from .outbox.values import Decided, Entry, Verdict, Withdrawal
 from .reporting.erasure import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]

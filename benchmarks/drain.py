@@ -34,7 +34,7 @@ from flask import Flask
 
 from adroll_flask import AdRoll
 from adroll_flask.outbox import NewEvent, Outbox, new_id
-from adroll_flask.outbox.database import key_out
+from adroll_flask.outbox.schema import key_out
 from adroll_flask.settings import Settings
 from benchmarks.servers import ENGINES, Server, server
 from tests.support.chaos import verdict

@@ -297,7 +297,7 @@ def _check(
 
 def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     """The second pass: what is in *spool* goes into the journal, and into the outbox."""
-    from adroll_flask.outbox.entries import EventEntry
+    from adroll_flask.outbox.values import EventEntry
 
     outbox, before = runtime.outbox, runtime.counters.get("event_duplicate")
     # All are reported at one time, so that they stay in the order of their lines.

@@ -14,7 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State
 from adroll_flask.outbox.admin import RISKY, NotMoved, move
-from adroll_flask.outbox.journal_reader import waiting_bytes
+from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.outbox.values import AWAY, Destination, worst

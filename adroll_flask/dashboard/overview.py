@@ -14,9 +14,8 @@ from adroll_flask.findings.finding import ok
 from adroll_flask.findings.reasons import meaning
 from adroll_flask.findings.sums import by, money, total
 from adroll_flask.outbox.admin import RISKY
-from adroll_flask.outbox.entries import DRY_RUN
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.values import AWAY
+from adroll_flask.outbox.values import AWAY, DRY_RUN
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.paid_orders import missing_orders
 

@@ -22,8 +22,7 @@ from adroll_flask.counters import Counters
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
-from adroll_flask.outbox.silence import Silence
-from adroll_flask.outbox.values import MISSED_AFTER
+from adroll_flask.outbox.values import MISSED_AFTER, Silence
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
 

@@ -10,8 +10,8 @@ from typing import Final
 from adroll_flask.counters import Counters
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
-from adroll_flask.outbox.silence import Silence, told
-from adroll_flask.outbox.values import worst
+from adroll_flask.outbox.history import told
+from adroll_flask.outbox.values import Silence, worst
 from adroll_flask.plurals import span
 
 logger: Logger = get_logger("adroll_flask.delivery")

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox.journal_reader import waiting_bytes
-from adroll_flask.outbox.silence import Silence, told
-from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, worst
+from adroll_flask.outbox.history import told
+from adroll_flask.outbox.journal import waiting_bytes
+from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, Silence, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
 from adroll_flask.reporting.paid_orders import lacking_orders, trouble

@@ -15,7 +15,7 @@ from werkzeug.test import Client
 
 from adroll_flask.delivery import thread
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox.journal_reader import waiting_bytes
+from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
 from adroll_flask.outbox.values import OutboxFailed
 from adroll_flask.plurals import counted

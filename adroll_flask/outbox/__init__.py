@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from .entries import NewEvent, new_id
 from .outbox import Outbox
 from .values import (
     Claim,
     Claimed,
     Destination,
+    NewEvent,
     OrderKey,
     OutboxFailed,
     Outcome,
@@ -20,6 +20,7 @@ from .values import (
     Put,
     Row,
     State,
+    new_id,
 )
 
 __all__ = [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .database import Database, Tx, insert, one
+from .schema import Database, Tx, insert, one
 from .values import AWAY, ERROR_LENGTH, LONGEST_PAUSE, MISSED_AFTER, SKEW, Claimed, Destination
 
 #: Seconds between two signs of life of a worker.

@@ -22,7 +22,7 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.forks import PerProcess
 
 from . import schema
-from .database import FRAGMENTS, Database, Tx, insert_into, meta
+from .schema import FRAGMENTS, Database, Tx, insert_into, meta
 from .values import OutboxFailed
 
 if TYPE_CHECKING:

@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from adroll_flask.redaction import redact_event
 
 from . import history
-from .database import Database, Tx, insert, key_in, key_out, meta, metas
 from .destination import accounts_of, recent_stops, states_of
-from .ingest import Ingest
-from .queue import attempts_in, count_due, count_up_to, oldest_due, waiting_by_account
-from .silence import LOOKS_BACK, Silence, watch
+from .history import LOOKS_BACK, watch
+from .schema import Database, Tx, insert, key_in, key_out, meta, metas, one
 from .values import (
     CLAIMED,
     DAY,
@@ -31,11 +29,13 @@ from .values import (
     NUMBER,
     SENDING,
     WAITING,
+    Attempt,
     HistoryColumn,
     HistorySum,
     OrderKey,
     Overview,
     Row,
+    Silence,
     State,
     SuppressedOrder,
     Totals,
@@ -63,6 +63,8 @@ _OUTCOMES: Final = {WAITING: "waiting", CLAIMED: "waiting", SENDING: "waiting", 
 _SILENT: Final = "silent:"
 #: Seconds between two looks for silence.
 _SILENCE_EVERY: Final = 300.0
+#: What is in a state, of one account: the columns that the index begins with.
+OF_ACCOUNT: Final = "state = {} AND advertisable_eid = :account"
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -83,14 +85,13 @@ class Lookups:
     """
 
     database: Database
-    ingest: Ingest
+    #: Takes in what this host's journal holds, before many questions.
+    take_in_all: Callable[[], None]
+    #: What it holds that is not taken in.
+    bytes_waiting: Callable[[], int]
     _base: _Base | None = None
     _silence_at: float = float("-inf")
     _silences: tuple[Silence, ...] = field(default=())
-
-    def take_in_all(self) -> None:
-        """Take in what this host's journal holds, before many questions."""
-        self.ingest.take_in_all()
 
     def _all(self, query: str, **values: Any) -> tuple[Row, ...]:
         return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
@@ -138,7 +139,7 @@ class Lookups:
                 rates=history.rates(tx),
                 destinations=states_of(tx),
                 stops=recent_stops(tx, DAY),
-                journal_bytes=self.ingest.bytes_waiting(),
+                journal_bytes=self.bytes_waiting(),
                 engine=tx.dialect,
                 schema_version=int(meta(tx, "schema_version") or 0),
                 verdicts=numbers.get(DECIDED, 0),
@@ -407,7 +408,7 @@ class Lookups:
             oldest_due=oldest_due(tx),
             destinations=states_of(tx),
             silences=_silent(tx) if look_for_silence else self._silences,
-            journal_bytes=self.ingest.bytes_waiting(),
+            journal_bytes=self.bytes_waiting(),
         )
 
     # -- notes that all processes share -----------------------------------------------------
@@ -571,3 +572,54 @@ def order_id_of(payload: bytes) -> str | None:
 def is_id(id: str) -> bool:
     """True where *id* has the form of an event's id."""
     return len(id) == 32 and all(character in "0123456789abcdef" for character in id)
+
+
+# -- what waits -----------------------------------------------------------------------------------
+
+
+@cache
+def first_due(*states: int) -> str:
+    """The statement for when the first event of an account in each state is due, or ``NULL``.
+
+    It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
+    read finds MariaDB busy with entries of rows that have moved on.
+    """
+    first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
+    return " UNION ALL ".join(first.format(OF_ACCOUNT.format(state)) for state in states)
+
+
+def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
+    """How many events of *accounts* are due, counted up to *most* each."""
+    due = f"{OF_ACCOUNT.format(WAITING)} AND due_at <= :now"
+    return sum(count_up_to(tx, most, due, account=account, now=tx.now) for account in accounts)
+
+
+def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
+    """How many events there are with the condition *where*, counted up to *most*."""
+    found = f"SELECT 1 AS x FROM adroll_event WHERE {where} LIMIT :most"
+    return int(one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
+
+
+def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
+    """Seconds since the oldest waiting event of *accounts* became due."""
+    those = accounts_of(tx) if accounts is None else accounts
+    found = [one(tx.rows(first_due(WAITING), account=account)) for account in those]
+    due = min((due for due in found if due is not None), default=None)
+    return None if due is None or due > tx.now else tx.now - due
+
+
+def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
+    """How many events of each of *accounts* are waiting, claimed or sending."""
+    rows = tx.rows(
+        "SELECT advertisable_eid, count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
+        " GROUP BY advertisable_eid"
+    )
+    return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
+
+
+def attempts_in(log: str | None) -> tuple[Attempt, ...]:
+    """The attempts of a row, oldest first."""
+    return tuple(
+        Attempt(at, answer, status, words, bool(unsure))
+        for at, answer, status, words, unsure in json.loads(log or "[]")
+    )

@@ -21,35 +21,40 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess
 
-from .entries import (
+from .files import NO_FOLLOW, open_file
+from .inbox import DirectInbox, SessionInbox, after_commit
+from .journal import Journal
+from .location import journal_folder, locate
+from .values import (
+    PAYLOAD_BYTES,
     Counted,
+    Decided,
+    Destination,
     Entry,
     NewEvent,
+    OrderKey,
+    OutboxFailed,
+    Put,
     Verdict,
     Withdrawal,
+    clean_key,
     encode,
     encode_event,
     new_id,
     outcome_of,
     plain_name,
 )
-from .files import NO_FOLLOW, open_file
-from .inbox import DirectInbox, SessionInbox, after_commit
-from .journal import Journal
-from .location import journal_folder, locate
-from .values import PAYLOAD_BYTES, Decided, Destination, OrderKey, OutboxFailed, Put, clean_key
 
 if TYPE_CHECKING:
     from adroll_flask.settings import Settings
 
-    from .admin import Admin
-    from .database import Database
+    from .admin import Admin, Housekeeping
     from .destination import DestinationState
-    from .holds import Amend
-    from .housekeeping import Housekeeping
     from .ingest import Ingest
     from .lookups import Lookups
     from .queue import Queue
+    from .schema import Database
+    from .transitions import Amend
 
 #: Beside the journal's files: its time tells when keys became free.
 _FREED: Final = "keys-freed"
@@ -357,9 +362,8 @@ class Outbox:
 
     @cached_property
     def _ingest(self) -> Ingest:
-        from .holds import Holds
-        from .ingest import Ingest
-        from .rows import RowWriter
+        from .ingest import Ingest, RowWriter
+        from .transitions import Holds
 
         settings = self._settings
         holds = Holds(self._counters, self._amend, settings.hold_max, settings.dedupe_days)
@@ -378,7 +382,7 @@ class Outbox:
         """What is asked of it."""
         from .lookups import Lookups
 
-        return Lookups(self.database, self._ingest)
+        return Lookups(self.database, self._ingest.take_in_all, self._ingest.bytes_waiting)
 
     @cached_property
     def admin(self) -> Admin:
@@ -389,7 +393,7 @@ class Outbox:
 
     @cached_property
     def _housekeeping(self) -> Housekeeping:
-        from .housekeeping import Housekeeping
+        from .admin import Housekeeping
 
         return Housekeeping(self.database, self._ingest.rows.holds)
 

@@ -6,16 +6,15 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from operator import attrgetter
 from typing import Any, Final
 
 from . import transitions
-from .database import Database, Tx, key_out, one
-from .destination import accounts_of, know
-from .entries import Verdict
-from .holds import BY_ORDER, STEP, Holds, taken_out
+from .destination import know
 from .ingest import Batch, Ingest, is_inbox_full
+from .lookups import OF_ACCOUNT, count_due, first_due, oldest_due, waiting_by_account
+from .schema import Database, Tx, key_out, one
+from .transitions import BY_ORDER, STEP, Holds, taken_out
 from .values import (
     BATCH,
     CLAIMED,
@@ -30,13 +29,13 @@ from .values import (
     SKEW,
     WAITING,
     Asked,
-    Attempt,
     Claim,
     Claimed,
     OrderKey,
     OutboxFailed,
     Outcome,
     OutcomeKind,
+    Verdict,
 )
 
 #: Seconds between two looks for times that a wrong clock left.
@@ -62,9 +61,8 @@ _COLUMNS: Final = (
     "id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run,"
     " digest, identifiers, refused_at"
 )
-_OF: Final = "state = {} AND advertisable_eid = :account"
 _DUE: Final = (
-    f"SELECT {_COLUMNS} FROM adroll_event WHERE {_OF.format(WAITING)} AND due_at <= :now"
+    f"SELECT {_COLUMNS} FROM adroll_event WHERE {OF_ACCOUNT.format(WAITING)} AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
 )
 _OURS: Final = f"SELECT {_COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
@@ -72,32 +70,9 @@ _but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one
 _MINE: Final = f"id {{in_ids}} AND claim = :claim AND +state IN ({CLAIMED}, {SENDING})"
 
 
-@cache
-def _first_due(*states: int) -> str:
-    """The statement for when the first event of an account in each state is due, or ``NULL``.
-
-    It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
-    read finds MariaDB busy with entries of rows that have moved on.
-    """
-    first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
-    return " UNION ALL ".join(first.format(_OF.format(state)) for state in states)
-
-
 def _is_any_due(tx: Tx, account: str, *states: int) -> bool:
-    found = tx.rows(_first_due(*states), account=account)
+    found = tx.rows(first_due(*states), account=account)
     return any(due is not None and due <= tx.now for (due,) in found)
-
-
-def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
-    """How many events of *accounts* are due, counted up to *most* each."""
-    due = f"{_OF.format(WAITING)} AND due_at <= :now"
-    return sum(count_up_to(tx, most, due, account=account, now=tx.now) for account in accounts)
-
-
-def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
-    """How many events there are with the condition *where*, counted up to *most*."""
-    found = f"SELECT 1 AS x FROM adroll_event WHERE {where} LIMIT :most"
-    return int(one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
 
 
 @dataclass(slots=True)
@@ -335,7 +310,7 @@ class Queue:
         if _is_any_due(tx, account, CLAIMED, SENDING):
             for state in (CLAIMED, SENDING):
                 rows = tx.rows(
-                    f"SELECT id, claim FROM adroll_event WHERE {_OF.format(state)}"
+                    f"SELECT id, claim FROM adroll_event WHERE {OF_ACCOUNT.format(state)}"
                     f" AND due_at <= :now LIMIT {STEP} {{skip_locked}}",
                     account=account,
                     now=tx.now,
@@ -377,7 +352,9 @@ class Queue:
         early = "queued_at > :now AND coalesce(reason, '') <> 'refused'"
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
-        furthest = f"SELECT due_at FROM adroll_event WHERE {_OF} ORDER BY due_at DESC LIMIT 1"
+        furthest = (
+            f"SELECT due_at FROM adroll_event WHERE {OF_ACCOUNT} ORDER BY due_at DESC LIMIT 1"
+        )
         for state, due, beyond, also in (
             (WAITING, tx.now, tx.now, f" AND (due_at > :far OR ({early}))"),
             (CLAIMED, near, near + SKEW, ""),
@@ -389,7 +366,7 @@ class Queue:
             if also:
                 values |= {"far": tx.now + LONGEST_DELAY + SKEW, "now": tx.now}
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :due WHERE {_OF.format(state)}"
+                f"UPDATE adroll_event SET due_at = :due WHERE {OF_ACCOUNT.format(state)}"
                 f" AND due_at > :beyond{also}",
                 **values,
             )
@@ -449,23 +426,6 @@ def _claimed(row: Any) -> Claimed:
     return Claimed(*about, key_out(key), bool(dry_run), digest, mask, asked)
 
 
-def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
-    """Seconds since the oldest waiting event of *accounts* became due."""
-    those = accounts_of(tx) if accounts is None else accounts
-    found = [one(tx.rows(_first_due(WAITING), account=account)) for account in those]
-    due = min((due for due in found if due is not None), default=None)
-    return None if due is None or due > tx.now else tx.now - due
-
-
-def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
-    """How many events of each of *accounts* are waiting, claimed or sending."""
-    rows = tx.rows(
-        "SELECT advertisable_eid, count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
-        " GROUP BY advertisable_eid"
-    )
-    return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
-
-
 def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
     """*outcomes* in groups that differ by the event only: one of them, and the ids."""
     groups: dict[object, list[Outcome]] = {}
@@ -506,11 +466,3 @@ def _note_attempt(
             log=json.dumps([*known, made]),
             ids=those,
         )
-
-
-def attempts_in(log: str | None) -> tuple[Attempt, ...]:
-    """The attempts of a row, oldest first."""
-    return tuple(
-        Attempt(at, answer, status, words, bool(unsure))
-        for at, answer, status, words, unsure in json.loads(log or "[]")
-    )

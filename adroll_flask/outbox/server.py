@@ -33,7 +33,7 @@ from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
 
 from . import schema
-from .database import Tx, Values, filled, one
+from .schema import Tx, Values, filled, one
 from .values import OutboxFailed
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _clause(dialect: str, statement: str) -> TextClause:
 
 
 class _ServerTx:
-    """See :class:`~.database.Tx`."""
+    """See :class:`~.schema.Tx`."""
 
     def __init__(self, connection: Connection, dialect: str) -> None:
         self.connection = connection
@@ -108,7 +108,7 @@ class _ServerTx:
 
 
 class ServerDatabase:
-    """See :class:`~.database.Database`.
+    """See :class:`~.schema.Database`.
 
     :param url: SQLAlchemy's; nothing is opened before the first use.
     """

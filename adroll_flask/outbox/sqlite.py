@@ -20,7 +20,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
 from . import files, schema
-from .database import Tx, Values, filled
+from .schema import Tx, Values, filled
 from .values import BATCH, OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -52,7 +52,7 @@ _FOR_MANY: Final = ("PRAGMA cache_size = -32768", "PRAGMA wal_autocheckpoint = 1
 
 
 class _SqliteTx:
-    """See :class:`~.database.Tx`."""
+    """See :class:`~.schema.Tx`."""
 
     dialect = "sqlite"
 
@@ -116,7 +116,7 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
 
 
 class SqliteDatabase:
-    """See :class:`~.database.Database`.
+    """See :class:`~.schema.Database`.
 
     One connection with a lock serves all threads: SQLite takes one writer at a time anyway.
     Requests do not come here: they write to the journal.

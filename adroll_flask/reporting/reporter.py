@@ -26,9 +26,8 @@ from adroll_flask.hosts import host_of
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
-from adroll_flask.outbox.entries import Counted, Verdict, Withdrawal, outcome_of
 from adroll_flask.outbox.inbox import after_commit, is_database_error
-from adroll_flask.outbox.values import OrderKey
+from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal, outcome_of
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import (
     event_delivered,

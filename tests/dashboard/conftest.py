@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.database import Tx
 from adroll_flask.outbox.history import Happened, add
+from adroll_flask.outbox.schema import Tx
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import WHERE as WHERE
 from tests.support.dashboard_shop import DashboardShop

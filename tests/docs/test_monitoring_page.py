@@ -13,8 +13,7 @@ from prometheus_client import REGISTRY
 from werkzeug.test import Client
 
 from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.silence import Silence
-from adroll_flask.outbox.values import Destination, Totals
+from adroll_flask.outbox.values import Destination, Silence, Totals
 from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.signals import reports_silent
 from tests.conftest import AppMaker

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.entries import Withdrawal
-from adroll_flask.outbox.journal_reader import files_of
+from adroll_flask.outbox.journal import files_of
+from adroll_flask.outbox.values import Withdrawal
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import Bench
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.database import Database, Tx
-from adroll_flask.outbox.lookups import Lookups
+from adroll_flask.outbox.schema import Database, Tx
 from tests.support.outbox_engines import EID, Bench, retry
 
 
@@ -148,7 +148,7 @@ def test_no_question_reads_more_rows_than_it_is_allowed_to(sqlite: Bench) -> Non
     outbox = sqlite.open()
     bury(sqlite, outbox, "1001")
     explained = Explained(outbox.database)
-    lookup = Lookups(cast(Database, explained), outbox.lookups.ingest)
+    lookup = replace(outbox.lookups, database=cast(Database, explained))
     assert lookup.dead_letters(1)
     assert lookup.newest_events(1)
     assert lookup.newest_events(1, "purchase", "f" * 32)

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
-from adroll_flask.outbox.entries import Withdrawal
 from adroll_flask.outbox.inbox import PATIENCE
-from adroll_flask.outbox.journal_reader import files_of
+from adroll_flask.outbox.journal import files_of
+from adroll_flask.outbox.values import Withdrawal
 from tests.support.outbox_engines import EID, Bench, wait_until
 from tests.support.relay import Relay
 

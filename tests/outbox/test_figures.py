@@ -8,9 +8,8 @@ from decimal import Decimal
 import pytest
 
 from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.history import bucket_start
-from adroll_flask.outbox.values import HistoryColumn
+from adroll_flask.outbox.values import Counted, HistoryColumn
 from tests.support.outbox_engines import EID, Bench
 
 COLUMNS: tuple[HistoryColumn, ...] = (

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.entries import Verdict, Withdrawal, body_of, decode, encode
-from adroll_flask.outbox.values import Decided, OrderKey
+from adroll_flask.outbox import Claim, OrderKey, Outbox, Outcome, values
+from adroll_flask.outbox.values import Decided, Verdict, Withdrawal, body_of, decode, encode
 from tests.support.outbox_engines import EID, Bench, retry
 
 DAY = 86_400.0
@@ -62,9 +61,7 @@ def test_records_of_holds_are_read_as_they_were_written(
 ) -> None:
     event = sqlite.event("ключ 1", held_for=held_for)
     verdict = release("ключ 1", value="5.00", products=[{"product_id": "a\tb"}])
-    from adroll_flask.outbox.entries import EventEntry
-
-    for entry in (EventEntry(event, 5.0), verdict, cancel()):
+    for entry in (values.EventEntry(event, 5.0), verdict, cancel()):
         assert decode(body_of(encode(entry).rstrip(b"\n")) or b"") == entry
 
 

@@ -23,8 +23,7 @@ from hypothesis.stateful import (
 )
 
 from adroll_flask.outbox import NewEvent, Outbox, Outcome, new_id
-from adroll_flask.outbox.entries import Verdict
-from adroll_flask.outbox.values import OrderKey
+from adroll_flask.outbox.values import OrderKey, Verdict
 from adroll_flask.settings import Settings
 from tests.support.hold_host import HostProcess
 from tests.support.outbox_engines import EID, Clock, amend_wire

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, journal_reader
-from adroll_flask.outbox.database import Tx
-from adroll_flask.outbox.entries import encode_event, line_of
-from adroll_flask.outbox.journal import Journal
-from adroll_flask.outbox.journal_reader import files_of
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, journal
+from adroll_flask.outbox.journal import Journal, files_of
+from adroll_flask.outbox.schema import Tx
+from adroll_flask.outbox.values import encode_event, line_of
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Bench
 from tests.support.patching import replace_method
@@ -368,7 +367,7 @@ def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
     outbox.put(bench.event("1"))
     code = (
         "import sys; from pathlib import Path\n"
-        "from adroll_flask.outbox.journal_reader import turn\n"
+        "from adroll_flask.outbox.journal import turn\n"
         "with turn(Path(sys.argv[1])) as alone:\n"
         "    print(alone, flush=True); sys.stdin.readline()\n"
     )
@@ -761,9 +760,9 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
     for _ in range(max(700, (6 << 20) // size)):
         shop.put(sqlite.event(payload=b"x" * size))
     read: list[int] = []
-    really = journal_reader.read
+    really = journal.read
 
-    def noted(*arguments: Any, **limits: Any) -> journal_reader.Read:
+    def noted(*arguments: Any, **limits: Any) -> journal.Read:
         read.append(limits["most_bytes"])
         return really(*arguments, **limits)
 
@@ -771,7 +770,7 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
     claim = outbox.queue.claim(EID, 10)
     assert claim
     assert len(claim.events) == 10
-    monkeypatch.setattr(journal_reader, "read", noted)
+    monkeypatch.setattr(journal, "read", noted)
     [[before]] = sqlite.execute("SELECT count(*) FROM adroll_event")
     for _ in range(5):
         assert len(outbox.queue.claim(EID, 10).events) == 10

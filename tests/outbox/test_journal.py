@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adroll_flask.outbox import files
-from adroll_flask.outbox.journal import FILE_LIFE, LOOK_EVERY, Journal
-from adroll_flask.outbox.journal_reader import (
+from adroll_flask.outbox.journal import (
+    FILE_LIFE,
+    LOOK_EVERY,
+    Journal,
     JournalFile,
     files_of,
     is_alive,

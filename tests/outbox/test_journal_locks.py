@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import files
-from adroll_flask.outbox.journal import Journal
-from adroll_flask.outbox.journal_reader import files_of
+from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.values import OutboxFailed
 from tests.support.journal_kit import line, texts_of
 

@@ -18,8 +18,16 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.outbox import files
-from adroll_flask.outbox.journal import LOOK_EVERY, Journal
-from adroll_flask.outbox.journal_reader import JournalFile, files_of, is_alive, read, remove, turn
+from adroll_flask.outbox.journal import (
+    LOOK_EVERY,
+    Journal,
+    JournalFile,
+    files_of,
+    is_alive,
+    read,
+    remove,
+    turn,
+)
 from tests.support import ROOT
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock
@@ -287,7 +295,7 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
         program = """
             import sys
             from pathlib import Path
-            from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
+            from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
             print(sorted(is_alive(file) for file in files_of(Path(sys.argv[1]))))
         """
         seen = subprocess.run(
@@ -397,7 +405,7 @@ def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
 READER = """
     import sys
     from pathlib import Path
-    from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
+    from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
 
     with turn(Path(sys.argv[1])) as alone:
         (file,) = files_of(Path(sys.argv[1]))
@@ -428,7 +436,7 @@ def test_a_child_of_a_reader_keeps_no_other_reader_away(
     program = """
         import ctypes, os, sys
         from pathlib import Path
-        from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
+        from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
 
         with turn(Path(sys.argv[1])) as alone:
             if ctypes.PyDLL(None).fork() == 0:
@@ -590,7 +598,7 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
 
         from adroll_flask.outbox.journal import Journal
         from tests.support.journal_kit import line, texts
-        from adroll_flask.outbox.journal_reader import files_of, is_alive, read, remove, turn
+        from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
 
         writer = Journal(folder, sync=True)
         writer.append(line(b"one"))

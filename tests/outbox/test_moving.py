@@ -18,11 +18,10 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox, Outcome, admin, schema
 from adroll_flask.outbox.admin import NotMoved, move
-from adroll_flask.outbox.database import Database
-from adroll_flask.outbox.entries import Counted, Verdict, Withdrawal
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
-from adroll_flask.outbox.values import OrderKey
+from adroll_flask.outbox.schema import Database
+from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal
 from adroll_flask.settings import Settings
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import EID, Bench, database, require

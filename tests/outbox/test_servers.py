@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
-from adroll_flask.outbox.queue import _first_due as first_due
+from adroll_flask.outbox.lookups import first_due
 from adroll_flask.outbox.values import CLAIMED, SENDING, WAITING
 from tests.support.outbox_engines import EID, Bench
 from tests.support.relay import Relay

@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
-from adroll_flask.outbox.silence import Silence, watch
+from adroll_flask.outbox.history import watch
+from adroll_flask.outbox.values import Silence
 from tests.support.outbox_engines import Bench
 
 HOUR = 3600

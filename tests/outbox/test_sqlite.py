@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome
-from adroll_flask.outbox.database import Tx
-from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.journal import LOOK_EVERY
+from adroll_flask.outbox.schema import Tx
+from adroll_flask.outbox.values import Counted
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, in_a_child
 from tests.support.outbox_engines import EID, Bench

@@ -6,8 +6,8 @@ from collections import Counter
 from decimal import Decimal
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.entries import Counted
 from adroll_flask.outbox.history import KEPT
+from adroll_flask.outbox.values import Counted
 from tests.support.outbox_engines import EID, Bench
 
 

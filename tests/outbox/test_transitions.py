@@ -6,7 +6,7 @@ import re
 from functools import partial
 from typing import Any
 
-from adroll_flask.outbox.database import Tx
+from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.transitions import TABLE, diagram, move
 from tests.support import ROOT
 from tests.support.outbox_engines import Bench

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
-from adroll_flask.outbox.entries import Withdrawal, encode_event
-from adroll_flask.outbox.values import OutcomeKind
+from adroll_flask.outbox.values import OutcomeKind, Withdrawal, encode_event
 from tests.support.outbox_engines import EID, Bench, retry
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"

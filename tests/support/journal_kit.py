@@ -7,10 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from adroll_flask.outbox.entries import line_of
-from adroll_flask.outbox.journal import Journal
-from adroll_flask.outbox.journal_reader import QUIET, JournalFile, Read, files_of, read
-from adroll_flask.outbox.values import OutboxFailed
+from adroll_flask.outbox.journal import QUIET, Journal, JournalFile, Read, files_of, read
+from adroll_flask.outbox.values import OutboxFailed, line_of
 
 
 def line(text: bytes) -> bytes:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 from adroll_flask.outbox import NewEvent, Outbox, new_id
-from adroll_flask.outbox.holds import Amend
+from adroll_flask.outbox.transitions import Amend
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, lacking
 
