@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask, make_response, render_template_string, request
+from flask import Flask, g, make_response, redirect, render_template_string, request
+from flask.testing import FlaskClient
+from flask_login import LoginManager, UserMixin, login_user
+from flask_sqlalchemy import SQLAlchemy
 
 from adroll_flask import (
     AdRoll,
     current_visitor,
     release_conversion,
     report_conversion,
+    report_event,
 )
+from adroll_flask.errors import EventError
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 from tests.support.outbox_engines import database, missing, require
-from tests.support.pages import Page
+from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
+from tests.support.pages import Page, blocks
+from tests.support.reported_events import kept
+from tests.support.visits import VISIT as BASE
 
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
-ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
 
 
 def bare(tmp_path: Any, **config: Any) -> Flask:
@@ -136,6 +149,8 @@ def test_a_containers_pixel_is_the_only_one(tmp_path: Any) -> None:
 
 
 COOKIEBOT = "{stamp:'x',necessary:true,preferences:false,statistics:true,marketing:%s,ver:1}"
+
+
 COOKIEYES = "consentid:x,consent:yes,action:%s,necessary:yes,analytics:no,advertisement:%s"
 
 
@@ -269,3 +284,428 @@ def test_what_the_sample_posts_by_hand_is_reported(tmp_path: Any) -> None:
     ordered = reported.one("purchase")
     assert (ordered.order_id, str(ordered.value)) == ("1002", "64.90")
     assert [(p.product_id, p.quantity) for p in ordered.products] == [("mug", 2)]
+
+
+# -- docs/how-to/several-shops.md, as it stands ---------------------------------------------------
+
+
+def test_accounts_by_host_and_names_for_two_shops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRENCH_TOKEN", "s3cret")
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config.update(TESTING=True, SECRET_KEY="secret", ADROLL_DELIVERY="worker")
+    with Page("docs/how-to/several-shops.md") as page:
+        page.run("One app, an account for each host", app=app, os=os)
+        page.run("Two shops on one host", app=app)
+        AdRoll(app)
+        order: dict[str, Any] = {"order_id": "1002", "value": 5, "currency": "EUR", "hold": True}
+        with reports(app) as reported, app.app_context():
+            report_conversion(
+                **order, adct="click123", ip="203.0.113.9", page_location="https://shop.fr/"
+            )
+            page.run("Orders that are paid later", release_conversion=release_conversion)
+        assert reported.one("purchase").advertisable_eid == "FRENCHADVERTISABLE0001"
+        client = app.test_client()
+        client.get("/?adct=click123")
+        assert client.get_cookie("wine_visitor") is not None
+
+
+# -- the pages about apps that call a Flask API, in the browser and on phones, run as they stand --
+
+
+SHOP = "https://shop.test"
+
+
+GAID = "38400000-8cf0-11bd-b23e-10b96e40000d"
+
+
+NAMES: dict[str, Any] = {
+    "report_conversion": report_conversion,
+    "report_event": report_event,
+    "request": request,
+}
+
+
+# -- a single-page app -------------------------------------------------------------------------
+
+
+@dataclass
+class Order:
+    id: str
+    total: Decimal
+
+
+def place_orders(app: Flask, adroll: AdRoll) -> None:
+    """Put the page's code into *app*, whose calls may carry a token in a header."""
+    placed: list[Order] = []
+
+    def place_order(lines: list[dict[str, Any]]) -> Order:
+        placed.append(Order(str(1001 + len(placed)), Decimal("9.90") * len(lines)))
+        return placed[-1]
+
+    @adroll.identity
+    def who() -> dict[str, str] | None:
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return {"user_id": bearer} if bearer else None
+
+    with Page("docs/how-to/single-page-apps.md") as page:
+        page.run(app=app, place_order=place_order, **NAMES)
+
+
+@pytest.fixture
+def spa(make_app: AppMaker) -> Flask:
+    adroll = AdRoll()
+    app = make_app(adroll)
+    place_orders(app, adroll)
+    return app
+
+
+@pytest.fixture
+def browser(spa: Flask) -> FlaskClient:
+    """A browser on the app's one page, after a click on an ad."""
+    client = spa.test_client()
+    client.environ_base.update(ADDRESS)
+    client.get("/?adct=click123", base_url=SHOP)
+    return client
+
+
+def call(browser: FlaskClient, path: str, data: dict[str, Any], **headers: str) -> Any:
+    # As fetch() calls.
+    sent = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin", **headers}
+    return browser.post(path, json=data, base_url=SHOP, headers=sent)
+
+
+def test_a_single_page_app_reports_with_the_page_that_it_shows(tmp_path: Path) -> None:
+    with page_shop(tmp_path) as shop:
+        place_orders(shop.app, shop.adroll)
+        shop.start()
+        browser = shop.browser()
+        page = f"{SHOP}/checkout#payment"
+        call(browser, "/api/cart", {"sku": "mug", "count": 2, "page": f"{SHOP}/mugs"})
+        answer = call(browser, "/api/orders", {"lines": [{}, {}], "page": page})
+        assert answer.get_json() == {"order": "1001"}
+        assert shop.sold() == [("1001", Decimal("19.80"), "click123")]
+        [sale], [added] = shop.sandbox.purchases(), shop.sandbox.accepted("addToCart")
+        assert sale["event"]["page_location"].startswith(f"{SHOP}/checkout")
+        assert added["event"]["page_location"] == f"{SHOP}/mugs"
+        cookies = {one["event"]["identifiers"]["first_party_cookie"] for one in (sale, added)}
+        assert len(cookies) == 1
+        assert sale["event"]["ip"] == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    "page", ["https://evil.example/", "https://shop.test.evil.example/", "https://[", "", None, 5]
+)
+def test_a_page_that_is_not_the_shops_is_not_taken_from_a_script(
+    spa: Flask, browser: FlaskClient, page: Any
+) -> None:
+    with reports(spa) as reported:
+        call(browser, "/api/orders", {"lines": [{}], "page": page})
+    assert reported.one("purchase").page_location == f"{SHOP}/api/orders"
+
+
+# -- a mobile app ------------------------------------------------------------------------------
+
+CALL = {"os": "iOS", "version": "14.1.3", "order": "A-7", "total": "12.00", "account": "17"}
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[PageShop]:
+    """A shop with the page's API, which asks for the app's consent."""
+    with page_shop(tmp_path, ADROLL_STRICT=False) as shop:
+        with Page("docs/how-to/mobile-apps.md") as page:
+            page.run(app=shop.app, **NAMES)
+        shop.start()
+        yield shop
+
+
+def order(shop: PageShop, consent: str = "yes", **changes: Any) -> Any:
+    # A phone: no cookies, an app's user agent.
+    client = shop.app.test_client(use_cookies=False)
+    headers = {
+        "User-Agent": "Shop/14.1.3 CFNetwork/1568 Darwin/24.0.0",
+        "X-Ads-Consent": consent,
+    }
+    data = {key: value for key, value in (CALL | changes).items() if value is not None}
+    answer = client.post("/api/app/orders", json=data, headers=headers, environ_base=ADDRESS)
+    assert answer.status_code == 201
+    return answer.get_json()["report"]
+
+
+def test_a_mobile_app_reports_with_the_click_of_its_universal_link(phone: PageShop) -> None:
+    statuses = [order(phone, adct="click123", device_id=GAID) for _again in range(3)]
+    assert statuses == ["queued", "duplicate", "duplicate"]
+    assert phone.sold() == [("A-7", Decimal("12.00"), "click123")]
+    event = phone.sandbox.purchases()[0]["event"]
+    assert event["identifiers"]["device_id"] == GAID
+    assert event["identifiers"]["user_id"] == "17"
+    assert event["page_location"].startswith("https://shop.example/?device_os=iOS")
+    assert event["ip"] == "203.0.113.7"
+
+
+def test_consent_comes_in_a_header_of_the_app(phone: PageShop) -> None:
+    assert order(phone, "no", device_id=GAID, order="A-1") == "suppressed"
+    assert order(phone, "yes", device_id=GAID, order="A-2") == "queued"
+    assert [number for number, *_ in phone.sold()] == ["A-2"]
+
+
+# -- the pages about B2B sites and products from a database, run as they stand --------------------
+
+
+PRODUCTS = "docs/how-to/products.md"
+
+
+def test_a_b2b_site_reports_demo_requests_and_trials(tmp_path: Path) -> None:
+    with page_shop(tmp_path) as shop, Page("docs/how-to/b2b.md") as page:
+        user = SimpleNamespace(id=17, email="jo@example.com")
+        page.run(app=shop.app, new_user=lambda _form: user, **NAMES)
+        shop.start()
+        browser = shop.browser()
+        browser.post("/demo", data={"email": "Jo@Example.com"}, **SITE)
+        browser.post("/trial", **SITE)
+        assert shop.sold() == []
+        [asked] = shop.sandbox.accepted("demoRequest")
+        [signed_up] = shop.sandbox.accepted("signupTrial")
+        known = asked["event"]["identifiers"]
+        assert known["email_sha256"] == hashlib.sha256(b"jo@example.com").hexdigest()
+        assert signed_up["event"]["identifiers"]["user_id"] == "17"
+        assert signed_up["event"]["identifiers"]["adct"] == known["adct"] == "click123"
+
+
+@pytest.mark.filterwarnings("ignore:Dialect sqlite:sqlalchemy.exc.SAWarning")
+def test_a_flask_sqlalchemy_shop_passes_its_rows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shop.sqlite"
+    with page_shop(tmp_path, ADROLL_OUTBOX_URL=url, SQLALCHEMY_DATABASE_URI=url) as shop:
+        db = SQLAlchemy()
+        names: dict[str, Any] = {}
+        db.init_app(shop.app)
+
+        def cart() -> Any:
+            line = names["Line"](sku="mug", unit_price=Decimal("29.95"), count=2)
+            return names["Order"](total=Decimal("59.90"), lines=[line])
+
+        with Page(PRODUCTS) as page:
+            names.update(page.run(app=shop.app, db=db, order_of_cart=cart, **NAMES))
+
+        @shop.app.post("/one-transaction")
+        def one_transaction() -> str:
+            order = cart()
+            if "fail" in request.form:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(db.session, "commit", db.session.rollback)
+                    names["place_in_one_transaction"](order)
+            else:
+                names["place_in_one_transaction"](order)
+            return ""
+
+        shop.start()
+        with shop.app.app_context():
+            db.create_all()
+            shop.app.extensions["adroll"].outbox.database.create_tables()
+        assert shop.browser().post("/orders", **SITE).text == "Thank you for order 1!"
+        assert shop.sold() == [("1", Decimal("59.90"), "click123")]
+        assert shop.sandbox.purchases()[0]["event"]["event_attributes"]["products"] == [
+            {"product_id": "mug", "price": "29.95", "quantity": 2}
+        ]
+
+        shop.browser().post("/one-transaction", data={"fail": "1"}, **SITE)
+        assert len(shop.sold()) == 1  # rolled back with the order
+        shop.browser().post("/one-transaction", **SITE)
+        assert len(shop.sold()) == 2
+        with shop.app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+
+
+def test_a_column_that_a_line_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
+    """What the page says of a misspelt name."""
+    [mapped] = {found for one in blocks(PRODUCTS) for found in re.findall(r'"(sku)"', one.code)}
+    with page_shop(tmp_path) as shop:
+        shop.start()
+        line = SimpleNamespace(sku="mug")
+        with (
+            shop.app.test_request_context("/?adct=click123", **SITE),
+            pytest.raises(EventError, match=f"did you mean.*{mapped}|{mapped}.*did you mean"),
+        ):
+            report_event("addToCart", products=[line], product_map={"product_id": "skv"})
+
+
+# -- docs/how-to/flask-login.md, whose code runs here as it stands there, with Flask-Login itself -
+
+
+PAGE = "docs/how-to/flask-login.md"
+
+
+class Account(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
+    def __init__(self, id: str, *, is_staff: bool = False) -> None:
+        self.id = id
+        self.email = f"{id}@example.com"
+        self.is_staff = is_staff
+
+
+ACCOUNTS = {"ann": Account("ann"), "sam": Account("sam", is_staff=True)}
+
+
+class Shop:
+    """A shop that follows the page."""
+
+    def __init__(self, app: Flask, names: dict[str, Any]) -> None:
+        self.app = app
+        self.names = names
+
+    def guest(self) -> FlaskClient:
+        client = self.app.test_client()
+        client.get("/?adct=click123", **BASE)
+        return client
+
+    def logged_in(self, who: str) -> FlaskClient:
+        client = self.guest()
+        client.post("/login", data={"who": who}, **BASE)
+        return client
+
+    @property
+    def last(self) -> dict[str, Any]:
+        found: dict[str, Any] = kept(self.app)[-1]["identifiers"]
+        return found
+
+
+@pytest.fixture(params=["basic", "strong"])
+def protection(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make_shop(make_app: AppMaker, protection: str) -> Callable[..., Shop]:
+    def make(*sections: str, page: Page | None = None) -> Shop:
+        adroll = AdRoll()
+        # As in production: a function that raises makes a dead letter, not an error.
+        app = make_app(adroll, ADROLL_STRICT=False)
+        manager = LoginManager(app)
+        manager.session_protection = protection
+        manager.user_loader(ACCOUNTS.get)
+        names: dict[str, Any] = {
+            "adroll": adroll,
+            "app": app,
+            "redirect": redirect,
+            "report_conversion": report_conversion,
+        }
+        page = page or Page(PAGE)
+        for section in ("Who it is", *sections):
+            names = page.run(section, **names)
+
+        @app.post("/login")
+        def login() -> str:
+            login_user(ACCOUNTS[request.form["who"]])
+            return ""
+
+        @app.post("/buy")
+        def buy() -> str:
+            return report_conversion(
+                order_id=request.form["order"], value="59.90", currency="EUR"
+            ).status
+
+        @app.post("/checkout")
+        def checkout() -> str:
+            return current_visitor().token()
+
+        return Shop(app, names)
+
+    return make
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def buy(client: FlaskClient, order: str) -> str:
+    return client.post("/buy", data={"order": order}, **BASE).text
+
+
+def test_guests_and_customers_buy_and_staff_do_not(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop("Staff left out")
+    assert buy(shop.guest(), "1") == "queued"
+    assert shop.last == {"adct": "click123", **shop.last}
+    assert "email_sha256" not in shop.last
+    assert buy(shop.logged_in("ann"), "2") == "queued"
+    assert shop.last["email_sha256"] == sha256("ann@example.com")
+    assert shop.last["user_id"] == "ann"
+    assert buy(shop.logged_in("sam"), "3") == "suppressed"
+
+
+def test_staff_who_order_for_a_customer_report_the_customer(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop("Staff who order for a customer")
+    order = SimpleNamespace(id="1", total="59.90", email="ann@example.com", user_id="ann")
+
+    @shop.app.post("/order-for")
+    def order_for() -> str:
+        g.ordering_for_customer = True
+        shop.names["paid"](order)
+        return ""
+
+    order.adroll = shop.guest().post("/checkout", **BASE).text
+    staff = shop.logged_in("sam")
+    assert buy(staff, "2") == "suppressed"
+    staff.post("/order-for", **BASE)
+    assert shop.last["user_id"] == "ann"
+    with shop.app.app_context():  # and a command has no g of a request
+        order.id = "3"
+        shop.names["paid"](order)
+    assert len(kept(shop.app)) == 2
+
+
+def test_an_account_buys_after_months_without_a_browser(tmp_path: Path) -> None:
+    now = [1_790_000_000.0]
+    app = Flask("shop", instance_path=str(tmp_path))
+    adroll = AdRoll(clock=lambda: now[0])
+    app.config.update(
+        TESTING=True,
+        SECRET_KEY="a key for tests",
+        SQLALCHEMY_DATABASE_URI="sqlite://",
+        ADROLL_DELIVERY="worker",
+    )
+    db = SQLAlchemy(app)
+    names = Page(PAGE).run(
+        "Accounts that buy after months", app=app, db=db, report_conversion=report_conversion
+    )
+    User = names["User"]
+    LoginManager(app).user_loader(lambda id: db.session.get(User, int(id)))
+    adroll.init_app(app)
+    app.add_url_rule("/", "home", lambda: "")
+
+    @app.post("/login")
+    def login() -> str:
+        login_user(db.session.get(User, 17))
+        return ""
+
+    agent = {"User-Agent": "Mozilla/5.0 (X11) Firefox/145.0"}
+    contract = SimpleNamespace(id="c-1", amount="4800.00")
+    with app.app_context(), reports(app) as reported:
+        db.create_all()
+        db.session.add(User(id=17, email="ann@example.com"))
+        db.session.commit()
+        names["contract_signed"](db.session.get(User, 17), contract)
+        assert len(reported) == 0  # nobody came through a browser yet
+        browser = app.test_client()
+        browser.get("/?adct=click123", **BASE)
+        browser.post("/login", **BASE, headers=agent)
+        db.session.expire_all()
+        user = db.session.get(User, 17)
+        assert user is not None
+        assert len(user.adroll) <= 1050
+        now[0] += 200 * 86_400
+        names["contract_signed"](user, contract)
+        db.session.remove()
+        db.engine.dispose()
+    purchase = reported.one("purchase")
+    assert purchase.adct == "click123"
+    assert purchase.ip == "203.0.113.7"
+    assert purchase.user_agent == agent["User-Agent"]
+    assert purchase.user_id == "17"
+
+
+def test_the_page_has_nothing_else(make_shop: Callable[..., Shop]) -> None:
+    with Page(PAGE) as page:
+        make_shop("Staff left out", "Staff who order for a customer", "Logout", page=page)
+        # Run above, in an app with a database.
+        page.run("Accounts that buy after months", app=Flask("shop"), db=SQLAlchemy())

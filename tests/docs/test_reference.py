@@ -1,4 +1,4 @@
-"""The reference says what the code does: counters, signals, the endpoint."""
+"""The reference says what the code does: counters, tables, metrics; the monitoring page runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
-from adroll_flask import signals
-from adroll_flask.endpoints import LONGEST_BODY
+import pytest
+import sqlalchemy as sa
+from prometheus_client import REGISTRY
+from werkzeug.test import Client
+
+from adroll_flask.outbox import schema
+from adroll_flask.outbox.lookups import Lookups
+from adroll_flask.outbox.values import DECIDED, NAME, Destination, Silence, Totals
+from adroll_flask.prometheus import AdRollCollector
+from adroll_flask.signals import reports_silent
+from tests.conftest import AppMaker
 from tests.support import ROOT
+from tests.support.pages import Page, Shell
 
 PACKAGE = ROOT / "adroll_flask"
+
+
 REFERENCE = ROOT / "docs" / "reference"
 
 
@@ -64,38 +78,83 @@ def test_every_counter_and_each_of_its_fixed_reasons_is_on_the_page() -> None:
     assert {*rows} == counted | tallied
 
 
-def test_every_signal_has_its_example() -> None:
-    text = (REFERENCE / "signals.md").read_text()
-    for name in vars(signals):
-        if re.fullmatch(r"(event|visitor|reports)_\w+", name):
-            assert f".. autodata:: adroll_flask.signals.{name}\n" in text
-            assert f"@{name}.connect_via(app)" in text
+# -- the outbox's page names every table, column and state that there is --------------------------
 
 
-def test_the_arguments_of_a_signal_are_those_of_its_example() -> None:
-    text = (REFERENCE / "signals.md").read_text()
-    sent: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".announce")):
-                continue
-            # reports_silent is sent with what describes the silence, a tuple with names.
-            if node.args and isinstance(node.args[0], ast.Name) and node.keywords[0].arg:
-                keys = {keyword.arg or "" for keyword in node.keywords}
-                sent.setdefault(node.args[0].id, set()).update(keys)
-    assert {"event_queued", "event_rejected", "visitor_identified"} <= sent.keys()
-    for name, keys in sent.items():
-        [taken] = re.findall(rf"@{name}\.connect_via\(app\)\ndef \w+\(app, \*, (.*), \*\*_\)", text)
-        assert {*taken.split(", ")} == keys, name
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "outbox.md"
 
 
-def test_every_refusal_of_the_identity_endpoint_is_on_its_page() -> None:
-    text = (REFERENCE / "kit.md").read_text()
-    row = documented_counters()["identity_refused"]
-    statuses = set()
-    for _call, arguments in calls("Refused"):
-        status, why = shape(arguments[0]), shape(arguments[1])
-        statuses.add(status)
-        assert why == "*" or why in ("token", "consent") or f"`{why}`" in row, why
-    assert statuses == {*re.findall(r"^\| (4\d\d) \|", text, re.MULTILINE)}
-    assert f"{LONGEST_BODY:,} bytes" in text
+def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None:
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        schema.create_tables(connection)
+        tables = sa.inspect(connection).get_table_names()
+        columns = {column["name"] for column in sa.inspect(connection).get_columns("adroll_event")}
+    page = PAGE.read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+
+    assert set(tables) <= named
+    assert columns <= named
+    states = re.search(r"\| `state` \| (.+?) \|", page)
+    assert states is not None
+    assert states[1] == ", ".join(
+        f"{number} {name}" for number, name in sorted({**NAME, DECIDED: "decided"}.items())
+    )
+
+
+# -- docs/how-to/monitoring.md runs, and docs/reference/metrics.md lists what there is ------------
+
+
+def test_the_monitoring_page(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    told: list[str] = []
+    with (
+        Shell(tmp_path) as shell,
+        Page("docs/how-to/monitoring.md", shell) as page,
+    ):
+        names = page.run("Silence", app=app, page_somebody=told.append)
+        silence = Silence("purchase", 0.0, 310, 18_000.0, 7200.0, 10_800.0)
+        reports_silent.send(app, **silence._asdict())
+        assert told == ["no purchase for 5 h, the longest pause was 2 h"]
+        reports_silent.disconnect(names["tell"])
+        registered: list[AdRollCollector] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(REGISTRY, "register", registered.append)
+            page.run("Prometheus", app=app)
+        (collector,) = registered
+        page.run("OpenTelemetry", app=app)
+        assert app.extensions["adroll"].is_measured
+    assert {metric.name for metric in collector.collect()} >= {"adroll_outbox_up"}
+    assert "# HELP" in Client(app.wsgi_app).get("/metrics").text
+
+
+def test_the_reference_lists_each_metric_with_its_labels(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    listed = {
+        match[1]: set(re.findall(r"`(\w+)`", match[2]))
+        for match in re.finditer(r"^\| `(adroll_\w+)` \| \w+ \| (.*?) \|", page, re.MULTILINE)
+    }
+    collector = AdRollCollector(make_app())
+    totals = Totals((), 0, None, {"EID": Destination()}, (), 0)
+    monkeypatch.setattr(Lookups, "totals", lambda _self: totals)
+    monkeypatch.setattr(type(collector._runtime.outbox), "exists", lambda _self: True)
+    made = {
+        f"{family.name}_total" if family.type == "counter" else family.name: {*labels_of(family)}
+        for family in collector.collect()
+    }
+    assert listed == made
+
+
+def test_the_reference_lists_each_instrument(make_app: AppMaker) -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    listed = set(re.findall(r"^\| `(adroll\.[\w.]+)` \|", page, re.MULTILINE))
+    source = (ROOT / "adroll_flask/opentelemetry.py").read_text()
+    named = re.findall(r'"(adroll\.[\w.]+)"[,:] ?(?:\(|observed|\n)', source)
+    assert listed == {*named}
+
+
+def labels_of(family: Any) -> tuple[str, ...]:
+    names: tuple[str, ...] = family._labelnames
+    return names

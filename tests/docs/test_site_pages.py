@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import logging
+import os
+import subprocess
 import sys
+import time
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask, redirect
+from flask import session as flask_session
 from flask_login import LoginManager, UserMixin, login_user
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from werkzeug.test import Client
 
-from adroll_flask import AdRoll
+from adroll_flask import (
+    AdRoll,
+    event_delivered,
+    event_rejected,
+    report_conversion,
+    report_event,
+)
+from adroll_flask.outbox.schema import create_tables
 from adroll_flask.sandbox import running
+from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
 from tests.conftest import PAGE, AppMaker
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT, free_port, wait_for_port
+from tests.support.page_shop import ADDRESS
 from tests.support.pages import ENV, SHOP, Page, Shell
+from tests.support.pages import SHOP as APP
+from tests.support.reported_events import kept
 from tests.support.serving import serving
+from tests.support.visits import VISIT as BASE
 
-ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
 API: dict[str, Any] = {"base_url": "https://api.shop.example", "environ_base": ADDRESS}
+
+
 WWW = "https://www.shop.example"
 
 
@@ -36,7 +61,7 @@ def save_order(*_data: object) -> SimpleNamespace:
 
 
 def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "app.py").write_text(SHOP)
+    (tmp_path / "app.py").write_text(APP)
     with running(strict=True) as sandbox:
         account = sandbox.account
         replace = {
@@ -67,7 +92,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_front_ends(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(SHOP)
+    (tmp_path / "app.py").write_text(APP)
     env = {**ENV, "FLASK_ADROLL_ORIGINS": f'["{WWW}"]'}
     same, other = (Flask(name, instance_path=str(tmp_path / name)) for name in ("same", "other"))
     for app in (same, other):
@@ -86,7 +111,7 @@ def test_front_ends(tmp_path: Path) -> None:
     browser = same.test_client()
     told = browser.post("/_adroll/identity", json=word, headers=headers, **API)
     assert told.status_code < 300
-    for sent, kept in (
+    for sent, taken in (
         (f"{WWW}/checkout", f"{WWW}/checkout"),
         ("https://evil.example/", "https://api.shop.example/orders"),
     ):
@@ -94,7 +119,7 @@ def test_front_ends(tmp_path: Path) -> None:
             answer = browser.post("/orders", json={"page": sent}, headers=headers, **API)
         assert answer.headers["Access-Control-Allow-Origin"] == WWW
         purchase = reported.one("purchase")
-        assert (purchase.adct, purchase.page_location) == ("click123", kept)
+        assert (purchase.adct, purchase.page_location) == ("click123", taken)
 
     without_cookies = other.test_client(use_cookies=False)
     asked = {**word, "token": True}
@@ -116,7 +141,7 @@ def test_where_click_ids_get_lost(tmp_path: Path) -> None:
     languages, asking = (Flask(name, root_path=str(tmp_path)) for name in ("languages", "asking"))
     languages.add_url_rule("/<lang>/", "home", lambda lang: PAGE)
     asking.add_url_rule("/", "home", lambda: PAGE)
-    (tmp_path / "app.py").write_text(SHOP)
+    (tmp_path / "app.py").write_text(APP)
     shop, tracker = Flask("without AdRoll"), Flask("tracker")
     shop.add_url_rule("/mugs", "mugs", lambda: PAGE)
     with serving(shop) as shop_port:
@@ -155,7 +180,7 @@ def test_the_dashboard(make_app: AppMaker, tmp_path: Path) -> None:
     manager = LoginManager(app)
     manager.user_loader(Account)
     app.add_url_rule("/login/<id>", "login", lambda id: str(login_user(Account(id))))
-    (tmp_path / "app.py").write_text(SHOP)
+    (tmp_path / "app.py").write_text(APP)
     with (
         Shell(tmp_path, dict(ENV)) as shell,
         Page("docs/how-to/dashboard.md", shell) as page,
@@ -172,3 +197,364 @@ def test_the_dashboard(make_app: AppMaker, tmp_path: Path) -> None:
     assert seen["staff"][0] == seen["admin"][0] == 200
     assert seen["nobody"][0] == seen["customer"][0] == 403
     assert (seen["staff"][1], seen["admin"][1]) == (True, False)
+
+
+# -- the pages for sites on other frameworks than Flask, each with the framework itself -----------
+
+
+def test_any_wsgi_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = {
+        "/var/lib/shop": str(tmp_path / "lib"),
+        "postgresql://adroll@db/adroll": f"sqlite:///{tmp_path / 'adroll.sqlite'}",
+        "ADROLL_ADVERTISABLE_EID=…": "ADROLL_ADVERTISABLE_EID=ADVERTISABLE0000000001",
+        "ADROLL_PIXEL_EID=…": "ADROLL_PIXEL_EID=PIXEL00000000000000001",
+        "ADROLL_ACCESS_TOKEN=…": "ADROLL_ACCESS_TOKEN=a-token",
+    }
+    env = {"ADROLL_ACCESS_TOKEN": "a-token", "ADROLL_SECRET_KEY": "a long random text"}
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    with (
+        Shell(tmp_path, env, replace) as shell,
+        Page("docs/how-to/wsgi.md", shell) as page,
+    ):
+        page.run("Around your app")
+        page.run("Report an order")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        wsgi = importlib.import_module("shop.wsgi")
+        try:
+            names: dict[str, Any] = {name: getattr(wsgi, name) for name in ("app", "account")}
+            names["AdRollMiddleware"] = wsgi.AdRollMiddleware
+            with_identity = page.run("Who is logged in", **names)["application"]
+            with_proxy = page.run("Around other middleware", **names)["application"]
+            page.run("Outside of a request")
+            wsgi.application.runtime.outbox.close()
+        finally:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+                del sys.modules[name]
+        page.run("Commands")
+    for application, middleware, sent, expected in (
+        (wsgi.application, wsgi.application, {}, ("203.0.113.7", None)),
+        (with_identity, with_identity, {"REMOTE_USER": "ann"}, ("203.0.113.7", "ann")),
+        (
+            with_proxy,
+            with_proxy.app,
+            {"HTTP_X_FORWARDED_FOR": "203.0.113.9"},
+            ("203.0.113.9", None),
+        ),
+    ):
+        browser = Client(application)
+        page_of = browser.get("/?adct=click123", environ_overrides=ADDRESS)
+        assert "data-adroll" in page_of.text
+        with reports(middleware) as reported:
+            browser.post("/orders", environ_overrides={**ADDRESS, **sent})
+        purchase = reported.one("purchase")
+        assert (purchase.adct, purchase.ip, purchase.user_id) == ("click123", *expected)
+
+
+# -- docs/how-to/asgi.md, as it stands, under gunicorn: click, cookie, report, arrival ------------
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "quart"])
+def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path: Path) -> None:
+    for name in ("a2wsgi", "gunicorn", framework):
+        pytest.importorskip(name)
+    env = {**os.environ, "ADROLL_SECRET_KEY": "a long random text", "PYTHONPATH": str(ROOT)}
+    port, log = free_port(), tmp_path / "log"
+    shop = f"http://127.0.0.1:{port}/"
+    serve = ["-m", "gunicorn", "--threads=8", f"--bind=127.0.0.1:{port}"]
+    with running() as sandbox, requests.Session() as browser:
+        here = {"/var/lib/shop": str(tmp_path / "lib"), "sandbox=True": f"sandbox={sandbox.url!r}"}
+        with Shell(tmp_path, env, here) as shell, Page("docs/how-to/asgi.md", shell) as page:
+            page.run()
+        command = [sys.executable, *serve, f"{framework}_shop:application"]
+        with (
+            log.open("wb") as said,
+            subprocess.Popen(command, cwd=tmp_path, env=env, stderr=said) as server,
+        ):
+            try:
+                wait_for_port(port, server, log)
+                assert "data-adroll" in browser.get(f"{sandbox.url}/click?to={shop}").text
+                assert browser.post(f"{shop}orders").json() == {"status": "queued"}
+                end = time.monotonic() + PATIENCE
+                while not (arrived := sandbox.purchases(order_id="1001")):
+                    assert time.monotonic() < end, log.read_text()
+                    time.sleep(0.05)
+            finally:
+                server.terminate()
+    assert arrived[0]["journey"]["matched_by"] == "click id"
+
+
+# -- the pages of docs/reference/ run -------------------------------------------------------------
+
+
+def test_the_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SHOP)
+    env = {"FLASK_SECRET_KEY": "a key"}
+    with (
+        Shell(tmp_path, env) as shell,
+        Page("docs/reference/sandbox.md", shell) as page,
+    ):
+        page.run()
+    assert shell.untyped == {}
+
+
+def test_signals(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
+    app = make_app()
+    app.logger.setLevel(logging.INFO)
+
+    @app.post("/buy")
+    def buy() -> str:
+        report_conversion(order_id="1001", value="59.90", currency="EUR")
+        return ""
+
+    with Page("docs/reference/signals.md") as page:
+        # What the page's functions are kept by is their module; here that is this.
+        kept = page.run(app=app)
+    shop = app.test_client()
+    shop.get("/?adct=click123", **BASE)
+    for _ in range(2):
+        shop.post("/buy", **BASE)
+    told = [record.getMessage() for record in caplog.records if record.name == app.logger.name]
+    assert told[0] == "a visitor with an ad click"
+    assert told[1].startswith("purchase: 2 of 6: adct, first_party_cookie")
+    assert told[2] == "purchase not reported: duplicate"
+    runtime = app.extensions["adroll"]
+    for signal, values in (
+        (event_delivered, {"id": "01a2", "name": "purchase", "unsure": True}),
+        (event_rejected, {"id": "01a2", "name": "purchase", "reason": "refused"}),
+        (
+            reports_silent,
+            {"name": "purchase", "away": 18_000.0, "longest_pause": 7200.0},
+        ),
+    ):
+        assert signal.receivers
+        runtime.announce(signal, **values)
+    told = [record.getMessage() for record in caplog.records if record.name == app.logger.name]
+    assert told[3:] == [
+        "AdRoll has purchase 01a2, perhaps twice",
+        "look at it: flask adroll outbox show 01a2 (purchase, refused)",
+        "no purchase for 5 h, the longest pause was 2 h",
+    ]
+    assert kept
+
+
+def test_counters(make_app: AppMaker) -> None:
+    adroll = AdRoll()
+    app = make_app(adroll)
+    app.test_client().get("/", **BASE)
+    with Page("docs/reference/counters.md") as page:
+        names = page.run(app=app, adroll=adroll)
+    assert names["counts"] == {"page_injected": 1}
+    assert names["lost"] == {}
+
+
+def test_endpoint_and_kit(make_app: AppMaker) -> None:
+    with Page("docs/reference/kit.md") as page:
+        page.run(app=make_app())
+
+
+def test_log_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_app: AppMaker) -> None:
+    before = {name: logging.getLogger(name) for name in ("adroll_flask", "adroll_flask.audit")}
+    kept = {name: (it.level, list(it.handlers), it.propagate) for name, it in before.items()}
+    monkeypatch.chdir(tmp_path)
+    try:
+        with Page("docs/reference/logging.md") as page:
+            page.run("Set it up")
+            formatter = page.run("Names that stay")["AsJson"]()
+        record = logging.makeLogRecord({"msg": "no", "adroll_event": "event-invalid"})
+        assert json.loads(formatter.format(record))["event"] == "event-invalid"
+        logging.getLogger("adroll_flask.delivery").error("AdRoll refuses everything")
+        logging.getLogger("adroll_flask.delivery").warning("not this")
+        assert (
+            "ERROR adroll_flask.delivery: AdRoll refuses" in (tmp_path / "adroll.log").read_text()
+        )
+        assert "not this" not in (tmp_path / "adroll.log").read_text()
+    finally:
+        for name, it in before.items():
+            for handler in [*it.handlers]:
+                if handler not in kept[name][1]:
+                    it.removeHandler(handler)
+                    handler.close()
+            it.setLevel(kept[name][0])
+            it.propagate = kept[name][2]
+
+
+class Article:
+    sku = "mug"
+    unit_price = Decimal("29.95")
+
+
+class Line:
+    article = Article
+    amount = 2
+
+
+class Order:
+    lines = (Line(),)
+
+
+class User:
+    email = "ada@example.com"
+    id = 42
+
+
+def test_events(make_app: AppMaker) -> None:
+    app = make_app()
+    names = {
+        "user": User,
+        "order": Order,
+        "client_ip": "203.0.113.9",
+        "idfa": "EA7583CD-A667-48BC-B806-42ECB2B48606",
+        "report_event": report_event,
+        "report_conversion": report_conversion,
+    }
+    with (
+        reports(app) as reported,
+        app.test_request_context("/thanks?adct=click123", **BASE),
+        Page("docs/reference/events.md") as page,
+    ):
+        page.run("Events", **names)
+        page.run("Products", **names)
+        reported.clear()
+        page.run("Without a browser", **names)
+        assert reported.one("purchase").page_location.startswith("https://app.example.com/?")
+        reported.clear()
+        page.run("AdRoll's samples", **names)
+    assert [event.event_name for event in reported] == [
+        *("addToCart", "purchase", "productSearch", "pageView"),
+    ]
+    assert reported.one("purchase").value == Decimal("123.45")
+
+
+# -- the pages of docs/explanation/, and others that need an app or a shell alone, run ------------
+
+
+def shell_of(app: Flask, folder: Path, **replace: str) -> Shell:
+    """A shell whose `flask` finds an app on the same outbox as *app*'s."""
+    (folder / "app.py").write_text(
+        SHOP.replace("__name__", f"__name__, instance_path={app.instance_path!r}")
+    )
+    return Shell(folder, dict(ENV), replace)
+
+
+def buy(app: Flask, order_id: str = "1001", **fields: Any) -> None:
+    given = {"value": "59.90", "currency": "EUR", **fields}
+    with app.test_request_context("/thanks?adct=click123", **BASE):
+        report_conversion(order_id=order_id, **given)
+
+
+def test_how_a_visitor_is_known(make_app: AppMaker) -> None:
+    adroll = AdRoll()
+    app = make_app(adroll)
+    user = SimpleNamespace(is_authenticated=True, email="ann@example.com", id=17)
+    with Page("docs/explanation/visitor.md") as page:
+        page.run(adroll=adroll, current_user=user)
+    with reports(app) as reported:
+        buy(app)
+    assert (reported.one("purchase").user_id, reported.one("purchase").email_md5 is not None) == (
+        *("17", True),
+    )
+
+
+def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app()
+    named: list[dict[str, Any]] = [
+        {"email": "ann@example.com"},
+        {"user_id": 4711},
+        {"first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-1667065540836"},
+        {},
+    ]
+    for number, fields in enumerate(named):
+        buy(app, str(number), **fields)
+    assert len(kept(app)) == 4
+    with (
+        shell_of(app, tmp_path) as shell,
+        Page("docs/explanation/privacy.md", shell) as page,
+    ):
+        page.run("A consent platform's own cookie", app=app)
+        page.run("AdRoll's own banner", app=app)
+        page.run("Forgetting", app=app, redirect=redirect)
+    assert app.config["ADROLL_CONSENT"] == "tcf"
+    # Of the four the commands erased three.
+    assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["3"]
+    shop = app.test_client()
+    shop.get("/?adct=click123", **BASE)
+    assert shop.get_cookie("adroll_visitor", domain="shop.test")
+    assert shop.post("/privacy/forget", **BASE).status_code == 302
+    assert not shop.get_cookie("adroll_visitor", domain="shop.test")
+    with shop:
+        shop.get("/", **BASE)
+        assert "click123" not in str(flask_session.get("adroll"))
+
+
+def test_one_door(make_app: AppMaker, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shop.sqlite'}"
+    app = make_app(ADROLL_OUTBOX_URL=url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        create_tables(connection)
+    named: dict[str, Any] = {}
+    context = SimpleNamespace(configure=lambda *_given, **given: named.update(given))
+    order = SimpleNamespace(id="1001", total="59.90")
+    with (
+        Session(engine) as session,
+        app.test_request_context("/thanks?adct=click123", **BASE),
+        Page("docs/explanation/outbox.md") as page,
+    ):
+        page.run(
+            db=SimpleNamespace(session=session),
+            order=order,
+            context=context,
+            report_conversion=report_conversion,
+        )
+    engine.dispose()
+    assert [event["event_attributes"]["order_id"] for event in kept(app)] == ["1001"]
+    assert named["include_name"]("adroll_event", "table", {}) is False
+    assert named["include_name"]("orders", "table", {}) is True
+
+
+def test_the_sandbox_s_rules(make_app: AppMaker, tmp_path: Path) -> None:
+    # The page sets the address in the configuration of an app that is made after it.
+    app = Flask("shop")
+
+    def checkout(_path: str) -> None:
+        made = make_app(
+            ADROLL_ADVERTISABLE_EID="SANDBOXADVERTISABLE01X",
+            ADROLL_PIXEL_EID="SANDBOXPIXEL0000000001",
+            ADROLL_ACCESS_TOKEN="sandbox-token",
+            ADROLL_DELIVERY="sync",
+            ADROLL_LINGER=0,
+            **changed(app),
+        )
+        buy(made)
+        deliver(made)
+
+    with Shell(tmp_path) as shell, Page("adroll_flask/sandbox/README.md", shell) as page:
+        page.run("The sandbox's rules")
+        page.run("In a test", app=app, client=SimpleNamespace(post=checkout))
+        page.run("Faults")
+
+
+def changed(app: Flask) -> dict[str, Any]:
+    return {key: value for key, value in app.config.items() if key.startswith("ADROLL_")}
+
+
+def deliver(app: Flask) -> None:
+    with app.app_context():
+        while app.extensions["adroll"].flush(5.0):
+            pass
+
+
+def test_commands(make_app: AppMaker, tmp_path: Path) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    buy(app, value="a lot")
+    [dead] = app.extensions["adroll"].outbox.lookups.list("dead")
+    replace = {"01a20f418b2870c3a2f1d4e5b6a7c8d9": dead.id}
+    with (
+        shell_of(app, tmp_path, **replace) as shell,
+        Page("docs/reference/commands.md", shell) as page,
+    ):
+        shell.type("""export EDITOR='sed -i s/"a.lot"/"59.90"/'""")
+        page.run()
+    assert kept(app, "waiting")[0]["conversion_value"] == "59.90"
