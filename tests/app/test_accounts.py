@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import (
     AdRoll,
     AdRollMiddleware,
     ConfigurationError,
+    Visitor,
     cancel_conversion,
     current_visitor,
     release_conversion,
     report_conversion,
 )
+from adroll_flask.cli.commands import commands
+from adroll_flask.prometheus import AdRollCollector
+from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
-from tests.conftest import ADVERTISABLE, PIXEL
+from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
+from tests.support.visits import at
 
 FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
+
+
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+
+
 CLICKED: dict[str, Any] = {"adct": "click123", "ip": "203.0.113.9"}
 
 
@@ -48,24 +62,6 @@ def shop(tmp_path: Any) -> Flask:
         return report_conversion(**ORDER).status
 
     return app
-
-
-@pytest.mark.parametrize(
-    ("host", "eid"),
-    [
-        ("shop.example", ADVERTISABLE),
-        ("shop.fr", FRENCH["advertisable_eid"]),
-        ("SHOP.fr:8000", FRENCH["advertisable_eid"]),
-        ("www.shop.fr", FRENCH["advertisable_eid"]),
-        ("notshop.fr", ADVERTISABLE),
-    ],
-)
-def test_an_event_goes_to_the_account_of_its_pages_host(shop: Flask, host: str, eid: str) -> None:
-    with reports(shop) as reported:
-        shop.test_client().post("/buy", base_url=f"https://{host}/")
-    event = reported.one("purchase")
-    assert event.advertisable_eid == eid
-    assert event.pixel_eid == (PIXEL if eid == ADVERTISABLE else FRENCH["pixel_eid"])
 
 
 def test_a_token_and_a_page_location_name_the_host_too(shop: Flask) -> None:
@@ -164,3 +160,358 @@ def test_two_shops_on_one_host_keep_a_record_each(wrap: Callable[..., AdRollMidd
         seen = shop.runtime.tracked({"HTTP_COOKIE": f"{cookie.key}={cookie.value}"}).seen
         assert seen.record is not None
         assert seen.record.adct == adct
+
+
+# -- names of hosts as browsers write them: IDN, a dot at the end, capitals, ports; and many ------
+
+
+MULLER = {"advertisable_eid": "MULLERADVERTISABLE0001", "pixel_eid": "MULLERPIXEL00000000001"}
+
+
+ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
+
+
+#: A host as it comes in, and whose it is.
+HOSTS = [
+    ("xn--mller-kva.example", MULLER),
+    ("XN--MLLER-KVA.Example.", MULLER),
+    ("xn--mller-kva.example:8443", MULLER),
+    ("www.xn--mller-kva.example.:8443", MULLER),
+    ("shop.fr.", FRENCH),
+    ("SHOP.FR", FRENCH),
+    ("shop.fr:443", FRENCH),
+]
+
+
+@pytest.fixture
+def named(make_app: AppMaker) -> Flask:
+    app = make_app(
+        ADROLL_ACCOUNTS={
+            "xn--mller-kva.example": MULLER,
+            ".xn--mller-kva.example": MULLER,
+            "shop.fr": FRENCH,
+        },
+        ADROLL_HOSTS=[".xn--mller-kva.example", "shop.fr"],
+        ADROLL_STRICT=False,
+    )
+
+    @app.get("/buy")
+    def buy() -> str:
+        report_conversion(**ORDER)
+        return PAGE
+
+    return app
+
+
+@pytest.mark.parametrize(("host", "account"), HOSTS)
+def test_a_host_is_known_however_the_browser_writes_it(
+    named: Flask, host: str, account: dict[str, str]
+) -> None:
+    with reports(named) as reported:
+        page = named.test_client().get("/buy?adct=c1", headers={"Host": host}, base_url="https://x")
+    event = reported.one("purchase")
+    assert event.advertisable_eid == account["advertisable_eid"]
+    assert named.extensions["adroll"].counters.get("event_dry_run", "host") == 0
+    assert f'data-adv="{account["advertisable_eid"]}"' in page.text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://müller.example/thanks",
+        "https://WWW.Müller.example.:8443/",
+        "https://xn--mller-kva.example/",
+    ],
+)
+def test_a_page_of_an_international_name_is_its_hosts(named: Flask, page: str) -> None:
+    with named.app_context(), reports(named) as reported:
+        report_conversion(**ORDER, adct="c1", ip="203.0.113.7", page_location=page)
+    event = reported.one("purchase")
+    assert event.advertisable_eid == MULLER["advertisable_eid"]
+    assert named.extensions["adroll"].counters.get("event_dry_run", "host") == 0
+    assert "xn--mller-kva.example" in event.page_location
+
+
+def test_an_order_is_released_and_cancelled_by_an_international_name(named: Flask) -> None:
+    with named.app_context():
+        at: dict[str, Any] = {"adct": "c1", "ip": "203.0.113.7"}
+        held = report_conversion(**ORDER, **at, hold=True, page_location="https://müller.example/")
+        assert release_conversion("1001", host="Müller.example").id == held.id
+        assert cancel_conversion("1001", host="xn--mller-kva.example.").id == held.id
+
+
+@pytest.mark.parametrize("domain", ["auto", "xn--mller-kva.example", "shop.example"])
+@pytest.mark.parametrize(
+    "host",
+    ["www.xn--mller-kva.example", "www.xn--mller-kva.example.", "WWW.xn--mller-kva.example:8443"],
+)
+def test_a_visitor_keeps_the_cookies_at_each_of_these_names(
+    make_app: AppMaker, host: str, domain: str
+) -> None:
+    app = make_app(ADROLL_COOKIE_DOMAIN=domain)
+    client = app.test_client(use_cookies=False)
+    answer = client.get("/?adct=c1", headers={"Host": host}, base_url="https://x")
+    cookies = answer.headers.getlist("Set-Cookie")
+    assert {cookie.partition("=")[0] for cookie in cookies} == {"adroll_visitor", "__adroll_fpc"}
+    name = host.partition(":")[0].lower()
+    for cookie in cookies:
+        for part in cookie.split("; ")[1:]:
+            if part.startswith("Domain="):
+                # RFC 6265, section 5.3, step 6: a browser drops the cookie otherwise.
+                assert f".{name}".endswith(f".{part.removeprefix('Domain=').lstrip('.')}")
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--mller-kva.example", "shop.fr.", "SHOP.fr:8443", "shop.fr:443"]
+)
+def test_the_kit_of_such_a_page_may_tell_who_the_visitor_is(named: Flask, host: str) -> None:
+    # As browsers write an origin: in lower case, without the scheme's own port.
+    origin = f"https://{host.lower().removesuffix(':443')}"
+    answer = named.test_client().post(
+        "/_adroll/identity",
+        json={"adct": "click-1"},
+        headers={"Host": host, "Origin": origin},
+        base_url="https://x",
+    )
+    assert answer.status_code == 204
+
+
+@pytest.mark.parametrize("key", ["ADROLL_HOSTS", "ADROLL_ORIGINS", "ADROLL_COOKIE_DOMAIN"])
+def test_a_setting_takes_no_name_that_no_browser_sends(key: str) -> None:
+    value = "https://müller.example" if key == "ADROLL_ORIGINS" else "müller.example"
+    with pytest.raises(ConfigurationError, match=key):
+        Settings.from_mapping({key: value})
+
+
+def test_a_setting_says_how_an_international_name_is_written() -> None:
+    with pytest.raises(ConfigurationError, match="xn--"):
+        Settings.from_mapping({"ADROLL_HOSTS": ["müller.example"]})
+    with pytest.raises(ConfigurationError, match="xn--"):
+        Settings.from_mapping({"ADROLL_ACCOUNTS": {"müller.example": MULLER}})
+
+
+@pytest.mark.slow
+def test_ten_thousand_hosts_cost_no_memory_no_metric_and_one_line(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks names the host: what is kept of hosts is bounded."""
+    app = make_app(
+        ADROLL_COOKIE_DOMAIN="auto",
+        ADROLL_HOSTS=["shop.example"],
+        ADROLL_ACCOUNTS={".shop.fr": FRENCH},
+    )
+
+    @app.get("/buy/<int:number>")
+    def buy(number: int) -> str:
+        at = f"https://p{number}.shop.fr/"
+        report_conversion(**ORDER | {"order_id": number}, page_location=at)
+        return PAGE
+
+    client = app.test_client(use_cookies=False)
+
+    def ask(first: int, last: int) -> None:
+        for number in range(first, last):
+            path = f"/buy/{number}" if number % 20 == 0 else "/?adct=c1"
+            headers = {"Host": f"h{number}.shop.fr"}
+            assert client.get(path, headers=headers, environ_base=ADDRESS).status_code == 200
+
+    with caplog.at_level(logging.INFO, "adroll_flask"):
+        ask(0, 3000)  # whatever is bounded is full
+        before = resident()
+        ask(3000, 10_000)
+    assert resident() - before < 4 << 20
+    assert len([one for one in caplog.records if "dry run" in one.getMessage()]) == 1
+    assert len(caplog.records) < 10
+    registry = CollectorRegistry()
+    registry.register(AdRollCollector(app))
+    metrics = generate_latest(registry).decode()
+    assert "shop.fr" not in metrics
+    assert len(metrics.splitlines()) < 500
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_an_advertisable_of_the_shop_itself_is_everybody_elses(named: Flask) -> None:
+    with reports(named) as reported:
+        named.test_client().get("/buy?adct=c1", base_url="https://mueller.example")
+    assert reported.one("purchase").advertisable_eid == ADVERTISABLE
+
+
+# -- ``ADROLL_HOSTS``: from staging, and from a copied database, nothing real leaves --------------
+
+
+REAL = "https://www.shop.example"
+
+
+STAGING = "https://staging.shop.example"
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(ADROLL_HOSTS=["www.shop.example"], ADROLL_STRICT=False)
+
+
+def report(app: Flask, at: str, **fields: Any) -> str:
+    with app.test_request_context("/?adct=click123", base_url=at, environ_base=ADDRESS):
+        return report_conversion(**{**ORDER, **fields}).status
+
+
+def dry_runs(app: Flask) -> list[bool]:
+    return [row.dry_run for row in app.extensions["adroll"].outbox.lookups.list()]
+
+
+def token_of(app: Flask, at: str) -> str:
+    with app.test_request_context("/?adct=click123", base_url=at, environ_base=ADDRESS):
+        visitor: Visitor = current_visitor()
+        return visitor.token()
+
+
+# -- which events are real ---------------------------------------------------------------------
+
+LISTED = {"ADROLL_HOSTS": ["www.shop.example"]}
+
+
+BELOW = {"ADROLL_HOSTS": ".shop.example"}
+
+
+#: Where something is reported; whether that is a dry run, with these settings.
+PLACES = [
+    *((LISTED, at, False) for at in (REAL, "https://WWW.Shop.Example", f"{REAL}:443")),
+    (LISTED, "http://www.shop.example:8080", False),
+    *((LISTED, at, True) for at in (STAGING, "http://localhost:5000", "http://192.0.2.7")),
+    *((LISTED, at, True) for at in ("https://shop.example", "https://www.shop.example.test")),
+    *((LISTED, f"https://{name}www.shop.example", True) for name in ("evil", "a.")),
+    *((BELOW, at, False) for at in (REAL, "https://shop.example")),
+    (BELOW, "https://myshop.example", True),
+    ({}, STAGING, False),
+    (LISTED | {"ADROLL_DRY_RUN": True}, REAL, True),
+]
+
+
+@pytest.mark.parametrize(("config", "at", "dry"), PLACES)
+def test_what_is_reported_at_a_host_that_is_not_listed_is_a_dry_run(
+    make_app: AppMaker, config: dict[str, Any], at: str, dry: bool
+) -> None:
+    app = make_app(**config)
+    assert report(app, at) == "queued"
+    assert dry_runs(app) == [dry]
+
+
+@pytest.mark.parametrize(
+    ("at", "page"), [(REAL, f"{STAGING}/thanks"), (STAGING, "https://[broken")]
+)
+def test_a_page_that_the_call_names_counts(app: Flask, at: str, page: str) -> None:
+    # The front end is on staging, its API has the real name. A malformed one counts for nothing.
+    report(app, at, page_location=page)
+    assert dry_runs(app) == [True]
+
+
+def test_in_a_copied_database_a_token_of_the_real_site_is_no_way_out(app: Flask) -> None:
+    token = token_of(app, REAL)
+    report(app, STAGING, visitor=token)  # a webhook that staging gets
+    report(app, REAL, visitor=token)  # the real one
+    assert sorted(dry_runs(app)) == [False, True]
+
+
+def test_a_task_goes_by_the_tokens_host(app: Flask) -> None:
+    for order, place in enumerate((REAL, STAGING)):
+        token = token_of(app, place)
+        with app.app_context():
+            report_conversion(**{**ORDER, "order_id": order}, visitor=token)
+    assert sorted(dry_runs(app)) == [False, True]
+
+
+def test_a_dry_run_takes_no_order_id_from_the_real_site(app: Flask) -> None:
+    assert [report(app, at) for at in (STAGING, STAGING, REAL, REAL)] == [
+        "queued",
+        "duplicate",
+        "queued",
+        "duplicate",
+    ]
+
+
+def test_a_dead_letter_is_as_dry_as_its_event_would_be(app: Flask) -> None:
+    assert report(app, STAGING, currency="nonsense") == "invalid"
+    assert report(app, REAL, currency="nonsense") == "invalid"
+    assert sorted(dry_runs(app)) == [False, True]
+
+
+def test_an_event_without_page_and_request_counts_as_real(app: Flask) -> None:
+    with app.app_context():
+        assert report_conversion(**ORDER, ip="203.0.113.7", adct="click123").status == "invalid"
+    assert dry_runs(app) == [False]
+
+
+def test_imported_events_go_by_their_page(app: Flask, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    common = {"name": "purchase", "ip": "203.0.113.7", "adct": "click123", **ORDER}
+    lines.write_text(
+        "".join(
+            json.dumps({**common, "order_id": str(n), "page_location": f"{at}/thanks"}) + "\n"
+            for n, at in enumerate((REAL, STAGING))
+        )
+    )
+    assert app.test_cli_runner().invoke(commands, ["import", str(lines)]).exit_code == 0
+    assert sorted(dry_runs(app)) == [False, True]
+
+
+def test_the_first_is_logged_with_its_host_and_all_are_counted(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="adroll_flask"):
+        report(app, STAGING, order_id=1)
+        report(app, STAGING, order_id=2)
+        report(app, REAL, order_id=3)
+    [line] = [record.getMessage() for record in caplog.records if "dry run" in record.getMessage()]
+    assert "staging.shop.example" in line
+    assert app.extensions["adroll"].counters.get("event_dry_run", "host") == 2
+
+
+# -- what leaves -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adroll() -> Iterator[RunningSandbox]:
+    with running(strict=True) as sandbox:
+        yield sandbox
+
+
+def test_adroll_forgets_what_staging_sends(make_app: AppMaker, adroll: RunningSandbox) -> None:
+    app = make_app(**LISTED, **at(adroll), ADROLL_DELIVERY="sync")
+    for order, place in (("staging", STAGING), ("real", REAL)):
+        report(app, place, order_id=order)
+    [dry] = adroll.events("purchase", dry_run=True)
+    [real] = adroll.events("purchase", dry_run=False)
+    assert dry["event"]["event_attributes"]["order_id"] == "staging"
+    assert real["event"]["event_attributes"]["order_id"] == "real"
+
+
+def test_pages_elsewhere_load_no_pixel(app: Flask) -> None:
+    client = app.test_client()
+    real = client.get("/", base_url=REAL).text
+    staging = client.get("/", base_url=STAGING).text
+    assert ('data-pixel="load"' in real, "roundtrip.js" in real) == (True, True)
+    assert ('data-pixel="none"' in staging, "roundtrip.js" in staging) == (True, False)
+    # And the real site's are as they were.
+    assert client.get("/", base_url=REAL).text == real
+
+
+# -- the setting -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, None, [5], "*", ["*.shop.example"], ["www.shop.example:443"], [REAL], ["a/b"], [""]],
+)
+def test_the_setting_takes_host_names(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="ADROLL_HOSTS: takes a list of host names"):
+        Settings.from_mapping({"ADROLL_HOSTS": value})
+
+
+def test_check_says_that_this_is_not_the_real_site(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_HOSTS=["www.shop.example"], SERVER_NAME="staging.shop.example:8443")
+    said = app.test_cli_runner().invoke(commands, ["check"]).output
+    assert "ADROLL_HOSTS: does not list SERVER_NAME (staging.shop.example)" in said

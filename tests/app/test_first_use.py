@@ -11,10 +11,11 @@ from flask import Flask
 
 from adroll_flask import AdRoll
 from adroll_flask.delivery import deliverer
+from adroll_flask.forks import PerProcess
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.visitor import tracked_request
-from tests.support import PATIENCE
+from tests.support import PATIENCE, in_a_child
 
 PARTS: dict[str, type[Any]] = {
     "outbox": outbox.Outbox,
@@ -54,3 +55,19 @@ def test_threads_that_come_first_together_get_the_same_one(
     assert len(found) == 4
     assert len({id(one) for one in found}) == 1
     assert getattr(runtime, part) is found[0]
+
+
+# -- what belongs to a process and not to its forks -----------------------------------------------
+
+
+def test_a_child_makes_its_own_and_leaves_the_parents_locks_as_they_are() -> None:
+    locks = PerProcess(threading.Lock)
+    parents = locks.own()
+    with parents:
+
+        def is_apart() -> bool:
+            own = locks.own()
+            return own is not parents and own.acquire(blocking=False) and parents.locked()
+
+        assert in_a_child(is_apart)
+    assert locks.own() is parents

@@ -384,39 +384,6 @@ def test_a_page_compressed_after_us_carries_the_snippet(make_app: AppMaker) -> N
     assert b"data-adroll" in gzip.decompress(response.data)
 
 
-def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
-    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = make_app(ADROLL_STRICT=False)
-
-    def broken(*_: object, **__: object) -> None:
-        raise LookupError
-
-    monkeypatch.setattr("adroll_flask.runtime.prepare_response", broken)
-    assert app.test_client().get("/").text == PAGE
-    assert untouched(app) == {"page_untouched:fault": 1}
-
-
-def test_talisman_gives_the_nonce(make_app: AppMaker) -> None:
-    from flask_talisman import Talisman
-
-    class WithTalisman(AdRoll):
-        def init_app(self, app: Flask) -> None:
-            Talisman(
-                app,
-                force_https=False,
-                content_security_policy={"script-src": "'strict-dynamic'"},
-                content_security_policy_nonce_in=["script-src"],
-            )
-            app.config["ADROLL_CSP_NONCE"] = app.jinja_env.globals["csp_nonce"]
-            super().init_app(app)
-
-    response = make_app(WithTalisman()).test_client().get("/")
-    policy = response.headers["Content-Security-Policy"]
-    nonce = response.text[response.text.index('nonce="') + 7 :].partition('"')[0]
-    assert f"'nonce-{nonce}'" in policy
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_fault_while_placing_gives_the_page_as_it_was(
     make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, stream: bool

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,11 @@ from adroll_flask.redaction import (
     redact_text,
     safe_url,
 )
+from adroll_flask.reporting.erasure import matcher
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
+
+
 SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
 
 
@@ -90,7 +94,7 @@ def test_a_text_without_spaces_is_cut_too() -> None:
     assert "ann" not in redact_text("ann@" * 50_000)
 
 
-@given(st.text(max_size=400), st.integers(10, 600))
+@given(st.text(max_size=80), st.integers(10, 100))
 def test_any_text_comes_out_bounded_and_on_one_line(text: str, limit: int) -> None:
     shown = redact_text(text, limit=limit)
 
@@ -284,3 +288,33 @@ def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
         outer.__cause__ = long
         long = outer
     assert describe(long).count("ValueError") == 8
+
+
+# -- which events are a visitor's, and how an erasure on request is told --------------------------
+
+
+@pytest.mark.parametrize(
+    ("by", "identifiers"),
+    [
+        ({"cookie": COOKIE}, {"first_party_cookie": COOKIE}),
+        ({"cookie": COOKIE.replace("-", "-s2-")}, {"first_party_cookie": COOKIE}),
+        ({"adct": "click123"}, {"adct": "click123"}),
+        ({"user_id": "42"}, {"user_id": "42"}),
+        ({"email": "Jo@Example.com"}, {"email": "jo@example.com"}),
+        (
+            {"email": "jo@example.com"},
+            {
+                "email_md5": "f" * 32,
+                "email": "jo@example.com",
+            },
+        ),
+    ],
+)
+def test_an_event_is_found_by_any_identifier(
+    by: dict[str, str], identifiers: dict[str, Any]
+) -> None:
+    match = matcher(**by)
+    assert match({"identifiers": identifiers})
+    assert not match({"identifiers": {"adct": "another", "first_party_cookie": "f" * 32 + "-1"}})
+    assert not match({"identifiers": None})
+    assert not match({})

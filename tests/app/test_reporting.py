@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sqlite3
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, request
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
@@ -140,42 +139,6 @@ def test_what_identify_said_goes_with_later_events(app: Flask) -> None:
         assert "jo@example.com" not in json.dumps(dict(session))
 
 
-def login_and_buy(app: Flask, *logins: dict[str, str], **bought: Any) -> dict[str, Any]:
-    """The identifiers of an order after *logins*, one request each."""
-
-    @app.post("/login")
-    def login() -> str:
-        identify(**request.args.to_dict())
-        return "ok"
-
-    app.add_url_rule("/cart", "cart", lambda: told(report_event("addToCart", **bought)))
-    client = visit(app)
-    for said in logins:
-        client.post("/login", base_url="https://shop.test", query_string=said)
-    client.get("/cart", base_url="https://shop.test")
-    [event] = kept(app)
-    identifiers: dict[str, Any] = event["identifiers"]
-    return identifiers
-
-
-def hashes(address: str) -> tuple[str, str]:
-    encoded = address.encode()
-    return hashlib.sha256(encoded).hexdigest(), hashlib.md5(encoded).hexdigest()
-
-
-def test_the_address_of_a_call_is_reported_and_not_that_of_identify_beside_it(app: Flask) -> None:
-    sent = login_and_buy(app, {"email": "jo@example.com"}, email="ann@example.com")
-    assert (sent["email_sha256"], sent["email_md5"]) == hashes("ann@example.com")
-
-
-def test_who_logs_in_last_is_reported_without_a_hash_of_the_former(app: Flask) -> None:
-    md5 = hashes("ann@example.com")[1]
-    sent = login_and_buy(app, {"email": "jo@example.com", "user_id": "7"}, {"email": md5})
-    assert sent["email_md5"] == md5
-    assert "email_sha256" not in sent
-    assert sent["user_id"] == "7"
-
-
 def test_identify_refuses_a_list_of_addresses(app: Flask) -> None:
     with app.test_request_context("/"), pytest.raises(EventError, match="one address"):
         identify(email=["jo@example.com", "ann@example.com"])  # type: ignore[arg-type]
@@ -238,32 +201,6 @@ def test_a_receipt_names_a_few_of_the_many_fields_that_were_left_out(make_app: A
     assert receipt
     assert "products[0].quantity left out" in receipt.reason
     assert receipt.reason.endswith("; 47 more")
-
-
-def test_an_event_without_any_identifier_says_what_to_pass(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_STRICT=False)
-    with app.app_context():
-        receipt = report_conversion(**ORDER, page_location="https://shop.test/", ip="203.0.113.7")
-    assert receipt.status == "invalid"
-    assert "visitor=" in receipt.reason
-
-
-def test_a_token_reports_for_a_visitor_who_is_gone(app: Flask) -> None:
-    app.add_url_rule("/token", "token", lambda: {"token": current_visitor().token()})
-    client = visit(app)
-    token = client.get(
-        "/token", base_url="https://shop.test", environ_base={"REMOTE_ADDR": "203.0.113.7"}
-    ).get_json()["token"]
-    assert len(token) <= 450
-    with app.test_request_context(
-        "/webhook", base_url="https://hooks.test", headers={"User-Agent": "Stripe"}
-    ):
-        assert report_conversion(visitor=token, **ORDER).status == "queued"
-    [event] = kept(app)
-    assert event["ip"] == "203.0.113.7"
-    assert event["page_location"] == "https://shop.test/"
-    assert event["identifiers"]["adct"] == "click123"
-    assert "user_agent" not in event
 
 
 def test_a_token_states_the_consent_at_its_minting(make_app: AppMaker) -> None:
