@@ -22,9 +22,18 @@ from flask.cli import with_appcontext
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.plurals import counted
 
-from .app_runtime import SettingsAlone, as_typed, current_runtime, kept_outbox
+from .console import (
+    AS_JSON,
+    SettingsAlone,
+    as_typed,
+    current_runtime,
+    kept_outbox,
+    show,
+    since_when,
+    table,
+    when,
+)
 from .outbox import MOST_EVENTS
-from .printing import AS_JSON, show, since_when, table, when
 
 if TYPE_CHECKING:
     from adroll_flask.findings.finding import Finding
@@ -47,17 +56,10 @@ _OF_ANSWERS: Final = {
     "content": "dead-letters",
     "too_large": "dead-letters",
 }
-#: What tells of events of which no dead letters are left, by their reason.
-_NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unknown"}
 
 
 @click.command("check")
 @click.option("--url", help="Also fetch this page, as two new visitors would.")
-@click.option(
-    "--uwsgi-ini",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also look over this uWSGI configuration (default: uwsgi.ini, where there is one).",
-)
 @click.option(
     "--since", metavar="TIME", help="Fail where an event died that was reported since a deploy."
 )
@@ -65,9 +67,7 @@ _NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unkn
     "--last", type=click.IntRange(1, MOST_EVENTS), help="Fail where one of the last N reports died."
 )
 @AS_JSON
-def check(
-    url: str | None, uwsgi_ini: Path | None, since: str | None, last: int | None, as_json: bool
-) -> None:
+def check(url: str | None, since: str | None, last: int | None, as_json: bool) -> None:
     """Say all that is wrong with this site, each with its fix.
 
     Looks over settings, keys, outbox, cookies and endpoints. --since takes a time with its offset
@@ -75,7 +75,7 @@ def check(
 
     Exits with 1 where something keeps conversions from AdRoll or harms the site.
     """
-    findings = site_findings(url, uwsgi_ini)
+    findings = site_findings(url)
     if since or last:
         findings.append(with_appcontext(_reports)(since, last))
     kinds = Counter(finding.severity for finding in findings)
@@ -105,25 +105,23 @@ def go_live(url: str | None, as_json: bool) -> None:
     _say(findings, sums, as_json, bad=left)
 
 
-def site_findings(url: str | None = None, uwsgi_ini: Path | None = None) -> list[Finding]:
+def site_findings(url: str | None = None) -> list[Finding]:
     """What is wrong with the site, as a command tells it; also where its app does not start."""
     from adroll_flask.findings.setup import check_start
 
-    if uwsgi_ini is None and Path("uwsgi.ini").is_file():
-        uwsgi_ini = Path("uwsgi.ini")
     try:
-        return with_appcontext(_of_app)(url, uwsgi_ini)
+        return with_appcontext(_of_app)(url)
     except ConfigurationError as problem:
         return check_start(problem)
 
 
-def _of_app(url: str | None, uwsgi_ini: Path | None) -> list[Finding]:
+def _of_app(url: str | None) -> list[Finding]:
     from adroll_flask.findings.page import check_url
     from adroll_flask.findings.setup import check_app
 
     runtime = current_runtime()
     alone = isinstance(current_app._get_current_object(), SettingsAlone)  # type: ignore[attr-defined]
-    findings = check_app(current_app, runtime, uwsgi_ini=uwsgi_ini, ask_endpoints=not alone)
+    findings = check_app(current_app, runtime, ask_endpoints=not alone)
     return findings + (check_url(url, runtime.settings) if url is not None else [])
 
 
@@ -223,10 +221,7 @@ def explain(code: str | None, as_json: bool) -> None:
         show(as_json, listed, table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
-    so, entry = here.get(code, []), known.get(code)
-    if entry is None:
-        entry = _of_reason(code, known)
-        so = [one for its in here.values() for one in its if _tells_of(one, code, entry.title)]
+    so, entry = here.get(code, []), known.get(code) or _of_reason(code, known)
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
     text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
@@ -257,16 +252,6 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
         raise click.UsageError(f"there is no code {reason!r}{more}")
     what = meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
-
-
-def _tells_of(finding: Finding, reason: str, title: str) -> bool:
-    """Whether *finding* is about events that this became of, which people read as *title*.
-
-    Of AdRoll's answers, whether it has that very status: of another the page says other things.
-    """
-    told = rf"\b{reason}\b" if reason.startswith("http_") else rf": {re.escape(title)}[.:] "
-    text = f"{finding.key} {finding.sentence} {finding.answer}"
-    return bool(re.search(told, text)) or _NAMED.get(reason, reason) in (finding.code, finding.key)
 
 
 def _figures(findings: Sequence[Finding]) -> str:

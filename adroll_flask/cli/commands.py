@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import click
-from flask import current_app
+from flask import Flask, abort, current_app, redirect, request
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask.errors import ConfigurationError, EventError, help_url
-from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.request_state import EXTENSION
+from adroll_flask.runtime import Runtime
 
-from .app_runtime import Refusal, as_typed, current_runtime
 from .check import check, explain, go_live
-from .dashboard import dashboard
+from .console import AS_JSON, Refusal, as_typed, current_runtime, show
 from .history import history
 from .import_command import import_
 from .outbox import outbox
-from .printing import AS_JSON, show
 from .reconcile import reconcile
 from .verify import verify
 from .worker import worker
 
-logger: Logger = get_logger("adroll_flask")
+_HOST: Final = "127.0.0.1"
 
 
 class Commands(AppGroup):
@@ -64,7 +63,7 @@ class Commands(AppGroup):
 
 commands: Commands = Commands(
     "adroll",
-    [check, dashboard, explain, go_live, history, import_, outbox, reconcile, verify, worker],
+    [check, explain, go_live, history, import_, outbox, reconcile, verify, worker],
     help="AdRoll server to server: set up, deliver, look after events.",
 )
 
@@ -148,6 +147,55 @@ def tag(base: str | None) -> None:
             "the identity endpoint answers these alone"
         )
     click.echo(runtime.snippet.lasting_tag(address))
+
+
+# -- the dashboard on this machine, for whoever may start commands ---------------------------------
+
+
+@commands.command("dashboard")
+@click.option("--port", default=5002, show_default=True, type=click.IntRange(0, 65_535))
+@click.option("--look-only", is_flag=True, help="Without buttons that send, retry or drop.")
+def dashboard(port: int, look_only: bool) -> None:
+    """Serve the dashboard on this machine: http://127.0.0.1:5002.
+
+    It answers this machine alone. To open it to colleagues, mount it in the app, behind the app's
+    login: adroll.dashboard(app, access=...).
+    """
+    from werkzeug.serving import make_server
+
+    app = local_app(current_runtime(), look_only=look_only)
+    try:
+        server = make_server(_HOST, port, app, threaded=True)
+    except (OSError, SystemExit):  # werkzeug exits where the port is taken
+        raise Refusal(
+            f"port {port} is taken; choose another with --port", slug="port-taken"
+        ) from None
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    click.echo(f"Dashboard  http://{_HOST}:{server.server_port}/  (Ctrl-C ends it)")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
+    """An app with the dashboard alone, which answers under this machine's own names only."""
+    from adroll_flask.dashboard import mount
+
+    app = Flask("adroll_dashboard", static_folder=None)
+
+    @app.before_request
+    def only_local() -> None:
+        # A page elsewhere whose name was made to mean this machine (DNS rebinding) has its name.
+        if request.host.partition(":")[0] not in (_HOST, "localhost"):
+            abort(403, "the dashboard is not known under this name")
+
+    @app.get("/")
+    def begin() -> Any:
+        return redirect("/adroll-dashboard/")
+
+    mount(app, runtime, access=lambda: True, operator=lambda: not look_only)
+    return app
 
 
 # -- the sandbox ---------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from typing import Any, Final, TypeAlias
@@ -15,8 +15,7 @@ from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from adroll_flask.plurals import span
 
-from .app_runtime import current_runtime, kept_outbox
-from .printing import AS_JSON, show, since_when, table
+from .console import AS_JSON, current_runtime, kept_outbox, show, since_when, table
 
 OUTCOMES: Final = (
     *("delivered", "dead", "expired", "suppressed"),
@@ -56,10 +55,8 @@ def history(since: str, by: str, as_json: bool) -> None:
         sums = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
         sums = sorted(sums, key=lambda row: (getattr(row, column), row.outcome, row.currency))
     rows = _named(sums, by, runtime.settings.time_zone)
-    tables = {"identifier": _identifiers, "reason": _reasons}
     data = [{**_plain(name, row, by), "delays": list(row.delays)} for name, row in rows]
-    text = tables[by](sums) if by in tables else _sums(rows, by)
-    show(as_json, data, text if rows else "nothing happened")
+    show(as_json, data, _sums(rows, by) if rows else "nothing happened")
 
 
 def _named(sums: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
@@ -101,43 +98,19 @@ def _within(delays: Sequence[int], share: float) -> str:
 
 
 def _sums(rows: Sequence[_Named], by: str) -> str:
+    from adroll_flask.findings.sums import money
+
     groups: dict[str, list[HistorySum]] = defaultdict(list)
     for name, row in rows:
         groups[name].append(row)
     shown = [name for name in OUTCOMES if any(row.outcome == name for _, row in rows)]
-    shares = (0.5, 0.95) if by in ("day", "hour") else ()
+    shares = (0.5, 0.95) if by in _TIMES else ()
     lines = []
     for group, its in groups.items():
         delays = [sum(column) for column in zip(*(row.delays for row in its), strict=True)]
         events = (sum(row.events for row in its if row.outcome == name) for name in shown)
         within = (_within(delays, share) for share in shares)
-        lines.append([group, *(f"{number:,}" for number in events), *within, _values(its)])
+        sums = sorted(money(row for row in its if row.outcome == "delivered"))
+        values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in sums)
+        lines.append([group, *(f"{number:,}" for number in events), *within, values])
     return table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)
-
-
-def _values(rows: Sequence[HistorySum]) -> str:
-    from adroll_flask.findings.sums import money
-
-    sums = money(row for row in rows if row.outcome == "delivered")
-    return ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in sorted(sums))
-
-
-def _reasons(rows: Sequence[HistorySum]) -> str:
-    sums: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        sums[row.outcome, row.reason] += row.events
-    known = sorted(sums.items(), key=lambda item: (OUTCOMES.index(item[0][0]), -item[1]))
-    lines = [(outcome, f"{number:,}", reason) for (outcome, reason), number in known]
-    return table(("outcome", "events", "reason"), lines)
-
-
-def _identifiers(rows: Sequence[HistorySum]) -> str:
-    """Of what was delivered, how much carried each identifier."""
-    delivered = [row for row in rows if row.outcome == "delivered"]
-    total = sum(row.events for row in delivered)
-    lines = []
-    for name, bit in BITS.items():
-        with_it = sum(row.events for row in delivered if row.identifiers & bit)
-        share = f"{with_it / total:.0%}" if total else ""
-        lines.append((name, f"{with_it:,} of {total:,}", share))
-    return table(("identifier", "delivered with it", "share"), lines)

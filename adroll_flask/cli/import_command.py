@@ -13,27 +13,26 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.errors import AdRollError, ConfigurationError
+from adroll_flask.errors import AdRollError
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.lists import Line, Lines, ReconcileError, find_columns
+from adroll_flask.reporting.lists import Lines, ReconcileError, find_columns
 from adroll_flask.runtime import Runtime
 from adroll_flask.setting_checks import checks
 
-from .app_runtime import Refusal, as_typed, current_runtime
-from .printing import AS_JSON, bar, lines_of, pairs, path_of
+from .console import AS_JSON, Refusal, as_typed, bar, current_runtime, lines_of, pairs, path_of
 
 if TYPE_CHECKING:
     from .import_events import EventMaker
@@ -50,13 +49,6 @@ _TOLD: Final = 10
 _TOGETHER: Final = 5000
 #: Seconds that the last look waits for another process that takes in.
 _PATIENCE: Final = 2.0
-
-
-def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> Any:
-    try:
-        return None if name is None else checks()["time_zone"]("--timezone", name)
-    except ConfigurationError as fault:
-        raise click.BadParameter(fault.problem) from None
 
 
 @click.command("import")
@@ -85,9 +77,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
     type=click.Choice(EVENT_NAMES),
 )
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
-@click.option(
-    "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
-)
+@click.option("--timezone", "zone", help="Of times without an offset: Europe/Berlin.")
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
 @click.option(
@@ -118,51 +108,44 @@ def import_(
     from .import_events import EventMaker
 
     runtime, summary = current_runtime(), Summary()
-    path = path_of(file) or Path("stdin")
+    path, why = path_of(file) or Path("stdin"), ""
     try:
-        source = Lines(lines_of(_text(file, encoding), "checking"))
+        if forms["zone"]:
+            forms["zone"] = checks()["time_zone"]("--timezone", forms["zone"])
+        text = io.TextIOWrapper(file, encoding, newline="")
+        click.get_current_context().call_on_close(text.close)
+        source = Lines(lines_of(text, "checking"))
         if not source.has_json:
             forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
-        rejects = Rejects(rejected or path.with_name(f"{path.name}.rejected.csv"), source)
         # Beside the journal: what fits there fits the disk, and /tmp may be memory.
         folder = runtime.journal_folder.parent
         if not only_check:
             make_folder(folder)
         with nullcontext() if only_check else TemporaryFile(dir=folder) as spool:
-            _check(source, maker, rejects, spool, summary)
+            wanted = rejected or path.with_name(f"{path.name}.rejected.csv")
+            _check(source, maker, wanted, spool, summary)
             if spool is not None:
                 spool.seek(0)
                 _queue(runtime, spool, summary)
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
     except ReconcileError as problem:
-        _refuse(f"{problem}.".replace("?.", "?"))
+        why = f"{problem}.".replace("?.", "?")
     except UnicodeError:
-        _refuse(
-            f"{path} is not of this encoding: pass --encoding, such as cp1252, or save it as CSV."
-        )
+        why = f"{path} is not of this encoding: pass --encoding, such as cp1252."
+    except LookupError:
+        why = f"--encoding: there is no {encoding!r}."
     except OSError as problem:
-        _refuse(f"{problem.filename or path}: {problem.strerror or problem}.")
+        why = f"{problem.filename or path}: {problem.strerror or problem}."
+    if why:
+        raise Refusal(f"{why} Nothing was kept", slug="import-file")
     if as_json:
         click.echo(json.dumps(asdict(summary)))
     else:
         _say(summary, only_check=only_check)
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
-
-
-def _refuse(why: str) -> NoReturn:
-    raise Refusal(f"{why} Nothing was kept", slug="import-file") from None
-
-
-def _text(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    try:
-        text = io.TextIOWrapper(file, encoding, newline="")
-    except LookupError:
-        raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
-    click.get_current_context().call_on_close(text.close)
-    return text
 
 
 @dataclass(slots=True)
@@ -218,59 +201,21 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-class Rejects:
-    """Writes rejected lines into a file that can be fixed and imported.
+def _check(
+    source: Lines, maker: EventMaker, wanted: Path, spool: IO[bytes] | None, summary: Summary
+) -> None:
+    """The first pass: what is good goes to *spool*, what is not into a file that can be fixed.
 
-    The file is there as soon as there is a line. It holds what the lines hold, so that only its
+    That is there as soon as there is a bad line. It holds what the lines hold, so that only its
     owner may read it.
 
-    :param path: where it is to be. A file there stays, somebody may be fixing it: the new one then
-        has a number in its name.
-    :param source: the file that the lines are from.
+    :param wanted: where it is to be. A file there stays, somebody may be fixing it: the new one
+        then has a number in its name.
     """
-
-    def __init__(self, path: Path, source: Lines) -> None:
-        self._wanted = path
-        self._delimiter = source.delimiter
-        # A line that is from such a file already has its three first cells.
-        again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
-        self._begin = len(REJECTED_COLUMNS) if again else 0
-        self._columns = source.columns[self._begin :]
-        self._file: IO[str] | None = None
-        self._writer: Any = None
-        #: Where it is, if it is.
-        self.path: Path | None = None
-
-    def add(self, line: Line, column: str, why: str) -> None:
-        """Write *line*.
-
-        :param column: the one at fault, as the file calls it; empty: the line is.
-        """
-        if self._file is None:
-            others = (self._wanted.with_stem(f"{self._wanted.stem}-{n}") for n in count(2))
-            self.path = next(one for one in chain([self._wanted], others) if not one.exists())
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115
-            self._writer = csv.writer(self._file, delimiter=self._delimiter, lineterminator="\n")
-            self._writer.writerow([*REJECTED_COLUMNS, *self._columns])
-        self._writer.writerow([line.number, column, why, *line.cells[self._begin :]])
-
-    def close(self) -> None:
-        """End the file."""
-        if self._file is not None:
-            self._file.close()
-
-
-def _check(
-    source: Lines,
-    maker: EventMaker,
-    rejects: Rejects,
-    spool: IO[bytes] | None,
-    summary: Summary,
-) -> None:
-    """The first pass: what is good goes to *spool*, what is not to *rejects*."""
-    told = []
-    try:
+    # A line that is from such a file already has its three first cells.
+    again = source.columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
+    begin, write, told = len(REJECTED_COLUMNS) if again else 0, None, []
+    with ExitStack() as files:
         for line in source:
             summary.checked += 1
             try:
@@ -278,7 +223,17 @@ def _check(
             except AdRollError as problem:
                 summary.rejected += 1
                 column, why = maker.fault(problem)
-                rejects.add(line, column, why)
+                if write is None:
+                    others = (wanted.with_stem(f"{wanted.stem}-{n}") for n in count(2))
+                    path = next(one for one in chain([wanted], others) if not one.exists())
+                    summary.rejected_file = str(path)
+                    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                    file = files.enter_context(open(handle, "w", encoding="utf-8", newline=""))
+                    write = csv.writer(
+                        file, delimiter=source.delimiter, lineterminator="\n"
+                    ).writerow
+                    write([*REJECTED_COLUMNS, *source.columns[begin:]])
+                write([line.number, column, why, *line.cells[begin:]])
                 if summary.rejected <= _TOLD:
                     told.append(f"line {line.number}: {column + ': ' if column else ''}{why}")
                 continue
@@ -286,9 +241,6 @@ def _check(
             summary.good += event is not None
             if spool is not None and event is not None:
                 pickle.dump(event, spool, pickle.HIGHEST_PROTOCOL)
-    finally:
-        rejects.close()
-        summary.rejected_file = str(rejects.path) if rejects.path else None
     if summary.rejected > _TOLD:
         told.append(f"and {summary.rejected - _TOLD:,} more")
     for text in told:

@@ -17,24 +17,27 @@ from adroll_flask.outbox.admin import RISKY, NotMoved, move
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
-from adroll_flask.outbox.values import AWAY, Destination, worst
+from adroll_flask.outbox.values import AWAY, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
-from adroll_flask.runtime import Runtime
 
-from .app_runtime import Refusal, current_runtime, kept_outbox
-from .printing import AS_JSON, show, since_when, table, until, when
+from .console import (
+    AS_JSON,
+    Refusal,
+    current_runtime,
+    kept_outbox,
+    show,
+    since_when,
+    table,
+    until,
+    when,
+)
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
-#: Invalid dead letters that are looked through for an order, the newest.
-_MOST_LETTERS: Final = 20_000
 _STATE = click.option(
     "--state", type=click.Choice(get_args(State)), help="Only events of this state."
-)
-_AHEAD = click.option(
-    "--ahead", is_flag=True, help="Also for an order that nobody held yet: kept until it comes."
 )
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
 _LATER: Final = "try again once a worker has settled it, or has taken it back after its lease"
@@ -71,8 +74,7 @@ def _with_events() -> Outbox:
 
     :raises Refusal: nothing was reported yet.
     """
-    store = kept_outbox()
-    if store is None:
+    if (store := kept_outbox()) is None:
         raise Refusal("there is no such event: nothing was reported yet", slug="no-such-event")
     return store
 
@@ -82,8 +84,7 @@ def _event(id: str) -> Row:
 
     :raises Refusal: there is none.
     """
-    row = _with_events().lookups.show(id.lower())
-    if row is None:
+    if (row := _with_events().lookups.show(id.lower())) is None:
         raise Refusal("there is no such event", slug="no-such-event")
     return row
 
@@ -98,54 +99,49 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 def _status(as_json: bool) -> None:
     runtime, store = current_runtime(), kept_outbox()
-    due = ""
+    now, due = runtime.clock(), ""
     if store is None:
         size = waiting_bytes(runtime.journal_folder)
-        overview = Overview(engine="sqlite", schema_version=0, journal_bytes=size)
+        found = Overview(engine="sqlite", schema_version=0, journal_bytes=size)
     else:
-        overview = store.lookups.overview()
-        if overview.counts["waiting"] and overview.oldest_due is None:
-            due = "".join(until(row, runtime.clock()) for row in store.lookups.list("waiting", 1))
-    states, serves = overview.destinations, runtime.settings.serves
-    own = worst(one for eid, one in states.items() if serves(eid))
-    show(as_json, asdict(overview), _overview_text(overview, own, due, runtime.clock()))
-
-
-def _overview_text(overview: Overview, destination: Destination, due: str, now: float) -> str:
-    schema = overview.schema_version
-    made = f"schema {schema}" if schema else "not there yet; it is made with the first report"
-    lines: list[tuple[str, object]] = [("engine", f"{overview.engine}, {made}")]
-    lines += overview.counts.items()
-    if overview.verdicts:
-        decided = counted(overview.verdicts, "verdict")
-        lines.append(("no hold yet", f"{decided} (released or cancelled)"))
-    if overview.oldest_due is not None:
-        lines.append(("oldest due", span(overview.oldest_due)))
-    lines.append(("next due", due))
-    for name, rates in overview.rates.items():
+        found = store.lookups.overview()
+        if found.counts["waiting"] and found.oldest_due is None:
+            due = "".join(until(row, now) for row in store.lookups.list("waiting", 1))
+    states, serves = found.destinations, runtime.settings.serves
+    adroll = worst(one for eid, one in states.items() if serves(eid))
+    made = f"schema {found.schema_version}" if store else "not there yet; the first report makes it"
+    stopped_for = span(now - (adroll.stopped_since or now))
+    lines: list[tuple[str, object]] = [
+        ("engine", f"{found.engine}, {made}"),
+        *found.counts.items(),
+        ("no hold yet", counted(found.verdicts, "verdict") if found.verdicts else ""),
+        ("oldest due", "" if found.oldest_due is None else span(found.oldest_due)),
+        ("next due", due),
+    ]
+    for name, rates in found.rates.items():
         some = ", ".join(f"{count} {outcome}" for outcome, count in rates.items() if count)
         lines.append((f"last {name}", some or "nothing"))
-    if destination.stopped:
-        since = span(now - (destination.stopped_since or now))
-        lines.append(("STOPPED", f"{destination.stopped}, for {since}; no event is blamed"))
-    if destination.paused_for > 0:
-        lines.append(("paused", f"for {span(destination.paused_for)} more"))
-    if destination.failures:
-        lines.append(("down", f"{counted(destination.failures, 'failure')} in a row"))
-    lines.append(("last error", destination.last_error or ""))
-    for account, begin, end, reason in overview.stops:
+    lines += [
+        ("STOPPED", f"{adroll.stopped}, for {stopped_for}" if adroll.stopped else ""),
+        ("paused", f"for {span(adroll.paused_for)} more" if adroll.paused_for > 0 else ""),
+        ("down", f"{counted(adroll.failures, 'failure')} in a row" if adroll.failures else ""),
+        ("last error", adroll.last_error or ""),
+    ]
+    for account, begin, end, reason in found.stops:
         ended = f"until {when(end)}" if end is not None else "still"
-        whose = f" ({account})" if len(overview.destinations) > 1 else ""
-        name = "away" if reason == AWAY else "stop"
-        lines.append((name, f"{when(begin)}, {ended}: {reason}{whose}"))
-    if len(overview.accounts) > 1:
-        for account, waiting in overview.accounts.items():
-            events = counted(waiting, "event")
-            lines.append(("of account", f"{account or 'none'}: {events} waiting"))
-    if overview.journal_bytes:
-        size = counted(overview.journal_bytes, "byte")
-        lines.append(("journal", f"{size}, for whoever delivers on this host to take in"))
-    return "\n".join(f"{name:<11} {text}" for name, text in lines if text != "")
+        whose = f" ({account})" if len(states) > 1 else ""
+        lines.append(
+            ("away" if reason == AWAY else "stop", f"{when(begin)}, {ended}: {reason}{whose}")
+        )
+    if len(found.accounts) > 1:
+        waiting = (
+            (eid or "none", counted(number, "event")) for eid, number in found.accounts.items()
+        )
+        lines += [("of account", f"{eid}: {events} waiting") for eid, events in waiting]
+    if found.journal_bytes:
+        lines.append(("journal", f"{counted(found.journal_bytes, 'byte')}, to be taken in"))
+    text = "\n".join(f"{name:<11} {said}" for name, said in lines if said != "")
+    show(as_json, asdict(found), text)
 
 
 @outbox.command("list")
@@ -255,44 +251,43 @@ def _life_lines(row: Row, now: float) -> Iterator[str]:
 @click.option(
     "--now", "at", flag_value="release", default="purchase", help="Report it with the present time."
 )
-@_AHEAD
-def release(order: str, value: str | None, currency: str | None, at: str, ahead: bool) -> None:
+def release(order: str, value: str | None, currency: str | None, at: str) -> None:
     """Let a held order be sent: it is paid."""
-    _decide("release", order, {"value": value, "currency": currency}, at, ahead)
+    _decide("release", order, {"value": value, "currency": currency}, at)
 
 
 @outbox.command()
 @click.argument("order")
-@_AHEAD
-def cancel(order: str, ahead: bool) -> None:
+def cancel(order: str) -> None:
     """Let a held or waiting order not be sent."""
-    _decide("cancel", order, {}, "purchase", ahead)
+    _decide("cancel", order, {}, "purchase")
 
 
 def _decide(
-    kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str, ahead: bool
+    kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
 ) -> None:
     from adroll_flask.events.release import accept_changes
 
-    runtime = current_runtime()
-    lookups = runtime.outbox.lookups
+    runtime, store = current_runtime(), kept_outbox()
     try:
         _changes, wrong = accept_changes(changes)
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
         key = runtime.reporter.order_key(order)
-        # Looking must not make a file.
-        before = lookups.find_order(key) if runtime.outbox.exists() else None
-        if before is None and not ahead:
-            raise Refusal(_unknown(runtime, kind, order), slug="decision-refused")
+        before = None if store is None else store.lookups.find_order(key)
+        if store is None or before is None:  # its number may be a slip
+            why = "no such order is held here, so nothing was done; flask adroll outbox find"
+            raise Refusal(f"{why} {order} says what is known of it", slug="decision-refused")
         receipt = runtime.reporter.decide(kind, order, changes, at)
     except EventError as problem:
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    told, done = _told(kind, lookups.find_order(key), span(runtime.settings.hold_max))
+    row = store.lookups.find_order(key) or before
+    ended = row.state in ("dead", "cancelled")
+    told, done = _told(row, cancels=kind == "cancel"), ended == (kind == "cancel")
     if kind == "release" and done:
-        if before is None or before.state == "held":
+        if before.state == "held":
             # A worker may be quicker than this second look: what this command did is told.
             told = "will be sent"
         elif any(changes.values()):
@@ -301,25 +296,8 @@ def _decide(
     raise SystemExit(0 if done else 1)
 
 
-def _unknown(runtime: Runtime, kind: str, order: str) -> str:
-    """What is said of an order that nobody held; whoever typed it may have mistyped it."""
-    if runtime.outbox.exists():
-        for letter in runtime.outbox.lookups.dead_letters_of(order, _MOST_LETTERS):
-            return (
-                f"{order} is not held, it is a dead letter ({letter.error or letter.reason}); "
-                f"flask adroll outbox show {letter.id} shows it, and outbox drop forgets it"
-            )
-    return (
-        f"no such order is held here, so nothing was done; with --ahead the {kind} is kept for "
-        f"{span(runtime.settings.hold_max)}, for an order that comes in later"
-    )
-
-
-def _told(kind: str, row: Row | None, kept: str) -> tuple[str, bool]:
-    """What has become of the order, and whether that is what was asked for."""
-    if row is None:
-        return f"no such order is held here yet; the {kind} is kept for {kept}", False
-    cancels = kind == "cancel"
+def _told(row: Row, *, cancels: bool) -> str:
+    """What has become of an order, once somebody decided."""
     said = {
         "dead": f"is a dead letter: {row.error or row.reason}",
         "cancelled": "cancelled" if row.reason == "cancelled" else "its hold had expired",
@@ -327,7 +305,7 @@ def _told(kind: str, row: Row | None, kept: str) -> tuple[str, bool]:
         + ", too late to cancel it" * cancels,
         "sending": "is being sent" + "; cancelled if AdRoll does not take it" * cancels,
     }
-    return said.get(row.state, "will be sent"), cancels == (row.state in ("dead", "cancelled"))
+    return said.get(row.state, "will be sent")
 
 
 # -- changing -------------------------------------------------------------------------------
@@ -350,19 +328,20 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
 
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
-    store = _with_events() if ids else kept_outbox()
-    rows: Sequence[Row] = ()
-    left = 0
-    if store is not None and ids:
+    store, left = _with_events() if ids else kept_outbox(), 0
+    if store is None:
+        rows: Sequence[Row] = ()
+    elif ids:
         rows = store.lookups.those(ids)
-    elif store is not None:
+    else:
         dead = store.lookups.list("dead", MOST_EVENTS)
-        wanted = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
-        if dead and not wanted:
+        rows = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
+        if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
             raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
-        rows = [row for row in wanted if reason or row.reason not in RISKY]
-        left = len(wanted) - len(rows)
+        if all_dead:
+            left = sum(row.reason in RISKY for row in rows)
+            rows = [row for row in rows if row.reason not in RISKY]
     risky = sum(row.reason in RISKY for row in rows)
     done = retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
@@ -387,19 +366,16 @@ def fix(id: str, file: Any) -> None:
     """
     from adroll_flask.reporting.dead_letters import REPORTED_ALREADY, fix_dead
 
-    row, payload = _event(id), file.read()
+    row, payload, why = _event(id), file.read(), ""
     try:
         told = json.loads(payload)
         # What show and export print about an event, with the event in it.
         if isinstance(told, dict) and {"id", "state", "event"} <= told.keys():
-            why = 'takes the event alone, the member "event" of this: '
-            why += "flask adroll outbox show --full ID | jq .event"
+            why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
         elif not fix_dead(current_runtime().reporter, row.id, payload):
             why = f"{REPORTED_ALREADY} {row.id}"
-        else:
-            why = ""
     except EventError as problem:
         why = str(problem)
     except (ValueError, RecursionError) as problem:

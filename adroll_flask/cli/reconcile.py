@@ -14,8 +14,7 @@ from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_ord
 from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
 from adroll_flask.reporting.reconciliation import COLUMNS, Reconciliation
 
-from .app_runtime import Refusal, current_runtime
-from .printing import AS_JSON, lines_of, pairs, show
+from .console import AS_JSON, Refusal, current_runtime, lines_of, pairs, show
 
 #: Where there is more about orders of a status.
 _HINTS: Final = {

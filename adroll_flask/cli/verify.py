@@ -19,8 +19,7 @@ from adroll_flask.outbox import Row
 from adroll_flask.redaction import describe
 from adroll_flask.runtime import Runtime
 
-from .app_runtime import as_typed, current_runtime
-from .printing import AS_JSON, show, table
+from .console import AS_JSON, as_typed, current_runtime, show, table
 
 #: Seconds for connecting and for an answer, and between two looks into the outbox.
 _TIMEOUT: Final = (5.0, 30.0)

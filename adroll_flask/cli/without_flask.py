@@ -20,8 +20,8 @@ from adroll_flask.extension import AdRoll
 from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.request_state import EXTENSION
 
-from .app_runtime import WITHOUT_FLASK, SettingsAlone
 from .commands import Commands, commands
+from .console import WITHOUT_FLASK, SettingsAlone
 
 #: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
 _WRAPPED: Final = ("app", "application", "wsgi_app", "_app")

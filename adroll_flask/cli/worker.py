@@ -17,11 +17,10 @@ from flask.cli import with_appcontext
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
-from adroll_flask.redaction import safe_url
+from adroll_flask.redaction import describe, safe_url
 from adroll_flask.runtime import Runtime
 
-from .app_runtime import Refusal, as_typed, current_runtime
-from .printing import until
+from .console import Refusal, as_typed, current_runtime, until
 
 logger: Logger = get_logger("adroll_flask")
 worker_logger: Logger = get_logger("adroll_flask.worker")
@@ -174,10 +173,8 @@ class Report:
         try:
             waiting = runtime.outbox.queue.due(10_000, runtime.deliverer.accounts)
             due = f"{waiting:,} due{_why(runtime)}" if waiting else "nothing due"
-        except OutboxFailed as problem:
-            due = f"the outbox cannot be read ({problem.reason})"
         except Exception as problem:
-            due = f"what is due is not known ({type(problem).__name__})"
+            due = f"what is due is not known: {describe(problem)}"
         self._say(MINUTE, f"{done}; {due}")
 
     def _counts(self) -> Counter[str]:
@@ -192,13 +189,6 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
 
     :raises Refusal: it cannot be written now.
     """
-    try:
-        path.touch()
-    except OSError as problem:
-        why = problem.strerror or type(problem).__name__
-        why = why if path.parent.is_dir() else f"there is no folder {path.parent}"
-        said = f"the health file {path} cannot be written: {why}"
-        raise Refusal(said, slug="health-file") from None
 
     def touch() -> None:
         # A file that stays young over a worker whose loop hangs would lie.
@@ -211,4 +201,9 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
                     "the health file %s cannot be written: %s [health-file]", path, problem.strerror
                 )
 
+    try:
+        path.touch()
+    except OSError as problem:
+        said = f"the health file {path} cannot be written: {problem.strerror}"
+        raise Refusal(said, slug="health-file") from None
     _every(HEALTH_EVERY, stop, touch, "adroll-health")

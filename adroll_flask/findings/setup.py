@@ -34,12 +34,9 @@ if TYPE_CHECKING:
     from adroll_flask.settings import Settings
 
 
-def check_app(
-    app: Flask, runtime: Runtime, *, uwsgi_ini: Path | None = None, ask_endpoints: bool = True
-) -> list[Finding]:
+def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
     """Look over an app; every check runs, whatever the others found.
 
-    :param uwsgi_ini: a uWSGI configuration to look over too.
     :param ask_endpoints: whether this app's own endpoints are asked. Meanwhile no report of this
         process is kept, so not where visitors are served.
     """
@@ -52,7 +49,7 @@ def check_app(
         _endpoints(app, runtime, ask_endpoints),
         _policy(settings),
         _outbox(runtime),
-        _uwsgi(settings, uwsgi_ini),
+        _uwsgi(settings),
     ):
         try:
             findings += check
@@ -253,13 +250,12 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
         yield found("proxy-address", "addresses", private=private, waiting=waiting)
 
 
-def _uwsgi(settings: Settings, ini: Path | None) -> Iterator[Finding]:
+def _uwsgi(settings: Settings) -> Iterator[Finding]:
     if settings.delivery != "thread":
         return
     one = thread.uwsgi_problem()
-    if ini is not None:
-        parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
-        parser.read(ini)
+    parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
+    if parser.read("uwsgi.ini"):
         one = thread.uwsgi_problem(parser["uwsgi"]) if parser.has_section("uwsgi") else None
     if one is not None:
         yield found("uwsgi-threads", "uWSGI", severity=one.level, problem=one.text, fix=one.fix)

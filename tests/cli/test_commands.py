@@ -166,7 +166,7 @@ def test_check_and_outbox_make_no_file_and_say_where_it_will_be(
     assert found["severity"] == "hint"
     assert found["sentence"] == f"{place} is not there yet; it is made with the first report"
     overview = runner.invoke(commands, ["outbox"]).output
-    assert overview.startswith("engine      sqlite, not there yet; it is made with the first ")
+    assert overview.startswith("engine      sqlite, not there yet; the first report makes it")
     assert "waiting     0" in overview
     counts = json.loads(runner.invoke(commands, ["outbox", "--json"]).output)["counts"]
     assert counts["waiting"] == 0
@@ -227,12 +227,16 @@ def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: 
     ],
 )
 def test_check_looks_over_uwsgi(
-    make_app: AppMaker, tmp_path: Path, text: str, expected: str | None
+    make_app: AppMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    expected: str | None,
 ) -> None:
     app = make_app(ADROLL_DELIVERY="thread")
-    ini = tmp_path / "shop.ini"
-    ini.write_text(text)
-    result = invoke(app, "check", "--json", "--uwsgi-ini", str(ini))
+    monkeypatch.chdir(tmp_path)
+    Path("uwsgi.ini").write_text(text)
+    result = invoke(app, "check", "--json")
     found = json.loads(result.output)["findings"]
     fixes = [finding["todo"] for finding in found if finding["subject"] == "uWSGI"]
     if expected is None:
@@ -586,7 +590,7 @@ def test_fix_says_where_json_is_broken_and_which_part_of_show_it_takes(
     for whole in (shown, run("outbox", "export", "--full").output):
         result = run("outbox", "fix", dead, "-", input=whole)
         assert result.exit_code == 1
-        assert result.output.startswith('Error: takes the event alone, the member "event" of this')
+        assert result.output.startswith("Error: takes the event alone: flask adroll")
 
 
 def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: Run) -> None:
@@ -747,10 +751,7 @@ def test_a_health_file_that_cannot_be_written_is_one_line(run: Run, tmp_path: Pa
     path = tmp_path / "no" / "health"
     result = run("worker", "--once", "--health-file", str(path))
     assert result.exit_code == 1
-    expected = (
-        f"Error: the health file {path} cannot be written: there is no folder {path.parent}\n"
-    )
-    assert result.output.startswith(expected)
+    assert result.output.startswith(f"Error: the health file {path} cannot be written: No such f")
 
 
 def test_a_worker_outlives_its_health_files_folder(

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from adroll_flask.cli.commands import commands
-from adroll_flask.cli.dashboard import local_app
+from adroll_flask.cli.commands import commands, local_app
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 

@@ -15,12 +15,10 @@ from flask import Flask
 
 from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
-from adroll_flask.outbox.values import Asked
 from adroll_flask.sandbox import RunningSandbox
 from tests.cli.conftest import Run, invoke
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import AppMaker
 from tests.support import PATIENCE
-from tests.support.dashboard_shop import DashboardShop
 from tests.support.visits import at, report
 
 PAGE = (Path(__file__).parents[2] / "docs/errors.md").read_text("utf-8")
@@ -142,75 +140,6 @@ def test_what_events_died_of_is_explained(app: Flask, reason: str, said: str) ->
     assert told.exit_code == 0
     assert told.output.startswith(said)
     assert json.loads(runner(app)("explain", reason, "--json").output)["code"] == reason
-
-
-def test_what_an_event_died_of_is_explained_with_what_is_so_here(app: Flask) -> None:
-    run = runner(app)
-    report(app, "bad", value="much")
-    assert "Here. outbox: 1 event waits for" in " ".join(
-        run("explain", "invalid:value").output.split()
-    )
-    assert "Here." not in run("explain", "invalid:currency").output
-
-
-def explained(app: Flask, reason: str) -> list[str]:
-    """What is so here, as its explanation says."""
-    told = json.loads(runner(app)("explain", reason, "--json").output)
-    return [one["code"] for one in told["here"]]
-
-
-@pytest.mark.parametrize(
-    ("reason", "code", "others"),
-    [
-        ("http_401", "delivery-stopped", ("http_403", "http_404", "http_401_to_everything")),
-        ("http_404", "delivery-stopped", ("http_401", "http_403")),
-        ("http_422_to_everything", "delivery-stopped", ("http_422", "http_400_to_everything")),
-        ("http_503", "request-failed", ("http_500", "http_429")),
-        ("http_500", "request-failed", ("http_503", "http_401")),
-        ("http_422", "dead-letters", ("http_400", "http_413", "http_422_to_everything")),
-    ],
-)
-def test_of_answers_that_very_status_is_so_here(
-    make_app: AppMaker, reason: str, code: str, others: tuple[str, ...]
-) -> None:
-    """A stop by a wrong address stood there for a token, and a shop's wrong value for a 422."""
-    shop = DashboardShop(make_app)
-    shop.report("wrong", value="much")
-    adroll = shop.runtime.outbox.destination(ADVERTISABLE)
-    if code == "dead-letters":
-        words = f"{reason}: currency: no such currency"
-        shop.bury("1001", error=words, asked=Asked("content", int(reason[-3:]), words))
-    elif code == "request-failed":
-        shop.take_in()
-        adroll.failed(f"{reason}: busy")
-    else:
-        shop.take_in()
-        adroll.stop(reason, "print")
-    assert explained(shop.app, reason) == [code]
-    assert [explained(shop.app, other) for other in others] == [[] for _ in others]
-    assert explained(shop.app, "invalid:value") == ["dead-letters"]
-
-
-def test_of_what_left_no_dead_letter_it_is_said_what_is_so_here(make_app: AppMaker) -> None:
-    def away() -> bool:
-        raise ZeroDivisionError
-
-    shop = DashboardShop(make_app, ADROLL_CONSENT=away)
-    shop.report("1001")
-    shop.runtime.outbox.note_failure("purchase", "disk_full")
-    shop.runtime.outbox.tell_failures()
-    shop.take_in()
-    assert explained(shop.app, "consent_error") == ["consent-unknown"]
-    assert explained(shop.app, "disk_full") == ["event-lost"]
-    for other in ("full", "read_only", "consent_unknown", "hold_expired"):
-        assert explained(shop.app, other) == []
-    shop = DashboardShop(make_app)
-    shop.report("1002", hold=True)
-    shop.take_in()
-    shop.now += 8 * 86_400
-    for _ in range(8 * 24 + 2):  # housekeeping follows a clock by an hour a look
-        shop.runtime.outbox.keep_house()
-    assert explained(shop.app, "hold_expired") == ["holds-expired"]
 
 
 def test_what_events_never_die_of_is_no_code(app: Flask) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask import AdRollMiddleware
-from adroll_flask.cli.dashboard import local_app
+from adroll_flask.cli.commands import local_app
 from adroll_flask.dashboard.mounting import PAGES
 from adroll_flask.outbox import NewEvent, Outcome, new_id
 from tests.conftest import ADVERTISABLE
