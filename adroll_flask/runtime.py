@@ -225,7 +225,7 @@ class Runtime:
     @made_once
     def outbox(self) -> Outbox:
         """The app's one outbox; opened at the first use."""
-        from .events.release import amend
+        from .events.fix import amend
 
         return Outbox(
             self.settings,

@@ -34,8 +34,7 @@ from flask import Flask
 from . import request_state
 from .events.context import EventDefaults
 from .events.event import Event, value_digest, wire_bytes
-from .events.fix import recheck_wire
-from .events.release import amend
+from .events.fix import amend, recheck_wire
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
 from .outbox.values import Decided, Entry, Verdict, Withdrawal

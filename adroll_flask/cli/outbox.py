@@ -266,7 +266,7 @@ def cancel(order: str) -> None:
 def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
 ) -> None:
-    from adroll_flask.events.release import accept_changes
+    from adroll_flask.events.fix import accept_changes
 
     runtime, store = current_runtime(), kept_outbox()
     try:

@@ -174,7 +174,7 @@ class Lane:
 
         :param size: bytes of its JSON, at least.
         """
-        from adroll_flask.events.trial import trial_event
+        from adroll_flask.events.build import trial_event
 
         event = trial_event(
             self.client.account.advertisable_eid,

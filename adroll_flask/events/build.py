@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from typing import Any
 
 from adroll_flask.errors import EventError
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.visitor.identifiers import accept_id, email_forms, looks_like_email
+from adroll_flask.visitor.identifiers import (
+    accept_id,
+    looks_like_email,
+    new_first_party_cookie,
+)
 
-from .context import EventDefaults, derived_cookie, values_of
+from .context import EventDefaults, values_of
 from .coverage import Coverage
-from .event import MAX_BYTES, Event, Problem, check, checked, value_digest, wire_bytes
+from .event import Event, Problem, address_values, check, checked, value_digest, wire_bytes
 from .fields import accept_event_name, accept_external_data
 from .names import FIELD_NAMES, shown, suggestion
 from .privacy import hide
 from .products import gather
-from .user_agent import DEVICE, describe
 
 logger: Logger = get_logger("adroll_flask.events")
 
@@ -29,8 +33,6 @@ _REQUIRED = frozenset({"event_name", "page_location", "ip", "visitor"})
 #: Without these a purchase says nothing: a wrong one waits to be fixed instead of being left
 #: out.
 _PURCHASE = _REQUIRED | {"order_id", "value", "currency", "deduplication_key"}
-#: What the request or the session knows as well, should the caller's own be wrong.
-_FALLS_BACK = ("user_agent", "adct", "first_party_cookie", "user_id", "device_id")
 #: Texts of the caller's that say nothing where they are empty, which is noted.
 _IDENTIFIERS = frozenset({"email", "user_id", "device_id", "adct", "first_party_cookie"})
 #: Taken as the caller says them; the others are looked at one by one.
@@ -118,7 +120,7 @@ def build(name: str, fields: Mapping[str, Any], defaults: EventDefaults, *, stri
 
 
 def warm() -> None:
-    """Load what the first report loads: the currencies, ua-parser's expressions.
+    """Load what the first report loads: the currencies, above all.
 
     A server that loads the app before it forks, or a thread beside the first page, saves a visitor
     from waiting for them.
@@ -127,6 +129,42 @@ def warm() -> None:
         now=1e9, page_location="https://adroll.invalid/", ip="::1", user_agent="Mozilla", adct="-"
     )
     build("pageView", {}, context, strict=True)
+
+
+def trial_event(
+    advertisable_eid: str | None,
+    pixel_eid: str | None,
+    now: float,
+    name: str = "pageView",
+    *,
+    size: int = 0,
+) -> bytes:
+    """The JSON of an event with all that AdRoll asks for and nobody's data in it.
+
+    It is made as every event is, so that what refuses it is no fault of the event's.
+
+    :param now: the clock, epoch seconds.
+    :param name: one of the thirteen.
+    :param size: bytes that it has at least; what fills it hardly compresses.
+    :raises EventError: *name* is none of them.
+    """
+    purchase = {"order_id": "adroll-flask-trial", "value": "1.00", "currency": "USD"}
+    defaults = EventDefaults(
+        advertisable_eid=advertisable_eid,
+        pixel_eid=pixel_eid,
+        now=now,
+        page_location="https://example.com/adroll-flask-trial",
+        # TEST-NET-3 (RFC 5737): an address that no visitor has.
+        ip="203.0.113.1",
+        user_agent="Mozilla/5.0 (compatible; adroll_flask trial)",
+        first_party_cookie=new_first_party_cookie(now),
+    )
+    fields: dict[str, str] = purchase if name == "purchase" else {}
+    payload = build(name, fields, defaults, strict=True).payload
+    if len(payload) < size:
+        filling = token_urlsafe(size)[: size - len(payload)]
+        payload = build(name, fields | {"external_data": filling}, defaults, strict=True).payload
+    return payload
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -151,11 +189,7 @@ class _Builder:
             elif value is not None:
                 self._take(name, value)
         hidden = hide(values, self.defaults)
-        user_agent = values["user_agent"]
-        # Device and browser, unless the caller knows them (an app does).
-        if isinstance(user_agent, str) and values.keys().isdisjoint(DEVICE):
-            values.update(describe(user_agent))
-        event = self._checked()
+        event, payload = self._checked()
         if values["device_id"] is not None and event.device_id is None:
             self.dropped.append(("device_id", "is all zeros: the user opted out"))
         if event.user_id is not None and "@" in event.user_id and looks_like_email(event.user_id):
@@ -163,10 +197,6 @@ class _Builder:
                 "user_id of an AdRoll event looks like an e-mail address: pass that as email=, "
                 "which is hashed; user_id leaves as it is [user-id-is-an-address]"
             )
-        try:
-            payload = wire_bytes(event)
-        except EventError as too_large:
-            event, payload = self._without_products(too_large)
         key = self.key or event.order_id
         return Built(event, tuple(self.dropped), key, payload, hidden, self.defaults)
 
@@ -180,12 +210,7 @@ class _Builder:
             if name in _IDENTIFIERS and isinstance(value, str) and not value.strip():
                 self.dropped.append((name, "is empty"))
             elif name == "email":
-                made = email_forms(value, self.defaults.email_forms)
-                if made:
-                    # The call's address or the visitor's, never some of each: they may be two
-                    # people.
-                    values["email_sha256"] = values["email_md5"] = None
-                    values.update(made)
+                values.update(address_values(value, self.defaults.email_forms))
             elif name == "products":
                 values[name] = gather(value, self.fields.get("product_map"))
             elif name == "external_data":
@@ -203,27 +228,20 @@ class _Builder:
             raise problem
         self.dropped.append((problem.field, problem.expected))
 
-    def _without_products(self, too_large: EventError) -> tuple[Event, bytes]:
-        """The event without its products, where those are what makes it too large."""
-        if not self.values.pop("products", None):
-            raise too_large
-        event = self._checked()
-        try:
-            payload = wire_bytes(event)
-        except EventError:
-            raise too_large from None
-        limit = f"takes at most {MAX_BYTES // 1024} KiB as JSON with the rest of the event"
-        self._refuse(EventError("products", limit), "products")
-        return event, payload
-
-    def _checked(self) -> Event:
+    def _checked(self) -> tuple[Event, bytes]:
+        """The event without what may be left out, and its JSON."""
         values = self.values
         while True:
-            if values["adct"] is None and values["first_party_cookie"] is None:
-                values["first_party_cookie"] = derived_cookie(values, self.defaults)
-            found = check(values, self.defaults.now)
+            found = check(values, self.defaults.now, self.defaults)
             if isinstance(found, Event):
-                return found
+                try:
+                    return found, wire_bytes(found)
+                except EventError as too_large:
+                    if not found.products:
+                        raise
+                    self._refuse(EventError("products", too_large.expected), "products")
+                    values["products"] = None
+                    continue
             for problem in found:
                 self._drop(problem)
             products = values.get("products")
@@ -245,9 +263,8 @@ class _Builder:
         if len(problem.path) > 1:
             self._drop_from_products(*problem.path[1:])
             return
-        known = self.defaults.now if field == "timestamp" else None
-        if field in _FALLS_BACK:
-            known = getattr(self.defaults, field)
+        # What the request or the session knows as well, should the caller's own be wrong.
+        known = self.defaults.now if field == "timestamp" else getattr(self.defaults, field, None)
         values[field] = known if known is not given else None
         if given is None or (field == "timestamp" and values[field] is None):
             # Not of the caller's making and nothing to do without.

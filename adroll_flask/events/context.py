@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import (
-    accept_device_id,
-    accept_user_id,
-    derived_first_party_cookie,
-    email_forms,
-)
+from adroll_flask.visitor.identifiers import derived_first_party_cookie
 
 #: What ``identify()`` may have said of a visitor; hashes only, as the session keeps it.
 KNOWN: Final = ("email_sha256", "email_md5", "user_id", "device_id")
@@ -54,15 +47,6 @@ class EventDefaults:
     known_since: float | None = None
 
 
-_DERIVABLE: Mapping[str, Callable[[Any], str | None]] = {
-    "device_id": accept_device_id,
-    "user_id": accept_user_id,
-    "email_sha256": str,
-    "email_md5": str,
-    "email": lambda text: email_forms(text, ("sha256",))["email_sha256"],
-}
-
-
 #: What an event takes of it, under the same name.
 _VALUES = (
     *("advertisable_eid", "pixel_eid", "page_location", "ip", "user_agent"),
@@ -79,20 +63,19 @@ def values_of(defaults: EventDefaults) -> dict[str, Any]:
     return values
 
 
-def derived_cookie(values: Mapping[str, Any], defaults: EventDefaults) -> str | None:
+def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | None:
     """The cookie's value of somebody without a browser: always the same for the same identifier.
 
     AdRoll requires a click id or a first-party cookie; what its matching makes of such a value is
     unknown. A device tells more than a user's id; an e-mail address counts where nothing is known
     of a browser alone, as of an order by telephone.
+
+    :param taken: an event's values, checked.
     """
     if defaults.derive_key is None:
         return None
-    for name, accept in _DERIVABLE.items():
-        if values.get(name) is not None and (defaults.ip is None or not name.startswith("email")):
-            with suppress(EventError):
-                identifier = accept(values[name])
-                if identifier:
-                    made = f"{name}:{identifier.lower() if name == 'device_id' else identifier}"
-                    return derived_first_party_cookie(defaults.derive_key, made)
+    for name in ("device_id", "user_id", "email_sha256", "email_md5", "email"):
+        if name in taken and (defaults.ip is None or not name.startswith("email")):
+            identifier = taken[name].lower() if name == "device_id" else taken[name]
+            return derived_first_party_cookie(defaults.derive_key, f"{name}:{identifier}")
     return None

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from pydantic_core import to_json
@@ -18,6 +19,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
 from . import fields
+from .context import EventDefaults, derived_cookie
 from .coverage import FORM_NAMES, Coverage, coverage_of
 from .fields import FUTURE, TAKES_A_TIME, Field, accept_external_data, rounded
 from .names import IDENTIFIER_NAMES, shown, suggestion
@@ -134,20 +136,15 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
             event.replace(total="12.50", user_id=None)
         """
         if "email" in changes:
-            email = changes.pop("email")
             forms = changes.get("email_forms", self.email_forms)
-            made = email_forms(email, forms) if email else {}
-            for form in FORM_NAMES.values():
-                changes.setdefault(form, made.get(form))
-        if changes.get("products") is not None:
-            changes["products"] = gather(changes["products"])
+            changes = {**address_values(changes.pop("email") or None, forms), **changes}
         if changes.get("external_data") is not None:
             changes["external_data"] = accept_external_data(changes["external_data"])
         return checked({**self.__dict__, **changes}, max(self.timestamp, time.time()))
 
     def wire(self) -> dict[str, Any]:
         """The API's JSON object of this event; the EIDs are absent where they are not known."""
-        wire: dict[str, Any] = json.loads(_written(self))
+        wire: dict[str, Any] = json.loads(written(self.__dict__))
         return wire
 
     @property
@@ -163,7 +160,7 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
         )
 
     def __repr__(self) -> str:
-        told = [name for name in _told(self, _FIELDS) if name not in ("event_name", "email_forms")]
+        told = [name for name in _told(self, FIELDS) if name not in ("event_name", "email_forms")]
         return f"<Event {shown(getattr(self, 'event_name', None))}: {', '.join(told)}>"
 
 
@@ -180,6 +177,15 @@ def _table(part: type) -> Mapping[str, Field]:
     return table
 
 
+def address_values(email: Any, forms: tuple[str, ...]) -> dict[str, str | None]:
+    """An event's address and hashes for *email*, never some of another's: it may be two people.
+
+    :param forms: those that may leave.
+    """
+    made = {} if email is None else email_forms(email, forms)
+    return dict.fromkeys(FORM_NAMES.values()) | made
+
+
 PRODUCT = _table(EventProduct)
 TOP = _table(_Top)
 IDENTIFIERS = _table(_Identifiers)
@@ -187,25 +193,22 @@ ATTRIBUTES = _table(_Attributes)
 _REQUIRED = ("event_name", "page_location", "ip", "timestamp")
 
 
-_FORMS = frozenset(FORM_NAMES)
-
-
 def _forms(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, tuple | list) or not _FORMS.issuperset(value):
+    if not isinstance(value, tuple | list) or not FORM_NAMES.keys() >= {*value}:
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
 
 
 #: In the order in which what is wrong is told.
-_FIELDS: Mapping[str, Field] = {
+FIELDS: Mapping[str, Field] = {
     **ATTRIBUTES,
-    # Checked one by one.
-    "products": Field(lambda value: value, {}),
+    # Each of them is checked afterwards.
+    "products": Field(gather, {}),
     **TOP,
     **IDENTIFIERS,
     "email_forms": Field(_forms, {}),
 }
-_ORDER = [*_FIELDS]
+_ORDER = [*FIELDS]
 
 
 def value_digest(event: Event) -> str:
@@ -229,20 +232,23 @@ def amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
     """*values* with the amount *name*, if there, as AdRoll's JSON has it."""
     # The writer takes an amount too, but swallows what a signal's handler raises while it asks for
     # the text (Ctrl-C, a job's time limit), and writes "<unprintable Decimal object>" in its place.
-    if name in values:
+    if isinstance(values.get(name), Decimal):
         values[name] = str(values[name])
     return values
 
 
-def _written(event: Event) -> bytes:
-    values = event.__dict__
+def products_as_json(products: Iterable[EventProduct]) -> list[dict[str, Any]]:
+    """*products* as AdRoll's JSON has them."""
+    return [amount_as_text({**vars(one)}, "price") for one in products]
+
+
+def written(values: Mapping[str, Any]) -> bytes:
+    """The API's JSON object of an event's *values*, of a draft's too."""
     wire = amount_as_text(_known(values, _TOP_NAMES), "conversion_value")
     wire["identifiers"] = _known(values, _IDENTIFIER_NAMES)
     attributes = amount_as_text(_known(values, _ATTRIBUTE_NAMES), "total")
     if values.get("products"):
-        attributes["products"] = [
-            amount_as_text({**vars(one)}, "price") for one in values["products"]
-        ]
+        attributes["products"] = products_as_json(values["products"])
     if attributes:
         wire["event_attributes"] = attributes
     return to_json(wire)
@@ -253,7 +259,7 @@ def wire_bytes(event: Event) -> bytes:
 
     :raises EventError: more than 32 KiB.
     """
-    payload = _written(event)
+    payload = written(event.__dict__)
     if len(payload) > MAX_BYTES:
         wire = json.loads(payload)
         wire.update(wire.pop("event_attributes", {}))
@@ -288,30 +294,47 @@ class Problem(NamedTuple):
         return EventError(text[1:], self.expected)
 
 
-def check(values: Mapping[str, Any], now: float | None = None) -> Event | list[Problem]:
+def check(
+    values: Mapping[str, Any], now: float | None = None, known: EventDefaults | None = None
+) -> Event | list[Problem]:
     """The event of *values*, or everything that is wrong with them.
 
     :param now: the clock that times may not be ahead of, epoch seconds.
+    :param known: with what a cookie is made for somebody without a browser.
     """
     wrong: list[Problem] = []
-    taken = _taken(values, _FIELDS, wrong)
-    if "products" in taken:
-        taken["products"] = accept_products(taken["products"], wrong)
-        if not taken["products"]:
-            del taken["products"]
+    taken = accept(values, wrong)
     told = {problem.path[0] for problem in wrong} if wrong else ()
     for name in _REQUIRED:
         if name not in taken and name not in told:
             wrong.append(Problem((name,), "is required"))
     if not wrong:
-        _fit_together(taken, now, wrong)
+        _fit_together(taken, now, known, wrong)
     if wrong:
         return sorted(
             wrong,
-            key=lambda problem: _ORDER.index(problem.field) if problem.field in _FIELDS else 0,
+            key=lambda problem: _ORDER.index(problem.field) if problem.field in FIELDS else 0,
         )
     event: Event = _of(Event, taken)
     return event
+
+
+def accept(given: Mapping[str, Any], wrong: list[Problem]) -> dict[str, Any]:
+    """What an event's fields take of *given*; what is refused is added to *wrong*."""
+    taken = _taken(given, FIELDS, wrong)
+    items = taken.pop("products", ())
+    products = []
+    for number, item in enumerate(items):
+        if not isinstance(item, Mapping):
+            takes = "takes a dict, a dataclass or an object with attributes"
+            wrong.append(Problem(("products", number), takes))
+            continue
+        if item.get("product_id") is None:
+            wrong.append(Problem(("products", number, "product_id"), "is required"))
+        products.append(_of(EventProduct, _taken(item, PRODUCT, wrong, ("products", number))))
+    if products:
+        taken["products"] = tuple(products)
+    return taken
 
 
 def _of(part: Any, values: dict[str, Any]) -> Any:
@@ -355,33 +378,17 @@ def _taken(
     return taken
 
 
-def accept_products(items: Any, wrong: list[Problem]) -> tuple[EventProduct, ...]:
-    """The products of *items*; what is refused of them is added to *wrong*."""
-    if not isinstance(items, list | tuple):
-        wrong.append(Problem(("products",), "takes a list of products"))
-        return ()
-    if len(items) > MAX_PRODUCTS:
-        wrong.append(Problem(("products",), f"takes at most {MAX_PRODUCTS} products"))
-        return ()
-    found = []
-    for number, item in enumerate(items):
-        given = item.__dict__ if isinstance(item, EventProduct) else item
-        if not isinstance(given, Mapping):
-            takes = "takes a dict, a dataclass or an object with attributes"
-            wrong.append(Problem(("products", number), takes))
-            continue
-        if given.get("product_id") is None:
-            wrong.append(Problem(("products", number, "product_id"), "is required"))
-        found.append(_of(EventProduct, _taken(given, PRODUCT, wrong, ("products", number))))
-    return tuple(found)
-
-
-def _fit_together(taken: dict[str, Any], now: float | None, wrong: list[Problem]) -> None:
+def _fit_together(
+    taken: dict[str, Any], now: float | None, known: EventDefaults | None, wrong: list[Problem]
+) -> None:
     """What no field says alone."""
-    currency = taken.get("currency")
     if "adct" not in taken and "first_party_cookie" not in taken:
-        wrong.append(Problem(("visitor",), NEEDS_IDENTIFIER))
-    if "value" in taken and currency is None:
+        cookie = None if known is None else derived_cookie(taken, known)
+        if cookie is None:
+            wrong.append(Problem(("visitor",), NEEDS_IDENTIFIER))
+        else:
+            taken["first_party_cookie"] = cookie
+    if "value" in taken and "currency" not in taken:
         needed = "is needed with value: an ISO 4217 code such as 'EUR'"
         wrong.append(Problem(("currency",), needed))
     if "email" in taken and "plain" not in taken.get("email_forms", ()):
@@ -390,13 +397,16 @@ def _fit_together(taken: dict[str, Any], now: float | None, wrong: list[Problem]
     if now is not None and taken["timestamp"] > now + FUTURE:
         ahead = "this one lies in the future: is a local time marked as UTC?"
         wrong.append(Problem(("timestamp",), f"{TAKES_A_TIME}; {ahead}"))
-    for name in ("value", "total"):
-        if name in taken:
-            taken[name] = rounded(taken[name], currency)
-    for product in taken.get("products", ()):
-        values = product.__dict__
-        if "price" in values:
-            values["price"] = rounded(values["price"], currency)
+    round_amounts(taken)
+
+
+def round_amounts(values: dict[str, Any]) -> None:
+    """Give each amount its currency's decimals."""
+    amounts = [(values, "value"), (values, "total")]
+    amounts += [(vars(one), "price") for one in values.get("products", ())]
+    for part, name in amounts:
+        if isinstance(part.get(name), Decimal):
+            part[name] = rounded(part[name], values.get("currency"))
 
 
 def checked(values: Mapping[str, Any], now: float | None = None) -> Event:

@@ -21,7 +21,7 @@ from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.identifiers import CONTROL, MAX_TEXT, kind
 
 from .location import MAX_LOCATION, PLAIN_LOCATION, accept_location
-from .names import EVENT_NAMES, nearest
+from .names import EVENT_NAMES, suggestion
 
 #: Characters of what somebody searched for.
 MAX_KEYWORDS = 1000
@@ -88,13 +88,10 @@ def _user_agent(value: Any) -> str | None:
 
 
 def accept_event_name(value: Any) -> str:
-    if isinstance(value, str):
-        if value in EVENT_NAMES:
-            return str.__str__(value)
-        near = nearest(value, EVENT_NAMES)
-        if near:
-            raise EventError("event_name", f"there is no such event; did you mean {near!r}?")
-    raise EventError("event_name", f"takes one of {', '.join(EVENT_NAMES)}")
+    if isinstance(value, str) and value in EVENT_NAMES:
+        return str.__str__(value)
+    near = suggestion(value, EVENT_NAMES)
+    raise EventError("event_name", f"takes one of {', '.join(EVENT_NAMES)}{near}")
 
 
 def _eid(value: Any) -> None:
@@ -116,17 +113,6 @@ def _found_by(find: Callable[[str], str | None], takes: str) -> Callable[[Any], 
         return found
 
     return accept
-
-
-def _of_one_address(accept: Callable[[str], str]) -> Callable[[Any], str | None]:
-    """One text: no source of AdRoll's shows a list. An empty one is nothing."""
-
-    def accept_one(value: Any) -> str | None:
-        if not isinstance(value, str):
-            raise EventError("email", f"takes one text; it got {kind(value)}")
-        return accept(value) if value else None
-
-    return accept_one
 
 
 # -- numbers -------------------------------------------------------------------------------
@@ -340,12 +326,10 @@ def _words(accept: Callable[[Any], str | None], most: int) -> Field:
 
 
 def _hash(name: str, digits: int) -> Field:
-    def accept(value: str) -> str:
-        return identifiers.accept_hash(value, name)[1]
-
     form = f"[0-9a-f]{{{digits}}}"
     # What may be the hash of an empty text is looked at.
-    return _of_form(_of_one_address(accept), form, rf"(?!e3b0c442|d41d8cd9){form}")
+    plain = rf"(?!e3b0c442|d41d8cd9){form}"
+    return _of_form(lambda value: identifiers.accept_hash(value, name)[1], form, plain)
 
 
 Id = Annotated[str, _words(identifiers.accept_id, MAX_TEXT)]
@@ -379,7 +363,7 @@ Cookie = Annotated[
 _ADDRESS = _text(
     r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+", maxLength=identifiers.MAX_EMAIL
 )
-Email = Annotated[str, Field(_of_one_address(identifiers.accept_email), _ADDRESS)]
+Email = Annotated[str, Field(_found_by(identifiers.accept_email, "takes one text"), _ADDRESS)]
 Sha256 = Annotated[str, _hash("email_sha256", 64)]
 Md5 = Annotated[str, _hash("email_md5", 32)]
 _UUID = _text("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

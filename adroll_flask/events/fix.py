@@ -1,30 +1,40 @@
-"""Events that are not in order yet: kept as far as they can be told, fixed, and checked again."""
+"""Events that are not final: drafts of dead letters, what somebody fixed in them, and holds."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from datetime import date
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import email_forms
+from adroll_flask.visitor.identifiers import kind
 
 from .context import EventDefaults, derived_cookie, values_of
 from .event import (
     API_NAMES,
     ATTRIBUTES,
+    FIELDS,
     IDENTIFIERS,
     MAX_BYTES,
     PRODUCT,
     TOP,
     Event,
+    Problem,
+    accept,
+    address_values,
+    amount_as_text,
     check,
+    checked,
+    products_as_json,
+    round_amounts,
+    value_digest,
     wire_bytes,
+    written,
 )
-from .fields import Field, accept_external_data, rounded
+from .fields import accept_external_data
 from .names import FIELD_NAMES, shown, suggestion
 from .privacy import hide
 from .products import gather
@@ -35,6 +45,7 @@ _MAX_RAW = 500
 _MOST_RAW = 20
 #: What a visitor's browser gave: where it is amiss nobody could fix it.
 _VISITORS = ("adct", "first_party_cookie")
+_FIXABLE = (FIELDS.keys() | PRODUCT.keys()).difference(_VISITORS)
 
 
 def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes:
@@ -51,107 +62,68 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
     values = values_of(context)
     values.update((key, fields[key]) for key in FIELD_NAMES if fields.get(key) is not None)
     values |= {"event_name": name, "email": None}
-    values |= _or_none(_email, fields.get("email"), context) or {}
+    if fields.get("email") is not None:
+        with suppress(EventError):
+            values |= address_values(fields["email"], context.email_forms)
     hide(values, context)
-    if values.get("external_data") is not None:
-        told = _or_none(accept_external_data, values["external_data"])
-        values["external_data"] = told if told is not None else values["external_data"]
-    currency = _or_none(TOP["currency"].accept, values.get("currency"))
-    identifiers = _kept(IDENTIFIERS, values, None)
-    if not identifiers.keys() & {*_VISITORS}:
-        cookie = derived_cookie(identifiers, context)
-        identifiers |= {"first_party_cookie": cookie} if cookie else {}
-    attributes = _kept(ATTRIBUTES, values, currency)
-    products = _or_none(gather, values.get("products"), fields.get("product_map")) or []
-    items = [_kept(PRODUCT, item, currency) for item in products if isinstance(item, Mapping)]
-    if items:
-        attributes["products"] = items
-    wire = {"event_name": None, **_kept(TOP, values, currency), "identifiers": identifiers}
-    if attributes:
-        wire["event_attributes"] = attributes
-    return _fitting(wire)
-
-
-def _or_none(make: Any, value: Any, *more: Any) -> Any:
-    """What *make* makes of *value*; ``None`` of nothing, and of what it refuses."""
-    try:
-        return None if value is None else make(value, *more)
-    except EventError:
-        return None
-
-
-def _email(given: Any, context: EventDefaults) -> dict[str, Any]:
-    """What takes the place of the visitor's hashes."""
-    made = email_forms(given, context.email_forms)
-    return {"email_sha256": None, "email_md5": None, **made} if made else {}
-
-
-def _kept(
-    table: Mapping[str, Field], given: Mapping[str, Any], currency: str | None
-) -> dict[str, Any]:
-    """What *table* has of *given*, in the API's form; what it refuses as it was."""
-    kept = {}
-    for name, field in table.items():
-        value = given.get(name)
-        if value is not None:
-            try:
-                value = field.accept(value)
-            except EventError:
-                value = None if name in _VISITORS else _raw(value)
-            if isinstance(value, Decimal):
-                value = str(rounded(value, currency))
-            if value is not None:
-                kept[API_NAMES.get(name, name)] = value
-    return kept
+    items: list[Any] = []
+    with suppress(EventError):
+        items = gather(values.pop("products", ()), fields.get("product_map"))
+    values["products"] = items = [item for item in items if isinstance(item, Mapping)]
+    with suppress(EventError):
+        if values.get("external_data") is not None:
+            values["external_data"] = accept_external_data(values["external_data"])
+    wrong: list[Problem] = []
+    kept: dict[str, Any] = {"event_name": None, **accept(values, wrong)}
+    if kept.keys().isdisjoint(_VISITORS) and (cookie := derived_cookie(kept, context)):
+        kept["first_party_cookie"] = cookie
+    round_amounts(kept)
+    for *place, name in [problem.path for problem in wrong]:
+        given, part = values, kept
+        if place:
+            number: Any = place[-1]
+            given, part = items[number], vars(kept["products"][number])
+        if given.get(name) is not None and name in _FIXABLE:
+            part[name] = _raw(given[name])
+    # What nobody could send anyhow goes first.
+    for name in ("", "external_data", "products", *ATTRIBUTES, *TOP):
+        kept.pop(name, None)
+        payload = written(kept)
+        if len(payload) <= MAX_BYTES:
+            break
+    return payload
 
 
 def _raw(value: Any) -> Any:
     """*value* as far as JSON can say it; of anything else, its type's name."""
     if isinstance(value, str):
         return value[:_MAX_RAW].encode("utf-8", "replace").decode()
-    if isinstance(value, list | tuple):
-        value = value[:_MOST_RAW]
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_told)
-    except (TypeError, ValueError, RecursionError):
-        text = ""
-    if not 0 < len(text) <= _MAX_RAW:
-        return f"<{type(value).__name__}>"
-    return json.loads(text.encode("utf-8", "replace"))
-
-
-def _told(value: object) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    return value.isoformat() if isinstance(value, date) else f"<{type(value).__name__}>"
-
-
-def _fitting(wire: dict[str, Any]) -> bytes:
-    attributes = wire.get("event_attributes", {})
-    for part, name in (
-        (wire, ""),
-        (wire, "external_data"),
-        (attributes, "products"),
-        (attributes, "keywords"),
-        (wire, "user_agent"),
-        (wire, "event_attributes"),
-    ):
-        part.pop(name, None)
-        payload = json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(payload) <= MAX_BYTES:
-            break
-    return payload
+    text = ""
+    with suppress(EventError):
+        text = accept_external_data(value[:_MOST_RAW] if isinstance(value, list | tuple) else value)
+    return json.loads(text) if 0 < len(text) <= _MAX_RAW else f"<{type(value).__name__}>"
 
 
 # -- fixed ---------------------------------------------------------------------------------
 
-_NAMES: Mapping[Any, Any] = {api: name for name, api in API_NAMES.items()}
+#: The API's objects: where each is, and an event's names of what it has. What stands in two of
+#: them is told by the last.
+_PARTS: Mapping[str, Mapping[str, str]] = {
+    place: {API_NAMES.get(name, name): name for name in names}
+    for place, names in (
+        ("", TOP),
+        ("event_attributes", (*ATTRIBUTES, "products")),
+        ("identifiers", IDENTIFIERS),
+    )
+}
 #: Where the API has what an event's attribute holds.
 _PLACES: Mapping[str, str] = {
-    **{name: f"event_attributes.{name}" for name in (*ATTRIBUTES, "products")},
     "visitor": "identifiers",
-    **{name: f"identifiers.{name}" for name in IDENTIFIERS},
-    **API_NAMES,
+    **{
+        name: f"{place}.{api}" if place else api
+        for place, names in _PARTS.items()
+        for api, name in names.items()
+    },
 }
 
 
@@ -164,35 +136,41 @@ def recheck_wire(
     """The event of an API's JSON object that somebody fixed.
 
     :param payload: one JSON object, or an array with one.
-    :param defaults: what may leave in which form; an address in clear text that may not leave is
-        hashed.
+    :param defaults: what may leave in which form; an address in clear text takes the place of all
+        hashes, and is hashed where it may not leave.
     :param now: the clock that the event's time may not be ahead of, epoch seconds.
     :raises EventError: names the place in the JSON that is wrong, and what it takes.
     """
     defaults = defaults or EventDefaults()
-    try:
+    wire: Any = None
+    with suppress(ValueError, RecursionError):
         wire = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise EventError("payload", "takes one event as a JSON object") from None
     if isinstance(wire, list) and len(wire) == 1:
         wire = wire[0]
     if not isinstance(wire, dict):
         raise EventError("payload", "takes one event as a JSON object")
-    values = _part(wire, TOP, "", ("identifiers", "event_attributes"))
     if "identifiers" not in wire:
         raise EventError("identifiers", "is required")
-    attributes = wire.get("event_attributes")
-    if attributes is not None:
-        values |= _part(attributes, ATTRIBUTES, "event_attributes", ("products",))
-        if attributes.get("products") is not None:
-            values["products"] = attributes["products"]
-    identifiers = _part(wire["identifiers"], IDENTIFIERS, "identifiers")
-    user_id = identifiers.setdefault("user_id", values.get("user_id"))
-    if values.get("user_id") not in (None, user_id):
-        raise EventError("event_attributes.user_id", "is the same as identifiers.user_id")
-    values |= identifiers
-    if values.get("email") is not None:
-        _only_one_address(values, defaults.email_forms)
+    values: dict[str, Any] = {}
+    for place, names in _PARTS.items():
+        given = wire.get(place, {}) if place else wire
+        inner = () if place else ("identifiers", "event_attributes")
+        if not isinstance(given, dict):
+            raise EventError(place, "takes a JSON object")
+        for api, value in given.items():
+            if api in names:
+                if value is not None and values.setdefault(names[api], value) != value:
+                    same = "is the same as identifiers.user_id"
+                    raise EventError("event_attributes.user_id", same)
+            elif api not in inner:
+                at = f"{place}.{shown(api)}" if place else shown(api)
+                known = suggestion(api, (*names, *inner))
+                raise EventError(at, f"is no field of the API{known}")
+    try:
+        if "email" in values:
+            values |= address_values(values["email"], defaults.email_forms)
+    except EventError as problem:
+        raise EventError("identifiers.email", problem.expected) from None
     values["email_forms"] = defaults.email_forms
     hide(values, defaults)
     found = check(values, time.time() if now is None else now)
@@ -200,33 +178,61 @@ def recheck_wire(
         wire_bytes(found)
         return found
     field, *path = found[0].path
-    place = (_PLACES.get(str(field), field), *path)
-    raise found[0]._replace(path=place).error()
+    place = _PLACES.get(str(field), str(field))
+    raise found[0]._replace(path=(place, *path)).error()
 
 
-def _part(
-    given: Any, table: Mapping[str, Field], place: str, parts: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """The values of one of the API's objects, by an event's names."""
-    if not isinstance(given, dict):
-        raise EventError(place, "takes a JSON object")
-    values = {_NAMES.get(name, name): value for name, value in given.items() if name not in parts}
-    api = [API_NAMES.get(name, name) for name in table]
-    for name in given:
-        if name not in api and name not in parts:
-            at = f"{place}.{shown(name)}" if place else shown(name)
-            raise EventError(at, f"is no field of the API{suggestion(name, (*api, *parts))}")
-    return values
+# -- held, and released --------------------------------------------------------------------
 
 
-def _only_one_address(values: dict[str, Any], forms: tuple[str, ...]) -> None:
-    given = values.pop("email")
-    try:
-        every = email_forms(given, ("sha256", "md5"))
-        values |= {kind: None for kind in every if values.get(kind) != every[kind]}
-        values |= email_forms(given, forms)
-    except EventError as problem:
-        expected = problem.expected
-    else:
-        return
-    raise EventError("identifiers.email", expected)
+def accept_hold(value: Any, longest: float) -> float:
+    """Seconds for which a conversion is held.
+
+    :param value: ``True``, a ``timedelta`` or seconds.
+    :param longest: ``ADROLL_HOLD_MAX``, for which ``True`` holds.
+    :raises EventError: it is none of these, or out of range.
+
+    >>> accept_hold(timedelta(hours=1), 86_400)
+    3600.0
+    """
+    if value is True:
+        return float(longest)
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise EventError("hold", f"takes True, a timedelta or seconds; it got {kind(value)}")
+    if not 0 < seconds <= longest:
+        raise EventError("hold", f"takes more than 0 and at most ADROLL_HOLD_MAX, {longest} s")
+    return float(seconds)
+
+
+def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[EventError]]:
+    """What a release says differently, as JSON can say it, and what is wrong with the rest.
+
+    :param given: ``value``, ``currency`` and ``products``; ``None`` means that it stays.
+    """
+    wrong: list[Problem] = []
+    changes = amount_as_text(accept(given, wrong), "value")
+    if "products" in changes:
+        changes["products"] = products_as_json(changes["products"])
+    for problem in wrong:
+        changes.pop(problem.field, None)
+    return changes, [problem.error() for problem in wrong]
+
+
+def amend(
+    payload: bytes,
+    changes: Mapping[str, Any],
+    *,
+    email_forms: tuple[str, ...],
+    clock: Callable[[], float] = time.time,
+) -> tuple[bytes, str, float]:
+    """The JSON, the digest of the value, and the time of a held event with *changes*.
+
+    :param payload: the held event's JSON.
+    :param email_forms: ``ADROLL_EMAIL``.
+    :raises EventError: there is no such event.
+    """
+    # What it was is checked again as it leaves a database; a held one may be weeks old.
+    event = recheck_wire(payload, EventDefaults(email_forms=email_forms), now=clock())
+    event = checked({**event.__dict__, **changes}, clock())
+    return wire_bytes(event), value_digest(event), event.timestamp

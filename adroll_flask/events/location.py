@@ -12,8 +12,8 @@ from adroll_flask.visitor.identifiers import CONTROL, kind
 #: Characters of ``page_location``. The API documents no bound; browsers and proxies agree on
 #: about this much.
 MAX_LOCATION = 2000
-#: Characters of one parameter that is kept before all others: a click id of 240, encoded.
-_MAX_KEPT = 730
+#: The parameter that is kept before all others: a click id of 240 characters, encoded.
+_CLICK = re.compile(r"[?&]adct=[^&]{1,725}(?=&|\Z)")
 
 #: Most URLs: nothing to do. RFC 3986's characters save brackets, which only an IPv6 host may hold,
 #: and "%" only before two hex digits.
@@ -25,12 +25,6 @@ _SCHEME = re.compile(r"(https?)://([^/?#]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(?=[A-Za-z0-9._-]{1,253}\Z)(?!\.)[A-Za-z0-9._-]*[A-Za-z0-9_]\.?\Z")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE = "/?#:@!$&'()*+,;=[]|%~"
-#: The end of a text that was cut within a percent-encoded byte or character (UTF-8: a lead byte
-#: C2..F4 and fewer continuation bytes than it announces).
-_CUT = re.compile(
-    r"(?:%[C-Dc-d][0-9A-Fa-f]|%[Ee][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){0,1}"
-    r"|%[Ff][0-4](?:%[89ABab][0-9A-Fa-f]){0,2})\Z"
-)
 _TAKES = "takes a full URL such as 'https://shop.example/thanks'"
 
 
@@ -39,7 +33,7 @@ def accept_location(value: Any) -> str:
 
     Characters that URLs may not hold are percent-encoded and a user name with password is left
     out. Of a longer URL the fragment goes first, then whole query parameters from the end on,
-    then the end of the path; ``adct`` stays.
+    then whole parts of the path; ``adct`` stays.
 
     :raises EventError: not a full URL.
 
@@ -87,30 +81,13 @@ def _shorten(rest: str, room: int) -> str:
     rest = rest.partition("#")[0]
     if len(rest) <= room:
         return rest
-    path, _, query = rest.partition("?")
-    parameters = query.split("&") if query else []
-    clicks = (one for one in parameters if one.startswith("adct=") and len(one) <= _MAX_KEPT)
-    click = next(clicks, None)
-    room -= len(click) + 1 if click else 0
-    path = _cut(path, room)
-    room -= len(path)
-    kept = []
-    for one in parameters:
-        if one is not click:
-            room -= len(one) + 1
-        if one is click or room >= 0:
-            kept.append(one)
-    return f"{path}?{'&'.join(kept)}" if kept else path
-
-
-def _cut(path: str, length: int) -> str:
-    """The first *length* characters, less what is left of a character that was cut through."""
-    if len(path) <= length:
-        return path
-    path = path[:length]
-    if "%" in path[-2:]:
-        path = path[: path.rindex("%")]
-    return _CUT.sub("", path)
+    click = _CLICK.search(rest)
+    kept = rest[: room + 1 - (len(click[0]) if click else 0)]
+    end = max(kept.find("?"), kept.rfind("&"))
+    kept = kept[:end] if end > 0 else kept[: kept.rindex("/", 0, -1) + 1]
+    if click and click.start() >= len(kept):
+        kept += ("&" if "?" in kept else "?") + click[0][1:]
+    return kept
 
 
 def app_location(

@@ -7,15 +7,21 @@ A page's URL reaches AdRoll with each event, and shops put into theirs whom they
 from __future__ import annotations
 
 import functools
+import hmac
 import re
+import unicodedata
 from collections.abc import Callable
 from fnmatch import translate
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 from .context import EventDefaults
-from .dedupe_key import ADDRESS, HASHED, kept_key
 
+#: How a key begins that is kept as a hash.
+HASHED = "hmac-sha256:"
+#: A person's address in a text: ``trial:ann@example.com``, as it is or as a URL has it, which one
+#: within another has encoded twice.
+ADDRESS = re.compile(r"[^\s@](?:@|\uff20|%(?:25)*40)[^\s@]*[^\W\d]", re.IGNORECASE)
 #: Times that a text may be percent-encoded, as by a redirect that hands another's query on.
 _ENCODED = 3
 
@@ -47,6 +53,10 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
     plain = "@" not in url and "%" not in url and url.isascii()
     told = _nothing if clear or plain else has_address
     is_private = _named(names)
+
+    def tells(part: str) -> bool:
+        return is_private(part.partition("=")[0]) or told(part)
+
     rest, hash, fragment = url.partition("#")
     start, mark, query = rest.partition("?")
     if told is has_address:
@@ -55,19 +65,10 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
             segments = start[host:].split("/")
             start = start[:host] + "/".join(one for one in segments if not told(one))
     if query:
-        parameters = query.split("&")
-        kept = [
-            one
-            for one in parameters
-            if one.startswith("adct=") or not (is_private(one.partition("=")[0]) or told(one))
-        ]
-        if len(kept) < len(parameters):
-            query = "&".join(kept)
-            mark = mark if query else ""
-    if fragment and (
-        told(fragment)
-        or any(is_private(one.partition("=")[0]) for one in re.split("[?&/]", fragment))
-    ):
+        kept = [one for one in query.split("&") if one.startswith("adct=") or not tells(one)]
+        query = "&".join(kept)
+        mark = mark if query else ""
+    if fragment and any(map(tells, re.split("[?&/]", fragment))):
         hash = fragment = ""
     return start + mark + query + hash + fragment
 
@@ -110,3 +111,39 @@ def hide(values: dict[str, Any], defaults: EventDefaults) -> tuple[str, ...]:
             values["order_id"] = kept
             hidden += ("order_id",)
     return hidden
+
+
+# -- a deduplication key as it is kept -----------------------------------------------------
+
+
+def kept_key(key: str, secret: bytes | None) -> str:
+    """*key* as the outbox keeps it; whoever looks for a key looks for this.
+
+    Two ways to write one character are one order (NFC). A key with an e-mail address in it is
+    kept as a hash, since keys outlive what else is known of a visitor; other keys stay readable,
+    because people look for their orders.
+
+    :param secret: the site's own (``Records.dedupe_secret``): without it nobody could tell whose
+        address a hash is by trying addresses.
+
+    >>> kept_key("2024-1001", b"secret")
+    '2024-1001'
+    """
+    if key.isascii():
+        if "@" not in key and "%" not in key:
+            return key
+    else:
+        key = unicodedata.normalize("NFC", key)
+    if not ADDRESS.search(key):
+        return key
+    text = key.encode("utf-8", "surrogatepass")
+    return HASHED + hmac.digest(secret or b"adroll_flask", text, "sha256").hex()
+
+
+def suppressed_key(name: str, key: str, secret: bytes | None) -> str:
+    """The hash by which it is known why the order *key* was not reported as an event *name*.
+
+    :param secret: as for :func:`kept_key`.
+    """
+    text = f"{name}\0{unicodedata.normalize('NFC', key)}".encode("utf-8", "surrogatepass")
+    return hmac.digest(secret or b"adroll_flask", text, "sha256").hex()[:32]

@@ -87,8 +87,10 @@ def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> N
 _ABSENT = object()
 
 
-def _read(item: Any, name: str, default: object = None) -> Any:
+def _read(item: Any, name: str | Callable[[Any], Any], default: object = None) -> Any:
     try:
+        if callable(name):
+            return name(item)
         if isinstance(item, Mapping):
             return item.get(name, default)
         return getattr(item, name, default)
@@ -106,18 +108,11 @@ def _mapped(item: Any, product_map: Mapping[str, str | Callable[[Any], Any] | No
     found: dict[str, Any] = {}
     for field in PRODUCT_FIELDS:
         path = product_map.get(field, field)
-        value: Any = None
-        if isinstance(path, str):
-            value = item
-            for name in path.split("."):
-                if value is not None and not isinstance(value, Unreadable):
-                    value = _read(value, name)
-        elif path is not None:
-            try:
-                value = path(item)
-            except Exception as problem:
-                let_through(problem)
-                value = Unreadable(type(problem).__name__)
+        value = None if path is None else item
+        steps: Iterable[Any] = path.split(".") if isinstance(path, str) else (path,)
+        for name in steps:
+            if value is not None and not isinstance(value, Unreadable):
+                value = _read(value, name)
         if value is not None:
             found[field] = value
     return found

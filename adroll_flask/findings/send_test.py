@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask.errors import AdRollError
-from adroll_flask.events.trial import trial_event
+from adroll_flask.events.build import trial_event
 
 from .reasons import meaning
 

@@ -247,7 +247,7 @@ class Lookups:
         for id, payload in self._pages(f"{query} AND payload IS NOT NULL"):
             yield id, bytes(payload)
 
-    # -- orders; keys are those of adroll_flask.events.dedupe_key.kept_key ------------------
+    # -- orders; keys are those of adroll_flask.events.privacy.kept_key ------------------
 
     def find_order(self, order: OrderKey) -> Row | None:
         """The event of an order."""
@@ -282,7 +282,7 @@ class Lookups:
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
         """Why orders were suppressed, by the hash of
-        :func:`adroll_flask.events.dedupe_key.suppressed_key`."""
+        :func:`adroll_flask.events.privacy.suppressed_key`."""
         query = (
             "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed"
             " WHERE order_hash {in_ids}"

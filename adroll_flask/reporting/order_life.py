@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.events.privacy import kept_key, suppressed_key
 from adroll_flask.outbox.values import Attempt, Row
 from adroll_flask.redaction import redact_event
 

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
-from adroll_flask.events.dedupe_key import kept_key, suppressed_key
+from adroll_flask.events.privacy import kept_key, suppressed_key
 from adroll_flask.outbox.lookups import Lookups
 from adroll_flask.outbox.values import Row, worst
 

@@ -19,8 +19,8 @@ from blinker import NamedSignal
 from adroll_flask.errors import AdRollError, EventError
 from adroll_flask.events.context import NO_IDENTITY, EventDefaults
 from adroll_flask.events.coverage import Coverage
-from adroll_flask.events.dedupe_key import kept_key, suppressed_key
 from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.events.privacy import kept_key, suppressed_key
 from adroll_flask.forks import made_once
 from adroll_flask.hosts import host_of
 from adroll_flask.interruptions import let_through
@@ -211,7 +211,7 @@ class Reporter:
     # -- on the way ------------------------------------------------------------------------
 
     def _held_for(self, hold: object, built: Built, strict: bool) -> float:
-        from adroll_flask.events.release import accept_hold
+        from adroll_flask.events.fix import accept_hold
 
         if built.event.event_name != "purchase" or built.key is None:
             raise EventError("hold", "takes a purchase with an order_id, by which it is released")
@@ -545,7 +545,7 @@ class Reporter:
 
         :param given: what a release says differently.
         """
-        from adroll_flask.events.release import accept_changes
+        from adroll_flask.events.fix import accept_changes
 
         settings = self.settings
         if not settings.enabled:

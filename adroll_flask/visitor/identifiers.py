@@ -171,14 +171,14 @@ def accept_email(value: str) -> str:
     return address
 
 
-def accept_hash(value: str, name: str | None = None) -> tuple[str, str]:
+def accept_hash(value: Any, name: str | None = None) -> tuple[str, str]:
     """``(wire key, lower-case hash)`` of an address that was hashed already.
 
     :raises EventError: not 64 (SHA-256) or 32 (MD5) hex digits, or the hash of an empty text.
     """
     field = name or "email"
     kinds = {64: "email_sha256", 32: "email_md5"}
-    found = kinds.get(len(value)) if _HEX.match(value) else None
+    found = kinds.get(len(value)) if isinstance(value, str) and _HEX.match(value) else None
     if found is None or (name is not None and found != name):
         takes = {"email_sha256": "64 hex digits", "email_md5": "32 hex digits"}.get(
             field, "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"

@@ -20,7 +20,6 @@ from adroll_flask.events.event import Event, json_schema, wire_bytes
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventFields, EventName
 from tests.support.event_kit import (
     BARE,
-    CHROME,
     COOKIE,
     NOW,
     PURCHASE,
@@ -480,35 +479,6 @@ def test_an_app_misses_its_device_id_and_a_derived_cookie_its_click() -> None:
 
 
 # -- user agent ------------------------------------------------------------------------------
-
-
-def test_the_browser_tells_the_device_and_is_no_app() -> None:
-    wire = strictly("pageView", context(user_agent=CHROME)).event.wire()
-    assert (wire["device_os"], wire["device_type"]) == ("Linux", "desktop")
-    assert not {"package_app_name", "package_app_version"} & wire.keys()
-    for says, kind in (("Mobile Safari", "phone"), ("Safari", "tablet")):
-        agent = CHROME.replace("X11; Linux x86_64", "Linux; Android 14; K").replace("Safari", says)
-        wire = strictly("pageView", context(user_agent=agent)).event.wire()
-        assert (wire["device_os"], wire["device_type"]) == ("Android", kind)
-
-
-def test_what_the_caller_knows_of_the_device_is_not_mixed_with_the_browser() -> None:
-    wire = strictly("pageView", context(user_agent=CHROME), package_app_name="com.x").event.wire()
-    assert wire["package_app_name"] == "com.x"
-    assert not {"device_os", "package_app_version"} & wire.keys()
-
-
-def test_without_ua_parser_the_event_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from adroll_flask.events import user_agent as useragent
-
-    monkeypatch.setitem(sys.modules, "ua_parser", None)
-    useragent._parse.cache_clear()
-    try:
-        assert "device_os" not in strictly("pageView", context(user_agent=CHROME)).event.wire()
-    finally:
-        useragent._parse.cache_clear()
 
 
 def test_user_agents_lose_controls_and_their_far_end() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adroll_flask.events.dedupe_key import HASHED, kept_key
+from adroll_flask.events.privacy import HASHED, kept_key
 
 SECRET = b"a key of the site"
 

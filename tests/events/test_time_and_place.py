@@ -7,7 +7,7 @@ import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
@@ -176,14 +176,10 @@ def test_a_long_fragment_goes_before_any_parameter() -> None:
     assert url == "https://shop.example/?a=1&b=2"
 
 
-@pytest.mark.parametrize("letter", ["x", "ä", "€", "𝄞"])
-@pytest.mark.parametrize("before", range(12))
-def test_a_long_path_is_cut_between_characters(letter: str, before: int) -> None:
-    url = accept_location("https://shop.example/" + "a" * before + letter * 2000 + "?adct=c1")
-    assert MAX_LOCATION - (0 if letter == "x" else 23) <= len(url) <= MAX_LOCATION
-    assert url.endswith("?adct=c1")
-    path = unquote(urlsplit(url).path, errors="strict")
-    assert re.fullmatch(f"/a*{letter}*", path)
+def test_a_long_path_loses_whole_parts() -> None:
+    part = "/" + "%C3%A4" * 50
+    url = accept_location("https://shop.example" + part * 20 + "?adct=c1")
+    assert url == f"https://shop.example{part * 6}/?adct=c1"
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from adroll_flask.errors import EventError
+from adroll_flask.events.build import trial_event
 from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.events.trial import trial_event
 from adroll_flask.sandbox import ADVERTISABLE_EID, PIXEL_EID, Account, event_checks
 
 NOW = 1_667_065_540.836

@@ -11,10 +11,6 @@ from adroll_flask.events.context import EventDefaults
 
 NOW = 1667065540.836
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
-CHROME = (
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    "Chrome/120.0.0.0 Safari/537.36"
-)
 
 #: A visitor's request, as the extension sees it.
 WEB = EventDefaults(
