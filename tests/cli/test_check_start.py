@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,15 @@ from click.testing import CliRunner, Result
 from flask import Flask
 from flask.cli import FlaskGroup
 
-from adroll_flask import AdRoll, ConfigurationError
+from adroll_flask import AdRoll, ConfigurationError, EventError, sandbox
+from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
+from adroll_flask.events.products import gather
+from adroll_flask.sandbox import local_only
+from adroll_flask.setting_checks import PLATFORMS, STAGES
+from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
+from tests.conftest import AppMaker
+from tests.support import PATIENCE, ROOT, others_may_enter
 
 WRONG: dict[str, Any] = {
     "SECRET_KEY": "a key for tests",
@@ -24,14 +34,6 @@ WRONG: dict[str, Any] = {
     "ADROLL_DRY_RUN": "yes",
     "ADROLL_ACESS_TOKEN": "s3cret-value",
 }
-PROGRAM = """
-from flask import Flask
-from adroll_flask import AdRoll
-
-app = Flask(__name__)
-app.config.from_prefixed_env()
-AdRoll(app)
-"""
 
 
 def broken() -> Flask:
@@ -141,23 +143,230 @@ def test_whoever_makes_the_app_gets_the_error_with_every_wrong_setting() -> None
     assert all(f"{key}: " in str(caught.value) for key in list(WRONG)[1:])
 
 
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [("check", "ERROR   ADROLL_PIXEL: takes one of"), ("outbox", "Error: ADROLL_PIXEL: takes")],
-)
-def test_the_flask_command_itself_shows_no_traceback(
-    tmp_path: Path, command: str, expected: str
-) -> None:
-    (tmp_path / "shop.py").write_text(PROGRAM)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
-    result = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "shop", "adroll", command],
-        cwd=tmp_path,
-        env={**environ, "FLASK_ADROLL_PIXEL": "maybe"},
-        capture_output=True,
-        text=True,
-        check=False,
+# -- what a newcomer meets in the first ten minutes: the sandbox in one word, messages that help --
+
+
+BIN = Path(sys.executable).parent
+
+
+SHOP = """
+from flask import Flask
+from adroll_flask import AdRoll, report_conversion
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+AdRoll(app)
+"""
+
+
+# -- ADROLL_SANDBOX ------------------------------------------------------------------------
+
+
+def test_one_word_is_the_sandboxs_account_and_addresses() -> None:
+    with sandbox.running() as adroll:
+        account = adroll.account
+    settings = Settings.from_mapping({"ADROLL_SANDBOX": True})
+    assert settings.advertisable_eid == account.advertisable_eid
+    assert settings.pixel_eid == account.pixel_eid
+    assert settings.access_token == account.access_token
+    assert settings.api_url == "http://127.0.0.1:5001/api"
+    assert settings.pixel_url == "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js"
+    assert set(SANDBOX_ACCOUNT) <= set(Settings.__dataclass_fields__)
+
+
+def test_nothing_of_the_real_account_goes_to_the_sandbox_and_its_port_may_be_another() -> None:
+    settings = Settings.from_mapping(
+        {
+            "ADROLL_SANDBOX": "True",  # as Flask reads FLASK_ADROLL_SANDBOX=True
+            "ADROLL_ACCESS_TOKEN": "of-the-real-account",
+            "ADROLL_API_URL": "http://127.0.0.1:5099/api",
+        }
     )
-    assert result.returncode == 1
-    assert expected in result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
+    assert settings.access_token == sandbox.ACCESS_TOKEN
+    assert settings.api_url == "http://127.0.0.1:5099/api"
+
+
+@pytest.mark.parametrize(("name", "value"), [("FLASK_ENV", "production"), ("DYNO", "web.1")])
+def test_the_sandbox_is_refused_in_production(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name} says that this is production") as caught:
+        Settings.from_mapping({"ADROLL_SANDBOX": True})
+    assert caught.value.slug == "sandbox-in-production"
+    monkeypatch.setenv(local_only.ALLOW_PRODUCTION, "1")
+    assert Settings.from_mapping({"ADROLL_SANDBOX": True}).sandbox
+
+
+def test_the_package_and_the_sandbox_know_production_by_the_same_signs() -> None:
+    assert local_only._STAGES == STAGES
+    assert local_only._PLATFORMS == PLATFORMS
+
+
+def test_check_with_nothing_set_leads_to_the_sandbox_first(tmp_path: Path) -> None:
+    app = Flask("shop", instance_path=str(tmp_path))
+    AdRoll(app)
+    text = app.test_cli_runner().invoke(commands, ["check"]).output
+    assert 0 < text.index("flask adroll sandbox") < text.index("account manager")
+    sent = app.test_cli_runner().invoke(commands, ["send-test"])
+    assert sent.exit_code == 1
+    assert "set ADROLL_SANDBOX to True" in sent.output
+
+
+def test_check_says_whether_the_sandbox_runs(make_app: AppMaker) -> None:
+    with sandbox.running() as adroll:
+        app = make_app(ADROLL_SANDBOX=True, ADROLL_API_URL=adroll.api_url)
+        there = app.test_cli_runner().invoke(commands, ["check"]).output
+        sent = app.test_cli_runner().invoke(commands, ["send-test"])
+    away = app.test_cli_runner().invoke(commands, ["check"]).output
+    assert f"ADROLL_SANDBOX: is True: events go to {adroll.api_url}, not to AdRoll" in there
+    assert "nobody listens" not in there
+    assert sent.exit_code == 0, sent.output
+    assert f"ERROR   ADROLL_SANDBOX: nobody listens at {adroll.api_url}" in away
+
+
+# -- did you mean --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ACESS_TOKEN", "ACCESS_TOKEN"),
+        ("ADVERTISER_ID", "ADVERTISABLE_EID"),
+        ("PIXEL_ID", "PIXEL_EID"),
+        ("SECRET", "SECRET_KEY"),
+        ("DRYRUN", "DRY_RUN"),
+        ("HOST", "HOSTS"),
+    ],
+)
+def test_a_setting_that_is_none_names_the_one_that_was_meant(written: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"did you mean ADROLL_{meant}\?"):
+        Settings.from_mapping({f"ADROLL_{written}": "x"})
+
+
+class Line:
+    sku_code = "mug"
+    unit_price = "29.95"
+
+
+@pytest.mark.parametrize("line", [Line(), {"sku_code": "mug", "unit_price": "29.95"}])
+def test_a_product_map_names_the_column_that_is_missing_and_the_near_one(line: object) -> None:
+    with pytest.raises(EventError) as caught:
+        gather([line], {"product_id": "sku_code", "price": "unit_prise"})
+    assert str(caught.value) == (
+        "product_map: names 'unit_prise' for price, which no product has; "
+        "did you mean 'unit_price'?"
+    )
+    mapped = gather([line, {}], {"product_id": "sku_code", "price": "unit_price"})
+    assert mapped[0] == {"product_id": "mug", "price": "29.95"}
+
+
+# -- places --------------------------------------------------------------------------------
+
+
+def test_a_bad_folder_is_told_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config["ADROLL_JOURNAL_FOLDER"] = str(tmp_path / "file" / "journal")
+    AdRoll(app)
+    [said] = [text for text in caplog.messages if "cannot keep events" in text]
+    assert f"ADROLL_JOURNAL_FOLDER: {tmp_path}/file/journal cannot be made: " in said
+    assert "is not a folder" in said
+    checked = app.test_cli_runner().invoke(commands, ["check"])
+    assert "ERROR   ADROLL_JOURNAL_FOLDER: " in checked.output
+
+
+@pytest.mark.skipif(
+    not others_may_enter(), reason="the app's user may not enter the folder of this clone"
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root leaves root's files behind")
+def test_a_file_that_root_left_is_told_at_the_start(tmp_path: Path) -> None:
+    instance = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    os.chown(instance, 65534, 65534)
+    (instance / "adroll-outbox.sqlite").write_bytes(b"")  # as `sudo flask adroll outbox` leaves it
+    program = (
+        "import logging, os; logging.basicConfig(format='%(message)s')\n"
+        "from flask import Flask; from adroll_flask import AdRoll\n"
+        f"AdRoll(Flask('loaded', instance_path={str(tmp_path)!r}))\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"AdRoll(Flask('shop', instance_path={str(instance)!r}))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    shutil.rmtree(instance)
+    assert done.returncode == 0, done.stderr
+    assert f"{instance}/adroll-outbox.sqlite may not be written by this user" in done.stderr
+
+
+# -- databases -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg://shopuser:s3cret@127.0.0.1:9/orders", "failed: Connection refused"),
+        ("mysql+pymysql://shopuser:s3cret@127.0.0.1:9/orders", "Connection refused"),
+        ("sqlite:///{folder}/folder", "unable to open database file"),
+    ],
+    ids=["postgresql", "mariadb", "no-file"],
+)
+def test_database_faults_are_all_alike_and_say_what_the_database_said(
+    url: str, said: str, make_app: AppMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    app = make_app(ADROLL_OUTBOX_URL=url.format(folder=tmp_path))
+    result = app.test_cli_runner().invoke(commands, ["outbox"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: The outbox cannot be worked with: the ")
+    assert said in result.output
+    assert "s3cret" not in result.output
+    assert "shopuser" not in result.output
+    checked = app.test_cli_runner().invoke(commands, ["check"]).output
+    assert ("disk I/O error" if url.startswith("sqlite") else said) in checked
+    assert "s3cret" not in checked
+    assert "shopuser" not in checked
+
+
+# -- commands that run until they are ended ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "begins", "ends"),
+    [
+        (
+            ["worker"],
+            "Delivers to http://127.0.0.1:5001/api until Ctrl-C or SIGTERM.",
+            "Ended: 0 events delivered, 0 waiting.",
+        ),
+        (
+            ["sandbox", "--port", "0"],
+            "Watch  http://127.0.0.1:",
+            "Ended: 0 of 0 events accepted.",
+        ),
+    ],
+    ids=["worker", "sandbox"],
+)
+def test_worker_and_sandbox_say_that_they_run_and_ctrl_c_says_what_was_done(
+    command: list[str], begins: str, ends: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(SHOP)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        # A suite in a shell's background ignores Ctrl-C, and its children with it.
+        ["env", "--default-signal=INT", BIN / "flask", "adroll", *command],
+        cwd=tmp_path,
+        env=env | {"FLASK_ADROLL_SANDBOX": "True", "FLASK_SECRET_KEY": "k" * 32},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=PATIENCE)
+    assert first.startswith(begins), first + rest
+    assert rest.splitlines()[-1] == ends
+    assert process.returncode == 0

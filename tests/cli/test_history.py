@@ -188,15 +188,6 @@ def test_what_happened_comes_before_its_report_though_a_clock_was_set(app: Flask
     assert [step.kind for step in life(row)][:3] == ["held", "happened", "released"]
 
 
-def test_find_says_cancelled_of_a_hold_that_was_cancelled(app: Flask, run: Run) -> None:
-    report(app, "1001", hold=True)
-    assert run("outbox", "cancel", "1001").exit_code == 0
-    told = run("outbox", "find", "1001").output
-    assert "kept, not sent" in told
-    assert told.rstrip().endswith("cancelled")
-    assert "reported" not in told
-
-
 def test_find_says_of_a_hold_that_nobody_released_it(app: Flask, run: Run) -> None:
     report(app, "1001", hold=0.001)
     app.extensions["adroll"].outbox.lookups.counts()
@@ -229,16 +220,6 @@ def test_list_filters_by_name_and_time_newest_first(shop: Flask, run: Run) -> No
 
 
 # -- silence -------------------------------------------------------------------------------
-
-
-def test_check_tells_silence_by_its_exit_code(shop: Flask, run: Run) -> None:
-    outbox = shop.extensions["adroll"].outbox
-    fill_history(outbox, 100)
-    assert "No addToCart" not in run("check").output
-    fill_history(outbox, 100, silent=8)
-    loud = run("check")
-    assert loud.exit_code == 1
-    assert "No addToCart event since" in loud.output
 
 
 def test_silence_sends_a_signal_once(shop: Flask, caplog: pytest.LogCaptureFixture) -> None:

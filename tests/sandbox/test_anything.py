@@ -37,9 +37,13 @@ def paths(value: Any, prefix: str = "") -> list[str]:
 EVENTS = st.builds(spoiled, st.sampled_from(paths(FULL)), JSON) | JSON
 
 
+APP = create_app(keep=50)
+
+
 def fresh() -> Api:
-    app = create_app(keep=50)
-    return Api(app.extensions["adroll_sandbox"], app.test_client().open)
+    """One sandbox for all examples, which has forgotten what it saw."""
+    APP.extensions["adroll_sandbox"].state.clear()
+    return Api(APP.extensions["adroll_sandbox"], APP.test_client().open)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

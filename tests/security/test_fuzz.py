@@ -1,6 +1,6 @@
 """Anything at all, at every place where something comes in: no fault, and nothing that grows.
 
-``FUZZ_CASES`` is the number of cases over all targets together: 5,000 by default, 100,000 in CI,
+``FUZZ_CASES`` is the number of cases over all targets together: 3,000 by default, 100,000 in CI,
 the same in every run; ``make fuzz`` takes ten million. Each example of Hypothesis is
 tried as it is and in :data:`VARIANTS` damaged forms, which makes most cases cheap.
 """
@@ -47,7 +47,7 @@ from adroll_flask.visitor.record import Record
 from adroll_flask.visitor.tracked_request import adct_of
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 
-CASES = int(os.environ.get("FUZZ_CASES", "5000"))
+CASES = int(os.environ.get("FUZZ_CASES", "3000"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 VARIANTS = 24
 #: Cases of each target out of a hundred; what runs a whole request or report costs the most.
