@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
+import ast
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
-from adroll_flask.sandbox import Unsafe, create_app, local_only, make_server, serve
-from tests.support import PATIENCE
+import adroll_flask.sandbox
+from adroll_flask.sandbox import Unsafe, app, create_app, faults, local_only, make_server, serve
+from adroll_flask.sandbox.__main__ import main
 from tests.support.sandbox_helpers import LEAST, Api
-
-OPEN = {"host": "0.0.0.0", "port": 0}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "shop.example", ""])
@@ -67,12 +68,9 @@ def test_serve_refuses_before_it_binds() -> None:
         serve("0.0.0.0", 0)
 
 
-def test_the_command_says_why_it_will_not_start() -> None:
-    command = [sys.executable, "-m", "adroll_flask.sandbox", "--host", "0.0.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 1
-    assert "--allow-remote" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_command_says_why_it_will_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--host", "0.0.0.0"]) == 1
+    assert "--allow-remote" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ["/", "/api", "/events", "/faults", "/click", "/ad", "/live"])
@@ -131,3 +129,60 @@ def test_other_sites_pages_cannot_read_or_change_anything(
 def test_faults_cannot_be_set_by_a_form_of_an_old_browser(api: Api, kind: str) -> None:
     answer = api.open("/faults", method="POST", data=b'{"status": 500}', content_type=kind)
     assert answer.status_code == 415
+
+
+# -- the sandbox stands alone, and its README says what is true -----------------------------------
+
+
+FOLDER = Path(adroll_flask.sandbox.__file__).parent
+
+
+TESTS = Path(__file__).parent
+
+
+README = (FOLDER / "README.md").read_text()
+
+
+ALLOWED = {"flask", "adroll_flask", "_typeshed", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.py")), ids=lambda path: path.name)
+def test_it_imports_flask_and_the_standard_library_and_itself(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level <= 1
+            names = [] if node.level else [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            assert name.partition(".")[0] in ALLOWED, name
+            if name.startswith("adroll_flask"):
+                assert name.startswith("adroll_flask.sandbox"), name
+
+
+def test_each_rule_has_a_test_and_the_test_exists() -> None:
+    rules = README.partition("## The rules")[2]
+    rows = re.findall(r"^\| (?!rule|---)(.+?) \| `(\w+)` \|$", rules, re.MULTILINE)
+    lines = [line for line in rules.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(lines) - 2 > 50
+    known = {
+        node.name
+        for path in TESTS.glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {test for _, test in rows} <= known
+
+
+def test_each_key_of_a_fault_is_in_the_readme() -> None:
+    table = README.partition("## Faults")[2].partition("## Who")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(faults._KINDS)
+
+
+def test_each_route_is_in_the_readme() -> None:
+    table = README.partition("## In a test")[0]
+    rules = {rule.rule for rule in app.create_app().url_map.iter_rules()}
+    routes = {rule.split("/")[1] for rule in rules} - {"assets", "pixel", "live"}
+    assert {route for route in routes if f"| `/{route}" not in table} == set()

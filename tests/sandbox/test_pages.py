@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import http.client
 import json
+import stat
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from adroll_flask.sandbox import RunningSandbox, create_app, running, value_checks
+from adroll_flask.sandbox import (
+    ADVERTISABLE_EID,
+    RunningSandbox,
+    create_app,
+    event_checks,
+    running,
+    value_checks,
+)
+from adroll_flask.sandbox.event_api import Batch, Judged
+from adroll_flask.sandbox.state import State
 from tests.support import PATIENCE
-from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, Api, purchase
+from tests.support.sandbox_helpers import ADVERTISABLE_EID, COOKIE, FULL, LEAST, NOW, Api, purchase
 
 PAGES = ["/", "/ad", "/click", "/events", "/requests", "/faults", "/assets/live.js", "/nothing"]
 
@@ -222,3 +233,264 @@ def test_programs_in_the_same_process_have_it_all_at_hand() -> None:
         assert adroll.api_url == f"http://127.0.0.1:{adroll.port}/api"
         adroll.reset()
         assert adroll.events() == adroll.requests() == adroll.clicks() == []
+
+
+# -- what the sandbox remembers of events: verdict, coverage, journey, twins; and for how long ----
+
+
+def click(api: Api) -> str:
+    answer = api.open("/click", query_string={"to": "http://shop.test/mug?size=l"})
+    return str(answer.headers["Location"]).partition("adct=")[2]
+
+
+def beacon(api: Api, **said: Any) -> None:
+    body = json.dumps({"kind": "cookie", "cookie": COOKIE, "page": "http://shop.test/", **said})
+    answer = api.open(f"/pixel/beacon/{ADVERTISABLE_EID}", method="POST", data=body)
+    assert answer.status_code == 204
+
+
+def last(api: Api) -> dict[str, Any]:
+    return api.sandbox.state.events()[-1]
+
+
+def test_an_event_is_kept_as_it_came(api: Api) -> None:
+    api.post([FULL])
+    record = last(api)
+    assert record["event"] == FULL
+    assert (record["verdict"], record["received_at"]) == ("accepted", NOW)
+    assert (record["event_name"], record["order_id"]) == ("purchase", "1001")
+    assert record["request"] == api.sandbox.state.requests()[0]["id"]
+
+
+def test_a_rejected_event_is_kept_with_its_errors(api: Api) -> None:
+    api.post([{**LEAST, "ip": "x"}])
+    record = last(api)
+    assert record["verdict"] == "rejected"
+    assert [error["field"] for error in record["errors"]] == ["ip"]
+
+
+@pytest.mark.parametrize("event", [None, "text", [], {"identifiers": 5, "event_attributes": 5}])
+def test_what_is_no_event_is_kept_too(api: Api, event: Any) -> None:
+    api.post([event])
+    assert last(api)["event"] == event
+    assert last(api)["coverage"]["carried"] == []
+
+
+def test_the_same_order_twice_is_marked(api: Api) -> None:
+    api.post([purchase("1"), purchase("2")])
+    api.post([purchase("1")])
+    marks = [(one["duplicate"], one["duplicate_of"]) for one in api.sandbox.state.events()]
+    assert marks == [(False, None), (False, None), (True, 1)]
+    totals = api.sandbox.state.totals()
+    assert (totals["duplicates"], totals["distinct_orders"]) == (1, 2)
+
+
+def test_other_events_of_an_order_are_no_duplicates(api: Api) -> None:
+    api.post([purchase("1"), purchase("1", event_name="addToCart")])
+    assert api.sandbox.state.totals()["duplicates"] == 0
+
+
+def test_refused_events_and_dry_runs_take_no_order_id(api: Api) -> None:
+    api.post([purchase("1", ip="x")])
+    api.post([purchase("1")], query={"advertisable": ADVERTISABLE_EID, "dry_run": "true"})
+    api.post([purchase("1")])
+    assert last(api)["duplicate"] is False
+
+
+def test_events_without_an_order_id_are_never_duplicates(api: Api) -> None:
+    api.post([LEAST, LEAST])
+    assert api.sandbox.state.totals()["duplicates"] == 0
+
+
+def test_coverage_of_an_event_says_what_it_carries_and_what_not(api: Api) -> None:
+    api.post([{**LEAST, "identifiers": {"adct": "a", "email_md5": "c" * 32}}])
+    coverage = last(api)["coverage"]
+    assert coverage["carried"] == ["adct", "email_md5"]
+    assert sorted(coverage["carried"] + coverage["missing"]) == sorted(event_checks.IDENTIFIERS)
+    assert coverage["score"] == round(2 / 7, 3)
+
+
+def test_the_meter_is_over_all_accepted_events(api: Api) -> None:
+    assert api.sandbox.state.meter()["score"] is None
+    api.post([FULL, LEAST])
+    api.post([{**FULL, "ip": "x"}])
+    api.post([FULL], query={"advertisable": ADVERTISABLE_EID, "dry_run": "1"})
+    meter = api.sandbox.state.meter()
+    assert meter["events"] == 2
+    assert meter["carried"]["adct"] == 2
+    assert meter["carried"]["device_id"] == 1
+    assert meter["score"] == round(8 / 14, 3)
+
+
+def test_an_event_is_matched_by_the_click_id_of_the_ad(api: Api) -> None:
+    adct = click(api)
+    api.post([{**LEAST, "identifiers": {"adct": adct}}])
+    journey = last(api)["journey"]
+    assert journey["matched_by"] == "click id"
+    assert journey["click"] == {
+        "adct": adct,
+        "known": True,
+        "at": NOW,
+        "to": "http://shop.test/mug?size=l",
+    }
+    assert api.sandbox.state.totals()["matched"] == 1
+
+
+def test_an_event_is_matched_by_the_cookie_that_the_pixel_saw_after_the_click(api: Api) -> None:
+    beacon(api, page=f"http://shop.test/mug?adct={click(api)}", adopted=True)
+    beacon(api, page="http://shop.test/cart")
+    api.post([{**LEAST, "identifiers": {"first_party_cookie": COOKIE}}])
+    journey = last(api)["journey"]
+    assert journey["matched_by"] == "first-party cookie"
+    assert journey["cookie"]["made_by"] == "site"
+    assert journey["cookie"]["pages"] == 2
+    assert [step["what"] for step in journey["steps"]] == ["click", "page", "page"]
+    assert [step["detail"] for step in journey["steps"]] == ["shop.test", "/mug", "/cart"]
+
+
+def test_an_event_joins_a_click_and_a_cookie_that_were_strangers(api: Api) -> None:
+    beacon(api)
+    adct = click(api)
+    api.post([{**LEAST, "identifiers": {"adct": adct, "first_party_cookie": COOKIE}}])
+    assert {step["what"] for step in last(api)["journey"]["steps"]} == {"click", "page"}
+    api.post([{**LEAST, "identifiers": {"first_party_cookie": COOKIE}}])
+    assert last(api)["journey"]["matched_by"] == "first-party cookie"
+
+
+def test_an_event_that_arrives_late_has_its_place_in_the_journey(api: Api) -> None:
+    ids = {"identifiers": {"first_party_cookie": COOKIE}}
+    beacon(api)
+    api.post([{**LEAST, **ids, "event_name": "addToCart", "timestamp": NOW - 60}])
+    assert last(api)["happened_at"] == NOW - 60
+    assert last(api)["journey"]["steps"] == []
+    api.post([{**purchase("1"), **ids, "timestamp": NOW - 30}])
+    assert [step["detail"] for step in last(api)["journey"]["steps"]] == ["addToCart"]
+    api.post([{**LEAST, **ids}])
+    steps = last(api)["journey"]["steps"]
+    assert [step["detail"] for step in steps] == ["addToCart", "purchase", "/"]
+
+
+def test_an_invented_click_id_matches_nothing(api: Api) -> None:
+    api.post([{**LEAST, "identifiers": {"adct": "invented", "first_party_cookie": COOKIE}}])
+    journey = last(api)["journey"]
+    assert journey["matched_by"] is None
+    assert journey["click"]["known"] is False
+    assert journey["cookie"]["seen_by_pixel"] is False
+
+
+@pytest.mark.parametrize("pixel_first", [True, False])
+def test_an_order_from_both_sides_is_flagged(api: Api, pixel_first: bool) -> None:
+    def pixel() -> None:
+        beacon(api, kind="track", name="purchase", order_id="1", attributes={"order_id": "1"})
+
+    if pixel_first:
+        pixel()
+    api.post([purchase("1"), purchase("2")])
+    if not pixel_first:
+        pixel()
+    flags = [one["reported_by_pixel_too"] for one in api.sandbox.state.events()]
+    assert flags == [True, False]
+    (tracked,) = api.sandbox.state.tracked()
+    assert tracked["reported_by_server_too"] is True
+    assert api.sandbox.state.totals()["both_sides"] == 1
+
+
+def test_beyond_keep_events_go_and_orders_stay(tmp_path: Path) -> None:
+    state = State(keep=3)
+    judged = [Judged(purchase(str(number)), ()) for number in range(10)]
+    state.add_batch(Batch(False, judged), status=200)
+    assert [one["order_id"] for one in state.events()] == ["7", "8", "9"]
+    state.add_batch(Batch(False, judged[:1]), status=200)
+    assert state.events()[-1]["duplicate"] is True
+    totals = state.totals()
+    assert (totals["accepted"], totals["distinct_orders"]) == (11, 10)
+
+
+def test_everything_that_is_kept_is_bounded() -> None:
+    state = State(keep=5)
+    for number in range(50):
+        state.add_click(f"click{number}", "http://shop.test/")
+        event = {**LEAST, "identifiers": {"adct": f"click{number}", "first_party_cookie": "x"}}
+        state.add_batch(Batch(False, [Judged(event, ())]), status=200)
+        state.start_request("POST", "/api", "")
+        state.add_pixel(
+            {
+                "kind": "track",
+                "cookie": f"cookie{number}",
+                "adopted": True,
+                "page": None,
+                "adct": None,
+                "name": "purchase",
+                "order_id": str(number),
+                "attributes": None,
+            }
+        )
+    held = [state.events(), state.requests(), state.clicks(), state.tracked()]
+    assert [len(one) for one in held] == [5, 5, 5, 5]
+    assert len(state._journeys._visitors) <= 10
+    assert len(state.events()[-1]["journey"]["steps"]) <= 12
+
+
+def test_reset_forgets_everything(api: Api) -> None:
+    api.post([purchase("1")])
+    assert api.open("/events", method="DELETE").status_code == 204
+    assert api.sandbox.state.events() == []
+    assert api.sandbox.state.totals()["distinct_orders"] == 0
+    api.post([purchase("1")])
+    assert last(api)["duplicate"] is False
+
+
+def test_events_can_be_picked_by_name_order_and_verdict(api: Api) -> None:
+    api.post([purchase("1"), purchase("2"), LEAST])
+    api.post([purchase("3", ip="x")])
+
+    def picked(**query: Any) -> list[Any]:
+        events = api.open("/events", query_string=query).get_json()["events"]
+        return [one["order_id"] for one in events]
+
+    assert picked() == ["1", "2", None, "3"]
+    assert picked(event_name="purchase") == ["1", "2", "3"]
+    assert picked(order_id="2") == ["2"]
+    assert picked(verdict="rejected") == ["3"]
+    assert picked(limit=1) == ["3"]
+    assert picked(limit=0) == []
+    assert picked(after=2) == [None, "3"]
+
+
+def test_state_survives_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "state.jsonl"
+    for _ in range(2):
+        app = create_app(state_file=file)
+        state = app.extensions["adroll_sandbox"].state
+        api = Api(app.extensions["adroll_sandbox"], app.test_client().open)
+        beacon(api, page=f"http://shop.test/?adct={click(api)}")
+        api.post([purchase("1", identifiers={"first_party_cookie": COOKIE})])
+        before = state.events(), state.totals(), state.meter()
+        state.close()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    state = State(journal=file)
+    after = state.events(), state.totals(), state.meter()
+    state.close()
+    # Requests are not written down, so their numbers are not the same.
+    for events, totals, _ in (before, after):
+        totals["requests"] = 0
+        for event in events:
+            event["request"] = 0
+    assert after == before
+    assert [one["duplicate"] for one in after[0]] == [False, True]
+    assert after[0][-1]["journey"]["matched_by"] == "first-party cookie"
+
+
+def test_the_file_is_bounded_and_a_line_cut_short_is_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "state.jsonl"
+    state = State(journal=file, keep=10)
+    for number in range(95):
+        state.add_click(f"click{number}", "http://shop.test/")
+    state.close()
+    assert len(file.read_text().splitlines()) <= 20
+    file.write_text(file.read_text()[:-10])
+    state = State(journal=file, keep=10)
+    assert state.clicks()[-1]["adct"] == "click93"
+    state.clear()
+    state.close()
+    assert file.read_text() == ""
