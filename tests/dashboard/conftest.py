@@ -11,7 +11,6 @@ import pytest
 from adroll_flask.outbox.history import Happened, add
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import AppMaker
-from tests.support.dashboard_shop import WHERE as WHERE
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import ENGINES, database, missing, require
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask, abort, redirect
 from flask.testing import FlaskClient
 
-from adroll_flask import AdRoll, ConfigurationError
-from tests.conftest import AppMaker
+from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError
+from adroll_flask.cli.commands import commands, local_app
+from adroll_flask.dashboard.mounting import PAGES
+from adroll_flask.dashboard.periods import PERIODS
+from adroll_flask.outbox import NewEvent, Outcome, new_id
+from adroll_flask.outbox.sqlite import SqliteDatabase
+from demo_app import create_app, lately
+from tests.conftest import ADVERTISABLE, AppMaker
+from tests.support.dashboard_shop import WHERE, DashboardShop
+from tests.support.outbox_engines import ENGINES, database, missing, require
 
-WHERE = "/adroll-dashboard/"
+from .conftest import DAY, HOUR, Shop
 
 
 @pytest.fixture
@@ -160,3 +174,293 @@ def test_it_is_where_the_site_wants_it(mounted: Callable[..., FlaskClient]) -> N
     text = client.get("/staff/adroll/").text
     assert 'href="/staff/adroll/assets/dashboard.css' in text
     assert client.get(WHERE).status_code == 404
+
+
+# -- no page counts the outbox: each question to it walks an index, or ends at a number of rows ---
+
+
+Plans = list[tuple[str, list[str]]]
+
+
+class Explaining:
+    """A transaction that asks SQLite for its plan of each question."""
+
+    def __init__(self, tx: Any, plans: Plans) -> None:
+        self._tx = tx
+        self._plans = plans
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    def rows(self, statement: str, /, **values: Any) -> Any:
+        steps = self._tx.rows(f"EXPLAIN QUERY PLAN {statement}", **values)
+        self._plans.append((statement, [step[-1] for step in steps]))
+        return self._tx.rows(statement, **values)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
+    """What is asked of any SQLite outbox from now on, with SQLite's plans."""
+    found: Plans = []
+    read = SqliteDatabase.read
+
+    def explained(self: SqliteDatabase, function: Callable[[Any], Any], /) -> Any:
+        return read(self, lambda tx: function(Explaining(tx, found)))
+
+    monkeypatch.setattr(SqliteDatabase, "read", explained)
+    return found
+
+
+def test_no_page_reads_all_of_the_outbox(make_app: AppMaker, plans: Plans) -> None:
+    shop = DashboardShop(make_app)
+    shop.report("1001")
+    shop.settle(o1001={"kind": "delivered"})
+    shop.bury("1002", "1003")
+    shop.report("1004", hold=True)
+    shop.report("1005", currency="EURO")
+    shop.take_in()
+    plans.clear()
+    for place, page in enumerate(PAGES):
+        path = page.name if place else ""
+        for form in ("html", "json", "csv"):
+            shop.html(path, format=form)
+    shop.html("problems", problem=shop.json("problems")["open"][0]["id"])
+    shop.html("orders", event=shop.json("orders")["newest"][0]["id"])
+    for order in ("1002", "1005", "no order"):
+        shop.post("orders/find", order=order)
+    asked = [(statement, step) for statement, steps in plans for step in steps]
+    assert len({statement for statement, step in asked if "adroll_event" in step}) > 8
+    for statement, step in asked:
+        if step.startswith(("SCAN adroll_event", "SCAN e ")):
+            assert "LIMIT" in statement, f"{statement}: {step}"
+
+
+def test_the_test_sees_a_page_that_counts(make_app: AppMaker, plans: Plans) -> None:
+    shop = DashboardShop(make_app)
+    shop.report("1001")
+    shop.runtime.outbox.lookups.counts()
+    scans = [step for _, steps in plans for step in steps if step.startswith("SCAN adroll_event")]
+    assert scans
+
+
+# -- both ends of summer time, days of 23 and 25 hours, and a leap second, in the shop's zone -----
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+#: A time, Berlin's, of a Sunday on which clocks change, and how many hours that day has.
+CHANGES = {
+    "spring, that day": ("2026-03-29T12:00", 23),
+    "spring, amid the gap": ("2026-03-29T03:30", 23),
+    "spring, the night after": ("2026-03-30T00:30", 23),
+    "autumn, that day": ("2026-10-25T12:00", 25),
+    "autumn, the hour that comes twice": ("2026-10-25T02:30", 25),
+    "autumn, the night after": ("2026-10-26T00:30", 25),
+}
+
+
+NewShop = Callable[..., Shop]
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=BERLIN).timestamp()
+
+
+def each_hour(shop: Shop, hours: int) -> None:
+    for ago in range(hours):
+        shop.happened("delivered", ago=ago * HOUR, delay=1.0)
+
+
+def history(shop: Shop, *arguments: str) -> list[dict[str, Any]]:
+    said = shop.app.test_cli_runner().invoke(commands, ["history", "--json", *arguments])
+    assert said.exit_code == 0, said.output
+    found: list[dict[str, Any]] = json.loads(said.output)
+    return found
+
+
+@pytest.mark.parametrize("when", CHANGES)
+def test_the_last_24_hours_are_24_each_with_its_own_bar(new_shop: NewShop, when: str) -> None:
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    shop.now = at(CHANGES[when][0]) + 60
+    each_hour(shop, 30)
+    steps = shop.json(period="day")["steps"]
+    begins = [step["at"] for step in steps]
+    assert len(set(begins)) == len(begins) == 24
+    assert {later - begin for begin, later in pairwise(begins)} == {3600}
+    assert [step["delivered"] for step in steps] == [1] * 24
+
+
+@pytest.mark.parametrize("when", CHANGES)
+def test_every_step_has_its_events_once(new_shop: NewShop, when: str) -> None:
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    shop.now = at(CHANGES[when][0]) + 60
+    each_hour(shop, 24 * 16)
+    hours = [shop.now - ago * HOUR for ago in range(24 * 16)]
+    for period in ("days", "week", "last-week", "month", "last-month", "year"):
+        found = shop.json(period=period)
+        begin, end = found["begin"], found["end"]
+        inside = sum(begin <= hour - hour % 3600 < end for hour in hours)
+        assert sum(step["delivered"] for step in found["steps"]) == inside, period
+        assert shop.html(period=period)
+
+
+@pytest.mark.parametrize("when", CHANGES)
+def test_a_day_of_23_or_25_hours_has_all_of_them(new_shop: NewShop, when: str) -> None:
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    hours = CHANGES[when][1]
+    sunday = "2026-03-29" if hours == 23 else "2026-10-25"
+    shop.now = at(f"{sunday}T23:59") + DAY
+    each_hour(shop, 80)
+    days = {row["day"]: row["events"] for row in history(shop, "--since", sunday)}
+    assert days[sunday] == hours
+    by_hour = Counter(row["hour"] for row in history(shop, "--by", "hour", "--since", sunday))
+    assert ("2026-03-29 02:00" in by_hour) is False
+    steps = shop.json(period="days")["steps"]
+    assert [step["delivered"] for step in steps if step["at"] == at(sunday)] == [hours]
+    chosen = shop.json(since=sunday, until=sunday)["steps"]
+    assert [step["delivered"] for step in chosen] == [1] * hours
+
+
+@pytest.mark.parametrize("when", ["2026-03-30T14:30", "2026-10-26T14:30"])
+def test_what_is_usual_is_the_same_hour_by_the_clock_on_the_wall(
+    new_shop: NewShop, when: str
+) -> None:
+    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
+    shop.now = at(when)
+    for day in range(36):
+        moment = datetime.fromtimestamp(shop.now, BERLIN)
+        then = moment.replace(hour=12, minute=10).timestamp() - day * DAY
+        local = datetime.fromtimestamp(then, BERLIN).replace(hour=12, minute=10)
+        shop.happened("delivered", 9, ago=shop.now - local.timestamp(), delay=1.0)
+        first = local.replace(hour=0, minute=10)
+        if first.timestamp() < shop.now:
+            shop.happened("delivered", 1, ago=shop.now - first.timestamp(), delay=1.0)
+    found = shop.json(period="day")
+    bars = {step["at"]: (step["delivered"], step["usual"]) for step in found["steps"]}
+    noon = datetime.fromtimestamp(shop.now, BERLIN).replace(hour=12, minute=0).timestamp()
+    assert bars[noon] == (9, 9)
+    assert (found["today"]["number"], found["today"]["usual"]) == (10, 10)
+    week = shop.json(period="days")["steps"]
+    assert {step["usual"] for step in week if step["usual"] is not None} == {10}
+
+
+def test_a_leap_second_is_a_second(new_shop: NewShop) -> None:
+    """POSIX counts it twice, or smears it: 23:59:60 has the number of the midnight after it."""
+    shop = new_shop()
+    shop.now = datetime(2017, 1, 1, tzinfo=UTC).timestamp()  # the last one there was
+    for ago in (-1.0, 0.0, 0.5, 1.0):
+        shop.happened("delivered", ago=ago, delay=1.0)
+    shop.now += 60
+    days = {row["day"]: row["events"] for row in history(shop, "--since", "2016-12-31")}
+    assert days == {"2016-12-31": 2, "2017-01-01": 2}
+
+
+# -- thirteen months of a shop: every page and command works, and none takes long -----------------
+
+
+#: Seconds of work that a page or command may take: pages take some 40 ms, the hours of a year 1 s.
+LONG = 5.0
+
+
+@pytest.mark.slow
+def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Path) -> None:
+    now = time.time()
+    demo = create_app({"ADROLL_DELIVERY": "worker"}, instance_path=str(tmp_path))
+    lately.add_to(demo, now)
+    shop = create_app(
+        {"ADROLL_DELIVERY": "worker", "ADROLL_TIME_ZONE": "Europe/Berlin"},
+        instance_path=str(tmp_path),
+    )
+    client, runner = shop.test_client(), shop.test_cli_runner()
+    took: dict[str, float] = {}
+    for page in PAGES:
+        for period in PERIODS if "period" in page.arguments else [""]:
+            path = f"{WHERE}{'' if page is PAGES[0] else page.name}?period={period}"
+            began = time.process_time()
+            answer = client.get(path, environ_base={"REMOTE_ADDR": "127.0.0.1"})
+            took[path] = time.process_time() - began
+            assert answer.status_code == 200, path
+    for command in (
+        *(f"history --since 13m --by {by}" for by in ("hour", "day", "event", "reason")),
+        "history --since 13m --by identifier",
+        "check",
+        "outbox",
+        "outbox list",
+    ):
+        began = time.process_time()
+        said = runner.invoke(commands, command.split())
+        took[command] = time.process_time() - began
+        assert said.exception is None or isinstance(said.exception, SystemExit), command
+        assert "Traceback" not in said.output
+    sums = runner.invoke(commands, ["history", "--since", "13m", "--by", "event", "--json"])
+    assert sum(row["events"] for row in json.loads(sums.output)) > 10_000
+    assert {what: seconds for what, seconds in took.items() if seconds > LONG} == {}
+
+
+# -- every page over every database that an outbox may be in, and for a site without Flask --------
+
+
+def reported(shop: Shop, order: str) -> None:
+    shop.runtime.outbox.put(
+        NewEvent(
+            id=new_id(shop.now),
+            name="purchase",
+            advertisable_eid="ADVERTISABLE0000000001",
+            dry_run=False,
+            key=order,
+            payload=b'{"event_name": "purchase"}',
+            occurred_at=shop.now,
+            digest="10.50 EUR",
+            identifiers=3,
+        )
+    )
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "sqlite"])
+def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., Shop]) -> None:
+    require(engine, {engine: missing(engine)})
+    with database(engine) as url:
+        shop = new_shop(ADROLL_OUTBOX_URL=url)
+        shop.now = time.time()  # a server's clock is its own
+        outbox = shop.runtime.outbox
+        outbox.database.create_tables()
+        for order in ("1001", "1002", "1003"):
+            reported(shop, order)
+        claim = outbox.queue.claim(ADVERTISABLE, 2)
+        assert claim
+        first, second = claim.events
+        outbox.queue.settle(
+            claim,
+            [
+                Outcome(id=first.id, kind="delivered"),
+                Outcome(id=second.id, kind="dead", reason="refused", error="http_422: no"),
+            ],
+        )
+        for page in PAGES:
+            shop.html("" if page is PAGES[0] else page.name)
+            shop.json(page.name)
+        found = shop.json(period="year")
+        way = {one["name"]: one["events"] for one in found["way"]}
+        assert (way["delivered"], way["dead"], way["waiting"]) == (1, 1, 1)
+        quality = shop.json("match-quality", period="year")
+        assert quality["delivered"] == 1
+        outbox.close()
+
+
+def test_a_site_without_flask_has_every_page(tmp_path: Path) -> None:
+    middleware = AdRollMiddleware(
+        lambda _environ, _start: [],
+        advertisable_eid="ADVERTISABLE0000000001",
+        pixel_eid="PIXEL00000000000000001",
+        access_token="a-token",
+        secret_key="a long random text",
+        delivery="worker",
+        outbox_url=f"sqlite:///{tmp_path}/outbox.sqlite",
+        journal_folder=str(tmp_path),
+    )
+    client = local_app(middleware.runtime).test_client()
+    for page in PAGES:
+        answer = client.get(WHERE + ("" if page is PAGES[0] else page.name))
+        assert answer.status_code == 200, page.name
+        assert client.get(f"{WHERE}{page.name}.json").status_code == 200, page.name

@@ -6,16 +6,26 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from adroll_flask import report_conversion
+from adroll_flask._version import DOCS_URL
+from adroll_flask.dashboard.numbers import count, csv_text, decimal, money, percent, short
+from adroll_flask.dashboard.plots import Plot, Series
+from adroll_flask.events.coverage import BITS
 from adroll_flask.findings.reasons import MEANINGS
 from adroll_flask.outbox import NewEvent, new_id
 from tests.conftest import ADVERTISABLE
+from tests.support import ROOT
+from tests.support.dashboard_shop import WHERE
 
-from .conftest import DAY, HOUR, WHERE, Shop
+from .conftest import DAY, HOUR, Shop
 
 
 def new_event(shop: Shop, order: str, digest: str = "10 EUR") -> NewEvent:
@@ -475,3 +485,194 @@ def test_what_may_have_arrived_is_no_loss(shop: Shop) -> None:
     assert (way["unsure"], way["dead"], found["reported"]) == (4, 1, 11)
     assert sum(step["dead"] for step in found["steps"]) == 1
     assert {loss["reason"] for loss in found["losses"]} == {"refused", "restored", "unsure"}
+
+
+# -- numbers as people read them, CSV, and where the marks of a plot stand ------------------------
+
+
+def test_numbers_and_money() -> None:
+    assert count(1234567) == "1,234,567"
+    assert money(Decimal("1234.5"), "EUR") == "1,234.50 EUR"
+    assert money(Decimal(250_000), "") == "250,000"
+    assert decimal(4.25) == "4.2"
+    assert [short(number) for number in (0, 1500, 20_000_000)] == ["0", "1.5k", "20M"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (0.00001, "0.1 %"), (0.8534, "85.3 %"), (0.99999, "99.9 %"), (1.0, "100 %")],
+)
+def test_only_all_is_all_and_only_nothing_is_nothing(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_no_form_of_a_time_is_one_platforms_alone() -> None:
+    """``%-d`` is glibc's: Windows' strftime raises at it, so that it is written by ourselves."""
+    for path in (ROOT / "adroll_flask" / "dashboard").glob("*.py"):
+        for line in path.read_text().splitlines():
+            assert "strftime(" not in line or "%-" not in line or "replace" in line, path.name
+
+
+def test_a_spreadsheet_runs_nothing_of_a_csv() -> None:
+    text = csv_text([{"order": value} for value in ("=1+1", "@x", "+4", "-1", "1001")])
+    assert text == "order\n'=1+1\n'@x\n'+4\n'-1\n1001\n"
+
+
+def drawn(*values: list[float | None], are_lines: bool = False) -> ElementTree.Element:
+    """The plot of these series, whose tones are ``one``, ``two`` …"""
+    series = [Series(tone, tone, of) for tone, of in zip(("one", "two"), values, strict=False)]
+    names = [str(n) for n in range(len(values[0]))]
+    plot = Plot(labels=names, full=names, series=series, are_lines=are_lines)
+    templates = Environment(loader=PackageLoader("adroll_flask.dashboard"), autoescape=True)
+    macros: Any = templates.get_template("plots.html").module
+    return ElementTree.fromstring(macros.plot(plot, "plot", "A plot", "When", str, str))
+
+
+def bars(plot: ElementTree.Element) -> list[list[tuple[float, float]]]:
+    """Top and height of each bucket's parts."""
+    return [
+        [
+            (float(part.get("y", "")), float(part.get("height", "")))
+            for part in bucket.findall("rect")
+            if part.get("class") in ("one", "two")
+        ]
+        for bucket in plot.iter("g")
+    ]
+
+
+def ticks(plot: ElementTree.Element) -> list[float]:
+    [axis] = (one for one in plot.iter("svg") if one.get("class") == "plot-ticks")
+    return [float(text.text or "") for text in axis]
+
+
+def test_one_of_a_million_is_seen() -> None:
+    [[_, (_, height)]] = bars(drawn([999_999], [1]))
+    assert height >= 1.5
+
+
+def test_bars_stand_on_each_other_and_reach_no_higher_than_the_axis() -> None:
+    values: list[list[float | None]] = [[3, 9, 17], [8, 0, 4]]
+    plot = drawn(*values)
+    top = ticks(plot)[-1]
+    assert top >= 21
+    for n, bar in enumerate(bars(plot)):
+        bottom = 200.0
+        for y, height in bar:
+            assert y + height == pytest.approx(bottom, abs=0.02)
+            bottom = y
+        expected = 200 - sum(one[n] or 0 for one in values) / top * 200
+        assert bottom == pytest.approx(expected, abs=0.1)
+        assert bottom >= 0
+
+
+def test_ticks_are_round_for_any_size() -> None:
+    for size in (1, 4, 5, 7, 13, 99, 101, 960, 3777, 12_345, 10**7):
+        values = ticks(drawn([size]))
+        assert values[-1] >= size
+        assert values[-1] <= max(4, 2.1 * size)
+        assert all(value == int(value) for value in values), (size, values)
+
+
+def test_a_line_has_a_gap_where_nothing_is_known() -> None:
+    plot = drawn([0.5, 0.5, None, 1.0, None], are_lines=True)
+    line, dots = (path.get("d") for path in plot.iter("path"))
+    assert line == "M100.0,100.0L300.0,100.0M700.0,0.0"
+    assert dots == "M700.0,0.0h0"
+
+
+# -- which identifiers events carry, the next step, and how fresh deliveries are ------------------
+
+
+COOKIE = BITS["first_party_cookie"]
+
+
+EMAIL = BITS["email_sha256"] | BITS["email_md5"]
+
+
+def test_shares_are_of_what_was_delivered(shop: Shop) -> None:
+    shop.happened("delivered", 3, identifiers=COOKIE | EMAIL, delay=1.0)
+    shop.happened("delivered", 1, identifiers=COOKIE, delay=1.0)
+    shop.happened("duplicate", 9, identifiers=EMAIL)
+    found = shop.json("match-quality")
+    shares = {one["name"]: one["share"] for one in found["identifiers"]}
+    assert found["delivered"] == 4
+    assert shares["first_party_cookie"] == 1.0
+    assert shares["email"] == 0.75
+    assert found["mean"] == pytest.approx(1.75)
+    assert found["grade"]["sentence"] == (
+        "orders carry 1.8 of the 2 identifiers that they could; the e-mail address is missing in"
+        " 25 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("masks", "title"),
+    [
+        ({COOKIE: 10}, "Give the buyer's e-mail address with each order"),
+        ({EMAIL: 8, EMAIL | COOKIE: 2}, "Let AdRoll's pixel set its cookie on every page"),
+        ({EMAIL | COOKIE: 10}, "Say who is logged in"),
+        ({EMAIL | COOKIE | BITS["user_id"]: 9, EMAIL | COOKIE: 1}, "Nothing"),
+    ],
+)
+def test_the_next_step_is_the_one_that_adds_most(
+    shop: Shop, masks: dict[int, int], title: str
+) -> None:
+    for mask, events in masks.items():
+        shop.happened("delivered", events, identifiers=mask, delay=1.0)
+    assert shop.json("match-quality")["next"]["title"].startswith(title)
+    assert title in shop.html("match-quality").replace("&#39;", "'")
+    link = shop.json("match-quality")["next"]["link"]
+    if title != "Nothing":
+        path, _, part = link.removeprefix(DOCS_URL).partition("#")
+        page = (ROOT / "docs" / path).with_suffix(".md").read_text().lower()
+        heads = re.findall(r"^##+ (.+)$", page, re.MULTILINE)
+        assert part in {re.sub(r"\W+", "-", head).strip("-") for head in heads}
+
+
+def test_what_is_done_already_is_no_advice(shop: Shop) -> None:
+    """The span may be long; the advice is by the last week."""
+    shop.happened("delivered", 100, identifiers=COOKIE, ago=20 * DAY, delay=1.0)
+    shop.happened("delivered", 10, identifiers=EMAIL | COOKIE | BITS["user_id"], delay=1.0)
+    assert shop.json("match-quality", period="month")["next"]["title"].startswith("Nothing")
+
+
+def test_the_next_step_is_a_message_for_the_developer(shop: Shop) -> None:
+    shop.happened("delivered", 6, identifiers=1, delay=3.0)
+    message = shop.html("match-quality").partition('<pre id="message-text-next"')[2]
+    message = message.partition("</pre>")[0]
+    for part in ("Give the buyer", "email=order.email", "visitor.html#what-adroll", "http://local"):
+        assert part in message
+
+
+def test_freshness_is_told_by_the_histogram(shop: Shop) -> None:
+    shop.happened("delivered", 6, delay=3.0)
+    shop.happened("delivered", 4, delay=100.0)
+    found = shop.json("match-quality")["freshness"]
+    assert (found["median"], found["most"]) == (5, 300)
+    assert "half within 5 seconds, 95 % within 5 minutes" in shop.html("match-quality")
+
+
+def test_a_step_without_events_has_no_share(shop: Shop) -> None:
+    shop.happened("delivered", 200, identifiers=COOKIE, ago=2 * DAY, delay=1.0)
+    steps = shop.json("match-quality", period="days")["steps"]
+    told = [step["shares"]["first_party_cookie"] for step in steps]
+    assert told[-3] == 1.0
+    assert told[-1] is None
+
+
+def test_few_events_are_shown_by_weeks_since_days_are_noise(shop: Shop) -> None:
+    for days in range(14):
+        shop.happened("delivered", 3, identifiers=COOKIE, ago=days * DAY, delay=1.0)
+    found = shop.json("match-quality", period="month")
+    assert found["step"] == "week"
+    assert sum(step["events"] for step in found["steps"]) == found["delivered"] == 42
+
+
+def test_the_next_step_says_what_it_would_bring(shop: Shop) -> None:
+    shop.happened("delivered", 10, identifiers=COOKIE | BITS["user_id"], delay=1.0)
+    assert "from 2 to 3 identifiers" in shop.html("match-quality")
+
+
+def test_nothing_delivered_is_a_page_too(shop: Shop) -> None:
+    assert "Nothing was delivered in the last week." in shop.html("match-quality")
+    assert shop.json("match-quality")["next"] is None

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
+import importlib
+import os
+import pkgutil
 import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+import adroll_flask
+from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
+from adroll_flask._version import DOCS_URL
+from adroll_flask.errors import TokenExpiredError, help_url
+from adroll_flask.findings.finding import TABLE, Finding, ok
 from adroll_flask.outbox.values import NUMBER
-from tests.support import ROOT
+from adroll_flask.settings import Settings
+from tests.conftest import BROWSERS, DAILY
+from tests.support import PAGES, ROOT
 
 #: Of tests that write one themselves.
 MADE_UP = {"page.md"}
-PAGES = ["docs/explanation/architecture.md", "CONTRIBUTING.md"]
 
 
-@pytest.mark.parametrize("page", PAGES)
+NAMING = ["docs/explanation/architecture.md", "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", NAMING)
 def test_every_path_that_is_named_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     named = set(re.findall(r"`((?:adroll_flask|tests|docs|static|\.ci)/[^`]*)`", text))
@@ -57,7 +79,7 @@ def test_where_to_start_is_a_module_of_the_folder() -> None:
             assert (ROOT / folder / module).is_file(), f"{folder}{module}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", NAMING)
 def test_every_target_of_make_that_is_named_is_there(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / page).read_text())) - targets <= set()
@@ -68,3 +90,407 @@ def test_the_changelog_begins_with_the_first_release_and_fits_on_a_page() -> Non
     releases = [line for line in lines if line.startswith("## ")]
     assert releases[-1].startswith("## 0.1")
     assert len(lines) <= 60 * len(releases)
+
+
+# -- each sentence of the documents that promise something, and the test that shows it ------------
+
+
+DOCUMENTS: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("promises.toml").read_text()
+)
+
+
+_GLOSSARY = re.compile(r"^(`{3,})\{glossary\}$(.*?)^\1$", re.MULTILINE | re.DOTALL)
+
+
+_FENCE = re.compile(r"^ *(`{3,}).*?^ *\1`*$", re.MULTILINE | re.DOTALL)
+
+
+_END = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`*\[\"])")
+
+
+_RULE = re.compile(r"[|\s:-]+")
+
+
+#: A row that has but figures behind its first cell: what was measured.
+_FIGURES = re.compile(r"\|[^|]*\|[\d\s.,/()+×|of-]+")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page without its headings, code and figures, each on one line."""
+    found: list[str] = []
+    text = _FENCE.sub("\n\n", _GLOSSARY.sub(r"\2", text))
+    for paragraph in re.split(r"\n\s*\n", text):
+        pieces: list[str] = [""]
+        for line in map(str.strip, paragraph.splitlines()):
+            if line.startswith("#") or _RULE.fullmatch(line) or _FIGURES.fullmatch(line):
+                continue
+            if line.startswith(("|", "- ")):
+                pieces.append("")
+            pieces[-1] += f" {line}"
+        for piece in map(str.strip, pieces):
+            found += [piece.strip("| ")] if piece.startswith("|") else _END.split(piece)
+    return [sentence.removeprefix("- ") for sentence in found if sentence]
+
+
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_each_sentence_is_shown_by_a_test_or_promises_nothing(page: str) -> None:
+    shown, nothing = DOCUMENTS[page]["shown"], DOCUMENTS[page]["no_promise"]
+    known = [*shown, *nothing]
+    said = sentences((ROOT / page).read_text())
+    for words in known:
+        found = [sentence for sentence in said if sentence.startswith(words)]
+        assert len(found) == 1, f"{page}: {len(found)} sentences begin with: {words}"
+    for sentence in said:
+        assert sentence.startswith(tuple(known)), (
+            f"{page}: which test shows this? Name it in tests/house/promises.toml: {sentence}"
+        )
+
+
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_each_test_that_is_named_is_there(page: str) -> None:
+    for words, tests in DOCUMENTS[page]["shown"].items():
+        assert tests, f"{page}: {words}"
+        for name in tests:
+            path, _, test = name.partition("::")
+            assert f"def {test}(" in (ROOT / path).read_text(), f"{page}: {words}: {name}"
+
+
+def test_each_page_that_says_something_has_its_table() -> None:
+    pages = [ROOT / "SECURITY.md", *(ROOT / "docs" / "explanation").glob("*.md")]
+    found = {str(page.relative_to(ROOT)) for page in pages if sentences(page.read_text())}
+    assert found == set(DOCUMENTS)
+
+
+def test_a_sentence_that_is_new_is_missed() -> None:
+    text = "# No\n\nOne. Two\ngoes on: `x` too.\n\n| a | b |\n| --- | --- |\n| c | d |\n| e | 1 |\n"
+    text += "\n```\nno\n```\n\n```{glossary}\ng\n  Is. It\n  is.\n```\n\n- e\n  f\n"
+    said = ["One.", "Two goes on:", "`x` too.", "a | b", "c | d", "g Is.", "It is.", "e f"]
+    assert sentences(text) == said
+
+
+# -- each error, log line and finding has its explanation in docs/errors.md, and nothing else has -
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+PAGE = (REPOSITORY / "docs/errors.md").read_text("utf-8")
+
+
+ANCHORS = re.findall(r"^\(([a-z-]+)\)=$", PAGE, re.M)
+
+
+#: The sandbox plays AdRoll's part: what it says is AdRoll's words.
+MODULES = [
+    path
+    for path in sorted((REPOSITORY / "adroll_flask").rglob("*.py"))
+    if "sandbox" not in path.relative_to(REPOSITORY).parts
+]
+
+
+def _calls() -> Iterator[tuple[Path, ast.Call]]:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                yield path, node
+
+
+def _name(call: ast.Call) -> str:
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def _named(call: ast.Call) -> str | None:
+    """The name at the end of what *call* logs."""
+    if not isinstance(call.func, ast.Attribute) or getattr(call.func.value, "id", "") != "logger":
+        return None
+    name = re.search(r" \[([a-z-]+)\]\Z", (_text(call.args[0]) if call.args else None) or "")
+    return name[1] if name else None
+
+
+def _used() -> set[str]:
+    found = set(errors._ABOUT.values()) | {name.partition("/")[0] for name in TABLE} - {"ok"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "slug":
+                found.add(_text(node.value) or "")
+            elif isinstance(node, ast.Call):
+                if _name(node) == "help_url" and node.args:
+                    found.add(_text(node.args[0]) or "")
+                found |= {_text(_keyword(node, "slug")) or "", _named(node) or ""}
+    # Chosen by what commands raise: the text of a usage error is click's.
+    return (found | {"command-usage"}) - {""}
+
+
+def test_what_the_code_names_is_explained_and_nothing_else_is() -> None:
+    assert set(ANCHORS) == _used()
+
+
+def test_each_explanation_has_its_anchor_once() -> None:
+    assert sorted(ANCHORS) == sorted(set(ANCHORS))
+
+
+@pytest.mark.parametrize("slug", sorted(set(ANCHORS)))
+def test_each_explanation_has_cause_meaning_and_fix(slug: str) -> None:
+    section = PAGE.partition(f"\n({slug})=\n### ")[2].partition("\n(")[0]
+    title, *parts = section.partition("\n## ")[0].strip().splitlines()
+    assert title
+    for part, line in zip(("Cause", "Meaning", "Fix"), filter(None, parts), strict=True):
+        assert re.match(rf"- \*\*{part}\.\*\* [A-Z`\[].+\.$", line), line
+
+
+def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
+    names = {_text(call.args[0]) for _, call in _calls() if _name(call) == "found" and call.args}
+    text = "".join(path.read_text() for path in MODULES if {"findings", "cli"} & {*path.parts})
+    assert names - {None} <= TABLE.keys()
+    unused = [name for name in TABLE if f'"{name.partition("/")[0]}' not in text]
+    assert unused == []
+
+
+def commands() -> set[str]:
+    from adroll_flask.cli.commands import commands as group
+
+    found = set()
+    for name, command in group.commands.items():
+        found.add(name)
+        found |= {f"{name} {inner}" for inner in getattr(command, "commands", {})}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_what_is_advised_is_a_command_that_exists(name: str) -> None:
+    from click.testing import CliRunner
+
+    from adroll_flask.cli.commands import commands as group
+
+    told = " ".join(str(part) for part in TABLE[name].values())
+    for advised in re.findall(r"flask adroll ([a-z-]+(?: [a-z-]+)?)", told):
+        words = advised if advised in commands() else advised.split()[0]
+        assert words in commands(), advised
+    for line in re.findall(r"flask adroll ([a-z][^`.;,:]*)", TABLE[name].get("command", "")):
+        named, *options = re.split(r" (?=--)", line)
+        help = CliRunner().invoke(group, [*named.split(), "--help"]).output
+        assert "Usage:" in help, line
+        for option in options:
+            assert option.split()[0] in help, line
+
+
+def test_no_command_refuses_without_an_address() -> None:
+    plain = [path.name for path, call in _calls() if _name(call) == "ClickException"]
+    assert plain == []
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (ConfigurationError("ADROLL_PIXEL", "takes another"), "setting"),
+        (ConfigurationError("ADROLL_X", "none such", slug="setting-unknown"), "setting-unknown"),
+        (ConfigurationError("ADROLL_EMAIL", "a form"), "setting"),
+        (ConfigurationError("email", "a form"), "setting"),
+        (ConfigurationError("secret_key", "too short"), "secret-key-missing"),
+        (EventError("currency", "is needed with value"), "money"),
+        (EventError("products[1].price", "takes an amount"), "products"),
+        (EventError("conversion_type", "takes a text"), "event-field"),
+        (TokenExpiredError(), "visitor-token"),
+        (DeliveryError("refused", status=403), "request-failed"),
+    ],
+)
+def test_a_traceback_ends_in_the_address_and_the_text_stays_short(
+    error: errors.AdRollError, slug: str
+) -> None:
+    assert error.help_url == f"{DOCS_URL}errors.html#{slug}"
+    assert error.__notes__ == [error.help_url]
+    assert "http" not in str(error)
+
+
+def test_an_error_about_several_settings_names_each_address_once() -> None:
+    wrong = ConfigurationError("ADROLL_LINGER", "takes a number")
+    unknown = ConfigurationError("ADROLL_X", "no such setting", slug="setting-unknown")
+    both = ConfigurationError("ADROLL_PIXEL", "takes another", others=[wrong, unknown, wrong])
+    assert both.__notes__ == [help_url("setting"), help_url("setting-unknown")]
+
+
+def test_a_finding_says_its_address_in_json() -> None:
+    assert Finding("warning", "csp", "CSP", "text").as_dict()["help_url"] == help_url("csp")
+    assert ok("CSP", "text").as_dict()["help_url"] == ""
+
+
+# -- each line in the log has a name that stays, which docs/errors.md explains --------------------
+
+
+LEVELS = {"info", "warning", "error", "critical", "exception"}
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / "adroll_flask").rglob("*.py")):
+        if "sandbox" not in path.parts:
+            yield path, ast.parse(path.read_text())
+
+
+def test_loggers_are_made_so_that_records_have_names() -> None:
+    for path, tree in sources():
+        if path.name == "logs.py":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger":
+                assert not ast.unparse(node.args[0]).startswith("'adroll_flask"), path
+
+
+def test_each_line_has_the_address_of_its_explanation() -> None:
+    found = 0
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr in LEVELS and ast.unparse(node.func.value).endswith(
+                ("logger", "audit")
+            ):
+                found += 1
+                named = re.search(r" \[[a-z-]+\]['\"]|adroll_event", ast.unparse(node))
+                assert named, f"{path}:{node.lineno}"
+    assert found > 40
+
+
+# -- every example in a docstring runs, and gives what it shows -----------------------------------
+
+
+NAMES = [
+    module.name
+    for module in pkgutil.walk_packages(adroll_flask.__path__, "adroll_flask.")
+    if not module.name.endswith("__main__")
+]
+
+
+def examples(module: ModuleType) -> list[doctest.DocTest]:
+    found = doctest.DocTestFinder(exclude_empty=True).find(module)
+    return [test for test in found if test.examples]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_module_run(name: str) -> None:
+    module = importlib.import_module(name)
+    said: list[str] = []
+    for test in examples(module):
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+# -- what of the browsers' tests is run every day is there ----------------------------------------
+
+
+@pytest.mark.parametrize("name", DAILY)
+def test_a_name_of_the_daily_part_is_a_test_s(name: str) -> None:
+    path, _, test = name.partition("::")
+    assert name.startswith(BROWSERS)
+    there = vars(import_module(path.removesuffix(".py").replace("/", ".")))
+    assert any(one.startswith(test.partition("[")[0] or "test_") for one in there)
+
+
+# -- what users may rely on: names, types, documentation ------------------------------------------
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert adroll_flask.__all__ == sorted(adroll_flask.__all__)
+    for name in adroll_flask.__all__:
+        assert getattr(adroll_flask, name) is not None
+
+
+def test_the_contract_is_exported() -> None:
+    contract = {
+        "AdRoll",
+        "AdRollError",
+        "AdRollMiddleware",
+        "ConfigurationError",
+        "DeliveryError",
+        "EventError",
+        "Receipt",
+        "Visitor",
+        "cancel_conversion",
+        "current_visitor",
+        "event_delivered",
+        "event_queued",
+        "event_rejected",
+        "event_suppressed",
+        "forget_visitor",
+        "identify",
+        "release_conversion",
+        "report_conversion",
+        "report_event",
+        "reset_identity",
+        "visitor_identified",
+    }
+    assert contract <= set(adroll_flask.__all__)
+    assert issubclass(adroll_flask.EventError, ValueError)
+
+
+@pytest.mark.parametrize("name", [name for name in adroll_flask.__all__ if name[0].isupper()])
+def test_public_classes_have_docstrings_all_through(name: str) -> None:
+    thing = getattr(adroll_flask, name)
+    assert thing.__doc__
+    for method, value in vars(thing).items():
+        if not method.startswith("_") and callable(value):
+            assert value.__doc__, f"{name}.{method}"
+
+
+@pytest.mark.parametrize("name", ["counters", "flush"])
+def test_what_needs_an_app_context_says_so(name: str) -> None:
+    method = getattr(adroll_flask.AdRoll, name)
+    with pytest.raises(RuntimeError, match="application context"):
+        method(adroll_flask.AdRoll())
+    # The docstring is what the site's reference shows.
+    assert "app context" in (method.__doc__ or "")
+    assert f"with app.app_context():\n                adroll.{name}()" in (method.__doc__ or "")
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    # The page names the keys, and the build puts their comments there (docs/_ext/settings_list.py).
+    lists = re.findall(r"```\{settings-list\}\n(.*?)```", text, re.DOTALL)
+    documented = " ".join(lists).split()
+    assert sorted(documented) == sorted(
+        f"ADROLL_{field.name.upper()}" for field in fields(Settings)
+    )
+
+
+def test_every_command_is_documented_and_nothing_else() -> None:
+    from adroll_flask.cli.commands import commands
+    from adroll_flask.cli.outbox import outbox
+
+    # The page names the commands, and the build puts their help there (docs/_ext/click_command.py).
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    documented = re.findall(r"^```\{click-command\} (.+)$", text, re.MULTILINE)
+    names = [name for name in commands.commands if name != "sandbox"]
+    names += [f"outbox {name}" for name, command in outbox.commands.items() if not command.hidden]
+    assert sorted(documented) == sorted(names)
+    assert "flask adroll sandbox" in text
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", ROOT / "SECURITY.md", *PAGES]:
+        for target in re.findall(r"\]\(([^)#:\s*]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.slow
+def test_a_users_program_type_checks(tmp_path: Path) -> None:
+    program = ROOT / "tests" / "typed_program" / "api.py"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path)),
+            *("--follow-imports", "silent", str(program)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stdout

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from adroll_flask.sandbox import (
-    ADVERTISABLE_EID,
     RunningSandbox,
     create_app,
     event_checks,

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import random
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import ROOT, chaos
+from adroll_flask.sandbox import RunningSandbox, running
+from benchmarks import backlog
+from benchmarks import servers as databases
+from benchmarks.servers import ENGINES, missing
+from tests.servers.test_celery import Worker, rows_in
+from tests.support import PATIENCE as MOMENT
+from tests.support import ROOT, chaos, lacking
+from tests.support.disks import small_disk
+from tests.support.outbox_engines import wait_until
+from tests.support.shops import Shop, orders
+from tests.support.wsgi_servers import PATIENCE, Server, gunicorn, serving, uwsgi
 
 
 @dataclass
@@ -76,3 +98,294 @@ def test_without_the_commit_of_sending_the_check_fails() -> None:
     code, summary = run("--kills", "3", "--hangs", "1", "--careless")
     assert code == 1
     assert any(line.endswith("arrived 2 times without a mark") for line in summary["wrong"])
+
+
+# -- four workers on a server's outbox, all of them and the server killed: nothing lost -----------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kills_of_workers_and_of_the_database_lose_nothing(engine: str) -> None:
+    if why := missing(engine):
+        lacking(why)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.drain",
+            "--engine",
+            engine,
+            "--events",
+            "4000",
+            "--lease",
+            "4",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["wrong"] == [], summary
+    assert summary["arrived"] == summary["acknowledged"] == 4500
+    assert summary["kills"] == 6
+    # Four requests of up to a hundred events hung, and had been taken, when their workers died.
+    assert 4 <= summary["arrived_twice"] <= summary["marked_unsure"]
+    assert summary["exit_codes"] == [0] * 4
+
+
+# -- however many events wait, delivery holds a batch of them in memory and no more ---------------
+
+
+MANY = 50_000
+
+
+#: MB. The payloads alone of the many would be ten times that.
+MORE = 5.0
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_with_fifty_thousand_events_waiting_and_adroll_up_or_down() -> None:
+    with backlog.server() as server, backlog.backlog_in_a_folder() as shop:
+        few = backlog.peaks(shop, server, backlog.FEW)
+        many = backlog.peaks(shop, server, MANY)
+        assert MANY * shop.payload_bytes > 10 * MORE * 1e6
+    assert few.keys() == many.keys()
+    assert {way.partition(",")[0] for way in few} == {"up", "refused", "503"}
+    for way, most in many.items():
+        assert most < few[way] + MORE, f"{way}: {few[way]:.1f} MB, then {most:.1f}"
+
+
+# -- a few megabytes are enough: our own files do not fill a disk ---------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "size"), [(1000, "8m"), (3000, "12m")])
+def test_two_workers_on_a_small_disk_lose_no_order(count: int, size: str, tmp_path: Path) -> None:
+    with running() as sandbox, small_disk(tmp_path / "disk", size) as disk:
+        bought = [f"order-{number}" for number in range(count)]
+        with serving(gunicorn("--worker-class=sync"), disk, sandbox.api_url) as server:
+            assert Counter(server.buy_all(bought)) == {"queued": count}
+            assert wait_until(lambda: len(orders(sandbox)) >= count, PATIENCE), server.log
+            server.stop()
+        assert Counter(orders(sandbox)) == dict.fromkeys(bought, 1)
+        told = Shop(disk).at(sandbox).as_json("outbox")
+        assert told["counts"]["delivered"] == count
+
+
+# -- a process of the host that is stopped (Ctrl-Z) keeps nothing of the others' from AdRoll ------
+
+
+def locked_by(pid: int, folder: Path) -> list[str]:
+    """The files of *folder* that a process holds locks on."""
+    names = {path.stat().st_ino: path.name for path in folder.rglob("*") if path.is_file()}
+    found = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        # 1: FLOCK  ADVISORY  WRITE 17119 fe:00:5351664 0 EOF; those who wait have an arrow.
+        words = line.split()
+        if words[1] != "->" and words[4] == str(pid) and words[3] == "WRITE":
+            found += [name for name in [names.get(int(words[5].rpartition(":")[2]))] if name]
+    return found
+
+
+def line(number: int) -> str:
+    order = {"order_id": f"imported-{number}", "value": "1", "currency": "EUR", "adct": "c"}
+    return json.dumps(order | {"ip": "203.0.113.9", "page_location": "https://shop.example/"})
+
+
+def stopped_while_it_reads(process: subprocess.Popen[str], folder: Path) -> bool:
+    """Stop it while it holds what only one reader may have; false where it ended before.
+
+    Not within a transaction of SQLite's, which nobody can take over.
+    """
+    while process.poll() is None:
+        if "reader.lock" not in locked_by(process.pid, folder):
+            continue
+        process.send_signal(signal.SIGSTOP)
+        held = locked_by(process.pid, folder)
+        if "reader.lock" in held and not any("sqlite" in name for name in held):
+            return True
+        process.send_signal(signal.SIGCONT)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="takes /proc/locks")
+def test_a_stopped_import_blocks_no_live_order_or_is_named(tmp_path: Path) -> None:
+    orders_file = tmp_path / "orders.jsonl"
+    numbers = itertools.count()
+    with running() as sandbox, ExitStack() as imports:
+        shop = Shop(tmp_path / "shop").at(sandbox)
+        shop.report("order:0")
+        shop.adroll("worker", "--once")
+        until, caught = time.monotonic() + PATIENCE, False
+        while not caught:  # by its end, a busy machine may not have looked at the right moment
+            assert time.monotonic() < until, "no import was met while it reads"
+            orders_file.write_text("\n".join(map(line, itertools.islice(numbers, 50_000))))
+            importing = imports.enter_context(shop.running("import", str(orders_file)))
+            caught = stopped_while_it_reads(importing, shop.folder)
+        with shop.running("worker"):
+            shop.report("order:1")
+            assert wait_until(
+                lambda: (
+                    "1" in orders(sandbox)
+                    or str(importing.pid) in shop.adroll("check", check=False)
+                )
+            )
+
+
+# -- kills of what the other proofs leave alive: uWSGI's workers, database servers, a broker ------
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    with running(strict=True) as one:
+        yield one
+
+
+def buy(server: Server, order: str) -> bool:
+    """Whether the order was acknowledged; a worker that is killed answers nothing."""
+    with suppress(OSError, HTTPException, urllib.error.URLError):
+        return server.buy(order) == "queued"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--threads=2",), ("--enable-threads", "--lazy-apps")])
+def test_no_kill_of_uwsgis_workers_loses_an_order(
+    options: tuple[str, ...], sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    acknowledged, kills = [], 0
+    with serving(uwsgi(*options), tmp_path, sandbox.api_url) as server:
+        sandbox.fault(latency=0.05)  # so that kills meet requests
+        for number in range(160):
+            order = f"order-{number}"
+            if buy(server, order):
+                acknowledged.append(order)
+            if number % 12 == 11:
+                with suppress(ProcessLookupError, OSError, HTTPException):
+                    os.kill(int(server.ask("/")["pid"]), signal.SIGKILL)
+                    kills += 1
+                time.sleep(chance.uniform(0, 0.2))
+        assert kills >= 8
+        assert len(acknowledged) >= 100, server.log
+        sandbox.clear_faults()
+        shop = Shop(tmp_path).at(sandbox)
+        # What was being sent waits until its lease ends.
+        assert wait_until(lambda: set(acknowledged) <= set(orders(sandbox)), PATIENCE), server.log
+        assert wait_until(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, PATIENCE)
+    # How a server stops is shown elsewhere: this one ends by the last kill of all.
+    rows = {row.key: row for row in rows_in(tmp_path).values()}
+    doubled = [order for order, count in Counter(orders(sandbox)).items() if count > 1]
+    assert all(rows[order].unsure for order in doubled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", databases.ENGINES)
+def test_a_database_server_that_is_killed_delays_orders_and_loses_none(
+    engine: str, sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    if why := databases.missing(engine):
+        lacking(why)
+    with databases.server(engine) as database:
+        shop = Shop(tmp_path / "shop").at(sandbox, outbox_url=database.url, linger=0.05)
+        told, last = [], 0
+        with (
+            shop.running("worker", log=tmp_path / "worker.log") as worker,
+            shop.reporting() as reporter,
+        ):
+
+            def report(count: int) -> None:
+                nonlocal last
+                told.extend(reporter.report(f"order:{last + 1}-{last + count}"))
+                last += count
+
+            report(20)
+            assert wait_until(lambda: len(orders(sandbox)) >= 20, PATIENCE)
+            for _ in range(3):
+                sandbox.fault(latency=0.3, times=2)
+                report(20)
+                time.sleep(0.3)  # amid taking in, claiming or settling
+                database.kill()
+                began = time.monotonic()
+                report(20)
+                assert time.monotonic() - began < 30, "no report waits for the database"
+                database.start()
+            assert wait_until(lambda: len(set(orders(sandbox))) >= last, PATIENCE)
+            assert worker.poll() is None
+        assert set(told) == {"queued"}
+        counts = Counter(orders(sandbox))
+        assert len(counts) == last == 140
+        assert wait_until(lambda: shop.as_json("outbox")["counts"]["waiting"] == 0, PATIENCE)
+        unsure = {
+            row["key"] for row in shop.as_json("outbox", "list", "--limit", "1000") if row["unsure"]
+        }
+        doubled = {order for order, count in counts.items() if count > 1}
+        assert doubled <= unsure
+
+
+@contextmanager
+def redis(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A broker of this test's own, which keeps what it has on its disk."""
+    command = ["redis-server", "--port", str(port), "--dir", str(folder), "--appendonly", "yes"]
+    process = subprocess.Popen([*command, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
+    try:
+
+        def answers() -> bool:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return True
+            return False
+
+        assert wait_until(answers, MOMENT)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_kills_of_celerys_broker_and_children_lose_no_order(
+    sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    import shutil
+
+    if shutil.which("redis-server") is None:
+        lacking("redis-server is not installed")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = int(free.getsockname()[1])
+    broker = f"redis://127.0.0.1:{port}/0"
+    (folder := tmp_path / "redis").mkdir()
+    (shop_folder := tmp_path / "shop").mkdir()
+    shop = Shop(shop_folder).at(sandbox)
+    with redis(folder, port):
+        worker = Worker(shop_folder, broker, sandbox.api_url, every=1.0)
+    try:
+        told = []
+        with shop.reporting() as reporter:
+            for kill in range(3):
+                told += reporter.report(f"order:{kill * 20 + 1}-{kill * 20 + 10}")  # no broker
+                with redis(folder, port):
+                    worker.start_again_if_it_ended()
+                    told += reporter.report(f"order:{kill * 20 + 11}-{kill * 20 + 20}")
+                    time.sleep(2.0)  # beat asks each second
+                    worker.kill_children()
+        assert set(told) == {"queued"}
+        wanted = {str(number) for number in range(1, 61)}
+
+        def all_arrived() -> bool:
+            worker.start_again_if_it_ended()
+            return wanted <= set(orders(sandbox))
+
+        with redis(folder, port):
+            assert wait_until(all_arrived, PATIENCE), worker.log
+            rows = rows_in(shop_folder)
+            doubled = [order for order, count in Counter(orders(sandbox)).items() if count > 1]
+            assert all(rows[order].unsure for order in doubled)
+            worker.clean_up()
+    finally:
+        with suppress(Exception):
+            worker.clean_up()
