@@ -43,7 +43,17 @@ class KitMessage:
     token: bool = False
 
 
-def identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Record | None]:
+def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> tuple[Response, Record | None]:
+    """What the endpoint *name*, below our prefix, says; and the record that goes out with it."""
+    takes = ("POST", "OPTIONS") if name == "identity" else ("GET", "HEAD")
+    if tracked.method not in takes:
+        return Response(status=405, headers={"Allow": ", ".join(takes)}), None
+    if name == "identity":
+        return _identity(tracked, runtime)
+    return _kit(tracked, runtime.snippet, name), None
+
+
+def _identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Record | None]:
     """Answer the kit: keep what it tells of the caller's own identity, and give what was written.
 
     Well-formed: 204, or 200 with the consent's state where ``ADROLL_CONSENT`` is set; else 400,
@@ -264,7 +274,7 @@ def _json(data: object, status: int) -> Response:
     return response
 
 
-def kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
+def _kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
     """The kit's file. Any hash is served, for pages that a cache kept from before an update.
 
     Without a hash it is the address that a pasted tag names: it lives short.

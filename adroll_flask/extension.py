@@ -13,12 +13,12 @@ from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 
 from . import request_state
-from .endpoints import identity, kit
+from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .logs import Logger, get_logger
 from .page.caching import read_headers
 from .page.cookies import give_up_cookies
-from .page.response import Prepared, left_alone, whole_again
+from .page.response import left_alone, whole_again
 from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime
 from .settings import Settings, app_keys
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .delivery.transport import Transport
     from .events.event import Event
     from .reporting.reconciliation import Reconciliation
+    from .visitor.record import Record
     from .visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask")
@@ -90,11 +91,11 @@ class AdRoll:
         config = app.config
         settings = Settings.from_mapping(config)
         runtime = Runtime(
-            settings,
-            self._functions,
+            settings=settings,
+            functions=self._functions,
             folder=app.instance_path,
-            keys=lambda: settings.secret_key or app_keys(config),
-            strict=lambda: (
+            signing_keys=lambda: settings.secret_key or app_keys(config),
+            is_strict=lambda: (
                 config["DEBUG"] or config["TESTING"] if settings.strict is None else settings.strict
             ),
             request_of=lambda _environ: request_state.request(),
@@ -276,23 +277,14 @@ class _Adapter:
         #: Functions run after ours.
         self.looks_again = False
 
-    def _begins_session(self) -> bool:
-        # Where sessions show the visitor anyway, none is begun for that.
-        shown = isinstance(request_state.app().session_interface, request_state.MirroringSessions)
-        return self._runtime.settings.session == "always" and not shown
-
     # -- our endpoints -------------------------------------------------------------------
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint("adroll", __name__, url_prefix=self._runtime.settings.url_prefix)
+        methods, rule = ("GET", "POST", "OPTIONS"), "/<name>"
         blueprint.add_url_rule(
-            "/identity",
-            "identity",
-            self._identity,
-            methods=["POST", "OPTIONS"],
-            provide_automatic_options=False,
+            rule, "endpoint", self._answer, methods=methods, provide_automatic_options=False
         )
-        blueprint.add_url_rule("/<name>", "kit", self._kit)
 
         # Runs before any before_request function, and for our endpoints only: whichever of the
         # two extensions came first, CSRFProtect knows of the exemption in time.
@@ -304,18 +296,11 @@ class _Adapter:
 
         return blueprint
 
-    def _identity(self) -> WerkzeugResponse:
-        runtime = self._runtime
-        tracked = request_state.tracked(runtime)
-        response, record = identity(tracked, runtime)
-        if record is not None:
-            request_state.mirror(record, begin=self._begins_session())
-        if tracked.forgotten:
-            request_state.forget()
+    def _answer(self, name: str) -> WerkzeugResponse:
+        tracked = request_state.tracked(self._runtime)
+        response, record = answer(tracked, self._runtime, name)
+        self._keep_in_session(record, taken_back=tracked.forgotten)
         return response
-
-    def _kit(self, name: str) -> WerkzeugResponse:
-        return kit(request_state.tracked(self._runtime), self._runtime.snippet, name)
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
         """Flask-Login's signal: what ``identify()`` said is no longer of the browser's user."""
@@ -373,7 +358,7 @@ class _Adapter:
         if self.looks_again:
             tracked.environ[_PREPARED] = prepared
         else:
-            self._keep_in_session(prepared)
+            self._keep_in_session(prepared.record, taken_back=prepared.taken_back)
         if prepared.page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
@@ -385,10 +370,14 @@ class _Adapter:
                 prepared.page.begin()
                 response.response = prepared.page.stream(response.iter_encoded(), close)
 
-    def _keep_in_session(self, prepared: Prepared) -> None:
-        if prepared.record is not None:
-            request_state.mirror(prepared.record, begin=self._begins_session())
-        if prepared.taken_back:
+    def _keep_in_session(self, record: Record | None, *, taken_back: bool) -> None:
+        if record is not None:
+            # Where sessions show the visitor anyway, none is begun for that.
+            sessions = request_state.app().session_interface
+            begin = self._runtime.settings.session == "always"
+            begin = begin and not isinstance(sessions, request_state.MirroringSessions)
+            request_state.mirror(record, begin=begin)
+        if taken_back:
             request_state.forget()
 
     def last(self, response: Response) -> Response:
@@ -399,7 +388,7 @@ class _Adapter:
             if prepared is not None:
                 tracked = request_state.tracked(self._runtime)
                 if not give_up_cookies(tracked, response.headers):
-                    self._keep_in_session(prepared)
+                    self._keep_in_session(prepared.record, taken_back=prepared.taken_back)
         except Exception as problem:
             self._runtime.forgive(problem, "page_untouched", "fault")
         return response

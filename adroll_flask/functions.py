@@ -201,19 +201,13 @@ def identify(
             known["user_id"] = accept_user_id(user_id)
         if device_id:
             known["device_id"] = accept_device_id(device_id)
-    except EventError as problem:
+        request_state.remember({key: value for key, value in known.items() if value})
+    except (EventError, ConfigurationError) as problem:
         if runtime.strict:
             raise
-        runtime.counters.add("identify_invalid", problem.field.partition("[")[0])
+        about = problem.field if isinstance(problem, EventError) else "no_session"
+        runtime.counters.add("identify_invalid", about)
         logger.error("AdRoll identify: %s [identify-refused]", problem)
-        return
-    try:
-        request_state.remember({key: value for key, value in known.items() if value})
-    except RuntimeError:
-        if runtime.strict:
-            raise ConfigurationError("SECRET_KEY", "set it: the session keeps it") from None
-        runtime.counters.add("identify_invalid", "no_session")
-        logger.error("AdRoll identify: set SECRET_KEY, the session keeps it [secret-key-missing]")
 
 
 def reset_identity() -> None:

@@ -25,11 +25,14 @@ class Row(NamedTuple):
     """One metric: a gauge, or a counter where it only *grows*."""
 
     name: str
-    unit: str
     text: str
     look: Callable[[Totals], Samples]
     labels: tuple[str, ...] = ()
     grows: bool = False
+
+
+def _gauge(name: str, text: str, look: Callable[[Totals], float]) -> Row:
+    return Row(name, text, lambda totals: [((), look(totals))])
 
 
 def _events(totals: Totals) -> Samples:
@@ -47,15 +50,9 @@ def _values(totals: Totals) -> Samples:
     return sums.items()
 
 
-def _stopped(totals: Totals) -> Samples:
-    reason = totals.destination.stopped
-    return [] if reason is None else [((reason,), 1)]
-
-
 TABLE: Final[tuple[Row, ...]] = (
     Row(
         "adroll_events",
-        "{event}",
         "Events that came to an end, by event, outcome and reason, since the first one.",
         _events,
         ("event", "outcome", "reason"),
@@ -63,54 +60,46 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "adroll_event_value",
-        "",
         "Sum of the values of events that came to an end, in the currency's major unit.",
         _values,
         ("event", "outcome", "currency"),
         grows=True,
     ),
-    Row(
+    _gauge(
         "adroll_outbox_due_events",
-        "{event}",
-        "Events that could be sent now; 10000: or more.",
-        lambda totals: [((), totals.due)],
+        "Events that could be sent now, up to 10,000.",
+        lambda it: it.due,
     ),
-    Row(
+    _gauge(
         "adroll_outbox_oldest_due_seconds",
-        "s",
         "Seconds since the oldest of them became due; 0: none is.",
-        lambda totals: [((), totals.oldest_due or 0.0)],
+        lambda it: it.oldest_due or 0.0,
     ),
-    Row(
+    _gauge(
         "adroll_outbox_journal_bytes",
-        "By",
         "What this host's journal holds that is not in the outbox yet.",
-        lambda totals: [((), totals.journal_bytes)],
+        lambda it: it.journal_bytes,
     ),
-    Row(
+    _gauge(
         "adroll_destination_failures",
-        "{request}",
         "Requests to AdRoll that failed since the last that did not.",
-        lambda totals: [((), totals.destination.failures)],
+        lambda it: it.destination.failures,
     ),
-    Row(
+    _gauge(
         "adroll_destination_paused_seconds",
-        "s",
         "Seconds until AdRoll is asked again; 0: it is asked.",
-        lambda totals: [((), totals.destination.paused_for)],
+        lambda it: it.destination.paused_for,
     ),
     Row(
         "adroll_destination_stopped",
-        "1",
         "1 while nothing is sent since AdRoll refuses everything, by reason.",
-        _stopped,
+        lambda it: [((it.destination.stopped,), 1)] if it.destination.stopped else [],
         ("reason",),
     ),
     Row(
         "adroll_event_silent_seconds",
-        "s",
         "Where an event has stopped coming: seconds since it came last.",
-        lambda totals: [((one.name,), one.away) for one in totals.silences],
+        lambda it: [((one.name,), one.away) for one in it.silences],
         ("event",),
     ),
 )

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from werkzeug.datastructures import Headers
 from werkzeug.local import LocalProxy
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Request
 from werkzeug.wsgi import ClosingIterator
 
 from . import request_state
-from .endpoints import identity as answer_kit
-from .endpoints import kit
+from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
 from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
@@ -93,11 +92,11 @@ class AdRollMiddleware:
             )
         hooks = [before_report] if callable(before_report) else list(before_report)
         self.runtime: Runtime = Runtime(
-            checked,
-            SiteFunctions(hooks, identity, takes_environ=True, paid_orders=paid_orders),
+            settings=checked,
+            functions=SiteFunctions(hooks, identity, takes_environ=True, paid_orders=paid_orders),
             folder=folder or os.path.join(os.getcwd(), "instance"),
-            keys=lambda: checked.secret_key,
-            strict=lambda: bool(checked.strict),
+            signing_keys=lambda: checked.secret_key,
+            is_strict=lambda: bool(checked.strict),
             request_of=Request,
             key_names="secret_key",
             sender=self,
@@ -125,9 +124,10 @@ class AdRollMiddleware:
         if not runtime.settings.enabled:
             return request.run(self._app, environ, start_response)
         runtime.begin()
-        response = self._own_response(tracked)
-        if response is not None:
-            return response(environ, start_response)
+        prefix, path = runtime.settings.url_prefix + "/", environ.get("PATH_INFO", "")
+        if path.startswith(prefix):
+            own, _record = answer(tracked, runtime, path.removeprefix(prefix))
+            return own(environ, start_response)
         if environ.get("HTTP_IF_RANGE", "").startswith("W/"):
             # A weak tag, which the page has with the snippet, never tells that a range fits (RFC
             # 9110, section 13.1.5); not every app knows.
@@ -165,20 +165,6 @@ class AdRollMiddleware:
             self.runtime.forgive(problem, "visitor_unread", "fault")
             logger.error("AdRoll: visitor unreadable: %s [internal-fault]", describe(problem))
             return Visitor()
-
-    def _own_response(self, tracked: TrackedRequest) -> Response | None:
-        path = tracked.environ.get("PATH_INFO", "")
-        prefix = self.runtime.settings.url_prefix
-        if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] != "/":
-            return None
-        name = path[len(prefix) + 1 :]
-        if name != "identity":
-            if tracked.method not in ("GET", "HEAD"):
-                return Response(status=405, headers={"Allow": "GET, HEAD"})
-            return kit(tracked, self.runtime.snippet, name)
-        if tracked.method not in ("POST", "OPTIONS"):
-            return Response(status=405, headers={"Allow": "POST, OPTIONS"})
-        return answer_kit(tracked, self.runtime)[0]
 
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:

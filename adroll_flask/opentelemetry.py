@@ -51,7 +51,7 @@ def instrument(
     present = lru_cache(1)(lambda _second: totals_of(runtime)[1])
     for row in TABLE:
         make = meter.create_observable_counter if row.grows else meter.create_observable_gauge
-        make(row.name, [partial(_observed, row, present)], row.unit, row.text)
+        make(row.name, [partial(_observed, row, present)], description=row.text)
 
 
 def _observed(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import ip_address
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from .hosts import is_ip
 
 LIMIT = 500
 _REACH = 65_536
@@ -47,10 +48,8 @@ _HINTS = re.compile(
 )
 _SCHEME = re.compile(r"\b(Token|Bearer|Basic)\s{1,4}(?=[^\s\"']{0,60}[0-9])[^\s\"',;]{6,}")
 _ADDRESS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}")
-_UUID = re.compile(r"\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b")
-_HEX = re.compile(r"(?<![A-Za-z0-9])[0-9A-Fa-f]{16,}(?:-[\w.]{1,40}){0,3}-?")
-_OPAQUE = re.compile(r"[A-Za-z0-9_+~=-]{20,}(?:\.[A-Za-z0-9_+~=-]+)*")
-_DIGITS = re.compile(r"[0-9]{12,}")
+# Cookies, hashes, device ids, tokens, numbers of cards and telephones.
+_OPAQUE = re.compile(r"[A-Za-z0-9_+~=-]{12,}(?:\.[A-Za-z0-9_+~=-]+)*")
 
 
 def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
@@ -80,10 +79,7 @@ def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -
     text = _SCHEME.sub(r"\1 [token]", text)
     text = _EMAIL.sub("[email]", text)
     text = _ADDRESS.sub(_hide_address, text)
-    text = _UUID.sub("[id]", text)
-    text = _HEX.sub("[hex]", text)
     text = _OPAQUE.sub(_hide_opaque, text)
-    text = _DIGITS.sub("[digits]", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -96,28 +92,20 @@ def _hide_value(match: re.Match[str]) -> str:
 
 def _hide_address(match: re.Match[str]) -> str:
     found = match[0]
-    candidate = found.rstrip(".:") if not found.endswith("::") else found
-    # "12:34" is a time and "3.11" a version; an address has three dots or two colons.
-    if candidate.count(".") < 3 and candidate.count(":") < 2:
-        return found
-    host, _, port = candidate.rpartition(":")
-    if "." in host and port.isdigit():
-        candidate = host
-    try:
-        ip_address(candidate)
-    except ValueError:
-        return found
-    return "[ip]" + found[len(candidate) :]
+    for candidate in (found, found.rstrip(".:"), found.rpartition(":")[0]):
+        if is_ip(candidate):
+            return "[ip]" + found[len(candidate) :]
+    return found
 
 
 def _hide_opaque(match: re.Match[str]) -> str:
     head = match[0].partition(".")[0]
-    letters = any(c.isalpha() for c in head)
     digits = any(c.isdigit() for c in head)
     mixed = any(c.islower() for c in head) and any(c.isupper() for c in head)
     # A long word of one case is a name (`sqlalchemy_something`); EIDs, 22 capitals, are public
     # and go all the same where they hold a digit: a token could look like one.
-    return "[token]" if letters and (digits or (mixed and len(head) >= 32)) else match[0]
+    hidden = head.isdigit() or (digits and len(head) >= 16) or (mixed and len(head) >= 32)
+    return "[token]" if hidden else match[0]
 
 
 def safe_url(url: str) -> str:
@@ -144,19 +132,10 @@ def safe_url(url: str) -> str:
     return f"{scheme}://{host}{f':{port}' if port is not None else ''}{path}"
 
 
-_PLAIN = frozenset(
-    {
-        "advertisable_eid",
-        "pixel_eid",
-        "event_name",
-        "timestamp",
-        "conversion_value",
-        "currency",
-        "device_os",
-        "device_type",
-        "package_app_name",
-        "package_app_version",
-    }
+#: What of an event says nothing of its visitor.
+_PLAIN = (
+    *("advertisable_eid", "pixel_eid", "event_name", "timestamp", "conversion_value", "currency"),
+    *("device_os", "device_type", "package_app_name", "package_app_version", "order_id", "total"),
 )
 
 
@@ -171,14 +150,22 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
     >>> redact_event({"event_name": "purchase", "identifiers": {"adct": "click123"}})
     {'event_name': 'purchase', 'identifiers': {'adct': 'present'}}
     """
-    return _shown(wire, _EVENT)
-
-
-def _shown(
-    given: Mapping[Any, Any], how: Mapping[str, Callable[[Any], object]]
-) -> dict[str, object]:
-    names = {redact_text(str(key), limit=60): value for key, value in given.items()}
-    return {name: how.get(name, _present)(value) for name, value in names.items()}
+    shown: dict[str, object] = {}
+    for key, value in wire.items():
+        name = redact_text(str(key), limit=60)
+        # Damaged ones may have anything anywhere.
+        text = isinstance(value, str) and len(value) <= LIMIT and "@" not in value
+        some = f"present ({len(value)})" if isinstance(value, list | tuple) else "present"
+        shown[name] = "absent" if value in (None, "") else some
+        if isinstance(value, Mapping) and name in ("identifiers", "event_attributes"):
+            shown[name] = redact_event(value)
+        elif name == "products" and isinstance(value, list | tuple):
+            shown[name] = len(value)
+        elif name == "page_location" and isinstance(value, str):
+            shown[name] = redact_text(safe_url(value))
+        elif name in _PLAIN and (text or isinstance(value, bool | int | float)):
+            shown[name] = value
+    return shown
 
 
 def short_key(key: str) -> str:
@@ -204,43 +191,6 @@ def csv_safe(value: object) -> object:
     """
     runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if runs else value
-
-
-def _scalar(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return value if isinstance(value, str) and len(value) <= 64 and "@" not in value else "present"
-
-
-def _present(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"present ({len(value)})"
-    return "absent" if value is None or value == "" else "present"
-
-
-def _part(how: Mapping[str, Callable[[Any], object]]) -> Callable[[Any], object]:
-    return lambda value: _shown(value, how) if isinstance(value, Mapping) else _present(value)
-
-
-def _order_id(value: object) -> object:
-    if isinstance(value, str | int) and "@" not in str(value):
-        return _CONTROL.sub(" ", str(value))[:LIMIT]
-    return _present(value)
-
-
-#: How the parts of an event are shown; others only say that they are there.
-_EVENT: Mapping[str, Callable[[Any], object]] = {
-    **dict.fromkeys(_PLAIN, _scalar),
-    "page_location": lambda it: redact_text(safe_url(it)) if isinstance(it, str) else _present(it),
-    "identifiers": _part({}),
-    "event_attributes": _part(
-        {
-            "order_id": _order_id,
-            "total": _scalar,
-            "products": lambda it: len(it) if isinstance(it, list | tuple) else _present(it),
-        }
-    ),
-}
 
 
 def identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:

@@ -153,9 +153,11 @@ def known() -> Mapping[str, Any]:
 def remember(said: Mapping[str, Any]) -> None:
     """Add *said* to what is known of the visitor.
 
-    :raises RuntimeError: the app has no ``SECRET_KEY`` (Flask's ``NullSession``).
+    :raises ConfigurationError: the app has no ``SECRET_KEY`` (Flask's ``NullSession``).
     """
     session = _session()
+    if has_request_context() and app().session_interface.is_null_session(session):
+        raise ConfigurationError("SECRET_KEY", "set it: the session keeps what identify() says")
     kept = dict(session.get(_IDENTITY) or {})
     if not _HASHES.isdisjoint(said):
         # A new address: a hash of the former one may be somebody else's.

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,56 +54,47 @@ if TYPE_CHECKING:
 logger: Logger = get_logger("adroll_flask")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Runtime:
     """What one app needs to capture, report and deliver.
 
     :param settings: the app's.
     :param functions: the site's own functions.
     :param folder: where the SQLite outbox and the journal live by default.
-    :param keys: returns the signing keys, newest first; asked at the first request.
-    :param key_names: the settings that may hold a signing key, for the warning that none does.
-    :param strict: says whether programmer errors raise now.
+    :param signing_keys: returns the keys that texts of ours are signed with, newest first; asked at
+        the first request.
+    :param key_names: the settings that may hold such a key, for the warning that none does.
+    :param is_strict: says whether programmer errors raise now.
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     :param sender: the sender of the signals; held weakly.
     :param transport: a transport to use instead of requests' (tests).
     :param clock: returns epoch seconds (tests).
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        functions: SiteFunctions,
-        *,
-        folder: str,
-        keys: Callable[[], tuple[str | bytes, ...]],
-        key_names: str,
-        strict: Callable[[], bool],
-        request_of: Callable[[WSGIEnvironment], object],
-        sender: object,
-        transport: Transport | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.settings = settings
-        self.functions = functions
-        self.counters: Counters = Counters()
+    settings: Settings
+    functions: SiteFunctions
+    folder: str
+    signing_keys: Callable[[], tuple[str | bytes, ...]]
+    key_names: str
+    is_strict: Callable[[], bool]
+    request_of: Callable[[WSGIEnvironment], object]
+    sender: InitVar[object]
+    transport: Transport | None = None
+    clock: Callable[[], float] = time.time
+    #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
+    nudge: Callable[[], None] | None = None
+    #: Set by ``adroll_flask.opentelemetry``.
+    is_measured: bool = False
+    #: The process that has begun, see :meth:`begin`.
+    begun_in: int | None = None
+    counters: Counters = field(default_factory=Counters)
+    _collecting: bool = False
+
+    def __post_init__(self, sender: object) -> None:
+        settings = self.settings
+        self._sender = weakref.ref(sender)
         self.domains: Domains = Domains(settings.cookie_domain)
         self.snippet: Snippet = Snippet(settings)
-        self.clock = clock
-        self.folder = folder
-        self.transport = transport
-        #: The keys that texts of ours are signed with, newest first; empty where none is set.
-        self.signing_keys = keys
-        #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
-        self.nudge: Callable[[], None] | None = None
-        #: Set by ``adroll_flask.opentelemetry``.
-        self.is_measured = False
-        self._key_names = key_names
-        self._strict = strict
-        self._request_of = request_of
-        self._sender = weakref.ref(sender)
-        #: The process that has begun, see :meth:`begin`.
-        self.begun_in: int | None = None
-        self._collecting = False
         #: What runs beside the requests.
         self.thread: DeliveryThread = DeliveryThread(
             lambda: self.deliverer, self.counters, settings.delivery
@@ -115,12 +106,12 @@ class Runtime:
                 "AdRoll: %s not set; pages work and events wait in the outbox [account-missing]",
                 " and ".join(settings.missing),
             )
-        tell_of_unwritable_places(settings, Path(folder).absolute())
+        tell_of_unwritable_places(settings, Path(self.folder).absolute())
 
     @property
     def strict(self) -> bool:
         """True where programmer errors raise."""
-        return self._strict()
+        return self.is_strict()
 
     def forgive(self, problem: Exception, name: str, reason: str = "") -> None:
         """Count a fault of ours that in production is not the shop's; to be called as it is caught.
@@ -142,9 +133,9 @@ class Runtime:
             logger.warning(
                 "AdRoll: no %s is set: no visitor is kept from one request to the next, and "
                 "there are no tokens [secret-key-missing]",
-                self._key_names,
+                self.key_names,
             )
-        return VisitorServices(settings, records, counters, self.clock, self._request_of)
+        return VisitorServices(settings, records, counters, self.clock, self.request_of)
 
     def tracked(self, environ: WSGIEnvironment) -> TrackedRequest:
         """A request's visitor, yet to be looked at."""
@@ -193,7 +184,7 @@ class Runtime:
             self.clock,
             self.services.records,
             open_outbox=open_outbox,
-            strict=self._strict,
+            strict=self.is_strict,
             queued=self._queued,
             announce=self.announce,
         )
