@@ -176,12 +176,7 @@ class Lane:
         """
         from adroll_flask.events.build import trial_event
 
-        event = trial_event(
-            self.client.account.advertisable_eid,
-            self.client.account.pixel_eid,
-            self.client.clock(),
-            size=size,
-        )
+        event = trial_event(self.client.account, self.client.clock(), size=size)
         return self.post(permit, [event], dry_run=True)
 
     def accepted(self, permit: Permit, size: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from adroll_flask.errors import EventError
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.settings import Account
 from adroll_flask.visitor.identifiers import (
     accept_id,
     looks_like_email,
@@ -125,20 +126,10 @@ def warm() -> None:
     A server that loads the app before it forks, or a thread beside the first page, saves a visitor
     from waiting for them.
     """
-    context = EventDefaults(
-        now=1e9, page_location="https://adroll.invalid/", ip="::1", user_agent="Mozilla", adct="-"
-    )
-    build("pageView", {}, context, strict=True)
+    trial_event(Account(), 1e9)
 
 
-def trial_event(
-    advertisable_eid: str | None,
-    pixel_eid: str | None,
-    now: float,
-    name: str = "pageView",
-    *,
-    size: int = 0,
-) -> bytes:
+def trial_event(account: Account, now: float, name: str = "pageView", *, size: int = 0) -> bytes:
     """The JSON of an event with all that AdRoll asks for and nobody's data in it.
 
     It is made as every event is, so that what refuses it is no fault of the event's.
@@ -150,8 +141,8 @@ def trial_event(
     """
     purchase = {"order_id": "adroll-flask-trial", "value": "1.00", "currency": "USD"}
     defaults = EventDefaults(
-        advertisable_eid=advertisable_eid,
-        pixel_eid=pixel_eid,
+        advertisable_eid=account.advertisable_eid,
+        pixel_eid=account.pixel_eid,
         now=now,
         page_location="https://example.com/adroll-flask-trial",
         # TEST-NET-3 (RFC 5737): an address that no visitor has.

@@ -199,7 +199,6 @@ def _forms(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-#: In the order in which what is wrong is told.
 FIELDS: Mapping[str, Field] = {
     **ATTRIBUTES,
     # Each of them is checked afterwards.
@@ -208,7 +207,6 @@ FIELDS: Mapping[str, Field] = {
     **IDENTIFIERS,
     "email_forms": Field(_forms, {}),
 }
-_ORDER = [*FIELDS]
 
 
 def value_digest(event: Event) -> str:
@@ -288,10 +286,8 @@ class Problem(NamedTuple):
 
     def error(self) -> EventError:
         """The problem as an exception."""
-        text = ""
-        for step in self.path:
-            text += f"[{step}]" if isinstance(step, int) else f".{step}"
-        return EventError(text[1:], self.expected)
+        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path]
+        return EventError("".join(steps)[1:], self.expected)
 
 
 def check(
@@ -310,13 +306,8 @@ def check(
             wrong.append(Problem((name,), "is required"))
     if not wrong:
         _fit_together(taken, now, known, wrong)
-    if wrong:
-        return sorted(
-            wrong,
-            key=lambda problem: _ORDER.index(problem.field) if problem.field in FIELDS else 0,
-        )
     event: Event = _of(Event, taken)
-    return event
+    return wrong or event
 
 
 def accept(given: Mapping[str, Any], wrong: list[Problem]) -> dict[str, Any]:

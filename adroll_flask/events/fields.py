@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -122,12 +123,10 @@ def _quantity(value: Any) -> int:
     """A positive whole number; ``2.0`` and ``"2"`` are taken for what they are."""
     if type(value) is int and 1 <= value <= MAX_QUANTITY:
         return value
-    try:
+    with suppress(EventError):
         number = accept_amount(value)
         if 1 <= number <= MAX_QUANTITY and number == int(number):
             return int(number)
-    except EventError:
-        pass
     raise EventError("quantity", f"takes a whole number from 1 to {MAX_QUANTITY:,}")
 
 
@@ -206,14 +205,10 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
         # Not repr(): that of numpy's float64, which is a float too, is not a number's text.
         amount = Decimal(float.__repr__(value))
     else:
-        if not isinstance(value, Decimal):
-            try:
-                value = None if isinstance(value, bool) else value.__index__()
-            except (AttributeError, TypeError):
-                raise EventError(field, f"{takes}; it got {kind(value)}") from None
-            if value is None:
-                raise EventError(field, "takes an amount; it got a truth value")
-        amount = Decimal(value)
+        number = value if isinstance(value, Decimal) else identifiers.whole_number(value)
+        if number is None:
+            raise EventError(field, f"{takes}; it got {kind(value)}")
+        amount = Decimal(number)
     if not amount.is_finite():
         raise EventError(field, "takes a finite amount, not infinity or NaN")
     if amount < _ZERO:
@@ -257,10 +252,6 @@ def rounded(amount: Decimal, currency: str | None) -> Decimal:
 # -- the caller's own data -----------------------------------------------------------------
 
 
-def _no_constant(_name: str) -> None:
-    raise ValueError
-
-
 def _told(value: object) -> str:
     """What JSON has no form for and that everybody writes alike."""
     from uuid import UUID
@@ -280,13 +271,11 @@ def accept_external_data(value: Any, *, again: bool = False) -> str:
     :param again: it is an event's that is checked again: any JSON text is, and not encoded twice.
     :raises EventError: no JSON can be made of it.
     """
-    try:
+    with suppress(ValueError, RecursionError):
         if isinstance(value, str) and (again or value.lstrip()[:1] in ("{", "[")):
-            json.loads(value, parse_constant=_no_constant)
+            json.loads(value, parse_constant=int)  # which NaN and Infinity are none
             value.encode()
             return str.__str__(value)
-    except (ValueError, RecursionError):
-        pass
     try:
         text = json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_told
@@ -339,27 +328,16 @@ UserAgent = Annotated[str, _words(_user_agent, MAX_USER_AGENT)]
 UserId = Annotated[str, _words(identifiers.accept_user_id, MAX_TEXT)]
 Name = Annotated[str, _one_of(accept_event_name, EVENT_NAMES)]
 Eid = Annotated[str, _of_form(_eid, r"[A-Z0-9]{8,40}")]
-_PRINTABLE = "takes 1 to 240 printable ASCII characters without spaces"
-Adct = Annotated[
-    str,
-    _of_form(
-        _found_by(identifiers.accept_adct, _PRINTABLE),
-        rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}",
-    ),
-]
-_COOKIE = (
-    "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
-    "semicolon, comma, double quote and backslash"
+_adct = _found_by(
+    identifiers.accept_adct, "takes 1 to 240 printable ASCII characters without spaces"
 )
-Cookie = Annotated[
-    str,
-    _of_form(
-        _found_by(identifiers.normalise_first_party_cookie, _COOKIE),
-        identifiers.COOKIE_PATTERN,
-        identifiers.PLAIN_COOKIE,
-        examples=["46d41c62e88bb2e267c1e15314bb8837-1667065540836"],
-    ),
-]
+Adct = Annotated[str, _of_form(_adct, rf"[\x21-\x7e]{{1,{identifiers.MAX_ADCT}}}")]
+_cookie = _found_by(
+    identifiers.normalise_first_party_cookie,
+    "takes the value of __adroll_fpc: 1 to 80 printable ASCII characters without space, "
+    "semicolon, comma, double quote and backslash",
+)
+Cookie = Annotated[str, _of_form(_cookie, identifiers.COOKIE_PATTERN, identifiers.PLAIN_COOKIE)]
 _ADDRESS = _text(
     r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+", maxLength=identifiers.MAX_EMAIL
 )
@@ -368,11 +346,7 @@ Sha256 = Annotated[str, _hash("email_sha256", 64)]
 Md5 = Annotated[str, _hash("email_md5", 32)]
 _UUID = _text("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DeviceId = Annotated[str, Field(identifiers.accept_device_id, _UUID)]
-_VISITORS = "The visitor's IPv4 or IPv6 address."
-Ip = Annotated[
-    str,
-    _of_form(identifiers.normalise_ip, "[0-9A-Fa-f.:]+", identifiers.IPV4, description=_VISITORS),
-]
+Ip = Annotated[str, _of_form(identifiers.normalise_ip, "[0-9A-Fa-f.:]+", identifiers.IPV4)]
 _URL = r"https?://[\x21-\x7e]+"
 Location = Annotated[str, _of_form(accept_location, _URL, PLAIN_LOCATION, maxLength=MAX_LOCATION)]
 _SECONDS = {"type": "number", "minimum": OLDEST, "exclusiveMaximum": MILLISECONDS}
@@ -381,7 +355,6 @@ Currency = Annotated[str, _one_of(accept_currency, sorted(DECIMALS), description
 _MAJOR_UNITS = _text(
     rf"(0|[1-9][0-9]{{0,13}})(\.[0-9]{{1,{MOST_DECIMALS}}})?",
     description="Major units; with the currency's own number of decimals.",
-    examples=["123.45"],
 )
 Amount = Annotated[Decimal, Field(accept_amount, _MAJOR_UNITS)]
 _PIECES = {"type": "integer", "minimum": 1, "maximum": MAX_QUANTITY}

@@ -6,11 +6,10 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import kind
+from adroll_flask.visitor.identifiers import accept_seconds
 
 from .context import EventDefaults, derived_cookie, values_of
 from .event import (
@@ -117,13 +116,10 @@ _PARTS: Mapping[str, Mapping[str, str]] = {
     )
 }
 #: Where the API has what an event's attribute holds.
-_PLACES: Mapping[str, str] = {
-    "visitor": "identifiers",
-    **{
-        name: f"{place}.{api}" if place else api
-        for place, names in _PARTS.items()
-        for api, name in names.items()
-    },
+_PLACES: Mapping[str, str] = {"visitor": "identifiers"} | {
+    name: f"{place}.{api}".lstrip(".")
+    for place, names in _PARTS.items()
+    for api, name in names.items()
 }
 
 
@@ -163,8 +159,8 @@ def recheck_wire(
                     same = "is the same as identifiers.user_id"
                     raise EventError("event_attributes.user_id", same)
             elif api not in inner:
-                at = f"{place}.{shown(api)}" if place else shown(api)
                 known = suggestion(api, (*names, *inner))
+                at = f"{place}.{shown(api)}".lstrip(".")
                 raise EventError(at, f"is no field of the API{known}")
     try:
         if "email" in values:
@@ -192,17 +188,15 @@ def accept_hold(value: Any, longest: float) -> float:
     :param longest: ``ADROLL_HOLD_MAX``, for which ``True`` holds.
     :raises EventError: it is none of these, or out of range.
 
-    >>> accept_hold(timedelta(hours=1), 86_400)
+    >>> accept_hold(3600, 86_400)
     3600.0
     """
     if value is True:
         return float(longest)
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise EventError("hold", f"takes True, a timedelta or seconds; it got {kind(value)}")
+    seconds = accept_seconds(value, "hold", "takes True, a timedelta or seconds")
     if not 0 < seconds <= longest:
         raise EventError("hold", f"takes more than 0 and at most ADROLL_HOLD_MAX, {longest} s")
-    return float(seconds)
+    return seconds
 
 
 def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[EventError]]:

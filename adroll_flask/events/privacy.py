@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable
 from fnmatch import translate
 from typing import Any
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote_plus
 
 from .context import EventDefaults
 
@@ -21,24 +21,8 @@ from .context import EventDefaults
 HASHED = "hmac-sha256:"
 #: A person's address in a text: ``trial:ann@example.com``, as it is or as a URL has it, which one
 #: within another has encoded twice.
-ADDRESS = re.compile(r"[^\s@](?:@|\uff20|%(?:25)*40)[^\s@]*[^\W\d]", re.IGNORECASE)
-#: Times that a text may be percent-encoded, as by a redirect that hands another's query on.
-_ENCODED = 3
-
-
-def has_address(text: str) -> bool:
-    """True for a text with an e-mail address in it, also percent-encoded.
-
-    >>> has_address("ann%2540example.com"), has_address("@shop")
-    (True, False)
-    """
-    for _ in range(_ENCODED):
-        if ADDRESS.search(text):
-            return True
-        if "%" not in text:
-            return False
-        text = unquote(text)
-    return False
+_AT = r"@|\uff20|%(?:25)*40|%(?:25)*EF%(?:25)*BC%(?:25)*A0"
+ADDRESS = re.compile(rf"[^\s@](?:{_AT})[^\s@]*[^\W\d]", re.IGNORECASE)
 
 
 def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
@@ -51,19 +35,17 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
     'https://shop.example/thanks?order=17'
     """
     plain = "@" not in url and "%" not in url and url.isascii()
-    told = _nothing if clear or plain else has_address
+    told = _nothing if clear or plain else ADDRESS.search
     is_private = _named(names)
 
-    def tells(part: str) -> bool:
+    def tells(part: str) -> object:
         return is_private(part.partition("=")[0]) or told(part)
 
     rest, hash, fragment = url.partition("#")
     start, mark, query = rest.partition("?")
-    if told is has_address:
-        host = start.find("/", start.find("://") + 3)
-        if host >= 0 and told(start[host:]):
-            segments = start[host:].split("/")
-            start = start[:host] + "/".join(one for one in segments if not told(one))
+    host = start.find("/", start.find("://") + 3)
+    if host >= 0 and told(start[host:]):
+        start = start[:host] + "/".join(one for one in start[host:].split("/") if not told(one))
     if query:
         kept = [one for one in query.split("&") if one.startswith("adct=") or not tells(one)]
         query = "&".join(kept)
@@ -73,20 +55,20 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
     return start + mark + query + hash + fragment
 
 
-def _nothing(text: str) -> bool:
-    return False
+def _nothing(text: str) -> None:
+    """It is not there."""
 
 
 @functools.lru_cache(64)
-def _named(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+def _named(patterns: tuple[str, ...]) -> Callable[[str], object]:
     """Whether a parameter's name, as a URL has it, is one of *patterns* in any case."""
     if not patterns:
         return _nothing
     match = re.compile("|".join(translate(one.lower()) for one in patterns)).match
 
     @functools.lru_cache(1000)  # a site's pages have a few names
-    def named(name: str) -> bool:
-        return match(unquote_plus(name).lower()) is not None
+    def named(name: str) -> object:
+        return match(unquote_plus(name).lower())
 
     return named
 

@@ -59,7 +59,7 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
-        payload = trial_event(settings.advertisable_eid, settings.pixel_eid, time.time(), name)
+        payload = trial_event(settings.account, time.time(), name)
         client = Client(settings, runtime.transport, clock=runtime.clock)
         answer = client.send([payload], dry_run=True)
     except AdRollError as problem:

@@ -73,50 +73,41 @@ def decide(
         return _GPC
     if settings.consent is None:
         return _DEFAULT
-    try:
-        if settings.consent == "tcf":
-            text = cookies().get(settings.tcf_cookie)
-            answer = _of_tc_string(text, settings) if text else None
-        else:
-            answer = _of_callable(settings.consent, request)
-    except _Unusable as problem:
+    answer, why, problem = _asked(settings, cookies, request)
+    if why:
         # What fails for one request fails for each of them.
-        if counters.add("consent_error", problem.why):
+        if counters.add("consent_error", why):
             logger.warning("Consent counts as unknown: %s [consent-unknown]", problem)
         return _ERROR
     return _BY_ANSWER[recorded if answer is None else answer]
 
 
-class _Unusable(Exception):
-    """An answer that cannot be used."""
+def _asked(
+    settings: Settings, cookies: Callable[[], Mapping[str, str]], request: object
+) -> tuple[bool | None, str, str]:
+    """The answer; why there is none that can be used, as it is counted and as it is told."""
+    ask: Any = settings.consent
+    if ask == "tcf":
+        text = cookies().get(settings.tcf_cookie)
+        if not text:
+            return None, "", ""
+        from .tcf import consents
 
-    def __init__(self, why: str, text: str) -> None:
-        super().__init__(text)
-        self.why = why
-
-
-def _of_callable(ask: Any, request: object) -> bool | None:
+        try:
+            vendor, purposes = settings.tcf_vendor, settings.tcf_purposes
+            return consents(text, vendor=vendor, purposes=purposes), "", ""
+        except ValueError as error:
+            return None, "tc_string", f"{settings.tcf_cookie}: {error}"
     try:
         answer = ask(request)
     except Exception as error:
         let_through(error)
-        text = f"the ADROLL_CONSENT callable raised {describe(error)}"
-        raise _Unusable("raised", text) from None
+        return None, "raised", f"the ADROLL_CONSENT callable raised {describe(error)}"
     if answer is None or isinstance(answer, bool):
-        return answer
+        return answer, "", ""
     if inspect.iscoroutine(answer):
         answer.close()
     # A truthy text such as "denied" must not pass for consent.
-    problem = (
-        f"takes a callable that returns True, False or None; it gave a {type(answer).__name__}"
-    )
-    raise _Unusable("wrong_type", str(ConfigurationError("ADROLL_CONSENT", problem)))
-
-
-def _of_tc_string(text: str, settings: Settings) -> bool:
-    from .tcf import consents
-
-    try:
-        return consents(text, vendor=settings.tcf_vendor, purposes=settings.tcf_purposes)
-    except ValueError as error:
-        raise _Unusable("tc_string", f"{settings.tcf_cookie}: {error}") from None
+    takes = "takes a callable that returns True, False or None"
+    problem = ConfigurationError("ADROLL_CONSENT", f"{takes}; it gave a {type(answer).__name__}")
+    return None, "wrong_type", str(problem)

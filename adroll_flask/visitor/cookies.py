@@ -22,9 +22,8 @@ from adroll_flask.errors import (
 )
 from adroll_flask.settings import LONGEST_TOKEN_LIFE
 
-from . import packing
-from .identifiers import normalise_first_party_cookie
-from .record import Known, Record
+from .identifiers import accept_seconds, normalise_first_party_cookie
+from .record import TOKEN_BYTES, TOKEN_CHARS_WITH_AGENT, Known, Record, pack, unpack
 from .signing import Expired, Forged, Signer, derive_key
 
 if TYPE_CHECKING:
@@ -106,10 +105,8 @@ class Visitor(Known):
 
 def _life(max_age: object) -> int:
     """A token's own life, whole seconds."""
-    seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
     takes = "takes a timedelta or seconds, from 1 second to 365 days"
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise EventError("max_age", f"{takes}; it got a value of type {type(max_age).__name__}")
+    seconds = accept_seconds(max_age, "max_age", takes)
     if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
         raise EventError("max_age", f"{takes}; it got one out of range")
     return int(seconds)
@@ -170,7 +167,7 @@ def _verify(signer: Signer, text: str) -> Record:
     :raises ValueError: we signed it, and cannot read it.
     """
     payload, signed_at = signer.unsign(text, COOKIE_LIFE)
-    return packing.unpack(payload, signed_at)[0]
+    return unpack(payload, signed_at)[0]
 
 
 def _there(signer: Signer | None, what: str) -> Signer:
@@ -264,7 +261,7 @@ class Records:
     def sign(self, record: Record) -> str:
         """*record* as the value of the ``adroll_visitor`` cookie."""
         return _there(self._record_signer, "keep visitors").sign(
-            packing.pack(record, replaced=record.replaced)
+            pack(record, replaced=record.replaced)
         )
 
     def visitor(self, record: Record, *, consent: bool | None, **about: str | None) -> Visitor:
@@ -280,13 +277,13 @@ class Records:
         signer = _there(self._token_signer, "make visitor tokens")
         # Of somebody who said no, or has not been asked, the answer alone is kept.
         known = bool(visitor) or visitor.consent is True
-        payload = packing.pack(
+        payload = pack(
             visitor,
             ip=visitor.ip if known else None,
             host=visitor.host if known else None,
             user_agent=visitor.user_agent if known and user_agent else None,
             max_age=max_age,
-            most=packing.TOKEN_BYTES,
+            most=TOKEN_BYTES,
         )
         return signer.sign(payload)
 
@@ -301,12 +298,12 @@ class Records:
         if not text.strip():
             raise TokenEmptyError
         signer = _there(self._token_signer, "take visitor tokens")
-        if len(text) > packing.TOKEN_CHARS_WITH_AGENT:
+        if len(text) > TOKEN_CHARS_WITH_AGENT:
             raise TokenForgedError
         try:
             longest = max(self._token_max_age, LONGEST_TOKEN_LIFE)
             payload, minted_at = signer.unsign(text, longest)
-            record, about, max_age = packing.unpack(payload, minted_at)
+            record, about, max_age = unpack(payload, minted_at)
         except Expired:
             raise TokenExpiredError from None
         except (Forged, ValueError):

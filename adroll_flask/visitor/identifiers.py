@@ -11,8 +11,11 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
+from urllib.parse import unquote
 
 from adroll_flask.errors import EventError
 
@@ -101,38 +104,23 @@ def normalise_first_party_cookie(value: str) -> str | None:
 
 
 def _dated_cookie(value: str) -> str | None:
-    """The cookie of a date text in epoch milliseconds; ``None`` for any other form."""
-    if "%" in value:
-        from urllib.parse import unquote
-
-        # A date text contains spaces and commas, which scripts store percent-encoded.
-        value = unquote(value)
-    match = _DATED_COOKIE.match(value)
+    """The cookie of a date as JavaScript writes one in epoch milliseconds, else ``None``."""
+    # A date text contains spaces and commas, which scripts store percent-encoded.
+    match = _DATED_COOKIE.match(unquote(value))
     if match is None:
         return None
     digits, when = match.groups()
-    milliseconds = _date_milliseconds(when)
-    return None if milliseconds is None else f"{digits}-{milliseconds}"
-
-
-def _date_milliseconds(text: str) -> int | None:
-    """Epoch milliseconds of a date as JavaScript writes one; ``None`` for anything else."""
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
     try:
-        if re.match(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-            moment = datetime.fromisoformat(text)
-        elif text.isascii() and _JS_DATE.match(text):
-            moment = parsedate_to_datetime(_ZONE_NAME.sub("", text))
+        if re.match(r"\d{4}-\d{2}-\d{2}", when, re.ASCII):
+            moment = datetime.fromisoformat(when)
+        elif when.isascii() and _JS_DATE.match(when):
+            moment = parsedate_to_datetime(_ZONE_NAME.sub("", when))
         else:
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        milliseconds = round(moment.timestamp() * 1000)
+        milliseconds = round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
-    return milliseconds if milliseconds >= 0 else None
+    return f"{digits}-{milliseconds}" if milliseconds >= 0 else None
 
 
 def new_first_party_cookie(now: float) -> str:
@@ -179,10 +167,10 @@ def accept_hash(value: Any, name: str | None = None) -> tuple[str, str]:
     field = name or "email"
     kinds = {64: "email_sha256", 32: "email_md5"}
     found = kinds.get(len(value)) if isinstance(value, str) and _HEX.match(value) else None
-    if found is None or (name is not None and found != name):
-        takes = {"email_sha256": "64 hex digits", "email_md5": "32 hex digits"}.get(
-            field, "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
-        )
+    if found is None or name not in (None, found):
+        takes = "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
+        if name is not None:
+            takes = f"{64 if name == 'email_sha256' else 32} hex digits"
         raise EventError(field, f"takes {takes}")
     lower = value.lower()
     if lower in EMPTY_HASHES:
@@ -271,11 +259,7 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
     if any_number and isinstance(value, float | Decimal) and Decimal(value).is_finite():
         # From 2**53 on a float's neighbours are whole numbers apart.
         return str(int(value) if -(2**53) < value < 2**53 and int(value) == value else value)
-    try:
-        # Also whole numbers of numpy and of enumerations.
-        number = None if isinstance(value, bool) else value.__index__()
-    except (AttributeError, TypeError):
-        number = None
+    number = whole_number(value)
     if number is None:
         takes = "takes a text or a number" if any_number else "takes a text or a whole number"
         raise EventError(field, f"{takes}; it got {kind(value)}")
@@ -283,9 +267,28 @@ def _id_of(value: Any, field: str, any_number: bool) -> str:
     return str(number) if abs(number) < 10**MAX_TEXT else "-" * (MAX_TEXT + 1)
 
 
+def whole_number(value: Any) -> int | None:
+    """*value* if it is one, also numpy's or an enumeration's; no truth value is."""
+    try:
+        return None if isinstance(value, bool) else int(value.__index__())
+    except (AttributeError, TypeError):
+        return None
+
+
 def accept_user_id(value: object) -> str:
     """The site's own id of a user, see :func:`accept_id`."""
     return accept_id(value, "user_id", any_number=True)
+
+
+def accept_seconds(value: Any, field: str, takes: str) -> float:
+    """A ``timedelta`` or seconds, as seconds.
+
+    :raises EventError: anything else; *takes* is said.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise EventError(field, f"{takes}; it got {kind(value)}")
+    return float(seconds)
 
 
 def looks_like_email(text: str) -> bool:

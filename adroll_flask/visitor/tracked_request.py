@@ -112,7 +112,11 @@ class TrackedRequest:
     @made_once
     def host(self) -> str:
         """The page's host, with a port that is not the scheme's own; empty: it is malformed."""
-        return _host_of(self.environ)
+        try:
+            host = get_host(self.environ).lower()
+        except SecurityError:  # Werkzeug 3.1.7, at a malformed one
+            return ""
+        return host if _HOST.match(host) else ""
 
     @property
     def hostname(self) -> str:
@@ -274,14 +278,6 @@ class TrackedRequest:
         """Treat the visitor as unknown from here on and take the cookies back."""
         self.forgotten = True
         self.record = Record()
-
-
-def _host_of(environ: WSGIEnvironment) -> str:
-    try:
-        host = get_host(environ).lower()
-    except SecurityError:  # Werkzeug 3.1.7, at a malformed one
-        return ""
-    return host if _HOST.match(host) else ""
 
 
 #: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an

@@ -42,7 +42,7 @@ from adroll_flask import (
 )
 from adroll_flask.cli.commands import commands
 from adroll_flask.delivery.transport import NoAnswer, Response
-from adroll_flask.visitor.packing import unpack
+from adroll_flask.visitor.record import unpack
 from tests.support.sites import HOST, Clock, Site, configuration
 
 EMAIL = "zzcanary.person@mail.example"

@@ -16,8 +16,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 import adroll_flask
 from adroll_flask import TokenForgedError, Visitor
-from adroll_flask.visitor.packing import pack
-from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.record import Record, pack
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
 CANARY = "c4n4ry"

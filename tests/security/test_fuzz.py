@@ -42,8 +42,7 @@ from adroll_flask.visitor.identifiers import (
     normalise_first_party_cookie,
     normalise_ip,
 )
-from adroll_flask.visitor.packing import pack, unpack
-from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.record import Record, pack, unpack
 from adroll_flask.visitor.tracked_request import adct_of
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 

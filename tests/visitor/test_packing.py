@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adroll_flask.visitor.packing import TOKEN_BYTES, pack, unpack
-from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.record import TOKEN_BYTES, Record, pack, unpack
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 
