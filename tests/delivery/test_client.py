@@ -82,14 +82,6 @@ def test_a_request_takes_1_to_100_events(count: int) -> None:
     assert transport.calls == []
 
 
-def test_equal_batches_are_equal_bytes() -> None:
-    transport = Recorder()
-    client = Client(settings(), transport)
-    client.send([b"{}"], False)
-    client.send([b"{}"], False)
-    assert transport.calls[0][2] == transport.calls[1][2]
-
-
 @pytest.mark.parametrize(
     "url", ["http://srv.adroll.com/api", "http://10.0.0.7/api", "http://localhost.example/api"]
 )

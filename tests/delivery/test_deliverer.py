@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import pytest
 
-from adroll_flask.delivery.deliverer import POLL, Step
+from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.watch import Watch
-from adroll_flask.outbox.values import Claim
+from adroll_flask.outbox.values import Claim, Counted
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
     EID,
@@ -133,7 +133,8 @@ def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_r
 
     shop = Shop(tmp_path, AdRoll(judge))
     shop.report("o001")
-    shop.steps(8640, 10)  # a day
+    shop.steps(360, 10)
+    shop.steps(1380, 60)  # a day
     gaps = [b - a for a, b in itertools.pairwise(times)]
     assert len(times) == 6
     assert gaps == sorted(gaps)
@@ -193,18 +194,6 @@ def test_a_bad_event_that_is_the_first_after_an_outage_holds_up_nobody(tmp_path:
     for _ in range(5):
         shop.step()
     assert shop.states() == {"o001": "dead", "o002": "delivered", "o003": "delivered"}
-
-
-def test_a_trial_that_is_unauthorized_holds(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    shop.report("o001")
-    shop.step()
-    adroll.answer = refusal(401)
-    shop.clock.sleep(31)
-    shop.step()
-    assert shop.stopped() == "http_401"
-    assert adroll.sizes == [1]
 
 
 def test_a_worker_that_stops_before_it_asks_leaves_the_question_to_others(tmp_path: Path) -> None:
@@ -380,18 +369,6 @@ def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
     assert adroll.taken == orders(2)
 
 
-def test_a_process_with_another_token_ignores_the_hold_and_its_pause(tmp_path: Path) -> None:
-    adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
-    old = Shop(tmp_path, adroll, access_token="bad")
-    new = Shop(tmp_path, adroll, access_token="good", clock=old.clock)
-    old.report(*orders(5))
-    old.step()
-    new.deliverer.drain()
-    assert adroll.sizes == [5, 1, 4]
-    assert adroll.taken == orders(5)
-    assert old.stopped() is None
-
-
 def test_two_configurations_side_by_side_do_not_chase_each_other(tmp_path: Path) -> None:
     adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
     old = Shop(tmp_path, adroll, access_token="bad")
@@ -475,40 +452,6 @@ def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
     assert "canary" not in caplog.text
 
 
-def test_a_token_callable_that_recovers_sends_what_waited(tmp_path: Path) -> None:
-    broken = [True]
-    shop = Shop(tmp_path, access_token=lambda: fails() if broken[0] else "token")
-    shop.report("o001")
-    shop.step()
-    broken[0] = False
-    shop.clock.sleep(6)
-    assert shop.step() == 1
-
-
-def test_the_token_is_not_asked_for_while_there_is_nothing_to_send(tmp_path: Path) -> None:
-    asked: list[int] = []
-
-    def token() -> str:
-        asked.append(1)
-        return "token"
-
-    shop = Shop(tmp_path, access_token=token)
-    shop.steps(5, 10)
-    assert asked == []
-
-
-def test_missing_settings_are_said_once_and_events_wait(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shop = Shop(tmp_path, access_token=None)
-    shop.report("o001")
-    shop.steps(3)
-    assert shop.adroll.requests == []
-    [said] = [text for text in caplog.messages if "not set" in text]
-    assert said.startswith("AdRoll events wait in the outbox: ADROLL_ACCESS_TOKEN not set (http")
-    assert shop.states() == {"o001": "waiting"}
-
-
 # Batches
 
 
@@ -532,16 +475,18 @@ def test_the_rate_is_kept_over_all_workers(tmp_path: Path) -> None:
     assert not stop.is_set()
 
 
-def test_a_report_during_the_send_is_sent_next(tmp_path: Path) -> None:
-    def judge(batch: list[str], _dry: bool) -> Reply:
-        if batch == ["o001"]:
-            shop.report("o002")
-        return OK
-
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report("o001")
-    shop.steps(2)
-    assert shop.adroll.requests == [["o001"], ["o002"]]
+@pytest.mark.parametrize("other", ["suppressed", "duplicate"])
+def test_what_is_no_event_of_its_own_keeps_none_back(tmp_path: Path, other: str) -> None:
+    shop = Shop(tmp_path)
+    beside = Shop(tmp_path, shop.adroll, clock=shop.clock)
+    for order in orders(250):
+        if other == "suppressed":
+            shop.outbox.record(Counted(shop.clock.now, "purchase", "suppressed", "consent_gpc"))
+        else:
+            beside.report(order)
+        shop.report(order)
+    shop.deliverer.drain()
+    assert sorted(shop.adroll.taken) == orders(250)
 
 
 # The loop
@@ -601,17 +546,6 @@ def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
     assert shop.adroll.sizes == [100, 100, 30]
 
 
-def test_small_batches_follow_each_other_at_once_where_adroll_takes_no_larger_ones(
-    tmp_path: Path,
-) -> None:
-    sizes = AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK)
-    shop = Shop(tmp_path, sizes, linger=30.0)
-    with Loop(shop) as loop:
-        shop.report(*(f"o{number:03d}" for number in range(200)))
-        loop.hurry.set()
-        eventually(lambda: len(shop.adroll.taken) >= 180)
-
-
 def test_the_loop_survives_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -641,17 +575,12 @@ def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path
     shop.report(*orders(150))
     assert shop.deliverer.flush(5.0) == 0
     assert shop.adroll.sizes == [100, 50]
+    assert shop.adroll.taken == orders(150), "the oldest first"
     down = Shop(tmp_path, Switch(DOWN), clock=shop.clock)
     down.report("o500")
     began = time.monotonic()
     assert down.deliverer.flush(PATIENCE) == 1
     assert time.monotonic() - began < PATIENCE / 2
-
-
-def test_an_idle_step_says_that_there_is_nothing_to_do(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    assert shop.deliverer.step(threading.Event()) == Step()
-    assert POLL >= 1
 
 
 # Lateness
@@ -681,26 +610,6 @@ def test_lateness_is_said_once_until_it_is_over(
     shop.clock.sleep(1000)
     assert look() == 2
     assert shop.counters.get("delivery_late") == 2
-
-
-def test_looking_for_lateness_is_a_query_a_minute_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop = Shop(tmp_path)
-    asked = []
-    replace_method(monkeypatch, shop.outbox.queue, "oldest_due", lambda _accounts: asked.append(1))
-    watch = Watch(shop.outbox, shop.counters, (EID,))
-    for _ in range(1000):
-        watch.look()
-    assert len(asked) == 1
-
-
-def test_each_step_leaves_a_sign_of_life(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    before = shop.deliverer.stepped_at
-    time.sleep(0.01)
-    shop.deliverer.step(threading.Event())
-    assert shop.deliverer.stepped_at > before
 
 
 def test_a_worker_that_pauses_for_long_gives_signs_of_life(

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
@@ -19,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,7 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support import PATIENCE, ROOT, eventually, in_a_child
-from tests.support.certificates import write_certificate
+from tests.support import PATIENCE, ROOT, eventually, free_port, in_a_child
 from tests.support.sandbox_shop import DAY, Shop, past
 
 ORDERS = ["o1", "o2", "o3"]
@@ -134,46 +130,18 @@ MATRIX = {
     "502 as HTML": unsure("http_502", 502, status=502, body=HTML),
     "504": unsure("http_504", 504, status=504),
     "301": denied(301, headers={"Location": "https://example.com/api"}),
-    "302 to itself": denied(302, headers={"Location": "/api"}),
     "401": denied(401),
     "403": denied(403, body=HTML),
-    "404": denied(404),
-    "405": denied(405),
-    "415": denied(415),
     "429 bare": throttled(429, 2.0),
     "429 Retry-After seconds": throttled(429, 120.0, Retry_After="120"),
-    "429 Retry-After date": throttled(
-        429,
-        120.0,
-        Retry_After="in two minutes",
-    ),
-    "429 Retry-After out of bounds": throttled(429, 3600.0, Retry_After="99999999"),
-    "429 Retry-After nonsense": throttled(429, 2.0, Retry_After="presently"),
-    "503": throttled(503, 2.0),
     "503 Retry-After seconds": throttled(503, 30.0, Retry_After="30"),
     "400 for all": Case(
         {"status": 400},
-        [400] * 4 + [400],
+        [400] * 5,
         ("waiting", False, None),
         sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
         stopped="http_400_to_everything",
         # o1 and o2 were put off behind o3, in case they are bad after all.
-        recovery=["trial", O3, ["o1", "o2"]],
-    ),
-    "422 for all": Case(
-        {"status": 422},
-        [422] * 4 + [422],
-        ("waiting", False, None),
-        sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
-        stopped="http_422_to_everything",
-        recovery=["trial", O3, ["o1", "o2"]],
-    ),
-    "413 for all": Case(
-        {"status": 413},
-        [413] * 4 + [413],
-        ("waiting", False, None),
-        sent=[ORDERS, ["o1", "o2"], O1, O2, "trial"],
-        stopped="http_413_to_everything",
         recovery=["trial", O3, ["o1", "o2"]],
     ),
 }
@@ -181,11 +149,7 @@ MATRIX = {
 
 @pytest.mark.parametrize("case", MATRIX.values(), ids=MATRIX)
 def test_a_fault_and_what_follows(case: Case, sandbox: RunningSandbox, shop: Shop) -> None:
-    fault = case.fault
-    if fault.get("headers", {}).get("Retry-After") == "in two minutes":
-        # By AdRoll's clock; the shop's is two days behind.
-        fault = fault | {"headers": {"Retry-After": formatdate(time.time() + 120, usegmt=True)}}
-    sandbox.fault(**fault)
+    sandbox.fault(**case.fault)
     shop.report(*ORDERS)
     assert shop.deliverer.run_once() == 0
 
@@ -212,29 +176,6 @@ def test_a_fault_and_what_follows(case: Case, sandbox: RunningSandbox, shop: Sho
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2 if case.twice else 1)
     destination = shop.outbox.destination(EID).state()
     assert (destination.stopped, destination.failures) == (None, 0)
-
-
-@pytest.mark.parametrize(
-    ("fault", "warned"),
-    [
-        ({"body": {"errors": [{"message": "deprecated field"}]}, "take": True}, 1),
-        ({"body": HTML, "take": True}, 0),
-        ({"body": "", "take": True}, 0),
-        ({"status": 202, "take": True}, 0),
-        ({"status": 204, "take": True}, 0),
-    ],
-    ids=["200 with errors", "200 as HTML", "200 empty", "202", "204"],
-)
-def test_a_success_takes_the_whole_batch_whatever_the_body_says(
-    sandbox: RunningSandbox, shop: Shop, fault: dict[str, Any], warned: int
-) -> None:
-    sandbox.fault(**fault)
-    shop.report(*ORDERS)
-    assert shop.deliverer.run_once() == 3
-    assert shop.network.requests == [ORDERS]
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-    assert shop.counters.get("delivery_warning", "errors_with_success") == warned
 
 
 def test_400_for_one_event_with_adrolls_hint(sandbox: RunningSandbox, shop: Shop) -> None:
@@ -288,24 +229,10 @@ def after_repair(sandbox: RunningSandbox, tmp_path: Path, shop: Shop, reason: st
     repaired.close()
 
 
-def listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_refused_connection(sandbox: RunningSandbox, tmp_path: Path, shop: Shop) -> None:
-    sandbox.fault(refuse=20)
-    eventually(lambda: not listening(sandbox.port))
+def test_refused_connection(sandbox: RunningSandbox, tmp_path: Path) -> None:
+    shop = Shop(tmp_path, f"http://127.0.0.1:{free_port()}/api")
     shop.report(*ORDERS)
-    assert shop.deliverer.run_once() == 0
-    assert {row.reason for row in shop.rows().values()} == {"refused"}
-    assert not any(row.unsure or row.attempts for row in shop.rows().values())
-    sandbox.clear_faults()
-    eventually(lambda: listening(sandbox.port))
-    shop.clock.sleep(3)
-    shop.deliverer.drain()
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", False))
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    after_repair(sandbox, tmp_path, shop, "refused")
 
 
 def test_name_resolution(
@@ -340,22 +267,6 @@ def test_connect_time_out(sandbox: RunningSandbox, tmp_path: Path) -> None:
             filler.close()
 
 
-def test_tls_by_nobody_we_trust(sandbox: RunningSandbox, tmp_path: Path, certificate: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with running(ssl_context=context) as impostor:
-        shop = Shop(tmp_path, impostor.api_url)
-        shop.report(*ORDERS)
-        after_repair(sandbox, tmp_path, shop, "tls")
-        assert impostor.requests() == []
-        shop.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1")
-
-
 # The house itself
 
 
@@ -366,35 +277,6 @@ def step_by_step(shop: Shop, until: Callable[[], bool], seconds: float) -> float
         shop.deliverer.drain()
         shop.clock.sleep(1.0)
     return shop.clock() - began
-
-
-OUTAGES = {"503": {"status": 503}, "502 after taking": {"status": 502, "take": True}}
-
-
-@pytest.mark.parametrize("length", [90.0, 600.0], ids=["90 s", "10 min"])
-@pytest.mark.parametrize("fault", OUTAGES.values(), ids=OUTAGES)
-def test_after_an_outage_everything_flows_within_half_a_minute(
-    sandbox: RunningSandbox, shop: Shop, fault: dict[str, Any], length: float
-) -> None:
-    shop.report("o1")
-    sandbox.fault(**fault)
-    step_by_step(shop, lambda: False, length)
-    shop.report("o2", "o3")
-    sent = [request for request in shop.network.requests if request != "trial"]
-    assert sent == [O1], "only trials ask while AdRoll is away"
-    gaps = length / len(shop.network.requests)
-    assert gaps <= 31
-
-    sandbox.clear_faults()
-    took = step_by_step(shop, lambda: {"o2", "o3"} <= set(arrived(sandbox)), 100)
-    assert took <= 32
-    step_by_step(shop, lambda: shop.facts()["o1"][0] == "delivered", 60)
-    unsure = fault["status"] == 502
-    assert shop.facts() == {
-        "o1": ("delivered", unsure),
-        "o2": ("delivered", False),
-        "o3": ("delivered", False),
-    }
 
 
 def test_a_gateway_that_says_502_to_what_adroll_takes_doubles_each_order_once_a_day(
@@ -435,7 +317,7 @@ def test_a_clock_a_year_ahead_in_an_outage_kills_no_order(
     shop.close()
 
 
-@pytest.mark.parametrize("jump", [-400 * DAY, -DAY, -60.0, 60.0, DAY], ids=str)
+@pytest.mark.parametrize("jump", [-400 * DAY, -60.0, DAY], ids=str)
 def test_a_clock_that_jumps_while_events_wait_pause_or_lapse(
     sandbox: RunningSandbox, tmp_path: Path, jump: float
 ) -> None:
@@ -455,50 +337,30 @@ def test_a_clock_that_jumps_while_events_wait_pause_or_lapse(
     shop.close()
 
 
-def database(folder: Path) -> Path:
-    (path,) = folder.glob("*.sqlite")
-    return path
+def before_sending(shop: Shop, action: Callable[[], None]) -> None:
+    """Let it happen just before the shop's next request."""
+    send = shop.network.send
 
+    def acts_first(*args: Any) -> Response:
+        shop.network.send = send  # type: ignore[method-assign]
+        action()
+        return send(*args)
 
-def test_a_database_that_stays_locked_stops_a_step_not_the_loop(
-    sandbox: RunningSandbox, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.2)
-    shop.report(*ORDERS)
-    assert shop.outbox.queue.waiting() == 3
-    shop.outbox.close()
-    locker = sqlite3.connect(database(tmp_path), isolation_level=None, check_same_thread=False)
-    locker.execute("BEGIN EXCLUSIVE")
-    began = time.monotonic()
-    with pytest.raises(OutboxFailed):
-        shop.deliverer.run_once()
-    assert time.monotonic() - began < 15
-    assert shop.network.requests == []
-    thread = shop.thread()
-    thread.start()
-    time.sleep(0.1)
-    locker.execute("ROLLBACK")
-    locker.close()
-    sandbox.wait(3, timeout=PATIENCE)
-    assert thread.stop(5)
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
+    shop.network.send = acts_first  # type: ignore[method-assign, assignment]
 
 
 def test_a_file_that_is_deleted_under_a_send(
     sandbox: RunningSandbox, shop: Shop, tmp_path: Path
 ) -> None:
     shop.report(*ORDERS)
-    send = shop.network.send
 
-    def deletes_first(*args: Any) -> Response:
+    def delete() -> None:
         for path in tmp_path.iterdir():
             if path.is_file():
                 path.unlink()
-        return send(*args)
 
-    shop.network.send = deletes_first  # type: ignore[method-assign, assignment]
+    before_sending(shop, delete)
     shop.deliverer.run_once()
-    shop.network.send = send  # type: ignore[method-assign]
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
     shop.report("o4")
     shop.clock.sleep(61)
@@ -515,17 +377,14 @@ def no_more_disk(allowed: bool = False) -> None:
 def test_a_full_disk_while_the_answer_comes_in_and_room_again(
     sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
+    def for_a_moment() -> None:
+        no_more_disk()
+        threading.Timer(0.3, no_more_disk, (True,)).start()
+
     def body() -> None:
         shop = Shop(tmp_path, sandbox.api_url)
         shop.report(*ORDERS)
-        send = shop.network.send
-
-        def fills_first(*args: Any) -> Response:
-            no_more_disk()
-            threading.Timer(0.5, no_more_disk, (True,)).start()
-            return send(*args)
-
-        shop.network.send = fills_first  # type: ignore[method-assign, assignment]
+        before_sending(shop, for_a_moment)
         assert shop.deliverer.run_once() == 3
 
     assert in_a_child(body)
@@ -544,13 +403,7 @@ def test_a_disk_that_stays_full_costs_a_mark_and_a_second_request_never_an_order
         shop = Shop(tmp_path, sandbox.api_url, clock=clock)
         shop.deliverer.lease = 2.0
         shop.report(*ORDERS)
-        send = shop.network.send
-
-        def fills_first(*args: Any) -> Response:
-            no_more_disk()
-            return send(*args)
-
-        shop.network.send = fills_first  # type: ignore[method-assign, assignment]
+        before_sending(shop, no_more_disk)
         with pytest.raises(OutboxFailed):
             shop.deliverer.run_once()
 

@@ -25,6 +25,7 @@ import adroll_flask
 from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
+from adroll_flask.outbox import OutboxFailed
 from tests.support import PATIENCE, ROOT, eventually, in_a_child
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
 
@@ -133,15 +134,6 @@ def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
     assert sum(shop.adroll.sizes) == 351
 
 
-def test_full_batches_of_a_burst_linger_one_by_one(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, linger=0.3)
-    shop.report(*orders(300))
-    stop = threading.Event()
-    assert shop.deliverer.turn(stop, in_burst=True).seconds == 0.3
-    assert shop.deliverer.turn(stop).seconds == 0
-    assert shop.adroll.sizes == [100, 100]
-
-
 def test_it_leaves_the_interpreter_to_requests_but_not_while_somebody_flushes(
     tmp_path: Path, started: Started
 ) -> None:
@@ -176,16 +168,6 @@ def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Start
     eventually(lambda: shop.adroll.taken)
     assert {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM} <= set(deaf_to)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-
-
-def test_flush_sends_at_once_and_says_what_is_left(tmp_path: Path, started: Started) -> None:
-    shop = Shop(tmp_path, linger=2 * PATIENCE)
-    thread = started(shop)
-    thread.start()
-    time.sleep(0.1)
-    shop.report(*orders(3))
-    assert thread.flush(PATIENCE) == 0
-    assert shop.adroll.sizes == [3]
 
 
 def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
@@ -260,17 +242,19 @@ def test_no_thread_to_be_had_is_counted_and_raises_nothing(
     assert shop.counters.get("delivery_error", "no_thread") == 1
 
 
-def test_stopping_sends_what_lingers_and_starts_nothing_new(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, linger=30.0)
-    thread = shop.thread()
-    shop.report("o000")
-    thread.start()
-    eventually(lambda: shop.adroll.taken == ["o000"])
-    shop.report("o001")
-    assert thread.stop(5.0)
-    assert shop.adroll.taken == ["o000", "o001"]
-    thread.nudge()
-    assert not thread.alive
+@pytest.mark.parametrize("delivery", ["thread", "worker"])
+def test_it_tells_what_was_lost_without_another_report(
+    tmp_path: Path, started: Started, delivery: str
+) -> None:
+    shop = Shop(tmp_path, delivery=delivery)
+    started(shop).start()
+    (tmp_path / "adroll-journal").write_text("in the way")
+    with pytest.raises(OutboxFailed):
+        shop.report("o001")
+    (tmp_path / "adroll-journal").unlink()
+    eventually(lambda: [one.outcome for one in shop.outbox.lookups.history(0, ["outcome"])])
+    (lost,) = shop.outbox.lookups.history(0, ("outcome", "reason"))
+    assert (lost.outcome, lost.reason) == ("failed", "no_folder")
 
 
 def test_a_forked_child_starts_its_own(
@@ -322,40 +306,6 @@ def test_a_fork_while_it_imports_does_not_hang_the_child(
         import_module("slow_to_import")
         os._exit(0)
     assert exit_code(child) == 0
-
-
-def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> None:
-    out, _ = script(
-        START
-        + """
-    import threading
-    from adroll_flask import events
-    from adroll_flask.delivery.deliverer import Deliverer
-
-    class Watch:
-        loaded = False
-        late = []
-        def find_spec(self, name, path=None, target=None):
-            if self.loaded and threading.current_thread().name == "adroll-delivery":
-                self.late.append(name)
-
-    watch = Watch()
-    sys.meta_path.insert(0, watch)
-    load = Deliverer.load
-    def and_watch(self, *, sends):
-        load(self, sends=sends)
-        watch.loaded = True
-    Deliverer.load = and_watch
-    shop = Shop(Path(sys.argv[1]))
-    thread = shop.thread()
-    thread.start()
-    while not watch.loaded: time.sleep(0.01)
-    shop.report("o001")
-    print(thread.flush(5.0), shop.adroll.taken, watch.late)
-    """,
-        tmp_path,
-    )
-    assert out.strip() == "0 ['o001'] []"
 
 
 SHOP = """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session
 
 from adroll_flask.outbox.inbox import after_commit
 
@@ -81,19 +81,8 @@ def test_a_session_that_is_closed_without_a_commit_runs_nothing(
     assert done == []
 
 
-def test_a_scoped_session_is_the_session_of_its_scope(done: list[str]) -> None:
-    engine = sa.create_engine("sqlite://")
-    scoped = scoped_session(sessionmaker(engine))
-    scoped.execute(sa.text("SELECT 1"))
-    after_commit(scoped, lambda: done.append("one"))
-    scoped.commit()
-    scoped.remove()
-    engine.dispose()
-    assert done == ["one"]
-
-
 @pytest.mark.parametrize("sessions", ["one long session", "a session each"])
-def test_a_thousand_reports_leave_no_memory_behind(
+def test_hundreds_of_reports_leave_no_memory_behind(
     session: Session, done: list[str], sessions: str
 ) -> None:
     def report(session: Session) -> None:
@@ -116,6 +105,6 @@ def test_a_thousand_reports_leave_no_memory_behind(
 
     tracemalloc.start()
     grown_by(100)
-    grown = grown_by(1_000)
+    grown = grown_by(400)
     tracemalloc.stop()
-    assert grown < 100_000, grown
+    assert grown < 40_000, grown

@@ -47,25 +47,6 @@ def test_an_order_in_a_copied_journal_rests(
 
 
 @pytest.mark.slow
-def test_a_hold_whose_release_is_in_a_copied_journal_rests(
-    shop: Shop, sandbox: RunningSandbox, tmp_path: Path
-) -> None:
-    shop.report("hold:1")
-    shop.adroll("worker", "--once")  # it is a row now
-    shop.report("release:1 order:2")
-    copy_folder(shop.folder, tmp_path / "copy")
-    shop.adroll("worker", "--once")
-    assert orders(sandbox) == ["1", "2"]
-    copy_folder(tmp_path / "copy", shop.folder)
-
-    shop.adroll("outbox", "restored")
-    shop.adroll("worker", "--once")
-
-    assert orders(sandbox) == ["1", "2"]
-    assert rests(shop)["restored"] == 2
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
 def test_what_was_reported_after_a_backup_of_the_database_is_not_sent_twice(
     engine: str,

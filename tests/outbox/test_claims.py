@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
@@ -19,19 +17,6 @@ def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0) -> Claim:
 
 def all_of(claim: Claim, kind: OutcomeKind, **more: object) -> list[Outcome]:
     return [Outcome(id=event.id, kind=kind, **more) for event in claim.events]  # type: ignore[arg-type]
-
-
-def test_the_oldest_events_are_claimed_first(bench: Bench, outbox: Outbox) -> None:
-    ids = []
-    for _ in range(5):
-        ids.append(outbox.put(bench.event()).id)
-        bench.clock.now += 1
-
-    claim = claimed(outbox, limit=3)
-
-    assert [event.id for event in claim.events] == ids[:3]
-    assert [event.id for event in claimed(outbox).events] == ids[3:]
-    assert not outbox.queue.claim(EID)
 
 
 def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
@@ -64,32 +49,6 @@ def test_a_claim_carries_all_that_delivery_needs(bench: Bench, outbox: Outbox) -
     assert abs(claim.claimed_at - got.created_at) < 30
 
 
-def test_what_lies_in_the_journal_is_estimated_to_be_due(bench: Bench, outbox: Outbox) -> None:
-    for _ in range(40):
-        outbox.put(bench.event(payload=b"x" * 1000))
-    assert 30 <= outbox.queue.due(100, [EID]) <= 60
-    assert outbox.queue.due(10, [EID]) == 10
-
-
-def test_workers_that_claim_at_once_never_share_an_event(bench: Bench, outbox: Outbox) -> None:
-    for _ in range(60):
-        outbox.put(bench.event())
-    workers = [bench.open() for _ in range(4)]
-    got: list[str] = []
-
-    def work(outbox: Outbox) -> None:
-        while claim := outbox.queue.claim(EID, limit=7):
-            got.extend(event.id for event in claim.events)
-
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(got) == len(set(got)) == 60
-
-
 def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
     bench: Bench, outbox: Outbox
 ) -> None:
@@ -105,17 +64,6 @@ def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
     bench.open().put(bench.event("1001"))
     assert outbox.queue.waiting() == 0
     assert bench.counters.get("event_duplicate") == 1
-
-
-def test_sending_is_committed_before_the_first_byte(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    claim = claimed(outbox)
-
-    assert outbox.queue.begin_sending(claim) == (claim.events[0].id,)
-
-    row = bench.open().lookups.show(claim.events[0].id)
-    assert row is not None
-    assert row.state == "sending"
 
 
 def test_a_part_of_a_claim_can_be_sent_and_the_rest_stays_claimed(
@@ -189,16 +137,6 @@ def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
     assert not outbox.queue.claim(EID)
 
 
-def test_the_unsure_mark_stays_for_good(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    claim = claimed(outbox)
-    outbox.queue.settle(claim, all_of(claim, "retry", unsure=True))
-    claim = claimed(outbox)
-    outbox.queue.settle(claim, all_of(claim, "retry"))
-
-    assert claimed(outbox).events[0].unsure
-
-
 @pytest.mark.parametrize("delay", [7200.0, float("inf")])
 def test_no_event_is_put_off_for_longer_than_an_hour(
     bench: Bench, outbox: Outbox, delay: float
@@ -212,7 +150,7 @@ def test_no_event_is_put_off_for_longer_than_an_hour(
     assert outbox.queue.claim(EID) is not None
 
 
-BACK = [30, 600, 3600]
+BACK = [30, 3600]
 
 
 @pytest.mark.parametrize("back", BACK)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.schema import Database, Tx
 from tests.support.outbox_engines import EID, Bench, retry
 
 
@@ -119,44 +115,3 @@ def test_orders_of_every_account_are_found(bench: Bench) -> None:
     found = outbox.lookups.find("1001", ["purchase"])
     assert sorted(row.advertisable_eid for row in found) == ["", "A" * 22, "M" * 22, "Z" * 22]
     assert [row.id for row in found] == sorted(row.id for row in found)
-
-
-class Explained:
-    """SQLite's database, which tells its plan of each question that is asked."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.plan: list[str] = []
-
-    def read(self, function: Callable[[Any], Any]) -> Any:
-        return self.database.read(lambda tx: function(_Asking(tx, self.plan)))
-
-
-class _Asking:
-    def __init__(self, tx: Tx, plan: list[str]) -> None:
-        self._tx = tx
-        self._plan = plan
-
-    def rows(self, statement: str, **values: Any) -> list[Any]:
-        steps = self._tx.rows(f"EXPLAIN QUERY PLAN {statement}", **values)
-        self._plan += [step[-1] for step in steps]
-        return self._tx.rows(statement, **values)
-
-
-def test_no_question_reads_more_rows_than_it_is_allowed_to(sqlite: Bench) -> None:
-    """By SQLite's own plan: an index is walked, and none of the outbox's rows are sorted."""
-    outbox = sqlite.open()
-    bury(sqlite, outbox, "1001")
-    explained = Explained(outbox.database)
-    lookup = replace(outbox.lookups, database=cast(Database, explained))
-    assert lookup.dead_letters(1)
-    assert lookup.newest_events(1)
-    assert lookup.newest_events(1, "purchase", "f" * 32)
-    assert lookup.open_counts(5)["dead"] == 1
-    events = [step for step in explained.plan if "adroll_event" in step]
-    assert len(events) == 8
-    assert all("USING" in step and "INDEX" in step for step in events), events
-    # Sorted are only those of one name, of the newest that were looked at.
-    assert len([step for step in explained.plan if "TEMP B-TREE" in step]) == 1
-    assert lookup.history(0, ("at", "reason"), lost=True)
-    assert "SEARCH adroll_history USING INDEX" in "".join(explained.plan)

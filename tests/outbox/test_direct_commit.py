@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,20 +12,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.values import Withdrawal
+from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, wait_until
 from tests.support.relay import Relay
-
-
-@pytest.fixture
-def relay(server: Bench) -> Iterator[Relay]:
-    url = sa.make_url(server.url or "")
-    relay = Relay((url.host or "", url.port or 0))
-    yield relay
-    relay.cut()
 
 
 def direct(bench: Bench, relay: Relay | None = None) -> Outbox:
@@ -80,32 +72,6 @@ def test_the_entry_is_committed_when_the_call_returns(
     claim = outbox.queue.claim(EID)
     assert claim
     assert claim.events[0].id == put.id
-
-
-def test_what_two_processes_report_is_taken_in_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
-    outbox = direct(bench)
-    outbox.database.create_tables()
-    first = outbox.put(bench.event("1001", digest="5 EUR"))
-    assert outbox.put(bench.event("1001", digest="5 EUR")).status == "duplicate"
-    for digest in ("5 EUR", "6 EUR"):  # other processes, which have not seen the key
-        assert direct(bench).put(bench.event("1001", digest=digest)).status == "queued"
-
-    assert outbox.queue.waiting() == 1
-    assert outbox.lookups.show(first.id) is not None
-    assert bench.counters.get("event_duplicate") == 2
-    assert bench.counters.get("event_duplicate", "another_value") == 1
-
-
-def test_a_withdrawal_is_met_by_what_is_committed_directly(bench: Bench) -> None:
-    outbox = direct(bench)
-    outbox.database.create_tables()
-    payload = b'{"identifiers":{"adct":"click-ann"}}'
-    outbox.put(bench.event("1", payload=payload))
-    outbox.record(Withdrawal(bench.now(), None, "click-ann"))
-    assert outbox.queue.waiting() == 0
 
 
 @pytest.mark.parametrize("session", [False, True])
@@ -228,27 +194,6 @@ def test_a_commit_that_comes_late_does_not_double_the_event(
     assert rows(server) == 3, "and the next is committed in its call again"
 
 
-def test_a_late_commit_after_the_event_was_sent_sends_it_no_second_time(server: Bench) -> None:
-    outbox = direct(server)
-    outbox.database.create_tables()
-    outbox.put(server.event("warm"))
-    with server.locked():
-        put = outbox.put(server.event("1001"))
-        late = threading.Thread(target=lambda: rows(server))  # somebody else who waits
-        late.start()
-    late.join()
-    worker = server.open()
-    done = set()
-    assert wait_until(lambda: rows(server) >= 2, 60)
-    while claim := worker.queue.claim(EID, begin=True):
-        done |= {event.id for event in claim.events}
-        worker.queue.settle(claim, [Outcome(id=one.id, kind="delivered") for one in claim.events])
-
-    assert put.id in done
-    assert worker.queue.waiting() == 0
-    assert worker.lookups.counts()["delivered"] == 2
-
-
 def test_a_locked_file_costs_a_quarter_of_a_second(sqlite: Bench) -> None:
     outbox = direct(sqlite)
     outbox.database.create_tables()
@@ -276,15 +221,8 @@ def test_a_child_commits_by_itself(bench: Bench) -> None:
     outbox = direct(bench)
     outbox.database.create_tables()
     outbox.put(bench.event("parent"))
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            outbox.put(bench.event("child"))
-            status = 0  # on a busy machine the journal may have it: both are kept
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+    # On a busy machine the journal may have it: both are kept.
+    assert in_a_child(lambda: outbox.put(bench.event("child")))
 
     outbox.put(bench.event("parent again"))
     assert outbox.queue.waiting() == 3

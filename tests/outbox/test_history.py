@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
@@ -308,53 +304,3 @@ def test_a_hundred_thousand_events_are_counted_exactly(tmp_path: Path) -> None:
     driven = Driven(tmp_path, 3)
     driven.drive(100_000)
     driven.check()
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from tests.outbox.test_history import Driven
-driven = Driven(Path(sys.argv[1]), int(sys.argv[2]))
-driven.number = int(sys.argv[2]) * 1_000_000
-while True:
-    driven.report()
-    print(*[driven.receipts[k] for k in ("put", "suppressed", "invalid")], len(driven.keys),
-          flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
-def test_what_a_killed_process_was_told_is_counted(tmp_path: Path) -> None:
-    told: Counter[str] = Counter()
-    for seed in range(1, 6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path), str(seed)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        assert child.stdout is not None
-        last = ""
-        for _ in range(300 + seed * 37):
-            last = child.stdout.readline()
-        os.kill(child.pid, signal.SIGKILL)
-        rest = child.stdout.read().splitlines(keepends=True)
-        child.stdout.close()
-        child.wait()
-        whole = [line for line in rest if line.endswith("\n")]
-        numbers = list(map(int, (whole[-1] if whole else last).split()))
-        for name, number in zip(("put", "suppressed", "invalid", "keys"), numbers, strict=True):
-            told[name] += number
-    driven = Driven(tmp_path, 99)
-    driven.drive(0)
-    found = sums(driven.shop.outbox.lookups.history(0, ["outcome"]))
-    # The kill may come between a record and its receipt: one a process at most.
-    for name, number in (
-        ("suppressed", told["suppressed"]),
-        ("invalid", told["invalid"]),
-        ("duplicate", told["put"] - told["keys"]),
-    ):
-        assert number <= found[name] <= number + 5, name
-    ended = found["delivered"] + found["dead"]
-    assert told["keys"] <= ended <= told["keys"] + 5

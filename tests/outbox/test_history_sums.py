@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -83,15 +84,22 @@ def test_what_is_no_longer_of_a_claim_is_not_counted(
     assert sum(count for count, _ in history(bench).values()) == len(ended)
 
 
-def test_sums_are_exact(bench: Bench, outbox: Outbox) -> None:
+def test_sums_are_exact_and_go_beyond_what_a_column_holds(bench: Bench, outbox: Outbox) -> None:
     for _ in range(1000):
         outbox.put(bench.event(digest="0.1 EUR"))
     outbox.put(bench.event(digest="90071992547.0001 EUR"))
     while outbox.queue.waiting():
         settle(outbox)
-
-    (value,) = (value for _, value in history(bench).values())
-    assert value == 1000 * 1_000 + 900_719_925_470_001
+    (row,) = outbox.lookups.history(0, ["outcome"])
+    assert row.value == 100 + Decimal("90071992547.0001")
+    # In a currency of small units that is no joke.
+    for _ in range(1100):
+        outbox.put(bench.event(digest="900000000000 EUR"))
+    while outbox.queue.waiting():
+        settle(outbox)
+    (row,) = outbox.lookups.history(0, ["outcome"])
+    assert row.events == 2101
+    assert float(row.value) == pytest.approx(9.9e14, rel=0.001)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import Claim, OrderKey, Outbox, Outcome, values
-from adroll_flask.outbox.values import Decided, Verdict, Withdrawal, body_of, decode, encode
+from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.values import Decided, OrderKey, Verdict, Withdrawal
 from tests.support.outbox_engines import EID, Bench, retry
 
 DAY = 86_400.0
@@ -55,16 +55,6 @@ def history(bench: Bench) -> dict[tuple[str, str], int]:
     return {(outcome, reason): int(count) for outcome, reason, count in rows}
 
 
-@pytest.mark.parametrize("held_for", [None, 12.5])
-def test_records_of_holds_are_read_as_they_were_written(
-    sqlite: Bench, held_for: float | None
-) -> None:
-    event = sqlite.event("ключ 1", held_for=held_for)
-    verdict = release("ключ 1", value="5.00", products=[{"product_id": "a\tb"}])
-    for entry in (values.EventEntry(event, 5.0), verdict, cancel()):
-        assert decode(body_of(encode(entry).rstrip(b"\n")) or b"") == entry
-
-
 def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
 
@@ -77,19 +67,6 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert outbox.lookups.list("waiting")[0].unsure == 0
     assert sent(outbox) == ["1001"]
     assert states(outbox) == {"delivered": 1}
-    assert outbox.lookups.overview().verdicts == 0
-
-
-def test_a_release_waits_for_its_hold(bench: Bench, outbox: Outbox) -> None:
-    """Files of other hosts are read in any order."""
-    assert outbox.decide(release()) == Decided()
-    assert states(outbox) == {}
-    assert outbox.lookups.overview().verdicts == 1
-    bench.pass_time(3 * DAY)
-
-    hold(bench, bench.open())
-
-    assert sent(outbox) == ["1001"]
     assert outbox.lookups.overview().verdicts == 0
 
 
@@ -108,25 +85,6 @@ def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
     bench.open().put(bench.event("1001"))
     assert sent(outbox) == []
     assert history(bench)["cancelled", "cancelled"] == 1
-
-
-@pytest.mark.parametrize("first", [release, cancel])
-@pytest.mark.parametrize("hold_at", [0, 1, 2])
-def test_a_cancellation_is_stronger_than_a_release(
-    bench: Bench, outbox: Outbox, first: Callable[[], Verdict], hold_at: int
-) -> None:
-    verdicts = [first(), cancel() if first is release else release()]
-    hosts = [outbox, bench.open(), bench.open()]
-    for number in range(3):
-        if number == hold_at:
-            hold(bench, hosts[number])
-        if number < 2:
-            hosts[number].decide(verdicts[number])
-        hosts[number].queue.take_in()
-
-    assert sent(outbox) == []
-    assert states(outbox) == {"cancelled": 1}
-    assert outbox.lookups.overview().verdicts == 0
 
 
 def test_a_release_is_unused_where_its_hold_was_cancelled_and_nowhere_else(
@@ -446,20 +404,3 @@ def test_verdicts_said_before_the_account_was_known_get_it(bench: Bench, outbox:
     outbox.queue.adopt(EID)
 
     assert sent(outbox) == ["1001"]
-
-
-def test_a_hold_can_be_dropped(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
-
-    assert outbox.admin.drop([id]) == 1
-    assert hold(bench, outbox) != id
-
-
-def test_an_event_is_found_by_its_order(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
-
-    found = outbox.lookups.find_order(release().order)
-
-    assert found is not None
-    assert (found.id, found.state) == (id, "held")
-    assert outbox.lookups.find_order(release("1002").order) is None

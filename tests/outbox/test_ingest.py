@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +58,16 @@ class CutTx:
         return self._tx.rows(statement, **values)
 
 
-def cut_writes(outbox: Outbox, limit: int, patch: pytest.MonkeyPatch) -> None:
-    database = outbox.database
-    really: Callable[[Callable[[Tx], Any]], Any] = database.write
+Work = Callable[[Any], Any]
 
-    def write(function: Callable[[Tx], Any]) -> Any:
-        return really(lambda tx: function(CutTx(tx, limit)))
 
-    replace_method(patch, database, "write", write)
+@contextmanager
+def writing(outbox: Outbox, how: Callable[[Callable[[Work], Any], Work], Any]) -> Iterator[None]:
+    """Meanwhile a transaction runs as *how* says, which takes the real way and the work."""
+    with pytest.MonkeyPatch.context() as patch:
+        really = outbox.database.write
+        replace_method(patch, outbox.database, "write", lambda work: how(really, work))
+        yield
 
 
 def keys(outbox: Outbox) -> list[str]:
@@ -75,9 +81,8 @@ def journals(bench: Bench) -> list[str]:
 # -- once ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["claim", "take in"])
 def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
-    bench: Bench, how: str
+    bench: Bench,
 ) -> None:
     bench.open().database.create_tables()
     for limit in range(100):
@@ -86,30 +91,28 @@ def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
             shop.put(bench.event(order))
         bench.open().put(bench.event(f"{limit}a"))
         outbox = bench.open()
-        with pytest.MonkeyPatch.context() as patch:
-            cut_writes(outbox, limit, patch)
+
+        def cut(really: Callable[[Work], Any], work: Work, limit: int = limit) -> Any:
+            return really(lambda tx: work(CutTx(tx, limit)))
+
+        died = False
+        with writing(outbox, cut):
             try:
-                _ = (
-                    outbox.queue.claim(EID, begin=True)
-                    if how == "claim"
-                    else outbox.queue.take_in()
-                )
+                outbox.queue.claim(EID, begin=True)
             except Killed:
                 died = True
-            else:
-                died = False
         outbox.close()
         if not died:
             break
-        rows = bench.execute("SELECT count(*) FROM adroll_event")[0][0]
-        positions = bench.execute("SELECT count(*) FROM adroll_journal")[0][0]
-        assert (rows, positions) == (0, 0), limit
+        for table in ("event", "journal", "history"):
+            assert bench.execute(f"SELECT count(*) FROM adroll_{table}") == [(0,)], (table, limit)
         assert bench.open().queue.waiting() == 2
         bench.execute("DELETE FROM adroll_event")
         assert bench.open().queue.waiting() == 0, "what was taken in does not come again"
         for outbox in bench.opened:
             outbox.close()
-        bench.execute("DELETE FROM adroll_journal")
+        for table in ("journal", "history"):
+            bench.execute(f"DELETE FROM adroll_{table}")
         for file in files_of(bench.journal):
             file.path.unlink()
         (bench.journal / "reader.note").unlink()
@@ -120,22 +123,18 @@ def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
 
 
 def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
-    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, outbox: Outbox
 ) -> None:
     outbox.database.create_tables()
     for order in ("1", "2", None):
         outbox.put(bench.event(order))
-    database = outbox.database
-    really = database.write
 
-    def lost(function: Callable[[Tx], Any]) -> Any:
-        really(function)
+    def lost(really: Callable[[Work], Any], work: Work) -> None:
+        really(work)
         raise OutboxFailed("unavailable")
 
-    with monkeypatch.context() as patch:
-        replace_method(patch, database, "write", lost)
-        with pytest.raises(OutboxFailed):
-            outbox.queue.take_in()
+    with writing(outbox, lost), pytest.raises(OutboxFailed):
+        outbox.queue.take_in()
 
     assert outbox.queue.take_in() == 0
     assert outbox.queue.due(9, [EID]) == 3, "nothing counts as left in the journal"
@@ -144,68 +143,49 @@ def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
 
 
 def test_what_stands_before_a_torn_end_comes_in_after_a_commit_that_failed(
-    outbox: Outbox, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    outbox: Outbox, bench: Bench
 ) -> None:
     outbox.put(bench.event("1"))
     (file,) = files_of(bench.journal)
     with file.path.open("ab") as end:
         end.write(b"its writer lives")
-    database = outbox.database
-    really = database.write
 
-    def fail(function: Callable[[Tx], Any]) -> Any:
-        def locked(tx: Tx) -> Any:
-            function(tx)
-            raise OutboxFailed("locked")
+    def failed(work: Work, tx: Tx) -> None:
+        work(tx)
+        raise OutboxFailed("locked")
 
-        return really(locked)
-
-    with monkeypatch.context() as patch:
-        replace_method(patch, database, "write", fail)
-        with pytest.raises(OutboxFailed):
-            outbox.queue.take_in()
+    with (
+        writing(outbox, lambda really, work: really(partial(failed, work))),
+        pytest.raises(OutboxFailed),
+    ):
+        outbox.queue.take_in()
 
     assert outbox.queue.waiting() == 1
 
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
 def test_a_claim_whose_commit_s_answer_was_lost_is_made_all_the_same(
-    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, begin: bool
+    bench: Bench, outbox: Outbox, begin: bool
 ) -> None:
     """Otherwise its events would rest until their lease ends, and then count as perhaps sent."""
     outbox.put(bench.event("a row"))
     assert outbox.queue.waiting() == 1
     outbox.put(bench.event("a record"))
-    database = outbox.database
-    really = database.write
 
-    def twice(function: Callable[[Tx], Any]) -> Any:
-        really(function)
-        return really(function)
-
-    with monkeypatch.context() as patch:
-        replace_method(patch, database, "write", twice)
+    with writing(outbox, lambda really, work: [really(work), really(work)][1]):
         claim = outbox.queue.claim(EID, begin=begin)
 
     assert claim
     assert claim.begun == begin
     assert {event.key for event in claim.events} == {"a row", "a record"}
-    assert (
-        outbox.queue.settle(
-            claim, [Outcome(id=event.id, kind="delivered") for event in claim.events]
-        )
-        == 2
-    )
+    ends = [Outcome(id=event.id, kind="delivered") for event in claim.events]
+    assert outbox.queue.settle(claim, ends) == 2
     assert outbox.queue.take_in() == 0
 
 
-def test_an_open_transaction_with_the_same_order_keeps_nothing_from_delivery(
-    bench: Bench, outbox: Outbox
-) -> None:
-    if bench.engine == "sqlite":
-        pytest.skip("SQLite has no two writers")
+def test_an_open_transaction_with_the_same_order_keeps_nothing_from_delivery(server: Bench) -> None:
+    bench, outbox, other = server, server.open(), server.open()
     outbox.database.create_tables()
-    other = bench.open()
     with Session(bench.sql()) as session:
         other.put(bench.event("in dispute"), session=session)
         outbox.put(bench.event("in dispute"))
@@ -247,116 +227,39 @@ def test_two_apps_of_one_process_on_one_folder_read_in_turns(
 ) -> None:
     # On a busy machine the others' turns may take longer than a caller would wait.
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 60.0)
-    for order in range(300):
-        bench.open().put(bench.event(str(order))) if order % 100 == 0 else bench.opened[-1].put(
-            bench.event(str(order))
-        )
-    readers = [bench.open() for _ in range(4)]
-    failed: list[BaseException] = []
-
-    def read(outbox: Outbox) -> None:
-        try:
-            assert outbox.queue.waiting() == 300
-        except BaseException as problem:
-            failed.append(problem)
-
-    threads = [threading.Thread(target=read, args=(one,)) for one in readers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failed == []
-    assert bench.counters.get("event_duplicate") == 0
-
-
-READER = """
-import sys
-from adroll_flask.outbox import Outbox
-from adroll_flask.settings import Settings
-outbox = Outbox(Settings.from_mapping({"ADROLL_OUTBOX_URL": sys.argv[2] or None}),
-                     folder=sys.argv[1])
-print("ready", flush=True)
-for line in sys.stdin:
-    taken = 0
-    while count := outbox.queue.take_in():
-        taken += count
-    print(taken, flush=True)
-"""
-
-
-@pytest.fixture
-def start_reader(bench: Bench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", READER, str(bench.folder), bench.url or ""],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-def tell(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-
-
-def answer(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    return int(process.stdout.readline())
-
-
-def test_processes_on_one_folder_share_its_records(
-    bench: Bench, start_reader: Callable[[], subprocess.Popen[str]]
-) -> None:
-    bench.open().database.create_tables()
-    readers = [start_reader() for _ in range(3)]
     shops = [bench.open() for _ in range(3)]
     for order in range(300):
         shops[order % 3].put(bench.event(str(order)))
+    readers = [bench.open() for _ in range(4)]
 
-    for reader in readers:
-        tell(reader)
-    taken = sum(map(answer, readers))
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda one: one.queue.waiting(), readers)] == [300] * 4
 
-    assert taken <= 300, "a record was read twice"
-    assert bench.open().queue.waiting() == 300
-    assert bench.execute("SELECT count(*) FROM adroll_event")[0][0] == 300
+    assert bench.counters.get("event_duplicate") == 0
 
 
-def test_a_reader_that_was_killed_leaves_the_rest_to_others(
-    bench: Bench, start_reader: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> None:
     bench.open().database.create_tables()
     shop = bench.open()
-    orders = 0
-    for delay in (0.0, 0.003, 0.01, 0.03, 0.1):
-        reader = start_reader()
-        for _ in range(700):
-            shop.put(bench.event(str(orders)))
-            orders += 1
-        tell(reader)
+    for order in range(1500):
+        shop.put(bench.event(str(order)))
+    for delay in (0.003, 0.01, 0.03):
+        ready, told = os.pipe()
+        reader = os.fork()
+        if reader == 0:
+            outbox = bench.open()
+            os.write(told, b"!")
+            while outbox.queue.take_in():
+                pass
+            os._exit(0)
+        os.read(ready, 1)
         time.sleep(delay)
-        reader.kill()
-        reader.wait()
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        os.close(ready)
+        os.close(told)
 
-    outbox = bench.open()
-    assert outbox.queue.waiting() == orders
+    assert bench.open().queue.waiting() == 1500
     assert bench.counters.get("event_duplicate") == 0
 
 
@@ -365,31 +268,26 @@ def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
 ) -> None:
     outbox = bench.open()
     outbox.put(bench.event("1"))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from adroll_flask.outbox.journal import turn\n"
-        "with turn(Path(sys.argv[1])) as alone:\n"
-        "    print(alone, flush=True); sys.stdin.readline()\n"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(bench.journal)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdin is not None
-    assert other.stdout is not None
-    assert other.stdout.readline() == "True\n"
+    ready, told = os.pipe()
+    other = os.fork()
+    if other == 0:
+        with journal.turn(bench.journal) as alone:
+            os.write(told, b"!" if alone else b"?")
+            signal.pause()
+    assert os.read(ready, 1) == b"!"
 
     # Far apart, so that a busy machine takes the one for the other at no load.
     monkeypatch.setattr("adroll_flask.outbox.ingest._PATIENCE", 120.0)
     began = time.monotonic()
     assert not outbox.queue.claim(EID)
     assert time.monotonic() - began < 60
-    release = threading.Timer(0.2, lambda: other.communicate("go\n"))
+    release = threading.Timer(0.1, os.kill, (other, signal.SIGKILL))
     release.start()
     assert outbox.queue.waiting() == 1
     release.join()
+    os.waitpid(other, 0)
+    os.close(ready)
+    os.close(told)
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -480,9 +378,7 @@ def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: 
     assert bench.counters.get("journal_corrupt") == (3 if torn else 0)
 
 
-def test_where_nothing_is_new_a_look_writes_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_is_new_a_look_writes_nothing(bench: Bench) -> None:
     dead_file(bench, bench.event("1"))
     outbox = bench.open()
     claim = outbox.queue.claim(EID)
@@ -491,11 +387,10 @@ def test_where_nothing_is_new_a_look_writes_nothing(
     assert at_once(outbox).queue.claim(EID)
     assert len(journals(bench)) == 1, "what is read to its end is removed"
 
-    def write(function: Callable[[Tx], Any]) -> Any:
+    def write(*_: object) -> None:
         raise AssertionError("a lock for nothing")
 
-    with monkeypatch.context() as patch:
-        replace_method(patch, outbox.database, "write", write)
+    with writing(outbox, write):
         assert not outbox.queue.claim(EID)
         assert not at_once(outbox).queue.claim(EID)
 
@@ -588,9 +483,9 @@ def test_a_full_disk_stops_neither_claims_nor_housekeeping(
 
 @pytest.mark.parametrize("record", [b"", b"x", b'[["z",1.0]]', b'[["e",1.0,"id"],{}]', b"[1]"])
 def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
-    bench: Bench, caplog: pytest.LogCaptureFixture, record: bytes
+    sqlite: Bench, caplog: pytest.LogCaptureFixture, record: bytes
 ) -> None:
-    outbox = bench.open()
+    bench, outbox = sqlite, sqlite.open()
     outbox.put(bench.event("1"))
     outbox._append(line_of(record))
     outbox.put(bench.event("2"))
@@ -606,6 +501,26 @@ def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
     assert str(aside) in caplog.text
 
 
+@pytest.mark.parametrize("place", [0, 10, 60, -2])
+def test_a_damaged_last_entry_is_kept_aside_and_told(
+    sqlite: Bench, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1"))
+    (file,) = files_of(sqlite.journal)
+    outbox.put(sqlite.event("2"))
+    data = bytearray(file.path.read_bytes())
+    data[place if place < 0 else file.size + place] ^= 1
+    file.path.write_bytes(data)
+
+    assert keys(outbox) == ["1"]
+
+    (aside,) = sqlite.journal.glob("*.corrupt")
+    assert data[file.size + 61 : -2] in aside.read_bytes()
+    assert "damaged" in caplog.text
+    assert str(aside) in caplog.text
+
+
 def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench) -> None:
     outbox = sqlite.open()
     for megabytes in (5, 1):
@@ -616,7 +531,7 @@ def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench) -> None:
 
 
 @pytest.fixture
-def picky(bench: Bench) -> Bench:
+def unpicky(bench: Bench) -> Iterator[Bench]:
     """A database that refuses events named ``refused``."""
     bench.open().database.create_tables()
     if bench.engine == "sqlite":
@@ -628,14 +543,9 @@ def picky(bench: Bench) -> Bench:
         bench.execute(
             "ALTER TABLE adroll_event ADD CONSTRAINT picky CHECK (event_name <> 'refused')"
         )
-    return bench
-
-
-@pytest.fixture
-def unpicky(picky: Bench) -> Iterator[Bench]:
-    yield picky
-    if picky.engine != "sqlite":
-        picky.execute("ALTER TABLE adroll_event DROP CONSTRAINT picky")
+    yield bench
+    if bench.engine != "sqlite":
+        bench.execute("ALTER TABLE adroll_event DROP CONSTRAINT picky")
 
 
 @pytest.mark.parametrize("how", ["claim", "take in"])
@@ -699,34 +609,25 @@ def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench) -> None:
     assert outbox.queue.claim(EID)
 
 
-def test_a_database_that_is_away_meanwhile_gets_each_record_once(
-    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) -> None:
     """While rows are written one by one, the database fails between two of them."""
     outbox = sqlite.open()
     outbox.database.create_tables()
     for order in range(6):
         outbox.put(sqlite.event(str(order)))
-    database = outbox.database
-    really = database.write
-    calls = 0
+    calls = count(1)
 
     def refused(_: object) -> None:
         raise OutboxFailed("data")
 
-    def write(function: Callable[[Tx], Any]) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            return really(lambda tx: refused(function(tx)))
-        if calls == 4:
+    def write(really: Callable[[Work], Any], work: Work) -> Any:
+        call = next(calls)
+        if call == 4:
             raise OutboxFailed("locked")
-        return really(function)
+        return really((lambda tx: refused(work(tx))) if call == 1 else work)
 
-    with monkeypatch.context() as patch:
-        replace_method(patch, database, "write", write)
-        with pytest.raises(OutboxFailed, match="locked"):
-            outbox.queue.take_in()
+    with writing(outbox, write), pytest.raises(OutboxFailed, match="locked"):
+        outbox.queue.take_in()
 
     assert outbox.queue.waiting() == 6
     assert sqlite.counters.get("event_duplicate") == 0
@@ -734,12 +635,9 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(
 
 
 def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
-    import tracemalloc
-
     shop = sqlite.open()
-    payload = b"x" * 100_000
     for _ in range(300):
-        shop.put(sqlite.event(payload=payload))
+        shop.put(sqlite.event(payload=b"x" * 100_000))
     outbox = Outbox(Settings(), folder=sqlite.folder, clock=sqlite.clock)
     tracemalloc.start()
     try:
@@ -751,7 +649,7 @@ def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
     assert peak < 20 << 20, "30 MB were read"
 
 
-@pytest.mark.parametrize("size", [200, 3000, 30_000])
+@pytest.mark.parametrize("size", [3000, 30_000])
 def test_of_a_long_journal_no_more_is_read_than_is_taken(
     sqlite: Bench, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
@@ -776,20 +674,8 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
         assert len(outbox.queue.claim(EID, 10).events) == 10
     [[after]] = sqlite.execute("SELECT count(*) FROM adroll_event")
     taken = after - before
-    assert taken >= 50
+    assert 50 <= taken <= 500, "on a small disk there is no room for it twice"
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
-
-
-def test_a_claim_leaves_in_the_journal_what_it_does_not_need(sqlite: Bench) -> None:
-    """On a small disk there is no room for it twice."""
-    outbox = sqlite.open()
-    for order in range(1000):
-        outbox.put(sqlite.event(str(order)))
-
-    assert len(outbox.queue.claim(EID, 10).events) == 10
-
-    [[rows]] = sqlite.execute("SELECT count(*) FROM adroll_event")
-    assert rows <= 200
 
 
 def test_what_is_due_in_the_journal_is_told_by_the_size_of_what_was_taken_in(

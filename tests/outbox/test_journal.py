@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -60,18 +59,6 @@ def finished(folder: Path) -> JournalFile:
 
 
 # -- appending ----------------------------------------------------------------------------------
-
-
-def test_nothing_is_made_before_the_first_entry(folder: Path, journal: Journal) -> None:
-    journal.rotate()
-    journal.close()
-    assert not folder.exists()
-
-
-def test_folder_and_files_are_the_owners_alone(folder: Path, journal: Journal) -> None:
-    journal.append(line(b"one"))
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE(only_file(folder).path.stat().st_mode) == 0o600
 
 
 def test_entries_are_read_as_they_were_appended_in_batches(folder: Path, journal: Journal) -> None:
@@ -135,13 +122,6 @@ def test_a_file_that_is_finished_is_open_no_longer(folder: Path) -> None:
     assert [path for path in open_files().values() if path.startswith(str(folder))] == [
         str(files_of(folder)[-1].path)
     ]
-
-
-def test_threads_share_one_file(folder: Path, journal: Journal) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: journal.append(line(b"%d" % n)), range(400)))
-    assert sorted(map(int, texts_of(folder))) == list(range(400))
-    only_file(folder)
 
 
 def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Journal) -> None:
@@ -395,17 +375,6 @@ def test_a_handle_that_others_closed_or_took_is_replaced(
 
 
 # -- the size bound -----------------------------------------------------------------------------
-
-
-def test_beyond_the_bound_an_append_fails_until_what_waits_is_read(folder: Path) -> None:
-    journal = Journal(folder, max_bytes=50_000)
-    taken, failure = fill(journal, line(b"x" * 1000))
-    assert failure.reason == "full"
-    assert 40 <= taken <= 50
-    assert journal.used_share() > 0.9
-    leave_note(folder, {file.name: file.size for file in files_of(folder)})
-    journal.measure()
-    journal.append(line(b"x"))
 
 
 def test_what_waits_in_the_database_and_of_others_counts_as_soon_as_it_is_measured(

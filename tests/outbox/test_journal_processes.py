@@ -244,33 +244,6 @@ def test_a_fork_amid_appends_of_other_threads_leaves_the_child_no_lock(folder: P
     assert sorted(children) == sorted(b"child %d" % n for n in range(40))
 
 
-def test_a_daemon_that_closed_all_it_inherited_writes_into_nobodys_file(
-    folder: Path, tmp_path: Path
-) -> None:
-    program = """
-        import os, sys
-        from pathlib import Path
-        from adroll_flask.outbox.journal import Journal
-        from tests.support.journal_kit import line
-
-        writer = Journal(Path(sys.argv[1]))
-        writer.append(line(b"before"))
-        if os.fork():
-            os.wait()
-            sys.exit()
-        os.closerange(3, 100)
-        handles = [os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT) for _ in range(90)]
-        writer.append(line(b"after"))
-        assert all(os.fstat(handle) for handle in handles)
-        os._exit(0)
-    """
-    with running(*python(program, folder, tmp_path / "another")) as daemon:
-        assert daemon.wait(60) == 0
-
-    assert (tmp_path / "another").read_bytes() == b""
-    assert sorted(texts_of(folder)) == [b"after", b"before"]
-
-
 # -- containers -------------------------------------------------------------------------------
 
 
@@ -401,33 +374,6 @@ def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
 
 
 # -- readers ----------------------------------------------------------------------------------
-
-READER = """
-    import sys
-    from pathlib import Path
-    from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
-
-    with turn(Path(sys.argv[1])) as alone:
-        (file,) = files_of(Path(sys.argv[1]))
-        batch = read(file, 0, most=2, most_bytes=1 << 20)
-        print(alone, len(batch.bodies), flush=True)
-        sys.stdin.read()
-"""
-
-
-def test_of_two_readers_one_reads_at_a_time(folder: Path, left_over: JournalFile) -> None:
-    with running(*python(READER, folder)) as first:
-        assert lines(first, 1) == ["True 2"]
-        with turn(folder) as alone:
-            assert not alone
-        with running(*python(READER, folder)) as second:
-            assert lines(second, 1) == ["False 2"]
-        assert first.stdin is not None
-        first.stdin.close()
-        first.wait()
-
-    with turn(folder) as alone:
-        assert alone
 
 
 def test_a_child_of_a_reader_keeps_no_other_reader_away(

@@ -77,21 +77,6 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     assert seen.schema_version == VERSION
 
 
-def test_dead_letters_are_listed_without_their_payload(bench: Bench, outbox: Outbox) -> None:
-    for n in range(3):
-        outbox.put(bench.event(str(n), payload=wire()))
-    ids = bury(outbox)
-    outbox.put(bench.event())
-
-    rows = outbox.lookups.list("dead", limit=2)
-
-    assert len(rows) == 2
-    assert {row.id for row in rows} < set(ids)
-    assert {row.payload for row in rows} == {None}
-    assert len(outbox.lookups.list()) == 4
-    assert "ann" not in repr(rows) + repr(outbox.lookups.show(ids[0]))
-
-
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
     for n in range(3):
         outbox.put(bench.event(str(n)))
@@ -300,6 +285,30 @@ def test_dead_letters_go_with_their_days_and_waiting_events_never(
 
     assert outbox.keep_house() == 1
     assert outbox.lookups.counts() | {"waiting": 1, "dead": 0} == outbox.lookups.counts()
+
+
+@pytest.mark.parametrize("kept_house_before", [False, True])
+def test_a_clock_a_hundred_days_ahead_takes_neither_keys_nor_holds(
+    sqlite: Bench, kept_house_before: bool
+) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1"))
+    deliver(outbox)
+    outbox.put(sqlite.event("2", held_for=7 * 86_400.0))
+    outbox.put(sqlite.event("brief", held_for=600.0))
+    if kept_house_before:
+        outbox.put(sqlite.event("over", held_for=0.0))
+        outbox.queue.take_in()
+        assert outbox.keep_house()
+    outbox.queue.take_in()
+    sqlite.clock.now += 100 * 86_400
+    assert outbox.keep_house()
+    sqlite.clock.now -= 100 * 86_400
+
+    sqlite.open().put(sqlite.event("1"))
+
+    assert outbox.queue.waiting() == 0
+    assert [row.key for row in outbox.lookups.list("held")] == ["2"]
 
 
 def test_housekeeping_takes_small_steps(bench: Bench, outbox: Outbox) -> None:

@@ -8,47 +8,45 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
-from adroll_flask import AdRoll, report_conversion
-from adroll_flask.cli.commands import commands
 from adroll_flask.outbox.files import make_file, make_folder, open_file
-from tests.support import PATIENCE, others_may_enter
+from tests.support import PATIENCE, ROOT, others_may_enter
+from tests.support.shops import Shop
 
 NOBODY = 65534
+#: As root first, since Python itself may be where only root may read; then as the app's user.
 WEB_PROCESS = """
 import os, sys
-from flask import Flask
-from adroll_flask import AdRoll, report_conversion
+from tests.support.server_shop import make_shop
+from tests.support.shop_orders import do
 
-def serve(instance):
-    app = Flask("shop", instance_path=instance)
-    app.config.update(SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker",
-                      ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001")
-    AdRoll(app)
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        status = report_conversion(order_id="web", value=1, currency="EUR").status
-    outbox = app.extensions["adroll"].outbox
-    claim = outbox.queue.claim("ADVERTISABLE0000000001")
-    orders = " ".join(sorted(event.key for event in claim.events))
-    print(status, orders, len(outbox.queue.begin_sending(claim)), sep="; ")
-    outbox.close()
+def serve(order):
+    shop = make_shop()
+    told = [do(shop, "order", order, "1")]
+    if told == ["queued"]:
+        claim = shop.extensions["adroll"].outbox.queue.claim("SANDBOXADVERTISABLE01X", begin=True)
+        told += sorted(event.key for event in claim.events)
+    print(*told, flush=True)
 
-serve(sys.argv[2])  # as root, since Python itself may be where only root may read
+folder, os.environ["SHOP_FOLDER"] = os.environ["SHOP_FOLDER"], sys.argv[1]
+serve("warm")
+os.environ["SHOP_FOLDER"] = folder
 os.setgroups([])
-os.setgid(int(sys.argv[3]))
-os.setuid(int(sys.argv[3]))
-serve(sys.argv[1])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+serve("web")
+os._exit(0)
 """
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root, who gives files away"
+)
+may_enter = pytest.mark.skipif(
+    not others_may_enter(), reason="the app's user may not enter the folder of this clone"
 )
 
 
@@ -61,68 +59,77 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)  # a thread may still write there
 
 
-def make_app(instance: Path) -> Flask:
-    app = Flask("shop", instance_path=str(instance))
-    app.config.update(
-        SECRET_KEY="a key for tests",
-        ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
-        ADROLL_DELIVERY="worker",
+def report_as_the_app(shop: Shop, elsewhere: Path) -> str:
+    """What the app's own process is told, and what it may send then."""
+    web = subprocess.run(
+        [sys.executable, "-c", WEB_PROCESS, elsewhere, str(NOBODY)],
+        cwd=ROOT,
+        env=shop.environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
-    AdRoll(app)
-    return app
+    assert web.returncode == 0, web.stderr
+    return web.stdout.splitlines()[-1]
+
+
+def import_an_order(shop: Shop, folder: Path) -> str:
+    line = {"order_id": "imported", "value": "1", "currency": "EUR", "adct": "c"}
+    line |= {"ip": "203.0.113.9", "page_location": "https://shop.example/"}
+    (folder / "orders.jsonl").write_text(json.dumps(line))
+    return shop.adroll("import", str(folder / "orders.jsonl"))
 
 
 def owned_by_root(folder: Path) -> list[Path]:
-    found = []
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # gone since it was listed
-            if path.stat().st_uid != NOBODY:
-                found.append(path)
-    return found
+    return [path for path in folder.rglob("*") if path.exists() and path.stat().st_uid != NOBODY]
 
 
-@pytest.mark.skipif(
-    not others_may_enter(), reason="the app's user may not enter the folder of this clone"
-)
+@may_enter
 @pytest.mark.patient
 @pytest.mark.parametrize("command", ["import", "create-table", "report"])
 def test_the_app_goes_on_after_a_command_of_root_s(
     home: Path, tmp_path: Path, command: str
 ) -> None:
-    app = make_app(home / "instance")
-    run = app.test_cli_runner().invoke
-    expected = ["web"]
+    make_folder(home / "instance")
+    shop = Shop(home / "instance")
+    expected = "queued web"
     if command == "import":
-        line = {"order_id": "imported", "value": "1", "currency": "EUR", "adct": "c"}
-        line |= {"ip": "203.0.113.9", "page_location": "https://shop.example/"}
-        done = run(commands, ["import", "-"], input=json.dumps(line))
-        expected = ["imported", "web"]
+        import_an_order(shop, tmp_path)
+        expected = "queued imported web"
     elif command == "create-table":
-        done = run(commands, ["outbox", "create-table"])
+        shop.adroll("outbox", "create-table")
     else:  # of a script, whose journal nobody has read yet
-        with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-            assert report_conversion(order_id="script", value=1, currency="EUR")
-        done = run(commands, ["outbox", "--help"])
-        expected = ["script", "web"]
-    assert done.exit_code == 0, done.output
-    # The thread that takes in may be about to give away what it has made this moment.
-    until = time.monotonic() + PATIENCE
-    while left := owned_by_root(home):
-        assert time.monotonic() < until, left
-        time.sleep(0.02)
+        shop.report("order:script")
+        expected = "queued script web"
+    assert owned_by_root(home) == []
     assert len(list(home.rglob("*"))) > 1
-    app.extensions["adroll"].outbox.close()
 
-    web = subprocess.run(
-        [sys.executable, "-c", WEB_PROCESS, home / "instance", tmp_path, str(NOBODY)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert web.returncode == 0, web.stderr
-    told = web.stdout.splitlines()
-    assert told == ["queued; web; 1", f"queued; {' '.join(expected)}; {len(expected)}"]
+    assert report_as_the_app(shop, tmp_path) == expected
+
+
+@may_enter
+@pytest.mark.patient
+@pytest.mark.parametrize("command", ["", "import"])
+def test_in_a_folder_whose_group_may_write_the_app_reports_or_root_is_told_before(
+    home: Path, tmp_path: Path, command: str
+) -> None:
+    """Its folder is root's, and its group, which may write, is the app's."""
+    home.chmod(0o755)
+    folder = home / "instance"
+    folder.mkdir()
+    os.chown(folder, 0, NOBODY)
+    folder.chmod(0o2775)
+    shop = Shop(folder)
+    told = []
+    if command:
+        told = [shop.adroll("check", check=False), import_an_order(shop, tmp_path)]
+
+    if not report_as_the_app(shop, tmp_path).startswith("queued"):
+        assert told
+        for said in told:
+            assert "group" in said
+            assert str(folder) in said
 
 
 def test_root_s_own_folder_stays_root_s(tmp_path: Path) -> None:

@@ -14,17 +14,6 @@ from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, Put, new_id
 from tests.support.outbox_engines import EID, Bench
 
 
-def test_an_event_is_there_for_others_as_soon_as_put_returns(bench: Bench, outbox: Outbox) -> None:
-    event = bench.event("1001")
-
-    put = outbox.put(event)
-
-    assert (put.status, put.id) == ("queued", event.id)
-    row = bench.open().lookups.show(event.id)
-    assert row is not None
-    assert (row.state, row.key, row.payload) == ("waiting", "1001", event.payload)
-
-
 def test_a_duplicate_that_only_the_outbox_can_know_is_dropped_there_and_counted(
     bench: Bench, outbox: Outbox
 ) -> None:

@@ -62,20 +62,6 @@ def test_a_dead_letter_that_was_sent_again_is_delivered_and_not_lost(
     assert sums == {"dead": 1, "delivered": 2}
 
 
-def test_it_counts_in_the_hour_in_which_it_was_lost_and_in_no_other(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    outbox.put(sqlite.event("1001", digest="10 EUR"))
-    settle(outbox, o1001="dead")
-    sqlite.clock.now += 30 * HOUR
-    outbox.put(sqlite.event("1002"))
-    settle(outbox, o1002="dead")
-    retry(outbox, *(row.id for row in outbox.lookups.list("dead") if row.key == "1001"))
-
-    (row,) = outbox.lookups.history(sqlite.clock.now - 60, ["outcome"])
-    assert (row.outcome, row.events) == ("dead", 1)
-    assert [row.events for row in outbox.lookups.history(0, ["at"])] == [1]
-
-
 def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outbox) -> None:
     """It was counted in its own hour, which may be over when it is taken in."""
     event = bench.event("1001", digest="10 EURO", occurred_at=bench.now() - 4000)
@@ -104,16 +90,6 @@ def test_monitoring_sums_never_become_less(sqlite: Bench) -> None:
     assert lost() == (1, Decimal(10))
     settle(outbox, o1001="dead")
     assert lost() == (2, Decimal(20))
-
-
-def test_a_dead_letter_that_no_history_knows_is_sent_again_all_the_same(sqlite: Bench) -> None:
-    """Of a version that kept none: nothing is taken away that was never counted."""
-    outbox = sqlite.open()
-    outbox.put(sqlite.event("1001"))
-    settle(outbox, o1001="dead")
-    sqlite.execute("DELETE FROM adroll_history")
-    assert retry(outbox) == 1
-    assert history(outbox) == {}
 
 
 def test_a_copy_that_is_laid_to_rest_and_sent_again_is_counted_once(sqlite: Bench) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
@@ -61,60 +60,6 @@ def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox
     assert bench.counters.get("event_duplicate", "another_value") == 1
     with Session(bench.sql()) as session:
         assert ready.put(bench.event("1002"), session=session).status == "duplicate"
-
-
-def test_a_key_that_lies_in_the_journal_is_a_duplicate_too(bench: Bench, ready: Outbox) -> None:
-    first = ready.put(bench.event("1001"))
-    elsewhere = bench.open().put(bench.event("1002"))
-    with Session(bench.sql()) as session:
-        assert ready.put(bench.event("1001"), session=session).id == first.id
-        mine = ready.put(bench.event("1002"), session=session)
-        session.commit()
-
-    assert mine.status == "queued", "the journal of another process is not known here"
-    assert {row.key for row in ready.lookups.list()} == {"1001", "1002"}
-    assert (ready.lookups.show(elsewhere.id) is None) != (ready.lookups.show(mine.id) is None)
-    assert bench.counters.get("event_duplicate") == 1
-
-
-def test_a_key_committed_after_the_snapshot_is_still_a_duplicate(
-    bench: Bench, ready: Outbox
-) -> None:
-    if bench.engine == "sqlite":
-        pytest.skip("SQLite has no two writers")
-    with Session(bench.sql()) as session:
-        # MariaDB's default is REPEATABLE READ: this is where the snapshot is taken.
-        session.execute(sa.text("SELECT count(*) FROM adroll_event")).scalar()
-        other = bench.open().put(bench.event("1001"))
-        bench.open().queue.take_in()
-
-        ready.put(bench.event("1001"), session=session)
-        session.commit()
-    ready.queue.take_in()
-    assert [row.id for row in ready.lookups.list()] == [other.id]
-
-
-def test_two_checkouts_of_one_order_at_once_report_it_once(bench: Bench, ready: Outbox) -> None:
-    if bench.engine == "sqlite":
-        pytest.skip("SQLite has no two writers")
-    found: list[str] = []
-    with Session(bench.sql()) as one:
-        found.append(ready.put(bench.event("1001"), session=one).status)
-
-        def other() -> None:
-            with Session(bench.sql()) as session:
-                found.append(ready.put(bench.event("1001"), session=session).status)
-                session.commit()
-
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join(0.2)
-        one.commit()
-        thread.join()
-
-    # Which of them is the duplicate is known where both have come in.
-    assert found == ["queued", "queued"]
-    assert ready.queue.waiting() == 1
 
 
 def test_a_savepoint_that_is_rolled_back_takes_the_event_with_it(

@@ -161,18 +161,6 @@ def test_a_deleted_database_is_made_anew(sqlite: Bench, tmp_path: Path, what: st
     other.close()
 
 
-def test_a_worker_notices_that_the_file_was_replaced(sqlite: Bench, outbox: Outbox) -> None:
-    assert outbox.queue.waiting() == 0
-    outbox.close()
-    for path in sqlite.folder.glob("adroll-outbox.sqlite*"):
-        path.unlink()
-    other = sqlite.open()
-    other.put(sqlite.event("2"))
-    assert other.queue.waiting() == 1
-
-    assert keys(outbox) == ["2"]
-
-
 def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1"))
     assert keys(outbox) == ["1"]
@@ -207,21 +195,6 @@ def test_a_corrupt_database_is_moved_aside_loudly(
     if harm != "empty":
         assert "corrupt" in caplog.text
         assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
-
-
-def test_where_nothing_can_be_written_the_report_fails_loudly_and_soon(
-    sqlite: Bench, tmp_path: Path
-) -> None:
-    wall = tmp_path / "wall"
-    wall.write_text("a file where the folder should be")
-    outbox = Outbox(Settings(), folder=wall / "instance")
-
-    began = time.monotonic()
-    with pytest.raises(OutboxFailed):
-        outbox.put(sqlite.event())
-    assert time.monotonic() - began < 10
-    with pytest.raises(OutboxFailed):
-        outbox.queue.claim(EID)
 
 
 def test_where_only_the_journal_can_be_written_it_takes_the_event(
@@ -293,8 +266,8 @@ def test_in_the_shop_s_own_file_the_journal_mode_is_the_shop_s(sqlite: Bench) ->
 def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
     outbox = sqlite.open(dedupe_days=1)
     sizes = []
-    for day in range(8):
-        for n in range(1500):
+    for day in range(6):
+        for n in range(800):
             sqlite.clock.now += 0.01
             outbox.put(sqlite.event(f"{day}-{n}", payload=b"x" * 1000))
         deliver(outbox)
@@ -307,23 +280,23 @@ def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
 
 
 def test_delivered_rows_lie_packed(sqlite: Bench, outbox: Outbox) -> None:
-    for n in range(3000):
+    for n in range(1500):
         sqlite.clock.now += 0.01
         outbox.put(sqlite.event(str(n), payload=b"x" * 2000))
-        if not n % 500:
+        if not n % 250:
             deliver(outbox)  # with nothing waiting, rows begin anew
     deliver(outbox)
     assert sqlite.execute("SELECT count(*) FROM adroll_event WHERE seq > 0")[0][0] == 0
     pages = sqlite.execute("PRAGMA page_count")[0][0]
     free = sqlite.execute("PRAGMA freelist_count")[0][0]
 
-    assert (pages - free) * 4096 / 3000 < 500, "bytes a key"
+    assert (pages - free) * 4096 / 1500 < 500, "bytes a key"
 
 
 def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -> None:
-    for _ in range(6000):
+    for _ in range(1500):
         sqlite.clock.now += 0.01
-        outbox.put(sqlite.event(payload=b"x" * 2000))
+        outbox.put(sqlite.event(payload=b"x" * 8000))
     deliver(outbox)
     sqlite.pass_time(1000)
     while outbox.keep_house():
@@ -331,19 +304,6 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
     outbox.close()
 
     assert sqlite.path.stat().st_size < 6 << 20
-
-
-def test_a_forked_child_works_on_a_connection_of_its_own(sqlite: Bench, outbox: Outbox) -> None:
-    outbox.put(sqlite.event("parent"))
-    assert outbox.queue.waiting() == 1
-
-    def works() -> bool:
-        outbox.put(sqlite.event("child"))
-        return outbox.queue.waiting() == 2
-
-    assert in_a_child(works)
-    outbox.put(sqlite.event("parent again"))
-    assert keys(outbox) == ["child", "parent", "parent again"]
 
 
 def has_open(path: Path) -> bool:
@@ -367,16 +327,6 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
     inside.wait()
     yield
     thread.join()
-
-
-def test_a_child_inherits_no_connection_of_a_parent_that_only_looked(
-    sqlite: Bench, outbox: Outbox
-) -> None:
-    outbox.database.create_tables()
-    assert outbox.queue.waiting() == 0
-    assert has_open(sqlite.path)
-
-    assert in_a_child(lambda: not has_open(sqlite.path))
 
 
 @pytest.fixture
@@ -494,40 +444,3 @@ def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> 
     outbox = Outbox(Settings(), folder=tmp_path)
     assert keys(outbox) == ["child", "child after a look", "parent"], result.stderr
     outbox.close()
-
-
-def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    code = textwrap.dedent(
-        """
-        import sys, time
-        from adroll_flask.outbox import NewEvent, new_id, Outbox
-        EID = "ADVERTISABLE0000000001"
-        from adroll_flask.settings import Settings
-        outbox = Outbox(Settings(), folder=sys.argv[1])
-        for n in range(10**6):
-            now = time.time()
-            key = f"{sys.argv[2]}-{n}"
-            outbox.put(NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now))
-            print(key, flush=True)
-        """
-    )
-    acknowledged: set[str] = set()
-    for round in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(round)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(0.03 * (round + 1))
-        process.kill()
-        acknowledged |= set((first + process.stdout.read()).split("\n")[:-1])
-        process.wait()
-        process.stdout.close()
-    outbox = Outbox(Settings(), folder=tmp_path)
-    there = set(keys(outbox))
-    outbox.close()
-
-    assert len(acknowledged) > 10
-    assert acknowledged <= there

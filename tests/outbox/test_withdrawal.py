@@ -314,23 +314,3 @@ def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outb
     withdraw(bench, outbox)
 
     assert outbox.queue.waiting() == 0
-
-
-def test_a_big_backlog_is_searched_by_an_index(bench: Bench, outbox: Outbox) -> None:
-    outbox.database.create_tables()
-    if bench.engine == "mariadb":
-        plan = bench.execute(
-            "EXPLAIN SELECT id FROM adroll_event WHERE cookie_hash = 'x' AND payload IS NOT NULL"
-        )
-    else:
-        explain = "EXPLAIN QUERY PLAN" if bench.engine == "sqlite" else "EXPLAIN"
-        with bench.sql().begin() as connection:
-            if bench.engine == "postgresql":
-                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-            plan = list(
-                connection.exec_driver_sql(
-                    f"{explain} SELECT id FROM adroll_event WHERE cookie_hash = 'x'"
-                    " AND payload IS NOT NULL"
-                )
-            )
-    assert "adroll_event_cookie" in str(plan)
