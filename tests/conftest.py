@@ -78,7 +78,6 @@ DAILY = tuple(
         "browser/test_kit_consent.py::test_withdrawn",
         "browser/test_kit_lifecycle.py",
         "browser/test_sandbox.py::test_an_event_appears",
-        "browser/test_sandbox.py::test_the_ad",
         "browser/test_sandbox.py::test_the_pixel_adopts",
         "browser/test_sandbox.py::test_what_an_event_holds",
         "browser/test_single_page_app.py",

@@ -63,12 +63,6 @@ def test_the_request_is_json_of_the_same_origin(site: KitSite, page: Page) -> No
     assert f"__adroll_fpc={COOKIE}" in headers["cookie"]
 
 
-def test_a_page_without_click_id_tells_the_cookie_alone(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url())
-    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
-
-
 def test_click_ids_are_read_as_the_server_reads_them(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
@@ -294,16 +288,6 @@ def test_a_cached_page_without_any_cookie_asks_the_server_for_one_once_per_tab(
     assert context.cookies() == []
     page.goto(site.url())
     assert site.after_wait(page, count=1) == [{}]
-
-
-def test_the_servers_cookie_for_a_cached_page_is_there_afterwards(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
-    site.set_cookie = SERVER_COOKIE
-    site.serve(site.tag(pixel="none"))
-    page.goto(site.url())
-    assert site.wait_told(page, 1) == [{}]
-    assert [cookie["value"] for cookie in context.cookies()] == [SERVER_COOKIE]
 
 
 def test_a_page_with_the_servers_cookie_and_nothing_new_tells_nothing(

@@ -16,29 +16,15 @@ from jinja2 import Environment, PackageLoader
 
 from adroll_flask import report_conversion
 from adroll_flask._version import DOCS_URL
-from adroll_flask.dashboard.numbers import count, csv_text, decimal, money, percent, short
+from adroll_flask.dashboard.numbers import count, decimal, money, percent, short
 from adroll_flask.dashboard.plots import Plot, Series
 from adroll_flask.events.coverage import BITS
 from adroll_flask.findings.reasons import MEANINGS
-from adroll_flask.outbox import NewEvent, new_id
 from tests.conftest import ADVERTISABLE
 from tests.support import ROOT
 from tests.support.dashboard_shop import WHERE
 
 from .conftest import DAY, HOUR, Shop
-
-
-def new_event(shop: Shop, order: str, digest: str = "10 EUR") -> NewEvent:
-    return NewEvent(
-        id=new_id(shop.now),
-        name="purchase",
-        advertisable_eid="ADVERTISABLE0000000001",
-        dry_run=False,
-        key=order,
-        payload=b'{"event_name": "purchase"}',
-        occurred_at=shop.now,
-        digest=digest,
-    )
 
 
 def test_the_way_adds_up_and_has_values_by_currency(shop: Shop) -> None:
@@ -120,14 +106,6 @@ def test_a_hold_that_nobody_released_is_no_loss_to_adroll(shop: Shop) -> None:
     assert (way["unreleased"], way["dead"]) == (1, 1)
 
 
-def test_what_waits_is_on_the_way(shop: Shop) -> None:
-    shop.runtime.outbox.put(new_event(shop, "1001"))
-    shop.runtime.outbox.put(new_event(shop, "1002", "12.50 EUR"))
-    way = {one["name"]: one for one in shop.json()["way"]}
-    assert way["waiting"]["events"] == 2
-    assert way["waiting"]["values"] == [["EUR", "22.5"]]
-
-
 def test_steps_are_whole_and_hold_every_event_once(shop: Shop) -> None:
     for hours in range(0, 300, 7):
         shop.happened("delivered", ago=hours * HOUR, delay=1.0)
@@ -141,21 +119,6 @@ def test_steps_are_whole_and_hold_every_event_once(shop: Shop) -> None:
 
 
 # -- is it working? ------------------------------------------------------------------------------
-
-
-def sentence(shop: Shop) -> str:
-    return str(shop.json()["verdict"]["sentence"])
-
-
-def test_yes(shop: Shop) -> None:
-    shop.happened("delivered", 12, delay=1.0)
-    verdict = shop.json()["verdict"]
-    assert (verdict["level"], verdict["todo"], verdict["who"]) == ("good", "", "")
-    assert verdict["sentence"].startswith("Yes. All 12 orders of the last 24 hours")
-
-
-def test_nothing_yet(shop: Shop) -> None:
-    assert sentence(shop) == "Nothing was reported yet."
 
 
 def test_an_outbox_that_cannot_be_read_says_so(shop: Shop) -> None:
@@ -504,18 +467,6 @@ def test_numbers_and_money() -> None:
 )
 def test_only_all_is_all_and_only_nothing_is_nothing(share: float, text: str) -> None:
     assert percent(share) == text
-
-
-def test_no_form_of_a_time_is_one_platforms_alone() -> None:
-    """``%-d`` is glibc's: Windows' strftime raises at it, so that it is written by ourselves."""
-    for path in (ROOT / "adroll_flask" / "dashboard").glob("*.py"):
-        for line in path.read_text().splitlines():
-            assert "strftime(" not in line or "%-" not in line or "replace" in line, path.name
-
-
-def test_a_spreadsheet_runs_nothing_of_a_csv() -> None:
-    text = csv_text([{"order": value} for value in ("=1+1", "@x", "+4", "-1", "1001")])
-    assert text == "order\n'=1+1\n'@x\n'+4\n'-1\n1001\n"
 
 
 def drawn(*values: list[float | None], are_lines: bool = False) -> ElementTree.Element:

@@ -69,8 +69,7 @@ def test_a_problem_alone_shows_its_events_with_their_orders(shop: DashboardShop)
 def test_the_events_of_a_problem_are_sent_again(any_shop: DashboardShop) -> None:
     shop = any_shop
     shop.bury("1001", "1002")
-    [one] = shop.json("problems")["open"]
-    said = shop.press("problems/retry", problem=one["id"], until=one["last"])
+    said = shop.press("problems/retry", **shop.open_problem())
     assert said == "2 events will be sent again."
     assert shop.states() == {"1001": "waiting", "1002": "waiting"}
     assert shop.json("problems")["open"] == []
@@ -81,8 +80,7 @@ def test_one_field_is_set_in_all_of_them_and_then_they_are_sent(any_shop: Dashbo
     for order in ("1001", "1002"):
         shop.report(order, currency="EURO")
     shop.take_in()
-    [one] = shop.json("problems")["open"]
-    form = {"problem": one["id"], "until": one["last"], "field": "currency"}
+    form = {**shop.open_problem(), "field": "currency"}
     said = shop.press("problems/retry", **form, value="still none")
     assert said.startswith("0 events will be sent again; 2 events not: fix it first")
     assert shop.press("problems/retry", **form, value="EUR") == "2 events will be sent again."
@@ -106,8 +104,7 @@ def test_what_came_after_the_page_was_shown_is_not_touched(shop: DashboardShop) 
 def test_they_are_dropped_by_who_is_sure(any_shop: DashboardShop) -> None:
     shop = any_shop
     shop.bury("1001", "1002")
-    [one] = shop.json("problems")["open"]
-    form = {"problem": one["id"], "until": one["last"]}
+    form = shop.open_problem()
     assert shop.press("problems/drop", **form).startswith("Nothing was dropped")
     assert shop.press("problems/drop", **form, sure="yes") == "2 events dropped."
     assert shop.states() == {}
@@ -115,8 +112,7 @@ def test_they_are_dropped_by_who_is_sure(any_shop: DashboardShop) -> None:
 
 def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: pytest.LogCaptureFixture) -> None:
     shop.bury("1001", "1002")
-    [one] = shop.json("problems")["open"]
-    form = {"problem": one["id"], "until": one["last"]}
+    form = shop.open_problem()
     with caplog.at_level("INFO", "adroll_flask.dashboard"):
         shop.press("problems/retry", **form)
         shop.settle(o1001=REFUSED, o1002=REFUSED)
@@ -162,8 +158,7 @@ def test_one_press_works_on_a_bounded_number(
 ) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.problems._AT_ONCE", 2)
     shop.bury("1001", "1002", "1003")
-    [one] = shop.json("problems")["open"]
-    said = shop.press("problems/drop", problem=one["id"], until=one["last"], sure="yes")
+    said = shop.press("problems/drop", **shop.open_problem(), sure="yes")
     assert said == "2 events dropped; 1 event left: press the button again."
     assert len(shop.states()) == 1
 
@@ -179,8 +174,7 @@ def test_a_form_that_names_no_time_does_nothing(shop: DashboardShop, until: str)
 
 def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
     shop.bury("1001")
-    [one] = shop.json("problems")["open"]
-    form = {"problem": one["id"], "until": one["last"], "field": "ip", "value": "192.0.2.1"}
+    form = {**shop.open_problem(), "field": "ip", "value": "192.0.2.1"}
     assert shop.press("problems/retry", **form) == "There is no such field."
     assert shop.states() == {"1001": "dead"}
 
@@ -236,10 +230,9 @@ def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None
     shop.bury("1001", "1002")
     health = shop.json("overview")["health"]
     assert (health["delivered"], health["could"]) == (0, 2)
-    [one] = shop.json("problems")["open"]
     shop.now += 2 * 3600.0  # a shop on a server has the server's clock
     shop.json("overview")
-    shop.press("problems/retry", problem=one["id"], until=one["last"])
+    shop.press("problems/retry", **shop.open_problem())
     shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "delivered"})
     found = shop.json("overview")
     assert (found["health"]["delivered"], found["health"]["could"]) == (2, 2)

@@ -93,6 +93,11 @@ class DashboardShop:
         found: dict[str, Any] = answer.get_json()
         return found
 
+    def open_problem(self) -> dict[str, Any]:
+        """What the form of the one open problem sends."""
+        [one] = self.json("problems")["open"]
+        return {"problem": one["id"], "until": one["last"]}
+
     def token(self, path: str, **query: str) -> str:
         """What the forms of a page send along; those of all pages alike."""
         found = re.search(r'name="token" value="([^"]+)"', self.html(path, **query))
