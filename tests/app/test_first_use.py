@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from adroll_flask.delivery import deliverer
 from adroll_flask.forks import PerProcess
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
+from adroll_flask.sandbox import running
 from adroll_flask.visitor import tracked_request
-from tests.support import PATIENCE, in_a_child
+from tests.support import PATIENCE, ROOT, in_a_child
 
 PARTS: dict[str, type[Any]] = {
     "outbox": outbox.Outbox,
@@ -71,3 +74,115 @@ def test_a_child_makes_its_own_and_leaves_the_parents_locks_as_they_are() -> Non
 
         assert in_a_child(is_apart)
     assert locks.own() is parents
+
+
+# -- a Python that lacks what only POSIX has, as on Windows: capture, reports and delivery work ---
+
+
+PROGRAM = """
+import os, signal, sys
+
+# What others need is loaded before it is hidden.
+import flask, pydantic, requests, sqlalchemy, sqlite3, subprocess, tempfile, urllib3
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty"}
+sys.meta_path.insert(0, Hidden())
+for name in MODULES:
+    sys.modules.pop(name, None)
+for name in (
+    "fork", "forkpty", "register_at_fork", "waitpid", "wait", "killpg", "getpgid", "setsid",
+    "getuid", "geteuid", "getgid", "getegid", "chown", "fchown", "fchmod", "umask", "uname",
+    "fdatasync", "pread", "pwrite", "writev", "readv", "sendfile", "statvfs", "fstatvfs", "mkfifo",
+    "sched_getaffinity", "sysconf", "getloadavg", "posix_fadvise", "posix_fallocate", "lockf",
+    "O_CLOEXEC", "O_NOFOLLOW", "O_DIRECTORY", "O_SYNC", "O_DSYNC", "O_NONBLOCK", "WNOHANG",
+):
+    if hasattr(os, name):
+        delattr(os, name)
+for name in ("SIGHUP", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "SIGALRM",
+             "pthread_sigmask", "pthread_kill", "alarm", "setitimer", "siginterrupt"):
+    if hasattr(signal, name):
+        delattr(signal, name)
+
+from adroll_flask import AdRoll, current_visitor, report_conversion
+
+url, folder = sys.argv[1:]
+app = flask.Flask("shop", instance_path=folder)
+app.config.update(
+    SECRET_KEY="a key for tests",
+    ADROLL_ADVERTISABLE_EID="SANDBOXADVERTISABLE01X",
+    ADROLL_PIXEL_EID="SANDBOXPIXEL0000000001",
+    ADROLL_ACCESS_TOKEN="sandbox-token",
+    ADROLL_API_URL=url,
+    ADROLL_LINGER=0.05,
+    ADROLL_STRICT=True,
+)
+adroll = AdRoll(app)
+
+@app.get("/")
+def index():
+    return "<!doctype html><html><head></head><body></body></html>"
+
+@app.post("/buy")
+def buy():
+    assert current_visitor().adct == "click123"
+    return report_conversion(order_id="1001", value="59.90", currency="EUR").status
+
+browser = app.test_client()
+assert "data-adroll" in browser.get("/?adct=click123").text
+assert browser.get_cookie("adroll_visitor") is not None
+assert browser.post("/buy").text == "queued"
+with app.app_context():
+    assert adroll.flush(20.0) == 0
+
+from adroll_flask.cli.commands import commands
+found = app.test_cli_runner().invoke(commands, ["outbox"])
+assert found.exit_code == 0, found.output
+assert not MODULES & set(sys.modules), MODULES & set(sys.modules)
+print("all of it without", ", ".join(sorted(MODULES)))
+"""
+
+
+def test_capture_reports_and_delivery_need_nothing_that_only_posix_has(tmp_path: Path) -> None:
+    with running() as adroll:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", PROGRAM, adroll.api_url, str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("all of it without fcntl")
+        [purchase] = adroll.purchases()
+    assert purchase["order_id"] == "1001"
+
+
+def test_nothing_asks_for_the_context_that_flask_3_2_merges_away() -> None:
+    program = """
+import flask.globals
+
+if "request_ctx" in vars(flask.globals):
+    del flask.globals.request_ctx
+    def gone(name):
+        raise AssertionError(f"flask.globals.{name} was asked for")
+    flask.globals.__getattr__ = gone
+
+import pkgutil, adroll_flask
+for module in pkgutil.walk_packages(adroll_flask.__path__, "adroll_flask."):
+    if not module.name.endswith(("__main__", "celery", "postgresql")):
+        __import__(module.name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ from adroll_flask.reporting.reporter import Status
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 from tests.support import delivery_kit
 from tests.support.outbox_engines import wait_until
-from tests.support.reported_events import kept
+from tests.support.visits import kept
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 

@@ -30,7 +30,7 @@ from adroll_flask import (
     reset_identity,
 )
 from tests.conftest import AppMaker
-from tests.support.reported_events import kept
+from tests.support.visits import kept
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 

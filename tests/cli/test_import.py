@@ -26,8 +26,7 @@ from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run, invoke
 from tests.conftest import AppMaker
 from tests.support import PATIENCE, ROOT
-from tests.support.reported_events import kept
-from tests.support.visits import report, visit
+from tests.support.visits import kept, report, visit
 
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
 

@@ -34,8 +34,8 @@ from tests.support import PATIENCE
 from tests.support.outbox_engines import database, missing, require
 from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
 from tests.support.pages import Page, blocks
-from tests.support.reported_events import kept
 from tests.support.visits import VISIT as BASE
+from tests.support.visits import kept
 
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
 

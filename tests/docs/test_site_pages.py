@@ -39,9 +39,9 @@ from tests.support import PATIENCE, ROOT, free_port, wait_for_port
 from tests.support.page_shop import ADDRESS
 from tests.support.pages import ENV, SHOP, Page, Shell
 from tests.support.pages import SHOP as APP
-from tests.support.reported_events import kept
 from tests.support.serving import serving
 from tests.support.visits import VISIT as BASE
+from tests.support.visits import kept
 
 API: dict[str, Any] = {"base_url": "https://api.shop.example", "environ_base": ADDRESS}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from flask import Flask
 
-from adroll_flask import report_conversion
+from adroll_flask import AdRollMiddleware, report_conversion
 from adroll_flask.sandbox import RunningSandbox
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+
+
 VISIT: dict[str, Any] = {
     "base_url": "https://shop.test",
     "environ_base": {"REMOTE_ADDR": "203.0.113.7"},
@@ -37,3 +40,16 @@ def at(sandbox: RunningSandbox) -> dict[str, Any]:
         "ADROLL_PIXEL_EID": account.pixel_eid,
         "ADROLL_ACCESS_TOKEN": account.access_token,
     }
+
+
+# -- what an app's outbox holds, as AdRoll's JSON -------------------------------------------------
+
+
+def kept(app: Any, state: Any = None) -> list[dict[str, Any]]:
+    """The events of a Flask app or of the middleware, oldest first."""
+    runtime = app.runtime if isinstance(app, AdRollMiddleware) else app.extensions["adroll"]
+    shown = [runtime.outbox.lookups.show(row.id) for row in runtime.outbox.lookups.list(state)]
+    # An id begins with its time. Times in the outbox are the database's: of two events that
+    # were taken in one after the other on a busy machine, the later one may seem the older.
+    rows = sorted((row for row in shown if row is not None), key=lambda row: row.id)
+    return [json.loads(row.payload) for row in rows if row.payload]
