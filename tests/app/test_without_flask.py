@@ -282,9 +282,7 @@ def app(_environ: Any, start_response: Any) -> list[bytes]:
     return [b"hello"]
 
 
-def test_a_task_reports_and_releases_in_the_middlewares_context(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> None:
     middleware = wrap(app)
     with reports(middleware) as reported, middleware.context():
         held = report_conversion(
@@ -305,7 +303,7 @@ def test_a_task_reports_and_releases_in_the_middlewares_context(
 
 @pytest.mark.parametrize("name", ["ADROLL_ENABLED", "FLASK_ADROLL_ENABLED"])
 def test_off_in_the_environment_is_off_everywhere(
-    name: str, monkeypatch: pytest.MonkeyPatch, wrap: Callable[..., AdRollMiddleware]
+    name: str, monkeypatch: pytest.MonkeyPatch, wrap: Wrap
 ) -> None:
     monkeypatch.setenv(name, "False")
     assert report_conversion(**ORDER).reason == "disabled"
@@ -337,7 +335,7 @@ def test_an_asgi_app_is_refused_with_the_bridge() -> None:
         AdRollMiddleware(function)  # type: ignore[arg-type]
 
 
-def test_an_asgi_server_is_told_so(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_an_asgi_server_is_told_so(wrap: Wrap) -> None:
     middleware: Any = wrap(app)
     for called in ((), (object(), object())):  # as ASGI 2 and 3 call
         with pytest.raises(ConfigurationError, match=r"ASGI server.*a2wsgi"):
@@ -392,7 +390,7 @@ def writer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer])
 def test_a_page_gets_the_snippet_once_and_cookies(
-    wrap: Callable[..., AdRollMiddleware], app: WSGI, lint: Callable[[Any], Any]
+    wrap: Wrap, app: WSGI, lint: Callable[[Any], Any]
 ) -> None:
     client = checked(wrap(app), lint)
     with client.get("/?adct=click123", base_url="https://shop.test") as response:
@@ -410,9 +408,7 @@ def snippet(page: str) -> str:
     return page[start : page.index("</script>", start) + 9]
 
 
-def test_the_wrapped_app_sees_the_visitor_and_reports(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_the_wrapped_app_sees_the_visitor_and_reports(wrap: Wrap) -> None:
     seen: list[Any] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -444,7 +440,7 @@ def picture(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 def test_a_picture_costs_neither_a_look_at_the_cookies_nor_a_question_for_consent(
-    wrap: Callable[..., AdRollMiddleware],
+    wrap: Wrap,
 ) -> None:
     asked: list[object] = []
     middleware = wrap(picture, consent=asked.append)
@@ -456,9 +452,7 @@ def test_a_picture_costs_neither_a_look_at_the_cookies_nor_a_question_for_consen
     assert middleware.runtime.counters.snapshot() == {}
 
 
-def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(wrap: Wrap) -> None:
     asked: list[object] = []
 
     def consent(request: object) -> bool:
@@ -490,7 +484,7 @@ def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("path", ["/", "/logo.png"])
 def test_a_consent_function_that_raises_breaks_neither_a_page_nor_a_picture(
-    wrap: Callable[..., AdRollMiddleware],
+    wrap: Wrap,
     lint: Callable[[Any], Any],
     strict: bool,
     path: str,
@@ -522,7 +516,7 @@ def test_a_consent_function_that_raises_breaks_neither_a_page_nor_a_picture(
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
 @pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
 def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
-    wrap: Callable[..., AdRollMiddleware],
+    wrap: Wrap,
     lint: Callable[[Any], Any],
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
@@ -554,7 +548,7 @@ def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
 
 @LINTS
 def test_reports_are_taken_until_the_response_is_closed(
-    wrap: Callable[..., AdRollMiddleware], lint: Callable[[Any], Any]
+    wrap: Wrap, lint: Callable[[Any], Any]
 ) -> None:
     class Body:
         def __init__(self, environ: dict[str, Any]) -> None:
@@ -587,9 +581,7 @@ def test_reports_are_taken_until_the_response_is_closed(
     assert reported.one("pageView").adct == "click123"
 
 
-def test_a_dispatcher_within_the_app_does_not_move_our_endpoints(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_a_dispatcher_within_the_app_does_not_move_our_endpoints(wrap: Wrap) -> None:
     mounted = DispatcherMiddleware(plain, {"/blog": plain})
     client = Client(wrap(mounted, cached_paths=["/blog/cached"]))
     page = client.get("/blog/post?adct=click123").text
@@ -599,7 +591,7 @@ def test_a_dispatcher_within_the_app_does_not_move_our_endpoints(
     assert "Set-Cookie" not in client.get("/blog/cached?adct=click124").headers
 
 
-def test_our_endpoints_answer_before_the_app(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_our_endpoints_answer_before_the_app(wrap: Wrap) -> None:
     def guard(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("302 Found", [("Location", "http://localhost/login")])
         return []
@@ -618,7 +610,7 @@ def test_our_endpoints_answer_before_the_app(wrap: Callable[..., AdRollMiddlewar
     assert client.get("/_adrollish").status_code == 302
 
 
-def test_mounted_under_a_prefix(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_mounted_under_a_prefix(wrap: Wrap) -> None:
     mounted = DispatcherMiddleware(plain, {"/shop": wrap(plain)})
     client = Client(mounted)
     page = client.get("/shop/").text
@@ -628,7 +620,7 @@ def test_mounted_under_a_prefix(wrap: Callable[..., AdRollMiddleware]) -> None:
 
 
 def test_stacked_with_the_extension_by_mistake_there_is_one_snippet(
-    wrap: Callable[..., AdRollMiddleware], make_app: AppMaker
+    wrap: Wrap, make_app: AppMaker
 ) -> None:
     app = make_app()
     app.wsgi_app = wrap(app.wsgi_app)  # type: ignore[method-assign]
@@ -638,7 +630,7 @@ def test_stacked_with_the_extension_by_mistake_there_is_one_snippet(
     assert sorted(names) == ["__adroll_fpc", "adroll_visitor"]
 
 
-def test_a_file_is_left_alone(wrap: Callable[..., AdRollMiddleware], tmp_path: Path) -> None:
+def test_a_file_is_left_alone(wrap: Wrap, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(PAGE)
 
@@ -652,9 +644,7 @@ def test_a_file_is_left_alone(wrap: Callable[..., AdRollMiddleware], tmp_path: P
 
 
 @pytest.mark.parametrize("html", [True, False])
-def test_close_is_passed_on_once_also_when_the_app_raises(
-    wrap: Callable[..., AdRollMiddleware], html: bool
-) -> None:
+def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool) -> None:
     closed: list[bool] = []
 
     class Body:
@@ -687,7 +677,7 @@ def test_close_is_passed_on_once_also_when_the_app_raises(
 
 @LINTS
 def test_an_error_page_after_start_response_replaces_the_first(
-    wrap: Callable[..., AdRollMiddleware], lint: Callable[[Any], Any]
+    wrap: Wrap, lint: Callable[[Any], Any]
 ) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", HTML)
@@ -704,9 +694,7 @@ def test_an_error_page_after_start_response_replaces_the_first(
     assert response.data.count(b"data-adroll") == 1
 
 
-def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None:
     served: list[int] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
@@ -732,9 +720,7 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(
     assert served == [0]
 
 
-def test_misspelt_arguments_are_told_in_the_words_that_were_typed(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) -> None:
     with pytest.raises(ConfigurationError) as caught:
         wrap(plain, befor_report=None, pixel="sometimes", Acces_Token="x")
     text = str(caught.value)
@@ -745,7 +731,7 @@ def test_misspelt_arguments_are_told_in_the_words_that_were_typed(
 
 
 def test_a_missing_secret_key_raises_in_strict_mode_and_is_told_once_in_production(
-    wrap: Callable[..., AdRollMiddleware], caplog: pytest.LogCaptureFixture
+    wrap: Wrap, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ConfigurationError, match="secret_key"):
         wrap(plain, secret_key=None)
@@ -758,7 +744,7 @@ def test_a_missing_secret_key_raises_in_strict_mode_and_is_told_once_in_producti
     assert middleware.runtime.counters.get("secret_key_missing") == 1
 
 
-def test_a_switched_off_middleware_is_not_there(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_a_switched_off_middleware_is_not_there(wrap: Wrap) -> None:
     response = Client(wrap(plain, enabled=False)).get("/?adct=click123")
     assert response.get_data(as_text=True) == PAGE
     assert "Set-Cookie" not in response.headers
@@ -768,7 +754,7 @@ def test_a_switched_off_middleware_is_not_there(wrap: Callable[..., AdRollMiddle
 
 
 # Bottle and Pyramid are served by the shops of their pages (tests/docs/test_typed_pages.py).
-def test_django_is_served_as_wsgi_has_it(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_django_is_served_as_wsgi_has_it(wrap: Wrap) -> None:
     middleware = wrap(django())
     client = Client(LintMiddleware(middleware))
     landing = client.get("/?adct=click123")
@@ -779,7 +765,7 @@ def test_django_is_served_as_wsgi_has_it(wrap: Callable[..., AdRollMiddleware]) 
     assert reported.one("purchase").adct == "click123"
 
 
-def test_a_conditional_get_of_django_stays_one(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_a_conditional_get_of_django_stays_one(wrap: Wrap) -> None:
     client = Client(wrap(django()))
     client.get("/")
     tag = client.get("/").headers["ETag"]

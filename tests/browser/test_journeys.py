@@ -51,11 +51,7 @@ def the_purchase(site: Site) -> Any:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_1_from_the_ad_to_the_purchase(
-    scheme: str,
-    request: pytest.FixtureRequest,
-    context: BrowserContext,
-    page: Page,
-    console: Any,
+    scheme: str, request: pytest.FixtureRequest, page: Page, console: Any
 ) -> None:
     site: Site = request.getfixturevalue("shop" if scheme == "http" else "secure_shop")
     click = click_the_ad(page, site)
@@ -64,22 +60,20 @@ def test_1_from_the_ad_to_the_purchase(
     purchase = the_purchase(site)
     check_purchase(purchase, bought)
     assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
     assert purchase["journey"]["click"]["known"] is True
     # The pixel is on the page, and its visitor is the same one.
     assert purchase["journey"]["cookie"]["seen_by_pixel"] is True
-    assert {seen["cookie"] for seen in site.adroll.tracked()} == {jar(context, page.url)}
-    record = next(c for c in context.cookies(page.url) if c["name"] == "adroll_visitor")
+    assert {seen["cookie"] for seen in site.adroll.tracked()} == {jar(page.context, page.url)}
+    record = next(c for c in page.context.cookies(page.url) if c["name"] == "adroll_visitor")
     assert (record["httpOnly"], record["secure"]) == (True, scheme == "https")
     assert console.lines == []
 
 
-def test_2_the_pixel_is_blocked(
-    shop: Site, context: BrowserContext, page: Page, console: Any
-) -> None:
-    context.route("**/j/**", lambda route: route.abort("blockedbyclient"))
+def test_2_the_pixel_is_blocked(shop: Site, page: Page, console: Any) -> None:
+    page.context.route("**/j/**", lambda route: route.abort("blockedbyclient"))
     click = click_the_ad(page, shop)
-    from_the_start = jar(context, page.url)
+    from_the_start = jar(page.context, page.url)
     bought = buy(page)
 
     purchase = the_purchase(shop)
@@ -89,7 +83,7 @@ def test_2_the_pixel_is_blocked(
     events = shop.adroll.accepted()
     assert {event["event_name"] for event in events} == {"addToCart", "purchase"}
     assert {identifiers(event)["first_party_cookie"] for event in events} == {from_the_start}
-    assert jar(context, page.url) == from_the_start
+    assert jar(page.context, page.url) == from_the_start
     assert shop.adroll.tracked() == []
     page.goto(shop.url("/me"))
     assert "Made by this shop." in page.inner_text("main")
@@ -97,11 +91,9 @@ def test_2_the_pixel_is_blocked(
     assert console.without("/roundtrip.js") == []
 
 
-def test_3_the_pixels_cookie_from_before(
-    shop: Site, context: BrowserContext, page: Page, console: Any
-) -> None:
+def test_3_the_pixels_cookie_from_before(shop: Site, page: Page, console: Any) -> None:
     # As the pixel writes it: with the page's host as its domain.
-    context.add_cookies(
+    page.context.add_cookies(
         [{"name": "__adroll_fpc", "value": OLD_COOKIE, "domain": ".shop.test", "path": "/"}]
     )
     click = click_the_ad(page, shop)
@@ -111,7 +103,7 @@ def test_3_the_pixels_cookie_from_before(
     check_purchase(purchase, bought)
     assert identifiers(purchase)["adct"] == click
     assert identifiers(purchase)["first_party_cookie"] == OLD_COOKIE
-    assert jar(context, page.url) == OLD_COOKIE
+    assert jar(page.context, page.url) == OLD_COOKIE
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {OLD_COOKIE}
     assert console.lines == []
 
@@ -283,17 +275,12 @@ def test_7_a_landing_page_from_a_cache(
 
 
 def test_8_click_on_www_and_purchase_on_pay(
-    adroll: RunningSandbox,
-    tmp_path: Path,
-    tls: ssl.SSLContext | None,
-    context: BrowserContext,
-    page: Page,
-    console: Any,
+    adroll: RunningSandbox, tmp_path: Path, tls: ssl.SSLContext | None, page: Page, console: Any
 ) -> None:
     with open_shop(adroll, tmp_path, tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
         www, pay = (site.url(host=f"{name}.shop.test") for name in ("www", "pay"))
         click = click_the_ad(page, site, to=www)
-        visitor = jar(context, www)
+        visitor = jar(page.context, www)
         page.goto(pay)
         bought = buy(page)
         assert urlsplit(page.url).hostname == "pay.shop.test"
@@ -303,18 +290,18 @@ def test_8_click_on_www_and_purchase_on_pay(
         assert identifiers(purchase)["adct"] == click
         assert identifiers(purchase)["first_party_cookie"] == visitor
         # The pixel found the same visitor on both; each host has a cookie of its own for it.
-        assert jar(context, pay) == jar(context, www) == visitor
-        domains = {c["domain"] for url in (www, pay) for c in first_party_cookies(context, url)}
+        assert jar(page.context, pay) == jar(page.context, www) == visitor
+        domains = {
+            c["domain"] for url in (www, pay) for c in first_party_cookies(page.context, url)
+        }
         assert domains == {".www.shop.test", ".pay.shop.test"}
         assert {seen["cookie"] for seen in adroll.tracked()} == {visitor}
-        [record] = [c for c in context.cookies(pay) if c["name"] == "adroll_visitor"]
+        [record] = [c for c in page.context.cookies(pay) if c["name"] == "adroll_visitor"]
         assert (record["domain"], record["secure"]) == (".shop.test", tls is not None)
         assert console.lines == []
 
 
-def test_9_adroll_is_offline_during_the_purchase(
-    shop: Site, context: BrowserContext, page: Page, console: Any
-) -> None:
+def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console: Any) -> None:
     click = click_the_ad(page, shop)
     fill_the_cart(page)
     shop.deliver()
@@ -334,7 +321,7 @@ def test_9_adroll_is_offline_during_the_purchase(
     check_purchase(purchase, bought)
     assert purchase["received_at"] > purchase["event"]["timestamp"] + 1.5
     assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
     assert the_purchase(shop) == purchase
 
 

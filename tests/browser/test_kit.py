@@ -63,9 +63,7 @@ def test_the_request_is_json_of_the_same_origin(site: KitSite, page: Page) -> No
     assert f"__adroll_fpc={COOKIE}" in headers["cookie"]
 
 
-def test_click_ids_are_read_as_the_server_reads_them(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_click_ids_are_read_as_the_server_reads_them(site: KitSite, page: Page) -> None:
     forms = {
         "adct=a%2Bb%3D%3D": "a+b==",
         "adct=a+b": "a+b",
@@ -78,10 +76,8 @@ def test_click_ids_are_read_as_the_server_reads_them(
     assert sorted(body["adct"] for body in told) == sorted(forms.values())
 
 
-def test_what_the_server_would_refuse_is_not_sent(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
-    set_server_cookie(context)
+def test_what_the_server_would_refuse_is_not_sent(site: KitSite, page: Page) -> None:
+    set_server_cookie(page.context)
     refused = ("", "%E0%A4%A", "a%20b", "%C3%BC", "%0a", "x" * 241)
     tag = site.tag(pixel="none")
     page.goto(site.serve_frames(*((tag, "?xadct=other&adct=" + adct) for adct in refused)))
@@ -89,10 +85,8 @@ def test_what_the_server_would_refuse_is_not_sent(
     assert site.told == []
 
 
-def test_an_answer_that_is_no_cookie_is_not_sent(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
-    set_server_cookie(context)
+def test_an_answer_that_is_no_cookie_is_not_sent(site: KitSite, page: Page) -> None:
+    set_server_cookie(page.context)
     values = ["undefined", "null", "{}", "7", "[]", "''", "'-'", "'-s2-'", "'a b'", "'a;b'"]
     values += ["'a,b'", "'\\x22'", "'\\x5c'", "'\\xe9'", f"'{COOKIE}\\n'", f"'{'x' * 81}'"]
     pixel = "<script>adroll = {{ get_cookie(callback) {{ callback({}) }} }}</script>"
@@ -264,12 +258,10 @@ def test_a_tab_that_is_hidden_tells_what_it_has(site: KitSite, page: Page) -> No
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
 
 
-def test_who_closes_the_tab_early_does_not_lose_the_click_id(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
     site.serve(site.tag(wait=60_000, src=no_answer(site)))
     page.goto(site.url("/?adct=click123"))
-    other = context.new_page()
+    other = page.context.new_page()
     page.close()
     assert site.wait_told(other, 1) == [{"adct": "click123"}]
 
@@ -427,10 +419,8 @@ def test_a_site_pixel_that_stays_in_the_old_stubs_array_finds_the_question_there
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
-def test_a_pixel_that_throws_is_survived(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
-    set_server_cookie(context)
+def test_a_pixel_that_throws_is_survived(site: KitSite, page: Page) -> None:
+    set_server_cookie(page.context)
     pixels = ["{}", "1", "'x'", "{ get_cookie() { throw 1 } }", "{ get get_cookie() { throw 1 } }"]
     tag = site.tag(pixel="present", wait=WAIT)
     frames = [
@@ -506,21 +496,17 @@ def test_disabled_storage_is_survived(
     assert console.lines == []
 
 
-def test_junk_in_the_tabs_storage_is_survived(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_junk_in_the_tabs_storage_is_survived(site: KitSite, page: Page) -> None:
     junk = ["null", "5", '"text"', "{", "[1]"]
     for number, text in enumerate(junk):
         script = f"<script>sessionStorage.adrollKit = {text!r}</script>"
         site.serve(script + site.tag(), f"/{number}")
-        context.new_page().goto(site.url(f"/{number}?adct={number}"))
+        page.context.new_page().goto(site.url(f"/{number}?adct={number}"))
     told = site.wait_told(page, len(junk))
     assert sorted(body["adct"] for body in told) == list("01234")
 
 
-def test_a_fetch_that_the_page_broke_is_survived(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_a_fetch_that_the_page_broke_is_survived(site: KitSite, page: Page) -> None:
     broken = [
         "() => { throw 1 }",
         "undefined",

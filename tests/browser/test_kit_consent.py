@@ -212,10 +212,8 @@ def test_a_withdrawal_tries_no_domain_on_which_there_can_be_no_cookie(
     assert tried == ["", "www.shop.test", "shop.test"]
 
 
-def test_a_refusal_takes_an_earlier_sessions_cookie_away(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
-    set_cookies(context, ".www.shop.test", "www.shop.test", ".shop.test")
+def test_a_refusal_takes_an_earlier_sessions_cookie_away(site: KitSite, page: Page) -> None:
+    set_cookies(page.context, ".www.shop.test", "www.shop.test", ".shop.test")
     site.serve(site.tag(consent="tcf"))
     page.goto(site.url(LANDING, "www.shop.test"))
     page.evaluate("adrollKit.consent(false)")
@@ -426,9 +424,7 @@ def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
 # -- Consent Mode ------------------------------------------------------------------------------
 
 
-def test_consent_modes_ad_storage_starts_everything(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_consent_modes_ad_storage_starts_everything(site: KitSite, page: Page) -> None:
     granted = [
         gtag("default", "granted"),
         gtag("default", "denied") + ";" + gtag("update", "granted"),
@@ -440,7 +436,7 @@ def test_consent_modes_ad_storage_starts_everything(
     ]
     for words in granted:
         site.serve(f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"))
-        context.new_page().goto(site.url(LANDING))
+        page.context.new_page().goto(site.url(LANDING))
     assert site.wait_told(page, len(granted)) == [GRANT] * len(granted)
 
 
@@ -555,15 +551,13 @@ def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page)
     assert_no_trace(site, page)
 
 
-def test_a_no_that_the_server_has_taken_back_is_asked_for_again(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_a_no_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, page: Page) -> None:
     """The visitor said yes in a form of the site: its answer has the server's cookie."""
     site.answer = {"consent": False}
     site.serve(site.tag(consent="ask"))
     page.goto(site.url(LANDING))
     site.wait_told(page, 1)
-    set_cookies(context, ".shop.test")
+    set_cookies(page.context, ".shop.test")
     site.answer = {"consent": True}
     page.goto(site.url())
     assert site.wait_told(page, 3)[1:] == [{}, {"first_party_cookie": SERVER_COOKIE}]
@@ -602,14 +596,12 @@ def test_without_the_servers_yes_nothing_starts(
     assert site.wait_told(page, 2) == [{}, GRANT]
 
 
-def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, page: Page) -> None:
     site.answer = {"consent": True}
     site.serve(site.tag(consent="ask"))
     page.goto(site.url(LANDING))
     site.wait_told(page, 2)
-    context.clear_cookies()
+    page.context.clear_cookies()
     site.told.clear()
     site.pixels.clear()
     site.answer = {"consent": False}

@@ -40,10 +40,7 @@ def ini_of(section: str) -> RawConfigParser:
 
 def test_gunicorn_starts_as_the_page_has_it(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
-    with (
-        Shell(tmp_path) as shell,
-        Page("docs/how-to/deploy/servers.md", shell) as page,
-    ):
+    with Shell(tmp_path) as shell, Page("docs/how-to/deploy/servers.md", shell) as page:
         page.run()
 
 
@@ -59,10 +56,7 @@ def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
         "sudo systemctl enable --now": f"systemctl --quiet --root={root} enable",
         "sudo ": "",
     }
-    with (
-        shell,
-        Page("docs/how-to/deploy/index.md", shell) as page,
-    ):
+    with shell, Page("docs/how-to/deploy/index.md", shell) as page:
         page.run()
     wanted = {path.name for path in root.rglob("*.wants/*")}
     assert wanted == {"adroll-worker@1.service", "adroll-worker-watch@1.timer"}
@@ -137,10 +131,7 @@ def redis() -> str:
 
 
 def test_the_page_s_workers_start_and_deliver(tmp_path: Path, redis: str) -> None:
-    replace = {
-        "amqp://guest:guest@localhost//": f"{redis}/12",
-        "redis://localhost": f"{redis}/11",
-    }
+    replace = {"amqp://guest:guest@localhost//": f"{redis}/12", "redis://localhost": f"{redis}/11"}
     (tmp_path / "order.py").write_text(ORDER)
     with running() as sandbox:
         env = {

@@ -72,10 +72,7 @@ def tell(shop: PageShop, path: str, body: bytes, **headers: str) -> int:
 
 
 def test_all_of_the_page_in_its_order(tmp_path: Path, stack: ExitStack) -> None:
-    with (
-        Shell(tmp_path) as shell,
-        Page("docs/how-to/holds.md", shell) as page,
-    ):
+    with Shell(tmp_path) as shell, Page("docs/how-to/holds.md", shell) as page:
         page.run("A shop with a webhook")
         stripe_sells(page, opened(stack, tmp_path / "stripe"), stack)
         paypal_sells(page, opened(stack, tmp_path / "paypal"), stack)

@@ -423,10 +423,7 @@ def phone(tmp_path: Path) -> Iterator[PageShop]:
 def order(shop: PageShop, consent: str = "yes", **changes: Any) -> Any:
     # A phone: no cookies, an app's user agent.
     client = shop.app.test_client(use_cookies=False)
-    headers = {
-        "User-Agent": "Shop/14.1.3 CFNetwork/1568 Darwin/24.0.0",
-        "X-Ads-Consent": consent,
-    }
+    headers = {"User-Agent": "Shop/14.1.3 CFNetwork/1568 Darwin/24.0.0", "X-Ads-Consent": consent}
     data = {key: value for key, value in (CALL | changes).items() if value is not None}
     answer = client.post("/api/app/orders", json=data, headers=headers, environ_base=ADDRESS)
     assert answer.status_code == 201

@@ -125,10 +125,7 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
         "postgresql://shop@db/shop": plain,
         "--host=db --user=shop shop": f"{options} {name}",
     }
-    with (
-        shell,
-        Page("docs/how-to/backup.md", shell) as page,
-    ):
+    with shell, Page("docs/how-to/backup.md", shell) as page:
         for section, url in (
             ("SQLite", None),
             ("PostgreSQL", postgresql),
@@ -150,10 +147,7 @@ def test_a_shop_moves_with_its_keys(
     new = stack.enter_context(server("postgresql", f"adroll_move_{os.getpid()}"))
     shell = shell_in(tmp_path, environment(adroll.api_url))
     shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'"}
-    with (
-        shell,
-        Page("docs/how-to/move-an-outbox.md", shell) as page,
-    ):
+    with shell, Page("docs/how-to/move-an-outbox.md", shell) as page:
         done(shell, "flask buy 1 2 3 4")
         done(shell, "flask adroll worker --once")
         done(shell, "flask buy 5 6")
@@ -178,10 +172,7 @@ def test_two_workers_deliver_from_postgresql(
         "postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'",
         "https://srv.adroll.com/api": adroll.api_url,
     }
-    with (
-        shell,
-        Page("docs/how-to/scaling.md", shell) as page,
-    ):
+    with shell, Page("docs/how-to/scaling.md", shell) as page:
         page.run()
         orders = [str(number) for number in range(1001, 1021)]
         done(shell, f"flask buy {' '.join(orders)}")
@@ -258,10 +249,7 @@ def test_orders_without_a_browser_are_reported_by_an_address_alone(
 ) -> None:
     [till] = [block.code for block in blocks(TELEPHONE) if block.language == "text"]
     (tmp_path / "till.csv").write_text(till)
-    with (
-        shell_in(tmp_path, environment(adroll.api_url)) as shell,
-        Page(TELEPHONE, shell) as page,
-    ):
+    with shell_in(tmp_path, environment(adroll.api_url)) as shell, Page(TELEPHONE, shell) as page:
         report_order = page.run()["report_order"]
     nobody = {"customer_id": None, "customer_ip": None}
     order = {"total": Decimal("59.90"), "email": "ann@example.com", "placed_at": datetime.now(UTC)}

@@ -108,10 +108,7 @@ def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None
 def test_the_monitoring_page(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     told: list[str] = []
-    with (
-        Shell(tmp_path) as shell,
-        Page("docs/how-to/monitoring.md", shell) as page,
-    ):
+    with Shell(tmp_path) as shell, Page("docs/how-to/monitoring.md", shell) as page:
         names = page.run("Silence", app=app, page_somebody=told.append)
         silence = Silence("purchase", 0.0, 310, 18_000.0, 7200.0, 10_800.0)
         reports_silent.send(app, **silence._asdict())

@@ -23,13 +23,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
-from adroll_flask import (
-    AdRoll,
-    event_delivered,
-    event_rejected,
-    report_conversion,
-    report_event,
-)
+from adroll_flask import AdRoll, event_delivered, event_rejected, report_conversion, report_event
 from adroll_flask.outbox.schema import create_tables
 from adroll_flask.sandbox import running
 from adroll_flask.signals import reports_silent
@@ -181,10 +175,7 @@ def test_the_dashboard(make_app: AppMaker, tmp_path: Path) -> None:
     manager.user_loader(Account)
     app.add_url_rule("/login/<id>", "login", lambda id: str(login_user(Account(id))))
     (tmp_path / "app.py").write_text(APP)
-    with (
-        Shell(tmp_path, dict(ENV)) as shell,
-        Page("docs/how-to/dashboard.md", shell) as page,
-    ):
+    with Shell(tmp_path, dict(ENV)) as shell, Page("docs/how-to/dashboard.md", shell) as page:
         page.run(adroll=adroll, app=app)
     seen = {}
     for who in ("nobody", "customer", "staff", "admin"):
@@ -213,10 +204,7 @@ def test_any_wsgi_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"ADROLL_ACCESS_TOKEN": "a-token", "ADROLL_SECRET_KEY": "a long random text"}
     for key, value in env.items():
         monkeypatch.setenv(key, value)
-    with (
-        Shell(tmp_path, env, replace) as shell,
-        Page("docs/how-to/wsgi.md", shell) as page,
-    ):
+    with Shell(tmp_path, env, replace) as shell, Page("docs/how-to/wsgi.md", shell) as page:
         page.run("Around your app")
         page.run("Report an order")
         monkeypatch.syspath_prepend(str(tmp_path))
@@ -291,10 +279,7 @@ def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path
 def test_the_sandbox(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(SHOP)
     env = {"FLASK_SECRET_KEY": "a key"}
-    with (
-        Shell(tmp_path, env) as shell,
-        Page("docs/reference/sandbox.md", shell) as page,
-    ):
+    with Shell(tmp_path, env) as shell, Page("docs/reference/sandbox.md", shell) as page:
         page.run()
     assert shell.untyped == {}
 
@@ -323,10 +308,7 @@ def test_signals(make_app: AppMaker, caplog: pytest.LogCaptureFixture) -> None:
     for signal, values in (
         (event_delivered, {"id": "01a2", "name": "purchase", "unsure": True}),
         (event_rejected, {"id": "01a2", "name": "purchase", "reason": "refused"}),
-        (
-            reports_silent,
-            {"name": "purchase", "away": 18_000.0, "longest_pause": 7200.0},
-        ),
+        (reports_silent, {"name": "purchase", "away": 18_000.0, "longest_pause": 7200.0}),
     ):
         assert signal.receivers
         runtime.announce(signal, **values)
@@ -422,7 +404,7 @@ def test_events(make_app: AppMaker) -> None:
         reported.clear()
         page.run("AdRoll's samples", **names)
     assert [event.event_name for event in reported] == [
-        *("addToCart", "purchase", "productSearch", "pageView"),
+        *("addToCart", "purchase", "productSearch", "pageView")
     ]
     assert reported.one("purchase").value == Decimal("123.45")
 
@@ -468,10 +450,7 @@ def test_consent_and_privacy(make_app: AppMaker, tmp_path: Path) -> None:
     for number, fields in enumerate(named):
         buy(app, str(number), **fields)
     assert len(kept(app)) == 4
-    with (
-        shell_of(app, tmp_path) as shell,
-        Page("docs/explanation/privacy.md", shell) as page,
-    ):
+    with shell_of(app, tmp_path) as shell, Page("docs/explanation/privacy.md", shell) as page:
         page.run("A consent platform's own cookie", app=app)
         page.run("AdRoll's own banner", app=app)
         page.run("Forgetting", app=app, redirect=redirect)
