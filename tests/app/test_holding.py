@@ -163,16 +163,6 @@ def test_a_receipt_says_what_this_process_decided_before(make_app: AppMaker, how
     assert len({receipt.id for receipt in decided}) == 1
 
 
-def test_a_cancelled_order_is_never_sent(make_app: AppMaker) -> None:
-    app = shop(make_app)
-    buy(app)
-    with app.app_context():
-        assert cancel_conversion("1001").status == "cancelled"
-        release_conversion("1001")
-    assert waiting(app) == []
-    assert app.extensions["adroll"].outbox.lookups.counts()["cancelled"] == 1
-
-
 @pytest.mark.parametrize("hold", [0, -1, "2 days", 10**9, timedelta(days=8)])
 def test_a_hold_that_is_wrong_raises_in_strict_and_holds_in_production(
     make_app: AppMaker, hold: Any

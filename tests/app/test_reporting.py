@@ -490,14 +490,6 @@ def test_without_the_account_events_wait_and_one_warning_says_what_is_missing(
     assert app.extensions["adroll"].outbox.queue.waiting() == 1
 
 
-def test_a_switched_off_extension_suppresses(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_ENABLED=False)
-    with app.test_request_context("/?adct=c"):
-        receipt = report_conversion(**ORDER)
-    assert (receipt.status, receipt.reason) == ("suppressed", "disabled")
-    assert not Path(app.instance_path).exists()
-
-
 def test_a_second_init_app_names_the_next_step(app: Flask) -> None:
     with pytest.raises(ConfigurationError, match="already"):
         AdRoll(app)
