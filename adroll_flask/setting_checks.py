@@ -14,17 +14,13 @@ from functools import cache
 from pathlib import PurePath
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import ConfigurationError
 from .hosts import is_ip, is_loopback
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _HOST = re.compile(rf"\.?{_LABEL}(\.{_LABEL})*\Z", re.IGNORECASE)
-_ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?\Z",
-    re.IGNORECASE,
-)
 #: Names under which deployments say what they are, and hosts that run nothing but deployments.
 STAGES: Final = (
     *("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE"),
@@ -57,13 +53,19 @@ class _Takes:
         try:
             return self.check(value)
         except _Got as got:
-            raise ConfigurationError(
-                key, f"takes {self.what}; it got {got}", slug=got.slug
-            ) from None
+            said = f"takes {self.what}; it got {got}"
+            raise ConfigurationError(key, said, slug=got.slug) from None
+
+
+def _takes(what: str) -> Callable[[Callable[[Any], Any]], _Takes]:
+    return lambda check: _Takes(what, check)
 
 
 def _other(value: object) -> _Got:
     return _Got("nothing" if value is None else f"a value of type {type(value).__name__}")
+
+
+# -- of any setting ------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
@@ -75,13 +77,13 @@ def _text(value: Any) -> str:
     return value
 
 
-def _pattern(pattern: str) -> Callable[[Any], str]:
+def _pattern(what: str, pattern: str) -> _Takes:
     def check(value: Any) -> str:
         if not re.fullmatch(pattern, text := _text(value)):
             raise _Got(_FORM)
         return text
 
-    return check
+    return _Takes(what, check)
 
 
 def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
@@ -94,6 +96,7 @@ def _list(what: str, check: Callable[[Any], Any] = _text) -> _Takes:
     return _Takes(what, items)
 
 
+@_takes("True or False")
 def _boolean(value: Any) -> bool:
     # Flask's loader takes the environment for JSON, which has "true" and no "True".
     if isinstance(value, str) and value in ("True", "False"):
@@ -103,7 +106,7 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _choice(choices: Sequence[str]) -> _Takes:
+def _choice(*choices: str) -> _Takes:
     def check(value: Any) -> str:
         if not isinstance(value, str):
             raise _other(value)
@@ -128,16 +131,26 @@ def _number(
     return _Takes(f"{word} of {unit}, {'more than' if positive else 'at least'} {least:g}", check)
 
 
-def _callable(value: Any) -> Any:
-    if not callable(value):
-        raise _other(value)
-    return value
+def _callable(what: str, *texts: str) -> _Takes:
+    def check(value: Any) -> Any:
+        if not (callable(value) or (isinstance(value, str) and value in texts)):
+            raise _Got("another text") if texts and isinstance(value, str) else _other(value)
+        return value
+
+    return _Takes(what, check)
 
 
+# -- of one --------------------------------------------------------------------------------
+
+
+@_takes("an AdRoll id: 8 to 40 upper-case letters and digits")
 def _eid(value: Any) -> str | None:
-    return _pattern("[A-Z0-9]{8,40}")(value) if value != "" else None
+    if value != "" and not re.fullmatch("[A-Z0-9]{8,40}", _text(value)):
+        raise _Got(_FORM)
+    return value or None
 
 
+@_takes("the Server Access Token as a text, or a callable that returns it")
 def _token(value: Any) -> Any:
     if callable(value):
         return value
@@ -148,13 +161,51 @@ def _token(value: Any) -> Any:
 
 
 def _secret(value: Any) -> Any:
-    if not isinstance(value, bytes):
-        value = _text(value)
-    if not value:
+    if not (value if isinstance(value, bytes) else _text(value)):
         raise _Got("an empty one")
     return value
 
 
+def _http(value: Any) -> SplitResult:
+    """The parts of an address of http or https."""
+    text = _text(value)
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise _Got(_FORM) from None
+    if parts.scheme not in ("https", "http") or not host or not text.isascii():
+        raise _Got(_FORM)
+    return parts
+
+
+def _url(*, secret: bool) -> _Takes:
+    @_takes("an https URL (plain http only to this machine)")
+    def check(value: Any) -> str:
+        parts = _http(value)
+        if parts.username or parts.password:
+            raise _Got("one with user name and password")
+        if secret and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise _Got("plain http: the access token would cross the network in the clear")
+        return str(value)
+
+    return check
+
+
+def _origin(value: Any) -> str:
+    """As browsers write it (RFC 6454, section 6.1): lower case, no port that goes without."""
+    parts = _http(value)
+    host, port = parts.hostname or "", parts.port
+    origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}"
+    # Nothing but these: no path, no user.
+    whole = value.lower().removesuffix(f":{port}") == origin
+    if not whole or port == 0 or not (_HOST.match(host) or is_ip(host)):
+        raise _Got(_FORM)
+    standard = {"http": 80, "https": 443}[parts.scheme]
+    return origin if port in (None, standard) else f"{origin}:{port}"
+
+
+@_takes("True, False, the sandbox's port, or its address such as 'http://sandbox:5001'")
 def _sandbox(value: Any) -> bool | str:
     """Whether there is a sandbox, or its address: a port is one of this machine."""
     wanted: bool | str
@@ -163,56 +214,17 @@ def _sandbox(value: Any) -> bool | str:
             raise _Got(_RANGE)
         wanted = f"http://127.0.0.1:{value}"
     elif isinstance(value, str) and value not in ("True", "False"):
-        if not _ORIGIN.match(wanted := value.rstrip("/")):
-            raise _Got(_FORM)
+        wanted = _origin(value.rstrip("/"))
     else:
-        wanted = _boolean(value)
+        wanted = _boolean.check(value)
     if wanted and os.environ.get("ADROLL_SANDBOX_ALLOW_PRODUCTION") != "1":
-        signs = [name for name in STAGES if os.environ.get(name, "").lower() in _PRODUCTION]
+        production = ("production", "prod")
+        signs = [name for name in STAGES if os.environ.get(name, "").lower() in production]
         signs += [name for name in PLATFORMS if os.environ.get(name)]
         if signs:
-            raise _Got(
-                f"True where {signs[0]} says that this is production, where events would vanish "
-                "in the sandbox",
-                slug="sandbox-in-production",
-            )
+            why = f"{signs[0]} says that this is production, where events would vanish"
+            raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
     return wanted
-
-
-_PRODUCTION: Final = ("production", "prod")
-
-
-def _url(*, secret: bool) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        text = _text(value)
-        try:
-            parts = urlsplit(text)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError:
-            raise _Got(_FORM) from None
-        if parts.scheme not in ("https", "http") or not host or not text.isascii():
-            raise _Got(_FORM)
-        if parts.username or parts.password:
-            raise _Got("one with user name and password")
-        if secret and parts.scheme == "http" and not is_loopback(host):
-            raise _Got("plain http: the access token would cross the network in the clear")
-        return text
-
-    return check
-
-
-def _origin(value: Any) -> str:
-    match = _ORIGIN.match(_text(value))
-    host = match["host"].lower() if match else ""
-    port = int(match["port"]) if match and match["port"] else None
-    named = _HOST.match(host) or is_ip(host.strip("[]"))
-    if match is None or not named or (port is not None and not 0 < port < 65_536):
-        raise _Got(_FORM)
-    scheme = match["scheme"].lower()
-    # As browsers write it (RFC 6454, section 6.1): lower case, and no port that goes without.
-    if port in (None, {"http": 80, "https": 443}[scheme]):
-        return f"{scheme}://{host}"
-    return f"{scheme}://{host}:{port}"
 
 
 def _host(value: Any) -> str:
@@ -224,6 +236,7 @@ def _host(value: Any) -> str:
     return text.lower()
 
 
+@_takes("a domain name such as 'shop.example', or 'auto'")
 def _domain(value: Any) -> str:
     text = _text(value)
     if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
@@ -231,6 +244,12 @@ def _domain(value: Any) -> str:
     return text.lstrip(".").lower()
 
 
+@_takes("the path of a folder")
+def _folder(value: Any) -> str:
+    return _text(str(value) if isinstance(value, PurePath) else value)
+
+
+@_takes("the IANA name of a time zone such as 'Europe/Berlin'")
 def _time_zone(value: Any) -> tzinfo:
     from zoneinfo import ZoneInfo
 
@@ -241,24 +260,28 @@ def _time_zone(value: Any) -> tzinfo:
         raise _Got("one that this machine does not know (pip install tzdata brings all)") from None
 
 
+@_takes(
+    "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite', of SQLite, "
+    "PostgreSQL, MariaDB or MySQL"
+)
 def _outbox_url(value: Any) -> str:
     text = _text(value)
-    backend = re.match(r"[a-z][a-z0-9_]*(?=[+:])", text)
-    if backend is None or ":" not in text:
+    backend = re.match(r"([a-z][a-z0-9_]*)(\+\w+)?:", text)
+    if backend is None:
         raise _Got(_FORM)
-    if backend[0] == "postgres":  # as some hosts write it, and SQLAlchemy once took
+    if backend[1] == "postgres":  # as some hosts write it, and SQLAlchemy once took
         raise _Got("'postgres://…': write 'postgresql://…'")
-    if backend[0] not in ("sqlite", "postgresql", "mysql", "mariadb"):
+    if backend[1] not in ("sqlite", "postgresql", "mysql", "mariadb"):
         raise _Got("another database")
     return text
 
 
-def _consent(value: Any) -> Any:
-    if callable(value) or value == "tcf":
-        return value
-    raise _Got("another text") if isinstance(value, str) else _other(value)
+_ACCOUNT: Final = {"advertisable_eid": _eid, "pixel_eid": _eid, "access_token": _token}
 
 
+@_takes(
+    "accounts by host: {'shop.example': {'advertisable_eid': …, 'pixel_eid': …, 'access_token': …}}"
+)
 def _accounts(value: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(value, Mapping):
         raise _other(value)
@@ -278,88 +301,61 @@ def _accounts(value: Any) -> dict[str, dict[str, Any]]:
     return accounts
 
 
-_EID: Final = _Takes("an AdRoll id: 8 to 40 upper-case letters and digits", _eid)
-_TOKEN: Final = _Takes("the Server Access Token as a text, or a callable that returns it", _token)
-_ACCOUNT: Final[Mapping[str, _Takes]] = {
-    "advertisable_eid": _EID,
-    "pixel_eid": _EID,
-    "access_token": _TOKEN,
-}
-_ACCOUNTS: Final = _Takes(
-    "accounts by host: {'shop.example': {'advertisable_eid': …, 'pixel_eid': …, "
-    "'access_token': …}}",
-    _accounts,
+_SECRETS: Final = _list("a text, bytes, or a list of these, newest first", _secret)
+_PREFIX: Final = _pattern(
+    "a path such as '/_adroll': a leading slash, no trailing one", r"(/[A-Za-z0-9_.~-]+)+"
 )
-_SANDBOX: Final = _Takes(
-    "True, False, the sandbox's port, or its address such as 'http://sandbox:5001'", _sandbox
-)
-_URL: Final = "an https URL (plain http only to this machine)"
 _ORIGINS: Final = _list(
     "a list of origins such as 'https://www.shop.example', without a path or a wildcard", _origin
 )
 _HOSTS: Final = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
-_COOKIE: Final = _Takes("a cookie's name", _pattern(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"))
-_OUTBOX_URL: Final = _Takes(
-    "an SQLAlchemy database URL such as 'sqlite:////var/lib/shop/adroll.sqlite', of SQLite, "
-    "PostgreSQL, MariaDB or MySQL",
-    _outbox_url,
-)
-_FOLDER: Final = _Takes(
-    "the path of a folder",
-    lambda value: _text(str(value) if isinstance(value, PurePath) else value),
-)
+_COOKIE: Final = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECONDS: Final = _number(int, 0, "seconds", positive=True)
-_FORMS: Final = ("sha256", "md5", "plain")
+_RATE: Final = _number(float, 0, "requests a second", positive=True)
+_CONSENT: Final = _callable("None, 'tcf', or a callable that takes the request", "tcf")
+_PURPOSES: Final = _list(
+    "a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check
+)
+_FORMS: Final = _list("any of 'sha256', 'md5', 'plain'", _choice("sha256", "md5", "plain").check)
 Texts = str | Sequence[str] | set[str] | frozenset[str]
+Secrets = str | bytes | Sequence[str | bytes]
 
 
 class SettingValues(TypedDict, total=False):
     """The settings as they are given, in lower case without ``ADROLL_``."""
 
-    advertisable_eid: Annotated[str | None, _EID]
-    pixel_eid: Annotated[str | None, _EID]
-    access_token: Annotated[str | Callable[[], str] | None, _TOKEN]
-    accounts: Annotated[Mapping[str, Mapping[str, Any]], _ACCOUNTS]
-    secret_key: Annotated[
-        str | bytes | Sequence[str | bytes] | None,
-        _list("a text, bytes, or a list of these, newest first", _secret),
-    ]
+    advertisable_eid: Annotated[str | None, _eid]
+    pixel_eid: Annotated[str | None, _eid]
+    access_token: Annotated[str | Callable[[], str] | None, _token]
+    accounts: Annotated[Mapping[str, Mapping[str, Any]], _accounts]
+    secret_key: Annotated[Secrets | None, _SECRETS]
     enabled: bool
-    sandbox: Annotated[bool | int | str, _SANDBOX]
+    sandbox: Annotated[bool | int | str, _sandbox]
     strict: bool | None
     dry_run: bool
     debug: bool
-    api_url: Annotated[str, _Takes(_URL, _url(secret=True))]
+    api_url: Annotated[str, _url(secret=True)]
     pixel: Literal["load", "present", "none"]
-    pixel_url: Annotated[str, _Takes(_URL, _url(secret=False))]
+    pixel_url: Annotated[str, _url(secret=False)]
     inject: bool
-    url_prefix: Annotated[
-        str,
-        _Takes(
-            "a path such as '/_adroll': a leading slash, no trailing one",
-            _pattern(r"(/[A-Za-z0-9_.~-]+)+"),
-        ),
-    ]
+    url_prefix: Annotated[str, _PREFIX]
     csp_nonce: Annotated[
-        Callable[..., str | None] | None,
-        _Takes("a callable that returns the response's nonce", _callable),
+        Callable[..., str | None] | None, _callable("a callable that returns the response's nonce")
     ]
     cached_paths: Annotated[Texts, _list("a list of path patterns such as '/products/*'")]
     origins: Annotated[Texts, _ORIGINS]
     hosts: Annotated[Texts, _HOSTS]
     cookie_name: Annotated[str, _COOKIE]
-    cookie_domain: Annotated[
-        str | None, _Takes("a domain name such as 'shop.example', or 'auto'", _domain)
-    ]
+    cookie_domain: Annotated[str | None, _domain]
     cookie_secure: bool | None
     session: Literal["always", "join"]
-    outbox_url: Annotated[str | None, _OUTBOX_URL]
+    outbox_url: Annotated[str | None, _outbox_url]
     outbox_max_bytes: Annotated[int, _number(int, 0, "bytes", most=1 << 62)]
     outbox_sync: Literal["normal", "full"]
     outbox_commit: Literal["journal", "database"]
-    journal_folder: Annotated[str | PurePath | None, _FOLDER]
+    journal_folder: Annotated[str | PurePath | None, _folder]
     delivery: Literal["thread", "worker", "sync"]
     linger: Annotated[float, _number(float, 0, "seconds", most=60)]
     max_age: Annotated[int, _SECONDS]
@@ -367,27 +363,17 @@ class SettingValues(TypedDict, total=False):
     hold_max: Annotated[int, _SECONDS]
     on_unsure: Literal["retry", "drop"]
     remember_suppressed: bool
-    max_requests_per_second: Annotated[
-        float | None, _number(float, 0, "requests a second", positive=True)
-    ]
-    consent: Annotated[
-        str | Callable[[Any], bool | None] | None,
-        _Takes("None, 'tcf', or a callable that takes the request", _consent),
-    ]
+    max_requests_per_second: Annotated[float | None, _RATE]
+    consent: Annotated[str | Callable[[Any], bool | None] | None, _CONSENT]
     tcf_cookie: Annotated[str, _COOKIE]
     tcf_vendor: Annotated[int, _number(int, 1, "the vendor list", most=65_535)]
-    tcf_purposes: Annotated[
-        Sequence[int],
-        _list("a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check),
-    ]
+    tcf_purposes: Annotated[Sequence[int], _PURPOSES]
     honor_gpc: bool
-    email: Annotated[Texts, _list("any of 'sha256', 'md5', 'plain'", _choice(_FORMS).check)]
+    email: Annotated[Texts, _FORMS]
     private_parameters: Annotated[Texts, _list("a list of names of parameters such as '*email*'")]
     kit_wait: Annotated[int, _number(int, 0, "milliseconds", most=60_000)]
     token_max_age: Annotated[int, _SECONDS]
-    time_zone: Annotated[
-        str, _Takes("the IANA name of a time zone such as 'Europe/Berlin'", _time_zone)
-    ]
+    time_zone: Annotated[str, _time_zone]
 
 
 @cache
@@ -398,13 +384,11 @@ def checks() -> Mapping[str, Callable[[str, Any], Any]]:
 
 
 def _check_of(hint: Any) -> Callable[[str, Any], Any]:
-    takes: Callable[[str, Any], Any]
+    takes: Callable[[str, Any], Any] = _boolean
     if get_origin(hint) is Annotated:
         hint, takes = get_args(hint)
     elif get_origin(hint) is Literal:
-        takes = _choice(get_args(hint))
-    else:
-        takes = _Takes("True or False", _boolean)
+        takes = _choice(*get_args(hint))
     if NoneType in get_args(hint):
         return lambda key, value: None if value is None else takes(key, value)
     return takes

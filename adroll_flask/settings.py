@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from functools import cached_property
@@ -166,13 +166,7 @@ class Settings:
     #: Names of parameters that mean a person, as patterns (``fnmatch``, in any case): they are left
     #: out of the page's URL before it is kept or sent. ``adct`` always stays.
     private_parameters: tuple[str, ...] = (
-        "*email*",
-        "*phone*",
-        "name",
-        "first*name",
-        "last*name",
-        "*token*",
-        "*password*",
+        *("*email*", "*phone*", "name", "first*name", "last*name", "*token*", "*password*"),
     )
     #: Milliseconds that the kit waits for the pixel's answer. After half of them it tells the click
     #: id.
@@ -221,15 +215,11 @@ class Settings:
 
         An unknown host (an empty text) has the one that is there for all.
         """
-        if host and self.accounts:
-            host = in_ascii(host)
-            exact = self.accounts.get(host)
-            if exact is not None:
-                return exact
-            for name, account in self.accounts.items():
-                if is_listed(host, (name,)):
-                    return account
-        return self.account
+        if not (host and self.accounts):
+            return self.account
+        host = in_ascii(host)
+        above = (account for name, account in self.accounts.items() if is_listed(host, (name,)))
+        return self.accounts.get(host) or next(above, self.account)
 
     @property
     def withdrawals_kept(self) -> int:
@@ -254,9 +244,9 @@ class Settings:
         >>> Settings.from_mapping({"ADROLL_PIXEL": "none"}).pixel
         'none'
         """
-        known = {f"ADROLL_{f.name.upper()}": f.name for f in fields(cls)}
+        names = {f"ADROLL_{name.upper()}": name for name in checks()}
         given = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
-        return cls._checked(given, known, "setting")
+        return cls._checked(given, names, "setting", names)
 
     @classmethod
     def from_arguments(cls, given: Mapping[str, Any], others: Iterable[str]) -> Settings:
@@ -266,29 +256,26 @@ class Settings:
         :param others: what the call takes beside them.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
-        return cls._checked(given, {f.name: f.name for f in fields(cls)}, "argument", others)
+        names = {name: name for name in checks()}
+        return cls._checked(given, names, "argument", (*names, *others))
 
     @classmethod
     def _checked(
-        cls,
-        given: Mapping[str, Any],
-        known: Mapping[str, str],
-        what: str,
-        others: Iterable[str] = (),
+        cls, given: Mapping[str, Any], names: Mapping[str, str], what: str, near: Iterable[str]
     ) -> Settings:
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []
         for key, value in given.items():
             try:
-                if key not in known:
-                    bare = {one.upper().removeprefix("ADROLL_"): one for one in (*known, *others)}
-                    near = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
-                    meant = f"; did you mean {bare[near[0]]}?" if near else ""
-                    text = f"there is no such {what}{meant}"
+                if key not in names:
+                    bare = {one.upper().removeprefix("ADROLL_"): one for one in near}
+                    meant = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
+                    ask = f"; did you mean {bare[meant[0]]}?" if meant else ""
+                    text = f"there is no such {what}{ask}"
                     raise ConfigurationError(key, text, slug="setting-unknown")
-                checked = checks()[known[key]](key, value)
+                checked = checks()[names[key]](key, value)
                 if checked is not None:
-                    values[known[key]] = checked
+                    values[names[key]] = checked
             except ConfigurationError as fault:
                 faults.append(fault)
         if "enabled" not in values and environment_says("ENABLED") is False:
@@ -305,7 +292,7 @@ class Settings:
         served = settings.served_accounts
         all_of_them = (settings.account, *accounts.values())
         if any(one.advertisable_eid and served[one.advertisable_eid] != one for one in all_of_them):
-            key = next(key for key, name in known.items() if name == "accounts")
+            key = next(key for key, name in names.items() if name == "accounts")
             text = "takes one pixel and one token for an advertisable"
             faults.append(ConfigurationError(key, text))
         if faults:
