@@ -81,8 +81,6 @@ class Runtime:
     sender: InitVar[object]
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
-    #: Told after each commit where another process delivers; set by ``adroll_flask.celery``.
-    nudge: Callable[[], None] | None = None
     #: Set by ``adroll_flask.opentelemetry``.
     is_measured: bool = False
     #: The process that has begun, see :meth:`begin`.
@@ -295,8 +293,6 @@ class Runtime:
             self.deliverer.flush(timeout=10.0)
             return
         self.thread.nudge()
-        if self.nudge is not None:
-            self.nudge()
 
     def flush(self, timeout: float) -> int:
         """Deliver what is due now; how many events still wait.

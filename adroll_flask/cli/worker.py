@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,29 +15,18 @@ from flask.cli import with_appcontext
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
-from adroll_flask.redaction import describe, safe_url
+from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 
 from .console import Refusal, as_typed, current_runtime, until
 
 logger: Logger = get_logger("adroll_flask")
-worker_logger: Logger = get_logger("adroll_flask.worker")
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
 #: down to its events may take several requests of up to 30 seconds each.
 HANGS_AFTER: Final = 300.0
 #: Seconds between two touches of the health file.
 HEALTH_EVERY = 5.0
-#: Seconds between two lines that say what was done.
-SAY_EVERY: Final = 60.0
-MINUTE: Final = "worker-minute"
-#: What a line tells, by the name of the counter.
-_TOLD: Final = {
-    "event_delivered": "delivered",
-    "event_dead": "dead",
-    "event_retried": "to be sent again",
-    "event_unsure": "unsure",
-}
 
 
 @click.command("worker")
@@ -53,8 +40,8 @@ _TOLD: Final = {
 def worker(once: bool, health_file: Path | None) -> None:
     """Deliver events until it is stopped.
 
-    Several may run at once, on any number of hosts. Says that it started, and a line a minute of
-    what it did. SIGTERM and SIGINT let the request under way finish first.
+    Several may run at once, on any number of hosts. Says that it started, and at its end what it
+    did. SIGTERM and SIGINT let the request under way finish first.
     """
     runtime = current_runtime()
     stop = threading.Event()
@@ -76,11 +63,12 @@ def worker(once: bool, health_file: Path | None) -> None:
         runtime.paid_orders.look(patience=300.0)  # nor this
         click.echo(f"{settled} settled, {_left(runtime)}")
     else:
-        report = Report(runtime, _say)
-        report.started()
-        _every(SAY_EVERY, stop, report.minute, "adroll-report")
+        missing, to = runtime.settings.missing, safe_url(runtime.settings.api_url)
+        why = f" ({' and '.join(missing)} not set)" if missing else ""
+        # Not on stdout, which may be read by whoever starts workers.
+        click.echo(f"Delivers to {to} until Ctrl-C or SIGTERM{why}.", err=True)
         runtime.deliverer.run(stop)
-        report.stopped()
+        click.echo(f"Ended: {_done(runtime)}.", err=True)
     runtime.outbox.close()
 
 
@@ -111,99 +99,42 @@ def _why(runtime: Runtime) -> str:
     return ""
 
 
-def _every(seconds: float, stop: threading.Event, step: Callable[[], None], name: str) -> None:
-    """Do *step* again and again, in a thread, until *stop* is set or the process ends."""
-    main = threading.main_thread()
-
-    def run() -> None:
-        while not stop.wait(seconds) and main.is_alive():
-            step()
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-
-
-def _say(event: str, text: str) -> None:
-    """As a record of ``adroll_flask.worker`` where those are kept, else as a line."""
-    if worker_logger.isEnabledFor(logging.INFO) and worker_logger.hasHandlers():
-        worker_logger.info("%s", text, extra={"adroll_event": event})
-    else:
-        # Not on stdout, which may be read by whoever starts workers.
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) if event == MINUTE else ""
-        click.echo(f"{at}{text}", err=True)
-
-
-class Report:
-    """What a worker did, in a line a minute.
-
-    :param say: takes the name of what is said, and the text.
-    """
-
-    def __init__(self, runtime: Runtime, say: Callable[[str, str], None]) -> None:
-        self._runtime = runtime
-        self._say = say
-        self._before = self._counts()
-
-    def started(self) -> None:
-        """Say that it started, and whereto it delivers."""
-        settings = self._runtime.settings
-        why = f" ({' and '.join(settings.missing)} not set)" if settings.missing else ""
-        to = safe_url(settings.api_url)
-        self._say("worker-started", f"Delivers to {to} until Ctrl-C or SIGTERM{why}.")
-
-    def stopped(self) -> None:
-        """Say what this process did: for whoever ends it."""
-        now, runtime = self._counts(), self._runtime
-        done = f"{counted(now['event_delivered'], 'event')} delivered"
-        done += f", {counted(now['event_dead'], 'dead letter')}" if now["event_dead"] else ""
-        try:
-            left = f", {runtime.outbox.queue.waiting(runtime.deliverer.accounts)} waiting"
-        except OutboxFailed:
-            left = "; the outbox cannot be asked what waits"
-        self._say("worker-stopped", f"Ended: {done}{left}.")
-
-    def minute(self) -> None:
-        """Say what was done since the last line, and what is due."""
-        now, runtime = self._counts(), self._runtime
-        done = ", ".join(
-            f"{now[name] - self._before[name]:,} {text}"
-            for name, text in _TOLD.items()
-            if now[name] > self._before[name] or name == "event_delivered"
-        )
-        self._before = now
-        try:
-            waiting = runtime.outbox.queue.due(10_000, runtime.deliverer.accounts)
-            due = f"{waiting:,} due{_why(runtime)}" if waiting else "nothing due"
-        except Exception as problem:
-            due = f"what is due is not known: {describe(problem)}"
-        self._say(MINUTE, f"{done}; {due}")
-
-    def _counts(self) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for name, count in self._runtime.counters.snapshot().items():
-            counts[name.partition(":")[0]] += count
-        return counts
+def _done(runtime: Runtime) -> str:
+    """What this process did, and what it leaves: for whoever ends it."""
+    counts: Counter[str] = Counter()
+    for name, count in runtime.counters.snapshot().items():
+        counts[name.partition(":")[0]] += count
+    told = f"{counted(counts['event_delivered'], 'event')} delivered"
+    told += f", {counted(counts['event_dead'], 'dead letter')}" if counts["event_dead"] else ""
+    try:
+        return f"{told}, {runtime.outbox.queue.waiting(runtime.deliverer.accounts)} waiting"
+    except OutboxFailed:
+        return f"{told}; the outbox cannot be asked what waits"
 
 
 def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> None:
-    """Touch *path* now and again and again.
+    """Touch *path* now and, in a thread, again and again, until *stop* is set.
 
     :raises Refusal: it cannot be written now.
     """
+    main = threading.main_thread()
 
-    def touch() -> None:
-        # A file that stays young over a worker whose loop hangs would lie.
-        if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
-            try:
-                path.touch()
-            except OSError as problem:
-                # Its age tells the supervisor; the worker itself is well, and tries again.
-                logger.error(
-                    "the health file %s cannot be written: %s [health-file]", path, problem.strerror
-                )
+    def run() -> None:
+        while not stop.wait(HEALTH_EVERY) and main.is_alive():
+            # A file that stays young over a worker whose loop hangs would lie.
+            if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
+                try:
+                    path.touch()
+                except OSError as problem:
+                    # Its age tells the supervisor; the worker itself is well, and tries again.
+                    why = problem.strerror
+                    logger.error(
+                        "the health file %s cannot be written: %s [health-file]", path, why
+                    )
 
     try:
         path.touch()
     except OSError as problem:
         said = f"the health file {path} cannot be written: {problem.strerror}"
         raise Refusal(said, slug="health-file") from None
-    _every(HEALTH_EVERY, stop, touch, "adroll-health")
+    threading.Thread(target=run, name="adroll-health", daemon=True).start()

@@ -516,12 +516,14 @@ def test_flush_says_how_many_still_wait(app: Flask, adroll: AdRoll) -> None:
         assert adroll.flush(timeout=0.1) == 1
 
 
-def test_a_delivery_that_cannot_be_told_does_not_unqueue_what_is_committed(app: Flask) -> None:
+def test_a_delivery_that_cannot_be_told_does_not_unqueue_what_is_committed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
         raise OSError
 
     client = visit(app)
-    app.extensions["adroll"].nudge = broken
+    monkeypatch.setattr(app.extensions["adroll"].thread, "nudge", broken)
     assert buy(client)["status"] == "queued"
     assert len(kept(app)) == 1
     assert app.extensions["adroll"].counters.get("delivery_error", "not_told") == 1

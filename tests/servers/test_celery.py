@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -200,7 +198,7 @@ def close(app: Flask) -> None:
 
 
 @pytest.mark.slow
-def test_a_nudge_delivers_what_requests_and_tasks_report_and_beat_the_rest(
+def test_beat_delivers_what_requests_and_tasks_report(
     start: Start, adroll: RunningSandbox, broker: str, tmp_path: Path
 ) -> None:
     worker = start(every=2.0)
@@ -213,11 +211,6 @@ def test_a_nudge_delivers_what_requests_and_tasks_report_and_beat_the_rest(
     orders = [f"{kind}-{number}" for kind in ("task", "web") for number in range(20)]
     adroll.wait(41, timeout=PATIENCE)
     assert arrived(adroll) == dict.fromkeys([*orders, "parent"], 1)
-
-    # No nudge tells of this one.
-    app.extensions["adroll"].nudge = None
-    report(app, "unannounced")
-    adroll.wait(42, timeout=PATIENCE)
     worker.stop()
     close(app)
     celery.close()
@@ -262,71 +255,6 @@ def rows_in(folder: Path) -> dict[str, Any]:
         return {row.key or "": row for row in outbox.lookups.list(limit=1000)}
     finally:
         outbox.close()
-
-
-@pytest.mark.parametrize("scheme", ["amqp", "redis"])
-@pytest.mark.parametrize("away", ["refuses", "never answers"])
-def test_a_broker_that_is_away_slows_no_request(scheme: str, away: str, tmp_path: Path) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        if away == "never answers":
-            listener.listen(1)
-        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
-        app, _, celery = make_web(tmp_path, url, ADROLL_LINGER=0.0)
-        deliver_with(celery, app)
-        nudge = app.extensions["adroll"].nudge
-        really, asking = nudge._task.apply_async, []
-
-        def ask(*given: Any, **options: Any) -> Any:
-            asking.append(threading.current_thread())
-            return really(*given, **options)
-
-        nudge._task.apply_async = ask
-        for number in range(21):
-            report(app, f"order-{number}")
-            time.sleep(0.005)
-        until = time.monotonic() + PATIENCE
-        while not asking:
-            assert time.monotonic() < until
-            time.sleep(0.005)
-        # What waits for a broker waits for seconds: no request asks it.
-        assert threading.current_thread() not in asking
-        assert app.extensions["adroll"].outbox.queue.waiting() == 21
-        close(app)
-
-
-def test_a_nudge_that_fails_is_logged_once_and_the_next_one_goes_out(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    from adroll_flask.celery import Nudge
-
-    sent: list[int] = []
-
-    class Task:
-        broken = True
-
-        def apply_async(self, **options: Any) -> None:
-            sent.append(1)
-            if self.broken:
-                raise OSError("no broker at amqp://guest:secret@broker")
-
-    task = Task()
-    nudge = Nudge(task, 0.0, {})
-
-    def nudge_and_wait(count: int) -> None:
-        nudge()
-        until = time.monotonic() + PATIENCE
-        while len(sent) < count and time.monotonic() < until:
-            time.sleep(0.002)
-        assert len(sent) == count
-
-    for count in (1, 2, 3):
-        nudge_and_wait(count)
-    task.broken = False
-    nudge_and_wait(4)
-    warnings = [record.getMessage() for record in caplog.records if "nudge" in record.getMessage()]
-    assert len(warnings) == 1
-    assert "secret" not in warnings[0]
 
 
 def test_only_an_app_that_leaves_delivery_to_workers_can_have_celery_deliver(
