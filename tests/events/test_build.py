@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
-from decimal import Decimal
-from enum import StrEnum
+import pickle
+import re
+from datetime import datetime
 from typing import Any, get_args
-from uuid import UUID
 
-import jsonschema
 import pytest
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.build import build, warm
-from adroll_flask.events.context import EventDefaults
-from adroll_flask.events.event import Event, json_schema, wire_bytes
-from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventFields, EventName
+from adroll_flask.events.build import build
+from adroll_flask.events.event import wire_bytes
+from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
 from tests.support.event_kit import (
     BARE,
     COOKIE,
@@ -31,6 +30,8 @@ from tests.support.event_kit import (
 
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 MD5 = hashlib.md5(b"ada@example.com").hexdigest()
+GAID = "cdda802e-fb9c-47ad-9866-0794d394c912"
+BARE_WITH_PAGE = context(BARE, page_location="https://app.example/", ip="203.0.113.9")
 
 
 # -- the whole -----------------------------------------------------------------------------
@@ -73,43 +74,24 @@ def one(field: str, value: Any) -> dict[str, Any]:
     return {field: value}
 
 
-@pytest.mark.parametrize("name", EVENT_NAMES)
-def test_each_of_the_thirteen_events_is_taken(name: str) -> None:
-    event = strictly(name).event
-    jsonschema.validate(event.wire(), json_schema())
-    assert event.event_name == name
-
-
-def test_thirteen_names_are_known_to_the_editor() -> None:
+def test_the_functions_signature_has_each_field_and_event() -> None:
+    assert set(EventFields.__annotations__) - {"visitor", "session", "hold"} == set(FIELD_NAMES)
     assert len(get_args(EventName)) == 13
 
 
-def test_the_functions_signature_has_each_field() -> None:
-    assert set(EventFields.__annotations__) - {"visitor", "session", "hold"} == set(FIELD_NAMES)
-
-
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "told"),
     [
-        ("add_to_cart", "addToCart"),
-        ("AddToCart", "addToCart"),
-        ("addtocart", "addToCart"),
-        ("page_view", "pageView"),
-        ("Purchase", "purchase"),
-        ("puchase", "purchase"),
+        ("add_to_cart", "did you mean 'addToCart'?"),
+        ("addtocart", "did you mean 'addToCart'?"),
+        ("puchase", "did you mean 'purchase'?"),
+        *((name, "highValuePage") for name in ("", "xyzzy", None, 7, ["purchase"])),
     ],
 )
-def test_a_slip_of_a_name_is_recognised(name: str, meant: str) -> None:
-    with pytest.raises(EventError) as caught:
+def test_another_name_is_told_the_nearest_or_all_thirteen(name: Any, told: str) -> None:
+    with pytest.raises(EventError, match=re.escape(told)) as caught:
         leniently(name)
     assert caught.value.field == "event_name"
-    assert f"did you mean {meant!r}?" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["", "xyzzy", None, 7, ["purchase"]])
-def test_other_names_are_told_all_thirteen(name: Any) -> None:
-    with pytest.raises(EventError, match="highValuePage"):
-        leniently(name)
 
 
 @pytest.mark.parametrize(
@@ -141,33 +123,26 @@ def test_none_means_not_given() -> None:
 # -- order, deduplication --------------------------------------------------------------------
 
 
-class _Order(StrEnum):
-    FIRST = "1001"
-
-
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("field", "value"),
     [
-        ("1001", "1001"),
-        (1001, "1001"),
-        (" A-1 ", "A-1"),
-        (UUID(int=1), str(UUID(int=1))),
-        (_Order.FIRST, "1001"),
+        *(("order_id", value) for value in ("", " ", "x" * 257, "a\nb", 1.5, True, b"1")),
+        pytest.param("order_id", 10**5000, id="huge"),
+        *(("deduplication_key", value) for value in ("", "x" * 257, 1.5)),
+        *(("value", value) for value in ("NaN", float("inf"), -1, "59,90", "abc", True)),
+        ("currency", "EURO"),
+        ("currency", None),
     ],
 )
-def test_an_order_id_is_a_text_a_whole_number_or_a_uuid(value: Any, text: str) -> None:
-    built = strictly(order_id=value)
-    assert built.event.order_id == text
-    assert built.key == text
-
-
-@pytest.mark.parametrize(
-    "value", ["", " ", "x" * 257, "a\nb", 1.5, True, b"1", pytest.param(10**5000, id="huge")]
-)
-def test_a_purchase_with_a_bad_order_id_is_invalid_in_production_too(value: Any) -> None:
+def test_what_a_purchase_needs_is_not_left_out_but_an_error_in_production_too(
+    field: str, value: Any
+) -> None:
     with pytest.raises(EventError) as caught:
-        leniently(**{**PURCHASE, "order_id": value})
-    assert caught.value.field == "order_id"
+        leniently(**{**PURCHASE, field: value})
+    assert caught.value.field == field
+    if value is not None:
+        built = leniently("addToCart", **{**PURCHASE, field: value})
+        assert [name for name, _ in built.dropped][:1] == [field]
 
 
 def test_the_deduplication_key_is_the_order_id_unless_it_is_given() -> None:
@@ -176,64 +151,14 @@ def test_the_deduplication_key_is_the_order_id_unless_it_is_given() -> None:
     assert strictly("formFill").key is None
 
 
-@pytest.mark.parametrize("value", ["", "x" * 257, 1.5])
-def test_a_bad_deduplication_key_is_refused(value: Any) -> None:
-    with pytest.raises(EventError) as caught:
-        leniently(**PURCHASE, deduplication_key=value)
-    assert caught.value.field == "deduplication_key"
-    built = leniently("formFill", deduplication_key=value)
-    assert (built.key, built.dropped[0][0]) == (None, "deduplication_key")
-
-
 # -- money -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("value", "currency", "text"),
-    [
-        ("59.90", "EUR", "59.90"),
-        (59.9, "eur", "59.90"),
-        (Decimal("59.9"), "EUR", "59.90"),
-        (60, "EUR", "60.00"),
-        (0.1 + 0.2, "EUR", "0.30"),
-        (1200, "JPY", "1200"),
-        ("1.5", "KWD", "1.500"),
-        (0, "EUR", "0.00"),
-    ],
-)
-def test_value_is_written_in_its_currencys_decimals(value: Any, currency: str, text: str) -> None:
-    event = strictly(value=value, currency=currency).event
-    assert event.wire()["conversion_value"] == text
-    assert event.wire()["currency"] == currency.upper()
-    assert str(event.value) == text
-
-
-@pytest.mark.parametrize("value", ["NaN", float("inf"), -1, "59,90", "abc", True])
-def test_a_purchase_with_a_bad_value_is_invalid_in_production_too(value: Any) -> None:
-    with pytest.raises(EventError) as caught:
-        leniently(**{**PURCHASE, "value": value})
-    assert caught.value.field == "value"
-
-
-def test_a_purchase_with_a_bad_currency_is_invalid_in_production_too() -> None:
-    with pytest.raises(EventError) as caught:
-        leniently(**{**PURCHASE, "currency": "EURO"})
-    assert caught.value.field == "currency"
-
-
-def test_a_value_needs_its_currency() -> None:
-    for build_it in (leniently, strictly):
-        with pytest.raises(EventError) as caught:
-            build_it(value="5")
-        assert caught.value.field == "currency"
-    built = leniently("addToCart", value="5")
-    assert built.event.value is None
-    assert built.dropped[0][0] == "currency"
-
-
-def test_another_event_loses_a_bad_currency_together_with_its_value() -> None:
-    built = leniently("addToCart", value="5", currency="EURO")
+@pytest.mark.parametrize("currency", [None, "EURO"])
+def test_another_event_loses_a_value_without_its_currency(currency: str | None) -> None:
+    built = leniently("addToCart", value="5", currency=currency)
     assert (built.event.value, built.event.currency) == (None, None)
+    assert built.dropped[0][0] == "currency"
 
 
 def test_value_fills_conversion_value_and_total_fills_total() -> None:
@@ -245,40 +170,7 @@ def test_value_fills_conversion_value_and_total_fills_total() -> None:
     assert only_total["event_attributes"] == {"total": "5.00"}
 
 
-def test_a_bad_total_is_left_out_of_a_purchase() -> None:
-    built = leniently(**PURCHASE, total=-1)
-    assert built.event.total is None
-    assert built.dropped[0][0] == "total"
-    with pytest.raises(EventError, match="total"):
-        strictly(**PURCHASE, total=-1)
-
-
 # -- identifiers -----------------------------------------------------------------------------
-
-
-def test_user_id_fills_both_places() -> None:
-    wire = strictly("pageView", user_id=42).event.wire()
-    assert wire["identifiers"]["user_id"] == wire["event_attributes"]["user_id"] == "42"
-
-
-def test_an_address_leaves_in_the_configured_forms_only() -> None:
-    all_forms = context(email_forms=("sha256", "md5", "plain"))
-    wire = strictly("formFill", all_forms, email="Ada@example.com").event.wire()
-    assert wire["identifiers"]["email"] == "ada@example.com"
-    assert wire["identifiers"]["email_sha256"] == SHA256
-    assert wire["identifiers"]["email_md5"] == MD5
-    hashed = strictly("formFill", email="Ada@example.com").payload
-    assert b"ada@" not in hashed.lower()
-
-
-@pytest.mark.parametrize("given", [["a@x.de", "b@x.de"], ["a@x.de"], ("a@x.de",), {"a@x.de"}])
-def test_an_event_has_one_address_and_a_list_is_refused(given: Any) -> None:
-    with pytest.raises(EventError, match="one address per event") as caught:
-        strictly("formFill", email=given)
-    assert caught.value.field == "email"
-    built = leniently("formFill", email=given)
-    assert [field for field, _ in built.dropped] == ["email"]
-    assert not {"email_sha256", "email_md5"} & built.event.wire()["identifiers"].keys()
 
 
 def test_the_calls_address_wins_over_identifys_in_every_form() -> None:
@@ -292,35 +184,26 @@ def test_the_calls_address_wins_over_identifys_in_every_form() -> None:
     assert (event.email_sha256, event.email_md5) == ("b" * 64, "c" * 32)
 
 
-def test_an_empty_address_is_no_address_and_no_error() -> None:
-    built = strictly(**PURCHASE, email=" ")
-    assert built.event.email_sha256 is None
-    assert built.dropped == (("email", "is empty"),)
-
-
-def test_a_bad_address_is_left_out_in_production() -> None:
-    built = leniently(**PURCHASE, email="not-an-address", user_id="u1")
-    assert built.event.email_sha256 is None
-    assert built.event.user_id == "u1"
-    assert [field for field, _ in built.dropped] == ["email"]
-    with pytest.raises(EventError, match="email"):
-        strictly(**PURCHASE, email="not-an-address")
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("email", " ", "is empty"),
+        ("device_id", "0" * 8 + "-0000" * 3 + "-" + "0" * 12, "is all zeros: the user opted out"),
+    ],
+)
+def test_who_tells_nothing_of_himself_is_no_error(field: str, value: str, why: str) -> None:
+    built = strictly(**PURCHASE, **one(field, value))
+    assert built.event == strictly(**PURCHASE).event
+    assert built.dropped == ((field, why),)
 
 
 def test_what_identify_gave_is_used_and_the_call_overrides_it() -> None:
-    gaid = "cdda802e-fb9c-47ad-9866-0794d394c912"
-    known = context(user_id="7", device_id=gaid)
+    known = context(user_id="7", device_id=GAID)
     event = strictly("formFill", known).event
-    assert (event.user_id, event.device_id) == ("7", gaid)
+    assert (event.user_id, event.device_id) == ("7", GAID)
     other = "EA7583CD-A667-48BC-B806-42ECB2B48606"
     event = strictly("formFill", known, user_id="8", device_id=other).event
     assert (event.user_id, event.device_id) == ("8", other)
-
-
-def test_a_device_id_of_zeros_is_left_out_with_its_reason() -> None:
-    built = strictly(**PURCHASE, device_id="00000000-0000-0000-0000-000000000000")
-    assert built.event.device_id is None
-    assert built.dropped == (("device_id", "is all zeros: the user opted out"),)
 
 
 def test_a_user_id_that_looks_like_an_address_is_warned_about_by_name_only(
@@ -341,22 +224,34 @@ def test_a_user_id_that_looks_like_an_address_is_warned_about_by_name_only(
         ("first_party_cookie", "non sense"),
         ("user_id", "x" * 257),
         ("user_agent", 7),
+        ("total", -1),
+        ("device_id", GAID[:-1]),
+        ("timestamp", datetime(2022, 1, 1)),
+        ("external_data", object()),
+        *(("keywords", value) for value in ("x" * 1001, 7, ["a", 1])),
+        *(("products", value) for value in ("mug", 7, 1.5)),
+        *((name, value) for name in ("device_os", "package_app_name") for value in ("x" * 257, 7)),
     ],
 )
-def test_a_bad_identifier_of_the_call_gives_way_to_the_visitors(field: str, value: Any) -> None:
+def test_a_bad_field_of_the_call_gives_way_to_what_is_known(field: str, value: Any) -> None:
     known = context(user_id="7")
     built = leniently("formFill", known, **{field: value})
-    assert getattr(built.event, field) == getattr(known, field)
+    assert getattr(built.event, field) == getattr(strictly("formFill", known).event, field)
     assert [name for name, _ in built.dropped] == [field]
-    with pytest.raises(EventError, match=field):
+    with pytest.raises(EventError) as caught:
         strictly("formFill", known, **{field: value})
+    assert caught.value.field == field
 
 
-def test_a_cookie_of_the_call_is_normalised() -> None:
-    raw = COOKIE.replace("-", "-s2-") + "-"
-    assert strictly(
-        "formFill", BARE_WITH_PAGE, first_party_cookie=raw
-    ).event.first_party_cookie == (COOKIE)
+@pytest.mark.parametrize(
+    "given", ["not-an-address", ["a@x.de", "b@x.de"], ["a@x.de"], ("a@x.de",), {"a@x.de"}]
+)
+def test_a_bad_address_is_left_out_in_production(given: Any) -> None:
+    built = leniently("formFill", email=given)
+    assert [field for field, _ in built.dropped] == ["email"]
+    assert not {"email_sha256", "email_md5"} & built.event.wire()["identifiers"].keys()
+    with pytest.raises(EventError, match="email"):
+        strictly("formFill", email=given)
 
 
 def test_what_the_visitor_sent_amiss_raises_nowhere() -> None:
@@ -368,24 +263,17 @@ def test_what_the_visitor_sent_amiss_raises_nowhere() -> None:
 
 # -- visitors without a browser --------------------------------------------------------------
 
-BARE_WITH_PAGE = context(BARE, page_location="https://app.example/", ip="203.0.113.9")
-GAID = "cdda802e-fb9c-47ad-9866-0794d394c912"
 
+def test_an_id_alone_gives_a_stable_cookie_value_of_this_site() -> None:
+    def cookie(context: Any = BARE_WITH_PAGE, **fields: Any) -> str:
+        return str(strictly("formFill", context, **fields).event.first_party_cookie)
 
-def test_only_a_device_id_gives_a_stable_cookie_value() -> None:
-    first = strictly("formFill", BARE_WITH_PAGE, device_id=GAID).event
-    again = strictly("formFill", BARE_WITH_PAGE, device_id=GAID.upper()).event
-    assert first.first_party_cookie is not None
-    assert first.first_party_cookie == again.first_party_cookie
-    assert first.first_party_cookie.endswith("-1577836800000")
-
-
-def test_only_a_user_id_gives_another_stable_cookie_value() -> None:
-    by_user = strictly("formFill", BARE_WITH_PAGE, user_id=42).event.first_party_cookie
-    assert by_user == strictly("formFill", BARE_WITH_PAGE, user_id="42").event.first_party_cookie
-    assert by_user != strictly("formFill", BARE_WITH_PAGE, user_id="43").event.first_party_cookie
+    assert cookie(device_id=GAID) == cookie(device_id=GAID.upper(), user_id=42)
+    assert cookie(user_id=42) == cookie(user_id="42")
     other_site = context(BARE_WITH_PAGE, derive_key=b"another key")
-    assert by_user != strictly("formFill", other_site, user_id="42").event.first_party_cookie
+    different = {cookie(device_id=GAID), cookie(user_id=42), cookie(user_id=43)}
+    assert len({*different, cookie(other_site, user_id=42)}) == 4
+    assert all(one.endswith("-1577836800000") for one in different)
 
 
 @pytest.mark.parametrize(
@@ -412,29 +300,6 @@ def test_outside_of_a_request_the_error_names_what_to_pass(field: str) -> None:
         leniently("formFill", BARE, **given)
     assert caught.value.field == field
     assert f"pass {field}=" in str(caught.value)
-
-
-def test_an_app_reports_with_its_device() -> None:
-    from adroll_flask import app_location
-
-    app: dict[str, Any] = {
-        "device_os": "iOS",
-        "device_type": "phone",
-        "package_app_name": "com.example.App",
-        "package_app_version": "14.1.3",
-    }
-    wire = strictly(
-        "purchase",
-        BARE,
-        **PURCHASE,
-        device_id="EA7583CD-A667-48BC-B806-42ECB2B48606",
-        ip="203.0.113.9",
-        page_location=app_location("app.example.com", **app),
-        **app,
-    ).event.wire()
-    assert {name: wire[name] for name in app} == app
-    assert wire["identifiers"]["device_id"] == "EA7583CD-A667-48BC-B806-42ECB2B48606"
-    assert "package_app_name=com.example.App" in wire["page_location"]
 
 
 # -- coverage --------------------------------------------------------------------------------
@@ -467,11 +332,6 @@ def test_a_hash_that_came_from_elsewhere_counts_though_its_form_is_off() -> None
     assert coverage.missing == ("email_sha256", "user_id")
 
 
-def test_only_configured_forms_of_an_address_are_missed() -> None:
-    both = context(email_forms=("md5", "plain"))
-    assert strictly("pageView", both, user_id=1).event.coverage.missing == ("email", "email_md5")
-
-
 def test_an_app_misses_its_device_id_and_a_derived_cookie_its_click() -> None:
     app = context(BARE, page_location="https://a.example/?package_app_name=com.x", ip="8.8.8.8")
     missing = strictly("pageView", app, user_id=1).event.coverage.missing
@@ -485,14 +345,6 @@ def test_user_agents_lose_controls_and_their_far_end() -> None:
     assert strictly("pageView", user_agent="a\r\nX-Evil: 1").event.user_agent == "a X-Evil: 1"
     assert strictly("pageView", user_agent="é" * 2000).event.user_agent == "é" * 1024
     assert strictly("pageView", user_agent="\x00").event.user_agent is None
-
-
-@pytest.mark.parametrize("field", ["device_os", "device_type", "package_app_name"])
-def test_texts_about_the_device_are_bounded(field: str) -> None:
-    assert getattr(strictly("pageView", **one(field, " x ")).event, field) == "x"
-    assert getattr(strictly("pageView", **one(field, "")).event, field) is None
-    for bad in ("x" * 257, 7):
-        assert leniently("pageView", **one(field, bad)).dropped[0][0] == field
 
 
 # -- what is never told ----------------------------------------------------------------------
@@ -540,10 +392,6 @@ def test_objects_without_a_truth_value_are_refused_like_others(field: str) -> No
     assert caught.value.field.startswith(field)
 
 
-def test_warming_up_is_a_report_of_nothing() -> None:
-    warm()
-
-
 def test_representations_name_fields_and_no_values() -> None:
     built = strictly(**PURCHASE, email="ada@example.com", user_id="u-42")
     for text in (repr(built.event), str(built.event), repr(built), repr(WEB), f"{built.event}"):
@@ -552,32 +400,14 @@ def test_representations_name_fields_and_no_values() -> None:
     assert repr(built.event).startswith("<Event purchase: order_id, user_id, products, ")
 
 
-def test_an_event_is_frozen() -> None:
-    event = strictly("pageView").event
-    with pytest.raises(Exception, match="cannot assign"):
-        event.user_id = "x"  # type: ignore[misc]
-
-
-def test_events_are_equal_by_value_and_can_be_pickled() -> None:
-    import copy
-    import pickle
-
+def test_events_are_frozen_equal_by_value_and_can_be_pickled() -> None:
     event = strictly(**PURCHASE).event
     assert pickle.loads(pickle.dumps(event)) == event == copy.deepcopy(event)
+    with pytest.raises(Exception, match="cannot assign"):
+        event.user_id = "x"  # type: ignore[misc]
 
 
 def test_without_an_account_the_eids_are_left_for_later() -> None:
     wire = strictly("pageView", context(advertisable_eid=None, pixel_eid="")).event.wire()
     assert "advertisable_eid" not in wire
     assert "pixel_eid" not in wire
-
-
-def test_the_context_has_safe_defaults() -> None:
-    event = build(
-        "pageView",
-        {"adct": "c", "ip": "::1", "page_location": "http://x/"},
-        EventDefaults(now=NOW),
-        strict=True,
-    ).event
-    assert isinstance(event, Event)
-    assert event.email_forms == ("sha256", "md5")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,15 +19,14 @@ from adroll_flask.events.event import (
     MAX_BYTES,
     Event,
     EventProduct,
-    checked,
     json_schema,
     wire_bytes,
 )
 from adroll_flask.events.fix import draft, recheck_wire
 from adroll_flask.events.names import FIELD_NAMES
-from tests.support.event_kit import BARE, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
+from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly
 
-_SCHEMA = jsonschema.Draft202012Validator(json_schema())
+_GONE = object()
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 
 
@@ -55,27 +53,28 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"value": -1},
-        {"currency": "EURO"},
-        {"currency": None},
-        {"event_name": "buy"},
-        {"page_location": None},
-        {"ip": "nowhere"},
-        {"timestamp": datetime(2022, 1, 1)},
-        {"products": [{"price": 1}]},
-        {"email": "nonsense"},
-        {"adct": None, "first_party_cookie": None},
-        {"external_data": object()},
-        {"advertisable_eid": "short"},
+        ({"value": -1}, "value"),
+        ({"currency": "EURO"}, "currency"),
+        ({"currency": None}, "currency"),
+        ({"event_name": "buy"}, "event_name"),
+        ({"page_location": None}, "page_location"),
+        ({"ip": "nowhere"}, "ip"),
+        ({"timestamp": datetime(2022, 1, 1)}, "naive"),
+        ({"timestamp": 4_000_000_000}, "future"),
+        ({"products": [{"price": 1}]}, "product_id"),
+        ({"email": "nonsense"}, "email"),
+        ({"adct": None, "first_party_cookie": None}, "visitor"),
+        ({"external_data": object()}, "external_data"),
+        ({"advertisable_eid": "short"}, "eid"),
+        ({"currancy": "EUR"}, "did you mean 'currency'"),
     ],
-    ids=lambda change: next(iter(change)),
 )
 def test_a_change_that_an_event_may_not_have_is_refused(
-    event: Event, change: dict[str, Any]
+    event: Event, change: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(EventError):
+    with pytest.raises(EventError, match=told):
         event.replace(**change)
 
 
@@ -89,22 +88,11 @@ def test_external_data_is_encoded_once(event: Event, data: Any) -> None:
     assert json.loads(built.external_data) == data
 
 
-def test_an_unknown_attribute_suggests_the_nearest(event: Event) -> None:
-    with pytest.raises(EventError, match="did you mean 'currency'"):
-        event.replace(currancy="EUR")
-
-
 def test_an_address_that_a_hook_adds_leaves_hashed_too(event: Event) -> None:
     changed = event.replace(email="other@example.com")
     assert changed.email is None
     assert changed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
     assert event.replace(email=None).email_sha256 is None
-
-
-def test_the_hour_of_grace_counts_from_the_clock(event: Event) -> None:
-    with pytest.raises(EventError, match="future"):
-        event.replace(timestamp=4_000_000_000)
-    assert event.replace(timestamp=NOW - 5).timestamp == round(NOW - 5, 3)
 
 
 def test_events_of_a_clock_ahead_can_be_changed() -> None:
@@ -113,10 +101,6 @@ def test_events_of_a_clock_ahead_can_be_changed() -> None:
 
 
 # -- again -----------------------------------------------------------------------------------
-
-
-def test_an_untouched_event_passes_as_it_is(event: Event) -> None:
-    assert wire_bytes(again(event)) == wire_bytes(event)
 
 
 def test_what_went_around_the_checks_is_caught(event: Event) -> None:
@@ -142,33 +126,22 @@ def test_what_went_around_the_checks_is_caught(event: Event) -> None:
         again(event)
 
 
-def test_a_time_is_held_against_a_clock_if_there_is_one(event: Event) -> None:
-    with pytest.raises(EventError, match="future"):
-        checked(vars(event), NOW - 10_000)
-
-
 # -- schema ----------------------------------------------------------------------------------
 
 
-def test_the_schema_is_one_and_knows_required_from_optional() -> None:
+def test_the_schema_is_one_and_takes_what_an_event_is(event: Event) -> None:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert set(schema["required"]) == {
-        "advertisable_eid",
-        "pixel_eid",
-        "event_name",
-        "page_location",
-        "ip",
-        "identifiers",
-    }
     validator = jsonschema.Draft202012Validator(schema)
-    wire = strictly(**PURCHASE, email="a@x.de", external_data={"a": 1}, keywords="k").event.wire()
+    wire = event.wire()
     assert validator.is_valid(wire)
-    assert not validator.is_valid({**wire, "identifiers": {"user_id": "1"}})
-    assert not validator.is_valid({**wire, "event_name": "add_to_cart"})
-    assert not validator.is_valid({**wire, "conversion_value": "1,5"})
-    assert not validator.is_valid({**wire, "colour": "red"})
-    assert json.loads(json.dumps(schema)) == schema
+    for wrong in (
+        {"identifiers": {"user_id": "1"}},
+        {"event_name": "add_to_cart"},
+        {"conversion_value": "1,5"},
+        {"colour": "red"},
+    ):
+        assert not validator.is_valid({**wire, **wrong})
 
 
 # -- drafts ----------------------------------------------------------------------------------
@@ -179,12 +152,19 @@ def told(fields: dict[str, Any], name: Any = "purchase", where: Any = WEB) -> di
     return found
 
 
-def test_a_draft_of_a_good_event_is_that_event() -> None:
-    fields: dict[str, Any] = {**PURCHASE, "user_id": 42, "external_data": {"a": 1}}
-    fields["email"] = "ada@example.com"
-    assert told(fields) == strictly(**fields).event.wire()
-    fields = {"value": 59.9, "currency": "eur", "total": Decimal("1E+2")}
-    fields["products"] = [{"product_id": 1, "price": Decimal("3.3333")}]
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**PURCHASE, "user_id": 42, "external_data": {"a": 1}, "email": "ada@example.com"},
+        {
+            "value": 59.9,
+            "currency": "eur",
+            "total": Decimal("1E+2"),
+            "products": [{"product_id": 1, "price": Decimal("3.3333")}],
+        },
+    ],
+)
+def test_a_draft_of_a_good_event_is_that_event(fields: dict[str, Any]) -> None:
     assert told(fields) == strictly(**fields).event.wire()
 
 
@@ -207,11 +187,7 @@ def test_a_draft_keeps_what_is_wrong_as_it_was_given() -> None:
     assert wire["timestamp"] == "2022-10-29T17:45:00"
     assert attributes["products"] == [{"product_id": "mug", "price": "29,95", "quantity": 0}]
     assert wire["identifiers"]["adct"] == "click123"
-
-
-def test_a_draft_keeps_an_unknown_name() -> None:
-    assert told({}, "add_to_cart")["event_name"] == "add_to_cart"
-    assert told({}, None)["event_name"] is None
+    assert [told({}, name)["event_name"] for name in ("add_to_cart", None)] == ["add_to_cart", None]
 
 
 def test_no_address_is_in_a_draft_but_in_forms_that_may_leave() -> None:
@@ -274,14 +250,6 @@ def test_a_draft_can_be_made_of_anything(name: Any, fields: dict[str, Any]) -> N
     assert len(payload) <= MAX_BYTES
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from(FIELD_NAMES) | st.text(), _ANYTHING, max_size=8))
-def test_a_build_of_anything_gives_an_event_or_its_own_error(fields: dict[str, Any]) -> None:
-    for make in (strictly, leniently):
-        with suppress(EventError):
-            _SCHEMA.validate(make("addToCart", **fields).event.wire())
-
-
 # -- fixed ----------------------------------------------------------------------------------
 
 
@@ -292,19 +260,6 @@ def test_a_fixed_draft_is_the_event_that_was_meant() -> None:
     fixed = recheck_wire(json.dumps(wire).encode(), now=NOW)
     assert fixed == strictly(**fields).event
     assert recheck_wire(json.dumps([wire]), now=NOW) == fixed
-
-
-def test_every_event_survives_its_own_json(event: Event) -> None:
-    assert recheck_wire(wire_bytes(event)) == event
-    full = leniently(
-        **PURCHASE,
-        email="a@x.de",
-        external_data={"a": [1]},
-        keywords="k",
-        total=1,
-        device_os="iOS",
-    ).event
-    assert recheck_wire(wire_bytes(full)) == full
 
 
 @pytest.mark.parametrize(
@@ -327,6 +282,14 @@ def test_every_event_survives_its_own_json(event: Event) -> None:
         (("timestamp",), "2022-10-29T17:45:00", "timestamp"),
         (("timestamp",), NOW + 7200, "timestamp"),
         (("event_name",), "add_to_cart", "event_name"),
+        (("identifiers", "email"), ["ada@example.com"], "identifiers.email"),
+        (("identifiers", "email_md5"), ["a" * 32], "identifiers.email_md5"),
+        (
+            ("event_attributes", "products"),
+            [{"product_id": "mug"}] * 501,
+            "event_attributes.products",
+        ),
+        *(((name,), _GONE, name) for name in ("page_location", "ip", "identifiers", "timestamp")),
     ],
 )
 def test_a_wrong_fix_is_refused_by_its_place(
@@ -337,18 +300,11 @@ def test_a_wrong_fix_is_refused_by_its_place(
     for step in path[:-1]:
         target = target[step]
     target[path[-1]] = bad
+    if bad is _GONE:
+        del target[path[-1]]
     with pytest.raises(EventError) as caught:
         recheck_wire(json.dumps(wire).encode(), now=NOW)
     assert caught.value.field == place
-
-
-@pytest.mark.parametrize("name", ["event_name", "page_location", "ip", "identifiers", "timestamp"])
-def test_a_fixed_event_misses_nothing(event: Event, name: str) -> None:
-    wire = event.wire()
-    del wire[name]
-    with pytest.raises(EventError) as caught:
-        recheck_wire(json.dumps(wire).encode())
-    assert caught.value.field == name
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"7", b"[{},{}]", b"\xff", b"[" * 100_000])
@@ -369,23 +325,3 @@ def test_an_address_that_was_fixed_in_is_hashed_unless_it_may_leave(event: Event
     assert fixed.email_md5 == hashlib.md5(b"other@example.com").hexdigest()
     plain = recheck_wire(payload, context(email_forms=("plain",)))
     assert (plain.email, plain.email_sha256) == ("other@example.com", None)
-
-
-@pytest.mark.parametrize("name", ["email", "email_sha256", "email_md5"])
-def test_a_list_that_was_written_in_is_refused(event: Event, name: str) -> None:
-    wire = event.wire()
-    wire["identifiers"][name] = ["ada@example.com"] if name == "email" else ["a" * 64]
-    with pytest.raises(EventError) as caught:
-        recheck_wire(json.dumps(wire).encode(), context(email_forms=("plain",)))
-    assert caught.value.field == f"identifiers.{name}"
-
-
-def test_a_fixed_event_has_no_more_products_than_another(event: Event) -> None:
-    wire = event.wire()
-    wire["event_attributes"]["products"] *= 501
-    with pytest.raises(EventError, match="at most 500 products"):
-        recheck_wire(json.dumps(wire))
-
-
-def test_a_fixed_event_keeps_its_cookie(event: Event) -> None:
-    assert recheck_wire(wire_bytes(event)).first_party_cookie == COOKIE

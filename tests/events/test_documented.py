@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from adroll_flask.events.event import MAX_BYTES, json_schema
 from adroll_flask.events.fields import FUTURE
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
@@ -57,14 +55,8 @@ def test_each_bound_of_the_schema_is_in_its_row() -> None:
     assert bounds >= 15
 
 
-@pytest.mark.parametrize(
-    ("text", "bound"),
-    [
-        ("1 to 240 printable", identifiers.MAX_ADCT == 240),
-        ("| 32 KiB |", MAX_BYTES == 32 * 1024),
-        ("up to an hour ahead", FUTURE == 3600),
-    ],
-)
-def test_the_bounds_on_the_page_are_those_of_the_code(text: str, bound: bool) -> None:
-    assert text in PAGE
-    assert bound
+def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
+    assert f"1 to {identifiers.MAX_ADCT} printable" in PAGE
+    assert f"| {MAX_BYTES // 1024} KiB |" in PAGE
+    assert FUTURE == 3600
+    assert "up to an hour ahead" in PAGE

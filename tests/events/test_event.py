@@ -100,15 +100,6 @@ def test_another_form_of_a_value_is_written_in_its_own_form(
     assert json.loads(written[0]) == json.loads(written[1])
 
 
-@pytest.mark.parametrize("without", ["email", "user_id", "products", "order_id"])
-def test_what_is_not_given_is_absent(without: str) -> None:
-    wire = json.loads(payload({name: ORDER[name] for name in ORDER if name != without}))
-    inner = {**wire["identifiers"], **wire["event_attributes"]}
-    assert not inner.keys() & {without, f"{without}_sha256", f"{without}_md5"}
-    assert None not in inner.values()
-    assert [] not in inner.values()
-
-
 def test_an_amount_of_nothing_is_an_amount() -> None:
     wire = json.loads(build("pageView", {"total": 0}, DEFAULTS, strict=True).payload)
     assert wire["event_attributes"] == {"total": "0"}

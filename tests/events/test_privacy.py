@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from flask import Flask
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.events.event import Event
+from adroll_flask.events.privacy import HASHED, kept_key
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 
@@ -62,14 +64,19 @@ def test_what_tells_a_person_is_left_out_of_the_url(
     assert hidden == (1 if asked != told else 0)
 
 
-def test_a_url_that_the_call_gives_is_cleared_as_well(make_app: AppMaker) -> None:
-    url = "https://ann@shop.test:8443/thanks#/end?email=ann@example.com"
-    event, _ = bought(make_app, "/x", page_location=url)
-    assert event.page_location == "https://shop.test:8443/thanks"
-    event, _ = bought(make_app, "/x", page_location="https://shop.test/t#access_token=abc")
-    assert event.page_location == "https://shop.test/t"
-    event, _ = bought(make_app, "/x", page_location="https://shop.test/t#reviews")
-    assert event.page_location == "https://shop.test/t#reviews"
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("https://ann@shop.test:8443/thanks#/end?email=ann@example.com", ":8443/thanks"),
+        ("https://shop.test/t#access_token=abc", "/t"),
+        ("https://shop.test/t#reviews", "/t#reviews"),
+    ],
+)
+def test_a_url_that_the_call_gives_is_cleared_as_well(
+    make_app: AppMaker, given: str, told: str
+) -> None:
+    event, _ = bought(make_app, "/x", page_location=given)
+    assert event.page_location == f"https://shop.test{told}"
 
 
 def test_the_site_says_which_parameters_mean_a_person(make_app: AppMaker) -> None:
@@ -177,3 +184,43 @@ def test_what_is_hashed_or_derived_is_each_sites_own(make_app: AppMaker) -> None
     assert len(told) == 2
     assert len({order_id for order_id, _ in told}) == 2
     assert len({cookie for _, cookie in told}) == 2
+
+
+# -- the form in which a deduplication key is kept -----------------------------------------
+
+SECRET = b"a key of the site"
+
+
+@pytest.mark.parametrize(
+    "key", ["1001", "2024-10/1001", "Bestellung 7", "A@12", "@shop", "caf\u00e9-7", "50%40"]
+)
+def test_an_order_s_id_stays_readable(key: str) -> None:
+    assert kept_key(key, SECRET) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "ann@example.com",
+        "trial:ann@example.com",
+        "trial ann@example.com 7",
+        "ann@intranet",
+        "trial%3Aann%40example.com",
+        "ann%2540example.com",
+        "ann\uff20example.com",
+        "J\u00f6rg@example.com",
+    ],
+)
+def test_an_address_is_kept_as_a_hash_that_only_the_site_can_make(key: str) -> None:
+    kept = kept_key(key, SECRET)
+    assert kept.startswith(HASHED)
+    assert "example" not in kept
+    assert kept == kept_key(key, SECRET)
+    assert kept != kept_key(key, b"another site's")
+    assert kept != kept_key(key, None)
+    assert kept_key(kept, SECRET) == kept
+
+
+@pytest.mark.parametrize("key", ["caf\u00e9-7", "J\u00f6rg@example.com"])
+def test_two_ways_to_write_a_character_are_one_key(key: str) -> None:
+    assert kept_key(unicodedata.normalize("NFD", key), SECRET) == kept_key(key, SECRET)

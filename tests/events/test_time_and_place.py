@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -32,6 +31,7 @@ MOMENT = datetime(2022, 10, 29, 17, 45, 40, 836_000, tzinfo=UTC)
         MOMENT.astimezone(timezone(timedelta(hours=5, minutes=30))),
         NOW,
         Decimal("1667065540.836"),
+        1667065540.8364999,
         None,
     ],
 )
@@ -41,59 +41,30 @@ def test_a_time_is_kept_to_the_millisecond(value: Any) -> None:
     assert event.wire()["timestamp"] == 1667065540.836
 
 
-def test_microseconds_are_rounded_to_milliseconds() -> None:
-    assert strictly("pageView", timestamp=1667065540.8364999).event.timestamp == 1667065540.836
-
-
-def test_a_naive_datetime_is_refused_with_the_reason() -> None:
-    with pytest.raises(EventError, match="naive"):
-        strictly("pageView", timestamp=MOMENT.replace(tzinfo=None))
-
-
-def test_milliseconds_given_by_mistake_are_refused_with_the_fix() -> None:
-    for value in (1667065540836, 1667065540836.0, Decimal(1667065540836)):
-        with pytest.raises(EventError, match="divide by 1000"):
-            strictly("pageView", timestamp=value)
-
-
 def test_a_time_an_hour_ahead_is_a_clocks_and_beyond_it_a_mistake() -> None:
     assert strictly("pageView", timestamp=NOW + 3600).event.timestamp == round(NOW + 3600, 3)
     with pytest.raises(EventError, match="future"):
         strictly("pageView", timestamp=NOW + 3601)
 
 
-def test_days_late_is_not_too_late() -> None:
-    assert strictly("pageView", timestamp=int(NOW) - 400 * 86_400).event.timestamp < NOW
-
-
 @pytest.mark.parametrize(
-    "value",
+    ("value", "told"),
     [
-        0,
-        -1,
-        999_999_999,
-        float("nan"),
-        float("inf"),
-        pytest.param(10**400, id="huge"),
-        Decimal("NaN"),
-        True,
-        "2022-10-29T17:45:40Z",
-        "1667065540",
-        date(2022, 10, 29),
-        datetime(1, 1, 1, tzinfo=UTC),
-        [NOW],
+        (MOMENT.replace(tzinfo=None), "naive"),
+        *((value, "divide by 1000") for value in (1667065540836, 1667065540836.0)),
+        (Decimal(1667065540836), "divide by 1000"),
+        *((value, "out of range") for value in (0, -1, 999_999_999, float("nan"), float("inf"))),
+        pytest.param(10**400, "out of range", id="huge"),
+        (Decimal("NaN"), "out of range"),
+        (datetime(1, 1, 1, tzinfo=UTC), "out of range"),
+        *((value, "it got") for value in (True, "2022-10-29T17:45:40Z", "1667065540", [NOW])),
+        (date(2022, 10, 29), "a date has no time"),
     ],
 )
-def test_another_time_is_refused(value: Any) -> None:
-    with pytest.raises(EventError) as caught:
+def test_another_time_is_refused(value: Any, told: str) -> None:
+    with pytest.raises(EventError, match=told) as caught:
         strictly("pageView", timestamp=value)
     assert caught.value.field == "timestamp"
-
-
-def test_in_production_a_bad_time_becomes_now() -> None:
-    built = leniently(order_id="1", timestamp=MOMENT.replace(tzinfo=None))
-    assert built.event.timestamp == NOW
-    assert [field for field, _ in built.dropped] == ["timestamp"]
 
 
 # -- place -----------------------------------------------------------------------------------
@@ -154,12 +125,6 @@ def test_what_is_no_full_url_is_refused(url: Any) -> None:
     assert caught.value.field == "page_location"
 
 
-def test_a_bad_location_of_the_call_is_an_invalid_event() -> None:
-    with pytest.raises(EventError) as caught:
-        leniently("pageView", page_location="/thanks")
-    assert caught.value.field == "page_location"
-
-
 def test_a_long_location_keeps_its_click_id_and_whole_parameters() -> None:
     noise = "&".join(f"p{n}={'%C3%A4' * 10}" for n in range(100))
     url = accept_location(f"https://shop.example/landing?{noise}&adct=click123&last=1#fragment")
@@ -171,15 +136,25 @@ def test_a_long_location_keeps_its_click_id_and_whole_parameters() -> None:
     assert len(url) > MAX_LOCATION - 100
 
 
-def test_a_long_fragment_goes_before_any_parameter() -> None:
+def test_a_long_path_loses_whole_parts_and_a_fragment_goes_first() -> None:
+    part = "/" + "%C3%A4" * 50
+    url = accept_location("https://shop.example" + part * 20 + "?adct=c1")
+    assert url == f"https://shop.example{part * 6}/?adct=c1"
     url = accept_location("https://shop.example/?a=1&b=2#" + "x" * 3000)
     assert url == "https://shop.example/?a=1&b=2"
 
 
-def test_a_long_path_loses_whole_parts() -> None:
-    part = "/" + "%C3%A4" * 50
-    url = accept_location("https://shop.example" + part * 20 + "?adct=c1")
-    assert url == f"https://shop.example{part * 6}/?adct=c1"
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("page_location", "/thanks"), *(("ip", value) for value in ("unknown", "", 7))],
+)
+def test_a_bad_place_is_an_invalid_event_wherever_it_came_from(field: str, value: Any) -> None:
+    known: Any = {field: value}
+    for make in (strictly, leniently):
+        for fields, where in ((known, WEB), ({}, context(**known))):
+            with pytest.raises(EventError) as caught:
+                make("pageView", where, **fields)
+            assert caught.value.field == field
 
 
 @settings(max_examples=60, deadline=None)
@@ -204,50 +179,20 @@ def test_no_url_is_broken_by_the_bound(path: str, query: str, adct: str) -> None
 
 
 def test_an_apps_location_is_a_url_on_a_domain_of_the_owners() -> None:
-    url = app_location(
-        "app.example.com",
-        device_os="iOS",
-        device_type="phone",
-        package_app_name="com.example.App",
-        package_app_version="14.1.3 (β)",
-    )
-    assert url == (
-        "https://app.example.com/?device_os=iOS&device_type=phone"
-        "&package_app_name=com.example.App&package_app_version=14.1.3+%28%CE%B2%29"
-    )
+    url = app_location("app.example.com", device_os="iOS", package_app_version="14.1.3 (β)")
+    assert url == ("https://app.example.com/?device_os=iOS&package_app_version=14.1.3+%28%CE%B2%29")
     assert accept_location(url) == url
     assert app_location("app.example.com") == "https://app.example.com/"
-
-
-@pytest.mark.parametrize("domain", ["", " ", "a/b", "https://a.example", "a b", "a?b", "u@a", None])
-def test_an_app_needs_a_domain(domain: Any) -> None:
-    with pytest.raises(EventError):
-        app_location(domain)
-
-
-@pytest.mark.parametrize("text", ["", "x" * 257, 7])
-def test_an_apps_texts_are_bounded(text: Any) -> None:
-    with pytest.raises(EventError) as caught:
-        app_location("a.example", device_type=text)
-    assert caught.value.field == "device_type"
+    wrong: Any
+    for wrong in ("", " ", "a/b", "https://a.example", "a b", "a?b", "u@a", None):
+        with pytest.raises(EventError, match="domain"):
+            app_location(wrong)
+    for wrong in ("", "x" * 257, 7):
+        with pytest.raises(EventError, match="device_type"):
+            app_location("a.example", device_type=wrong)
 
 
 # -- address ---------------------------------------------------------------------------------
-
-
-def test_the_callers_address_beats_the_requests() -> None:
-    assert strictly("pageView", ip="[2001:db8::1]:443").event.ip == "2001:db8::1"
-
-
-@pytest.mark.parametrize("ip", ["unknown", "", 7])
-def test_a_bad_address_is_an_invalid_event_wherever_it_came_from(ip: Any) -> None:
-    for make in (strictly, leniently):
-        with pytest.raises(EventError) as caught:
-            make("pageView", ip=ip)
-        assert caught.value.field == "ip"
-        with pytest.raises(EventError) as caught:
-            make("pageView", context(WEB, ip=ip))
-        assert caught.value.field == "ip"
 
 
 # -- keywords --------------------------------------------------------------------------------
@@ -261,11 +206,6 @@ def test_keywords_are_a_text_or_words(given_: Any, kept: str | None) -> None:
     assert strictly("productSearch", keywords=given_).event.keywords == kept
 
 
-@pytest.mark.parametrize("keywords", ["x" * 1001, 7, ["a", 1]])
-def test_other_keywords_are_left_out(keywords: Any) -> None:
-    assert leniently("productSearch", keywords=keywords).dropped[0][0] == "keywords"
-
-
 # -- external data ---------------------------------------------------------------------------
 
 
@@ -275,10 +215,10 @@ def test_other_keywords_are_left_out(keywords: Any) -> None:
         ({"a": 1}, '{"a":1}'),
         ([1, None, True, "ü"], '[1,null,true,"ü"]'),
         ("plain", '"plain"'),
-        (7, "7"),
         ('{"already": "json"}', '{"already": "json"}'),
         ("{not json", '"{not json"'),
         ("[NaN]", '"[NaN]"'),
+        ("[" * 5000, f'"{"[" * 5000}"'),
         (
             {"d": Decimal("1.50"), "t": MOMENT, "u": UUID(int=1)},
             '{"d":"1.50","t":"2022-10-29T17:45:40.836000+00:00",'
@@ -287,49 +227,19 @@ def test_other_keywords_are_left_out(keywords: Any) -> None:
     ],
 )
 def test_external_data_leaves_as_a_json_text(value: Any, text: str) -> None:
-    sent = strictly("pageView", external_data=value).event.wire()["external_data"]
-    assert sent == text
-    json.loads(sent)
+    assert strictly("pageView", external_data=value).event.wire()["external_data"] == text
 
 
-def _circle() -> list[Any]:
+def test_what_json_cannot_say_is_left_out() -> None:
     circle: list[Any] = []
     circle.append(circle)
-    return circle
-
-
-def _deep() -> list[Any]:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    return deep
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        object(),
-        {"a": {1, 2}},
-        [float("nan")],
-        {"a": float("inf")},
-        b"x",
-        {(1, 2): 3},
-        "\ud800",
-        pytest.param(_circle(), id="circle"),
-    ],
-)
-def test_what_json_cannot_say_is_left_out(value: Any) -> None:
-    built = leniently(order_id="1", external_data=value)
-    assert built.event.external_data is None
-    assert [field for field, _ in built.dropped] == ["external_data"]
-    with pytest.raises(EventError, match="external_data"):
-        strictly(order_id="1", external_data=value)
-
-
-def test_data_nested_beyond_reason_is_left_out() -> None:
-    assert leniently(order_id="1", external_data=_deep()).event.external_data is None
-    brackets = "[" * 5000
-    assert strictly("pageView", external_data=brackets).event.external_data == f'"{brackets}"'
+    for value in ({"a": {1, 2}}, [float("nan")], {"a": float("inf")}, b"x", {(1, 2): 3}, "\ud800"):
+        assert leniently("pageView", external_data=value).event.external_data is None
+    for value in (circle, deep):
+        assert leniently("pageView", external_data=value).event.external_data is None
 
 
 # -- size ------------------------------------------------------------------------------------
@@ -370,8 +280,3 @@ def test_an_order_too_large_with_its_products_goes_without_them(lines: int) -> N
 def test_products_stay_where_the_event_is_too_large_without_them() -> None:
     with pytest.raises(EventError, match="external_data is largest"):
         leniently(order_id="1", external_data="x" * MAX_BYTES, products=[{"product_id": "mug"}])
-
-
-def test_size_is_counted_in_bytes() -> None:
-    with pytest.raises(EventError, match="products: takes at most 32 KiB"):
-        strictly("addToCart", products=[{"product_id": "𝄞" * 250}] * 33)
