@@ -19,7 +19,7 @@ from .logs import Logger, get_logger
 from .page.caching import read_headers
 from .page.cookies import give_up_cookies
 from .page.response import left_alone, whole_again
-from .reporting.site_functions import PaidOrdersFunction, SiteFunctions
+from .reporting.reporter import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime
 from .settings import Settings, app_keys
 

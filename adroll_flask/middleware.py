@@ -23,7 +23,7 @@ from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
 from .page.response import Page, left_alone
 from .redaction import describe
-from .reporting.site_functions import BeforeReport, PaidOrdersFunction, SiteFunctions
+from .reporting.reporter import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
 from .setting_checks import SettingValues

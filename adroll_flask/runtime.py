@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .counters import Counters
-from .delivery.thread import DeliveryThread, uwsgi_problem
+from .delivery.thread import DeliveryThread, threads_are_on
 from .forks import made_once
 from .interruptions import let_through
 from .logs import Logger, get_logger
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
-    from .reporting.paid_orders import PaidOrders
-    from .reporting.site_functions import SiteFunctions
+    from .reporting.reconciliation import PaidOrders
+    from .reporting.reporter import SiteFunctions
     from .settings import Settings
     from .visitor.record import Record
 
@@ -256,7 +256,7 @@ class Runtime:
     @made_once
     def paid_orders(self) -> PaidOrders:
         """The shop's own list of paid orders, compared now and then."""
-        from .reporting.paid_orders import PaidOrders
+        from .reporting.reconciliation import PaidOrders
 
         return PaidOrders(self.reporter, self._site_context)
 
@@ -276,15 +276,18 @@ class Runtime:
         self.begun_in = pid
         try:
             self.thread.start()
-            found = uwsgi_problem() if self.settings.delivery == "thread" else None
         except Exception as problem:
             self.forgive(problem, "delivery_error", "not_started")
             logger.error(
                 "AdRoll's delivery cannot start: %s [delivery-cannot-start]", describe(problem)
             )
             return
-        if found is not None:
-            logger.error("AdRoll under uWSGI: %s; %s [uwsgi-threads]", found.text, found.fix)
+        if self.settings.delivery == "thread" and not threads_are_on():
+            logger.error(
+                "AdRoll under uWSGI: enable-threads is off, no delivery thread is started, events "
+                "wait in the outbox; set enable-threads = true, or run flask adroll worker "
+                "[uwsgi-threads]"
+            )
 
     def _queued(self) -> None:
         if self._collecting:

@@ -234,7 +234,7 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
 
     :raises click.UsageError: it is none.
     """
-    from adroll_flask.delivery.answers import answer_from
+    from adroll_flask.delivery.client import answer_from
     from adroll_flask.delivery.transport import Response
     from adroll_flask.findings.reasons import MEANINGS, meaning
 

@@ -214,8 +214,8 @@ def find(order: str, as_json: bool) -> None:
     runtime = current_runtime()
     found = find_order(runtime.reporter, order)
     suppressed = [
-        f"{why.name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
-        for why in found.suppressed
+        f"{name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
+        for name, why in found.suppressed.items()
     ]
     lives = [line for row in found.events for line in _life_lines(row, runtime.clock())]
     data = {"events": [row.as_dict() for row in found.events], "suppressed": suppressed}

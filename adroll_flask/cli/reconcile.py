@@ -9,10 +9,10 @@ from typing import IO, Any, Final
 import click
 from flask.cli import with_appcontext
 
+from adroll_flask.findings.reasons import of_order
 from adroll_flask.redaction import csv_safe
-from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders
-from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
-from adroll_flask.reporting.reconciliation import COLUMNS, Reconciliation
+from adroll_flask.reporting.lists import ReconcileError, read_orders
+from adroll_flask.reporting.reconciliation import COLUMNS, TOLD, Reconciliation
 
 from .console import AS_JSON, Refusal, current_runtime, lines_of, pairs, show
 
@@ -73,13 +73,12 @@ def reconcile(
             click.open_file(rest, "w", encoding="utf-8") if rest else nullcontext() as file_of_rest
         ):
             write: Any = csv.writer(file_of_rest).writerow if file_of_rest else lambda _: None
-            write(REST_FIELDS)
+            write(TOLD)
             for order in found:
-                if not reached(order):
-                    write(csv_safe(value) for value in rest_fields(order).values())
+                if not order.has_arrived:
+                    write(csv_safe(value) for value in order.told().values())
     except ReconcileError as problem:
-        way = '. Name it with --column order_id="…"' if isinstance(problem, NoOrderColumn) else ""
-        raise Refusal(f"{problem}{way}", slug="order-list") from None
-    lines = [text + _HINTS.get(status, "") for (status, _), text in summary(found, group)]
-    show(as_json, sums(found), "\n".join(lines))
+        raise Refusal(str(problem), slug="order-list") from None
+    lines = [text + _HINTS.get(status, "") for (status, _), text in found.summary(of_order)]
+    show(as_json, found.sums(), "\n".join(lines))
     raise SystemExit(1 if found.lost * 100 > tolerance else 0)

@@ -14,15 +14,14 @@ from zipfile import BadZipFile
 from flask import abort
 
 from adroll_flask.findings.finding import texts
-from adroll_flask.findings.reasons import meaning, of_dead_letter
+from adroll_flask.findings.reasons import meaning, of_dead_letter, of_order
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.interruptions import let_through
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
-from adroll_flask.reporting.lists import NoOrderColumn, ReconcileError, read_orders, spellings
-from adroll_flask.reporting.order_life import FoundOrder, Step, carried, find_order, life
-from adroll_flask.reporting.order_lists import REST_FIELDS, reached, rest_fields, summary, sums
-from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
+from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
+from adroll_flask.reporting.order_life import FoundOrder, carried, find_order, life
+from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, amount_of, line_of
 
 from .numbers import csv_text, iso, money, values
 from .page import Data, Done, Page, Visit, csv_file
@@ -116,7 +115,7 @@ def find(visit: Visit) -> Done | Data:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed
     # Of "Order #4826" the last word, too.
-    found = find_order(reporter, typed, _LOOKED_AT) or find_order(reporter, last, _LOOKED_AT)
+    found = find_order(reporter, typed, last, most=_LOOKED_AT)
     if len(found.events) == 1 and not found.suppressed:
         return Done("", arguments={EVENT: found.events[0].id})
     more = {} if found else {"alike": _alike(visit, last), "paid": _paid(visit, typed, last)}
@@ -150,8 +149,9 @@ def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
         "found": {
             "events": [_told(row, visit.now) for row in found.events],
             "suppressed": [
-                {**asdict(one), "meaning": meaning("suppressed", one.reason)._asdict()}
-                for one in found.suppressed
+                {"name": name, "reason": why.reason, "at": why.at}
+                | {"meaning": meaning("suppressed", why.reason)._asdict()}
+                for name, why in found.suppressed.items()
             ],
         },
     }
@@ -159,11 +159,7 @@ def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
 
 def _told(row: Row, now: float) -> Data:
     """One event's life."""
-    steps = [
-        {"kind": step.kind, "at": step.at, "said": _said(step)}
-        for step in life(row)
-        if step.kind != "now"
-    ]
+    steps = [step._asdict() for step in life(row) if step.kind != "now"]
     what = of_dead_letter(row.reason) if row.state == "dead" else None
     return {
         **_listed(row),
@@ -175,13 +171,6 @@ def _told(row: Row, now: float) -> Data:
         "problem": None if what is None else problem_id(row.reason, row.error),
         "carried": carried(row),
     }
-
-
-def _said(step: Step) -> str:
-    if step.attempt is None:
-        return step.said
-    words = step.attempt.words or step.attempt.answer
-    return f"{words}; it may have arrived" if step.attempt.unsure else words
 
 
 # -- the shop's list -------------------------------------------------------------------------------
@@ -206,9 +195,7 @@ def compare(visit: Visit) -> Done | Data | Response:
     try:
         return _compared(found, group, as_csv=form.get("format") == "csv")
     except ReconcileError as problem:
-        way = " Name it under “Column of the order's id”."
-        way = way if isinstance(problem, NoOrderColumn) else ""
-        return Done(f"The list cannot be read: {problem}.{way}", good=False)
+        return Done(f"The list cannot be read: {problem}.", good=False)
     finally:
         lines.detach()
 
@@ -234,7 +221,7 @@ def _compared(
     most = _MOST_LINES if as_csv else _SHOWN
     worth: dict[tuple[str, str], dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for order in found:
-        if not reached(order):
+        if not order.has_arrived:
             its = [("differing", "")] if order.reported else []
             its += [line_of(order)] if order.status != "delivered" else []
             for line in its:
@@ -243,13 +230,13 @@ def _compared(
             if only in (None, "", order.group) and len(rest) < most:
                 rest.append(order)
     if as_csv:
-        return csv_file("not-arrived", csv_text(map(rest_fields, rest), REST_FIELDS))
+        return csv_file("not-arrived", csv_text((order.told() for order in rest), TOLD))
     lines = [
         {"about": line[0], "text": text, "money": values(worth[line].items())}
-        for line, text in summary(found, group)
+        for line, text in found.summary(of_order)
     ]
     told = {
-        "sums": sums(found),
+        "sums": found.sums(),
         "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
         "rest": [
             asdict(order) | {"value": _priced(order)}

@@ -17,7 +17,6 @@ from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import AWAY, DRY_RUN
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.paid_orders import missing_orders
 
 from .numbers import count, values, written
 from .page import Data, Page, Visit
@@ -235,7 +234,8 @@ def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     if visit.store is None or not visit.runtime.paid_orders.is_known:
         return []
     days = [written("%Y-%m-%d", at, visit.zone) for at in (period.begin + 82_799, period.end - 1)]
-    its = [one for one in missing_orders(visit.store)[0] if days[0] <= one.day <= days[1]]
+    told = visit.runtime.paid_orders.told()["missing"]
+    its = [one for one in told if days[0] <= one.day <= days[1]]
     sums = {"events": sum(one.number for one in its), "values": money(its)}
     return [_loss("missing", "missing", "", sums, 0)] if its else []
 

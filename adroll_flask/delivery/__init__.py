@@ -1,6 +1,6 @@
 """From the outbox to AdRoll: claim, send, settle.
 
-Start reading at :mod:`.deliverer`; :mod:`.answers` says what AdRoll's answers mean, :mod:`.batch`
+Start reading at :mod:`.deliverer`; :mod:`.client` says what AdRoll's answers mean, :mod:`.batch`
 which event answers for a refusal, :mod:`.lane` whether a request of an account may go out at all.
 :mod:`.thread` is what runs beside a process's requests.
 """

@@ -2,8 +2,8 @@
 
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
 blamed only while AdRoll demonstrably takes others: one was accepted since the claim, or a trial
-event passes; for its size only the trial counts, filled to the same size. Else it is the
-destination that refuses everything, which is stopped, and nobody is blamed.
+event passes. Else it is the destination that refuses everything, which is stopped, and nobody is
+blamed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from adroll_flask.forks import each
@@ -23,8 +25,7 @@ from adroll_flask.outbox.destination import SEEN_EVERY
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.outbox.values import OutcomeKind
 
-from .answers import Answer
-from .client import MAX_BATCH
+from .client import MAX_BATCH, Answer
 from .lane import MAX_STOP_PAUSE, Lane, Permit
 
 logger: Logger = get_logger("adroll_flask.delivery")
@@ -34,9 +35,6 @@ _T = TypeVar("_T")
 #: Seconds until an event is sent again, by how often it was unsure. Each may double a sale, so
 #: after the last one nobody sends it but people.
 UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
-#: Bytes up to which a trial event is filled to the size of the event that was too large; an order
-#: with two products has 1,200. A destination that refuses so little refuses nearly everything.
-TRIAL_BYTES: Final = 2048
 #: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
 _LONGEST_EARLY: Final = 86_400
 #: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
@@ -76,8 +74,6 @@ class BatchSender:
         # Dry runs and others share no request, and do not vouch for each other.
         #: Whether events were accepted that are dry runs (``True``), and such as are not.
         self._accepted_kinds: set[bool] = {False, True} if self.permit.trial_passed else set()
-        #: By the same, the size of the largest trial event that was taken.
-        self._trial_sizes: dict[bool, int] = {}
         self._suspects: list[tuple[Claimed, Answer]] = []
 
     def run(self) -> None:
@@ -89,7 +85,7 @@ class BatchSender:
             for events in self._requests():
                 self._send(events)
             while self._suspects:  # nothing has spoken for or against them
-                self._probe(*self._suspects[0])
+                self._probe(self._suspects[0][0])
         except _Halt:
             pass
         self._settle_alike(self._left.values(), "return")
@@ -97,14 +93,13 @@ class BatchSender:
     # Sending
 
     def _requests(self) -> list[list[Claimed]]:
-        """The claim in requests: the often unsure ones in small batches.
+        """The claim in requests: the often unsure ones in small batches, after the fresh ones.
 
         An event that makes AdRoll fail (500) would take its whole batch with it time and again;
         the smaller its batch, the fewer become unsure with it, and before it has been sent as
-        often as it may be it is alone. The fresh ones go first, the others in any order, so that
-        it does not stand in their way.
+        often as it may be it is alone.
         """
-        groups: dict[tuple[bool, int], list[Claimed]] = {}
+        good: list[Claimed] = []
         rejected: list[Outcome] = []
         for event in each(self.claim.events):
             payload = self._payload(event)
@@ -117,17 +112,16 @@ class BatchSender:
                     Outcome(id=event.id, kind="dead", reason="unsure", error=error, blameless=True)
                 )
             else:
-                most = max(1, MAX_BATCH >> 2 * event.attempts)
-                whole = event if payload is event.payload else replace(event, payload=payload)
-                groups.setdefault((event.dry_run, most), []).append(whole)
+                whole = payload is event.payload
+                good.append(event if whole else replace(event, payload=payload))
         self._settle(rejected)
-        requests: list[tuple[int, float, int, list[Claimed]]] = []
-        for (_, most), group in groups.items():
-            size = min(self.permit.limit, most)
-            for start in range(0, len(group), size):
-                place = self.lane.rng.uniform(0.0, 1.0) if most < MAX_BATCH else 0.0
-                requests.append((-most, place, len(requests), group[start : start + size]))
-        return [request[-1] for request in sorted(requests)]
+        requests: list[list[Claimed]] = []
+        alike = attrgetter("attempts", "dry_run")
+        for (attempts, _), events in groupby(sorted(good, key=alike), alike):
+            group = list(events)
+            size = min(self.permit.limit, max(1, MAX_BATCH >> 2 * attempts))
+            requests += [group[start : start + size] for start in range(0, len(group), size)]
+        return requests
 
     def _payload(self, event: Claimed) -> bytes | None:
         """*event* with the EIDs that it was reported without; ``None``: it is damaged."""
@@ -143,47 +137,28 @@ class BatchSender:
         if not isinstance(wire, dict):
             return None
         given = {name: wire[name] for name in eids if wire.get(name)}
-        if not all(isinstance(eid, str) for eid in given.values()):
-            return None
         return json.dumps(wire | eids | given, separators=(",", ":")).encode()
 
-    def _send(self, events: Sequence[Claimed]) -> bool:
-        """One request, and those that its answer asks for; True where AdRoll took it at once."""
+    def _send(self, events: Sequence[Claimed]) -> None:
+        """One request, and those that its answer asks for."""
         events = self._begin(events)
         if not events:
-            return False
+            return
         self.asked = True
         payloads = [event.payload for event in events]
         answer = self.lane.post(self.permit, payloads, dry_run=events[0].dry_run)
         if answer.kind == "accepted":
             self._accepted(events, answer)
-            return True
+            return
         if answer.kind not in ("content", "too_large"):
             self._troubled(events, answer)
         # AdRoll took none of them: they must not count as unsure if we die now.
         self._settle_alike(events, "claimed")
         if len(events) == 1:
             self._suspect(events[0], answer)
-        elif answer.kind == "content":
-            self._narrow(events, answer)
-        else:
+            return
+        if answer.kind == "too_large":
             self.lane.too_large(len(events))
-            self._send_halves(events)
-        return False
-
-    def _narrow(self, events: Sequence[Claimed], answer: Answer) -> None:
-        """Look for whom a refused batch is refused for: AdRoll's suspects first, or by halves."""
-        rest = list(events)
-        for at in answer.suspects(len(events)):
-            rest.remove(events[at])
-            if self._send([events[at]]):
-                break  # AdRoll pointed at a good one: its other hints are worth no more
-        if len(rest) == len(events):
-            self._send_halves(rest)
-        elif rest:
-            self._send(rest)
-
-    def _send_halves(self, events: Sequence[Claimed]) -> None:
         middle = (len(events) + 1) // 2
         self._send(events[:middle])
         self._send(events[middle:])
@@ -278,21 +253,19 @@ class BatchSender:
         """AdRoll refused this event alone."""
         alone = not any(other.dry_run == event.dry_run for other, _ in self._suspects)
         self._suspects.append((event, answer))
-        if self._is_guilty(event, answer):
+        if event.dry_run in self._accepted_kinds:
             self._reject_suspects()
         elif not alone:
             # The second in a row, and none was taken: time to ask whether any would be.
-            self._probe(event, answer)
+            self._probe(event)
 
-    def _probe(self, event: Claimed, refusal: Answer) -> None:
+    def _probe(self, event: Claimed) -> None:
         """Ask by a trial event whether AdRoll takes any that are like *event*."""
         self._wait_for_slot()
-        size = _trial_size(event) if refusal.kind == "too_large" else 0
         self.asked = True
-        answer = self.lane.probe(self.permit, size)
+        answer = self.lane.probe(self.permit)
         if answer.kind == "accepted":
             self._accepted_kinds.add(event.dry_run)
-            self._trial_sizes[event.dry_run] = max(size, self._trial_sizes.get(event.dry_run, 0))
             self._reject_suspects()
             return
         suspects, self._suspects = [one for one, _ in self._suspects], []
@@ -307,16 +280,11 @@ class BatchSender:
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _is_guilty(self, event: Claimed, refusal: Answer) -> bool:
-        """Whether AdRoll is known to take others like it."""
-        if refusal.kind == "too_large":
-            return self._trial_sizes.get(event.dry_run, 0) >= _trial_size(event)
-        return event.dry_run in self._accepted_kinds
-
     def _reject_suspects(self) -> None:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
-        guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
-        self._suspects = [pair for pair in self._suspects if pair not in guilty]
+        known = self._accepted_kinds
+        guilty = [pair for pair in self._suspects if pair[0].dry_run in known]
+        self._suspects = [pair for pair in self._suspects if pair[0].dry_run not in known]
         self._settle([self._rejected(event, said) for event, said in guilty])
         if guilty:
             # Else the next question waits until this one's lease is over.
@@ -386,11 +354,6 @@ class BatchSender:
             else:
                 self.stop.wait(pause)
             pause = min(2 * pause, 2.0)
-
-
-def _trial_size(event: Claimed) -> int:
-    """Bytes of the trial event that has to pass before *event* is blamed for its size."""
-    return min(len(event.payload), TRIAL_BYTES)
 
 
 def _dead(event: Claimed, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:

@@ -1,4 +1,8 @@
-"""One call to AdRoll's event API, and what its answer means."""
+"""One call to AdRoll's event API, and what its answer means for the events of its request.
+
+AdRoll documents neither its answers nor what becomes of a batch that it refuses, so the status
+alone decides and each doubtful one counts as unsure. The words of a body only tell people.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,70 @@ import gzip
 import hashlib
 import hmac
 import json
+import math
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from adroll_flask._version import __version__
 from adroll_flask.errors import ConfigurationError, DeliveryError
 from adroll_flask.hosts import is_loopback
 from adroll_flask.interruptions import let_through
-from adroll_flask.redaction import identifying_values
+from adroll_flask.outbox.values import Asked
+from adroll_flask.redaction import identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
 
-from .answers import Answer, answer_from, answer_without_response
-from .transport import NoAnswer, RequestsTransport, Transport
+from .transport import NoAnswer, RequestsTransport, Response, Transport
 
 #: Events that AdRoll takes in one request.
 MAX_BATCH = 100
 _MAX_TOKEN = 4096
+#: Seconds: no ``Retry-After`` silences us for longer, whatever it says.
+MAX_RETRY_AFTER = 3600.0
+_MAX_ERRORS = 20
+_MAX_WORDS = 300
+
+Kind = Literal[
+    "accepted", "content", "too_large", "throttled", "denied", "failed_sure", "unsure"
+]  # in the order of answer_from's table
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request came to.
+
+    :param kind: ``accepted``; ``content`` (400, 422: some event may be at fault); ``too_large``;
+        ``throttled`` (429, 503: certainly not taken, later); ``denied`` (the address, the account
+        or the token is at fault, no event is); ``failed_sure`` (nothing was sent); ``unsure`` (it
+        may have been taken).
+    :param reason: a short name from a fixed set: ``"http_401"``, ``"dns"``, ``"read_timeout"``.
+    :param status: the HTTP status where one came.
+    :param retry_after: seconds that AdRoll asks us to wait, at most an hour.
+    :param errors: what AdRoll says is wrong, bounded and redacted.
+    """
+
+    kind: Kind
+    reason: str
+    status: int | None = None
+    retry_after: float | None = None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The reason and AdRoll's own words on one line, to be kept with a dead letter."""
+        said = "; ".join(self.errors)
+        text = f"{self.reason}: {said}" if said else self.reason
+        return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
+
+    @property
+    def asked(self) -> Asked:
+        """The answer as it is kept with the events of its request."""
+        return Asked(self.kind, self.status, self.words)
 
 
 class TokenUnavailable(DeliveryError):
@@ -74,10 +124,6 @@ class Client:
         self.settings = settings
         self._transport = RequestsTransport() if transport is None else transport
         self.clock = clock
-        self._host = parts.hostname or ""
-
-    def __repr__(self) -> str:
-        return f"<Client {self._host}>"
 
     def credentials(self) -> Credentials:
         """Ask for the token of now.
@@ -173,3 +219,94 @@ def _identifying(payloads: Sequence[bytes]) -> tuple[str, ...]:
         if isinstance(wire, dict):
             found += identifying_values(wire)
     return tuple(found)
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def answer_from(
+    response: Response, *, now: float, secrets: Callable[[], Iterable[str]] = tuple
+) -> Answer:
+    """Read a response.
+
+    :param now: epoch seconds, used for a ``Retry-After`` date where the answer has no ``Date``.
+    :param secrets: gives values that must not survive in the words (the token, the visitors'
+        identifiers); asked only where there are words.
+    """
+    status = response.status
+    reason = f"http_{status}" if 100 <= status <= 599 else "http_status"
+    errors = _errors(response.body, secrets)
+    kind: Kind
+    retry_after = None
+    if 200 <= status <= 299:
+        # "2xx takes the whole batch", whatever the body says; but a body that broke off casts
+        # doubt on who wrote the status: AdRoll, or something between that lost AdRoll.
+        if response.truncated:
+            return Answer("unsure", "truncated", status)
+        kind = "accepted"
+    elif status in (400, 422):
+        kind = "content"
+    elif status == 413:
+        kind = "too_large"
+    elif status in (429, 503):
+        kind = "throttled"
+        retry_after = _retry_after(response.headers, now)
+    elif status == 408 or not 300 <= status <= 499:
+        kind = "unsure"
+    else:
+        kind = "denied"
+    return Answer(kind, reason, status, retry_after, errors)
+
+
+def answer_without_response(failure: NoAnswer) -> Answer:
+    """The answer that a request without a response amounts to."""
+    return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
+
+
+def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """RFC 9110, section 10.2.3: seconds, or a date, which is read against the sender's clock."""
+    text = headers.get("retry-after", "").strip()[:64]
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
+        # Decimals are not in the RFC but are sent.
+        return min(float(text), MAX_RETRY_AFTER)
+    until = _date(text)
+    if until is None:
+        return None
+    said = _date(headers.get("date", ""))
+    return min(max(until - (now if said is None else said), 0.0), MAX_RETRY_AFTER)
+
+
+def _date(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text[:64])
+        # All three forms of RFC 9110, section 5.6.7, are UTC; asctime's does not say so.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _errors(body: bytes, secrets: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    """The entries of ``{"errors": [{"message", "code"?, "field"?}]}``, or of the list alone, each
+    in a few words."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return ()
+    errors = said.get("errors") if isinstance(said, dict) else said
+    if not isinstance(errors, list) or not errors:
+        return ()
+    hidden = tuple(secrets())
+    return tuple(_words(entry, hidden) for entry in errors[:_MAX_ERRORS] if entry)
+
+
+def _words(entry: Any, secrets: Iterable[str]) -> str:
+    known = entry if isinstance(entry, dict) else {"message": entry}
+    field, message, code = (
+        redact_text(str(value)[:2000], secrets=secrets, limit=160)
+        if isinstance(value, str | int) and not isinstance(value, bool)
+        else ""
+        for value in map(known.get, ("field", "message", "code"))
+    )
+    said = ": ".join(part for part in (field, message) if part)
+    return f"{said} ({code})" if said and code else said or code

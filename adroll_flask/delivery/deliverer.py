@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +22,11 @@ from adroll_flask.counters import Counters
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
-from adroll_flask.outbox.values import MISSED_AFTER, Silence
+from adroll_flask.outbox.history import told
+from adroll_flask.outbox.values import MISSED_AFTER, Silence, worst
+from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
-
-from .watch import Watch
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.outbox import Bell
@@ -51,6 +51,10 @@ _TICK: Final = 0.5
 _HOUSEKEEPING: Final = 60.0
 _MORE_HOUSEKEEPING: Final = 1.0
 _LONGEST_TROUBLE: Final = 30.0
+#: Seconds by which the oldest due event may be late.
+LATE: Final = 900.0
+_LATE_EVERY: Final = 60.0
+_SILENT_EVERY: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,59 @@ class Rest:
                 bell, until = None, time.monotonic() + self.linger
             meanwhile()
         hurry.clear()
+
+
+@dataclass(eq=False)
+class Watch:
+    """Says what ails an outbox once, until it is over. To look costs a comparison, mostly.
+
+    :param accounts: whose events are to be in time.
+    :param on_silence: told of each event that has stopped coming, once.
+    """
+
+    outbox: Outbox
+    counters: Counters
+    accounts: Sequence[str]
+    on_silence: Callable[[Silence], None] | None = None
+    _late_from: float = 0.0
+    _is_late: bool = False
+    _silent_from: float = 0.0
+
+    def look(self) -> None:
+        """Look for late events once a minute, for those that stay away once in ten minutes."""
+        now = time.monotonic()
+        try:
+            if now >= self._late_from:
+                self._late_from = now + _LATE_EVERY
+                self._look_for_late()
+            if now >= self._silent_from:
+                self._silent_from = now + _SILENT_EVERY
+                self._look_for_silence()
+        except OutboxFailed as error:
+            self.counters.add("delivery_error", error.reason)
+
+    def _look_for_late(self) -> None:
+        late = self.outbox.queue.oldest_due(self.accounts)
+        was_late, self._is_late = self._is_late, late is not None and late > LATE
+        if late is None or not self._is_late or was_late:
+            return
+        states = self.outbox.account_states()
+        stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
+        self.counters.add("delivery_late")
+        logger.error(
+            "AdRoll events have been waiting for %s%s. Is a worker running? See "
+            "`flask adroll outbox`. [events-late]",
+            *(span(late), f" (stopped: {stopped})" if stopped else ""),
+        )
+
+    def _look_for_silence(self) -> None:
+        for silence in self.outbox.lookups.note_silences():  # each once, over all processes
+            self.counters.add("reports_silent", silence.name)
+            logger.error(
+                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]", told(silence)
+            )
+            if self.on_silence is not None:
+                self.on_silence(silence)
 
 
 @dataclass(eq=False, repr=False)
@@ -237,8 +294,11 @@ class Deliverer:
             with suppress(OutboxFailed):
                 lane.destination.miss_nobody()
         is_stopped = destination.stopped is not None
-        # Where nothing stands between claim and request, one commit does for both.
-        at_once = not is_stopped and not destination.failures and lane.sends_at_once
+        # Where nothing stands between claim and request, one commit does for both: no callable that
+        # gives the token, and no bound on requests a second.
+        is_callable = callable(lane.client.account.access_token)
+        is_bound = is_callable or self.settings.max_requests_per_second is not None
+        at_once = not (is_stopped or destination.failures or is_bound)
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
         is_due = at_once or queue.due(1, [lane.account]) > 0
@@ -253,9 +313,8 @@ class Deliverer:
         permit = lane.permit(destination, credentials)
         if permit is None:
             return self._pause(RECHECK)
-        by_trial = is_stopped and (lane.trial_is_next or not is_due)
-        if permit.probing == "down" or (permit.probing == "stopped" and by_trial):
-            permit = lane.try_out(permit, stop)
+        if permit.probing in ("down", "stopped"):
+            permit = lane.try_out(permit, stop, is_due=is_due)
             if permit is None:
                 return Step()
         leased_at = time.monotonic()
@@ -302,7 +361,7 @@ class Deliverer:
         if fault is None:
             self._troubles = 0
             return step
-        return Step(step.ended, pause=self._pause_after(fault, sends))
+        return Step(step.ended, pause=self._pause_after(fault))
 
     def _keep_house(self) -> None:
         if time.monotonic() < self._clean_at:
@@ -312,21 +371,13 @@ class Deliverer:
         self._watch.look()
         self.also()
 
-    def _pause_after(self, fault: Exception, sends: bool) -> float:
+    def _pause_after(self, fault: Exception) -> float:
         """Count and log what went wrong; seconds until the next step."""
         self._troubles += 1
         pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
         reason = fault.reason if isinstance(fault, OutboxFailed) else "error"
-        if sends:
-            self.counters.add("delivery_error", reason)
-        else:
-            self.counters.add("forward_error", reason)
-        if not sends and self._troubles == 1:
-            logger.error(
-                "AdRoll's events wait in the journal, the outbox: %s [forwarding-paused]",
-                describe(fault),
-            )
-        elif sends and (self._troubles == 1 or pause < _LONGEST_TROUBLE):
+        self.counters.add("delivery_error", reason)
+        if self._troubles == 1 or pause < _LONGEST_TROUBLE:
             logger.error(
                 "Delivery to AdRoll pauses for %g s: %s [delivery-paused]", pause, describe(fault)
             )
@@ -366,20 +417,14 @@ class Deliverer:
         :param timeout: seconds.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
-        queue = self.outbox.queue
-        until = time.monotonic() + timeout
-        pause = 0.005
-        while True:
+        until, pause = time.monotonic() + timeout, 0.005
+        while (waiting := self.outbox.queue.waiting(self.accounts)) and self.lanes:
             left = until - time.monotonic()
-            is_over = left <= 0 or not self.lanes
-            # To count is to take in; what is due the loop takes in as it sends it, which is less
-            # work.
-            if is_over or not queue.due(1, self.accounts):
-                waiting = queue.waiting(self.accounts)
-                if is_over or not waiting:
-                    return waiting
+            if left <= 0:
+                break
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.1)
+        return waiting
 
     def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
         """Deliver until *stop* is set; a request under way is finished first.

@@ -17,8 +17,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Destination
 from adroll_flask.outbox.destination import DestinationState
 
-from .answers import Answer
-from .client import MAX_BATCH, Client, Credentials, TokenUnavailable
+from .client import MAX_BATCH, Answer, Client, Credentials, TokenUnavailable
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
@@ -75,7 +74,10 @@ class Lane:
     #: Events of a request, at most.
     limit: int = MAX_BATCH
     _asked_at: float = 0.0
-    _probes: int = 0
+    #: Whether the last probe of a stopped destination was a trial event. Every other one is a
+    #: waiting event instead: should AdRoll refuse the trial for a reason of its own, the stop still
+    #: ends.
+    _was_trial: bool = False
     _token_failures: int = 0
     _token_from: float = 0.0
     #: A fingerprint, how often it was refused in a row, and until when it is not asked again.
@@ -88,13 +90,6 @@ class Lane:
     def account(self) -> str:
         """The advertisable EID."""
         return self.client.account.advertisable_eid or ""
-
-    @property
-    def sends_at_once(self) -> bool:
-        """True where nothing is waited for between a claim and its request: no callable that gives
-        the token, and no bound on requests a second."""
-        is_asked = callable(self.client.account.access_token)
-        return not is_asked and self.client.settings.max_requests_per_second is None
 
     def credentials(self) -> Credentials | None:
         """The token of now, or ``None`` where its callable fails, which is asked less and less."""
@@ -131,18 +126,7 @@ class Lane:
                 return Permit(credentials, self.limit)
         if not self.destination.try_probe(_PROBE_LEASE):
             return None
-        if is_stopped:
-            self._probes += 1
         return Permit(credentials, 1, "stopped" if is_stopped else "down")
-
-    @property
-    def trial_is_next(self) -> bool:
-        """Whether this probe of a stopped destination is a trial event.
-
-        Every other one is a waiting event instead: should AdRoll refuse the trial event for a
-        reason of its own, the stop still ends.
-        """
-        return self._probes % 2 == 1
 
     def give_up(self, permit: Permit) -> None:
         """Let others ask: under *permit* nobody did, or AdRoll only refused what an event says."""
@@ -169,14 +153,11 @@ class Lane:
         self._asked_at = self.monotonic()
         return self.client.send(payloads, dry_run, credentials=permit.credentials)
 
-    def probe(self, permit: Permit, size: int = 0) -> Answer:
-        """Send one event that is known to be good in a dry run.
-
-        :param size: bytes of its JSON, at least.
-        """
+    def probe(self, permit: Permit) -> Answer:
+        """Send one event that is known to be good in a dry run."""
         from adroll_flask.events.build import trial_event
 
-        event = trial_event(self.client.account, self.client.clock(), size=size)
+        event = trial_event(self.client.account, self.client.clock())
         return self.post(permit, [event], dry_run=True)
 
     def accepted(self, permit: Permit, size: int) -> None:
@@ -249,26 +230,29 @@ class Lane:
 
     # Probing
 
-    def try_out(self, permit: Permit, stop: threading.Event) -> Permit | None:
+    def try_out(self, permit: Permit, stop: threading.Event, *, is_due: bool) -> Permit | None:
         """Ask an AdRoll that is away or stopped with a trial event: no order is risked on it.
 
         A lost answer would make an order unsure, and in many an outage each is lost, although
-        AdRoll takes what is sent. Where the trial is refused for its content and nothing is
-        stopped, AdRoll is there: it may have a reason of its own against the trial, so that an
-        event is to find out.
+        AdRoll takes what is sent. Where the trial is refused for its content, AdRoll is there: it
+        may have a reason of its own against the trial, so that an event is to find out.
 
+        :param is_due: whether there is one.
         :returns: under what one event may follow now.
         """
+        is_stopped = permit.probing == "stopped"
+        self._was_trial = is_stopped and not (is_due and self._was_trial)
+        if is_stopped and not self._was_trial:
+            return permit
         while not stop.is_set() and (wait := self.slot()):
             stop.wait(wait)
         if stop.is_set():
             self.give_up(permit)
             return None
         answer = self.probe(permit)
-        is_stopped = permit.probing == "stopped"
+        if not is_stopped and answer.kind in ("content", "too_large"):
+            return permit
         if answer.kind != "accepted":
-            if not is_stopped and answer.kind in ("content", "too_large"):
-                return permit
             self.troubled(permit, answer)
             return None
         if is_stopped:

@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
@@ -32,28 +32,6 @@ _WITHIN: Final = 0.01
 _LASTS: Final = 0.1
 
 
-class _Burst:
-    """Tells whether a process reports as fast as it can: no requests, but a loop that does nothing
-    else. Beside it the thread would wait for the interpreter nearly all the time, and each report
-    would pay for waking it in vain."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._since = self._until = 0.0
-
-    def note(self) -> None:
-        """There was a report."""
-        now = time.monotonic()
-        if now - self._since > _WITHIN:
-            self._count, self._since = 0, now
-        self._count += 1
-        if self._count >= _BURST:
-            self._until = now + _LASTS
-
-    def __bool__(self) -> bool:
-        return time.monotonic() < self._until
-
-
 class _Process:
     """What belongs to one process: after a fork nothing of the parent's is touched, locks least."""
 
@@ -69,7 +47,11 @@ class _Process:
         self.flushing = 0
         self.thread: threading.Thread | None = None
         self.reports = 0
-        self.burst: _Burst = _Burst()
+        #: Reports since a moment, and until when that is a burst: this process reports as fast as
+        #: it can, no requests, but a loop that does nothing else. Beside it the thread would wait
+        #: for the interpreter nearly all the time, and each report would pay for waking it in vain.
+        self.lately = 0
+        self.since = self.burst_until = 0.0
         self.drain_until: float = 0.0
 
     @property
@@ -101,9 +83,6 @@ class DeliveryThread:
         self._sends = delivery == "thread"
         self._processes = PerProcess(_Process)
         self._is_hooked = False
-
-    def __repr__(self) -> str:
-        return f"<DeliveryThread {'running' if self.alive else 'not running'}>"
 
     @property
     def alive(self) -> bool:
@@ -188,7 +167,7 @@ class DeliveryThread:
             return self._deliverer().turn(
                 process.stop,
                 sends=self._sends,
-                in_burst=bool(process.burst),
+                in_burst=time.monotonic() < process.burst_until,
                 flushing=process.flushing > 0,
             )
 
@@ -216,11 +195,16 @@ class DeliveryThread:
         process = self._processes.own()
         if not process.alive:
             self._start(process)
-        process.burst.note()
+        now = time.monotonic()
+        if now - process.since > _WITHIN:
+            process.lately, process.since = 0, now
+        process.lately += 1
+        if process.lately >= _BURST:
+            process.burst_until = now + _LASTS
         process.reports += 1
         if process.reports >= _FULL:
             process.reports = 0
-            if not process.burst:
+            if now >= process.burst_until:
                 process.hurry.set()
 
     def flush(self, timeout: float = 2.0) -> int:
@@ -296,44 +280,8 @@ def _at_exit(this: weakref.ref[DeliveryThread]) -> None:
             thread.stop(EXIT_WAIT)
 
 
-# uWSGI
-
-
-class UwsgiProblem(NamedTuple):
-    """One thing that a configuration of uWSGI breaks or endangers."""
-
-    level: Literal["error", "warning"]
-    text: str
-    fix: str
-
-
-#: Before its version 2.0.27 uWSGI let Python's threads run only with ``enable-threads``, or with
-#: ``threads``, which brings it; since then they always do, and the option is left without effect.
-_PERHAPS_OFF: Final = UwsgiProblem(
-    "warning",
-    "enable-threads is off: before uWSGI 2.0.27 no delivery thread is started",
-    "set enable-threads = true, or ADROLL_DELIVERY = 'worker'",
-)
-_OFF: Final = UwsgiProblem(
-    "error",
-    "enable-threads is off: no delivery thread is started, events wait in the outbox",
-    "set enable-threads = true, or run flask adroll worker",
-)
-
-
-def uwsgi_problem(options: Mapping[str, Any] | None = None) -> UwsgiProblem | None:
-    """What is wrong for an app that delivers in a thread of its own; ``None``: nothing is.
-
-    :param options: uWSGI's options by name; by default it is about the uWSGI that this process
-        runs in, if it does.
-
-    >>> uwsgi_problem({"master": "true"}).level, uwsgi_problem({"threads": "4"})
-    ('warning', None)
-    """
-    if options is None:
-        return None if _threads_are_on() else _OFF
-    values = {str(options.get(name)).lower() for name in ("enable-threads", "threads")}
-    return None if values - {"0", "false", "off", "no", "none"} else _PERHAPS_OFF
+# uWSGI. Before its version 2.0.27 it let Python's threads run only with ``enable-threads``, or with
+# ``threads``, which brings it; since then they always do, and the option is left without effect.
 
 
 def may_start_threads() -> bool:
@@ -346,10 +294,11 @@ def may_start_threads() -> bool:
     """
     module = sys.modules.get("uwsgi")
     return module is None or (
-        _threads_are_on() and (module.worker_id() != 0 or module.mule_id() != 0)
+        threads_are_on() and (module.worker_id() != 0 or module.mule_id() != 0)
     )
 
 
-def _threads_are_on() -> bool:
+def threads_are_on() -> bool:
+    """False where uWSGI lets no thread run."""
     # 0 or 1, as it came out of version and options.
     return bool(getattr(sys.modules.get("uwsgi"), "has_threads", True))

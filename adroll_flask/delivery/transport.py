@@ -103,9 +103,6 @@ class RequestsTransport:
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._local = threading.local()
 
-    def __repr__(self) -> str:
-        return "<RequestsTransport>"
-
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
         timeout = self._timeouts

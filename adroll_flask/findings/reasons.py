@@ -53,6 +53,13 @@ def meaning(outcome: str, reason: str) -> Meaning:
     return what._replace(title=title, advice=advice, field=settable)
 
 
+def of_order(status: str, reason: str) -> str:
+    """What *reason* means, of orders that are dead, cancelled or suppressed: what happened."""
+    if status == "dead":
+        return of_dead_letter(reason).title
+    return meaning("expired" if reason == "hold_expired" else status, reason).title
+
+
 def of_dead_letter(reason: str) -> Meaning:
     """What the *reason* of a dead letter means, which tells the outcome in the history.
 

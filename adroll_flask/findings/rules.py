@@ -25,7 +25,6 @@ from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, Silence, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
-from adroll_flask.reporting.paid_orders import lacking_orders, trouble
 
 from .finding import SEVERITIES, TABLE, Finding, found
 from .reasons import of_dead_letter
@@ -373,28 +372,26 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     """Of the shop's own list of paid orders, those that nobody reported or released."""
     if not moment.runtime.paid_orders.is_known:
         return
-    if why := trouble(moment.outbox, moment.now):
+    if why := moment.runtime.paid_orders.trouble():
         yield found("paid-orders-failed", "@adroll.paid_orders", why=why)
     names = ("never-reported", "paid-not-released", "paid-not-released/expired")
-    lacking = lacking_orders(moment.outbox)
-    for name, orders in zip(names, lacking.kinds.values(), strict=True):
+    paid, *lacking = moment.runtime.paid_orders.told().values()
+    for name, orders in zip(names, lacking, strict=True):
         if not (number := sum(one.number for one in orders)):
             continue
         its = by(lambda one: one.group, orders)
         groups = Counter({it: sum(one.number for one in some) for it, some in its.items()})
         only, *others = groups
-        told = f", {'all ' * (number > 1)}with “{only}”" if only else ""
+        of = f", {'all ' * (number > 1)}with “{only}”" if only else ""
         if others:
-            told = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
+            of = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
         first = datetime.fromisoformat(min(one.day for one in orders))
         since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
         # It may have been so before the first of the days that are looked at.
         known = since if moment.now - since < 13 * _DAY else None
-        # Those that were never reported are counted, however many they are.
-        is_more = name != "never-reported" and not lacking.is_all
-        begin = "" if known and not is_more else "At least "
-        severity = "error" if is_more or number >= max(3, lacking.paid * _MANY) else None
-        about: Any = {"since": known, "events": number, "values": money(orders), "groups": told}
+        begin = "" if known else "At least "
+        severity = "error" if number >= max(3, sum(one.number for one in paid) * _MANY) else None
+        about: Any = {"since": known, "events": number, "values": money(orders), "groups": of}
         yield found(name, "orders", severity=severity, begin=begin, **about)
 
 

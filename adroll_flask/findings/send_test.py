@@ -66,7 +66,7 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
         return SendTestResult(False, f"Nothing was sent: {problem}")
     url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"
     said: dict[str, Any] = {"status": answer.status, "reason": answer.reason, "kind": answer.kind}
-    said["errors"] = [str(hint) for hint in answer.errors]
+    said["errors"] = [*answer.errors]
     request = {"url": url, "body": [json.loads(payload)]}
     title = meaning("answer", answer.kind).title
     return SendTestResult(answer.kind == "accepted", title, request, said)

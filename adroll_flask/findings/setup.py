@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import socket
 import sys
@@ -251,11 +250,5 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
 
 
 def _uwsgi(settings: Settings) -> Iterator[Finding]:
-    if settings.delivery != "thread":
-        return
-    one = thread.uwsgi_problem()
-    parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
-    if parser.read("uwsgi.ini"):
-        one = thread.uwsgi_problem(parser["uwsgi"]) if parser.has_section("uwsgi") else None
-    if one is not None:
-        yield found("uwsgi-threads", "uWSGI", severity=one.level, problem=one.text, fix=one.fix)
+    if settings.delivery == "thread" and not thread.threads_are_on():
+        yield found("uwsgi-threads", "uWSGI")

@@ -10,7 +10,7 @@ from adroll_flask.outbox.history import amount_of, as_decimal
 from adroll_flask.outbox.values import HistorySum, Row
 
 if TYPE_CHECKING:
-    from adroll_flask.reporting.paid_orders import Missing
+    from adroll_flask.reporting.reconciliation import Paid
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -25,7 +25,7 @@ def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
     return groups
 
 
-def money(rows: Iterable[HistorySum | Missing]) -> Values:
+def money(rows: Iterable[HistorySum | Paid]) -> Values:
     """The values of *rows* by currency, the largest first."""
     sums: dict[str, Decimal] = {}
     for row in rows:

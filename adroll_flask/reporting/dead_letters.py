@@ -101,9 +101,7 @@ def _changed(payload: bytes, field: str, value: str) -> bytes:
     *parents, last = FIELDS[field]
     part = wire
     for name in parents:
-        if not isinstance(part.get(name), dict):
-            part[name] = {}
-        part = part[name]
+        part = part.setdefault(name, {})
     part[last] = value
     return json.dumps(wire, ensure_ascii=False).encode()
 

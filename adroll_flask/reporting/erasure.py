@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from adroll_flask.events.event import IDENTIFIERS
@@ -38,27 +38,22 @@ def matcher(
     >>> match({"identifiers": {"user_id": "42"}})
     True
     """
-    forms = email_forms(email, ("sha256", "md5", "plain")) if email else {}
-    wanted = {key: {text} for key, text in forms.items()}
-    if user_id:
-        wanted["user_id"] = {user_id}
+    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", adct)}
+    if email:
+        wanted |= email_forms(email, ("sha256", "md5", "plain")).items()
     if cookie:
-        wanted["first_party_cookie"] = {cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)}
-    if adct:
-        wanted["adct"] = {adct}
+        forms = cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)
+        wanted |= {("first_party_cookie", form) for form in forms}
 
     def match(wire: Mapping[str, Any]) -> bool:
         identifiers = wire.get("identifiers")
-        if not isinstance(identifiers, Mapping):
-            return False
-        return any(_values(identifiers.get(key)) & values for key, values in wanted.items())
+        return isinstance(identifiers, Mapping) and any(
+            (name, str(one)) in wanted
+            for name, said in identifiers.items()
+            for one in (said if isinstance(said, list) else [said])
+        )
 
     return match
-
-
-def _values(given: Any) -> set[str]:
-    items: Sequence[Any] = given if isinstance(given, list) else [given]
-    return {str(item) for item in items if item is not None}
 
 
 def erase(admin: Admin, counters: Counters, **identifiers: str | None) -> int:

@@ -26,10 +26,6 @@ class ReconcileError(AdRollError):
     slug = "order-list"
 
 
-class NoOrderColumn(ReconcileError):
-    """Nobody has named the column that holds the orders' ids, and it cannot be guessed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of a list.

@@ -3,80 +3,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.events.privacy import kept_key, suppressed_key
-from adroll_flask.outbox.values import Attempt, Row
+from adroll_flask.outbox.values import Row, SuppressedOrder
 from adroll_flask.redaction import redact_event
 
 from .lists import spellings
 from .reporter import Reporter
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of an event's life.
 
     :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
         ``released``, ``attempt``, ``delivered``, ``dead``, ``cancelled``; ``now`` has no end yet.
     :param at: when, seconds since the epoch; ``None``: at present.
-    :param said: what there is to say of it: AdRoll's answer and words, the reason.
-    :param attempt: of an attempt: all that is known of it.
+    :param said: what there is to say of it: AdRoll's words, the reason.
     """
 
     kind: str
     at: float | None
     said: str = ""
-    attempt: Attempt | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NotReported:
-    """That an order was suppressed: the event's name, why, and when (seconds since the epoch)."""
+class FoundOrder(NamedTuple):
+    """What is known of an order.
 
-    name: str
-    reason: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class FoundOrder:
-    """What is known of an order: its events, oldest first, and where none was made."""
+    :param events: its events, oldest first.
+    :param suppressed: where none was made: why not, by the event's name.
+    """
 
     events: tuple[Row, ...] = ()
-    suppressed: tuple[NotReported, ...] = ()
+    suppressed: Mapping[str, SuppressedOrder] = {}
 
     def __bool__(self) -> bool:
         return bool(self.events or self.suppressed)
 
 
-def find_order(reporter: Reporter, order: str, most: int = 20_000) -> FoundOrder:
-    """What is known of *order*, the shop's order id, in the first of its spellings that is known.
+def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrder:
+    """What is known of an order, the first that is known of *orders* and their spellings.
 
+    :param orders: the shop's order id, as people may write it.
     :param most: invalid dead letters that are looked through, the newest.
     """
-    found, lookups, secret = FoundOrder(), reporter.outbox.lookups, reporter.records.dedupe_secret
+    lookups, secret = reporter.outbox.lookups, reporter.records.dedupe_secret
     if not reporter.outbox.exists():  # to look makes no file
-        return found
-    lookups.take_in_all()
-    for one in spellings(order):
-        rows = (
-            *lookups.find(kept_key(one, secret), EVENT_NAMES),
-            *lookups.dead_letters_of(one, most),
-        )
+        return FoundOrder()
+    for one in (spelled for order in orders for spelled in spellings(order)):
+        rows = lookups.find(kept_key(one, secret), EVENT_NAMES)
+        rows += lookups.dead_letters_of(one, most)
         names = {suppressed_key(name, one, secret): name for name in EVENT_NAMES}
-        suppressed = tuple(
-            NotReported(names[hashed], why.reason, why.at)
-            for hashed, why in lookups.suppressed(list(names)).items()
-        )
-        found = FoundOrder(rows, suppressed)
-        if found:
-            break
-    return found
+        suppressed = lookups.suppressed(list(names))
+        if rows or suppressed:
+            return FoundOrder(rows, {names[hashed]: why for hashed, why in suppressed.items()})
+    return FoundOrder()
 
 
 def life(row: Row) -> list[Step]:
@@ -101,10 +85,8 @@ def _steps(row: Row) -> Iterator[Step]:
     if row.released_at is not None:
         yield Step("released", row.released_at)
     for attempt in row.attempt_log:
-        status = f" {attempt.status}" if attempt.status else ""
-        unsure = ", may have arrived" if attempt.unsure else ""
-        words = f": {attempt.words}" if attempt.words else ""
-        yield Step("attempt", attempt.at, f"{attempt.answer}{status}{unsure}{words}", attempt)
+        unsure = "; it may have arrived" if attempt.unsure else ""
+        yield Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure)
     if row.state == "delivered":
         yield Step("delivered", row.settled_at, "maybe more than once" if row.unsure else "")
     elif row.state == "dead":

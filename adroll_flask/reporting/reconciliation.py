@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import KW_ONLY, dataclass, field, replace
-from datetime import UTC, datetime
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from adroll_flask.errors import AdRollError
 from adroll_flask.events.privacy import kept_key, suppressed_key
-from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.values import Row, worst
+from adroll_flask.interruptions import let_through
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.values import Row, SuppressedOrder, worst
+from adroll_flask.plurals import agreeing, span
+from adroll_flask.redaction import describe
 
-from .lists import NoOrderColumn, ReconcileError, find_columns, read_time, spellings
+from .lists import ReconcileError, find_columns, read_time, spellings
 from .reporter import Reporter
+
+logger: Logger = get_logger("adroll_flask.reporting")
 
 Status: TypeAlias = Literal[
     "delivered",
@@ -44,8 +53,39 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 _REASONED: Final = ("suppressed", "cancelled", "dead")
 _BATCH: Final = 500
 _DAY: Final = 86_400
-#: Different values of a group that are told apart.
-_GROUPS: Final = 50
+#: How many days are compared, and how often, in seconds.
+_LOOKS: Final = ((14, 86_400.0), (3, 3600.0))
+#: An order may be paid some time before it is reported: seconds.
+_GRACE: Final = 900.0
+#: Groups of a day that are told apart.
+_GROUPS: Final = 20
+#: By what a list's line tells: orders that AdRoll will not learn of as it is.
+_LACKING: Final = {
+    ("missing", ""): "missing",
+    ("held", ""): "held",
+    ("cancelled", "hold_expired"): "hold_expired",
+}
+#: Notes of a kind, a day and a place among its groups.
+_NOTE: Final = "paid:"
+#: How a comparison does, and when one came to its end, seconds since the epoch.
+_STATE: Final = "paid-orders:at-work"
+_DONE: Final = "paid-orders-done"
+#: Seconds after which the function is slow.
+_SLOW: Final = 60.0
+#: What is said of the orders of a status; what can be acted on comes first.
+_SAID: Final = {
+    "delivered": "reached AdRoll",
+    "missing": "{was|were} never reported",
+    "dead": "{was|were} given up",
+    "differing": "{was|were} reported with another value than the list's",
+    "held": "{is|are} held until {it is|they are} released",
+    "waiting": "{waits|wait} to be sent",
+    "cancelled": "{was|were} cancelled",
+    "suppressed": "{was|were} not to be reported",
+    "forgotten": "{is|are} older than what is kept here",
+    "duplicate": "line{|s} {has|have} an order that the list had before",
+    "not_listed": "{was|were} reported and {is|are} not in the list",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +96,8 @@ class Order:
         where its hold has expired); ``dead``; ``suppressed``; ``duplicate`` (twice in the list);
         ``missing`` (never reported); ``forgotten`` (so old that the outbox does not know any more);
         ``not_listed`` (reported, but not in the list).
-    :param why: AdRoll's words of a dead letter, the reason of a suppressed or cancelled order, and
-        of a waiting one why nothing is sent at present.
+    :param why: the reason of a suppressed or cancelled order, of a dead letter with AdRoll's words
+        or ours, and of a waiting one why nothing is sent at present.
     :param reported: value and currency as they were reported, where the list says otherwise.
     :param event: the id of its event, where there is one.
     """
@@ -71,6 +111,22 @@ class Order:
     time: float | None = None
     group: str = ""
     event: str = ""
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it reached AdRoll as it should have."""
+        return self.status == "delivered" and not self.reported
+
+    def told(self) -> dict[str, Any]:
+        """What is told of it; its time as ISO 8601 in UTC."""
+        told = asdict(self)
+        if self.time is not None:
+            told["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.time))
+        return told
+
+
+#: What is told of an order.
+TOLD: Final = tuple(one.name for one in fields(Order))
 
 
 @dataclass(eq=False, repr=False)
@@ -101,10 +157,8 @@ class Reconciliation:
     groups: Counter[str] = field(default_factory=Counter, init=False)
     #: Orders that were reported with another value than the list's.
     differing: int = field(default=0, init=False)
-    #: Why orders cannot be looked for that are not in the list; empty: it has times.
-    not_looked_for: str = field(default="no column of times", init=False)
-    #: Dead letters that have no key, by their orders' ids: why, and the event's id.
-    _invalid: dict[str, tuple[str, str]] = field(default_factory=dict, init=False)
+    #: Whether the list has times: orders are looked for that are not in it.
+    has_times: bool = field(default=False, init=False)
 
     @property
     def total(self) -> int:
@@ -122,114 +176,146 @@ class Reconciliation:
         return lost / expected if expected else 0.0
 
     def __iter__(self) -> Iterator[Order]:
-        parsed, outbox = self._parsed(), self.reporter.outbox
+        for order in self._compared():
+            self.counts[order.status] += 1
+            self.differing += bool(order.reported) and order.status != "not_listed"
+            if order.status in _REASONED:
+                self.reasons[line_of(order)] += 1
+            elif order.status == "missing" and self.group:
+                self.groups[order.group] += 1
+            yield order
+
+    def sums(self) -> dict[str, Any]:
+        """What came of a list, for programs."""
+        return {
+            "orders": self.total,
+            **dict(sorted(self.counts.items())),
+            "differing": self.differing,
+            "reasons": {f"{status}: {why}": n for (status, why), n in self.reasons.most_common()},
+            "missing_by_group": dict(self.groups.most_common()),
+            "lost_per_cent": round(self.lost * 100, 3),
+        }
+
+    def summary(self, meaning: Callable[[str, str], str]) -> list[tuple[tuple[str, str], str]]:
+        """What came of a list, in words that need no manual, each line with status and reason.
+
+        The reason is empty where a line tells of all orders of a status; ``differing`` stands for
+        those that were reported with another value.
+
+        :param meaning: says what a reason means that orders of a status have.
+        """
+        if not self.total:
+            return [(("", ""), "the list holds no orders")]
+        numbers, lines = self.counts | Counter(differing=self.differing), []
+        for status, text in _SAID.items():
+            reasons = {why: n for (of, why), n in self.reasons.most_common() if of == status}
+            for why, n in (reasons or {"": numbers[status]}).items():
+                more = f": {meaning(status, why)}" if reasons else ""
+                if status == "delivered":
+                    of = f"of {self.total:,} paid order{'s' * (self.total > 1)} "
+                    lines.append(((status, why), f"{n:,} {of}{text}"))
+                elif n:
+                    if status == "missing" and self.groups:
+                        most = self.groups.most_common(5)
+                        groups = (f"{n:,} with {self.group} {it or 'empty'!r}" for it, n in most)
+                        more = f": {', '.join(groups)}"
+                    lines.append(((status, why), f"{n:,} {agreeing(text, n)}{more}"))
+        if not self.has_times:
+            text = "what is not in the list is not looked for: no times can be read"
+            lines.append((("not_listed", ""), text))
+        return lines
+
+    def _compared(self) -> Iterator[Order]:
+        listed, outbox = self._listed(), self.reporter.outbox
         if not outbox.exists():
-            yield from map(self._counted, parsed)
+            yield from listed
             return
-        lookups = outbox.lookups
+        lookups, secret = outbox.lookups, self.reporter.records.dedupe_secret
         lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""
-        self._invalid = {key: (row.error, row.id) for key, row in lookups.without_key(self.name)}
+        # Dead letters that were invalid have no key. Their content is not kept here.
+        keyless = lookups.without_key(self.name)
+        invalid = {order: replace(row, payload=None) for order, row in keyless}
+        times: list[float] = []
         # A temporary file of SQLite's, removed when it is closed.
         with closing(sqlite3.connect("")) as seen:
             seen.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            times: list[float] = []
-            while batch := list(islice(parsed, _BATCH)):
+            while batch := list(islice(listed, _BATCH)):
                 times += [order.time for order in batch if order.time is not None]
                 times = [min(times), max(times)] if times else []
-                yield from self._looked_up(batch, lookups, seen, stopped)
+                keys = {i: kept_key(i, secret) for one in batch for i in spellings(one.order_id)}
+                hashes = {id: suppressed_key(self.name, id, secret) for id in keys}
+                known: dict[str, Row] = {}
+                for eid in self.reporter.settings.served_accounts or ("",):
+                    known = lookups.known(self.name, eid, [*keys.values()]) | known
+                why = lookups.suppressed([*hashes.values()])
+                kept: dict[str, Row | SuppressedOrder | None] = {
+                    id: known.get(key) or why.get(hashes[id]) or invalid.get(id)
+                    for id, key in keys.items()
+                }
+                for one in batch:
+                    ids = spellings(one.order_id)
+                    id = next((id for id in ids if kept[id] is not None), ids[0])
+                    is_new = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
+                    became = self._became(one, kept[id], stopped)
+                    yield became if is_new.rowcount else replace(one, status="duplicate")
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
-            for found in lookups.reported(self.name, *times) if times else ():
-                key = found.key or ""
+            for row in lookups.reported(self.name, *times) if times else ():
+                key = row.key or ""
                 if seen.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is None:
-                    at, what, event = found.occurred_at, found.digest, found.id
-                    one = Order(key, "not_listed", reported=what, time=at, event=event)
-                    yield self._counted(one)
+                    at, what = row.occurred_at, row.digest
+                    yield Order(key, "not_listed", reported=what, time=at, event=row.id)
 
-    def _looked_up(
-        self, batch: list[Order], orders: Lookups, seen: sqlite3.Connection, stopped: str
-    ) -> Iterator[Order]:
-        secret = self.reporter.records.dedupe_secret
-        ids = {one.order_id: spellings(one.order_id) for one in batch}
-        keys = {id: kept_key(id, secret) for its in ids.values() for id in its}
-        hashes = {id: suppressed_key(self.name, id, secret) for id in keys}
-        known: dict[str, Row] = {}
-        for eid in self.reporter.settings.served_accounts or ("",):
-            known = {**orders.known(self.name, eid, list(set(keys.values()))), **known}
-        suppressed = orders.suppressed(list(hashes.values()))
-        kept = known.keys() | suppressed.keys() | self._invalid.keys()
-        oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
-        for one in batch:
-            its = (id for id in ids[one.order_id] if {id, keys[id], hashes[id]} & kept)
-            id = next(its, one.order_id)
-            key, why = keys[id], suppressed.get(hashes[id])
-            if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
-                one = replace(one, status="duplicate")
-            elif key in known:
-                one = self._kept(one, known[key], stopped)
-            elif why is not None:
-                one = replace(one, status="suppressed", why=why.reason)
-            elif id in self._invalid:
-                error, event = self._invalid[id]
-                one = replace(one, status="dead", why=error, event=event)
-            elif one.time is not None and one.time < oldest:
-                one = replace(one, status="forgotten")
-            yield self._counted(one)
+    def _became(self, one: Order, kept: Row | SuppressedOrder | None, stopped: str) -> Order:
+        """*one*, and what became of it.
 
-    def _kept(self, one: Order, found: Row, stopped: str) -> Order:
-        reported = "" if _is_same(one, found.digest) else found.digest
-        self.differing += bool(reported)
-        ended = {"delivered": "", "held": "", "cancelled": found.reason}
-        ended["dead"] = found.error or found.reason
-        status: Any = found.state if found.state in ended else "waiting"
-        why = ended.get(found.state, stopped or found.error)
-        return replace(one, status=status, why=why, reported=reported, event=found.id)
+        :param kept: what is kept of it.
+        :param stopped: why nothing is sent at present.
+        """
+        if kept is None:
+            oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
+            is_old = one.time is not None and one.time < oldest
+            return replace(one, status="forgotten") if is_old else one
+        if isinstance(kept, SuppressedOrder):
+            return replace(one, status="suppressed", why=kept.reason)
+        state: Any = kept.state
+        why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
+        return replace(
+            one,
+            status=state if state in why else "waiting",
+            why=why.get(state, stopped or kept.error),
+            reported="" if _is_same(one, kept.digest) else kept.digest,
+            event=kept.id,
+        )
 
-    def _counted(self, order: Order) -> Order:
-        self.counts[order.status] += 1
-        if order.status in _REASONED:
-            self.reasons[line_of(order)] += 1
-        elif order.status == "missing" and self.group:
-            known = order.group in self.groups or len(self.groups) < _GROUPS
-            self.groups[order.group if known else "…"] += 1
-        return order
-
-    # -- the list ---------------------------------------------------------------------------
-
-    def _parsed(self) -> Iterator[Order]:
+    def _listed(self) -> Iterator[Order]:
         """The orders of the list, each ``missing`` as long as nothing else is known."""
         names: dict[str, str] = {}
         for row in self.orders:
             names = names or self._names(row)
-            order_id = _text(row.get(names["order_id"]))
+            said: dict[str, Any] = {what: _text(row.get(name)) for what, name in names.items()}
             at = _time(row.get(names.get("time", "")))
-            self.not_looked_for = "" if at is not None else self.not_looked_for
-            if order_id:
-                yield Order(
-                    order_id,
-                    "missing",
-                    value=_text(row.get(names.get("value", ""))),
-                    currency=_text(row.get(names.get("currency", ""))),
-                    time=at,
-                    group=_text(row.get(self.group or "")),
-                )
+            self.has_times |= at is not None
+            if order_id := said.pop("order_id"):
+                yield Order(order_id, "missing", **said | {"time": at})
 
     def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
         found = find_columns(row, self.columns or {}, COLUMNS)
         there = f"; there are: {', '.join(map(str, row))}"
         if "order_id" not in found:
-            raise NoOrderColumn(f"no column is known to hold the order's id{there}")
+            raise ReconcileError(
+                "no column is known to hold the order's id: name it (in the form, or with --column "
+                f"order_id=NAME){there}"
+            )
         if self.group and self.group not in row:
             raise ReconcileError(f"there is no column {self.group!r} to group by{there}")
-        if "time" in found:
-            self.not_looked_for = f"no time in column {found['time']!r} can be read"
-        return found
+        return found | ({"group": self.group} if self.group else {})
 
 
 def line_of(order: Order) -> tuple[Status, str]:
     """What tells an order's line of a summary from others: its status, and of some the reason."""
-    return order.status, order.why.partition(":")[0] if order.status in _REASONED else ""
+    return order.status, order.why.partition(": ")[0] if order.status in _REASONED else ""
 
 
 def _text(value: object) -> str:
@@ -276,3 +362,160 @@ def _is_same(one: Order, digest: str) -> bool:
         return Decimal(reported) == ours
     except InvalidOperation:
         return False
+
+
+# -- the shop's own list ---------------------------------------------------------------------------
+
+
+class Paid(NamedTuple):
+    """Paid orders of one day and group.
+
+    :param day: in ``ADROLL_TIME_ZONE``, ``2026-11-20``.
+    """
+
+    day: str
+    number: int
+    value: Decimal
+    currency: str
+    group: str
+
+
+@dataclass(eq=False, repr=False)
+class PaidOrders:
+    """Asks the shop for its paid orders now and then, in a thread of its own.
+
+    :param context: what the site's function runs in, such as the app's context.
+    """
+
+    reporter: Reporter
+    context: Callable[[], AbstractContextManager[object]]
+    _thread: threading.Thread | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the shop has such a function."""
+        return self.reporter.functions.paid_orders is not None
+
+    def look(self, patience: float = 0.0) -> None:
+        """Compare, where it is time and nobody else does.
+
+        :param patience: seconds for which the end of it is waited for.
+        :raises OutboxFailed: the outbox cannot be worked with.
+        """
+        # In a forked child its parent's thread is not alive.
+        if not self.is_known or (self._thread is not None and self._thread.is_alive()):
+            return
+        figures = self.reporter.outbox.lookups
+        due = [days for days, every in _LOOKS if figures.take_turn(f"paid-orders:{days}", every)]
+        if due:
+            self._thread = threading.Thread(
+                target=self.compare, args=(max(due),), name="adroll-paid-orders", daemon=True
+            )
+            self._thread.start()
+            self._thread.join(patience)
+
+    def compare(self, days: int) -> None:
+        """Compare the last *days*; keep what was never reported or released; never raises."""
+        figures = self.reporter.outbox.lookups
+        try:
+            figures.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
+            began = time.monotonic()
+            #: By kind and day, and by currency and group: how many, and their money.
+            found: dict[tuple[str, str], dict[tuple[str, str], tuple[int, Decimal]]]
+            found = defaultdict(dict)
+            for order in self.found(days):
+                if order.status in ("not_listed", "duplicate"):
+                    continue
+                at = self.reporter.clock() if order.time is None else order.time
+                day = f"{datetime.fromtimestamp(at, self.reporter.settings.time_zone):%Y-%m-%d}"
+                kinds = {"all": ("", "")}
+                if kind := _LACKING.get(line_of(order)):
+                    kinds[kind] = order.currency[:8], order.group
+                for kind, of in kinds.items():
+                    number, value = found[kind, day].get(of, (0, Decimal()))
+                    found[kind, day][of] = number + 1, value + (amount_of(order.value) or 0)
+            # Days before these stay as they are, for as long as the longest look.
+            oldest, first = (f"{self._span(n)[0]:%Y-%m-%d}" for n in (_LOOKS[0][0], days))
+            notes = figures.notes(_NOTE)
+            notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
+            for (kind, day), groups in found.items():
+                most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
+                for place, ((currency, group), (number, value)) in enumerate(most):
+                    # The group last: a note is cut where it is too long.
+                    told = json.dumps([number, str(value), currency])
+                    notes[f"{_NOTE}{kind}:{day}:{place}"] = f"{told}{group}"
+            figures.replace_notes(_NOTE, notes)
+            figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
+            took = time.monotonic() - began
+            slow = {_STATE: f"it took {span(took)}"} if took > _SLOW else {}
+            figures.replace_notes(_STATE, slow)
+        except Exception as problem:
+            let_through(problem)
+            logger.error(
+                "The shop's paid orders cannot be compared: %s [paid-orders-failed]",
+                describe(problem),
+            )
+            with suppress(AdRollError):  # the outbox is away: its own finding
+                figures.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
+
+    def told(self) -> dict[str, list[Paid]]:
+        """What the last comparisons found.
+
+        Of ``all`` orders the sums of each day; of those that were never reported (``missing``),
+        are ``held`` still, or whose hold has ended (``hold_expired``), each group of it.
+        """
+        found: dict[str, list[Paid]] = {kind: [] for kind in ("all", *_LACKING.values())}
+        for name, text in self.reporter.outbox.lookups.notes(_NOTE).items():
+            _, kind, day, _ = name.split(":")
+            (number, value, currency), end = json.JSONDecoder().raw_decode(text)
+            found[kind].append(Paid(day, number, Decimal(value), currency, text[end:]))
+        return found
+
+    def trouble(self) -> str:
+        """Why the shop's list could not be compared lately; empty: it could."""
+        text = self.reporter.outbox.lookups.notes(_STATE).get(_STATE, "")
+        begun = text.removeprefix("begun ")
+        if begun == text:
+            return text
+        takes = self.reporter.clock() - float(begun)
+        return f"it has not ended for {span(takes)}" if takes > _SLOW else ""
+
+    def told_until(self) -> float:
+        """Before when the list tells what is missing, seconds since the epoch; 0: it does not."""
+        outbox = self.reporter.outbox
+        if not self.is_known or not outbox.exists() or self.trouble():
+            return 0.0
+        done = outbox.lookups.notes(_DONE).get(_DONE)
+        # What was lost within an hour counts at its beginning.
+        return float(done) - _GRACE - 3600 if done else 0.0
+
+    def lost_and_told(self, begin: float, end: float) -> int:
+        """How many lost orders of a span the list tells of, as far as they are missing still."""
+        end = min(end, self.told_until())
+        begin = max(begin, self.reporter.clock() - _LOOKS[0][0] * 86_400)
+        if end <= begin:
+            return 0
+        rows = self.reporter.outbox.lookups.history(begin, ("at", "event_name", "outcome"))
+        failed = (row for row in rows if (row.event_name, row.outcome) == ("purchase", "failed"))
+        return sum(row.events for row in failed if row.at < end)
+
+    def found(self, days: int) -> Reconciliation:
+        """What became of each paid order of the last *days*; iterate over it."""
+        return Reconciliation(self.reporter, self._rows(days), group="group")
+
+    def _rows(self, days: int) -> Iterator[Mapping[str, Any]]:
+        function = self.reporter.functions.paid_orders
+        if function is None:
+            return
+        since, until = self._span(days)
+        with self.context():
+            for row in function(since, until):
+                known = {name: row.get(name) for name in ("order_id", "value", "currency")}
+                yield known | {"time": row.get("at"), "group": row.get("group") or ""}
+
+    def _span(self, days: int) -> tuple[datetime, datetime]:
+        """The last *days*, whole ones of the shop's zone."""
+        now, zone = self.reporter.clock(), self.reporter.settings.time_zone
+        until = datetime.fromtimestamp(now - _GRACE, zone)
+        today = until.replace(hour=0, minute=0, second=0, microsecond=0)
+        return today - timedelta(days=days - 1), until

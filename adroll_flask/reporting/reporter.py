@@ -9,17 +9,18 @@ release or a cancel.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from blinker import NamedSignal
 
-from adroll_flask.errors import AdRollError, EventError
+from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events.context import NO_IDENTITY, EventDefaults
 from adroll_flask.events.coverage import Coverage
-from adroll_flask.events.names import EVENT_NAMES
+from adroll_flask.events.names import EVENT_NAMES, shown
 from adroll_flask.events.privacy import kept_key, suppressed_key
 from adroll_flask.forks import made_once
 from adroll_flask.hosts import host_of
@@ -40,13 +41,23 @@ from adroll_flask.visitor.cookies import Records, Visitor
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
     from adroll_flask.events.build import Built
+    from adroll_flask.events.event import Event
     from adroll_flask.settings import Settings
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
 
-    from .site_functions import SiteFunctions
-
 logger: Logger = get_logger("adroll_flask.reporting")
+
+_F = TypeVar("_F", bound="Callable[..., object]")
+
+#: Event in, event or ``None`` out.
+BeforeReport: TypeAlias = "Callable[[Event], Event | None]"
+
+#: What ``@adroll.paid_orders`` takes: gives mappings with ``order_id`` and, where known, ``value``,
+#: ``currency``, ``at`` (when it was paid) and ``group`` (such as the payment method).
+PaidOrdersFunction: TypeAlias = "Callable[[datetime, datetime], Iterable[Mapping[str, Any]]]"
+
+_IDENTITY = ("email", "user_id", "device_id")
 
 Status = Literal[
     "queued", "held", "released", "cancelled", "duplicate", "suppressed", "invalid", "failed"
@@ -97,6 +108,85 @@ class Receipt:
 
     def __bool__(self) -> bool:
         return self.status in ("queued", "held", "released")
+
+
+@dataclass(slots=True)
+class SiteFunctions:
+    """What a site has said with ``@adroll.before_report`` and ``@adroll.identity`` so far.
+
+    :param identity: says who is logged in; takes the environ where *takes_environ*.
+    :param paid_orders: lists the shop's paid orders.
+    """
+
+    before_report: list[BeforeReport] = field(default_factory=list)
+    identity: Callable[..., object] | None = None
+    takes_environ: bool = False
+    paid_orders: PaidOrdersFunction | None = None
+
+    def set_once(self, name: str, function: _F, problem: str) -> _F:
+        """Keep *function* under *name*.
+
+        :raises ConfigurationError: there is another already.
+        """
+        if getattr(self, name) not in (None, function):
+            raise ConfigurationError(name, problem, slug="set-up-twice")
+        setattr(self, name, function)
+        return function
+
+    def who(self, tracked: TrackedRequest) -> Mapping[str, Any]:
+        """Who is logged in, as fields of an event.
+
+        :raises EventError: the function said something else than who somebody is.
+        """
+        if self.identity is None:
+            return {}
+        said = self.identity(tracked.environ) if self.takes_environ else self.identity()
+        if said is None:
+            return {}
+        if not isinstance(said, Mapping):
+            raise EventError(
+                "identity", "has to return a dict of email, user_id, device_id, or None"
+            )
+        if unknown := [str(key) for key in said if key not in _IDENTITY]:
+            raise EventError(
+                "identity",
+                f"has to return email, user_id, device_id; {shown(unknown[0])} is none",
+            )
+        return {key: value for key, value in said.items() if value not in (None, "")}
+
+    def passed(self, built: Built, *, strict: bool = False) -> Built | None:
+        """The event as ``before_report`` lets it pass; ``None``: one of them keeps it back.
+
+        Each is asked in turn and sees what the one before it returned, checked.
+
+        :param strict: raise what one of them raises.
+        :raises EventError: one failed, or returned something that cannot be sent: its field is
+            ``before_report``.
+        """
+        from adroll_flask.events.event import Event
+
+        for function in self.before_report:
+            try:
+                changed = function(built.event)
+                if changed is None:
+                    return None
+                if isinstance(changed, Event):
+                    built = built.changed(changed)
+                    continue
+                why = "has to return the event, another one, or None"
+            except Exception as problem:
+                let_through(problem)
+                if strict:
+                    raise
+                if isinstance(problem, EventError):
+                    why = str(problem)
+                else:
+                    said = describe_lines(problem)
+                    logger.error("before_report failed: %s [before-report-failed]", said)
+                    why = f"raised {type(problem).__name__}"
+            # Kept, not sent: the function may have been there to keep this very event back.
+            raise EventError("before_report", why)
+        return built
 
 
 @dataclass(eq=False, repr=False)
@@ -164,7 +254,8 @@ class Reporter:
                 else:
                     context, why = self.bare(known, given), ""
                 if why:
-                    return self._not_reported(name, why, given, context, tracked)
+                    dry_run = self._is_trial(given, context, tracked)
+                    return self.suppressed(name, why, given, dry_run=dry_run)
                 built = self._build(name, given, context, strict=strict)
                 if built.dropped or built.hidden:
                     self._tell_what_is_missing(name, built.dropped, built.hidden)
@@ -173,7 +264,8 @@ class Reporter:
                 if self.functions.before_report:
                     passed = self.functions.passed(built, strict=strict)
                     if passed is None:
-                        return self._not_reported(name, "before_report", given, context, tracked)
+                        dry_run = self._is_trial(given, context, tracked)
+                        return self.suppressed(name, "before_report", given, dry_run=dry_run)
                     self._tell_what_is_missing(name, (), passed.hidden[len(built.hidden) :])
                     built = passed
                 held_for = None if hold is False else self._held_for(hold, built, strict)
@@ -229,29 +321,29 @@ class Reporter:
     def _tell_what_is_missing(
         self, name: str, dropped: tuple[tuple[str, str], ...], hidden: tuple[str, ...]
     ) -> None:
-        for field, reason in dropped:
-            self.counters.add("field_dropped", field.partition("[")[0])
-            logger.warning("AdRoll event %s: %s left out: %s [field-left-out]", name, field, reason)
-        for field in hidden:
-            if self.counters.add("person_hidden", field):
+        for what, reason in dropped:
+            self.counters.add("field_dropped", what.partition("[")[0])
+            logger.warning("AdRoll event %s: %s left out: %s [field-left-out]", name, what, reason)
+        for what in hidden:
+            if self.counters.add("person_hidden", what):
                 logger.warning(
                     "AdRoll event %s: something in %s tells a person, such as an e-mail address, "
                     "and was hidden (this is logged once and counted) [person-hidden]",
                     name,
-                    field,
+                    what,
                 )
 
     def _check_purchase(self, given: Mapping[str, Any], strict: bool) -> None:
-        for field, why in NEEDED_OF_A_PURCHASE.items():
-            if field in given:
+        for what, why in NEEDED_OF_A_PURCHASE.items():
+            if what in given:
                 continue
             if strict:
-                raise EventError(field, why)
-            if self.counters.add("purchase_incomplete", field):
+                raise EventError(what, why)
+            if self.counters.add("purchase_incomplete", what):
                 logger.warning(
                     "report_conversion() without %s=: %s (this is logged once and counted) "
                     "[purchase-incomplete]",
-                    field,
+                    what,
                     why,
                 )
 
@@ -318,8 +410,20 @@ class Reporter:
             return self.bare(known, given), f"consent_{tracked.decision.reason}"
         if tracked.forgotten:
             return self.bare(known, given), "forgotten"
-        if self.functions.identity is not None:
-            self._add_identity(given, tracked, strict)
+        try:
+            for key, value in self.functions.who(tracked).items():
+                if given.get(key) in (None, ""):
+                    given[key] = value
+        except Exception as problem:
+            let_through(problem)
+            if strict:
+                raise
+            # The event goes without: who is logged in is worth less than the sale.
+            self.counters.add("identity_failed")
+            logger.error(
+                "AdRoll's identity function failed: %s [identity-function-failed]",
+                describe_lines(problem),
+            )
         context = self.bare(known, given, tracked.url)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
         has_id = given.get("user_id") or given.get("device_id")
@@ -373,23 +477,10 @@ class Reporter:
                 return True
         return False
 
-    def _add_identity(self, given: dict[str, Any], tracked: TrackedRequest, strict: bool) -> None:
-        try:
-            said = self.functions.who(tracked)
-        except Exception as problem:
-            let_through(problem)
-            if strict:
-                raise
-            # The event goes without: who is logged in is worth less than the sale.
-            self.counters.add("identity_failed")
-            logger.error(
-                "AdRoll's identity function failed: %s [identity-function-failed]",
-                describe_lines(problem),
-            )
-            return
-        for key, value in said.items():
-            if given.get(key) in (None, ""):
-                given[key] = value
+    def _is_trial(
+        self, given: Mapping[str, Any], context: EventDefaults, browser: TrackedRequest | None
+    ) -> bool:
+        return self.is_dry_run(given.get("page_location") or context.page_location, browser)
 
     # -- what becomes of it ------------------------------------------------------------------
 
@@ -411,17 +502,6 @@ class Reporter:
             )
         self.announce(event_suppressed, name=name, reason="duplicate")
         return Receipt(put.id, "duplicate", "reported before", coverage)
-
-    def _not_reported(
-        self,
-        name: str,
-        why: str,
-        given: Mapping[str, Any],
-        context: EventDefaults,
-        browser: TrackedRequest | None,
-    ) -> Receipt:
-        location = given.get("page_location") or context.page_location
-        return self.suppressed(name, why, given, dry_run=self.is_dry_run(location, browser))
 
     def suppressed(
         self, name: str, why: str, given: Mapping[str, Any], *, dry_run: bool
@@ -480,7 +560,7 @@ class Reporter:
             id=new_id(self.clock()),
             name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
-            dry_run=self.is_dry_run(given.get("page_location") or context.page_location, browser),
+            dry_run=self._is_trial(given, context, browser),
             key=None,
             payload=draft(name, given, context),
             occurred_at=context.now,
@@ -511,10 +591,7 @@ class Reporter:
                 describe(problem),
             )
             return Receipt(None, "failed", "internal")
-        if what == "event":
-            logger.error("AdRoll event not reported: %s [event-not-reported]", problem)
-            return Receipt(None, "failed", str(problem))
-        logger.error("AdRoll %s not kept: %s [decision-refused]", what, problem)
+        logger.error("AdRoll %s not kept: %s [event-not-reported]", what, problem)
         is_wrong = isinstance(problem, EventError)
         return Receipt(None, "invalid" if is_wrong else "failed", str(problem))
 

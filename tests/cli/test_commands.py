@@ -207,33 +207,6 @@ def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: 
     assert found["sentence"] == "sqlite, 0 waiting"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[uwsgi]\nmaster = true\n", "enable-threads"),
-        ("[uwsgi]\nenable-threads = true\nmaster = true\n", None),
-        ("[uwsgi]\nthreads = 4\nlazy-apps = true\nmaster = true\n", None),
-    ],
-)
-def test_check_looks_over_uwsgi(
-    make_app: AppMaker,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    text: str,
-    expected: str | None,
-) -> None:
-    app = make_app(ADROLL_DELIVERY="thread")
-    monkeypatch.chdir(tmp_path)
-    Path("uwsgi.ini").write_text(text)
-    result = invoke(app, "check", "--json")
-    found = json.loads(result.output)["findings"]
-    fixes = [finding["todo"] for finding in found if finding["subject"] == "uWSGI"]
-    if expected is None:
-        assert fixes == []
-    else:
-        assert any(expected in fix for fix in fixes)
-
-
 # -- send-test and schema ------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from flask import Flask
 from adroll_flask import report_event
 from adroll_flask.cli.console import since_when
 from adroll_flask.dashboard.numbers import within
-from adroll_flask.delivery.watch import Watch
+from adroll_flask.delivery.deliverer import Watch
 from adroll_flask.outbox import Outcome, history
 from adroll_flask.outbox.values import Asked
 from adroll_flask.reporting.order_life import life
@@ -151,7 +151,7 @@ def test_the_time_within_which_half_was_delivered_is_the_end_of_its_bucket() -> 
 def test_find_tells_an_orders_life_without_the_visitors_values(shop: Flask, run: Run) -> None:
     result = run("outbox", "find", "1002")
     assert result.exit_code == 0
-    words = ["happened", "reported", "attempt, content 400", "dead letter: refused", "carried"]
+    words = ["happened", "reported", "attempt, http_400", "dead letter: refused", "carried"]
     places = [result.output.index(word) for word in words]
     assert places == sorted(places)
     assert "no such product" in result.output

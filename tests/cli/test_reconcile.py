@@ -86,8 +86,8 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
     for said in (
         "1 of 10 paid orders reached AdRoll",
         "1 waits to be sent",
-        "1 was not to be reported: the visitor's browser says no",
-        "1 was given up: AdRoll refused what the event says (http_400); see outbox list --dead",
+        "1 was not to be reported: The visitor's browser says no",
+        "1 was given up: AdRoll refused what the event says; see outbox list --dead",
         "4 were never reported: 2 with payment_method 'invoice', 2 with payment_method 'card'",
         "1 is older than what is kept here",
         "1 line has an order that the list had before",
@@ -109,7 +109,7 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
         "1010": "dead",
         "1011": "missing",
     }
-    assert rows["1002"]["why"] == "http_400: no such product"
+    assert rows["1002"]["why"] == "refused: http_400: no such product"
     assert rows["1003"]["reported"] == "59.90 EUR"
     assert "value" in rows["1010"]["why"]
 
@@ -142,8 +142,8 @@ def test_what_is_held_and_what_was_cancelled_is_told_apart_from_what_waits(
     for said in (
         "1 waits to be sent",
         "1 is held until it is released; release them with outbox release",
-        "1 was cancelled: by the shop",
-        "1 was cancelled: held, and not released in time",
+        "1 was cancelled: The shop took it back",
+        "1 was cancelled: Held, and neither released nor cancelled in time",
     ):
         assert said in result.output, result.output
 

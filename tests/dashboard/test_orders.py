@@ -232,7 +232,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
     ("content", "said"),
     [
         (b"", "no column is known to hold the order"),
-        (b"Bestellung;b\n1;2\n", "Name it under “Column of the order&#39;s id”."),
+        (b"Bestellung;b\n1;2\n", "name it (in the form"),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
         (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
@@ -281,12 +281,12 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
     lines = ("1001;59.90", "1002;12.00", "1003;50", "1004;61", "1005;72")
     page = shop.upload("order;total;currency\n" + "".join(f"{line};EUR\n" for line in lines)).text
     assert sentences(page) == [
-        "1 was given up: AdRoll refused what the event says (http_422) 59.90 EUR",
-        "1 was given up: currency 12.00 EUR",
+        "1 was given up: AdRoll refused what the event says 59.90 EUR",
+        "1 was given up: The shop reported a wrong currency 12.00 EUR",
         "2 were reported with another value than the list's 133.00 EUR",
         "1 waits to be sent 72.00 EUR",
         "2 of 5 paid orders reached AdRoll",
-        "what was reported and is not in the list is not looked for: no column of times",
+        "what is not in the list is not looked for: no times can be read",
     ]
 
 
@@ -302,7 +302,12 @@ def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     ids = ("#4473", "4474", "#4475", "# 4476", "#4477", "#4999", "4473")
     text = shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
     assert "3 of 6 paid orders reached AdRoll" in text
-    for said in ("1 was not to be", "1 was given up: currency", "1 was never", "1 line has"):
+    for said in (
+        "1 was not to be",
+        "1 was given up: The shop reported a wrong",
+        "1 was never",
+        "1 line has",
+    ):
         assert said in text
     assert "not in the list" not in text
 
@@ -323,14 +328,14 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
     shop.report("1001")
     shop.take_in()
     said = shop.said(shop.upload("Bestellung;Summe\n1001;1\n"))
-    assert "Bestellung, Summe. Name it under “Column of the order&#39;s id”." in said
-    assert "--column" not in said
+    assert "the order&#39;s id: name it (in the form" in said
+    assert said.endswith("there are: Bestellung, Summe.")
     said = shop.said(shop.upload("order;Zahlart\n1001;card\n", group="payment"))
     assert said.endswith(
         "there is no column &#39;payment&#39; to group by; there are: order, Zahlart."
     )
     page = shop.upload("order;Date\n1001;16.11.2026 14:30\n").text
-    assert "not looked for: no time in column &#39;Date&#39; can be read" in page
+    assert "not looked for: no times can be read" in page
 
 
 # -- as people write it --------------------------------------------------------------------------

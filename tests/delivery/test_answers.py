@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.answers import (
+from adroll_flask.delivery.client import (
     Answer,
     answer_from,
 )
@@ -94,34 +94,6 @@ def test_retry_after_is_read_in_both_forms_and_bounded(
 def test_retry_after_means_nothing_elsewhere() -> None:
     assert answer(500, retry_after="7").retry_after is None
     assert answer(301, retry_after="7").retry_after is None
-
-
-@pytest.mark.parametrize(
-    ("entry", "index"),
-    [
-        ({"field": "[3].currency"}, 3),
-        ({"field": "events[3].currency"}, 3),
-        ({"field": "$[3].currency"}, 3),
-        ({"field": "events.3.currency"}, 3),
-        ({"message": "event 3: bad currency"}, 3),
-        ({"message": "Event #3 has a bad currency"}, 3),
-        ({"message": "bad currency in event at index 3"}, 3),
-        ({"message": "[3].currency is wrong"}, 3),
-        ({"field": "currency", "message": "must have 3 letters"}, None),
-        ({"field": "event_attributes.products[2].price"}, None),
-        ({"message": "the event has 2 errors"}, None),
-    ],
-)
-def test_hints_find_the_event_that_adroll_points_at(
-    entry: dict[str, Any], index: int | None
-) -> None:
-    (hint,) = answer(400, {"errors": [entry]}).errors
-    assert hint.index == index
-    assert answer(400, {"errors": [entry]}).suspects(100) == (() if index is None else (index,))
-
-
-def test_hints_beyond_the_batch_are_not_suspects() -> None:
-    assert answer(400, {"errors": [{"field": f"[{at}]"} for at in (7, 1, 1)]}).suspects(3) == (1,)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.answers import Answer
-from adroll_flask.delivery.client import Client, TokenUnavailable
+from adroll_flask.delivery.client import Answer, Client, TokenUnavailable
 from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.settings import Account, Settings

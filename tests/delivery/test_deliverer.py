@@ -13,8 +13,7 @@ from typing import Any, Self
 
 import pytest
 
-from adroll_flask.delivery.deliverer import Step
-from adroll_flask.delivery.watch import Watch
+from adroll_flask.delivery.deliverer import Step, Watch
 from adroll_flask.outbox.values import Claim, Counted
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
@@ -590,7 +589,7 @@ def test_lateness_is_said_once_until_it_is_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monotonic = Clock()
-    monkeypatch.setattr("adroll_flask.delivery.watch.time.monotonic", monotonic)
+    monkeypatch.setattr("adroll_flask.delivery.deliverer.time.monotonic", monotonic)
     shop = Shop(tmp_path)
     watch = Watch(shop.outbox, shop.counters, (EID,))
 

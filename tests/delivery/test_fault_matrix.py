@@ -178,13 +178,13 @@ def test_a_fault_and_what_follows(case: Case, sandbox: RunningSandbox, shop: Sho
     assert (destination.stopped, destination.failures) == (None, 0)
 
 
-def test_400_for_one_event_with_adrolls_hint(sandbox: RunningSandbox, shop: Shop) -> None:
+def test_400_for_one_event_with_adrolls_words(sandbox: RunningSandbox, shop: Shop) -> None:
     shop.report("o1")
     shop.report("o2", currency="EURO")
     shop.report("o3")
     assert shop.deliverer.run_once() == 3
-    assert shop.network.requests == [ORDERS, O2, ["o1", "o3"]]
-    assert outcomes(sandbox) == [400, 400, 200]
+    assert shop.network.requests == [ORDERS, ["o1", "o2"], ["o1"], O2, ["o3"]]
+    assert outcomes(sandbox) == [400, 400, 200, 400, 200]
     assert shop.facts() == {
         "o1": ("delivered", False),
         "o2": ("dead", False),

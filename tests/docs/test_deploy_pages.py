@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from adroll_flask.delivery.thread import uwsgi_problem
 from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, ROOT, answers, lacking, program
@@ -62,10 +61,8 @@ def test_the_units_are_put_where_systemd_finds_them(tmp_path: Path) -> None:
     assert wanted == {"adroll-worker@1.service", "adroll-worker-watch@1.timer"}
 
 
-def test_nothing_is_wrong_with_the_pages_uwsgi_ini() -> None:
-    options = dict(ini_of("uWSGI")["uwsgi"])
-    assert uwsgi_problem(options) is None
-    assert uwsgi_problem({**options, "enable-threads": "false"}) is not None
+def test_the_pages_uwsgi_ini_lets_threads_run() -> None:
+    assert ini_of("uWSGI")["uwsgi"]["enable-threads"] == "true"
 
 
 def test_the_units_places_are_settings_and_its_stop_outlives_a_request() -> None:

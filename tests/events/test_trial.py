@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
@@ -34,10 +33,3 @@ def test_two_trials_are_of_two_visitors() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(EventError, match="event_name"):
         trial_event(Account(), NOW, "bought")
-
-
-@pytest.mark.parametrize("size", [1000, 2048])
-def test_a_trial_event_can_be_as_large_as_another(size: int) -> None:
-    payload = trial_event(ACCOUNT, NOW, size=size)
-    assert size <= len(payload) <= size + 30
-    assert len(gzip.compress(payload)) > size / 2
