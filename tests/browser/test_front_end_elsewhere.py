@@ -138,17 +138,3 @@ def test_without_the_api_the_shop_goes_on(
         page.wait_for_function("window.adrollKit && adrollKit.token")
         page.route("**/identity", lambda route: route.abort())
         assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True
-
-
-def test_a_front_end_that_is_not_listed_learns_and_changes_nothing(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, context: BrowserContext
-) -> None:
-    with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
-        # The same page under a name that is not in ADROLL_ORIGINS.
-        page.goto(shop.page("pay.shop.test", "/?adct=click123"))
-        page.wait_for_function("window.adrollKit && adrollKit.token")
-        assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True
-        page.wait_for_timeout(300)
-        assert {method for method, _ in shop.asked} == {"OPTIONS"}
-        names = {c["name"] for c in context.cookies(f"http://api.shop.test:{shop.api_port}")}
-        assert "adroll_visitor" not in names

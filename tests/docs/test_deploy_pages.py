@@ -127,6 +127,7 @@ def redis() -> str:
     return "redis://127.0.0.1:6379"
 
 
+@pytest.mark.slow
 def test_the_page_s_workers_start_and_deliver(tmp_path: Path, redis: str) -> None:
     replace = {"amqp://guest:guest@localhost//": f"{redis}/12", "redis://localhost": f"{redis}/11"}
     (tmp_path / "order.py").write_text(ORDER)

@@ -161,6 +161,7 @@ def test_a_shop_moves_with_its_keys(
     assert orders == [*"1234567"]
 
 
+@pytest.mark.slow
 def test_two_workers_deliver_from_postgresql(
     tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
 ) -> None:

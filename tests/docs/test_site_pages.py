@@ -243,7 +243,7 @@ def test_any_wsgi_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- docs/how-to/asgi.md, as it stands, under gunicorn: click, cookie, report, arrival ------------
 
 
-@pytest.mark.parametrize("framework", ["fastapi", "quart"])
+@pytest.mark.parametrize("framework", ["fastapi", pytest.param("quart", marks=pytest.mark.slow)])
 def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path: Path) -> None:
     for name in ("a2wsgi", "gunicorn", framework):
         pytest.importorskip(name)

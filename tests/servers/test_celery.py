@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -115,10 +114,6 @@ class Worker:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
-    def runs(self) -> Counter[str]:
-        """How often each drain was received, by the task's id."""
-        return Counter(re.findall(rf"Task {re.escape(TASK)}\[([^]]+)\] received", self.log))
-
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -215,38 +210,6 @@ def test_beat_delivers_what_requests_and_tasks_report(
     close(app)
     celery.close()
     assert set(arrived(adroll).values()) == {1}
-
-
-@pytest.mark.slow
-def test_a_task_killed_while_it_sends_runs_again_and_doubles_only_what_it_marks(
-    start: Start, adroll: RunningSandbox, broker: str, tmp_path: Path
-) -> None:
-    worker = start(every=1.0)
-    adroll.wait(1, timeout=PATIENCE)  # the parent's
-    number = adroll.fault(hang=60, take=True, times=1)
-    for order in range(5):
-        worker.buy(f"order-{order}")
-    # Taken, and not only begun: what hangs may be sent by whichever child.
-    worker.wait_until(lambda: any(one["fault"] == number for one in adroll.requests()))
-    worker.kill_children()
-    for order in range(5, 10):
-        worker.buy(f"order-{order}")
-    adroll.wait(11, timeout=PATIENCE)
-
-    def all_settled() -> bool:
-        rows = rows_in(tmp_path)
-        return len(rows) == 11 and {row.state for row in rows.values()} == {"delivered"}
-
-    worker.wait_until(all_settled)
-    # Acknowledged late: the run that died came back to the queue.
-    worker.wait_until(lambda: max(worker.runs().values()) >= 2)
-    worker.stop()
-    rows = rows_in(tmp_path)
-    counts = arrived(adroll)
-    assert counts.keys() == {"parent", *(f"order-{order}" for order in range(10))}
-    doubled = {order for order, count in counts.items() if count > 1}
-    assert doubled, "the killed request had been taken"
-    assert all(counts[order] == 2 and rows[order].unsure for order in doubled)
 
 
 def rows_in(folder: Path) -> dict[str, Any]:

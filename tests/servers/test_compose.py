@@ -273,7 +273,8 @@ def sink() -> Iterator[Any]:
         yield one
 
 
-@pytest.mark.parametrize("way", [from_systemd, pytest.param(from_docker, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [from_systemd, from_docker])
 def test_workers_start_live_and_finish_their_request_on_sigterm(
     way: Way, sink: Any, tmp_path: Path
 ) -> None:

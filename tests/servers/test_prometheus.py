@@ -230,6 +230,7 @@ def expressions() -> list[tuple[str, str]]:
     return [(panel["title"], t["expr"]) for panel in board["panels"] for t in panel["targets"]]
 
 
+@pytest.mark.slow
 def test_prometheus_reads_the_same_of_every_process_and_takes_alerts_and_dashboard(
     tmp_path: Path, make_app: AppMaker
 ) -> None:
