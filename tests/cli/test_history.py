@@ -15,11 +15,9 @@ from flask import Flask
 from adroll_flask import report_event
 from adroll_flask.cli.console import since_when
 from adroll_flask.dashboard.numbers import within
-from adroll_flask.delivery.deliverer import Watch
-from adroll_flask.outbox import Outcome, history
+from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.values import Asked
 from adroll_flask.reporting.order_life import life
-from adroll_flask.signals import reports_silent
 from tests.cli.conftest import Run, invoke
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.visits import report, visit
@@ -47,27 +45,6 @@ DEAD = {
     "error": "http_400: no such product",
     "asked": Asked("content", 400, "http_400: no such product"),
 }
-
-
-def fill_history(outbox: Any, per_hour: int, *, silent: int = 0) -> None:
-    """Deliveries of a month, by the hour, but for the last *silent* hours."""
-
-    def write(tx: Any) -> None:
-        tx.execute("DELETE FROM adroll_history")
-        present = int(tx.now // 3600)
-        entry = history.Happened("addToCart", "delivered", "", 1, "", 0, None, per_hour)
-        for hour in range(present - 800, present + 1 - silent):
-            at: Any = At(tx, hour * 3600)
-            history.add(at, [entry])
-
-    outbox.database.write(write)
-
-
-class At:
-    """A transaction at another time."""
-
-    def __init__(self, tx: Any, now: float) -> None:
-        self.dialect, self.many, self.now = tx.dialect, tx.many, now
 
 
 @pytest.fixture
@@ -217,23 +194,3 @@ def test_list_filters_by_name_and_time_newest_first(shop: Flask, run: Run) -> No
     assert "addToCart" in run("outbox", "list", "--name", "addToCart").output
     assert run("outbox", "list", "--since", "2099-01-01").output == "no events\n"
     assert len(run("outbox", "list", "--since", "1h").output.splitlines()) == 5
-
-
-# -- silence -------------------------------------------------------------------------------
-
-
-def test_silence_sends_a_signal_once(shop: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    runtime = shop.extensions["adroll"]
-    fill_history(runtime.outbox, 100, silent=8)
-    told: list[dict[str, Any]] = []
-
-    def hear(sender: Flask, **values: Any) -> None:
-        told.append(values)
-
-    with reports_silent.connected_to(hear, sender=shop):
-        runtime.deliverer._watch._silent_from = 0.0  # it may have looked at an empty outbox
-        runtime.deliverer._watch.look()
-        Watch(runtime.outbox, runtime.counters, (), lambda _: told.append({})).look()
-    assert [one["name"] for one in told] == ["addToCart"]
-    assert "no addToCart event since" in caplog.text
-    assert runtime.counters.get("reports_silent", "addToCart") == 1

@@ -20,10 +20,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import report_event
 from adroll_flask.cli.commands import commands
+from adroll_flask.counters import Counters
+from adroll_flask.delivery.deliverer import Watch
 from adroll_flask.findings.rules import open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
 from adroll_flask.outbox.ingest import Ingest
 from adroll_flask.prometheus import AdRollCollector
+from adroll_flask.signals import reports_silent
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 from tests.support import PATIENCE, ROOT
 from tests.support.dashboard_shop import DashboardShop
@@ -264,7 +267,9 @@ def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     assert is_gone(shop, "reports-silent")
 
 
-def test_who_looks_for_a_silent_event_is_told_to_try_that_event(shop: DashboardShop) -> None:
+def test_who_looks_for_a_silent_event_is_told_to_try_that_event_and_a_signal_is_sent_once(
+    shop: DashboardShop, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nobody finds by an order why no search is reported."""
     shop.now -= 30 * DAY
     for _ in range(30):
@@ -277,6 +282,19 @@ def test_who_looks_for_a_silent_event_is_told_to_try_that_event(shop: DashboardS
     found = seen(shop, "reports-silent")
     assert (found["key"], "order" in found["todo"]) == ("productSearch", False)
     assert found["todo"] in html.unescape(shop.html("problems"))
+    told: list[str] = []
+
+    def hear(_: object, name: str, **_values: object) -> None:
+        told.append(name)
+
+    outbox, counters, watch = shop.runtime.outbox, Counters(), shop.runtime.deliverer._watch
+    with reports_silent.connected_to(hear, shop.app):
+        watch._silent_from = 0.0  # it may have looked before
+        watch.look()
+        Watch(outbox, counters, (), lambda _: told.append("by another process")).look()
+    assert told == ["productSearch"]
+    assert "no productSearch event since" in caplog.text
+    assert shop.runtime.counters.get("reports_silent", "productSearch") == 1
 
 
 def test_a_full_disk_is_seen_while_it_is_full(
