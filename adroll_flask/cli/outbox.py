@@ -464,7 +464,7 @@ def move_from(old: str) -> None:
             opened[0].create_tables()
         except OutboxFailed as problem:
             raise NotMoved(f"the old outbox cannot be worked with: {problem}") from None
-        states = move(*opened, dedupe_days=runtime.settings.dedupe_days, moved=lambda count: None)
+        states = move(*opened, dedupe_days=runtime.settings.dedupe_days)
     except NotMoved as problem:
         raise Refusal(str(problem), slug="outbox-move") from None
     finally:

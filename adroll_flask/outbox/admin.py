@@ -19,10 +19,9 @@ from .destination import accounts_of, end_unasked
 from .ingest import Ingest
 from .lookups import Lookups, is_id
 from .schema import Database, Tx, columns_of, insert, insert_into, key_in, key_out, meta, one
-from .transitions import BY_ORDER, STEP, Holds
+from .transitions import BY_ORDER, STEP
 from .values import CANCELLED, DAY, DEAD, DECIDED, DELIVERED, HELD, NAME, OutboxFailed
 
-_STEP: Final = 500
 #: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
 RISKY: Final = ("restored", "unsure")
 _COPIED: Final = (
@@ -44,6 +43,7 @@ class Admin:
     ingest: Ingest
     lookups: Lookups
     dropped: Callable[[], None]
+    _records_at: float = float("-inf")
 
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> int:
         """Remove events that nobody sends at the moment and free their keys; returns how many.
@@ -138,6 +138,46 @@ class Admin:
             pass
         return self._resting() - before
 
+    def keep_house(self) -> int:
+        """Do one small step of cleaning; how many rows went (0: nothing left to do).
+
+        A part that fails does not keep the others from being done.
+
+        :raises OutboxFailed: a part failed.
+        """
+        done = 0
+        failure: OutboxFailed | None = None
+        parts: list[Callable[[], int]] = [self._end, self.database.tidy]
+        if time.monotonic() >= self._records_at:
+            parts.append(self._forget_records)
+        for part in parts:
+            try:
+                done += part()
+            except OutboxFailed as problem:
+                failure = problem
+        if failure is not None:
+            raise failure
+        return done
+
+    def _end(self) -> int:
+        """End what is over, of all accounts."""
+        holds = self.ingest.rows.holds
+        ends = {HELD: holds.expire, DECIDED: holds.forget}
+        remove = partial(transitions.move, name="remove")
+
+        def end(tx: Tx) -> int:
+            found = _over(tx, _slow_clock(tx), STEP)
+            return sum(ends.get(state, remove)(tx, ids=ids) for state, ids in found)
+
+        if not self.database.read(lambda tx: any(_over(tx, tx.now, 1))):
+            return 0
+        return self.database.write(end)
+
+    def _forget_records(self) -> int:
+        self.database.write(_forget_records)
+        self._records_at = time.monotonic() + _RECORDS_EVERY
+        return 0
+
     def _resting(self) -> int:
         query = f"SELECT count(*) FROM adroll_event WHERE state = {DEAD} AND reason = 'restored'"
         return int(self.database.read(lambda tx: tx.rows(query))[0][0])
@@ -149,7 +189,7 @@ def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: str = "(0, 1, 2)")
     :param error: what each of them says.
     """
     rows = tx.rows(
-        f"SELECT id FROM adroll_event WHERE state IN {states} AND payload IS NOT NULL LIMIT {_STEP}"
+        f"SELECT id FROM adroll_event WHERE state IN {states} AND payload IS NOT NULL LIMIT {STEP}"
     )
     ids = [row[0] for row in rows]
     kept: dict[str, Any] = {
@@ -170,7 +210,7 @@ def _drop(ids: Sequence[str], tx: Tx) -> int:
 def _drop_of_account(account: str, tx: Tx) -> int:
     rows = tx.rows(
         "SELECT id FROM adroll_event WHERE advertisable_eid = :account"
-        f" AND state IN (0, 4, 5) LIMIT {_STEP} {{skip_locked}}",
+        f" AND state IN (0, 4, 5) LIMIT {STEP} {{skip_locked}}",
         account=account,
     )
     return _drop([row[0] for row in rows], tx)
@@ -178,8 +218,8 @@ def _drop_of_account(account: str, tx: Tx) -> int:
 
 def _steps(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     known = [id for id in ids if is_id(id)]
-    for start in range(0, len(known), _STEP):
-        yield known[start : start + _STEP]
+    for start in range(0, len(known), STEP):
+        yield known[start : start + STEP]
 
 
 # -- from one database into another ----------------------------------------------------------------
@@ -209,15 +249,12 @@ class NotMoved(Exception):
     """Nothing was moved, and why."""
 
 
-def move(
-    old: Database, new: Database, *, dedupe_days: int, moved: Callable[[int], object]
-) -> Counter[str]:
+def move(old: Database, new: Database, *, dedupe_days: int) -> Counter[str]:
     """Move what *old* holds into *new*, which holds no events; how many of each state.
 
     Nobody may report into *new* meanwhile, nor deliver from either.
 
     :param dedupe_days: days that *old* keeps as dead letters what *new* sends from now on.
-    :param moved: told how many events each step has moved.
     :raises NotMoved: the one is in use, or the other is not empty.
     :raises OutboxFailed: a database cannot be worked with. Call it again, and it goes on.
     """
@@ -239,7 +276,6 @@ def move(
             last = rows[-1][columns_of(table)[0]]
             if table == "adroll_event":
                 states.update(NAME[row["state"]] for row in rows if row["state"] in NAME)
-                moved(len(rows))
     while old.write(partial(let_rest, dedupe_days, error=_WORDS, states="(0, 1, 2, 5)")):
         pass
     # No session takes the old one for the new one.
@@ -277,7 +313,7 @@ def _read(database: Database, table: str, last: str | None = None) -> list[dict[
     statement = f"SELECT {', '.join(columns)} FROM {table}"
     values: dict[str, Any] = {}
     if last is not None:
-        statement += f" WHERE {columns[0]} > :last ORDER BY {columns[0]} LIMIT {_STEP}"
+        statement += f" WHERE {columns[0]} > :last ORDER BY {columns[0]} LIMIT {STEP}"
         values["last"] = last
     found = database.read(lambda tx: tx.rows(statement, **values))
     return [dict(zip(columns, row, strict=True)) for row in found]
@@ -285,8 +321,8 @@ def _read(database: Database, table: str, last: str | None = None) -> list[dict[
 
 def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
     tx.execute(f"DELETE FROM {table}")
-    for first in range(0, len(rows), _STEP):
-        _insert(table, rows[first : first + _STEP], tx)
+    for first in range(0, len(rows), STEP):
+        _insert(table, rows[first : first + STEP], tx)
 
 
 def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
@@ -320,57 +356,6 @@ _RECORDS_EVERY: Final = 600.0
 #: is a hundred days ahead for a minute would else end all of them.
 _LEAP: Final = 3600.0
 _CLOCK: Final = "housekeeping_at"
-
-
-@dataclass(slots=True)
-class Housekeeping:
-    """Keeps an outbox small, in small steps."""
-
-    database: Database
-    holds: Holds
-    _records_at: float = float("-inf")
-
-    def step(self) -> int:
-        """Do one step; how many rows went (0: nothing left to do).
-
-        A part that fails does not keep the others from being done.
-
-        :raises OutboxFailed: a part failed.
-        """
-        done = 0
-        failure: OutboxFailed | None = None
-        parts: list[Callable[[], int]] = [self._end, self.database.tidy]
-        if time.monotonic() >= self._records_at:
-            parts.append(self._forget_records)
-        for part in parts:
-            try:
-                done += part()
-            except OutboxFailed as problem:
-                failure = problem
-        if failure is not None:
-            raise failure
-        return done
-
-    def _end(self) -> int:
-        """End what is over, of all accounts."""
-        if not self.database.read(lambda tx: any(_over(tx, tx.now, 1))):
-            return 0
-        return self.database.write(self._end_once)
-
-    def _end_once(self, tx: Tx) -> int:
-        ends = {HELD: self.holds.expire, DECIDED: self.holds.forget}
-        return sum(
-            ends.get(state, _remove)(tx, ids) for state, ids in _over(tx, _slow_clock(tx), STEP)
-        )
-
-    def _forget_records(self) -> int:
-        self.database.write(_forget_records)
-        self._records_at = time.monotonic() + _RECORDS_EVERY
-        return 0
-
-
-def _remove(tx: Tx, ids: Sequence[str]) -> int:
-    return transitions.move(tx, "remove", ids)
 
 
 def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[int, list[str]]]:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .schema import Database, Tx, insert, one
-from .values import AWAY, ERROR_LENGTH, LONGEST_PAUSE, MISSED_AFTER, SKEW, Claimed, Destination
+from .values import AWAY, ERROR_LENGTH, MISSED_AFTER, SKEW, Claimed, Destination
 
+#: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
+LONGEST_PAUSE: Final = 3600.0
 #: Seconds between two signs of life of a worker.
 SEEN_EVERY: Final = 20.0
 #: Seconds that AdRoll has to be away for the interval to be kept.
@@ -236,21 +238,19 @@ class DestinationState:
         :meth:`resume` or after *lease* seconds.
         """
         lease = min(lease, LONGEST_PAUSE)
-
-        def take(tx: Tx) -> bool:
-            return bool(
-                self._update(
-                    tx,
-                    "probe_until = :until",
-                    # Nobody asks for longer than that: else it comes from a clock that went back.
-                    f" AND (probe_until <= :now OR probe_until > :far) AND {_IS_OVER}",
-                    until=tx.now + lease,
-                    far=tx.now + lease + SKEW,
-                    **_over(tx),
-                )
+        # Nobody asks for longer than that: else it comes from a clock that went back.
+        is_free = f" AND (probe_until <= :now OR probe_until > :far) AND {_IS_OVER}"
+        taken = self._database.write(
+            lambda tx: self._update(
+                tx,
+                "probe_until = :until",
+                is_free,
+                until=tx.now + lease,
+                far=tx.now + lease + SKEW,
+                **_over(tx),
             )
-
-        return self._database.write(take)
+        )
+        return bool(taken)
 
     def take_slot(self, per_second: float) -> float:
         """Take the next request's place; 0: send now, else ask again in so many seconds."""

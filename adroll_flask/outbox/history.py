@@ -144,10 +144,6 @@ def add(tx: Tx, entries: Iterable[Happened]) -> None:
         _add_up(tx, sums)
 
 
-def _stored(number: float) -> float:
-    return number if abs(number) < 1 << 63 else float(number)
-
-
 def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
     names = (*_KEY, *_SUMS)
     statement = (
@@ -156,7 +152,10 @@ def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
         + add_up(tx.dialect, "adroll_history", ", ".join(_KEY), _SUMS)
     )
     if tx.dialect == "sqlite":  # which has whole numbers of 64 bits
-        sums = {key: [_stored(number) for number in row] for key, row in sums.items()}
+        sums = {
+            key: [number if abs(number) < 1 << 63 else float(number) for number in row]
+            for key, row in sums.items()
+        }
     # In one order everywhere, so that two workers do not wait for each other in a circle.
     tx.many(
         statement,
@@ -288,15 +287,8 @@ def plus(before: tuple[int, ...] | None, numbers: tuple[int, ...]) -> tuple[int,
 def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
     """One of :func:`totals`."""
     name, outcome, reason, currency = key
-    return HistorySum(
-        event_name=name,
-        outcome=outcome,
-        reason=reason,
-        currency=currency,
-        events=numbers[0],
-        value=as_decimal(numbers[1]),
-        delays=numbers[2:],
-    )
+    value = as_decimal(numbers[1])
+    return HistorySum(0, name, outcome, reason, 0, currency, numbers[0], value, numbers[2:])
 
 
 # -- what is sent again ----------------------------------------------------------------------------

@@ -8,9 +8,7 @@ thread commits, and the call waits for it for a quarter of a second.
 
 from __future__ import annotations
 
-import queue
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.forks import PerProcess
 
 from . import schema
-from .schema import FRAGMENTS, Database, Tx, insert_into, meta
+from .schema import FRAGMENTS, Database, insert_into, meta
 from .values import OutboxFailed
 
 if TYPE_CHECKING:
@@ -42,92 +39,9 @@ _OTHER: Final = (
 _LOCAL: Final = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
-# -- in a transaction of their own -----------------------------------------------------------------
-
-
 @dataclass(slots=True)
-class _Job:
-    id: str
-    line: bytes
-    done: threading.Event = field(default_factory=threading.Event)
-    failure: OutboxFailed | None = None
-
-
-class _Process:
-    """Threads do not survive a fork, nor does what they hold."""
-
-    def __init__(self) -> None:
-        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self.thread: threading.Thread | None = None
-        #: A commit that took too long is still under way: the next calls need not wait for it.
-        self.stuck: _Job | None = None
-
-
-class DirectInbox:
-    """Commits one entry at a time in a thread of this process's own, which goes with it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._processes = PerProcess(_Process)
-        weakref.finalize(self, _end, self._processes).atexit = False
-
-    def put(self, id: str, line: bytes) -> None:
-        """Commit an entry.
-
-        :param id: the entry's own; one that comes twice is kept once.
-        :raises OutboxFailed: not within :data:`PATIENCE` seconds. It may be committed later: then
-            what else the caller does with the event is in the outbox once, by its id.
-        """
-        process = self._processes.own()
-        if process.thread is None or not process.thread.is_alive():
-            self._start(process)
-        if process.stuck is not None and not process.stuck.done.is_set():
-            raise OutboxFailed("unavailable", "an earlier commit is still under way")
-        job = _Job(id, line)
-        process.jobs.put(job)
-        if not job.done.wait(PATIENCE):
-            process.stuck = job
-            raise OutboxFailed("locked", "the database took too long")
-        if job.failure is not None:
-            raise job.failure
-
-    def _start(self, process: _Process) -> None:
-        arguments = (process.jobs, self._database)
-        thread = threading.Thread(target=_commit, args=arguments, name="adroll-commit", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as failure:  # the system gives no more threads, or Python ends
-            raise OutboxFailed("unavailable", str(failure)) from None
-        process.thread, process.stuck = thread, None
-
-
-def _end(processes: PerProcess[_Process]) -> None:
-    for process in processes.made():
-        process.jobs.put(None)
-
-
-def _commit(jobs: queue.SimpleQueue[_Job | None], database: Database) -> None:
-    while (job := jobs.get()) is not None:
-        try:
-            database.write(partial(_insert, job))
-        except OutboxFailed as failure:
-            job.failure = failure
-        except Exception as failure:
-            job.failure = OutboxFailed("error", type(failure).__name__)
-        finally:
-            job.done.set()
-
-
-def _insert(job: _Job, tx: Tx) -> int:
-    return tx.execute(_INSERT, id=job.id, line=job.line)
-
-
-# -- in a shop's own transaction -------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class SessionInbox:
-    """Puts entries into somebody's transaction.
+class Inbox:
+    """Puts entries into the table, in a transaction of their own or in somebody's.
 
     :param where: the outbox's address, with which a session's is compared.
     """
@@ -135,6 +49,39 @@ class SessionInbox:
     database: Database
     where: URL | Path
     _known: WeakSet[Engine] = field(default_factory=WeakSet)
+    #: A commit that took too long: while it is under way, the next calls need not wait for it.
+    _stuck: threading.Thread | None = None
+
+    def commit(self, id: str, line: bytes) -> None:
+        """Commit an entry in a transaction of its own.
+
+        :param id: the entry's own; one that comes twice is kept once.
+        :raises OutboxFailed: not within :data:`PATIENCE` seconds. It may be committed later: then
+            what else the caller does with the event is in the outbox once, by its id.
+        """
+        if self._stuck is not None and self._stuck.is_alive():
+            raise OutboxFailed("unavailable", "an earlier commit is still under way")
+        failures: list[OutboxFailed] = []
+
+        def write() -> None:
+            try:
+                self.database.write(lambda tx: tx.execute(_INSERT, id=id, line=line))
+            except OutboxFailed as failure:
+                failures.append(failure)
+            except Exception as failure:
+                failures.append(OutboxFailed("error", type(failure).__name__))
+
+        thread = threading.Thread(target=write, name="adroll-commit", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as failure:  # the system gives no more threads, or Python ends
+            raise OutboxFailed("unavailable", str(failure)) from None
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            self._stuck = thread
+            raise OutboxFailed("locked", "the database took too long")
+        if failures:
+            raise failures[0]
 
     def put(self, session: Any, id: str, line: bytes) -> None:
         """Put an entry into the transaction of *session*.

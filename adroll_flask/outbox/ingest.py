@@ -23,7 +23,7 @@ from functools import partial
 from math import ceil
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from adroll_flask.counters import Counters
 from adroll_flask.forks import PerProcess, each
@@ -32,7 +32,7 @@ from adroll_flask.plurals import counted
 
 from . import destination, files, history, journal, transitions
 from .journal import JournalFile, Note
-from .schema import Database, Tx, insert, insert_into, key_in, key_out, meta, one
+from .schema import Database, T, Tx, insert, insert_into, key_in, key_out, meta, one
 from .transitions import DOUBT, Holds, taken_out
 from .values import (
     BATCH,
@@ -40,7 +40,6 @@ from .values import (
     DECIDED,
     ERROR_LENGTH,
     HELD,
-    ROW_BYTES,
     WAITING,
     Counted,
     Entry,
@@ -57,8 +56,8 @@ from .values import (
 logger: Logger = get_logger("adroll_flask.outbox")
 audit: Logger = get_logger("adroll_flask.audit")
 
-T = TypeVar("T")
-
+#: What a row takes beside its payload, roughly.
+ROW_BYTES: Final = 256
 #: Bytes that one transaction takes at most, and files that it looks into.
 _MOST_BYTES: Final = 4 << 20
 _FILES: Final = 200
@@ -120,22 +119,17 @@ class Ingest:
     @contextmanager
     def reading(self, patience: float) -> Iterator[Sequence[JournalFile]]:
         """The files of this host's journal, while nobody else reads them; else none."""
+        lock, until = self._turns.own(), time.monotonic() + patience
         with ExitStack() as held:
             found: Sequence[JournalFile] = ()
             try:
-                if self._folder.is_dir() and self._take_turn(held, patience):
-                    found = journal.files_of(self._folder)
+                if self._folder.is_dir() and lock.acquire(timeout=patience):
+                    held.callback(lock.release)
+                    if held.enter_context(journal.turn(self._folder, until - time.monotonic())):
+                        found = journal.files_of(self._folder)
             except OSError as problem:
                 self._complain(self._folder, problem)
             yield found
-
-    def _take_turn(self, held: ExitStack, patience: float) -> bool:
-        until = time.monotonic() + patience
-        lock = self._turns.own()
-        if not lock.acquire(timeout=patience):
-            return False
-        held.callback(lock.release)
-        return held.enter_context(journal.turn(self._folder, until - time.monotonic()))
 
     def _complain(self, path: Path, problem: OSError) -> None:
         """Go on without what cannot be read: another user's file, a damaged disk."""
@@ -472,8 +466,6 @@ def _weight_of(tx: Tx) -> int:
 
 # -- from entries to rows --------------------------------------------------------------------------
 
-_T = TypeVar("_T")
-
 #: Id, digest and state of the event that has a key.
 _Kept: TypeAlias = tuple[str, str | None, int]
 #: The value of what before_report has yet to pass may still change.
@@ -500,6 +492,7 @@ class Written:
     forgotten: int = 0
 
 
+@dataclass(slots=True)
 class RowWriter:
     """Writes entries as rows.
 
@@ -507,17 +500,16 @@ class RowWriter:
     :param clock: the host's, by which entries have their times; the database has its own.
     """
 
-    def __init__(self, holds: Holds, withdrawals_kept: float, clock: Callable[[], float]) -> None:
-        self.holds = holds
-        self._withdrawals_kept = withdrawals_kept
-        self._clock = clock
-        self._key: bytes | None = None
-        self._read_at = 0.0
+    holds: Holds
+    withdrawals_kept: float
+    clock: Callable[[], float]
+    _key: bytes | None = field(default=None, repr=False)
+    _read_at: float = 0.0
 
     def write(self, tx: Tx, entries: Sequence[Entry]) -> Written:
         """Write *entries* in the order of their times."""
         self._key = None  # the database may be another one since the last time
-        self._read_at = self._clock()  # once: events keep their order
+        self._read_at = self.clock()  # once: events keep their order
         written = Written()
         events = _those(entries, EventEntry)
         if events:
@@ -675,7 +667,7 @@ class RowWriter:
                 visitor=hashed,
                 at=at,
             )
-            until = tx.now + self._withdrawals_kept
+            until = tx.now + self.withdrawals_kept
             insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
             rows = tx.rows(
                 f"SELECT id FROM adroll_event WHERE {column} = :visitor"
@@ -724,7 +716,7 @@ class RowWriter:
         return gone + move(tx, "empty", ids, reason="forgotten")
 
 
-def _those(entries: Sequence[Entry], kind: type[_T]) -> list[_T]:
+def _those(entries: Sequence[Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     found = [entry for entry in entries if isinstance(entry, kind)]
     return sorted(found, key=attrgetter("at"))

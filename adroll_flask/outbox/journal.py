@@ -64,9 +64,12 @@ _COUNT_FULL_EVERY: Final = 0.25
 #: Seconds that :meth:`Journal.close` waits for another thread's append.
 _CLOSE_PATIENCE: Final = 1.0
 
-_DISK_FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
-_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
+_REASONS: Final[Mapping[int | None, str]] = {
+    errno.ENOSPC: "disk_full",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "disk_full",
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "read_only"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP), "no_folder"),
+}
 #: Another file will do: the handle was closed by others, the server forgot it, or the process may
 #: not write files beyond some size.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
@@ -401,7 +404,7 @@ class Journal:
 
     def _write_anew(self, process: _Process, file: _File, line: bytes, error: OSError) -> _File:
         """Nothing was written: into another file, where that may help."""
-        if error.errno not in _DISK_FULL or file.is_torn:
+        if _REASONS.get(error.errno) != "disk_full" or file.is_torn:
             self._finish(process)
         if error.errno not in _ANOTHER_FILE:
             raise _failure(error) from error
@@ -420,12 +423,8 @@ def _end(processes: PerProcess[_Process]) -> None:
 
 
 def _failure(exc: OSError) -> OutboxFailed:
-    if exc.errno in _DISK_FULL:
-        return OutboxFailed("disk_full")
-    if exc.errno in _READ_ONLY:
-        return OutboxFailed("read_only")
-    if exc.errno in _NO_FOLDER:
-        return OutboxFailed("no_folder")
+    if exc.errno in _REASONS:
+        return OutboxFailed(_REASONS[exc.errno])
     if exc.errno == errno.EFBIG:
         return OutboxFailed("too_large", "for this process's limit on file sizes")
     return OutboxFailed("unavailable", exc.strerror or "")

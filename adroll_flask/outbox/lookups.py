@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from adroll_flask.redaction import redact_event
 
@@ -69,14 +69,6 @@ OF_ACCOUNT: Final = "state = {} AND advertisable_eid = :account"
 MOST_DUE: Final = 10_000
 
 
-class _Base(NamedTuple):
-    """Sums of all hours before *hour*, in which *number* things happened."""
-
-    hour: int
-    number: int
-    sums: history.Sums
-
-
 @dataclass(slots=True)
 class Lookups:
     """Questions to an outbox.
@@ -89,7 +81,8 @@ class Lookups:
     take_in_all: Callable[[], None]
     #: What it holds that is not taken in.
     bytes_waiting: Callable[[], int]
-    _base: _Base | None = None
+    #: Sums of all hours before one, with that hour and how many things happened before it.
+    _base: tuple[tuple[int, int], history.Sums] | None = None
     _silence_at: float = float("-inf")
     _silences: tuple[Silence, ...] = field(default=())
 
@@ -123,17 +116,17 @@ class Lookups:
 
     def counts(self) -> dict[str, int]:
         """Events by state."""
-        self.take_in_all()
-        return _counted(self.database.read(_numbers))
+        return {**self.overview().counts}
 
     def overview(self) -> Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
 
         def look(tx: Tx) -> Overview:
-            numbers = _numbers(tx)
+            rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
+            numbers = {state: int(count) for state, count in rows}
             return Overview(
-                counts=_counted(numbers),
+                counts={name: numbers.get(state, 0) for name, state in NUMBER.items()},
                 accounts=waiting_by_account(tx),
                 oldest_due=oldest_due(tx),
                 rates=history.rates(tx),
@@ -221,25 +214,9 @@ class Lookups:
             payload = json.loads(row.payload) if row.payload else None
             if payload is not None and not full:
                 payload = redact_event(payload)
-            yield json.dumps(
-                {
-                    "id": row.id,
-                    "state": row.state,
-                    "event_name": row.name,
-                    "deduplication_key": row.key,
-                    "dry_run": row.dry_run,
-                    "occurred_at": row.occurred_at,
-                    "queued_at": row.queued_at,
-                    "settled_at": row.settled_at,
-                    "attempts": row.attempts,
-                    "unsure": row.unsure,
-                    "reason": row.reason,
-                    "error": row.error,
-                    "attempt_log": [attempt._asdict() for attempt in row.attempt_log],
-                    "event": payload,
-                },
-                ensure_ascii=False,
-            )
+            told = row.as_dict()
+            told |= {"event_name": told.pop("name"), "deduplication_key": told.pop("key")}
+            yield json.dumps(told | {"event": payload}, ensure_ascii=False)
 
     def open_payloads(self) -> Iterator[tuple[str, bytes]]:
         """Ids and JSON of all events that are not delivered, a page in memory at a time."""
@@ -376,40 +353,34 @@ class Lookups:
         self.take_in_all()
         return self.database.read(partial(_unsettled, most))
 
-    def waiting_by_account(self) -> dict[str, int]:
-        """How many events of each account wait or are being sent."""
-        return self.database.read(waiting_by_account)
-
     def totals(self) -> Totals:
         """Sums since the first event and the present state, for monitoring; counts no events.
 
         Sums only grow, over all processes and for ever: what is too old for the history is added up
         in one hour of its own. Whole hours are read again where something of theirs was settled.
         """
-        is_due = time.monotonic() >= self._silence_at
-        base, totals = self.database.read(lambda tx: self._totals(tx, is_due))
-        if is_due:
-            self._silence_at = time.monotonic() + _SILENCE_EVERY
-        self._base, self._silences = base, totals.silences
-        return totals
 
-    def _totals(self, tx: Tx, look_for_silence: bool) -> tuple[_Base, Totals]:
-        # The hour before may still be written to: by a transaction that began in it.
-        hour = int(tx.now // 3600) - 1
-        base, number = self._base, history.number_before(tx, hour)
-        if base is None or base[:2] != (hour, number):
-            base = _Base(hour, number, history.totals(tx, "hour < :hour", hour))
-        sums = dict(base.sums)
-        for key, numbers in history.totals(tx, "hour >= :hour", hour).items():
-            sums[key] = history.plus(sums.get(key), numbers)
-        return base, Totals(
-            sums=tuple(history.total(key, numbers) for key, numbers in sorted(sums.items())),
-            due=count_due(tx, accounts_of(tx), MOST_DUE),
-            oldest_due=oldest_due(tx),
-            destinations=states_of(tx),
-            silences=_silent(tx) if look_for_silence else self._silences,
-            journal_bytes=self.bytes_waiting(),
-        )
+        def look(tx: Tx) -> Totals:
+            # The hour before may still be written to: by a transaction that began in it.
+            hour = int(tx.now // 3600) - 1
+            known, base = (hour, history.number_before(tx, hour)), self._base
+            if base is None or base[0] != known:
+                base = self._base = known, history.totals(tx, "hour < :hour", hour)
+            sums = dict(base[1])
+            for key, numbers in history.totals(tx, "hour >= :hour", hour).items():
+                sums[key] = history.plus(sums.get(key), numbers)
+            if time.monotonic() >= self._silence_at:
+                self._silences, self._silence_at = _silent(tx), time.monotonic() + _SILENCE_EVERY
+            return Totals(
+                sums=tuple(history.total(key, numbers) for key, numbers in sorted(sums.items())),
+                due=count_due(tx, accounts_of(tx), MOST_DUE),
+                oldest_due=oldest_due(tx),
+                destinations=states_of(tx),
+                silences=self._silences,
+                journal_bytes=self.bytes_waiting(),
+            )
+
+        return self.database.read(look)
 
     # -- notes that all processes share -----------------------------------------------------
 
@@ -491,35 +462,23 @@ def _silent(tx: Tx) -> tuple[Silence, ...]:
 
 def _has_come(tx: Tx, one: Silence) -> bool:
     """Whether such an event waits, or was reported lately: held, or long after it happened."""
+    waiting = "SELECT event_name FROM adroll_event WHERE state = {0} LIMIT {1}"
     newest = (
         f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC LIMIT {MOST_DUE}"
     )
-    name, since = one.name, tx.now - one.alarm_after
+    looked_at = [waiting.format(state, MOST_DUE) for state in (WAITING, CLAIMED, SENDING)]
+    looked_at.append(
+        f"SELECT event_name FROM ({newest}) AS newest WHERE queued_at > :since"
+        f" AND state <> {DECIDED}"
+    )
     return any(
         tx.rows(
-            "SELECT 1 FROM (SELECT event_name FROM adroll_event WHERE state = :state"
-            f" LIMIT {MOST_DUE}) AS waiting WHERE event_name = :name LIMIT 1",
-            state=state,
-            name=name,
+            f"SELECT 1 FROM ({query}) AS come WHERE event_name = :name LIMIT 1",
+            name=one.name,
+            since=tx.now - one.alarm_after,
         )
-        for state in (WAITING, CLAIMED, SENDING)
-    ) or bool(
-        tx.rows(
-            f"SELECT 1 FROM ({newest}) AS lately WHERE event_name = :name AND queued_at > :since"
-            f" AND state <> {DECIDED} LIMIT 1",
-            name=name,
-            since=since,
-        )
+        for query in looked_at
     )
-
-
-def _numbers(tx: Tx) -> dict[int, int]:
-    rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
-    return {state: int(count) for state, count in rows}
-
-
-def _counted(numbers: Mapping[int, int]) -> dict[str, int]:
-    return {name: numbers.get(state, 0) for name, state in NUMBER.items()}
 
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:

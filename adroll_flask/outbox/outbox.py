@@ -22,11 +22,10 @@ from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess
 
 from .files import NO_FOLLOW, open_file
-from .inbox import DirectInbox, SessionInbox, after_commit
+from .inbox import Inbox, after_commit
 from .journal import Journal
 from .location import journal_folder, locate
 from .values import (
-    PAYLOAD_BYTES,
     Counted,
     Decided,
     Destination,
@@ -48,7 +47,7 @@ from .values import (
 if TYPE_CHECKING:
     from adroll_flask.settings import Settings
 
-    from .admin import Admin, Housekeeping
+    from .admin import Admin
     from .destination import DestinationState
     from .ingest import Ingest
     from .lookups import Lookups
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from .schema import Database
     from .transitions import Amend
 
+#: Bytes of one event; AdRoll's are about one thousand.
+PAYLOAD_BYTES: Final = 1 << 20
 #: Beside the journal's files: its time tells when keys became free.
 _FREED: Final = "keys-freed"
 #: Seconds between two measurements of what waits in the database, which count its rows.
@@ -299,11 +300,11 @@ class Outbox:
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
-            self._session_inbox.put(session, id, line)
+            self._inbox.put(session, id, line)
             return
         if self._settings.outbox_commit == "database":
             try:
-                self._direct_inbox.put(id, line)
+                self._inbox.commit(id, line)
             except OutboxFailed as failure:
                 self._counters.add("commit_in_journal", failure.reason)
             else:
@@ -349,7 +350,7 @@ class Outbox:
 
         :raises OutboxFailed: a part of it failed.
         """
-        return self._housekeeping.step()
+        return self.admin.keep_house()
 
     # -- the parts that know the database ------------------------------------------------------
     # Each is made at its first use; of what two threads make at once either will do, since all of
@@ -392,18 +393,8 @@ class Outbox:
         return Admin(self.database, self._ingest, self.lookups, self._recent.free)
 
     @cached_property
-    def _housekeeping(self) -> Housekeeping:
-        from .admin import Housekeeping
-
-        return Housekeeping(self.database, self._ingest.rows.holds)
-
-    @cached_property
-    def _direct_inbox(self) -> DirectInbox:
-        return DirectInbox(self.database)
-
-    @cached_property
-    def _session_inbox(self) -> SessionInbox:
-        return SessionInbox(self.database, self._where)
+    def _inbox(self) -> Inbox:
+        return Inbox(self.database, self._where)
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
@@ -423,7 +414,7 @@ class Outbox:
 
     def load(self) -> None:
         """Import all that is needed later; opens nothing."""
-        _ = self.queue, self.lookups, self._housekeeping
+        _ = self.queue, self.lookups, self.admin
 
     def exists(self) -> bool:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""

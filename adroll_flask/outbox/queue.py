@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -22,9 +22,6 @@ from .values import (
     DECIDED,
     ERROR_LENGTH,
     HELD,
-    KEYLESS_KEPT,
-    LONGEST_DELAY,
-    LONGEST_LEASE,
     SENDING,
     SKEW,
     WAITING,
@@ -34,10 +31,15 @@ from .values import (
     OrderKey,
     OutboxFailed,
     Outcome,
-    OutcomeKind,
     Verdict,
 )
 
+#: Seconds that a retry may be put off; more comes from a clock that was wrong.
+LONGEST_DELAY: Final = 900.0
+#: Seconds that a lease may last; more comes from a clock that was wrong.
+LONGEST_LEASE: Final = 120.0
+#: Seconds that a delivered event without a key is kept, for those who look at what was sent.
+KEYLESS_KEPT: Final = 600.0
 #: Seconds between two looks for times that a wrong clock left.
 _FAR_EVERY: Final = 10.0
 #: Seconds that a claim waits for who takes in at the moment: else it would find nothing, and rest.
@@ -47,15 +49,6 @@ _AT_ONCE: Final = 100
 #: Attempts that are kept with an event, the last ones, and characters of AdRoll's words with each.
 _ATTEMPTS: Final = 20
 _WORDS: Final = 200
-
-#: The transition that each outcome is.
-_ENDS: Final[Mapping[OutcomeKind, str]] = {
-    "delivered": "deliver",
-    "dead": "die",
-    "retry": "again",
-    "return": "return",
-    "claimed": "unsend",
-}
 
 _COLUMNS: Final = (
     "id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run,"
@@ -267,7 +260,7 @@ class Queue:
         }
         moved = transitions.move(
             tx,
-            "return" if kind == "retry" and outcome.delay <= 0 else _ENDS[kind],
+            "return" if kind == "retry" and outcome.delay <= 0 else kind,
             ids,
             known=events,
             also_sets=", ".join(what for what, is_so in sets.items() if is_so),
@@ -392,32 +385,26 @@ class Queue:
             know(tx, [account])
         alone = []
         for id, state, dry_run, name, key in rows:
+            order = OrderKey(account, bool(dry_run), name, key_out(key) or "")
             twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
             met = tx.rows(f"SELECT state FROM adroll_event WHERE {BY_ORDER}", **twin) if key else ()
-            if met and (state, one(met)) == (WAITING, HELD):
-                # A second report, without a hold, says that the held one is to be sent.
-                order = OrderKey(account, bool(dry_run), name, key_out(key) or "")
-                self._holds.decide(tx, [Verdict(tx.now, "release", order)])
-            if met:
-                self._meet_twin(tx, id, state, account)
-            else:
+            if not met:
                 alone.append(id)
+            elif state == DECIDED:
+                if verdict := taken_out(tx, id):
+                    self._holds.decide(tx, [replace(verdict, order=order)])
+            else:
+                # Of what was reported again under the EID meanwhile, one of the two is enough; and
+                # a second report, without a hold, says that the held one is to be sent.
+                if (state, one(met)) == (WAITING, HELD):
+                    self._holds.decide(tx, [Verdict(tx.now, "release", order)])
+                transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
+                transitions.move(tx, "drop_ended", [id])
+                self._holds.counters.add("event_duplicate", "adopted")
         if alone:
             theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
             tx.execute(theirs, account=account, ids=alone)
         return len(rows)
-
-    def _meet_twin(self, tx: Tx, id: str, state: int, account: str) -> None:
-        """Of what was reported again under the EID meanwhile, one of the two is enough."""
-        if state == DECIDED:
-            verdict = taken_out(tx, id)
-            if verdict is not None:
-                order = verdict.order._replace(advertisable_eid=account)
-                self._holds.decide(tx, [Verdict(verdict.at, verdict.kind, order, verdict.changes)])
-            return
-        transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
-        transitions.move(tx, "drop_ended", [id])
-        self._holds.counters.add("event_duplicate", "adopted")
 
 
 def _claimed(row: Any) -> Claimed:

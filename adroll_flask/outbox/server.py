@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -33,13 +33,11 @@ from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
 
 from . import schema
-from .schema import Tx, Values, filled, one
+from .schema import T, Tx, Values, filled, one
 from .values import OutboxFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
-
-T = TypeVar("T")
 
 CONNECT: Final = 5
 STATEMENT: Final = 30
@@ -126,13 +124,7 @@ class ServerDatabase:
         """This process's engine."""
         return self._engines.own()[1]
 
-    def read(self, function: Callable[[Tx], T], /) -> T:
-        return self._run(function)
-
     def write(self, function: Callable[[Tx], T], /) -> T:
-        return self._run(function)
-
-    def _run(self, function: Callable[[Tx], T]) -> T:
         tries = 0
         while True:
             tries += 1
@@ -146,6 +138,8 @@ class ServerDatabase:
             except (UnicodeError, OverflowError) as exc:
                 # A value that the driver cannot send, as a lone surrogate.
                 raise OutboxFailed("data", type(exc).__name__) from None
+
+    read = write
 
     def _again(self, exc: Exception, tries: int) -> None:
         """Return where another try may fare better, else raise."""
@@ -164,7 +158,7 @@ class ServerDatabase:
 
     def create_tables(self) -> None:
         self._is_ready = False
-        self._run(lambda _: None)
+        self.write(lambda _: None)
 
     def _make_tables(self) -> None:
         if not self._has_tables():

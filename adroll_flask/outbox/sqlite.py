@@ -13,19 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from adroll_flask.forks import PerProcess, at_fork, each, never_collect
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
 from . import files, schema
-from .schema import Tx, Values, filled
+from .schema import T, Tx, Values, filled
 from .values import BATCH, OutboxFailed
 
 logger: Logger = get_logger("adroll_flask.outbox")
-
-T = TypeVar("T")
 
 #: Seconds that a transaction waits for other processes to leave the file, or a process for another
 #: that makes it.
@@ -45,6 +43,15 @@ _LOG_BYTES: Final = 2 << 20
 #: Pages that one step gives back to the file system, and free ones that a file may keep.
 _PAGES: Final = 256
 _SPARE_PAGES: Final = 1024
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_REASONS: Final = {
+    "locked": (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    "disk_full": (sqlite3.SQLITE_FULL,),
+    "read_only": (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
+    "unavailable": (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR),
+    "corrupt": _CORRUPT,
+    "data": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
+}
 _NAMED: Final = re.compile(r":(\w+)")
 #: Of a connection that imports. New rows go anywhere into the indexes, whose pages would else be
 #: read again, and written into the file again, with each transaction.
@@ -148,26 +155,19 @@ class SqliteDatabase:
     def _in_transaction(
         self, connection: sqlite3.Connection, function: Callable[[Tx], T], begin: str
     ) -> T:
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                connection.execute(begin)
-                try:
-                    result = function(_SqliteTx(connection, self._clock()))
-                    connection.execute("COMMIT")
-                    return result
-                except BaseException:
-                    if connection.in_transaction:
-                        with suppress(sqlite3.Error):
-                            connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as exc:
-                if reason_of(exc) != "locked" or time.monotonic() > until:
-                    raise
-                time.sleep(_BETWEEN)
+        connection.execute(begin)
+        try:
+            result = function(_SqliteTx(connection, self._clock()))
+            connection.execute("COMMIT")
+            return result
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
 
     def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *function* on the kept connection, again where the file was replaced meanwhile."""
+        """Run *function* on the kept connection, again where the file was locked or replaced."""
         until, is_again = time.monotonic() + PATIENCE, False
         while True:
             with self._alone_in_process() as process:
@@ -180,12 +180,11 @@ class SqliteDatabase:
                 except sqlite3.Error as exc:
                     reason = reason_of(exc)
                     # SQLite itself does not wait where a file is to keep a log from now on.
-                    waits = process.connection is None and reason == "locked"
-                    if not (waits and time.monotonic() < until):
+                    if reason != "locked" or time.monotonic() > until:
                         if is_again or not self._recover(exc, process):
                             raise OutboxFailed(reason, database_words(exc)) from exc
                         is_again = True
-                    process.hang_up()
+                        process.hang_up()
                 except (UnicodeError, OverflowError) as exc:
                     # A value that no statement can hold, as a lone surrogate.
                     raise OutboxFailed("data") from exc
@@ -304,9 +303,8 @@ class SqliteDatabase:
 
         A corrupt file is moved aside, so that a new one takes its place.
         """
-        code = getattr(exc, "sqlite_errorcode", None)
-        primary = None if code is None else code & 0xFF
-        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        primary = _code(exc)
+        if primary in _CORRUPT:
             return self._set_aside()
         if primary == sqlite3.SQLITE_FULL and process.connection is not None:
             # What our own log holds of the disk is given back.
@@ -314,7 +312,7 @@ class SqliteDatabase:
                 process.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 return True
             return False
-        if code == sqlite3.SQLITE_READONLY_DBMOVED:
+        if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_DBMOVED:
             return True
         if primary == sqlite3.SQLITE_READONLY:
             # A connection that was opened while the file was read-only stays so.
@@ -349,8 +347,7 @@ class SqliteDatabase:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as probe:
                 return bool(probe.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
         except sqlite3.DatabaseError as exc:
-            primary = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            return _code(exc) in _CORRUPT
 
     # -- keeping it small -------------------------------------------------------------------
 
@@ -379,12 +376,8 @@ class SqliteDatabase:
     # -- processes --------------------------------------------------------------------------
 
     def close(self) -> None:
-        process = self._processes.own()
-        if process.lock.acquire(timeout=PATIENCE):
-            try:
-                process.hang_up()
-            finally:
-                process.lock.release()
+        with suppress(OutboxFailed), self._alone_in_process() as process:
+            process.hang_up()
 
     def _be_still(self) -> None:
         """Close the connection and let nobody open one until the fork is over.
@@ -426,21 +419,12 @@ def _runner(connection: sqlite3.Connection) -> schema.Run:
     return lambda statement, values: connection.execute(statement, values).fetchall()
 
 
+def _code(exc: BaseException) -> int:
+    """The primary one of SQLite's codes; 0: none."""
+    return (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF
+
+
 def reason_of(exc: BaseException) -> str:
     """The name of what SQLite complains of."""
-    code = getattr(exc, "sqlite_errorcode", None)
-    primary = 0 if code is None else code & 0xFF
-    return {
-        sqlite3.SQLITE_BUSY: "locked",
-        sqlite3.SQLITE_LOCKED: "locked",
-        sqlite3.SQLITE_FULL: "disk_full",
-        sqlite3.SQLITE_READONLY: "read_only",
-        sqlite3.SQLITE_PERM: "read_only",
-        sqlite3.SQLITE_CANTOPEN: "unavailable",
-        sqlite3.SQLITE_IOERR: "unavailable",
-        sqlite3.SQLITE_CORRUPT: "corrupt",
-        sqlite3.SQLITE_NOTADB: "corrupt",
-        sqlite3.SQLITE_MISMATCH: "data",
-        sqlite3.SQLITE_TOOBIG: "data",
-        sqlite3.SQLITE_CONSTRAINT: "data",
-    }.get(primary, "error")
+    code = _code(exc)
+    return next((reason for reason, codes in _REASONS.items() if code in codes), "error")

@@ -71,11 +71,11 @@ class Transition:
 
 _UNDER_WAY: Final = (CLAIMED, SENDING)
 TABLE: Final[Mapping[str, Transition]] = {
-    # -- the queue
+    # -- the queue; the five ends of a claim are named as outcomes are
     "claim": Transition((WAITING,), CLAIMED, "claim = :claim, due_at = :until"),
     "claim_begun": Transition((WAITING,), SENDING, "claim = :claim, due_at = :until"),
     "begin": Transition(_UNDER_WAY, SENDING, leased=True),
-    "unsend": Transition(
+    "claimed": Transition(
         _UNDER_WAY,
         CLAIMED,
         "reason = CASE WHEN payload IS NULL THEN reason ELSE :reason END",
@@ -84,10 +84,10 @@ TABLE: Final[Mapping[str, Transition]] = {
     "return": Transition(
         _UNDER_WAY, WAITING, f"claim = NULL, due_at = {PLACE}, reason = :reason", leased=True
     ),
-    "again": Transition(
+    "retry": Transition(
         _UNDER_WAY, WAITING, "claim = NULL, due_at = :due, reason = :reason", leased=True
     ),
-    "deliver": Transition(
+    "delivered": Transition(
         _UNDER_WAY,
         DELIVERED,
         # The reason first: MariaDB sets one column after the other. It is looked at under the row's
@@ -98,7 +98,7 @@ TABLE: Final[Mapping[str, Transition]] = {
         counts="delivered",
         leased=True,
     ),
-    "die": Transition(_UNDER_WAY, DEAD, f"claim = NULL, {_KEPT}", counts="dead", leased=True),
+    "dead": Transition(_UNDER_WAY, DEAD, f"claim = NULL, {_KEPT}", counts="dead", leased=True),
     "lapse": Transition((CLAIMED,), WAITING, f"claim = NULL, due_at = {PLACE}"),
     "lapse_unsure": Transition(
         (SENDING,),

@@ -51,28 +51,16 @@ NUMBER: Final[Mapping[State, int]] = {name: number for number, name in NAME.item
 
 #: Entries that one transaction takes in, unless asked otherwise.
 BATCH: Final = 500
-#: Bytes of one event; AdRoll's are about one thousand.
-PAYLOAD_BYTES: Final = 1 << 20
-#: What a row takes beside its payload, roughly.
-ROW_BYTES: Final = 256
 #: Characters of a deduplication key; MariaDB's index takes 3072 bytes in all.
 KEY_LENGTH: Final = 255
 #: Characters of AdRoll's words that are kept with an event.
 ERROR_LENGTH: Final = 1000
 #: The reason of an interval in which AdRoll did not answer, among those of stops.
 AWAY: Final = "away"
-#: Seconds that a retry may be put off; more comes from a clock that was wrong.
-LONGEST_DELAY: Final = 900.0
-#: Seconds that a lease may last; more comes from a clock that was wrong.
-LONGEST_LEASE: Final = 120.0
-#: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
-LONGEST_PAUSE: Final = 3600.0
 #: Seconds by which a clock may be corrected without a lease or a pause ending early.
 SKEW: Final = 1.0
 #: Seconds without a sign of life after which a worker is missed: more than a request takes.
 MISSED_AFTER: Final = 60.0
-#: Seconds that a delivered event without a key is kept, for those who look at what was sent.
-KEYLESS_KEPT: Final = 600.0
 
 DAY: Final = 86_400.0
 

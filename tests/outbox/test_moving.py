@@ -64,7 +64,7 @@ def both(old: Bench, new: Bench) -> Iterator[tuple[Database, Database]]:
 
 def moved(old: Bench, new: Bench) -> dict[str, int]:
     with both(old, new) as (source, target):
-        return dict(move(source, target, dedupe_days=90, moved=lambda _count: None))
+        return dict(move(source, target, dedupe_days=90))
 
 
 def fill(bench: Bench) -> None:
@@ -166,14 +166,18 @@ def test_a_move_that_was_stopped_goes_on(
         outbox.put(old.event(f"{number}"))
     while outbox.queue.take_in():
         pass
-    monkeypatch.setattr(admin, "_STEP", 3)
-    with both(old, new) as (source, target):
+    monkeypatch.setattr(admin, "STEP", 3)
+    read = admin._read
 
-        def stop(_count: int) -> None:
+    def stop(database: Database, table: str, last: str | None = None) -> Any:
+        if table == "adroll_event" and last:
             raise KeyboardInterrupt
+        return read(database, table, last)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(admin, "_read", stop)
         with pytest.raises(KeyboardInterrupt):
-            move(source, target, dedupe_days=90, moved=stop)
+            moved(old, new)
     assert new.execute("SELECT count(*) FROM adroll_event") == [(3,)]
     assert moved(old, new) == {"waiting": 7}
     assert delivered(new.open()) == [*"0123456"]
