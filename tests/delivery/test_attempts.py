@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adroll_flask.outbox.queue import _ATTEMPTS as MOST
 from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, refusal
+from tests.support.outbox_engines import claimed
 
 
 def test_attempts_are_kept_with_time_status_words_and_whether_they_may_have_arrived(
@@ -78,8 +79,7 @@ def test_only_the_last_attempts_are_kept(tmp_path: Path) -> None:
 def test_a_lease_that_lapsed_while_sending_is_an_unsure_attempt(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.report("1001")
-    claim = shop.outbox.queue.claim(EID, begin=True)
-    assert claim
+    claimed(shop.outbox, begin=True)
     shop.clock.sleep(61)
     assert shop.outbox.queue.claim(EID, begin=False) is not None
     (attempt,) = shop.rows()["1001"].attempt_log

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 
 from adroll_flask.outbox import Outbox, Outcome
-from tests.support.outbox_engines import EID, Bench, retry
+from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
     """Let AdRoll refuse the orders *keys*, in this order."""
     for key in keys:
         outbox.put(bench.event(key))
-        claim = outbox.queue.claim(EID)
-        assert claim
-        outbox.queue.settle(
-            claim,
-            [Outcome(id=e.id, kind="dead", reason="refused", error=error) for e in claim.events],
-        )
+        settle(outbox, claimed(outbox), "dead", reason="refused", error=error)
         bench.pass_time(60.0)
 
 
@@ -53,8 +48,7 @@ def test_history_knows_what_could_not_be_sent_though_it_is_sent_again(bench: Ben
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
     outbox.put(bench.event("1003"))
     outbox.queue.take_in()
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
     retry(outbox)
     found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)

@@ -7,15 +7,11 @@ import threading
 import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
-from tests.support.outbox_engines import EID, Bench, wait_until
+from tests.support.outbox_engines import EID, Bench, claimed, settle, wait_until
 
 
 def refuse(outbox: Outbox) -> None:
-    claim = outbox.queue.claim(EID)
-    assert claim
-    outbox.queue.settle(
-        claim, [Outcome(id=one.id, kind="retry", refused=True) for one in claim.events]
-    )
+    settle(outbox, claimed(outbox), "retry", refused=True)
 
 
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, outbox: Outbox) -> None:
@@ -158,8 +154,7 @@ def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
 ) -> None:
     outbox.put(bench.event())
     bench.pass_time(8 * 86_400)
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert outbox.destination(EID).unstopped_age(claim.events[0]) == 0
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="retry")])
 
@@ -168,8 +163,7 @@ def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
     refuse(outbox)
     bench.pass_time(100)
 
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert outbox.destination(EID).unstopped_age(claim.events[0]) == pytest.approx(300, abs=20)
 
 

@@ -16,8 +16,7 @@ from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.values import Withdrawal
-from tests.support import in_a_child
-from tests.support.outbox_engines import EID, Bench, wait_until
+from tests.support.outbox_engines import Bench, claimed, wait_until
 from tests.support.relay import Relay
 
 
@@ -69,8 +68,7 @@ def test_the_entry_is_committed_when_the_call_returns(
     assert put.status == "queued"
     assert rows(bench) == 1
     assert in_journal(bench) == 0
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert claim.events[0].id == put.id
 
 
@@ -215,14 +213,3 @@ def test_where_neither_takes_it_the_report_fails(
         outbox.put(sqlite.event("1"))
     assert caught.value.reason == "no_folder"
     sqlite.journal.unlink()
-
-
-def test_a_child_commits_by_itself(bench: Bench) -> None:
-    outbox = direct(bench)
-    outbox.database.create_tables()
-    outbox.put(bench.event("parent"))
-    # On a busy machine the journal may have it: both are kept.
-    assert in_a_child(lambda: outbox.put(bench.event("child")))
-
-    outbox.put(bench.event("parent again"))
-    assert outbox.queue.waiting() == 3

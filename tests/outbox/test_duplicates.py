@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from adroll_flask.outbox import NewEvent, OutboxFailed
@@ -46,29 +44,6 @@ def test_what_has_no_key_is_not_remembered() -> None:
     recent = RecentKeys()
     recent.add(event(None))
     assert recent.find(event(None)) is None
-
-
-def test_threads_overfill_it_by_nothing() -> None:
-    recent = RecentKeys()
-
-    def fill(thread: int) -> None:
-        for number in range(5_000):
-            recent.add(event(f"{thread}-{number}", number))
-            recent.find(event(f"{thread}-{number // 2}"))
-
-    threads = [threading.Thread(target=fill, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    known = [
-        key
-        for t in range(4)
-        for key in range(5_000)
-        if recent.find(event(f"{t}-{key}")) is not None
-    ]
-    assert len(known) == 10_000
 
 
 def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench) -> None:

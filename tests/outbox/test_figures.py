@@ -9,7 +9,7 @@ import pytest
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.history import bucket_start
 from adroll_flask.outbox.values import Counted
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import Bench, claimed
 
 
 @pytest.mark.parametrize("hours", [1, 6, 24, 168])
@@ -28,8 +28,7 @@ def test_what_is_not_over_is_told_by_event_and_currency_up_to_a_bound(bench: Ben
         outbox.put(bench.event(str(order), digest="2.50 EUR"))
     outbox.put(bench.event("held", digest="9 CHF", held_for=3600.0))
     outbox.put(bench.event("sent", digest="1 EUR"))
-    claim = outbox.queue.claim(EID, 1)
-    assert claim
+    claim = claimed(outbox, 1)
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
     found = {row.outcome: row for row in outbox.lookups.unsettled(100)}
     assert (found["waiting"].events, found["held"].events) == (5, 1)

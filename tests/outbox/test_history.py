@@ -17,7 +17,7 @@ from adroll_flask.outbox import NewEvent, OutboxFailed, Outcome, new_id
 from adroll_flask.outbox.values import Counted, HistoryColumn, HistorySum
 from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
-from tests.support.outbox_engines import Bench, retry
+from tests.support.outbox_engines import Bench, claimed, retry
 
 VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
 
@@ -76,8 +76,7 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
     outbox.note_failure("purchase", "full")
     outbox.put(bench.event("1003"))
     outbox.measure()
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     by_key = {event.key: event.id for event in claim.events}
     outbox.queue.settle(
         claim,
@@ -119,8 +118,7 @@ def test_an_event_counts_in_the_hour_in_which_it_happened(
     outbox, earlier = bench.open(), bench.now() - 5 * 3600
     assert outbox.lookups.totals().sums == ()
     outbox.put(bench.event("1001", occurred_at=earlier))
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     (event,) = claim.events
     outbox.queue.settle(claim, [Outcome(id=event.id, kind=kind, reason="refused")])
     (row,) = outbox.lookups.history(0.0, ("at", "outcome"))
@@ -137,8 +135,7 @@ def test_a_letter_that_is_sent_again_was_lost_in_its_own_hour(bench: Bench) -> N
     outbox, now = bench.open(), bench.now()
     for key, ago, digest in (("1001", 7200, "100 EUR"), ("1002", 0, "50 EUR")):
         outbox.put(bench.event(key, occurred_at=now - ago, digest=digest))
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     died = [Outcome(id=event.id, kind="dead", reason="refused") for event in claim.events]
     outbox.queue.settle(claim, died)
     again = {event.key: event.id for event in claim.events}["1002"]

@@ -13,7 +13,7 @@ import pytest
 from adroll_flask.outbox import Claim, Outbox, Outcome
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from adroll_flask.outbox.values import OutcomeKind
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, claimed
 
 COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
 
@@ -28,13 +28,12 @@ def history(bench: Bench) -> dict[tuple[Any, ...], tuple[int, int]]:
 
 
 def take(outbox: Outbox) -> Claim:
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
     return claim
 
 
-def settle(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> None:
+def end(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> None:
     claim = take(outbox)
     outcomes = [Outcome(id=event.id, kind=kind, reason=reason) for event in claim.events]
     assert outbox.queue.settle(claim, outcomes) == len(outcomes)
@@ -46,9 +45,9 @@ def test_what_is_settled_is_counted_by_outcome_currency_and_identifiers(
     for digest, mask in (("59.9 EUR", 3), ("0.1 EUR", 3), ("59.9 EUR", 1), ("7 USD", 3)):
         outbox.put(bench.event(digest=digest, identifiers=mask))
     outbox.put(bench.event(name="addToCart"))
-    settle(outbox)
+    end(outbox)
     outbox.put(bench.event(digest="1 EUR"))
-    settle(outbox, "dead", "refused")
+    end(outbox, "dead", "refused")
 
     assert history(bench) == {
         ("purchase", "delivered", "", 3, "EUR"): (2, 600_000),
@@ -89,14 +88,14 @@ def test_sums_are_exact_and_go_beyond_what_a_column_holds(bench: Bench, outbox: 
         outbox.put(bench.event(digest="0.1 EUR"))
     outbox.put(bench.event(digest="90071992547.0001 EUR"))
     while outbox.queue.waiting():
-        settle(outbox)
+        end(outbox)
     (row,) = outbox.lookups.history(0, ["outcome"])
     assert row.value == 100 + Decimal("90071992547.0001")
     # In a currency of small units that is no joke.
     for _ in range(1100):
         outbox.put(bench.event(digest="900000000000 EUR"))
     while outbox.queue.waiting():
-        settle(outbox)
+        end(outbox)
     (row,) = outbox.lookups.history(0, ["outcome"])
     assert row.events == 2101
     assert float(row.value) == pytest.approx(9.9e14, rel=0.001)
@@ -109,7 +108,7 @@ def test_a_value_that_is_none_is_counted_without(
     bench: Bench, outbox: Outbox, digest: str | None
 ) -> None:
     outbox.put(bench.event(digest=digest))
-    settle(outbox)
+    end(outbox)
 
     assert list(history(bench).values()) == [(1, 0)]
 
@@ -140,7 +139,7 @@ def test_how_long_an_event_took_is_a_histogram(bench: Bench, outbox: Outbox) -> 
 def test_history_holds_nothing_of_the_visitor(bench: Bench, outbox: Outbox) -> None:
     payload = json.dumps({"identifiers": {"adct": "click-ann", "email_sha256": "f" * 64}}).encode()
     outbox.put(bench.event("order-1001", payload=payload, digest="1 EUR"))
-    settle(outbox)
+    end(outbox)
 
     rows = bench.execute("SELECT * FROM adroll_history")
 
@@ -151,9 +150,9 @@ def test_history_holds_nothing_of_the_visitor(bench: Bench, outbox: Outbox) -> N
 def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox) -> None:
     for _ in range(3):
         outbox.put(bench.event())
-    settle(outbox)
+    end(outbox)
     outbox.put(bench.event())
-    settle(outbox, "dead")
+    end(outbox, "dead")
     assert outbox.lookups.overview().rates == {
         "hour": {"delivered": 3, "dead": 1},
         "day": {"delivered": 3, "dead": 1},
@@ -171,7 +170,7 @@ def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox
 def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> None:
     """Of what is older the sums alone are kept, which monitoring counts on."""
     outbox.put(bench.event())
-    settle(outbox)
+    end(outbox)
     for days, kept in ((390, True), (411, False)):
         hour = int(bench.now() / 3600) - days * 24
         bench.execute("UPDATE adroll_history SET hour = :hour", hour=hour)

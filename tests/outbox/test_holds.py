@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
 from adroll_flask.outbox.values import Decided, OrderKey, Verdict, Withdrawal
-from tests.support.outbox_engines import EID, Bench, retry
+from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 
 DAY = 86_400.0
 HELD = 7 * DAY
@@ -45,7 +45,7 @@ def sent(outbox: Outbox) -> list[str]:
 
 
 def delivered(outbox: Outbox, claim: Claim) -> None:
-    outbox.queue.settle(claim, [Outcome(id=event.id, kind="delivered") for event in claim.events])
+    settle(outbox, claim, "delivered")
 
 
 def history(bench: Bench) -> dict[tuple[str, str], int]:
@@ -115,8 +115,7 @@ def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> No
     assert row is not None
     assert json.loads(row.payload or b"")["value"] == "59.90"
     assert row.occurred_at == 1_700_000_000.0
-    claim = outbox.queue.claim(EID, begin=True)
-    assert claim
+    claim = claimed(outbox, begin=True)
     assert claim.events[0].digest == "59.90 EUR"
 
 
@@ -141,8 +140,7 @@ def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
     outbox.put(bench.event("1001"))
     hold(bench, outbox, "1002")
     outbox.decide(release("1002"))
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert len(claim.events) == 2
     outbox.put(bench.event("1003"))
     for key in ("1001", "1002", "1003"):
@@ -191,8 +189,7 @@ def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
     bench: Bench, outbox: Outbox
 ) -> None:
     outbox.put(bench.event("1001"))
-    claim = outbox.queue.claim(EID, begin=True)
-    assert claim
+    claim = claimed(outbox, begin=True)
     outbox.decide(cancel())
     outbox.queue.take_in()
     assert states(outbox) == {"sending": 1}
@@ -266,8 +263,7 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
     hold(bench, outbox)
     outbox.put(bench.event("1001"))
 
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
 
 
@@ -316,26 +312,6 @@ def test_forget_takes_held_events_along(bench: Bench, outbox: Outbox) -> None:
 
     outbox.decide(release())
     assert sent(outbox) == []
-
-
-def test_a_hold_and_its_release_may_be_in_the_shop_s_transactions(
-    bench: Bench, outbox: Outbox
-) -> None:
-    outbox.database.create_tables()
-    with Session(bench.sql()) as session:
-        outbox.put(bench.event("1001", held_for=HELD), session=session)
-        session.commit()
-    with Session(bench.sql()) as session:
-        outbox.decide(release(), session=session)
-        session.rollback()
-    assert sent(outbox) == []
-    assert outbox.queue.waiting() == 0
-    with Session(bench.sql()) as session:
-        outbox.decide(release(), session=session)
-        session.commit()
-
-    assert outbox.queue.waiting() == 1  # or a flush would not wait for it
-    assert sent(outbox) == ["1001"]
 
 
 def test_a_decision_that_was_rolled_back_was_none(bench: Bench, outbox: Outbox) -> None:

@@ -24,7 +24,7 @@ from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.values import encode_event, line_of
 from adroll_flask.settings import Settings
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, claimed
 from tests.support.patching import replace_method
 
 
@@ -407,8 +407,7 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
 
     assert bench.open().queue.waiting() == 251, "one who knows nothing yet"
     writers[-2].append(encode_event(bench.event("newer"), bench.now()))
-    claim = outbox.queue.claim(EID, limit=300)
-    assert claim
+    claim = claimed(outbox, limit=300)
     assert len(claim.events) == 252
     for writer in writers:
         writer.close()
@@ -665,8 +664,7 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
         return really(*arguments, **limits)
 
     outbox = sqlite.open()
-    claim = outbox.queue.claim(EID, 10)
-    assert claim
+    claim = claimed(outbox, 10)
     assert len(claim.events) == 10
     monkeypatch.setattr(journal, "read", noted)
     [[before]] = sqlite.execute("SELECT count(*) FROM adroll_event")

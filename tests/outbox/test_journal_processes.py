@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import random
 import shutil
@@ -462,17 +461,6 @@ def test_a_process_that_ends_leaves_a_file_that_is_read_and_removed(folder: Path
     file = only_file(folder)
     assert not is_alive(file)
     assert remove(file, read_file(file).end)
-
-
-def test_a_writer_that_is_dropped_lets_go_of_its_file(folder: Path) -> None:
-    writer = Journal(folder)
-    writer.append(line(b"one"))
-    assert is_alive(only_file(folder))
-
-    del writer
-    gc.collect()
-
-    assert not is_alive(only_file(folder))
 
 
 def test_an_append_in_a_signals_handler_does_not_wait_for_the_one_that_it_interrupted(

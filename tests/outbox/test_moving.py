@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox, Outcome, admin, schema
+from adroll_flask.outbox import Outbox, admin, schema
 from adroll_flask.outbox.admin import NotMoved, move
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
@@ -24,7 +24,7 @@ from adroll_flask.outbox.schema import Database
 from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal
 from adroll_flask.settings import Settings
 from tests.conftest import AppMaker
-from tests.support.outbox_engines import EID, Bench, database, require
+from tests.support.outbox_engines import EID, Bench, claimed, database, require, settle
 
 #: The way of a shop that grows, and one back.
 WAY = ("sqlite", "postgresql", "mariadb", "sqlite")
@@ -72,9 +72,7 @@ def fill(bench: Bench) -> None:
     outbox = bench.open()
     outbox.put(bench.event("delivered"))
     outbox.put(bench.event("ключ"))
-    claim = outbox.queue.claim(EID, begin=True)
-    assert claim
-    outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+    settle(outbox, claimed(outbox, begin=True), "delivered")
     outbox.put(bench.event("waiting"))
     outbox.put(bench.event(None))
     outbox.put(bench.event("held", held_for=86_400.0))
@@ -96,7 +94,7 @@ def verdict(kind: Any, key: str) -> Verdict:
 def delivered(outbox: Outbox) -> list[str | None]:
     sent: list[str | None] = []
     while claim := outbox.queue.claim(EID, begin=True):
-        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+        settle(outbox, claim, "delivered")
         sent += [event.key for event in claim.events]
     return sorted(sent, key=str)
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.schema import VERSION
-from tests.support.outbox_engines import EID, Bench, retry, wait_until
+from tests.support.outbox_engines import EID, Bench, claimed, retry, settle, wait_until
 
 WIRE = {
     "event_name": "purchase",
@@ -37,18 +37,15 @@ def wire(**changes: Any) -> bytes:
 
 def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
     """Make dead letters of all that is due."""
-    claim = outbox.queue.claim(EID)
-    assert claim
-    outbox.queue.settle(
-        claim, [Outcome(id=event.id, kind="dead", reason=reason) for event in claim.events]
-    )
+    claim = claimed(outbox)
+    settle(outbox, claim, "dead", reason=reason)
     return [event.id for event in claim.events]
 
 
 def deliver(outbox: Outbox) -> None:
     while claim := outbox.queue.claim(EID):
         outbox.queue.begin_sending(claim)
-        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+        settle(outbox, claim, "delivered")
 
 
 def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> None:
@@ -80,22 +77,18 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
     for n in range(3):
         outbox.put(bench.event(str(n)))
-    claim = outbox.queue.claim(EID)
-    assert claim
-    outbox.queue.settle(claim, [Outcome(id=e.id, kind="retry", refused=True) for e in claim.events])
+    settle(outbox, claimed(outbox), "retry", refused=True)
     one, *others = bury(outbox)
     bench.pass_time(86_400)
 
     assert retry(outbox, one) == 1
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert [event.id for event in claim.events] == [one]
     assert claim.events[0].attempts == 0
     assert claim.events[0].refused_at is None
 
     assert retry(outbox) == 2
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert {event.id for event in claim.events} == set(others)
     assert retry(outbox) == 0
 
@@ -149,15 +142,13 @@ def test_a_visitor_can_be_forgotten(bench: Bench, outbox: Outbox) -> None:
     bench.open().put(bench.event("3"))
     assert outbox.queue.waiting() == 1, "a reload reports nobody again"
     assert retry(outbox) == 1, "only what has a payload"
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert [event.payload for event in claim.events] == [other, other]
 
 
 def test_what_is_forgotten_under_a_claim_is_not_sent(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1", payload=wire()))
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
 
     assert outbox.admin.forget(lambda event: True) == 1
 
@@ -344,9 +335,8 @@ def test_a_big_backlog_is_worked_through_a_page_at_a_time(bench: Bench, outbox: 
             ),
             [{"id": f"{n:032x}", "payload": wire(user_agent="x" * 4000)} for n in range(2500)],
         )
-    claim = outbox.queue.claim(EID)
-    assert claim
-    outbox.queue.settle(claim, [Outcome(id=event.id, kind="return") for event in claim.events])
+    claim = claimed(outbox)
+    settle(outbox, claim, "return")
 
     tracemalloc.start()
     try:

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, Put, new_id
-from tests.support.outbox_engines import EID, Bench
+from adroll_flask.outbox import Outbox, OutboxFailed, Put, new_id
+from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 
 def test_a_duplicate_that_only_the_outbox_can_know_is_dropped_there_and_counted(
@@ -107,8 +107,7 @@ def test_any_json_survives_in_a_payload(bench: Bench, outbox: Outbox) -> None:
 
     outbox.put(event)
 
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     assert claim.events[0].payload == event.payload
 
 
@@ -212,7 +211,7 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     with pytest.raises(OutboxFailed, match="full"):
         other.put(bench.event(payload=big))
     while claim := outbox.queue.claim(EID):
-        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+        settle(outbox, claim, "delivered")
     later = bench.open(outbox_max_bytes=300_000)
     later.measure()
     assert later.put(bench.event()).status == "queued"

@@ -10,15 +10,14 @@ import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.values import HistoryColumn
-from tests.support.outbox_engines import EID, Bench, retry
+from tests.support.outbox_engines import Bench, claimed, retry
 
 HOUR = 3600.0
 
 
-def settle(outbox: Outbox, **ends: Literal["delivered", "dead"]) -> None:
+def end(outbox: Outbox, **ends: Literal["delivered", "dead"]) -> None:
     """End all that is due; ``o1001="dead"``, the others are delivered."""
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     outbox.queue.settle(
         claim,
         [
@@ -47,12 +46,12 @@ def test_a_dead_letter_that_was_sent_again_is_delivered_and_not_lost(
     for order in ("1001", "1002"):
         outbox.put(bench.event(order, digest="10 EUR", identifiers=3))
     outbox.put(bench.event("1003", digest="2 CHF"))
-    settle(outbox, o1001="dead", o1002="dead")
+    end(outbox, o1001="dead", o1002="dead")
     assert history(outbox) == {"dead": (2, Decimal(20)), "delivered": (1, Decimal(2))}
 
     assert retry(outbox) == 2
     assert history(outbox) == {"delivered": (1, Decimal(2))}
-    settle(outbox, o1002="dead")
+    end(outbox, o1002="dead")
 
     expected = {"dead": (1, Decimal(10)), "delivered": (2, Decimal(12))}
     columns: tuple[HistoryColumn, ...] = ("at", "event_name", "reason", "identifiers")
@@ -71,14 +70,14 @@ def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outb
     (id,) = dead(outbox)
     assert outbox.admin.fix(id, b'{"event_name": "purchase"}', "1001", digest="10 EUR")
     assert history(outbox) == {}
-    settle(outbox)
+    end(outbox)
     assert history(outbox) == {"delivered": (1, Decimal(10))}
 
 
 def test_monitoring_sums_never_become_less(sqlite: Bench) -> None:
     outbox = sqlite.open()
     outbox.put(sqlite.event("1001", digest="10 EUR"))
-    settle(outbox, o1001="dead")
+    end(outbox, o1001="dead")
 
     def lost() -> tuple[int, Decimal]:
         (one,) = [one for one in outbox.lookups.totals().sums if one.outcome == "dead"]
@@ -88,7 +87,7 @@ def test_monitoring_sums_never_become_less(sqlite: Bench) -> None:
     sqlite.clock.now += 5 * HOUR
     retry(outbox)
     assert lost() == (1, Decimal(10))
-    settle(outbox, o1001="dead")
+    end(outbox, o1001="dead")
     assert lost() == (2, Decimal(20))
 
 
@@ -99,7 +98,7 @@ def test_a_copy_that_is_laid_to_rest_and_sent_again_is_counted_once(sqlite: Benc
     outbox.admin.let_rest()
     assert history(outbox) == {"dead": (1, Decimal(10))}
     assert retry(outbox) == 1
-    settle(outbox)
+    end(outbox)
     assert history(outbox) == {"delivered": (1, Decimal(10))}
 
 
@@ -112,7 +111,7 @@ def test_a_dry_run_is_counted_apart_with_what_became_of_it(
 ) -> None:
     outbox.put(bench.event("1001", dry_run=True, digest="10 EUR"))
     outbox.put(bench.event("1001", dry_run=True, digest="10 EUR"))  # a reload
-    settle(outbox, o1001=kind)
+    end(outbox, o1001=kind)
     assert list(history(outbox)) == ["dry_run"]
     reasons = Counter({row.reason: row.events for row in outbox.lookups.history(0, ["reason"])})
     became = "delivered" if kind == "delivered" else "dead:refused"
@@ -125,7 +124,7 @@ def test_a_dry_run_that_is_sent_again_takes_no_real_loss_away(sqlite: Bench) -> 
     outbox = sqlite.open()
     outbox.put(sqlite.event("1001", dry_run=True))
     outbox.put(sqlite.event("1001"))
-    settle(outbox, o1001="dead")
+    end(outbox, o1001="dead")
     assert retry(outbox, *(row.id for row in outbox.lookups.list("dead") if row.dry_run)) == 1
     assert history(outbox)["dead"][0] == 1
 

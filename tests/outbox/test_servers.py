@@ -13,7 +13,7 @@ from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
 from adroll_flask.outbox.lookups import first_due
 from adroll_flask.outbox.values import CLAIMED, SENDING, WAITING
 from tests.support import in_a_child
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, claimed
 from tests.support.relay import Relay
 
 pytestmark = pytest.mark.patient
@@ -125,8 +125,7 @@ def test_a_settling_whose_connection_is_lost_settles_once(
     server: Bench, relay: Relay, outbox: Outbox
 ) -> None:
     outbox.put(server.event("1"))
-    claim = outbox.queue.claim(EID)
-    assert claim
+    claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
     relay.cut()
     relay.restore()
@@ -162,8 +161,7 @@ def test_leases_follow_the_server_s_clock_and_not_the_host_s(server: Bench) -> N
     assert fast.queue.claim(EID, lease=60) is not None
     assert not slow.queue.claim(EID)
     fast.put(server.event("2"))
-    claim = slow.queue.claim(EID)
-    assert claim
+    claim = claimed(slow)
     assert abs(claim.claimed_at - time.time()) < 60
 
 

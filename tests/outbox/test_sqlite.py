@@ -7,10 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -20,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed
 from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.values import Counted
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, in_a_child
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, settle
 
 
 @pytest.fixture
@@ -43,7 +40,7 @@ def keys(outbox: Outbox) -> list[str | None]:
 
 def deliver(outbox: Outbox) -> None:
     while claim := outbox.queue.claim(EID):
-        outbox.queue.settle(claim, [Outcome(id=e.id, kind="delivered") for e in claim.events])
+        settle(outbox, claim, "delivered")
 
 
 def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
@@ -400,47 +397,3 @@ def test_where_the_wait_is_in_vain_the_child_only_reports(
     assert in_a_child(lambda: outbox.queue.waiting() == 3), "a later child is as good as any"
 
     assert keys(outbox) == ["child", "grandchild", "parent"]
-
-
-def test_what_a_child_commits_outlives_a_parent_that_is_gone(tmp_path: Path) -> None:
-    """SQLite counts locks by process; an inherited connection made a child hold none at all."""
-    code = textwrap.dedent(
-        """
-        import os, subprocess, sys, time
-        from adroll_flask.outbox import NewEvent, new_id, Outbox
-        EID = "ADVERTISABLE0000000001"
-        from adroll_flask.settings import Settings
-        outbox = Outbox(Settings(), folder=sys.argv[1])
-        def put(key):
-            now = time.time()
-            outbox.put(NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now))
-        put("parent")
-        outbox.queue.waiting()
-        if os.fork():
-            os._exit(0)
-        while os.getppid() == int(sys.argv[2]):
-            time.sleep(0.01)
-        time.sleep(0.2)
-        put("child")
-        outbox.queue.waiting()
-        look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1')"
-        look += "; c.execute('SELECT count(*) FROM adroll_event').fetchall(); c.close()"
-        path = sys.argv[1] + "/adroll-outbox.sqlite"
-        subprocess.run([sys.executable, "-c", look, path], check=True)
-        put("child after a look")
-        outbox.queue.waiting()
-        print("done", flush=True)
-        os.kill(os.getpid(), 9)
-        """
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(os.getpid())],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert "done" in result.stdout, result.stderr
-    outbox = Outbox(Settings(), folder=tmp_path)
-    assert keys(outbox) == ["child", "child after a look", "parent"], result.stderr
-    outbox.close()

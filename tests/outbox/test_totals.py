@@ -8,12 +8,11 @@ from decimal import Decimal
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.history import KEPT
 from adroll_flask.outbox.values import Counted
-from tests.support.outbox_engines import EID, Bench
+from tests.support.outbox_engines import EID, Bench, claimed
 
 
-def settle(outbox: Outbox, kind: str = "delivered", reason: str = "") -> None:
-    claim = outbox.queue.claim(EID)
-    assert claim
+def end(outbox: Outbox, kind: str = "delivered", reason: str = "") -> None:
+    claim = claimed(outbox)
     outbox.queue.settle(
         claim,
         [Outcome(id=event.id, kind=kind, reason=reason) for event in claim.events],  # type: ignore[arg-type]
@@ -31,9 +30,9 @@ def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> No
     other = bench.open()
     outbox.put(bench.event(digest="59.9 EUR"))
     outbox.put(bench.event(digest="0.1 EUR"))
-    settle(outbox)
+    end(outbox)
     other.put(bench.event(digest="7 USD"))
-    settle(other, "dead", "refused")
+    end(other, "dead", "refused")
     other.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     other.queue.take_in()
 
@@ -51,7 +50,7 @@ def test_sums_go_on_while_hours_pass(sqlite: Bench) -> None:
     outbox, other = sqlite.open(), sqlite.open()
     for number in range(1, 8):
         outbox.put(sqlite.event())
-        settle(outbox)
+        end(outbox)
         for each in (outbox, other):
             assert sums(each)["delivered", ""] == number
         sqlite.clock.now += 1900.0
@@ -61,10 +60,10 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
     outbox = sqlite.open()
     for _ in range(3):
         outbox.put(sqlite.event(digest="2.5 EUR"))
-    settle(outbox)
+    end(outbox)
     sqlite.pass_time(KEPT / 2)
     outbox.put(sqlite.event(digest="1 EUR"))
-    settle(outbox)
+    end(outbox)
     before = outbox.lookups.totals().sums
     outbox.close()  # a file of the journal does not live for a year
     sqlite.open().queue.take_in()

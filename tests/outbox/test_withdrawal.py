@@ -10,7 +10,7 @@ import pytest
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
 from adroll_flask.outbox.values import OutcomeKind, Withdrawal, encode_event
-from tests.support.outbox_engines import EID, Bench, retry
+from tests.support.outbox_engines import EID, Bench, claimed, retry
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -41,9 +41,7 @@ def withdraw(
 
 
 def take(outbox: Outbox, *, begin: bool = True) -> Claim:
-    claim = outbox.queue.claim(EID, begin=begin)
-    assert claim
-    return claim
+    return claimed(outbox, begin=begin)
 
 
 def take_and_withdraw(bench: Bench, outbox: Outbox) -> Claim:

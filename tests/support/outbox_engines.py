@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
-from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
 from adroll_flask.outbox.transitions import Amend
+from adroll_flask.outbox.values import OutcomeKind
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, lacking
 
@@ -242,6 +243,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool
             return True
         time.sleep(0.01)
     return condition()
+
+
+def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Claim:
+    """What a worker gets, which is something."""
+    claim = outbox.queue.claim(EID, limit, lease, begin=begin)
+    assert claim
+    return claim
+
+
+def settle(outbox: Outbox, claim: Claim, kind: OutcomeKind = "delivered", **more: Any) -> int:
+    """End all events of *claim* alike; how many there were."""
+    return outbox.queue.settle(claim, [Outcome(id=e.id, kind=kind, **more) for e in claim.events])
 
 
 def retry(outbox: Outbox, *ids: str) -> int:
