@@ -199,16 +199,12 @@ def identifying_values(wire: Mapping[str, Any]) -> tuple[str, ...]:
     >>> identifying_values({"ip": "192.0.2.7", "identifiers": {"adct": "click123"}})
     ('192.0.2.7', 'click123')
     """
-    found: list[str] = []
-    attributes = wire.get("event_attributes")
-    identifiers = wire.get("identifiers")
-    values: list[object] = [wire.get("ip"), wire.get("user_agent"), wire.get("external_data")]
-    if isinstance(attributes, Mapping):
-        values += [attributes.get("user_id"), attributes.get("keywords")]
-    if isinstance(identifiers, Mapping):
-        values += identifiers.values()
-    for value in values:
-        found += value if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+    found: list[object] = []
+    for name, value in wire.items():
+        if isinstance(value, Mapping):
+            found += identifying_values(value)
+        elif name not in (*_PLAIN, "page_location", "products"):
+            found += value if isinstance(value, list | tuple) else [value]
     return tuple(value for value in found if isinstance(value, str) and value)
 
 

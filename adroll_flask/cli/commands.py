@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import click
-from flask import Flask, abort, current_app, redirect, request
+from flask import Flask, abort, redirect, request
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask.errors import ConfigurationError, EventError, help_url
@@ -126,27 +126,23 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 @commands.command()
 @click.option(
     "--base",
-    help="Where this app is, as browsers reach it: https://api.shop.example. "
-    "Default: SERVER_NAME with PREFERRED_URL_SCHEME and APPLICATION_ROOT.",
+    required=True,
+    help="Where this app is, as browsers reach it: https://api.shop.example",
 )
-def tag(base: str | None) -> None:
+def tag(base: str) -> None:
     """Print the tag for pages that another server delivers.
 
     Their origins are those of ADROLL_ORIGINS.
     """
     runtime = current_runtime()
-    if base is None and not current_app.config["SERVER_NAME"]:
-        raise click.UsageError("give --base https://api.shop.example, or set SERVER_NAME")
-    here = current_app.test_request_context().request
-    address = here.root_url.rstrip("/") if base is None else base
-    if not re.fullmatch(r"(?i:https?)://[^\s/?#@]+(/[^\s?#]*)?", address):
+    if not re.fullmatch(r"(?i:https?)://[^\s/?#@]+(/[^\s?#]*)?", base):
         raise click.UsageError("--base takes a URL such as https://api.shop.example")
     if not runtime.settings.origins:
         raise click.UsageError(
             "set ADROLL_ORIGINS to the origins of the pages that get the tag: "
             "the identity endpoint answers these alone"
         )
-    click.echo(runtime.snippet.lasting_tag(address))
+    click.echo(runtime.snippet.lasting_tag(base))
 
 
 # -- the dashboard on this machine, for whoever may start commands ---------------------------------

@@ -17,7 +17,7 @@ from adroll_flask.outbox.admin import RISKY, NotMoved, move
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
-from adroll_flask.outbox.values import AWAY, worst
+from adroll_flask.outbox.values import worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
@@ -60,7 +60,7 @@ _TOLD: Final = {
 def outbox(context: click.Context, as_json: bool) -> None:
     """Look after the events that wait and those that died.
 
-    Without a command: counts by state, the oldest event, rates, stops and the last error.
+    Without a command: counts by state, the oldest event, what keeps it, and the last error.
     """
     if context.invoked_subcommand is None:
         with_appcontext(_status)(as_json)
@@ -101,8 +101,8 @@ def _status(as_json: bool) -> None:
     runtime, store = current_runtime(), kept_outbox()
     now, due = runtime.clock(), ""
     if store is None:
-        size = waiting_bytes(runtime.journal_folder)
-        found = Overview(engine="sqlite", schema_version=0, journal_bytes=size)
+        waiting_here = waiting_bytes(runtime.journal_folder)
+        found = Overview(engine="sqlite", schema_version=0, journal_bytes=waiting_here)
     else:
         found = store.lookups.overview()
         if found.counts["waiting"] and found.oldest_due is None:
@@ -117,29 +117,15 @@ def _status(as_json: bool) -> None:
         ("no hold yet", counted(found.verdicts, "verdict") if found.verdicts else ""),
         ("oldest due", "" if found.oldest_due is None else span(found.oldest_due)),
         ("next due", due),
-    ]
-    for name, rates in found.rates.items():
-        some = ", ".join(f"{count} {outcome}" for outcome, count in rates.items() if count)
-        lines.append((f"last {name}", some or "nothing"))
-    lines += [
         ("STOPPED", f"{adroll.stopped}, for {stopped_for}" if adroll.stopped else ""),
         ("paused", f"for {span(adroll.paused_for)} more" if adroll.paused_for > 0 else ""),
         ("down", f"{counted(adroll.failures, 'failure')} in a row" if adroll.failures else ""),
         ("last error", adroll.last_error or ""),
     ]
-    for account, begin, end, reason in found.stops:
-        ended = f"until {when(end)}" if end is not None else "still"
-        whose = f" ({account})" if len(states) > 1 else ""
-        lines.append(
-            ("away" if reason == AWAY else "stop", f"{when(begin)}, {ended}: {reason}{whose}")
-        )
-    if len(found.accounts) > 1:
-        waiting = (
-            (eid or "none", counted(number, "event")) for eid, number in found.accounts.items()
-        )
-        lines += [("of account", f"{eid}: {events} waiting") for eid, events in waiting]
-    if found.journal_bytes:
-        lines.append(("journal", f"{counted(found.journal_bytes, 'byte')}, to be taken in"))
+    for account, waiting in found.accounts.items() if len(found.accounts) > 1 else ():
+        lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))
+    size = found.journal_bytes
+    lines.append(("journal", f"{counted(size, 'byte')}, to be taken in" if size else ""))
     text = "\n".join(f"{name:<11} {said}" for name, said in lines if said != "")
     show(as_json, asdict(found), text)
 
