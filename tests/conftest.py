@@ -63,6 +63,7 @@ DAILY = tuple(
         "browser/test_dashboard_actions.py::test_a_problem_is_fixed",
         "browser/test_engines_at_hand.py",
         "browser/test_front_end_elsewhere.py::test_a_front_end",
+        "browser/test_front_end_elsewhere.py::test_the_pages_script",
         "browser/test_journeys.py::test_1_",
         "browser/test_journeys.py::test_2",
         "browser/test_journeys.py::test_6",
@@ -80,7 +81,6 @@ DAILY = tuple(
         "browser/test_sandbox.py::test_an_event_appears",
         "browser/test_sandbox.py::test_the_pixel_adopts",
         "browser/test_sandbox.py::test_what_an_event_holds",
-        "browser/test_single_page_app.py",
     )
 )
 

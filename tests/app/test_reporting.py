@@ -34,7 +34,7 @@ from adroll_flask.reporting.reporter import Status
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 from tests.support import delivery_kit
 from tests.support.outbox_engines import wait_until
-from tests.support.visits import kept
+from tests.support.visits import kept, report
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 
@@ -168,8 +168,7 @@ def test_a_bad_optional_field_does_not_cost_the_purchase(
     make_app: AppMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(ADROLL_STRICT=False)
-    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        receipt = report_conversion(**ORDER, email="not an address")
+    receipt = report(app, email="not an address")
     assert receipt.status == "queued"
     assert app.extensions["adroll"].counters.get("field_dropped", "email") == 1
     assert "email left out" in caplog.text
@@ -185,8 +184,7 @@ def test_a_large_order_is_queued_without_products_and_says_so(
         {"product_id": f"product-{at:06}", "price": "19.95", "quantity": 2, "category": "c" * 80}
         for at in range(lines)
     ]
-    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        receipt = report_conversion(**ORDER, products=products)
+    receipt = report(app, products=products)
     assert receipt.status == "queued"
     assert receipt.reason.startswith("products left out: takes")
     assert app.extensions["adroll"].counters.get("field_dropped", "products") == 1
@@ -196,8 +194,7 @@ def test_a_large_order_is_queued_without_products_and_says_so(
 def test_a_receipt_names_a_few_of_the_many_fields_that_were_left_out(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     products = [{"product_id": str(at), "quantity": -1} for at in range(50)]
-    with app.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        receipt = report_conversion(**ORDER, products=products)
+    receipt = report(app, products=products)
     assert receipt
     assert "products[0].quantity left out" in receipt.reason
     assert receipt.reason.endswith("; 47 more")
@@ -266,11 +263,8 @@ def test_what_one_function_returns_is_checked_before_the_next_is_asked(
     asked: list[int] = []
     adroll.before_report(lambda event: "an event")  # type: ignore[arg-type,return-value]
     adroll.before_report(lambda event: asked.append(1))
-    with (
-        app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
-        pytest.raises(EventError, match="before_report"),
-    ):
-        report_conversion(**ORDER)
+    with pytest.raises(EventError, match="before_report"):
+        report(app)
     assert asked == []
 
 
@@ -322,8 +316,7 @@ def test_a_failing_before_report_keeps_the_event_as_a_dead_letter(
     def broken(event: Any) -> Any:
         raise LookupError("secret")
 
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        receipt = report_conversion(**ORDER)
+    receipt = report(app)
     assert receipt.status == "invalid"
     [record] = [one for one in caplog.records if "before_report failed" in one.getMessage()]
     lines = record.getMessage().splitlines()
@@ -471,8 +464,7 @@ def test_an_error_of_the_shops_own_transaction_is_the_shops_in_production_too(
 
 def test_two_apps_in_one_process_keep_apart(make_app: AppMaker) -> None:
     one, two = make_app(), make_app()
-    with one.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        assert report_conversion(**ORDER)
+    assert report(one)
     assert len(kept(one)) == 1
     assert kept(two) == []
 
@@ -485,8 +477,7 @@ def test_without_the_account_events_wait_and_one_warning_says_what_is_missing(
     assert len(warnings) == 1
     assert "ADROLL_ACCESS_TOKEN" in warnings[0].getMessage()
     assert app.test_client().get("/").status_code == 200
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        assert report_conversion(**ORDER)
+    assert report(app)
     assert app.extensions["adroll"].outbox.queue.waiting() == 1
 
 
@@ -593,8 +584,7 @@ def test_what_before_report_makes_of_a_person_is_hidden_and_told(
     app = make_app(adroll, ADROLL_STRICT=False)
     told_url = "https://shop.test/?email=jo@example.com"
     adroll.before_report(lambda event: event.replace(page_location=told_url))
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        assert report_conversion(**ORDER)
+    assert report(app)
     counters = app.extensions["adroll"].counters
     assert counters.get("person_hidden", "page_location") == 1
     assert "something in page_location tells a person" in caplog.text

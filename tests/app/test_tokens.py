@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -309,34 +309,23 @@ def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     return with_views(make_app(adroll))
 
 
+def search(**said: Any) -> str:
+    return report_event("productSearch", keywords="mug", **said).status
+
+
+#: What a view does, by its address.
+CALLS: dict[str, Callable[[], object]] = {
+    "say": lambda: identify(email="said@example.com", user_id="said", device_id=None),
+    "say-md5": lambda: identify(email=MD5),
+    "reset": reset_identity,
+    "search": search,
+    "search-as-ann": lambda: search(email="ann@example.com", user_id="ann"),
+    "search-blank": lambda: search(email="", user_id=None),
+}
+
+
 def with_views(app: Flask) -> Flask:
-    @app.post("/say")
-    def say() -> str:
-        identify(email="said@example.com", user_id="said", device_id=None)
-        return ""
-
-    @app.post("/say-md5")
-    def say_md5() -> str:
-        identify(email=MD5)
-        return ""
-
-    @app.post("/reset")
-    def reset() -> str:
-        reset_identity()
-        return ""
-
-    @app.post("/search")
-    def search() -> str:
-        return report_event("productSearch", keywords="mug").status
-
-    @app.post("/search-as-ann")
-    def search_as() -> str:
-        return report_event("productSearch", email="ann@example.com", user_id="ann").status
-
-    @app.post("/search-blank")
-    def search_blank() -> str:
-        return report_event("productSearch", email="", user_id=None).status
-
+    app.add_url_rule("/<name>", "call", lambda name: str(CALLS[name]()), methods=["POST"])
     return app
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from flask import request
 from playwright.sync_api import BrowserContext, Page
 
+from adroll_flask import report_conversion, report_event
 from adroll_flask.sandbox import RunningSandbox
 from tests.support.front_end import TwoServers, open_front_end
 from tests.support.journey import click_id
+from tests.support.page_shop import page_shop
+from tests.support.pages import Page as DocumentedPage
+from tests.support.pages import blocks
+from tests.support.serving import serving
 
 
 def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:
@@ -138,3 +146,36 @@ def test_without_the_api_the_shop_goes_on(
         page.wait_for_function("window.adrollKit && adrollKit.token")
         page.route("**/identity", lambda route: route.abort())
         assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True
+
+
+# -- docs/how-to/single-page-apps.md in a browser: its script calls its views ---------------------
+
+
+DOC = "docs/how-to/single-page-apps.md"
+
+
+def place_order(lines: list[Any]) -> SimpleNamespace:
+    return SimpleNamespace(id="1001", total=Decimal("9.90") * len(lines))
+
+
+def test_the_pages_script_reports_with_the_address_that_the_router_made(
+    page: Page, tmp_path: Path
+) -> None:
+    [script] = [block.code for block in blocks(DOC) if block.language == "js"]
+    with page_shop(tmp_path, ADROLL_PIXEL="none") as shop:
+        DocumentedPage(DOC).run(
+            app=shop.app,
+            place_order=place_order,
+            report_conversion=report_conversion,
+            report_event=report_event,
+            request=request,
+        )
+        shop.start()
+        with serving(shop.app) as port:
+            address = f"http://shop.test:{port}"
+            page.goto(f"{address}/?adct=click123")
+            page.evaluate("history.pushState(0, '', '/checkout')")
+            page.evaluate(f"async (cart) => {{ {script} }}", {"lines": [{}, {}]})
+        assert shop.sold() == [("1001", Decimal("19.80"), "click123")]
+        [sale] = shop.sandbox.purchases()
+        assert sale["event"]["page_location"] == f"{address}/checkout"
