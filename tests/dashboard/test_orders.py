@@ -49,19 +49,18 @@ def test_a_new_shop_has_no_orders(shop: DashboardShop) -> None:
 
 
 def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001")
-    shop.report("1002")
-    shop.settle(o1002=DELIVERED)
-    shop.report("1003", currency="EURO")
-    shop.take_in()
-    listed = shop.json("orders")["newest"]
+    any_shop.bury("1001")
+    any_shop.report("1002")
+    any_shop.settle(o1002=DELIVERED)
+    any_shop.report("1003", currency="EURO")
+    any_shop.take_in()
+    listed = any_shop.json("orders")["newest"]
     assert {one["order"]: (one["state"], one["value"], one["currency"]) for one in listed} == {
         "1001": ("dead", "59.90", "EUR"),
         "1002": ("delivered", "59.90", "EUR"),
         "1003": ("dead", "", ""),
     }
-    page = shop.html("orders")
+    page = any_shop.html("orders")
     assert "no such currency" in page
     assert "click123" not in page
 
@@ -83,21 +82,20 @@ def test_the_list_goes_on_page_by_page(
 
 
 def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.report("1001", hold=True)
-    shop.take_in()
-    assert steps(shop, "1001") == ["happened", "held"]
-    assert "held until paid" in find(shop, "1001")
-    with shop.app.app_context():
+    any_shop.report("1001", hold=True)
+    any_shop.take_in()
+    assert steps(any_shop, "1001") == ["happened", "held"]
+    assert "held until paid" in find(any_shop, "1001")
+    with any_shop.app.app_context():
         release_conversion("1001")
     asked = Asked("unsure", 500, "http_500")
-    shop.settle(o1001={"kind": "retry", "unsure": True, "asked": asked})
-    assert steps(shop, "1001") == ["happened", "held", "released", "attempt"]
-    page = find(shop, "1001")
+    any_shop.settle(o1001={"kind": "retry", "unsure": True, "asked": asked})
+    assert steps(any_shop, "1001") == ["happened", "held", "released", "attempt"]
+    page = find(any_shop, "1001")
     assert "http_500; it may have arrived" in page
     assert "waiting" in page
-    shop.settle(o1001=DELIVERED)
-    assert steps(shop, "1001")[-1] == "delivered"
+    any_shop.settle(o1001=DELIVERED)
+    assert steps(any_shop, "1001")[-1] == "delivered"
 
 
 def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
@@ -126,14 +124,13 @@ def test_why_an_order_was_not_reported_is_told(any_shop: DashboardShop) -> None:
 
 
 def test_why_an_order_was_not_sent_leads_to_its_problem(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001")
-    [problem] = shop.json("problems")["open"]
-    page = find(shop, "1001")
+    any_shop.bury("1001")
+    [problem] = any_shop.json("problems")["open"]
+    page = find(any_shop, "1001")
     assert "no such currency (E7)" in page
     assert f"problems?problem={problem['id']}" in page
-    shop.report("1002", currency="EURO")
-    assert "The shop reported a wrong currency" in find(shop, "1002")
+    any_shop.report("1002", currency="EURO")
+    assert "The any_shop reported a wrong currency" in find(any_shop, "1002")
 
 
 def test_an_order_whose_id_is_an_address_is_found_and_not_shown(shop: DashboardShop) -> None:
@@ -292,19 +289,18 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
 
 def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     """Shopify's export has "#4473" of an order that it reports as 4473."""
-    shop = any_shop
     for order in ("4473", "#4474", "4476"):
-        shop.report(order)
-    shop.settle(**{"o4473": DELIVERED, "o#4474": DELIVERED, "o4476": DELIVERED})
-    shop.report("4475", gpc=True)
-    shop.report("4477", currency="EURO")
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now - 200))
+        any_shop.report(order)
+    any_shop.settle(**{"o4473": DELIVERED, "o#4474": DELIVERED, "o4476": DELIVERED})
+    any_shop.report("4475", gpc=True)
+    any_shop.report("4477", currency="EURO")
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(any_shop.now - 200))
     ids = ("#4473", "4474", "#4475", "# 4476", "#4477", "#4999", "4473")
-    text = shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
+    text = any_shop.upload("Name,Total,Paid at\n" + "".join(f"{id},,{at}\n" for id in ids)).text
     assert "3 of 6 paid orders reached AdRoll" in text
     for said in (
         "1 was not to be",
-        "1 was given up: The shop reported a wrong",
+        "1 was given up: The any_shop reported a wrong",
         "1 was never",
         "1 line has",
     ):

@@ -36,22 +36,21 @@ def test_a_shop_without_problems_says_so(shop: DashboardShop) -> None:
 
 
 def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001", "1002", error="http_400: products.0.price: takes a decimal")
-    shop.bury("1003", error="http_400: products.7.price: takes a decimal")
-    shop.report("1004", currency="EURO")
-    shop.take_in()
-    found = problems(shop)
+    any_shop.bury("1001", "1002", error="http_400: products.0.price: takes a decimal")
+    any_shop.bury("1003", error="http_400: products.7.price: takes a decimal")
+    any_shop.report("1004", currency="EURO")
+    any_shop.take_in()
+    found = problems(any_shop)
     assert {title: one["events"] for title, one in found.items()} == {
         "AdRoll refused what the event says: products.price": 3,
-        "The shop reported a wrong currency": 1,
+        "The any_shop reported a wrong currency": 1,
     }
     refused = found["AdRoll refused what the event says: products.price"]
     assert refused["words"] == "http_400: products.7.price: takes a decimal"
     assert refused["names"] == {"purchase": 3}
     assert refused["first"] <= refused["last"]
     assert sum(refused["days"]) == 3
-    page = shop.html("problems")
+    page = any_shop.html("problems")
     assert "AdRoll&#39;s words:" in page
     assert "3</strong> events" in page
 
@@ -67,28 +66,26 @@ def test_a_problem_alone_shows_its_events_with_their_orders(shop: DashboardShop)
 
 
 def test_the_events_of_a_problem_are_sent_again(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001", "1002")
-    said = shop.press("problems/retry", **shop.open_problem())
+    any_shop.bury("1001", "1002")
+    said = any_shop.press("problems/retry", **any_shop.open_problem())
     assert said == "2 events will be sent again."
-    assert shop.states() == {"1001": "waiting", "1002": "waiting"}
-    assert shop.json("problems")["open"] == []
+    assert any_shop.states() == {"1001": "waiting", "1002": "waiting"}
+    assert any_shop.json("problems")["open"] == []
 
 
 def test_one_field_is_set_in_all_of_them_and_then_they_are_sent(any_shop: DashboardShop) -> None:
-    shop = any_shop
     for order in ("1001", "1002"):
-        shop.report(order, currency="EURO")
-    shop.take_in()
-    form = {**shop.open_problem(), "field": "currency"}
-    said = shop.press("problems/retry", **form, value="still none")
+        any_shop.report(order, currency="EURO")
+    any_shop.take_in()
+    form = {**any_shop.open_problem(), "field": "currency"}
+    said = any_shop.press("problems/retry", **form, value="still none")
     assert said.startswith("0 events will be sent again; 2 events not: fix it first")
-    assert shop.press("problems/retry", **form, value="EUR") == "2 events will be sent again."
+    assert any_shop.press("problems/retry", **form, value="EUR") == "2 events will be sent again."
     # The order's id is the key again, and what is sent is right.
-    assert shop.states() == {"1001": "waiting", "1002": "waiting"}
-    shop.runtime.deliverer.flush(5)
-    assert sorted(shop.adroll.taken) == ["1001", "1002"]
-    assert {wire["currency"] for wire in shop.adroll.wires} == {"EUR"}
+    assert any_shop.states() == {"1001": "waiting", "1002": "waiting"}
+    any_shop.runtime.deliverer.flush(5)
+    assert sorted(any_shop.adroll.taken) == ["1001", "1002"]
+    assert {wire["currency"] for wire in any_shop.adroll.wires} == {"EUR"}
 
 
 def test_what_came_after_the_page_was_shown_is_not_touched(shop: DashboardShop) -> None:
@@ -102,12 +99,11 @@ def test_what_came_after_the_page_was_shown_is_not_touched(shop: DashboardShop) 
 
 
 def test_they_are_dropped_by_who_is_sure(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001", "1002")
-    form = shop.open_problem()
-    assert shop.press("problems/drop", **form).startswith("Nothing was dropped")
-    assert shop.press("problems/drop", **form, sure="yes") == "2 events dropped."
-    assert shop.states() == {}
+    any_shop.bury("1001", "1002")
+    form = any_shop.open_problem()
+    assert any_shop.press("problems/drop", **form).startswith("Nothing was dropped")
+    assert any_shop.press("problems/drop", **form, sure="yes") == "2 events dropped."
+    assert any_shop.states() == {}
 
 
 def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: pytest.LogCaptureFixture) -> None:
@@ -125,16 +121,15 @@ def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: pytest.LogCapt
 
 
 def test_a_solved_problem_is_told_of_with_its_days(any_shop: DashboardShop) -> None:
-    shop = any_shop
-    shop.bury("1001", "1002")
-    [one] = shop.json("problems")["open"]
-    shop.press("problems/drop", problem=one["id"], until=one["last"], sure="yes")
-    [solved] = shop.json("problems")["solved"]
+    any_shop.bury("1001", "1002")
+    [one] = any_shop.json("problems")["open"]
+    any_shop.press("problems/drop", problem=one["id"], until=one["last"], sure="yes")
+    [solved] = any_shop.json("problems")["solved"]
     assert (solved["title"], solved["events"]) == ("AdRoll refused what the event says", 2)
     assert sum(solved["days"]) == 2
-    page = shop.html("problems")
+    page = any_shop.html("problems")
     assert "Solved" in page
-    assert "This problem is solved" in shop.html("problems", problem=one["id"])
+    assert "This problem is solved" in any_shop.html("problems", problem=one["id"])
 
 
 def test_a_forgotten_visitors_event_is_no_problem(shop: DashboardShop) -> None:
@@ -226,18 +221,17 @@ def test_every_reason_has_words_of_its_own() -> None:
 
 def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None:
     """On a dashboard that keeps the sums of hours that are over, too."""
-    shop = any_shop
-    shop.bury("1001", "1002")
-    health = shop.json("overview")["health"]
+    any_shop.bury("1001", "1002")
+    health = any_shop.json("overview")["health"]
     assert (health["delivered"], health["could"]) == (0, 2)
-    shop.now += 2 * 3600.0  # a shop on a server has the server's clock
-    shop.json("overview")
-    shop.press("problems/retry", **shop.open_problem())
-    shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "delivered"})
-    found = shop.json("overview")
+    any_shop.now += 2 * 3600.0  # a any_shop on a server has the server's clock
+    any_shop.json("overview")
+    any_shop.press("problems/retry", **any_shop.open_problem())
+    any_shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "delivered"})
+    found = any_shop.json("overview")
     assert (found["health"]["delivered"], found["health"]["could"]) == (2, 2)
     assert found["losses"] == []
-    [solved] = shop.json("problems")["solved"]
+    [solved] = any_shop.json("problems")["solved"]
     assert solved["events"] == 2, "a solved problem is told of still"
 
 
