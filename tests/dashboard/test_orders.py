@@ -130,7 +130,7 @@ def test_why_an_order_was_not_sent_leads_to_its_problem(any_shop: DashboardShop)
     assert "no such currency (E7)" in page
     assert f"problems?problem={problem['id']}" in page
     any_shop.report("1002", currency="EURO")
-    assert "The any_shop reported a wrong currency" in find(any_shop, "1002")
+    assert "The shop reported a wrong currency" in find(any_shop, "1002")
 
 
 def test_an_order_whose_id_is_an_address_is_found_and_not_shown(shop: DashboardShop) -> None:
@@ -300,7 +300,7 @@ def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     assert "3 of 6 paid orders reached AdRoll" in text
     for said in (
         "1 was not to be",
-        "1 was given up: The any_shop reported a wrong",
+        "1 was given up: The shop reported a wrong",
         "1 was never",
         "1 line has",
     ):

@@ -43,7 +43,7 @@ def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> N
     found = problems(any_shop)
     assert {title: one["events"] for title, one in found.items()} == {
         "AdRoll refused what the event says: products.price": 3,
-        "The any_shop reported a wrong currency": 1,
+        "The shop reported a wrong currency": 1,
     }
     refused = found["AdRoll refused what the event says: products.price"]
     assert refused["words"] == "http_400: products.7.price: takes a decimal"

@@ -9,18 +9,32 @@ from pathlib import Path
 import pytest
 
 from tests.support import PAGES, ROOT
-from tests.support.pages import Shell, blocks, matches
-
-from .test_typed_pages import TYPED
+from tests.support.pages import Page, Shell, blocks, matches
 
 READ = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("adroll_flask/sandbox/README.md", "static/README.md"),
     *(str(path.relative_to(ROOT)) for path in PAGES),
 ]
+
+
 #: What Sphinx makes something of; it is no code.
 DIRECTIVES = re.compile(r"\{.*\}")
+
+
 TESTS = [path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py"))]
+
+
+#: By page: how many of its commands are only looked at.
+TYPED = {
+    "docs/tutorial/index.md": 1,
+    "docs/how-to/go-live.md": 0,
+    "CONTRIBUTING.md": 1,
+    "docs/explanation/benchmarks.md": 2,
+    "docs/how-to/django.md": 1,
+    "docs/how-to/bottle.md": 1,
+    "docs/how-to/pyramid.md": 1,
+}
 
 
 def with_code() -> list[str]:
@@ -79,3 +93,29 @@ def test_a_shell_that_is_stuck_leaves_nothing_behind(
     [job] = tmp_path.glob(".job*")
     with pytest.raises(ProcessLookupError):
         os.kill(int(job.read_text()), 0)
+
+
+# -- pages that need nothing but a shell, typed as they stand: real processes, real commands ------
+
+
+#: With the proofs; and the framework that a page is for.
+SLOW = ("benchmarks", "django", "bottle", "pyramid")
+
+
+NEEDED = {"django": "django", "bottle": "bottle", "pyramid": "pyramid_tm"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if Path(name).stem in SLOW else [])
+        for name in TYPED
+    ],
+)
+def test_a_page_works_as_it_stands(name: str, tmp_path: Path) -> None:
+    if module := NEEDED.get(Path(name).stem):
+        pytest.importorskip(module)
+    with Shell(tmp_path) as shell, Page(name, shell) as page:
+        page.run()
+    assert shell.typed
+    assert len(shell.untyped) == TYPED[name], shell.untyped
