@@ -126,37 +126,13 @@ def test_what_would_end_up_in_the_head_is_no_place_at_the_limit() -> None:
 
 
 HOSTILE = [
-    b"<!-- <!-- ",
-    b"<!",
-    b"<link a='",
-    b'<link a="b" ',
-    b"<link a=b' ",
-    b"<link ",
-    b"<",
-    b"</",
-    b"< ",
-    b"/",
-    b"=",
-    b"a",
-    b"a>",
-    b"-",
-    b"--!",
-    b" ",
-    b"&#0",
-    b"&#32;",
-    b"<template>",
-    b"<template></template>",
-    b"<template><svg>",
-    b"<title></titl",
-    b"<script></scrip",
-    b"<script><!--<script>",
-    b"<script><!--<script></script>",
-    b"<script><!--<script></script></script>",
-    b"<script data-adroll-not></script>",
-    b"<meta charset=",
-    b"<meta ",
-    b"<!-- --><!x><?y></ z>",
-]
+    b"<!-- <!-- ", b"<!", b"<link a='", b'<link a="b" ', b"<link a=b' ", b"<link ", b"<", b"</",
+    b"< ", b"/", b"=", b"a", b"a>", b"-", b"--!", b" ", b"&#0", b"&#32;", b"<template>",
+    b"<template></template>", b"<template><svg>", b"<title></titl", b"<script></scrip",
+    b"<script><!--<script>", b"<script><!--<script></script>",
+    b"<script><!--<script></script></script>", b"<script data-adroll-not></script>",
+    b"<meta charset=", b"<meta ", b"<!-- --><!x><?y></ z>",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("start", [b"<html>", b"<html><script>", b"<html><!--", b"<html><link a"])
