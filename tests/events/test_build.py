@@ -305,37 +305,45 @@ def test_outside_of_a_request_the_error_names_what_to_pass(field: str) -> None:
 # -- coverage --------------------------------------------------------------------------------
 
 
-def test_coverage_names_what_is_carried_and_what_this_site_could_supply() -> None:
-    coverage = strictly("pageView", email="ada@example.com").event.coverage
-    assert coverage.carried == ("adct", "first_party_cookie", "email_sha256", "email_md5")
-    assert coverage.missing == ("user_id",)
-    assert str(coverage) == "4 of 6: adct, first_party_cookie, email_sha256, email_md5"
-    assert coverage.score == pytest.approx(4 / 6)
+KNOWN: dict[str, Any] = {"email": "ada@example.com", "user_id": 1, "device_id": GAID}
+APP = context(BARE, page_location="https://a.example/?package_app_name=com.x", ip="8.8.8.8")
 
 
-def test_coverage_counts_what_can_be_sent_and_not_what_is_off() -> None:
-    everything = {"email": "ada@example.com", "user_id": 1, "device_id": GAID}
-    for forms, most in (
-        (("sha256",), 5),
-        (("sha256", "md5"), 6),
-        (("sha256", "md5", "plain"), 7),
-    ):
-        built = strictly("pageView", context(email_forms=forms), **everything)
-        assert len(built.event.coverage.carried) == most
-        assert built.event.coverage.score == 1
-        assert str(built.event.coverage).startswith(f"{most} of {most}: ")
-
-
-def test_a_hash_that_came_from_elsewhere_counts_though_its_form_is_off() -> None:
-    coverage = strictly("pageView", context(email_forms=("sha256",)), email=MD5).event.coverage
-    assert str(coverage) == "3 of 6: adct, first_party_cookie, email_md5"
-    assert coverage.missing == ("email_sha256", "user_id")
-
-
-def test_an_app_misses_its_device_id_and_a_derived_cookie_its_click() -> None:
-    app = context(BARE, page_location="https://a.example/?package_app_name=com.x", ip="8.8.8.8")
-    missing = strictly("pageView", app, user_id=1).event.coverage.missing
-    assert missing == ("adct", "email_sha256", "email_md5", "device_id")
+@pytest.mark.parametrize(
+    ("where", "fields", "told", "missing"),
+    [
+        (
+            WEB,
+            {"email": "ada@example.com"},
+            "4 of 6: adct, first_party_cookie, email_sha256, email_md5",
+            ("user_id",),
+        ),
+        (context(email_forms=("sha256",)), KNOWN, "5 of 5: ", ()),
+        (WEB, KNOWN, "6 of 6: ", ()),
+        (context(email_forms=("sha256", "md5", "plain")), KNOWN, "7 of 7: ", ()),
+        # A hash that was made elsewhere counts though its form is off.
+        (
+            context(email_forms=("sha256",)),
+            {"email": MD5},
+            "3 of 6: adct, first_party_cookie, email_md5",
+            ("email_sha256", "user_id"),
+        ),
+        # An app misses its device's id, and a derived cookie its click.
+        (
+            APP,
+            {"user_id": 1},
+            "2 of 6: first_party_cookie, user_id",
+            ("adct", "email_sha256", "email_md5", "device_id"),
+        ),
+    ],
+)
+def test_coverage_names_what_is_carried_and_what_this_site_could_supply(
+    where: Any, fields: dict[str, Any], told: str, missing: tuple[str, ...]
+) -> None:
+    coverage = strictly("pageView", where, **fields).event.coverage
+    assert str(coverage).startswith(told)
+    assert coverage.missing == missing
+    assert coverage.score == pytest.approx(int(told[0]) / int(told[5]))
 
 
 # -- user agent ------------------------------------------------------------------------------

@@ -184,11 +184,6 @@ def test_every_mix_of_sections_is_read_as_written(
     assert read(text, vendor, tuple(asked)) == expected
 
 
-@given(st.text(max_size=200) | st.text(ALPHABET + ".", max_size=400))
-def test_any_text_is_an_answer_or_a_value_error(text: str) -> None:
-    assert read(text) in (True, False, "invalid")
-
-
 @given(
     st.sampled_from([case["string"] for case in CASES]),
     st.integers(0, 600),
