@@ -183,6 +183,25 @@ def test_a_claim_whose_commit_s_answer_was_lost_is_made_all_the_same(
     assert outbox.queue.take_in() == 0
 
 
+def test_what_is_due_does_not_wait_for_who_has_locked_the_journal_s_positions(
+    bench: Bench, outbox: Outbox
+) -> None:
+    outbox.put(bench.event("due"))
+    assert outbox.queue.waiting() == 1
+    outbox.put(bench.event("in the journal"))
+    locked = [OutboxFailed("locked")]
+
+    def write(really: Callable[[Work], Any], work: Work) -> Any:
+        if locked:
+            raise locked.pop()
+        return really(work)
+
+    with writing(outbox, write):
+        claim = outbox.queue.claim(EID)
+
+    assert [event.key for event in claim.events] == ["due"]
+
+
 def test_an_open_transaction_with_the_same_order_keeps_nothing_from_delivery(server: Bench) -> None:
     bench, outbox, other = server, server.open(), server.open()
     outbox.database.create_tables()

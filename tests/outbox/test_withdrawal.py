@@ -110,16 +110,16 @@ def test_a_claim_holds_nothing_of_who_has_just_said_no(
     assert bench.counters.get("event_unsure", "lapsed") == (1 if begin else 0)
 
 
-ENDS: list[tuple[OutcomeKind, str]] = [
-    ("delivered", "delivered"),
-    ("dead", "dead"),
-    ("retry", "dead"),
-    ("return", "dead"),
+ENDS: list[tuple[OutcomeKind, str, float]] = [
+    ("delivered", "delivered", 0.0),
+    ("dead", "dead", 0.0),
+    ("retry", "dead", 0.0),
+    ("retry", "dead", 30.0),
+    ("return", "dead", 0.0),
 ]
 
 
-@pytest.mark.parametrize(("kind", "state"), ENDS)
-@pytest.mark.parametrize("delay", [0.0, 30.0])
+@pytest.mark.parametrize(("kind", "state", "delay"), ENDS)
 def test_what_is_being_sent_settles_and_is_never_sent_again(
     bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str, delay: float
 ) -> None:
