@@ -7,13 +7,14 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from adroll_flask.delivery.deliverer import Step, Watch
+from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox.values import Claim, Counted
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
@@ -491,57 +492,34 @@ def test_what_is_no_event_of_its_own_keeps_none_back(tmp_path: Path, other: str)
 # The loop
 
 
-class Loop:
-    """Runs a deliverer in a thread of the test."""
-
-    def __init__(self, shop: Shop) -> None:
-        self.stop = threading.Event()
-        self.hurry = threading.Event()
-        self.thread = threading.Thread(
-            target=shop.deliverer.run, args=(self.stop, self.hurry), daemon=True
-        )
-        self.outbox = shop.outbox
-        self.idle = threading.Event()
-        wait = shop.outbox.bell.wait
-
-        def idle_now(timeout: float) -> bool:
-            self.idle.set()
-            return wait(timeout)
-
-        shop.outbox.bell.wait = idle_now  # type: ignore[method-assign]
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        assert self.idle.wait(PATIENCE)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.hurry.set()
-        self.outbox.bell.ring()
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive()
+@contextlib.contextmanager
+def running(shop: Shop) -> Iterator[DeliveryThread]:
+    """Meanwhile its thread delivers, which has nothing to do yet."""
+    thread = shop.thread()
+    thread.start()
+    eventually(lambda: shop.outbox.bell.waiters)
+    yield thread
+    assert thread.stop(PATIENCE)
 
 
 def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path: Path) -> None:
     shop = Shop(tmp_path, linger=1.0)
-    with Loop(shop):
+    with running(shop) as thread:
         shop.report("o001")
         time.sleep(0.05)
         shop.report("o002", "o003")
         eventually(lambda: len(shop.adroll.taken) == 3)
         assert shop.adroll.sizes == [3]
         shop.report("o004")
-        assert shop.deliverer.flush(PATIENCE) == 0
+        assert thread.flush(PATIENCE) == 0
     assert shop.adroll.sizes == [3, 1]
 
 
 def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
     shop = Shop(tmp_path, linger=2 * PATIENCE)
-    with Loop(shop) as loop:
+    with running(shop) as thread:
         shop.report(*(f"o{number:03d}" for number in range(230)))
-        loop.hurry.set()
-        eventually(lambda: len(shop.adroll.taken) == 230)
+        assert thread.flush(PATIENCE) == 0
     assert shop.adroll.sizes == [100, 100, 30]
 
 
@@ -562,8 +540,10 @@ def test_the_loop_survives_everything(
     replace_method(monkeypatch, shop.outbox.queue, "claim", flaky)
     monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
     shop.report("o001")
-    with Loop(shop):
-        eventually(lambda: shop.adroll.taken == ["o001"])
+    thread = shop.thread()
+    thread.start()
+    eventually(lambda: shop.adroll.taken == ["o001"])
+    assert thread.stop(PATIENCE)
     assert shop.counters.get("delivery_error", "error") == 3
     assert "canary" not in caplog.text
     assert "OSError(ENOSPC)" in caplog.text

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,19 +33,6 @@ from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
 
 def threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "adroll-delivery"]
-
-
-def exit_code(child: int) -> int:
-    until = time.monotonic() + PATIENCE
-    done = (0, 0)
-    while not done[0] and time.monotonic() < until:
-        done = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.01)
-    if not done[0]:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
-    return os.waitstatus_to_exitcode(done[1])
 
 
 Started = Callable[[Shop], DeliveryThread]
@@ -85,15 +73,12 @@ def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -
     thread = started(shop)
     barrier = threading.Barrier(8)
 
-    def ask() -> None:
+    def ask(_: int) -> None:
         barrier.wait()
         thread.start()
 
-    askers = [threading.Thread(target=ask) for _ in range(8)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
     assert len(set(threads()) - before) == 1
 
 
@@ -301,11 +286,7 @@ def test_a_fork_while_it_imports_does_not_hang_the_child(
     started(Shop(tmp_path)).start()
     assert importing.wait(PATIENCE)
     time.sleep(0.1)
-    child = os.fork()
-    if child == 0:
-        import_module("slow_to_import")
-        os._exit(0)
-    assert exit_code(child) == 0
+    assert in_a_child(lambda: import_module("slow_to_import"))
 
 
 SHOP = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -178,19 +179,13 @@ def test_many_workers_share_few_slots(bench: Bench) -> None:
     workers[0].destination(EID).take_slot(0.01)
     bench.pass_time(200)
     start = threading.Barrier(4)
-    taken: list[float] = []
 
-    def take(outbox: Outbox) -> None:
+    def take(outbox: Outbox) -> bool:
         start.wait()
-        taken.append(outbox.destination(EID).take_slot(0.01))
+        return outbox.destination(EID).take_slot(0.01) == 0
 
-    threads = [threading.Thread(target=take, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sorted(wait == 0 for wait in taken) == [False, False, False, True]
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(take, workers)) == [False, False, False, True]
 
 
 def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) -> None:

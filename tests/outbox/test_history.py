@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier
 from typing import Literal
 
 import pytest
@@ -49,15 +50,12 @@ def test_a_failure_is_told_once_by_two_threads(bench: Bench) -> None:
         outbox.note_failure(EVENT_NAMES[number % len(EVENT_NAMES)], f"reason-{number}")
     both = Barrier(2)
 
-    def tell() -> None:
+    def tell(_: int) -> None:
         both.wait(PATIENCE)
         outbox.tell_failures()
 
-    threads = [Thread(target=tell) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(tell, range(2)))
     failed = [row for row in outbox.lookups.history(0.0, ["outcome"]) if row.outcome == "failed"]
     assert sum(row.events for row in failed) == 300
 

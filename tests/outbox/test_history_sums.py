@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -216,11 +216,8 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
             ]
             assert worker.queue.settle(claim, outcomes) == len(outcomes)
 
-    threads = [threading.Thread(target=work, args=(bench.open(),)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [bench.open() for _ in range(4)]))
 
     assert shop.queue.waiting() == 0
     assert history(bench) == {

@@ -432,21 +432,25 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
         writer.close()
 
 
+def fail_to_open(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    really = os.open
+
+    def fail(path: Any, *arguments: Any, **more: Any) -> int:
+        if name in str(path):
+            raise OSError(number, os.strerror(number))
+        return really(path, *arguments, **more)
+
+    patch.setattr(os, "open", fail)
+
+
 def test_a_file_that_cannot_be_read_hinders_no_other_and_is_told_once_a_minute(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = dead_file(bench, bench.event("bad disk"))
     outbox = bench.open()
     outbox.put(bench.event("good disk"))
-    really = os.open
-
-    def fail(name: Any, *arguments: Any, **more: Any) -> int:
-        if str(name) == str(path):
-            raise OSError(5, "Input/output error")
-        return really(name, *arguments, **more)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", fail)
+        fail_to_open(patch, path.name, 5)
         assert keys(outbox) == ["good disk"]
         claim = outbox.queue.claim(EID)
 
@@ -483,14 +487,7 @@ def test_a_full_disk_stops_neither_claims_nor_housekeeping(
 ) -> None:
     outbox = bench.open()
     outbox.put(bench.event("1"))
-    really = os.open
-
-    def full(name: Any, flags: int, *arguments: Any, **more: Any) -> int:
-        if "reader.note" in str(name):
-            raise OSError(28, "No space left on device")
-        return really(name, flags, *arguments, **more)
-
-    monkeypatch.setattr(os, "open", full)
+    fail_to_open(monkeypatch, "reader.note", 28)
 
     assert outbox.queue.claim(EID)
     outbox.keep_house()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -263,6 +264,13 @@ def test_a_folder_that_cannot_be_made_fails_with_that_reason(tmp_path: Path) -> 
     assert caught.value.reason == "no_folder"
 
 
+def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
+    """Takes all but five bytes, and those not."""
+    if len(data) < 10:
+        raise OSError(28, "No space left on device")
+    return write(file, data[:-5])
+
+
 def test_a_short_write_is_completed_or_taken_back(
     folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,12 +285,7 @@ def test_a_short_write_is_completed_or_taken_back(
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"one", b"two"]
 
-    def full(file: int, data: bytes) -> int:
-        if len(data) < 10:
-            raise OSError(28, "No space left on device")
-        return real(file, data[:-5])
-
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "write", nearly_full)
     with pytest.raises(OutboxFailed, match="disk_full"):
         journal.append(line(b"three"))
     monkeypatch.setattr(os, "write", real)
@@ -294,19 +297,13 @@ def test_nothing_follows_the_beginning_of_an_entry_that_cannot_be_taken_back(
     folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it and the next entry, which is acknowledged, would be one damaged line."""
-    real = os.write
     journal.append(line(b"one"))
-
-    def full(file: int, data: bytes) -> int:
-        if len(data) < 10:
-            raise OSError(28, "No space left on device")
-        return real(file, data[:-5])
 
     def fail(file: int, length: int) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "write", nearly_full)
         patch.setattr(os, "ftruncate", fail)
         with pytest.raises(OutboxFailed, match="disk_full"):
             journal.append(line(b"two"))

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,13 @@ def start_ten(bench: Bench) -> list[int]:
     """Ten outboxes, each of its own connections, look at the same moment; what they see."""
     outboxes = [bench.open() for _ in range(10)]
     start = threading.Barrier(10)
-    seen: list[int] = []
 
-    def begin(outbox: Outbox) -> None:
+    def begin(outbox: Outbox) -> int:
         start.wait()
-        seen.append(sum(outbox.lookups.counts().values()))
+        return sum(outbox.lookups.counts().values())
 
-    threads = [threading.Thread(target=begin, args=(one,)) for one in outboxes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return seen
+    with ThreadPoolExecutor(10) as pool:
+        return list(pool.map(begin, outboxes))
 
 
 def test_ten_that_start_at_once_all_work(fresh: Bench) -> None:

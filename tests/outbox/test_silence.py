@@ -65,8 +65,7 @@ def test_the_pause_of_an_outage_is_forgotten_after_four_weeks() -> None:
 
 def fill(bench: Bench, per_hour: int = 100, *, silent: int = 0, name: str = "purchase") -> None:
     """Deliveries of a month, by the hour, but for the last *silent* hours."""
-    now = int(bench.execute(TIME[bench.engine])[0][0]) if bench.engine != "sqlite" else bench.now()
-    present = int(now // HOUR)
+    present = int(bench.now() // HOUR)
     delays = ", ".join(f"delay_{number}" for number in range(10))
     values = [
         {"hour": hour, "name": name, "number": per_hour}
@@ -87,12 +86,6 @@ def move(bench: Bench, hours: int) -> None:
     """What happened, happened *hours* later."""
     bench.execute("UPDATE adroll_history SET hour = -(hour + :hours)", hours=hours)
     bench.execute("UPDATE adroll_history SET hour = -hour")
-
-
-TIME = {
-    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
-    "mariadb": "SELECT UNIX_TIMESTAMP()",
-}
 
 
 def silences(outbox: Outbox) -> list[Silence]:
