@@ -109,14 +109,6 @@ def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
     assert "ProxyFix" in found["addresses"]["todo"]
 
 
-def test_check_sees_reports_while_somebody_is_about_to_make_the_tables(
-    app: Flask, run: Run
-) -> None:
-    report(app, ip="10.0.0.5")
-    Path(app.extensions["adroll"].outbox_place).touch()
-    assert "ProxyFix" in findings(run("check", "--json"))["addresses"]["todo"]
-
-
 def test_check_delivers_and_keeps_nothing(
     app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any
 ) -> None:
@@ -461,24 +453,6 @@ def test_a_retry_does_not_change_an_event_twice(
     assert output == "1 event suppressed by before_report\n1 event will be sent again\n"
     run("worker", "--once")
     assert [value_of(purchase) for purchase in sandbox.purchases()] == ["49.90"]
-
-
-def test_a_retried_dead_letter_without_a_key_is_no_second_report_of_its_order(
-    app: Flask, run: Run
-) -> None:
-    dead = report(app, value="-1")
-    outbox = app.extensions["adroll"].outbox
-    row = outbox.lookups.show(dead.id)
-    database = app.extensions["adroll"].outbox_place
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute(
-            "UPDATE adroll_event SET payload = ? WHERE id = ?",
-            (row.payload.replace(b'"-1"', b'"59.90"'), dead.id),
-        )
-    report(app)
-    result = run("outbox", "retry", dead.id)
-    assert result.exit_code == 1
-    assert "another event has reported this order" in result.output
 
 
 def test_a_fixed_order_is_reported_again_without_a_false_word(

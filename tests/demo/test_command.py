@@ -121,23 +121,6 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
     assert closes(lines["Sandbox"])
 
 
-def test_what_is_reported_shows_in_the_sandbox(start: Demo) -> None:
-    lines = read_lines(start())
-    customer = requests.Session()
-    customer.get(lines["Shop"] + "?adct=from-the-ad", timeout=PATIENCE)
-    customer.get(lines["Shop"] + "search?q=mug", timeout=PATIENCE)
-    until = time.monotonic() + PATIENCE
-    while not (
-        events := requests.get(lines["Sandbox"] + "events", timeout=PATIENCE).json()["events"]
-    ):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    assert [(event["event_name"], event["verdict"]) for event in events] == [
-        ("productSearch", "accepted")
-    ]
-    assert lines["Sandbox"] in customer.get(lines["Shop"] + "me", timeout=PATIENCE).text
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -154,15 +137,6 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     # To the shop's process alone: a terminal would send Ctrl-C to the sandbox as well.
     demo.send_signal(number)
     demo.communicate(timeout=PATIENCE)
-    assert closes(lines["Shop"])
-    assert closes(lines["Sandbox"])
-
-
-def test_it_ends_with_make_even_when_make_is_killed(start: Demo) -> None:
-    make = start(run_by="import subprocess, sys; subprocess.run(sys.argv[1:])")
-    lines = read_lines(make)
-    make.kill()
-    make.communicate(timeout=PATIENCE)
     assert closes(lines["Shop"])
     assert closes(lines["Sandbox"])
 
@@ -201,14 +175,6 @@ def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
     lines = read_lines(demo)  # nothing is said to be taken: neither is
     assert lines["Shop"] == f"http://127.0.0.1:{port}/"
     assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
-
-
-@pytest.mark.parametrize(("option", "port"), [("--port", 70_000), ("--sandbox-port", 70_000)])
-def test_a_port_that_there_is_not_is_said_in_one_line(start: Demo, option: str, port: int) -> None:
-    demo = start(f"{option}={port}")
-    out, err = demo.communicate(timeout=PATIENCE)
-    assert (demo.returncode, out) == (1, "")
-    assert err == f"demo: 127.0.0.1:{port}: no such port; choose another with {option}\n"
 
 
 @pytest.mark.parametrize("target", ["demo", "dashboard"])
