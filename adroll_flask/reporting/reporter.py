@@ -261,6 +261,8 @@ class Reporter:
                     self._tell_what_is_missing(name, built.dropped, built.hidden)
                 if name == "purchase":
                     self._check_purchase(given, strict)
+                    if subject is not None and self.functions.identity is not None:
+                        self._check_identity(given)
                 if self.functions.before_report:
                     passed = self.functions.passed(built, strict=strict)
                     if passed is None:
@@ -346,6 +348,14 @@ class Reporter:
                     what,
                     why,
                 )
+
+    def _check_identity(self, given: Mapping[str, Any]) -> None:
+        if not given.keys() & {"email", "user_id"} and self.counters.add("identity_not_asked"):
+            logger.warning(
+                "AdRoll: an order with visitor=<token> does not ask the identity function, since "
+                "the current request may be somebody else's; pass email= and user_id= with it "
+                "(this is logged once and counted) [identity-not-asked]"
+            )
 
     def new_event(self, built: Built, browser: TrackedRequest | None) -> NewEvent:
         """A good event, as the outbox takes it; *browser*: the current request."""

@@ -545,3 +545,20 @@ def test_a_missing_secret_key_is_told_once(
     [record] = [record for record in caplog.records if "SECRET_KEY" in record.getMessage()]
     assert record.levelname == "WARNING"
     assert app.extensions["adroll"].counters.get("secret_key_missing") == 1
+
+
+def test_an_order_by_token_that_says_not_who_it_is_of_is_told_once(
+    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    adroll = AdRoll()
+    shop = make_app(adroll)
+    adroll.identity(lambda: {"user_id": "the clerk"})
+    with shop.test_request_context("/?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
+        token = current_visitor().token()
+    with shop.app_context():
+        report_conversion(**ORDER, visitor=token)
+        report_conversion(**{**ORDER, "order_id": "2"}, visitor=token)
+        report_conversion(**{**ORDER, "order_id": "3"}, visitor=token, email="jo@example.com")
+    assert [event.get("user_id") for event in kept(shop)] == [None, None, None]
+    assert shop.extensions["adroll"].counters.get("identity_not_asked") == 2
+    assert caplog.text.count("pass email= and user_id=") == 1
