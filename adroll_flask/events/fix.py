@@ -65,7 +65,7 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
         with suppress(EventError):
             values |= address_values(fields["email"], context.email_forms)
     hide(values, context)
-    items: list[Any] = []
+    items: Any = []
     with suppress(EventError):
         items = gather(values.pop("products", ()), fields.get("product_map"))
     values["products"] = items = [item for item in items if isinstance(item, Mapping)]
@@ -80,8 +80,7 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
     for *place, name in [problem.path for problem in wrong]:
         given, part = values, kept
         if place:
-            number: Any = place[-1]
-            given, part = items[number], vars(kept["products"][number])
+            given, part = items[place[-1]], vars(kept["products"][place[-1]])
         if given.get(name) is not None and name in _FIXABLE:
             part[name] = _raw(given[name])
     # What nobody could send anyhow goes first.

@@ -87,9 +87,10 @@ class Detached:
 
 def test_rows_are_mapped_by_paths_and_a_detached_one_costs_its_product_alone() -> None:
     article = SimpleNamespace(sku="mug", unit_price=Decimal("29.95"))
-    row = SimpleNamespace(article=article, amount=2)
-    assert sent([row], product_map=MAP) == [MUG]
-    built = leniently(order_id="1", products=[Detached(), row], product_map=MAP)
+    row = SimpleNamespace(article=article, amount=2, category=object())
+    by = {**MAP, "category": None}
+    assert sent([row], product_map=by) == [MUG]
+    built = leniently(order_id="1", products=[Detached(), row], product_map=by)
     assert [product.product_id for product in built.event.products] == ["mug"]
     assert built.dropped[0][0] == "products[0].product_id"
     with pytest.raises(EventError, match="LookupError"):

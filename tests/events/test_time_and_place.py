@@ -142,6 +142,9 @@ def test_a_long_path_loses_whole_parts_and_a_fragment_goes_first() -> None:
     assert url == f"https://shop.example{part * 6}/?adct=c1"
     url = accept_location("https://shop.example/?a=1&b=2#" + "x" * 3000)
     assert url == "https://shop.example/?a=1&b=2"
+    for size, kept in ((2000, 2000), (2001, 21)):
+        url = "https://shop.example/?a=".ljust(size, "x")
+        assert accept_location(f"{url}&b=1") == url[:kept]
 
 
 @pytest.mark.parametrize(
