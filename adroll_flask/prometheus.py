@@ -36,7 +36,7 @@ except ImportError as _missing:
     ) from _missing
 
 from .findings.rules import open_findings
-from .metrics import TABLE, totals_of
+from .metrics import TABLE, Samples, totals_of
 from .middleware import AdRollMiddleware
 from .outbox.schema import DELAYS
 from .outbox.values import HistorySum
@@ -73,35 +73,30 @@ class AdRollCollector:
         if totals is not None:
             for row in TABLE:
                 kind = CounterMetricFamily if row.grows else GaugeMetricFamily
-                family = kind(row.name, row.text, labels=row.labels)
-                for labels, value in row.look(totals):
-                    family.add_metric(labels, value)
-                yield family
+                yield _filled(kind(row.name, row.text, labels=row.labels), row.look(totals))
             yield _delays(totals.sums)
-        yield self._findings()
-        yield self._process()
-
-    def _findings(self) -> Metric:
-        family = GaugeMetricFamily(
+        findings = GaugeMetricFamily(
             "adroll_findings",
             "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
             labels=("code", "severity"),
         )
         found = Counter((one.code, one.severity) for one in open_findings(self._runtime))
-        for labels, number in sorted(found.items()):
-            family.add_metric(labels, number)
-        return family
-
-    def _process(self) -> Metric:
-        family = CounterMetricFamily(
+        yield _filled(findings, sorted(found.items()))
+        process = CounterMetricFamily(
             "adroll_process",
             "What one process counted since it started, by name and reason.",
             labels=("process", "name", "reason"),
         )
         for name, count in self._runtime.counters.snapshot().items():
             counted, _, reason = name.partition(":")
-            family.add_metric((str(os.getpid()), counted, reason), count)
-        return family
+            process.add_metric((str(os.getpid()), counted, reason), count)
+        yield process
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -> Metric:
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
 
 
 def _delays(sums: tuple[HistorySum, ...]) -> Metric:

@@ -22,17 +22,7 @@ from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting.order_life import carried, find_order, life
 
-from .console import (
-    AS_JSON,
-    Refusal,
-    current_runtime,
-    kept_outbox,
-    show,
-    since_when,
-    table,
-    until,
-    when,
-)
+from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, table, until, when
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
@@ -133,19 +123,14 @@ def _status(as_json: bool) -> None:
 @outbox.command("list")
 @click.option("--dead", "state", flag_value="dead", help="Only dead letters.")
 @_STATE
-@click.option("--name", help="Only events of this name.")
-@click.option("--since", help="Reported since: 24h, 7d, or a date.")
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, MOST_EVENTS))
 @AS_JSON
-def list_(
-    state: Any, name: str | None, since: str | None, newest: bool, limit: int, as_json: bool
-) -> None:
+def list_(state: Any, newest: bool, limit: int, as_json: bool) -> None:
     """List events, without the visitors' values."""
     runtime, store = current_runtime(), kept_outbox()
     now = runtime.clock()
-    begin = since_when(since, now) if since else None
-    rows = () if store is None else store.lookups.list(state, limit, name, begin, newest=newest)
+    rows = () if store is None else store.lookups.list(state, limit, newest=newest)
     accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
     head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
     lines = [
