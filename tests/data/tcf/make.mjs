@@ -1,4 +1,4 @@
-// Makes strings.json with the reference implementation of the TC string, for tests/unit/test_tcf.py.
+// Makes strings.json with the reference implementation of the TC string, for tests/visitor/test_tcf.py.
 //   npm install @iabtcf/core@1.5.6 && node make.mjs > strings.json
 // The tests read the committed strings.json and need no node.
 import { createRequire } from "node:module";
