@@ -177,7 +177,7 @@ class Client:
         try:
             response = self._transport.send(self._url(dry_run), _headers(credentials.token), body)
         except NoAnswer as failure:
-            return answer_without_response(failure)
+            return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
         token = credentials.token
         return answer_from(
             response, now=self.clock(), secrets=lambda: (token, *_identifying(payloads))
@@ -256,11 +256,6 @@ def answer_from(
     else:
         kind = "denied"
     return Answer(kind, reason, status, retry_after, errors)
-
-
-def answer_without_response(failure: NoAnswer) -> Answer:
-    """The answer that a request without a response amounts to."""
-    return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,59 +109,6 @@ class Rest:
         hurry.clear()
 
 
-@dataclass(eq=False)
-class Watch:
-    """Says what ails an outbox once, until it is over. To look costs a comparison, mostly.
-
-    :param accounts: whose events are to be in time.
-    :param on_silence: told of each event that has stopped coming, once.
-    """
-
-    outbox: Outbox
-    counters: Counters
-    accounts: Sequence[str]
-    on_silence: Callable[[Silence], None] | None = None
-    _late_from: float = 0.0
-    _is_late: bool = False
-    _silent_from: float = 0.0
-
-    def look(self) -> None:
-        """Look for late events once a minute, for those that stay away once in ten minutes."""
-        now = time.monotonic()
-        try:
-            if now >= self._late_from:
-                self._late_from = now + _LATE_EVERY
-                self._look_for_late()
-            if now >= self._silent_from:
-                self._silent_from = now + _SILENT_EVERY
-                self._look_for_silence()
-        except OutboxFailed as error:
-            self.counters.add("delivery_error", error.reason)
-
-    def _look_for_late(self) -> None:
-        late = self.outbox.queue.oldest_due(self.accounts)
-        was_late, self._is_late = self._is_late, late is not None and late > LATE
-        if late is None or not self._is_late or was_late:
-            return
-        states = self.outbox.account_states()
-        stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
-        self.counters.add("delivery_late")
-        logger.error(
-            "AdRoll events have been waiting for %s%s. Is a worker running? See "
-            "`flask adroll outbox`. [events-late]",
-            *(span(late), f" (stopped: {stopped})" if stopped else ""),
-        )
-
-    def _look_for_silence(self) -> None:
-        for silence in self.outbox.lookups.note_silences():  # each once, over all processes
-            self.counters.add("reports_silent", silence.name)
-            logger.error(
-                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]", told(silence)
-            )
-            if self.on_silence is not None:
-                self.on_silence(silence)
-
-
 @dataclass(eq=False, repr=False)
 class Deliverer:
     """Delivers an outbox's events.
@@ -199,7 +146,8 @@ class Deliverer:
         self.accounts: tuple[str, ...] = tuple(self.settings.served_accounts) or ("",)
         #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
         self.stepped_at: float = time.monotonic()
-        self._watch = Watch(self.outbox, self.counters, self.accounts, self.on_silence)
+        self._late_from = self._silent_from = 0.0
+        self._is_late = False
         self._stays = False
         self._adopt_at = float("-inf")
         self._troubles = 0
@@ -337,7 +285,7 @@ class Deliverer:
         """What a process does whose events others deliver."""
         while self.outbox.queue.take_in() and not stop.is_set():
             pass
-        self._watch.look()
+        self.look()
         return Step()
 
     def step(self, stop: threading.Event, *, sends: bool = True) -> Step:
@@ -368,8 +316,47 @@ class Deliverer:
             return
         more = self.outbox.keep_house()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
-        self._watch.look()
+        self.look()
         self.also()
+
+    def look(self) -> None:
+        """Say once what ails the outbox, until it is over; to look costs a comparison, mostly.
+
+        Events that are late are looked for once a minute, such as stay away once in ten minutes.
+        """
+        now = time.monotonic()
+        try:
+            if now >= self._late_from:
+                self._late_from = now + _LATE_EVERY
+                self._look_for_late()
+            if now >= self._silent_from:
+                self._silent_from = now + _SILENT_EVERY
+                self._look_for_silence()
+        except OutboxFailed as error:
+            self.counters.add("delivery_error", error.reason)
+
+    def _look_for_late(self) -> None:
+        late = self.outbox.queue.oldest_due(self.accounts)
+        was_late, self._is_late = self._is_late, late is not None and late > LATE
+        if late is None or not self._is_late or was_late:
+            return
+        states = self.outbox.account_states()
+        stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
+        self.counters.add("delivery_late")
+        logger.error(
+            "AdRoll events have been waiting for %s%s. Is a worker running? See "
+            "`flask adroll outbox`. [events-late]",
+            *(span(late), f" (stopped: {stopped})" if stopped else ""),
+        )
+
+    def _look_for_silence(self) -> None:
+        for silence in self.outbox.lookups.note_silences():  # each once, over all processes
+            self.counters.add("reports_silent", silence.name)
+            logger.error(
+                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]", told(silence)
+            )
+            if self.on_silence is not None:
+                self.on_silence(silence)
 
     def _pause_after(self, fault: Exception) -> float:
         """Count and log what went wrong; seconds until the next step."""

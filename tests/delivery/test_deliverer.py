@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.deliverer import Step, Watch
+from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox.values import Claim, Counted
 from tests.support import PATIENCE, eventually
@@ -571,11 +571,10 @@ def test_lateness_is_said_once_until_it_is_over(
     monotonic = Clock()
     monkeypatch.setattr("adroll_flask.delivery.deliverer.time.monotonic", monotonic)
     shop = Shop(tmp_path)
-    watch = Watch(shop.outbox, shop.counters, (EID,))
 
     def look() -> int:
         monotonic.sleep(61)
-        watch.look()
+        shop.deliverer.look()
         return len([r for r in caplog.records if "have been waiting" in r.getMessage()])
 
     shop.report("o001")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import report_event
 from adroll_flask.cli.commands import commands
-from adroll_flask.counters import Counters
-from adroll_flask.delivery.deliverer import Watch
 from adroll_flask.findings.rules import open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
 from adroll_flask.outbox.ingest import Ingest
@@ -287,11 +286,11 @@ def test_who_looks_for_a_silent_event_is_told_to_try_that_event_and_a_signal_is_
     def hear(_: object, name: str, **_values: object) -> None:
         told.append(name)
 
-    outbox, counters, watch = shop.runtime.outbox, Counters(), shop.runtime.deliverer._watch
+    deliverer = shop.runtime.deliverer
     with reports_silent.connected_to(hear, shop.app):
-        watch._silent_from = 0.0  # it may have looked before
-        watch.look()
-        Watch(outbox, counters, (), lambda _: told.append("by another process")).look()
+        deliverer._silent_from = 0.0  # it may have looked before
+        deliverer.look()
+        replace(deliverer).look()  # as another process does
     assert told == ["productSearch"]
     assert "no productSearch event since" in caplog.text
     assert shop.runtime.counters.get("reports_silent", "productSearch") == 1
