@@ -117,8 +117,9 @@ class Admin:
 
         Their keys stay, so that a reload does not report the visitor again. Returns how many.
         """
-        self.ingest.take_in_all()
-        found = [id for id, payload in self.lookups.open_payloads() if match(json.loads(payload))]
+        found = [
+            row.id for row in self.lookups.open_events() if match(json.loads(row.payload or b"{}"))
+        ]
 
         def erase(ids: Sequence[str], tx: Tx) -> int:
             return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")

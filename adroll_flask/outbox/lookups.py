@@ -89,24 +89,24 @@ class Lookups:
     def _all(self, query: str, **values: Any) -> tuple[Row, ...]:
         return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
 
-    def _by_account(self, query: str, **values: Any) -> list[Any]:
-        """The rows of *query* for each account: the index that is asked begins with it."""
-        return self.database.read(
+    def _by_account(self, query: str, **values: Any) -> list[Row]:
+        """The rows of *query* for each account, the index that is asked begins with it; those whose
+        time comes last first."""
+        rows = self.database.read(
             lambda tx: [
                 row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)
             ]
         )
+        return sorted(map(_row, rows), key=lambda row: row.due_at, reverse=True)
 
-    def _pages(self, query: str, **values: Any) -> Iterator[Any]:
-        """All rows of *query*, whose first column is the id, a page in memory at a time."""
+    def _pages(self, query: str, **values: Any) -> Iterator[Row]:
+        """All rows of *query*, a page in memory at a time."""
+        self.take_in_all()
         query += f" AND id > :last ORDER BY id LIMIT {_STEP}"
         values["last"] = ""
-        while True:
-            rows = self.database.read(lambda tx: tx.rows(query, **values))
+        while rows := self._all(query, **values):
             yield from rows
-            if len(rows) < _STEP:
-                return
-            values["last"] = rows[-1][0]
+            values["last"] = rows[-1].id
 
     # -- events -----------------------------------------------------------------------------
 
@@ -208,9 +208,8 @@ class Lookups:
 
     def export(self, state: State | None = None, *, full: bool = False) -> Iterator[str]:
         """One JSON text per event; without *full* the visitor's values are replaced."""
-        self.take_in_all()
         where = _EVENTS if state is None else f"state = {NUMBER[state]}"
-        for row in map(_row, self._pages(f"{_SELECT} WHERE {where}")):
+        for row in self._pages(f"{_SELECT} WHERE {where}"):
             payload = json.loads(row.payload) if row.payload else None
             if payload is not None and not full:
                 payload = redact_event(payload)
@@ -218,11 +217,9 @@ class Lookups:
             told |= {"event_name": told.pop("name"), "deduplication_key": told.pop("key")}
             yield json.dumps(told | {"event": payload}, ensure_ascii=False)
 
-    def open_payloads(self) -> Iterator[tuple[str, bytes]]:
-        """Ids and JSON of all events that are not delivered, a page in memory at a time."""
-        query = "SELECT id, payload FROM adroll_event WHERE state IN (0, 1, 2, 4, 5)"
-        for id, payload in self._pages(f"{query} AND payload IS NOT NULL"):
-            yield id, bytes(payload)
+    def open_events(self) -> Iterator[Row]:
+        """All events that are not delivered and have their payload, with it."""
+        return self._pages(f"{_SELECT} WHERE state IN (0, 1, 2, 4, 5) AND payload IS NOT NULL")
 
     # -- orders; keys are those of adroll_flask.events.privacy.kept_key ------------------
 
@@ -240,10 +237,9 @@ class Lookups:
             f"{_SELECT} WHERE advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
-
         kept_key = key_in(self.database.dialect, clean_key(key))
         rows = self._by_account(query, ids=[*names], key=kept_key)
-        return tuple(sorted(map(_row, rows), key=lambda row: row.id))
+        return tuple(sorted(rows, key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
@@ -254,8 +250,8 @@ class Lookups:
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
         ids = [key_in(dialect, key) for key in wanted]
-        rows = self.database.read(lambda tx: tx.rows(query, account=account, name=name, ids=ids))
-        return {wanted[found.key]: found for found in map(_row, rows) if found.key in wanted}
+        rows = self._all(query, account=account, name=name, ids=ids)
+        return {wanted[found.key]: found for found in rows if found.key in wanted}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
         """Why orders were suppressed, by the hash of
@@ -269,21 +265,19 @@ class Lookups:
 
     def reported(self, name: str, since: float, until: float) -> Iterator[Row]:
         """Orders that are or will be with AdRoll and occurred between two times."""
-        self.take_in_all()
         query = (
             f"{_LIST} WHERE event_name = :name AND dry_run = 0 AND state < {DEAD}"
             " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"
         )
-        return map(_row, self._pages(query, name=name, since=since, until=until))
+        return self._pages(query, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, Row]]:
         """Dead letters that were invalid, by the order id in them."""
-        self.take_in_all()
         query = (
             f"{_SELECT} WHERE state = {DEAD} AND event_name = :name AND dedupe_key IS NULL"
             " AND payload IS NOT NULL"
         )
-        for found in map(_row, self._pages(query, name=name)):
+        for found in self._pages(query, name=name):
             order = order_id_of(found.payload or b"")
             if order is not None:
                 yield order, found
@@ -296,8 +290,7 @@ class Lookups:
             f"{_LIST} WHERE state = {DEAD} AND advertisable_eid = :account"
             " AND dry_run = 0 ORDER BY due_at DESC LIMIT :most"
         )
-        rows = self._by_account(query, most=most)
-        return tuple(_newest(rows)[:most])
+        return tuple(self._by_account(query, most=most)[:most])
 
     def dead_letters_of(self, order: str, most: int) -> tuple[Row, ...]:
         """Invalid events, which have no key, that have *order* as their order id; newest first.
@@ -309,9 +302,9 @@ class Lookups:
             f"SELECT * FROM ({query} ORDER BY due_at DESC LIMIT :most) AS newest"
             " WHERE dedupe_key IS NULL AND payload IS NOT NULL"
         )
+        # To look for plain bytes is much faster than to read JSON.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
-        rows = self._by_account(query, most=most)
-        found = _newest([row for row in rows if plain in bytes(row[-1])])
+        found = (row for row in self._by_account(query, most=most) if plain in (row.payload or b""))
         return tuple(row for row in found if order_id_of(row.payload or b"") == order)
 
     def open_counts(self, most: int) -> dict[State, int]:
@@ -513,10 +506,6 @@ def _row(row: Any) -> Row:
     for name in ("error", "reason", "digest"):
         made[name] = made[name] or ""
     return Row(**made)
-
-
-def _newest(rows: Sequence[Any]) -> list[Row]:
-    return sorted(map(_row, rows), key=lambda row: row.due_at, reverse=True)
 
 
 def order_id_of(payload: bytes) -> str | None:
