@@ -250,11 +250,9 @@ def forget_visitor() -> None:
 def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:
     """The AdRoll of the current request, and the request; ``None`` where *call* can do nothing."""
     here = _here(call)
-    if isinstance(here, Receipt):
+    if isinstance(here, Receipt) or not here[0].settings.enabled:
         return None
     runtime, tracked = here
-    if not runtime.settings.enabled:
-        return None
     if tracked is None:
         problem = "there is no request here, and so no visitor"
         _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.strict)

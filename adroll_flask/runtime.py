@@ -306,9 +306,8 @@ class Runtime:
             return 0
         if self.settings.delivery == "worker":
             return self.outbox.queue.waiting(self.deliverer.accounts)
-        if self.settings.delivery == "thread":
-            return self.thread.flush(timeout)
-        return self.deliverer.flush(timeout)
+        own_thread = self.settings.delivery == "thread"
+        return (self.thread if own_thread else self.deliverer).flush(timeout)
 
     def _settled(self, kind: str, claimed: Any, reason: str) -> None:
         if kind == "delivered":
