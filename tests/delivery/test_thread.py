@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +26,7 @@ from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox import OutboxFailed
-from tests.support import PATIENCE, ROOT, eventually, in_a_child
+from tests.support import PATIENCE, ROOT, eventually, in_a_child, open_files
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
 
 
@@ -340,19 +339,11 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
     assert not Path(app.instance_path).exists()
 
 
-def open_files() -> set[str]:
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
-    return found
-
-
 @pytest.mark.parametrize("delivery", ["thread", "worker"])
 def test_an_app_that_is_dropped_leaves_no_thread_and_no_open_file(
     tmp_path: Path, delivery: str
 ) -> None:
-    before, running = open_files(), set(threads())
+    running = set(threads())
     app = Flask("shop", instance_path=str(tmp_path))
     app.config.update(
         SECRET_KEY="a key of a shop under test",
@@ -381,7 +372,7 @@ def test_an_app_that_is_dropped_leaves_no_thread_and_no_open_file(
 
     eventually(is_gone)
     eventually(lambda: set(threads()) <= running)
-    assert {one for one in open_files() - before if str(tmp_path) in one} == set()
+    assert not [path for path in open_files().values() if str(tmp_path) in path]
 
 
 def script(text: str, folder: Path, *arguments: str) -> tuple[str, float]:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ from adroll_flask.outbox.journal import (
     remove,
 )
 from adroll_flask.outbox.values import OutboxFailed
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
@@ -325,15 +324,6 @@ def test_what_was_removed_is_noticed_and_made_anew(
     time.sleep(LOOK_EVERY)
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"two"]
-
-
-def open_files() -> dict[int, str]:
-    """Which files this process has open, by the numbers of their handles."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # a thread closed it at this moment
-            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
-    return found
 
 
 def handle_of(path: Path) -> int:

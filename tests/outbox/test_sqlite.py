@@ -22,7 +22,7 @@ from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.values import Counted
 from adroll_flask.settings import Settings
-from tests.support import PATIENCE, in_a_child
+from tests.support import PATIENCE, in_a_child, open_files
 from tests.support.outbox_engines import EID, Bench, settle
 
 
@@ -303,12 +303,6 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
     assert sqlite.path.stat().st_size < 6 << 20
 
 
-def has_open(path: Path) -> bool:
-    """Whether this process has the file open."""
-    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return any(os.readlink(link) == str(path) for link in links if os.path.lexists(link))
-
-
 @contextmanager
 def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
     """Meanwhile a thread reads, as the delivery thread and the commands do."""
@@ -338,7 +332,7 @@ def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> 
     with reading(outbox, seconds=0.1):
         assert in_a_child(
             lambda: (
-                not has_open(sqlite.path)
+                str(sqlite.path) not in open_files().values()
                 and outbox.put(sqlite.event("child")).status == "queued"
                 and outbox.queue.waiting() == 2
             )
@@ -361,7 +355,9 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
             outbox.destination(EID).pause(0.0)
 
     def fares_well(event: NewEvent) -> bool:
-        return not has_open(sqlite.path) and bool(outbox.put(event) and outbox.queue.waiting())
+        return str(sqlite.path) not in open_files().values() and bool(
+            outbox.put(event) and outbox.queue.waiting()
+        )
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:

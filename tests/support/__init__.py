@@ -9,6 +9,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,6 +45,15 @@ def in_a_child(work: Callable[[], object]) -> bool:
         finally:
             os._exit(status)
     return os.waitpid(child, 0)[1] == 0
+
+
+def open_files() -> dict[int, str]:
+    """Which files this process has open, by the numbers of their handles."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # a thread closed it at this moment
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
 def lacking(what: str) -> NoReturn:
