@@ -393,11 +393,13 @@ def _fit_together(
 
 def round_amounts(values: dict[str, Any]) -> None:
     """Give each amount its currency's decimals."""
-    amounts = [(values, "value"), (values, "total")]
-    amounts += [(vars(one), "price") for one in values.get("products", ())]
-    for part, name in amounts:
-        if isinstance(part.get(name), Decimal):
-            part[name] = rounded(part[name], values.get("currency"))
+    currency = values.get("currency")
+    for name in ("value", "total"):
+        if isinstance(values.get(name), Decimal):
+            values[name] = rounded(values[name], currency)
+    for part in [one.__dict__ for one in values.get("products", ())]:
+        if isinstance(part.get("price"), Decimal):
+            part["price"] = rounded(part["price"], currency)
 
 
 def checked(values: Mapping[str, Any], now: float | None = None) -> Event:

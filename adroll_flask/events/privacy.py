@@ -39,19 +39,21 @@ def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
     told = _nothing if clear or plain else ADDRESS.search
     is_private = _named(names)
 
-    def tells(part: str) -> object:
-        return is_private(part.partition("=")[0]) or told(part)
-
     rest, hash, fragment = url.partition("#")
     start, mark, query = rest.partition("?")
     host = start.find("/", start.find("://") + 3)
     if host >= 0 and told(start[host:]):
         start = start[:host] + "/".join(one for one in start[host:].split("/") if not told(one))
     if query:
-        kept = [one for one in query.split("&") if one.startswith("adct=") or not tells(one)]
+        kept = [
+            one
+            for one in query.split("&")
+            if one.startswith("adct=") or not (is_private(one.partition("=")[0]) or told(one))
+        ]
         query = "&".join(kept)
         mark = mark if query else ""
-    if fragment and any(map(tells, re.split("[?&/]", fragment))):
+    parts = re.split("[?&/]", fragment) if fragment else ()
+    if any(is_private(one.partition("=")[0]) or told(one) for one in parts):
         hash = fragment = ""
     return start + mark + query + hash + fragment
 
