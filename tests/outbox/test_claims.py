@@ -20,6 +20,17 @@ def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> 
     assert outbox.queue.due(100, [EID]) == 2
 
 
+def test_what_is_tried_again_at_once_keeps_its_place(bench: Bench, outbox: Outbox) -> None:
+    ids = []
+    for _ in range(2):
+        ids.append(outbox.put(bench.event()).id)
+        bench.clock.now += 1
+    outbox.queue.take_in()
+    settle(outbox, claimed(outbox, limit=1), "retry")
+
+    assert claimed(outbox, limit=1).events[0].id == ids[0]
+
+
 def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
     bench: Bench, outbox: Outbox
 ) -> None:

@@ -17,19 +17,14 @@ def refuse(outbox: Outbox) -> None:
 
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, outbox: Outbox) -> None:
     outbox.destination(EID).pause(30, "429")
+    outbox.destination(EID).pause(5)  # the longer one stays
+    bench.pass_time(-0.5)  # a clock is corrected by little
 
     seen = bench.open().destination(EID).state()
-    assert 25 < seen.paused_for <= 30
+    assert 25 < seen.paused_for <= 31
     assert seen.last_error == "429"
-    bench.pass_time(31)
+    bench.pass_time(32)
     assert outbox.destination(EID).state().paused_for == 0
-
-
-def test_a_longer_pause_stays_under_a_shorter_one(bench: Bench, outbox: Outbox) -> None:
-    outbox.destination(EID).pause(60)
-    outbox.destination(EID).pause(5)
-
-    assert outbox.destination(EID).state().paused_for > 50
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), 1e12])
@@ -61,13 +56,6 @@ def test_a_clock_that_goes_back_ends_a_pause_and_strands_no_question(
     outbox.destination(EID).pause(20, "http_503")
     assert 15 < outbox.destination(EID).state().paused_for <= 20, "by the present clock"
     assert outbox.destination(EID).try_probe() is False
-
-
-def test_a_clock_that_is_corrected_by_little_ends_no_pause(bench: Bench, outbox: Outbox) -> None:
-    outbox.destination(EID).pause(20, "http_503")
-    bench.pass_time(-0.5)
-
-    assert outbox.destination(EID).state().paused_for > 15
 
 
 def test_one_probe_goes_out_at_a_time(bench: Bench, outbox: Outbox) -> None:

@@ -134,6 +134,22 @@ def test_a_release_that_makes_no_event_is_a_dead_letter_that_says_so(
     assert sent(outbox) == ["1001"]
 
 
+def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbox: Outbox) -> None:
+    """Released and delivered where the copy was made, as far as anybody knows."""
+    id = hold(bench, outbox)
+    hold(bench, outbox, "1002")
+    outbox.queue.take_in()
+    outbox.decide(release())
+
+    outbox.admin.let_rest()
+
+    assert sent(outbox) == []
+    row = outbox.lookups.show(id)
+    assert row is not None
+    assert (row.state, row.reason, row.unsure) == ("dead", "restored", True)
+    assert states(outbox) == {"dead": 1, "held": 1}
+
+
 def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
     bench: Bench, outbox: Outbox
 ) -> None:

@@ -370,9 +370,11 @@ def test_what_waits_in_the_database_and_of_others_counts_as_soon_as_it_is_measur
     journal, other = Journal(folder, max_bytes=50_000), Journal(folder, max_bytes=50_000)
     journal.append(line(b"x"))
     journal.measure(60_000)
+    assert journal.used_share() == 1.0
     with pytest.raises(OutboxFailed, match="full"):
         journal.append(line(b"x"))
     journal.measure(0)
+    assert journal.used_share() < 0.1
     journal.append(line(b"x"))
     fill(other, line(b"x" * 1000))
     journal.measure()
