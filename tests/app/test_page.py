@@ -394,6 +394,45 @@ def test_a_page_compressed_after_us_carries_the_snippet(make_app: AppMaker) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("under", [AdRoll, AdRollMiddleware])
+def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
+    make_app: AppMaker, wrap: Callable[..., AdRollMiddleware], under: type, stream: bool
+) -> None:
+    def broken(*_: object) -> str:
+        raise LookupError
+
+    if under is AdRoll:
+        site: Any = make_app(ADROLL_STRICT=False, ADROLL_CSP_NONCE=broken)
+        app, runtime = site, site.extensions["adroll"]
+    else:
+        app = Flask("shop")
+        site = wrap(app.wsgi_app, strict=False, csp_nonce=broken)
+        runtime = site.runtime
+    app.add_url_rule("/page", "page", lambda: iter([PAGE[:40], PAGE[40:]]) if stream else PAGE)
+    response = Client(site).get("/page")
+    assert (response.status_code, response.text) == (200, PAGE)
+    assert runtime.counters.get("page_untouched", "fault") == 1
+
+
+def test_a_fault_of_ours_in_the_last_look_gives_the_page_all_the_same(
+    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            app.after_request(lambda response: response)
+            super().init_app(app)
+
+    def broken(*_: object) -> None:
+        raise LookupError
+
+    app = make_app(Later(), ADROLL_STRICT=False)
+    monkeypatch.setattr("adroll_flask.extension.give_up_cookies", broken)
+    response = app.test_client().get("/")
+    assert (response.status_code, response.text.count("data-adroll")) == (200, 1)
+    assert untouched(app) == {"page_untouched:fault": 1}
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_a_fault_while_placing_gives_the_page_as_it_was(
     make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import logging.config
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -166,6 +167,29 @@ BUYER_ENVIRON: dict[str, Any] = {
     "SERVER_PORT": "80",
     "wsgi.url_scheme": "http",
 }
+
+
+def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def view() -> str | None:
+        both.wait()
+        adct = current_visitor().adct
+        both.wait()  # neither request is over before the other has looked
+        return adct
+
+    middleware = wrap(shop(view))
+    told: dict[str, str] = {}
+
+    def ask(adct: str) -> None:
+        told[adct] = Client(middleware).get(f"/?adct={adct}", environ_overrides=BUYER).text
+
+    threads = [threading.Thread(target=ask, args=(adct,)) for adct in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == {"one": "one", "two": "two"}
 
 
 def test_a_flask_app_under_the_middleware_alone_reports_by_the_middleware(wrap: Wrap) -> None:

@@ -226,16 +226,28 @@ def test_no_thread_to_be_had_is_counted_and_raises_nothing(
     assert shop.counters.get("delivery_error", "no_thread") == 1
 
 
-@pytest.mark.parametrize("delivery", ["thread", "worker"])
+@pytest.mark.parametrize(
+    ("delivery", "at_exit"), [("thread", False), ("worker", False), ("thread", True)]
+)
 def test_it_tells_what_was_lost_without_another_report(
-    tmp_path: Path, started: Started, delivery: str
+    tmp_path: Path,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    delivery: str,
+    at_exit: bool,
 ) -> None:
     shop = Shop(tmp_path, delivery=delivery)
-    started(shop).start()
+    thread, go_on = started(shop), threading.Event()
+    if at_exit:
+        monkeypatch.setattr("adroll_flask.events.build.warm", go_on.wait)
+    thread.start()
     (tmp_path / "adroll-journal").write_text("in the way")
     with pytest.raises(OutboxFailed):
         shop.report("o001")
     (tmp_path / "adroll-journal").unlink()
+    if at_exit:  # which begins before the thread has taken a step
+        thread.stop(0.0)
+        go_on.set()
     eventually(lambda: [one.outcome for one in shop.outbox.lookups.history(0, ["outcome"])])
     (lost,) = shop.outbox.lookups.history(0, ("outcome", "reason"))
     assert (lost.outcome, lost.reason) == ("failed", "no_folder")

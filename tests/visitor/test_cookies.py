@@ -272,11 +272,17 @@ def test_the_repr_tells_no_value(records: Records) -> None:
         assert "203.0.113.7" not in repr(thing)
 
 
-def test_what_earlier_versions_signed_stays_readable() -> None:
+@pytest.mark.parametrize(
+    ("purpose", "text"),
+    [
+        ("record", "YSByZWNvcmQgb2YgdG9kYXk.arE7gA.FoM8B6pPUKphlkGteBadl-eNC_c8zodAX5hSMw-abpQ"),
+        ("token", "YSB0b2tlbiBvZiB0b2RheQ.arE7gA.nmuXsdEUxfUpo_JliP0-mTqjj5j5A57DadnKhPbUOrs"),
+    ],
+)
+def test_what_earlier_versions_signed_stays_readable(purpose: str, text: str) -> None:
     """A record lives for a year, a token as long as an unpaid order."""
-    signer = Signer([b"a newer key", b"a new key", b"an old key"], "record", clock=lambda: SIGNED)
-    text = "YSByZWNvcmQgb2YgdG9kYXk.arE7gA.FoM8B6pPUKphlkGteBadl-eNC_c8zodAX5hSMw-abpQ"
-    assert signer.unsign(text, 60) == (b"a record of today", SIGNED)
+    signer = Signer([b"a newer key", b"a new key", b"an old key"], purpose, clock=lambda: SIGNED)
+    assert signer.unsign(text, 60) == (f"a {purpose} of today".encode(), SIGNED)
 
 
 def test_what_is_remembered_of_visitors_is_bounded_and_holds_nothing_forged(
