@@ -81,7 +81,9 @@ def test_a_first_page_view_gets_both_cookies(app: Flask) -> None:
 
 
 def test_plain_http_gets_cookies_without_secure_and_localhost_without_domain(app: Flask) -> None:
-    for line in cookies(app.test_client().get("/")).values():
+    found = cookies(app.test_client().get("/"))
+    assert found.keys() == {"adroll_visitor", "__adroll_fpc"}
+    for line in found.values():
         assert "Secure" not in line
         assert "Domain" not in line
 

@@ -410,6 +410,30 @@ START = """
 """
 
 
+def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> None:
+    out, _ = script(
+        START
+        + """
+    shop = Shop(Path(sys.argv[1]))
+    thread, late = shop.thread(), []
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            if thread.ready and threading.current_thread().name == "adroll-delivery":
+                late.append(name)
+
+    sys.meta_path.insert(0, Watch())
+    thread.start()
+    while not thread.ready:
+        time.sleep(0.01)
+    shop.report("o001")
+    print(thread.flush(5.0), shop.adroll.taken, late)
+    """,
+        tmp_path,
+    )
+    assert out.strip() == "0 ['o001'] []"
+
+
 def test_exit_sends_what_lingers(tmp_path: Path) -> None:
     script(
         START

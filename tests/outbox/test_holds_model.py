@@ -1,8 +1,4 @@
-"""Holds against a model: two hosts, any order of arrival, kills, restarts, expiry.
-
-Once within this process, which is fast and takes many examples; once with hosts that are processes
-and are killed amid their work.
-"""
+"""Holds against a model: two hosts, any order of arrival, kills, restarts, expiry."""
 
 from __future__ import annotations
 

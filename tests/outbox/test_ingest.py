@@ -22,8 +22,9 @@ from sqlalchemy.orm import Session
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, journal
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.schema import Tx
-from adroll_flask.outbox.values import encode_event, line_of
+from adroll_flask.outbox.values import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.settings import Settings
+from tests.support import forked, in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed
 from tests.support.patching import replace_method
 
@@ -90,6 +91,10 @@ def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
         for order in (f"{limit}a", f"{limit}b", f"{limit}a"):
             shop.put(bench.event(order))
         bench.open().put(bench.event(f"{limit}a"))
+        shop.put(bench.event(f"{limit}held", held_for=60.0))
+        of = partial(OrderKey, EID, False, "purchase")
+        shop.decide(Verdict(bench.now(), "release", of(f"{limit}held")))
+        shop.decide(Verdict(bench.now(), "cancel", of(f"{limit}b")))
         outbox = bench.open()
 
         def cut(really: Callable[[Work], Any], work: Work, limit: int = limit) -> Any:
@@ -119,7 +124,7 @@ def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
 
     assert limit > 3, "there was nothing to kill"
     rows = bench.execute("SELECT count(*) FROM adroll_event")[0][0]
-    assert rows == 2
+    assert rows == 3
 
 
 def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
@@ -262,21 +267,22 @@ def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> Non
     shop = bench.open()
     for order in range(1500):
         shop.put(bench.event(str(order)))
+
+    def read(told: int) -> None:
+        outbox = bench.open()
+        os.write(told, b"!")
+        while outbox.queue.take_in():
+            pass
+
     for delay in (0.003, 0.01, 0.03):
         ready, told = os.pipe()
-        reader = os.fork()
-        if reader == 0:
-            outbox = bench.open()
-            os.write(told, b"!")
-            while outbox.queue.take_in():
-                pass
-            os._exit(0)
-        os.read(ready, 1)
+        reader = forked(partial(read, told))
+        os.close(told)
+        assert os.read(ready, 1) == b"!"
         time.sleep(delay)
         os.kill(reader, signal.SIGKILL)
         os.waitpid(reader, 0)
         os.close(ready)
-        os.close(told)
 
     assert bench.open().queue.waiting() == 1500
     assert bench.counters.get("event_duplicate") == 0
@@ -288,11 +294,14 @@ def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
     outbox = bench.open()
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
-    other = os.fork()
-    if other == 0:
+
+    def read() -> None:
         with journal.turn(bench.journal) as alone:
             os.write(told, b"!" if alone else b"?")
             signal.pause()
+
+    other = forked(read)
+    os.close(told)
     assert os.read(ready, 1) == b"!"
 
     # Far apart, so that a busy machine takes the one for the other at no load.
@@ -306,7 +315,6 @@ def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
     release.join()
     os.waitpid(other, 0)
     os.close(ready)
-    os.close(told)
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -314,14 +322,14 @@ def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
 
 def dead_file(bench: Bench, *events: NewEvent, torn: bytes = b"") -> Path:
     """A file that a process left behind which was killed."""
-    pid = os.fork()
-    if pid == 0:
-        writer = Journal(bench.journal)
+    before, writer = journals(bench), Journal(bench.journal)
+
+    def write() -> None:
         for event in events:
             writer.append(encode_event(event, bench.now()))
-        os._exit(0)
-    os.waitpid(pid, 0)
-    (file,) = [file for file in files_of(bench.journal) if f"-{pid}-" in file.name]
+
+    assert in_a_child(write)
+    (file,) = [file for file in files_of(bench.journal) if file.name not in before]
     if torn:
         with file.path.open("ab") as end:
             end.write(torn)

@@ -100,6 +100,12 @@ def test_the_same_event_put_twice_is_there_once(bench: Bench, outbox: Outbox) ->
             assert one.put(event).id == event.id
     assert outbox.queue.waiting() == 2
 
+    assert settle(outbox, claimed(outbox), "delivered") == 2
+    late = bench.open()
+    assert [late.put(event).status for event in events] == ["queued"] * 2
+    assert outbox.queue.waiting() == 0, "a commit that comes late sends nothing again"
+    assert outbox.lookups.counts()["delivered"] == 2
+
 
 def test_any_json_survives_in_a_payload(bench: Bench, outbox: Outbox) -> None:
     payload = json.dumps({"any": [*map(chr, range(1, 256)), "😀"]}, ensure_ascii=False).encode()

@@ -8,6 +8,7 @@ from typing import Any
 
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.transitions import TABLE, diagram, move
+from adroll_flask.outbox.values import Withdrawal
 from tests.support import ROOT
 from tests.support.outbox_engines import Bench
 
@@ -61,6 +62,20 @@ def test_sqlite_finds_events_by_their_ids_however_many_have_that_state(sqlite: B
         plans = database.write(partial(_plans, name))
         assert plans
         assert all("(id=?)" in plan for plan in plans), (name, plans)
+
+
+def test_sqlite_finds_what_a_visitor_withdraws_by_cookie_and_click(sqlite: Bench) -> None:
+    outbox, plans = sqlite.open(), []
+
+    def withdraw(tx: Tx) -> None:
+        explained = Explained(tx)
+        outbox.queue.ingest.rows.write(explained, [Withdrawal(0.0, "a cookie", "a click")])
+        plans.extend(explained.plans)
+
+    outbox.database.write(withdraw)
+    for index in ("adroll_event_cookie (cookie_hash=?)", "adroll_event_click (click_hash=?)"):
+        assert any(index in plan for plan in plans), (index, plans)
+    assert not any("SCAN" in plan for plan in plans), plans
 
 
 def _plans(name: str, tx: Tx) -> list[str]:

@@ -33,8 +33,8 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> No
         time.sleep(0.005)
 
 
-def in_a_child(work: Callable[[], object]) -> bool:
-    """Whether *work* came to its end in a forked child, which ends there, and did not say False."""
+def forked(work: Callable[[], object]) -> int:
+    """A forked child that does *work* and ends there, with 0 unless it failed or said False."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -44,7 +44,12 @@ def in_a_child(work: Callable[[], object]) -> bool:
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitpid(child, 0)[1] == 0
+    return child
+
+
+def in_a_child(work: Callable[[], object]) -> bool:
+    """Whether *work* came to its end in a forked child, and did not say False."""
+    return os.waitpid(forked(work), 0)[1] == 0
 
 
 def open_files() -> dict[int, str]:
