@@ -50,6 +50,8 @@ _SCHEME = re.compile(r"\b(Token|Bearer|Basic)\s{1,4}(?=[^\s\"']{0,60}[0-9])[^\s\
 _ADDRESS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}")
 # Cookies, hashes, device ids, tokens, numbers of cards and telephones.
 _OPAQUE = re.compile(r"[A-Za-z0-9_+~=-]{12,}(?:\.[A-Za-z0-9_+~=-]+)*")
+_NAME = re.compile(r"[a-z]+(?:_[a-z]+)+(?:_?[a-z]?[0-9]{1,3})?")
+_HEX = re.compile(r"[0-9A-Fa-f]+")
 
 
 def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -> str:
@@ -92,20 +94,28 @@ def _hide_value(match: re.Match[str]) -> str:
 
 def _hide_address(match: re.Match[str]) -> str:
     found = match[0]
-    for candidate in (found, found.rstrip(".:"), found.rpartition(":")[0]):
+    bare = found.rstrip(".:")
+    for candidate in (found, bare, bare.rpartition(":")[0]):
         if is_ip(candidate):
             return "[ip]" + found[len(candidate) :]
     return found
 
 
 def _hide_opaque(match: re.Match[str]) -> str:
-    head = match[0].partition(".")[0]
-    digits = any(c.isdigit() for c in head)
-    mixed = any(c.islower() for c in head) and any(c.isupper() for c in head)
-    # A long word of one case is a name (`sqlalchemy_something`); EIDs, 22 capitals, are public
+    return "[token]" if any(map(_is_opaque, match[0].split("."))) else match[0]
+
+
+def _is_opaque(part: str) -> bool:
+    digits = any(c.isdigit() for c in part)
+    mixed = any(c.islower() for c in part) and any(c.isupper() for c in part)
+    # A long word of one case is a name (`sqlalchemy_something_2`); EIDs, 22 capitals, are public
     # and go all the same where they hold a digit: a token could look like one.
-    hidden = head.isdigit() or (digits and len(head) >= 16) or (mixed and len(head) >= 32)
-    return "[token]" if hidden else match[0]
+    return bool(
+        re.search("[0-9]{12}", part)
+        or (digits and len(part) >= 16 and not _NAME.fullmatch(part))
+        or (mixed and len(part) >= 32)
+        or (len(part) >= 16 and _HEX.fullmatch(part))
+    )
 
 
 def safe_url(url: str) -> str:
@@ -154,7 +164,7 @@ def redact_event(wire: Mapping[str, Any]) -> dict[str, object]:
     for key, value in wire.items():
         name = redact_text(str(key), limit=60)
         # Damaged ones may have anything anywhere.
-        text = isinstance(value, str) and len(value) <= LIMIT and "@" not in value
+        text = isinstance(value, str) and len(value) <= 64 and "@" not in value
         some = f"present ({len(value)})" if isinstance(value, list | tuple) else "present"
         shown[name] = "absent" if value in (None, "") else some
         if isinstance(value, Mapping) and name in ("identifiers", "event_attributes"):

@@ -309,7 +309,7 @@ class Deliverer:
         if fault is None:
             self._troubles = 0
             return step
-        return Step(step.ended, pause=self._pause_after(fault))
+        return Step(step.ended, pause=self._pause_after(fault, sends))
 
     def _keep_house(self) -> None:
         if time.monotonic() < self._clean_at:
@@ -358,13 +358,13 @@ class Deliverer:
             if self.on_silence is not None:
                 self.on_silence(silence)
 
-    def _pause_after(self, fault: Exception) -> float:
+    def _pause_after(self, fault: Exception, sends: bool) -> float:
         """Count and log what went wrong; seconds until the next step."""
         self._troubles += 1
         pause = min(0.5 * 2.0 ** min(self._troubles - 1, 10), _LONGEST_TROUBLE)
         reason = fault.reason if isinstance(fault, OutboxFailed) else "error"
         self.counters.add("delivery_error", reason)
-        if self._troubles == 1 or pause < _LONGEST_TROUBLE:
+        if self._troubles == 1 or (sends and pause < _LONGEST_TROUBLE):
             logger.error(
                 "Delivery to AdRoll pauses for %g s: %s [delivery-paused]", pause, describe(fault)
             )
@@ -404,14 +404,16 @@ class Deliverer:
         :param timeout: seconds.
         :raises OutboxFailed: the outbox cannot be worked with.
         """
+        queue = self.outbox.queue
         until, pause = time.monotonic() + timeout, 0.005
-        while (waiting := self.outbox.queue.waiting(self.accounts)) and self.lanes:
-            left = until - time.monotonic()
-            if left <= 0:
-                break
+        while self.lanes and (left := until - time.monotonic()) > 0:
+            # To count is to take in; what is due the loop takes in as it sends it, which is less
+            # work.
+            if not queue.due(1, self.accounts) and not queue.waiting(self.accounts):
+                return 0
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.1)
-        return waiting
+        return queue.waiting(self.accounts)
 
     def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
         """Deliver until *stop* is set; a request under way is finished first.

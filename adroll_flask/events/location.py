@@ -83,7 +83,7 @@ def _shorten(rest: str, room: int) -> str:
         return rest
     click = _CLICK.search(rest)
     kept = rest[: room + 1 - (len(click[0]) if click else 0)]
-    end = max(kept.find("?"), kept.rfind("&"))
+    end = max(kept.find("?"), kept.rfind("&")) if "?" in kept else 0
     kept = kept[:end] if end > 0 else kept[: kept.rindex("/", 0, -1) + 1]
     if click and click.start() >= len(kept):
         kept += ("&" if "?" in kept else "?") + click[0][1:]

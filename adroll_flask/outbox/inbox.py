@@ -9,6 +9,7 @@ thread commits, and the call waits for it for a quarter of a second.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.forks import PerProcess
 
 from . import schema
 from .schema import FRAGMENTS, Database, insert_into, meta
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Seconds that a call waits in all: connection, lock and statement.
 PATIENCE: Final = 0.25
+_AT_ONCE: Final = 2
 _SETTING: Final = "ADROLL_OUTBOX_URL"
 _INSERT: Final = insert_into("adroll_inbox", ("id", "line"))
 _IDENTITY: Final = "SELECT value FROM adroll_meta WHERE name = 'outbox_id'"
@@ -49,6 +52,10 @@ class Inbox:
     database: Database
     where: URL | Path
     _known: WeakSet[Engine] = field(default_factory=WeakSet)
+    #: Commits at a time: the connections that they take may be the shop's database's.
+    _slots: PerProcess[threading.BoundedSemaphore] = field(
+        default_factory=lambda: PerProcess(lambda: threading.BoundedSemaphore(_AT_ONCE))
+    )
     #: A commit that took too long: while it is under way, the next calls need not wait for it.
     _stuck: threading.Thread | None = None
 
@@ -61,22 +68,29 @@ class Inbox:
         """
         if self._stuck is not None and self._stuck.is_alive():
             raise OutboxFailed("unavailable", "an earlier commit is still under way")
-        failures: list[OutboxFailed] = []
+        until, slots = time.monotonic() + PATIENCE, self._slots.own()
+        if not slots.acquire(timeout=PATIENCE):
+            raise OutboxFailed("locked", "others commit")
+        failures = [OutboxFailed("error", "the commit was ended")]
 
         def write() -> None:
             try:
                 self.database.write(lambda tx: tx.execute(_INSERT, id=id, line=line))
+                failures.clear()
             except OutboxFailed as failure:
-                failures.append(failure)
+                failures[0] = failure
             except Exception as failure:
-                failures.append(OutboxFailed("error", type(failure).__name__))
+                failures[0] = OutboxFailed("error", type(failure).__name__)
+            finally:
+                slots.release()
 
         thread = threading.Thread(target=write, name="adroll-commit", daemon=True)
         try:
             thread.start()
         except RuntimeError as failure:  # the system gives no more threads, or Python ends
+            slots.release()
             raise OutboxFailed("unavailable", str(failure)) from None
-        thread.join(PATIENCE)
+        thread.join(max(0.0, until - time.monotonic()))
         if thread.is_alive():
             self._stuck = thread
             raise OutboxFailed("locked", "the database took too long")

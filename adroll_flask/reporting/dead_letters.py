@@ -101,7 +101,7 @@ def _changed(payload: bytes, field: str, value: str) -> bytes:
     *parents, last = FIELDS[field]
     part = wire
     for name in parents:
-        part = part.setdefault(name, {})
+        part[name] = part = part.get(name) or {}
     part[last] = value
     return json.dumps(wire, ensure_ascii=False).encode()
 

@@ -51,6 +51,8 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 #: What has a line of a summary for each reason.
 _REASONED: Final = ("suppressed", "cancelled", "dead")
+#: Different values of a group that are told apart.
+_TOLD_APART: Final = 50
 _BATCH: Final = 500
 _DAY: Final = 86_400
 #: How many days are compared, and how often, in seconds.
@@ -182,7 +184,8 @@ class Reconciliation:
             if order.status in _REASONED:
                 self.reasons[line_of(order)] += 1
             elif order.status == "missing" and self.group:
-                self.groups[order.group] += 1
+                known = order.group in self.groups or len(self.groups) < _TOLD_APART
+                self.groups[order.group if known else "…"] += 1
             yield order
 
     def sums(self) -> dict[str, Any]:

@@ -217,14 +217,16 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
     def peak(orders: int) -> int:
         def rows() -> Iterator[dict[str, str]]:
             for number in range(orders):
-                yield {"order_id": f"{number}", "value": "1.00"}
+                yield {"order_id": f"{number}", "value": "1.00", "by": f"{number}"}
 
         with shop.app_context():
             tracemalloc.start()
-            for _ in AdRoll().reconcile(rows()):
+            compared = AdRoll().reconcile(rows(), group="by")
+            for _ in compared:
                 pass
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
+            assert len(compared.groups) == 51, "and what is of none of them"
             return peak
 
     # The orders alone, kept, would be ten times as much.

@@ -137,6 +137,7 @@ def test_a_long_location_keeps_its_click_id_and_whole_parameters() -> None:
 
 
 def test_a_long_path_loses_whole_parts_and_a_fragment_goes_first() -> None:
+    assert len(accept_location("https://shop.example/R&D" + "/b" * 2000)) > MAX_LOCATION - 10
     part = "/" + "%C3%A4" * 50
     url = accept_location("https://shop.example" + part * 20 + "?adct=c1")
     assert url == f"https://shop.example{part * 6}/?adct=c1"

@@ -117,6 +117,18 @@ def test_a_thread_that_cannot_start_leaves_the_event_to_the_journal(
     assert outbox.queue.waiting() == 2
 
 
+def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
+    outbox = direct(sqlite)
+    outbox.database.create_tables()
+    with sqlite.locked(), ThreadPoolExecutor(30) as pool:
+        for n in range(30):
+            pool.submit(outbox.put, sqlite.event(str(n)))
+        pool.shutdown()
+        committing = [one for one in threading.enumerate() if one.name == "adroll-commit"]
+        assert 0 < len(committing) <= 2
+    assert wait_until(lambda: sqlite.open().queue.waiting() == 30, 60)
+
+
 def _no_threads(self: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
