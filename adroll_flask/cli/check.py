@@ -56,6 +56,8 @@ _OF_ANSWERS: Final = {
     "content": "dead-letters",
     "too_large": "dead-letters",
 }
+#: What tells of events of which no dead letters are left, by their reason.
+_NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unknown"}
 
 
 @click.command("check")
@@ -221,7 +223,10 @@ def explain(code: str | None, as_json: bool) -> None:
         show(as_json, listed, table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
-    so, entry = here.get(code, []), known.get(code) or _of_reason(code, known)
+    so, entry = here.get(code, []), known.get(code)
+    if entry is None:
+        entry = _of_reason(code, known)
+        so = [one for its in here.values() for one in its if _tells_of(one, code, entry.title)]
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
     text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
@@ -252,6 +257,16 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
         raise click.UsageError(f"there is no code {reason!r}{more}")
     what = meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
+
+
+def _tells_of(finding: Finding, reason: str, title: str) -> bool:
+    """Whether *finding* is about events that this became of, which people read as *title*.
+
+    Of AdRoll's answers, whether it has that very status: of another the page says other things.
+    """
+    told = rf"\b{reason}\b" if reason.startswith("http_") else rf": {re.escape(title)}[.:] "
+    text = f"{finding.key} {finding.sentence} {finding.answer}"
+    return bool(re.search(told, text)) or _NAMED.get(reason, reason) in (finding.code, finding.key)
 
 
 def _figures(findings: Sequence[Finding]) -> str:

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.errors import AdRollError
+from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.files import make_folder
@@ -49,6 +49,13 @@ _TOLD: Final = 10
 _TOGETHER: Final = 5000
 #: Seconds that the last look waits for another process that takes in.
 _PATIENCE: Final = 2.0
+
+
+def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> Any:
+    try:
+        return checks()["time_zone"]("--timezone", name) if name else None
+    except ConfigurationError as fault:
+        raise click.BadParameter(fault.problem) from None
 
 
 @click.command("import")
@@ -77,7 +84,9 @@ _PATIENCE: Final = 2.0
     type=click.Choice(EVENT_NAMES),
 )
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
-@click.option("--timezone", "zone", help="Of times without an offset: Europe/Berlin.")
+@click.option(
+    "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
+)
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
 @click.option(
@@ -110,10 +119,11 @@ def import_(
     runtime, summary = current_runtime(), Summary()
     path, why = path_of(file) or Path("stdin"), ""
     try:
-        if forms["zone"]:
-            forms["zone"] = checks()["time_zone"]("--timezone", forms["zone"])
         text = io.TextIOWrapper(file, encoding, newline="")
-        click.get_current_context().call_on_close(text.close)
+    except LookupError:
+        raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
+    click.get_current_context().call_on_close(text.close)
+    try:
         source = Lines(lines_of(text, "checking"))
         if not source.has_json:
             forms["columns"] = _columns(source.columns, forms)
@@ -134,8 +144,6 @@ def import_(
         why = f"{problem}.".replace("?.", "?")
     except UnicodeError:
         why = f"{path} is not of this encoding: pass --encoding, such as cp1252."
-    except LookupError:
-        why = f"--encoding: there is no {encoding!r}."
     except OSError as problem:
         why = f"{problem.filename or path}: {problem.strerror or problem}."
     if why:

@@ -21,6 +21,7 @@ from adroll_flask.reporting.lists import Line, read_time
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
 
 _SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
 _WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 
 
@@ -120,9 +121,11 @@ class EventMaker:
 
     def _amount(self, value: Any, name: str) -> Any:
         """A text with a comma as the text with a point that it means."""
-        if not (self.decimal_comma and isinstance(value, str)):
+        if not isinstance(value, str):
             return value
         text = _SPACES.sub("", value)
+        if not self.decimal_comma:
+            return text.replace(",", "") if _THOUSANDS.match(text) else value
         if not _WITH_COMMA.match(text):
             raise EventError(name, "takes an amount with a comma, such as 1.059,90")
         return text.replace(".", "").replace(",", ".")

@@ -306,6 +306,8 @@ def check(
             wrong.append(Problem((name,), "is required"))
     if not wrong:
         _fit_together(taken, now, known, wrong)
+    if wrong:
+        wrong.sort(key=lambda one: [*FIELDS].index(one.field) if one.field in FIELDS else 0)
     event: Event = _of(Event, taken)
     return wrong or event
 

@@ -148,13 +148,15 @@ def recheck_wire(
         raise EventError("identifiers", "is required")
     values: dict[str, Any] = {}
     for place, names in _PARTS.items():
-        given = wire.get(place, {}) if place else wire
+        given = wire if not place else {} if wire.get(place) is None else wire[place]
         inner = () if place else ("identifiers", "event_attributes")
         if not isinstance(given, dict):
             raise EventError(place, "takes a JSON object")
         for api, value in given.items():
             if api in names:
-                if value is not None and values.setdefault(names[api], value) != value:
+                if value is None or (value == "" and api in ("email_sha256", "email_md5")):
+                    continue
+                if values.setdefault(names[api], value) != value:
                     same = "is the same as identifiers.user_id"
                     raise EventError("event_attributes.user_id", same)
             elif api not in inner:
@@ -205,8 +207,8 @@ def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Event
     """
     wrong: list[Problem] = []
     changes = amount_as_text(accept(given, wrong), "value")
-    if "products" in changes:
-        changes["products"] = products_as_json(changes["products"])
+    if given.get("products") is not None:  # of an empty list nothing is taken
+        changes["products"] = products_as_json(changes.get("products", ()))
     for problem in wrong:
         changes.pop(problem.field, None)
     return changes, [problem.error() for problem in wrong]

@@ -561,18 +561,19 @@ class Reporter:
     ) -> NewEvent:
         from adroll_flask.events.fix import draft
 
+        kept = given
         if context is None:  # a token that cannot be read
             context = self.bare(known, given)
             if self.settings.consent is not None:
                 # The visitor's answer was in it.
-                given = {key: given[key] for key in _NOT_PERSONAL & given.keys()}
+                kept = {key: given[key] for key in _NOT_PERSONAL & given.keys()}
         return NewEvent(
             id=new_id(self.clock()),
             name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
             dry_run=self._is_trial(given, context, browser),
             key=None,
-            payload=draft(name, given, context),
+            payload=draft(name, kept, context),
             occurred_at=context.now,
         )
 

@@ -656,6 +656,17 @@ def test_an_order_is_held_at_checkout_and_sent_when_it_is_paid(make_app: AppMake
     assert Decimal(str(sent["conversion_value"])) == Decimal("54.90")
 
 
+def test_a_release_may_take_all_products_away(make_app: AppMaker) -> None:
+    app = make_app()
+    for order, products in (("1", []), ("2", None)):
+        with app.app_context():
+            bought = {**ORDER, "order_id": order, "products": [{"product_id": 5}]}
+            report_conversion(**bought, hold=True, **WHO)
+            assert release_conversion(order, products=products)
+    sent = {one["event_attributes"]["order_id"]: one for one in waiting(app)}
+    assert ["products" in sent[order]["event_attributes"] for order in "12"] == [False, True]
+
+
 def test_a_release_may_say_the_time_of_the_payment(make_app: AppMaker) -> None:
     app = shop(make_app)
     check_out(app)

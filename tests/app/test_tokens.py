@@ -228,6 +228,16 @@ def test_a_dead_letter_without_consent_holds_no_identifier(
     }
 
 
+def test_a_dead_letter_of_a_copied_shop_s_page_is_a_dry_run(make_app: AppMaker) -> None:
+    config = {"ADROLL_STRICT": False, "ADROLL_HOSTS": ["shop.test"]}
+    app = make_app(ADROLL_CONSENT=lambda request: True, **config)
+    with app.app_context():
+        report_conversion(visitor="nonsense", page_location="https://copy.test/", **ORDER)
+        report_conversion(visitor="nonsense", page_location="https://shop.test/", **ORDER)
+    rows = app.extensions["adroll"].outbox.lookups.list("dead")
+    assert sorted(row.dry_run for row in rows) == [False, True]
+
+
 def test_where_no_consent_is_asked_for_a_dead_letter_keeps_what_can_be_sent(
     make_app: AppMaker,
 ) -> None:

@@ -20,8 +20,9 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.cli.conftest import Run, invoke
-from tests.conftest import PAGE, AppMaker
+from tests.conftest import ADVERTISABLE, PAGE, AppMaker
 from tests.support import PATIENCE
+from tests.support.dashboard_shop import DashboardShop
 from tests.support.serving import serving
 from tests.support.visits import at, report
 
@@ -144,6 +145,50 @@ def test_what_events_died_of_is_explained(app: Flask, reason: str, said: str) ->
     assert told.exit_code == 0
     assert told.output.startswith(said)
     assert json.loads(runner(app)("explain", reason, "--json").output)["code"] == reason
+
+
+def explained(app: Flask, reason: str) -> list[str]:
+    """What is so here, as its explanation says."""
+    told = json.loads(runner(app)("explain", reason, "--json").output)
+    return [one["code"] for one in told["here"]]
+
+
+@pytest.mark.parametrize(
+    ("reason", "other", "code"),
+    [
+        ("http_401", "http_403", "delivery-stopped"),
+        ("http_422_to_everything", "http_422", "delivery-stopped"),
+        ("http_503", "http_500", "request-failed"),
+        ("disk_full", "read_only", "event-lost"),
+        ("invalid:value", "invalid:currency", "dead-letters"),
+        ("hold_expired", "too_old", "holds-expired"),
+    ],
+)
+def test_what_events_died_of_is_explained_with_what_is_so_here(
+    make_app: AppMaker, reason: str, other: str, code: str
+) -> None:
+    """Of answers that very status: a stop by a wrong address is not one by a token."""
+    shop = DashboardShop(make_app)
+    outbox = shop.runtime.outbox
+    shop.report("wrong", value="much" if code == "dead-letters" else "1", hold=reason[0] == "h")
+    shop.take_in()
+    if code == "delivery-stopped":
+        outbox.destination(ADVERTISABLE).stop(reason, "print")
+    elif code == "request-failed":
+        outbox.destination(ADVERTISABLE).failed(f"{reason}: busy")
+    elif code == "event-lost":
+        outbox.note_failure("purchase", reason)
+        outbox.tell_failures()
+    elif code == "holds-expired":
+        shop.now += 8 * 86_400
+        for _ in range(8 * 24 + 2):  # housekeeping follows a clock by an hour a look
+            outbox.keep_house()
+    assert explained(shop.app, reason) == [code]
+    assert explained(shop.app, other) == []
+
+
+def test_an_identity_that_no_session_keeps_is_explained_too(app: Flask) -> None:
+    assert "SECRET_KEY" in runner(app)("explain", "identify-refused").output
 
 
 def test_what_events_never_die_of_is_no_code(app: Flask) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import Result
@@ -97,6 +98,14 @@ def test_a_german_shop_s_list_is_read_by_its_columns_dates_and_commas(app: Flask
     # In Berlin it is winter and an hour from UTC, then summer and two hours.
     assert first["timestamp"] == 1795548660.0
     assert second["timestamp"] == 1782325860.0
+
+
+def test_an_english_list_has_commas_between_thousands(app: Flask, run: Run) -> None:
+    lines = 'order_id,value,currency,user_id\n1,"1,059.90",EUR,u1\n2,"1,059",EUR,u2\n'
+    result = run("-", *SET, input=lines)
+    assert "1 queued, 1 invalid" in result.output  # the second may be one and a bit
+    [event] = kept(app)
+    assert float(event["conversion_value"]) == 1059.9
 
 
 @pytest.mark.parametrize("how", ["plain", "stdin", "bom", "tabs"])
@@ -254,14 +263,25 @@ def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
         ((), "no column gives ip, page_location"),
         ((*SET, "--timezone", "Berlin/Europe"), "a time zone such as 'Europe/Berlin'"),
         ((*SET, "--encoding", "utf-99"), "--encoding: there is no 'utf-99'"),
+        ((*SET, "--encoding", "hex"), "--encoding: there is no 'hex'"),
     ],
 )
 def test_what_no_line_could_have_is_said_at_once(
     run: Run, arguments: tuple[str, ...], said: str
 ) -> None:
     result = run("-", *arguments, input=PLAIN)
-    assert result.exit_code
+    assert result.exit_code == 2
     assert said in result.output
+
+
+def test_a_fault_while_events_are_kept_is_not_told_as_a_wrong_encoding(
+    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Mock(side_effect=KeyError("ours"))
+    monkeypatch.setattr(app.extensions["adroll"].outbox, "record", record)
+    result = run("-", *SET, input=PLAIN)
+    assert isinstance(result.exception, KeyError)
+    assert "--encoding" not in result.output
 
 
 def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, run: Run) -> None:

@@ -262,6 +262,20 @@ def test_a_fixed_draft_is_the_event_that_was_meant() -> None:
     assert recheck_wire(json.dumps([wire]), now=NOW) == fixed
 
 
+@pytest.mark.parametrize("place", ["event_attributes", "identifiers"])
+def test_what_says_nothing_in_the_json_is_not_refused(place: str) -> None:
+    """Other programs write null where there is nothing, and the hash of no address as a text."""
+    event = strictly("pageView").event
+    empty = {"email_sha256": "", "email_md5": "", "user_id": None}
+    said = {**event.wire()["identifiers"], **empty} if place == "identifiers" else None
+    assert recheck_wire(json.dumps({**event.wire(), place: said}), now=NOW) == event
+
+
+def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None:
+    with pytest.raises(EventError, match="value"):
+        event.replace(email_md5="x", ip="nowhere", value=-1)
+
+
 @pytest.mark.parametrize(
     ("path", "bad", "place"),
     [
