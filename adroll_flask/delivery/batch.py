@@ -2,8 +2,8 @@
 
 A refusal for its content (400, 422) or its size (413) is tracked down by halving. An event is
 blamed only while AdRoll demonstrably takes others: one was accepted since the claim, or a trial
-event passes. Else it is the destination that refuses everything, which is stopped, and nobody is
-blamed.
+event passes; for its size only the trial counts, filled to the same size. Else it is the
+destination that refuses everything, which is stopped, and nobody is blamed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ _T = TypeVar("_T")
 #: Seconds until an event is sent again, by how often it was unsure. Each may double a sale, so
 #: after the last one nobody sends it but people.
 UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
+#: Bytes up to which a trial event is filled to the size of the event that was too large; an order
+#: with two products has 1,200. A destination that refuses so little refuses nearly everything.
+_TRIAL_BYTES: Final = 2048
 #: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
 _LONGEST_EARLY: Final = 86_400
 #: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
@@ -72,8 +75,9 @@ class BatchSender:
         #: Those that became ``sending`` with the claim itself.
         self._begun = set(self._left) if self.claim.begun else set()
         # Dry runs and others share no request, and do not vouch for each other.
-        #: Whether events were accepted that are dry runs (``True``), and such as are not.
-        self._accepted_kinds: set[bool] = {False, True} if self.permit.trial_passed else set()
+        #: Whether any were accepted that are dry runs (``True``), and such as are not; and the
+        #: bytes to which a trial for them was filled that passed.
+        self._taken = dict.fromkeys((False, True), 0) if self.permit.trial_passed else {}
         self._suspects: list[tuple[Claimed, Answer]] = []
 
     def run(self) -> None:
@@ -85,7 +89,7 @@ class BatchSender:
             for events in self._requests():
                 self._send(events)
             while self._suspects:  # nothing has spoken for or against them
-                self._probe(self._suspects[0][0])
+                self._probe(*self._suspects[0])
         except _Halt:
             pass
         self._settle_alike(self._left.values(), "return")
@@ -204,7 +208,7 @@ class BatchSender:
                 *(len(events), self.lane.whose, answer.words),
             )
         self.lane.accepted(self.permit, len(events))
-        self._accepted_kinds.add(events[0].dry_run)
+        self._taken.setdefault(events[0].dry_run, 0)
         self._reject_suspects()
 
     def _troubled(self, events: Sequence[Claimed], answer: Answer) -> None:
@@ -253,19 +257,20 @@ class BatchSender:
         """AdRoll refused this event alone."""
         alone = not any(other.dry_run == event.dry_run for other, _ in self._suspects)
         self._suspects.append((event, answer))
-        if event.dry_run in self._accepted_kinds:
+        if self._is_guilty(event, answer):
             self._reject_suspects()
         elif not alone:
             # The second in a row, and none was taken: time to ask whether any would be.
-            self._probe(event)
+            self._probe(event, answer)
 
-    def _probe(self, event: Claimed) -> None:
+    def _probe(self, event: Claimed, refusal: Answer) -> None:
         """Ask by a trial event whether AdRoll takes any that are like *event*."""
         self._wait_for_slot()
         self.asked = True
-        answer = self.lane.probe(self.permit)
+        size = _trial_size(event, refusal)
+        answer = self.lane.probe(self.permit, size)
         if answer.kind == "accepted":
-            self._accepted_kinds.add(event.dry_run)
+            self._taken[event.dry_run] = max(size, self._taken.get(event.dry_run, 0))
             self._reject_suspects()
             return
         suspects, self._suspects = [one for one, _ in self._suspects], []
@@ -280,11 +285,14 @@ class BatchSender:
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
+    def _is_guilty(self, event: Claimed, refusal: Answer) -> bool:
+        """Whether AdRoll is known to take others like it."""
+        return self._taken.get(event.dry_run, -1) >= _trial_size(event, refusal)
+
     def _reject_suspects(self) -> None:
         """Blame the suspects for whom it is now known that AdRoll takes others like them."""
-        known = self._accepted_kinds
-        guilty = [pair for pair in self._suspects if pair[0].dry_run in known]
-        self._suspects = [pair for pair in self._suspects if pair[0].dry_run not in known]
+        guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
+        self._suspects = [pair for pair in self._suspects if pair not in guilty]
         self._settle([self._rejected(event, said) for event, said in guilty])
         if guilty:
             # Else the next question waits until this one's lease is over.
@@ -354,6 +362,11 @@ class BatchSender:
             else:
                 self.stop.wait(pause)
             pause = min(2 * pause, 2.0)
+
+
+def _trial_size(event: Claimed, refusal: Answer) -> int:
+    """Bytes of the trial event that has to pass before *event* is blamed for its size."""
+    return min(len(event.payload), _TRIAL_BYTES) if refusal.kind == "too_large" else 0
 
 
 def _dead(event: Claimed, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:

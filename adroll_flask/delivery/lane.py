@@ -153,11 +153,11 @@ class Lane:
         self._asked_at = self.monotonic()
         return self.client.send(payloads, dry_run, credentials=permit.credentials)
 
-    def probe(self, permit: Permit) -> Answer:
-        """Send one event that is known to be good in a dry run."""
+    def probe(self, permit: Permit, size: int = 0) -> Answer:
+        """Send one event that is known to be good, of *size* bytes at least, in a dry run."""
         from adroll_flask.events.build import trial_event
 
-        event = trial_event(self.client.account, self.client.clock())
+        event = trial_event(self.client.account, self.client.clock(), size=size)
         return self.post(permit, [event], dry_run=True)
 
     def accepted(self, permit: Permit, size: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from typing import Any
 
 from adroll_flask.errors import EventError
@@ -128,13 +129,14 @@ def warm() -> None:
     trial_event(Account(), 1e9)
 
 
-def trial_event(account: Account, now: float, name: str = "pageView") -> bytes:
+def trial_event(account: Account, now: float, name: str = "pageView", *, size: int = 0) -> bytes:
     """The JSON of an event with all that AdRoll asks for and nobody's data in it.
 
     It is made as every event is, so that what refuses it is no fault of the event's.
 
     :param now: the clock, epoch seconds.
     :param name: one of the thirteen.
+    :param size: bytes that it has at least; what fills it hardly compresses.
     :raises EventError: *name* is none of them.
     """
     purchase = {"order_id": "adroll-flask-trial", "value": "1.00", "currency": "USD"}
@@ -149,7 +151,11 @@ def trial_event(account: Account, now: float, name: str = "pageView") -> bytes:
         first_party_cookie=new_first_party_cookie(now),
     )
     fields: dict[str, str] = purchase if name == "purchase" else {}
-    return build(name, fields, defaults, strict=True).payload
+    payload = build(name, fields, defaults, strict=True).payload
+    if len(payload) < size:
+        fields["external_data"] = token_urlsafe(size)[: size - len(payload)]
+        payload = build(name, fields, defaults, strict=True).payload
+    return payload
 
 
 @dataclass(slots=True, eq=False, repr=False)

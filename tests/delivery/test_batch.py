@@ -188,11 +188,13 @@ def test_413_halves_and_remembers(tmp_path: Path) -> None:
 
 def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
     shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if "o002" in batch else OK))
-    shop.report(*orders(3))
+    shop.report(*orders(3), external_data="x" * 700)
     shop.step()
     assert shop.states() == {"o001": "delivered", "o002": "dead", "o003": "delivered"}
     row = shop.rows()["o002"]
     assert (row.reason, row.error) == ("too_large", "http_413: no (bad)")
+    size, (trial,) = len(shop.payload("o002") or b""), shop.adroll.trials
+    assert size <= len(json.dumps(trial, separators=(",", ":"))) < size + 50, "of the same size"
 
 
 def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> None:
@@ -211,6 +213,27 @@ def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> N
     shop.deliverer.drain()
     assert sorted(adroll.taken) == orders(300)
     assert max(adroll.sizes) == 100, "not one by one for hours"
+
+
+@pytest.mark.parametrize(
+    ("most", "filling", "state"), [(500, 500, "waiting"), (3000, 30_000, "dead")]
+)
+def test_an_order_is_blamed_for_its_size_only_where_a_usual_one_passes(
+    tmp_path: Path, most: int, filling: int, state: str
+) -> None:
+    """A proxy that takes a small trial event, but no usual order, has no order blamed."""
+
+    def judge(batch: list[str], _dry: bool) -> Reply:
+        small = batch == ["?"] and len(json.dumps(adroll.trials[-1])) < most
+        return OK if small else refusal(413)
+
+    adroll = AdRoll(judge)
+    shop = Shop(tmp_path, adroll)
+    shop.report(*orders(5), external_data="x" * filling)
+    shop.steps(40, 31)
+    assert set(shop.states().values()) == {state}
+    stops = shop.counters.get("delivery_stopped", "http_413_to_everything")
+    assert bool(stops) == (state == "waiting")
 
 
 def test_an_outage_in_the_middle_of_halving_leaves_only_its_own_request_unsure(
