@@ -19,13 +19,7 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 
-from adroll_flask import (
-    current_visitor,
-    forget_visitor,
-    identify,
-    report_conversion,
-    report_event,
-)
+from adroll_flask import current_visitor, forget_visitor, identify, report_conversion, report_event
 
 from . import cart, catalogue
 from .store import current_store

@@ -13,11 +13,7 @@ from typing import Any
 from adroll_flask.errors import EventError
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.settings import Account
-from adroll_flask.visitor.identifiers import (
-    accept_id,
-    looks_like_email,
-    new_first_party_cookie,
-)
+from adroll_flask.visitor.identifiers import accept_id, looks_like_email, new_first_party_cookie
 
 from .context import EventDefaults, values_of
 from .coverage import Coverage

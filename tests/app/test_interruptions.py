@@ -19,12 +19,7 @@ from billiard.pool import soft_timeout_sighandler
 from flask import Flask
 from werkzeug.test import Client
 
-from adroll_flask import (
-    AdRoll,
-    AdRollMiddleware,
-    event_queued,
-    report_conversion,
-)
+from adroll_flask import AdRoll, AdRollMiddleware, event_queued, report_conversion
 from adroll_flask.interruptions import let_through
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker

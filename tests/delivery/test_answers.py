@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.client import (
-    Answer,
-    answer_from,
-)
+from adroll_flask.delivery.client import Answer, answer_from
 from adroll_flask.delivery.transport import Response
 
 NOW = 1_700_000_000.0

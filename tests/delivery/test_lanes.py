@@ -11,16 +11,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.settings import Account
-from tests.support.delivery_kit import (
-    EID,
-    OK,
-    AdRoll,
-    NoAnswer,
-    Reply,
-    Shop,
-    orders,
-    refusal,
-)
+from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, orders, refusal
 from tests.support.outbox_engines import wait_until
 
 OTHER = "OTHERADVERTISABLE00001"

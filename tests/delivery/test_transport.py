@@ -14,12 +14,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.delivery import transport as transport_module
-from adroll_flask.delivery.transport import (
-    NoAnswer,
-    RequestsTransport,
-    Response,
-    Timeouts,
-)
+from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response, Timeouts
 from tests.support import in_a_child
 from tests.support.certificates import write_certificate
 from tests.support.scripted_server import Script, answering, read_request, reply, reset, server

@@ -17,16 +17,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.events.build import build
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.names import FIELD_NAMES, EventFields, EventName
-from tests.support.event_kit import (
-    BARE,
-    COOKIE,
-    NOW,
-    PURCHASE,
-    WEB,
-    context,
-    leniently,
-    strictly,
-)
+from tests.support.event_kit import BARE, COOKIE, NOW, PURCHASE, WEB, context, leniently, strictly
 
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 MD5 = hashlib.md5(b"ada@example.com").hexdigest()

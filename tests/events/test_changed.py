@@ -15,13 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.event import (
-    MAX_BYTES,
-    Event,
-    EventProduct,
-    json_schema,
-    wire_bytes,
-)
+from adroll_flask.events.event import MAX_BYTES, Event, EventProduct, json_schema, wire_bytes
 from adroll_flask.events.fix import draft, recheck_wire
 from adroll_flask.events.names import FIELD_NAMES
 from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly

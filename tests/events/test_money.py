@@ -11,12 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.events.fields import (
-    DECIMALS,
-    accept_amount,
-    accept_currency,
-    rounded,
-)
+from adroll_flask.events.fields import DECIMALS, accept_amount, accept_currency, rounded
 
 
 class _Price(IntEnum):

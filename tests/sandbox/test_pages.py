@@ -12,13 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from adroll_flask.sandbox import (
-    RunningSandbox,
-    create_app,
-    event_checks,
-    running,
-    value_checks,
-)
+from adroll_flask.sandbox import RunningSandbox, create_app, event_checks, running, value_checks
 from adroll_flask.sandbox.event_api import Batch, Judged
 from adroll_flask.sandbox.state import State
 from tests.support import PATIENCE

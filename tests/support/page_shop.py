@@ -13,13 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from adroll_flask import AdRoll
-from adroll_flask.sandbox import (
-    ACCESS_TOKEN,
-    ADVERTISABLE_EID,
-    PIXEL_EID,
-    RunningSandbox,
-    running,
-)
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
 from tests.conftest import PAGE
 from tests.support import PATIENCE
 

@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.counters import Counters
-from adroll_flask.errors import (
-    ConfigurationError,
-    EventError,
-    TokenExpiredError,
-)
+from adroll_flask.errors import ConfigurationError, EventError, TokenExpiredError
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.cookies import COOKIE_LIFE, RENEW_AFTER, Records, Visitor
 from adroll_flask.visitor.record import Record
