@@ -12,11 +12,7 @@ from .names import IDENTIFIER_NAMES
 BITS: Mapping[str, int] = {name: 1 << place for place, name in enumerate(IDENTIFIER_NAMES)}
 
 #: Where the API has each form of an e-mail address that ``ADROLL_EMAIL`` can name.
-FORM_NAMES: Mapping[str, str] = {
-    "plain": "email",
-    "sha256": "email_sha256",
-    "md5": "email_md5",
-}
+FORM_NAMES: Mapping[str, str] = {"plain": "email", "sha256": "email_sha256", "md5": "email_md5"}
 
 
 @dataclass(frozen=True, slots=True)

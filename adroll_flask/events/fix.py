@@ -123,10 +123,7 @@ _PLACES: Mapping[str, str] = {"visitor": "identifiers"} | {
 
 
 def recheck_wire(
-    payload: bytes | str,
-    defaults: EventDefaults | None = None,
-    *,
-    now: float | None = None,
+    payload: bytes | str, defaults: EventDefaults | None = None, *, now: float | None = None
 ) -> Event:
     """The event of an API's JSON object that somebody fixed.
 

@@ -144,8 +144,7 @@ class SiteFunctions:
             )
         if unknown := [str(key) for key in said if key not in _IDENTITY]:
             raise EventError(
-                "identity",
-                f"has to return email, user_id, device_id; {shown(unknown[0])} is none",
+                "identity", f"has to return email, user_id, device_id; {shown(unknown[0])} is none"
             )
         return {key: value for key, value in said.items() if value not in (None, "")}
 
@@ -405,11 +404,7 @@ class Reporter:
         return context, "" if visitor.consent else "consent_refused"
 
     def _of_request(
-        self,
-        tracked: TrackedRequest,
-        given: dict[str, Any],
-        known: Mapping[str, Any],
-        strict: bool,
+        self, tracked: TrackedRequest, given: dict[str, Any], known: Mapping[str, Any], strict: bool
     ) -> tuple[EventDefaults, str]:
         if not tracked.decision.granted:
             return self.bare(known, given), f"consent_{tracked.decision.reason}"
