@@ -51,7 +51,8 @@ class _Process:
         #: it can, no requests, but a loop that does nothing else. Beside it the thread would wait
         #: for the interpreter nearly all the time, and each report would pay for waking it in vain.
         self.lately = 0
-        self.since = self.burst_until = 0.0
+        self.since: float = 0.0
+        self.burst_until: float = 0.0
         self.drain_until: float = 0.0
 
     @property
