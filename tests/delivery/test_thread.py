@@ -427,7 +427,7 @@ def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> Non
     while not thread.ready:
         time.sleep(0.01)
     shop.report("o001")
-    print(thread.flush(5.0), shop.adroll.taken, late)
+    print(thread.flush(60.0), shop.adroll.taken, late)
     """,
         tmp_path,
     )
@@ -516,7 +516,7 @@ def test_under_green_threads_requests_go_on_while_a_send_waits(
     while not shop.adroll.taken:
         time.sleep(0.01)
         ticks += 1
-    print(ticks >= 20, thread.flush(5.0), shop.adroll.taken)
+    print(ticks >= 20, thread.flush(60.0), shop.adroll.taken)
     """,
         tmp_path,
     )

