@@ -229,8 +229,9 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
             assert len(compared.groups) == 51, "and what is of none of them"
             return peak
 
-    # The orders alone, kept, would be ten times as much.
-    assert peak(10_000) < 1_000_000
+    # The orders alone, kept, would be ten times as much. Other threads of the process may ask for
+    # memory in one of the three.
+    assert min(peak(10_000) for _ in range(3)) < 1_000_000
 
 
 @pytest.mark.parametrize(
