@@ -17,7 +17,7 @@ import pytest
 from flask import Flask, redirect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
-from werkzeug.test import Client
+from werkzeug.test import Client, create_environ
 from werkzeug.wsgi import ClosingIterator
 
 from adroll_flask import (
@@ -160,13 +160,7 @@ def test_after_the_response_nothing_of_it_is_left(wrap: Wrap) -> None:
     body.close()  # type: ignore[attr-defined]
 
 
-BUYER_ENVIRON: dict[str, Any] = {
-    "REQUEST_METHOD": "GET",
-    "PATH_INFO": "/",
-    "SERVER_NAME": "shop.test",
-    "SERVER_PORT": "80",
-    "wsgi.url_scheme": "http",
-}
+BUYER_ENVIRON: dict[str, Any] = create_environ("/", "http://shop.test")
 
 
 def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
@@ -680,13 +674,7 @@ def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool
         return Body()
 
     body = wrap(app)(
-        {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/",
-            "SERVER_NAME": "shop.test",
-            "SERVER_PORT": "80",
-            "wsgi.url_scheme": "http",
-        },
+        create_environ("/", "http://shop.test"),
         lambda *_: lambda data: None,
     )
     with pytest.raises(LookupError):
@@ -725,13 +713,7 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None
 
     body = iter(
         wrap(app)(
-            {
-                "REQUEST_METHOD": "GET",
-                "PATH_INFO": "/",
-                "SERVER_NAME": "shop.test",
-                "SERVER_PORT": "80",
-                "wsgi.url_scheme": "http",
-            },
+            create_environ("/", "http://shop.test"),
             lambda *_: lambda data: None,
         )
     )
