@@ -313,7 +313,6 @@ _HOSTS: Final = _list(
 )
 _COOKIE: Final = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECONDS: Final = _number(int, 0, "seconds", positive=True)
-_RATE: Final = _number(float, 0, "requests a second", positive=True)
 _CONSENT: Final = _callable("None, 'tcf', or a callable that takes the request", "tcf")
 _PURPOSES: Final = _list(
     "a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check
@@ -363,7 +362,6 @@ class SettingValues(TypedDict, total=False):
     hold_max: Annotated[int, _SECONDS]
     on_unsure: Literal["retry", "drop"]
     remember_suppressed: bool
-    max_requests_per_second: Annotated[float | None, _RATE]
     consent: Annotated[str | Callable[[Any], bool | None] | None, _CONSENT]
     tcf_cookie: Annotated[str, _COOKIE]
     tcf_vendor: Annotated[int, _number(int, 1, "the vendor list", most=65_535)]

@@ -147,8 +147,6 @@ class Settings:
     #: Keep a keyed hash of a suppressed order's id with the reason for 13 months, nothing of the
     #: visitor, so that ``flask adroll reconcile`` tells "no consent" from "never reported".
     remember_suppressed: bool = True
-    #: Requests a second to AdRoll, over all workers together. Default: no limit of ours.
-    max_requests_per_second: float | None = None
     #: ``None``: granted unless Global Privacy Control says no; ``"tcf"``: the TC string in the
     #: consent cookie; or a callable that takes the request and returns True, False or None
     #: (not yet asked).

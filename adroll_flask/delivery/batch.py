@@ -21,7 +21,6 @@ from typing import Any, Final, TypeVar
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Claim, Claimed, OutboxFailed, Outcome
-from adroll_flask.outbox.destination import SEEN_EVERY
 from adroll_flask.outbox.queue import Queue
 from adroll_flask.outbox.values import OutcomeKind
 
@@ -169,7 +168,7 @@ class BatchSender:
 
     def _begin(self, events: Sequence[Claimed]) -> list[Claimed]:
         """Commit that these may leave now; those that are still ours."""
-        self._wait_for_slot()
+        self._make_ready()
         ids = [event.id for event in events if event.id in self._left]
         if self._begun.issuperset(ids):
             self._begun.difference_update(ids)
@@ -181,22 +180,17 @@ class BatchSender:
                     del self._left[id]  # its lease lapsed; another worker has it
         return [event for event in events if event.id in ours]
 
-    def _wait_for_slot(self) -> None:
-        """Wait until a request may begin, with the lease well before its end."""
-        while True:
-            if self.stop.is_set():
+    def _make_ready(self) -> None:
+        """Before a request: go on only if it may begin, with the lease well before its end."""
+        if self.stop.is_set():
+            raise _Halt
+        # Before the lease is looked at: between that and the request nothing may take long.
+        self.lane.seen()
+        if time.monotonic() - self.leased_at > self.lease / 4:
+            if not self._insist(lambda: self.queue.extend(self.claim, self.lease)):
+                self._left.clear()
                 raise _Halt
-            # Before the lease is looked at: between that and the request nothing may take long.
-            self.lane.seen()
-            if time.monotonic() - self.leased_at > self.lease / 4:
-                if not self._insist(lambda: self.queue.extend(self.claim, self.lease)):
-                    self._left.clear()
-                    raise _Halt
-                self.leased_at = time.monotonic()
-            wait = self.lane.slot()
-            if not wait:
-                return
-            self.stop.wait(min(wait, SEEN_EVERY))
+            self.leased_at = time.monotonic()
 
     def _accepted(self, events: Sequence[Claimed], answer: Answer) -> None:
         self._settle_alike(events, "delivered")
@@ -265,7 +259,7 @@ class BatchSender:
 
     def _probe(self, event: Claimed, refusal: Answer) -> None:
         """Ask by a trial event whether AdRoll takes any that are like *event*."""
-        self._wait_for_slot()
+        self._make_ready()
         self.asked = True
         size = _trial_size(event, refusal)
         answer = self.lane.probe(self.permit, size)

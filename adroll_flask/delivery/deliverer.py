@@ -242,11 +242,10 @@ class Deliverer:
             with suppress(OutboxFailed):
                 lane.destination.miss_nobody()
         is_stopped = destination.stopped is not None
-        # Where nothing stands between claim and request, one commit does for both: no callable that
-        # gives the token, and no bound on requests a second.
+        # Where nothing stands between claim and request, as a callable that gives the token does,
+        # one commit does for both.
         is_callable = callable(lane.client.account.access_token)
-        is_bound = is_callable or self.settings.max_requests_per_second is not None
-        at_once = not (is_stopped or destination.failures or is_bound)
+        at_once = not (is_stopped or destination.failures or is_callable)
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
         is_due = at_once or queue.due(1, [lane.account]) > 0
@@ -254,7 +253,7 @@ class Deliverer:
             return Step()
         # Before the claim, since a callable that gives the token may take its time.
         credentials = lane.credentials()
-        if credentials is None:
+        if credentials is None or stop.is_set():
             return self._pause(RECHECK)
         if destination.fingerprint == credentials.fingerprint and destination.paused_for > 0:
             return self._pause(destination.paused_for)
@@ -262,7 +261,7 @@ class Deliverer:
         if permit is None:
             return self._pause(RECHECK)
         if permit.probing in ("down", "stopped"):
-            permit = lane.try_out(permit, stop, is_due=is_due)
+            permit = lane.try_out(permit, is_due=is_due)
             if permit is None:
                 return Step()
         leased_at = time.monotonic()

@@ -6,7 +6,6 @@ rules. What a destination's trouble means for events is :mod:`.batch`'s.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -28,8 +27,6 @@ MAX_PAUSE: Final = 30.0
 MAX_STOP_PAUSE: Final = 270.0
 #: Seconds to the next question at least, however long the last one took.
 LEAST_PAUSE = 1.0
-#: Seconds after which a request's place is asked for again, at most.
-_RECHECK: Final = 5.0
 #: Seconds after which another worker may ask in the place of one that died while asking: longer
 #: than any request takes.
 _PROBE_LEASE: Final = 40.0
@@ -138,14 +135,6 @@ class Lane:
         # of its own, ours would take the end for its own doing, and so on, at full speed.
         return self._refused[0] == fingerprint and self.monotonic() < self._refused[2]
 
-    def slot(self) -> float:
-        """Take the next request's place under ``max_requests_per_second``.
-
-        :returns: 0: it may begin; else seconds after which to ask again.
-        """
-        rate = self.client.settings.max_requests_per_second
-        return 0.0 if rate is None else min(self.destination.take_slot(rate), _RECHECK)
-
     # Requests, and what came of them
 
     def post(self, permit: Permit, payloads: Sequence[bytes], *, dry_run: bool) -> Answer:
@@ -230,7 +219,7 @@ class Lane:
 
     # Probing
 
-    def try_out(self, permit: Permit, stop: threading.Event, *, is_due: bool) -> Permit | None:
+    def try_out(self, permit: Permit, *, is_due: bool) -> Permit | None:
         """Ask an AdRoll that is away or stopped with a trial event: no order is risked on it.
 
         A lost answer would make an order unsure, and in many an outage each is lost, although
@@ -244,11 +233,6 @@ class Lane:
         self._was_trial = is_stopped and not (is_due and self._was_trial)
         if is_stopped and not self._was_trial:
             return permit
-        while not stop.is_set() and (wait := self.slot()):
-            stop.wait(wait)
-        if stop.is_set():
-            self.give_up(permit)
-            return None
         answer = self.probe(permit)
         if not is_stopped and answer.kind in ("content", "too_large"):
             return permit

@@ -1,4 +1,4 @@
-"""AdRoll as all workers of one account see it: pauses, stops, the one probe, the shared rate."""
+"""AdRoll as all workers of one account see it: pauses, stops, the one probe."""
 
 from __future__ import annotations
 
@@ -251,25 +251,6 @@ class DestinationState:
             )
         )
         return bool(taken)
-
-    def take_slot(self, per_second: float) -> float:
-        """Take the next request's place; 0: send now, else ask again in so many seconds."""
-        step = 1.0 / per_second
-
-        def take(tx: Tx) -> float:
-            if self._update(
-                tx,
-                "next_slot_at = :next",
-                " AND (next_slot_at <= :now OR next_slot_at > :far)",
-                next=tx.now + step,
-                now=tx.now,
-                # Further off than the next place can be: a clock went back.
-                far=tx.now + step + SKEW,
-            ):
-                return 0.0
-            return max(0.001, float(self._value(tx, "next_slot_at") or 0.0) - tx.now)
-
-        return self._database.write(take)
 
     def unstopped_age(self, event: Claimed) -> float:
         """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""

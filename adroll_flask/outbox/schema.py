@@ -72,7 +72,6 @@ _TABLES: Final = {
     last_error TEXT,
     last_error_at {double},
     probe_until {double} DEFAULT 0 NOT NULL,
-    next_slot_at {double} DEFAULT 0 NOT NULL,
     seen_at {double}){options}""",
     "adroll_stop": """id {number_key},
     advertisable_eid {code}(40){binary} NOT NULL,

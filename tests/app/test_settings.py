@@ -81,7 +81,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_DEDUPE_DAYS", 0, "at least 1"),
     ("ADROLL_HOLD_MAX", 0, "more than 0"),
     ("ADROLL_ON_UNSURE", "ask", "one of"),
-    ("ADROLL_MAX_REQUESTS_PER_SECOND", 0, "more than 0"),
     ("ADROLL_CONSENT", "cmp", "'tcf'"),
     ("ADROLL_CONSENT", True, "callable"),
     ("ADROLL_HONOR_GPC", 0, "True or False"),

@@ -1,4 +1,4 @@
-"""Pauses, holds, probes, age, rate: when a request goes, and when none does."""
+"""Pauses, holds, probes, age: when a request goes, and when none does."""
 
 from __future__ import annotations
 
@@ -453,26 +453,6 @@ def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
 
 
 # Batches
-
-
-def test_the_rate_is_kept_over_all_workers(tmp_path: Path) -> None:
-    adroll = AdRoll()
-    shop = Shop(tmp_path, adroll, max_requests_per_second=0.5)
-    other = Shop(tmp_path, adroll, clock=shop.clock, max_requests_per_second=0.5)
-    shop.report(*orders(200))
-    stop = threading.Event()
-    assert shop.step() == 100
-
-    class Slept(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            assert timeout is not None
-            shop.clock.sleep(timeout)
-            return False
-
-    began = shop.clock.now
-    assert other.deliverer.run_once(Slept()) == 100
-    assert 1.9 < shop.clock.now - began < 2.1
-    assert not stop.is_set()
 
 
 @pytest.mark.parametrize("other", ["suppressed", "duplicate"])

@@ -1,9 +1,8 @@
-"""The destination: pauses, holds, probes and the rate, shared by all workers."""
+"""The destination: pauses, holds and probes, shared by all workers."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -154,26 +153,6 @@ def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
 
     claim = claimed(outbox)
     assert outbox.destination(EID).unstopped_age(claim.events[0]) == pytest.approx(300, abs=20)
-
-
-def test_a_slot_far_off_comes_from_a_wrong_clock(bench: Bench, outbox: Outbox) -> None:
-    for back in (30, 3600, 86_400):
-        assert outbox.destination(EID).take_slot(1.0) == 0
-        bench.pass_time(-back)
-
-
-def test_many_workers_share_few_slots(bench: Bench) -> None:
-    workers = [bench.open() for _ in range(4)]
-    workers[0].destination(EID).take_slot(0.01)
-    bench.pass_time(200)
-    start = threading.Barrier(4)
-
-    def take(outbox: Outbox) -> bool:
-        start.wait()
-        return outbox.destination(EID).take_slot(0.01) == 0
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(take, workers)) == [False, False, False, True]
 
 
 def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) -> None:

@@ -173,27 +173,6 @@ def outbox(postgresql: Any, tmp_path: Path) -> Iterator[Any]:
     one.close()
 
 
-@pytest.mark.slow
-def test_two_workers_together_keep_the_rate(
-    postgresql: Any, outbox: Any, sink: Any, tmp_path: Path
-) -> None:
-    drain.fill(postgresql.url, [f"rate{number}" for number in range(2_000)])
-    settings = {"FLASK_ADROLL_MAX_REQUESTS_PER_SECOND": "4"}
-    crew = drain.Workers(postgresql.url, sink.url, tmp_path, 60.0, **settings)
-    crew.start(2)
-    try:
-        drain.wait_for(lambda: len(sink.seen) == 2_000, PATIENCE, "all arrive")
-    finally:
-        assert crew.close() == [0, 0]
-    times = sorted(at for at, _, _ in sink.requests)
-    assert len(times) == 20
-    assert len({port for *_, port in sink.requests}) == 2, "both workers sent"
-    # A place every quarter of a second; what a loaded machine adds on the way may shorten a gap.
-    assert times[-1] - times[0] >= 19 / 4 - 0.2
-    for first, sixth in zip(times, times[5:], strict=False):
-        assert sixth - first >= 5 / 4 - 0.3
-
-
 @pytest.mark.parametrize(
     ("url", "module", "install"),
     [

@@ -132,7 +132,7 @@ class Bench:
             " refused_at = refused_at - :s, released_at = released_at - :s,"
             " learnt_at = learnt_at - :s",
             "UPDATE adroll_account SET paused_until = paused_until - :s,"
-            " probe_until = probe_until - :s, next_slot_at = next_slot_at - :s,"
+            " probe_until = probe_until - :s,"
             " stopped_since = stopped_since - :s, last_error_at = last_error_at - :s",
             "UPDATE adroll_stop SET began_at = began_at - :s, ended_at = ended_at - :s",
             "UPDATE adroll_withdrawal SET withdrawn_at = withdrawn_at - :s,"
