@@ -382,12 +382,12 @@ class Lookups:
         return self.database.read(lambda tx: metas(tx, prefix))
 
     def replace_notes(self, prefix: str, values: Mapping[str, str]) -> None:
-        """Have *values* in place of these notes: 40 and 64 characters."""
+        """Have *values* in place of these notes: 60 and 64 characters."""
 
         def replace(tx: Tx) -> None:
             tx.execute("DELETE FROM adroll_meta WHERE name LIKE :pattern", pattern=f"{prefix}%")
             for name, value in values.items():
-                insert(tx, "adroll_meta", name=name[:40], value=value[:64])
+                insert(tx, "adroll_meta", name=name[:60], value=value[:64])
 
         self.database.write(replace)
 

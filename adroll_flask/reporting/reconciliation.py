@@ -20,6 +20,7 @@ from adroll_flask.errors import AdRollError
 from adroll_flask.events.privacy import kept_key, suppressed_key
 from adroll_flask.interruptions import let_through
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox.lookups import is_id
 from adroll_flask.outbox.values import Row, SuppressedOrder, worst
 from adroll_flask.plurals import agreeing, span
 from adroll_flask.redaction import describe
@@ -59,15 +60,16 @@ _DAY: Final = 86_400
 _LOOKS: Final = ((14, 86_400.0), (3, 3600.0))
 #: An order may be paid some time before it is reported: seconds.
 _GRACE: Final = 900.0
-#: Groups of a day that are told apart.
-_GROUPS: Final = 20
+#: Groups of a day that are told apart; and of those kinds that end with a release, orders that are
+#: known one by one: so that it ends them at once, and not the next comparison.
+_GROUPS, _ALONE = 100, 80
 #: By what a list's line tells: orders that AdRoll will not learn of as it is.
 _LACKING: Final = {
     ("missing", ""): "missing",
     ("held", ""): "held",
-    ("cancelled", "hold_expired"): "hold_expired",
+    ("cancelled", "hold_expired"): "expired",
 }
-#: Notes of a kind, a day and a place among its groups.
+#: Notes of a kind, a day, and a place among its groups or the id of an order's event.
 _NOTE: Final = "paid:"
 #: How a comparison does, and when one came to its end, seconds since the epoch.
 _STATE: Final = "paid-orders:at-work"
@@ -423,17 +425,18 @@ class PaidOrders:
         try:
             figures.replace_notes(_STATE, {_STATE: f"begun {self.reporter.clock():.0f}"})
             began = time.monotonic()
-            #: By kind and day, and by currency and group: how many, and their money.
-            found: dict[tuple[str, str], dict[tuple[str, str], tuple[int, Decimal]]]
+            #: By kind and day, and by event, currency and group: how many, and their money.
+            found: dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, Decimal]]]
             found = defaultdict(dict)
             for order in self.found(days):
                 if order.status in ("not_listed", "duplicate"):
                     continue
                 at = self.reporter.clock() if order.time is None else order.time
                 day = f"{datetime.fromtimestamp(at, self.reporter.settings.time_zone):%Y-%m-%d}"
-                kinds = {"all": ("", "")}
+                kinds = {"all": ("", "", "")}
                 if kind := _LACKING.get(line_of(order)):
-                    kinds[kind] = order.currency[:8], order.group
+                    event = order.event if len(found[kind, day]) < _ALONE else ""
+                    kinds[kind] = event, order.currency[:8], order.group
                 for kind, of in kinds.items():
                     number, value = found[kind, day].get(of, (0, Decimal()))
                     found[kind, day][of] = number + 1, value + (amount_of(order.value) or 0)
@@ -443,10 +446,10 @@ class PaidOrders:
             notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
             for (kind, day), groups in found.items():
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
-                for place, ((currency, group), (number, value)) in enumerate(most):
+                for place, ((event, currency, group), (number, value)) in enumerate(most):
                     # The group last: a note is cut where it is too long.
-                    told = json.dumps([number, str(value), currency])
-                    notes[f"{_NOTE}{kind}:{day}:{place}"] = f"{told}{group}"
+                    told = json.dumps([number, str(value)[:20], currency])
+                    notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{told}{group}"
             figures.replace_notes(_NOTE, notes)
             figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
             took = time.monotonic() - began
@@ -465,13 +468,17 @@ class PaidOrders:
         """What the last comparisons found.
 
         Of ``all`` orders the sums of each day; of those that were never reported (``missing``),
-        are ``held`` still, or whose hold has ended (``hold_expired``), each group of it.
+        are ``held`` still, or whose hold has ``expired``, each group of it.
         """
         found: dict[str, list[Paid]] = {kind: [] for kind in ("all", *_LACKING.values())}
-        for name, text in self.reporter.outbox.lookups.notes(_NOTE).items():
-            _, kind, day, _ = name.split(":")
-            (number, value, currency), end = json.JSONDecoder().raw_decode(text)
-            found[kind].append(Paid(day, number, Decimal(value), currency, text[end:]))
+        lookups = self.reporter.outbox.lookups
+        notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
+        rows = lookups.those([id for *_, id in notes if is_id(id)])
+        now = {row.id: _LACKING.get((row.state, row.reason), "") for row in rows}
+        for (_, kind, day, id), text in notes.items():
+            if kind := now.get(id, "") if is_id(id) else kind:
+                (number, value, currency), end = json.JSONDecoder().raw_decode(text)
+                found[kind].append(Paid(day, number, Decimal(value), currency, text[end:]))
         return found
 
     def trouble(self) -> str:
