@@ -1,7 +1,5 @@
 """What an installed wheel has to do, run from an empty folder without the checkout."""
 
-from __future__ import annotations
-
 import tempfile
 from importlib.metadata import entry_points
 from importlib.resources import files

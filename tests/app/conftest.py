@@ -1,7 +1,5 @@
 """The middleware, as these tests wrap it around an app."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any

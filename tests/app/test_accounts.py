@@ -1,7 +1,5 @@
 """Several accounts by host, and two shops on one host."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

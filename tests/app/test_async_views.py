@@ -1,7 +1,5 @@
 """``async def`` views: every public function works in them as in others."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

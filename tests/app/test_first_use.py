@@ -1,7 +1,5 @@
 """The app's parts are made at their first use, once, however many threads come first."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Capture, cookies, session and caches, through Flask's test client."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

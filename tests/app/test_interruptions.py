@@ -1,7 +1,5 @@
 """What a signal's handler or a green thread's timeout raises is the site's, wherever it strikes."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

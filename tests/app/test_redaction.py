@@ -1,7 +1,5 @@
 """What may be seen of a text, an event, a URL and an exception."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import time

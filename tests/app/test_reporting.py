@@ -1,7 +1,5 @@
 """From a view to the outbox: receipts, deduplication, what is kept of a bad event."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sqlite3

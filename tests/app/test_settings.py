@@ -1,7 +1,5 @@
 """Configuration: read once, checked once; a wrong value is named, never shown."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """The helpers that a site's own tests use."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

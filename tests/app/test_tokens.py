@@ -1,7 +1,5 @@
 """Visitors without a browser: tokens, no visitor at all, and a no that came later."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The package's functions under the middleware, in Flask's contexts, and outside of everything."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

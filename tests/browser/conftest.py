@@ -1,7 +1,5 @@
 """The browsers of this folder's tests."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack

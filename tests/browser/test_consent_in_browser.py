@@ -1,7 +1,5 @@
 """A visitor's no is a no: after it there is nothing, anywhere; and a late yes loses nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """docs/how-to/consent.md: its lines for the page, with each platform's own event, in Chromium."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import Page
 

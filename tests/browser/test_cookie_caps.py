@@ -6,8 +6,6 @@ server sets are not capped (WebKit, "Tracking Prevention"). Chromium caps nothin
 ``document.cookie`` before any other runs, and days pass by removing what has run out by then.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

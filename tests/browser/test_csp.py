@@ -1,7 +1,5 @@
 """The tag, the kit and the pixel under strict Content-Security-Policies, in Chromium."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

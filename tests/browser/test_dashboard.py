@@ -3,8 +3,6 @@
 ``PICTURES=1`` also takes the pictures that the documentation shows.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Orders, problems and test in Chromium: looked up, compared, fixed, sent again and dropped."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Any

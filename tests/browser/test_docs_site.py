@@ -1,7 +1,5 @@
 """The documentation's site in Chromium: for everybody, on every screen, without a network."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """What a machine without an engine is told."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from typing import Any

@@ -1,7 +1,5 @@
 """A front end that Flask does not serve, on another port and host, from the ad to the purchase."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """From an ad click to a conversion at AdRoll, in a real browser: ten journeys that must work."""
 
-from __future__ import annotations
-
 import ssl
 import threading
 import time

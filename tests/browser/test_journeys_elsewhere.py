@@ -4,8 +4,6 @@ Journey 4 needs a browser that keeps something when it ends, and WebKitGTK keeps
 session that a driver began.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The kit without consent, in a browser, on static pages with a pixel of the tests' own."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

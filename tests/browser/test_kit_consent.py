@@ -1,7 +1,5 @@
 """The kit with consent, in a browser: nothing before a yes, nothing after a no."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from html import escape

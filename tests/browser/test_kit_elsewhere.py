@@ -1,7 +1,5 @@
 """The kit's tests once more, in Firefox and WebKitGTK: the same functions, with other pages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

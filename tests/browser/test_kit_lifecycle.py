@@ -1,7 +1,5 @@
 """The kit in pages that are shown before, or again after, they were loaded."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The live view and the pixel, in a real browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

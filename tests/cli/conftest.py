@@ -1,7 +1,5 @@
 """The commands as they are typed, on the app of a test."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

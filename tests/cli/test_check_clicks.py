@@ -1,7 +1,5 @@
 """``flask adroll check --url`` sends a click id along the redirects and names where it is lost."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """``flask adroll check --url``: a live page judged through a real nginx."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """``flask adroll …`` on an app that does not start, or that has no AdRoll."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

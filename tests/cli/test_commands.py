@@ -1,7 +1,5 @@
 """``flask adroll …``, with a real sandbox where AdRoll is asked."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import sys

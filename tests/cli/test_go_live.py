@@ -1,7 +1,5 @@
 """Around a deploy: ``check --since``, ``explain`` and ``go-live``."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """``flask adroll history``, ``outbox find`` and the filters of ``outbox list``."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import datetime

@@ -1,7 +1,5 @@
 """``flask adroll import``: a shop's own lists, reported once each."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

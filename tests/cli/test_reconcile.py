@@ -1,7 +1,5 @@
 """``flask adroll reconcile``: each paid order of a list is accounted for."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """``python -m adroll_flask``: the commands of a site that knows nothing of Flask."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """``flask adroll worker`` says that it started, and at its end what it did."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

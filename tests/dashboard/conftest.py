@@ -1,7 +1,5 @@
 """An app with a dashboard over a history that a test writes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any

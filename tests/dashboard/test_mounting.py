@@ -1,7 +1,5 @@
 """The dashboard in an app: who may look, what its responses say, and what they leave alone."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

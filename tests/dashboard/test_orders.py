@@ -1,7 +1,5 @@
 """Orders: one is found by its id and its life told; a list of paid orders is compared."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io

@@ -1,7 +1,5 @@
 """The first page: its sentence, the way to AdRoll in figures, and each loss with its reason."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable

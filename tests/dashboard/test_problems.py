@@ -1,7 +1,5 @@
 """Problems: dead letters by cause, sent again or dropped in bulk, and the destination's state."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

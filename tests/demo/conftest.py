@@ -1,7 +1,5 @@
 """The demo shop, its customers, and what it reports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

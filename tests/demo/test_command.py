@@ -1,7 +1,5 @@
 """``python -m demo_app`` as a newcomer runs it."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

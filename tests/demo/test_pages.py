@@ -1,7 +1,5 @@
 """The shop's other pages: what they report, and how they are made."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import re

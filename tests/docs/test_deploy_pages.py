@@ -1,7 +1,5 @@
 """The pages about deploying and Celery: commands run; their files are read by what reads them."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

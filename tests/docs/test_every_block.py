@@ -1,7 +1,5 @@
 """Every block of Python and of commands in what users read is run; there is no exception."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/how-to/holds.md, run in its order: a shop with a webhook, Stripe, PayPal, and the others."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import itertools

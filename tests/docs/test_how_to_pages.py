@@ -1,7 +1,5 @@
 """How-to pages whose code runs here as it stands."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The pages about an outbox's place: backup, move, import, reconcile, many hosts, run as typed."""
 
-from __future__ import annotations
-
 import csv
 import os
 import time

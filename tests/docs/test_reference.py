@@ -1,7 +1,5 @@
 """The reference says what the code does: counters, tables, metrics; the monitoring page runs."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The built site: `make docs` without a network, and what its pages ask a browser to load."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

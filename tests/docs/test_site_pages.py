@@ -1,7 +1,5 @@
 """README and the pages about what stands around a shop: front ends, trackers, the dashboard."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """From a call's plain values to the API's JSON object."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Events that `before_report` changed, and dead letters that somebody fixed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import replace

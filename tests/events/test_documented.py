@@ -1,7 +1,5 @@
 """`docs/reference/events.md` has each field of the API, with its bounds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from adroll_flask.events.event import MAX_BYTES, json_schema

@@ -1,7 +1,5 @@
 """One description of an event: what each field takes, and one JSON."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 The two know nothing of each other: the sandbox was written from AdRoll's documentation alone.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Amounts are exact on their way in and have the currency's decimals on their way out."""
 
-from __future__ import annotations
-
 from decimal import ROUND_DOWN, Decimal, Inexact, localcontext
 from enum import IntEnum
 from typing import Any

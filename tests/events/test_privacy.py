@@ -1,7 +1,5 @@
 """What tells a person leaves in no URL and no order id, from the report to what AdRoll gets."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

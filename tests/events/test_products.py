@@ -1,7 +1,5 @@
 """Products come from dicts, dataclasses and rows, under AdRoll's names or the shop's."""
 
-from __future__ import annotations
-
 import re
 from collections import namedtuple
 from collections.abc import Iterator

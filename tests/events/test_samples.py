@@ -1,7 +1,5 @@
 """The four payloads of AdRoll's samples, said in one call each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

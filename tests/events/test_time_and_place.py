@@ -1,7 +1,5 @@
 """When and where an event happened, and what the caller adds of his own."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The one made-up event: good enough for AdRoll, and of nobody."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

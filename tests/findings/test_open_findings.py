@@ -1,7 +1,5 @@
 """Each thing that can be wrong: made by the public way, seen in all views, ended, and gone."""
 
-from __future__ import annotations
-
 import html
 import json
 import os

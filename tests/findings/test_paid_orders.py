@@ -1,7 +1,5 @@
 """The shop's own list of paid orders: what was never reported is known without an upload."""
 
-from __future__ import annotations
-
 import json
 import threading
 from datetime import UTC, datetime, timedelta

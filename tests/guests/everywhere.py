@@ -4,8 +4,6 @@
 caller sees that AdRoll was at work and not just there.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from functools import wraps

@@ -3,8 +3,6 @@
 ``-p recorded --recorded FILE``; it knows nothing of the package.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

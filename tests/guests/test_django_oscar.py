@@ -3,8 +3,6 @@
 It comes, pinned, into ``.cache/guests/oscar``; the shop tells by the code of docs/how-to/django.md.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

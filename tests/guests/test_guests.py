@@ -3,8 +3,6 @@
 The suites come from PyPI, pinned by hash, into ``.cache/guests`` (or ``GUESTS_CACHE``).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What a guest's suite taught us, said once more without the guest."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 

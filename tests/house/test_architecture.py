@@ -1,7 +1,5 @@
 """The page for newcomers names what is there: folders, modules and tests."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib

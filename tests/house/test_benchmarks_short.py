@@ -1,7 +1,5 @@
 """The benchmark's short form: it runs, and loses nothing. How fast is no test's matter."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

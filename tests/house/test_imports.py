@@ -1,7 +1,5 @@
 """Imports run downwards only, in a dozen rules between folders; importing the package is cheap."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

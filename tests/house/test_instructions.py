@@ -1,7 +1,5 @@
 """What we add to a page and an order, in instructions, is within the budgets: they do not drift."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """What goes to an index: it is complete, the same each time, and fits a typed program."""
 
-from __future__ import annotations
-
 import email
 import hashlib
 import os

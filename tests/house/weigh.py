@@ -3,8 +3,6 @@
 Blank lines, comments and docstrings weigh nothing. ``--lower`` writes what is there as budgets.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """When a page counts as shared-cacheable: one rule, for pages on their way out and for check."""
 
-from __future__ import annotations
-
 import pytest
 from werkzeug.datastructures import Headers
 

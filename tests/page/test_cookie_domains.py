@@ -1,7 +1,5 @@
 """Which Domain a cookie gets on which host."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Where the snippet goes in a page, byte for byte. A caret marks the place that is expected."""
 
-from __future__ import annotations
-
 import pytest
 
 from adroll_flask.page.placement import ascii_compatible, place

@@ -6,8 +6,6 @@ comment, so such pages are judged by html5lib alone. html5lib is slow: of a page
 behind the place.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import warnings

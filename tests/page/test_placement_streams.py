@@ -1,7 +1,5 @@
 """The snippet in a page that comes in chunks: as in a whole one, and all passes behind its head."""
 
-from __future__ import annotations
-
 import itertools
 import time
 

@@ -1,7 +1,5 @@
 """The kit's files: small, built from their sources, and as the README says."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Sandboxes for tests: one without a network, one that runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

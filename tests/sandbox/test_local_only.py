@@ -1,7 +1,5 @@
 """The sandbox is for the own machine: where it refuses to run, and whom it refuses to answer."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """Ad, click, pixel and live view, without a browser."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import stat

@@ -1,7 +1,5 @@
 """What the event API asks of a request as a whole."""
 
-from __future__ import annotations
-
 import copy
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The sandbox's own server: connections are used again, TLS works, bad requests do no harm."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """Sites for the tests of this folder, behind the extension and behind the middleware."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path

@@ -5,8 +5,6 @@ sent, for their owner alone), the sandbox's raw view, and the web server's own a
 and database are searched for what may never be in an outbox.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import gc

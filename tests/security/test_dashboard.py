@@ -1,7 +1,5 @@
 """The dashboard from outside: who may look, who may act, and what others' texts do to its pages."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

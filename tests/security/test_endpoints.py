@@ -1,7 +1,5 @@
 """What comes in from outside: the identity endpoint, cookies, headers, records and tokens."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging

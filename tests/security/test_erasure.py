@@ -1,7 +1,5 @@
 """Who asks to be forgotten is, wherever the events are and whatever state they are in."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import time

@@ -5,8 +5,6 @@ the same in every run; ``make fuzz`` takes ten million. Each example of Hypothes
 tried as it is and in :data:`VARIANTS` damaged forms, which makes most cases cheap.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

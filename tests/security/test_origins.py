@@ -1,7 +1,5 @@
 """``ADROLL_ORIGINS``: front ends on other origins may tell who the visitor is; nobody else may."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What several tests need: small sites, shops, engines and servers. No tests in here."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -4,8 +4,6 @@ Hosts of their own instead of ``localhost``: there, host-only and domain cookies
 the traps between them would stay unseen.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

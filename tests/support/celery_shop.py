@@ -1,7 +1,5 @@
 """The Celery app of a shop, configured by the environment; imported by Celery's worker."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

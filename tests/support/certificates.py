@@ -1,7 +1,5 @@
 """Certificates that nobody signed but themselves."""
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 import ssl

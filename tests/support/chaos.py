@@ -13,8 +13,6 @@ code 1: not so.
 ``--careless`` leaves out the one commit that all hangs on, that of ``sending``: this must fail.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -7,8 +7,6 @@
 They are fetched by the registries' clients at the first use and kept in the user's cache.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

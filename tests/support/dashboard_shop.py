@@ -1,7 +1,5 @@
 """A shop with a dashboard over a real outbox, for tests that press its buttons."""
 
-from __future__ import annotations
-
 import re
 import time
 from typing import Any

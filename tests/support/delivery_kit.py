@@ -1,7 +1,5 @@
 """A shop's outbox and an AdRoll that does as a test says, without a network."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

@@ -1,7 +1,5 @@
 """Small disks of a test's own; they need root and Linux, and skip elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

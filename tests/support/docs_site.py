@@ -1,7 +1,5 @@
 """The documentation's site, built as `make docs` does it."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import subprocess

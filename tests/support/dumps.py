@@ -1,7 +1,5 @@
 """Copies of an outbox and their return, as those who run a shop make them with other tools."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

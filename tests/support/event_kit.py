@@ -1,7 +1,5 @@
 """What the tests of events share: a visitor, a request and a purchase."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The shop in one process of green threads: prints its address, serves until SIGTERM."""
 
-from __future__ import annotations
-
 import eventlet
 
 eventlet.monkey_patch()

@@ -1,7 +1,5 @@
 """A shop whose pages and whose Flask API are two servers: another port, another host."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager

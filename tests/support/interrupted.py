@@ -1,7 +1,5 @@
 """An exception from outside, at each moment at which a signal's handler could raise one."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Callable, Iterator

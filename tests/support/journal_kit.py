@@ -1,7 +1,5 @@
 """Writes, reads and damages journals for tests; their entries are any texts."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

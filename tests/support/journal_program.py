@@ -5,8 +5,6 @@
 Without ``--count`` until it is killed or refused; with it, waits then for the end of its input.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """What the journeys have in common: the demo shop behind real sockets, and a customer's steps."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import ssl

@@ -1,7 +1,5 @@
 """A real nginx with a cache, in front of a Flask app that a thread serves."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

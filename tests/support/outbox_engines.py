@@ -1,7 +1,5 @@
 """The three engines that the outbox is tested on, each test on a database of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

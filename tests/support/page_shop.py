@@ -1,7 +1,5 @@
 """A Flask app that a page's code is put into, and a sandbox that it delivers to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

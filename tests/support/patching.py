@@ -1,7 +1,5 @@
 """Replacing a method of one object whose class has slots."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

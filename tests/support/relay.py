@@ -1,7 +1,5 @@
 """A TCP relay in front of a server, which a test can cut: a restart without restarting anything."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket

@@ -1,7 +1,5 @@
 """Events that are in order until a test spoils them, and a client that sends them."""
 
-from __future__ import annotations
-
 import copy
 import gzip
 import json

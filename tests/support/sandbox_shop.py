@@ -1,7 +1,5 @@
 """A shop's outbox and deliverer against a real sandbox over real sockets, with a clock to move."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import time

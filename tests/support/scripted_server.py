@@ -1,7 +1,5 @@
 """A server on loopback that does to each connection what a test says, byte by byte."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import ssl

@@ -1,7 +1,5 @@
 """A small shop for real servers, configured by the environment; imported by servers and Celery."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

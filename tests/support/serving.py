@@ -1,7 +1,5 @@
 """WSGI applications on real sockets, from a thread of the test's own process."""
 
-from __future__ import annotations
-
 import ssl
 import threading
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ which order (``brief`` is a hold of five seconds); ``order:1001-1100`` are a hun
 by ``kill -9``: nothing is flushed, closed or delivered. A line ``exit`` ends it as programs end.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

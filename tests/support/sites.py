@@ -1,7 +1,5 @@
 """A small site behind each of the two adapters, and what an attacker or an auditor looks at."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable

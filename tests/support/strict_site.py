@@ -1,7 +1,5 @@
 """A shop's page in Chromium with AdRoll's sandbox beside it, for tests of policies and caches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A visitor of a Flask shop, and what they buy; and the settings of a shop at a sandbox."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Real servers with a shop on them, each a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The server's half of consent: what counts as yes, and that nothing else does."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """Who the visitor is: record, cookie, token, without any request."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Each identifier's accepted forms and what they become."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import uuid

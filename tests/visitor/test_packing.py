@@ -1,7 +1,5 @@
 """A visitor in few bytes, and back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """TC strings, read as the reference implementation writes them."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a request says of its page: host, URL, click id, from a WSGI environ alone."""
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import version
 from typing import Any
