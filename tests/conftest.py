@@ -36,6 +36,9 @@ PIXEL = "PIXEL00000000000000001"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hello</body></html>"
 
 AppMaker = Callable[..., Flask]
+Caplog = pytest.LogCaptureFixture
+Capsys = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 
 # A shell's background (and nohup) ignores Ctrl-C for all that it starts, and what ignores a signal
 # hands that down: programs under test, which are told to end by it, would go on for ever.

@@ -27,7 +27,7 @@ from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
-from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
+from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker, Caplog
 from tests.support.visits import at
 
 FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
@@ -202,9 +202,7 @@ def named(make_app: AppMaker) -> Flask:
 
 
 @pytest.mark.parametrize(("host", "account"), HOSTS)
-def test_a_host_is_known_however_the_browser_writes_it(
-    named: Flask, host: str, account: dict[str, str]
-) -> None:
+def test_a_host_is_known_in_any_spelling(named: Flask, host: str, account: dict[str, str]) -> None:
     with reports(named) as reported:
         page = named.test_client().get("/buy?adct=c1", headers={"Host": host}, base_url="https://x")
     event = reported.one("purchase")
@@ -243,7 +241,7 @@ def test_an_order_is_released_and_cancelled_by_an_international_name(named: Flas
     "host",
     ["www.xn--mller-kva.example", "www.xn--mller-kva.example.", "WWW.xn--mller-kva.example:8443"],
 )
-def test_a_visitor_keeps_the_cookies_at_each_of_these_names(
+def test_cookies_are_kept_at_each_of_these_names(
     make_app: AppMaker, host: str, domain: str
 ) -> None:
     app = make_app(ADROLL_COOKIE_DOMAIN=domain)
@@ -289,8 +287,8 @@ def test_a_setting_says_how_an_international_name_is_written() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_hosts_cost_no_memory_no_metric_and_one_line(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
+def test_many_hosts_cost_no_memory_no_metric_and_one_line(
+    make_app: AppMaker, caplog: Caplog
 ) -> None:
     """Whoever asks names the host: what is kept of hosts is bounded."""
     app = make_app(
@@ -390,7 +388,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("config", "at", "dry"), PLACES)
-def test_what_is_reported_at_a_host_that_is_not_listed_is_a_dry_run(
+def test_an_unlisted_host_is_a_dry_run(
     make_app: AppMaker, config: dict[str, Any], at: str, dry: bool
 ) -> None:
     app = make_app(**config)
@@ -456,9 +454,7 @@ def test_imported_events_go_by_their_page(app: Flask, tmp_path: Path) -> None:
     assert sorted(dry_runs(app)) == [False, True]
 
 
-def test_the_first_is_logged_with_its_host_and_all_are_counted(
-    app: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_first_is_logged_with_its_host_and_all_are_counted(app: Flask, caplog: Caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="adroll_flask"):
         report(app, STAGING, order_id=1)
         report(app, STAGING, order_id=2)

@@ -26,9 +26,7 @@ PARTS: dict[str, type[Any]] = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_threads_that_come_first_together_get_the_same_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
+def test_first_threads_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     """Two delivery threads were seen in a process whose first two orders came at once."""
     app = Flask("shop", instance_path=str(tmp_path))
     app.config["SECRET_KEY"] = "a key of a shop under test"

@@ -95,9 +95,7 @@ def test_the_next_page_view_changes_nothing(app: Flask) -> None:
     assert "Vary" not in response.headers
 
 
-def test_a_known_visitor_costs_no_signature_check_and_no_cookie_parsing(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_visitor_is_not_parsed_again(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     client = app.test_client()
     client.get("/")
     client.get("/")
@@ -121,9 +119,7 @@ def test_a_known_visitor_costs_no_signature_check_and_no_cookie_parsing(
         "GA1.2.1234567890.1667065540",
     ],
 )
-def test_a_cookie_that_another_tag_wrote_stays_the_visitors_identity(
-    app: Flask, found: str
-) -> None:
+def test_a_cookie_of_another_tag_stays_the_visitors_identity(app: Flask, found: str) -> None:
     client = app.test_client()
     client.set_cookie("__adroll_fpc", found)
     response = client.get("/?adct=click123")
@@ -227,9 +223,7 @@ NOT_CACHEABLE = [{}, {"Cache-Control": "private, max-age=60"}, {"Cache-Control":
 
 
 @pytest.mark.parametrize("headers", CACHEABLE)
-def test_on_a_page_that_a_cache_may_keep_the_server_sets_nothing(
-    app: Flask, headers: dict[str, str]
-) -> None:
+def test_on_a_cacheable_page_the_server_sets_nothing(app: Flask, headers: dict[str, str]) -> None:
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
     client = app.test_client()
     response = client.get("/page?adct=click123")
@@ -241,7 +235,7 @@ def test_on_a_page_that_a_cache_may_keep_the_server_sets_nothing(
 
 
 @pytest.mark.parametrize("header", ["Cache-Control", "X-Accel-Expires"])
-def test_what_lets_a_cache_keep_a_page_counts_though_it_is_said_after_us(
+def test_a_page_made_cacheable_after_us_counts_as_cacheable(
     make_app: AppMaker, header: str
 ) -> None:
     class Late(AdRoll):
@@ -263,7 +257,7 @@ def test_what_lets_a_cache_keep_a_page_counts_though_it_is_said_after_us(
 
 
 @pytest.mark.parametrize("headers", NOT_CACHEABLE)
-def test_on_other_pages_it_does_and_says_nothing_new_about_caching(
+def test_on_other_pages_it_does_and_leaves_caching_alone(
     app: Flask, headers: dict[str, str]
 ) -> None:
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
@@ -332,7 +326,7 @@ def test_a_switched_off_extension_does_nothing(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "image"}, {"HX-Request": "true"}])
-def test_a_fragment_or_a_pictures_error_page_does_not_undo_what_the_kit_tells(
+def test_no_fragment_or_error_page_undoes_what_the_kit_tells(
     app: Flask, headers: dict[str, str]
 ) -> None:
     # Asked for before the kit's answer came, answered after it: the pixel's cookie alone.

@@ -20,7 +20,7 @@ from werkzeug.test import Client
 from adroll_flask import AdRoll, AdRollMiddleware, event_queued, report_conversion
 from adroll_flask.interruptions import let_through
 from adroll_flask.testing import reports
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE
 from tests.support.interrupted import at_each_moment
 
@@ -127,9 +127,7 @@ def test_a_time_limit_of_a_task_that_delivers_ends_it(make_app: AppMaker) -> Non
             app.extensions["adroll"].deliverer.step(threading.Event())
 
 
-def test_a_products_attribute_that_a_time_limit_strikes_is_not_taken_for_unreadable(
-    app: Flask,
-) -> None:
+def test_a_product_that_a_time_limit_strikes_is_not_unreadable(app: Flask) -> None:
     with handled(limit) as strike, visited(app):
 
         class Line:
@@ -145,7 +143,7 @@ def test_a_products_attribute_that_a_time_limit_strikes_is_not_taken_for_unreada
 
 
 @pytest.mark.parametrize("error", [Limit, LateLimit])
-def test_wherever_it_strikes_it_is_raised_and_leaves_no_lock(
+def test_it_is_raised_and_leaves_no_lock(
     app: Flask, adroll: AdRoll, error: type[Exception]
 ) -> None:
     counters = app.extensions["adroll"].counters
@@ -168,9 +166,7 @@ def test_wherever_it_strikes_it_is_raised_and_leaves_no_lock(
     assert not [name for name in counters.snapshot() if "failed" in name]
 
 
-def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(
-    app: Flask,
-) -> None:
+def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(app: Flask) -> None:
     """Below Python, too, where each question for an amount's text looks for signals."""
     with visited(app), reports(app) as events:
         report_conversion(order_id="1", products=[{"product_id": "mug", "price": "9.90"}], **ORDER)
@@ -190,9 +186,7 @@ def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(
                 write()
 
 
-def test_what_the_site_was_handling_when_it_called_is_not_raised_again(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_site_was_handling_is_not_raised(app: Flask, monkeypatch: Patch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise LookupError("a fault of ours")
 

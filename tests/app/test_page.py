@@ -24,7 +24,7 @@ from werkzeug.http import parse_cookie
 from werkzeug.test import Client, TestResponse
 
 from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
-from tests.conftest import PAGE, AppMaker
+from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
 
 
@@ -114,7 +114,7 @@ SCRIPTS_ASK = [
 
 
 @pytest.mark.parametrize("headers", SCRIPTS_ASK)
-def test_a_page_that_a_shared_cache_may_keep_is_the_same_whoever_asks_first(
+def test_a_cacheable_page_is_the_same_whoever_asks(
     make_app: AppMaker, headers: dict[str, str]
 ) -> None:
     app = make_app(ADROLL_CACHED_PATHS=["/"])
@@ -168,9 +168,7 @@ def test_head_tells_what_get_tells(make_app: AppMaker) -> None:
     assert untouched(app) == {"page_untouched:head": 4, "page_untouched:fragment": 2}
 
 
-def test_head_of_an_app_that_sends_no_body_tells_nothing_that_get_would_not(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_head_without_a_body_tells_what_get_tells(wrap: Callable[..., AdRollMiddleware]) -> None:
     def site(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         headers = [("Content-Type", "text/html; charset=utf-8"), ("ETag", '"a"')]
         headers += [("Content-Length", str(len(PAGE))), ("Accept-Ranges", "bytes")]
@@ -185,9 +183,7 @@ def test_head_of_an_app_that_sends_no_body_tells_nothing_that_get_would_not(
     assert head["ETag"] == 'W/"a"'
 
 
-def test_a_page_with_the_snippet_comes_whole_whatever_range_is_asked_for(
-    make_app: AppMaker,
-) -> None:
+def test_a_page_with_the_snippet_comes_whole_whatever_the_range(make_app: AppMaker) -> None:
     app = make_app()
     app.add_url_rule("/tagged", "tagged", tagged)
     app.add_url_rule("/text", "text", lambda: Response("0123456789", mimetype="text/plain"))
@@ -226,7 +222,7 @@ def test_what_gets_no_snippet_comes_in_ranges(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("validator", ['W/"a"', '"a"'])
-def test_no_page_is_joined_from_one_with_the_snippet_and_a_range_without(
+def test_no_page_is_joined_of_two_kinds(
     wrap: Callable[..., AdRollMiddleware], validator: str
 ) -> None:
     """A weak tag never tells that a range fits (RFC 9110, section 13.1.5); Werkzeug takes it."""
@@ -278,7 +274,7 @@ def test_a_page_that_has_the_snippet_is_not_given_a_second_one(make_app: AppMake
         ({"ADROLL_CONSENT": "tcf"}, {"data-gpc"}, True),
     ],
 )
-def test_the_tag_and_its_kit_are_those_of_the_settings(
+def test_the_tag_follows_the_settings(
     make_app: AppMaker, config: dict[str, Any], told: set[str], asks: bool
 ) -> None:
     client = make_app(**config).test_client()
@@ -333,9 +329,7 @@ def test_the_strong_etag_of_a_picture_stays_strong_on_its_304(make_app: AppMaker
     assert again.headers["ETag"] == '"abc"'
 
 
-def test_a_stream_that_nobody_reads_to_its_end_is_closed_once(
-    wrap: Callable[..., AdRollMiddleware],
-) -> None:
+def test_a_stream_that_is_left_is_closed_once(wrap: Callable[..., AdRollMiddleware]) -> None:
     class Body:
         closed = 0
 
@@ -363,9 +357,7 @@ def test_a_stream_that_nobody_reads_to_its_end_is_closed_once(
     assert body.closed == 1
 
 
-def test_a_page_compressed_before_us_is_left_alone_and_the_mend_is_said_once(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_page_compressed_before_us_is_left_alone(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(COMPRESS_MIN_SIZE=1)
     Compress(app)  # registered later, so that it runs first
     client = app.test_client()
@@ -414,9 +406,7 @@ def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
     assert runtime.counters.get("page_untouched", "fault") == 1
 
 
-def test_a_fault_of_ours_in_the_last_look_gives_the_page_all_the_same(
-    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
     class Later(AdRoll):
         def init_app(self, app: Flask) -> None:
             app.after_request(lambda response: response)
@@ -433,8 +423,8 @@ def test_a_fault_of_ours_in_the_last_look_gives_the_page_all_the_same(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_fault_while_placing_gives_the_page_as_it_was(
-    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch, stream: bool
+def test_a_fault_while_placing_leaves_the_page(
+    make_app: AppMaker, monkeypatch: Patch, stream: bool
 ) -> None:
     app = make_app(ADROLL_STRICT=False)
 
@@ -549,9 +539,7 @@ def test_with_a_consent_callable_the_endpoint_answers_its_state(make_app: AppMak
     assert client.get_cookie("adroll_visitor") is not None
 
 
-def test_an_answer_from_the_browser_holds_where_the_server_cannot_see_it(
-    make_app: AppMaker,
-) -> None:
+def test_the_browsers_answer_holds_where_the_server_cannot_see_it(make_app: AppMaker) -> None:
     app = make_app(ADROLL_CONSENT="tcf")
     client = app.test_client()
     client.get("/?adct=click123")
@@ -668,7 +656,7 @@ def jar(*answers: TestResponse) -> str:
 
 
 @pytest.mark.parametrize("page_last", [True, False], ids=["the page last", "the kit's last"])
-def test_a_click_that_the_kit_tells_while_the_next_page_loads_is_kept(
+def test_a_click_told_while_the_next_page_loads_is_kept(
     make_app: AppMaker, page_last: bool
 ) -> None:
     app = make_app()
@@ -735,9 +723,7 @@ class Browser:
         return answer
 
 
-def test_fifty_tabs_at_once_are_one_visitor_with_one_click_and_one_order(
-    make_app: AppMaker,
-) -> None:
+def test_fifty_tabs_are_one_visitor_with_one_click_and_one_order(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
 
     @app.post("/thanks")

@@ -310,9 +310,7 @@ def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
         ),
     ],
 )
-def test_an_event_is_found_by_any_identifier(
-    by: dict[str, str], identifiers: dict[str, Any]
-) -> None:
+def test_each_identifier_finds_an_event(by: dict[str, str], identifiers: dict[str, Any]) -> None:
     match = matcher(**by)
     assert match({"identifiers": identifiers})
     assert not match({"identifiers": {"adct": "another", "first_party_cookie": "f" * 32 + "-1"}})

@@ -9,7 +9,7 @@ from flask import Flask
 from adroll_flask import AdRoll, AdRollMiddleware, forget_visitor, report_conversion, report_event
 from adroll_flask.sandbox import running
 from adroll_flask.testing import Reported, reports
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Capsys
 from tests.support.visits import at, report, visit
 
 
@@ -129,9 +129,7 @@ def test_a_script_that_names_nobody_is(make_app: AppMaker) -> None:
 # -- ``ADROLL_DEBUG``: what a shop's terminal says of its events ----------------------------------
 
 
-def test_each_report_and_what_became_of_it_is_a_line_without_the_visitors_values(
-    make_app: AppMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_report_is_a_line_without_personal_data(make_app: AppMaker, capsys: Capsys) -> None:
     adroll = AdRoll()
     with running() as sandbox:
         app = make_app(
@@ -159,9 +157,7 @@ def test_each_report_and_what_became_of_it_is_a_line_without_the_visitors_values
     assert not {"canary", "click123"} & set(re.split(r"\W", said))
 
 
-def test_without_it_nothing_is_printed(
-    make_app: AppMaker, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_it_nothing_is_printed(make_app: AppMaker, capsys: Capsys) -> None:
     app = make_app()
     with visit(app):
         report_event("pageView")

@@ -27,7 +27,7 @@ from adroll_flask import (
     report_event,
     reset_identity,
 )
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog
 from tests.support.visits import kept
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
@@ -56,9 +56,7 @@ def webhook(app: Flask, **headers: str) -> Any:
     )
 
 
-def test_no_visitor_means_that_nothing_is_taken_from_the_current_request(
-    make_app: AppMaker,
-) -> None:
+def test_no_visitor_means_nothing_from_the_current_request(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with webhook(app, Cookie="__adroll_fpc=46d41c62e88bb2e267c1e15314bb8837-1667065540836"):
         identify(email="provider@example.com", user_id="provider")
@@ -111,9 +109,7 @@ def test_expired_forged_and_empty_are_three_texts(make_app: AppMaker) -> None:
     assert any("empty" in text and "visitor=None" in text for text in texts)
 
 
-def test_a_token_of_its_own_life_reports_months_later_with_the_visitor_s_agent(
-    make_app: AppMaker,
-) -> None:
+def test_a_long_token_reports_months_later_with_the_visitor_s_agent(make_app: AppMaker) -> None:
     now = [1_750_000_000.0]
     app = make_app(AdRoll(clock=lambda: now[0]))
     with app.test_request_context(
@@ -200,9 +196,7 @@ PERSONAL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("visitor", ["", "nonsense", 7])
-def test_a_dead_letter_without_consent_holds_no_identifier(
-    make_app: AppMaker, visitor: Any
-) -> None:
+def test_without_consent_no_dead_letter_has_identifiers(make_app: AppMaker, visitor: Any) -> None:
     app = make_app(ADROLL_STRICT=False, ADROLL_CONSENT=lambda request: True)
     with webhook(app):
         receipt = report_conversion(
@@ -236,9 +230,7 @@ def test_a_dead_letter_of_a_copied_shop_s_page_is_a_dry_run(make_app: AppMaker) 
     assert sorted(row.dry_run for row in rows) == [False, True]
 
 
-def test_where_no_consent_is_asked_for_a_dead_letter_keeps_what_can_be_sent(
-    make_app: AppMaker,
-) -> None:
+def test_where_nobody_asks_for_consent_a_dead_letter_keeps_all(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with webhook(app):
         report_conversion(visitor="nonsense", **ORDER, **PERSONAL)
@@ -249,7 +241,7 @@ def test_where_no_consent_is_asked_for_a_dead_letter_keeps_what_can_be_sent(
 @pytest.mark.parametrize(
     ("headers", "reason"), [({"Sec-GPC": "1"}, "consent_gpc"), ({}, "consent_refused")]
 )
-def test_a_no_of_the_browser_s_own_request_stops_its_token(
+def test_a_no_of_the_browser_stops_its_token(
     make_app: AppMaker, headers: dict[str, str], reason: str
 ) -> None:
     answer = [True]
@@ -281,9 +273,7 @@ def test_a_no_of_somebody_else_s_request_does_not(make_app: AppMaker) -> None:
         assert report_conversion(visitor=token, **ORDER).status == "queued"
 
 
-def test_a_visitor_who_is_forgotten_in_the_request_is_not_reported_by_an_older_copy(
-    make_app: AppMaker,
-) -> None:
+def test_a_forgotten_visitor_is_not_reported_by_an_older_copy(make_app: AppMaker) -> None:
     app = make_app()
 
     @app.post("/forget")
@@ -358,9 +348,7 @@ def last(app: Flask) -> dict[str, Any]:
     return found
 
 
-def test_the_identity_function_is_asked_at_each_report(
-    app: Flask, client: FlaskClient, adroll: AdRoll
-) -> None:
+def test_identity_is_asked_at_each_report(app: Flask, client: FlaskClient, adroll: AdRoll) -> None:
     asked: list[dict[str, Any] | None] = [{"email": "Jo@Example.com", "user_id": 7}, None]
     adroll.identity(lambda: asked.pop(0))
     assert post(client, "/search") == "queued"
@@ -371,7 +359,7 @@ def test_the_identity_function_is_asked_at_each_report(
     assert asked == []
 
 
-def test_the_call_counts_before_the_function_and_that_before_identify(
+def test_the_call_counts_before_the_function(
     app: Flask, client: FlaskClient, adroll: AdRoll
 ) -> None:
     post(client, "/say")
@@ -388,9 +376,7 @@ def test_the_call_counts_before_the_function_and_that_before_identify(
     assert last(app)["email_sha256"] == sha256("who@example.com")
 
 
-def test_who_logs_in_last_is_reported_without_a_hash_of_the_former(
-    app: Flask, client: FlaskClient
-) -> None:
+def test_who_logs_in_last_has_no_hash_of_the_former(app: Flask, client: FlaskClient) -> None:
     for path in ("/say", "/say-md5", "/search"):
         post(client, path)
     assert last(app)["email_md5"] == MD5
@@ -398,9 +384,7 @@ def test_who_logs_in_last_is_reported_without_a_hash_of_the_former(
     assert last(app)["user_id"] == "said"
 
 
-def test_the_function_is_not_asked_for_a_visitor_of_whom_nothing_may_be_kept(
-    make_app: AppMaker,
-) -> None:
+def test_the_function_is_not_asked_for_who_may_not_be_kept(make_app: AppMaker) -> None:
     adroll, asked = AdRoll(), []
     app = with_views(make_app(adroll, ADROLL_CONSENT=lambda request: None))
     adroll.identity(lambda: asked.append(1))
@@ -408,7 +392,7 @@ def test_the_function_is_not_asked_for_a_visitor_of_whom_nothing_may_be_kept(
     assert asked == []
 
 
-def test_the_function_is_not_asked_for_a_visitor_of_a_token(
+def test_for_a_token_the_function_is_not_asked(
     app: Flask, client: FlaskClient, adroll: AdRoll
 ) -> None:
     asked: list[int] = []
@@ -425,7 +409,7 @@ def test_the_function_is_not_asked_for_a_visitor_of_a_token(
 
 
 @pytest.mark.parametrize("said", ["ann@example.com", {"mail": "ann@example.com"}, 7])
-def test_a_function_that_says_something_else_raises_in_strict_mode(
+def test_another_answer_raises_if_strict(
     app: Flask, client: FlaskClient, adroll: AdRoll, said: Any
 ) -> None:
     adroll.identity(lambda: said)
@@ -434,9 +418,7 @@ def test_a_function_that_says_something_else_raises_in_strict_mode(
     assert "ann@" not in str(caught.value)
 
 
-def test_a_function_that_raises_costs_no_event_in_production(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_if_it_raises_no_event_is_lost_in_production(make_app: AppMaker, caplog: Caplog) -> None:
     adroll = AdRoll()
     app = with_views(make_app(adroll, ADROLL_STRICT=False))
 
@@ -510,9 +492,7 @@ def test_one_app_s_logout_leaves_another_app_alone(app: Flask, make_app: AppMake
     assert last(app)["user_id"] == "said"
 
 
-def test_identify_before_consent_is_told_once_with_the_way_out(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_identify_before_consent_is_told_once_with_help(make_app: AppMaker, caplog: Caplog) -> None:
     answer: list[bool | None] = [None]
     app = with_views(make_app(ADROLL_CONSENT=lambda request: answer[0]))
     client = visitor(app)
@@ -529,9 +509,7 @@ def test_identify_before_consent_is_told_once_with_the_way_out(
     assert "email_sha256" not in json.dumps(kept(app))
 
 
-def test_identify_after_a_no_is_counted_and_not_explained(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_identify_after_a_no_is_only_counted(make_app: AppMaker, caplog: Caplog) -> None:
     app = with_views(make_app(ADROLL_CONSENT=lambda request: False))
     post(visitor(app), "/say")
     assert not [record for record in caplog.records if "identify()" in record.getMessage()]
@@ -544,9 +522,7 @@ def test_identify_without_a_secret_key_names_the_setting(make_app: AppMaker) -> 
         identify(user_id="7")
 
 
-def test_a_missing_secret_key_is_told_once(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_secret_key_is_told_once(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(SECRET_KEY=None)
     for _ in range(3):
         assert app.test_client().get("/").status_code == 200
@@ -555,9 +531,7 @@ def test_a_missing_secret_key_is_told_once(
     assert app.extensions["adroll"].counters.get("secret_key_missing") == 1
 
 
-def test_an_order_by_token_that_says_not_who_it_is_of_is_told_once(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_order_by_a_token_of_nobody_is_told_once(make_app: AppMaker, caplog: Caplog) -> None:
     adroll = AdRoll()
     shop = make_app(adroll)
     adroll.identity(lambda: {"user_id": "the clerk"})

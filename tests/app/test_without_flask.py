@@ -33,7 +33,7 @@ from adroll_flask import (
     reset_identity,
 )
 from adroll_flask.testing import reports
-from tests.conftest import PAGE, AppMaker
+from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
 
 WSGI = Callable[..., Iterable[bytes]]
@@ -203,7 +203,7 @@ def test_in_a_flask_app_with_both_the_extension_counts(wrap: Wrap, make_app: App
 # -- outside of everything -----------------------------------------------------------------
 
 
-def production(monkeypatch: pytest.MonkeyPatch) -> None:
+def production(monkeypatch: Patch) -> None:
     """As on a server; to be called in the test, since pytest says at each of its phases."""
     for name in ("PYTEST_CURRENT_TEST", "FLASK_DEBUG", "ADROLL_STRICT", "FLASK_ADROLL_STRICT"):
         monkeypatch.delenv(name, raising=False)
@@ -225,9 +225,7 @@ def test_in_development_it_raises_with_the_way_out() -> None:
         assert "there is no app here" in str(caught.value)
 
 
-def test_in_production_it_is_a_failed_receipt_and_a_log_line(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_production_it_is_a_failed_receipt(caplog: Caplog, monkeypatch: Patch) -> None:
     production(monkeypatch)
     receipt = report_conversion(**ORDER, email="ann@example.com")
     assert receipt.status == "failed"
@@ -242,7 +240,7 @@ def test_in_production_it_is_a_failed_receipt_and_a_log_line(
     assert "ann@" not in caplog.text
 
 
-def test_the_environment_says_what_development_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_what_development_is(monkeypatch: Patch) -> None:
     production(monkeypatch)
     for name, value, raises in (
         ("FLASK_DEBUG", "1", True),
@@ -260,7 +258,7 @@ def test_the_environment_says_what_development_is(monkeypatch: pytest.MonkeyPatc
                 assert report_conversion(**ORDER).status == "failed"
 
 
-def test_a_flask_app_without_the_extension_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flask_app_without_the_extension_is_told_so(monkeypatch: Patch) -> None:
     production(monkeypatch)
     app = Flask("shop")
     with app.app_context():
@@ -314,9 +312,7 @@ def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> N
 
 
 @pytest.mark.parametrize("name", ["ADROLL_ENABLED", "FLASK_ADROLL_ENABLED"])
-def test_off_in_the_environment_is_off_everywhere(
-    name: str, monkeypatch: pytest.MonkeyPatch, wrap: Wrap
-) -> None:
+def test_switched_off_by_environment(name: str, monkeypatch: Patch, wrap: Wrap) -> None:
     monkeypatch.setenv(name, "False")
     assert report_conversion(**ORDER).reason == "disabled"
     assert cancel_conversion("1001").status == "suppressed"
@@ -354,7 +350,7 @@ def test_an_asgi_server_is_told_so(wrap: Wrap) -> None:
             middleware({"type": "lifespan"}, *called)
 
 
-def test_a_sites_dictconfig_does_not_silence_us(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
     names = [name for name in logging.root.manager.loggerDict if name.startswith("adroll_flask")]
     assert "adroll_flask.reporting" in names
     other = logging.getLogger("somebody.else")
@@ -401,7 +397,7 @@ def writer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer])
-def test_a_page_gets_the_snippet_once_and_cookies(
+def test_a_page_gets_one_snippet_and_cookies(
     wrap: Wrap, app: WSGI, lint: Callable[[Any], Any]
 ) -> None:
     client = checked(wrap(app), lint)
@@ -451,9 +447,7 @@ def picture(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"\x89PNG"]
 
 
-def test_a_picture_costs_neither_a_look_at_the_cookies_nor_a_question_for_consent(
-    wrap: Wrap,
-) -> None:
+def test_a_picture_costs_no_look_at_cookies_and_no_question_for_consent(wrap: Wrap) -> None:
     asked: list[object] = []
     middleware = wrap(picture, consent=asked.append)
     # wsgiref's validator prints the environ, which is a look at the visitor.
@@ -495,7 +489,7 @@ def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(wrap: Wrap) ->
 @LINTS
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("path", ["/", "/logo.png"])
-def test_a_consent_function_that_raises_breaks_neither_a_page_nor_a_picture(
+def test_a_consent_function_that_raises_breaks_nothing(
     wrap: Wrap,
     lint: Callable[[Any], Any],
     strict: bool,
@@ -527,10 +521,10 @@ def test_a_consent_function_that_raises_breaks_neither_a_page_nor_a_picture(
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
 @pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
-def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
+def test_a_fault_leaves_responses_alone(
     wrap: Wrap,
     lint: Callable[[Any], Any],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     fault: str,
     app: WSGI,
 ) -> None:
@@ -559,9 +553,7 @@ def test_a_fault_of_ours_leaves_every_response_as_the_site_made_it(
 
 
 @LINTS
-def test_reports_are_taken_until_the_response_is_closed(
-    wrap: Wrap, lint: Callable[[Any], Any]
-) -> None:
+def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Callable[[Any], Any]) -> None:
     class Body:
         def __init__(self, environ: dict[str, Any]) -> None:
             self.report = environ["adroll.report"]
@@ -631,9 +623,7 @@ def test_mounted_under_a_prefix(wrap: Wrap) -> None:
     assert client.get(url).status_code == 200
 
 
-def test_stacked_with_the_extension_by_mistake_there_is_one_snippet(
-    wrap: Wrap, make_app: AppMaker
-) -> None:
+def test_beside_the_extension_there_is_one_snippet(wrap: Wrap, make_app: AppMaker) -> None:
     app = make_app()
     app.wsgi_app = wrap(app.wsgi_app)  # type: ignore[method-assign]
     response = app.test_client().get("/?adct=click123")
@@ -682,9 +672,7 @@ def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool
 
 
 @LINTS
-def test_an_error_page_after_start_response_replaces_the_first(
-    wrap: Wrap, lint: Callable[[Any], Any]
-) -> None:
+def test_a_later_error_page_replaces_the_first(wrap: Wrap, lint: Callable[[Any], Any]) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", HTML)
         try:
@@ -730,9 +718,7 @@ def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) ->
     assert "ADROLL_" not in text
 
 
-def test_a_missing_secret_key_raises_in_strict_mode_and_is_told_once_in_production(
-    wrap: Wrap, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_secret_key_raises_or_is_told_once(wrap: Wrap, caplog: Caplog) -> None:
     with pytest.raises(ConfigurationError, match="secret_key"):
         wrap(plain, secret_key=None)
     wrap(plain, secret_key=None, enabled=False)

@@ -145,7 +145,7 @@ def with_platform(context: BrowserContext, start: str = "null") -> None:
 
 
 @pytest.mark.parametrize("consent", ["tcf", by_choice], ids=["tcf", "callable"])
-def test_who_was_not_asked_buys_and_leaves_no_trace(
+def test_who_was_not_asked_leaves_no_trace(
     open_site: Callable[..., Any], context: BrowserContext, page: Page, consent: Any
 ) -> None:
     traffic = Traffic(context)

@@ -82,7 +82,7 @@ def pixel_has_written(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
-def test_the_pixels_refresh_is_capped_and_our_record_is_not(
+def test_the_pixel_is_capped_and_our_record_is_not(
     shop: Site, context: BrowserContext, page: Page
 ) -> None:
     land(page, shop)
@@ -94,7 +94,7 @@ def test_the_pixels_refresh_is_capped_and_our_record_is_not(
 
 
 @pytest.mark.parametrize("days", [2, pytest.param(8, marks=pytest.mark.slow), 300])
-def test_who_buys_after_days_is_the_one_who_clicked(
+def test_who_buys_days_later_is_who_clicked(
     days: float, shop: Site, context: BrowserContext, page: Page
 ) -> None:
     click = land(page, shop)
@@ -112,7 +112,7 @@ def test_who_buys_after_days_is_the_one_who_clicked(
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
 
 
-def test_without_a_record_the_visitor_would_be_a_stranger(
+def test_without_a_record_they_would_be_a_stranger(
     shop: Site, context: BrowserContext, page: Page
 ) -> None:
     """What the caps cost a site that has the pixel alone."""
@@ -128,7 +128,7 @@ def test_without_a_record_the_visitor_would_be_a_stranger(
     assert known["first_party_cookie"] != cookie
 
 
-def test_on_another_origin_the_click_stays_and_the_pixels_cookie_is_a_new_one(
+def test_on_another_origin_only_the_click_stays(
     adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page
 ) -> None:
     with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:

@@ -46,7 +46,7 @@ def check_at_work(adroll: RunningSandbox, context: BrowserContext, page: Page) -
     assert page.evaluate("typeof window.adroll.get_cookie") == "function"
 
 
-def test_the_nonce_is_enough_under_strict_dynamic(
+def test_the_nonce_is_enough(
     adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
 ) -> None:
     before = with_policy(STRICT, ("script-src",))
@@ -67,7 +67,7 @@ def test_the_nonce_is_enough_under_strict_dynamic(
         assert console.lines == []
 
 
-def test_without_the_nonce_strict_dynamic_keeps_the_kit_out(
+def test_without_the_nonce_the_kit_is_kept_out(
     adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
 ) -> None:
     """That the policies of these tests are in force, and that the page takes no harm."""
@@ -83,7 +83,7 @@ def test_without_the_nonce_strict_dynamic_keeps_the_kit_out(
     assert adroll.tracked() == []
 
 
-def test_a_policy_of_hosts_needs_self_and_the_pixels_origin(
+def test_hosts_are_self_and_the_pixels_origin(
     adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
 ) -> None:
     origin = adroll.url_at("adroll.example")
@@ -119,7 +119,7 @@ def test_our_part_needs_self_alone(
 
 
 @pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
-def test_two_browsers_of_one_cached_page_are_two_identities(
+def test_two_browsers_of_one_cached_page_are_two(
     location: str,
     tmp_path: Path,
     new_context: Callable[..., BrowserContext],

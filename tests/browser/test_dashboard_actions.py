@@ -130,7 +130,7 @@ def test_a_list_is_compared(either: Page, address: str) -> None:
     expect(rows).to_have_count(3)
 
 
-def test_nothing_is_cut_on_a_telephone(
+def test_nothing_is_cut_on_phones(
     new_context: NewContext, address: str, shop: DashboardShop
 ) -> None:
     """Neither what became of a list, nor identifiers by event, nor a message to send on."""
@@ -149,7 +149,7 @@ def test_nothing_is_cut_on_a_telephone(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_money_of_two_currencies_is_whole_on_a_small_telephone(
+def test_money_of_two_currencies_fits(
     new_context: NewContext, address: str, shop: DashboardShop, scheme: str
 ) -> None:
     for order, value, currency in (("1", "45678.90", "EUR"), ("2", "38765.43", "USD")):
@@ -175,9 +175,7 @@ def test_the_rest_of_a_list_is_downloaded(address: str, page: Page) -> None:
     assert "9999,missing" in download.value.path().read_text()
 
 
-def test_a_problem_is_fixed_and_its_events_sent_again(
-    either: Page, address: str, shop: DashboardShop
-) -> None:
+def test_a_problem_is_fixed_and_sent_again(either: Page, address: str, shop: DashboardShop) -> None:
     open_problem(either, address, "The shop reported a wrong currency")
     expect(either.get_by_label("Field")).to_have_value("currency")
     either.get_by_label("Value in all 2").fill("EUR")
@@ -187,7 +185,7 @@ def test_a_problem_is_fixed_and_its_events_sent_again(
     assert (shop.states()["1006"], shop.states()["1007"]) == ("waiting", "waiting")
 
 
-def test_a_problem_is_dropped_only_by_who_is_sure(
+def test_a_problem_is_dropped_by_who_is_sure(
     either: Page, address: str, shop: DashboardShop
 ) -> None:
     open_problem(either, address, "AdRoll refused")
@@ -200,9 +198,7 @@ def test_a_problem_is_dropped_only_by_who_is_sure(
     assert "1003" not in shop.states()
 
 
-def test_what_happens_meanwhile_is_not_touched(
-    page: Page, address: str, shop: DashboardShop
-) -> None:
+def test_what_comes_meanwhile_is_not_touched(page: Page, address: str, shop: DashboardShop) -> None:
     open_problem(page, address, "AdRoll refused")
     shop.now += 60.0
     shop.report("1009")
@@ -213,7 +209,7 @@ def test_what_happens_meanwhile_is_not_touched(
     assert shop.states()["1009"] == "dead"
 
 
-def test_orders_and_problems_are_worked_with_by_keyboard_alone(
+def test_orders_and_problems_work_by_keyboard(
     page: Page, address: str, shop: DashboardShop
 ) -> None:
     page.goto(f"{address}problems")

@@ -65,7 +65,7 @@ def views() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("first", "step", "width", "scheme"), list(views()))
-def test_every_page_is_whole_for_everybody(
+def test_every_page_is_whole(
     first: int,
     step: int,
     width: int,
@@ -91,7 +91,7 @@ def test_every_page_is_whole_for_everybody(
     assert asked == []
 
 
-def test_diagrams_are_drawn(
+def test_diagrams_show(
     address: str, new_context: NewContext, watch_console: Callable[[BrowserContext], Any]
 ) -> None:
     context = new_context()

@@ -48,7 +48,7 @@ def the_purchase(shop: TwoServers, adroll: RunningSandbox) -> Any:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_front_end_on_another_host_of_the_site_buys_with_click_id_and_pixels_cookie(
+def test_a_front_end_on_another_host_buys_with_click_id_and_cookie(
     scheme: str,
     request: pytest.FixtureRequest,
     adroll: RunningSandbox,
@@ -106,7 +106,7 @@ def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
     assert console.lines == []
 
 
-def test_who_comes_back_on_another_page_of_the_tab_still_has_a_token(
+def test_another_page_of_the_tab_still_has_a_token(
     adroll: RunningSandbox, tmp_path: Path, page: Page
 ) -> None:
     with open_front_end(adroll, tmp_path, host="brand.example", foreign=True) as shop:
@@ -118,7 +118,7 @@ def test_who_comes_back_on_another_page_of_the_tab_still_has_a_token(
         assert the_purchase(shop, adroll)["identifiers"]["adct"] == click
 
 
-def test_before_a_yes_the_token_reports_nothing_and_after_it_everything(
+def test_the_token_reports_nothing_before_a_yes(
     adroll: RunningSandbox, tmp_path: Path, page: Page, context: BrowserContext
 ) -> None:
     ask: dict[str, Any] = {"ADROLL_CONSENT": lambda _request: None}
@@ -156,9 +156,7 @@ def place_order(lines: list[Any]) -> SimpleNamespace:
     return SimpleNamespace(id="1001", total=Decimal("9.90") * len(lines))
 
 
-def test_the_pages_script_reports_with_the_address_that_the_router_made(
-    page: Page, tmp_path: Path
-) -> None:
+def test_the_pages_script_reports_with_the_routers_address(page: Page, tmp_path: Path) -> None:
     [script] = [block.code for block in blocks(DOC) if block.language == "js"]
     with page_shop(tmp_path, ADROLL_PIXEL="none") as shop:
         DocumentedPage(DOC).run(

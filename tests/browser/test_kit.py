@@ -43,9 +43,7 @@ def set_server_cookie(context: BrowserContext, value: str = SERVER_COOKIE) -> No
 # -- what is told ------------------------------------------------------------------------------
 
 
-def test_landing_tells_click_id_and_the_pixels_cookie_in_one_request(
-    site: KitSite, page: Page
-) -> None:
+def test_landing_tells_click_id_and_pixels_cookie_at_once(site: KitSite, page: Page) -> None:
     site.serve(site.tag())
     page.goto(site.url("/?utm_source=x&adct=click123&y=1#part"))
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
@@ -93,7 +91,7 @@ def test_an_answer_that_is_no_cookie_is_not_sent(site: KitSite, page: Page) -> N
     assert site.after_wait(page) == []
 
 
-def test_whatever_the_pixel_keeps_is_sent_as_it_is_and_the_server_takes_it(
+def test_what_the_pixel_keeps_is_sent_as_it_is(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     hexed = "46d41c62e88bb2e267c1e15314bb8837"
@@ -118,9 +116,7 @@ def test_whatever_the_pixel_keeps_is_sent_as_it_is_and_the_server_takes_it(
     assert sorted(body["first_party_cookie"] for body in told) == sorted(forms)
 
 
-def test_a_single_page_apps_rewritten_address_does_not_lose_the_click_id(
-    site: KitSite, page: Page
-) -> None:
+def test_a_rewritten_address_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
     site.serve("<script>history.replaceState(0, '', '/app')</script>" + site.tag())
     page.goto(site.url("/?adct=click123"))
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
@@ -157,7 +153,7 @@ def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserCo
     assert site.wait_told(other, 2) == [{"first_party_cookie": COOKIE}] * 2
 
 
-def test_what_the_server_could_not_take_is_told_again_by_the_next_page(
+def test_what_was_not_taken_is_told_by_the_next_page(
     site: KitSite, page: Page, console: Any
 ) -> None:
     site.serve(site.tag())
@@ -184,7 +180,7 @@ def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, co
 # -- without an answer -------------------------------------------------------------------------
 
 
-def test_half_of_the_wait_is_for_the_cookie_and_then_the_servers_stands(
+def test_half_of_the_wait_is_for_the_cookie(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
@@ -222,9 +218,7 @@ def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) 
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
 
 
-def test_who_leaves_while_the_pixel_hangs_does_not_lose_the_click_id(
-    site: KitSite, page: Page
-) -> None:
+def test_who_leaves_a_hanging_pixel_keeps_the_click_id(site: KitSite, page: Page) -> None:
     page.route("**/roundtrip.js*", lambda route: None)
     site.serve(site.tag(wait=60_000))
     site.serve("", "/next")
@@ -267,7 +261,7 @@ def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page
 # -- pages that the server never saw -----------------------------------------------------------
 
 
-def test_a_cached_page_without_any_cookie_asks_the_server_for_one_once_per_tab(
+def test_a_cached_page_asks_for_a_cookie_once_per_tab(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     page.route("**/roundtrip.js*", lambda route: route.abort())
@@ -280,7 +274,7 @@ def test_a_cached_page_without_any_cookie_asks_the_server_for_one_once_per_tab(
     assert site.after_wait(page, count=1) == [{}]
 
 
-def test_a_page_with_the_servers_cookie_and_nothing_new_tells_nothing(
+def test_a_page_with_nothing_new_tells_nothing(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
@@ -331,9 +325,7 @@ def test_the_pixel_is_given_the_tags_nonce(site: KitSite, page: Page) -> None:
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
-def test_markup_that_poses_as_the_current_script_gets_no_script_loaded(
-    site: KitSite, page: Page
-) -> None:
+def test_markup_that_poses_as_the_script_loads_nothing(site: KitSite, page: Page) -> None:
     # What an injection that cannot run scripts could try: the kit would load it with its nonce.
     evil = f'data-identity="/_adroll/identity" data-src="{site.pixel_url()}" data-wait="1"'
     site.serve(
@@ -346,9 +338,7 @@ def test_markup_that_poses_as_the_current_script_gets_no_script_loaded(
     assert site.pixels == []
 
 
-def test_a_page_that_has_loaded_the_pixel_already_is_not_given_a_second_one(
-    site: KitSite, page: Page
-) -> None:
+def test_a_page_that_has_the_pixel_is_given_no_second_one(site: KitSite, page: Page) -> None:
     site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag())
     page.goto(site.url())
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
@@ -358,9 +348,7 @@ def test_a_page_that_has_loaded_the_pixel_already_is_not_given_a_second_one(
 
 
 @pytest.mark.parametrize("methods", [METHODS, OLD_METHODS])
-def test_the_sites_own_pixel_is_asked_whatever_its_stub_has(
-    site: KitSite, page: Page, methods: str
-) -> None:
+def test_the_sites_pixel_is_asked_by_any_stub(site: KitSite, page: Page, methods: str) -> None:
     site.serve(LOADER % (methods, site.pixel_url(slow=0.2)) + site.tag(pixel="present"))
     page.goto(site.url("/?adct=click123"))
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
@@ -390,9 +378,7 @@ def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: P
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
-def test_a_pixel_that_changes_the_stubs_array_in_place_is_asked_when_it_comes(
-    site: KitSite, page: Page
-) -> None:
+def test_a_pixel_that_changes_the_stubs_array_is_asked_later(site: KitSite, page: Page) -> None:
     # It forgets what was queued, and window.adroll is the same object before and after.
     in_place = (
         "<script>adroll = []; adroll.get_cookie = () => {}; setTimeout(() => {"
@@ -403,9 +389,7 @@ def test_a_pixel_that_changes_the_stubs_array_in_place_is_asked_when_it_comes(
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
-def test_a_site_pixel_that_stays_in_the_old_stubs_array_finds_the_question_there(
-    site: KitSite, page: Page
-) -> None:
+def test_a_pixel_in_the_old_stubs_array_finds_the_question_there(site: KitSite, page: Page) -> None:
     lasting = (
         "<script>adroll = []; adroll.track = () => {};"
         "setTimeout(() => { for (const [name, values] of adroll)"
@@ -430,9 +414,7 @@ def test_a_pixel_that_throws_is_survived(site: KitSite, page: Page) -> None:
     assert sorted(body["adct"] for body in told) == list("01234")
 
 
-def test_without_a_pixel_nothing_is_waited_for_and_nothing_loaded(
-    site: KitSite, page: Page
-) -> None:
+def test_without_a_pixel_nothing_is_awaited_or_loaded(site: KitSite, page: Page) -> None:
     site.serve(
         "<script>asked = 0; adroll = { get_cookie() { asked = 1 } }</script>"
         + site.tag(pixel="none", wait=60_000)
@@ -476,7 +458,7 @@ def test_a_script_without_settings_does_nothing(site: KitSite, page: Page) -> No
     assert (site.told, site.pixels) == ([], [])
 
 
-def test_disabled_storage_is_survived(
+def test_no_storage_is_survived(
     site: KitSite, launch: Callable[..., Any], tmp_path: Path, watch_console: Any
 ) -> None:
     # "Block all cookies" in the browser's settings: sessionStorage throws, cookies vanish.

@@ -175,9 +175,7 @@ def test_a_withdrawal_takes_along_all_that_the_pixel_left(site: KitSite, page: P
     assert page.evaluate("Object.keys(localStorage)") == ["cart"]
 
 
-def test_what_a_site_pixel_keeps_of_consent_stays_so_that_its_no_is_not_asked_for_again(
-    site: KitSite, page: Page
-) -> None:
+def test_what_a_site_pixel_keeps_of_consent_stays_with_its_no(site: KitSite, page: Page) -> None:
     """AdRoll's banner may be the site's consent platform, and this its memory."""
     site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"))
     page.goto(site.url(LANDING))
@@ -190,7 +188,7 @@ def test_what_a_site_pixel_keeps_of_consent_stays_so_that_its_no_is_not_asked_fo
     assert page.evaluate("localStorage.length") == 1
 
 
-def test_a_withdrawal_tries_no_domain_on_which_there_can_be_no_cookie(
+def test_a_withdrawal_tries_no_impossible_domain(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_cookies(context, ".www.shop.test", "www.shop.test")
@@ -251,9 +249,7 @@ def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: 
     assert page.context.cookies() == []
 
 
-def test_an_answer_that_comes_after_the_withdrawal_leaves_nothing(
-    site: KitSite, page: Page
-) -> None:
+def test_an_answer_after_the_withdrawal_leaves_nothing(site: KitSite, page: Page) -> None:
     site.delay = 0.3
     site.serve(site.tag(consent="tcf", pixel="none"))
     page.goto(site.url(LANDING))
@@ -289,9 +285,7 @@ def test_a_slow_yes_is_not_overtaken_by_the_no_after_it(site: KitSite, page: Pag
     ]
 
 
-def test_a_no_waits_for_the_answer_to_the_yes_however_long_that_takes(
-    site: KitSite, page: Page
-) -> None:
+def test_a_no_waits_for_the_answer_to_the_yes(site: KitSite, page: Page) -> None:
     """The answer sets cookies: one that comes after the no's would bring them back."""
     site.delay = 3600
     site.serve(site.tag(consent="tcf", pixel="none", wait=WAIT))
@@ -315,9 +309,7 @@ def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
     assert site.wait_told(page, 2)[1] == {"consent": False}
 
 
-def test_given_again_before_the_pixel_had_come_it_is_loaded_again(
-    site: KitSite, page: Page
-) -> None:
+def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, page: Page) -> None:
     site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.3)))
     page.goto(site.url(LANDING))
     page.evaluate("for (const yes of [true, false, true]) adrollKit.consent(yes)")
@@ -475,7 +467,7 @@ def clobbering(leaf: str) -> str:
         ('<a id="default" href="x:y">granted</a>', "default"),
     ],
 )
-def test_markup_that_poses_as_googles_tag_gives_no_consent(
+def test_markup_like_googles_tag_gives_no_consent(
     site: KitSite, page: Page, leaf: str, found: str
 ) -> None:
     site.serve(site.tag(consent="tcf"), body=clobbering(leaf))
@@ -562,9 +554,7 @@ def test_a_no_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, p
     assert page.evaluate("seen.tracked") == ["pageView"]
 
 
-def test_a_yes_on_a_page_of_a_tab_with_the_servers_no_starts_everything(
-    site: KitSite, page: Page
-) -> None:
+def test_a_yes_in_a_tab_with_the_servers_no_starts_everything(site: KitSite, page: Page) -> None:
     site.answer = {"consent": False}
     site.serve(site.tag(consent="ask"))
     page.goto(site.url())
@@ -578,7 +568,7 @@ def test_a_yes_on_a_page_of_a_tab_with_the_servers_no_starts_everything(
 
 
 @pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
-def test_without_the_servers_yes_nothing_starts(
+def test_without_its_yes_nothing_starts(
     site: KitSite, page: Page, answer: int | dict[str, Any]
 ) -> None:
     site.answer = answer

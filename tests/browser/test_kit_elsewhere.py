@@ -13,19 +13,19 @@ pytestmark = pytest.mark.slow
 
 #: Tests of one browser alone, and why.
 CHROMIUMS_OWN = {
-    "test_what_the_server_could_not_take_is_told_again_by_the_next_page": "reads the console",
+    "test_what_was_not_taken_is_told_by_the_next_page": "reads the console",
     "test_what_the_server_refused_is_not_told_again": "reads the console",
     "test_a_lost_network_is_survived": "reads the console",
     "test_trusted_types_are_survived": "others have no Trusted Types, or say it otherwise",
-    "test_disabled_storage_is_survived": "a setting in Chromium's profile",
-    "test_a_prerendered_page_starts_when_it_is_shown": "others do not prerender",
+    "test_no_storage_is_survived": "a setting in Chromium's profile",
+    "test_a_prerendered_page_starts_shown": "others do not prerender",
 }
 #: What one engine does otherwise, and why.
 DIFFERS = {
     ("webkit", "test_the_stub_takes_all_five_methods_until_the_script_comes"): (
         "its driver answers when the page has loaded, and then the stub has gone"
     ),
-    ("webkit", "test_who_leaves_while_the_pixel_hangs_does_not_lose_the_click_id"): (
+    ("webkit", "test_who_leaves_a_hanging_pixel_keeps_the_click_id"): (
         "it says nothing to who leaves before the load event: what there is was told before"
     ),
 }

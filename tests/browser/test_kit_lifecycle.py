@@ -17,9 +17,7 @@ from tests.support.outbox_engines import wait_until
 WATCH = "<script>addEventListener('pageshow', (event) => (kept = event.persisted))</script>"
 
 
-def test_a_prerendered_page_starts_when_it_is_shown(
-    site: KitSite, chromium_path: str, tmp_path: Path
-) -> None:
+def test_a_prerendered_page_starts_shown(site: KitSite, chromium_path: str, tmp_path: Path) -> None:
     # Playwright keeps Chromium from prerendering, so nobody attends to this one.
     note = "(word) => fetch('/_adroll/identity', {method: 'POST', body: JSON.stringify(word)})"
     rules = '{"prerender": [{"urls": ["/landing?adct=click123"], "eagerness": "immediate"}]}'
@@ -64,9 +62,7 @@ def come_back(page: Page) -> None:
     page.wait_for_function("window.kept")
 
 
-def test_a_page_from_the_page_cache_goes_on_where_it_was(
-    site: KitSite, caching_context: BrowserContext
-) -> None:
+def test_a_page_from_the_page_cache_goes_on(site: KitSite, caching_context: BrowserContext) -> None:
     page = caching_context.new_page()
     site.serve(WATCH + site.tag(src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
@@ -81,7 +77,7 @@ def test_a_page_from_the_page_cache_goes_on_where_it_was(
     assert len(site.wait_told(page, 2)) == 2
 
 
-def test_consent_taken_back_elsewhere_ends_a_page_from_the_page_cache(
+def test_a_withdrawal_ends_a_page_from_the_cache(
     site: KitSite, caching_context: BrowserContext
 ) -> None:
     page = caching_context.new_page()

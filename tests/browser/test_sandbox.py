@@ -72,9 +72,7 @@ def watch(page: Page, adroll: RunningSandbox) -> None:
     page.wait_for_selector(".link.live")
 
 
-def test_an_event_appears_with_verdict_journey_coverage_and_raw_json(
-    page: Page, adroll: RunningSandbox
-) -> None:
+def test_an_event_appears_with_all_that_is_known_of_it(page: Page, adroll: RunningSandbox) -> None:
     watch(page, adroll)
     expect(page.locator("#empty")).to_be_visible()
     adct = adroll.click("http://shop.test/mug").partition("adct=")[2]
@@ -211,7 +209,7 @@ def answered(page: Page) -> Any:
     return page.evaluate("answers[0]")
 
 
-def test_the_pixel_makes_a_cookie_of_the_host_for_a_year(
+def test_the_pixel_makes_a_cookie_for_a_year(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     shop(page, adroll, pages)
@@ -227,7 +225,7 @@ def test_the_pixel_makes_a_cookie_of_the_host_for_a_year(
     assert {one["name"] for one in page.context.cookies()} == {"__adroll_fpc", "__ar_v4"}
 
 
-def test_the_pixel_adopts_and_refreshes_what_the_site_wrote(
+def test_the_pixel_adopts_what_the_site_wrote(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     soon = time.time() + 3600
@@ -258,7 +256,7 @@ FOREIGN += ["Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836"]
 @pytest.mark.parametrize(
     ("written", "normal"), [*WRITTEN.items(), *((one, one) for one in FOREIGN)]
 )
-def test_the_pixel_normalises_its_own_and_keeps_what_another_tag_wrote(
+def test_the_pixel_normalises_its_own(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any], written: str, normal: str
 ) -> None:
     wrote(page, written)
@@ -268,7 +266,7 @@ def test_the_pixel_normalises_its_own_and_keeps_what_another_tag_wrote(
     assert {one["cookie"] for one in adroll.tracked()} <= {normal}
 
 
-def test_the_pixel_takes_the_first_of_several_that_has_a_value(
+def test_the_first_of_several_with_a_value_counts(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     # Longer paths come first (RFC 6265, section 5.4).
@@ -278,7 +276,7 @@ def test_the_pixel_takes_the_first_of_several_that_has_a_value(
     assert answered(page) == "first"
 
 
-def test_a_host_only_cookie_beside_it_makes_two(
+def test_a_host_only_cookie_makes_two(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     """A trap: a server cookie without ``Domain`` is another cookie."""
@@ -290,7 +288,7 @@ def test_a_host_only_cookie_beside_it_makes_two(
     assert sorted(one["domain"] for one in held(page)) == [".www.shop.test", "www.shop.test"]
 
 
-def test_the_pixel_takes_over_the_queue_of_the_loader(
+def test_the_loaders_queue_is_taken_over(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     track = (
@@ -321,7 +319,7 @@ def test_the_pixel_takes_over_the_queue_of_the_loader(
     assert adroll.purchases()[0]["reported_by_pixel_too"] is True
 
 
-def test_get_cookie_can_be_made_to_answer_never_or_late(
+def test_get_cookie_can_answer_never_or_late(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     number = adroll.fault(path="/j/*", get_cookie="never")
@@ -347,7 +345,7 @@ window.__tcfapi = function (command, version, callback) { window.listener = call
 """
 
 
-def test_the_pixel_waits_for_consent_where_a_cmp_asks(
+def test_the_pixel_waits_where_a_cmp_asks(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     shop(page, adroll, pages, before=CMP)
@@ -361,7 +359,7 @@ def test_the_pixel_waits_for_consent_where_a_cmp_asks(
     assert len(held(page)) == 1
 
 
-def test_what_a_page_tells_after_a_no_is_dropped(
+def test_after_a_no_the_page_is_not_heard(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     shop(page, adroll, pages, before=CMP)
@@ -382,7 +380,7 @@ def test_what_a_page_tells_after_a_no_is_dropped(
 BANNER = "[role=dialog]"
 
 
-def test_where_the_visitor_has_to_be_asked_the_pixel_brings_a_banner_and_a_tcfapi(
+def test_the_pixel_brings_a_banner_and_a_tcfapi(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     adroll.fault(path="/consent/*", consent="ask")
@@ -403,7 +401,7 @@ def test_where_the_visitor_has_to_be_asked_the_pixel_brings_a_banner_and_a_tcfap
     expect(page.locator(BANNER)).to_have_count(0)
 
 
-def test_who_declines_in_the_pixels_banner_is_left_alone(
+def test_who_declines_is_left_alone(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     adroll.fault(path="/consent/*", consent="ask")
@@ -421,7 +419,7 @@ def test_who_declines_in_the_pixels_banner_is_left_alone(
     assert adroll.tracked() == []
 
 
-def test_without_an_answer_to_the_consent_check_nothing_is_written(
+def test_without_an_answer_nothing_is_written(
     page: Page, adroll: RunningSandbox, pages: dict[str, Any]
 ) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
@@ -432,9 +430,7 @@ def test_without_an_answer_to_the_consent_check_nothing_is_written(
     assert adroll.tracked() == []
 
 
-def test_the_live_view_shows_what_departs_from_the_documentation(
-    page: Page, adroll: RunningSandbox
-) -> None:
+def test_the_live_view_shows_departures(page: Page, adroll: RunningSandbox) -> None:
     watch(page, adroll)
     answer = page.request.post(
         f"{adroll.api_url}/?advertisable={ADVERTISABLE_EID}&dry_run=0",
@@ -450,9 +446,7 @@ def test_the_live_view_shows_what_departs_from_the_documentation(
     expect(page.locator("#requests .tag.warn")).to_have_attribute("title", re.compile("one event"))
 
 
-def test_the_pixel_twice_is_the_pixel_once(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_twice_is_once(page: Page, adroll: RunningSandbox, pages: dict[str, Any]) -> None:
     again = "document.head.append(Object.assign(document.createElement('script'), {src: '%s'}));"
     source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
     shop(page, adroll, pages, after=ASK + again % source)

@@ -121,9 +121,7 @@ def test_a_click_id_that_arrives_otherwise_is_said_to(serve: Serve, target: str,
         ("/welcome", "a redirect of the site's own", "$is_args$args"),
     ],
 )
-def test_the_kind_of_redirect_is_named_with_its_fix(
-    serve: Serve, target: str, says: str, fix: str
-) -> None:
+def test_the_redirect_is_named_with_its_fix(serve: Serve, target: str, says: str, fix: str) -> None:
     finding = look(serve(c=target) + "/c")
     assert finding.severity == "error"
     assert f"({says})" in finding.sentence
@@ -193,9 +191,7 @@ def test_each_section_with_a_line_of_nginx_is_tried() -> None:
 
 
 @pytest.mark.parametrize("section", BROKEN)
-def test_the_pages_lines_of_nginx_hand_it_on(
-    make_app: AppMaker, tmp_path: Path, section: str
-) -> None:
+def test_the_pages_nginx_hands_it_on(make_app: AppMaker, tmp_path: Path, section: str) -> None:
     arrived: dict[str, bool] = {}
     for name, line in (("broken", BROKEN[section]), ("fixed", NGINX[section])):
         # The test's nginx speaks no TLS: where the line names https, it is played by /secure.
@@ -234,9 +230,7 @@ def pixel(html: str, **settings: Any) -> list[Finding]:
         ("adroll.track('formFill'); adroll.track('demoRequest')", "demoRequest, formFill"),
     ],
 )
-def test_a_page_that_reports_by_the_pixel_as_well_is_told_to_use_one_side(
-    script: str, names: str
-) -> None:
+def test_a_page_whose_pixel_reports_too_is_told_to_use_one_side(script: str, names: str) -> None:
     [finding] = pixel(f"{LOADER}<script>{script}</script>")
     assert finding.severity == "warning"
     assert f"reports {names} by the pixel" in finding.sentence

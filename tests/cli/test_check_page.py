@@ -79,9 +79,7 @@ def test_check_and_the_app_agree_that_max_age_0_overrides_expires(honest: Cached
     assert any("its own cache headers are as the site set them" in text for text in found["ok"])
 
 
-def test_a_cache_that_hands_out_one_visitors_cookies_is_an_error(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_a_cache_that_hands_out_cookies_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
     with nginx_before(make_app, tmp_path, HOARDING) as site:
         [error] = look(site, "/")["error"]
     assert "the same __adroll_fpc and adroll_visitor" in error
@@ -111,9 +109,7 @@ def test_a_proxy_that_adds_cache_headers_is_an_error(make_app: AppMaker, tmp_pat
     assert any("may be kept by a shared cache" in text for text in errors)
 
 
-def test_a_proxy_that_keeps_the_host_to_itself_is_an_error(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_a_proxy_that_hides_the_host_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
     # nginx's default: the app sees the upstream's name and sets cookies for it.
     hidden = "proxy_set_header Host app.internal;"
     with nginx_before(make_app, tmp_path, forwarding=hidden) as site:
@@ -128,18 +124,14 @@ def test_cookies_for_another_host_are_an_error(make_app: AppMaker, tmp_path: Pat
     assert "another host" in error or "app.internal" in error
 
 
-def test_a_proxy_that_removes_the_endpoints_cookies_is_an_error(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_a_proxy_that_removes_cookies_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
     hide = "proxy_hide_header Set-Cookie;"
     with nginx_before(make_app, tmp_path, HIDING, identity=hide, ADROLL_CACHED_PATHS=["/*"]) as at:
         [error] = look(at, "/")["error"]
     assert "cookies do not arrive" in error
 
 
-def test_a_proxy_that_keeps_our_endpoints_to_itself_is_two_errors(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_a_proxy_that_hides_our_endpoints_is_an_error(make_app: AppMaker, tmp_path: Path) -> None:
     # "return" wins over proxy_pass: a rule against bots, or a path that only a CDN knows.
     with nginx_before(make_app, tmp_path, identity="return 404;") as site:
         first, second = look(site, "/")["error"]
@@ -206,7 +198,7 @@ def test_a_second_pixel_in_the_page_is_a_warning(honest: CachedSite) -> None:
         (None, "hint", "could not be read"),
     ],
 )
-def test_a_second_pixel_in_google_tag_managers_container_is_a_warning(
+def test_a_second_pixel_by_tag_manager_is_told(
     honest: CachedSite, container: str | None, level: str | None, says: str
 ) -> None:
     asked: list[str] = []
@@ -237,7 +229,7 @@ def test_a_second_pixel_in_google_tag_managers_container_is_a_warning(
         ("<script>load('https://tags.shop.invalid/gtm.js?id=' + 'GTM-AB12CD')</script>", "hint"),
     ],
 )
-def test_tcf_on_a_page_on_which_nobody_seems_to_ask_is_pointed_out(
+def test_tcf_where_nobody_asks_is_told(
     make_app: AppMaker, tmp_path: Path, head: str, level: str | None
 ) -> None:
     with nginx_before(make_app, tmp_path, HONEST, ADROLL_CONSENT="tcf") as site:

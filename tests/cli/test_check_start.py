@@ -23,7 +23,7 @@ from adroll_flask.events.products import gather
 from adroll_flask.sandbox import local_only
 from adroll_flask.setting_checks import PLATFORMS, STAGES
 from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT, others_may_enter
 
 WRONG: dict[str, Any] = {
@@ -185,9 +185,7 @@ def test_nothing_of_the_real_account_goes_to_the_sandbox_and_its_port_may_be_ano
 
 
 @pytest.mark.parametrize(("name", "value"), [("FLASK_ENV", "production"), ("DYNO", "web.1")])
-def test_the_sandbox_is_refused_in_production(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sandbox_is_refused_in_production(name: str, value: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=f"{name} says that this is production") as caught:
         Settings.from_mapping({"ADROLL_SANDBOX": True})
@@ -262,9 +260,7 @@ def test_a_product_map_names_the_column_that_is_missing_and_the_near_one(line: o
 # -- places --------------------------------------------------------------------------------
 
 
-def test_a_bad_folder_is_told_at_the_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_folder_is_told_at_the_start(tmp_path: Path, caplog: Caplog) -> None:
     (tmp_path / "file").write_text("")
     app = Flask("shop", instance_path=str(tmp_path))
     app.config["ADROLL_JOURNAL_FOLDER"] = str(tmp_path / "file" / "journal")
@@ -310,9 +306,7 @@ def test_a_file_that_root_left_is_told_at_the_start(tmp_path: Path) -> None:
     ],
     ids=["postgresql", "mariadb", "no-file"],
 )
-def test_database_faults_are_all_alike_and_say_what_the_database_said(
-    url: str, said: str, make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_database_faults_are_told(url: str, said: str, make_app: AppMaker, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     app = make_app(ADROLL_OUTBOX_URL=url.format(folder=tmp_path))
     result = app.test_cli_runner().invoke(commands, ["outbox"])

@@ -20,7 +20,7 @@ from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.outbox import RecentKeys
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
 from tests.cli.conftest import Run, invoke
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog, Patch
 from tests.support.outbox_engines import wait_until
 from tests.support.visits import ORDER, at, report
 
@@ -66,7 +66,7 @@ def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize(("pixel", "said"), [("load", True), ("present", False), ("none", False)])
-def test_check_points_out_a_consent_that_nobody_may_ask_for(
+def test_check_tells_of_consent_that_nobody_asks(
     make_app: AppMaker, pixel: str, said: bool
 ) -> None:
     app = make_app(ADROLL_CONSENT="tcf", ADROLL_PIXEL=pixel)
@@ -107,9 +107,7 @@ def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
     assert "ProxyFix" in found["addresses"]["todo"]
 
 
-def test_check_delivers_and_keeps_nothing(
-    app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any
-) -> None:
+def test_check_leaves_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
     place = {
         name: app.config[f"ADROLL_{name}"]
         for name in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN", "API_URL")
@@ -133,9 +131,7 @@ def test_check_delivers_and_keeps_nothing(
     assert sandbox.events() == []
 
 
-def test_check_and_outbox_make_no_file_and_say_where_it_will_be(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_check_and_outbox_say_where_a_file_will_be(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     runner = app.test_cli_runner()
     result = runner.invoke(commands, ["check", "--json"])
@@ -212,9 +208,7 @@ def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name
     assert event["dry_run"] is True
 
 
-def test_send_test_with_a_wrong_token_says_what_to_compare(
-    make_app: AppMaker, sandbox: Any
-) -> None:
+def test_send_test_with_a_bad_token_says_what_to_compare(make_app: AppMaker, sandbox: Any) -> None:
     app = make_app(
         ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
         ADROLL_PIXEL_EID=PIXEL_EID,
@@ -268,7 +262,7 @@ def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run
     assert wait_until(is_over)
 
 
-def test_worker_once_says_why_events_wait(
+def test_worker_once_says_why_they_wait(
     app: Flask, run: Run, make_app: AppMaker, sandbox: Any
 ) -> None:
     far = make_app()  # nobody listens on its port
@@ -326,9 +320,7 @@ def test_retry_all_dead_leaves_what_has_to_be_fixed(app: Flask, run: Run) -> Non
 
 
 @pytest.mark.parametrize("reason", ["restored", "unsure"])
-def test_what_may_have_arrived_is_sent_again_only_where_it_is_named(
-    app: Flask, run: Run, reason: str
-) -> None:
+def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: str) -> None:
     refused, doubtful, other = *bury(app, "1"), *bury(app, "2", "3", reason=reason)
     all_dead = run("outbox", "retry", "--all-dead")
     assert all_dead.exit_code == 0
@@ -386,7 +378,7 @@ def value_of(purchase: Any) -> str:
 
 
 def test_a_retry_asks_before_report_and_reports_an_order_once(
-    app: Flask, run: Run, sandbox: Any, hook: Hook, caplog: pytest.LogCaptureFixture
+    app: Flask, run: Run, sandbox: Any, hook: Hook, caplog: Caplog
 ) -> None:
     first = report(app)
     assert first.status == "invalid"
@@ -411,7 +403,7 @@ def test_a_retry_asks_before_report_and_reports_an_order_once(
     assert "another value" not in caplog.text
 
 
-def test_a_retry_keeps_back_what_before_report_keeps_back(
+def test_a_retry_keeps_back_as_before_report(
     app: Flask, run: Run, sandbox: Any, hook: Hook
 ) -> None:
     for order in ("1", "staff"):
@@ -429,9 +421,7 @@ def test_a_retry_keeps_back_what_before_report_keeps_back(
     assert report(app, order_id="staff").status == "queued"
 
 
-def test_a_retry_sends_no_order_that_was_to_be_held(
-    app: Flask, run: Run, sandbox: Any, hook: Hook
-) -> None:
+def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
     report(app, order_id="1", hold=True)
     hook.broken = False
     output = run("outbox", "retry", "--all-dead").output
@@ -441,9 +431,7 @@ def test_a_retry_sends_no_order_that_was_to_be_held(
     assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 1
 
 
-def test_a_retry_does_not_change_an_event_twice(
-    app: Flask, run: Run, sandbox: Any, hook: Hook
-) -> None:
+def test_a_retry_changes_no_event_twice(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
     hook.broken = False
     bury(app, "1", "2")
     hook.staff = {"2"}
@@ -453,9 +441,7 @@ def test_a_retry_does_not_change_an_event_twice(
     assert [value_of(purchase) for purchase in sandbox.purchases()] == ["49.90"]
 
 
-def test_a_fixed_order_is_reported_again_without_a_false_word(
-    app: Flask, run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fixed_order_is_reported_again(app: Flask, run: Run, caplog: Caplog) -> None:
     dead = report(app, value="-1")
     wire = json.dumps(json.loads(run("outbox", "show", "--full", dead.id).output)["event"])
     run("outbox", "fix", dead.id, "-", input=wire.replace('"-1"', '"59.90"'))
@@ -506,9 +492,7 @@ def test_fix_says_why_an_event_cannot_be_fixed(app: Flask, run: Run) -> None:
     assert f"outbox drop {dead}" in twice.output
 
 
-def test_fix_says_where_json_is_broken_and_which_part_of_show_it_takes(
-    app: Flask, run: Run
-) -> None:
+def test_fix_says_where_json_is_broken_and_which_part_it_takes(app: Flask, run: Run) -> None:
     dead = report(app, value="much").id
     shown = run("outbox", "show", "--full", dead).output
     broken = shown.replace('"attempts": 0,', '"attempts": 0')
@@ -556,7 +540,7 @@ def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None
     assert run("outbox", "list").output.endswith("  forgotten\n")
 
 
-def test_an_export_hides_the_visitor_and_a_full_one_can_be_imported(
+def test_a_full_export_can_be_imported(
     app: Flask, run: Run, make_app: AppMaker, tmp_path: Path
 ) -> None:
     report(app, email="jo@example.com")
@@ -587,9 +571,7 @@ def test_an_import_keeps_keys_as_the_shop_s_own_reports_do(app: Flask, run: Run)
     assert "trial" not in run("outbox", "export").output
 
 
-def test_a_fixed_dead_letter_takes_the_key_that_the_order_has(
-    app: Flask, run: Run, tmp_path: Path
-) -> None:
+def test_a_fixed_dead_letter_takes_the_orders_key(app: Flask, run: Run, tmp_path: Path) -> None:
     report(app, order_id="trial:ann@example.com")
     dead = report(app, order_id="trial:ann@example.com", value="-1")
     event = json.loads(run("outbox", "show", "--full", dead.id).output)["event"]
@@ -600,9 +582,7 @@ def test_a_fixed_dead_letter_takes_the_key_that_the_order_has(
     )
 
 
-def test_drop_removes_what_another_account_has_left(
-    app: Flask, run: Run, make_app: AppMaker
-) -> None:
+def test_drop_removes_what_another_account_left(app: Flask, run: Run, make_app: AppMaker) -> None:
     report(app, order_id="sent")
     run("worker", "--once")
     bury(app, "dead")
@@ -664,8 +644,8 @@ def test_a_health_file_that_cannot_be_written_is_one_line(run: Run, tmp_path: Pa
     assert result.output.startswith(f"Error: the health file {path} cannot be written: No such f")
 
 
-def test_a_worker_outlives_its_health_files_folder(
-    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_worker_outlives_its_health_file(
+    app: Flask, tmp_path: Path, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     monkeypatch.setattr(cli_worker, "HEALTH_EVERY", 0.01)
     folder = tmp_path / "run"
@@ -688,9 +668,7 @@ def test_check_names_the_form_of_an_id_that_is_taken(make_app: AppMaker) -> None
     assert "8 to 40 upper-case letters and digits" in findings(result)["ADROLL_PIXEL_EID"]["todo"]
 
 
-def test_the_tables_of_sqlite_need_no_sqlalchemy(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_sqlite_needs_no_sqlalchemy(run: Run, monkeypatch: Patch, tmp_path: Path) -> None:
     """Servers' extras bring it; two commands failed without, with a traceback."""
     for name in ("sqlalchemy", "sqlalchemy.exc"):
         monkeypatch.setitem(sys.modules, name, None)

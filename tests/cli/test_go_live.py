@@ -18,7 +18,7 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.cli.conftest import Run, invoke
-from tests.conftest import ADVERTISABLE, PAGE, AppMaker
+from tests.conftest import ADVERTISABLE, PAGE, AppMaker, Patch
 from tests.support import PATIENCE
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.serving import serving
@@ -76,7 +76,7 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
     assert run("check", "--last", "0").exit_code == 2
 
 
-def test_a_deploy_of_which_nobody_has_heard_yet_is_no_failure_and_is_told(
+def test_a_deploy_of_which_nobody_heard_is_told(
     make_app: AppMaker, sandbox: RunningSandbox
 ) -> None:
     """It was told that none of 0 reports died, as if the deploy were well."""
@@ -162,7 +162,7 @@ def explained(app: Flask, reason: str) -> list[str]:
         ("hold_expired", "too_old", "holds-expired"),
     ],
 )
-def test_what_events_died_of_is_explained_with_what_is_so_here(
+def test_a_death_is_explained_with_what_is_so(
     make_app: AppMaker, reason: str, other: str, code: str
 ) -> None:
     """Of answers that very status: a stop by a wrong address is not one by a token."""
@@ -227,9 +227,7 @@ def test_go_live_says_that_adroll_takes_no_event(make_app: AppMaker) -> None:
     assert "hosts-not-set" not in found
 
 
-def test_go_live_of_an_app_that_does_not_start_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_go_live_of_an_app_that_does_not_start_says_why(tmp_path: Path, monkeypatch: Patch) -> None:
     from click.testing import CliRunner
 
     monkeypatch.chdir(tmp_path)
@@ -279,7 +277,7 @@ def other(shop):
 
 
 @pytest.fixture
-def verify(make_app: AppMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Verify]:
+def verify(make_app: AppMaker, tmp_path: Path, monkeypatch: Patch) -> Iterator[Verify]:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
     with running() as sandbox, ExitStack() as stack:

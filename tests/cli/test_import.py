@@ -23,7 +23,7 @@ from adroll_flask.cli.import_events import EventMaker
 from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run, invoke
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, ROOT
 from tests.support.visits import kept, report, visit
 
@@ -212,9 +212,7 @@ def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run)
         ('3,"1.00"x,EUR,u3', 4),
     ],
 )
-def test_a_line_whose_quotes_do_not_close_refuses_the_whole_file(
-    app: Flask, run: Run, line: str, at: int
-) -> None:
+def test_an_open_quote_refuses_the_whole_file(app: Flask, run: Run, line: str, at: int) -> None:
     Path("orders.csv").write_text(f"{PLAIN}{line}\n5,1.00,EUR,u5\n6,1.00,EUR,u6\n")
     result = run("orders.csv", *SET)
     assert result.exit_code == 1
@@ -238,9 +236,7 @@ def test_lines_without_an_order_are_told_apart_by_what_they_say(app: Flask, run:
     assert [event["identifiers"]["user_id"] for event in kept(app)] == ["ann", "bob"]
 
 
-def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
-    app: Flask, run: Run
-) -> None:
+def test_a_token_that_was_kept_with_the_order_tells_who_it_is(app: Flask, run: Run) -> None:
     from adroll_flask import current_visitor
 
     with visit(app):
@@ -264,17 +260,13 @@ def test_a_visitor_s_token_that_was_kept_with_the_order_tells_who_it_is(
         ((*SET, "--encoding", "hex"), "--encoding: there is no 'hex'"),
     ],
 )
-def test_what_no_line_could_have_is_said_at_once(
-    run: Run, arguments: tuple[str, ...], said: str
-) -> None:
+def test_what_no_line_can_have_is_said(run: Run, arguments: tuple[str, ...], said: str) -> None:
     result = run("-", *arguments, input=PLAIN)
     assert result.exit_code == 2
     assert said in result.output
 
 
-def test_a_fault_while_events_are_kept_is_not_told_as_a_wrong_encoding(
-    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_keeping_is_no_wrong_encoding(app: Flask, run: Run, monkeypatch: Patch) -> None:
     record = Mock(side_effect=KeyError("ours"))
     monkeypatch.setattr(app.extensions["adroll"].outbox, "record", record)
     result = run("-", *SET, input=PLAIN)
@@ -292,7 +284,7 @@ def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, r
     assert "3 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
 
 
-def test_ctrl_c_names_the_file_of_rejected_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_names_the_file_of_rejected_lines(run: Run, monkeypatch: Patch) -> None:
     """It holds customers' data: somebody has to remove it."""
     outcomes = iter((EventError("value", "is none"), KeyboardInterrupt()))
 
@@ -307,8 +299,8 @@ def test_ctrl_c_names_the_file_of_rejected_lines(run: Run, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OutboxFailed("disk_full")])
-def test_a_stopped_import_says_how_far_it_came_and_goes_on_where_it_was(
-    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+def test_a_stopped_import_says_where_and_goes_on(
+    app: Flask, run: Run, monkeypatch: Patch, stop: BaseException
 ) -> None:
     outbox = app.extensions["adroll"].outbox
     record = outbox.record
@@ -330,9 +322,7 @@ def test_a_stopped_import_says_how_far_it_came_and_goes_on_where_it_was(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
-def test_where_there_is_no_room_for_what_is_good_nothing_is_kept(
-    app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_room_nothing_is_kept(app: Flask, run: Run, monkeypatch: Patch) -> None:
     def full(**_: object) -> Any:
         return open("/dev/full", "r+b")
 

@@ -112,9 +112,7 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
     assert "value" in rows["1010"]["why"]
 
 
-def test_what_is_held_and_what_was_cancelled_is_told_apart_from_what_waits(
-    app: Flask, run: Run
-) -> None:
+def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: Run) -> None:
     """A held order stood there as one that will be sent."""
     for order in ("1", "2", "3", "4"):
         assert report(app, order, hold=3600)
@@ -186,9 +184,7 @@ def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask
     assert len(hashed) == 32
 
 
-def test_suppressed_orders_are_not_remembered_where_the_site_says_so(
-    make_app: AppMaker,
-) -> None:
+def test_suppressed_orders_are_not_remembered_where_the_site_says_so(make_app: AppMaker) -> None:
     app = make_app(ADROLL_REMEMBER_SUPPRESSED=False, ADROLL_DELIVERY="worker")
     report(app, "1001")
     report(app, "1004", gpc=True)

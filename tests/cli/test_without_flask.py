@@ -105,9 +105,7 @@ def test_every_command_is_there(start: Run) -> None:
     assert "python -m adroll_flask import" in start("import", "--help").stdout
 
 
-def test_the_middleware_is_found_below_others_and_its_outbox_is_worked_with(
-    run: Run, tmp_path: Path
-) -> None:
+def test_the_middleware_and_its_outbox_are_found_below_others(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "wsgi.py").write_text(SITE.replace("{more}", ""))
     app = ("--app", "shop.wsgi:application")
@@ -144,9 +142,7 @@ def test_a_command_that_is_advised_is_one_that_is_there(run: Run, tmp_path: Path
     assert "flask adroll" not in alone
 
 
-def test_strict_of_a_site_whose_debugging_is_unknown_is_no_warning(
-    run: Run, tmp_path: Path
-) -> None:
+def test_strict_where_debugging_is_unknown_is_no_warning(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SITE.replace("{more}", ", strict=True"))
     found = json.loads(run("--app", "shop:application", "check", "--json").stdout)["findings"]
     assert [one["severity"] for one in found if one["subject"] == "ADROLL_STRICT"] == ["hint"]
@@ -297,9 +293,7 @@ def test_a_port_that_is_taken_is_said_in_a_line(make_app: AppMaker) -> None:
     ("host", "status"),
     [("127.0.0.1:5002", 200), ("localhost", 200), ("evil.example", 403), ("127.0.0.1.evil", 403)],
 )
-def test_another_name_for_this_machine_is_refused(
-    make_app: AppMaker, host: str, status: int
-) -> None:
+def test_another_name_of_this_machine_fails(make_app: AppMaker, host: str, status: int) -> None:
     """DNS rebinding: a page elsewhere whose name came to mean this machine."""
     client = local_app(make_app().extensions["adroll"]).test_client()
     answer = client.get("/adroll-dashboard/", headers={"Host": host})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog
 from tests.support import ROOT
 from tests.support.visits import report
 
@@ -73,9 +73,7 @@ def test_a_signal_while_the_worker_begins_ends_it_in_order(tmp_path: Path) -> No
     assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
 
 
-def test_every_record_has_a_name_that_stays(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_record_has_a_name_that_stays(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(ADROLL_STRICT=False)
     report(app, "1001", value="free of charge")
     records = [record for record in caplog.records if record.name.startswith("adroll_flask")]

@@ -88,7 +88,7 @@ async def _later() -> bool:
         (object, "object"),
     ],
 )
-def test_what_only_looks_like_a_yes_is_none(
+def test_no_yes_by_looks(
     mounted: Callable[..., FlaskClient], access: Callable[[], object], kind: str
 ) -> None:
     """``access=lambda: user.is_staff``, where ``is_staff`` is a method that was to be called."""
@@ -321,9 +321,7 @@ def test_a_day_of_23_or_25_hours_has_all_of_them(new_shop: NewShop, when: str) -
 
 
 @pytest.mark.parametrize("when", ["2026-03-30T14:30", "2026-10-26T14:30"])
-def test_what_is_usual_is_the_same_hour_by_the_clock_on_the_wall(
-    new_shop: NewShop, when: str
-) -> None:
+def test_what_is_usual_is_the_same_hour_by_the_wall_clock(new_shop: NewShop, when: str) -> None:
     shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
     shop.now = at(when)
     for day in range(36):

@@ -13,7 +13,7 @@ import pytest
 
 from adroll_flask import release_conversion
 from adroll_flask.outbox.values import Asked
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import ADVERTISABLE, AppMaker, Patch
 from tests.support.dashboard_shop import WHERE, DashboardShop
 
 DELIVERED = {"kind": "delivered"}
@@ -63,9 +63,7 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     assert "click123" not in page
 
 
-def test_the_list_goes_on_page_by_page(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_goes_on_page_by_page(shop: DashboardShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
     for order in ("1001", "1002", "1003"):
         shop.now += 1.0
@@ -235,9 +233,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
         (b"order\n" + b"y" * 200_000, "is no CSV"),
     ],
 )
-def test_a_list_that_is_none_is_told_and_nothing_breaks(
-    shop: DashboardShop, content: bytes, said: str
-) -> None:
+def test_a_list_that_is_none_is_told(shop: DashboardShop, content: bytes, said: str) -> None:
     shop.report("1001")
     answer = shop.upload(content)
     if answer.status_code == 200:
@@ -250,9 +246,7 @@ def test_a_list_without_a_file_is_asked_for(shop: DashboardShop) -> None:
     assert shop.press("orders/compare").startswith("Choose a file")
 
 
-def test_a_list_of_too_many_orders_is_refused(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_of_too_many_orders_is_refused(shop: DashboardShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.orders._MOST_LINES", 100)
     shop.report("1")
     text = "order,total\n" + "".join(f"{number},59.90\n" for number in range(200))
@@ -360,9 +354,7 @@ def test_orders_are_filtered_by_their_state(shop: DashboardShop) -> None:
     assert [one["order"] for one in shop.json("orders", state="delivered")["newest"]] == ["1001"]
 
 
-def test_an_excel_file_is_named_for_what_it_is(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_excel_file_is_named_for_what_it_is(shop: DashboardShop, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     said = shop.said(shop.upload(b"PK\x03\x04" + b"\0" * 200))
     assert "this is an Excel file; save it as CSV" in said
@@ -385,9 +377,7 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     assert [line.split(",")[0] for line in rest.splitlines()] == ["order_id", "1002"]
 
 
-def test_an_order_that_only_the_shops_own_list_has_is_told_as_never_reported(
-    shop: DashboardShop,
-) -> None:
+def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardShop) -> None:
     """It was unknown here, while the list of the same page had it."""
     rows: list[Any] = [{"order_id": "#1002", "value": "59.90", "currency": "EUR"}]
     shop.extension.paid_orders(lambda _since, _until: (one for one in rows))
@@ -428,9 +418,7 @@ def test_what_is_missing_is_listed_by_the_shops_groups(shop: DashboardShop) -> N
     assert "1002" not in chosen
 
 
-def test_orders_of_a_state_are_turned_over_without_one_left_out(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_order_of_a_state_is_on_a_page(shop: DashboardShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
     shop.bury("1001", "1002", "1003")
     first = shop.json("orders", state="dead")

@@ -149,9 +149,7 @@ def test_dry_runs_are_no_orders(shop: Shop) -> None:
 # -- what people ask -----------------------------------------------------------------------------
 
 
-def test_days_weeks_and_months_are_those_of_the_shops_time_zone(
-    new_shop: Callable[..., Shop],
-) -> None:
+def test_days_weeks_and_months_are_of_the_shops_time_zone(new_shop: Callable[..., Shop]) -> None:
     """A Wednesday, 15:03 UTC; in Auckland it is Thursday, 04:03."""
     shop = new_shop(ADROLL_TIME_ZONE="Pacific/Auckland")
     shop.happened("delivered", ago=3 * HOUR, delay=1.0)
@@ -181,9 +179,7 @@ def test_any_days_can_be_asked_for_and_what_is_none_is_refused(shop: Shop) -> No
 
 @pytest.mark.parametrize("page", ["", "match-quality"])
 @pytest.mark.parametrize("days", [("2026-11-20", "2026-11-10"), ("2027-01-01", ""), ("x", "")])
-def test_days_that_are_no_span_are_told_and_stay_in_the_form(
-    shop: Shop, page: str, days: tuple[str, str]
-) -> None:
+def test_days_that_are_no_span_are_told(shop: Shop, page: str, days: tuple[str, str]) -> None:
     """A page without navigation said "Bad Request"."""
     shop.happened("delivered", 3, delay=1.0)
     text = shop.html(page, since=days[0], until=days[1])
@@ -237,9 +233,7 @@ def test_an_outage_is_shaded_and_says_what_became_of_it(shop: Shop) -> None:
     assert "18 events of that time were sent an hour or more later" in page
 
 
-def test_who_may_only_look_has_a_message_for_the_developer_and_no_setting(
-    new_shop: Callable[..., Shop],
-) -> None:
+def test_who_may_only_look_has_a_message_and_no_setting(new_shop: Callable[..., Shop]) -> None:
     shop = new_shop(ADROLL_ACCESS_TOKEN=None)
     shop.may_act = False
     page = shop.html()
@@ -373,9 +367,7 @@ def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
-def test_todays_bar_has_as_many_orders_as_todays_sentence(
-    new_shop: Callable[..., Shop], zone: str
-) -> None:
+def test_todays_bar_and_sentence_are_alike(new_shop: Callable[..., Shop], zone: str) -> None:
     """Held orders were in the sentence and not in the bar, nor was what waits."""
     shop = new_shop(ADROLL_TIME_ZONE=zone)
     for order in ("1001", "1002", "1003"):
@@ -395,9 +387,7 @@ def test_todays_bar_has_as_many_orders_as_todays_sentence(
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "Asia/Kathmandu"])
-def test_an_hour_that_has_midnight_in_it_is_divided_in_bar_and_sentence_alike(
-    new_shop: Callable[..., Shop], zone: str
-) -> None:
+def test_an_hour_with_midnight_is_divided_alike(new_shop: Callable[..., Shop], zone: str) -> None:
     """A hold of 23:40 stood in the next day's bar; one of 0:10 was missing in its sentence."""
     shop = new_shop(ADROLL_TIME_ZONE=zone)
     today = datetime.fromtimestamp(shop.now, ZoneInfo(zone)).replace(hour=0, minute=0, second=0)
@@ -563,9 +553,7 @@ def test_shares_are_of_what_was_delivered(shop: Shop) -> None:
         ({EMAIL | COOKIE | BITS["user_id"]: 9, EMAIL | COOKIE: 1}, "Nothing"),
     ],
 )
-def test_the_next_step_is_the_one_that_adds_most(
-    shop: Shop, masks: dict[int, int], title: str
-) -> None:
+def test_the_next_step_adds_most(shop: Shop, masks: dict[int, int], title: str) -> None:
     for mask, events in masks.items():
         shop.happened("delivered", events, identifiers=mask, delay=1.0)
     assert shop.json("match-quality")["next"]["title"].startswith(title)

@@ -12,7 +12,7 @@ from adroll_flask.dashboard.page import for_lookers
 from adroll_flask.findings.finding import TABLE
 from adroll_flask.findings.reasons import of_dead_letter
 from adroll_flask.findings.rules import problem_id
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import ADVERTISABLE, AppMaker, Caplog, Patch
 from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
 
 DAY = 86_400.0
@@ -106,7 +106,7 @@ def test_they_are_dropped_by_who_is_sure(any_shop: DashboardShop) -> None:
     assert any_shop.states() == {}
 
 
-def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_done_is_in_the_log(shop: DashboardShop, caplog: Caplog) -> None:
     shop.bury("1001", "1002")
     form = shop.open_problem()
     with caplog.at_level("INFO", "adroll_flask.dashboard"):
@@ -148,9 +148,7 @@ def test_a_hold_that_failed_cannot_be_sent_from_here(shop: DashboardShop) -> Non
         assert "again</button>" not in page
 
 
-def test_one_press_works_on_a_bounded_number(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_press_works_on_a_bounded_number(shop: DashboardShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.problems._AT_ONCE", 2)
     shop.bury("1001", "1002", "1003")
     said = shop.press("problems/drop", **shop.open_problem(), sure="yes")
@@ -241,9 +239,7 @@ def test_a_dry_run_is_no_problem_of_the_shops(make_app: AppMaker) -> None:
     assert shop.json("problems")["open"] == []
 
 
-def test_who_only_looks_has_messages_for_the_developer_and_no_commands(
-    shop: DashboardShop,
-) -> None:
+def test_who_only_looks_has_messages_for_the_developer_and_no_commands(shop: DashboardShop) -> None:
     shop.bury("1001", error="http_400: products.0.price: takes a decimal")
     [problem] = shop.json("problems")["open"]
     shop.may_act = False

@@ -151,9 +151,7 @@ def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
 
 
 @pytest.mark.parametrize(("option", "place"), [("--port", "Shop"), ("--sandbox-port", "Sandbox")])
-def test_for_a_port_that_is_taken_the_next_free_one_is_taken_and_said(
-    start: Demo, option: str, place: str
-) -> None:
+def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, place: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         demo = start(f"{option}={taken}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Patch
 from tests.support import PAGES, ROOT
 from tests.support.pages import Page, Shell, blocks, matches
 
@@ -73,9 +74,7 @@ def test_dots_stand_for_anything_and_nothing_else_does() -> None:
     assert not matches("a b", "ab")
 
 
-def test_a_shell_that_is_stuck_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shell_that_is_stuck_leaves_nothing_behind(tmp_path: Path, monkeypatch: Patch) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "```console\n$ flask run --help >help; echo $BASHPID; exec sleep 1000\n…\n```\n"

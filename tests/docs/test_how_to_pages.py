@@ -27,7 +27,7 @@ from adroll_flask import (
 )
 from adroll_flask.errors import EventError
 from adroll_flask.testing import reports
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE
 from tests.support.outbox_engines import database, missing, require
 from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
@@ -110,9 +110,7 @@ def test_our_addresses_take_another_name(tmp_path: Any) -> None:
         assert told.status_code in (status, 204 if status == 200 else status)
 
 
-def test_on_a_disk_that_does_not_last_a_report_is_committed_in_the_database(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypatch: Patch) -> None:
     require("postgresql", {"postgresql": missing("postgresql")})
     app = bare(tmp_path)
     with database("postgresql") as url:
@@ -165,7 +163,7 @@ COOKIEYES = "consentid:x,consent:yes,action:%s,necessary:yes,analytics:no,advert
         ("CookieYes", "cookieyes-consent", COOKIEYES % ("yes", "no"), False),
     ],
 )
-def test_consent_platforms_answers_are_understood(
+def test_platforms_answers_are_read(
     section: str, name: str, cookie: str, expected: bool | None, tmp_path: Any
 ) -> None:
     app = bare(tmp_path)
@@ -287,9 +285,7 @@ def test_what_the_sample_posts_by_hand_is_reported(tmp_path: Any) -> None:
 # -- docs/how-to/several-shops.md, as it stands ---------------------------------------------------
 
 
-def test_accounts_by_host_and_names_for_two_shops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accounts_by_host_and_names_for_two_shops(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("FRENCH_TOKEN", "s3cret")
     app = Flask("shop", instance_path=str(tmp_path))
     app.config.update(TESTING=True, SECRET_KEY="secret", ADROLL_DELIVERY="worker")
@@ -395,7 +391,7 @@ def test_a_single_page_app_reports_with_the_page_that_it_shows(tmp_path: Path) -
 @pytest.mark.parametrize(
     "page", ["https://evil.example/", "https://shop.test.evil.example/", "https://[", "", None, 5]
 )
-def test_a_page_that_is_not_the_shops_is_not_taken_from_a_script(
+def test_no_foreign_page_is_taken_from_a_script(
     spa: Flask, browser: FlaskClient, page: Any
 ) -> None:
     with reports(spa) as reported:

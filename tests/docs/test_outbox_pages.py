@@ -139,9 +139,7 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
 
 
 @pytest.mark.slow
-def test_a_shop_moves_with_its_keys(
-    tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
-) -> None:
+def test_a_shop_moves_with_keys(tmp_path: Path, adroll: RunningSandbox, stack: ExitStack) -> None:
     new = stack.enter_context(server("postgresql", f"adroll_move_{os.getpid()}"))
     shell = shell_in(tmp_path, environment(adroll.api_url))
     shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'"}
@@ -160,9 +158,7 @@ def test_a_shop_moves_with_its_keys(
 
 
 @pytest.mark.slow
-def test_two_workers_deliver_from_postgresql(
-    tmp_path: Path, adroll: RunningSandbox, stack: ExitStack
-) -> None:
+def test_two_workers_deliver(tmp_path: Path, adroll: RunningSandbox, stack: ExitStack) -> None:
     new = stack.enter_context(server("postgresql", f"adroll_scale_{os.getpid()}"))
     env = environment(adroll.api_url)
     del env["FLASK_ADROLL_DELIVERY"]
@@ -181,9 +177,7 @@ def test_two_workers_deliver_from_postgresql(
     assert sorted(sale["order_id"] for sale in adroll.purchases()) == orders
 
 
-def test_an_import_says_what_is_wrong_and_takes_the_rest(
-    tmp_path: Path, adroll: RunningSandbox
-) -> None:
+def test_an_import_says_what_is_wrong(tmp_path: Path, adroll: RunningSandbox) -> None:
     [orders] = [b.code for b in blocks("docs/how-to/import.md") if b.language == "text"]
     (tmp_path / "orders.csv").write_text(orders)
     with (
@@ -198,7 +192,7 @@ def test_an_import_says_what_is_wrong_and_takes_the_rest(
     assert sorted(sale["order_id"] for sale in adroll.purchases()) == ["1001", "1002"]
 
 
-def test_each_paid_order_is_accounted_for(
+def test_each_paid_order_is_known(
     tmp_path: Path, adroll: RunningSandbox, make_app: AppMaker
 ) -> None:
     now = time.time()
@@ -243,7 +237,7 @@ def from_python(page: Page, make_app: AppMaker) -> None:
     assert names["found"].counts["waiting"] == 1
 
 
-def test_orders_without_a_browser_are_reported_by_an_address_alone(
+def test_orders_by_an_address_alone(
     make_app: AppMaker, tmp_path: Path, adroll: RunningSandbox
 ) -> None:
     [till] = [block.code for block in blocks(TELEPHONE) if block.language == "text"]

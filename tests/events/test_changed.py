@@ -63,7 +63,7 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
         ({"currancy": "EUR"}, "did you mean 'currency'"),
     ],
 )
-def test_a_change_that_an_event_may_not_have_is_refused(
+def test_a_change_that_may_not_be_is_refused(
     event: Event, change: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(EventError, match=told):
@@ -298,9 +298,7 @@ def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None
         *(((name,), _GONE, name) for name in ("page_location", "ip", "identifiers", "timestamp")),
     ],
 )
-def test_a_wrong_fix_is_refused_by_its_place(
-    event: Event, path: tuple[Any, ...], bad: Any, place: str
-) -> None:
+def test_a_wrong_fix_is_refused(event: Event, path: tuple[Any, ...], bad: Any, place: str) -> None:
     wire: Any = event.wire()
     target = wire
     for step in path[:-1]:

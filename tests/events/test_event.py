@@ -91,9 +91,7 @@ def payload(fields: dict[str, Any], **known: Any) -> bytes:
         ({"products": [EventProduct(**item) for item in ORDER["products"]]}, {}),
     ],
 )
-def test_another_form_of_a_value_is_written_in_its_own_form(
-    changes: dict[str, Any], own: dict[str, Any]
-) -> None:
+def test_a_value_is_written_in_its_own_form(changes: dict[str, Any], own: dict[str, Any]) -> None:
     written = payload({**ORDER, **changes}), payload({**ORDER, **own})
     assert json.loads(written[0]) == json.loads(written[1])
 

@@ -192,7 +192,7 @@ def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str,
 
 @RUNS
 @given(st.sampled_from(EVENT_NAMES), _fields.filter(bool), st.data())
-def test_whatever_mending_is_accepted_the_sandbox_accepts(
+def test_the_sandbox_accepts_any_mending(
     name: str, fields: dict[str, Any], data: st.DataObject
 ) -> None:
     wire = json.loads(build("purchase", {"order_id": 1, "products": []}, WEB, strict=True).payload)

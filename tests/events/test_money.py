@@ -106,9 +106,7 @@ def test_what_is_no_amount_is_refused_and_never_told(value: Any, told: str) -> N
         ("99999999999999.9999999", None, "99999999999999.999999"),
     ],
 )
-def test_an_amount_is_written_with_its_currencys_decimals(
-    amount: str, currency: str | None, text: str
-) -> None:
+def test_an_amount_has_its_currencys_decimals(amount: str, currency: str | None, text: str) -> None:
     assert format(rounded(Decimal(amount), currency), "f") == text
 
 

@@ -15,7 +15,7 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.events.event import Event
 from adroll_flask.events.privacy import HASHED, kept_key, without_persons
 from adroll_flask.testing import reports
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog
 
 ORDER: Mapping[str, Any] = {"order_id": "17", "value": "59.90", "currency": "EUR"}
 
@@ -54,9 +54,7 @@ def bought(
         ("/thanks?adct=click@token.example&a=1", "/thanks?adct=click@token.example&a=1"),
     ],
 )
-def test_what_tells_a_person_is_left_out_of_the_url(
-    make_app: AppMaker, asked: str, told: str
-) -> None:
+def test_what_tells_a_person_leaves_the_url(make_app: AppMaker, asked: str, told: str) -> None:
     event, app = bought(make_app, asked)
     assert event.page_location == f"https://shop.test{told}"
     hidden = app.extensions["adroll"].counters.get("person_hidden", "page_location")
@@ -71,9 +69,7 @@ def test_what_tells_a_person_is_left_out_of_the_url(
         ("https://shop.test/t#reviews", "/t#reviews"),
     ],
 )
-def test_a_url_that_the_call_gives_is_cleared_as_well(
-    make_app: AppMaker, given: str, told: str
-) -> None:
+def test_a_url_that_the_call_gives_is_cleared(make_app: AppMaker, given: str, told: str) -> None:
     event, _ = bought(make_app, "/x", page_location=given)
     assert event.page_location == f"https://shop.test{told}"
 
@@ -93,9 +89,7 @@ def test_where_addresses_may_leave_in_clear_text_they_do(make_app: AppMaker) -> 
     assert event.order_id == "ann@x.example"
 
 
-def test_an_order_id_with_an_address_is_sent_as_the_key_that_is_kept(
-    make_app: AppMaker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_order_id_with_an_address_is_a_hash(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app()
 
     @app.get("/thanks")
@@ -117,9 +111,7 @@ def test_an_order_id_with_an_address_is_sent_as_the_key_that_is_kept(
     assert app.extensions["adroll"].counters.get("person_hidden", "order_id") == 2
 
 
-def test_before_report_sees_what_will_leave_and_its_changes_are_cleared_too(
-    make_app: AppMaker,
-) -> None:
+def test_before_report_sees_what_leaves_and_its_changes_are_cleared(make_app: AppMaker) -> None:
     adroll, seen = AdRoll(), []
     app = make_app(adroll)
 

@@ -24,7 +24,7 @@ from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
 from adroll_flask.outbox.ingest import Ingest
 from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.signals import reports_silent
-from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
+from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
@@ -114,7 +114,7 @@ def test_nothing_was_reported_yet(shop: DashboardShop) -> None:
         ({"ADROLL_DRY_RUN": True}, "dry-run", "warning"),
     ],
 )
-def test_a_setting_that_keeps_conversions_back(
+def test_a_setting_that_keeps_back(
     make_app: AppMaker, config: dict[str, Any], code: str, severity: str
 ) -> None:
     shop = DashboardShop(make_app, **config)
@@ -264,8 +264,8 @@ def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     assert is_gone(shop, "reports-silent")
 
 
-def test_who_looks_for_a_silent_event_is_told_to_try_that_event_and_a_signal_is_sent_once(
-    shop: DashboardShop, caplog: pytest.LogCaptureFixture
+def test_a_silent_event_is_to_be_tried_and_sends_one_signal(
+    shop: DashboardShop, caplog: Caplog
 ) -> None:
     """Nobody finds by an order why no search is reported."""
     shop.now -= 30 * DAY
@@ -294,9 +294,7 @@ def test_who_looks_for_a_silent_event_is_told_to_try_that_event_and_a_signal_is_
     assert shop.runtime.counters.get("reports_silent", "productSearch") == 1
 
 
-def test_a_full_disk_is_seen_while_it_is_full(
-    shop: DashboardShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: Patch) -> None:
     delivered(shop, "1001")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
@@ -377,9 +375,7 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     assert is_gone(shop, "holds-expired")
 
 
-def test_where_nobody_can_look_it_is_not_said_that_nothing_was_reported(
-    shop: DashboardShop,
-) -> None:
+def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
     delivered(shop, "1001")
     found = open_findings(shop.runtime, trouble=OutboxFailed("locked"))
     assert [one.code for one in found] == ["outbox-unavailable"]
@@ -407,9 +403,7 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     assert is_gone(shop, "clock-wrong")
 
 
-def test_a_clock_that_is_right_again_is_no_finding_once_nothing_of_the_future_waits(
-    shop: DashboardShop,
-) -> None:
+def test_a_clock_set_right_is_no_finding_once_nothing_early_waits(shop: DashboardShop) -> None:
     """It stayed until the time had come at which its last event was reported."""
     shop.now += 5 * HOUR
     delivered(shop, "1001")
@@ -421,9 +415,7 @@ def test_a_clock_that_is_right_again_is_no_finding_once_nothing_of_the_future_wa
     assert is_gone(shop, "clock-wrong")
 
 
-def test_a_damaged_database_says_what_went_with_it_and_where_the_old_one_is(
-    shop: DashboardShop,
-) -> None:
+def test_a_damaged_database_says_what_is_lost_and_where_it_is(shop: DashboardShop) -> None:
     delivered(shop, "1001")
     assert shop.runtime.thread.stop(60)  # which would have the file open while it is replaced
     shop.runtime.outbox.close()
@@ -469,9 +461,7 @@ def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
     assert "chown" in found[0]["todo"]
 
 
-def test_a_folder_on_another_machine_is_pointed_out(
-    shop: DashboardShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_folder_is_told(shop: DashboardShop, tmp_path: Path, monkeypatch: Patch) -> None:
     """As Linux tells of it; the type is nfs4 for NFS, cifs or smb3 for SMB."""
     (tmp_path / "disk one").mkdir()
     shop.runtime.folder = str(tmp_path / "disk one" / "instance")
@@ -572,9 +562,7 @@ class WorkerProcess:
             child.wait()
 
 
-def test_a_worker_that_is_gone_is_known_within_a_minute_though_nothing_waits(
-    make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker, tmp_path: Path) -> None:
     shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
     shop.now = time.time()
     delivered(shop, "1001")
@@ -596,9 +584,7 @@ def test_a_worker_that_is_gone_is_known_within_a_minute_though_nothing_waits(
     assert is_gone(shop, "worker-gone"), "from now on, cron delivers"
 
 
-def test_of_two_workers_with_an_account_each_the_one_that_is_gone_is_missed(
-    make_app: AppMaker,
-) -> None:
+def test_of_two_workers_of_two_accounts_the_gone_one_is_missed(make_app: AppMaker) -> None:
     other = "OTHERADVERTISABLE00001"
     account = {"advertisable_eid": other, "pixel_eid": PIXEL, "access_token": "another"}
     accounts = {"shop.fr": account}

@@ -11,7 +11,7 @@ from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
 from adroll_flask.cli.commands import commands
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Caplog
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
 
@@ -67,9 +67,7 @@ def shop(make_app: AppMaker) -> PayingShop:
     return shop
 
 
-def test_orders_that_were_never_reported_are_told_with_number_money_and_group(
-    shop: PayingShop,
-) -> None:
+def test_orders_never_reported_are_told_with_number_money_and_group(shop: PayingShop) -> None:
     for order in range(36):
         shop.pay(f"p{order}", "paypal", ago=HOUR * (order + 1), value="12.50")
         if order >= 3:
@@ -113,9 +111,7 @@ def of_state(shop: PayingShop, state: str) -> list[dict[str, Any]]:
     return [one for one in its if one["command"].endswith(state)]
 
 
-def test_an_order_that_is_paid_and_held_all_the_same_is_told_until_it_is_released(
-    shop: PayingShop,
-) -> None:
+def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: PayingShop) -> None:
     """It stood among what did not arrive, and nobody who did not ask was told."""
     for order in ("1002", "1003", "unpaid", "just-paid"):
         shop.report(order, hold=True)
@@ -254,9 +250,7 @@ def test_where_the_first_day_has_some_nobody_knows_since_when(shop: PayingShop) 
 
 
 @pytest.mark.parametrize("sunday", ["2026-03-29", "2026-10-25"])
-def test_no_days_orders_are_forgotten_in_the_night_after_clocks_changed(
-    make_app: AppMaker, sunday: str
-) -> None:
+def test_no_order_is_forgotten_after_clocks_changed(make_app: AppMaker, sunday: str) -> None:
     shop = PayingShop(make_app, ADROLL_TIME_ZONE="Europe/Berlin")
     midnight = datetime.fromisoformat(sunday).replace(tzinfo=ZoneInfo("Europe/Berlin"))
     shop.now = midnight.replace(hour=22).timestamp()
@@ -274,9 +268,7 @@ def test_no_days_orders_are_forgotten_in_the_night_after_clocks_changed(
         shop.look()
 
 
-def test_a_function_that_fails_is_a_finding_and_holds_up_nothing(
-    shop: PayingShop, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_function_is_a_finding(shop: PayingShop, caplog: Caplog) -> None:
     shop.fault = ZeroDivisionError("ann@example.com")
     shop.look()
     found = seen(shop, "paid-orders-failed")

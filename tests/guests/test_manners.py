@@ -21,9 +21,7 @@ def test_an_app_is_freed_with_its_last_reference() -> None:
         gc.enable()
 
 
-def test_no_session_is_begun_where_flask_login_would_take_it_for_a_stolen_one(
-    make_app: AppMaker,
-) -> None:
+def test_no_session_is_begun_that_flask_login_would_take_for_stolen(make_app: AppMaker) -> None:
     # With strong protection it would forget a user whom it remembers.
     app = make_app()
     # As Flask-Login does.

@@ -294,9 +294,7 @@ def test_no_command_refuses_without_an_address() -> None:
         (DeliveryError("refused", status=403), "request-failed"),
     ],
 )
-def test_a_traceback_ends_in_the_address_and_the_text_stays_short(
-    error: errors.AdRollError, slug: str
-) -> None:
+def test_a_traceback_ends_in_the_address(error: errors.AdRollError, slug: str) -> None:
     assert error.help_url == f"{DOCS_URL}errors.html#{slug}"
     assert error.__notes__ == [error.help_url]
     assert "http" not in str(error)

@@ -98,9 +98,7 @@ def test_the_sdist_has_what_a_packager_needs(first: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_a_typed_program_fits_the_wheel_of_a_documentation_that_stands_elsewhere(
-    tmp_path: Path,
-) -> None:
+def test_a_typed_program_fits_the_wheel_whose_documentation_moved(tmp_path: Path) -> None:
     wheel = build(tmp_path / "build", DOCS_BASE_URL=ELSEWHERE)[".whl"]
     installed, program = tmp_path / "installed", tmp_path / "program"
     with ZipFile(wheel) as archive:

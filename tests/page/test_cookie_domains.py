@@ -6,7 +6,7 @@ import pytest
 
 from adroll_flask import ConfigurationError
 from adroll_flask.page.cookie_domains import Domains
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,7 @@ def test_a_configured_domain_holds_on_its_hosts_only() -> None:
     assert domains.of_record("127.0.0.1") is None
 
 
-def test_auto_without_its_extra_says_what_to_install(
-    make_app: AppMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_without_its_extra_is_told(make_app: AppMaker, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
     with pytest.raises(ConfigurationError, match=r"adroll-flask\[domains\]") as raised:
         make_app(ADROLL_COOKIE_DOMAIN="auto")

@@ -208,9 +208,7 @@ soup = st.tuples(
 @example(page=b"<html><input type=hidden><meta charset=a><frameset>", charset=None, data=None)
 @example(page=b"<html>x<!--[if IE]><iframe>y<meta charset=utf-8>", charset=None, data=None)
 @example(page=b"<html><head><template><col><title></template></head>", charset=None, data=None)
-def test_tag_soup_keeps_its_tree(
-    page: bytes, charset: str | None, data: st.DataObject | None
-) -> None:
+def test_soup_keeps_its_tree(page: bytes, charset: str | None, data: st.DataObject | None) -> None:
     whole = place(page, SNIPPET, charset=charset)
     cuts = data.draw(st.lists(st.integers(0, len(page)), max_size=8)) if data else range(len(page))
     assert stream(page, cuts, charset) == whole

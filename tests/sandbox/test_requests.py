@@ -95,9 +95,7 @@ def test_a_wrong_token_is_refused(api: Api, token: str) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer sandbox-token", "Token other"])
-def test_a_401_says_in_two_sentences_what_is_wrong_and_what_is_right(
-    api: Api, header: str | None
-) -> None:
+def test_a_401_says_what_is_wrong_and_what_is_right(api: Api, header: str | None) -> None:
     [error] = api.post([LEAST], headers={"Authorization": header}).get_json()["errors"]
     wrong, right = error["message"].split(". ")
     assert wrong[0].isupper()
@@ -496,9 +494,7 @@ def test_there_are_thirteen_events() -> None:
 
 
 @pytest.mark.parametrize(("path", "value", "said"), ANSWERED)
-def test_a_mistake_that_is_known_is_answered_in_words(
-    api: Api, path: str, value: Any, said: str
-) -> None:
+def test_a_known_mistake_is_told_in_words(api: Api, path: str, value: Any, said: str) -> None:
     assert said in api.post([spoiled(path, value)]).get_json()["errors"][0]["message"]
 
 
@@ -534,9 +530,7 @@ def test_every_fault_of_an_event_is_named_at_once(api: Api) -> None:
         ({"conversion_value": "5"}, "no currency"),
     ],
 )
-def test_what_is_taken_but_looks_wrong_is_warned_about(
-    api: Api, change: dict[str, Any], warning: str
-) -> None:
+def test_what_looks_wrong_is_warned_of(api: Api, change: dict[str, Any], warning: str) -> None:
     assert api.post([{**LEAST, **change}]).status_code == 200
     (record,) = api.sandbox.state.events()
     assert any(warning in said for said in record["warnings"])

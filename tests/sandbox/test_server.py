@@ -16,6 +16,7 @@ from adroll_flask.sandbox import RunningSandbox, running, serve
 from adroll_flask.sandbox.__main__ import main
 from adroll_flask.sandbox.faults import BadFault, fault_from
 from adroll_flask.sandbox.server import Server
+from tests.conftest import Capsys, Patch
 from tests.support import PATIENCE, answers
 from tests.support.certificates import CERTIFICATE, make_certificate
 from tests.support.outbox_engines import wait_until
@@ -58,9 +59,7 @@ def test_a_connection_serves_many_requests(adroll: RunningSandbox) -> None:
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
 
-def test_a_body_that_nobody_read_does_not_become_the_next_request(
-    adroll: RunningSandbox,
-) -> None:
+def test_a_body_that_nobody_read_does_not_become_the_next_request(adroll: RunningSandbox) -> None:
     with requests.Session() as session:
         for _ in range(2):
             answer = session.post(adroll.api_url + QUERY, json=[LEAST], timeout=PATIENCE)
@@ -86,9 +85,7 @@ def test_a_chunked_body_is_read(adroll: RunningSandbox) -> None:
         "Transfer-Encoding: gzip",
     ],
 )
-def test_a_length_that_can_be_read_in_two_ways_is_refused(
-    adroll: RunningSandbox, head: str
-) -> None:
+def test_a_length_of_two_readings_is_refused(adroll: RunningSandbox, head: str) -> None:
     answer = exchange(adroll, raw(head, b"[]"))
     assert b" 400 " in answer.partition(b"\r\n")[0]
     assert adroll.requests() == []
@@ -103,9 +100,7 @@ def test_a_length_that_can_be_read_in_two_ways_is_refused(
         ("Transfer-Encoding: chunked", b"2\r\n[]xx"),
     ],
 )
-def test_a_body_that_breaks_off_is_dropped_and_the_server_lives(
-    adroll: RunningSandbox, head: str, body: bytes
-) -> None:
+def test_a_body_that_breaks_off_is_dropped(adroll: RunningSandbox, head: str, body: bytes) -> None:
     exchange(adroll, raw(head, body))
     assert adroll.events() == []
     assert requests.get(adroll.url + "/events", timeout=PATIENCE).status_code == 200
@@ -171,18 +166,14 @@ def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prog", [None, "flask adroll sandbox"])
-def test_help_names_the_command_that_was_given(
-    prog: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_names_the_command_that_was_given(prog: str | None, capsys: Capsys) -> None:
     with pytest.raises(SystemExit):
         main(["--help"], **({} if prog is None else {"prog": prog}))
     usage = f"usage: {prog or 'python -m adroll_flask.sandbox'} [-h] "
     assert capsys.readouterr().out.startswith(usage)
 
 
-def test_serving_ends_at_an_interrupt_and_tells_where_it_was(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_serving_ends_at_an_interrupt(monkeypatch: Patch, tmp_path: Path) -> None:
     told: list[str] = []
     serve_on = Server.serve
 
@@ -196,9 +187,7 @@ def test_serving_ends_at_an_interrupt_and_tells_where_it_was(
     assert told[0].startswith("http://127.0.0.1:")
 
 
-def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(capsys: Capsys) -> None:
     with running() as adroll:
         assert main(["--port", str(adroll.port)]) == 1
     assert capsys.readouterr().err == (
@@ -275,9 +264,7 @@ def test_a_reset_before_reading_takes_nothing(adroll: RunningSandbox, client: Cl
     assert outcomes(adroll) == [(None, "reset before reading")]
 
 
-def test_a_reset_after_taking_makes_a_retry_a_duplicate(
-    adroll: RunningSandbox, client: Client
-) -> None:
+def test_a_reset_makes_a_retry_a_duplicate(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(reset="after", times=1)
     with pytest.raises(requests.ConnectionError):
         client.post("1")
@@ -372,7 +359,7 @@ def test_a_truncated_answer_breaks_off(adroll: RunningSandbox, client: Client) -
         ({"status": 204, "body": "no body may follow"}, "text/html", ""),
     ],
 )
-def test_any_answer_can_be_given(
+def test_any_status_is_given(
     adroll: RunningSandbox, client: Client, fault: dict[str, Any], kind: str, text: str
 ) -> None:
     adroll.fault(**fault)
@@ -387,9 +374,7 @@ def test_any_answer_can_be_given(
     assert len({one["connection"] for one in adroll.requests()}) == 1
 
 
-def test_an_error_can_be_answered_although_the_batch_was_taken(
-    adroll: RunningSandbox, client: Client
-) -> None:
+def test_a_taken_batch_can_be_told_an_error(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(status=504, take=True, times=1)
     assert client.post("1").status_code == 504
     assert len(adroll.purchases()) == 1
@@ -397,9 +382,7 @@ def test_an_error_can_be_answered_although_the_batch_was_taken(
     assert adroll.requests()[0]["events"] == 1
 
 
-def test_a_fault_meets_only_the_requests_it_is_about(
-    adroll: RunningSandbox, client: Client
-) -> None:
+def test_a_fault_meets_its_own_requests_alone(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(status=400, order_id="7")
     adroll.fault(status=422, event_name="liveChat")
     assert client.post("1", "2").status_code == 200

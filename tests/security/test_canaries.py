@@ -266,9 +266,7 @@ def test_the_journey_reaches_adroll_with_its_values(shop: Site, echo: Echo) -> N
     assert not found_in(sent, NEVER_STORED)
 
 
-def test_no_log_record_and_no_counter_holds_a_value(
-    shop: Site, echo: Echo, logged: Records
-) -> None:
+def test_no_log_record_or_counter_holds_a_value(shop: Site, echo: Echo, logged: Records) -> None:
     journey(shop, echo)
     visit(shop, "/forget")
 
@@ -430,7 +428,7 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     ],
     ids=lambda setting: ",".join(setting),
 )
-def test_no_error_of_a_wrong_setting_shows_it(
+def test_no_error_shows_a_wrong_setting(
     tmp_path: Path, setting: dict[str, Any], logged: Records
 ) -> None:
     app = Flask("misconfigured", instance_path=str(tmp_path))
@@ -507,9 +505,7 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
     assert not found_in(dump)
 
 
-def test_the_journal_before_a_locked_database_holds_no_more_than_it(
-    shop: Site, logged: Records
-) -> None:
+def test_before_a_locked_database_the_journal_holds_no_more(shop: Site, logged: Records) -> None:
     visit(shop, f"/?adct={CANARIES['click']}")
     visit(shop, "/login")
     visit(shop, "/buy/1")
@@ -553,9 +549,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words[:2]))
-def test_no_command_prints_a_value(
-    shop: Site, echo: Echo, command: list[str], logged: Records
-) -> None:
+def test_no_command_tells_it(shop: Site, echo: Echo, command: list[str], logged: Records) -> None:
     journey(shop, echo)
     ids = [row.id for row in shop.runtime.outbox.lookups.list(limit=100)]
 

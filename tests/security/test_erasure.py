@@ -9,6 +9,7 @@ import pytest
 
 from adroll_flask import forget_visitor, report_conversion
 from adroll_flask.cli.commands import commands
+from tests.conftest import Caplog
 from tests.support import PATIENCE
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
 
@@ -76,9 +77,7 @@ def test_a_visitor_is_forgotten_and_nobody_else(shop: Site) -> None:
     ],
     ids=" ".join,
 )
-def test_a_request_by_mail_is_met_by_any_identifier(
-    shop: Site, option: tuple[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_request_by_mail_is_met(shop: Site, option: tuple[str, str], caplog: Caplog) -> None:
     report(shop, "1", email=EMAIL, user_id="4711")
     report(shop, "2", email=EMAIL, user_id="4711", currency="no money")
     report(shop, "3", email="bob@example.com", user_id="4712", cookie=OTHER)

@@ -183,9 +183,7 @@ STRANGERS = [
 
 @pytest.mark.parametrize("origin", STRANGERS)
 @pytest.mark.parametrize("where", ["same-site", "cross-site", None])
-def test_another_origin_is_refused_and_told_nothing(
-    site: Site, origin: str, where: str | None
-) -> None:
+def test_another_origin_is_refused_untold(site: Site, origin: str, where: str | None) -> None:
     site.get("/?adct=of-the-victim")
     answer = site.tell(
         {"adct": "click123", "token": True}, headers={"Origin": origin, "Sec-Fetch-Site": where}
@@ -205,9 +203,7 @@ def test_a_preflight_of_another_origin_allows_nothing(site: Site, origin: str | 
 
 
 @pytest.mark.parametrize("where", ["none", "", "same-site, cross-site", "anything"])
-def test_a_request_that_no_page_makes_is_refused_with_a_listed_origin(
-    site: Site, where: str
-) -> None:
+def test_what_no_page_sends_is_refused_with_a_listed_origin(site: Site, where: str) -> None:
     assert from_www(site, {"adct": "click123"}, **{"Sec-Fetch-Site": where}).status_code == 403
 
 
@@ -282,9 +278,7 @@ def test_the_kits_lasting_address_is_fetched_anew_within_minutes(site: Site) -> 
     assert again.status_code == 304
 
 
-def test_only_a_site_with_other_origins_sends_the_kit_that_gives_tokens(
-    make_site: MakeSite,
-) -> None:
+def test_only_with_other_origins_comes_the_kit_that_gives_tokens(make_site: MakeSite) -> None:
     usual = make_site("usual")
     other = make_site("other", origins=[WWW])
     assert b"token" not in usual.get("/_adroll/kit.js").data

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
+from tests.conftest import Patch
 
 
-def replace_method(
-    patch: pytest.MonkeyPatch, owner: object, name: str, function: Callable[..., Any]
-) -> None:
+def replace_method(patch: Patch, owner: object, name: str, function: Callable[..., Any]) -> None:
     """Let *function* be called in place of *owner*'s method *name*.
 
     Other objects of the class keep theirs: a thread of an earlier test may still work with one.

@@ -14,6 +14,7 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.consent import Decision, decide
+from tests.conftest import Caplog
 
 STRINGS = {
     case["name"]: case["string"]
@@ -86,7 +87,7 @@ def test_the_callable_is_given_the_request_and_its_answer_counts() -> None:
 @pytest.mark.parametrize(
     ("recorded", "expected"), [(True, GRANTED), (False, REFUSED), (None, UNKNOWN)]
 )
-def test_where_the_site_does_not_know_the_visitors_recorded_answer_counts(
+def test_else_the_visitors_recorded_answer_counts(
     recorded: bool | None, expected: Decision
 ) -> None:
     assert decided(lambda request: None, recorded=recorded) == expected
@@ -94,9 +95,7 @@ def test_where_the_site_does_not_know_the_visitors_recorded_answer_counts(
     assert decided("tcf", cookies={"euconsent-v2": ""}, recorded=recorded) == expected
 
 
-def test_a_callable_that_raises_is_counted_and_no_consent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_callable_that_raises_is_counted_and_no_consent(caplog: Caplog) -> None:
     counters = Counters()
 
     def ask(request: object) -> bool:
@@ -113,7 +112,7 @@ def test_a_callable_that_raises_is_counted_and_no_consent(
 
 
 @pytest.mark.parametrize("answer", ["yes", "denied", 1, 0, "", {}, [True], object(), 1.0])
-def test_only_true_is_a_yes(answer: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_true_is_a_yes(answer: object, caplog: Caplog) -> None:
     counters = Counters()
 
     assert decided(lambda request: answer, recorded=True, counters=counters) == ERROR
@@ -155,9 +154,7 @@ def test_cookie_vendor_and_purposes_of_the_tc_string_are_settings() -> None:
 @pytest.mark.parametrize(
     "text", ["garbage", YES.partition(".")[0][:-9], STRINGS["version 1"], "C" * 9000, "\x00é"]
 )
-def test_an_unreadable_tc_string_is_counted_and_no_consent(
-    text: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_tc_string_is_counted_and_no_consent(text: str, caplog: Caplog) -> None:
     counters = Counters()
 
     assert decided("tcf", cookies={"euconsent-v2": text}, recorded=True, counters=counters) == ERROR
@@ -190,7 +187,5 @@ def documented_recipe() -> Any:
         ({"OptanonAlertBoxClosed": "2026"}, REFUSED),
     ],
 )
-def test_the_documented_recipe_reads_a_platforms_own_cookie(
-    cookies: dict[str, str], expected: Decision
-) -> None:
+def test_the_recipe_reads_a_platforms_cookie(cookies: dict[str, str], expected: Decision) -> None:
     assert decided(documented_recipe(), request=SimpleNamespace(cookies=cookies)) == expected

@@ -62,7 +62,7 @@ RECORD = Record(
 
 
 @pytest.mark.parametrize(("behind", "taken"), [(1, True), (3600, True), (3602, False)])
-def test_a_host_whose_clock_is_behind_reads_the_record(
+def test_a_slow_clock_reads_records(
     clock: Clock, counters: Counters, behind: int, taken: bool
 ) -> None:
     """Two hosts of one site, or one whose clock was set back."""
@@ -92,9 +92,7 @@ def test_a_record_without_its_working_copy_is_not_settled(records: Records) -> N
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_forged_and_expired_are_counted_apart(
-    clock: Clock, counters: Counters, fresh: bool
-) -> None:
+def test_forged_and_expired_count_apart(clock: Clock, counters: Counters, fresh: bool) -> None:
     signer = make(clock, counters)
     reader = make(clock, counters) if fresh else signer
     text = signer.sign(RECORD)
@@ -121,9 +119,7 @@ def test_a_malformed_cookie_is_counted_and_ignored(records: Records, counters: C
 
 
 @pytest.mark.parametrize("tossed", [9, 150])
-def test_the_cookie_that_the_record_names_wins_behind_any_number_of_others(
-    records: Records, tossed: int
-) -> None:
+def test_the_cookie_that_the_record_names_wins_behind_others(records: Records, tossed: int) -> None:
     """A sister host can put as many cookies of this name before the true one as it likes."""
     others = [f"{n:032x}-1700000000000" for n in range(tossed)]
     seen = records.read(cookie(records.sign(RECORD), *others, A))
@@ -133,9 +129,7 @@ def test_the_cookie_that_the_record_names_wins_behind_any_number_of_others(
 
 @pytest.mark.parametrize("tossed", [8, 150])
 @pytest.mark.parametrize("junk", ["x", "a.b.c", "A" * 300, f"{'A' * 60}.Y2h8gA.{'A' * 43}"])
-def test_the_record_is_found_behind_any_number_of_others(
-    records: Records, junk: str, tossed: int
-) -> None:
+def test_the_record_is_found_behind_others(records: Records, junk: str, tossed: int) -> None:
     header = "; ".join([f"adroll_visitor={junk}"] * tossed)
     seen = records.read(f"{header}; {cookie(records.sign(RECORD), B, A)}")
     assert seen.record is not None
@@ -154,9 +148,7 @@ def test_names_that_only_contain_ours_are_not_ours(records: Records) -> None:
     assert not records.read(f"x__adroll_fpc={A}; my_adroll_visitor=1").any
 
 
-def test_without_a_key_reading_works_and_writing_says_what_to_set(
-    clock: Clock, counters: Counters
-) -> None:
+def test_without_a_key_writing_says_what_to_set(clock: Clock, counters: Counters) -> None:
     records = make(clock, counters, keys=())
     assert records.read(cookie("x", A)).cookie == A
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
@@ -213,15 +205,13 @@ def test_a_token_is_silent_about_the_user_agent_unless_asked(records: Records) -
 
 
 @pytest.mark.parametrize(("agent", "kept"), [("Mozïlla\x00 \x1f5.0", "Moz?lla? ?5.0"), (" ", None)])
-def test_an_odd_user_agent_smuggles_no_field_into_a_token(
-    records: Records, agent: str, kept: str | None
-) -> None:
+def test_an_odd_user_agent_smuggles_nothing(records: Records, agent: str, kept: str | None) -> None:
     back, _ = records.from_token(visitor(records, user_agent=agent).token(user_agent=True))
     assert (back.user_agent, back.host, back.adct) == (kept, "shop.example", "click123")
 
 
 @pytest.mark.parametrize("max_age", [timedelta(hours=1), 3600, 3600.9])
-def test_a_token_with_a_life_of_its_own_is_taken_that_long(
+def test_a_token_has_its_own_life(
     records: Records, clock: Clock, max_age: timedelta | float
 ) -> None:
     token = visitor(records).token(max_age=max_age)
@@ -250,9 +240,7 @@ def test_a_life_that_is_none_says_what_it_takes(records: Records, max_age: Any) 
 
 
 @pytest.mark.parametrize("consent", [False, None])
-def test_the_token_of_a_visitor_who_said_no_holds_the_no_alone(
-    records: Records, consent: bool | None
-) -> None:
+def test_a_token_after_a_no_holds_the_no_alone(records: Records, consent: bool | None) -> None:
     told = visitor(records, Record(), consent=consent, user_agent="Mozilla/5.0 (X11)")
     back, _ = records.from_token(told.token(user_agent=True))
     assert back == Visitor(consent=consent)
@@ -279,9 +267,7 @@ def test_what_earlier_versions_signed_stays_readable(purpose: str, text: str) ->
     assert signer.unsign(text, 60) == (f"a {purpose} of today".encode(), SIGNED)
 
 
-def test_what_is_remembered_of_visitors_is_bounded_and_holds_nothing_forged(
-    records: Records,
-) -> None:
+def test_memory_of_visitors_is_bounded_and_holds_nothing_forged(records: Records) -> None:
     assert records._verified is not None
     for number in range(3_000):
         text = records.sign(RECORD.with_adct(f"click{number}", NOW, "url"))

@@ -128,7 +128,7 @@ def test_a_new_cookie_carries_its_time_and_is_never_the_same() -> None:
         ),
     ],
 )
-def test_each_form_that_may_leave_is_made_and_no_other(
+def test_allowed_forms_alone_are_made(
     given_: str, forms: tuple[str, ...], made: dict[str, str]
 ) -> None:
     assert email_forms(given_, forms) == made
@@ -199,9 +199,7 @@ IDFA = "EA7583CD-A667-48BC-B806-42ECB2B48606"
         (normalise_ip, "[::ffff:203.0.113.9]:443", "203.0.113.9"),
     ],
 )
-def test_ids_and_addresses_are_kept_in_one_form(
-    accept: Any, value: object, kept: str | None
-) -> None:
+def test_ids_and_addresses_have_one_form(accept: Any, value: object, kept: str | None) -> None:
     assert accept(value) == kept
 
 

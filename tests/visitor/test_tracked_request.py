@@ -45,9 +45,7 @@ def tracked(**environ: Any) -> TrackedRequest:
         ("[::1]:5000", "[::1]:5000", "::1"),
     ],
 )
-def test_the_host_is_the_browsers_without_the_schemes_own_port(
-    header: str, host: str, hostname: str
-) -> None:
+def test_the_host_is_the_browsers_but_for_the_port(header: str, host: str, hostname: str) -> None:
     request = tracked(HTTP_HOST=header, PATH_INFO="/thanks")
     assert request.host == host
     assert request.hostname == hostname
@@ -109,9 +107,7 @@ def test_without_a_host_header_the_server_names_itself(name: str, port: str, hos
         ("", "/50%", "a b", "/50%25?a%20b"),
     ],
 )
-def test_the_url_is_percent_encoded_as_browsers_do(
-    root: str, path: str, query: str, rest: str
-) -> None:
+def test_the_url_is_encoded_as_by_browsers(root: str, path: str, query: str, rest: str) -> None:
     request = tracked(
         HTTP_HOST="shop.example", SCRIPT_NAME=root, PATH_INFO=path, QUERY_STRING=query
     )
