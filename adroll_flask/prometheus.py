@@ -15,10 +15,10 @@ label holds anything of a visitor.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, TypeAlias
 
 from flask import Flask
 
@@ -35,15 +35,21 @@ except ImportError as _missing:
         "pip install 'adroll-flask[prometheus]'"
     ) from _missing
 
+from .errors import AdRollError
 from .findings.rules import open_findings
-from .metrics import TABLE, Samples, totals_of
+from .logs import Logger, get_logger
 from .middleware import AdRollMiddleware
 from .outbox.schema import DELAYS
-from .outbox.values import HistorySum
+from .outbox.values import HistorySum, Totals
+from .redaction import describe
 from .request_state import runtime_of
 from .runtime import Runtime
 
+logger: Logger = get_logger("adroll_flask")
+
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
+
+_Samples: TypeAlias = "Iterable[tuple[tuple[str, ...], float]]"
 
 
 class AdRollCollector:
@@ -66,40 +72,109 @@ class AdRollCollector:
 
     def collect(self) -> Iterator[Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
-        could_read, totals = totals_of(self._runtime)
+        runtime, totals, is_up = self._runtime, None, True
+        try:
+            if runtime.outbox.exists():  # to look makes no file
+                totals = runtime.outbox.lookups.totals()
+        except AdRollError as problem:
+            is_up = False
+            runtime.counters.add("metrics_failed")
+            logger.error(
+                "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
+            )
         yield GaugeMetricFamily(
-            "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=could_read
+            "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=is_up
         )
         if totals is not None:
-            for row in TABLE:
-                kind = CounterMetricFamily if row.grows else GaugeMetricFamily
-                yield _filled(kind(row.name, row.text, labels=row.labels), row.look(totals))
-            yield _delays(totals.sums)
+            yield from _of_events(totals.sums)
+            yield from _of_the_outbox(totals)
         findings = GaugeMetricFamily(
             "adroll_findings",
             "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
             labels=("code", "severity"),
         )
-        found = Counter((one.code, one.severity) for one in open_findings(self._runtime))
+        found = Counter((one.code, one.severity) for one in open_findings(runtime))
         yield _filled(findings, sorted(found.items()))
         process = CounterMetricFamily(
             "adroll_process",
             "What one process counted since it started, by name and reason.",
             labels=("process", "name", "reason"),
         )
-        for name, count in self._runtime.counters.snapshot().items():
+        for name, count in runtime.counters.snapshot().items():
             counted, _, reason = name.partition(":")
             process.add_metric((str(os.getpid()), counted, reason), count)
         yield process
 
 
-def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: Samples) -> Metric:
+def _of_events(sums: Iterable[HistorySum]) -> Iterator[Metric]:
+    counts: dict[tuple[str, ...], float] = defaultdict(int)
+    values: dict[tuple[str, ...], float] = defaultdict(float)
+    for one in sums:
+        counts[one.event_name, one.outcome, one.reason] += one.events
+        if one.currency:
+            values[one.event_name, one.outcome, one.currency] += float(one.value)
+    events = CounterMetricFamily(
+        "adroll_events",
+        "Events that came to an end, by event, outcome and reason, since the first one.",
+        labels=("event", "outcome", "reason"),
+    )
+    yield _filled(events, counts.items())
+    money = CounterMetricFamily(
+        "adroll_event_value",
+        "Sum of the values of events that came to an end, in the currency's major unit.",
+        labels=("event", "outcome", "currency"),
+    )
+    yield _filled(money, values.items())
+    yield _delays(sums)
+
+
+def _of_the_outbox(totals: Totals) -> Iterator[Metric]:
+    destination = totals.destination
+    for name, text, value in (
+        ("adroll_outbox_due_events", "Events that could be sent now, up to 10,000.", totals.due),
+        (
+            "adroll_outbox_oldest_due_seconds",
+            "Seconds since the oldest of them became due; 0: none is.",
+            totals.oldest_due or 0.0,
+        ),
+        (
+            "adroll_outbox_journal_bytes",
+            "What this host's journal holds that is not in the outbox yet.",
+            totals.journal_bytes,
+        ),
+        (
+            "adroll_destination_failures",
+            "Requests to AdRoll that failed since the last that did not.",
+            destination.failures,
+        ),
+        (
+            "adroll_destination_paused_seconds",
+            "Seconds until AdRoll is asked again; 0: it is asked.",
+            destination.paused_for,
+        ),
+    ):
+        yield GaugeMetricFamily(name, text, value=value)
+    stopped = GaugeMetricFamily(
+        "adroll_destination_stopped",
+        "1 while nothing is sent since AdRoll refuses everything, by reason.",
+        labels=("reason",),
+    )
+    yield _filled(stopped, [((destination.stopped,), 1)] if destination.stopped else [])
+    silent = GaugeMetricFamily(
+        "adroll_event_silent_seconds",
+        "Where an event has stopped coming: seconds since it came last.",
+        labels=("event",),
+    )
+    yield _filled(silent, [((one.name,), one.away) for one in totals.silences])
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: _Samples) -> Metric:
     for labels, value in samples:
         family.add_metric(labels, value)
     return family
 
 
-def _delays(sums: tuple[HistorySum, ...]) -> Metric:
+def _delays(sums: Iterable[HistorySum]) -> Metric:
     family = HistogramMetricFamily(
         "adroll_delivery_delay_seconds",
         "Seconds from an event to its delivery.",

@@ -81,8 +81,6 @@ class Runtime:
     sender: InitVar[object]
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
-    #: Set by ``adroll_flask.opentelemetry``.
-    is_measured: bool = False
     #: The process that has begun, see :meth:`begin`.
     begun_in: int | None = None
     counters: Counters = field(default_factory=Counters)

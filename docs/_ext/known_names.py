@@ -14,7 +14,6 @@ from sphinx.config import Config
 
 PYTHON = "https://docs.python.org/3/"
 FLASK = "https://flask.palletsprojects.com/en/stable/"
-OPENTELEMETRY = "https://opentelemetry-python.readthedocs.io/en/stable/"
 BLINKER = "https://blinker.readthedocs.io/en/stable/"
 
 COLLECTIONS = "library/collections.abc.html#collections.abc."
@@ -46,15 +45,6 @@ NAMES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "flask": (
         FLASK,
         dict.fromkeys(("Flask", "flask.app.Flask"), ("class", "api/#flask.Flask")),
-    ),
-    "opentelemetry": (
-        OPENTELEMETRY,
-        {
-            "opentelemetry.metrics.MeterProvider": (
-                "class",
-                "api/metrics.html#opentelemetry.metrics.MeterProvider",
-            ),
-        },
     ),
     "blinker": (BLINKER, {"blinker.base.NamedSignal": ("class", "#blinker.NamedSignal")}),
 }

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 #: Modules at the top of the package that put the wings together, and the adapters above them.
 MIDDLE = {"runtime"}
 TOP = {"__init__", "celery", "endpoints", "extension", "functions", "middleware", "request_state"}
-TOP |= {"metrics", "opentelemetry", "prometheus", "testing"}
+TOP |= {"prometheus", "testing"}
 #: What a person runs, above everything.
 ENTRY = {"__main__"}
 

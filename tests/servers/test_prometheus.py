@@ -19,20 +19,15 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from adroll_flask import AdRollMiddleware, ConfigurationError
-from adroll_flask.opentelemetry import instrument
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.values import Asked
 from adroll_flask.prometheus import AdRollCollector
-from adroll_flask.sandbox import RunningSandbox, running
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE, ROOT, free_port, program, visits
-from tests.support.visits import at
 
 #: A process of a shop that reports what it is told to and serves its metrics.
 SHOP = """
@@ -182,21 +177,17 @@ def test_an_app_without_adroll_is_told_what_to_call() -> None:
         AdRollCollector(Flask("plain"))
 
 
-@pytest.mark.parametrize(
-    ("module", "extra"),
-    [("prometheus_client", "prometheus"), ("opentelemetry", "opentelemetry")],
-)
-def test_without_its_library_the_error_says_what_to_install(module: str, extra: str) -> None:
+def test_without_its_library_the_error_says_what_to_install() -> None:
     program = (
-        f"import sys\nsys.modules[{module!r}] = None\n"
+        "import sys\nsys.modules['prometheus_client'] = None\n"
         "import adroll_flask\n"
-        f"try:\n    import adroll_flask.{extra}\n"
+        "try:\n    import adroll_flask.prometheus\n"
         "except ImportError as error:\n    print(error)\n"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert f"pip install 'adroll-flask[{extra}]'" in said.stdout
+    assert "pip install 'adroll-flask[prometheus]'" in said.stdout
 
 
 # -- a real Prometheus -----------------------------------------------------------------------
@@ -335,89 +326,6 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-# -- metrics of OpenTelemetry, by its own SDK -----------------------------------------------------
-
-
-class Telemetry:
-    """What was exported."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.meters = MeterProvider([self.reader])
-
-    def instrument(self, app: Any) -> None:
-        instrument(app, meter_provider=self.meters)
-
-    def metrics(self) -> dict[str, dict[tuple[Any, ...], Any]]:
-        """Data points by name and attributes' values, in the order of their names."""
-        found: dict[str, dict[tuple[Any, ...], Any]] = {}
-        data = self.reader.get_metrics_data()
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    points = found.setdefault(metric.name, {})
-                    for point in metric.data.data_points:
-                        labels = tuple(
-                            value for _, value in sorted(dict(point.attributes or {}).items())
-                        )
-                        points[labels] = point
-        return found
-
-
-@pytest.fixture
-def telemetry() -> Telemetry:
-    return Telemetry()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    with running() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def instrumented(make_app: AppMaker, telemetry: Telemetry, sandbox: RunningSandbox) -> Flask:
-    app = make_app(**at(sandbox))
-    telemetry.instrument(app)
-    return app
-
-
-def test_metrics_say_what_became_of_events_over_all_processes(
-    instrumented: Flask, telemetry: Telemetry
-) -> None:
-    visits.report(instrumented, "order-canary")
-    instrumented.extensions["adroll"].deliverer.drain()
-    visits.report(instrumented, "1002")
-    instrumented.extensions["adroll"].outbox.queue.take_in()
-    found = telemetry.metrics()
-    assert found["adroll_events"]["purchase", "delivered", ""].value == 1
-    assert found["adroll_event_value"]["EUR", "purchase", "delivered"].value == 59.9
-    assert found["adroll_outbox_due_events"][()].value == 1
-    assert found["adroll_destination_failures"][()].value == 0
-    assert not found.get("adroll_destination_stopped")
-    text = str(found)
-    for canary in ("click123", "203.0.113.7", "order-canary", "a-token"):
-        assert canary not in text
-
-
-def test_instrumenting_a_new_shop_makes_no_file(make_app: AppMaker, telemetry: Telemetry) -> None:
-    app = make_app()
-    telemetry.instrument(app)
-    assert telemetry.metrics().get("adroll_events", {}) == {}
-    assert not Path(app.instance_path).exists()
-    with pytest.raises(ConfigurationError, match="already"):
-        telemetry.instrument(app)
-
-
-def test_a_middleware_is_instrumented_as_a_flask_app_is(
-    telemetry: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # its outbox is in the folder where it runs, as the demo's is
-    shop = AdRollMiddleware(lambda _environ, _start: [], secret_key="k" * 32)
-    telemetry.instrument(shop)
-    assert telemetry.metrics().get("adroll_events", {}) == {}
 
 
 # -- a real Prometheus that scrapes programs on this machine --------------------------------------
