@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox.values import Claim, Counted
@@ -475,6 +477,7 @@ def test_what_is_no_event_of_its_own_keeps_none_back(tmp_path: Path, other: str)
 @contextlib.contextmanager
 def running(shop: Shop) -> Iterator[DeliveryThread]:
     """Meanwhile its thread delivers, which has nothing to do yet."""
+    shop.deliverer.poll = 3600.0  # what is found by a look has lingered elsewhere
     thread = shop.thread()
     thread.start()
     eventually(lambda: shop.outbox.bell.waiters)
@@ -483,7 +486,7 @@ def running(shop: Shop) -> Iterator[DeliveryThread]:
 
 
 def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, linger=1.0)
+    shop = Shop(tmp_path, linger=5.0)
     with running(shop) as thread:
         shop.report("o001")
         time.sleep(0.05)
@@ -549,7 +552,8 @@ def test_lateness_is_said_once_until_it_is_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monotonic = Clock()
-    monkeypatch.setattr("adroll_flask.delivery.deliverer.time.monotonic", monotonic)
+    # This module's alone: threads of earlier tests go by the real one.
+    monkeypatch.setattr(deliverer, "time", SimpleNamespace(monotonic=monotonic))
     shop = Shop(tmp_path)
 
     def look() -> int:

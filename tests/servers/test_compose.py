@@ -277,13 +277,13 @@ def test_workers_start_live_and_finish_their_request_on_sigterm(
             workers.append(subprocess.Popen(command, env=environ, cwd=ROOT))
             checks.append(check)
             files.append(Path(command[-1]))
-        drain.wait_for(lambda: sink.hanging == 2, 30, "a request of each worker hangs")
+        drain.wait_for(lambda: sink.hanging == 2, PATIENCE, "a request of each worker hangs")
         for check, file in zip(checks, files, strict=True):
             assert file.exists()
             assert healthy(check)
             os.utime(file, (time.time() - 120,) * 2)
             assert not healthy(check), "an old file is a dead worker"
-        drain.wait_for(lambda: all(map(healthy, checks)), 10, "they touch their files again")
+        drain.wait_for(lambda: all(map(healthy, checks)), PATIENCE, "they touch their files again")
 
         for worker in workers:
             worker.send_signal(signal.SIGTERM)

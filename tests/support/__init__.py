@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -46,8 +47,13 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def in_a_child(work: Callable[[], object]) -> bool:
-    """Whether *work* came to its end in a forked child, and did not say False."""
-    return os.waitpid(forked(work), 0)[1] == 0
+    """Whether *work* came to its end in a forked child in time, and did not say False."""
+    child, until = forked(work), time.monotonic() + 2 * PATIENCE
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+    return ended[1] == 0
 
 
 def open_files() -> dict[int, str]:

@@ -1,6 +1,7 @@
 """A real nginx with a cache, in front of a Flask app that a thread serves."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from tests.support import PATIENCE, free_port, program, wait_for_port
+from tests.support import PATIENCE, program, wait_for_port
 from tests.support.serving import serving
 
 #: Keeps what its headers allow; nginx itself leaves alone what sets a cookie.
@@ -96,7 +97,10 @@ def behind_nginx(
         treated as any page.
     """
     nginx = program("nginx", "nginx-light")
-    port = free_port()
+    # nginx inherits the socket, as from the nginx before it in an upgrade (`ngx_inherited`): who
+    # looks for a free port and lets go of it may lose it to another test.
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    port = listening.getsockname()[1]
     site = CachedSite(app, port, folder / "cache")
     fixed = ProxyFix(app, x_for=1, x_proto=1)
 
@@ -130,7 +134,14 @@ def behind_nginx(
         )
         command = [nginx, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
         out = stack.enter_context(log.open("w"))
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=out)
+        with listening:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | {"NGINX": f"{listening.fileno()};"},
+                pass_fds=[listening.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=out,
+            )
         stack.callback(process.wait, PATIENCE)
         stack.callback(process.terminate)
         wait_for_port(port, process, log)
