@@ -17,7 +17,8 @@ from .errors import (
     TokenForgedError,
 )
 from .extension import AdRoll
-from .functions import (
+from .middleware import AdRollMiddleware
+from .public_functions import (
     cancel_conversion,
     current_visitor,
     forget_visitor,
@@ -27,7 +28,6 @@ from .functions import (
     report_event,
     reset_identity,
 )
-from .middleware import AdRollMiddleware
 from .reporting.reporter import Receipt
 from .signals import (
     event_delivered,
@@ -36,7 +36,7 @@ from .signals import (
     event_suppressed,
     visitor_identified,
 )
-from .visitor.cookies import Visitor
+from .visitor.record import Visitor
 
 if TYPE_CHECKING:
     from .events.event import Event

@@ -19,16 +19,16 @@ from werkzeug.wsgi import ClosingIterator
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .functions import cancel_conversion, release_conversion, report_event
 from .logs import Logger, get_logger
 from .page.response import Page, left_alone
+from .public_functions import cancel_conversion, release_conversion, report_event
 from .redaction import describe
 from .reporting.reporter import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
 from .setting_checks import SettingValues
 from .settings import Settings
-from .visitor.cookies import Visitor
+from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .hosts import is_ip
+from .host_names import is_ip
 
 LIMIT = 500
 _REACH = 65_536

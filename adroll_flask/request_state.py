@@ -11,7 +11,7 @@ from flask import globals as proxies
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
-from .events.context import KNOWN, NO_IDENTITY
+from .events.names import KNOWN, NO_IDENTITY
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 from .counters import Counters
 from .delivery.thread import DeliveryThread, threads_are_on
+from .errors import let_through
 from .forks import made_once
-from .interruptions import let_through
 from .logs import Logger, get_logger
 from .outbox import Outbox
 from .outbox.location import journal_folder, locate, tell_of_unwritable_places
 from .page.caching import read_headers
-from .page.cookie_domains import Domains
+from .page.cookies import Domains
 from .page.response import Prepared, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.reporter import Reporter, TellingReporter, say_outcome
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.cookies import Records
+from .visitor.record import Records
 from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:

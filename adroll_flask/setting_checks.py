@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_orig
 from urllib.parse import SplitResult, urlsplit
 
 from .errors import ConfigurationError
-from .hosts import is_ip, is_loopback
+from .host_names import is_ip, is_loopback
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _HOST = re.compile(rf"\.?{_LABEL}(\.{_LABEL})*\Z", re.IGNORECASE)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from .errors import ConfigurationError
-from .hosts import in_ascii, is_listed
+from .host_names import in_ascii, is_listed
 from .setting_checks import checks
 
 DAY = 86_400

@@ -32,9 +32,9 @@ from typing import Any, Literal
 from flask import Flask
 
 from . import request_state
-from .events.context import EventDefaults
 from .events.event import Event, value_digest, wire_bytes
 from .events.fix import amend, recheck_wire
+from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
 from .outbox.values import Decided, Entry, Verdict, Withdrawal

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, TypeVar
 
-from adroll_flask.events.coverage import BITS
+from adroll_flask.events.names import BITS
 from adroll_flask.outbox.schema import DELAY_COLUMNS
 from adroll_flask.sandbox import ADVERTISABLE_EID
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.events.coverage import BITS
+from adroll_flask.events.names import BITS
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from adroll_flask.plurals import span

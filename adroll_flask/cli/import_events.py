@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from adroll_flask.errors import AdRollError, EventError
 from adroll_flask.events.build import Built, build
-from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
+from adroll_flask.events.names import NO_IDENTITY
 from adroll_flask.outbox import NewEvent
 from adroll_flask.outbox.values import clean_key
 from adroll_flask.reporting.lists import Line, read_time

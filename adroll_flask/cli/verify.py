@@ -14,7 +14,7 @@ import click
 from flask.cli import with_appcontext
 from werkzeug.utils import import_string
 
-from adroll_flask.events.coverage import BITS, FORM_NAMES
+from adroll_flask.events.names import BITS, FORM_NAMES
 from adroll_flask.outbox import Row
 from adroll_flask.redaction import describe
 from adroll_flask.runtime import Runtime

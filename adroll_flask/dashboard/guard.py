@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from flask import Request, abort
 from werkzeug.wrappers import Response
 
-from adroll_flask.visitor.signing import Expired, Forged, Signer
+from adroll_flask.visitor.record import Expired, Forged, Signer
 
 if TYPE_CHECKING:
     from adroll_flask.runtime import Runtime

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from adroll_flask._version import DOCS_URL
-from adroll_flask.events.coverage import BITS
+from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.sums import by
 from adroll_flask.outbox.schema import DELAYS

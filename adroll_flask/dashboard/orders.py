@@ -13,10 +13,10 @@ from zipfile import BadZipFile
 
 from flask import abort
 
+from adroll_flask.errors import let_through
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.reasons import meaning, of_dead_letter, of_order
 from adroll_flask.findings.rules import delays, problem_id
-from adroll_flask.interruptions import let_through
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings

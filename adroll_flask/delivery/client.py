@@ -21,9 +21,8 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from adroll_flask._version import __version__
-from adroll_flask.errors import ConfigurationError, DeliveryError
-from adroll_flask.hosts import is_loopback
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import ConfigurationError, DeliveryError, let_through
+from adroll_flask.host_names import is_loopback
 from adroll_flask.outbox.values import Asked
 from adroll_flask.redaction import identifying_values, redact_text
 from adroll_flask.settings import Account, Settings

@@ -19,7 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from adroll_flask.counters import Counters
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.history import told

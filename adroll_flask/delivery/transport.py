@@ -26,7 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from adroll_flask.errors import DeliveryError
-from adroll_flask.hosts import is_loopback
+from adroll_flask.host_names import is_loopback
 
 if TYPE_CHECKING:
     from urllib3.poolmanager import PoolManager

@@ -15,12 +15,19 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.settings import Account
 from adroll_flask.visitor.identifiers import accept_id, looks_like_email, new_first_party_cookie
 
-from .context import EventDefaults, values_of
-from .coverage import Coverage
 from .event import Event, Problem, address_values, check, checked, value_digest, wire_bytes
 from .fields import accept_event_name, accept_external_data
-from .names import FIELD_NAMES, shown, suggestion
-from .privacy import hide
+from .location import without_persons
+from .names import (
+    FIELD_NAMES,
+    HASHED,
+    Coverage,
+    EventDefaults,
+    kept_key,
+    shown,
+    suggestion,
+    values_of,
+)
 from .products import gather
 
 logger: Logger = get_logger("adroll_flask.events")
@@ -152,6 +159,28 @@ def trial_event(account: Account, now: float, name: str = "pageView", *, size: i
         fields["external_data"] = token_urlsafe(size)[: size - len(payload)]
         payload = build(name, fields, defaults, strict=True).payload
     return payload
+
+
+def hide(values: dict[str, Any], defaults: EventDefaults) -> tuple[str, ...]:
+    """Take what tells a person out of an event's *values*; the names of those that had any.
+
+    Of an order id with an address in it a keyed hash is left, the one that the outbox keeps as the
+    deduplication key, so that the order is found by its id all the same.
+    """
+    hidden: tuple[str, ...] = ()
+    clear = "plain" in defaults.email_forms
+    url, order = values.get("page_location"), values.get("order_id")
+    if isinstance(url, str):
+        left = without_persons(url, defaults.private_parameters, clear)
+        if left != url:
+            values["page_location"] = left
+            hidden += ("page_location",)
+    if isinstance(order, str) and not clear:
+        kept = kept_key(order.strip(), defaults.dedupe_secret)
+        if kept.startswith(HASHED) and kept != order:
+            values["order_id"] = kept
+            hidden += ("order_id",)
+    return hidden
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -19,10 +19,17 @@ from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
 from . import fields
-from .context import EventDefaults, derived_cookie
-from .coverage import FORM_NAMES, Coverage, coverage_of
 from .fields import FUTURE, TAKES_A_TIME, Field, accept_external_data, rounded
-from .names import IDENTIFIER_NAMES, shown, suggestion
+from .names import (
+    FORM_NAMES,
+    IDENTIFIER_NAMES,
+    Coverage,
+    EventDefaults,
+    coverage_of,
+    derived_cookie,
+    shown,
+    suggestion,
+)
 from .products import MAX_PRODUCTS, Unreadable, gather
 
 #: Bytes of one event as JSON. AdRoll documents no bound; a batch of a hundred stays near 3 MiB.

@@ -11,7 +11,7 @@ from typing import Any
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import accept_seconds
 
-from .context import EventDefaults, derived_cookie, values_of
+from .build import hide
 from .event import (
     API_NAMES,
     ATTRIBUTES,
@@ -34,8 +34,7 @@ from .event import (
     written,
 )
 from .fields import accept_external_data
-from .names import FIELD_NAMES, shown, suggestion
-from .privacy import hide
+from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
 from .products import gather
 
 #: Characters of a text, or of the JSON of a list, that is kept unchecked.

@@ -1,10 +1,17 @@
-"""``page_location``: a full URL in plain ASCII, within a bound, its click id whole."""
+"""``page_location``: a full URL in plain ASCII, within a bound, its click id whole.
+
+What tells of a person is left out: a page's URL reaches AdRoll with each event, and shops put into
+theirs whom they greet (``/thanks?order=17&email=ann@example.com``).
+"""
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
+from fnmatch import translate
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import CONTROL, kind
@@ -123,3 +130,62 @@ def app_location(
             raise EventError(name, "takes a text of 1 to 256 characters")
     query = urlencode({name: text for name, text in parameters.items() if text is not None})
     return accept_location(f"https://{domain.strip()}/" + (f"?{query}" if query else ""))
+
+
+# -- without persons -----------------------------------------------------------------------
+
+#: A person's address in a text: ``trial:ann@example.com``, as it is or as a URL has it, which one
+#: within another has encoded twice. A domain has at most 253 characters; without a bound a URL full
+#: of encoded @ takes seconds.
+_AT = r"@|\uff20|%(?:25)*40|%(?:25)*EF%(?:25)*BC%(?:25)*A0"
+ADDRESS = re.compile(rf"[^\s@](?:{_AT})[^\s@]{{0,254}}[^\W\d]", re.IGNORECASE)
+
+
+def without_persons(url: str, names: tuple[str, ...], clear: bool) -> str:
+    """*url* without what tells a person: whole parameters, segments of the path, the fragment.
+
+    :param names: ``ADROLL_PRIVATE_PARAMETERS``.
+    :param clear: addresses may leave in clear text.
+
+    >>> without_persons("https://shop.example/thanks?order=17&email=ann", ("*email*",), False)
+    'https://shop.example/thanks?order=17'
+    """
+    plain = "@" not in url and "%" not in url and url.isascii()
+    told = _nothing if clear or plain else ADDRESS.search
+    is_private = _named(names)
+
+    rest, hash, fragment = url.partition("#")
+    start, mark, query = rest.partition("?")
+    host = start.find("/", start.find("://") + 3)
+    if host >= 0 and told(start[host:]):
+        start = start[:host] + "/".join(one for one in start[host:].split("/") if not told(one))
+    if query:
+        kept = [
+            one
+            for one in query.split("&")
+            if one.startswith("adct=") or not (is_private(one.partition("=")[0]) or told(one))
+        ]
+        query = "&".join(kept)
+        mark = mark if query else ""
+    parts = re.split("[?&/]", fragment) if fragment else ()
+    if any(is_private(one.partition("=")[0]) or told(one) for one in parts):
+        hash = fragment = ""
+    return start + mark + query + hash + fragment
+
+
+def _nothing(text: str) -> None:
+    """It is not there."""
+
+
+@functools.lru_cache(64)
+def _named(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Whether a parameter's name, as a URL has it, is one of *patterns* in any case."""
+    if not patterns:
+        return _nothing
+    match = re.compile("|".join(translate(one.lower()) for one in patterns)).match
+
+    @functools.lru_cache(1000)  # a site's pages have a few names
+    def named(name: str) -> object:
+        return match(unquote_plus(name).lower())
+
+    return named

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from adroll_flask.errors import EventError
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import EventError, let_through
 from adroll_flask.visitor.identifiers import kind
 
 from .names import PRODUCT_FIELDS, nearest, shown, suggestion

@@ -19,11 +19,11 @@ import requests
 from werkzeug.http import parse_date
 
 from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.hosts import host_of
+from adroll_flask.host_names import host_of
 from adroll_flask.page.caching import cache_directives, is_shared_cacheable, read_headers
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
-from adroll_flask.visitor.cookies import FIRST_PARTY_COOKIE
+from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
 from .finding import Finding, found, ok, texts
 

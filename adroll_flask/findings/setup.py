@@ -20,8 +20,8 @@ from adroll_flask.outbox.values import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.settings import app_keys
-from adroll_flask.visitor.cookies import FIRST_PARTY_COOKIE
 from adroll_flask.visitor.identifiers import is_public_ip
+from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
 from .finding import TABLE, Finding, found, ok
 from .rules import Moment, open_findings

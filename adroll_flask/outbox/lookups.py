@@ -221,7 +221,7 @@ class Lookups:
         """All events that are not delivered and have their payload, with it."""
         return self._pages(f"{_SELECT} WHERE state IN (0, 1, 2, 4, 5) AND payload IS NOT NULL")
 
-    # -- orders; keys are those of adroll_flask.events.privacy.kept_key ------------------
+    # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
 
     def find_order(self, order: OrderKey) -> Row | None:
         """The event of an order."""
@@ -255,7 +255,7 @@ class Lookups:
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
         """Why orders were suppressed, by the hash of
-        :func:`adroll_flask.events.privacy.suppressed_key`."""
+        :func:`adroll_flask.events.names.suppressed_key`."""
         query = (
             "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed"
             " WHERE order_hash {in_ids}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adroll_flask.visitor.record import Record
     from adroll_flask.visitor.tracked_request import TrackedRequest
 
-    from .cookie_domains import Domains
+    from .cookies import Domains
 
 logger: Logger = get_logger("adroll_flask.page")
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adroll_flask.hosts import host_of
+from adroll_flask.host_names import host_of
 
 if TYPE_CHECKING:
     from adroll_flask.settings import Account, Settings

@@ -9,10 +9,9 @@ from typing import Final
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import Built
-from adroll_flask.events.context import NO_IDENTITY
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.events.fix import recheck_wire
-from adroll_flask.events.privacy import kept_key
+from adroll_flask.events.names import NO_IDENTITY, kept_key
 from adroll_flask.outbox import Row
 
 from .reporter import Reporter

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any, NamedTuple
 
-from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.events.privacy import kept_key, suppressed_key
+from adroll_flask.events.names import EVENT_NAMES, kept_key, suppressed_key
 from adroll_flask.outbox.values import Row, SuppressedOrder
 from adroll_flask.redaction import redact_event
 

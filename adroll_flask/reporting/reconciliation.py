@@ -16,9 +16,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from adroll_flask.errors import AdRollError
-from adroll_flask.events.privacy import kept_key, suppressed_key
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import AdRollError, let_through
+from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
 from adroll_flask.outbox.values import Row, SuppressedOrder, worst

@@ -17,21 +17,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from blinker import NamedSignal
 
-from adroll_flask.errors import AdRollError, ConfigurationError, EventError
-from adroll_flask.events.context import NO_IDENTITY, EventDefaults
-from adroll_flask.events.coverage import Coverage
-from adroll_flask.events.names import EVENT_NAMES, shown
-from adroll_flask.events.privacy import kept_key, suppressed_key
+from adroll_flask.errors import AdRollError, ConfigurationError, EventError, let_through
+from adroll_flask.events.names import (
+    EVENT_NAMES,
+    NO_IDENTITY,
+    Coverage,
+    EventDefaults,
+    kept_key,
+    shown,
+    suppressed_key,
+)
 from adroll_flask.forks import made_once
-from adroll_flask.hosts import host_of
-from adroll_flask.interruptions import let_through
+from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
 from adroll_flask.outbox.inbox import after_commit, is_database_error
 from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal, outcome_of
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
-from adroll_flask.visitor.cookies import Records, Visitor
+from adroll_flask.visitor.record import Records, Visitor
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adroll_flask.counters import Counters
-from adroll_flask.errors import ConfigurationError
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings

@@ -12,13 +12,12 @@ from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
 from adroll_flask.forks import made_once
-from adroll_flask.hosts import is_loopback
+from adroll_flask.host_names import is_loopback
 from adroll_flask.logs import Logger, get_logger
 
 from .consent import Decision, decide
-from .cookies import Records, RequestCookies, Visitor
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
-from .record import Record
+from .record import Record, Records, RequestCookies, Visitor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from adroll_flask import AdRoll, Visitor, current_visitor, visitor_identified
-from adroll_flask.visitor.cookies import COOKIE_LIFE
+from adroll_flask.visitor.record import COOKIE_LIFE
 from tests.conftest import PAGE, AppMaker
 
 A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -103,8 +103,8 @@ def test_a_known_visitor_is_not_parsed_again(app: Flask, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("work on the hot path")
 
-    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.unsign", fail)
-    monkeypatch.setattr("adroll_flask.visitor.signing.Signer.sign", fail)
+    monkeypatch.setattr("adroll_flask.visitor.record.Signer.unsign", fail)
+    monkeypatch.setattr("adroll_flask.visitor.record.Signer.sign", fail)
     assert client.get("/").status_code == 200
 
 

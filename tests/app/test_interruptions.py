@@ -18,7 +18,7 @@ from flask import Flask
 from werkzeug.test import Client
 
 from adroll_flask import AdRoll, AdRollMiddleware, event_queued, report_conversion
-from adroll_flask.interruptions import let_through
+from adroll_flask.errors import let_through
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE

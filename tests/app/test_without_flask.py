@@ -538,7 +538,7 @@ def test_a_fault_leaves_responses_alone(
         assert not seen[0].adct or fault == "DeliveryThread.start"
         return app(environ, start_response)
 
-    place = "visitor.cookies" if fault == "Records.read" else "delivery.thread"
+    place = "visitor.record" if fault == "Records.read" else "delivery.thread"
     monkeypatch.setattr(f"adroll_flask.{place}.{fault}", broken)
     middleware = wrap(looking, strict=False)
     with checked(middleware, lint).get("/?adct=click123") as response:

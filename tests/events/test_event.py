@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import build
-from adroll_flask.events.context import EventDefaults
 from adroll_flask.events.event import (
     ATTRIBUTES,
     IDENTIFIERS,
@@ -25,6 +24,7 @@ from adroll_flask.events.event import (
     wire_bytes,
 )
 from adroll_flask.events.fields import rounded
+from adroll_flask.events.names import EventDefaults
 
 DEFAULTS = EventDefaults(
     advertisable_eid="ADVERTISABLE0000000001",

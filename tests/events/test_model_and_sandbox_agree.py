@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from adroll_flask import app_location
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import build
-from adroll_flask.events.context import EventDefaults
 from adroll_flask.events.event import json_schema
 from adroll_flask.events.fields import DECIMALS
 from adroll_flask.events.fix import recheck_wire
-from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
+from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventDefaults
 from adroll_flask.sandbox import (
     ACCESS_TOKEN,
     ADVERTISABLE_EID,

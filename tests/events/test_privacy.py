@@ -13,7 +13,8 @@ from flask import Flask
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.events.event import Event
-from adroll_flask.events.privacy import HASHED, kept_key, without_persons
+from adroll_flask.events.location import without_persons
+from adroll_flask.events.names import HASHED, kept_key
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Caplog
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "adroll_flask"
 
 WINGS = {"visitor", "page", "events", "outbox", "delivery", "reporting"}
 #: Who may import whom: a folder, or a module at the top of the package, and what stands below it.
-#: What is not named may be imported by everybody: errors, hosts, counters, redaction and the like
+#: What is not named may be imported by everybody: errors, host names, counters, redaction and such
 #: know nothing of the rest.
 MAY_IMPORT: dict[str, set[str]] = {
     "visitor": set(),
@@ -33,8 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 #: Modules at the top of the package that put the wings together, and the adapters above them.
 MIDDLE = {"runtime"}
-TOP = {"__init__", "celery", "endpoints", "extension", "functions", "middleware", "request_state"}
-TOP |= {"prometheus", "testing"}
+TOP = {"__init__", "celery", "endpoints", "extension", "middleware", "prometheus"}
+TOP |= {"public_functions", "request_state", "testing"}
 #: What a person runs, above everything.
 ENTRY = {"__main__"}
 

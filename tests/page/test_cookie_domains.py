@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from adroll_flask import ConfigurationError
-from adroll_flask.page.cookie_domains import Domains
+from adroll_flask.page.cookies import Domains
 from tests.conftest import AppMaker, Patch
 
 

@@ -12,7 +12,7 @@ from flask_wtf import CSRFProtect
 from werkzeug.test import TestResponse
 
 from adroll_flask.dashboard.mounting import PAGES
-from adroll_flask.visitor.signing import Signer
+from adroll_flask.visitor.record import Signer
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.dashboard_shop import WHERE, DashboardShop, answering
 

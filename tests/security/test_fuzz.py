@@ -25,7 +25,7 @@ from werkzeug.test import Client
 from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, report_event
 from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
-from adroll_flask.events.context import NO_IDENTITY
+from adroll_flask.events.names import NO_IDENTITY
 from adroll_flask.outbox import NewEvent, Put
 from adroll_flask.outbox.outbox import Bell
 from adroll_flask.outbox.values import Entry
@@ -33,14 +33,13 @@ from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.consent import decide
-from adroll_flask.visitor.cookies import Records
 from adroll_flask.visitor.identifiers import (
     COOKIE_PATTERN,
     accept_adct,
     normalise_first_party_cookie,
     normalise_ip,
 )
-from adroll_flask.visitor.record import Record, pack, unpack
+from adroll_flask.visitor.record import Record, Records, pack, unpack
 from adroll_flask.visitor.tracked_request import adct_of
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from adroll_flask.events.build import Built, build
-from adroll_flask.events.context import EventDefaults
+from adroll_flask.events.names import EventDefaults
 
 NOW = 1667065540.836
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"

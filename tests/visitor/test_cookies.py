@@ -8,9 +8,7 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, EventError, TokenExpiredError
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.cookies import COOKIE_LIFE, RENEW_AFTER, Records, Visitor
-from adroll_flask.visitor.record import Record
-from adroll_flask.visitor.signing import Signer
+from adroll_flask.visitor.record import COOKIE_LIFE, RENEW_AFTER, Record, Records, Signer, Visitor
 
 NOW = 1_750_000_000.0
 #: When the texts of earlier versions were signed.

@@ -9,7 +9,7 @@ import pytest
 
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.cookies import Records
+from adroll_flask.visitor.record import Records
 from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
 
 WERKZEUG = tuple(int(part) for part in re.findall(r"\d+", version("werkzeug"))[:3])

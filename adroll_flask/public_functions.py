@@ -12,13 +12,12 @@ from flask.helpers import get_debug_flag
 
 from . import request_state
 from .errors import ConfigurationError, EventError
-from .events.context import NO_IDENTITY
-from .events.names import EventFields, EventName, Product
+from .events.names import NO_IDENTITY, EventFields, EventName, Product
 from .logs import Logger, get_logger
 from .reporting.reporter import Receipt
 from .runtime import Runtime
 from .settings import environment_says
-from .visitor.cookies import Visitor
+from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 logger: Logger = get_logger("adroll_flask")
