@@ -18,15 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from blinker import NamedSignal
 
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError, let_through
-from adroll_flask.events.names import (
-    EVENT_NAMES,
-    NO_IDENTITY,
-    Coverage,
-    EventDefaults,
-    kept_key,
-    shown,
-    suppressed_key,
-)
+from adroll_flask.events import names
+from adroll_flask.events.names import NO_IDENTITY, Coverage, EventDefaults, kept_key
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
@@ -148,7 +141,8 @@ class SiteFunctions:
             )
         if unknown := [str(key) for key in said if key not in _IDENTITY]:
             raise EventError(
-                "identity", f"has to return email, user_id, device_id; {shown(unknown[0])} is none"
+                "identity",
+                f"has to return email, user_id, device_id; {names.shown(unknown[0])} is none",
             )
         return {key: value for key, value in said.items() if value not in (None, "")}
 
@@ -518,7 +512,7 @@ class Reporter:
             key = None if dry_run else given.get("deduplication_key") or given.get("order_id")
             # Without a secret, order numbers could be found by trying them.
             if self.settings.remember_suppressed and key is not None and secret is not None:
-                order = suppressed_key(name, str(key), secret)
+                order = names.suppressed_key(name, str(key), secret)
             became = outcome_of("suppressed", why, dry_run)
             self.outbox.record(Counted(now, _kept_name(name), *became, order=order))
         return Receipt(None, "suppressed", why)
@@ -713,7 +707,7 @@ def _left_out(dropped: Sequence[tuple[str, str]]) -> str:
 def _kept_name(name: object) -> str:
     """What queue and history call an event: names that are none of AdRoll's may come from a
     browser, and there may be any number of them."""
-    return name if isinstance(name, str) and name in EVENT_NAMES else "unknown"
+    return name if isinstance(name, str) and name in names.EVENT_NAMES else "unknown"
 
 
 # -- ADROLL_DEBUG ----------------------------------------------------------------------------------
