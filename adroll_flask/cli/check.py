@@ -8,36 +8,24 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.findings import reasons, setup
+from adroll_flask.findings.finding import Finding, found, ok
+from adroll_flask.findings.sums import by
 from adroll_flask.plurals import counted
 
-from .console import (
-    AS_JSON,
-    SettingsAlone,
-    as_typed,
-    current_runtime,
-    kept_outbox,
-    show,
-    since_when,
-    table,
-    when,
-)
+from . import console
 from .outbox import MOST_EVENTS
-
-if TYPE_CHECKING:
-    from adroll_flask.findings.finding import Finding
-    from adroll_flask.outbox import Row
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "hint": "blue", "ok": "green"}
 #: What is a hint while a site is made, and has to be gone before it goes live.
@@ -68,8 +56,8 @@ _NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unkn
 @click.option(
     "--last", type=click.IntRange(1, MOST_EVENTS), help="Fail where one of the last N reports died."
 )
-@AS_JSON
-def check(url: str | None, since: str | None, last: int | None, as_json: bool) -> None:
+@console.AS_JSON
+def check(url: str | None, since: str | None, last: int | None) -> None:
     """Say all that is wrong with this site, each with its fix.
 
     Looks over settings, keys, outbox, cookies and endpoints. --since takes a time with its offset
@@ -77,18 +65,17 @@ def check(url: str | None, since: str | None, last: int | None, as_json: bool) -
 
     Exits with 1 where something keeps conversions from AdRoll or harms the site.
     """
-    findings = site_findings(url)
-    if since or last:
-        findings.append(with_appcontext(_reports)(since, last))
+    is_asked = since or last
+    findings = site_findings(url, lambda: [_reports(since, last)] if is_asked else [])
     kinds = Counter(finding.severity for finding in findings)
     sums = f"{counted(kinds['error'], 'error')}, {counted(kinds['warning'], 'warning')}"
-    _say(findings, sums, as_json, bad=kinds["error"])
+    _say(findings, sums, bad=kinds["error"])
 
 
 @click.command("go-live")
 @click.option("--url", help="A page of the real site, as visitors reach it.")
-@AS_JSON
-def go_live(url: str | None, as_json: bool) -> None:
+@console.AS_JSON
+def go_live(url: str | None) -> None:
     """Say what is still to do before real orders are reported.
 
     Looks over all that check looks over, for what is left of the sandbox, and for the decisions on
@@ -98,40 +85,42 @@ def go_live(url: str | None, as_json: bool) -> None:
     """
     findings = [
         replace(finding, severity="error") if finding.code in _NOT_LIVE else finding
-        for finding in site_findings(url)
+        for finding in site_findings(url, lambda: _of_the_real_site(url))
     ]
-    with suppress(ConfigurationError):  # why the app does not start is among them
-        findings += with_appcontext(_of_the_real_site)(url)
     left = sum(finding.severity in ("error", "warning") for finding in findings)
     sums = f"{counted(left, 'thing')} to do" if left else "nothing is left to do"
-    _say(findings, sums, as_json, bad=left)
+    _say(findings, sums, bad=left)
 
 
-def site_findings(url: str | None = None) -> list[Finding]:
-    """What is wrong with the site, as a command tells it; also where its app does not start."""
-    from adroll_flask.findings.setup import check_start
+def site_findings(
+    url: str | None = None, more: Callable[[], list[Finding]] = list
+) -> list[Finding]:
+    """What is wrong with the site, as a command tells it; also where its app does not start.
+
+    :param more: what else is asked for where it does.
+    """
+
+    @with_appcontext
+    def of_app() -> list[Finding]:
+        runtime = console.current_runtime()
+        alone = isinstance(current_app._get_current_object(), console.SettingsAlone)  # type: ignore[attr-defined]
+        findings = setup.check_app(current_app, runtime, ask_endpoints=not alone)
+        if url is not None:
+            from adroll_flask.findings.page import check_url  # which loads requests
+
+            findings += check_url(url, runtime.settings)
+        return findings + more()
 
     try:
-        return with_appcontext(_of_app)(url)
+        return of_app()
     except ConfigurationError as problem:
-        return check_start(problem)
-
-
-def _of_app(url: str | None) -> list[Finding]:
-    from adroll_flask.findings.page import check_url
-    from adroll_flask.findings.setup import check_app
-
-    runtime = current_runtime()
-    alone = isinstance(current_app._get_current_object(), SettingsAlone)  # type: ignore[attr-defined]
-    findings = check_app(current_app, runtime, ask_endpoints=not alone)
-    return findings + (check_url(url, runtime.settings) if url is not None else [])
+        return setup.check_start(problem)
 
 
 def _of_the_real_site(url: str | None) -> list[Finding]:
-    from adroll_flask.findings.finding import found, ok
     from adroll_flask.findings.send_test import send_test_event
 
-    runtime = current_runtime()
+    runtime = console.current_runtime()
     result = send_test_event(runtime, "pageView")
     sent = found("send-test-failed", "send-test", meaning=result.meaning)
     findings = [ok("send-test", result.meaning) if result.ok else sent]
@@ -144,19 +133,16 @@ def _of_the_real_site(url: str | None) -> list[Finding]:
 
 def _reports(since: str | None, last: int | None) -> Finding:
     """Whether what was reported since a deploy died."""
-    from adroll_flask.findings.finding import found, ok
-
-    store, now = kept_outbox(), current_runtime().clock()
-    begin = since_when(since, now) if since else None
+    store, now = console.kept_outbox(), console.current_runtime().clock()
+    begin = console.since_when(since, now) if since else None
     if since and since.endswith("m"):
         raise click.BadParameter("--since takes 2h, 1d or a time; 10m would be ten months")
     if begin is not None and begin > now + 60:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
-    rows: Sequence[Row] = ()
-    if store is not None:
-        rows = store.lookups.list(None, last or MOST_EVENTS, None, begin, newest=True)
+    most = last or MOST_EVENTS
+    rows = () if store is None else store.lookups.list(None, most, None, begin, newest=True)
     dead = Counter(row.reason for row in rows if row.state == "dead")
-    since_then = f" since {when(begin)}" if begin else ""
+    since_then = f" since {console.when(begin)}" if begin else ""
     if not rows:
         return found("nothing-reported/lately", since_when=since_then)
     reports = f"{counted(len(rows), 'report')}{since_then}"
@@ -166,19 +152,17 @@ def _reports(since: str | None, last: int | None) -> Finding:
     return found("reports-died", "reports", events=dead.total(), reports=reports, why=why)
 
 
-def _say(findings: Iterable[Finding], sums: str, as_json: bool, *, bad: int) -> None:
-    """Print *findings*, and exit: with 1 where some are *bad*."""
-    findings = [finding.written(as_typed) for finding in findings]
-    lines = []
+def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
+    """Print *findings*, and exit with 1 where some are *bad*."""
+    findings, lines = [finding.written(console.as_typed) for finding in findings], []
     for finding in findings:
-        colour = _COLOURS[finding.severity]
-        severity = click.style(f"{finding.severity.upper():<8}", fg=colour)
-        lines.append(f"{severity}{finding.subject}: {finding.sentence}")
+        severity = f"{finding.severity.upper():<8}"
+        coloured = click.style(severity, fg=_COLOURS[finding.severity])
+        lines.append(f"{coloured}{finding.subject}: {finding.sentence}")
         more = {"fix": finding.todo, "run": finding.command, "see": finding.help_url}
         lines += [f"        {name}: {text}" for name, text in more.items() if text]
     data = {"ok": not bad, "findings": [finding.as_dict() for finding in findings]}
-    show(as_json, data, "\n".join([*lines, sums]))
-    raise SystemExit(1 if bad else 0)
+    console.show(data, "\n".join([*lines, sums]), failed=bool(bad))
 
 
 # -- what a message means --------------------------------------------------------------------
@@ -204,23 +188,20 @@ def entries() -> Mapping[str, Entry]:
 
 @click.command("explain")
 @click.argument("code", required=False)
-@AS_JSON
-def explain(code: str | None, as_json: bool) -> None:
+@console.AS_JSON
+def explain(code: str | None) -> None:
     """Say what a message means, and whether it is so here.
 
     CODE is the end of the address that the message ends in, or the address itself; or a reason
     that events died of, such as http_401. Without it, all codes are listed, those first that are so
     here.
     """
-    known = entries()
-    here: dict[str, list[Finding]] = {}
-    for finding in site_findings():
-        here.setdefault(finding.code, []).append(finding)
+    known, here = entries(), by(lambda finding: finding.code, site_findings())
     if code is None:
         codes = sorted(known, key=lambda one: (one not in here, one))
         rows = [(one, known[one].title, _figures(here.get(one, ()))) for one in codes]
-        listed = [{"code": one, "title": title, "here": so} for one, title, so in rows]
-        show(as_json, listed, table(("code", "meaning", "here"), rows))
+        listed = [dict(zip(("code", "title", "here"), row, strict=True)) for row in rows]
+        console.show(listed, console.table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
     so, entry = here.get(code, []), known.get(code)
@@ -229,9 +210,9 @@ def explain(code: str | None, as_json: bool) -> None:
         so = [one for its in here.values() for one in its if _tells_of(one, code, entry.title)]
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
-    text = "\n".join(textwrap.fill(as_typed(line), 100, subsequent_indent="  ") for line in lines)
+    wrapped = [textwrap.fill(console.as_typed(line), 100, subsequent_indent="  ") for line in lines]
     data = {"code": code, **entry._asdict(), "here": [finding.as_dict() for finding in so]}
-    show(as_json, data, text)
+    console.show(data, "\n".join(wrapped))
 
 
 def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
@@ -241,7 +222,6 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
     """
     from adroll_flask.delivery.client import answer_from
     from adroll_flask.delivery.transport import Response
-    from adroll_flask.findings.reasons import MEANINGS, meaning
 
     if answered := re.fullmatch(r"http_([1-5]\d\d)(_to_everything)?", reason):
         kind = answer_from(Response(int(answered[1]), {}, b""), now=0.0).kind
@@ -249,13 +229,13 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
             entry = known[code]
             return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}")
     # Of several the first: events die of the reasons that are told before.
-    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
+    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(reasons.MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
     if outcome == "answer" or reason in ("", "*", "unpaid", "settable", "invalid:"):
         near = ", ".join(get_close_matches(reason, [*known, *outcomes]))
         more = f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"there is no code {reason!r}{more}")
-    what = meaning(outcome, reason)
+    what = reasons.meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
 
 

@@ -74,17 +74,15 @@ commands: Commands = Commands(
 @commands.command("send-test")
 @click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
 @AS_JSON
-def send_test(name: str, as_json: bool) -> None:
+def send_test(name: str) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
     The event goes through the real client, with the site's account and token.
     """
     from adroll_flask.findings.send_test import send_test_event
 
-    runtime = current_runtime()
-    result = send_test_event(runtime, name)
-    show(as_json, asdict(result), result.as_text())
-    raise SystemExit(0 if result.ok else 1)
+    result = send_test_event(current_runtime(), name)
+    show(asdict(result), result.as_text(), failed=not result.ok)
 
 
 @commands.command(with_appcontext=False)

@@ -27,7 +27,17 @@ WITHOUT_FLASK: Final = "python -m adroll_flask"
 _SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
 _UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+#: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
+_JSON: Final = "adroll_flask.json"
+
+
+def _note_json(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    context.meta[_JSON] = is_asked
+
+
+AS_JSON = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_note_json, help="Print JSON."
+)
 
 
 class Refusal(click.ClickException):
@@ -73,12 +83,17 @@ def as_typed(text: str) -> str:
     return text.replace("flask adroll", WITHOUT_FLASK + (f" --app {app}" if app else ""))
 
 
-def show(as_json: bool, data: object, text: str) -> None:
-    """Print *data* as JSON where that was asked for, else *text*, unless it is empty."""
-    if as_json:
+def show(data: object, text: str, *, failed: bool = False) -> None:
+    """Print *data* as JSON where that was asked for, else *text*, unless it is empty.
+
+    :param failed: whether to exit with 1 then.
+    """
+    if click.get_current_context().meta[_JSON]:
         click.echo(json.dumps(data))
     elif text:
         click.echo(text)
+    if failed:
+        raise SystemExit(1)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

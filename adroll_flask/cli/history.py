@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import click
 from flask.cli import with_appcontext
 
 from adroll_flask.events.names import BITS
+from adroll_flask.findings import sums
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from adroll_flask.plurals import span
@@ -39,30 +39,34 @@ _Named: TypeAlias = tuple[str, HistorySum]
 @click.option("--by", type=click.Choice([*_TIMES, *_OTHERS]), default="day", show_default=True)
 @AS_JSON
 @with_appcontext
-def history(since: str, by: str, as_json: bool) -> None:
+def history(since: str, by: str) -> None:
     """Show what became of events, and of their values.
 
     Days and hours are those of ADROLL_TIME_ZONE. A dead letter that is sent again is no loss any
     more. Dry runs are counted apart, and so are releases and cancellations of no hold (unused) or
     of what was delivered (too_late).
     """
-    runtime = current_runtime()
-    begin = since_when(since, runtime.clock(), runtime.settings.time_zone)
-    store = kept_outbox()
-    column = _OTHERS.get(by, "at")
-    sums: Sequence[HistorySum] = ()
+    runtime, store = current_runtime(), kept_outbox()
+    zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
+    begin = since_when(since, runtime.clock(), zone)
+    found: Sequence[HistorySum] = ()
     if store is not None:
-        sums = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
-        sums = sorted(sums, key=lambda row: (getattr(row, column), row.outcome, row.currency))
-    rows = _named(sums, by, runtime.settings.time_zone)
-    data = [{**_plain(name, row, by), "delays": list(row.delays)} for name, row in rows]
-    show(as_json, data, _sums(rows, by) if rows else "nothing happened")
+        found = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
+        found = sorted(found, key=lambda row: (getattr(row, column), row.outcome, row.currency))
+    rows = _named(found, by, zone)
+    data = []
+    for name, row in rows:
+        times = (sums.within(row.delays, share) for share in (0.5, 0.95))
+        values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
+        told = dict(zip(_COLUMNS, values, strict=True))
+        data.append({by: name, **told, "delays": list(row.delays)})
+    show(data, _table(rows, by) if rows else "nothing happened")
 
 
-def _named(sums: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
-    """*sums* with the names of what they are of; hours are those of *zone*, or become its days."""
+def _named(rows: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
+    """*rows* with the names of what they are of; hours are those of *zone*, or become its days."""
     found: dict[tuple[str, str, str], HistorySum] = {}
-    for row in sums:
+    for row in rows:
         key = (_name(row, by, zone), row.outcome, row.currency)
         if had := found.get(key):
             delays = tuple(map(sum, zip(row.delays, had.delays, strict=True)))
@@ -80,37 +84,22 @@ def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
     return row.event_name or row.reason
 
 
-def _plain(name: str, row: HistorySum, by: str) -> dict[str, Any]:
-    from adroll_flask.dashboard.numbers import within
-
-    times = (within(row.delays, share) for share in (0.5, 0.95))
-    values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
-    return {by: name, **dict(zip(_COLUMNS, values, strict=True))}
-
-
 def _within(delays: Sequence[int], share: float) -> str:
-    from adroll_flask.dashboard.numbers import within
-
-    seconds = within(delays, share)
-    if seconds is None:
-        return f"> {span(DELAYS[-1])}" if any(delays) else ""
-    return f"< {span(seconds)}"
+    if (seconds := sums.within(delays, share)) is not None:
+        return f"< {span(seconds)}"
+    return f"> {span(DELAYS[-1])}" if any(delays) else ""
 
 
-def _sums(rows: Sequence[_Named], by: str) -> str:
-    from adroll_flask.findings.sums import money
-
-    groups: dict[str, list[HistorySum]] = defaultdict(list)
-    for name, row in rows:
-        groups[name].append(row)
+def _table(rows: Sequence[_Named], by: str) -> str:
     shown = [name for name in OUTCOMES if any(row.outcome == name for _, row in rows)]
     shares = (0.5, 0.95) if by in _TIMES else ()
     lines = []
-    for group, its in groups.items():
+    for group, named in sums.by(lambda one: one[0], rows).items():
+        its = [row for _, row in named]
         delays = [sum(column) for column in zip(*(row.delays for row in its), strict=True)]
         events = (sum(row.events for row in its if row.outcome == name) for name in shown)
         within = (_within(delays, share) for share in shares)
-        sums = sorted(money(row for row in its if row.outcome == "delivered"))
-        values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in sums)
+        money = sorted(sums.money(row for row in its if row.outcome == "delivered"))
+        values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
         lines.append([group, *(f"{number:,}" for number in events), *within, values])
     return table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)

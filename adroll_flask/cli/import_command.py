@@ -8,40 +8,57 @@ as every report is, and from there into the outbox. Memory does not grow with th
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import tzinfo
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 import click
 from flask.cli import with_appcontext
 
-from adroll_flask.errors import AdRollError, ConfigurationError
-from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
-from adroll_flask.outbox import OutboxFailed
+from adroll_flask.errors import AdRollError, ConfigurationError, EventError
+from adroll_flask.events import fix, names
+from adroll_flask.events.build import Built, build
+from adroll_flask.events.event import wire_bytes
+from adroll_flask.outbox import NewEvent, OutboxFailed
 from adroll_flask.outbox.files import make_folder
+from adroll_flask.outbox.values import EventEntry, clean_key
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.lists import Lines, ReconcileError, find_columns
+from adroll_flask.reporting import lists
+from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
 from adroll_flask.runtime import Runtime
 from adroll_flask.setting_checks import checks
 
-from .console import AS_JSON, Refusal, as_typed, bar, current_runtime, lines_of, pairs, path_of
-
-if TYPE_CHECKING:
-    from .import_events import EventMaker
+from .console import (
+    AS_JSON,
+    Refusal,
+    as_typed,
+    bar,
+    current_runtime,
+    lines_of,
+    pairs,
+    path_of,
+    show,
+)
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
-FIELDS: Final = ("name", "visitor", *(name for name in FIELD_NAMES if name != "product_map"))
+FIELDS: Final = ("name", "visitor", *(name for name in names.FIELD_NAMES if name != "product_map"))
 #: The columns that a file of rejected lines has beside those of the file that they are from; they
 #: are passed over when it is imported.
 REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
+_SPACES: Final = re.compile(r"[\s\u00a0\u202f'\u2019]")
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+\Z")
+_WITH_COMMA: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?\Z|[0-9]+(?:,[0-9]+)?\Z")
 #: Rejected lines that a terminal shows.
 _TOLD: Final = 10
 #: Events of one transaction of the outbox, while which others wait. Small ones write the same pages
@@ -81,7 +98,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
     *("--event", "event_name"),
     default="purchase",
     show_default=True,
-    type=click.Choice(EVENT_NAMES),
+    type=click.Choice(names.EVENT_NAMES),
 )
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option(
@@ -97,12 +114,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @AS_JSON
 @with_appcontext
 def import_(
-    file: IO[bytes],
-    only_check: bool,
-    encoding: str,
-    rejected: Path | None,
-    as_json: bool,
-    **forms: Any,
+    file: IO[bytes], only_check: bool, encoding: str, rejected: Path | None, **forms: Any
 ) -> None:
     """Report orders, or other events, that a file holds.
 
@@ -114,8 +126,6 @@ def import_(
     what is wrong: fix them there and import that file. What was reported before, by an import or
     by the shop, is a duplicate, so that an import can be run again.
     """
-    from .import_events import EventMaker
-
     runtime, summary = current_runtime(), Summary()
     path, why = path_of(file) or Path("stdin"), ""
     try:
@@ -124,7 +134,7 @@ def import_(
         raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
     click.get_current_context().call_on_close(text.close)
     try:
-        source = Lines(lines_of(text, "checking"))
+        source = lists.Lines(lines_of(text, "checking"))
         if not source.has_json:
             forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
@@ -140,7 +150,7 @@ def import_(
                 _queue(runtime, spool, summary)
     except KeyboardInterrupt:
         summary.stopped = "interrupted"
-    except ReconcileError as problem:
+    except lists.ReconcileError as problem:
         why = f"{problem}.".replace("?.", "?")
     except UnicodeError:
         why = f"{path} is not of this encoding: pass --encoding, such as cp1252."
@@ -148,10 +158,7 @@ def import_(
         why = f"{problem.filename or path}: {problem.strerror or problem}."
     if why:
         raise Refusal(f"{why} Nothing was kept", slug="import-file")
-    if as_json:
-        click.echo(json.dumps(asdict(summary)))
-    else:
-        _say(summary, only_check=only_check)
+    show(asdict(summary), _said(summary, only_check=only_check))
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
 
@@ -185,10 +192,10 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     :param forms: the command's options: ``columns`` says of some; others are known by the names of
         fields.
     """
-    names = {name: [name.replace("_", "")] for name in FIELDS}
+    known = {name: [name.replace("_", "")] for name in FIELDS}
     try:
-        found = find_columns(header, forms["columns"], names)
-    except ReconcileError as problem:
+        found = lists.find_columns(header, forms["columns"], known)
+    except lists.ReconcileError as problem:
         raise click.UsageError(f"--column: {problem}") from None
     if twice := [name for name in found.values() if header.count(name) > 1]:
         raise Refusal(f"the header names a column twice: {twice[0]}", slug="import-file")
@@ -210,7 +217,7 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check(
-    source: Lines, maker: EventMaker, wanted: Path, spool: IO[bytes] | None, summary: Summary
+    source: lists.Lines, maker: EventMaker, wanted: Path, spool: IO[bytes] | None, summary: Summary
 ) -> None:
     """The first pass: what is good goes to *spool*, what is not into a file that can be fixed.
 
@@ -257,8 +264,6 @@ def _check(
 
 def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     """The second pass: what is in *spool* goes into the journal, and into the outbox."""
-    from adroll_flask.outbox.values import EventEntry
-
     outbox, before = runtime.outbox, runtime.counters.get("event_duplicate")
     # All are reported at one time, so that they stay in the order of their lines.
     now = runtime.clock()
@@ -285,7 +290,8 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
         summary.duplicates = runtime.counters.get("event_duplicate") - before
 
 
-def _say(summary: Summary, *, only_check: bool) -> None:
+def _said(summary: Summary, *, only_check: bool) -> str:
+    """What came of it; how to go on, where it was stopped, goes to stderr at once."""
     counts = {
         "good": summary.good if only_check else 0,
         "queued": summary.kept - summary.duplicates,
@@ -293,12 +299,10 @@ def _say(summary: Summary, *, only_check: bool) -> None:
         "invalid": summary.rejected,
         "without consent": summary.suppressed,
     }
-    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
-    click.echo(", ".join(parts) or "nothing to do")
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     if summary.rejected_file:
         lines = counted(summary.rejected, "line")
-        said = f"fix {summary.rejected_file} and import it with the same options"
-        click.echo(f"{said}: it has {lines}")
+        said += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
     if summary.stopped:
         kept = f"{summary.kept:,} of {summary.good:,} events are kept"
         why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
@@ -306,3 +310,113 @@ def _say(summary: Summary, *, only_check: bool) -> None:
         click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
         after = "; what is kept already is a duplicate then" if summary.kept else ""
         click.echo(f"to go on, run the same command again{after}", err=True)
+    return said or "nothing to do"
+
+
+# -- from a line to the event that it is -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EventMaker:
+    """Makes events of lines.
+
+    :param has_json: lines are JSON: events as the API takes them, or what an export wrote.
+    :param event_name: of lines that name no event.
+    :param columns: by field, the column that gives it; empty: keys are the fields' names.
+    :param constants: by field, what a line has that says nothing of it.
+    :param date_format: as ``strptime`` takes it; ``None``: ISO 8601, or seconds since the epoch.
+    :param zone: of times without an offset.
+    :param decimal_comma: amounts are written 1.059,90.
+    """
+
+    reporter: Reporter
+    has_json: bool
+    event_name: str
+    columns: Mapping[str, str]
+    constants: Mapping[str, str]
+    date_format: str | None
+    zone: tzinfo | None
+    decimal_comma: bool
+
+    def event(self, line: lists.Line) -> NewEvent | None:
+        """What the outbox keeps of *line*; ``None``: its visitor's token carries no consent.
+
+        :raises AdRollError: it is no event.
+        """
+        if line.problem:
+            raise EventError("line", line.problem)
+        reporter = self.reporter
+        data, key = line.values, None
+        if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
+            key, data = data.get("deduplication_key"), data["event"]
+        if self.has_json and "event_name" in data:
+            defaults = reporter.bare(names.NO_IDENTITY, {})
+            event = fix.recheck_wire(json.dumps(data), defaults, now=defaults.now)
+            built = Built(event, (), key or event.order_id, wire_bytes(event))
+        else:
+            data = self._values(data)
+            values = dict(data)
+            name = values.pop("name", self.event_name)
+            token = values.pop("visitor", None)
+            defaults, why = reporter.bare(names.NO_IDENTITY, values), ""
+            if token is not None:
+                defaults, why = reporter.of_token(token, values, None)
+            if why:
+                return None
+            for needed, text in NEEDED_OF_A_PURCHASE.items() if name == "purchase" else ():
+                if needed not in values:
+                    raise EventError(needed, text)
+            built = build(name, values, defaults, strict=True)
+        if built.key is None:
+            # Not by what happened at the time of the import, so that it is the same one again.
+            said = repr(sorted(data.items())).encode()
+            built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
+        new = reporter.new_event(built, None)
+        return replace(new, key=clean_key(new.key or ""))
+
+    def fault(self, problem: AdRollError) -> tuple[str, str]:
+        """Which column is at fault (empty: the line is), and what is wrong."""
+        if not isinstance(problem, EventError):  # a visitor's token
+            return self.columns.get("visitor", "visitor"), str(problem)
+        name = problem.field.partition("[")[0]
+        return "" if name == "line" else self.columns.get(name, name), problem.expected
+
+    def _values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of ``report_event`` that a line's values are.
+
+        :param given: by column, or by the keys of a line of JSON.
+        :raises EventError: a value is not of its form.
+        """
+        values: dict[str, Any] = dict(self.constants)
+        for name, column in (self.columns or dict(zip(given, given, strict=True))).items():
+            value = given.get(column)
+            value = value.strip() if isinstance(value, str) else value
+            if value not in (None, ""):
+                values[name] = value
+        for name in values.keys() & {"value", "total"}:
+            values[name] = self._amount(values[name], name)
+        moment, products = values.get("timestamp"), values.get("products")
+        if isinstance(moment, str):
+            try:
+                values["timestamp"] = lists.read_time(moment, self.zone, self.date_format)
+            except ValueError:
+                form = self.date_format or "2026-11-24T20:31:23+01:00"
+                text = f"is not of the form {form!r} (--date-format), or has no offset (--timezone)"
+                raise EventError("timestamp", text) from None
+        if isinstance(products, str):
+            try:
+                values["products"] = json.loads(products)
+            except (ValueError, RecursionError):
+                raise EventError("products", "takes a JSON list of products") from None
+        return values
+
+    def _amount(self, value: Any, name: str) -> Any:
+        """A text with a comma as the text with a point that it means."""
+        if not isinstance(value, str):
+            return value
+        text = _SPACES.sub("", value)
+        if not self.decimal_comma:
+            return text.replace(",", "") if _THOUSANDS.match(text) else value
+        if not _WITH_COMMA.match(text):
+            raise EventError(name, "takes an amount with a comma, such as 1.059,90")
+        return text.replace(".", "").replace(",", ".")

@@ -12,15 +12,14 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
-from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State
-from adroll_flask.outbox.admin import RISKY, NotMoved, move
+from adroll_flask.events.fix import accept_changes
+from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State, admin, values
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
-from adroll_flask.outbox.values import worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
-from adroll_flask.reporting.order_life import carried, find_order, life
+from adroll_flask.reporting import dead_letters, order_life
 
 from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, table, until, when
 
@@ -47,13 +46,13 @@ _TOLD: Final = {
 @click.group(cls=AppGroup, invoke_without_command=True)
 @AS_JSON
 @click.pass_context
-def outbox(context: click.Context, as_json: bool) -> None:
+def outbox(context: click.Context) -> None:
     """Look after the events that wait and those that died.
 
     Without a command: counts by state, the oldest event, what keeps it, and the last error.
     """
     if context.invoked_subcommand is None:
-        with_appcontext(_status)(as_json)
+        with_appcontext(_status)()
 
 
 # -- which events ---------------------------------------------------------------------------
@@ -87,7 +86,7 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 # -- looking --------------------------------------------------------------------------------
 
 
-def _status(as_json: bool) -> None:
+def _status() -> None:
     runtime, store = current_runtime(), kept_outbox()
     now, due = runtime.clock(), ""
     if store is None:
@@ -98,7 +97,7 @@ def _status(as_json: bool) -> None:
         if found.counts["waiting"] and found.oldest_due is None:
             due = "".join(until(row, now) for row in store.lookups.list("waiting", 1))
     states, serves = found.destinations, runtime.settings.serves
-    adroll = worst(one for eid, one in states.items() if serves(eid))
+    adroll = values.worst(one for eid, one in states.items() if serves(eid))
     made = f"schema {found.schema_version}" if store else "not there yet; the first report makes it"
     stopped_for = span(now - (adroll.stopped_since or now))
     lines: list[tuple[str, object]] = [
@@ -117,7 +116,7 @@ def _status(as_json: bool) -> None:
     size = found.journal_bytes
     lines.append(("journal", f"{counted(size, 'byte')}, to be taken in" if size else ""))
     text = "\n".join(f"{name:<11} {said}" for name, said in lines if said != "")
-    show(as_json, asdict(found), text)
+    show(asdict(found), text)
 
 
 @outbox.command("list")
@@ -126,7 +125,7 @@ def _status(as_json: bool) -> None:
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, MOST_EVENTS))
 @AS_JSON
-def list_(state: Any, newest: bool, limit: int, as_json: bool) -> None:
+def list_(state: Any, newest: bool, limit: int) -> None:
     """List events, without the visitors' values."""
     runtime, store = current_runtime(), kept_outbox()
     now = runtime.clock()
@@ -143,7 +142,7 @@ def list_(state: Any, newest: bool, limit: int, as_json: bool) -> None:
         )
         for row in rows
     ]
-    show(as_json, [row.as_dict() for row in rows], table(head, lines) if rows else "no events")
+    show([row.as_dict() for row in rows], table(head, lines) if rows else "no events")
 
 
 @outbox.command("show")
@@ -176,14 +175,14 @@ def export(state: Any, full: bool) -> None:
 @outbox.command("find")
 @click.argument("order")
 @AS_JSON
-def find(order: str, as_json: bool) -> None:
+def find(order: str) -> None:
     """Show an order's life.
 
     Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
     where it was never reported.
     """
     runtime = current_runtime()
-    found = find_order(runtime.reporter, order)
+    found = order_life.find_order(runtime.reporter, order)
     suppressed = [
         f"{name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
         for name, why in found.suppressed.items()
@@ -191,14 +190,13 @@ def find(order: str, as_json: bool) -> None:
     lives = [line for row in found.events for line in _life_lines(row, runtime.clock())]
     data = {"events": [row.as_dict() for row in found.events], "suppressed": suppressed}
     never = f"{order} was never reported to this outbox"
-    show(as_json, data, "\n".join([*suppressed, *lives]) or never)
-    raise SystemExit(0 if found else 1)
+    show(data, "\n".join([*suppressed, *lives]) or never, failed=not found)
 
 
 def _life_lines(row: Row, now: float) -> Iterator[str]:
     """The life of one event, a line each."""
     yield f"{row.name} {row.id}" + (", dry run" if row.dry_run else "")
-    for step in life(row):
+    for step in order_life.life(row):
         if step.kind == "now":
             due = until(row, now)
             yield f"  now                   {row.state}" + (f", due {due}" if due else "")
@@ -207,7 +205,7 @@ def _life_lines(row: Row, now: float) -> Iterator[str]:
             said = f"{between}{step.said}" if step.said else ""
             at = when(now if step.at is None else step.at)
             yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{said}"
-    kept = carried(row)
+    kept = order_life.carried(row)
     if kept is not None:
         yield f"  carried  {json.dumps(kept, ensure_ascii=False)}"
 
@@ -237,8 +235,6 @@ def cancel(order: str) -> None:
 def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
 ) -> None:
-    from adroll_flask.events.fix import accept_changes
-
     runtime, store = current_runtime(), kept_outbox()
     try:
         _changes, wrong = accept_changes(changes)
@@ -295,8 +291,6 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     Dead letters with the reason restored or unsure may have reached AdRoll: they are sent again
     only where an ID or --reason names them, and are counted twice where AdRoll has them.
     """
-    from adroll_flask.reporting.dead_letters import retry_dead
-
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
     store, left = _with_events() if ids else kept_outbox(), 0
@@ -310,11 +304,11 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
         if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
             raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
-        if all_dead:
-            left = sum(row.reason in RISKY for row in rows)
-            rows = [row for row in rows if row.reason not in RISKY]
-    risky = sum(row.reason in RISKY for row in rows)
-    done = retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
+    risky = sum(row.reason in admin.RISKY for row in rows)
+    if all_dead:
+        rows = [row for row in rows if row.reason not in admin.RISKY]
+        left, risky = risky, 0
+    done = dead_letters.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:
         click.echo(f"restored or unsure: {risky} of them. {_RISK}.", err=True)
@@ -335,8 +329,6 @@ def fix(id: str, file: Any) -> None:
 
     FILE holds the event as JSON; "-" is standard input.
     """
-    from adroll_flask.reporting.dead_letters import REPORTED_ALREADY, fix_dead
-
     row, payload, why = _event(id), file.read(), ""
     try:
         told = json.loads(payload)
@@ -345,8 +337,8 @@ def fix(id: str, file: Any) -> None:
             why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
-        elif not fix_dead(current_runtime().reporter, row.id, payload):
-            why = f"{REPORTED_ALREADY} {row.id}"
+        elif not dead_letters.fix_dead(current_runtime().reporter, row.id, payload):
+            why = f"{dead_letters.REPORTED_ALREADY} {row.id}"
     except EventError as problem:
         why = str(problem)
     except (ValueError, RecursionError) as problem:
@@ -434,9 +426,9 @@ def move_from(old: str) -> None:
         try:
             opened[0].create_tables()
         except OutboxFailed as problem:
-            raise NotMoved(f"the old outbox cannot be worked with: {problem}") from None
-        states = move(*opened, dedupe_days=runtime.settings.dedupe_days)
-    except NotMoved as problem:
+            raise admin.NotMoved(f"the old outbox cannot be worked with: {problem}") from None
+        states = admin.move(*opened, dedupe_days=runtime.settings.dedupe_days)
+    except admin.NotMoved as problem:
         raise Refusal(str(problem), slug="outbox-move") from None
     finally:
         for database in opened:

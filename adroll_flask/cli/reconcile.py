@@ -57,7 +57,6 @@ def reconcile(
     name: str,
     rest: str | None,
     tolerance: float,
-    as_json: bool,
 ) -> None:
     """Compare the shop's list of paid orders with what was reported.
 
@@ -80,5 +79,4 @@ def reconcile(
     except ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
     lines = [text + _HINTS.get(status, "") for (status, _), text in found.summary(of_order)]
-    show(as_json, found.sums(), "\n".join(lines))
-    raise SystemExit(1 if found.lost * 100 > tolerance else 0)
+    show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
@@ -17,6 +17,7 @@ from werkzeug.utils import import_string
 from adroll_flask.events.names import BITS, FORM_NAMES
 from adroll_flask.outbox import Row
 from adroll_flask.redaction import describe
+from adroll_flask.reporting.order_life import find_order
 from adroll_flask.runtime import Runtime
 
 from .console import AS_JSON, as_typed, current_runtime, show, table
@@ -35,11 +36,15 @@ _FIXES: Final = {
 
 
 class Step(NamedTuple):
-    """One step of a buyer, whether it did what it should, and what is to be told of it."""
+    """One step of a buyer, whether it did what it should, and what is to be told of it.
+
+    :param lacks: identifiers that its event has not.
+    """
 
     name: str
     good: bool
     said: str
+    lacks: Sequence[str] = ()
 
 
 @click.command("verify")
@@ -54,7 +59,7 @@ class Step(NamedTuple):
 )
 @AS_JSON
 @with_appcontext
-def verify(url: str, recipe: str | None, wait: float, as_json: bool) -> None:
+def verify(url: str, recipe: str | None, wait: float) -> None:
     """Visit, click and buy at the running shop at URL, and say in a line what is missing.
 
     The recipe is called with a browser: a Session of requests that keeps cookies, comes from a
@@ -64,22 +69,21 @@ def verify(url: str, recipe: str | None, wait: float, as_json: bool) -> None:
 
     Run it on the shop's host, with the shop's settings. Exits with 1 where something is missing.
     """
-    steps, missing = _tried(current_runtime(), url, recipe, wait)
-    rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
+    steps = list(_tried(current_runtime(), url, recipe, wait))
+    missing = steps[-1].lacks
     fixes = dict.fromkeys(_FIXES[name] for name in missing)
-    last = f"missing: {', '.join(missing)} ({'; '.join(fixes)})" if missing else ""
-    if not missing:
-        bad = [step.name for step in steps if not step.good]
-        last = f"missing: {bad[-1]}" if bad else "nothing is missing"
-    data = {"steps": [step._asdict() for step in steps], "missing": missing}
-    show(as_json, data, f"{table(('step', '', 'what came of it'), rows)}\n{last}")
-    raise SystemExit(0 if last == "nothing is missing" else 1)
+    last = next((f"missing: {step.name}" for step in reversed(steps) if not step.good), "")
+    if missing:
+        last = f"missing: {', '.join(missing)} ({'; '.join(fixes)})"
+    told = [dict(zip(("name", "good", "said"), step, strict=False)) for step in steps]
+    rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
+    text = table(("step", "", "what came of it"), rows)
+    data = {"steps": told, "missing": missing}
+    show(data, f"{text}\n{last or 'nothing is missing'}", failed=bool(last))
 
 
-def _tried(
-    runtime: Runtime, site: str, recipe: str | None, wait: float
-) -> tuple[list[Step], list[str]]:
-    """What a buyer sees up to the first step that fails, and the identifiers that are missing."""
+def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[Step]:
+    """What a buyer sees, up to the first step that fails."""
     import requests
 
     class Browser(requests.Session):
@@ -89,46 +93,47 @@ def _tried(
             more.setdefault("timeout", _TIMEOUT)
             return super().request(method, urljoin(site, url), *args, **more)
 
-    steps: list[Step] = []
+    name = "visit"
     with Browser() as shop:
         shop.headers.update({"Accept": "text/html", "User-Agent": "adroll_flask verify"})
         try:
-            steps += _visited(runtime, shop, site)
+            steps = _visited(runtime, shop, site)
+            yield from steps
             if recipe is None or not all(step.good for step in steps):
-                return steps, []
-            buy = _function(recipe)
-            order = str(buy(shop))
+                return
+            name = "order"
+            order = str(_function(recipe)(shop))
         except requests.RequestException as problem:
             answer = problem.response
             said = describe(problem) if answer is None else f"answered {answer.status_code}"
-            return [*steps, Step("order" if steps else "visit", False, said)], []
-    steps.append(Step("order", True, order))
+            yield Step(name, False, said)
+            return
+    yield Step("order", True, order)
     row = _found(runtime, order, wait)
-    if row is None:
+    if row is None or row.state == "held":
         why = f"no report of it within {wait:g} seconds: is the order id the one that it reports?"
-        return [*steps, Step("report", False, why)], []
-    if row.state == "held":
-        why = "is held: the recipe has to call the webhook, or the webhook to release it"
-        return [*steps, Step("report", False, why)], []
+        if row is not None:
+            why = "is held: the recipe has to call the webhook, or the webhook to release it"
+        yield Step("report", False, why)
+        return
     good = row.state == "delivered"
     said = f"{row.state}: {row.why}" if row.why else row.state
     if not good and row.settled_at is None:
         said += as_typed(f" after {wait:g} seconds; `flask adroll check` says why")
+    yield Step("report", good, said)
+    carried = [name for name, bit in BITS.items() if row.identifiers & bit]
     wanted = {"adct", "first_party_cookie", "user_id"}
     wanted |= {FORM_NAMES[form] for form in runtime.settings.email}
-    missing = [name for name in BITS if name in wanted and not row.identifiers & BITS[name]]
-    carried = ", ".join(name for name in BITS if row.identifiers & BITS[name])
-    steps += [Step("report", good, said), Step("identifiers", not missing, carried or "none")]
-    return steps, missing
+    missing = [name for name in BITS if name in wanted.difference(carried)]
+    yield Step("identifiers", not missing, ", ".join(carried) or "none", missing)
 
 
 def _visited(runtime: Runtime, shop: Any, url: str) -> list[Step]:
     """A visit, and a click on an ad that leads there."""
-    page = shop.get(url)
+    page, probe = shop.get(url), f"verify-{secrets.token_hex(8)}"
     snippet = "data-adroll" in page.text
     said = f"{page.status_code}, {'with' if snippet else 'without'} the snippet"
     visit = Step("visit", page.ok and snippet, said)
-    probe = f"verify-{secrets.token_hex(8)}"
     shop.get(url, params={"adct": probe})
     cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
     kept = runtime.services.records.read(cookies).merged.adct == probe
@@ -138,19 +143,16 @@ def _visited(runtime: Runtime, shop: Any, url: str) -> list[Step]:
     return [visit, Step("click", kept, said)]
 
 
-def _function(name: str) -> Callable[[Any], object]:
+def _function(name: str) -> Any:
     sys.path.insert(0, os.getcwd())
     try:
-        found: Callable[[Any], object] = import_string(name)
+        return import_string(name)
     except ImportError as problem:
         raise click.UsageError(f"--recipe {name}: {problem}") from None
-    return found
 
 
 def _found(runtime: Runtime, order: str, wait: float) -> Row | None:
     """The order's event, once a process of the shop has reported it and its hold is over."""
-    from adroll_flask.reporting.order_life import find_order
-
     end = time.monotonic() + wait
     while True:
         rows = find_order(runtime.reporter, order).events

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from adroll_flask._version import DOCS_URL
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import texts
-from adroll_flask.findings.sums import by
+from adroll_flask.findings.sums import by, within
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
 
-from .numbers import decimal, percent, within
+from .numbers import decimal, percent
 from .overview import ARGUMENTS
 from .page import Data, Page, Visit
 from .periods import PERIODS, Period, named

@@ -7,9 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from itertools import accumulate
 
-from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.redaction import csv_safe
 
 
@@ -67,18 +65,6 @@ def written(form: str, at: float, zone: tzinfo) -> str:
 def iso(at: float | None) -> str:
     """``2026-11-24T14:05:09Z``."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def within(delays: Sequence[int], share: float) -> int | None:
-    """The seconds that *share* of the events stay within: the upper end of a bucket.
-
-    ``None``: there are none, or it is the last bucket, which has no end.
-
-    >>> within([2, 1, 1] + [0] * 7, 0.5)
-    1
-    """
-    passed = zip(DELAYS, accumulate(delays), strict=False)
-    return next((end for end, number in passed if number and number >= share * sum(delays)), None)
 
 
 def csv_text(rows: Iterable[Mapping[str, object]], names: Sequence[str] = ()) -> str:

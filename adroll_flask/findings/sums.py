@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.outbox.history import amount_of, as_decimal
+from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.outbox.values import HistorySum, Row
 
 if TYPE_CHECKING:
@@ -46,3 +48,15 @@ def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:
         value, currency = amount_of(row.digest)
         at = int(row.settled_at or row.queued_at)
         yield HistorySum(at=at, currency=currency, events=1, value=as_decimal(value))
+
+
+def within(delays: Sequence[int], share: float) -> int | None:
+    """The seconds that *share* of the events stay within: the upper end of a bucket.
+
+    ``None``: there are none, or it is the last bucket, which has no end.
+
+    >>> within([2, 1, 1] + [0] * 7, 0.5)
+    1
+    """
+    passed = zip(DELAYS, accumulate(delays), strict=False)
+    return next((end for end, number in passed if number and number >= share * sum(delays)), None)

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask.cli.console import since_when
-from adroll_flask.dashboard.numbers import within
+from adroll_flask.findings.sums import within
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.values import Asked
 from adroll_flask.reporting.order_life import life

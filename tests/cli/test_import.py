@@ -19,7 +19,7 @@ from click.testing import Result
 from flask import Flask
 
 from adroll_flask.cli import import_command
-from adroll_flask.cli.import_events import EventMaker
+from adroll_flask.cli.import_command import EventMaker
 from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run, invoke
