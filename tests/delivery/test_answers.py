@@ -1,7 +1,5 @@
 """What each status, header and body means."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -82,7 +80,7 @@ def test_a_success_that_breaks_off_is_unsure_and_a_refusal_that_breaks_off_is_a_
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_read_in_both_forms_and_bounded(
+def test_retry_after_is_bounded(
     status: int, headers: dict[str, Any], seconds: float | None
 ) -> None:
     assert answer(status, **headers).retry_after == seconds

@@ -1,7 +1,5 @@
 """An AdRoll that answers with odd and huge things: memory is bounded, nothing is lost or blamed."""
 
-from __future__ import annotations
-
 import gc
 import gzip
 import resource

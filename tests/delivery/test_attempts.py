@@ -1,7 +1,5 @@
 """What is kept of each request that AdRoll did not take, until the event is delivered."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from adroll_flask.outbox.queue import _ATTEMPTS as MOST
@@ -9,9 +7,7 @@ from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, r
 from tests.support.outbox_engines import claimed
 
 
-def test_attempts_are_kept_with_time_status_words_and_whether_they_may_have_arrived(
-    tmp_path: Path,
-) -> None:
+def test_attempts_are_kept_with_time_status_words_and_doubt(tmp_path: Path) -> None:
     answers: list[Reply] = [
         refusal(503, {"message": "maintenance"}),
         NoAnswer("read_timeout", sure=False),

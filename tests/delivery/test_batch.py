@@ -1,7 +1,5 @@
 """Refusals for content: who is to blame, found in how many requests, and when nobody is."""
 
-from __future__ import annotations
-
 import json
 import random
 import threading
@@ -12,6 +10,7 @@ import pytest
 
 from adroll_flask.outbox import NewEvent, new_id
 from adroll_flask.outbox.values import Claim, OutboxFailed, Outcome
+from tests.conftest import Caplog, Patch
 from tests.support.delivery_kit import (
     EID,
     OK,
@@ -39,9 +38,7 @@ def refusing(*bad: str, status: int = 400, trial: Reply = OK) -> AdRoll:
 
 
 @pytest.mark.parametrize(("status", "state"), [(400, "dead"), (500, "waiting"), (403, "waiting")])
-def test_words_that_no_database_keeps_do_not_stop_delivery(
-    tmp_path: Path, status: int, state: str
-) -> None:
+def test_words_that_no_database_keeps_stop_nothing(tmp_path: Path, status: int, state: str) -> None:
     # A server that cuts a text within an emoji.
     broken = refusal(status, {"message": "cannot read \ud83d"})
     shop = Shop(tmp_path, AdRoll(lambda batch, _dry: broken if "o002" in batch else OK))
@@ -55,9 +52,7 @@ def test_words_that_no_database_keeps_do_not_stop_delivery(
 
 
 @pytest.mark.parametrize("taken_in", ["while it is ahead", "afterwards"])
-def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(
-    tmp_path: Path, taken_in: str
-) -> None:
+def test_an_order_of_a_clock_ahead_waits_for_its_time(tmp_path: Path, taken_in: str) -> None:
     def judge(batch: list[str], _dry: bool) -> Reply:
         early = "o001" in batch and shop.clock() < its_time
         return refusal(400, {"message": "timestamp must not lie in the future"}) if early else OK
@@ -81,9 +76,7 @@ def test_an_order_of_a_clock_that_was_ahead_waits_for_its_time(
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_one_bad_event_among_many_is_found_by_halving_and_the_rest_arrive_once(
-    tmp_path: Path, status: int
-) -> None:
+def test_one_bad_event_among_many_is_found_by_halving(tmp_path: Path, status: int) -> None:
     shop = Shop(tmp_path, refusing("o003", status=status))
     shop.report(*orders(8))
     assert shop.step() == 8
@@ -144,9 +137,7 @@ def test_a_trial_event_is_nobodys_and_goes_as_a_dry_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "trial", [refusal(503), refusal(500), NoAnswer("refused", sure=True), refusal(401)]
 )
-def test_a_trial_that_fails_otherwise_blames_nobody(
-    tmp_path: Path, trial: Reply, status: int
-) -> None:
+def test_a_trial_that_fails_blames_nobody(tmp_path: Path, trial: Reply, status: int) -> None:
     shop = Shop(tmp_path, refusing("o001", status=status, trial=trial))
     shop.report("o001")
     shop.step()
@@ -218,9 +209,7 @@ def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("most", "filling", "state"), [(500, 500, "waiting"), (3000, 30_000, "dead")]
 )
-def test_an_order_is_blamed_for_its_size_only_where_a_usual_one_passes(
-    tmp_path: Path, most: int, filling: int, state: str
-) -> None:
+def test_blame_for_size_is_usual_sized(tmp_path: Path, most: int, filling: int, state: str) -> None:
     """A proxy that takes a small trial event, but no usual order, has no order blamed."""
 
     def judge(batch: list[str], _dry: bool) -> Reply:
@@ -236,9 +225,7 @@ def test_an_order_is_blamed_for_its_size_only_where_a_usual_one_passes(
     assert bool(stops) == (state == "waiting")
 
 
-def test_an_outage_in_the_middle_of_halving_leaves_only_its_own_request_unsure(
-    tmp_path: Path,
-) -> None:
+def test_an_outage_amid_halving_leaves_its_own_request_unsure(tmp_path: Path) -> None:
     calls: list[list[str]] = []
 
     def judge(batch: list[str], _dry: bool) -> Reply:
@@ -356,9 +343,7 @@ def test_no_request_begins_after_stop(tmp_path: Path) -> None:
     assert not any(row.unsure for row in shop.rows().values())
 
 
-def test_what_adroll_took_is_settled_although_the_outbox_fails_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_adroll_took_is_settled_in_the_end(tmp_path: Path, monkeypatch: Patch) -> None:
     shop = Shop(tmp_path)
     shop.report("o001")
     settle, failures = shop.outbox.queue.settle, [2]
@@ -375,9 +360,7 @@ def test_what_adroll_took_is_settled_although_the_outbox_fails_for_a_while(
     assert shop.adroll.requests == [["o001"]]
 
 
-def test_errors_in_a_success_are_counted_and_the_events_are_delivered(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_errors_in_a_success_are_counted(tmp_path: Path, caplog: Caplog) -> None:
     body = b'{"errors": [{"message": "deprecated"}]}'
     shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)))
     shop.report(*orders(2))

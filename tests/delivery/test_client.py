@@ -1,7 +1,5 @@
 """One call: its URL, headers and body, and that the token shows nowhere."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import traceback
@@ -121,7 +119,7 @@ def fails() -> str:
         (None, "token_invalid", "NoneType"),
     ],
 )
-def test_a_callable_that_fails_sends_nothing_and_shows_nothing(
+def test_a_failing_token_sends_none(
     source: Callable[[], Any] | None, reason: str, kind: str
 ) -> None:
     transport = Recorder()

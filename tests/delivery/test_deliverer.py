@@ -1,7 +1,5 @@
 """Pauses, holds, probes, age: when a request goes, and when none does."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging
@@ -18,6 +16,7 @@ from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox.values import Claim, Counted
+from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (
     EID,
@@ -51,9 +50,7 @@ class Switch(AdRoll):
 @pytest.mark.parametrize(
     "retry_after", ["40", "Tue, 14 Nov 2023 22:14:00 GMT"], ids=["seconds", "date"]
 )
-def test_retry_after_pauses_all_workers_and_marks_nothing_as_unsure(
-    tmp_path: Path, status: int, retry_after: str
-) -> None:
+def test_retry_after_pauses_all_workers(tmp_path: Path, status: int, retry_after: str) -> None:
     adroll = Switch(refusal(status, retry_after=retry_after))
     shop = Shop(tmp_path, adroll)
     other = Shop(tmp_path, adroll, clock=shop.clock)
@@ -73,9 +70,7 @@ def test_retry_after_pauses_all_workers_and_marks_nothing_as_unsure(
     assert adroll.taken == orders(3)
 
 
-def test_pauses_grow_to_half_a_minute_and_no_further(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
     shop = Shop(tmp_path, Switch(DOWN))
     shop.report("o001")
     pauses = []
@@ -122,9 +117,7 @@ def test_a_request_that_hung_has_been_part_of_the_pause(tmp_path: Path) -> None:
 # AdRoll is away: a trial event asks
 
 
-def test_an_unsure_order_is_sent_again_five_times_with_growing_pauses_and_then_rests(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unsure_order_is_sent_again_five_times_and_rests(tmp_path: Path, caplog: Caplog) -> None:
     times: list[float] = []
 
     def judge(batch: list[str], _dry: bool) -> Reply:
@@ -301,9 +294,7 @@ def test_held_time_does_not_age(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 405, 410, 415, 418])
-def test_a_hold_blames_nobody_and_says_so_once_aloud(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
-) -> None:
+def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, status: int) -> None:
     shop = Shop(tmp_path, Switch(refusal(status, {"message": "token canary-token revoked"})))
     shop.report(*orders(3))
     with caplog.at_level(logging.ERROR, "adroll_flask"):
@@ -400,9 +391,7 @@ def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) 
 # A lease that lapses before the request
 
 
-def test_what_another_worker_sent_while_the_token_was_fetched_is_not_sent_again(
-    tmp_path: Path,
-) -> None:
+def test_what_another_sent_while_the_token_was_fetched_is_not_sent(tmp_path: Path) -> None:
     def token() -> str:
         if not asked:
             asked.append(1)
@@ -428,8 +417,8 @@ def fails() -> str:
 @pytest.mark.parametrize(
     ("source", "reason"), [(fails, "token_failed"), (lambda: "no\ngood", "token_invalid")]
 )
-def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, source: Callable[[], str], reason: str
+def test_a_failing_token_is_a_pause(
+    tmp_path: Path, caplog: Caplog, source: Callable[[], str], reason: str
 ) -> None:
     asked = []
 
@@ -506,9 +495,7 @@ def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
     assert shop.adroll.sizes == [100, 100, 30]
 
 
-def test_the_loop_survives_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_loop_survives_all(tmp_path: Path, monkeypatch: Patch, caplog: Caplog) -> None:
     shop = Shop(tmp_path)
     claim, failures = (
         shop.outbox.queue.claim,
@@ -548,9 +535,7 @@ def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path
 # Lateness
 
 
-def test_lateness_is_said_once_until_it_is_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lateness_is_said_once_a_time(tmp_path: Path, caplog: Caplog, monkeypatch: Patch) -> None:
     monotonic = Clock()
     # This module's alone: threads of earlier tests go by the real one.
     monkeypatch.setattr(deliverer, "time", SimpleNamespace(monotonic=monotonic))
@@ -574,9 +559,7 @@ def test_lateness_is_said_once_until_it_is_over(
     assert shop.counters.get("delivery_late") == 2
 
 
-def test_a_worker_that_pauses_for_long_gives_signs_of_life(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_pauses_gives_signs_of_life(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.destination.SEEN_EVERY", 0.0)
     shop = Shop(tmp_path)
     replace_method(monkeypatch, shop.deliverer, "step", lambda *_, **__: Step(pause=3600.0))

@@ -1,7 +1,5 @@
 """Each account has a lane: what becomes of one neither stops nor delays another."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.settings import Account
+from tests.conftest import Caplog
 from tests.support.delivery_kit import EID, OK, AdRoll, NoAnswer, Reply, Shop, orders, refusal
 from tests.support.outbox_engines import wait_until
 
@@ -61,9 +60,7 @@ def test_each_account_s_events_go_with_its_own_eid_and_token(tmp_path: Path) -> 
     }
 
 
-def test_events_of_an_account_that_is_not_ours_wait_untouched_and_delay_nobody(
-    tmp_path: Path,
-) -> None:
+def test_events_of_an_account_not_ours_wait_and_delay_nobody(tmp_path: Path) -> None:
     before = Shop(tmp_path, Accounts(), advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)
     before.report("f001")
     shop = Shop(tmp_path, Accounts(), clock=before.clock)
@@ -116,9 +113,7 @@ def test_a_backlog_of_one_account_holds_up_no_order_of_another(tmp_path: Path) -
     assert len(adroll.taken) < 300
 
 
-def test_the_log_names_the_account_where_there_are_several(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_names_the_account_of_several(tmp_path: Path, caplog: Caplog) -> None:
     shop, adroll = both(tmp_path)
     adroll.answers[OTHER] = refusal(401)
     report_other(shop, "f001")
@@ -132,9 +127,7 @@ def test_the_log_names_the_account_where_there_are_several(
     assert again.startswith(f"AdRoll takes a trial event for account {OTHER} again: the stop has")
 
 
-def test_an_account_without_a_token_waits_and_the_log_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_account_without_a_token_waits(tmp_path: Path, caplog: Caplog) -> None:
     france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
     shop = Shop(tmp_path, Accounts(), accounts=france)
     shop.report("o001")

@@ -1,7 +1,5 @@
 """The simulation of docs/how-to/scaling.md, checked against what can be reckoned by hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

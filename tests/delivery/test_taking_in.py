@@ -1,7 +1,5 @@
 """Where others deliver, the thread takes into the outbox what its process reports."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ import pytest
 
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox import OutboxFailed
+from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child
 from tests.support.delivery_kit import Shop, orders
 from tests.support.outbox_engines import wait_until
@@ -42,9 +41,7 @@ def report(shop: Shop, thread: DeliveryThread, *names: str) -> None:
         thread.nudge()
 
 
-def test_reports_are_taken_in_by_themselves_and_none_is_sent(
-    shop: Shop, thread: DeliveryThread
-) -> None:
+def test_reports_are_taken_in_and_none_is_sent(shop: Shop, thread: DeliveryThread) -> None:
     report(shop, thread, *orders(20))
     assert wait_until(lambda: count(shop) == 20)
     report(shop, thread, "o100")
@@ -71,11 +68,8 @@ def test_a_forked_child_takes_in_by_itself(shop: Shop, thread: DeliveryThread) -
     assert wait_until(lambda: count(shop) == 3)
 
 
-def test_a_fault_of_any_kind_does_not_end_it_and_is_told_once(
-    shop: Shop,
-    thread: DeliveryThread,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_no_fault_ends_it(
+    shop: Shop, thread: DeliveryThread, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     problems: list[Exception] = [OutboxFailed("locked"), ValueError("canary")]
     take_in = shop.outbox.queue.take_in
@@ -105,9 +99,7 @@ def test_the_end_takes_in_what_is_left(shop: Shop) -> None:
     assert count(shop) == 2
 
 
-def test_what_nobody_delivers_is_said_by_the_shop_itself(
-    shop: Shop, thread: DeliveryThread, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_nobody_delivers_is_said(shop: Shop, thread: DeliveryThread, caplog: Caplog) -> None:
     shop.report("o001")
     shop.clock.sleep(1000)
     thread.nudge()

@@ -1,7 +1,5 @@
 """The background thread: started late, once a process, never in the way of an exit."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import os
@@ -26,6 +24,7 @@ from adroll_flask import forks, report_conversion
 from adroll_flask.delivery import thread as thread_module
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.outbox import OutboxFailed
+from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, ROOT, eventually, in_a_child, open_files
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
 
@@ -87,8 +86,8 @@ def report_with_nudges(shop: Shop, thread: DeliveryThread, count: int) -> None:
         thread.nudge()
 
 
-def test_a_hundred_reports_are_sent_without_lingering(
-    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+def test_a_hundred_go_without_lingering(
+    tmp_path: Path, started: Started, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(thread_module, "_LASTS", 0.0)
     shop = Shop(tmp_path, linger=2 * PATIENCE)
@@ -101,8 +100,8 @@ def test_a_hundred_reports_are_sent_without_lingering(
     assert shop.adroll.sizes == [1, 99]
 
 
-def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
-    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+def test_a_burst_lingers_until_a_flush(
+    tmp_path: Path, started: Started, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(thread_module, "_WITHIN", 1000.0)
     monkeypatch.setattr(thread_module, "_LASTS", 1000.0)
@@ -118,9 +117,7 @@ def test_what_comes_in_a_burst_lingers_until_it_is_over_or_somebody_flushes(
     assert sum(shop.adroll.sizes) == 351
 
 
-def test_it_leaves_the_interpreter_to_requests_but_not_while_somebody_flushes(
-    tmp_path: Path, started: Started
-) -> None:
+def test_it_leaves_the_interpreter_to_requests(tmp_path: Path, started: Started) -> None:
     leaves: list[bool] = []
 
     def judge(_orders: list[str], _dry: bool) -> Reply:
@@ -171,10 +168,7 @@ def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
 
 
 def test_one_that_died_is_started_again_and_it_is_said(
-    tmp_path: Path,
-    started: Started,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, started: Started, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     shop = Shop(tmp_path)
     thread = started(shop)
@@ -190,10 +184,7 @@ def test_one_that_died_is_started_again_and_it_is_said(
 
 
 def test_a_folder_that_may_not_be_entered_for_a_while_does_not_end_it(
-    tmp_path: Path,
-    started: Started,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, started: Started, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     def fail() -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -211,8 +202,8 @@ def test_a_folder_that_may_not_be_entered_for_a_while_does_not_end_it(
     assert "had died" not in caplog.text
 
 
-def test_no_thread_to_be_had_is_counted_and_raises_nothing(
-    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+def test_no_thread_to_be_had_is_counted(
+    tmp_path: Path, started: Started, monkeypatch: Patch
 ) -> None:
     shop = Shop(tmp_path)
     thread = started(shop)
@@ -230,11 +221,7 @@ def test_no_thread_to_be_had_is_counted_and_raises_nothing(
     ("delivery", "at_exit"), [("thread", False), ("worker", False), ("thread", True)]
 )
 def test_it_tells_what_was_lost_without_another_report(
-    tmp_path: Path,
-    started: Started,
-    monkeypatch: pytest.MonkeyPatch,
-    delivery: str,
-    at_exit: bool,
+    tmp_path: Path, started: Started, monkeypatch: Patch, delivery: str, at_exit: bool
 ) -> None:
     shop = Shop(tmp_path, delivery=delivery)
     thread, go_on = started(shop), threading.Event()
@@ -254,7 +241,7 @@ def test_it_tells_what_was_lost_without_another_report(
 
 
 def test_a_forked_child_starts_its_own(
-    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: Started, monkeypatch: Patch
 ) -> None:
     # On a busy machine the parent's look at the journal may take longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
@@ -282,8 +269,8 @@ def test_a_forked_child_starts_its_own(
     eventually(lambda: shop.states().get("o003") == "delivered")
 
 
-def test_a_fork_while_it_imports_does_not_hang_the_child(
-    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+def test_a_fork_while_it_imports_is_safe(
+    tmp_path: Path, started: Started, monkeypatch: Patch
 ) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(0.5)")
     monkeypatch.syspath_prepend(tmp_path)
@@ -352,9 +339,7 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
 
 
 @pytest.mark.parametrize("delivery", ["thread", "worker"])
-def test_an_app_that_is_dropped_leaves_no_thread_and_no_open_file(
-    tmp_path: Path, delivery: str
-) -> None:
+def test_a_dropped_app_leaves_no_thread_and_no_open_file(tmp_path: Path, delivery: str) -> None:
     running = set(threads())
     app = Flask("shop", instance_path=str(tmp_path))
     app.config.update(
@@ -491,9 +476,7 @@ def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path
     ],
     ids=["gevent", "eventlet"],
 )
-def test_under_green_threads_requests_go_on_while_a_send_waits(
-    tmp_path: Path, patch: str, spawn: str
-) -> None:
+def test_under_green_threads_requests_go_on(tmp_path: Path, patch: str, spawn: str) -> None:
     # Not importorskip: eventlet, once imported, warns at each fork of this process.
     if find_spec(spawn.partition(".")[0]) is None:
         pytest.skip("not installed")

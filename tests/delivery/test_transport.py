@@ -1,7 +1,5 @@
 """Over a real socket: what counts as sent, and what a kept connection may and may not do."""
 
-from __future__ import annotations
-
 import os
 import socket
 import ssl
@@ -15,6 +13,7 @@ import pytest
 
 from adroll_flask.delivery import transport as transport_module
 from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response, Timeouts
+from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.certificates import write_certificate
 from tests.support.scripted_server import Script, answering, read_request, reply, reset, server
@@ -24,7 +23,7 @@ SHORT = Timeouts(connect=0.3, read=0.3, total=1.0)
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _bare_environment(monkeypatch: Patch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.endswith("_CA_BUNDLE"):
             monkeypatch.delenv(name)
@@ -93,9 +92,7 @@ INTERIM = {
 
 
 @pytest.mark.parametrize("interim", INTERIM.values(), ids=INTERIM)
-def test_what_comes_before_the_answer_is_not_the_answer(
-    transport: RequestsTransport, interim: bytes
-) -> None:
+def test_what_comes_before_the_answer_is_none(transport: RequestsTransport, interim: bytes) -> None:
     with server(
         answering(interim + reply("200 OK", b"taken")), answering(reply("200 OK", b"2")), keep=True
     ) as seen:
@@ -128,7 +125,7 @@ def test_a_handshake_that_hangs_or_breaks_is_sure_though_a_read_timed_out() -> N
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_the_environment_may_name_a_ca_bundle(
-    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: Patch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, str(certificate))
     with server(answering(reply("200 OK")), tls=tls) as up:
@@ -136,9 +133,7 @@ def test_the_environment_may_name_a_ca_bundle(
 
 
 @pytest.mark.parametrize("value", ["", "0", "False", "/no/such/bundle.pem"])
-def test_no_environment_switches_verification_off(
-    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
+def test_nothing_stops_verification(tls: ssl.SSLContext, monkeypatch: Patch, value: str) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", value)
     monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
     with server(answering(reply("200 OK")), tls=tls) as up:
@@ -148,7 +143,7 @@ def test_no_environment_switches_verification_off(
 
 
 def test_a_tls_connection_that_breaks_after_the_request_is_unsure(
-    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with server(reset, tls=tls) as up:
@@ -212,9 +207,7 @@ def test_redirects_are_not_followed(status: str) -> None:
     assert elsewhere.connections == 0
 
 
-def test_a_netrc_does_not_take_the_tokens_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_netrc_does_not_take_the_tokens_place(tmp_path: Path, monkeypatch: Patch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login ann password secret\n")
     netrc.chmod(0o600)
@@ -224,9 +217,7 @@ def test_a_netrc_does_not_take_the_tokens_place(
     assert b"Authorization: Token canary-token\r\n" in up.requests[0]
 
 
-def test_a_proxy_from_the_environment_carries_https_by_connect_and_never_sees_the_token(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_proxy_carries_https_by_connect_and_sees_no_token(monkeypatch: Patch) -> None:
     with server(answering(reply("407 Proxy Authentication Required"))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         error = failure("https://srv.adroll.invalid/api")
@@ -236,7 +227,7 @@ def test_a_proxy_from_the_environment_carries_https_by_connect_and_never_sees_th
 
 
 def test_a_proxy_tunnels_to_the_api_and_what_breaks_in_it_is_unsure(
-    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     outcomes: list[int | tuple[str, bool]] = []
@@ -256,9 +247,7 @@ def test_a_proxy_tunnels_to_the_api_and_what_breaks_in_it_is_unsure(
     assert outcomes == [200, ("reset", False)]
 
 
-def test_plain_http_to_this_machine_never_goes_through_a_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_plain_http_to_this_machine_never_goes_through_a_proxy(monkeypatch: Patch) -> None:
     with server(answering(reply("200 OK"))) as proxy, server(answering(reply("200 OK"))) as up:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
@@ -266,9 +255,7 @@ def test_plain_http_to_this_machine_never_goes_through_a_proxy(
     assert (proxy.connections, up.connections) == (0, 1)
 
 
-def test_a_connection_is_kept_per_thread_and_dropped_when_idle(
-    monkeypatch: pytest.MonkeyPatch, transport: RequestsTransport
-) -> None:
+def test_a_connection_is_kept_per_thread(monkeypatch: Patch, transport: RequestsTransport) -> None:
     with server(answering(reply("200 OK")), keep=True) as up:
         send(up.url, transport=transport)
         send(up.url, transport=transport)
@@ -287,9 +274,7 @@ def test_a_connection_is_kept_per_thread_and_dropped_when_idle(
         assert up.connections == 3
 
 
-def test_a_kept_connection_that_the_server_closed_is_noticed_before_sending(
-    transport: RequestsTransport,
-) -> None:
+def test_a_kept_connection_that_was_closed_is_noticed(transport: RequestsTransport) -> None:
     with server(answering(reply("200 OK"))) as up:  # closes after each answer
         send(up.url, transport=transport)
         time.sleep(0.05)
@@ -297,9 +282,7 @@ def test_a_kept_connection_that_the_server_closed_is_noticed_before_sending(
     assert up.connections == 2
 
 
-def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(
-    transport: RequestsTransport,
-) -> None:
+def test_a_forked_child_opens_its_own_connection(transport: RequestsTransport) -> None:
     with server(answering(reply("200 OK")), keep=True) as up:
         send(up.url, transport=transport)
         assert in_a_child(lambda: send(up.url, transport=transport).status == 200)
@@ -308,7 +291,7 @@ def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(
         assert up.connections == 2, "the parent goes on with its own"
 
 
-def test_a_failure_in_the_middle_does_not_poison_the_next_request(
+def test_a_failure_amid_others_does_not_poison_the_next_request(
     transport: RequestsTransport,
 ) -> None:
     with server(reset, answering(reply("200 OK"))) as up:

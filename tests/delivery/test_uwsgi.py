@@ -4,8 +4,6 @@ Real uWSGI: tests/servers/test_servers.py. Threads can be off before its version
 and it forks past Python: those states are played here by the module that it gives to apps.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from flask import Flask
 
 from adroll_flask import report_conversion
 from adroll_flask.delivery.thread import may_start_threads
+from tests.conftest import Caplog, Patch
 
 MakeApp = Callable[..., Flask]
 Under = Callable[..., None]
@@ -33,7 +32,7 @@ class Uwsgi(ModuleType):
 
 
 @pytest.fixture
-def under(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def under(monkeypatch: Patch) -> Callable[..., None]:
     def be(**what: int) -> None:
         monkeypatch.setitem(sys.modules, "uwsgi", Uwsgi(**what))
 
@@ -69,9 +68,7 @@ def test_an_order_before_the_fork_is_kept_and_starts_no_thread(under: Under, sho
     assert shop.extensions["adroll"].outbox.queue.waiting() == 1
 
 
-def test_where_threads_are_off_events_wait_and_the_log_says_so_once(
-    under: Under, shop: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_threads_are_off_events_wait(under: Under, shop: Flask, caplog: Caplog) -> None:
     under(worker=1, threads=0)
     client = shop.test_client()
     with caplog.at_level(logging.WARNING, "adroll_flask"):
@@ -82,9 +79,7 @@ def test_where_threads_are_off_events_wait_and_the_log_says_so_once(
     assert "enable-threads = true, or run flask adroll worker" in caplog.text
 
 
-def test_a_worker_that_runs_threads_is_told_nothing(
-    under: Under, shop: Flask, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_who_runs_threads_is_told_nothing(under: Under, shop: Flask, caplog: Caplog) -> None:
     under(worker=1)
     with caplog.at_level(logging.WARNING, "adroll_flask"):
         shop.test_client().get("/")

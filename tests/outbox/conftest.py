@@ -1,7 +1,5 @@
 """Fixtures of the outbox's contract: every test runs on every engine."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What waits for a commit: for the outermost one, and with one listener a session."""
 
-from __future__ import annotations
-
 import gc
 import tracemalloc
 from collections.abc import Iterator
@@ -46,9 +44,7 @@ def test_a_released_savepoint_is_no_commit(session: Session, done: list[str]) ->
     assert done == ["inner"]
 
 
-def test_a_rollback_after_a_released_savepoint_takes_the_action_back(
-    session: Session, done: list[str]
-) -> None:
+def test_a_rollback_takes_back_a_released_savepoint_too(session: Session, done: list[str]) -> None:
     with session.begin_nested(), session.begin_nested():
         after_commit(session, lambda: done.append("inner"))
     session.rollback()
@@ -57,9 +53,7 @@ def test_a_rollback_after_a_released_savepoint_takes_the_action_back(
     assert done == []
 
 
-def test_a_savepoint_that_is_rolled_back_takes_its_own_actions_only(
-    session: Session, done: list[str]
-) -> None:
+def test_a_savepoint_rolled_back_takes_its_own_actions(session: Session, done: list[str]) -> None:
     after_commit(session, lambda: done.append("before"))
     savepoint = session.begin_nested()
     after_commit(session, lambda: done.append("within"))
@@ -71,9 +65,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_own_actions_only(
     assert done == ["before", "after"]
 
 
-def test_a_session_that_is_closed_without_a_commit_runs_nothing(
-    session: Session, done: list[str]
-) -> None:
+def test_a_session_closed_without_a_commit_runs_nothing(session: Session, done: list[str]) -> None:
     after_commit(session, lambda: done.append("one"))
     session.close()
     session.execute(sa.text("SELECT 1"))
@@ -82,9 +74,7 @@ def test_a_session_that_is_closed_without_a_commit_runs_nothing(
 
 
 @pytest.mark.parametrize("sessions", ["one long session", "a session each"])
-def test_hundreds_of_reports_leave_no_memory_behind(
-    session: Session, done: list[str], sessions: str
-) -> None:
+def test_many_reports_leave_no_memory(session: Session, done: list[str], sessions: str) -> None:
     def report(session: Session) -> None:
         session.execute(sa.text("SELECT 1"))
         after_commit(session, lambda: done.append("x"))

@@ -1,7 +1,5 @@
 """An outbox that came back from a copy sends nothing by itself: no row, no entry, no release."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,7 +27,7 @@ def rests(shop: Shop) -> Counter[str]:
     return Counter(row["reason"] for row in shop.as_json("outbox", "list", "--dead"))
 
 
-def test_an_order_in_a_copied_journal_rests(
+def test_what_a_copied_journal_has_rests(
     shop: Shop, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     shop.report("order:1")

@@ -1,7 +1,5 @@
 """Event names that somebody makes up (a view that passes on what a browser says) stay few."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Releases and cancellations find their order, whichever host of the site says them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -27,9 +25,7 @@ def request_at(app: Flask, host: str | None) -> Any:
     ("held_at", "decided_at"),
     [(SHOP, SHOP), (SHOP, STAGING), (SHOP, None), (STAGING, STAGING), (STAGING, None)],
 )
-def test_a_verdict_finds_its_hold_of_a_host_that_is_listed_or_not(
-    held_at: str, decided_at: str | None, make_app: AppMaker
-) -> None:
+def test_a_verdict_finds_its_hold(held_at: str, decided_at: str | None, make_app: AppMaker) -> None:
     app = make_app(ADROLL_HOSTS=("shop.example",))
     with request_at(app, held_at):
         for order in ("1", "2"):

@@ -1,7 +1,5 @@
 """A visitor who says no again and again costs the shop no more than one who says it once."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time
@@ -49,7 +47,7 @@ def file_calls() -> _Calls:
 
 
 @pytest.mark.parametrize("database", ["up", "down"])
-def test_withdrawals_one_after_the_other_make_few_files_and_cost_the_same(
+def test_many_withdrawals_make_few_files_and_cost_the_same(
     database: str, make_app: AppMaker, file_calls: _Calls
 ) -> None:
     away = {"ADROLL_OUTBOX_URL": "postgresql+psycopg://nobody@127.0.0.1:9/shop"}
@@ -73,9 +71,7 @@ def test_withdrawals_one_after_the_other_make_few_files_and_cost_the_same(
     assert max(files) < 100, "files and folders of the shop's instance folder"
 
 
-def test_withdrawals_that_are_looked_after_at_once_turn_the_file_once_a_second(
-    sqlite: Bench,
-) -> None:
+def test_withdrawals_looked_after_at_once_turn_the_file_once_a_second(sqlite: Bench) -> None:
     outbox, began = sqlite.open(), time.monotonic()
     for number in range(60):
         outbox.record(Withdrawal(sqlite.now(), None, f"click-{number}"))

@@ -1,7 +1,5 @@
 """Claim, send, settle: who holds an event, and what is known about it after a kill."""
 
-from __future__ import annotations
-
 import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
@@ -31,9 +29,7 @@ def test_what_is_tried_again_at_once_keeps_its_place(bench: Bench, outbox: Outbo
     assert claimed(outbox, limit=1).events[0].id == ids[0]
 
 
-def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_the_delivered_gives_up_its_payload_and_keeps_its_key(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
@@ -48,9 +44,7 @@ def test_what_is_delivered_gives_up_its_payload_and_keeps_its_key(
     assert bench.counters.get("event_duplicate") == 1
 
 
-def test_a_part_of_a_claim_can_be_sent_and_the_rest_stays_claimed(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_part_of_a_claim_is_sent_and_the_rest_stays_claimed(bench: Bench, outbox: Outbox) -> None:
     for _ in range(4):
         outbox.put(bench.event())
     claim = claimed(outbox)
@@ -78,9 +72,7 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
     assert len(outbox.queue.begin_sending(second)) == 1
 
 
-def test_a_lease_that_lapsed_while_sending_marks_the_event_unsure(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     first = claimed(outbox)
     outbox.queue.begin_sending(first)
@@ -120,9 +112,7 @@ def test_an_extended_lease_does_not_lapse(bench: Bench, outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("delay", [7200.0, float("inf")])
-def test_no_event_is_put_off_for_longer_than_an_hour(
-    bench: Bench, outbox: Outbox, delay: float
-) -> None:
+def test_no_event_is_put_off_for_over_an_hour(bench: Bench, outbox: Outbox, delay: float) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox)
     settle(outbox, claim, "retry", delay=delay)
@@ -136,9 +126,7 @@ BACK = [30, 3600]
 
 
 @pytest.mark.parametrize("back", BACK)
-def test_a_clock_that_goes_back_keeps_no_report_waiting(
-    bench: Bench, outbox: Outbox, back: int
-) -> None:
+def test_a_clock_set_back_keeps_no_report_waiting(bench: Bench, outbox: Outbox, back: int) -> None:
     assert not outbox.queue.claim(EID)
     ids = [outbox.put(bench.event()).id for _ in range(3)]
     bench.pass_time(-back)
@@ -149,9 +137,7 @@ def test_a_clock_that_goes_back_keeps_no_report_waiting(
 
 
 @pytest.mark.parametrize("back", BACK)
-def test_a_clock_that_goes_back_keeps_no_retry_waiting_for_longer_than_the_longest(
-    bench: Bench, outbox: Outbox, back: int
-) -> None:
+def test_a_clock_set_back_puts_no_retry_far_off(bench: Bench, outbox: Outbox, back: int) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox)
     bench.pass_time(86_400)
@@ -166,9 +152,7 @@ def test_a_clock_that_goes_back_keeps_no_retry_waiting_for_longer_than_the_longe
 
 
 @pytest.mark.parametrize("back", BACK)
-def test_a_clock_that_goes_back_leaves_a_request_under_way_to_its_worker(
-    bench: Bench, outbox: Outbox, back: int
-) -> None:
+def test_a_clock_set_back_takes_no_worker_s_event(bench: Bench, outbox: Outbox, back: int) -> None:
     outbox.put(bench.event())
     claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
@@ -181,9 +165,7 @@ def test_a_clock_that_goes_back_leaves_a_request_under_way_to_its_worker(
 
 
 @pytest.mark.parametrize("back", BACK)
-def test_a_clock_that_goes_back_does_not_keep_what_a_dead_worker_had(
-    bench: Bench, outbox: Outbox, back: int
-) -> None:
+def test_a_clock_set_back_frees_what_the_dead_had(bench: Bench, outbox: Outbox, back: int) -> None:
     outbox.put(bench.event())
     claimed(outbox)
     bench.pass_time(-back)

@@ -1,7 +1,5 @@
 """``flask adroll check`` and ``outbox`` on every engine, and where the database is down."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -65,9 +63,7 @@ DOWN = {
     ],
     ids=" ".join,
 )
-def test_a_database_that_is_down_is_one_line(
-    arguments: list[str], engine: str, make_app: AppMaker
-) -> None:
+def test_a_database_away_is_one_line(arguments: list[str], engine: str, make_app: AppMaker) -> None:
     app = make_app(ADROLL_OUTBOX_URL=DOWN[engine])
     result = app.test_cli_runner().invoke(commands, [*arguments])
     assert result.exit_code == 1
@@ -80,9 +76,7 @@ def test_a_database_that_is_down_is_one_line(
 
 
 @pytest.mark.parametrize("engine", DOWN)
-def test_check_with_a_database_that_is_down_finds_the_rest_too(
-    engine: str, make_app: AppMaker
-) -> None:
+def test_check_of_a_database_away_finds_the_rest(engine: str, make_app: AppMaker) -> None:
     app = make_app(ADROLL_OUTBOX_URL=DOWN[engine], ADROLL_DELIVERY="thread")
     result = app.test_cli_runner().invoke(commands, ["check", "--json"])
     assert result.exit_code == 1

@@ -1,7 +1,5 @@
 """What problems are made of: the newest dead letters, their history, and what is open; by index."""
 
-from __future__ import annotations
-
 import json
 
 from adroll_flask.outbox import Outbox, Outcome

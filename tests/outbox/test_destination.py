@@ -1,7 +1,5 @@
 """The destination: pauses, holds and probes, shared by all workers."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest
@@ -27,9 +25,7 @@ def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, outbox: Outb
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), 1e12])
-def test_a_pause_without_sense_ends_all_the_same(
-    bench: Bench, outbox: Outbox, seconds: float
-) -> None:
+def test_a_pause_without_sense_ends_as_well(bench: Bench, outbox: Outbox, seconds: float) -> None:
     outbox.destination(EID).pause(seconds)
 
     bench.pass_time(86_401)
@@ -38,9 +34,7 @@ def test_a_pause_without_sense_ends_all_the_same(
 
 
 @pytest.mark.parametrize("back", [30, 3600])
-def test_a_clock_that_goes_back_ends_a_pause_and_strands_no_question(
-    bench: Bench, outbox: Outbox, back: int
-) -> None:
+def test_a_clock_set_back_ends_a_pause(bench: Bench, outbox: Outbox, back: int) -> None:
     outbox.destination(EID).failed("http_503")
     outbox.destination(EID).pause(20, "http_503")
     assert outbox.destination(EID).try_probe() is False
@@ -74,9 +68,7 @@ def test_one_probe_goes_out_at_a_time(bench: Bench, outbox: Outbox) -> None:
     assert outbox.destination(EID).try_probe()
 
 
-def test_a_hold_says_why_under_which_configuration_and_since_when(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_stop_says_why_by_which_configuration_since_when(bench: Bench, outbox: Outbox) -> None:
     assert outbox.destination(EID).stop("401", "fingerprint-1", "unknown token")
 
     seen = bench.open().destination(EID).state()
@@ -137,9 +129,7 @@ def test_age_leaves_holds_from_before_the_first_refusal_alone(bench: Bench, outb
     assert outbox.destination(EID).unstopped_age(claim.events[0]) == pytest.approx(70, abs=20)
 
 
-def test_age_counts_from_the_first_refusal_and_an_event_never_refused_has_none(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_age_counts_from_the_first_refusal_if_there_was_one(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event())
     bench.pass_time(8 * 86_400)
     claim = claimed(outbox)
@@ -173,9 +163,7 @@ def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) 
     thread.join()
 
 
-def test_adroll_is_not_away_for_ever_where_nobody_asks_any_more(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_adroll_is_not_away_for_ever_where_nobody_asks(bench: Bench, outbox: Outbox) -> None:
     outbox.destination(EID).failed("http_503")
     bench.pass_time(1200)
     outbox.destination(EID).failed("http_503")

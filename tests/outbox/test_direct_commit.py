@@ -1,7 +1,5 @@
 """``ADROLL_OUTBOX_COMMIT="database"``: committed in the call, in a quarter of a second or not."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.values import Withdrawal
+from tests.conftest import Patch
 from tests.support.outbox_engines import Bench, claimed, wait_until
 from tests.support.relay import Relay
 
@@ -57,9 +56,7 @@ def timed() -> Iterator[Timed]:
     result.seconds = time.monotonic() - began
 
 
-def test_the_entry_is_committed_when_the_call_returns(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
     outbox = direct(bench)
     outbox.database.create_tables()
@@ -74,9 +71,7 @@ def test_the_entry_is_committed_when_the_call_returns(
 
 
 @pytest.mark.parametrize("session", [False, True])
-def test_what_was_learnt_before_a_withdrawal_is_not_committed_after_it(
-    bench: Bench, session: bool
-) -> None:
+def test_what_was_learnt_before_a_no_is_not_kept_after_it(bench: Bench, session: bool) -> None:
     outbox = direct(bench)
     outbox.database.create_tables()
     before = bench.now() - 60
@@ -103,9 +98,7 @@ def test_what_was_learnt_before_a_withdrawal_is_not_committed_after_it(
     assert outbox.queue.waiting() == 1
 
 
-def test_a_thread_that_cannot_start_leaves_the_event_to_the_journal(
-    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_thread_starts_the_journal_takes_it(sqlite: Bench, monkeypatch: Patch) -> None:
     outbox = direct(sqlite)
     outbox.database.create_tables()
     with monkeypatch.context() as patch:
@@ -139,7 +132,7 @@ def _no_threads(self: threading.Thread) -> None:
 
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is locked", "is down"])
-def test_a_server_in_trouble_costs_a_quarter_of_a_second_in_all_and_then_nothing(
+def test_trouble_costs_a_quarter_second(
     server: Bench, relay: Relay, trouble: str, state: str
 ) -> None:
     direct(server).database.create_tables()
@@ -181,9 +174,7 @@ def test_a_server_in_trouble_costs_a_quarter_of_a_second_in_all_and_then_nothing
     assert server.counters.get("event_duplicate") == 0
 
 
-def test_a_commit_that_comes_late_does_not_double_the_event(
-    server: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_comes_late_doubles_nothing(server: Bench, monkeypatch: Patch) -> None:
     outbox = direct(server)
     outbox.database.create_tables()
     outbox.put(server.event("warm"))
@@ -212,9 +203,7 @@ def test_a_locked_file_costs_a_quarter_of_a_second(sqlite: Bench) -> None:
     assert outbox.queue.waiting() == 2
 
 
-def test_where_neither_takes_it_the_report_fails(
-    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_neither_takes_it_it_fails(sqlite: Bench, monkeypatch: Patch) -> None:
     outbox = direct(sqlite)
     outbox.database.create_tables()
     sqlite.journal.write_text("in the way")

@@ -1,7 +1,5 @@
 """Keys that this process has seen: 15 minutes, 10,000 of them, no database."""
 
-from __future__ import annotations
-
 import pytest
 
 from adroll_flask.outbox import NewEvent, OutboxFailed

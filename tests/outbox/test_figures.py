@@ -1,7 +1,5 @@
 """The history by several columns at once, and what is not over: on every engine."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """The history's sums are exact, whatever happens to processes, clocks and AdRoll."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -110,9 +108,7 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("kind", ["delivered", "dead"])
-def test_an_event_counts_in_the_hour_in_which_it_happened(
-    bench: Bench, kind: Literal["delivered", "dead"]
-) -> None:
+def test_an_event_counts_in_its_own_hour(bench: Bench, kind: Literal["delivered", "dead"]) -> None:
     outbox, earlier = bench.open(), bench.now() - 5 * 3600
     assert outbox.lookups.totals().sums == ()
     outbox.put(bench.event("1001", occurred_at=earlier))
@@ -288,9 +284,7 @@ class Driven:
 
 
 @pytest.mark.parametrize("events", [1_500, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_history_agrees_with_receipts_and_with_what_adroll_took(
-    tmp_path: Path, events: int
-) -> None:
+def test_history_agrees_with_receipts_and_with_adroll(tmp_path: Path, events: int) -> None:
     driven = Driven(tmp_path, events)
     driven.drive(events)
     driven.check()

@@ -1,7 +1,5 @@
 """What happened, by the hour: in the transaction of what it tells, exact, of no visitor."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +11,7 @@ import pytest
 from adroll_flask.outbox import Claim, Outbox, Outcome
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from adroll_flask.outbox.values import OutcomeKind
+from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench, claimed
 
 COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
@@ -39,9 +38,7 @@ def end(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> No
     assert outbox.queue.settle(claim, outcomes) == len(outcomes)
 
 
-def test_what_is_settled_is_counted_by_outcome_currency_and_identifiers(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_it_is_counted_by_outcome_currency_and_identifiers(bench: Bench, outbox: Outbox) -> None:
     for digest, mask in (("59.9 EUR", 3), ("0.1 EUR", 3), ("59.9 EUR", 1), ("7 USD", 3)):
         outbox.put(bench.event(digest=digest, identifiers=mask))
     outbox.put(bench.event(name="addToCart"))
@@ -61,7 +58,7 @@ def test_what_is_settled_is_counted_by_outcome_currency_and_identifiers(
 @pytest.mark.parametrize(
     "kinds", [("delivered",), ("delivered", "dead"), ("dead", "retry", "delivered", "return")]
 )
-def test_what_is_no_longer_of_a_claim_is_not_counted(
+def test_what_is_lost_is_uncounted(
     bench: Bench, outbox: Outbox, kinds: Sequence[OutcomeKind]
 ) -> None:
     for _ in range(len(kinds) * 2):
@@ -104,9 +101,7 @@ def test_sums_are_exact_and_go_beyond_what_a_column_holds(bench: Bench, outbox: 
 @pytest.mark.parametrize(
     "digest", [None, "", "EUR", "nan EUR", "1e400 EUR", "9" * 30 + " EUR", "x EUR", "Infinity EUR"]
 )
-def test_a_value_that_is_none_is_counted_without(
-    bench: Bench, outbox: Outbox, digest: str | None
-) -> None:
+def test_no_value_is_counted_as_none(bench: Bench, outbox: Outbox, digest: str | None) -> None:
     outbox.put(bench.event(digest=digest))
     end(outbox)
 
@@ -181,9 +176,7 @@ def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> No
         assert bool(outbox.lookups.history(0.0, ["at"])) == kept
 
 
-def test_history_and_outcome_are_one_transaction(
-    bench: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_history_and_outcome_are_together(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event())
     claim = take(outbox)
 

@@ -1,7 +1,5 @@
 """Held events: released they are sent, once; cancelled or forgotten they are not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
 from adroll_flask.outbox.values import Decided, OrderKey, Verdict, Withdrawal
+from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 
 DAY = 86_400.0
@@ -70,9 +69,7 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert outbox.lookups.overview().verdicts == 0
 
 
-def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
     outbox.decide(cancel())
 
@@ -87,9 +84,7 @@ def test_a_cancelled_hold_keeps_its_key_and_nothing_of_the_visitor(
     assert history(bench)["cancelled", "cancelled"] == 1
 
 
-def test_a_release_is_unused_where_its_hold_was_cancelled_and_nowhere_else(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_release_is_unused_where_its_hold_was_cancelled(bench: Bench, outbox: Outbox) -> None:
     keys = ["cancelled", "released", "released too"]
     for key in keys:
         hold(bench, outbox, key)
@@ -119,9 +114,7 @@ def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> No
     assert claim.events[0].digest == "59.90 EUR"
 
 
-def test_a_release_that_makes_no_event_is_a_dead_letter_that_says_so(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_release_that_makes_no_event_is_a_dead_letter(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
     outbox.decide(release(value="no money"))
 
@@ -150,9 +143,7 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     assert states(outbox) == {"dead": 1, "held": 1}
 
 
-def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_what_waits_or_is_claimed_is_cancelled_in_time(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     hold(bench, outbox, "1002")
     outbox.decide(release("1002"))
@@ -168,9 +159,7 @@ def test_a_cancellation_of_an_event_that_waits_or_is_claimed_comes_in_time(
     assert states(outbox) == {"cancelled": 3}
 
 
-def test_a_cancellation_after_the_delivery_is_too_late_and_counted_once(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_after_the_delivery_a_cancellation_is_too_late_once(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     assert sent(outbox) == ["1001"]
 
@@ -183,9 +172,7 @@ def test_a_cancellation_after_the_delivery_is_too_late_and_counted_once(
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
 
-def test_a_cancellation_of_what_is_on_its_way_and_taken_is_too_late_and_counted(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_cancellation_of_what_is_being_taken_is_too_late(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     claim = outbox.queue.claim(EID, begin=True)
     outbox.decide(cancel())
@@ -201,9 +188,7 @@ def test_a_cancellation_of_what_is_on_its_way_and_taken_is_too_late_and_counted(
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
 
-def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_cancellation_while_it_is_sent_counts_if_it_returns(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     claim = claimed(outbox, begin=True)
     outbox.decide(cancel())
@@ -217,9 +202,7 @@ def test_a_cancellation_while_the_event_is_being_sent_counts_if_it_comes_back(
     assert states(outbox) == {"cancelled": 1}
 
 
-def test_a_cancellation_of_a_dead_letter_that_was_forgotten_changes_nothing(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_cancellation_of_the_forgotten_changes_nothing(bench: Bench, outbox: Outbox) -> None:
     """That it was lost stays counted: nobody could have sent it any more."""
     outbox.put(bench.event("1001"))
     claim = outbox.queue.claim(EID, begin=True)
@@ -255,7 +238,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("verdict", [release, cancel])
-def test_a_verdict_on_an_order_that_nobody_held_shows_up(
+def test_a_verdict_on_no_hold_shows_up(
     bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
 ) -> None:
     outbox.decide(verdict())
@@ -283,9 +266,7 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
     assert json.loads(claim.events[0].payload)["conversion_value"] == "1.00"
 
 
-def test_an_invalid_event_that_comes_after_its_release_is_counted(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_an_invalid_event_after_its_release_is_counted(bench: Bench, outbox: Outbox) -> None:
     outbox.decide(release())
     outbox.queue.take_in()
     outbox.put_dead(bench.event("1001"), "invalid:value", "takes an amount")
@@ -305,9 +286,7 @@ def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox
     assert states(outbox) == {"held": 2, "delivered": 1}
 
 
-def test_a_withdrawal_before_the_release_counts_though_it_comes_in_after_it(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_no_before_the_release_counts_if_it_is_read_later(bench: Bench, outbox: Outbox) -> None:
     hold(bench, outbox)
     outbox.queue.take_in()
     bench.pass_time(DAY)
@@ -343,9 +322,7 @@ def test_a_decision_that_was_rolled_back_was_none(bench: Bench, outbox: Outbox) 
     assert outbox.decide(release()) == Decided(id, "cancel")
 
 
-def test_a_hold_in_a_transaction_meets_the_release_that_came_first(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_hold_in_a_transaction_meets_an_earlier_release(bench: Bench, outbox: Outbox) -> None:
     outbox.decide(release())
     outbox.queue.take_in()
     bench.pass_time(DAY)
@@ -356,9 +333,7 @@ def test_a_hold_in_a_transaction_meets_the_release_that_came_first(
     assert sent(outbox) == ["1001"]
 
 
-def test_a_hold_and_a_release_that_do_not_see_each_other_meet_later(
-    server: Bench, make_bench: Callable[[str], Bench]
-) -> None:
+def test_hold_and_release_at_once_meet(server: Bench, make_bench: Callable[[str], Bench]) -> None:
     """Two transactions at the same time, each on its own snapshot."""
     outbox = server.open()
     outbox.database.create_tables()
@@ -372,9 +347,7 @@ def test_a_hold_and_a_release_that_do_not_see_each_other_meet_later(
     assert sent(outbox) == ["1001"]
 
 
-def test_in_database_mode_a_verdict_is_committed_when_the_call_returns(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_database_mode_a_verdict_is_committed_at_once(bench: Bench, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
     bench.open().database.create_tables()
     outbox = bench.open(outbox_commit="database")

@@ -1,7 +1,5 @@
 """Holds against a model: two hosts, any order of arrival, kills, restarts, expiry."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From the journal into the outbox: each record once, whatever happens in between."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -24,6 +22,7 @@ from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.values import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.settings import Settings
+from tests.conftest import Caplog, Patch
 from tests.support import forked, in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed
 from tests.support.patching import replace_method
@@ -82,9 +81,7 @@ def journals(bench: Bench) -> list[str]:
 # -- once ----------------------------------------------------------------------------------------
 
 
-def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
-    bench: Bench,
-) -> None:
+def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Bench) -> None:
     bench.open().database.create_tables()
     for limit in range(100):
         shop = bench.open()
@@ -127,9 +124,7 @@ def test_a_kill_between_any_two_statements_leaves_rows_and_position_or_neither(
     assert rows == 3
 
 
-def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_commit_without_its_answer_takes_nothing_in_twice(bench: Bench, outbox: Outbox) -> None:
     outbox.database.create_tables()
     for order in ("1", "2", None):
         outbox.put(bench.event(order))
@@ -147,9 +142,7 @@ def test_a_commit_whose_answer_was_lost_takes_nothing_in_twice(
     assert bench.counters.get("event_duplicate") == 0
 
 
-def test_what_stands_before_a_torn_end_comes_in_after_a_commit_that_failed(
-    outbox: Outbox, bench: Bench
-) -> None:
+def test_before_a_torn_end_all_comes_in_after_a_failure(outbox: Outbox, bench: Bench) -> None:
     outbox.put(bench.event("1"))
     (file,) = files_of(bench.journal)
     with file.path.open("ab") as end:
@@ -169,9 +162,7 @@ def test_what_stands_before_a_torn_end_comes_in_after_a_commit_that_failed(
 
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
-def test_a_claim_whose_commit_s_answer_was_lost_is_made_all_the_same(
-    bench: Bench, outbox: Outbox, begin: bool
-) -> None:
+def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin: bool) -> None:
     """Otherwise its events would rest until their lease ends, and then count as perhaps sent."""
     outbox.put(bench.event("a row"))
     assert outbox.queue.waiting() == 1
@@ -188,9 +179,7 @@ def test_a_claim_whose_commit_s_answer_was_lost_is_made_all_the_same(
     assert outbox.queue.take_in() == 0
 
 
-def test_what_is_due_does_not_wait_for_who_has_locked_the_journal_s_positions(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_what_is_due_does_not_wait_for_locked_positions(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("due"))
     assert outbox.queue.waiting() == 1
     outbox.put(bench.event("in the journal"))
@@ -246,9 +235,7 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     assert [(reason, int(count)) for reason, count in happened] == [("", 1), ("another_value", 1)]
 
 
-def test_two_apps_of_one_process_on_one_folder_read_in_turns(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_apps_on_one_folder_read_in_turns(bench: Bench, monkeypatch: Patch) -> None:
     # On a busy machine the others' turns may take longer than a caller would wait.
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 60.0)
     monkeypatch.setattr("adroll_flask.outbox.ingest._PATIENCE", 60.0)
@@ -289,9 +276,7 @@ def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> Non
     assert bench.counters.get("event_duplicate") == 0
 
 
-def test_while_another_process_reads_a_look_waits_for_it_and_a_claim_does_not(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_waits_for_another_reader_a_claim_not(bench: Bench, monkeypatch: Patch) -> None:
     outbox = bench.open()
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
@@ -366,9 +351,7 @@ def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Be
     assert journals(bench) == []
 
 
-def test_in_an_older_database_all_that_was_read_is_in_doubt_however_it_is_read(
-    bench: Bench,
-) -> None:
+def test_in_an_older_database_all_that_was_read_is_in_doubt(bench: Bench) -> None:
     writers = [Journal(bench.journal) for _ in range(2)]
     for order in range(1, 7):
         writers[order % 2].append(encode_event(bench.event(str(order)), bench.now()))
@@ -441,7 +424,7 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
         writer.close()
 
 
-def fail_to_open(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
+def fail_to_open(patch: Patch, name: str, number: int) -> None:
     really = os.open
 
     def fail(path: Any, *arguments: Any, **more: Any) -> int:
@@ -452,9 +435,7 @@ def fail_to_open(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
     patch.setattr(os, "open", fail)
 
 
-def test_a_file_that_cannot_be_read_hinders_no_other_and_is_told_once_a_minute(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_hinders_none(bench: Bench, caplog: Caplog, monkeypatch: Patch) -> None:
     path = dead_file(bench, bench.event("bad disk"))
     outbox = bench.open()
     outbox.put(bench.event("good disk"))
@@ -469,9 +450,7 @@ def test_a_file_that_cannot_be_read_hinders_no_other_and_is_told_once_a_minute(
     assert keys(outbox) == ["bad disk", "good disk"]
 
 
-def test_a_folder_that_cannot_be_read_hinders_nothing_that_came_in_before(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_folder_hinders_nothing_from_before(bench: Bench, caplog: Caplog) -> None:
     """Not by root either: a folder lies where the readers' lock is to be."""
     outbox = bench.open()
     outbox.put(bench.event("before"))
@@ -491,9 +470,7 @@ def test_a_folder_that_cannot_be_read_hinders_nothing_that_came_in_before(
     assert keys(outbox) == ["before", "waits"]
 
 
-def test_a_full_disk_stops_neither_claims_nor_housekeeping(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_stops_neither_claims_nor_upkeep(bench: Bench, monkeypatch: Patch) -> None:
     outbox = bench.open()
     outbox.put(bench.event("1"))
     fail_to_open(monkeypatch, "reader.note", 28)
@@ -506,9 +483,7 @@ def test_a_full_disk_stops_neither_claims_nor_housekeeping(
 
 
 @pytest.mark.parametrize("record", [b"", b"x", b'[["z",1.0]]', b'[["e",1.0,"id"],{}]', b"[1]"])
-def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
-    sqlite: Bench, caplog: pytest.LogCaptureFixture, record: bytes
-) -> None:
+def test_an_unknown_kind_is_put_aside(sqlite: Bench, caplog: Caplog, record: bytes) -> None:
     bench, outbox = sqlite, sqlite.open()
     outbox.put(bench.event("1"))
     outbox._append(line_of(record))
@@ -526,9 +501,7 @@ def test_a_record_of_an_unknown_kind_is_put_aside_and_the_others_come_in(
 
 
 @pytest.mark.parametrize("place", [0, 10, 60, -2])
-def test_a_damaged_last_entry_is_kept_aside_and_told(
-    sqlite: Bench, caplog: pytest.LogCaptureFixture, place: int
-) -> None:
+def test_a_damaged_last_entry_is_put_aside(sqlite: Bench, caplog: Caplog, place: int) -> None:
     outbox = sqlite.open()
     outbox.put(sqlite.event("1"))
     (file,) = files_of(sqlite.journal)
@@ -573,9 +546,7 @@ def unpicky(bench: Bench) -> Iterator[Bench]:
 
 
 @pytest.mark.parametrize("how", ["claim", "take in"])
-def test_a_row_that_the_database_refuses_is_put_aside_and_stops_no_other(
-    unpicky: Bench, caplog: pytest.LogCaptureFixture, how: str
-) -> None:
+def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: str) -> None:
     bench = unpicky
     outbox = bench.open()
     for order in range(5):
@@ -599,9 +570,7 @@ def test_a_row_that_the_database_refuses_is_put_aside_and_stops_no_other(
     assert sum(len(claim.events) for claim in claims) == 5
 
 
-def test_of_the_shop_s_transaction_too_a_row_that_the_database_refuses_is_put_aside(
-    unpicky: Bench,
-) -> None:
+def test_a_refused_row_of_a_transaction_is_put_aside_alone(unpicky: Bench) -> None:
     bench = unpicky
     outbox = bench.open()
     with Session(bench.sql()) as session:
@@ -674,9 +643,7 @@ def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [3000, 30_000])
-def test_of_a_long_journal_no_more_is_read_than_is_taken(
-    sqlite: Bench, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: int) -> None:
     """Each claim read on to the bound of 4 MiB, for a hundred events of some kilobytes."""
     shop = sqlite.open()
     for _ in range(max(700, (6 << 20) // size)):
@@ -701,9 +668,7 @@ def test_of_a_long_journal_no_more_is_read_than_is_taken(
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
 
 
-def test_what_is_due_in_the_journal_is_told_by_the_size_of_what_was_taken_in(
-    sqlite: Bench,
-) -> None:
+def test_what_is_due_in_the_journal_is_reckoned_by_size(sqlite: Bench) -> None:
     outbox = sqlite.open()
     for number in range(40):
         outbox.put(sqlite.event(payload=b"x" * 10_000))

@@ -1,7 +1,5 @@
 """One process and its journal: what is appended is read, whatever the disk does."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -32,6 +30,7 @@ from adroll_flask.outbox.journal import (
     remove,
 )
 from adroll_flask.outbox.values import OutboxFailed
+from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
@@ -76,9 +75,7 @@ def test_entries_are_read_as_they_were_appended_in_batches(folder: Path, journal
     assert texts_of(folder) == [b"one", large, b"three"]
 
 
-def test_a_file_is_removed_once_it_is_read_and_its_writer_is_done(
-    folder: Path, journal: Journal
-) -> None:
+def test_a_file_is_removed_once_read_and_its_writer_done(folder: Path, journal: Journal) -> None:
     journal.append(line(b"one"))
     file = only_file(folder)
     end = read_file(file).end
@@ -159,9 +156,7 @@ def test_a_file_cut_at_any_byte_gives_its_whole_entries(finished: JournalFile) -
 
 
 @pytest.mark.parametrize("bit", [0, 3, 6])
-def test_a_bit_flipped_at_any_byte_costs_its_own_lines_alone(
-    finished: JournalFile, bit: int
-) -> None:
+def test_a_flipped_bit_costs_its_own_lines_alone(finished: JournalFile, bit: int) -> None:
     whole = finished.path.read_bytes()
     lines = whole.splitlines(keepends=True)
     for at in range(len(whole)):
@@ -185,7 +180,7 @@ def test_a_bit_flipped_at_any_byte_costs_its_own_lines_alone(
     st.binary(max_size=30).filter(lambda data: b"\n" not in data),
     st.integers(0, 6),
 )
-def test_whatever_lies_between_lines_every_entry_is_found_and_none_invented(
+def test_whatever_lies_between_lines_every_entry_is_found(
     tmp_path_factory: pytest.TempPathFactory, entries: list[bytes], junk: bytes, place: int
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
@@ -197,9 +192,7 @@ def test_whatever_lies_between_lines_every_entry_is_found_and_none_invented(
     assert texts(read_file(only_file(folder)).bodies) == entries
 
 
-def test_the_beginning_of_a_line_waits_while_its_writer_lives(
-    folder: Path, journal: Journal
-) -> None:
+def test_the_beginning_of_a_line_waits_for_its_end(folder: Path, journal: Journal) -> None:
     journal.append(line(b"one"))
     whole = line(b"two")
     with only_file(folder).path.open("ab") as file:
@@ -230,9 +223,7 @@ def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
 # -- the disk -----------------------------------------------------------------------------------
 
 
-def test_a_full_disk_takes_nothing_of_an_entry_and_all_comes_back_with_space(
-    tmp_path: Path,
-) -> None:
+def test_a_full_disk_takes_nothing_of_an_entry_until_there_is_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "256k") as disk:
         journal = Journal(disk / "journal")
         taken, failure = fill(journal, line(b"x" * 3000))
@@ -271,8 +262,8 @@ def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.
     return write(file, data[:-5])
 
 
-def test_a_short_write_is_completed_or_taken_back(
-    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+def test_a_short_write_is_ended_or_undone(
+    folder: Path, journal: Journal, monkeypatch: Patch
 ) -> None:
     real = os.write
     journal.append(line(b"one"))
@@ -293,9 +284,7 @@ def test_a_short_write_is_completed_or_taken_back(
     assert texts_of(folder) == [b"one", b"two", b"four"]
 
 
-def test_nothing_follows_the_beginning_of_an_entry_that_cannot_be_taken_back(
-    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_follows_half_an_entry(folder: Path, journal: Journal, monkeypatch: Patch) -> None:
     """Else it and the next entry, which is acknowledged, would be one damaged line."""
     journal.append(line(b"one"))
 
@@ -314,9 +303,7 @@ def test_nothing_follows_the_beginning_of_an_entry_that_cannot_be_taken_back(
 
 
 @pytest.mark.parametrize("gone", ["file", "folder"])
-def test_what_was_removed_is_noticed_and_made_anew(
-    folder: Path, journal: Journal, gone: str
-) -> None:
+def test_what_was_removed_is_made_anew(folder: Path, journal: Journal, gone: str) -> None:
     journal.append(line(b"one"))
     if gone == "file":
         only_file(folder).path.unlink()
@@ -332,9 +319,7 @@ def handle_of(path: Path) -> int:
     return handle
 
 
-def test_an_entry_whose_file_others_closed_is_written_whole_into_another(
-    folder: Path, journal: Journal
-) -> None:
+def test_an_entry_whose_file_others_closed_goes_elsewhere(folder: Path, journal: Journal) -> None:
     journal.append(line(b"one"))
     os.close(handle_of(only_file(folder).path))
     journal.append(line(b"two"))
@@ -342,9 +327,7 @@ def test_an_entry_whose_file_others_closed_is_written_whole_into_another(
 
 
 @pytest.mark.parametrize("said", [[b"one"], [b"one", b"two"]], ids=["ends", "goes on"])
-def test_a_handle_that_others_closed_or_took_is_replaced(
-    folder: Path, tmp_path: Path, said: list[bytes]
-) -> None:
+def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: list[bytes]) -> None:
     """A daemon closes all that it inherited, and the number comes to mean another file."""
     journal = Journal(folder)
     journal.append(line(b"one"))
@@ -365,9 +348,7 @@ def test_a_handle_that_others_closed_or_took_is_replaced(
 # -- the size bound -----------------------------------------------------------------------------
 
 
-def test_what_waits_in_the_database_and_of_others_counts_as_soon_as_it_is_measured(
-    folder: Path,
-) -> None:
+def test_what_waits_in_the_database_and_of_others_counts_once_measured(folder: Path) -> None:
     journal, other = Journal(folder, max_bytes=50_000), Journal(folder, max_bytes=50_000)
     journal.append(line(b"x"))
     journal.measure(60_000)
@@ -383,9 +364,7 @@ def test_what_waits_in_the_database_and_of_others_counts_as_soon_as_it_is_measur
         journal.append(line(b"x" * 2000))
 
 
-def test_a_report_looks_at_no_other_file(
-    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_looks_at_no_others(folder: Path, journal: Journal, monkeypatch: Patch) -> None:
     bounded = Journal(folder, max_bytes=1 << 30)
     bounded.append(line(b"first"))
     looked: list[object] = []
@@ -409,9 +388,7 @@ def test_a_report_looks_at_no_other_file(
 # -- syncing ------------------------------------------------------------------------------------
 
 
-def test_with_sync_a_call_returns_after_a_sync_that_began_after_its_write(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_sync_a_call_returns_after_its_sync(folder: Path, monkeypatch: Patch) -> None:
     journal = Journal(folder, sync=True)
     synced: list[int] = []
     real = files.sync_data
@@ -434,9 +411,7 @@ def test_with_sync_a_call_returns_after_a_sync_that_began_after_its_write(
     assert len(synced) <= 4
 
 
-def test_one_sync_does_for_all_who_wait_for_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_sync_does_for_all_who_wait(folder: Path, monkeypatch: Patch) -> None:
     journal = Journal(folder, sync=True)
     journal.append(line(b"first"))
     is_under_way, may_end = threading.Event(), threading.Event()
@@ -461,9 +436,7 @@ def test_one_sync_does_for_all_who_wait_for_it(
     assert syncs <= 3
 
 
-def test_a_failed_sync_fails_the_call_and_ends_the_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_sync_fails_and_ends_the_file(folder: Path, monkeypatch: Patch) -> None:
     journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
 
@@ -479,9 +452,7 @@ def test_a_failed_sync_fails_the_call_and_ends_the_file(
 
 
 @pytest.mark.parametrize("cuts", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_power_cut_loses_nothing_that_was_acknowledged_with_sync(
-    tmp_path: Path, cuts: int
-) -> None:
+def test_a_power_cut_loses_nothing_that_was_synced(tmp_path: Path, cuts: int) -> None:
     """A real ext4 whose power is cut."""
     disk = PowerCut(tmp_path)
     for _ in range(cuts):

@@ -1,7 +1,5 @@
 """Journal and outbox under gevent and eventlet, with everything patched that they can patch."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """What two threads at one journal could do to one another: what each of its locks prevents."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading
@@ -15,12 +13,11 @@ import pytest
 from adroll_flask.outbox import files
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.values import OutboxFailed
+from tests.conftest import Patch
 from tests.support.journal_kit import line, texts_of
 
 #: Seconds that another thread has to do what it must not do now.
 A_WHILE = 0.2
-
-Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture
@@ -79,7 +76,7 @@ def test_a_file_is_not_closed_under_an_append(
     assert texts_of(tmp_path / "journal") == [b"one", b"two"]
 
 
-def test_an_entry_that_is_written_in_two_parts_has_nobody_elses_between(
+def test_an_entry_of_two_parts_stays_together(
     tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
 ) -> None:
     journal = Journal(tmp_path / "journal")
@@ -99,7 +96,7 @@ def test_an_entry_that_is_written_in_two_parts_has_nobody_elses_between(
     assert texts_of(tmp_path / "journal") == [b"one", b"two", b"three"]
 
 
-def test_after_a_failed_sync_the_file_is_not_closed_under_another_append(
+def test_a_failed_sync_closes_no_other_s_file(
     tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
 ) -> None:
     journal = Journal(tmp_path / "journal", sync=True)
@@ -135,7 +132,7 @@ def test_after_a_failed_sync_the_file_is_not_closed_under_another_append(
     assert len(files_of(tmp_path / "journal")) == 2
 
 
-def test_who_waits_for_a_sync_that_fails_is_not_told_that_all_is_well(
+def test_a_failed_sync_fails_all_who_wait(
     tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
 ) -> None:
     """The kernel tells of lost data once: whoever asks next hears that nothing is wrong."""

@@ -1,7 +1,5 @@
 """Many processes and one journal: kills, forks, containers, readers beside each other."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random
@@ -27,6 +25,7 @@ from adroll_flask.outbox.journal import (
     remove,
     turn,
 )
+from tests.conftest import Patch
 from tests.support import ROOT
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock
@@ -191,9 +190,7 @@ IDLE_CHILD = """
 
 @pytest.mark.parametrize("fork", ["os", "raw"])
 @pytest.mark.parametrize("end", ["close", "kill"])
-def test_a_file_does_not_live_on_in_a_child_that_never_writes(
-    folder: Path, fork: str, end: str
-) -> None:
+def test_a_file_does_not_live_on_in_an_idle_child(folder: Path, fork: str, end: str) -> None:
     with running(*python(IDLE_CHILD, folder, fork, end)) as parent:
         told = lines(parent, 2 if end == "close" else 1)
         child = next(int(line) for line in told if line != "closed")
@@ -307,9 +304,7 @@ def left_over(folder: Path) -> JournalFile:
     return only_file(folder)
 
 
-def test_a_file_of_another_boot_is_read_at_once_and_removed_when_quiet(
-    left_over: JournalFile,
-) -> None:
+def test_a_file_of_another_boot_is_read_and_removed_when_quiet(left_over: JournalFile) -> None:
     file = of_another_boot(left_over)
 
     batch = read_file(file)
@@ -320,9 +315,7 @@ def test_a_file_of_another_boot_is_read_at_once_and_removed_when_quiet(
     assert remove(file, batch.end)
 
 
-def test_without_locks_a_quiet_file_is_given_up_and_its_writer_goes_on_in_another(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_locks_a_quiet_file_is_given_up(folder: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(files, "hold", lambda _: False)
     monkeypatch.setattr(files, "is_held", lambda _: None)
     writer = Journal(folder)
@@ -340,9 +333,7 @@ def test_without_locks_a_quiet_file_is_given_up_and_its_writer_goes_on_in_anothe
     assert texts_of(folder)[-1] == b"two"
 
 
-def test_a_file_is_alive_from_before_it_has_a_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_alive_from_before_it_has_a_name(folder: Path, monkeypatch: Patch) -> None:
     seen: list[bool] = []
     rename = Path.rename
 
@@ -375,9 +366,7 @@ def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
 # -- readers ----------------------------------------------------------------------------------
 
 
-def test_a_child_of_a_reader_keeps_no_other_reader_away(
-    folder: Path, left_over: JournalFile
-) -> None:
+def test_a_reader_s_child_keeps_no_reader_away(folder: Path, left_over: JournalFile) -> None:
     program = """
         import ctypes, os, sys
         from pathlib import Path
@@ -420,9 +409,7 @@ def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> 
 
 
 @pytest.mark.parametrize("times", [[5e9, 1.8e9, 1.7e9, 0.0, -5.0, 9e10], [1.8e9] * 6])
-def test_files_of_one_process_stay_in_order_whatever_the_clock_does(
-    folder: Path, times: list[float]
-) -> None:
+def test_files_stay_in_order_whatever_the_clock_does(folder: Path, times: list[float]) -> None:
     now = [0.0]
     writer = Journal(folder, clock=lambda: now[0])
     for n, now[0] in enumerate(times):
@@ -463,9 +450,7 @@ def test_a_process_that_ends_leaves_a_file_that_is_read_and_removed(folder: Path
     assert remove(file, read_file(file).end)
 
 
-def test_an_append_in_a_signals_handler_does_not_wait_for_the_one_that_it_interrupted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
     writer = Journal(folder)
     real = os.write
 
@@ -481,9 +466,7 @@ def test_an_append_in_a_signals_handler_does_not_wait_for_the_one_that_it_interr
     assert texts_of(folder) == [b"one", b"in the handler", b"two"]
 
 
-def test_close_in_a_signals_handler_does_not_wait_for_the_append_that_it_interrupted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
     writer = Journal(folder)
     real = os.write
 

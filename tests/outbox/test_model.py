@@ -1,7 +1,5 @@
 """The states of events against a model of a page: whatever happens in whatever order."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An outbox that moves from one database to another takes all along, and nothing is sent twice."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from adroll_flask.outbox.outbox import open_database
 from adroll_flask.outbox.schema import Database
 from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal
 from adroll_flask.settings import Settings
-from tests.conftest import AppMaker
+from tests.conftest import AppMaker, Patch
 from tests.support.outbox_engines import EID, Bench, claimed, database, require, settle
 
 #: The way of a shop that grows, and one back.
@@ -155,9 +153,7 @@ def test_what_the_journal_has_handed_over_is_not_taken_in_again(benches: list[Be
     assert delivered(new.open()) == [None]
 
 
-def test_a_move_that_was_stopped_goes_on(
-    benches: list[Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patch) -> None:
     old, new = benches[:2]
     outbox = old.open()
     for number in range(7):
@@ -182,9 +178,7 @@ def test_a_move_that_was_stopped_goes_on(
     assert delivered(outbox) == []
 
 
-def test_a_move_that_was_stopped_at_its_very_end_goes_on(
-    benches: list[Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_move_stopped_at_its_very_end_goes_on(benches: list[Bench], monkeypatch: Patch) -> None:
     old, new = benches[:2]
     fill(old)
     with monkeypatch.context() as patch:
@@ -198,9 +192,7 @@ def test_a_move_that_was_stopped_at_its_very_end_goes_on(
     assert delivered(outbox) == [None, "waiting"]
 
 
-def test_a_session_of_the_old_database_is_refused_after_the_move(
-    make_app: AppMaker, lacking: dict[str, str | None]
-) -> None:
+def test_an_old_session_is_refused(make_app: AppMaker, lacking: dict[str, str | None]) -> None:
     """The shop's tables stay where they are, on the same server."""
     require("postgresql", lacking)
     with database("postgresql") as there, database("postgresql") as here:
@@ -239,9 +231,7 @@ def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]
     assert delivered(arrived) == ["1"]
 
 
-def test_the_command_moves_and_says_what_it_refuses(
-    make_app: AppMaker, benches: list[Bench]
-) -> None:
+def test_the_command_moves_or_says_why_not(make_app: AppMaker, benches: list[Bench]) -> None:
     old, new = benches[:2]
     fill(old)
     run = make_app(ADROLL_OUTBOX_URL=new.url).test_cli_runner().invoke

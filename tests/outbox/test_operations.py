@@ -1,7 +1,5 @@
 """What people do with the outbox, and how it keeps itself small."""
 
-from __future__ import annotations
-
 import json
 import threading
 import tracemalloc
@@ -14,6 +12,7 @@ from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.schema import VERSION
+from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle, wait_until
 
 WIRE = {
@@ -169,9 +168,7 @@ def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> No
     thread.join()
 
 
-def test_what_may_not_be_looked_at_may_be_there(
-    sqlite: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_may_not_be_looked_at_may_be_there(sqlite: Bench, monkeypatch: Patch) -> None:
     """A folder that may not be entered for a moment: who works with it tells of that."""
     outbox = sqlite.open()
 
@@ -264,9 +261,7 @@ def test_delivered_rows_without_a_key_go_soon(bench: Bench, outbox: Outbox) -> N
     assert outbox.lookups.counts()["delivered"] == 0
 
 
-def test_dead_letters_go_with_their_days_and_waiting_events_never(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_dead_letters_go_in_time_and_waiting_events_never(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1"))
     bury(outbox)
     outbox.put(bench.event("2"))
@@ -279,9 +274,7 @@ def test_dead_letters_go_with_their_days_and_waiting_events_never(
 
 
 @pytest.mark.parametrize("kept_house_before", [False, True])
-def test_a_clock_a_hundred_days_ahead_takes_neither_keys_nor_holds(
-    sqlite: Bench, kept_house_before: bool
-) -> None:
+def test_a_clock_far_ahead_takes_no_keys_or_holds(sqlite: Bench, kept_house_before: bool) -> None:
     outbox = sqlite.open()
     outbox.put(sqlite.event("1"))
     deliver(outbox)

@@ -1,7 +1,5 @@
 """What root makes in the app user's folder is the app user's."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -90,9 +88,7 @@ def owned_by_root(folder: Path) -> list[Path]:
 @may_enter
 @pytest.mark.patient
 @pytest.mark.parametrize("command", ["import", "create-table", "report"])
-def test_the_app_goes_on_after_a_command_of_root_s(
-    home: Path, tmp_path: Path, command: str
-) -> None:
+def test_the_app_goes_on_after_a_command_by_root(home: Path, tmp_path: Path, command: str) -> None:
     make_folder(home / "instance")
     shop = Shop(home / "instance")
     expected = "queued web"
@@ -113,9 +109,7 @@ def test_the_app_goes_on_after_a_command_of_root_s(
 @may_enter
 @pytest.mark.patient
 @pytest.mark.parametrize("command", ["", "import"])
-def test_in_a_folder_whose_group_may_write_the_app_reports_or_root_is_told_before(
-    home: Path, tmp_path: Path, command: str
-) -> None:
+def test_in_a_group_s_folder_it_works_or_says_so(home: Path, tmp_path: Path, command: str) -> None:
     """Its folder is root's, and its group, which may write, is the app's."""
     home.chmod(0o755)
     folder = home / "instance"

@@ -1,7 +1,5 @@
 """Putting events: kept before it returns, in the outbox once for each key."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os
@@ -14,9 +12,7 @@ from adroll_flask.outbox import Outbox, OutboxFailed, Put, new_id
 from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 
-def test_a_duplicate_that_only_the_outbox_can_know_is_dropped_there_and_counted(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_duplicate_of_the_outbox_is_dropped_and_counted(bench: Bench, outbox: Outbox) -> None:
     first = outbox.put(bench.event("1001", digest="59.90 EUR", payload=b'{"n":1}'))
     outbox.queue.take_in()
 
@@ -51,7 +47,7 @@ def test_events_without_a_key_are_never_duplicates(bench: Bench, outbox: Outbox)
     ],
     ids=str,
 )
-def test_a_key_counts_for_its_account_mode_and_event_alone(
+def test_a_key_is_of_its_event_alone(
     bench: Bench, outbox: Outbox, change: dict[str, object]
 ) -> None:
     outbox.put(bench.event("1001"))
@@ -72,9 +68,7 @@ def test_a_key_counts_for_its_account_mode_and_event_alone(
     ],
     ids=["case", "sharp s", "accent", "NUL", "long"],
 )
-def test_keys_are_compared_to_the_letter(
-    bench: Bench, outbox: Outbox, one: str, other: str
-) -> None:
+def test_keys_are_compared_exactly(bench: Bench, outbox: Outbox, one: str, other: str) -> None:
     assert [outbox.put(bench.event(key)).status for key in (one, other, one, other)] == [
         "queued",
         "queued",
@@ -143,9 +137,7 @@ def test_a_child_of_which_python_was_not_told_gives_ids_of_its_own() -> None:
     assert theirs[18:] != new_id(1_800_000_000.0)[18:]
 
 
-def test_an_invalid_event_becomes_a_dead_letter_and_takes_no_key(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_an_invalid_event_is_a_dead_letter_without_a_key(bench: Bench, outbox: Outbox) -> None:
     bad = bench.event()
 
     id = outbox.put_dead(bad, "invalid:currency", "currency: three letters").id
@@ -162,9 +154,7 @@ def test_an_invalid_event_becomes_a_dead_letter_and_takes_no_key(
     assert outbox.queue.waiting() == 1
 
 
-def test_a_valid_event_that_was_kept_back_as_a_dead_letter_keeps_its_key(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_a_valid_event_kept_back_keeps_its_key(bench: Bench, outbox: Outbox) -> None:
     dead = outbox.put_dead(bench.event("1001"), "invalid:before_report", "raised ValueError")
 
     # This process has seen the key lately; to another one it is in the outbox's index.
@@ -240,9 +230,7 @@ def test_what_is_held_or_dead_counts_for_the_bound(sqlite: Bench, state: str) ->
         bounded.put(sqlite.event())
 
 
-def test_events_without_an_account_are_adopted_with_their_keys(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: Outbox) -> None:
     early = outbox.put(bench.event("1001", advertisable_eid=""))
     twin = outbox.put(bench.event("1002", advertisable_eid=""))
     outbox.put(bench.event(None, advertisable_eid=""))

@@ -1,7 +1,5 @@
 """The tables: made once, by whoever comes first, in a migration if the shop likes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """PostgreSQL and MariaDB: restarts, silence, forks, announcements, clocks that differ."""
 
-from __future__ import annotations
-
 import re
 import time
 from contextlib import nullcontext
@@ -12,6 +10,7 @@ import sqlalchemy as sa
 from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
 from adroll_flask.outbox.lookups import first_due
 from adroll_flask.outbox.values import CLAIMED, SENDING, WAITING
+from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed
 from tests.support.relay import Relay
@@ -32,9 +31,7 @@ def keys(outbox: Outbox) -> list[str]:
     return sorted(found)
 
 
-def test_a_lost_connection_is_replaced_without_a_word(
-    server: Bench, relay: Relay, outbox: Outbox
-) -> None:
+def test_a_lost_connection_is_replaced(server: Bench, relay: Relay, outbox: Outbox) -> None:
     outbox.put(server.event("1"))
     assert keys(outbox) == ["1"]
     relay.cut()
@@ -46,9 +43,7 @@ def test_a_lost_connection_is_replaced_without_a_word(
     assert keys(outbox) == ["2"]
 
 
-def test_while_the_server_is_away_reports_are_kept_and_workers_wait(
-    server: Bench, relay: Relay, outbox: Outbox
-) -> None:
+def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: Outbox) -> None:
     outbox.put(server.event("1"))
     outbox.queue.take_in()
     relay.cut()
@@ -75,7 +70,7 @@ def test_while_the_server_is_away_reports_are_kept_and_workers_wait(
 
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is down", "is locked"])
-def test_a_server_in_trouble_costs_a_report_nothing(
+def test_trouble_costs_a_report_nothing(
     server: Bench, relay: Relay, outbox: Outbox, trouble: str, state: str
 ) -> None:
     server.open().database.create_tables()
@@ -103,8 +98,8 @@ def test_a_server_in_trouble_costs_a_report_nothing(
     assert outbox.queue.waiting() == 50 + (state == "in use")
 
 
-def test_a_command_gives_a_server_that_hangs_up_in_bounded_time(
-    server: Bench, relay: Relay, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+def test_a_command_gives_up_in_time(
+    server: Bench, relay: Relay, outbox: Outbox, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.server.CONNECT", 1)
     monkeypatch.setattr("adroll_flask.outbox.server.STATEMENT", 1)
@@ -121,9 +116,7 @@ def test_a_command_gives_a_server_that_hangs_up_in_bounded_time(
     assert took < 10
 
 
-def test_a_settling_whose_connection_is_lost_settles_once(
-    server: Bench, relay: Relay, outbox: Outbox
-) -> None:
+def test_a_lost_connection_settles_once(server: Bench, relay: Relay, outbox: Outbox) -> None:
     outbox.put(server.event("1"))
     claim = claimed(outbox)
     outbox.queue.begin_sending(claim)
@@ -134,9 +127,7 @@ def test_a_settling_whose_connection_is_lost_settles_once(
     assert outbox.lookups.counts()["delivered"] == 1
 
 
-def test_a_forked_child_leaves_the_parent_s_connections_alone(
-    server: Bench, outbox: Outbox
-) -> None:
+def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:
     outbox.put(server.event("parent"))
     assert outbox.queue.waiting() == 1
     outbox.bell.wait(0.01)

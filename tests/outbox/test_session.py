@@ -1,7 +1,5 @@
 """session=: an event in the shop's own transaction, with the order it tells of."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
@@ -62,9 +60,7 @@ def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox
         assert ready.put(bench.event("1002"), session=session).status == "duplicate"
 
 
-def test_a_savepoint_that_is_rolled_back_takes_the_event_with_it(
-    bench: Bench, ready: Outbox
-) -> None:
+def test_a_savepoint_rolled_back_takes_the_event_with_it(bench: Bench, ready: Outbox) -> None:
     with Session(bench.sql()) as session:
         session.execute(sa.text("UPDATE adroll_meta SET value = value"))
         with session.begin_nested() as savepoint:
@@ -76,9 +72,7 @@ def test_a_savepoint_that_is_rolled_back_takes_the_event_with_it(
     assert [row.key for row in ready.lookups.list()] == ["1002"]
 
 
-def test_a_session_of_another_database_is_refused(
-    bench: Bench, ready: Outbox, tmp_path: Path
-) -> None:
+def test_another_database_s_session_is_refused(bench: Bench, ready: Outbox, tmp_path: Path) -> None:
     other = sa.create_engine(f"sqlite:///{tmp_path / 'shop.sqlite'}")
     with Session(other) as session, pytest.raises(ConfigurationError) as caught:
         ready.put(bench.event("1001"), session=session)
@@ -88,9 +82,7 @@ def test_a_session_of_another_database_is_refused(
     assert "another" in str(caught.value)
 
 
-def test_a_database_of_the_same_name_that_is_not_the_outbox_s_is_refused(
-    bench: Bench, ready: Outbox
-) -> None:
+def test_a_database_that_only_looks_like_it_is_refused(bench: Bench, ready: Outbox) -> None:
     kept = bench.execute("SELECT value FROM adroll_meta WHERE name = 'outbox_id'")[0][0]
     with Session(bench.sql()) as session:
         # As seen through a forwarded port or another search path.

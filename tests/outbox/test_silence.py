@@ -1,7 +1,5 @@
 """An event that has stopped coming: told once, by the event's own pauses, until it comes again."""
 
-from __future__ import annotations
-
 import pytest
 import sqlalchemy as sa
 
@@ -92,9 +90,7 @@ def silences(outbox: Outbox) -> list[Silence]:
     return [one for one in outbox.lookups.watched() if one.is_silent]
 
 
-def test_silence_is_found_in_the_history_and_told_to_one_process(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_silence_is_found_and_told_to_one_process(bench: Bench, outbox: Outbox) -> None:
     outbox.database.create_tables()
     fill(bench, silent=8)
     fill(bench, name="addToCart")

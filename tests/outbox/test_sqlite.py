@@ -1,7 +1,5 @@
 """SQLite's own troubles: locked, deleted, corrupt, read-only, full, forked."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil
@@ -22,6 +20,7 @@ from adroll_flask.outbox.journal import LOOK_EVERY
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.values import Counted
 from adroll_flask.settings import Settings
+from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child, open_files
 from tests.support.outbox_engines import EID, Bench, settle
 
@@ -72,8 +71,8 @@ def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int)
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
-def test_a_locked_file_costs_a_report_nothing(
-    sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, opened: bool
+def test_a_locked_file_costs_no_report(
+    sqlite: Bench, outbox: Outbox, monkeypatch: Patch, opened: bool
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)
     sqlite.open().database.create_tables()
@@ -118,9 +117,7 @@ def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     ],
     ids=["locks", "writes a new file"],
 )
-def test_a_worker_waits_for_who_is_at_the_file_and_goes_on(
-    sqlite: Bench, outbox: Outbox, work: list[str]
-) -> None:
+def test_a_worker_waits_for_the_file_s_user(sqlite: Bench, outbox: Outbox, work: list[str]) -> None:
     outbox.put(sqlite.event("1"))
     other = sqlite3.connect(sqlite.path, check_same_thread=False, isolation_level=None)
     for statement in work:
@@ -170,8 +167,8 @@ def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
-def test_a_corrupt_database_is_moved_aside_loudly(
-    sqlite: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture, harm: str
+def test_a_corrupt_one_is_moved_aside(
+    sqlite: Bench, outbox: Outbox, caplog: Caplog, harm: str
 ) -> None:
     for n in range(50):
         outbox.put(sqlite.event(f"old{n}"))
@@ -194,9 +191,7 @@ def test_a_corrupt_database_is_moved_aside_loudly(
         assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
 
 
-def test_where_only_the_journal_can_be_written_it_takes_the_event(
-    sqlite: Bench, tmp_path: Path
-) -> None:
+def test_where_only_the_journal_can_be_written_it_takes_it(sqlite: Bench, tmp_path: Path) -> None:
     settings = Settings.from_mapping(
         {"ADROLL_OUTBOX_URL": f"sqlite:///{tmp_path}/wall/outbox.sqlite"}
     )
@@ -226,9 +221,7 @@ def folder_of_nobody() -> Iterator[Path]:
             os.seteuid(me)
 
 
-def test_a_file_that_was_read_only_is_written_once_it_may_be(
-    sqlite: Bench, folder_of_nobody: Path
-) -> None:
+def test_a_read_only_file_is_written_once_it_may_be(sqlite: Bench, folder_of_nobody: Path) -> None:
     def allow(mode: int) -> None:
         for path in folder_of_nobody.glob("adroll-outbox.sqlite*"):
             path.chmod(mode)
@@ -321,7 +314,7 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def patient_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient_forks(monkeypatch: Patch) -> None:
     """On a busy machine what is under way takes longer than a fork waits for it."""
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
 
@@ -374,9 +367,7 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
     assert keys(outbox) == [*(f"child {n:02}" for n in range(20)), "parent"]
 
 
-def test_where_the_wait_is_in_vain_the_child_only_reports(
-    sqlite: Bench, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_else_the_child_only_reports(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", 0.05)
     outbox.put(sqlite.event("parent"))
     assert outbox.queue.waiting() == 1

@@ -1,7 +1,5 @@
 """What monitoring asks for: sums that only grow, over all processes, without counting events."""
 
-from __future__ import annotations
-
 from collections import Counter
 from decimal import Decimal
 

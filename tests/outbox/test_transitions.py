@@ -1,7 +1,5 @@
 """The table of transitions: it is all that changes a state, and the documentation draws it."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any

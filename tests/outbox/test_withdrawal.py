@@ -1,7 +1,5 @@
 """A visitor says no: what waits of them is erased, wherever it is, and what comes late as well."""
 
-from __future__ import annotations
-
 import json
 import logging
 from typing import Any
@@ -10,6 +8,7 @@ import pytest
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
 from adroll_flask.outbox.values import OutcomeKind, Withdrawal, encode_event
+from tests.conftest import Caplog
 from tests.support.outbox_engines import EID, Bench, claimed, retry
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -56,9 +55,7 @@ def keys(outbox: Outbox) -> list[str]:
     return sorted(row.key or "" for row in outbox.lookups.list("waiting"))
 
 
-def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
-    bench: Bench, outbox: Outbox, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplog: Caplog) -> None:
     outbox.put(event(bench, "1"))
     outbox.put(event(bench, "2", cookie=COOKIE, adct="another"))
     outbox.put(event(bench, "3", adct="click-bob"))
@@ -90,7 +87,7 @@ def test_what_waits_of_the_visitor_is_erased_and_of_nobody_else(
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
 @pytest.mark.parametrize("taken_in", [False, True], ids=["in the journal", "in rows"])
-def test_a_claim_holds_nothing_of_who_has_just_said_no(
+def test_a_claim_has_none_of_theirs(
     bench: Bench, outbox: Outbox, begin: bool, taken_in: bool
 ) -> None:
     outbox.put(event(bench, "1"))
@@ -120,7 +117,7 @@ ENDS: list[tuple[OutcomeKind, str, float]] = [
 
 
 @pytest.mark.parametrize(("kind", "state", "delay"), ENDS)
-def test_what_is_being_sent_settles_and_is_never_sent_again(
+def test_what_is_being_sent_is_not_sent_again(
     bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str, delay: float
 ) -> None:
     outbox.put(event(bench, "1"))
@@ -158,9 +155,7 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, outb
     assert outbox.keep_house() == 0
 
 
-def test_the_other_half_of_a_batch_that_was_halved_is_not_sent(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_the_other_half_of_a_halved_batch_is_not_sent(bench: Bench, outbox: Outbox) -> None:
     outbox.put(event(bench, "1"))
     claim = take_and_withdraw(bench, outbox)
     outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="claimed")])
@@ -184,9 +179,7 @@ def test_with_drop_what_lapsed_is_dead_as_well(bench: Bench) -> None:
 # -- what comes late -----------------------------------------------------------------------------
 
 
-def test_what_another_process_s_file_holds_is_erased_when_it_is_read(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_what_another_s_file_holds_is_erased_when_read(bench: Bench, outbox: Outbox) -> None:
     """Its file is older or newer, and read before or after the withdrawal's."""
     older, newer = bench.open(), bench.open()
     older.put(event(bench, "old"))
@@ -201,9 +194,7 @@ def test_what_another_process_s_file_holds_is_erased_when_it_is_read(
     assert bench.counters.get("event_forgotten") == 2
 
 
-def test_what_a_token_knew_before_the_no_is_not_sent_and_what_it_learnt_after_is(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_what_a_token_knew_before_the_no_is_not_sent(bench: Bench, outbox: Outbox) -> None:
     withdraw(bench, outbox, cookie=COOKIE)
     assert outbox.queue.waiting() == 0
     since = bench.now()
@@ -222,9 +213,7 @@ def test_what_a_token_knew_before_the_no_is_not_sent_and_what_it_learnt_after_is
     assert bench.counters.get("event_forgotten") == 2
 
 
-def test_what_was_known_before_the_no_is_erased_whichever_file_is_read_first(
-    bench: Bench, outbox: Outbox
-) -> None:
+def test_what_was_known_before_the_no_is_erased_later_too(bench: Bench, outbox: Outbox) -> None:
     """A webhook reports by a token of before; the process that heard the no had a slow disk."""
     since = bench.now() - 60
     outbox.put(event(bench, "before", known_since=since))
@@ -237,9 +226,7 @@ def test_what_was_known_before_the_no_is_erased_whichever_file_is_read_first(
 
 
 @pytest.mark.parametrize("first", ["no", "order"])
-def test_of_one_moment_on_two_hosts_the_order_is_erased_whichever_is_read_first(
-    bench: Bench, outbox: Outbox, first: str
-) -> None:
+def test_of_one_moment_the_order_is_erased(bench: Bench, outbox: Outbox, first: str) -> None:
     """Hosts' clocks are not quite alike, and a transaction has the time of its beginning."""
     now = bench.now() - 10
     line = encode_event(event(bench, "1"), now + 0.2)
