@@ -39,8 +39,8 @@ from .errors import AdRollError
 from .findings.rules import open_findings
 from .logs import Logger, get_logger
 from .middleware import AdRollMiddleware
+from .outbox.model import HistorySum, Totals
 from .outbox.schema import DELAYS
-from .outbox.values import HistorySum, Totals
 from .redaction import describe
 from .request_state import runtime_of
 from .runtime import Runtime

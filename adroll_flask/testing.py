@@ -37,7 +37,7 @@ from .events.fix import amend, recheck_wire
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
-from .outbox.values import Decided, Entry, Verdict, Withdrawal
+from .outbox.model import Decided, Entry, Verdict, Withdrawal
 from .reporting.erasure import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]

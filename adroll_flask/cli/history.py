@@ -11,8 +11,8 @@ from flask.cli import with_appcontext
 
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
+from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.values import HistoryColumn, HistorySum
 from adroll_flask.plurals import span
 
 from .console import AS_JSON, current_runtime, kept_outbox, show, since_when, table

@@ -32,7 +32,7 @@ from adroll_flask.events.build import Built, build
 from adroll_flask.events.event import wire_bytes
 from adroll_flask.outbox import NewEvent, OutboxFailed
 from adroll_flask.outbox.files import make_folder
-from adroll_flask.outbox.values import EventEntry, clean_key
+from adroll_flask.outbox.model import EventEntry, clean_key
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
-from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, State, admin, values
+from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, admin, model
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
@@ -25,13 +25,11 @@ from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, table
 
 #: Events that one command looks at.
 MOST_EVENTS: Final = 100_000
-_STATE = click.option(
-    "--state", type=click.Choice(get_args(State)), help="Only events of this state."
-)
+_STATE = click.option("--state", type=click.Choice(model.STATES), help="Only events of this state.")
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
 _LATER: Final = "try again once a worker has settled it, or has taken it back after its lease"
 #: Why an event in one of these states cannot be dropped.
-_WHY_KEPT: Final[Mapping[State, str]] = {
+_WHY_KEPT: Final[Mapping[str, str]] = {
     "claimed": f"is claimed, a worker is about to send it; {_LATER}",
     "sending": f"is sending, its request may be under way or have reached AdRoll; {_LATER}",
 }
@@ -97,7 +95,7 @@ def _status() -> None:
         if found.counts["waiting"] and found.oldest_due is None:
             due = "".join(until(row, now) for row in store.lookups.list("waiting", 1))
     states, serves = found.destinations, runtime.settings.serves
-    adroll = values.worst(one for eid, one in states.items() if serves(eid))
+    adroll = model.worst(one for eid, one in states.items() if serves(eid))
     made = f"schema {found.schema_version}" if store else "not there yet; the first report makes it"
     stopped_for = span(now - (adroll.stopped_since or now))
     lines: list[tuple[str, object]] = [
@@ -433,5 +431,5 @@ def move_from(old: str) -> None:
     finally:
         for database in opened:
             database.close()
-    parts = ", ".join(f"{states[one]:,} {one}" for one in get_args(State) if states[one])
+    parts = ", ".join(f"{states[one]:,} {one}" for one in model.STATES if states[one])
     click.echo(f"{counted(states.total(), 'event')} moved{': ' if parts else ''}{parts}")

@@ -21,7 +21,7 @@ from .periods import PERIODS, Period, named
 from .plots import Plot, Series
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.values import HistoryColumn, HistorySum
+    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")

@@ -14,8 +14,8 @@ from adroll_flask.findings.finding import ok
 from adroll_flask.findings.reasons import meaning
 from adroll_flask.findings.sums import by, money, total
 from adroll_flask.outbox.admin import RISKY
+from adroll_flask.outbox.model import AWAY, DRY_RUN
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.values import AWAY, DRY_RUN
 from adroll_flask.plurals import counted
 
 from .numbers import count, values, written
@@ -24,7 +24,7 @@ from .periods import PERIODS, STEPS, Period, midnight, named
 from .plots import Plot, Series
 
 if TYPE_CHECKING:
-    from adroll_flask.outbox.values import HistoryColumn, HistorySum
+    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")

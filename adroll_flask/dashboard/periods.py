@@ -12,7 +12,7 @@ from .numbers import written
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox
-    from adroll_flask.outbox.values import HistoryColumn, HistorySum
+    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 Step: TypeAlias = Literal["hour", "day", "week"]
 

@@ -12,7 +12,7 @@ from adroll_flask.findings.reasons import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox.values import Destination, HistorySum
+from adroll_flask.outbox.model import Destination, HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.dead_letters import FIELDS, retry_dead
 

@@ -21,8 +21,8 @@ from typing import Any, Final, TypeVar
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Claim, Claimed, OutboxFailed, Outcome
+from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.queue import Queue
-from adroll_flask.outbox.values import OutcomeKind
 
 from .client import MAX_BATCH, Answer
 from .lane import MAX_STOP_PAUSE, Lane, Permit

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from adroll_flask._version import __version__
 from adroll_flask.errors import ConfigurationError, DeliveryError, let_through
 from adroll_flask.host_names import is_loopback
-from adroll_flask.outbox.values import Asked
+from adroll_flask.outbox.model import Asked
 from adroll_flask.redaction import identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
 

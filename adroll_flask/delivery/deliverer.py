@@ -23,7 +23,7 @@ from adroll_flask.errors import let_through
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.history import told
-from adroll_flask.outbox.values import MISSED_AFTER, Silence, worst
+from adroll_flask.outbox.model import MISSED_AFTER, Silence, worst
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox.history import told
 from adroll_flask.outbox.journal import waiting_bytes
-from adroll_flask.outbox.values import MISSED_AFTER, OutboxFailed, Silence, worst
+from adroll_flask.outbox.model import MISSED_AFTER, OutboxFailed, Silence, worst
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
 
@@ -32,7 +32,7 @@ from .sums import by, money, of_events, total
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Destination, Outbox, Row
-    from adroll_flask.outbox.values import HistoryColumn, HistorySum
+    from adroll_flask.outbox.model import HistoryColumn, HistorySum
     from adroll_flask.runtime import Runtime
     from adroll_flask.settings import Settings
 

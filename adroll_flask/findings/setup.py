@@ -16,7 +16,7 @@ from adroll_flask.delivery import thread
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
-from adroll_flask.outbox.values import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.settings import app_keys

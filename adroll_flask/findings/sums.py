@@ -8,8 +8,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adroll_flask.outbox.history import amount_of, as_decimal
+from adroll_flask.outbox.model import HistorySum, Row
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.outbox.values import HistorySum, Row
 
 if TYPE_CHECKING:
     from adroll_flask.reporting.reconciliation import Paid

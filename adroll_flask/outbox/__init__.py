@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from .outbox import Outbox
-from .values import (
+from .model import (
     Claim,
     Claimed,
     Destination,
@@ -22,6 +21,7 @@ from .values import (
     State,
     new_id,
 )
+from .outbox import Outbox
 
 __all__ = [
     "Claim",

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from . import history, transitions
-from .destination import accounts_of, end_unasked
+from . import destination, history, model, schema, transitions
 from .ingest import Ingest
 from .lookups import Lookups, is_id
-from .schema import Database, Tx, columns_of, insert, insert_into, key_in, key_out, meta, one
-from .transitions import BY_ORDER, STEP
-from .values import CANCELLED, DAY, DEAD, DECIDED, DELIVERED, HELD, NAME, OutboxFailed
+from .model import LEASED, UNSENT, OutboxFailed, State
+from .schema import STEP, Tx
 
 #: Dead letters that are sent again only by their ids, or by this reason: AdRoll may have them.
 RISKY: Final = ("restored", "unsure")
@@ -34,12 +32,12 @@ _COPIED: Final = (
 class Admin:
     """Changes by hand.
 
-    They raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+    They raise :class:`.model.OutboxFailed` where the database cannot be worked with.
 
     :param dropped: called where keys became free.
     """
 
-    database: Database
+    database: schema.Database
     ingest: Ingest
     lookups: Lookups
     dropped: Callable[[], None]
@@ -81,7 +79,7 @@ class Admin:
         def fix(tx: Tx) -> bool:
             rows = tx.rows(
                 "SELECT event_name, advertisable_eid, dry_run, dedupe_key FROM adroll_event"
-                f" WHERE id = :id AND state = {DEAD} {{lock}}",
+                f" WHERE id = :id AND state = {State.dead} {{lock}}",
                 id=id,
             )
             if not rows:
@@ -89,9 +87,9 @@ class Admin:
             name, eid, dry_run, wanted = rows[0]
             name = json.loads(payload).get("event_name") or name
             if key is not None:
-                wanted = key_in(tx.dialect, key)
+                wanted = schema.key_in(tx.dialect, key)
             order = {"eid": eid, "dry_run": dry_run, "name": name, "key": wanted}
-            other = f"SELECT id FROM adroll_event WHERE {BY_ORDER} AND id <> :id"
+            other = f"SELECT id FROM adroll_event WHERE {transitions.BY_ORDER} AND id <> :id"
             if wanted is not None and tx.rows(other, id=id, **order):
                 return False
             history.correct(tx, [id])
@@ -163,7 +161,7 @@ class Admin:
     def _end(self) -> int:
         """End what is over, of all accounts."""
         holds = self.ingest.rows.holds
-        ends = {HELD: holds.expire, DECIDED: holds.forget}
+        ends = {State.held: holds.expire, State.decided: holds.forget}
         remove = partial(transitions.move, name="remove")
 
         def end(tx: Tx) -> int:
@@ -180,23 +178,26 @@ class Admin:
         return 0
 
     def _resting(self) -> int:
-        query = f"SELECT count(*) FROM adroll_event WHERE state = {DEAD} AND reason = 'restored'"
+        query = (
+            f"SELECT count(*) FROM adroll_event WHERE state = {State.dead} AND reason = 'restored'"
+        )
         return int(self.database.read(lambda tx: tx.rows(query))[0][0])
 
 
-def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: str = "(0, 1, 2)") -> int:
+def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
     """Let the next events that could be sent rest; how many there were.
 
     :param error: what each of them says.
     """
     rows = tx.rows(
-        f"SELECT id FROM adroll_event WHERE state IN {states} AND payload IS NOT NULL LIMIT {STEP}"
+        f"SELECT id FROM adroll_event WHERE {schema.in_states(*states)}"
+        f" AND payload IS NOT NULL LIMIT {STEP}"
     )
     ids = [row[0] for row in rows]
     kept: dict[str, Any] = {
         "reason": "restored",
         "error": error,
-        "kept": tx.now + dedupe_days * DAY,
+        "kept": tx.now + dedupe_days * model.DAY,
     }
     return transitions.move(tx, "rest", ids, **kept) + transitions.move(
         tx, "release_rests", ids, **kept
@@ -204,14 +205,14 @@ def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: str = "(0, 1, 2)")
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
-    dropped = transitions.move(tx, "drop", ids, also="+state = 0", why="dropped")
+    dropped = transitions.move(tx, "drop", ids, also=f"+state = {State.waiting}", why="dropped")
     return dropped + transitions.move(tx, "drop_ended", ids)
 
 
 def _drop_of_account(account: str, tx: Tx) -> int:
     rows = tx.rows(
-        "SELECT id FROM adroll_event WHERE advertisable_eid = :account"
-        f" AND state IN (0, 4, 5) LIMIT {STEP} {{skip_locked}}",
+        "SELECT id FROM adroll_event WHERE advertisable_eid = :account AND"
+        f" {schema.in_states(State.waiting, State.dead, State.held)} LIMIT {STEP} {{skip_locked}}",
         account=account,
     )
     return _drop([row[0] for row in rows], tx)
@@ -250,7 +251,7 @@ class NotMoved(Exception):
     """Nothing was moved, and why."""
 
 
-def move(old: Database, new: Database, *, dedupe_days: int) -> Counter[str]:
+def move(old: schema.Database, new: schema.Database, *, dedupe_days: int) -> Counter[str]:
     """Move what *old* holds into *new*, which holds no events; how many of each state.
 
     Nobody may report into *new* meanwhile, nor deliver from either.
@@ -262,9 +263,9 @@ def move(old: Database, new: Database, *, dedupe_days: int) -> Counter[str]:
     for database in (old, new):
         database.create_tables()
     old.read(_refuse_in_use)
-    outbox_id = old.read(lambda tx: meta(tx, "outbox_id"))
+    outbox_id = old.read(lambda tx: schema.meta(tx, "outbox_id"))
     new.write(lambda tx: _begin(tx, str(outbox_id)))
-    if old.read(lambda tx: meta(tx, _UNDER_WAY)):
+    if old.read(lambda tx: schema.meta(tx, _UNDER_WAY)):
         new.write(_end)
         raise NotMoved("both addresses are of the same outbox")
     for table in _AT_ONCE:
@@ -274,10 +275,11 @@ def move(old: Database, new: Database, *, dedupe_days: int) -> Counter[str]:
         last = ""
         while rows := _read(old, table, last):
             new.write(partial(_insert, table, rows))
-            last = rows[-1][columns_of(table)[0]]
+            last = rows[-1][schema.columns_of(table)[0]]
             if table == "adroll_event":
-                states.update(NAME[row["state"]] for row in rows if row["state"] in NAME)
-    while old.write(partial(let_rest, dedupe_days, error=_WORDS, states="(0, 1, 2, 5)")):
+                names = (State(row["state"]).name for row in rows)
+                states.update(name for name in names if name in model.STATES)
+    while old.write(partial(let_rest, dedupe_days, error=_WORDS, states=(*UNSENT, State.held))):
         pass
     # No session takes the old one for the new one.
     old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
@@ -287,8 +289,10 @@ def move(old: Database, new: Database, *, dedupe_days: int) -> Counter[str]:
 
 def _refuse_in_use(tx: Tx) -> None:
     """A worker that goes on would send what the new outbox sends, too."""
-    leased = "SELECT count(*) FROM adroll_event WHERE state IN (1, 2) AND due_at > :now"
-    if count := one(tx.rows(leased, now=tx.now)):
+    leased = (
+        f"SELECT count(*) FROM adroll_event WHERE {schema.in_states(*LEASED)} AND due_at > :now"
+    )
+    if count := schema.one(tx.rows(leased, now=tx.now)):
         raise NotMoved(
             f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
             "claimed): stop the site and its workers first, and try again in a minute"
@@ -296,9 +300,9 @@ def _refuse_in_use(tx: Tx) -> None:
 
 
 def _begin(tx: Tx, outbox_id: str) -> None:
-    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1") and not meta(tx, _UNDER_WAY):
+    if tx.rows("SELECT 1 FROM adroll_event LIMIT 1") and not schema.meta(tx, _UNDER_WAY):
         raise NotMoved("the outbox of ADROLL_OUTBOX_URL has events already: it has to be empty")
-    if insert(tx, "adroll_meta", name=_UNDER_WAY, value=outbox_id):
+    if schema.insert(tx, "adroll_meta", name=_UNDER_WAY, value=outbox_id):
         # The key of the visitors' hashes moves with them. Where a move was stopped, it may have
         # taken it from the old outbox already.
         tx.execute(_NEW_ID, id=outbox_id)
@@ -308,9 +312,9 @@ def _end(tx: Tx) -> None:
     tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=_UNDER_WAY)
 
 
-def _read(database: Database, table: str, last: str | None = None) -> list[dict[str, Any]]:
+def _read(database: schema.Database, table: str, last: str | None = None) -> list[dict[str, Any]]:
     """The table's rows; with *last*, the next ones behind that."""
-    columns = columns_of(table)
+    columns = schema.columns_of(table)
     statement = f"SELECT {', '.join(columns)} FROM {table}"
     values: dict[str, Any] = {}
     if last is not None:
@@ -327,12 +331,12 @@ def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
 
 
 def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
-    written = tx.many(insert_into(table, rows[0]), [_fitting(tx, row) for row in rows])
+    written = tx.many(schema.insert_into(table, rows[0]), [_fitting(tx, row) for row in rows])
     if table == "adroll_event" and written < len(rows):
         # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
         ids = [row["id"] for row in rows]
         there = tx.rows("SELECT count(*) FROM adroll_event WHERE id {in_ids}", ids=ids)
-        if one(there) < len(rows):
+        if schema.one(there) < len(rows):
             raise OutboxFailed("data")
 
 
@@ -340,7 +344,7 @@ def _fitting(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
     """A row as the database of *tx* takes it."""
     made = dict(row)
     if "dedupe_key" in made:
-        made["dedupe_key"] = key_in(tx.dialect, key_out(made["dedupe_key"]))
+        made["dedupe_key"] = schema.key_in(tx.dialect, schema.key_out(made["dedupe_key"]))
     for name in ("payload", "line"):
         if made.get(name) is not None:
             made[name] = bytes(made[name])
@@ -359,16 +363,16 @@ _LEAP: Final = 3600.0
 _CLOCK: Final = "housekeeping_at"
 
 
-def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[int, list[str]]]:
+def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[State, list[str]]]:
     """What is over at *now*: up to *most* events of each account and state.
 
     A look, which is for one, locks nothing.
     """
     lock = "{skip_locked}" if most > 1 else ""
-    for account in accounts_of(tx):
-        for state in (HELD, DECIDED, DELIVERED, DEAD, CANCELLED):
+    for account in destination.accounts_of(tx):
+        for state in (State.held, State.decided, State.delivered, State.dead, State.cancelled):
             rows = tx.rows(
-                f"SELECT id FROM adroll_event WHERE state = {state} AND advertisable_eid = :account"
+                f"SELECT id FROM adroll_event WHERE {schema.of_account(state)}"
                 f" AND due_at <= :now ORDER BY due_at LIMIT :most {lock}",
                 account=account,
                 now=now,
@@ -380,23 +384,23 @@ def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[int, list[str]]]:
 
 def _slow_clock(tx: Tx) -> float:
     """The time by which things end: it follows the clock, an hour at most from look to look."""
-    before = meta(tx, _CLOCK)
+    before = schema.meta(tx, _CLOCK)
     if before is None:  # the first look of all: no later than the newest event's time
-        before = one(tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1"))
+        before = schema.one(tx.rows("SELECT queued_at FROM adroll_event ORDER BY id DESC LIMIT 1"))
     now = tx.now
     if before is not None and float(before) <= now:
         now = min(now, float(before) + _LEAP)
     mark = {"name": _CLOCK, "value": repr(now)}
     if not tx.execute("UPDATE adroll_meta SET value = :value WHERE name = :name", **mark):
-        insert(tx, "adroll_meta", **mark)
+        schema.insert(tx, "adroll_meta", **mark)
     return now
 
 
 def _forget_records(tx: Tx) -> None:
-    end_unasked(tx)
+    destination.end_unasked(tx)
     time = _slow_clock(tx)
     history.remove_old(tx, time)
-    long_ago = {"before": time - 400 * DAY}
+    long_ago = {"before": time - 400 * model.DAY}
     now = {"before": time}
     for statement, values in (
         ("adroll_stop WHERE ended_at < :before", long_ago),

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from .schema import Database, Tx, insert, one
-from .values import AWAY, ERROR_LENGTH, MISSED_AFTER, SKEW, Claimed, Destination
+from . import model, schema
+from .model import State
+from .schema import Tx
 
 #: Seconds that a pause of the destination may last; more comes from a clock that was wrong.
 LONGEST_PAUSE: Final = 3600.0
@@ -29,7 +30,7 @@ def know(tx: Tx, accounts: Iterable[str]) -> None:
     """Give each of *accounts* its row; every account of an event has one."""
     known = set(accounts_of(tx))
     for account in sorted(set(accounts) - known):
-        insert(tx, "adroll_account", advertisable_eid=account)
+        schema.insert(tx, "adroll_account", advertisable_eid=account)
 
 
 def accounts_of(tx: Tx) -> list[str]:
@@ -38,7 +39,7 @@ def accounts_of(tx: Tx) -> list[str]:
     return [row[0] for row in rows]
 
 
-def states_of(tx: Tx) -> dict[str, Destination]:
+def states_of(tx: Tx) -> dict[str, model.Destination]:
     """AdRoll as the workers of each account see it."""
     rows = tx.rows(
         f"SELECT advertisable_eid, CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until - :now END,"
@@ -47,13 +48,13 @@ def states_of(tx: Tx) -> dict[str, Destination]:
         " FROM adroll_account ORDER BY advertisable_eid",
         **_over(tx),
     )
-    return {account: Destination(*state) for account, *state in rows}
+    return {account: model.Destination(*state) for account, *state in rows}
 
 
 def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
     """Intervals without delivery that ended less than *seconds* ago, or have not.
 
-    In those with the reason :data:`.values.AWAY` AdRoll did not answer, in others it refused all.
+    In those with the reason :data:`.model.AWAY` AdRoll did not answer, in others it refused all.
     """
     rows = tx.rows(
         "SELECT advertisable_eid, began_at, ended_at, reason FROM adroll_stop"
@@ -65,7 +66,7 @@ def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None
 
 def _end_away(tx: Tx, account: str, at: float) -> None:
     """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
-    mine = f"{_OPEN} AND reason = '{AWAY}'"
+    mine = f"{_OPEN} AND reason = '{model.AWAY}'"
     values: dict[str, Any] = {"account": account, "at": at, "short": at - _LONG}
     tx.execute(f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :short", **values)
     tx.execute(f"UPDATE adroll_stop SET ended_at = :at WHERE {mine}", **values)
@@ -83,18 +84,18 @@ def end_unasked(tx: Tx) -> None:
 
 def _over(tx: Tx) -> dict[str, Any]:
     """The parameters of ``_IS_OVER``."""
-    return {"now": tx.now, "longest": tx.now + LONGEST_PAUSE + 1, "skew": tx.now + SKEW}
+    return {"now": tx.now, "longest": tx.now + LONGEST_PAUSE + 1, "skew": tx.now + model.SKEW}
 
 
 class DestinationState:
     """The account's row, and the intervals in which it was stopped.
 
-    Its methods raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+    Its methods raise :class:`.model.OutboxFailed` where the database cannot be worked with.
 
     :param account: the advertisable EID.
     """
 
-    def __init__(self, database: Database, account: str) -> None:
+    def __init__(self, database: schema.Database, account: str) -> None:
         self._database = database
         self.account = account
         self._seen_at = float("-inf")
@@ -111,7 +112,7 @@ class DestinationState:
                 becomes = f"{pause}, {becomes}"
                 values = _over(tx) | values
             becomes += ", last_error = :error, last_error_at = :at"
-            values |= {"error": error[:ERROR_LENGTH], "at": tx.now}
+            values |= {"error": error[: model.ERROR_LENGTH], "at": tx.now}
         return tx.execute(
             f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}",
             account=self.account,
@@ -120,11 +121,11 @@ class DestinationState:
 
     def _value(self, tx: Tx, column: str) -> Any:
         statement = f"SELECT {column} FROM adroll_account WHERE {_MINE}"
-        return one(tx.rows(statement, account=self.account))
+        return schema.one(tx.rows(statement, account=self.account))
 
-    def state(self) -> Destination:
+    def state(self) -> model.Destination:
         """The destination's present state."""
-        return self._database.read(states_of).get(self.account, Destination())
+        return self._database.read(states_of).get(self.account, model.Destination())
 
     def seen(self) -> None:
         """Tell that a worker stays with the account; cheap, often a comparison."""
@@ -137,7 +138,7 @@ class DestinationState:
         """Forget the worker that is missed: from now on, events are delivered now and then."""
         self._database.write(
             lambda tx: self._update(
-                tx, "seen_at = NULL", " AND seen_at < :before", before=tx.now - MISSED_AFTER
+                tx, "seen_at = NULL", " AND seen_at < :before", before=tx.now - model.MISSED_AFTER
             )
         )
 
@@ -193,7 +194,7 @@ class DestinationState:
             tx.execute(f"UPDATE adroll_stop SET ended_at = :now WHERE {_OPEN}", **mine)
             # Put off without an attempt: those with whom the stop began.
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :now WHERE state = 0 AND {_MINE}"
+                f"UPDATE adroll_event SET due_at = :now WHERE state = {State.waiting} AND {_MINE}"
                 " AND due_at > :now AND attempts = 0",
                 **mine,
             )
@@ -203,7 +204,7 @@ class DestinationState:
 
     def _begin(self, tx: Tx, reason: str) -> None:
         values = {"advertisable_eid": self.account, "began_at": tx.now, "reason": reason}
-        insert(tx, "adroll_stop", **values)
+        schema.insert(tx, "adroll_stop", **values)
 
     def failed(self, error: str) -> int:
         """Count a failed request; returns how many in a row. Call :meth:`pause` after it."""
@@ -215,7 +216,7 @@ class DestinationState:
             if error and not tx.rows(
                 f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account
             ):
-                self._begin(tx, AWAY)
+                self._begin(tx, model.AWAY)
             return failures
 
         return self._database.write(count)
@@ -246,13 +247,13 @@ class DestinationState:
                 "probe_until = :until",
                 is_free,
                 until=tx.now + lease,
-                far=tx.now + lease + SKEW,
+                far=tx.now + lease + model.SKEW,
                 **_over(tx),
             )
         )
         return bool(taken)
 
-    def unstopped_age(self, event: Claimed) -> float:
+    def unstopped_age(self, event: model.Claimed) -> float:
         """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""
         since = event.refused_at
         if since is None:
@@ -260,7 +261,8 @@ class DestinationState:
 
         def age(tx: Tx) -> float:
             stops = tx.rows(
-                f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> '{AWAY}'",
+                f"SELECT began_at, ended_at FROM adroll_stop WHERE {_MINE} AND reason <> :away",
+                away=model.AWAY,
                 account=self.account,
             )
             stopped: float = sum(

@@ -28,23 +28,14 @@ from typing import Any, Final, NamedTuple
 from adroll_flask.forks import each
 from adroll_flask.plurals import span
 
-from .schema import DELAY_COLUMNS, DELAYS, Tx, add_up
-from .values import (
-    DAY,
-    DEAD,
-    Claimed,
-    Counted,
-    HistoryColumn,
-    HistorySum,
-    NewEvent,
-    Silence,
-    outcome_of,
-)
+from . import model, schema
+from .model import Claimed, HistorySum, State
+from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
 UNITS: Final = 10_000
 #: Seconds that history is kept: 13 months.
-KEPT: Final = 400 * DAY
+KEPT: Final = 400 * model.DAY
 #: Rows for the same on servers: workers that settle at once would wait for each other on one.
 _SLOTS: Final = 8
 _LARGEST: Final = 1 << 53
@@ -55,7 +46,7 @@ _SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
 #: The hour of what is older than is kept.
 _OLD: Final = 0
 _KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
-_SUMS: Final = ("events", "value", *DELAY_COLUMNS)
+_SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 #: By what sums over many hours are told apart.
 _TOTAL_KEY: Final = "event_name, outcome, reason, currency"
 
@@ -77,7 +68,7 @@ class Happened(NamedTuple):
 
 
 def of(
-    event: Claimed | NewEvent, outcome: str, reason: str = "", *, now: float | None = None
+    event: Claimed | model.NewEvent, outcome: str, reason: str = "", *, now: float | None = None
 ) -> Happened:
     """What became of *event*.
 
@@ -90,12 +81,12 @@ def of(
         outcome = "expired"
     if event.dry_run:
         delay = None
-    became = outcome_of(outcome, reason, event.dry_run)
+    became = model.outcome_of(outcome, reason, event.dry_run)
     at = event.occurred_at
     return Happened(event.name, *became, event.identifiers, currency, value, delay, at=at)
 
 
-def counted(entry: Counted, at: float) -> Happened:
+def counted(entry: model.Counted, at: float) -> Happened:
     """What an entry says that is only there for this.
 
     :param at: when that was, by the database's clock.
@@ -139,7 +130,7 @@ def add(tx: Tx, entries: Iterable[Happened]) -> None:
         row[0] += entry.amount
         row[1] += entry.value * entry.amount
         if entry.delay is not None:
-            row[2 + bisect_left(DELAYS, entry.delay)] += 1
+            row[2 + bisect_left(schema.DELAYS, entry.delay)] += 1
     if sums:
         _add_up(tx, sums)
 
@@ -149,7 +140,7 @@ def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
     statement = (
         f"INSERT INTO adroll_history ({', '.join(names)})"
         f" VALUES ({', '.join(':' + name for name in names)}) "
-        + add_up(tx.dialect, "adroll_history", ", ".join(_KEY), _SUMS)
+        + schema.add_up(tx.dialect, "adroll_history", ", ".join(_KEY), _SUMS)
     )
     if tx.dialect == "sqlite":  # which has whole numbers of 64 bits
         sums = {
@@ -199,7 +190,7 @@ def bucket_start(at: float, hours: int) -> int:
 def sums(
     tx: Tx,
     since: float,
-    columns: Sequence[HistoryColumn],
+    columns: Sequence[model.HistoryColumn],
     *,
     hours: int = 1,
     delays: bool = False,
@@ -212,7 +203,7 @@ def sums(
     :param lost: of what was lost alone, whether or not it was sent again.
     """
     wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
-    what = ("events", "value", *(DELAY_COLUMNS if delays else ()))
+    what = ("events", "value", *(schema.DELAY_COLUMNS if delays else ()))
     expressions = [
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
@@ -305,7 +296,7 @@ def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
     letters = tx.rows(
         "SELECT event_name, reason, identifiers, digest, occurred_at, settled_at FROM adroll_event"
-        f" WHERE id {{in_ids}} AND +state = {DEAD} AND dry_run = 0",
+        f" WHERE id {{in_ids}} AND +state = {State.dead} AND dry_run = 0",
         ids=list(ids),
     )
     add(tx, list(_taken_back(tx, letters)))
@@ -344,7 +335,7 @@ _SHORTEST: Final = 3 * 3600.0
 LOOKS_BACK: Final = 91 * 86_400
 
 
-def watch(name: str, by_hour: Mapping[int, int], now: float) -> Silence | None:
+def watch(name: str, by_hour: Mapping[int, int], now: float) -> model.Silence | None:
     """The event *name*, where it comes often enough to be missed; else ``None``.
 
     :param by_hour: how often it came, by hours since the epoch.
@@ -363,13 +354,13 @@ def watch(name: str, by_hour: Mapping[int, int], now: float) -> Silence | None:
     longest = max(after - before for before, after in pairwise(hours)) * 3600.0
     ended = min((last + 1) * 3600.0, now)
     away = max(0.0, now - ended)
-    return Silence(name, ended, events, away, longest, max(_SHORTEST, _TIMES * longest))
+    return model.Silence(name, ended, events, away, longest, max(_SHORTEST, _TIMES * longest))
 
 
-def told(silence: Silence, zone: tzinfo = UTC) -> str:
+def told(silence: model.Silence, zone: tzinfo = UTC) -> str:
     """*silence* as a sentence.
 
-    >>> told(Silence("purchase", 1_800_000_000, 310, 5 * 3600, 2 * 3600, 3 * 3600))
+    >>> told(model.Silence("purchase", 1_800_000_000, 310, 5 * 3600, 2 * 3600, 3 * 3600))
     'no purchase event since 2027-01-15 08:00 UTC; the longest pause in four weeks was 2 hours'
     """
     since = f"{datetime.fromtimestamp(silence.last, zone):%Y-%m-%d %H:%M %Z}"

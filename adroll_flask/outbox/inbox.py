@@ -21,8 +21,7 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.forks import PerProcess
 
 from . import schema
-from .schema import FRAGMENTS, Database, insert_into, meta
-from .values import OutboxFailed
+from .model import OutboxFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 0.25
 _AT_ONCE: Final = 2
 _SETTING: Final = "ADROLL_OUTBOX_URL"
-_INSERT: Final = insert_into("adroll_inbox", ("id", "line"))
+_INSERT: Final = schema.insert_into("adroll_inbox", ("id", "line"))
 _IDENTITY: Final = "SELECT value FROM adroll_meta WHERE name = 'outbox_id'"
 _OTHER: Final = (
     "session= takes a session bound to the outbox's database; this one is bound to another. Let"
@@ -49,7 +48,7 @@ class Inbox:
     :param where: the outbox's address, with which a session's is compared.
     """
 
-    database: Database
+    database: schema.Database
     where: URL | Path
     _known: WeakSet[Engine] = field(default_factory=WeakSet)
     #: Commits at a time: the connections that they take may be the shop's database's.
@@ -111,7 +110,7 @@ class Inbox:
                 _SETTING, "session= takes a synchronous SQLAlchemy session of the outbox's database"
             )
         self._check_bind(session)
-        statement = text(_INSERT.format_map(FRAGMENTS[self.database.dialect]))
+        statement = text(_INSERT.format_map(schema.FRAGMENTS[self.database.dialect]))
         try:
             session.execute(statement, {"id": id, "line": line})
         except StatementError as exc:
@@ -135,7 +134,7 @@ class Inbox:
                 "the table adroll_inbox is missing in the session's database: run"
                 " `flask adroll outbox create-table`, or add it to the migrations",
             )
-        ours = self.database.read(lambda tx: meta(tx, "outbox_id"))
+        ours = self.database.read(lambda tx: schema.meta(tx, "outbox_id"))
         if connection.scalar(text(_IDENTITY)) != ours:
             # The same names by another port forwarding, or another schema.
             raise ConfigurationError(_SETTING, _OTHER)

@@ -30,28 +30,10 @@ from adroll_flask.forks import PerProcess, each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
-from . import destination, files, history, journal, transitions
-from .journal import JournalFile, Note
-from .schema import Database, T, Tx, insert, insert_into, key_in, key_out, meta, one
-from .transitions import DOUBT, Holds, taken_out
-from .values import (
-    BATCH,
-    DEAD,
-    DECIDED,
-    ERROR_LENGTH,
-    HELD,
-    WAITING,
-    Counted,
-    Entry,
-    EventEntry,
-    NewEvent,
-    OutboxFailed,
-    Verdict,
-    Withdrawal,
-    body_of,
-    decode,
-    encode,
-)
+from . import destination, files, history, journal, model, schema, transitions
+from .journal import Note
+from .model import BATCH, EventEntry, OutboxFailed, State
+from .schema import T, Tx, one
 
 logger: Logger = get_logger("adroll_flask.outbox")
 audit: Logger = get_logger("adroll_flask.audit")
@@ -81,8 +63,8 @@ class Batch:
     :param moves: by file, from where to where it is read with them.
     """
 
-    files: Sequence[JournalFile]
-    entries: list[Entry] = field(default_factory=list)
+    files: Sequence[journal.JournalFile]
+    entries: list[model.Entry] = field(default_factory=list)
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
 
@@ -100,7 +82,7 @@ class Ingest:
     """
 
     def __init__(
-        self, database: Database, folder: Path, rows: RowWriter, counters: Counters
+        self, database: schema.Database, folder: Path, rows: RowWriter, counters: Counters
     ) -> None:
         self._database = database
         self._folder = folder
@@ -117,11 +99,11 @@ class Ingest:
     # -- reading ----------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self, patience: float) -> Iterator[Sequence[JournalFile]]:
+    def reading(self, patience: float) -> Iterator[Sequence[journal.JournalFile]]:
         """The files of this host's journal, while nobody else reads them; else none."""
         lock, until = self._turns.own(), time.monotonic() + patience
         with ExitStack() as held:
-            found: Sequence[JournalFile] = ()
+            found: Sequence[journal.JournalFile] = ()
             try:
                 if self._folder.is_dir() and lock.acquire(timeout=patience):
                     held.callback(lock.release)
@@ -142,18 +124,18 @@ class Ingest:
                 problem.strerror or type(problem).__name__,
             )
 
-    def has_news(self, found: Sequence[JournalFile]) -> bool:
+    def has_news(self, found: Sequence[journal.JournalFile]) -> bool:
         """Whether there is something to take in of *found*."""
         self._clean(found)
         return bool(self._unread(Batch(found)))
 
-    def _unread(self, batch: Batch) -> list[JournalFile]:
+    def _unread(self, batch: Batch) -> list[journal.JournalFile]:
         known = self._positions | {name: end for name, (_, end) in batch.moves.items()}
         return [file for file in batch.files if file.size > known.get(file.name, 0)]
 
-    def _read(self, tx: Tx, batch: Batch, most: int) -> tuple[list[Entry], bool]:
+    def _read(self, tx: Tx, batch: Batch, most: int) -> tuple[list[model.Entry], bool]:
         """The next entries of *batch*'s files, and whether any file is read further with them."""
-        entries: list[Entry] = []
+        entries: list[model.Entry] = []
         room, has_moved = batch.room, False
         unread = self._unread(batch)
         note = journal.last_note(self._folder) if unread else Note()
@@ -194,7 +176,7 @@ class Ingest:
                 break
         return entries, has_moved
 
-    def _clean(self, found: Sequence[JournalFile]) -> None:
+    def _clean(self, found: Sequence[journal.JournalFile]) -> None:
         """Remove files that are read to their end and whose writers have gone."""
         if not found or time.monotonic() < self._clean_at:
             return
@@ -213,7 +195,7 @@ class Ingest:
             if gone:
                 self._database.write(lambda tx: tx.execute(forget, ids=gone))
 
-    def _decoded(self, file: JournalFile, read: journal.Read) -> list[Entry]:
+    def _decoded(self, file: journal.JournalFile, read: journal.Read) -> list[model.Entry]:
         for offset, data in read.damaged:
             self._counters.add("journal_corrupt")
             told = f"a line at {offset} of the file {file.name} is damaged"
@@ -221,9 +203,9 @@ class Ingest:
         found = [self._decode(body) for body in each(read.bodies)]
         return [entry for entry in found if entry is not None]
 
-    def _decode(self, body: bytes) -> Entry | None:
+    def _decode(self, body: bytes) -> model.Entry | None:
         try:
-            return decode(body)
+            return model.decode(body)
         except (ValueError, IndexError, TypeError, KeyError, AttributeError):
             self._refuse(body, "an entry is not one that this version knows")
             return None
@@ -234,7 +216,7 @@ class Ingest:
 
     # -- writing ----------------------------------------------------------------------------
 
-    def run(self, found: Sequence[JournalFile], function: Callable[[Tx, Batch], T]) -> T:
+    def run(self, found: Sequence[journal.JournalFile], function: Callable[[Tx, Batch], T]) -> T:
         """Run *function*, which calls :meth:`write`, in a transaction and commit it."""
         batch = Batch(found)
 
@@ -266,7 +248,7 @@ class Ingest:
         batch.written.append(self.rows.write(tx, entries))
         return max(len(entries), has_moved)
 
-    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[Entry]:
+    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[model.Entry]:
         """Take the next entries out, or one."""
         mine = "" if id is None else " WHERE id = :id"
         found = tx.rows(
@@ -275,7 +257,7 @@ class Ingest:
         )
         if found:
             tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
-        bodies = (body_of(bytes(line).rstrip(b"\n")) for _id, line in found)
+        bodies = (model.body_of(bytes(line).rstrip(b"\n")) for _id, line in found)
         entries = [self._decode(body or b"") for body in bodies]
         return [entry for entry in entries if entry is not None]
 
@@ -329,7 +311,7 @@ class Ingest:
         :returns: whether there was any.
         """
         for entry in batch.entries:
-            self._write_alone(lambda _, entry=entry: [entry], encode(entry))  # type: ignore[misc]
+            self._write_alone(lambda _, entry=entry: [entry], model.encode(entry))  # type: ignore[misc]
         self._database.write(partial(_move_all, batch.moves))
         first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"
         lines = self._database.read(lambda tx: tx.rows(first))
@@ -339,7 +321,7 @@ class Ingest:
                 self._database.write(take_out)
         return bool(batch.entries or lines)
 
-    def _write_alone(self, take: Callable[[Tx], list[Entry]], line: bytes) -> bool:
+    def _write_alone(self, take: Callable[[Tx], list[model.Entry]], line: bytes) -> bool:
         """True where the database takes it."""
         try:
             self._count(self._database.write(lambda tx: self.rows.write(tx, take(tx))))
@@ -391,7 +373,7 @@ class Ingest:
         return self._database.read(_weight_of)
 
 
-def doubted(entry: Entry, note: Note) -> Entry:
+def doubted(entry: model.Entry, note: Note) -> model.Entry:
     """An entry that an outbox took in whose database knows nothing of it any more.
 
     After a power cut it has lost its last moments: the event may have been sent, and is sent again
@@ -401,10 +383,10 @@ def doubted(entry: Entry, note: Note) -> Entry:
     same_boot = note.boot == files.boot()
     if isinstance(entry, EventEntry) and entry.dead is None:
         if same_boot:
-            entry.dead = ("restored", DOUBT)
+            entry.dead = ("restored", transitions.DOUBT)
         else:
             entry.unsure = True
-    elif isinstance(entry, Verdict) and entry.kind == "release":
+    elif isinstance(entry, model.Verdict) and entry.kind == "release":
         entry.doubt = "rests" if same_boot else "unsure"
     return entry
 
@@ -422,7 +404,7 @@ def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
     known = _positions_of(tx, names, lock="{lock}")
     new = [{"file": name, "position": 0, "read_at": tx.now} for name in names if name not in known]
     if new:
-        tx.many(insert_into("adroll_journal", new[0]), new)
+        tx.many(schema.insert_into("adroll_journal", new[0]), new)
         known = _positions_of(tx, names, lock="{lock}")
     return known
 
@@ -450,7 +432,7 @@ def is_inbox_full(tx: Tx) -> bool:
 
 def _weight_of(tx: Tx) -> int:
     total = 0.0
-    for state in (0, 4, 5):
+    for state in (State.waiting, State.dead, State.held):
         count = int(one(tx.rows("SELECT count(*) FROM adroll_event WHERE state = :s", s=state)))
         if count:
             mean = one(
@@ -500,13 +482,13 @@ class RowWriter:
     :param clock: the host's, by which entries have their times; the database has its own.
     """
 
-    holds: Holds
+    holds: transitions.Holds
     withdrawals_kept: float
     clock: Callable[[], float]
     _key: bytes | None = field(default=None, repr=False)
     _read_at: float = 0.0
 
-    def write(self, tx: Tx, entries: Sequence[Entry]) -> Written:
+    def write(self, tx: Tx, entries: Sequence[model.Entry]) -> Written:
         """Write *entries* in the order of their times."""
         self._key = None  # the database may be another one since the last time
         self._read_at = self.clock()  # once: events keep their order
@@ -514,21 +496,21 @@ class RowWriter:
         events = _those(entries, EventEntry)
         if events:
             self._insert(tx, events, written)
-        for withdrawal in _those(entries, Withdrawal):
+        for withdrawal in _those(entries, model.Withdrawal):
             self._withdraw(tx, withdrawal, written)
         if events:
             self._stop_withdrawn(tx, events, written)
-        self.holds.decide(tx, _those(entries, Verdict))
-        counted = _those(entries, Counted)
+        self.holds.decide(tx, _those(entries, model.Verdict))
+        counted = _those(entries, model.Counted)
         self._remember(tx, [entry for entry in counted if entry.order])
         history.add(tx, [history.counted(entry, self._time(tx, entry.at)) for entry in counted])
         return written
 
-    def _remember(self, tx: Tx, orders: Sequence[Counted]) -> None:
+    def _remember(self, tx: Tx, orders: Sequence[model.Counted]) -> None:
         """Keep why orders were not reported, and nothing else of them."""
         for entry in orders:
             tx.execute("DELETE FROM adroll_suppressed WHERE order_hash = :order", order=entry.order)
-            insert(
+            schema.insert(
                 tx,
                 "adroll_suppressed",
                 order_hash=entry.order,
@@ -549,7 +531,7 @@ class RowWriter:
         # A commit that came late, or another worker, may have brought one in already.
         before = _there(tx, dead) if dead else set()
         rows = [self._row(tx, entry) for entry in each(entries)]
-        if tx.many(insert_into("adroll_event", rows[0]), rows) < len(rows):
+        if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
             there = _there(tx, [row["id"] for row in rows])
             others = [entry for entry in entries if entry.event.id not in there]
             entries = [entry for entry in entries if entry.event.id in there]
@@ -576,11 +558,11 @@ class RowWriter:
         cookie, click = self.hashes(tx, event.payload)
         row: dict[str, Any] = {
             "id": event.id,
-            "state": WAITING,
+            "state": State.waiting,
             "event_name": event.name,
             "advertisable_eid": event.advertisable_eid,
             "dry_run": int(event.dry_run),
-            "dedupe_key": key_in(tx.dialect, event.key),
+            "dedupe_key": schema.key_in(tx.dialect, event.key),
             "digest": event.digest,
             "payload": event.payload,
             "occurred_at": event.occurred_at,
@@ -600,14 +582,14 @@ class RowWriter:
             row["learnt_at"] = self._time(tx, event.known_since)
         if entry.dead is not None:
             row |= {
-                "state": DEAD,
+                "state": State.dead,
                 "reason": entry.dead[0][:40],
-                "error": entry.dead[1][:ERROR_LENGTH],
+                "error": entry.dead[1][: model.ERROR_LENGTH],
                 "settled_at": queued_at,
                 "due_at": self.holds.kept(tx),
             }
         elif event.held_for is not None:
-            row |= {"state": HELD, "due_at": queued_at + event.held_for}
+            row |= {"state": State.held, "due_at": queued_at + event.held_for}
         return row
 
     def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
@@ -619,15 +601,15 @@ class RowWriter:
             if kept is None or event.order is None:
                 # Neither in nor a duplicate: INSERT IGNORE hides what the database objects to.
                 raise OutboxFailed("data")
-            if kept[2] == DECIDED:
-                verdict = taken_out(tx, kept[0])
-                if verdict is None or not insert(tx, "adroll_event", **self._row(tx, entry)):
+            if kept[2] == State.decided:
+                verdict = transitions.taken_out(tx, kept[0])
+                if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, entry)):
                     raise OutboxFailed("locked", "another process has taken the same order in")
                 self._count_dead(tx, [entry])
                 self.holds.decide(tx, [verdict])
-            elif kept[2] == HELD and event.held_for is None:
+            elif kept[2] == State.held and event.held_for is None:
                 # A second report, without a hold, says that the held one is to be sent.
-                self.holds.decide(tx, [Verdict(tx.now, "release", event.order)])
+                self.holds.decide(tx, [model.Verdict(tx.now, "release", event.order)])
             else:
                 # An erased event's value is not known any more.
                 changed = kept[1] is not None and kept[1] != event.digest
@@ -648,10 +630,10 @@ class RowWriter:
     def _hash_key(self, tx: Tx) -> bytes:
         """The key of the identifiers' hashes: this outbox's id."""
         if self._key is None:
-            self._key = str(meta(tx, "outbox_id")).encode()
+            self._key = str(schema.meta(tx, "outbox_id")).encode()
         return self._key
 
-    def _withdraw(self, tx: Tx, withdrawal: Withdrawal, written: Written) -> None:
+    def _withdraw(self, tx: Tx, withdrawal: model.Withdrawal, written: Written) -> None:
         """Erase what waits of a visitor, and remember that they said no."""
         at = self._time(tx, withdrawal.at) + _MOMENT
         for column, value in (
@@ -668,7 +650,7 @@ class RowWriter:
                 at=at,
             )
             until = tx.now + self.withdrawals_kept
-            insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
+            schema.insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
             rows = tx.rows(
                 f"SELECT id FROM adroll_event WHERE {column} = :visitor"
                 " AND coalesce(learnt_at, queued_at) <= :at AND payload IS NOT NULL",
@@ -716,7 +698,7 @@ class RowWriter:
         return gone + move(tx, "empty", ids, reason="forgotten")
 
 
-def _those(entries: Sequence[Entry], kind: type[T]) -> list[T]:
+def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     found = [entry for entry in entries if isinstance(entry, kind)]
     return sorted(found, key=attrgetter("at"))
@@ -726,7 +708,7 @@ def _there(tx: Tx, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in tx.rows("SELECT id FROM adroll_event WHERE id {in_ids}", ids=ids)}
 
 
-def _kept_of(tx: Tx, events: Sequence[NewEvent]) -> dict[str, _Kept]:
+def _kept_of(tx: Tx, events: Sequence[model.NewEvent]) -> dict[str, _Kept]:
     """What has the key of each of *events*, by their ids; a query an account and name."""
     alike: defaultdict[tuple[str, bool, str], dict[str, str]] = defaultdict(dict)
     for event in events:
@@ -739,9 +721,9 @@ def _kept_of(tx: Tx, events: Sequence[NewEvent]) -> dict[str, _Kept]:
             eid=eid,
             dry_run=int(dry_run),
             name=name,
-            ids=[key_in(tx.dialect, key) for key in set(keys.values())],
+            ids=[schema.key_in(tx.dialect, key) for key in set(keys.values())],
         )
-        there = {key_out(row[0]): (row[1], row[2], row[3]) for row in rows}
+        there = {schema.key_out(row[0]): (row[1], row[2], row[3]) for row in rows}
         found |= {id: there[key] for id, key in keys.items() if key in there}
     return found
 

@@ -45,7 +45,7 @@ from adroll_flask.forks import PerProcess
 from adroll_flask.logs import Logger, get_logger
 
 from . import files
-from .values import OutboxFailed, body_of, line_of
+from .model import OutboxFailed, body_of, line_of
 
 #: Seconds between two looks whether the file is still where it was.
 LOOK_EVERY: Final = 1.0
@@ -238,7 +238,7 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Keep one entry; it is the kernel's when this returns (with ``sync``, the disk's).
 
-        :param line: of :func:`.values.encode`.
+        :param line: of :func:`.model.encode`.
         :raises OutboxFailed: it is not kept.
         """
         process = self._processes.own()

@@ -15,56 +15,31 @@ from typing import Any, Final
 
 from adroll_flask.redaction import redact_event
 
-from . import history
-from .destination import accounts_of, recent_stops, states_of
-from .history import LOOKS_BACK, watch
-from .schema import Database, Tx, insert, key_in, key_out, meta, metas, one
-from .values import (
-    CLAIMED,
-    DAY,
-    DEAD,
-    DECIDED,
-    HELD,
-    NAME,
-    NUMBER,
-    SENDING,
-    WAITING,
-    Attempt,
-    HistoryColumn,
-    HistorySum,
-    OrderKey,
-    Overview,
-    Row,
-    Silence,
-    State,
-    SuppressedOrder,
-    Totals,
-    clean_key,
-)
+from . import destination, history, model, schema
+from .destination import accounts_of
+from .model import HistorySum, State
+from .schema import STEP, Tx, of_account
 
-_STEP: Final = 500
 #: What :func:`_row` takes, in the order of a row's fields, without the payload, which is the last.
 _COLUMNS: Final = (
     "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
     " attempts, unsure, error, reason, settled_at, attempt_log, released_at, digest, identifiers,"
     " payload IS NOT NULL AS whole"
 )
-_FIELDS: Final = tuple(field.name for field in fields(Row))
+_FIELDS: Final = tuple(field.name for field in fields(model.Row))
 _SELECT: Final = f"SELECT {_COLUMNS}, payload FROM adroll_event"
 _LIST: Final = f"SELECT {_COLUMNS}, NULL AS payload FROM adroll_event"
 #: A verdict that waits for its event is none.
-_EVENTS: Final = f"state <> {DECIDED}"
+_EVENTS: Final = f"state <> {State.decided}"
 #: Newest events that are looked at for those of one name.
 _LOOKED_AT: Final = 2000
 #: States in which an event is not over.
-_OPEN: Final[tuple[State, ...]] = ("waiting", "claimed", "sending", "held", "dead")
-_OUTCOMES: Final = {WAITING: "waiting", CLAIMED: "waiting", SENDING: "waiting", HELD: "held"}
+_OPEN: Final = (*model.UNSENT, State.held, State.dead)
+_OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
 #: Seconds between two looks for silence.
 _SILENCE_EVERY: Final = 300.0
-#: What is in a state, of one account: the columns that the index begins with.
-OF_ACCOUNT: Final = "state = {} AND advertisable_eid = :account"
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -73,10 +48,10 @@ MOST_DUE: Final = 10_000
 class Lookups:
     """Questions to an outbox.
 
-    They raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+    They raise :class:`.model.OutboxFailed` where the database cannot be worked with.
     """
 
-    database: Database
+    database: schema.Database
     #: Takes in what this host's journal holds, before many questions.
     take_in_all: Callable[[], None]
     #: What it holds that is not taken in.
@@ -84,12 +59,12 @@ class Lookups:
     #: Sums of all hours before one, with that hour and how many things happened before it.
     _base: tuple[tuple[int, int], history.Sums] | None = None
     _silence_at: float = float("-inf")
-    _silences: tuple[Silence, ...] = field(default=())
+    _silences: tuple[model.Silence, ...] = field(default=())
 
-    def _all(self, query: str, **values: Any) -> tuple[Row, ...]:
+    def _all(self, query: str, **values: Any) -> tuple[model.Row, ...]:
         return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
 
-    def _by_account(self, query: str, **values: Any) -> list[Row]:
+    def _by_account(self, query: str, **values: Any) -> list[model.Row]:
         """The rows of *query* for each account, the index that is asked begins with it; those whose
         time comes last first."""
         rows = self.database.read(
@@ -99,10 +74,10 @@ class Lookups:
         )
         return sorted(map(_row, rows), key=lambda row: row.due_at, reverse=True)
 
-    def _pages(self, query: str, **values: Any) -> Iterator[Row]:
+    def _pages(self, query: str, **values: Any) -> Iterator[model.Row]:
         """All rows of *query*, a page in memory at a time."""
         self.take_in_all()
-        query += f" AND id > :last ORDER BY id LIMIT {_STEP}"
+        query += f" AND id > :last ORDER BY id LIMIT {STEP}"
         values["last"] = ""
         while rows := self._all(query, **values):
             yield from rows
@@ -112,44 +87,44 @@ class Lookups:
 
     def stops(self, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
         """Intervals in which accounts were stopped in the last *seconds*: :attr:`Overview.stops`"""
-        return self.database.read(lambda tx: recent_stops(tx, seconds))
+        return self.database.read(lambda tx: destination.recent_stops(tx, seconds))
 
     def counts(self) -> dict[str, int]:
         """Events by state."""
         return {**self.overview().counts}
 
-    def overview(self) -> Overview:
+    def overview(self) -> model.Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
 
-        def look(tx: Tx) -> Overview:
+        def look(tx: Tx) -> model.Overview:
             rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
             numbers = {state: int(count) for state, count in rows}
-            return Overview(
-                counts={name: numbers.get(state, 0) for name, state in NUMBER.items()},
+            return model.Overview(
+                counts={name: numbers.get(State[name], 0) for name in model.STATES},
                 accounts=waiting_by_account(tx),
                 oldest_due=oldest_due(tx),
                 rates=history.rates(tx),
-                destinations=states_of(tx),
-                stops=recent_stops(tx, DAY),
+                destinations=destination.states_of(tx),
+                stops=destination.recent_stops(tx, model.DAY),
                 journal_bytes=self.bytes_waiting(),
                 engine=tx.dialect,
-                schema_version=int(meta(tx, "schema_version") or 0),
-                verdicts=numbers.get(DECIDED, 0),
+                schema_version=int(schema.meta(tx, "schema_version") or 0),
+                verdicts=numbers.get(State.decided, 0),
             )
 
         return self.database.read(look)
 
     def list(
         self,
-        state: State | None = None,
+        state: str | None = None,
         limit: int = 100,
         name: str | None = None,
         since: float | None = None,
         *,
         account: str | None = None,
         newest: bool = False,
-    ) -> tuple[Row, ...]:
+    ) -> tuple[model.Row, ...]:
         """The first *limit* events of *state*, without their payload; those to be sent next first.
 
         :param since: only those reported since then, seconds since the epoch.
@@ -157,7 +132,7 @@ class Lookups:
         :param newest: the newest first.
         """
         self.take_in_all()
-        wanted = [_EVENTS if state is None else f"state = {NUMBER[state]}"]
+        wanted = [_EVENTS if state is None else f"state = {State[state]}"]
         values: dict[str, Any] = {"limit": limit}
         for column, sign, value in (
             ("event_name", "=", name),
@@ -171,24 +146,24 @@ class Lookups:
         where = " AND ".join(wanted)
         return self._all(f"{_LIST} WHERE {where} ORDER BY {order} LIMIT :limit", **values)
 
-    def show(self, id: str) -> Row | None:
+    def show(self, id: str) -> model.Row | None:
         """One event with its payload."""
         if not is_id(id):
             return None
         self.take_in_all()
         return next(iter(self.those([id])), None)
 
-    def those(self, ids: Sequence[str]) -> tuple[Row, ...]:
+    def those(self, ids: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *ids* that are there, with their payload."""
-        found: list[Row] = []
-        for start in range(0, len(ids), _STEP):
-            step = [*ids[start : start + _STEP]]
+        found: list[model.Row] = []
+        for start in range(0, len(ids), STEP):
+            step = [*ids[start : start + STEP]]
             found += self._all(f"{_SELECT} WHERE {_EVENTS} AND id {{in_ids}}", ids=step)
         return tuple(found)
 
     def newest_events(
         self, most: int, name: str | None = None, before: str | None = None
-    ) -> tuple[Row, ...]:
+    ) -> tuple[model.Row, ...]:
         """The newest *most* events, newest first, without their payload.
 
         :param name: only events of this name, of those that were reported lately.
@@ -206,9 +181,9 @@ class Lookups:
             query += " ORDER BY id DESC"
         return self._all(f"{query} LIMIT :most", **values)
 
-    def export(self, state: State | None = None, *, full: bool = False) -> Iterator[str]:
+    def export(self, state: str | None = None, *, full: bool = False) -> Iterator[str]:
         """One JSON text per event; without *full* the visitor's values are replaced."""
-        where = _EVENTS if state is None else f"state = {NUMBER[state]}"
+        where = _EVENTS if state is None else f"state = {State[state]}"
         for row in self._pages(f"{_SELECT} WHERE {where}"):
             payload = json.loads(row.payload) if row.payload else None
             if payload is not None and not full:
@@ -217,19 +192,19 @@ class Lookups:
             told |= {"event_name": told.pop("name"), "deduplication_key": told.pop("key")}
             yield json.dumps(told | {"event": payload}, ensure_ascii=False)
 
-    def open_events(self) -> Iterator[Row]:
+    def open_events(self) -> Iterator[model.Row]:
         """All events that are not delivered and have their payload, with it."""
-        return self._pages(f"{_SELECT} WHERE state IN (0, 1, 2, 4, 5) AND payload IS NOT NULL")
+        return self._pages(f"{_SELECT} WHERE {schema.in_states(*_OPEN)} AND payload IS NOT NULL")
 
     # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
 
-    def find_order(self, order: OrderKey) -> Row | None:
+    def find_order(self, order: model.OrderKey) -> model.Row | None:
         """The event of an order."""
         there = (order.advertisable_eid, order.dry_run)
         found = self.find(order.key, [order.name])
         return next((row for row in found if (row.advertisable_eid, row.dry_run) == there), None)
 
-    def find(self, key: str, names: Sequence[str]) -> tuple[Row, ...]:
+    def find(self, key: str, names: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *names* that have this key, oldest first, with their payload."""
         self.take_in_all()
         # The index begins with the account: each step of it is named, so that it is used.
@@ -237,23 +212,23 @@ class Lookups:
             f"{_SELECT} WHERE advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
-        kept_key = key_in(self.database.dialect, clean_key(key))
+        kept_key = schema.key_in(self.database.dialect, model.clean_key(key))
         rows = self._by_account(query, ids=[*names], key=kept_key)
         return tuple(sorted(rows, key=lambda row: row.id))
 
-    def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, Row]:
+    def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
         dialect = self.database.dialect
-        wanted = {clean_key(key): key for key in keys}
+        wanted = {model.clean_key(key): key for key in keys}
         query = (
             f"{_LIST} WHERE advertisable_eid IN (:account, '') AND dry_run = 0"
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
-        ids = [key_in(dialect, key) for key in wanted]
+        ids = [schema.key_in(dialect, key) for key in wanted]
         rows = self._all(query, account=account, name=name, ids=ids)
         return {wanted[found.key]: found for found in rows if found.key in wanted}
 
-    def suppressed(self, hashes: Sequence[str]) -> dict[str, SuppressedOrder]:
+    def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of
         :func:`adroll_flask.events.names.suppressed_key`."""
         query = (
@@ -261,20 +236,20 @@ class Lookups:
             " WHERE order_hash {in_ids}"
         )
         rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
-        return {order: SuppressedOrder(reason, at) for order, reason, at in rows}
+        return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
 
-    def reported(self, name: str, since: float, until: float) -> Iterator[Row]:
+    def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:
         """Orders that are or will be with AdRoll and occurred between two times."""
         query = (
-            f"{_LIST} WHERE event_name = :name AND dry_run = 0 AND state < {DEAD}"
+            f"{_LIST} WHERE event_name = :name AND dry_run = 0 AND state < {State.dead}"
             " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"
         )
         return self._pages(query, name=name, since=since, until=until)
 
-    def without_key(self, name: str) -> Iterator[tuple[str, Row]]:
+    def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
         """Dead letters that were invalid, by the order id in them."""
         query = (
-            f"{_SELECT} WHERE state = {DEAD} AND event_name = :name AND dedupe_key IS NULL"
+            f"{_SELECT} WHERE state = {State.dead} AND event_name = :name AND dedupe_key IS NULL"
             " AND payload IS NOT NULL"
         )
         for found in self._pages(query, name=name):
@@ -284,20 +259,20 @@ class Lookups:
 
     # -- dead letters -----------------------------------------------------------------------
 
-    def dead_letters(self, most: int) -> tuple[Row, ...]:
+    def dead_letters(self, most: int) -> tuple[model.Row, ...]:
         """The newest *most* dead letters, newest first, without their payload."""
         query = (
-            f"{_LIST} WHERE state = {DEAD} AND advertisable_eid = :account"
+            f"{_LIST} WHERE {of_account(State.dead)}"
             " AND dry_run = 0 ORDER BY due_at DESC LIMIT :most"
         )
         return tuple(self._by_account(query, most=most)[:most])
 
-    def dead_letters_of(self, order: str, most: int) -> tuple[Row, ...]:
+    def dead_letters_of(self, order: str, most: int) -> tuple[model.Row, ...]:
         """Invalid events, which have no key, that have *order* as their order id; newest first.
 
         :param most: dead letters that are looked through, the newest of each account.
         """
-        query = f"{_SELECT} WHERE state = {DEAD} AND advertisable_eid = :account"
+        query = f"{_SELECT} WHERE {of_account(State.dead)}"
         query = (
             f"SELECT * FROM ({query} ORDER BY due_at DESC LIMIT :most) AS newest"
             " WHERE dedupe_key IS NULL AND payload IS NOT NULL"
@@ -307,10 +282,10 @@ class Lookups:
         found = (row for row in self._by_account(query, most=most) if plain in (row.payload or b""))
         return tuple(row for row in found if order_id_of(row.payload or b"") == order)
 
-    def open_counts(self, most: int) -> dict[State, int]:
+    def open_counts(self, most: int) -> dict[str, int]:
         """Events that are not over, by state, each counted up to *most*."""
         return self.database.read(
-            lambda tx: {state: count_up_to(tx, most, f"state = {NUMBER[state]}") for state in _OPEN}
+            lambda tx: {state.name: count_up_to(tx, most, f"state = {state}") for state in _OPEN}
         )
 
     # -- sums -------------------------------------------------------------------------------
@@ -318,7 +293,7 @@ class Lookups:
     def history(
         self,
         since: float,
-        columns: Sequence[HistoryColumn],
+        columns: Sequence[model.HistoryColumn],
         *,
         hours: int = 1,
         delays: bool = False,
@@ -346,14 +321,14 @@ class Lookups:
         self.take_in_all()
         return self.database.read(partial(_unsettled, most))
 
-    def totals(self) -> Totals:
+    def totals(self) -> model.Totals:
         """Sums since the first event and the present state, for monitoring; counts no events.
 
         Sums only grow, over all processes and for ever: what is too old for the history is added up
         in one hour of its own. Whole hours are read again where something of theirs was settled.
         """
 
-        def look(tx: Tx) -> Totals:
+        def look(tx: Tx) -> model.Totals:
             # The hour before may still be written to: by a transaction that began in it.
             hour = int(tx.now // 3600) - 1
             known, base = (hour, history.number_before(tx, hour)), self._base
@@ -364,11 +339,11 @@ class Lookups:
                 sums[key] = history.plus(sums.get(key), numbers)
             if time.monotonic() >= self._silence_at:
                 self._silences, self._silence_at = _silent(tx), time.monotonic() + _SILENCE_EVERY
-            return Totals(
+            return model.Totals(
                 sums=tuple(history.total(key, numbers) for key, numbers in sorted(sums.items())),
                 due=count_due(tx, accounts_of(tx), MOST_DUE),
                 oldest_due=oldest_due(tx),
-                destinations=states_of(tx),
+                destinations=destination.states_of(tx),
                 silences=self._silences,
                 journal_bytes=self.bytes_waiting(),
             )
@@ -379,7 +354,7 @@ class Lookups:
 
     def notes(self, prefix: str) -> dict[str, str]:
         """Short notes, by names that begin with *prefix*."""
-        return self.database.read(lambda tx: metas(tx, prefix))
+        return self.database.read(lambda tx: schema.metas(tx, prefix))
 
     def replace_notes(self, prefix: str, values: Mapping[str, str]) -> None:
         """Have *values* in place of these notes: 60 and 64 characters."""
@@ -387,7 +362,7 @@ class Lookups:
         def replace(tx: Tx) -> None:
             tx.execute("DELETE FROM adroll_meta WHERE name LIKE :pattern", pattern=f"{prefix}%")
             for name, value in values.items():
-                insert(tx, "adroll_meta", name=name[:60], value=value[:64])
+                schema.insert(tx, "adroll_meta", name=name[:60], value=value[:64])
 
         self.database.write(replace)
 
@@ -396,8 +371,8 @@ class Lookups:
         take = "UPDATE adroll_meta SET value = :now WHERE name = :name AND value = :value"
 
         def take_it(tx: Tx) -> bool:
-            insert(tx, "adroll_meta", name=name, value="0")
-            value, now = meta(tx, name) or "0", int(tx.now)
+            schema.insert(tx, "adroll_meta", name=name, value="0")
+            value, now = schema.meta(tx, name) or "0", int(tx.now)
             is_due = not 0 <= now - int(value) < seconds
             return is_due and bool(tx.execute(take, name=name, now=str(now), value=value))
 
@@ -405,29 +380,29 @@ class Lookups:
 
     # -- silence ----------------------------------------------------------------------------
 
-    def watched(self) -> tuple[Silence, ...]:
+    def watched(self) -> tuple[model.Silence, ...]:
         """Events that come often enough to be missed, each with how long it has stayed away."""
         self.take_in_all()
         return self.database.read(_watched)
 
-    def note_silences(self) -> tuple[Silence, ...]:
+    def note_silences(self) -> tuple[model.Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
         silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.database.read(_silent)}
 
-        def note(tx: Tx) -> tuple[Silence, ...]:
-            for name in metas(tx, _SILENT).keys() - silent.keys():
+        def note(tx: Tx) -> tuple[model.Silence, ...]:
+            for name in schema.metas(tx, _SILENT).keys() - silent.keys():
                 tx.execute("DELETE FROM adroll_meta WHERE name = :name", name=name)
             return tuple(
                 one
                 for name, one in silent.items()
-                if insert(tx, "adroll_meta", name=name, value="1")
+                if schema.insert(tx, "adroll_meta", name=name, value="1")
             )
 
         known = self.notes(_SILENT)
         return () if known.keys() == silent.keys() else self.database.write(note)
 
 
-def _watched(tx: Tx) -> tuple[Silence, ...]:
+def _watched(tx: Tx) -> tuple[model.Silence, ...]:
     """Each event that comes often enough to be missed.
 
     A report that AdRoll refused, or that is wrong, has come all the same. What was not to be
@@ -438,10 +413,10 @@ def _watched(tx: Tx) -> tuple[Silence, ...]:
         "SELECT event_name, hour, sum(events) FROM adroll_history WHERE hour >= :since"
         " AND outcome IN ('delivered', 'dead', 'invalid', 'expired')"
         " GROUP BY event_name, hour HAVING sum(events) > 0",
-        since=int((tx.now - LOOKS_BACK) // 3600),
+        since=int((tx.now - history.LOOKS_BACK) // 3600),
     ):
         found.setdefault(name, {})[int(hour)] = int(number)
-    seen = (watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
+    seen = (history.watch(name, by_hour, tx.now) for name, by_hour in sorted(found.items()))
     return tuple(
         one._replace(last=tx.now, away=0.0) if one.is_silent and _has_come(tx, one) else one
         for one in seen
@@ -449,20 +424,20 @@ def _watched(tx: Tx) -> tuple[Silence, ...]:
     )
 
 
-def _silent(tx: Tx) -> tuple[Silence, ...]:
+def _silent(tx: Tx) -> tuple[model.Silence, ...]:
     return tuple(one for one in _watched(tx) if one.is_silent)
 
 
-def _has_come(tx: Tx, one: Silence) -> bool:
+def _has_come(tx: Tx, one: model.Silence) -> bool:
     """Whether such an event waits, or was reported lately: held, or long after it happened."""
     waiting = "SELECT event_name FROM adroll_event WHERE state = {0} LIMIT {1}"
     newest = (
         f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC LIMIT {MOST_DUE}"
     )
-    looked_at = [waiting.format(state, MOST_DUE) for state in (WAITING, CLAIMED, SENDING)]
+    looked_at = [waiting.format(state, MOST_DUE) for state in model.UNSENT]
     looked_at.append(
         f"SELECT event_name FROM ({newest}) AS newest WHERE queued_at > :since"
-        f" AND state <> {DECIDED}"
+        f" AND state <> {State.decided}"
     )
     return any(
         tx.rows(
@@ -492,12 +467,12 @@ def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
     )
 
 
-def _row(row: Any) -> Row:
+def _row(row: Any) -> model.Row:
     made = dict(zip(_FIELDS, row, strict=True))
     log, payload = made["attempt_log"], made["payload"]
     made |= {
-        "state": NAME[made["state"]],
-        "key": key_out(made["key"]),
+        "state": State(made["state"]).name,
+        "key": schema.key_out(made["key"]),
         "attempt_log": attempts_in(log),
         "payload": None if payload is None else bytes(payload),
     }
@@ -505,7 +480,7 @@ def _row(row: Any) -> Row:
         made[name] = bool(made[name])
     for name in ("error", "reason", "digest"):
         made[name] = made[name] or ""
-    return Row(**made)
+    return model.Row(**made)
 
 
 def order_id_of(payload: bytes) -> str | None:
@@ -526,32 +501,32 @@ def is_id(id: str) -> bool:
 
 
 @cache
-def first_due(*states: int) -> str:
+def first_due(*states: State) -> str:
     """The statement for when the first event of an account in each state is due, or ``NULL``.
 
     It is a look into the index each. Grouped by state, PostgreSQL reads all that waits; a locking
     read finds MariaDB busy with entries of rows that have moved on.
     """
     first = "SELECT (SELECT due_at FROM adroll_event WHERE {} ORDER BY due_at LIMIT 1)"
-    return " UNION ALL ".join(first.format(OF_ACCOUNT.format(state)) for state in states)
+    return " UNION ALL ".join(first.format(of_account(state)) for state in states)
 
 
 def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
     """How many events of *accounts* are due, counted up to *most* each."""
-    due = f"{OF_ACCOUNT.format(WAITING)} AND due_at <= :now"
+    due = f"{of_account(State.waiting)} AND due_at <= :now"
     return sum(count_up_to(tx, most, due, account=account, now=tx.now) for account in accounts)
 
 
 def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
     """How many events there are with the condition *where*, counted up to *most*."""
     found = f"SELECT 1 AS x FROM adroll_event WHERE {where} LIMIT :most"
-    return int(one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
+    return int(schema.one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
 
 
 def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
     """Seconds since the oldest waiting event of *accounts* became due."""
     those = accounts_of(tx) if accounts is None else accounts
-    found = [one(tx.rows(first_due(WAITING), account=account)) for account in those]
+    found = [schema.one(tx.rows(first_due(State.waiting), account=account)) for account in those]
     due = min((due for due in found if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due
 
@@ -559,15 +534,15 @@ def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
 def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
     """How many events of each of *accounts* are waiting, claimed or sending."""
     rows = tx.rows(
-        "SELECT advertisable_eid, count(*) FROM adroll_event WHERE state IN (0, 1, 2)"
-        " GROUP BY advertisable_eid"
+        "SELECT advertisable_eid, count(*) FROM adroll_event"
+        f" WHERE {schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
     )
     return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
 
 
-def attempts_in(log: str | None) -> tuple[Attempt, ...]:
+def attempts_in(log: str | None) -> tuple[model.Attempt, ...]:
     """The attempts of a row, oldest first."""
     return tuple(
-        Attempt(at, answer, status, words, bool(unsure))
+        model.Attempt(at, answer, status, words, bool(unsure))
         for at, answer, status, words, unsure in json.loads(log or "[]")
     )

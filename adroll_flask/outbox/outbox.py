@@ -21,28 +21,9 @@ from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess
 
-from .files import NO_FOLLOW, open_file
-from .inbox import Inbox, after_commit
+from . import files, inbox, location, model
 from .journal import Journal
-from .location import journal_folder, locate
-from .values import (
-    Counted,
-    Decided,
-    Destination,
-    Entry,
-    NewEvent,
-    OrderKey,
-    OutboxFailed,
-    Put,
-    Verdict,
-    Withdrawal,
-    clean_key,
-    encode,
-    encode_event,
-    new_id,
-    outcome_of,
-    plain_name,
-)
+from .model import Decided, OutboxFailed
 
 if TYPE_CHECKING:
     from adroll_flask.settings import Settings
@@ -108,10 +89,10 @@ class RecentKeys:
         self._freed_at = self._look()
         #: Id, digest, when, whether it was held, and what was decided on it.
         self._known: OrderedDict[
-            OrderKey, tuple[str, str | None, float, bool, Literal["", "release", "cancel"]]
+            model.OrderKey, tuple[str, str | None, float, bool, Literal["", "release", "cancel"]]
         ] = OrderedDict()
 
-    def find(self, event: NewEvent) -> Put | None:
+    def find(self, event: model.NewEvent) -> model.Put | None:
         """What became of *event*, where its key is known."""
         order = event.order
         found = None if order is None else self._known.get(order)
@@ -123,20 +104,20 @@ class RecentKeys:
             return None
         if found[3] and event.held_for is None:
             return None  # it says that the held one is to be sent
-        return Put("duplicate", found[0], same=found[1] in (None, event.digest))
+        return model.Put("duplicate", found[0], same=found[1] in (None, event.digest))
 
-    def decided(self, verdict: Verdict) -> Decided:
+    def decided(self, verdict: model.Verdict) -> Decided:
         """What is known of the event that *verdict* is about."""
         found = self._known.get(verdict.order)
         return Decided(found[0], found[4]) if found is not None and found[3] else Decided()
 
-    def decide(self, verdict: Verdict) -> None:
+    def decide(self, verdict: model.Verdict) -> None:
         """Remember *verdict*, which is kept."""
         found = self._known.get(verdict.order)
         if found is not None and found[4] != "cancel":  # which is the stronger
             self._known[verdict.order] = (*found[:4], verdict.kind)
 
-    def add(self, event: NewEvent, dead: bool = False) -> None:
+    def add(self, event: model.NewEvent, dead: bool = False) -> None:
         """Remember *event*, which was kept.
 
         :param dead: as a dead letter, whose value may change before it is sent.
@@ -155,7 +136,7 @@ class RecentKeys:
         self._known.clear()
         if self._freed is not None and self._freed.parent.is_dir():
             with suppress(OSError):  # the others forget in a quarter of an hour, as other hosts do
-                os.close(open_file(self._freed, os.O_RDWR | NO_FOLLOW))
+                os.close(files.open_file(self._freed, os.O_RDWR | files.NO_FOLLOW))
                 now = time.time_ns()  # finer than the kernel's: two drops have two times
                 os.utime(self._freed, ns=(now, now))
                 self._freed_at = now
@@ -196,8 +177,8 @@ class Outbox:
         self._clock = clock
         self._counters = counters or Counters()
         self._amend = amend
-        self._where = locate(settings.outbox_url, folder)
-        self._folder = journal_folder(settings, folder)
+        self._where = location.locate(settings.outbox_url, folder)
+        self._folder = location.journal_folder(settings, folder)
         self._journal = Journal(
             self._folder,
             sync=settings.outbox_sync == "full",
@@ -220,7 +201,7 @@ class Outbox:
 
     # -- reports ----------------------------------------------------------------------------
 
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+    def put(self, event: model.NewEvent, *, session: Any = None) -> model.Put:
         """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
 
         ``duplicate`` is said where this process has seen the key lately. What only the database
@@ -233,21 +214,21 @@ class Outbox:
         """
         return self._put(event, None, session)
 
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
+    def put_dead(self, event: model.NewEvent, reason: str, error: str) -> model.Put:
         """Keep an event that cannot be sent as a dead letter. Its key is taken, as :meth:`put`'s.
 
         :raises OutboxFailed: as :meth:`put`.
         """
-        event.name = plain_name(event.name)
+        event.name = model.plain_name(event.name)
         if self._journal.used_share() > 0.5:
             # A flood of bad events must not shut good ones out: they may fill half of the bound.
             self.note_failure(event.name, "full")
             raise OutboxFailed("full")
         return self._put(event, (reason[:40], error[:1000]), None)
 
-    def _put(self, event: NewEvent, dead: tuple[str, str] | None, session: Any) -> Put:
+    def _put(self, event: model.NewEvent, dead: tuple[str, str] | None, session: Any) -> model.Put:
         if event.key is not None:
-            event.key = clean_key(event.key)
+            event.key = model.clean_key(event.key)
         known = self._recent.find(event)
         if known is not None:
             if dead is None:
@@ -256,39 +237,39 @@ class Outbox:
         try:
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
-            self._keep(event.id, encode_event(event, self._clock(), dead), session)
+            self._keep(event.id, model.encode_event(event, self._clock(), dead), session)
         except OutboxFailed as failure:
             self.note_failure(event.name, failure.reason)
             raise
-        after_commit(session, self._recent.add, event, dead is not None)
-        return Put("queued", event.id)
+        inbox.after_commit(session, self._recent.add, event, dead is not None)
+        return model.Put("queued", event.id)
 
-    def _count_duplicate(self, event: NewEvent, known: Put) -> None:
-        became = outcome_of("duplicate", "" if known.same else "another_value", event.dry_run)
-        entry = Counted(self._clock(), event.name, *became, event.identifiers, event.digest)
+    def _count_duplicate(self, event: model.NewEvent, known: model.Put) -> None:
+        became = model.outcome_of("duplicate", "" if known.same else "another_value", event.dry_run)
+        entry = model.Counted(self._clock(), event.name, *became, event.identifiers, event.digest)
         with suppress(OutboxFailed):
             self.record(entry)
 
-    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
+    def decide(self, verdict: model.Verdict, *, session: Any = None) -> Decided:
         """Keep that a held event is to be sent, or forgotten; what this process knows of it.
 
         :param session: as for :meth:`put`.
         :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.
         """
         order = verdict.order
-        verdict = replace(verdict, order=order._replace(key=clean_key(order.key)))
+        verdict = replace(verdict, order=order._replace(key=model.clean_key(order.key)))
         known = self._recent.decided(verdict)
-        self._keep(new_id(self._clock()), encode(verdict), session)
-        after_commit(session, self._recent.decide, verdict)
+        self._keep(model.new_id(self._clock()), model.encode(verdict), session)
+        inbox.after_commit(session, self._recent.decide, verdict)
         return known
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: model.Entry) -> None:
         """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
 
         :raises OutboxFailed: the journal did not take it.
         """
-        self._append(encode(entry))
-        if isinstance(entry, Withdrawal):
+        self._append(model.encode(entry))
+        if isinstance(entry, model.Withdrawal):
             # What the file tells of the visitor goes with it, as soon as it has been read.
             self._journal.mark_stale()
 
@@ -296,7 +277,7 @@ class Outbox:
         """Count a report that failed; written as soon as the journal takes something again."""
         lock, failed = self._failed.own()
         with lock:
-            failed[plain_name(name), reason] += 1
+            failed[model.plain_name(name), reason] += 1
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
@@ -341,8 +322,8 @@ class Outbox:
         lock, failed = self._failed.own()
         with lock, suppress(OutboxFailed):
             for (name, reason), amount in list(failed.items()):
-                told = Counted(self._clock(), name, "failed", reason, amount=amount)
-                self._journal.append(encode(told))
+                told = model.Counted(self._clock(), name, "failed", reason, amount=amount)
+                self._journal.append(model.encode(told))
                 del failed[name, reason]
 
     def keep_house(self) -> int:
@@ -393,8 +374,8 @@ class Outbox:
         return Admin(self.database, self._ingest, self.lookups, self._recent.free)
 
     @cached_property
-    def _inbox(self) -> Inbox:
-        return Inbox(self.database, self._where)
+    def _inbox(self) -> inbox.Inbox:
+        return inbox.Inbox(self.database, self._where)
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
@@ -406,7 +387,7 @@ class Outbox:
             found = self._destinations.setdefault(account, made)
         return found
 
-    def account_states(self) -> dict[str, Destination]:
+    def account_states(self) -> dict[str, model.Destination]:
         """The same for all accounts that the outbox knows."""
         from .destination import states_of
 

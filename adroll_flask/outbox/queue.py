@@ -9,30 +9,11 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any, Final
 
-from . import transitions
-from .destination import know
+from . import destination, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
-from .lookups import OF_ACCOUNT, count_due, first_due, oldest_due, waiting_by_account
-from .schema import Database, Tx, key_out, one
-from .transitions import BY_ORDER, STEP, Holds, taken_out
-from .values import (
-    BATCH,
-    CLAIMED,
-    DEAD,
-    DECIDED,
-    ERROR_LENGTH,
-    HELD,
-    SENDING,
-    SKEW,
-    WAITING,
-    Asked,
-    Claim,
-    Claimed,
-    OrderKey,
-    OutboxFailed,
-    Outcome,
-    Verdict,
-)
+from .model import Claim, OutboxFailed, Outcome, State
+from .schema import STEP, Tx, of_account
+from .transitions import BY_ORDER
 
 #: Seconds that a retry may be put off; more comes from a clock that was wrong.
 LONGEST_DELAY: Final = 900.0
@@ -55,16 +36,16 @@ _COLUMNS: Final = (
     " digest, identifiers, refused_at"
 )
 _DUE: Final = (
-    f"SELECT {_COLUMNS} FROM adroll_event WHERE {OF_ACCOUNT.format(WAITING)} AND due_at <= :now"
+    f"SELECT {_COLUMNS} FROM adroll_event WHERE {of_account(State.waiting)} AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
 )
 _OURS: Final = f"SELECT {_COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
 _but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one.name != "id"))
-_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +state IN ({CLAIMED}, {SENDING})"
+_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
-def _is_any_due(tx: Tx, account: str, *states: int) -> bool:
-    found = tx.rows(first_due(*states), account=account)
+def _is_any_due(tx: Tx, account: str, *states: State) -> bool:
+    found = tx.rows(lookups.first_due(*states), account=account)
     return any(due is not None and due <= tx.now for (due,) in found)
 
 
@@ -72,13 +53,13 @@ def _is_any_due(tx: Tx, account: str, *states: int) -> bool:
 class Queue:
     """The way of events through claims.
 
-    Its methods raise :class:`.values.OutboxFailed` where the database cannot be worked with.
+    Its methods raise :class:`.model.OutboxFailed` where the database cannot be worked with.
 
     :param on_unsure: ``"retry"`` or ``"drop"``: what happens to an event whose lease lapsed while
         a request with it was under way.
     """
 
-    database: Database
+    database: schema.Database
     ingest: Ingest
     on_unsure: str
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
@@ -88,7 +69,7 @@ class Queue:
     _more: dict[str, bool] = field(default_factory=dict)
 
     @property
-    def _holds(self) -> Holds:
+    def _holds(self) -> transitions.Holds:
         return self.ingest.rows.holds
 
     # -- claiming ---------------------------------------------------------------------------
@@ -103,7 +84,7 @@ class Queue:
         :param begin: the events are ``sending`` with this very commit, as :meth:`begin_sending`
             would make them: for a request that leaves at once.
         """
-        token, state = secrets.token_hex(16), SENDING if begin else CLAIMED
+        token, state = secrets.token_hex(16), State.sending if begin else State.claimed
         is_again = False
 
         def take(tx: Tx, batch: Batch | None) -> Claim:
@@ -146,17 +127,17 @@ class Queue:
             taken += found
             if (
                 batch.room <= 0
-                or taken >= BATCH
-                or (taken >= limit and count_due(tx, [account], limit) >= limit)
+                or taken >= model.BATCH
+                or (taken >= limit and lookups.count_due(tx, [account], limit) >= limit)
             ):
                 return True
         return False
 
     def _is_work(self, tx: Tx, account: str) -> bool:
-        is_due = _is_any_due(tx, account, WAITING, CLAIMED, SENDING)
+        is_due = _is_any_due(tx, account, *model.UNSENT)
         return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
 
-    def take_in(self, most: int = BATCH, *, patience: float = 0.0) -> int:
+    def take_in(self, most: int = model.BATCH, *, patience: float = 0.0) -> int:
         """Take in what this host's journal and the inbox hold; 0 where nothing is left.
 
         :param patience: seconds to wait where another process is at it.
@@ -173,14 +154,16 @@ class Queue:
         found = min(most, self.ingest.entries_waiting())
         if found >= most:
             return most
-        return min(most, found + self.database.read(lambda tx: count_due(tx, accounts, most)))
+        return min(
+            most, found + self.database.read(lambda tx: lookups.count_due(tx, accounts, most))
+        )
 
     def waiting(self, accounts: Sequence[str] | None = None) -> int:
         """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
         self.ingest.take_in_all()
         if not self.database.exists():
             return 0
-        return sum(self.database.read(lambda tx: waiting_by_account(tx, accounts)).values())
+        return sum(self.database.read(lambda tx: lookups.waiting_by_account(tx, accounts)).values())
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
         """Seconds since the oldest waiting event of *accounts* (``None``: of all) became due.
@@ -188,7 +171,7 @@ class Queue:
         ``None`` where none is due.
         """
         self.ingest.take_in()
-        return self.database.read(lambda tx: oldest_due(tx, accounts))
+        return self.database.read(lambda tx: lookups.oldest_due(tx, accounts))
 
     # -- sending ----------------------------------------------------------------------------
 
@@ -244,7 +227,12 @@ class Queue:
         )
 
     def _settle(
-        self, tx: Tx, claim: Claim, events: Mapping[str, Claimed], outcome: Outcome, ids: list[str]
+        self,
+        tx: Tx,
+        claim: Claim,
+        events: Mapping[str, model.Claimed],
+        outcome: Outcome,
+        ids: list[str],
     ) -> int:
         kind, ended = outcome.kind, 0
         if kind != "delivered" and outcome.asked is not None:
@@ -266,7 +254,7 @@ class Queue:
             also_sets=", ".join(what for what, is_so in sets.items() if is_so),
             claim=claim.token,
             reason=outcome.reason[:40] or None,
-            error=outcome.error[:ERROR_LENGTH],
+            error=outcome.error[: model.ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
             kept=self._holds.kept(tx),
@@ -300,10 +288,10 @@ class Queue:
 
     def _take_back(self, tx: Tx, account: str) -> None:
         """Return what lapsed, and what a clock that was wrong for a while put too far off."""
-        if _is_any_due(tx, account, CLAIMED, SENDING):
-            for state in (CLAIMED, SENDING):
+        if _is_any_due(tx, account, *model.LEASED):
+            for state in model.LEASED:
                 rows = tx.rows(
-                    f"SELECT id, claim FROM adroll_event WHERE {OF_ACCOUNT.format(state)}"
+                    f"SELECT id, claim FROM adroll_event WHERE {of_account(state)}"
                     f" AND due_at <= :now LIMIT {STEP} {{skip_locked}}",
                     account=account,
                     now=tx.now,
@@ -311,7 +299,7 @@ class Queue:
                 ids = [row[0] for row in rows]
                 for claim in {row[1] for row in rows}:
                     self._end_emptied(tx, [row[0] for row in rows if row[1] == claim], claim)
-                if state == CLAIMED:
+                if state == State.claimed:
                     transitions.move(tx, "lapse", ids)
                 else:
                     self._lapse_unsure(tx, ids)
@@ -320,7 +308,7 @@ class Queue:
             self._bring_near(tx, account)
 
     def _lapse_unsure(self, tx: Tx, ids: Sequence[str]) -> None:
-        _note_attempt(tx, ids, Asked("lapsed"), unsure=True)
+        _note_attempt(tx, ids, model.Asked("lapsed"), unsure=True)
         if self.on_unsure == "drop":
             kept = self._holds.kept(tx)
             dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
@@ -345,21 +333,20 @@ class Queue:
         early = "queued_at > :now AND coalesce(reason, '') <> 'refused'"
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
-        furthest = (
-            f"SELECT due_at FROM adroll_event WHERE {OF_ACCOUNT} ORDER BY due_at DESC LIMIT 1"
-        )
         for state, due, beyond, also in (
-            (WAITING, tx.now, tx.now, f" AND (due_at > :far OR ({early}))"),
-            (CLAIMED, near, near + SKEW, ""),
-            (SENDING, near, near + SKEW, ""),
+            (State.waiting, tx.now, tx.now, f" AND (due_at > :far OR ({early}))"),
+            (State.claimed, near, near + model.SKEW, ""),
+            (State.sending, near, near + model.SKEW, ""),
         ):
-            if (one(tx.rows(furthest.format(state), account=account)) or 0.0) <= beyond:
+            furthest = f"SELECT due_at FROM adroll_event WHERE {of_account(state)}"
+            furthest += " ORDER BY due_at DESC LIMIT 1"
+            if (schema.one(tx.rows(furthest, account=account)) or 0.0) <= beyond:
                 continue
             values = {"due": due, "beyond": beyond, "account": account}
             if also:
-                values |= {"far": tx.now + LONGEST_DELAY + SKEW, "now": tx.now}
+                values |= {"far": tx.now + LONGEST_DELAY + model.SKEW, "now": tx.now}
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :due WHERE {OF_ACCOUNT.format(state)}"
+                f"UPDATE adroll_event SET due_at = :due WHERE {of_account(state)}"
                 f" AND due_at > :beyond{also}",
                 **values,
             )
@@ -380,24 +367,26 @@ class Queue:
         )
         # By one index, and what is in no unique one by the other.
         rows = tx.rows(found.format("dedupe_key IS NOT NULL"))
-        rows += tx.rows(found.format(f"dedupe_key IS NULL AND state IN ({WAITING}, {DEAD})"))
+        rows += tx.rows(
+            found.format(f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}")
+        )
         if rows:
-            know(tx, [account])
+            destination.know(tx, [account])
         alone = []
         for id, state, dry_run, name, key in rows:
-            order = OrderKey(account, bool(dry_run), name, key_out(key) or "")
+            order = model.OrderKey(account, bool(dry_run), name, schema.key_out(key) or "")
             twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
             met = tx.rows(f"SELECT state FROM adroll_event WHERE {BY_ORDER}", **twin) if key else ()
             if not met:
                 alone.append(id)
-            elif state == DECIDED:
-                if verdict := taken_out(tx, id):
+            elif state == State.decided:
+                if verdict := transitions.taken_out(tx, id):
                     self._holds.decide(tx, [replace(verdict, order=order)])
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
-                if (state, one(met)) == (WAITING, HELD):
-                    self._holds.decide(tx, [Verdict(tx.now, "release", order)])
+                if (state, schema.one(met)) == (State.waiting, State.held):
+                    self._holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [id])
                 self._holds.counters.add("event_duplicate", "adopted")
@@ -407,10 +396,10 @@ class Queue:
         return len(rows)
 
 
-def _claimed(row: Any) -> Claimed:
+def _claimed(row: Any) -> model.Claimed:
     id, name, payload, occurred, created, attempts, unsure, key, dry_run, digest, mask, asked = row
     about = id, name, bytes(payload or b""), occurred, created, attempts, bool(unsure)
-    return Claimed(*about, key_out(key), bool(dry_run), digest, mask, asked)
+    return model.Claimed(*about, schema.key_out(key), bool(dry_run), digest, mask, asked)
 
 
 def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
@@ -429,7 +418,7 @@ def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
 
 
 def _note_attempt(
-    tx: Tx, ids: Sequence[str], asked: Asked, *, unsure: bool, claim: str | None = None
+    tx: Tx, ids: Sequence[str], asked: model.Asked, *, unsure: bool, claim: str | None = None
 ) -> None:
     """Keep one more attempt with the events of *ids*.
 

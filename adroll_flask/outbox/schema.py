@@ -27,10 +27,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Protocol, TypeVar
 
-from .values import KEY_LENGTH
+from .model import KEY_LENGTH, State
 
 #: Of the tables that this release makes.
 VERSION: Final = 1
+#: Rows that one statement meets, at most.
+STEP: Final = 500
 #: Ten processes that start at once queue here instead of failing on each other's CREATE TABLE.
 _LOCK: Final = 0x41645265
 
@@ -251,7 +253,7 @@ class Database(Protocol):
 
     A function may therefore run twice; one whose commit was lost on its way is run after it had
     taken effect. The functions of this package are written so that this does no harm. What cannot
-    be done raises :class:`.values.OutboxFailed`.
+    be done raises :class:`.model.OutboxFailed`.
     """
 
     dialect: str
@@ -309,6 +311,16 @@ def metas(tx: Tx, prefix: str) -> dict[str, str]:
         pattern=f"{prefix}%",
     )
     return dict(rows)
+
+
+def in_states(*states: State) -> str:
+    """The condition that an event is in one of *states*."""
+    return f"state IN ({', '.join(map(str, states))})"
+
+
+def of_account(state: State) -> str:
+    """The condition on events of one state and account: the columns that the index begins with."""
+    return f"state = {state} AND advertisable_eid = :account"
 
 
 def key_in(dialect: str, key: str | None) -> str | bytes | None:

@@ -33,8 +33,8 @@ from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
 
 from . import schema
+from .model import OutboxFailed
 from .schema import T, Tx, Values, filled, one
-from .values import OutboxFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -20,8 +20,8 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import database_words
 
 from . import files, schema
-from .schema import T, Tx, Values, filled
-from .values import BATCH, OutboxFailed
+from .model import BATCH, OutboxFailed
+from .schema import Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
@@ -70,16 +70,16 @@ class _SqliteTx:
     def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
         if "ids" in values:
             values["ids"] = json.dumps(values["ids"])
-        return self.connection.execute(filled("sqlite", statement), values)
+        return self.connection.execute(schema.filled("sqlite", statement), values)
 
     def execute(self, statement: str, /, **values: Any) -> int:
         return self._run(statement, values).rowcount
 
-    def many(self, statement: str, values: Sequence[Values], /) -> int:
+    def many(self, statement: str, values: Sequence[schema.Values], /) -> int:
         if len(values) > BATCH:
             for pragma in _FOR_MANY:
                 self.connection.execute(pragma)
-        named = filled("sqlite", statement)
+        named = schema.filled("sqlite", statement)
         # By position: the driver looks for each name anew for each row.
         names = _NAMED.findall(named)
         rows = map(itemgetter(*names), each(values))
@@ -145,16 +145,16 @@ class SqliteDatabase:
 
     # -- transactions -----------------------------------------------------------------------
 
-    def read(self, function: Callable[[Tx], T], /) -> T:
+    def read(self, function: Callable[[Tx], schema.T], /) -> schema.T:
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
-    def write(self, function: Callable[[Tx], T], /) -> T:
+    def write(self, function: Callable[[Tx], schema.T], /) -> schema.T:
         begin = "BEGIN IMMEDIATE"
         return self._work(lambda connection: self._in_transaction(connection, function, begin))
 
     def _in_transaction(
-        self, connection: sqlite3.Connection, function: Callable[[Tx], T], begin: str
-    ) -> T:
+        self, connection: sqlite3.Connection, function: Callable[[Tx], schema.T], begin: str
+    ) -> schema.T:
         connection.execute(begin)
         try:
             result = function(_SqliteTx(connection, self._clock()))
@@ -166,7 +166,7 @@ class SqliteDatabase:
                     connection.execute("ROLLBACK")
             raise
 
-    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    def _work(self, function: Callable[[sqlite3.Connection], schema.T]) -> schema.T:
         """Run *function* on the kept connection, again where the file was locked or replaced."""
         until, is_again = time.monotonic() + PATIENCE, False
         while True:

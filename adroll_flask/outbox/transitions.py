@@ -20,27 +20,9 @@ from typing import Any, Final, TypeAlias
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 
-from . import destination, history
-from .schema import Tx, insert, key_in, key_out
-from .values import (
-    CANCELLED,
-    CLAIMED,
-    DAY,
-    DEAD,
-    DECIDED,
-    DELIVERED,
-    ERROR_LENGTH,
-    HELD,
-    NAME,
-    SENDING,
-    WAITING,
-    Claimed,
-    NewEvent,
-    OrderKey,
-    OutboxFailed,
-    Verdict,
-    new_id,
-)
+from . import destination, history, model, schema
+from .model import LEASED, UNSENT, OutboxFailed, State
+from .schema import Tx
 
 #: Where in the queue an event stands.
 PLACE: Final = "coalesce(released_at, queued_at)"
@@ -62,33 +44,34 @@ class Transition:
     :param leased: only under a claim of ours.
     """
 
-    sources: tuple[int, ...]
-    target: int | None
+    sources: tuple[State, ...]
+    target: State | None
     sets: str = ""
     counts: str = ""
     leased: bool = False
 
 
-_UNDER_WAY: Final = (CLAIMED, SENDING)
+#: As the table names them.
+WAITING, CLAIMED, SENDING, DELIVERED, DEAD, HELD, CANCELLED, DECIDED = State
 TABLE: Final[Mapping[str, Transition]] = {
     # -- the queue; the five ends of a claim are named as outcomes are
     "claim": Transition((WAITING,), CLAIMED, "claim = :claim, due_at = :until"),
     "claim_begun": Transition((WAITING,), SENDING, "claim = :claim, due_at = :until"),
-    "begin": Transition(_UNDER_WAY, SENDING, leased=True),
+    "begin": Transition(LEASED, SENDING, leased=True),
     "claimed": Transition(
-        _UNDER_WAY,
+        LEASED,
         CLAIMED,
         "reason = CASE WHEN payload IS NULL THEN reason ELSE :reason END",
         leased=True,
     ),
     "return": Transition(
-        _UNDER_WAY, WAITING, f"claim = NULL, due_at = {PLACE}, reason = :reason", leased=True
+        LEASED, WAITING, f"claim = NULL, due_at = {PLACE}, reason = :reason", leased=True
     ),
     "retry": Transition(
-        _UNDER_WAY, WAITING, "claim = NULL, due_at = :due, reason = :reason", leased=True
+        LEASED, WAITING, "claim = NULL, due_at = :due, reason = :reason", leased=True
     ),
     "delivered": Transition(
-        _UNDER_WAY,
+        LEASED,
         DELIVERED,
         # The reason first: MariaDB sets one column after the other. It is looked at under the row's
         # lock, so that a cancellation which commits while this waits for it counts as well.
@@ -98,7 +81,7 @@ TABLE: Final[Mapping[str, Transition]] = {
         counts="delivered",
         leased=True,
     ),
-    "dead": Transition(_UNDER_WAY, DEAD, f"claim = NULL, {_KEPT}", counts="dead", leased=True),
+    "dead": Transition(LEASED, DEAD, f"claim = NULL, {_KEPT}", counts="dead", leased=True),
     "lapse": Transition((CLAIMED,), WAITING, f"claim = NULL, due_at = {PLACE}"),
     "lapse_unsure": Transition(
         (SENDING,),
@@ -130,10 +113,10 @@ TABLE: Final[Mapping[str, Transition]] = {
     # What is being sent cannot be called back; its outcome is awaited, and it is never sent again.
     "empty": Transition((SENDING,), SENDING, f"{_WITHOUT_VISITOR}, reason = :reason"),
     "end_cancelled": Transition(
-        _UNDER_WAY, CANCELLED, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
+        LEASED, CANCELLED, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
     ),
     "end_erased": Transition(
-        _UNDER_WAY, DEAD, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
+        LEASED, DEAD, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
     ),
     # -- people
     "fix": Transition(
@@ -147,7 +130,7 @@ TABLE: Final[Mapping[str, Transition]] = {
     "drop": Transition((WAITING, CLAIMED), None, counts="cancelled"),
     "drop_ended": Transition((DELIVERED, DEAD, HELD, CANCELLED), None),
     "rest": Transition(
-        (WAITING, CLAIMED, SENDING),
+        UNSENT,
         DEAD,
         f"claim = NULL, {_KEPT}, error = :error, unsure = unsure + 1",
         counts="dead",
@@ -172,7 +155,7 @@ def move(
     name: str,
     ids: Sequence[str],
     *,
-    known: Mapping[str, Claimed] | None = None,
+    known: Mapping[str, model.Claimed] | None = None,
     also: str = "",
     also_sets: str = "",
     outcome: str = "",
@@ -192,9 +175,8 @@ def move(
     if not ids:
         return 0
     rule = TABLE[name]
-    states = ", ".join(map(str, rule.sources))
     # The plus keeps SQLite from its index of states, in which it would read all that wait.
-    where = f"id {{in_ids}} AND +state IN ({states})"
+    where = f"id {{in_ids}} AND +{schema.in_states(*rule.sources)}"
     if rule.leased:
         where += " AND claim = :claim"
     if also:
@@ -233,19 +215,18 @@ def move(
     return moved
 
 
-def event_of(row: Any) -> NewEvent:
+def event_of(row: Any) -> model.NewEvent:
     """What the history tells of the event of a row: id, name, dry run, when, digest, mask."""
     id, name, dry_run, occurred_at, digest, mask = row
-    return NewEvent(id, name, "", bool(dry_run), None, b"", occurred_at, digest, mask)
+    return model.NewEvent(id, name, "", bool(dry_run), None, b"", occurred_at, digest, mask)
 
 
 def diagram() -> str:
     """The table as a state diagram for Mermaid, for the documentation."""
-    names = {**NAME, DECIDED: "decided"}
     lines = ["stateDiagram-v2"]
     for name, rule in TABLE.items():
-        target = "[*]" if rule.target is None else names[rule.target]
-        lines += [f"    {names[source]} --> {target}: {name}" for source in rule.sources]
+        target = "[*]" if rule.target is None else rule.target.name
+        lines += [f"    {source.name} --> {target}: {name}" for source in rule.sources]
     return "\n".join(lines)
 
 
@@ -254,7 +235,6 @@ def diagram() -> str:
 #: An event with what its release says differently: its JSON, its digest, when it occurred.
 Amend: TypeAlias = Callable[[bytes, Mapping[str, Any]], tuple[bytes, str, float]]
 
-STEP: Final = 500
 #: Of an event that another database had taken in.
 DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
@@ -285,9 +265,9 @@ class Holds:
     def kept(self, tx: Tx) -> float:
         """Until when the row of an event that is over is kept, with its key."""
         # From now and not from when it occurred: orders of last year may be imported twice.
-        return tx.now + self.dedupe_days * DAY
+        return tx.now + self.dedupe_days * model.DAY
 
-    def decide(self, tx: Tx, verdicts: Sequence[Verdict]) -> None:
+    def decide(self, tx: Tx, verdicts: Sequence[model.Verdict]) -> None:
         """Apply *verdicts*, or keep them until their events come in."""
         for verdict in verdicts:
             # A row that goes between the two looks is met again by the third.
@@ -297,7 +277,7 @@ class Holds:
                     eid=verdict.order.advertisable_eid,
                     dry_run=int(verdict.order.dry_run),
                     name=verdict.order.name,
-                    key=key_in(tx.dialect, verdict.order.key),
+                    key=schema.key_in(tx.dialect, verdict.order.key),
                 )
                 if rows:
                     self._apply(tx, verdict, rows[0])
@@ -307,21 +287,21 @@ class Holds:
             else:
                 raise OutboxFailed("locked", "a verdict met an event that came and went")
 
-    def _keep(self, tx: Tx, verdict: Verdict) -> bool:
+    def _keep(self, tx: Tx, verdict: model.Verdict) -> bool:
         """Keep *verdict* for an event that has not come in; ``False``: there is one by now."""
         changes = None if verdict.changes is None else json.dumps(verdict.changes).encode()
         destination.know(tx, [verdict.order.advertisable_eid])
         eid, dry_run, name, key = verdict.order
         return bool(
-            insert(
+            schema.insert(
                 tx,
                 "adroll_event",
-                id=new_id(tx.now),
+                id=model.new_id(tx.now),
                 state=DECIDED,
                 event_name=name,
                 advertisable_eid=eid,
                 dry_run=int(dry_run),
-                dedupe_key=key_in(tx.dialect, key),
+                dedupe_key=schema.key_in(tx.dialect, key),
                 payload=changes,
                 occurred_at=tx.now,
                 queued_at=tx.now,
@@ -332,7 +312,7 @@ class Holds:
             )
         )
 
-    def _apply(self, tx: Tx, verdict: Verdict, row: Any) -> None:
+    def _apply(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
         """Do to the event of *row* what *verdict* says."""
         id, state, reason = row[0], row[6], row[8]
         if verdict.kind == "release":
@@ -364,7 +344,7 @@ class Holds:
         for row in tx.rows(f"{query} AND settled_at = :now", ids=list(ids), now=tx.now):
             self._count(tx, row, "too_late", "cancelled")
 
-    def _release(self, tx: Tx, verdict: Verdict, row: Any) -> None:
+    def _release(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
         id, occurred_at, digest, payload, unsure = row[0], row[3], row[4], row[7], row[9]
         kept = self.kept(tx)
         if verdict.doubt == "rests":
@@ -375,7 +355,7 @@ class Holds:
                 payload, digest, occurred_at = self.amend(bytes(payload), verdict.changes)
             except EventError as problem:
                 self.counters.add("event_invalid", "release")
-                wrong = f"its release: {problem}"[:ERROR_LENGTH]
+                wrong = f"its release: {problem}"[: model.ERROR_LENGTH]
                 reason = "invalid:release"
                 move(tx, "release_wrong", [id], kept=kept, reason=reason, error=wrong)
                 return
@@ -412,7 +392,7 @@ class Holds:
         return move(tx, "forget_verdict", ids)
 
 
-def taken_out(tx: Tx, id: str) -> Verdict | None:
+def taken_out(tx: Tx, id: str) -> model.Verdict | None:
     """Take the verdict out that waits in the row *id*; ``None``: it is gone, or none."""
     rows = tx.rows(
         "SELECT queued_at, reason, advertisable_eid, dry_run, event_name, dedupe_key, payload,"
@@ -422,10 +402,10 @@ def taken_out(tx: Tx, id: str) -> Verdict | None:
     if not rows or not move(tx, "forget_verdict", [id]):
         return None
     at, kind, eid, dry_run, name, key, changes, doubt = rows[0]
-    return Verdict(
+    return model.Verdict(
         at=at,
         kind=kind,
-        order=OrderKey(eid, bool(dry_run), name, key_out(key) or ""),
+        order=model.OrderKey(eid, bool(dry_run), name, schema.key_out(key) or ""),
         changes=None if changes is None else json.loads(bytes(changes)),
         doubt=("", "unsure", "rests")[doubt],
     )

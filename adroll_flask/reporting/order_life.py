@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from adroll_flask.events.names import EVENT_NAMES, kept_key, suppressed_key
-from adroll_flask.outbox.values import Row, SuppressedOrder
+from adroll_flask.outbox.model import Row, SuppressedOrder
 from adroll_flask.redaction import redact_event
 
 from .lists import spellings

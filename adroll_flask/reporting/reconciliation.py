@@ -20,7 +20,7 @@ from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
-from adroll_flask.outbox.values import Row, SuppressedOrder, worst
+from adroll_flask.outbox.model import Row, SuppressedOrder, worst
 from adroll_flask.plurals import agreeing, span
 from adroll_flask.redaction import describe
 

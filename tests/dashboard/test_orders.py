@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adroll_flask import release_conversion
-from adroll_flask.outbox.values import Asked
+from adroll_flask.outbox.model import Asked
 from tests.conftest import ADVERTISABLE, AppMaker, Patch
 from tests.support.dashboard_shop import WHERE, DashboardShop
 

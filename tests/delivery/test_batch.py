@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.outbox import NewEvent, new_id
-from adroll_flask.outbox.values import Claim, OutboxFailed, Outcome
+from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome
 from tests.conftest import Caplog, Patch
 from tests.support.delivery_kit import (
     EID,

@@ -15,7 +15,7 @@ import pytest
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
-from adroll_flask.outbox.values import Claim, Counted
+from adroll_flask.outbox.model import Claim, Counted
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import (

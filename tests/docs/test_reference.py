@@ -14,7 +14,7 @@ from werkzeug.test import Client
 
 from adroll_flask.outbox import schema
 from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.values import DECIDED, NAME, Destination, Silence, Totals
+from adroll_flask.outbox.model import Destination, Silence, State, Totals
 from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.signals import reports_silent
 from tests.conftest import AppMaker
@@ -95,9 +95,7 @@ def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None
     assert columns <= named
     states = re.search(r"\| `state` \| (.+?) \|", page)
     assert states is not None
-    assert states[1] == ", ".join(
-        f"{number} {name}" for number, name in sorted({**NAME, DECIDED: "decided"}.items())
-    )
+    assert states[1] == ", ".join(f"{state} {state.name}" for state in State)
 
 
 # -- docs/how-to/monitoring.md runs, and docs/reference/metrics.md lists what there is ------------

@@ -23,7 +23,7 @@ from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
 from adroll_flask._version import DOCS_URL
 from adroll_flask.errors import TokenExpiredError, help_url
 from adroll_flask.findings.finding import TABLE, Finding, ok
-from adroll_flask.outbox.values import NUMBER
+from adroll_flask.outbox.model import STATES
 from adroll_flask.settings import Settings
 from tests.conftest import BROWSERS, DAILY
 from tests.support import PAGES, ROOT
@@ -50,7 +50,7 @@ def test_the_picture_of_states_has_each_of_them_and_no_other() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     picture = text.partition("stateDiagram-v2\n")[2].partition("```")[0]
     ends = {end for pair in re.findall(r"^ +(\S+) --> ([^:\s]+)", picture, re.M) for end in pair}
-    assert ends - {"[*]", "journal"} == set(NUMBER)
+    assert ends - {"[*]", "journal"} == set(STATES)
 
 
 def test_no_comment_names_a_document_that_is_not_here() -> None:

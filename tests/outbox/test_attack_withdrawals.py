@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.values import Withdrawal
+from adroll_flask.outbox.model import Withdrawal
 from tests.conftest import AppMaker
 from tests.support.outbox_engines import Bench
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from adroll_flask.outbox import Outbox, OutboxFailed
 from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.values import Withdrawal
+from adroll_flask.outbox.model import Withdrawal
 from tests.conftest import Patch
 from tests.support.outbox_engines import Bench, claimed, wait_until
 from tests.support.relay import Relay

@@ -6,7 +6,7 @@ import pytest
 
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.history import bucket_start
-from adroll_flask.outbox.values import Counted
+from adroll_flask.outbox.model import Counted
 from tests.support.outbox_engines import Bench, claimed
 
 

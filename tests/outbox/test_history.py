@@ -13,7 +13,7 @@ import pytest
 
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.outbox import NewEvent, OutboxFailed, Outcome, new_id
-from adroll_flask.outbox.values import Counted, HistoryColumn, HistorySum
+from adroll_flask.outbox.model import Counted, HistoryColumn, HistorySum
 from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
 from tests.support.outbox_engines import Bench, claimed, retry

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
+from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
-from adroll_flask.outbox.values import OutcomeKind
 from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench, claimed
 

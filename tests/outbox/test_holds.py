@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.values import Decided, OrderKey, Verdict, Withdrawal
+from adroll_flask.outbox.model import Decided, OrderKey, Verdict, Withdrawal
 from tests.conftest import Patch
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from adroll_flask.outbox import NewEvent, Outbox, new_id
-from adroll_flask.outbox.values import OrderKey, Verdict
+from adroll_flask.outbox.model import OrderKey, Verdict
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, amend_wire, settle
 

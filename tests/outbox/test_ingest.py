@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, journal
 from adroll_flask.outbox.journal import Journal, files_of
+from adroll_flask.outbox.model import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.outbox.schema import Tx
-from adroll_flask.outbox.values import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch
 from tests.support import forked, in_a_child

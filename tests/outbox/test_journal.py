@@ -29,7 +29,7 @@ from adroll_flask.outbox.journal import (
     read,
     remove,
 )
-from adroll_flask.outbox.values import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk

@@ -12,7 +12,7 @@ import pytest
 
 from adroll_flask.outbox import files
 from adroll_flask.outbox.journal import Journal, files_of
-from adroll_flask.outbox.values import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
 from tests.support.journal_kit import line, texts_of
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
-from adroll_flask.outbox.values import OutcomeKind
+from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, retry
 

@@ -17,9 +17,9 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox, admin, schema
 from adroll_flask.outbox.admin import NotMoved, move
 from adroll_flask.outbox.location import locate
+from adroll_flask.outbox.model import Counted, OrderKey, Verdict, Withdrawal
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.outbox.schema import Database
-from adroll_flask.outbox.values import Counted, OrderKey, Verdict, Withdrawal
 from adroll_flask.settings import Settings
 from tests.conftest import AppMaker, Patch
 from tests.support.outbox_engines import EID, Bench, claimed, database, require, settle

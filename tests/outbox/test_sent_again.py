@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
-from adroll_flask.outbox.values import HistoryColumn
+from adroll_flask.outbox.model import HistoryColumn
 from tests.support.outbox_engines import Bench, claimed, retry
 
 HOUR = 3600.0

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
 from adroll_flask.outbox.lookups import first_due
-from adroll_flask.outbox.values import CLAIMED, SENDING, WAITING
+from adroll_flask.outbox.model import UNSENT
 from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed
@@ -179,7 +179,7 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
     database = outbox.database
     for statement, values in (
         (queue._DUE, {"now": 1e12, "most": 100, "account": EID}),
-        (first_due(WAITING, CLAIMED, SENDING), {"account": EID}),
+        (first_due(*UNSENT), {"account": EID}),
     ):
         plan = "\n".join(
             row[0]

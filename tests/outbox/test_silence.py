@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.history import watch
-from adroll_flask.outbox.values import Silence
+from adroll_flask.outbox.model import Silence
 from tests.support.outbox_engines import Bench
 
 HOUR = 3600

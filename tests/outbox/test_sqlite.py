@@ -17,8 +17,8 @@ import pytest
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed
 from adroll_flask.outbox.journal import LOOK_EVERY
+from adroll_flask.outbox.model import Counted
 from adroll_flask.outbox.schema import Tx
-from adroll_flask.outbox.values import Counted
 from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child, open_files

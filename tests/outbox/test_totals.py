@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.history import KEPT
-from adroll_flask.outbox.values import Counted
+from adroll_flask.outbox.model import Counted
 from tests.support.outbox_engines import EID, Bench, claimed
 
 

@@ -4,9 +4,9 @@ import re
 from functools import partial
 from typing import Any
 
+from adroll_flask.outbox.model import Withdrawal
 from adroll_flask.outbox.schema import Tx
 from adroll_flask.outbox.transitions import TABLE, diagram, move
-from adroll_flask.outbox.values import Withdrawal
 from tests.support import ROOT
 from tests.support.outbox_engines import Bench
 

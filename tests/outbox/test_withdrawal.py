@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
-from adroll_flask.outbox.values import OutcomeKind, Withdrawal, encode_event
+from adroll_flask.outbox.model import OutcomeKind, Withdrawal, encode_event
 from tests.conftest import Caplog
 from tests.support.outbox_engines import EID, Bench, claimed, retry
 

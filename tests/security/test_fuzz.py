@@ -27,8 +27,8 @@ from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.names import NO_IDENTITY
 from adroll_flask.outbox import NewEvent, Put
+from adroll_flask.outbox.model import Entry
 from adroll_flask.outbox.outbox import Bell
-from adroll_flask.outbox.values import Entry
 from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adroll_flask import AdRollMiddleware, ConfigurationError
 from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.values import Asked
+from adroll_flask.outbox.model import Asked
 from adroll_flask.prometheus import AdRollCollector
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE, ROOT, free_port, program, visits

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from adroll_flask import AdRoll
 from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.values import Asked
+from adroll_flask.outbox.model import Asked
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE
 from tests.support.delivery_kit import AdRoll as FakeAdRoll

@@ -13,7 +13,7 @@ from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer
 from adroll_flask.delivery.transport import Response as Response
 from adroll_flask.outbox import NewEvent, Outbox, new_id
-from adroll_flask.outbox.values import Claimed
+from adroll_flask.outbox.model import Claimed
 from adroll_flask.settings import Settings
 
 EID = "ADVERTISABLE0000000001"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from adroll_flask.outbox.journal import QUIET, Journal, JournalFile, Read, files_of, read
-from adroll_flask.outbox.values import OutboxFailed, line_of
+from adroll_flask.outbox.model import OutboxFailed, line_of
 
 
 def line(text: bytes) -> bytes:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from adroll_flask.outbox.journal import Journal
-from adroll_flask.outbox.values import OutboxFailed
+from adroll_flask.outbox.model import OutboxFailed
 from tests.support.journal_kit import line
 
 

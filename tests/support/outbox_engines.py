@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
+from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.transitions import Amend
-from adroll_flask.outbox.values import OutcomeKind
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, lacking
 

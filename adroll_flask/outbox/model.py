@@ -1,4 +1,4 @@
-"""What goes into an outbox and comes out of it: plain values, and the numbers that its parts share.
+"""What goes into an outbox and comes out of it: plain values, and what its parts share.
 
 Light, so that anybody may import it.
 
@@ -19,35 +19,41 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from enum import IntEnum
 from json.encoder import encode_basestring_ascii
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import AdRollError
 from adroll_flask.forks import PerProcess
 
-#: The states that people see, in the order of the numbers below.
-State: TypeAlias = Literal[
-    "waiting", "claimed", "sending", "delivered", "dead", "held", "cancelled"
-]
 HistoryColumn: TypeAlias = Literal[
     "at", "event_name", "outcome", "reason", "identifiers", "currency"
 ]
 OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "return", "claimed"]
 
-WAITING: Final = 0
-CLAIMED: Final = 1
-SENDING: Final = 2
-DELIVERED: Final = 3
-DEAD: Final = 4
-#: Reported, and not to be sent before it is released.
-HELD: Final = 5
-#: Held, and cancelled or never released: the key alone is kept.
-CANCELLED: Final = 6
-#: No event yet: a release or a cancellation that came before its order, under the order's key.
-DECIDED: Final = 7
 
-NAME: Final[Mapping[int, State]] = dict(enumerate(get_args(State)))
-NUMBER: Final[Mapping[State, int]] = {name: number for number, name in NAME.items()}
+class State(IntEnum):
+    """Where an event stands: the number in its row, and the name that people see."""
+
+    waiting = 0
+    claimed = 1
+    sending = 2
+    delivered = 3
+    dead = 4
+    #: Reported, and not to be sent before it is released.
+    held = 5
+    #: Held, and cancelled or never released: the key alone is kept.
+    cancelled = 6
+    #: No event yet: a release or a cancellation that came before its order, under the order's key.
+    decided = 7
+
+
+#: Those of what is not sent yet, or may not be.
+UNSENT: Final = (State.waiting, State.claimed, State.sending)
+#: Those of what is under a claim.
+LEASED: Final = (State.claimed, State.sending)
+#: Names of the states of events.
+STATES: Final = tuple(state.name for state in State if state is not State.decided)
 
 #: Entries that one transaction takes in, unless asked otherwise.
 BATCH: Final = 500
@@ -103,7 +109,7 @@ class OrderKey(NamedTuple):
     key: str
 
 
-# Not frozen, like others that a report makes: see :class:`.values.NewEvent`.
+# Not frozen, like others that a report makes: see :class:`.NewEvent`.
 @dataclass(slots=True)
 class Put:
     """What became of a :meth:`.Outbox.put`.
@@ -280,7 +286,7 @@ class Row:
 
     id: str
     name: str
-    state: State
+    state: str
     key: str | None
     advertisable_eid: str
     dry_run: bool
@@ -412,7 +418,7 @@ class Overview:
     :param verdicts: releases and cancellations whose hold has not come in.
     """
 
-    counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(NUMBER, 0))
+    counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     accounts: Mapping[str, int] = field(default_factory=dict)
     oldest_due: float | None = None
     rates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
