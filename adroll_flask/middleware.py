@@ -26,8 +26,7 @@ from .redaction import describe
 from .reporting.reporter import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
-from .setting_checks import SettingValues
-from .settings import Settings
+from .settings import Settings, SettingValues
 from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 

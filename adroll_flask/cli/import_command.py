@@ -26,6 +26,7 @@ from typing import IO, Any, Final
 import click
 from flask.cli import with_appcontext
 
+from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
 from adroll_flask.events.build import Built, build
@@ -37,7 +38,6 @@ from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
 from adroll_flask.runtime import Runtime
-from adroll_flask.setting_checks import checks
 
 from .console import (
     AS_JSON,
@@ -70,7 +70,7 @@ _PATIENCE: Final = 2.0
 
 def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -> Any:
     try:
-        return checks()["time_zone"]("--timezone", name) if name else None
+        return settings.accept("time_zone", "--timezone", name) if name else None
     except ConfigurationError as fault:
         raise click.BadParameter(fault.problem) from None
 

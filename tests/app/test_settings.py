@@ -8,8 +8,7 @@ import pytest
 from flask import Flask
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.setting_checks import SettingValues
-from adroll_flask.settings import Settings, app_keys
+from adroll_flask.settings import Settings, SettingValues, app_keys
 
 EID = "ADVERTISABLE0000000001"
 
@@ -74,10 +73,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_OUTBOX_MAX_BYTES", True, "bytes"),
     ("ADROLL_OUTBOX_SYNC", "off", "one of"),
     ("ADROLL_DELIVERY", "celery", "one of"),
-    ("ADROLL_MAX_AGE", 0, "more than 0"),
+    ("ADROLL_MAX_AGE", 0, "at least 1"),
     ("ADROLL_MAX_AGE", 1.5, "whole number"),
     ("ADROLL_DEDUPE_DAYS", 0, "at least 1"),
-    ("ADROLL_HOLD_MAX", 0, "more than 0"),
+    ("ADROLL_HOLD_MAX", 0, "at least 1"),
     ("ADROLL_ON_UNSURE", "ask", "one of"),
     ("ADROLL_CONSENT", "cmp", "'tcf'"),
     ("ADROLL_CONSENT", True, "callable"),

@@ -21,8 +21,7 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
 from adroll_flask.events.products import gather
 from adroll_flask.sandbox import local_only
-from adroll_flask.setting_checks import PLATFORMS, STAGES
-from adroll_flask.settings import SANDBOX_ACCOUNT, Settings
+from adroll_flask.settings import PLATFORMS, SANDBOX_ACCOUNT, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT, others_may_enter
 
