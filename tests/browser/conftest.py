@@ -21,7 +21,7 @@ from tests.support.browsing import (
     launch,
     new_context,
     page,
-    watch_console,
+    view,
 )
 from tests.support.certificates import make_certificate
 from tests.support.engine_pages import EngineContext
@@ -29,19 +29,8 @@ from tests.support.engines import START, Engine, ForwardProxy, forward_proxy
 from tests.support.journey import Site, open_shop
 from tests.support.kit_site import KitSite
 
-__all__ = [
-    "axe",
-    "browsers",
-    "chromium",
-    "chromium_path",
-    "console",
-    "context",
-    "driver",
-    "launch",
-    "new_context",
-    "page",
-]
-__all__ += ["watch_console"]
+__all__ = ["axe", "browsers", "chromium", "chromium_path", "console", "context", "driver"]
+__all__ += ["launch", "new_context", "page", "view"]
 
 DIED = pytest.StashKey[bool]()
 

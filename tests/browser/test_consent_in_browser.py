@@ -1,8 +1,9 @@
 """A visitor's no is a no: after it there is nothing, anywhere; and a late yes loses nothing."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
+from tests.support.browsing import NewContext
 from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+from tests.support.visits import kept
 
 STRINGS = {
     case["name"]: case["string"]
@@ -49,19 +52,16 @@ PLATFORM = """
   };
 })();
 """
+OpenSite = Callable[..., AbstractContextManager[Site]]
+#: A setting, and how a page of its site says yes and no.
+Way = tuple[Any, str]
 OUTSIDE_EUROPE = '{gdprApplies: false, eventStatus: "tcloaded"}'
 
 
 @pytest.fixture
-def open_site(adroll: RunningSandbox, tmp_path: Path) -> Callable[..., Any]:
+def open_site(adroll: RunningSandbox, tmp_path: Path) -> OpenSite:
     """A shop that delivers when it is told to, so that what waits can be seen."""
-
-    @contextmanager
-    def open_it(**config: Any) -> Iterator[Site]:
-        with open_shop(adroll, tmp_path, **{"ADROLL_DELIVERY": "worker", **config}) as site:
-            yield site
-
-    return open_it
+    return partial(open_shop, adroll, tmp_path, ADROLL_DELIVERY="worker")
 
 
 def by_choice(request: Any) -> bool | None:
@@ -102,11 +102,7 @@ def outbox_of(site: Site) -> Any:
 
 def waiting(site: Site) -> list[dict[str, Any]]:
     """The events that wait in the outbox."""
-    outbox = outbox_of(site)
-    if not outbox.exists():
-        return []
-    rows = [outbox.lookups.show(row.id) for row in outbox.lookups.list("waiting")]
-    return [json.loads(row.payload) for row in rows if row is not None and row.payload]
+    return kept(site.app, "waiting") if outbox_of(site).exists() else []
 
 
 def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool = True) -> None:
@@ -145,13 +141,11 @@ def with_platform(context: BrowserContext, start: str = "null") -> None:
 
 
 @pytest.mark.parametrize("consent", ["tcf", by_choice], ids=["tcf", "callable"])
-def test_who_was_not_asked_leaves_no_trace(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page, consent: Any
-) -> None:
-    traffic = Traffic(context)
+def test_who_was_not_asked_leaves_no_trace(open_site: OpenSite, page: Page, consent: Any) -> None:
+    traffic = Traffic(page.context)
     with open_site(ADROLL_CONSENT=consent) as site:
         if consent == "tcf":
-            with_platform(context)
+            with_platform(page.context)
 
         land_and_buy(site, page)
 
@@ -170,16 +164,14 @@ WAYS = {
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, context: BrowserContext) -> tuple[Any, str]:
+def way(request: pytest.FixtureRequest, context: BrowserContext) -> Way:
     if request.param == "platform":
         with_platform(context)
     return WAYS[request.param]
 
 
-def test_who_refused_leaves_no_trace(
-    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
-) -> None:
-    traffic = Traffic(context)
+def test_who_refused_leaves_no_trace(open_site: OpenSite, way: Way, page: Page) -> None:
+    traffic = Traffic(page.context)
     consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
@@ -192,8 +184,8 @@ def test_who_refused_leaves_no_trace(
 
 @pytest.mark.parametrize("config", [{}, {"ADROLL_CONSENT": "tcf"}, {"ADROLL_CONSENT": by_choice}])
 def test_global_privacy_control_beats_every_yes(
-    open_site: Callable[..., Any],
-    new_context: Callable[..., BrowserContext],
+    open_site: OpenSite,
+    new_context: NewContext,
     config: dict[str, Any],
 ) -> None:
     context = new_context(extra_http_headers={"Sec-GPC": "1"})
@@ -223,10 +215,8 @@ def the_purchase(site: Site) -> Any:
     return record
 
 
-def test_a_late_yes_starts_everything_with_the_landings_click_id(
-    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
-) -> None:
-    traffic = Traffic(context)
+def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page) -> None:
+    traffic = Traffic(page.context)
     consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))
@@ -240,13 +230,11 @@ def test_a_late_yes_starts_everything_with_the_landings_click_id(
         buy(page)
         bought = the_purchase(site)
         assert identifiers(bought)["adct"] == "the-click"
-        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+        assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
 
 
-def test_outside_the_gdpr_nobody_is_asked_and_the_server_believes_the_page(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
-) -> None:
-    with_platform(context, OUTSIDE_EUROPE)
+def test_outside_the_gdpr_nobody_is_asked(open_site: OpenSite, page: Page) -> None:
+    with_platform(page.context, OUTSIDE_EUROPE)
     with open_site(ADROLL_CONSENT="tcf") as site:
         click = click_the_ad(page, site)
         page.wait_for_function("document.cookie.includes('__adroll_fpc')")
@@ -256,7 +244,7 @@ def test_outside_the_gdpr_nobody_is_asked_and_the_server_believes_the_page(
 
         bought = the_purchase(site)
         assert identifiers(bought)["adct"] == click
-        assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+        assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
 
 
 #: AdRoll's own tag, as it hands it out.
@@ -270,11 +258,9 @@ adroll.track("pageView");
 BANNER = "[role=dialog]"
 
 
-def test_where_adrolls_banner_is_the_only_one_loading_the_pixel_after_a_yes_deadlocks(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page
-) -> None:
+def test_a_pixel_that_waits_for_its_own_banner_deadlocks(open_site: OpenSite, page: Page) -> None:
     """What ``check`` points out: nobody loads what would ask."""
-    traffic = Traffic(context)
+    traffic = Traffic(page.context)
     with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="load") as site:
         site.adroll.fault(path="/consent/*", consent="ask")
         land_and_buy(site, page)
@@ -284,11 +270,11 @@ def test_where_adrolls_banner_is_the_only_one_loading_the_pixel_after_a_yes_dead
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_with_adrolls_own_tag_and_present_its_banner_asks_and_the_kit_hears_it(
-    open_site: Callable[..., Any], context: BrowserContext, page: Page, allowed: bool
+def test_the_kit_hears_the_banner_of_adrolls_own_tag(
+    open_site: OpenSite, page: Page, allowed: bool
 ) -> None:
     """The way that docs/explanation/privacy.md gives."""
-    traffic = Traffic(context)
+    traffic = Traffic(page.context)
     with open_site(ADROLL_CONSENT="tcf", ADROLL_PIXEL="present") as site:
         site.adroll.fault(path="/consent/*", consent="ask")
         account = site.adroll.account
@@ -305,21 +291,21 @@ def test_with_adrolls_own_tag_and_present_its_banner_asks_and_the_kit_hears_it(
         site.app.after_request(put_it_in)
         page.goto(site.url("/?adct=the-click"))
         page.locator(BANNER).wait_for()
-        assert {cookie["name"] for cookie in context.cookies()} == set()
+        assert {cookie["name"] for cookie in page.context.cookies()} == set()
         page.get_by_role("button", name="Allow" if allowed else "Decline").click()
         if allowed:
             page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
             buy(page)
             bought = the_purchase(site)
             assert identifiers(bought)["adct"] == "the-click"
-            assert identifiers(bought)["first_party_cookie"] == jar(context, page.url)
+            assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
         else:
             # The no is remembered, and the banner does not come back.
             page.goto(site.url())
             page.wait_for_function("typeof __tcfapi === 'function'")
             page.wait_for_timeout(700)
             assert page.locator(BANNER).count() == 0
-            assert {cookie["name"] for cookie in context.cookies()} == {
+            assert {cookie["name"] for cookie in page.context.cookies()} == {
                 "__adroll_consent",
                 "__adroll_consent_params",
             }
@@ -328,10 +314,8 @@ def test_with_adrolls_own_tag_and_present_its_banner_asks_and_the_kit_hears_it(
             assert not any(told.get("adct") for told in traffic.told)
 
 
-def test_who_withdraws_is_forgotten_at_once_and_waiting_events_are_erased(
-    open_site: Callable[..., Any], way: tuple[Any, str], context: BrowserContext, page: Page
-) -> None:
-    traffic = Traffic(context)
+def test_who_withdraws_is_forgotten_at_once(open_site: OpenSite, way: Way, page: Page) -> None:
+    traffic = Traffic(page.context)
     consent, say = way
     with open_site(ADROLL_CONSENT=consent) as site:
         page.goto(site.url("/?adct=the-click"))

@@ -82,45 +82,39 @@ def pixel_has_written(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
-def test_the_pixel_is_capped_and_our_record_is_not(
-    shop: Site, context: BrowserContext, page: Page
-) -> None:
+def test_the_pixel_is_capped_and_our_record_is_not(shop: Site, page: Page) -> None:
     land(page, shop)
-    assert days_left(context, "__adroll_fpc", page.url) == pytest.approx(1, abs=0.1)
-    assert days_left(context, "adroll_visitor", page.url) == pytest.approx(365, abs=1)
+    assert days_left(page.context, "__adroll_fpc", page.url) == pytest.approx(1, abs=0.1)
+    assert days_left(page.context, "adroll_visitor", page.url) == pytest.approx(365, abs=1)
     page.goto(shop.url())
     pixel_has_written(page)
-    assert days_left(context, "__adroll_fpc", page.url) == pytest.approx(7, abs=0.1)
+    assert days_left(page.context, "__adroll_fpc", page.url) == pytest.approx(7, abs=0.1)
 
 
 @pytest.mark.parametrize("days", [2, pytest.param(8, marks=pytest.mark.slow), 300])
-def test_who_buys_days_later_is_who_clicked(
-    days: float, shop: Site, context: BrowserContext, page: Page
-) -> None:
+def test_who_buys_days_later_is_who_clicked(days: float, shop: Site, page: Page) -> None:
     click = land(page, shop)
-    cookie = jar(context, page.url)
+    cookie = jar(page.context, page.url)
 
-    page = pass_days(context, days)
-    assert {c["name"] for c in context.cookies(shop.url())} >= {"adroll_visitor"}
-    assert "__adroll_fpc" not in {c["name"] for c in context.cookies(shop.url())}
+    page = pass_days(page.context, days)
+    assert {c["name"] for c in page.context.cookies(shop.url())} >= {"adroll_visitor"}
+    assert "__adroll_fpc" not in {c["name"] for c in page.context.cookies(shop.url())}
     page.goto(shop.url())
     buy(page)
     known = the_purchase(shop)
     assert (known["adct"], known["first_party_cookie"]) == (click, cookie)
     # And the pixel has its visitor back: the server restored the cookie before it ran.
-    assert jar(context, page.url) == cookie
+    assert jar(page.context, page.url) == cookie
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
 
 
-def test_without_a_record_they_would_be_a_stranger(
-    shop: Site, context: BrowserContext, page: Page
-) -> None:
+def test_without_a_record_they_would_be_a_stranger(shop: Site, page: Page) -> None:
     """What the caps cost a site that has the pixel alone."""
     land(page, shop)
-    cookie = jar(context, page.url)
-    context.clear_cookies(name="adroll_visitor")
+    cookie = jar(page.context, page.url)
+    page.context.clear_cookies(name="adroll_visitor")
 
-    page = pass_days(context, 2)
+    page = pass_days(page.context, 2)
     page.goto(shop.url())
     buy(page)
     known = the_purchase(shop)
@@ -129,14 +123,14 @@ def test_without_a_record_they_would_be_a_stranger(
 
 
 def test_on_another_origin_only_the_click_stays(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page
+    adroll: RunningSandbox, tmp_path: Path, page: Page
 ) -> None:
     with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
             page.goto(shop.page("www.shop.test", "/?adct=click123"))
-        first = {c["name"]: c["value"] for c in context.cookies(page.url)}["__adroll_fpc"]
+        first = {c["name"]: c["value"] for c in page.context.cookies(page.url)}["__adroll_fpc"]
 
-        page = pass_days(context, 8)
+        page = pass_days(page.context, 8)
         with page.expect_response(lambda r: r.url.endswith("/identity")):
             page.goto(shop.page("www.shop.test"))
         page.click("#mug")

@@ -1,16 +1,18 @@
 """The tag, the kit and the pixel under strict Content-Security-Policies, in Chromium."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask, current_app
 from flask_talisman import Talisman
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Page
 
 from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.browsing import Console, NewContext
 from tests.support.nginx import HIDING, HOARDING, behind_nginx
 from tests.support.outbox_engines import wait_until
 from tests.support.serving import serving
@@ -21,13 +23,21 @@ STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": 
 
 
 def with_policy(policy: dict[str, str], nonce_in: tuple[str, ...] = ()) -> Callable[[Flask], Any]:
-    return lambda app: Talisman(
-        app,
-        force_https=False,
-        session_cookie_secure=False,
-        content_security_policy=policy,
-        content_security_policy_nonce_in=nonce_in,
-    )
+    policies = {"content_security_policy": policy, "content_security_policy_nonce_in": nonce_in}
+    return lambda app: Talisman(app, force_https=False, session_cookie_secure=False, **policies)
+
+
+@pytest.fixture
+def under(adroll: RunningSandbox, tmp_path: Path) -> Callable[..., AbstractContextManager[str]]:
+    """Serves the shop under a policy; the address that the ad leads to."""
+
+    @contextmanager
+    def serve(policy: dict[str, str], *nonce_in: str, **config: Any) -> Iterator[str]:
+        before = with_policy(policy, nonce_in)
+        with serving(make_shop(adroll, tmp_path, before=before, **config)) as port:
+            yield f"http://{HOST}:{port}/?adct=click123"
+
+    return serve
 
 
 def csp_nonce() -> str:
@@ -37,43 +47,35 @@ def csp_nonce() -> str:
     return nonce
 
 
-def check_at_work(adroll: RunningSandbox, context: BrowserContext, page: Page) -> None:
+def check_at_work(adroll: RunningSandbox, page: Page) -> None:
     """The kit ran, the pixel that it loaded too, and the server knows the visitor from it."""
-    cookie = jar(context, page.url)["__adroll_fpc"]
+    cookie = jar(page.context, page.url)["__adroll_fpc"]
     assert who(page) == {"adct": "click123", "cookie": cookie, "source": "pixel"}
     # The pixel is told to track before it is asked for its cookie, and its request takes its time.
     assert wait_until(lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie})
     assert page.evaluate("typeof window.adroll.get_cookie") == "function"
 
 
-def test_the_nonce_is_enough(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
-) -> None:
-    before = with_policy(STRICT, ("script-src",))
-    shop = make_shop(adroll, tmp_path, before=before, ADROLL_CSP_NONCE=csp_nonce)
+def test_the_nonce_is_enough(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
     policies: list[str] = []
-    page.on(
-        "response",
-        lambda response: policies.append(response.headers.get("content-security-policy", "")),
-    )
-    with serving(shop) as port:
-        land(page, f"http://{HOST}:{port}/?adct=click123")
+    page.on("response", lambda one: policies.append(one.headers.get("content-security-policy", "")))
+    with under(STRICT, "script-src", ADROLL_CSP_NONCE=csp_nonce) as address:
+        land(page, address)
         # The browser hides the attribute from the page, the property is there for scripts.
         nonce = page.evaluate("document.querySelector('script[data-adroll]').nonce")
         assert len(nonce) > 20
         assert f"'nonce-{nonce}'" in policies[0]
         assert "'strict-dynamic'" in policies[0]
-        check_at_work(adroll, context, page)
+        check_at_work(adroll, page)
         assert console.lines == []
 
 
-def test_without_the_nonce_the_kit_is_kept_out(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
+def test_without_the_nonce_no_kit(
+    adroll: RunningSandbox, under: Any, page: Page, console: Any
 ) -> None:
     """That the policies of these tests are in force, and that the page takes no harm."""
-    shop = make_shop(adroll, tmp_path, before=with_policy(STRICT, ("script-src",)))
-    with serving(shop) as port:
-        page.goto(f"http://{HOST}:{port}/?adct=click123")
+    with under(STRICT, "script-src") as address:
+        page.goto(address)
         page.wait_for_timeout(300)
         assert page.evaluate("window.adrollKit === undefined")
         assert page.inner_text("body") == "Hello"
@@ -83,8 +85,8 @@ def test_without_the_nonce_the_kit_is_kept_out(
     assert adroll.tracked() == []
 
 
-def test_hosts_are_self_and_the_pixels_origin(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+def test_the_hosts_a_policy_needs(
+    adroll: RunningSandbox, under: Any, page: Page, console: Any
 ) -> None:
     origin = adroll.url_at("adroll.example")
     policy = {
@@ -93,15 +95,14 @@ def test_hosts_are_self_and_the_pixels_origin(
         "connect-src": f"'self' {origin}",
         "img-src": "'self'",
     }
-    shop = make_shop(adroll, tmp_path, before=with_policy(policy))
-    with serving(shop) as port:
-        land(page, f"http://{HOST}:{port}/?adct=click123")
-        check_at_work(adroll, context, page)
+    with under(policy) as address:
+        land(page, address)
+        check_at_work(adroll, page)
         assert console.lines == []
 
 
 def test_our_part_needs_self_alone(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
 ) -> None:
     """What ``flask adroll check`` prints: the rest is the pixel's."""
     policy = {"default-src": "'none'", "script-src": "'self'", "connect-src": "'self'"}
@@ -110,7 +111,7 @@ def test_our_part_needs_self_alone(
     assert "script-src 'self'; connect-src 'self'" in printed
     with serving(shop) as port:
         land(page, f"http://{HOST}:{port}/?adct=click123")
-        cookie = jar(context, page.url)["__adroll_fpc"]
+        cookie = jar(page.context, page.url)["__adroll_fpc"]
         assert who(page) == {"adct": "click123", "cookie": cookie, "source": "server"}
         assert console.lines == []
 
@@ -120,10 +121,7 @@ def test_our_part_needs_self_alone(
 
 @pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
 def test_two_browsers_of_one_cached_page_are_two(
-    location: str,
-    tmp_path: Path,
-    new_context: Callable[..., BrowserContext],
-    watch_console: Callable[[BrowserContext], Any],
+    location: str, tmp_path: Path, new_context: NewContext
 ) -> None:
     with running(strict=True) as adroll:
         shop = make_shop(adroll, tmp_path, ADROLL_CACHED_PATHS=["/"])
@@ -132,7 +130,7 @@ def test_two_browsers_of_one_cached_page_are_two(
             known = []
             for click in ("click-a", "click-b"):
                 context = new_context()
-                console = watch_console(context)
+                console = Console(context)
                 page = context.new_page()
                 land(page, f"{url}?adct={click}")
                 cookies = jar(context, url)

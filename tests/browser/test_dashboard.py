@@ -5,34 +5,27 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
-from playwright.sync_api import BrowserContext, FloatRect, Page, expect
+from playwright.sync_api import FloatRect, Page, expect
 
 from adroll_flask import AdRoll
 from adroll_flask.dashboard.mounting import PAGES
 from demo_app import create_app, lately
 from tests.support import ROOT
-from tests.support.browsing import faults
+from tests.support.browsing import NewContext, View
 from tests.support.serving import serving
 
 #: A Wednesday, 15:03 UTC.
 NOW = 1_795_619_000.0
 PICTURES = ROOT / "docs" / "pictures"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-#: Colours do not depend on the width.
-VIEWED = [
-    pytest.param(WIDE, "light", id="wide-light"),
-    pytest.param(NARROW, "dark", id="narrow-dark"),
-]
 #: Pixels of the tallest picture.
 TALLEST = 1800
-NewContext = Callable[..., BrowserContext]
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +53,10 @@ def path_of(name: str) -> str:
     return "" if name == PAGES[0].name else name
 
 
-@pytest.mark.parametrize(("size", "scheme"), VIEWED)
 @pytest.mark.parametrize("name", [page.name for page in PAGES])
-def test_a_page_is_whole_for_everybody(
-    name: str,
-    size: dict[str, int],
-    scheme: str,
-    address: str,
-    axe: str,
-    new_context: NewContext,
-    watch_console: Callable[[BrowserContext], Any],
-) -> None:
-    context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
-    console = watch_console(context)
-    page = context.new_page()
-    page.goto(address + path_of(name))
-    for summary in page.locator("summary").all():
-        summary.click()
-    assert faults(page, axe) == []
-    assert console.lines == []
+def test_a_page_is_whole_for_everybody(name: str, address: str, view: View) -> None:
+    view.page.goto(address + path_of(name))
+    view.assert_whole()
 
 
 @pytest.mark.skipif("PICTURES" not in os.environ, reason="PICTURES=1 takes them")

@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.test_dashboard import VIEWED
 from tests.conftest import AppMaker
-from tests.support.browsing import cut, faults
+from tests.support.browsing import NewContext, View, cut
 from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop, answering
 from tests.support.serving import serving
 
-NewContext = Callable[..., BrowserContext]
 DELIVERED = {"kind": "delivered"}
 
 
@@ -79,28 +77,12 @@ VIEWS: dict[str, Callable[[Page, str], None]] = {
 }
 
 
-@pytest.mark.parametrize(("size", "scheme"), VIEWED)
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_is_whole_for_everybody(
-    view: str,
-    size: dict[str, int],
-    scheme: str,
-    shop: DashboardShop,
-    address: str,
-    axe: str,
-    new_context: NewContext,
-    watch_console: Callable[[BrowserContext], Any],
-) -> None:
+@pytest.mark.parametrize("of", VIEWS)
+def test_a_view_is_whole(of: str, shop: DashboardShop, address: str, view: View) -> None:
     shop.adroll.judge = answering(401, b'{"errors": [{"message": "unknown account"}]}')
-    context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
-    console = watch_console(context)
-    page = context.new_page()
-    VIEWS[view](page, address)
-    expect(page.locator("h1")).to_be_visible()
-    for summary in page.locator("summary").all():
-        summary.click()
-    assert faults(page, axe) == []
-    assert console.lines == []
+    VIEWS[of](view.page, address)
+    expect(view.page.locator("h1")).to_be_visible()
+    view.assert_whole()
 
 
 @pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
@@ -130,9 +112,7 @@ def test_a_list_is_compared(either: Page, address: str) -> None:
     expect(rows).to_have_count(3)
 
 
-def test_nothing_is_cut_on_phones(
-    new_context: NewContext, address: str, shop: DashboardShop
-) -> None:
+def test_phones_cut_nothing(new_context: NewContext, address: str, shop: DashboardShop) -> None:
     """Neither what became of a list, nor identifiers by event, nor a message to send on."""
     shop.may_act = False
     page = new_context(viewport={"width": 390, "height": 844}, locale="en-GB").new_page()
@@ -185,9 +165,7 @@ def test_a_problem_is_fixed_and_sent_again(either: Page, address: str, shop: Das
     assert (shop.states()["1006"], shop.states()["1007"]) == ("waiting", "waiting")
 
 
-def test_a_problem_is_dropped_by_who_is_sure(
-    either: Page, address: str, shop: DashboardShop
-) -> None:
+def test_who_is_sure_drops_a_problem(either: Page, address: str, shop: DashboardShop) -> None:
     open_problem(either, address, "AdRoll refused")
     drop = either.get_by_role("button", name="Drop 2 events")
     drop.click()
@@ -209,9 +187,7 @@ def test_what_comes_meanwhile_is_not_touched(page: Page, address: str, shop: Das
     assert shop.states()["1009"] == "dead"
 
 
-def test_orders_and_problems_work_by_keyboard(
-    page: Page, address: str, shop: DashboardShop
-) -> None:
+def test_orders_and_problems_by_keyboard(page: Page, address: str, shop: DashboardShop) -> None:
     page.goto(f"{address}problems")
 
     def tab_to(text: str) -> None:

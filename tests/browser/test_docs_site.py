@@ -1,7 +1,7 @@
 """The documentation's site in Chromium: for everybody, on every screen, without a network."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Page
 
-from tests.support.browsing import faults
+from tests.support.browsing import Console, NewContext, faults
 from tests.support.docs_site import built_site
 
 #: Diagrams come after the page: what is judged before is a page without them.
 DRAWN = "document.querySelectorAll('pre.mermaid:not(:has(> svg))').length == 0"
-NewContext = Callable[..., BrowserContext]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -49,10 +48,7 @@ def address(folder: Path) -> Iterator[str]:
 def foreign(page: Page, address: str) -> list[str]:
     """What the page asks of other hosts, from now on."""
     asked: list[str] = []
-    page.on(
-        "request",
-        lambda request: asked.append(request.url) if not request.url.startswith(address) else None,
-    )
+    page.on("request", lambda one: asked.extend([one.url] * (not one.url.startswith(address))))
     return asked
 
 
@@ -60,21 +56,15 @@ def views() -> Iterator[Any]:
     """An eighth of the pages in each of two views; all of them, in both, with the proofs."""
     for first, (width, scheme) in enumerate(((1400, "light"), (390, "dark"))):
         name = f"{'wide' if width > 1000 else 'narrow'}, {scheme}"
-        yield pytest.param(first, 8, width, scheme, id=f"{name}, some")
-        yield pytest.param(0, 1, width, scheme, id=f"{name}, all", marks=pytest.mark.slow)
+        yield pytest.param((first, 8, width, scheme), id=f"{name}, some")
+        yield pytest.param((0, 1, width, scheme), id=f"{name}, all", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("first", "step", "width", "scheme"), list(views()))
+@pytest.mark.parametrize("view", list(views()))
 def test_every_page_is_whole(
-    first: int,
-    step: int,
-    width: int,
-    scheme: str,
-    folder: Path,
-    address: str,
-    axe: str,
-    new_context: NewContext,
+    view: tuple[int, int, int, str], folder: Path, address: str, axe: str, new_context: NewContext
 ) -> None:
+    first, step, width, scheme = view
     context = new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     asked = foreign(page, address)
@@ -91,11 +81,9 @@ def test_every_page_is_whole(
     assert asked == []
 
 
-def test_diagrams_show(
-    address: str, new_context: NewContext, watch_console: Callable[[BrowserContext], Any]
-) -> None:
+def test_diagrams_show(address: str, new_context: NewContext) -> None:
     context = new_context()
-    console = watch_console(context)
+    console = Console(context)
     page = context.new_page()
     page.goto(f"{address}explanation/architecture.html")
     drawings = page.locator("pre.mermaid > svg")

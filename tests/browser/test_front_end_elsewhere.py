@@ -1,6 +1,10 @@
 """A front end that Flask does not serve, on another port and host, from the ad to the purchase."""
 
+import ssl
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +12,12 @@ from urllib.parse import urlencode
 
 import pytest
 from flask import request
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Page
 
 from adroll_flask import report_conversion, report_event
 from adroll_flask.sandbox import RunningSandbox
 from tests.support.front_end import TwoServers, open_front_end
-from tests.support.journey import click_id
+from tests.support.journey import click_id, jar
 from tests.support.page_shop import page_shop
 from tests.support.pages import Page as DocumentedPage
 from tests.support.pages import blocks
@@ -27,119 +31,111 @@ def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:
     return click_id(page.url)
 
 
-def pixel_cookie(context: BrowserContext, url: str) -> str:
-    """What the pixel keeps for the page's host, once it has."""
-    found = [c["value"] for c in context.cookies(url) if c["name"] == "__adroll_fpc"]
-    assert len(found) == 1
-    return str(found[0])
-
-
 def buy(page: Page) -> str:
     page.click("#mug")
     page.wait_for_selector("#done:not(:empty)")
     return page.inner_text("#done")
 
 
-def the_purchase(shop: TwoServers, adroll: RunningSandbox) -> Any:
+def the_purchase(shop: TwoServers) -> Any:
     shop.deliver()
-    [record] = adroll.events("purchase")
+    [record] = shop.adroll.events("purchase")
     assert record["errors"] == []
     return record["event"]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_front_end_on_another_host_buys_with_click_id_and_cookie(
-    scheme: str,
-    request: pytest.FixtureRequest,
-    adroll: RunningSandbox,
-    tmp_path: Path,
-    context: BrowserContext,
-    page: Page,
-    console: Any,
+Opened = Callable[..., AbstractContextManager[TwoServers]]
+
+
+@pytest.fixture
+def opened(adroll: RunningSandbox, tmp_path: Path) -> Opened:
+    return partial(open_front_end, adroll, tmp_path)
+
+
+@pytest.fixture
+def foreign(opened: Opened) -> Opened:
+    """On a domain that is not the API's."""
+    return partial(opened, host="brand.example", foreign=True)
+
+
+@pytest.fixture(params=["http", "https"])
+def tls(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> ssl.SSLContext | None:
+    return tls if request.param == "https" else None
+
+
+Tls = ssl.SSLContext | None
+
+
+def test_a_front_end_on_another_host_buys(
+    opened: Opened, tls: Tls, page: Page, console: Any
 ) -> None:
-    tls = request.getfixturevalue("tls") if scheme == "https" else None
-    with open_front_end(adroll, tmp_path, host="www.shop.test", tls=tls) as shop:
+    with opened(host="www.shop.test", tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")) as answered:
             click = click_the_ad(page, shop, "www.shop.test")
         assert answered.value.status == 204
         assert buy(page) == "queued"
-        event = the_purchase(shop, adroll)
-    assert event["identifiers"]["adct"] == click
-    assert event["identifiers"]["first_party_cookie"] == pixel_cookie(context, page.url)
-    assert event["page_location"] == page.url
-    assert "Chrome" in event["user_agent"]
+        check(the_purchase(shop), click, page)
     assert console.lines == []
     # Chromium sends Fetch Metadata to https alone, and shows its preflight to the server.
     assert ("POST", "same-site" if tls else None) in shop.asked
     assert "OPTIONS" in {method for method, _ in shop.asked}
-    record = next(
-        c
-        for c in context.cookies(f"{shop.scheme}://api.shop.test:{shop.api_port}")
-        if c["name"] == "adroll_visitor"
-    )
+    cookies = page.context.cookies(f"{shop.scheme}://api.shop.test:{shop.api_port}")
+    record = next(c for c in cookies if c["name"] == "adroll_visitor")
     assert (record["httpOnly"], record["domain"]) == (True, ".api.shop.test")
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
+def check(event: Any, click: str, page: Page) -> None:
+    """The event says click, the pixel's cookie, page and browser."""
+    assert event["identifiers"]["adct"] == click
+    assert event["identifiers"]["first_party_cookie"] == jar(page.context, page.url)
+    assert event["page_location"] == page.url
+    assert "Chrome" in event["user_agent"]
+
+
 def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
-    scheme: str,
-    request: pytest.FixtureRequest,
-    adroll: RunningSandbox,
-    tmp_path: Path,
-    context: BrowserContext,
-    page: Page,
-    console: Any,
+    foreign: Opened, tls: Tls, page: Page, console: Any
 ) -> None:
-    tls = request.getfixturevalue("tls") if scheme == "https" else None
-    with open_front_end(adroll, tmp_path, host="brand.example", tls=tls, foreign=True) as shop:
+    with foreign(tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
             click = click_the_ad(page, shop, "brand.example")
         assert buy(page) == "queued"
-        event = the_purchase(shop, adroll)
-        api = f"{shop.scheme}://api.shop.test:{shop.api_port}"
-    assert event["identifiers"]["adct"] == click
-    assert event["identifiers"]["first_party_cookie"] == pixel_cookie(context, page.url)
-    assert event["page_location"] == page.url
-    assert "Chrome" in event["user_agent"]
+        check(the_purchase(shop), click, page)
     # The API set no cookie that a browser would keep for it.
-    assert context.cookies(api) == []
+    assert page.context.cookies(f"{shop.scheme}://api.shop.test:{shop.api_port}") == []
     assert console.lines == []
 
 
-def test_another_page_of_the_tab_still_has_a_token(
-    adroll: RunningSandbox, tmp_path: Path, page: Page
-) -> None:
-    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True) as shop:
+def test_another_page_of_the_tab_still_has_a_token(foreign: Opened, page: Page) -> None:
+    with foreign() as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
             click = click_the_ad(page, shop, "brand.example")
         page.goto(shop.page("brand.example", "/mugs"))
         page.wait_for_function("window.adrollKit && adrollKit.token")
         assert buy(page) == "queued"
-        assert the_purchase(shop, adroll)["identifiers"]["adct"] == click
+        assert the_purchase(shop)["identifiers"]["adct"] == click
 
 
 def test_the_token_reports_nothing_before_a_yes(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, context: BrowserContext
+    adroll: RunningSandbox,
+    tmp_path: Path,
+    page: Page,
 ) -> None:
-    ask: dict[str, Any] = {"ADROLL_CONSENT": lambda _request: None}
-    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True, **ask) as shop:
+    with foreign(ADROLL_CONSENT=lambda _request: None) as shop:
         click = click_the_ad(page, shop, "brand.example")
         page.wait_for_function("window.adrollKit && adrollKit.token")
         assert buy(page) == "suppressed"
-        assert context.cookies() == []
+        assert page.context.cookies() == []
         page.evaluate("adrollKit.consent(true)")
         page.evaluate("document.getElementById('done').textContent = ''")
         assert buy(page) == "queued"
-        assert the_purchase(shop, adroll)["identifiers"]["adct"] == click
+        assert the_purchase(shop)["identifiers"]["adct"] == click
         page.evaluate("adrollKit.consent(false)")
         page.evaluate("document.getElementById('done').textContent = ''")
         assert buy(page) == "suppressed"
 
 
-def test_without_the_api_the_shop_goes_on(
-    adroll: RunningSandbox, tmp_path: Path, page: Page
-) -> None:
-    with open_front_end(adroll, tmp_path, host="brand.example", foreign=True) as shop:
+def test_without_the_api_the_shop_goes_on(foreign: Opened, page: Page) -> None:
+    with foreign() as shop:
         page.goto(shop.page("brand.example"))
         page.wait_for_function("window.adrollKit && adrollKit.token")
         page.route("**/identity", lambda route: route.abort())

@@ -5,38 +5,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import PATIENCE
-from tests.support.browsing import CHROMIUM_ARGS
+from tests.support import PATIENCE, journey
+from tests.support.browsing import CHROMIUM_ARGS, Console, NewContext
 from tests.support.journey import (
     ShopProcess,
     Site,
     buy,
     check_purchase,
     click_the_ad,
-    fill_the_cart,
-    first_party_cookies,
-    go_to_the_checkout,
     identifiers,
     jar,
-    open_shop,
-    place_the_order,
 )
 
 OLD_COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
 
+Opened = Callable[..., AbstractContextManager[Site]]
+
+
+@pytest.fixture
+def opened(adroll: RunningSandbox, tmp_path: Path) -> Opened:
+    return partial(journey.open_shop, adroll, tmp_path)
+
+
 @pytest.fixture
 def secure_shop(adroll: RunningSandbox, tmp_path: Path, tls: ssl.SSLContext) -> Iterator[Site]:
-    with open_shop(adroll, tmp_path, tls=tls) as site:
+    with journey.open_shop(adroll, tmp_path, tls=tls) as site:
         yield site
 
 
@@ -106,10 +110,10 @@ def test_3_the_pixels_cookie_from_before(shop: Site, page: Page, console: Any) -
     assert console.lines == []
 
 
-def wait_for_the_cookie(context: BrowserContext, page: Page, name: str) -> None:
+def wait_for_the_cookie(page: Page, name: str) -> None:
     """Until the browser has it: what a page's script wrote comes a moment later."""
     end = time.monotonic() + PATIENCE
-    while name not in {cookie["name"] for cookie in context.cookies(page.url)}:
+    while name not in {cookie["name"] for cookie in page.context.cookies(page.url)}:
         assert time.monotonic() < end
         page.wait_for_timeout(20)
 
@@ -131,24 +135,22 @@ def start_the_browser(chromium: Browser, chromium_path: str, tmp_path: Path) -> 
 
 
 def test_4_a_visit_and_in_a_later_session_the_purchase(
-    secure_shop: Site,
-    start_the_browser: StartBrowser,
-    watch_console: Callable[[BrowserContext], Any],
+    secure_shop: Site, start_the_browser: StartBrowser
 ) -> None:
     with start_the_browser() as monday:
         page = monday.new_page()
         page.goto(secure_shop.url("/products/saltmarsh-vase"))
         visitor = jar(monday, page.url)
-        wait_for_the_cookie(monday, page, "session")
+        wait_for_the_cookie(page, "session")
         # Who closes the browser sooner has no cookie of the pixel's.
-        wait_for_the_cookie(monday, page, "__ar_v4")
+        wait_for_the_cookie(page, "__ar_v4")
 
     with start_the_browser() as friday:
         kept = {cookie["name"]: cookie for cookie in friday.cookies(secure_shop.url())}
         # What the pixel's script wrote last may not have reached the disk.
         assert kept.keys() - {"__ar_v4"} == {"__adroll_fpc", "adroll_visitor"}
         assert kept["adroll_visitor"]["secure"] is (secure_shop.scheme == "https")
-        console = watch_console(friday)
+        console = Console(friday)
         page = friday.new_page()
         page.goto(secure_shop.url())
         bought = buy(page)
@@ -161,13 +163,9 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
     assert "adct" not in identifiers(purchase)
 
 
-def test_5_javascript_is_off(
-    shop: Site,
-    new_context: Callable[..., BrowserContext],
-    watch_console: Callable[[BrowserContext], Any],
-) -> None:
+def test_5_javascript_is_off(shop: Site, new_context: NewContext) -> None:
     context = new_context(java_script_enabled=False)
-    console = watch_console(context)
+    console = Console(context)
     page = context.new_page()
     click = click_the_ad(page, shop)
     bought = buy(page)
@@ -181,7 +179,7 @@ def test_5_javascript_is_off(
 
 
 def test_6_a_double_submit_and_a_reload_of_the_thank_you_page(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
+    opened: Opened, page: Page, console: Any
 ) -> None:
     second_came = threading.Event()
     orders: list[str] = []
@@ -199,10 +197,10 @@ def test_6_a_double_submit_and_a_reload_of_the_thank_you_page(
 
         return answer
 
-    with open_shop(adroll, tmp_path, front=slow_at_the_till) as site:
+    with opened(front=slow_at_the_till) as site:
         click_the_ad(page, site)
-        fill_the_cart(page)
-        go_to_the_checkout(page)
+        journey.fill_the_cart(page)
+        journey.go_to_the_checkout(page)
         page.dblclick("#order button", delay=100)
         number = page.inner_text("#order-number")
         for _ in range(2):
@@ -239,16 +237,14 @@ class CacheInFront:
         return [body]
 
 
-def test_7_a_landing_page_from_a_cache(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
-) -> None:
+def test_7_a_landing_page_from_a_cache(opened: Opened, page: Page, console: Any) -> None:
     caches: list[CacheInFront] = []
 
     def cached(app: Any) -> Any:
         caches.append(CacheInFront(app, "/story"))
         return caches[0]
 
-    with open_shop(adroll, tmp_path, front=cached) as site:
+    with opened(front=cached) as site:
         # Somebody else's visit filled the cache.
         kept = requests.get(f"http://127.0.0.1:{site.port}/story", timeout=PATIENCE)
         assert "public" in kept.headers["Cache-Control"]
@@ -257,7 +253,7 @@ def test_7_a_landing_page_from_a_cache(
 
         click = click_the_ad(page, site, to=site.url("/story"))
         # Who leaves sooner takes along either this answer's record or the next page's.
-        wait_for_the_cookie(context, page, "adroll_visitor")
+        wait_for_the_cookie(page, "adroll_visitor")
         bought = buy(page)
 
         assert caches[0].hits == 1
@@ -266,16 +262,16 @@ def test_7_a_landing_page_from_a_cache(
         purchase = the_purchase(site)
         check_purchase(purchase, bought)
         assert identifiers(purchase)["adct"] == click
-        assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+        assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
         page.goto(site.url("/me"))
         assert "told by the page’s script" in page.inner_text("main")
         assert console.lines == []
 
 
 def test_8_click_on_www_and_purchase_on_pay(
-    adroll: RunningSandbox, tmp_path: Path, tls: ssl.SSLContext | None, page: Page, console: Any
+    opened: Opened, tls: ssl.SSLContext, page: Page, console: Any
 ) -> None:
-    with open_shop(adroll, tmp_path, tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
+    with opened(tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
         www, pay = (site.url(host=f"{name}.shop.test") for name in ("www", "pay"))
         click = click_the_ad(page, site, to=www)
         visitor = jar(page.context, www)
@@ -290,22 +286,24 @@ def test_8_click_on_www_and_purchase_on_pay(
         # The pixel found the same visitor on both; each host has a cookie of its own for it.
         assert jar(page.context, pay) == jar(page.context, www) == visitor
         domains = {
-            c["domain"] for url in (www, pay) for c in first_party_cookies(page.context, url)
+            c["domain"]
+            for url in (www, pay)
+            for c in journey.first_party_cookies(page.context, url)
         }
         assert domains == {".www.shop.test", ".pay.shop.test"}
-        assert {seen["cookie"] for seen in adroll.tracked()} == {visitor}
+        assert {seen["cookie"] for seen in site.adroll.tracked()} == {visitor}
         [record] = [c for c in page.context.cookies(pay) if c["name"] == "adroll_visitor"]
-        assert (record["domain"], record["secure"]) == (".shop.test", tls is not None)
+        assert (record["domain"], record["secure"]) == (".shop.test", True)
         assert console.lines == []
 
 
 def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console: Any) -> None:
     click = click_the_ad(page, shop)
-    fill_the_cart(page)
+    journey.fill_the_cart(page)
     shop.deliver()
     shop.adroll.fault(path="*", offline=600)
-    go_to_the_checkout(page)
-    bought = place_the_order(page)
+    journey.go_to_the_checkout(page)
+    bought = journey.place_the_order(page)
     # The shop does not notice: the thank-you page comes as fast as any, and no page complains.
     assert bought.seconds < 5
     page.reload()
@@ -323,22 +321,22 @@ def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console
     assert the_purchase(shop) == purchase
 
 
-def test_10_the_shop_is_killed_right_after_the_purchase(
-    adroll: RunningSandbox, tmp_path: Path, context: BrowserContext, page: Page, console: Any
+def test_10_the_shop_is_killed(
+    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
 ) -> None:
     process = ShopProcess(adroll, tmp_path)
     try:
         process.start()
         site = Site(adroll, adroll.url_at("adroll.example"), "http", process.port)
         click = click_the_ad(page, site)
-        fill_the_cart(page)
-        go_to_the_checkout(page)
+        journey.fill_the_cart(page)
+        journey.go_to_the_checkout(page)
         adroll.wait(1, "addToCart")
         adroll.fault(path="*", offline=600)
-        bought = place_the_order(page)
+        bought = journey.place_the_order(page)
         assert console.without("/roundtrip.js") == []
         process.kill()
-        visitor = jar(context, page.url)
+        visitor = jar(page.context, page.url)
         assert adroll.events("purchase") == []
 
         adroll.clear_faults()

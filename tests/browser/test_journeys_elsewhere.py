@@ -11,40 +11,19 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.sandbox import RunningSandbox
 from tests.browser import test_journeys
-from tests.browser.test_journeys import StartBrowser, secure_shop, the_purchase
+from tests.browser.test_journeys import Opened, StartBrowser, opened, secure_shop, the_purchase
 from tests.support.engine_pages import EngineContext, EnginePage
 from tests.support.engines import START, Engine, ForwardProxy, firefox
-from tests.support.journey import buy, click_the_ad, identifiers, open_shop
+from tests.support.journey import buy, click_the_ad, identifiers
 from tests.support.outbox_engines import wait_until
 
-__all__ = ["secure_shop"]
-
-
-class Console:
-    """Neither driver hands on what a page says there."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def without(self, _part: str) -> list[str]:
-        return self.lines
-
-
-@pytest.fixture
-def console() -> Console:
-    return Console()
-
-
-@pytest.fixture
-def watch_console() -> Callable[[Any], Console]:
-    return lambda _context: Console()
+__all__ = ["opened", "secure_shop"]
 
 
 @pytest.fixture(params=[*START])
 def context(
-    request: pytest.FixtureRequest, started: Callable[[str], Engine], proxy: ForwardProxy
+    request: Any, started: Callable[[str], Engine], proxy: ForwardProxy
 ) -> Iterator[EngineContext]:
     context = EngineContext(started(request.param), proxy)
     yield context
@@ -81,14 +60,12 @@ def start_the_browser(tmp_path: Path, proxy: ForwardProxy) -> StartBrowser:
 globals().update({name: test for name, test in vars(test_journeys).items() if name[:5] == "test_"})
 
 
-def test_a_yes_keeps_the_click_and_a_no_after_it_takes_everything_back(
-    adroll: RunningSandbox, tmp_path: Path, context: EngineContext, page: Any
-) -> None:
+def test_a_no_after_a_yes_takes_everything_back(opened: Opened, page: Any) -> None:
     def ours() -> set[str]:
-        names = {cookie["name"] for cookie in context.cookies()}
+        names = {cookie["name"] for cookie in page.context.cookies()}
         return names & {"adroll_visitor", "__adroll_fpc"}
 
-    with open_shop(adroll, tmp_path, ADROLL_CONSENT=lambda _request: None) as site:
+    with opened(ADROLL_CONSENT=lambda _request: None) as site:
         clicked = click_the_ad(page, site)
         page.wait_for_function("window.adrollKit?.consent")
         assert ours() == set()
@@ -100,4 +77,4 @@ def test_a_yes_keeps_the_click_and_a_no_after_it_takes_everything_back(
         assert wait_until(lambda: ours() == set())
         buy(page)
         site.deliver()
-        assert len(adroll.purchases()) == 1
+        assert len(site.adroll.purchases()) == 1

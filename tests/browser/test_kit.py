@@ -10,8 +10,10 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route
 
 from adroll_flask.visitor.identifiers import normalise_first_party_cookie
+from tests.support.browsing import Console
 from tests.support.kit_site import (
     COOKIE,
+    LANDING,
     LOADER,
     METHODS,
     OLD_METHODS,
@@ -44,14 +46,12 @@ def set_server_cookie(context: BrowserContext, value: str = SERVER_COOKIE) -> No
 
 
 def test_landing_tells_click_id_and_pixels_cookie_at_once(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url("/?utm_source=x&adct=click123&y=1#part"))
+    site.open(page, site.tag(), "/?utm_source=x&adct=click123&y=1#part")
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
 
 
 def test_the_request_is_json_of_the_same_origin(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url())
+    site.open(page, site.tag())
     site.wait_told(page, 1)
     [headers] = site.headers
     assert headers["content-type"] == "application/json"
@@ -117,8 +117,7 @@ def test_what_the_pixel_keeps_is_sent_as_it_is(
 
 
 def test_a_rewritten_address_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
-    site.serve("<script>history.replaceState(0, '', '/app')</script>" + site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, "<script>history.replaceState(0, '', '/app')</script>" + site.tag(), LANDING)
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
 
 
@@ -126,17 +125,15 @@ def test_a_rewritten_address_does_not_lose_the_click_id(site: KitSite, page: Pag
 
 
 def test_the_tabs_next_pages_do_not_tell_it_again(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(), LANDING)
     site.wait_told(page, 1)
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     page.goto(site.url())
     assert len(site.after_wait(page, count=1)) == 1
 
 
 def test_only_what_is_new_is_told(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url("/?adct=first"))
+    site.open(page, site.tag(), "/?adct=first")
     site.wait_told(page, 1)
     page.goto(site.url("/?adct=second"))
     assert site.wait_told(page, 2)[1]["adct"] == "second"
@@ -145,8 +142,7 @@ def test_only_what_is_new_is_told(site: KitSite, page: Page) -> None:
 
 
 def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserContext) -> None:
-    site.serve(site.tag())
-    page.goto(site.url())
+    site.open(page, site.tag())
     site.wait_told(page, 1)
     other = context.new_page()
     other.goto(site.url())
@@ -184,8 +180,7 @@ def test_half_of_the_wait_is_for_the_cookie(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_server_cookie(context)
-    site.serve(site.tag(wait=2000, src=no_answer(site)))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(wait=2000, src=no_answer(site)), LANDING)
     assert site.after_wait(page, 2000, count=1) == [{"adct": "click123"}]
     entry = "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name))"
     page.wait_for_function(entry)
@@ -194,8 +189,7 @@ def test_half_of_the_wait_is_for_the_cookie(
 
 
 def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(wait=100, src=site.pixel_url(after=900)))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(wait=100, src=site.pixel_url(after=900)), LANDING)
     assert site.wait_told(page, 2) == [
         {"adct": "click123"},
         {"adct": "click123", "first_party_cookie": COOKIE},
@@ -204,15 +198,14 @@ def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> No
 
 def test_a_blocked_pixel_is_not_waited_for(site: KitSite, page: Page) -> None:
     page.route("**/roundtrip.js*", lambda route: route.abort("blockedbyclient"))
-    site.serve(site.tag(wait=60_000))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(wait=60_000), LANDING)
     assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
 
 
 def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
     site.serve(site.tag(wait=60_000, src=no_answer(site)))
     site.serve("", "/next")
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     page.wait_for_function("window.adroll && !Array.isArray(window.adroll)")
     page.goto(site.url("/next"))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
@@ -223,7 +216,7 @@ def test_who_leaves_a_hanging_pixel_keeps_the_click_id(site: KitSite, page: Page
     site.serve(site.tag(wait=60_000))
     site.serve("", "/next")
     # The load event waits for async scripts, which here never come.
-    page.goto(site.url("/?adct=click123"), wait_until="commit")
+    page.goto(site.url(LANDING), wait_until="commit")
     page.wait_for_function("window.adroll")
     page.goto(site.url("/next"))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
@@ -233,7 +226,7 @@ def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, 
     """WebKit says nothing to who leaves before the load event."""
     page.route("**/roundtrip.js*", lambda route: None)
     site.serve(site.tag(wait=3000))
-    address = json.dumps(site.url("/?adct=click123"))
+    address = json.dumps(site.url(LANDING))
     page.evaluate(f"void setTimeout(() => (location.href = {address}))")
     # At the server: WebKit's driver answers when the page has loaded.
     assert wait_until(lambda: bool(site.told))
@@ -241,8 +234,7 @@ def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, 
 
 
 def test_a_tab_that_is_hidden_tells_what_it_has(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(wait=60_000, src=no_answer(site)))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(wait=60_000, src=no_answer(site)), LANDING)
     page.evaluate(
         "Object.defineProperty(document, 'hidden', {value: true});"
         "document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))"
@@ -251,8 +243,7 @@ def test_a_tab_that_is_hidden_tells_what_it_has(site: KitSite, page: Page) -> No
 
 
 def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(wait=60_000, src=no_answer(site)))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(wait=60_000, src=no_answer(site)), LANDING)
     other = page.context.new_page()
     page.close()
     assert site.wait_told(other, 1) == [{"adct": "click123"}]
@@ -265,8 +256,7 @@ def test_a_cached_page_asks_for_a_cookie_once_per_tab(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     page.route("**/roundtrip.js*", lambda route: route.abort())
-    site.serve(site.tag())
-    page.goto(site.url())
+    site.open(page, site.tag())
     assert site.wait_told(page, 1) == [{}]
     # A browser that takes no cookies does not ask with every page.
     assert context.cookies() == []
@@ -279,8 +269,7 @@ def test_a_page_with_nothing_new_tells_nothing(
 ) -> None:
     set_server_cookie(context)
     page.route("**/roundtrip.js*", lambda route: route.abort())
-    site.serve(site.tag())
-    page.goto(site.url())
+    site.open(page, site.tag())
     assert site.after_wait(page) == []
 
 
@@ -288,8 +277,7 @@ def test_a_page_with_nothing_new_tells_nothing(
 
 
 def test_the_pixel_is_loaded_as_adrolls_loader_does(site: KitSite, page: Page) -> None:
-    site.serve(site.tag())
-    page.goto(site.url())
+    site.open(page, site.tag())
     site.wait_told(page, 1)
     assert page.evaluate("seen") == {
         "runs": 1,
@@ -339,8 +327,7 @@ def test_markup_that_poses_as_the_script_loads_nothing(site: KitSite, page: Page
 
 
 def test_a_page_that_has_the_pixel_is_given_no_second_one(site: KitSite, page: Page) -> None:
-    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag())
-    page.goto(site.url())
+    site.open(page, LOADER % (METHODS, site.pixel_url()) + site.tag())
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
     assert len(site.pixels) == 1
     assert page.evaluate("seen.tracked") == ["pageView"]
@@ -350,7 +337,7 @@ def test_a_page_that_has_the_pixel_is_given_no_second_one(site: KitSite, page: P
 @pytest.mark.parametrize("methods", [METHODS, OLD_METHODS])
 def test_the_sites_pixel_is_asked_by_any_stub(site: KitSite, page: Page, methods: str) -> None:
     site.serve(LOADER % (methods, site.pixel_url(slow=0.2)) + site.tag(pixel="present"))
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
     assert len(site.pixels) == 1
 
@@ -361,8 +348,7 @@ def test_a_site_pixel_that_comes_after_the_kit_is_found(site: KitSite, page: Pag
         "<script>setTimeout(() => document.head.append("
         f"document.createRange().createContextualFragment({loader})), 300)</script>"
     )
-    site.serve(late + site.tag(pixel="present"))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, late + site.tag(pixel="present"), LANDING)
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
 
 
@@ -373,8 +359,7 @@ def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: P
         "setTimeout(() => { adroll = { get_cookie(callback) {"
         f"callback('{COOKIE}') }} }} }}, 250)</script>"
     )
-    site.serve(forgetful + site.tag(pixel="present"))
-    page.goto(site.url())
+    site.open(page, forgetful + site.tag(pixel="present"))
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
@@ -384,8 +369,7 @@ def test_a_pixel_that_changes_the_stubs_array_is_asked_later(site: KitSite, page
         "<script>adroll = []; adroll.get_cookie = () => {}; setTimeout(() => {"
         f" adroll.get_cookie = (callback) => callback('{COOKIE}') }}, 250)</script>"
     )
-    site.serve(in_place + site.tag(pixel="present", wait=5000))
-    page.goto(site.url())
+    site.open(page, in_place + site.tag(pixel="present", wait=5000))
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
@@ -396,8 +380,7 @@ def test_a_pixel_in_the_old_stubs_array_finds_the_question_there(site: KitSite, 
         f" ({{ get_cookie(callback) {{ callback('{COOKIE}') }} }})[name](...values)"
         " }, 250)</script>"
     )
-    site.serve(lasting + site.tag(pixel="present"))
-    page.goto(site.url())
+    site.open(page, lasting + site.tag(pixel="present"))
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
@@ -419,7 +402,7 @@ def test_without_a_pixel_nothing_is_awaited_or_loaded(site: KitSite, page: Page)
         "<script>asked = 0; adroll = { get_cookie() { asked = 1 } }</script>"
         + site.tag(pixel="none", wait=60_000)
     )
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
     assert site.pixels == []
     assert page.evaluate("asked") == 0
@@ -429,8 +412,7 @@ def test_without_a_pixel_nothing_is_awaited_or_loaded(site: KitSite, page: Page)
 
 
 def test_loaded_twice_the_second_does_nothing(site: KitSite, page: Page) -> None:
-    site.serve(site.tag() + site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag() + site.tag(), LANDING)
     assert len(site.wait_told(page, 1)) == 1
     assert len(site.after_wait(page, count=1)) == 1
     assert page.evaluate("seen") == {
@@ -446,30 +428,25 @@ def test_in_a_bundle_the_settings_come_from_the_tag(site: KitSite, page: Page) -
     # A module has no currentScript.
     kit = (STATIC / "adroll-kit.min.js").read_text()
     settings = site.tag().replace(' async src="/adroll-kit.min.js"', ' type="text/plain"')
-    site.serve(f'{settings}<script type="module">{kit}</script>')
-    page.goto(site.url())
+    site.open(page, f'{settings}<script type="module">{kit}</script>')
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
 def test_a_script_without_settings_does_nothing(site: KitSite, page: Page) -> None:
-    site.serve('<script async src="/adroll-kit.min.js"></script>')
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, '<script async src="/adroll-kit.min.js"></script>', LANDING)
     page.wait_for_timeout(250)
     assert (site.told, site.pixels) == ([], [])
 
 
-def test_no_storage_is_survived(
-    site: KitSite, launch: Callable[..., Any], tmp_path: Path, watch_console: Any
-) -> None:
+def test_no_storage_is_survived(site: KitSite, launch: Callable[..., Any], tmp_path: Path) -> None:
     # "Block all cookies" in the browser's settings: sessionStorage throws, cookies vanish.
     (tmp_path / "Default").mkdir()
     blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
     (tmp_path / "Default" / "Preferences").write_text(json.dumps(blocked))
     context = launch(profile=tmp_path)
-    console = watch_console(context)
+    console = Console(context)
     page = context.new_page()
-    site.serve(site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(), LANDING)
     refused = "(() => { try { sessionStorage } catch (error) { return error.name } })()"
     assert page.evaluate(refused) == "SecurityError"
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
@@ -511,7 +488,7 @@ def test_a_frame_without_an_origin_is_left_alone(site: KitSite, page: Page) -> N
 
 def test_trusted_types_are_survived(site: KitSite, page: Page, console: Any) -> None:
     site.serve(site.tag(wait=200), Content_Security_Policy="require-trusted-types-for 'script'")
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
     # The browser says why no pixel was loaded; nothing is uncaught.
     assert all("TrustedScriptURL" in line and "uncaught" not in line for line in console.lines)
@@ -523,8 +500,7 @@ def test_a_lost_network_is_survived(site: KitSite, page: Page, console: Any) -> 
         route.abort("internetdisconnected")
 
     page.route("**/_adroll/identity", lose)
-    site.serve(site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(), LANDING)
     page.wait_for_function("window.seen")
     assert site.after_wait(page) == []
     # The browser's line about the request, and no line of ours.
@@ -539,8 +515,7 @@ GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
 
 def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: BrowserContext) -> None:
     page.add_init_script(GPC)
-    site.serve(site.tag())
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(), LANDING)
     assert site.after_wait(page) == []
     assert site.pixels == []
     assert context.cookies() == []
@@ -549,6 +524,5 @@ def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: Brow
 
 def test_a_site_may_decide_not_to_honour_global_privacy_control(site: KitSite, page: Page) -> None:
     page.add_init_script(GPC)
-    site.serve(site.tag(gpc="0"))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, site.tag(gpc="0"), LANDING)
     assert len(site.wait_told(page, 1)) == 1

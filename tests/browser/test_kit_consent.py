@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from tests.support.kit_site import COOKIE, LOADER, METHODS, SERVER_COOKIE, WAIT, KitSite
+from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, SERVER_COOKIE, WAIT, KitSite
 
-LANDING = "/?adct=click123"
 GRANT = {"adct": "click123", "consent": True, "first_party_cookie": COOKIE}
 
 #: What a site puts before the kit to be able to call it early.
@@ -91,15 +90,13 @@ def set_cookies(context: BrowserContext, *domains: str) -> None:
 
 
 def test_without_a_word_nothing_starts_and_nothing_is_stored(site: KitSite, page: Page) -> None:
-    site.serve(CMP + GTAG + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, CMP + GTAG + site.tag(consent="tcf"), LANDING)
     assert site.after_wait(page) == []
     assert_no_trace(site, page)
 
 
 def test_consent_given_late_starts_everything_without_a_reload(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.wait_for_timeout(100)
     # Meanwhile, the single-page app has gone on: the click id is in the page's memory only.
     page.evaluate("history.pushState(0, '', '/cart')")
@@ -120,23 +117,20 @@ def test_the_grant_is_told_once_per_tab(site: KitSite, page: Page) -> None:
 
 def test_of_early_calls_the_last_counts(site: KitSite, page: Page) -> None:
     calls = "<script>adrollKit.consent(true); adrollKit.consent(false)</script>"
-    site.serve(EARLY + calls + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, EARLY + calls + site.tag(consent="tcf"), LANDING)
     assert site.after_wait(page) == []
     assert_no_trace(site, page)
 
 
 def test_a_refusal_leaves_no_trace_and_is_not_told(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(false)")
     assert site.after_wait(page) == []
     assert_no_trace(site, page)
 
 
 def test_what_is_neither_yes_nor_no_changes_nothing(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("[null, undefined, 1, 'yes', {}].forEach((word) => adrollKit.consent(word))")
     page.wait_for_timeout(100)
     assert_no_trace(site, page)
@@ -163,8 +157,7 @@ def leave(page: Page) -> None:
 
 
 def test_a_withdrawal_takes_along_all_that_the_pixel_left(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
     leave(page)
@@ -192,8 +185,7 @@ def test_a_withdrawal_tries_no_impossible_domain(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_cookies(context, ".www.shop.test", "www.shop.test")
-    site.serve(WRITES + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING, "www.shop.test"))
+    site.open(page, WRITES + site.tag(consent="tcf"), LANDING, "www.shop.test")
     page.evaluate("adrollKit.consent(false)")
     site.wait_told(page, 1)
     tried = page.evaluate("writes.map(text => /domain=([^;]+)/.exec(text)?.[1] ?? '')")
@@ -210,16 +202,14 @@ def test_a_withdrawal_tries_no_impossible_domain(
 
 def test_a_refusal_takes_an_earlier_sessions_cookie_away(site: KitSite, page: Page) -> None:
     set_cookies(page.context, ".www.shop.test", "www.shop.test", ".shop.test")
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING, "www.shop.test"))
+    site.open(page, site.tag(consent="tcf"), LANDING, "www.shop.test")
     page.evaluate("adrollKit.consent(false)")
     assert site.wait_told(page, 1) == [{"consent": False}]
     assert_no_trace(site, page)
 
 
 def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
     page.wait_for_function("sessionStorage.length == 1")
@@ -237,8 +227,7 @@ def test_withdrawn_everything_stops_and_goes(site: KitSite, page: Page) -> None:
 
 
 def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=1.5)))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", src=site.pixel_url(slow=1.5)), LANDING)
     # In the page, where a busy machine adds nothing to the wait.
     page.evaluate(
         "adrollKit.consent(true);"
@@ -251,8 +240,7 @@ def test_withdrawn_before_the_pixel_has_come_it_never_runs(site: KitSite, page: 
 
 def test_an_answer_after_the_withdrawal_leaves_nothing(site: KitSite, page: Page) -> None:
     site.delay = 0.3
-    site.serve(site.tag(consent="tcf", pixel="none"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", pixel="none"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     page.evaluate("adrollKit.consent(false)")
     assert len(site.wait_told(page, 2)) == 2
@@ -261,8 +249,7 @@ def test_an_answer_after_the_withdrawal_leaves_nothing(site: KitSite, page: Page
 
 
 def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
     page.evaluate("adrollKit.consent(false)")
@@ -276,8 +263,7 @@ def test_given_again_it_starts_again(site: KitSite, page: Page) -> None:
 def test_a_slow_yes_is_not_overtaken_by_the_no_after_it(site: KitSite, page: Page) -> None:
     """The server keeps what it heard last: were it the yes, a visitor who said no is tracked."""
     site.on_the_way = [0.4]
-    site.serve(site.tag(consent="tcf", pixel="none"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", pixel="none"), LANDING)
     page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
     assert site.wait_told(page, 2) == [
         {"adct": "click123", "consent": True},
@@ -288,8 +274,7 @@ def test_a_slow_yes_is_not_overtaken_by_the_no_after_it(site: KitSite, page: Pag
 def test_a_no_waits_for_the_answer_to_the_yes(site: KitSite, page: Page) -> None:
     """The answer sets cookies: one that comes after the no's would bring them back."""
     site.delay = 3600
-    site.serve(site.tag(consent="tcf", pixel="none", wait=WAIT))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", pixel="none", wait=WAIT), LANDING)
     page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
     assert len(site.wait_told(page, 1)) == 1
     page.wait_for_timeout(2 * WAIT)
@@ -310,8 +295,7 @@ def test_who_leaves_the_page_is_not_held_up(site: KitSite, page: Page) -> None:
 
 
 def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf", src=site.pixel_url(slow=0.3)))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf", src=site.pixel_url(slow=0.3)), LANDING)
     page.evaluate("for (const yes of [true, false, true]) adrollKit.consent(yes)")
     assert site.wait_told(page, 2) == [{"consent": False}, GRANT]
     assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView"]
@@ -337,8 +321,7 @@ def test_who_leaves_right_after_the_yes_has_it_told(site: KitSite, page: Page) -
 
 
 def test_a_fetch_that_throws_does_not_reach_the_sites_call(site: KitSite, page: Page) -> None:
-    site.serve("<script>fetch = () => { throw 1 }</script>" + site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, "<script>fetch = () => { throw 1 }</script>" + site.tag(consent="ask"), LANDING)
     page.evaluate("for (const yes of [true, false, true, false]) adrollKit.consent(yes)")
     assert site.after_wait(page) == []
 
@@ -378,8 +361,7 @@ def test_tcf_without_consent_nothing_starts(site: KitSite, page: Page) -> None:
 
 
 def test_a_tcf_dialogue_that_is_open_again_withdraws_nothing(site: KitSite, page: Page) -> None:
-    site.serve(CMP + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, CMP + site.tag(consent="tcf"), LANDING)
     page.evaluate(tc("tcloaded"))
     site.wait_told(page, 1)
     page.evaluate(tc("cmpuishown", vendors=()))
@@ -390,15 +372,13 @@ def test_a_tcf_dialogue_that_is_open_again_withdraws_nothing(site: KitSite, page
 
 
 def test_vendor_and_purposes_may_be_others(site: KitSite, page: Page) -> None:
-    site.serve(CMP + site.tag(consent="tcf", tcf="131:1,3"))
-    page.goto(site.url(LANDING))
+    site.open(page, CMP + site.tag(consent="tcf", tcf="131:1,3"), LANDING)
     page.evaluate(tc(vendors=(131,), purposes=(1, 3)))
     assert site.wait_told(page, 1) == [GRANT]
 
 
 def test_a_cmp_that_comes_late_is_found(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.wait_for_timeout(100)
     page.evaluate(CMP.replace("<script>", "").replace("</script>", "") + tc())
     assert site.wait_told(page, 1) == [GRANT]
@@ -498,8 +478,7 @@ def test_consent_modes_updates_are_heard_later(site: KitSite, page: Page) -> Non
 
 
 def test_any_no_is_a_no(site: KitSite, page: Page) -> None:
-    site.serve(CMP + GTAG + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, CMP + GTAG + site.tag(consent="tcf"), LANDING)
     page.evaluate(tc(vendors=()) + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")
     page.wait_for_timeout(700)
     assert_no_trace(site, page)
@@ -510,8 +489,7 @@ def test_any_no_is_a_no(site: KitSite, page: Page) -> None:
 
 def test_the_server_is_asked_where_it_decides(site: KitSite, page: Page) -> None:
     site.answer = {"consent": True}
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask"), LANDING)
     told = site.wait_told(page, 2)
     assert told == [{}, {"adct": "click123", "first_party_cookie": COOKIE}]
     page.goto(site.url())
@@ -544,8 +522,7 @@ def test_a_tab_with_the_servers_no_does_not_ask_again(site: KitSite, page: Page)
 def test_a_no_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, page: Page) -> None:
     """The visitor said yes in a form of the site: its answer has the server's cookie."""
     site.answer = {"consent": False}
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask"), LANDING)
     site.wait_told(page, 1)
     set_cookies(page.context, ".shop.test")
     site.answer = {"consent": True}
@@ -556,8 +533,7 @@ def test_a_no_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, p
 
 def test_a_yes_in_a_tab_with_the_servers_no_starts_everything(site: KitSite, page: Page) -> None:
     site.answer = {"consent": False}
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url())
+    site.open(page, site.tag(consent="ask"))
     site.wait_told(page, 1)
     page.goto(site.url(LANDING))
     site.answer = {"consent": True}
@@ -572,8 +548,7 @@ def test_without_its_yes_nothing_starts(
     site: KitSite, page: Page, answer: int | dict[str, Any]
 ) -> None:
     site.answer = answer
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask"), LANDING)
     assert site.after_wait(page, 0, count=1) == [{}]
     if answer == {"consent": False}:
         page.evaluate("sessionStorage.clear()")
@@ -586,8 +561,7 @@ def test_without_its_yes_nothing_starts(
 
 def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, page: Page) -> None:
     site.answer = {"consent": True}
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask"), LANDING)
     site.wait_told(page, 2)
     page.context.clear_cookies()
     site.told.clear()
@@ -603,8 +577,7 @@ def test_a_yes_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, 
 
 def test_the_servers_no_to_what_it_was_told_stops_everything(site: KitSite, page: Page) -> None:
     site.answer = {"consent": False}
-    site.serve(site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 1) == [GRANT]
     page.wait_for_function("document.cookie == '' && !sessionStorage.length")
@@ -616,8 +589,7 @@ def test_the_servers_no_to_what_it_was_told_stops_everything(site: KitSite, page
 def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page) -> None:
     site.answer = {"consent": False}
     site.delay = 0.4
-    site.serve(site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask"), LANDING)
     site.answer = {"consent": True}
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 2) == [{}, GRANT]
@@ -631,8 +603,7 @@ def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page)
 def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, page: Page) -> None:
     page.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")
     site.answer = {"consent": True}
-    site.serve(CMP + GTAG + site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, CMP + GTAG + site.tag(consent="ask"), LANDING)
     page.evaluate(tc() + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")
     page.wait_for_timeout(600)
     assert site.told == []
@@ -640,7 +611,6 @@ def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, pa
 
 
 def test_loaded_twice_the_grant_is_told_once(site: KitSite, page: Page) -> None:
-    site.serve(site.tag(consent="ask") + site.tag(consent="ask"))
-    page.goto(site.url(LANDING))
+    site.open(page, site.tag(consent="ask") + site.tag(consent="ask"), LANDING)
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 2) == [{}, GRANT]

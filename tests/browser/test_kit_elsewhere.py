@@ -33,7 +33,7 @@ DIFFERS = {
 
 @pytest.fixture(params=[*START])
 def context(
-    request: pytest.FixtureRequest, started: Callable[[str], Engine], proxy: ForwardProxy
+    request: Any, started: Callable[[str], Engine], proxy: ForwardProxy
 ) -> Iterator[EngineContext]:
     why = DIFFERS.get((request.param, request.function.__name__))
     if why:

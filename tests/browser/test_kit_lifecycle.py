@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from tests.support.browsing import CHROMIUM_ARGS
-from tests.support.kit_site import COOKIE, KitSite
+from tests.support.kit_site import COOKIE, LANDING, KitSite
 from tests.support.outbox_engines import wait_until
 
 #: Shown before the kit has had its answer, and whether the page came from the browser's cache.
@@ -66,7 +66,7 @@ def test_a_page_from_the_page_cache_goes_on(site: KitSite, caching_context: Brow
     page = caching_context.new_page()
     site.serve(WATCH + site.tag(src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     page.goto(site.url("/next"))
     assert site.wait_told(page, 1) == [{"adct": "click123"}]
     come_back(page)
@@ -83,7 +83,7 @@ def test_a_withdrawal_ends_a_page_from_the_cache(
     page = caching_context.new_page()
     site.serve(WATCH + site.tag(consent="tcf"))
     site.serve(site.tag(consent="tcf"), "/next")
-    page.goto(site.url("/?adct=click123"))
+    page.goto(site.url(LANDING))
     page.evaluate("adrollKit.consent(true)")
     site.wait_told(page, 1)
     page.goto(site.url("/next"))

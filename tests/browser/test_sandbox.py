@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support import PATIENCE
-from tests.support.browsing import Console
+from tests.support.browsing import Console, NewContext, wait_in
 from tests.support.sandbox_helpers import (
     ACCESS_TOKEN,
     ADVERTISABLE_EID,
@@ -28,7 +27,8 @@ adroll_adv_id = "%(adv)s"; adroll_pix_id = "%(pix)s"; adroll_version = "2.0";
 __adroll_loaded = true;
 window.answers = [];
 %(before)s
-adroll = []; adroll.f = %(names)s;
+adroll = [];
+adroll.f = ["setProperties", "identify", "track", "identify_email", "get_cookie"];
 adroll.f.forEach(function (name) {
   adroll[name] = adroll[name] || function () { adroll.push([name, arguments]); };
 });
@@ -39,7 +39,6 @@ adroll.f.forEach(function (name) {
 adroll.track("pageView");
 %(after)s
 </script>"""
-NAMES = ["setProperties", "identify", "track", "identify_email", "get_cookie"]
 ASK = "adroll.get_cookie(function (value) { answers.push(value); });"
 
 
@@ -50,7 +49,7 @@ def adroll() -> Iterator[RunningSandbox]:
 
 
 @pytest.fixture
-def page(new_context: Callable[..., BrowserContext]) -> Iterator[Page]:
+def page(new_context: NewContext) -> Iterator[Page]:
     """A page that puts nothing on the console."""
     context = new_context(viewport={"width": 1360, "height": 900})
     console = Console(context)
@@ -167,37 +166,26 @@ def test_faults_are_set_and_ended_by_a_click(page: Page, adroll: RunningSandbox)
 # -- the pixel ---------------------------------------------------------------------------------
 
 
+#: Opens a shop whose one page a test writes.
+Open = Callable[..., None]
+
+
 @pytest.fixture
-def pages() -> Iterator[dict[str, Any]]:
-    """A shop whose one page a test writes; a real server, since Chromium looks at addresses."""
-    served: dict[str, Any] = {"html": ""}
+def shop(page: Page, adroll: RunningSandbox) -> Iterator[Open]:
+    """On a real server, since Chromium looks at addresses."""
+    source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
+    served = {"adv": ADVERTISABLE_EID, "pix": PIXEL_EID, "src": source}
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-        return [served["html"].encode()]
+        return [(LOADER % served).encode()]
 
-    with serving(app) as served["port"]:
-        yield served
+    def open_it(before: str = "", after: str = ASK) -> None:
+        served.update(before=before, after=after)
+        page.goto(f"http://www.shop.test:{port}/mug?adct=click123")
 
-
-def shop(
-    page: Page,
-    adroll: RunningSandbox,
-    pages: dict[str, Any],
-    *,
-    names: list[str] = NAMES,
-    before: str = "",
-    after: str = ASK,
-) -> None:
-    pages["html"] = LOADER % {
-        "adv": ADVERTISABLE_EID,
-        "pix": PIXEL_EID,
-        "src": f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js",
-        "names": json.dumps(names),
-        "before": before,
-        "after": after,
-    }
-    page.goto(f"http://www.shop.test:{pages['port']}/mug?adct=click123")
+    with serving(app) as port:
+        yield open_it
 
 
 def held(page: Page) -> list[Any]:
@@ -209,10 +197,8 @@ def answered(page: Page) -> Any:
     return page.evaluate("answers[0]")
 
 
-def test_the_pixel_makes_a_cookie_for_a_year(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
-    shop(page, adroll, pages)
+def test_the_pixel_makes_a_cookie_for_a_year(page: Page, shop: Open) -> None:
+    shop()
     value = answered(page)
     (cookie,) = held(page)
     assert cookie["value"] == value
@@ -225,12 +211,10 @@ def test_the_pixel_makes_a_cookie_for_a_year(
     assert {one["name"] for one in page.context.cookies()} == {"__adroll_fpc", "__ar_v4"}
 
 
-def test_the_pixel_adopts_what_the_site_wrote(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_the_pixel_adopts_what_the_site_wrote(page: Page, shop: Open) -> None:
     soon = time.time() + 3600
     wrote(page, COOKIE, expires=soon)
-    shop(page, adroll, pages)
+    shop()
     assert answered(page) == COOKIE
     (cookie,) = held(page)
     assert cookie["value"] == COOKIE
@@ -257,62 +241,48 @@ FOREIGN += ["Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836"]
     ("written", "normal"), [*WRITTEN.items(), *((one, one) for one in FOREIGN)]
 )
 def test_the_pixel_normalises_its_own(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any], written: str, normal: str
+    page: Page, adroll: RunningSandbox, shop: Open, written: str, normal: str
 ) -> None:
     wrote(page, written)
-    shop(page, adroll, pages)
+    shop()
     assert answered(page) == normal
     assert [one["value"] for one in held(page)] == [normal]
     assert {one["cookie"] for one in adroll.tracked()} <= {normal}
 
 
-def test_the_first_of_several_with_a_value_counts(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_the_first_of_several_with_a_value_counts(page: Page, shop: Open) -> None:
     # Longer paths come first (RFC 6265, section 5.4).
     wrote(page, "first", domain="www.shop.test", path="/mug")
     wrote(page, COOKIE, domain="www.shop.test")
-    shop(page, adroll, pages)
+    shop()
     assert answered(page) == "first"
 
 
-def test_a_host_only_cookie_makes_two(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_a_host_only_cookie_makes_two(page: Page, shop: Open) -> None:
     """A trap: a server cookie without ``Domain`` is another cookie."""
     page.context.add_cookies(
         [{"name": "__adroll_fpc", "value": COOKIE, "url": "http://www.shop.test/"}]
     )
-    shop(page, adroll, pages)
+    shop()
     assert answered(page) == COOKIE
     assert sorted(one["domain"] for one in held(page)) == [".www.shop.test", "www.shop.test"]
 
 
-def test_the_loaders_queue_is_taken_over(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_the_loaders_queue_is_taken_over(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     track = (
         'adroll.track("purchase", {order_id: 1001, total: "5"}); adroll.identify_email("a@b.c");'
     )
-    shop(page, adroll, pages, after=track + ASK)
+    shop(after=track + ASK)
     answered(page)
     page.evaluate('adroll.track("addToCart")')
     page.evaluate('adroll.push(["track", ["liveChat"]])')
     page.wait_for_function("performance.getEntriesByType('resource').length >= 1")
-    deadline = time.monotonic() + PATIENCE
-    while len(adroll.tracked()) < 5 and time.monotonic() < deadline:
-        page.wait_for_timeout(20)
+    wait_in(page, lambda: len(adroll.tracked()) == 5)
     names = [one["event_name"] for one in adroll.tracked()]
-    assert sorted(names) == [
-        "addToCart",
-        "identify_email",
-        "liveChat",
-        "pageView",
-        "purchase",
-    ]
+    assert sorted(names) == ["addToCart", "identify_email", "liveChat", "pageView", "purchase"]
     (sale,) = [one for one in adroll.tracked() if one["event_name"] == "purchase"]
     assert (sale["order_id"], sale["cookie"]) == ("1001", page.evaluate("answers[0]"))
-    assert sale["page"] == f"http://www.shop.test:{pages['port']}/mug?adct=click123"
+    assert sale["page"] == page.url
     assert "a@b.c" not in repr(adroll.tracked())
     # The same order from the server: flagged.
     send(page, adroll, purchase("1001"))
@@ -320,10 +290,10 @@ def test_the_loaders_queue_is_taken_over(
 
 
 def test_get_cookie_can_answer_never_or_late(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+    page: Page, adroll: RunningSandbox, shop: Open
 ) -> None:
     number = adroll.fault(path="/j/*", get_cookie="never")
-    shop(page, adroll, pages)
+    shop()
     page.wait_for_function("document.cookie.includes('__adroll_fpc')")
     page.wait_for_timeout(100)
     assert page.evaluate("answers.length") == 0
@@ -345,10 +315,8 @@ window.__tcfapi = function (command, version, callback) { window.listener = call
 """
 
 
-def test_the_pixel_waits_where_a_cmp_asks(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
-    shop(page, adroll, pages, before=CMP)
+def test_the_pixel_waits_where_a_cmp_asks(page: Page, adroll: RunningSandbox, shop: Open) -> None:
+    shop(before=CMP)
     page.wait_for_function("typeof listener === 'function'")
     page.evaluate("say(false)")
     page.wait_for_timeout(100)
@@ -359,19 +327,15 @@ def test_the_pixel_waits_where_a_cmp_asks(
     assert len(held(page)) == 1
 
 
-def test_after_a_no_the_page_is_not_heard(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
-    shop(page, adroll, pages, before=CMP)
+def test_after_a_no_the_page_is_not_heard(page: Page, adroll: RunningSandbox, shop: Open) -> None:
+    shop(before=CMP)
     page.wait_for_function("typeof listener === 'function'")
     page.evaluate(
         "const done = 'useractioncomplete'; say(false, done); adroll.track('addToCart');"
         "say(true, done); adroll.track('liveChat')"
     )
     page.wait_for_function("document.cookie.includes('__adroll_fpc')")
-    deadline = time.monotonic() + PATIENCE
-    while not adroll.tracked() and time.monotonic() < deadline:
-        page.wait_for_timeout(20)
+    wait_in(page, adroll.tracked)
     page.wait_for_timeout(100)
     assert [one["event_name"] for one in adroll.tracked()] == ["liveChat"]
     assert page.evaluate("answers.length") == 0
@@ -381,10 +345,10 @@ BANNER = "[role=dialog]"
 
 
 def test_the_pixel_brings_a_banner_and_a_tcfapi(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+    page: Page, adroll: RunningSandbox, shop: Open
 ) -> None:
     adroll.fault(path="/consent/*", consent="ask")
-    shop(page, adroll, pages)
+    shop()
     expect(page.locator(BANNER)).to_be_visible()
     assert page.evaluate("typeof __tcfapi") == "function"
     assert page.context.cookies() == []
@@ -401,29 +365,25 @@ def test_the_pixel_brings_a_banner_and_a_tcfapi(
     expect(page.locator(BANNER)).to_have_count(0)
 
 
-def test_who_declines_is_left_alone(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
-) -> None:
+def test_who_declines_is_left_alone(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     adroll.fault(path="/consent/*", consent="ask")
-    shop(page, adroll, pages)
+    shop()
     page.get_by_role("button", name="Decline").click()
     page.evaluate("adroll.track('addToCart')")
     page.reload()
     page.wait_for_function("typeof __tcfapi === 'function'")
     page.wait_for_timeout(100)
-    assert {one["name"] for one in page.context.cookies()} == {
-        "__adroll_consent",
-        "__adroll_consent_params",
-    }
+    names = {one["name"] for one in page.context.cookies()}
+    assert names == {"__adroll_consent", "__adroll_consent_params"}
     expect(page.locator(BANNER)).to_have_count(0)
     assert adroll.tracked() == []
 
 
 def test_without_an_answer_nothing_is_written(
-    page: Page, adroll: RunningSandbox, pages: dict[str, Any]
+    page: Page, adroll: RunningSandbox, shop: Open
 ) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
-    shop(page, adroll, pages)
+    shop()
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(100)
     assert page.context.cookies() == []
@@ -446,10 +406,10 @@ def test_the_live_view_shows_departures(page: Page, adroll: RunningSandbox) -> N
     expect(page.locator("#requests .tag.warn")).to_have_attribute("title", re.compile("one event"))
 
 
-def test_twice_is_once(page: Page, adroll: RunningSandbox, pages: dict[str, Any]) -> None:
+def test_twice_is_once(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     again = "document.head.append(Object.assign(document.createElement('script'), {src: '%s'}));"
     source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
-    shop(page, adroll, pages, after=ASK + again % source)
+    shop(after=ASK + again % source)
     answered(page)
     page.wait_for_load_state("networkidle")
     assert len(held(page)) == 1

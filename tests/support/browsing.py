@@ -6,7 +6,9 @@ the traps between them would stay unseen.
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ HOSTS = (
     *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
     *("brand.example", "adroll.example"),
 )
+NewContext = Callable[..., BrowserContext]
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -105,7 +108,7 @@ def chromium(driver: Playwright, browsers: list[Browser], chromium_path: str) ->
 
 
 @pytest.fixture
-def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
+def new_context(chromium: Browser) -> Iterator[NewContext]:
     """A browser with nothing in it: ``new_context(java_script_enabled=False)``."""
     contexts: list[BrowserContext] = []
 
@@ -121,7 +124,7 @@ def new_context(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
 
 @pytest.fixture
-def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
+def context(new_context: NewContext) -> BrowserContext:
     """One fresh browser context."""
     return new_context()
 
@@ -137,6 +140,14 @@ def axe() -> str:
     """axe-core's source: ``cd docs && npm ci --ignore-scripts``."""
     path = ROOT / "docs" / "node_modules" / "axe-core" / "axe.min.js"
     return path.read_text() if path.is_file() else lacking(f"no {path}: make docs brings it")
+
+
+def wait_in(page: Page, condition: Callable[[], object]) -> None:
+    """Wait until *condition* is true, while the page goes on."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        page.wait_for_timeout(20)
 
 
 def cut(page: Page) -> list[str]:
@@ -192,7 +203,29 @@ def console(context: BrowserContext) -> Console:
     return Console(context)
 
 
-@pytest.fixture
-def watch_console() -> Callable[[BrowserContext], Console]:
-    """The console of a context that the test made itself."""
-    return Console
+@dataclass
+class View:
+    """A page at one width and in one scheme of colours, which puts nothing on the console."""
+
+    page: Page
+    axe: str
+    console: Console
+
+    def assert_whole(self) -> None:
+        """All that can be opened is, and nobody is kept out."""
+        for summary in self.page.locator("summary").all():
+            summary.click()
+        assert faults(self.page, self.axe) == []
+        assert self.console.lines == []
+
+
+#: Colours do not depend on the width.
+@pytest.fixture(
+    params=[(1280, 900, "light"), (390, 844, "dark")], ids=["wide-light", "narrow-dark"]
+)
+def view(request: Any, new_context: NewContext, axe: str) -> View:
+    """Each of a page's two looks."""
+    width, height, scheme = request.param
+    size = {"width": width, "height": height}
+    context = new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+    return View(context.new_page(), axe, Console(context))

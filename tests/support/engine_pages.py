@@ -49,6 +49,9 @@ class EngineContext:
         self._tabs: list[str] = []
         self._first = engine.open_tab()
 
+    def on(self, event: str, _handler: object) -> None:
+        """Neither driver hands on what a page says on the console."""
+
     def new_page(self) -> EnginePage:
         self._tabs.append(self.engine.open_tab())
         return EnginePage(self, self._tabs[-1])

@@ -49,6 +49,7 @@ SHOP = """<!doctype html>
 class TwoServers:
     """The running shop."""
 
+    adroll: RunningSandbox
     api: Flask
     extension: AdRoll
     adroll_origin: str
@@ -107,7 +108,7 @@ def open_front_end(
             report = (other if foreign else own).replace("https://api.shop.example", base)
             script = SHOP.format(tag=tag, report=report)
             page = script.encode()
-            yield TwoServers(api, extension, origin, scheme, front_port, api_port, asked)
+            yield TwoServers(adroll, api, extension, origin, scheme, front_port, api_port, asked)
         with api.app_context():
             extension.flush(2)
 

@@ -28,6 +28,8 @@ COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 SERVER_COOKIE = "00000000000000000000000000000001-1700000000000"
 #: Milliseconds that the kit waits for the pixel, in tests in which it gives up.
 WAIT = 250
+#: Where the ad leads to.
+LANDING = "/?adct=click123"
 
 #: What AdRoll's script does as far as a page can see: takes the queue over, keeps a cookie that it
 #: finds or makes one of its own for the page's host, answers get_cookie, notes what is tracked.
@@ -141,6 +143,13 @@ class KitSite:
         html = f"<!doctype html><html><head><title>Shop</title>{head}</head><body>{body}</body>"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.pages[path] = (html, named)
+
+    def open(
+        self, page: Any, head: str, path: str = "/", host: str = "shop.test", **headers: str
+    ) -> None:
+        """Serve a page with *head* in its head, and go there; a query may come with its path."""
+        self.serve(head, urlsplit(path).path, **headers)
+        page.goto(self.url(path, host))
 
     def serve_frames(self, *frames: tuple[str, str], path: str = "/all") -> str:
         """Serve a page of frames, each of (head, query), and return its URL.
