@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import sqlite3
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from adroll_flask.outbox.location import FILE_NAME
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.cli.conftest import Run
 from tests.conftest import ADVERTISABLE, AppMaker
+from tests.support import least_memory
 from tests.support.visits import report
 
 
@@ -208,24 +207,16 @@ def test_python_code_reconciles_what_it_has(shop: Flask) -> None:
 
 
 def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
-    def peak(orders: int) -> int:
-        def rows() -> Iterator[dict[str, str]]:
-            for number in range(orders):
-                yield {"order_id": f"{number}", "value": "1.00", "by": f"{number}"}
-
+    def compare() -> None:
+        rows = ({"order_id": f"{n}", "value": "1.00", "by": f"{n}"} for n in range(10_000))
         with shop.app_context():
-            tracemalloc.start()
-            compared = AdRoll().reconcile(rows(), group="by")
+            compared = AdRoll().reconcile(rows, group="by")
             for _ in compared:
                 pass
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
             assert len(compared.groups) == 51, "and what is of none of them"
-            return peak
 
-    # The orders alone, kept, would be ten times as much. Other threads of the process may ask for
-    # memory in one of the three.
-    assert min(peak(10_000) for _ in range(3)) < 1_000_000
+    # The orders alone, kept, would be ten times as much.
+    assert least_memory(compare) < 1_000_000
 
 
 @pytest.mark.parametrize(
