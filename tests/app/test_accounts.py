@@ -12,16 +12,8 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import (
-    AdRoll,
-    AdRollMiddleware,
-    ConfigurationError,
-    Visitor,
-    cancel_conversion,
-    current_visitor,
-    release_conversion,
-    report_conversion,
-)
+import adroll_flask
+from adroll_flask import ConfigurationError, cancel_conversion, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.sandbox import RunningSandbox, running
@@ -49,7 +41,7 @@ def shop(tmp_path: Any) -> Flask:
         ADROLL_PIXEL_EID=PIXEL,
         ADROLL_ACCOUNTS={"shop.fr": FRENCH, ".shop.fr": FRENCH},
     )
-    AdRoll(app)
+    adroll_flask.AdRoll(app)
 
     @app.get("/")
     def page() -> str:
@@ -64,7 +56,7 @@ def shop(tmp_path: Any) -> Flask:
 
 def test_a_token_and_a_page_location_name_the_host_too(shop: Flask) -> None:
     with shop.test_request_context("/?adct=click123", base_url="https://shop.fr/"):
-        token = current_visitor().token()
+        token = adroll_flask.current_visitor().token()
     with reports(shop) as reported, shop.app_context():
         report_conversion(**ORDER, visitor=token, ip="203.0.113.9")
         at = "https://www.shop.fr/thanks"
@@ -81,9 +73,9 @@ def test_an_order_is_released_in_its_hosts_account(shop: Flask) -> None:
     runtime = shop.extensions["adroll"]
     with shop.test_request_context("/", base_url="https://shop.fr/"):
         held = report_conversion(**ORDER, **CLICKED, hold=True)
-        assert release_conversion("1001").id == held.id
+        assert adroll_flask.release_conversion("1001").id == held.id
     with shop.test_request_context("/", base_url="https://shop.example/"):
-        assert release_conversion("1001", host="shop.fr").id == held.id
+        assert adroll_flask.release_conversion("1001", host="shop.fr").id == held.id
     with shop.app_context():
         assert cancel_conversion("1001").id is None  # the other account's order of this id
         assert cancel_conversion("1001", host="shop.fr").id == held.id
@@ -142,7 +134,9 @@ def test_accounts_of_another_form_are_named(accounts: Any, says: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_two_shops_on_one_host_keep_a_record_each(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_two_shops_on_one_host_keep_a_record_each(
+    wrap: Callable[..., adroll_flask.AdRollMiddleware],
+) -> None:
     def app(_environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/html")])
         return [b"<html><head></head></html>"]
@@ -232,7 +226,7 @@ def test_an_order_is_released_and_cancelled_by_an_international_name(named: Flas
     with named.app_context():
         at: dict[str, Any] = {"adct": "c1", "ip": "203.0.113.7"}
         held = report_conversion(**ORDER, **at, hold=True, page_location="https://müller.example/")
-        assert release_conversion("1001", host="Müller.example").id == held.id
+        assert adroll_flask.release_conversion("1001", host="Müller.example").id == held.id
         assert cancel_conversion("1001", host="xn--mller-kva.example.").id == held.id
 
 
@@ -361,7 +355,7 @@ def dry_runs(app: Flask) -> list[bool]:
 
 def token_of(app: Flask, at: str) -> str:
     with app.test_request_context("/?adct=click123", base_url=at, environ_base=ADDRESS):
-        visitor: Visitor = current_visitor()
+        visitor: adroll_flask.Visitor = adroll_flask.current_visitor()
         return visitor.token()
 
 

@@ -7,14 +7,8 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
-from adroll_flask import (
-    AdRoll,
-    Receipt,
-    current_visitor,
-    forget_visitor,
-    identify,
-    report_conversion,
-)
+import adroll_flask
+from adroll_flask import AdRoll, Receipt, current_visitor, forget_visitor, report_conversion
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 
@@ -29,7 +23,7 @@ def buy(order: str, **fields: Any) -> str:
 #: What the app's view calls, by its address.
 CALLS: dict[str, Callable[[], object]] = {
     "report": lambda: buy(request.form["order"]),
-    "identify": lambda: identify(email="ada@example.com", user_id="17"),
+    "identify": lambda: adroll_flask.identify(email="ada@example.com", user_id="17"),
     "token": lambda: current_visitor().token(),
     "webhook": lambda: buy("by token", visitor=request.form["token"]),
     "forget": forget_visitor,

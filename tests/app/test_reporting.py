@@ -17,24 +17,8 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
-from adroll_flask import (
-    AdRoll,
-    AdRollMiddleware,
-    ConfigurationError,
-    EventError,
-    Receipt,
-    cancel_conversion,
-    current_visitor,
-    event_delivered,
-    event_queued,
-    event_rejected,
-    event_suppressed,
-    forget_visitor,
-    identify,
-    release_conversion,
-    report_conversion,
-    report_event,
-)
+import adroll_flask
+from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import Outcome
 from adroll_flask.reporting.reporter import Status
@@ -129,11 +113,13 @@ def test_the_call_does_not_touch_the_session(app: Flask) -> None:
 
 def test_what_identify_said_goes_with_later_events(app: Flask) -> None:
     def login() -> str:
-        identify(email="jo@example.com", user_id=42)
+        adroll_flask.identify(email="jo@example.com", user_id=42)
         return "ok"
 
     app.add_url_rule("/login", "login", login, methods=["POST"])
-    app.add_url_rule("/cart", "cart", lambda: told(report_event("addToCart")), methods=["POST"])
+    app.add_url_rule(
+        "/cart", "cart", lambda: told(adroll_flask.report_event("addToCart")), methods=["POST"]
+    )
     client = visit(app)
     client.post("/login", base_url="https://shop.test")
     response = client.post("/cart", base_url="https://shop.test")
@@ -149,7 +135,7 @@ def test_what_identify_said_goes_with_later_events(app: Flask) -> None:
 
 def test_identify_refuses_a_list_of_addresses(app: Flask) -> None:
     with app.test_request_context("/"), pytest.raises(EventError, match="one address"):
-        identify(email=["jo@example.com", "ann@example.com"])  # type: ignore[arg-type]
+        adroll_flask.identify(email=["jo@example.com", "ann@example.com"])  # type: ignore[arg-type]
 
 
 def test_an_invalid_event_raises_in_strict_mode_and_is_not_kept(app: Flask) -> None:
@@ -163,7 +149,7 @@ def test_an_invalid_event_raises_in_strict_mode_and_is_not_kept(app: Flask) -> N
 def test_in_production_a_bad_event_is_a_dead_letter(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(ADROLL_STRICT=False)
     with app.test_request_context("/?adct=click123"):
-        receipt = report_event("add_to_cart")  # type: ignore[arg-type]
+        receipt = adroll_flask.report_event("add_to_cart")  # type: ignore[arg-type]
     assert receipt.status == "invalid"
     assert "addToCart" in receipt.reason
     assert len(kept(app, "dead")) == 1
@@ -209,7 +195,7 @@ def test_a_token_states_the_consent_at_its_minting(make_app: AppMaker) -> None:
     for state in (None, True):
         answer[0] = state
         with app.test_request_context("/?adct=click123"):
-            tokens[state] = current_visitor().token()
+            tokens[state] = adroll_flask.current_visitor().token()
     with app.app_context():
         receipt = report_conversion(visitor=tokens[None], **ORDER)
         assert (receipt.status, receipt.reason) == ("suppressed", "consent_unknown")
@@ -226,7 +212,7 @@ def test_without_a_yes_nothing_is_kept(
     app = make_app(ADROLL_CONSENT=lambda request: answer)
     with app.test_request_context("/?adct=click123"):
         receipt = report_conversion(**ORDER)
-        assert not current_visitor()
+        assert not adroll_flask.current_visitor()
     assert (receipt.status, receipt.reason) == ("suppressed", reason)
     assert kept(app) == []
 
@@ -294,7 +280,7 @@ def test_an_incomplete_purchase_is_kept_and_told_once(make_app: AppMaker, caplog
         for _ in range(3):
             assert report_conversion(value="59.90", currency="EUR").status == "queued"
         assert report_conversion(order_id="1001").status == "queued"
-        assert report_event("addToCart").status == "queued"
+        assert adroll_flask.report_event("addToCart").status == "queued"
     told = [one.getMessage() for one in caplog.records if "without" in one.getMessage()]
     assert ["order_id=" in text or "value=" in text for text in told] == [True, True]
     counters = app.extensions["adroll"].counters
@@ -333,8 +319,8 @@ def test_signals_tell_what_became_of_events(app: Flask) -> None:
         heard.append(f"suppressed {name} {reason}")
 
     with (
-        event_queued.connected_to(queued, app),
-        event_suppressed.connected_to(suppressed, app),
+        adroll_flask.event_queued.connected_to(queued, app),
+        adroll_flask.event_suppressed.connected_to(suppressed, app),
     ):
         client = visit(app)
         buy(client)
@@ -348,7 +334,10 @@ def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
 
     runtime = app.extensions["adroll"]
     runtime.transport = delivery_kit.AdRoll()
-    with event_queued.connected_to(broken, app), event_delivered.connected_to(broken, app):
+    with (
+        adroll_flask.event_queued.connected_to(broken, app),
+        adroll_flask.event_delivered.connected_to(broken, app),
+    ):
         assert buy(visit(app))["status"] == "queued"
         runtime.deliverer.drain()
     counters = runtime.counters
@@ -365,7 +354,10 @@ def test_a_rejected_event_is_told(make_app: AppMaker) -> None:
     def rejected(_: object, id: str, name: str, reason: str) -> None:
         heard.append(f"{name} {reason}")
 
-    with event_rejected.connected_to(rejected, app), app.test_request_context("/?adct=c"):
+    with (
+        adroll_flask.event_rejected.connected_to(rejected, app),
+        app.test_request_context("/?adct=c"),
+    ):
         report_conversion(order_id="1", value="-1", currency="EUR")
     assert heard == ["purchase invalid:value"]
 
@@ -373,7 +365,7 @@ def test_a_rejected_event_is_told(make_app: AppMaker) -> None:
 def add_forget(app: Flask) -> None:
     @app.post("/forget")
     def forget() -> tuple[str, int]:
-        forget_visitor()
+        adroll_flask.forget_visitor()
         return "", 204
 
 
@@ -470,12 +462,15 @@ def test_without_an_account_events_wait_with_one_warning(
 
 
 def test_a_second_init_app_names_the_next_step(app: Flask) -> None:
-    with pytest.raises(ConfigurationError, match="already"):
+    with pytest.raises(adroll_flask.ConfigurationError, match="already"):
         AdRoll(app)
 
 
 def test_an_app_without_adroll_says_so() -> None:
-    with Flask(__name__).app_context(), pytest.raises(ConfigurationError, match="init_app"):
+    with (
+        Flask(__name__).app_context(),
+        pytest.raises(adroll_flask.ConfigurationError, match="init_app"),
+    ):
         report_conversion(**ORDER)
 
 
@@ -648,7 +643,10 @@ def test_a_release_may_say_the_time_of_the_payment(make_app: AppMaker) -> None:
 def test_a_receipt_says_where_this_process_knows_no_hold(make_app: AppMaker) -> None:
     app = shop(make_app)
     with app.app_context():
-        for decide, status in ((release_conversion, "released"), (cancel_conversion, "cancelled")):
+        for decide, status in (
+            (release_conversion, "released"),
+            (adroll_flask.cancel_conversion, "cancelled"),
+        ):
             receipt: Receipt = decide("77")
             assert receipt.status == status
             assert receipt.id is None
@@ -708,7 +706,7 @@ def test_a_receipt_says_what_this_process_decided_before(make_app: AppMaker, how
     with reports(app) if how != "outbox" else nullcontext(), app.app_context():
         check_out(app)
         decided = [release_conversion("1001"), release_conversion("1001")]
-        decided += [cancel_conversion("1001"), cancel_conversion("1001")]
+        decided += [adroll_flask.cancel_conversion("1001"), adroll_flask.cancel_conversion("1001")]
         decided += [release_conversion("1001")]
     assert [(receipt.status, receipt.reason) for receipt in decided] == [
         ("released", ""),
@@ -736,7 +734,7 @@ def test_no_hold_is_no_hold(make_app: AppMaker, hold: Any) -> None:
 def test_only_a_purchase_with_an_order_id_can_be_held(make_app: AppMaker) -> None:
     app = make_app()
     with app.app_context(), pytest.raises(EventError, match="hold"):
-        report_event("signupTrial", hold=True, **WHO)
+        adroll_flask.report_event("signupTrial", hold=True, **WHO)
 
 
 @pytest.mark.parametrize(
@@ -777,11 +775,11 @@ def test_a_wrong_order_id_is_told(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with app.app_context():
         assert release_conversion("").status == "invalid"
-        assert cancel_conversion(5.5).status == "invalid"  # type: ignore[arg-type]
+        assert adroll_flask.cancel_conversion(5.5).status == "invalid"  # type: ignore[arg-type]
 
 
 def test_without_an_app_the_way_out_is_told() -> None:
-    with pytest.raises(ConfigurationError, match="release_conversion"):
+    with pytest.raises(adroll_flask.ConfigurationError, match="release_conversion"):
         release_conversion("1001")
 
 
@@ -790,7 +788,7 @@ def test_a_visitor_who_says_no_after_the_hold_is_erased(make_app: AppMaker) -> N
 
     @app.post("/no")
     def no() -> str:
-        forget_visitor()
+        adroll_flask.forget_visitor()
         return ""
 
     browser = app.test_client()
@@ -824,7 +822,7 @@ def test_the_middleware_releases_by_functions_and_by_its_environ(tmp_path: Any) 
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"ok"]
 
-    wrapped = AdRollMiddleware(
+    wrapped = adroll_flask.AdRollMiddleware(
         application, secret_key="k", folder=str(tmp_path), strict=True, delivery="worker"
     )
     for path, left in (("/pay", 1), ("/pay-by-function", 1), ("/no", 0)):
@@ -849,7 +847,7 @@ def test_a_site_s_own_tests_see_what_is_held(make_app: AppMaker) -> None:
         release_conversion("1001", value="5.00")
         assert reported.one("purchase").value == Decimal("5.00")
         assert reported.held == []
-        cancel_conversion("1001")
+        adroll_flask.cancel_conversion("1001")
         assert len(reported) == 0
         assert reported.cancelled == ["1001"]
 

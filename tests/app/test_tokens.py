@@ -12,21 +12,8 @@ from flask import Flask, request
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
-from adroll_flask import (
-    AdRoll,
-    ConfigurationError,
-    EventError,
-    TokenEmptyError,
-    TokenError,
-    TokenExpiredError,
-    TokenForgedError,
-    current_visitor,
-    forget_visitor,
-    identify,
-    report_conversion,
-    report_event,
-    reset_identity,
-)
+import adroll_flask
+from adroll_flask import AdRoll, current_visitor, identify, report_conversion, report_event
 from tests.conftest import AppMaker, Caplog
 from tests.support.visits import kept
 
@@ -94,14 +81,14 @@ def test_expired_forged_and_empty_are_three_texts(make_app: AppMaker) -> None:
     now[0] += 91 * 86_400
     texts = set()
     for given, error in (
-        (token, TokenExpiredError),
-        (token[:-1], TokenForgedError),
-        ("", TokenEmptyError),
-        (" \n", TokenEmptyError),
+        (token, adroll_flask.TokenExpiredError),
+        (token[:-1], adroll_flask.TokenForgedError),
+        ("", adroll_flask.TokenEmptyError),
+        (" \n", adroll_flask.TokenEmptyError),
     ):
         with app.app_context(), pytest.raises(error) as caught:
             report_conversion(visitor=given, **ORDER)
-        assert isinstance(caught.value, TokenError)
+        assert isinstance(caught.value, adroll_flask.TokenError)
         texts.add(str(caught.value))
     assert len(texts) == 3
     assert any("expired" in text for text in texts)
@@ -155,7 +142,7 @@ def test_a_withdrawal_stops_a_token_that_comes_back_after_months(make_app: AppMa
 
     @app.post("/forget")
     def forget() -> str:
-        forget_visitor()
+        adroll_flask.forget_visitor()
         return "forgotten"
 
     client = app.test_client()
@@ -279,7 +266,7 @@ def test_a_forgotten_visitor_is_not_reported_by_an_older_copy(make_app: AppMaker
     @app.post("/forget")
     def forget() -> dict[str, str]:
         visitor = current_visitor()
-        forget_visitor()
+        adroll_flask.forget_visitor()
         receipt = report_conversion(visitor=visitor, ip=BUYER, **ORDER)
         return {"status": receipt.status, "reason": receipt.reason}
 
@@ -315,7 +302,7 @@ def search(**said: Any) -> str:
 CALLS: dict[str, Callable[[], object]] = {
     "say": lambda: identify(email="said@example.com", user_id="said", device_id=None),
     "say-md5": lambda: identify(email=MD5),
-    "reset": reset_identity,
+    "reset": adroll_flask.reset_identity,
     "search": search,
     "search-as-ann": lambda: search(email="ann@example.com", user_id="ann"),
     "search-blank": lambda: search(email="", user_id=None),
@@ -413,7 +400,7 @@ def test_another_answer_raises_if_strict(
     app: Flask, client: FlaskClient, adroll: AdRoll, said: Any
 ) -> None:
     adroll.identity(lambda: said)
-    with pytest.raises(EventError, match="identity: has to return") as caught:
+    with pytest.raises(adroll_flask.EventError, match="identity: has to return") as caught:
         post(client, "/search")
     assert "ann@" not in str(caught.value)
 
@@ -437,7 +424,7 @@ def test_if_it_raises_no_event_is_lost_in_production(make_app: AppMaker, caplog:
 
 def test_a_second_identity_function_is_an_error(adroll: AdRoll) -> None:
     adroll.identity(lambda: None)
-    with pytest.raises(ConfigurationError, match="identity"):
+    with pytest.raises(adroll_flask.ConfigurationError, match="identity"):
         adroll.identity(lambda: None)
 
 
@@ -518,7 +505,10 @@ def test_identify_after_a_no_is_only_counted(make_app: AppMaker, caplog: Caplog)
 
 def test_identify_without_a_secret_key_names_the_setting(make_app: AppMaker) -> None:
     app = make_app(SECRET_KEY=None)
-    with app.test_request_context("/"), pytest.raises(ConfigurationError, match="SECRET_KEY"):
+    with (
+        app.test_request_context("/"),
+        pytest.raises(adroll_flask.ConfigurationError, match="SECRET_KEY"),
+    ):
         identify(user_id="7")
 
 

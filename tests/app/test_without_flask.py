@@ -18,20 +18,7 @@ from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client, create_environ
 from werkzeug.wsgi import ClosingIterator
 
-from adroll_flask import (
-    AdRoll,
-    AdRollMiddleware,
-    ConfigurationError,
-    Visitor,
-    cancel_conversion,
-    current_visitor,
-    forget_visitor,
-    identify,
-    release_conversion,
-    report_conversion,
-    report_event,
-    reset_identity,
-)
+import adroll_flask
 from adroll_flask.testing import reports
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
@@ -39,7 +26,7 @@ from tests.support.visits import kept
 WSGI = Callable[..., Iterable[bytes]]
 
 
-Wrap = Callable[..., AdRollMiddleware]
+Wrap = Callable[..., adroll_flask.AdRollMiddleware]
 
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
@@ -69,7 +56,7 @@ def test_a_stream_reports(wrap: Wrap) -> None:
     def stream(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", TEXT)
         yield b"first "
-        yield report_conversion(**ORDER).status.encode()
+        yield adroll_flask.report_conversion(**ORDER).status.encode()
 
     middleware = wrap(stream)
     answer = Client(middleware).get("/export?adct=click123", environ_overrides=BUYER)
@@ -84,10 +71,10 @@ def test_identify_is_for_the_request_and_reset_ends_it(wrap: Wrap) -> None:
 
     def view() -> None:
         if not steps:
-            identify(email="jo@example.com", user_id=7)
-            report_event("pageView")
-            reset_identity()
-        steps.append(report_event("pageView").status)
+            adroll_flask.identify(email="jo@example.com", user_id=7)
+            adroll_flask.report_event("pageView")
+            adroll_flask.reset_identity()
+        steps.append(adroll_flask.report_event("pageView").status)
 
     middleware = wrap(shop(view))
     client = Client(middleware)
@@ -105,7 +92,7 @@ def test_the_identity_function_takes_the_environ(wrap: Wrap) -> None:
         return {"user_id": environ["REMOTE_USER"]}
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        report_conversion(**ORDER)
+        adroll_flask.report_conversion(**ORDER)
         environ["adroll.report"]("pageView")
         start_response("200 OK", TEXT)
         return [b""]
@@ -126,7 +113,7 @@ def test_before_report_takes_one_function_or_several(wrap: Wrap) -> None:
         asked.append(str(event.value))
         return event
 
-    app = shop(lambda: report_conversion(**ORDER).status)
+    app = shop(lambda: adroll_flask.report_conversion(**ORDER).status)
     middleware = wrap(app, before_report=[first, second])
     assert Client(middleware).get("/?adct=c", environ_overrides=BUYER).text == "queued"
     assert asked == ["first", "10.00"]
@@ -135,7 +122,7 @@ def test_before_report_takes_one_function_or_several(wrap: Wrap) -> None:
 
 
 def test_forget_visitor_takes_the_cookies_back(wrap: Wrap) -> None:
-    views = iter([lambda: "", forget_visitor])
+    views = iter([lambda: "", adroll_flask.forget_visitor])
     client = Client(wrap(shop(lambda: next(views)())))
     client.get("/?adct=click123", environ_overrides=BUYER)
     assert client.get_cookie("adroll_visitor") is not None
@@ -152,8 +139,8 @@ def test_after_the_response_nothing_of_it_is_left(wrap: Wrap) -> None:
     body = wrap(stream)({**BUYER_ENVIRON}, lambda *_: lambda data: None)
     chunks = iter(body)
     assert next(chunks) == b"one"
-    with pytest.raises(ConfigurationError):
-        report_conversion(**ORDER)
+    with pytest.raises(adroll_flask.ConfigurationError):
+        adroll_flask.report_conversion(**ORDER)
     assert b"".join(chunks) == b"two"
     body.close()  # type: ignore[attr-defined]
 
@@ -166,7 +153,7 @@ def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
 
     def view() -> str | None:
         both.wait()
-        adct = current_visitor().adct
+        adct = adroll_flask.current_visitor().adct
         both.wait()  # neither request is over before the other has looked
         return adct
 
@@ -186,7 +173,7 @@ def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
 
 def test_a_flask_app_under_the_middleware_alone_reports_by_the_middleware(wrap: Wrap) -> None:
     app = Flask("shop")
-    app.add_url_rule("/buy", "buy", lambda: report_conversion(**ORDER).status)
+    app.add_url_rule("/buy", "buy", lambda: adroll_flask.report_conversion(**ORDER).status)
     middleware = wrap(app.wsgi_app)
     assert Client(middleware).get("/buy?adct=c", environ_overrides=BUYER).text == "queued"
     assert len(kept(middleware)) == 1
@@ -194,7 +181,7 @@ def test_a_flask_app_under_the_middleware_alone_reports_by_the_middleware(wrap: 
 
 def test_in_a_flask_app_with_both_the_extension_counts(wrap: Wrap, make_app: AppMaker) -> None:
     app = make_app()
-    app.add_url_rule("/buy", "buy", lambda: report_conversion(**ORDER).status)
+    app.add_url_rule("/buy", "buy", lambda: adroll_flask.report_conversion(**ORDER).status)
     middleware = wrap(app.wsgi_app)
     assert Client(middleware).get("/buy?adct=c", environ_overrides=BUYER).text == "queued"
     assert (len(kept(app)), len(kept(middleware))) == (1, 0)
@@ -211,14 +198,14 @@ def production(monkeypatch: Patch) -> None:
 
 def test_in_development_it_raises_with_the_way_out() -> None:
     for call in (
-        lambda: report_conversion(**ORDER),
-        lambda: report_event("pageView"),
-        lambda: identify(user_id=7),
-        reset_identity,
-        current_visitor,
-        forget_visitor,
+        lambda: adroll_flask.report_conversion(**ORDER),
+        lambda: adroll_flask.report_event("pageView"),
+        lambda: adroll_flask.identify(user_id=7),
+        adroll_flask.reset_identity,
+        adroll_flask.current_visitor,
+        adroll_flask.forget_visitor,
     ):
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(adroll_flask.ConfigurationError) as caught:
             call()
         assert "app.app_context()" in str(caught.value)
         assert "AdRollMiddleware" in str(caught.value)
@@ -227,14 +214,14 @@ def test_in_development_it_raises_with_the_way_out() -> None:
 
 def test_in_production_it_is_a_failed_receipt(caplog: Caplog, monkeypatch: Patch) -> None:
     production(monkeypatch)
-    receipt = report_conversion(**ORDER, email="ann@example.com")
+    receipt = adroll_flask.report_conversion(**ORDER, email="ann@example.com")
     assert receipt.status == "failed"
     assert not receipt
     assert "app.app_context()" in receipt.reason
-    identify(user_id=7)
-    reset_identity()
-    assert current_visitor() == Visitor()
-    forget_visitor()
+    adroll_flask.identify(user_id=7)
+    adroll_flask.reset_identity()
+    assert adroll_flask.current_visitor() == adroll_flask.Visitor()
+    adroll_flask.forget_visitor()
     assert len(caplog.records) == 5
     assert all(record.levelname == "ERROR" for record in caplog.records)
     assert "ann@" not in caplog.text
@@ -252,36 +239,41 @@ def test_the_environment_says_what_development_is(monkeypatch: Patch) -> None:
         with monkeypatch.context() as changed:
             changed.setenv(name, value)
             if raises:
-                with pytest.raises(ConfigurationError):
-                    report_conversion(**ORDER)
+                with pytest.raises(adroll_flask.ConfigurationError):
+                    adroll_flask.report_conversion(**ORDER)
             else:
-                assert report_conversion(**ORDER).status == "failed"
+                assert adroll_flask.report_conversion(**ORDER).status == "failed"
 
 
 def test_a_flask_app_without_the_extension_is_told_so(monkeypatch: Patch) -> None:
     production(monkeypatch)
     app = Flask("shop")
     with app.app_context():
-        receipt = report_conversion(**ORDER)
+        receipt = adroll_flask.report_conversion(**ORDER)
     assert receipt.status == "failed"
     assert "init_app" in receipt.reason
     for name in ("testing", "debug"):
         setattr(app, name, True)
-        with app.app_context(), pytest.raises(ConfigurationError, match="init_app"):
-            report_conversion(**ORDER)
+        with app.app_context(), pytest.raises(adroll_flask.ConfigurationError, match="init_app"):
+            adroll_flask.report_conversion(**ORDER)
         setattr(app, name, False)
 
 
 def test_what_needs_a_visitor_says_so_where_there_is_no_request(make_app: AppMaker) -> None:
     app = make_app()
-    for call in (lambda: identify(user_id=7), reset_identity, current_visitor, forget_visitor):
-        with app.app_context(), pytest.raises(ConfigurationError, match="no request"):
+    for call in (
+        lambda: adroll_flask.identify(user_id=7),
+        adroll_flask.reset_identity,
+        adroll_flask.current_visitor,
+        adroll_flask.forget_visitor,
+    ):
+        with app.app_context(), pytest.raises(adroll_flask.ConfigurationError, match="no request"):
             call()
     calm = make_app(ADROLL_STRICT=False)
     with calm.app_context():
-        identify(user_id=7)
-        assert current_visitor() == Visitor()
-        forget_visitor()
+        adroll_flask.identify(user_id=7)
+        assert adroll_flask.current_visitor() == adroll_flask.Visitor()
+        adroll_flask.forget_visitor()
 
 
 # -- where there is no request, no Flask, or no WSGI at all; other people's logging ---------------
@@ -295,7 +287,7 @@ def app(_environ: Any, start_response: Any) -> list[bytes]:
 def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> None:
     middleware = wrap(app)
     with reports(middleware) as reported, middleware.context():
-        held = report_conversion(
+        held = adroll_flask.report_conversion(
             **ORDER,
             adct="click123",
             ip="203.0.113.7",
@@ -303,24 +295,24 @@ def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> N
             page_location="https://shop.example/",
         )
         assert held.status == "held"
-        assert release_conversion("1001").id == held.id
-        with pytest.raises(ConfigurationError, match="no request here"):
-            identify(user_id="1")
+        assert adroll_flask.release_conversion("1001").id == held.id
+        with pytest.raises(adroll_flask.ConfigurationError, match="no request here"):
+            adroll_flask.identify(user_id="1")
     assert reported.one("purchase").order_id == "1001"
-    with pytest.raises(ConfigurationError, match=r"with middleware\.context\(\):"):
-        report_conversion(**ORDER)
+    with pytest.raises(adroll_flask.ConfigurationError, match=r"with middleware\.context\(\):"):
+        adroll_flask.report_conversion(**ORDER)
 
 
 @pytest.mark.parametrize("name", ["ADROLL_ENABLED", "FLASK_ADROLL_ENABLED"])
 def test_switched_off_by_environment(name: str, monkeypatch: Patch, wrap: Wrap) -> None:
     monkeypatch.setenv(name, "False")
-    assert report_conversion(**ORDER).reason == "disabled"
-    assert cancel_conversion("1001").status == "suppressed"
-    identify(user_id="1")
+    assert adroll_flask.report_conversion(**ORDER).reason == "disabled"
+    assert adroll_flask.cancel_conversion("1001").status == "suppressed"
+    adroll_flask.identify(user_id="1")
     middleware = wrap(app)
     assert not middleware.runtime.settings.enabled
     with middleware.context():
-        assert report_conversion(**ORDER).reason == "disabled"
+        assert adroll_flask.report_conversion(**ORDER).reason == "disabled"
     assert wrap(app, enabled=True).runtime.settings.enabled
 
 
@@ -332,21 +324,21 @@ class Asgi:
 
 
 def test_an_asgi_app_is_refused_with_the_bridge() -> None:
-    for make in (AdRoll, AdRollMiddleware):
+    for make in (adroll_flask.AdRoll, adroll_flask.AdRollMiddleware):
         quart: Any = Asgi()
-        with pytest.raises(ConfigurationError, match=r"ASGI app.*a2wsgi"):
+        with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI app.*a2wsgi"):
             make(quart)
 
     async def function(_scope: Any, _receive: Any, _send: Any) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="ASGI"):
-        AdRollMiddleware(function)  # type: ignore[arg-type]
+    with pytest.raises(adroll_flask.ConfigurationError, match="ASGI"):
+        adroll_flask.AdRollMiddleware(function)  # type: ignore[arg-type]
 
 
 def test_an_asgi_server_is_told_so(wrap: Wrap) -> None:
     middleware: Any = wrap(app)
     for called in ((), (object(), object())):  # as ASGI 2 and 3 call
-        with pytest.raises(ConfigurationError, match=r"ASGI server.*a2wsgi"):
+        with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI server.*a2wsgi"):
             middleware({"type": "lifespan"}, *called)
 
 
@@ -367,7 +359,7 @@ def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
 HTML = [("Content-Type", "text/html; charset=utf-8")]
 
 
-def checked(middleware: AdRollMiddleware, lint: Callable[[Any], Any]) -> Client:
+def checked(middleware: adroll_flask.AdRollMiddleware, lint: Callable[[Any], Any]) -> Client:
     """A client that sees every breach of PEP 3333 on both sides of the middleware."""
     middleware._app = lint(middleware._app)
     return Client(lint(middleware))
@@ -431,7 +423,7 @@ def test_the_wrapped_app_sees_the_visitor_and_reports(wrap: Wrap) -> None:
     client.get("/?adct=click123")
     with reports(middleware) as reported:
         client.post("/buy", environ_overrides={"REMOTE_ADDR": "203.0.113.7"})
-    assert isinstance(seen[0], Visitor)
+    assert isinstance(seen[0], adroll_flask.Visitor)
     assert seen[1].adct == "click123"
     assert seen[2].status == "queued"
     purchase = reported.one("purchase")
@@ -467,9 +459,9 @@ def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(wrap: Wrap) ->
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         visitor = environ["adroll.visitor"]
-        assert isinstance(visitor, Visitor)
+        assert isinstance(visitor, adroll_flask.Visitor)
         assert visitor
-        assert visitor == Visitor(
+        assert visitor == adroll_flask.Visitor(
             adct=visitor.adct,
             adct_at=visitor.adct_at,
             adct_source="url",
@@ -531,7 +523,7 @@ def test_a_fault_leaves_responses_alone(
     def broken(*_: object) -> None:
         raise RuntimeError
 
-    seen: list[Visitor] = []
+    seen: list[adroll_flask.Visitor] = []
 
     def looking(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         seen.append(environ["adroll.visitor"])
@@ -709,7 +701,7 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None
 
 
 def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(adroll_flask.ConfigurationError) as caught:
         wrap(plain, befor_report=None, pixel="sometimes", Acces_Token="x")
     text = str(caught.value)
     assert "befor_report: there is no such argument; did you mean before_report?" in text
@@ -719,7 +711,7 @@ def test_misspelt_arguments_are_told_in_the_words_that_were_typed(wrap: Wrap) ->
 
 
 def test_a_missing_secret_key_raises_or_is_told_once(wrap: Wrap, caplog: Caplog) -> None:
-    with pytest.raises(ConfigurationError, match="secret_key"):
+    with pytest.raises(adroll_flask.ConfigurationError, match="secret_key"):
         wrap(plain, secret_key=None)
     wrap(plain, secret_key=None, enabled=False)
     middleware = wrap(plain, secret_key=None, strict=False)
@@ -737,7 +729,7 @@ def test_a_switched_off_middleware_is_not_there(wrap: Wrap) -> None:
 
 
 def test_the_extension_and_a_redirecting_guard_work_as_flask_has_it(make_app: AppMaker) -> None:
-    app: Flask = make_app(AdRoll())
+    app: Flask = make_app(adroll_flask.AdRoll())
 
     @app.before_request
     def guard() -> Any:

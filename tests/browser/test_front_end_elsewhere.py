@@ -115,11 +115,7 @@ def test_another_page_of_the_tab_still_has_a_token(foreign: Opened, page: Page) 
         assert the_purchase(shop)["identifiers"]["adct"] == click
 
 
-def test_the_token_reports_nothing_before_a_yes(
-    adroll: RunningSandbox,
-    tmp_path: Path,
-    page: Page,
-) -> None:
+def test_the_token_reports_nothing_before_a_yes(foreign: Opened, page: Page) -> None:
     with foreign(ADROLL_CONSENT=lambda _request: None) as shop:
         click = click_the_ad(page, shop, "brand.example")
         page.wait_for_function("window.adrollKit && adrollKit.token")

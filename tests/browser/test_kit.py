@@ -10,18 +10,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route
 
 from adroll_flask.visitor.identifiers import normalise_first_party_cookie
+from tests.support import kit_site
 from tests.support.browsing import Console
-from tests.support.kit_site import (
-    COOKIE,
-    LANDING,
-    LOADER,
-    METHODS,
-    OLD_METHODS,
-    SERVER_COOKIE,
-    STATIC,
-    WAIT,
-    KitSite,
-)
+from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, OLD_METHODS, KitSite
 from tests.support.outbox_engines import wait_until
 
 
@@ -36,7 +27,7 @@ def no_answer(site: KitSite, **options: object) -> str:
     return site.pixel_url(silent=1, cookieless=1, **options)
 
 
-def set_server_cookie(context: BrowserContext, value: str = SERVER_COOKIE) -> None:
+def set_server_cookie(context: BrowserContext, value: str = kit_site.SERVER_COOKIE) -> None:
     context.add_cookies(
         [{"name": "__adroll_fpc", "value": value, "domain": ".shop.test", "path": "/"}]
     )
@@ -86,7 +77,7 @@ def test_an_answer_that_is_no_cookie_is_not_sent(site: KitSite, page: Page) -> N
     values = ["undefined", "null", "{}", "7", "[]", "''", "'-'", "'-s2-'", "'a b'", "'a;b'"]
     values += ["'a,b'", "'\\x22'", "'\\x5c'", "'\\xe9'", f"'{COOKIE}\\n'", f"'{'x' * 81}'"]
     pixel = "<script>adroll = {{ get_cookie(callback) {{ callback({}) }} }}</script>"
-    tag = site.tag(pixel="present", wait=WAIT)
+    tag = site.tag(pixel="present", wait=kit_site.WAIT)
     page.goto(site.serve_frames(*((pixel.format(value) + tag, "") for value in values)))
     assert site.after_wait(page) == []
 
@@ -185,7 +176,7 @@ def test_half_of_the_wait_is_for_the_cookie(
     entry = "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name))"
     page.wait_for_function(entry)
     assert page.evaluate(f"{entry}.startTime") >= 1000
-    assert [cookie["value"] for cookie in context.cookies()] == [SERVER_COOKIE]
+    assert [cookie["value"] for cookie in context.cookies()] == [kit_site.SERVER_COOKIE]
 
 
 def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> None:
@@ -387,7 +378,7 @@ def test_a_pixel_in_the_old_stubs_array_finds_the_question_there(site: KitSite, 
 def test_a_pixel_that_throws_is_survived(site: KitSite, page: Page) -> None:
     set_server_cookie(page.context)
     pixels = ["{}", "1", "'x'", "{ get_cookie() { throw 1 } }", "{ get get_cookie() { throw 1 } }"]
-    tag = site.tag(pixel="present", wait=WAIT)
+    tag = site.tag(pixel="present", wait=kit_site.WAIT)
     frames = [
         (f"<script>adroll = {adroll}</script>{tag}", f"?adct={number}")
         for number, adroll in enumerate(pixels)
@@ -426,7 +417,7 @@ def test_loaded_twice_the_second_does_nothing(site: KitSite, page: Page) -> None
 
 def test_in_a_bundle_the_settings_come_from_the_tag(site: KitSite, page: Page) -> None:
     # A module has no currentScript.
-    kit = (STATIC / "adroll-kit.min.js").read_text()
+    kit = (kit_site.STATIC / "adroll-kit.min.js").read_text()
     settings = site.tag().replace(' async src="/adroll-kit.min.js"', ' type="text/plain"')
     site.open(page, f'{settings}<script type="module">{kit}</script>')
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]

@@ -17,25 +17,19 @@ import stripe
 from flask import Flask, abort, redirect, request, url_for
 from flask_sqlalchemy import SQLAlchemy
 
-from adroll_flask import (
-    cancel_conversion,
-    current_visitor,
-    release_conversion,
-    report_conversion,
-    report_event,
-)
+import adroll_flask
 from tests.support.page_shop import AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page, Shell
 from tests.support.serving import serving
 
 NAMES: dict[str, Any] = {
     "abort": abort,
-    "cancel_conversion": cancel_conversion,
-    "current_visitor": current_visitor,
+    "cancel_conversion": adroll_flask.cancel_conversion,
+    "current_visitor": adroll_flask.current_visitor,
     "redirect": redirect,
-    "release_conversion": release_conversion,
-    "report_conversion": report_conversion,
-    "report_event": report_event,
+    "release_conversion": adroll_flask.release_conversion,
+    "report_conversion": adroll_flask.report_conversion,
+    "report_event": adroll_flask.report_event,
     "request": request,
     "url_for": url_for,
 }
@@ -259,7 +253,7 @@ def hold(shop: PageShop, *orders: str) -> None:
 
         @shop.app.post("/checkout/<order>")
         def checkout(order: str) -> str:
-            return report_conversion(
+            return adroll_flask.report_conversion(
                 order_id=order, value="59.90", currency="EUR", hold=True
             ).status
 
@@ -378,11 +372,11 @@ def refunds(page: Page, shop: PageShop) -> None:
     shop.start()
     hold(shop, "o-1", "o-2")
     with shop.app.app_context():
-        release_conversion("o-1")
+        adroll_flask.release_conversion("o-1")
         assert shop.sold() == [SALE]
         for order in ("o-1", "o-2"):  # one too late, one in time
             names["refunded"](SimpleNamespace(id=order))
-        release_conversion("o-2")
+        adroll_flask.release_conversion("o-2")
     assert shop.sold() == [SALE]
     runtime = shop.app.extensions["adroll"]
     assert runtime.outbox.lookups.counts()["cancelled"] == 1

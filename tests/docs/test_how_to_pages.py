@@ -18,13 +18,8 @@ from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, login_user
 from flask_sqlalchemy import SQLAlchemy
 
-from adroll_flask import (
-    AdRoll,
-    current_visitor,
-    release_conversion,
-    report_conversion,
-    report_event,
-)
+import adroll_flask
+from adroll_flask import AdRoll, current_visitor, release_conversion, report_conversion
 from adroll_flask.errors import EventError
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
@@ -316,7 +311,7 @@ GAID = "38400000-8cf0-11bd-b23e-10b96e40000d"
 
 NAMES: dict[str, Any] = {
     "report_conversion": report_conversion,
-    "report_event": report_event,
+    "report_event": adroll_flask.report_event,
     "request": request,
 }
 
@@ -519,7 +514,9 @@ def test_a_column_that_a_line_lacks_is_named_with_the_nearest(tmp_path: Path) ->
             shop.app.test_request_context("/?adct=click123", **SITE),
             pytest.raises(EventError, match=f"did you mean.*{mapped}|{mapped}.*did you mean"),
         ):
-            report_event("addToCart", products=[line], product_map={"product_id": "skv"})
+            adroll_flask.report_event(
+                "addToCart", products=[line], product_map={"product_id": "skv"}
+            )
 
 
 # -- docs/how-to/flask-login.md, whose code runs here as it stands there, with Flask-Login itself -

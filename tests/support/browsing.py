@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Page,
-    Playwright,
-    sync_playwright,
-)
+from playwright import sync_api
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
 
 from tests.support import PATIENCE, ROOT, lacking
 
@@ -60,7 +54,7 @@ def chromium_path() -> str:
 # asyncio refuses a second one there: to the tests of async views, and to another Playwright.
 @pytest.fixture(scope="package")
 def driver() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
+    with sync_api.sync_playwright() as playwright:
         yield playwright
 
 

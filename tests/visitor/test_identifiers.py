@@ -10,18 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import (
-    accept_adct,
-    accept_device_id,
-    accept_email,
-    accept_user_id,
-    email_forms,
-    is_public_ip,
-    looks_like_email,
-    new_first_party_cookie,
-    normalise_first_party_cookie,
-    normalise_ip,
-)
+from adroll_flask.visitor import identifiers
+from adroll_flask.visitor.identifiers import accept_device_id, accept_user_id, normalise_ip
 
 HEX = "46d41c62e88bb2e267c1e15314bb8837"
 ADDRESS = "ada@example.com"
@@ -40,7 +30,7 @@ MD5 = hashlib.md5(ADDRESS.encode()).hexdigest()
     ],
 )
 def test_a_click_id_is_kept_as_it_is_or_none(value: str, taken: bool) -> None:
-    assert accept_adct(value) == (value if taken else None)
+    assert identifiers.accept_adct(value) == (value if taken else None)
 
 
 # -- first-party cookie ------------------------------------------------------------------
@@ -67,7 +57,7 @@ def test_a_click_id_is_kept_as_it_is_or_none(value: str, taken: bool) -> None:
 )
 def test_the_cookie_is_normalised_as_the_pixel_does(raw: str, normal: str) -> None:
     for digits in (HEX, HEX.upper()):
-        assert normalise_first_party_cookie(digits + raw) == digits + normal
+        assert identifiers.normalise_first_party_cookie(digits + raw) == digits + normal
 
 
 @pytest.mark.parametrize(
@@ -85,21 +75,21 @@ def test_the_cookie_is_normalised_as_the_pixel_does(raw: str, normal: str) -> No
     ],
 )
 def test_any_value_that_a_cookie_can_hold_is_kept(value: str, kept: bool) -> None:
-    assert normalise_first_party_cookie(value) == (value if kept else None)
+    assert identifiers.normalise_first_party_cookie(value) == (value if kept else None)
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=90))
 def test_a_normal_form_is_its_own_normal_form(value: str) -> None:
-    normal = normalise_first_party_cookie(value)
+    normal = identifiers.normalise_first_party_cookie(value)
     if normal is not None:
-        assert normalise_first_party_cookie(normal) == normal
+        assert identifiers.normalise_first_party_cookie(normal) == normal
         assert "-s2-" not in normal
         assert not normal.endswith("-")
         assert 0 < len(normal) <= 80
 
 
 def test_a_new_cookie_carries_its_time_and_is_never_the_same() -> None:
-    first, second = (new_first_party_cookie(1667065540.836) for _ in range(2))
+    first, second = (identifiers.new_first_party_cookie(1667065540.836) for _ in range(2))
     assert first != second
     assert re.fullmatch(r"[0-9a-f]{32}-1667065540836", first)
 
@@ -131,7 +121,7 @@ def test_a_new_cookie_carries_its_time_and_is_never_the_same() -> None:
 def test_allowed_forms_alone_are_made(
     given_: str, forms: tuple[str, ...], made: dict[str, str]
 ) -> None:
-    assert email_forms(given_, forms) == made
+    assert identifiers.email_forms(given_, forms) == made
 
 
 @pytest.mark.parametrize(
@@ -147,7 +137,7 @@ def test_allowed_forms_alone_are_made(
     ],
 )
 def test_addresses_that_pedants_refuse_are_customers_too(address: str) -> None:
-    assert accept_email(address) == address
+    assert identifiers.accept_email(address) == address
 
 
 @pytest.mark.parametrize(
@@ -167,7 +157,7 @@ def test_addresses_that_pedants_refuse_are_customers_too(address: str) -> None:
 )
 def test_what_is_no_address_is_refused_and_never_told(value: Any, told: str) -> None:
     with pytest.raises(EventError, match=told) as caught:
-        email_forms(value, ("sha256", "md5", "plain"))
+        identifiers.email_forms(value, ("sha256", "md5", "plain"))
     assert caught.value.field == "email"
     assert len(str(value)) < 4 or str(value) not in str(caught.value)
 
@@ -222,11 +212,13 @@ def test_other_ids_and_addresses_are_refused(accept: Any, field: str, value: obj
 
 
 def test_an_address_is_told_from_other_ids() -> None:
-    assert looks_like_email("ada@example.com")
-    assert not any(map(looks_like_email, ("ada", "ada@work", "@ada", "a@b c.de", "42")))
+    assert identifiers.looks_like_email("ada@example.com")
+    assert not any(map(identifiers.looks_like_email, ("ada", "ada@work", "@ada", "a@b c.de", "42")))
 
 
 def test_public_addresses_are_told_from_private_ones() -> None:
-    assert is_public_ip("8.8.8.8")
-    assert is_public_ip("[2a00:1450::1]:443")
-    assert not any(map(is_public_ip, ("10.0.0.1", "127.0.0.1", "::1", "fe80::1%eth0", "nonsense")))
+    assert identifiers.is_public_ip("8.8.8.8")
+    assert identifiers.is_public_ip("[2a00:1450::1]:443")
+    assert not any(
+        map(identifiers.is_public_ip, ("10.0.0.1", "127.0.0.1", "::1", "fe80::1%eth0", "nonsense"))
+    )
