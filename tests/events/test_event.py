@@ -13,16 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
+from adroll_flask.events import event
 from adroll_flask.events.build import build
-from adroll_flask.events.event import (
-    ATTRIBUTES,
-    IDENTIFIERS,
-    TOP,
-    Event,
-    EventProduct,
-    check,
-    wire_bytes,
-)
+from adroll_flask.events.event import ATTRIBUTES, IDENTIFIERS, TOP, Event, EventProduct, check
 from adroll_flask.events.fields import rounded
 from adroll_flask.events.names import EventDefaults
 
@@ -166,7 +159,7 @@ def test_what_a_field_keeps_it_takes_again_and_its_schema_does(name: str) -> Non
 def test_an_error_says_what_its_field_takes_in_our_words(given_: dict[str, Any]) -> None:
     found = check(given_, DEFAULTS.now)
     if isinstance(found, Event):
-        wire_bytes(found)
+        event.wire_bytes(found)
         return
     for problem in found:
         assert problem.field in {*Event.__dataclass_fields__, "visitor"}

@@ -16,22 +16,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from adroll_flask import app_location
+from adroll_flask import app_location, sandbox
 from adroll_flask.errors import EventError
 from adroll_flask.events.build import build
 from adroll_flask.events.event import json_schema
 from adroll_flask.events.fields import DECIMALS
 from adroll_flask.events.fix import recheck_wire
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventDefaults
-from adroll_flask.sandbox import (
-    ACCESS_TOKEN,
-    ADVERTISABLE_EID,
-    PIXEL_EID,
-    Account,
-    create_app,
-    event_checks,
-    value_checks,
-)
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, Account, event_checks
 from tests.support import event_kit
 
 pytestmark = pytest.mark.patient
@@ -224,7 +216,7 @@ _PLACES = (
 
 
 def test_all_thirteen_events_pass_the_sandboxs_door() -> None:
-    client = create_app().test_client()
+    client = sandbox.create_app().test_client()
     app = {"device_os": "iOS", "device_type": "phone", "package_app_name": "com.example.App"}
     batch = [
         json.loads(build(name, {"timestamp": datetime.now(UTC)}, _now(WEB), strict=True).payload)
@@ -245,7 +237,7 @@ def _now(context: EventDefaults) -> EventDefaults:
 
 
 def test_both_know_the_same_names() -> None:
-    assert set(DECIMALS) <= value_checks.CURRENCIES
+    assert set(DECIMALS) <= sandbox.value_checks.CURRENCIES
     assert EVENT_NAMES == event_checks.EVENT_NAMES
     top = SCHEMA.schema["properties"]
     assert set(top) == set(event_checks._ALL_FIELDS)

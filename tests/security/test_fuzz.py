@@ -32,13 +32,8 @@ from adroll_flask.outbox.outbox import Bell
 from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
+from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.consent import decide
-from adroll_flask.visitor.identifiers import (
-    COOKIE_PATTERN,
-    accept_adct,
-    normalise_first_party_cookie,
-    normalise_ip,
-)
 from adroll_flask.visitor.record import Record, Records, pack, unpack
 from adroll_flask.visitor.tracked_request import adct_of
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
@@ -182,7 +177,7 @@ def test_any_cookie_header_gives_well_formed_values_or_none(records: Records) ->
     def check(text: str) -> None:
         seen = records.read(latin(text))
         assert seen.record is None
-        assert seen.cookie is None or re.fullmatch(COOKIE_PATTERN, seen.cookie)
+        assert seen.cookie is None or re.fullmatch(identifiers.COOKIE_PATTERN, seen.cookie)
         beside = records.read(latin(f"x={text}; adroll_visitor={signed}"))
         assert beside.record is None or beside.record.adct == "click"
 
@@ -203,7 +198,7 @@ def test_any_message_is_taken_whole_or_refused() -> None:
                 told = parse(body)
             except Refused:
                 continue
-            assert told.adct is None or accept_adct(told.adct) == told.adct
+            assert told.adct is None or identifiers.accept_adct(told.adct) == told.adct
             assert told.consent in (True, False, None)
 
     wrapped = spiced.map(lambda text: f'{{"adct": "click", "first_party_cookie": {text}}}')
@@ -244,16 +239,16 @@ def test_any_signed_text_is_ours_and_any_payload_is_read_or_refused(records: Rec
 
 def test_any_text_is_an_identifier_in_its_form_or_none() -> None:
     def check(text: str) -> None:
-        cookie = normalise_first_party_cookie(text)
-        assert cookie is None or normalise_first_party_cookie(cookie) == cookie
+        cookie = identifiers.normalise_first_party_cookie(text)
+        assert cookie is None or identifiers.normalise_first_party_cookie(cookie) == cookie
         assert cookie is None or len(cookie) <= 80
-        adct = accept_adct(text)
+        adct = identifiers.accept_adct(text)
         assert adct is None or (adct == text and len(text) <= 240)
         try:
-            address = normalise_ip(text)
+            address = identifiers.normalise_ip(text)
         except ValueError:
             return
-        assert normalise_ip(address) == address
+        assert identifiers.normalise_ip(address) == address
 
     fuzz("identifiers", spiced, check)
 
