@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -105,8 +105,8 @@ class BatchSender:
         good: list[Claimed] = []
         rejected: list[Outcome] = []
         for event in each(self.claim.events):
-            payload = self._payload(event)
-            if payload is None:
+            whole = self._with_eids(event)
+            if whole is None:
                 rejected.append(Outcome(id=event.id, kind="dead", reason="damaged"))
             elif event.unsure and event.attempts > len(UNSURE_PAUSES):
                 # The last request with it was cut off, and nobody was there to settle it.
@@ -115,8 +115,7 @@ class BatchSender:
                     Outcome(id=event.id, kind="dead", reason="unsure", error=error, blameless=True)
                 )
             else:
-                whole = payload is event.payload
-                good.append(event if whole else replace(event, payload=payload))
+                good.append(whole)
         self._settle(rejected)
         requests: list[list[Claimed]] = []
         alike = attrgetter("attempts", "dry_run")
@@ -126,21 +125,21 @@ class BatchSender:
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
-    def _payload(self, event: Claimed) -> bytes | None:
+    def _with_eids(self, event: Claimed) -> Claimed | None:
         """*event* with the EIDs that it was reported without; ``None``: it is damaged."""
         account = self.lane.client.account
         eids = {"advertisable_eid": account.advertisable_eid, "pixel_eid": account.pixel_eid}
         # The common case without parsing; a quotation mark within a value would be escaped.
         if all(f'"{name}":"{eid}"'.encode() in event.payload for name, eid in eids.items()):
-            return event.payload
+            return event
         try:
             wire = json.loads(event.payload)
         except ValueError:
             return None
         if not isinstance(wire, dict):
             return None
-        given = {name: wire[name] for name in eids if wire.get(name)}
-        return json.dumps(wire | eids | given, separators=(",", ":")).encode()
+        wire |= {name: wire.get(name) or eid for name, eid in eids.items()}
+        return replace(event, payload=json.dumps(wire, separators=(",", ":")).encode())
 
     def _send(self, events: Sequence[Claimed]) -> None:
         """One request, and those that its answer asks for."""
@@ -169,16 +168,15 @@ class BatchSender:
     def _begin(self, events: Sequence[Claimed]) -> list[Claimed]:
         """Commit that these may leave now; those that are still ours."""
         self._make_ready()
-        ids = [event.id for event in events if event.id in self._left]
-        if self._begun.issuperset(ids):
-            self._begun.difference_update(ids)
-            ours = set(ids)
-        else:
-            ours = set(self.queue.begin_sending(self.claim, ids))
-            for id in ids:
-                if id not in ours:
-                    del self._left[id]  # its lease lapsed; another worker has it
-        return [event for event in events if event.id in ours]
+        left = [event for event in events if event.id in self._left]
+        ids = {event.id for event in left}
+        if self._begun >= ids:
+            self._begun -= ids
+            return left
+        ours = self.queue.begin_sending(self.claim, [event.id for event in left])
+        for id in ids.difference(ours):
+            del self._left[id]  # its lease lapsed; another worker has it
+        return [event for event in left if event.id in ours]
 
     def _make_ready(self) -> None:
         """Before a request: go on only if it may begin, with the lease well before its end."""
@@ -315,24 +313,21 @@ class BatchSender:
                 self._left.pop(outcome.id, None)
             self.lane.counters.add("delivery_error", "lease_lost")
             return
-        tally: Counter[tuple[str, str]] = Counter()
-        dead: dict[str, list[Outcome]] = {}
+        count, dead = self.lane.counters.add, defaultdict[str, list[Outcome]](list)
         for outcome in outcomes:
             if outcome.kind == "claimed":
                 continue
             event = self._left.pop(outcome.id)
             if outcome.unsure:
-                tally["event_unsure", outcome.error.partition(":")[0]] += 1
+                count("event_unsure", outcome.error.partition(":")[0])
             if outcome.kind == "retry" and outcome.reason:
-                tally["event_retried", outcome.reason] += 1
+                count("event_retried", outcome.reason)
             elif outcome.kind in ("delivered", "dead"):
-                tally[f"event_{outcome.kind}", outcome.reason] += 1
+                count(f"event_{outcome.kind}", outcome.reason)
                 self.ended += 1
                 self.on_outcome(outcome.kind, event, outcome.reason)
             if outcome.kind == "dead":
-                dead.setdefault(outcome.reason, []).append(outcome)
-        for (name, reason), amount in tally.items():
-            self.lane.counters.add(name, reason, amount)
+                dead[outcome.reason].append(outcome)
         for reason, some in dead.items():
             logger.error(
                 "AdRoll events%s that became dead letters: %d, %s (%s), the first is %s "

@@ -10,10 +10,10 @@ import gzip
 import hashlib
 import hmac
 import json
-import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -31,15 +31,32 @@ from .transport import NoAnswer, RequestsTransport, Response, Transport
 
 #: Events that AdRoll takes in one request.
 MAX_BATCH = 100
-_MAX_TOKEN = 4096
+#: What a header carries unchanged; a line break would start a header of its own.
+_TOKEN = re.compile("[!-~]{1,4096}")
 #: Seconds: no ``Retry-After`` silences us for longer, whatever it says.
 MAX_RETRY_AFTER = 3600.0
 _MAX_ERRORS = 20
 _MAX_WORDS = 300
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Content-Encoding": "gzip",
+    # A compressed answer could unpack to anything.
+    "Accept-Encoding": "identity",
+    "Accept": "application/json",
+    "User-Agent": f"adroll_flask/{__version__}",
+}
 
-Kind = Literal[
-    "accepted", "content", "too_large", "throttled", "denied", "failed_sure", "unsure"
-]  # in the order of answer_from's table
+Kind = Literal["accepted", "content", "too_large", "throttled", "denied", "failed_sure", "unsure"]
+#: What a status means; of others their hundred says it, and what is in neither is unsure.
+_KINDS: dict[int, Kind] = {
+    400: "content",
+    408: "unsure",
+    413: "too_large",
+    422: "content",
+    429: "throttled",
+    503: "throttled",
+}
+_KINDS_BY_HUNDRED: dict[int, Kind] = {2: "accepted", 3: "denied", 4: "denied"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +146,18 @@ class Client:
 
         :raises TokenUnavailable: there is none; nothing of what was given shows in the error.
         """
-        source = self.account.access_token
+        token: object = self.account.access_token
         failed = ""
-        token: object = source
-        if callable(source):
+        if callable(token):
             try:
-                token = source()
+                token = token()
             except Exception as error:  # a site's own code: anything can come out of it
                 let_through(error)
                 failed = type(error).__name__
         if failed:
             # Outside the handler: a chained message could hold the token.
             raise TokenUnavailable("token_failed", failed)
-        if not isinstance(token, str) or not _is_token(token):
+        if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise TokenUnavailable("token_invalid", type(token).__name__)
         return Credentials(token, self._fingerprint(token))
 
@@ -171,16 +187,15 @@ class Client:
             raise ValueError(f"a request takes 1 to {MAX_BATCH} events")
         if credentials is None:
             credentials = self.credentials()
+        token = credentials.token
         # mtime=0: the same events make the same bytes.
         body = gzip.compress(b"[" + b",".join(payloads) + b"]", compresslevel=5, mtime=0)
+        headers = {**_HEADERS, "Authorization": f"Token {token}"}
         try:
-            response = self._transport.send(self._url(dry_run), _headers(credentials.token), body)
+            response = self._transport.send(self._url(dry_run), headers, body)
         except NoAnswer as failure:
             return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
-        token = credentials.token
-        return answer_from(
-            response, now=self.clock(), secrets=lambda: (token, *_identifying(payloads))
-        )
+        return answer_from(response, now=self.clock(), secrets=lambda: _secrets(token, payloads))
 
     def _url(self, dry_run: bool) -> str:
         parts = urlsplit(self.settings.api_url)
@@ -190,34 +205,12 @@ class Client:
         return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
-def _is_token(token: str) -> bool:
-    # What a header carries unchanged; a line break would start a header of its own.
-    return 0 < len(token) <= _MAX_TOKEN and all("!" <= char <= "~" for char in token)
-
-
-def _headers(token: str) -> dict[str, str]:
-    return {
-        "Authorization": f"Token {token}",
-        "Content-Type": "application/json",
-        "Content-Encoding": "gzip",
-        # A compressed answer could unpack to anything.
-        "Accept-Encoding": "identity",
-        "Accept": "application/json",
-        "User-Agent": f"adroll_flask/{__version__}",
-    }
-
-
-def _identifying(payloads: Sequence[bytes]) -> tuple[str, ...]:
-    """What names the visitors of a batch: AdRoll's words may repeat it."""
-    found: list[str] = []
+def _secrets(token: str, payloads: Sequence[bytes]) -> Iterator[str]:
+    """The token, and what names the visitors of a batch: AdRoll's words may repeat it."""
+    yield token
     for payload in payloads:
-        try:
-            wire = json.loads(payload)
-        except ValueError:
-            continue
-        if isinstance(wire, dict):
-            found += identifying_values(wire)
-    return tuple(found)
+        with suppress(ValueError):  # a damaged row
+            yield from identifying_values(json.loads(payload))
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -233,28 +226,14 @@ def answer_from(
         identifiers); asked only where there are words.
     """
     status = response.status
+    # "2xx takes the whole batch", whatever the body says; but a body that broke off casts doubt on
+    # who wrote the status: AdRoll, or something between that lost AdRoll.
+    if 200 <= status <= 299 and response.truncated:
+        return Answer("unsure", "truncated", status)
+    kind = _KINDS.get(status) or _KINDS_BY_HUNDRED.get(status // 100, "unsure")
+    retry_after = _retry_after(response.headers, now) if kind == "throttled" else None
     reason = f"http_{status}" if 100 <= status <= 599 else "http_status"
-    errors = _errors(response.body, secrets)
-    kind: Kind
-    retry_after = None
-    if 200 <= status <= 299:
-        # "2xx takes the whole batch", whatever the body says; but a body that broke off casts
-        # doubt on who wrote the status: AdRoll, or something between that lost AdRoll.
-        if response.truncated:
-            return Answer("unsure", "truncated", status)
-        kind = "accepted"
-    elif status in (400, 422):
-        kind = "content"
-    elif status == 413:
-        kind = "too_large"
-    elif status in (429, 503):
-        kind = "throttled"
-        retry_after = _retry_after(response.headers, now)
-    elif status == 408 or not 300 <= status <= 499:
-        kind = "unsure"
-    else:
-        kind = "denied"
-    return Answer(kind, reason, status, retry_after, errors)
+    return Answer(kind, reason, status, retry_after, _errors(response.body, secrets))
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -274,10 +253,9 @@ def _date(text: str) -> float | None:
     try:
         date = parsedate_to_datetime(text[:64])
         # All three forms of RFC 9110, section 5.6.7, are UTC; asctime's does not say so.
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return seconds if math.isfinite(seconds) else None
 
 
 def _errors(body: bytes, secrets: Callable[[], Iterable[str]]) -> tuple[str, ...]:

@@ -234,7 +234,7 @@ class Deliverer:
     def _advance_lane(self, lane: Lane, stop: threading.Event) -> Step:
         from .batch import BatchSender
 
-        queue = self.outbox.queue
+        queue, account = self.outbox.queue, lane.destination.account
         self.seen()
         destination = lane.destination.state()
         is_missed = (destination.unseen_for or 0.0) > MISSED_AFTER
@@ -248,24 +248,18 @@ class Deliverer:
         at_once = not (is_stopped or destination.failures or is_callable)
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
-        is_due = at_once or queue.due(1, [lane.account]) > 0
+        is_due = at_once or queue.due(1, [account]) > 0
         if not is_due and not is_stopped:
             return Step()
-        # Before the claim, since a callable that gives the token may take its time.
-        credentials = lane.credentials()
-        if credentials is None or stop.is_set():
-            return self._pause(RECHECK)
-        if destination.fingerprint == credentials.fingerprint and destination.paused_for > 0:
-            return self._pause(destination.paused_for)
-        permit = lane.permit(destination, credentials)
+        permit = lane.permit(destination)
         if permit is None:
-            return self._pause(RECHECK)
-        if permit.probing in ("down", "stopped"):
+            return self._pause(destination.paused_for or RECHECK)
+        if permit.probing in ("down", "stopped") and not stop.is_set():
             permit = lane.try_out(permit, is_due=is_due)
             if permit is None:
                 return Step()
         leased_at = time.monotonic()
-        claim = queue.claim(lane.account, permit.limit, self.lease, begin=at_once)
+        claim = queue.claim(account, permit.limit, self.lease, begin=at_once)
         sender = BatchSender(
             lane, queue, claim, permit, self.on_outcome, stop, self.lease, leased_at
         )

@@ -83,12 +83,7 @@ class Lane:
 
     # What may be sent
 
-    @property
-    def account(self) -> str:
-        """The advertisable EID."""
-        return self.client.account.advertisable_eid or ""
-
-    def credentials(self) -> Credentials | None:
+    def _credentials(self) -> Credentials | None:
         """The token of now, or ``None`` where its callable fails, which is asked less and less."""
         if self.monotonic() < self._token_from:
             return None
@@ -111,16 +106,28 @@ class Lane:
         self._token_failures = 0
         return credentials
 
-    def permit(self, destination: Destination, credentials: Credentials) -> Permit | None:
-        """Permission to send now, if no other worker is trying the destination out."""
-        is_stopped = destination.stopped is not None
+    def permit(self, destination: Destination) -> Permit | None:
+        """Permission to send now, if no other worker is trying the destination out.
+
+        To be asked before events are claimed, since a callable that gives the token may take its
+        time.
+        """
+        credentials, is_stopped = self._credentials(), destination.stopped is not None
+        if credentials is None:
+            return None
         if not is_stopped or destination.fingerprint != credentials.fingerprint:
-            if self._is_refused(credentials.fingerprint):
+            # A process with another configuration may end the stop that ours began. Without a
+            # memory of its own, ours would take the end for its own doing, and so on, at full
+            # speed.
+            fingerprint, _, until = self._refused
+            if fingerprint == credentials.fingerprint and self.monotonic() < until:
                 return None
             if is_stopped:  # by another token or address; ours may be the corrected one
                 return Permit(credentials, 1, "other")
             if not destination.failures:
                 return Permit(credentials, self.limit)
+        elif destination.paused_for > 0:
+            return None
         if not self.destination.try_probe(_PROBE_LEASE):
             return None
         return Permit(credentials, 1, "stopped" if is_stopped else "down")
@@ -129,11 +136,6 @@ class Lane:
         """Let others ask: under *permit* nobody did, or AdRoll only refused what an event says."""
         if permit.probing in ("down", "stopped"):
             self.destination.pause(0.0)
-
-    def _is_refused(self, fingerprint: str) -> bool:
-        # A process with another configuration may end the stop that ours began. Without a memory
-        # of its own, ours would take the end for its own doing, and so on, at full speed.
-        return self._refused[0] == fingerprint and self.monotonic() < self._refused[2]
 
     # Requests, and what came of them
 
