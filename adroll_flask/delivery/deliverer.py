@@ -85,10 +85,7 @@ class Rest:
     linger: float = 0.0
 
     def take(
-        self,
-        stop: threading.Event,
-        hurry: threading.Event,
-        meanwhile: Callable[[], object] = lambda: None,
+        self, stop: threading.Event, hurry: threading.Event, meanwhile: Callable[[], object]
     ) -> None:
         """Rest, until *stop* or *hurry* is set at most; the latter is cleared.
 
@@ -134,7 +131,7 @@ class Deliverer:
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
     on_outcome: OnOutcome = lambda *_: None
-    on_silence: Callable[[Silence], None] | None = None
+    on_silence: Callable[[Silence], None] = lambda _: None
     also: Callable[[], None] = lambda: None
     rng: Random = field(default_factory=secrets.SystemRandom)
     monotonic: Callable[[], float] = time.monotonic
@@ -288,6 +285,8 @@ class Deliverer:
         """
         self.stepped_at = time.monotonic()
         step, fault = Step(), None
+        if not self.outbox.exists():  # to look would make a database
+            return step
         try:
             step = self._advance(stop) if sends else self._take_in(stop)
         except Exception as error:
@@ -329,9 +328,9 @@ class Deliverer:
             self.counters.add("delivery_error", error.reason)
 
     def _look_for_late(self) -> None:
-        late = self.outbox.queue.oldest_due(self.accounts)
-        was_late, self._is_late = self._is_late, late is not None and late > LATE
-        if late is None or not self._is_late or was_late:
+        late = self.outbox.queue.oldest_due(self.accounts) or 0.0
+        was_late, self._is_late = self._is_late, late > LATE
+        if was_late or not self._is_late:
             return
         states = self.outbox.account_states()
         stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
@@ -348,8 +347,7 @@ class Deliverer:
             logger.error(
                 "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]", told(silence)
             )
-            if self.on_silence is not None:
-                self.on_silence(silence)
+            self.on_silence(silence)
 
     def _pause_after(self, fault: Exception, sends: bool) -> float:
         """Count and log what went wrong; seconds until the next step."""
@@ -408,17 +406,15 @@ class Deliverer:
             pause = min(2 * pause, 0.1)
         return queue.waiting(self.accounts)
 
-    def run(self, stop: threading.Event, hurry: threading.Event | None = None) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Deliver until *stop* is set; a request under way is finished first.
 
         Nothing that goes wrong ends it: it is logged and counted, and the loop goes on after a
         pause. From now on it is missed where it gives no sign of life.
-
-        :param hurry: set to send at once what lingers.
         """
-        hurry, self._stays = hurry or threading.Event(), True
+        self._stays, never = True, threading.Event()
         while not stop.is_set():
-            self.turn(stop).take(stop, hurry, self.seen)
+            self.turn(stop).take(stop, never, self.seen)
 
     def turn(
         self,
@@ -434,10 +430,7 @@ class Deliverer:
         :param in_burst: this process reports as fast as it can: then full batches linger, too.
         :param flushing: somebody waits for what is due.
         """
-        if self.outbox.exists():
-            step = self.step(stop, sends=sends)
-        else:  # to look would make a database
-            self.stepped_at, step = time.monotonic(), Step()
+        step = self.step(stop, sends=sends)
         if step.pause is not None:
             return Rest(step.pause)
         if step.more and (flushing or not in_burst):

@@ -79,14 +79,12 @@ class Transport(Protocol):
         """
 
 
+@dataclass(slots=True)
 class _Progress:
     """How far the present request of one session has come."""
 
-    __slots__ = ("begun", "until")
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.until = 0.0
+    begun: bool = False
+    until: float = 0.0
 
 
 class RequestsTransport:
@@ -111,7 +109,7 @@ class RequestsTransport:
         # The answer's clock starts with the call; connecting has its own, shorter one.
         progress.until = time.monotonic() + timeout.connect + timeout.total
         try:
-            answer = session.post(
+            with session.post(
                 url,
                 data=body,
                 headers=dict(headers),
@@ -120,17 +118,9 @@ class RequestsTransport:
                 stream=True,
                 verify=_ca_bundle(),
                 proxies=_proxies(url),
-            )
-            try:
-                content, truncated = _read(answer.raw)
-            finally:
-                answer.close()
-            return Response(
-                answer.status_code,
-                {name.lower(): value for name, value in answer.headers.items()},
-                content,
-                truncated,
-            )
+            ) as answer:
+                said = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status_code, said, *_read(answer.raw))
         except (
             requests.RequestException,
             urllib3.exceptions.HTTPError,
@@ -155,23 +145,16 @@ class RequestsTransport:
         now = time.monotonic()
         if getattr(local, "pid", None) != os.getpid():
             # First use, or a forked child: the parent's connection is left alone, not closed.
-            local.session, local.progress = _new_session()
+            local.session, local.progress = requests.Session(), _Progress()
+            local.session.trust_env = False
+            local.session.headers.clear()
+            for scheme in ("https://", "http://"):
+                local.session.mount(scheme, _Adapter(local.progress))
             local.pid = os.getpid()
         elif now - local.used > MAX_IDLE:
             local.session.close()
         local.used = now
         return local.session, local.progress
-
-
-def _new_session() -> tuple[requests.Session, _Progress]:
-    progress = _Progress()
-    session = requests.Session()
-    session.trust_env = False
-    session.headers.clear()
-    adapter = _Adapter(progress)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session, progress
 
 
 def _ca_bundle() -> bool | str:
@@ -190,18 +173,13 @@ def _proxies(url: str) -> dict[str, str]:
 
 def _read(raw: Any) -> tuple[bytes, bool]:
     """The body's first :data:`MAX_BODY` bytes, and whether it broke off."""
-    parts: list[bytes] = []
-    size = 0
+    body = b""
     try:
-        while size < MAX_BODY:
-            part = raw.read(min(16_384, MAX_BODY - size), decode_content=False)
-            if not part:
-                break
-            parts.append(part)
-            size += len(part)
+        while part := raw.read(min(16_384, MAX_BODY - len(body)), decode_content=False):
+            body += part
     except (urllib3.exceptions.HTTPError, HTTPException, OSError):
-        return b"".join(parts), True
-    return b"".join(parts), False
+        return body, True
+    return body, False
 
 
 def _reason(error: BaseException, *, begun: bool) -> str:
