@@ -15,19 +15,11 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.settings import Account
 from adroll_flask.visitor.identifiers import accept_id, looks_like_email, new_first_party_cookie
 
+from . import names
 from .event import Event, Problem, address_values, check, checked, value_digest, wire_bytes
 from .fields import accept_event_name, accept_external_data
 from .location import without_persons
-from .names import (
-    FIELD_NAMES,
-    HASHED,
-    Coverage,
-    EventDefaults,
-    kept_key,
-    shown,
-    suggestion,
-    values_of,
-)
+from .names import FIELD_NAMES, EventDefaults, values_of
 from .products import gather
 
 logger: Logger = get_logger("adroll_flask.events")
@@ -72,7 +64,7 @@ class Built:
     #: What it was made with.
     defaults: EventDefaults = field(default_factory=EventDefaults, repr=False)
     #: Which identifiers the event carries, and which the site could have added.
-    coverage: Coverage = field(init=False, repr=False)
+    coverage: names.Coverage = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.coverage = self.event.coverage
@@ -176,8 +168,8 @@ def hide(values: dict[str, Any], defaults: EventDefaults) -> tuple[str, ...]:
             values["page_location"] = left
             hidden += ("page_location",)
     if isinstance(order, str) and not clear:
-        kept = kept_key(order.strip(), defaults.dedupe_secret)
-        if kept.startswith(HASHED) and kept != order:
+        kept = names.kept_key(order.strip(), defaults.dedupe_secret)
+        if kept.startswith(names.HASHED) and kept != order:
             values["order_id"] = kept
             hidden += ("order_id",)
     return hidden
@@ -221,8 +213,8 @@ class _Builder:
         values = self.values
         try:
             if name not in FIELD_NAMES:
-                why = f"there is no such field{suggestion(name, FIELD_NAMES)}"
-                raise EventError(shown(name), why)
+                why = f"there is no such field{names.suggestion(name, FIELD_NAMES)}"
+                raise EventError(names.shown(name), why)
             if name in _IDENTIFIERS and isinstance(value, str) and not value.strip():
                 self.dropped.append((name, "is empty"))
             elif name == "email":

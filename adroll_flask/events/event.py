@@ -18,18 +18,9 @@ from pydantic_core import to_json
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import DERIVED_TIME, email_forms
 
-from . import fields
+from . import fields, names
 from .fields import FUTURE, TAKES_A_TIME, Field, accept_external_data, rounded
-from .names import (
-    FORM_NAMES,
-    IDENTIFIER_NAMES,
-    Coverage,
-    EventDefaults,
-    coverage_of,
-    derived_cookie,
-    shown,
-    suggestion,
-)
+from .names import IDENTIFIER_NAMES, EventDefaults, coverage_of, derived_cookie
 from .products import MAX_PRODUCTS, Unreadable, gather
 
 #: Bytes of one event as JSON. AdRoll documents no bound; a batch of a hundred stays near 3 MiB.
@@ -155,7 +146,7 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
         return wire
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> names.Coverage:
         """Which identifiers the event carries, and which the site could have added."""
         values = self.__dict__
         return coverage_of(
@@ -168,11 +159,11 @@ class Event(_Identifiers, _Top, _Attributes, _Sparse):
 
     def __repr__(self) -> str:
         told = [name for name in _told(self, FIELDS) if name not in ("event_name", "email_forms")]
-        return f"<Event {shown(getattr(self, 'event_name', None))}: {', '.join(told)}>"
+        return f"<Event {names.shown(getattr(self, 'event_name', None))}: {', '.join(told)}>"
 
 
-def _told(of: object, names: Iterable[str]) -> list[str]:
-    return [name for name in names if getattr(of, name, None)]
+def _told(of: object, which: Iterable[str]) -> list[str]:
+    return [name for name in which if getattr(of, name, None)]
 
 
 def _table(part: type) -> Mapping[str, Field]:
@@ -190,7 +181,7 @@ def address_values(email: Any, forms: tuple[str, ...]) -> dict[str, str | None]:
     :param forms: those that may leave.
     """
     made = {} if email is None else email_forms(email, forms)
-    return dict.fromkeys(FORM_NAMES.values()) | made
+    return dict.fromkeys(names.FORM_NAMES.values()) | made
 
 
 PRODUCT = _table(EventProduct)
@@ -201,7 +192,7 @@ _REQUIRED = ("event_name", "page_location", "ip", "timestamp")
 
 
 def _forms(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, tuple | list) or not FORM_NAMES.keys() >= {*value}:
+    if not isinstance(value, tuple | list) or not names.FORM_NAMES.keys() >= {*value}:
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
 
@@ -229,8 +220,8 @@ _TOP_NAMES, _IDENTIFIER_NAMES, _ATTRIBUTE_NAMES = (
 )
 
 
-def _known(values: Mapping[str, Any], names: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    return {api: values[name] for name, api in names if name in values}
+def _known(values: Mapping[str, Any], table: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    return {api: values[name] for name, api in table if name in values}
 
 
 def amount_as_text(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -358,8 +349,8 @@ def _taken(
         field = table.get(name)
         if field is None:
             of = "a product" if place else "an event"
-            expected = f"is no field of {of}{suggestion(name, table)}"
-            wrong.append(Problem((*place, shown(name)), expected))
+            expected = f"is no field of {of}{names.suggestion(name, table)}"
+            wrong.append(Problem((*place, names.shown(name)), expected))
             continue
         if type(value) is str and field.is_plain(value):
             taken[name] = value

@@ -11,28 +11,9 @@ from typing import Any
 from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import accept_seconds
 
+from . import event
 from .build import hide
-from .event import (
-    API_NAMES,
-    ATTRIBUTES,
-    FIELDS,
-    IDENTIFIERS,
-    MAX_BYTES,
-    PRODUCT,
-    TOP,
-    Event,
-    Problem,
-    accept,
-    address_values,
-    amount_as_text,
-    check,
-    checked,
-    products_as_json,
-    round_amounts,
-    value_digest,
-    wire_bytes,
-    written,
-)
+from .event import Event, Problem
 from .fields import accept_external_data
 from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
 from .products import gather
@@ -43,7 +24,7 @@ _MAX_RAW = 500
 _MOST_RAW = 20
 #: What a visitor's browser gave: where it is amiss nobody could fix it.
 _VISITORS = ("adct", "first_party_cookie")
-_FIXABLE = (FIELDS.keys() | PRODUCT.keys()).difference(_VISITORS)
+_FIXABLE = (event.FIELDS.keys() | event.PRODUCT.keys()).difference(_VISITORS)
 
 
 def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes:
@@ -62,7 +43,7 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
     values |= {"event_name": name, "email": None}
     if fields.get("email") is not None:
         with suppress(EventError):
-            values |= address_values(fields["email"], context.email_forms)
+            values |= event.address_values(fields["email"], context.email_forms)
     hide(values, context)
     items: Any = []
     with suppress(EventError):
@@ -72,10 +53,10 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
         if values.get("external_data") is not None:
             values["external_data"] = accept_external_data(values["external_data"])
     wrong: list[Problem] = []
-    kept: dict[str, Any] = {"event_name": None, **accept(values, wrong)}
+    kept: dict[str, Any] = {"event_name": None, **event.accept(values, wrong)}
     if kept.keys().isdisjoint(_VISITORS) and (cookie := derived_cookie(kept, context)):
         kept["first_party_cookie"] = cookie
-    round_amounts(kept)
+    event.round_amounts(kept)
     for *place, name in [problem.path for problem in wrong]:
         given, part = values, kept
         if place:
@@ -83,10 +64,10 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
         if given.get(name) is not None and name in _FIXABLE:
             part[name] = _raw(given[name])
     # What nobody could send anyhow goes first.
-    for name in ("", "external_data", "products", *ATTRIBUTES, *TOP):
+    for name in ("", "external_data", "products", *event.ATTRIBUTES, *event.TOP):
         kept.pop(name, None)
-        payload = written(kept)
-        if len(payload) <= MAX_BYTES:
+        payload = event.written(kept)
+        if len(payload) <= event.MAX_BYTES:
             break
     return payload
 
@@ -106,11 +87,11 @@ def _raw(value: Any) -> Any:
 #: The API's objects: where each is, and an event's names of what it has. What stands in two of
 #: them is told by the last.
 _PARTS: Mapping[str, Mapping[str, str]] = {
-    place: {API_NAMES.get(name, name): name for name in names}
+    place: {event.API_NAMES.get(name, name): name for name in names}
     for place, names in (
-        ("", TOP),
-        ("event_attributes", (*ATTRIBUTES, "products")),
-        ("identifiers", IDENTIFIERS),
+        ("", event.TOP),
+        ("event_attributes", (*event.ATTRIBUTES, "products")),
+        ("identifiers", event.IDENTIFIERS),
     )
 }
 #: Where the API has what an event's attribute holds.
@@ -161,14 +142,14 @@ def recheck_wire(
                 raise EventError(at, f"is no field of the API{known}")
     try:
         if "email" in values:
-            values |= address_values(values["email"], defaults.email_forms)
+            values |= event.address_values(values["email"], defaults.email_forms)
     except EventError as problem:
         raise EventError("identifiers.email", problem.expected) from None
     values["email_forms"] = defaults.email_forms
     hide(values, defaults)
-    found = check(values, time.time() if now is None else now)
+    found = event.check(values, time.time() if now is None else now)
     if isinstance(found, Event):
-        wire_bytes(found)
+        event.wire_bytes(found)
         return found
     field, *path = found[0].path
     place = _PLACES.get(str(field), str(field))
@@ -202,9 +183,9 @@ def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Event
     :param given: ``value``, ``currency`` and ``products``; ``None`` means that it stays.
     """
     wrong: list[Problem] = []
-    changes = amount_as_text(accept(given, wrong), "value")
+    changes = event.amount_as_text(event.accept(given, wrong), "value")
     if given.get("products") is not None:  # of an empty list nothing is taken
-        changes["products"] = products_as_json(changes.get("products", ()))
+        changes["products"] = event.products_as_json(changes.get("products", ()))
     for problem in wrong:
         changes.pop(problem.field, None)
     return changes, [problem.error() for problem in wrong]
@@ -224,6 +205,6 @@ def amend(
     :raises EventError: there is no such event.
     """
     # What it was is checked again as it leaves a database; a held one may be weeks old.
-    event = recheck_wire(payload, EventDefaults(email_forms=email_forms), now=clock())
-    event = checked({**event.__dict__, **changes}, clock())
-    return wire_bytes(event), value_digest(event), event.timestamp
+    held = recheck_wire(payload, EventDefaults(email_forms=email_forms), now=clock())
+    made = event.checked({**held.__dict__, **changes}, clock())
+    return event.wire_bytes(made), event.value_digest(made), made.timestamp

@@ -15,7 +15,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, get_args
 
-from adroll_flask.visitor.identifiers import derived_first_party_cookie
+from adroll_flask.visitor.identifiers import DERIVED_TIME
 
 from .location import ADDRESS
 
@@ -284,7 +284,9 @@ def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | N
     for name in ("device_id", "user_id", "email_sha256", "email_md5", "email"):
         if name in taken and (defaults.ip is None or not name.startswith("email")):
             identifier = taken[name].lower() if name == "device_id" else taken[name]
-            return derived_first_party_cookie(defaults.derive_key, f"{name}:{identifier}")
+            text = f"{name}:{identifier}".encode("utf-8", "surrogatepass")
+            digest = hmac.digest(defaults.derive_key, text, "sha256")
+            return f"{digest[:16].hex()}-{DERIVED_TIME}"
     return None
 
 

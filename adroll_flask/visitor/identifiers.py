@@ -7,7 +7,6 @@ the value that was refused.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Sequence
@@ -126,16 +125,6 @@ def _dated_cookie(value: str) -> str | None:
 def new_first_party_cookie(now: float) -> str:
     """A new visitor's value of ``__adroll_fpc``, made at *now* (epoch seconds)."""
     return f"{secrets.token_hex(16)}-{int(now * 1000)}"
-
-
-def derived_first_party_cookie(key: bytes, identifier: str) -> str:
-    """A cookie value that is always the same for *identifier* under *key*.
-
-    For visitors without a browser: AdRoll requires a click id or a first-party cookie, and what
-    its matching makes of such a value is unknown.
-    """
-    digest = hmac.digest(key, identifier.encode("utf-8", "surrogatepass"), "sha256")
-    return f"{digest[:16].hex()}-{DERIVED_TIME}"
 
 
 def accept_email(value: str) -> str:

@@ -21,7 +21,6 @@ from itsdangerous import BadData, encoding
 from itsdangerous import Signer as TextSigner
 
 from adroll_flask import errors
-from adroll_flask.errors import ConfigurationError
 from adroll_flask.settings import LONGEST_TOKEN_LIFE
 
 from .identifiers import accept_seconds, normalise_first_party_cookie
@@ -384,21 +383,15 @@ class Visitor(Known):
         ...     token = current_visitor().token(max_age=timedelta(days=365), user_agent=True)
         """
         if self._records is None:
-            raise ConfigurationError("ADROLL_SECRET_KEY", "this visitor belongs to no app")
-        return self._records.token(
-            self,
-            max_age=None if max_age is None else _life(max_age),
-            user_agent=user_agent,
-        )
-
-
-def _life(max_age: object) -> int:
-    """A token's own life, whole seconds."""
-    takes = "takes a timedelta or seconds, from 1 second to 365 days"
-    seconds = accept_seconds(max_age, "max_age", takes)
-    if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
-        raise errors.EventError("max_age", f"{takes}; it got one out of range")
-    return int(seconds)
+            raise errors.ConfigurationError("ADROLL_SECRET_KEY", "this visitor belongs to no app")
+        life = None
+        if max_age is not None:
+            takes = "takes a timedelta or seconds, from 1 second to 365 days"
+            seconds = accept_seconds(max_age, "max_age", takes)
+            if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
+                raise errors.EventError("max_age", f"{takes}; it got one out of range")
+            life = int(seconds)
+        return self._records.token(self, max_age=life, user_agent=user_agent)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -461,7 +454,7 @@ def _verify(signer: Signer, text: str) -> Record:
 
 def _there(signer: Signer | None, what: str) -> Signer:
     if signer is None:
-        raise ConfigurationError("ADROLL_SECRET_KEY", f"set it (or SECRET_KEY) to {what}")
+        raise errors.ConfigurationError("ADROLL_SECRET_KEY", f"set it (or SECRET_KEY) to {what}")
     return signer
 
 
@@ -484,8 +477,7 @@ class Records:
     ) -> None:
         self._counters = counters
         self._clock = clock
-        self._cookie_name = settings.cookie_name
-        self._token_max_age = settings.token_max_age
+        self._settings = settings
         self._record_signer = Signer(keys, "record", clock=clock) if keys else None
         self._token_signer = Signer(keys, "token", clock=clock) if keys else None
         self.derive_key: bytes | None = derive_key(keys, "derived-cookie")
@@ -506,15 +498,11 @@ class Records:
 
         Of several ``__adroll_fpc`` the one equal to the record wins, else the first well-formed.
         """
-        record_cookie = self._cookie_name
+        record_cookie = self._settings.cookie_name
         if FIRST_PARTY_COOKIE not in header and record_cookie not in header:
             return _NOTHING
         records, cookies = _values(header, (record_cookie, FIRST_PARTY_COOKIE))
-        record: Record | None = None
-        for text in records[:_MOST_COOKIES]:
-            record = self._record(text)
-            if record is not None:
-                break
+        record = next(filter(None, map(self._record, records[:_MOST_COOKIES])), None)
         cookie: str | None = None
         for value in cookies[:_MOST_COOKIES]:
             if record is not None and value == record.first_party_cookie:
@@ -533,19 +521,19 @@ class Records:
     def _record(self, text: str) -> Record | None:
         if self._verified is None:
             return None
-        record: Record | None
         try:
             record = self._verified(text)
         except (Forged, ValueError):
-            self._counters.add("record_ignored", "forged")
-            return None
+            why = "forged"
         except Expired:
-            record = None
-        # One that is remembered may have expired since.
-        if record is None or self._clock() - record.signed_at > COOKIE_LIFE:
-            self._counters.add("record_ignored", "expired")
-            return None
-        return record
+            why = "expired"
+        else:
+            # One that is remembered may have expired since.
+            if self._clock() - record.signed_at <= COOKIE_LIFE:
+                return record
+            why = "expired"
+        self._counters.add("record_ignored", why)
+        return None
 
     def sign(self, record: Record) -> str:
         """*record* as the value of the ``adroll_visitor`` cookie."""
@@ -565,16 +553,11 @@ class Records:
         """*visitor* as signed text, see :meth:`Visitor.token`."""
         signer = _there(self._token_signer, "make visitor tokens")
         # Of somebody who said no, or has not been asked, the answer alone is kept.
-        known = bool(visitor) or visitor.consent is True
-        payload = pack(
-            visitor,
-            ip=visitor.ip if known else None,
-            host=visitor.host if known else None,
-            user_agent=visitor.user_agent if known and user_agent else None,
-            max_age=max_age,
-            most=TOKEN_BYTES,
-        )
-        return signer.sign(payload)
+        about: dict[str, Any] = {}
+        if visitor or visitor.consent is True:
+            agent = visitor.user_agent if user_agent else None
+            about = {"ip": visitor.ip, "host": visitor.host, "user_agent": agent}
+        return signer.sign(pack(visitor, **about, max_age=max_age, most=TOKEN_BYTES))
 
     def from_token(self, text: str) -> tuple[Visitor, float]:
         """The visitor of a token, and when the token was made (epoch seconds).
@@ -590,13 +573,12 @@ class Records:
         if len(text) > TOKEN_CHARS_WITH_AGENT:
             raise errors.TokenForgedError
         try:
-            longest = max(self._token_max_age, LONGEST_TOKEN_LIFE)
-            payload, minted_at = signer.unsign(text, longest)
+            payload, minted_at = signer.unsign(text, self._settings.withdrawals_kept)
             record, about, max_age = unpack(payload, minted_at)
         except Expired:
             raise errors.TokenExpiredError from None
         except (Forged, ValueError):
             raise errors.TokenForgedError from None
-        if self._clock() - minted_at > (max_age or self._token_max_age):
+        if self._clock() - minted_at > (max_age or self._settings.token_max_age):
             raise errors.TokenExpiredError
         return self.visitor(record, consent=record.consent, **about), minted_at
