@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adroll_flask.cli.without_flask import main
+from adroll_flask.cli.commands import main
 
 if __name__ == "__main__":
     main()

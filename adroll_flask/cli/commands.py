@@ -1,33 +1,49 @@
-"""``flask adroll …``: the commands, each a translation of options to a call."""
+"""``flask adroll …``: the commands, each a translation of options to a call; and
+``python -m adroll_flask``, which is the same for sites without Flask."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any, Final
 
 import click
-from flask import Flask, abort, redirect, request
+from flask import Config, Flask, abort, redirect, request
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask.errors import ConfigurationError, EventError, help_url
+from adroll_flask.extension import AdRoll
+from adroll_flask.findings.rules import outbox_trouble
+from adroll_flask.findings.send_test import send_test_event
+from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
+from adroll_flask.reporting.erasure import erase
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
 
-from .check import check, explain, go_live
-from .console import AS_JSON, Refusal, as_typed, current_runtime, show
-from .history import history
+from . import check, console
+from .console import Refusal, current_runtime
+from .history import history, reconcile
 from .import_command import import_
 from .outbox import outbox
-from .reconcile import reconcile
-from .verify import verify
 from .worker import worker
 
 _HOST: Final = "127.0.0.1"
+#: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
+_WRAPPED: Final = ("app", "application", "wsgi_app", "_app")
+_NAMES: Final = ("application", "app")
+#: Of the environment alone: read by the sandbox, and by `outbox move-from`.
+_NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_URL"})
+_DEEPEST: Final = 20
 
 
 class Commands(AppGroup):
@@ -50,20 +66,21 @@ class Commands(AppGroup):
                 text += f" (and {more}; {context.command_path} check lists all)"
             said = Refusal(text, slug=problem.slug)
         except OutboxFailed as problem:
-            from adroll_flask.findings.rules import outbox_trouble
-
             app = context.ensure_object(ScriptInfo).load_app()
             finding = outbox_trouble(app.extensions[EXTENSION], problem)
             said = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
         slug = getattr(said, "slug", "command-usage")
-        text = f"{as_typed(said.format_message())}\n{help_url(slug)}"
+        text = f"{console.as_typed(said.format_message())}\n{help_url(slug)}"
         said.format_message = lambda: text  # type: ignore[method-assign]
         raise said
 
 
 commands: Commands = Commands(
     "adroll",
-    [check, explain, go_live, history, import_, outbox, reconcile, verify, worker],
+    [
+        *(check.check, check.explain, check.go_live, check.verify),
+        *(history, import_, outbox, reconcile, worker),
+    ],
     help="AdRoll server to server: set up, deliver, look after events.",
 )
 
@@ -73,16 +90,14 @@ commands: Commands = Commands(
 
 @commands.command("send-test")
 @click.option("--event", "name", default="pageView", show_default=True, help="The event's name.")
-@AS_JSON
+@console.AS_JSON
 def send_test(name: str) -> None:
     """Send AdRoll one event as a dry run, and show what it answers.
 
     The event goes through the real client, with the site's account and token.
     """
-    from adroll_flask.findings.send_test import send_test_event
-
     result = send_test_event(current_runtime(), name)
-    show(asdict(result), result.as_text(), failed=not result.ok)
+    console.show(asdict(result), result.as_text(), failed=not result.ok)
 
 
 @commands.command(with_appcontext=False)
@@ -105,8 +120,6 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 
     An audit line without personal data goes into the log.
     """
-    from adroll_flask.reporting.erasure import erase
-
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
     admin, counters = current_runtime().outbox.admin, current_runtime().counters
@@ -161,9 +174,8 @@ def dashboard(port: int, look_only: bool) -> None:
     try:
         server = make_server(_HOST, port, app, threaded=True)
     except (OSError, SystemExit):  # werkzeug exits where the port is taken
-        raise Refusal(
-            f"port {port} is taken; choose another with --port", slug="port-taken"
-        ) from None
+        said = f"port {port} is taken; choose another with --port"
+        raise Refusal(said, slug="port-taken") from None
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     click.echo(f"Dashboard  http://{_HOST}:{server.server_port}/  (Ctrl-C ends it)")
     try:
@@ -184,10 +196,7 @@ def local_app(runtime: Runtime, *, look_only: bool = False) -> Flask:
         if request.host.partition(":")[0] not in (_HOST, "localhost"):
             abort(403, "the dashboard is not known under this name")
 
-    @app.get("/")
-    def begin() -> Any:
-        return redirect("/adroll-dashboard/")
-
+    app.add_url_rule("/", "begin", lambda: redirect("/adroll-dashboard/"))
     mount(app, runtime, access=lambda: True, operator=lambda: not look_only)
     return app
 
@@ -207,3 +216,87 @@ def sandbox(arguments: tuple[str, ...]) -> None:
     from adroll_flask.sandbox.__main__ import main
 
     raise SystemExit(main(list(arguments), prog="flask adroll sandbox"))
+
+
+# -- python -m adroll_flask --app MODULE:OBJECT COMMAND: the commands for any WSGI app ------------
+#
+# They ask Flask for the app that they work with. What they get here is a Flask app that holds the
+# middleware's parts and nothing else, so that there is one way to find them.
+
+
+def main() -> None:
+    """Run a command; exits."""
+    sys.path.insert(0, os.getcwd())
+    _without_flask(prog_name=console.WITHOUT_FLASK)
+
+
+@click.group("adroll_flask", cls=Commands, commands=commands.commands, help=commands.help)
+@click.option(
+    "--app",
+    metavar="MODULE:OBJECT",
+    help="The site's WSGI app with AdRollMiddleware around it: shop.wsgi:application. "
+    "Without it the settings are the environment's ADROLL_*.",
+)
+@click.pass_context
+def _without_flask(context: click.Context, app: str | None) -> None:
+    # Made when a command asks for it: --help works where the site does not start.
+    context.obj = ScriptInfo(
+        create_app=lambda: app_of_environment() if app is None else app_named(app)
+    )
+
+
+def app_named(name: str) -> Flask:
+    """A Flask app that has the AdRoll of the WSGI app *name*.
+
+    :raises click.UsageError: there is no such app, or no AdRollMiddleware around it.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        # One that the site itself imports is missing: its own traceback tells where.
+        if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
+            raise
+        raise click.UsageError(
+            f"--app: there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
+        ) from None
+    names, found = [attribute] if attribute else _NAMES, None
+    for one in names:
+        with suppress(AttributeError):
+            found = found or attrgetter(one)(loaded)
+    if found is None:
+        raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
+    for layer in _layers(found):
+        if isinstance(layer, AdRollMiddleware):
+            app = Flask("adroll_flask", static_folder=None)
+            app.extensions[EXTENSION] = layer.runtime
+            app.wsgi_app = layer  # type: ignore[method-assign]
+            return app
+        if isinstance(layer, Flask) and EXTENSION in layer.extensions:
+            return layer
+    raise click.UsageError(f"--app: there is no AdRollMiddleware around {name}")
+
+
+def app_of_environment() -> Flask:
+    """A Flask app whose AdRoll has the environment's ``ADROLL_*`` as settings, read as Flask does.
+
+    :raises ConfigurationError: one of them is wrong.
+    """
+    given = Config(os.getcwd())
+    given.from_prefixed_env("ADROLL")
+    settings = {f"ADROLL_{key}": value for key, value in given.items()}
+    folder = os.path.join(os.getcwd(), "instance")
+    app = console.SettingsAlone("adroll_flask", static_folder=None, instance_path=folder)
+    app.config.update({key: settings[key] for key in settings.keys() - _NO_SETTINGS})
+    AdRoll(app)
+    return app
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """*app*, what it wraps, what that wraps, and so on."""
+    for _ in range(_DEEPEST):
+        yield app
+        wrapped = (getattr(app, name, None) for name in _WRAPPED)
+        app = next((one for one in wrapped if callable(one)), None)
+        if app is None:
+            return

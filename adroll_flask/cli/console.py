@@ -27,6 +27,10 @@ WITHOUT_FLASK: Final = "python -m adroll_flask"
 _SPAN: Final = re.compile(r"(\d{1,5})\s*([hdwm])\Z")
 _UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}
 
+#: Events that one command looks at.
+MOST_EVENTS: Final = 100_000
+NUMBER: Final = click.IntRange(1, MOST_EVENTS)
+FILE: Final = click.Path(dir_okay=False, path_type=Path)
 #: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
 _JSON: Final = "adroll_flask.json"
 
@@ -150,8 +154,8 @@ def lines_of(file: IO[str], label: str) -> Iterator[str]:
             yield line
 
 
-def pairs(names: Collection[str]) -> Callable[..., dict[str, str]]:
-    """The callback of an option ``NAME=TEXT`` that may be given many times, one of *names* each."""
+def pairs(names: Collection[str], *option: str, **more: Any) -> Callable[..., Any]:
+    """An option ``NAME=TEXT`` that may be given many times, one of *names* each."""
 
     def read(_context: click.Context, _option: click.Parameter, texts: Sequence[str]) -> Any:
         found = {}
@@ -165,7 +169,7 @@ def pairs(names: Collection[str]) -> Callable[..., dict[str, str]]:
             found[name] = rest
         return found
 
-    return read
+    return click.option(*option, multiple=True, callback=read, **more)
 
 
 def when(at: float) -> str:

@@ -1,21 +1,27 @@
-"""``flask adroll history``: what was delivered, lost and kept back, by the hour, day or cause."""
+"""``flask adroll history``: what was delivered, lost and kept back, by the hour, day or cause; and
+``reconcile``: did every paid order reach AdRoll, and why not."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime, tzinfo
-from typing import Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 import click
 from flask.cli import with_appcontext
 
 from adroll_flask.events.names import BITS
-from adroll_flask.findings import sums
+from adroll_flask.findings import reasons, sums
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
+from adroll_flask.redaction import csv_safe
+from adroll_flask.reporting import lists, reconciliation
 
-from .console import AS_JSON, current_runtime, kept_outbox, show, since_when, table
+from . import console
+from .console import AS_JSON, Refusal, current_runtime
 
 OUTCOMES: Final = (
     *("delivered", "dead", "expired", "suppressed"),
@@ -46,9 +52,9 @@ def history(since: str, by: str) -> None:
     more. Dry runs are counted apart, and so are releases and cancellations of no hold (unused) or
     of what was delivered (too_late).
     """
-    runtime, store = current_runtime(), kept_outbox()
+    runtime, store = current_runtime(), console.kept_outbox()
     zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
-    begin = since_when(since, runtime.clock(), zone)
+    begin = console.since_when(since, runtime.clock(), zone)
     found: Sequence[HistorySum] = ()
     if store is not None:
         found = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
@@ -60,7 +66,7 @@ def history(since: str, by: str) -> None:
         values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
         told = dict(zip(_COLUMNS, values, strict=True))
         data.append({by: name, **told, "delays": list(row.delays)})
-    show(data, _table(rows, by) if rows else "nothing happened")
+    console.show(data, _table(rows, by) if rows else "nothing happened")
 
 
 def _named(rows: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
@@ -102,4 +108,53 @@ def _table(rows: Sequence[_Named], by: str) -> str:
         money = sorted(sums.money(row for row in its if row.outcome == "delivered"))
         values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
         lines.append([group, *(f"{number:,}" for number in events), *within, values])
-    return table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)
+    return console.table([by, *shown, *("median", "95 %")[: len(shares)], "value delivered"], lines)
+
+
+# -- the shop's list ------------------------------------------------------------------------------
+
+_TARGET: Final = click.Path(dir_okay=False, allow_dash=True)
+_PER_CENT: Final = click.FloatRange(0, 100)
+#: Where there is more about orders of a status.
+_HINTS: Final = {
+    "waiting": "; outbox says when",
+    "held": "; release them with outbox release",
+    "dead": "; see outbox list --dead",
+}
+
+
+@click.command("reconcile")
+@click.argument("file", type=click.File("r", encoding="utf-8-sig", errors="replace"))
+@console.pairs(
+    *(reconciliation.COLUMNS, "--column", "columns"),
+    metavar="WHAT=NAME",
+    help='What a column is called: order_id="Order no."; also value, currency, time.',
+)
+@click.option("--group", help="Count the orders that were never reported by this column.")
+@click.option("--event", "name", default="purchase", show_default=True, help="Reported as this.")
+@click.option("--rest", type=_TARGET, help="Write all that did not arrive as it should, as CSV.")
+@click.option(
+    "--tolerance", default=0.0, show_default=True, type=_PER_CENT, help="Per cent that may be lost."
+)
+@AS_JSON
+@with_appcontext
+def reconcile(file: IO[str], rest: str | None, tolerance: float, **how: Any) -> None:
+    """Compare the shop's list of paid orders with what was reported.
+
+    FILE is CSV with a line of names, or JSON lines; "-" is standard input. Exits with 1 where more
+    than --tolerance per cent of the orders were never reported or are dead letters.
+    """
+    orders = lists.read_orders(console.lines_of(file, "orders"))
+    found = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
+    try:
+        with click.open_file(rest, "w", encoding="utf-8") if rest else nullcontext() as to:
+            write: Any = csv.writer(to).writerow if to else lambda _: None
+            write(reconciliation.TOLD)
+            for order in found:
+                if not order.has_arrived:
+                    write(csv_safe(value) for value in order.told().values())
+    except lists.ReconcileError as problem:
+        raise Refusal(str(problem), slug="order-list") from None
+    summary = found.summary(reasons.of_order)
+    lines = [text + _HINTS.get(status, "") for (status, _), text in summary]
+    console.show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)

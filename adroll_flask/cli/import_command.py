@@ -39,20 +39,11 @@ from adroll_flask.reporting import lists
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
 from adroll_flask.runtime import Runtime
 
-from .console import (
-    AS_JSON,
-    Refusal,
-    as_typed,
-    bar,
-    current_runtime,
-    lines_of,
-    pairs,
-    path_of,
-    show,
-)
+from . import console
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
 FIELDS: Final = ("name", "visitor", *(name for name in names.FIELD_NAMES if name != "product_map"))
+_EVENT: Final = click.Choice(names.EVENT_NAMES)
 #: The columns that a file of rejected lines has beside those of the file that they are from; they
 #: are passed over when it is imported.
 REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
@@ -78,40 +69,25 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
+@console.pairs(
+    *(FIELDS, "--column", "columns"),
     metavar='FIELD="TEXT"',
-    callback=pairs(FIELDS),
     help='The column that gives a field: order_id="Order no.". May be given many times.',
 )
-@click.option(
-    "--set",
-    "constants",
-    multiple=True,
+@console.pairs(
+    *(FIELDS, "--set", "constants"),
     metavar="FIELD=TEXT",
-    callback=pairs(FIELDS),
     help="What a line has that says nothing of it: currency=EUR",
 )
-@click.option(
-    *("--event", "event_name"),
-    default="purchase",
-    show_default=True,
-    type=click.Choice(names.EVENT_NAMES),
-)
+@click.option("--event", "event_name", type=_EVENT, default="purchase", show_default=True)
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option(
     "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."
 )
 @click.option("--decimal-comma", is_flag=True, help="Amounts are written 1.059,90.")
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
-@click.option(
-    "--rejected",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Where bad lines go. Default: FILE.rejected.csv.",
-)
-@AS_JSON
+@click.option("--rejected", type=console.FILE, help="For bad lines. Default: FILE.rejected.csv.")
+@console.AS_JSON
 @with_appcontext
 def import_(
     file: IO[bytes], only_check: bool, encoding: str, rejected: Path | None, **forms: Any
@@ -126,15 +102,15 @@ def import_(
     what is wrong: fix them there and import that file. What was reported before, by an import or
     by the shop, is a duplicate, so that an import can be run again.
     """
-    runtime, summary = current_runtime(), Summary()
-    path, why = path_of(file) or Path("stdin"), ""
+    runtime, summary = console.current_runtime(), Summary()
+    path, why = console.path_of(file) or Path("stdin"), ""
     try:
         text = io.TextIOWrapper(file, encoding, newline="")
     except LookupError:
         raise click.UsageError(f"--encoding: there is no {encoding!r}") from None
     click.get_current_context().call_on_close(text.close)
     try:
-        source = lists.Lines(lines_of(text, "checking"))
+        source = lists.Lines(console.lines_of(text, "checking"))
         if not source.has_json:
             forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
@@ -157,8 +133,8 @@ def import_(
     except OSError as problem:
         why = f"{problem.filename or path}: {problem.strerror or problem}."
     if why:
-        raise Refusal(f"{why} Nothing was kept", slug="import-file")
-    show(asdict(summary), _said(summary, only_check=only_check))
+        raise console.Refusal(f"{why} Nothing was kept", slug="import-file")
+    console.show(asdict(summary), _said(summary, only_check=only_check))
     failed = bool(summary.stopped or summary.rejected)
     raise SystemExit(130 if summary.stopped == "interrupted" else failed)
 
@@ -198,7 +174,7 @@ def _columns(header: list[str], forms: Mapping[str, Any]) -> dict[str, str]:
     except lists.ReconcileError as problem:
         raise click.UsageError(f"--column: {problem}") from None
     if twice := [name for name in found.values() if header.count(name) > 1]:
-        raise Refusal(f"the header names a column twice: {twice[0]}", slug="import-file")
+        raise console.Refusal(f"the header names a column twice: {twice[0]}", slug="import-file")
     taken = {*found.values(), *REJECTED_COLUMNS, ""}
     if unused := [name for name in header if name not in taken]:
         click.echo(f"columns that nothing takes: {', '.join(unused)}", err=True)
@@ -275,7 +251,7 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
         return 0
 
     try:
-        with bar("keeping", summary.good) as progress:
+        with console.bar("keeping", summary.good) as progress:
             while summary.kept < summary.good:
                 outbox.record(EventEntry(pickle.load(spool), now))  # noqa: S301 - our own file
                 summary.kept += 1
@@ -306,7 +282,7 @@ def _said(summary: Summary, *, only_check: bool) -> str:
     if summary.stopped:
         kept = f"{summary.kept:,} of {summary.good:,} events are kept"
         why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
-        why = "" if summary.stopped == "interrupted" else as_typed(why)
+        why = "" if summary.stopped == "interrupted" else console.as_typed(why)
         click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
         after = "; what is kept already is a duplicate then" if summary.kept else ""
         click.echo(f"to go on, run the same command again{after}", err=True)

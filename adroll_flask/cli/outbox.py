@@ -21,10 +21,9 @@ from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting import dead_letters, order_life
 
-from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, table, until, when
+from . import console
+from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, until, when
 
-#: Events that one command looks at.
-MOST_EVENTS: Final = 100_000
 _STATE = click.option("--state", type=click.Choice(model.STATES), help="Only events of this state.")
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
 _LATER: Final = "try again once a worker has settled it, or has taken it back after its lease"
@@ -121,7 +120,7 @@ def _status() -> None:
 @click.option("--dead", "state", flag_value="dead", help="Only dead letters.")
 @_STATE
 @click.option("--newest", is_flag=True, help="The newest first, instead of the next to be sent.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, MOST_EVENTS))
+@click.option("--limit", default=100, show_default=True, type=console.NUMBER)
 @AS_JSON
 def list_(state: Any, newest: bool, limit: int) -> None:
     """List events, without the visitors' values."""
@@ -140,7 +139,7 @@ def list_(state: Any, newest: bool, limit: int) -> None:
         )
         for row in rows
     ]
-    show([row.as_dict() for row in rows], table(head, lines) if rows else "no events")
+    show([row.as_dict() for row in rows], console.table(head, lines) if rows else "no events")
 
 
 @outbox.command("show")
@@ -297,7 +296,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     elif ids:
         rows = store.lookups.those(ids)
     else:
-        dead = store.lookups.list("dead", MOST_EVENTS)
+        dead = store.lookups.list("dead", console.MOST_EVENTS)
         rows = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
         if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
@@ -348,9 +347,7 @@ def fix(id: str, file: Any) -> None:
 
 @outbox.command()
 @click.argument("ids", nargs=-1)
-@click.option(
-    "--advertisable", metavar="EID", help="All of this account that wait, are held or are dead."
-)
+@click.option("--advertisable", metavar="EID", help="All of this account that are not delivered.")
 def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 

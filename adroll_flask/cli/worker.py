@@ -12,13 +12,14 @@ from typing import Final
 import click
 from flask.cli import with_appcontext
 
+from adroll_flask.findings.rules import Moment, delays
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 
-from .console import Refusal, as_typed, current_runtime, until
+from .console import FILE, Refusal, as_typed, current_runtime, until
 
 logger: Logger = get_logger("adroll_flask")
 
@@ -31,11 +32,7 @@ HEALTH_EVERY = 5.0
 
 @click.command("worker")
 @click.option("--once", is_flag=True, help="Deliver what is due, then exit: for cron.")
-@click.option(
-    "--health-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Touch this file while the worker lives; its age tells a supervisor.",
-)
+@click.option("--health-file", type=FILE, help="Touched while the worker lives: its age tells.")
 @with_appcontext
 def worker(once: bool, health_file: Path | None) -> None:
     """Deliver events until it is stopped.
@@ -85,8 +82,6 @@ def _left(runtime: Runtime) -> str:
 
 def _why(runtime: Runtime) -> str:
     """What keeps events from AdRoll at present, in brackets; empty: nothing that is known."""
-    from adroll_flask.findings.rules import Moment, delays
-
     if runtime.settings.missing:
         return f" ({' and '.join(runtime.settings.missing)} not set)"
     moment = Moment(runtime)
@@ -119,22 +114,21 @@ def touch_while_running(path: Path, stop: threading.Event, runtime: Runtime) -> 
     """
     main = threading.main_thread()
 
+    def fault() -> str:
+        try:
+            path.touch()
+        except OSError as problem:
+            return f"the health file {path} cannot be written: {problem.strerror}"
+        return ""
+
     def run() -> None:
         while not stop.wait(HEALTH_EVERY) and main.is_alive():
             # A file that stays young over a worker whose loop hangs would lie.
-            if time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER:
-                try:
-                    path.touch()
-                except OSError as problem:
-                    # Its age tells the supervisor; the worker itself is well, and tries again.
-                    why = problem.strerror
-                    logger.error(
-                        "the health file %s cannot be written: %s [health-file]", path, why
-                    )
+            is_well = time.monotonic() - runtime.deliverer.stepped_at < HANGS_AFTER
+            if is_well and (why := fault()):
+                # Its age tells the supervisor; the worker itself is well, and tries again.
+                logger.error("%s [health-file]", why)
 
-    try:
-        path.touch()
-    except OSError as problem:
-        said = f"the health file {path} cannot be written: {problem.strerror}"
-        raise Refusal(said, slug="health-file") from None
+    if why := fault():
+        raise Refusal(why, slug="health-file")
     threading.Thread(target=run, name="adroll-health", daemon=True).start()

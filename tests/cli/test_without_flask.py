@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from adroll_flask.cli.commands import commands, local_app
-from adroll_flask.cli.without_flask import main
+from adroll_flask.cli.commands import commands, local_app, main
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from tests.conftest import AppMaker
