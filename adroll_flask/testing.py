@@ -38,7 +38,7 @@ from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
 from .outbox.model import Decided, Entry, Verdict, Withdrawal
-from .reporting.erasure import matcher
+from .reporting.kept_events import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]
 

@@ -34,7 +34,7 @@ from adroll_flask.findings.sums import by
 from adroll_flask.outbox import Row
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe
-from adroll_flask.reporting.order_life import find_order
+from adroll_flask.reporting.kept_events import find_order
 from adroll_flask.runtime import Runtime
 
 from . import console

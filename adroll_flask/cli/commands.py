@@ -26,7 +26,7 @@ from adroll_flask.findings.send_test import send_test_event
 from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.erasure import erase
+from adroll_flask.reporting.kept_events import erase
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
 
@@ -122,9 +122,8 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
     """
     if not (email or user_id or cookie):
         raise click.UsageError("give --email, --user-id or --cookie")
-    admin, counters = current_runtime().outbox.admin, current_runtime().counters
     try:
-        count = erase(admin, counters, email=email, user_id=user_id, cookie=cookie)
+        count = erase(current_runtime().reporter, email=email, user_id=user_id, cookie=cookie)
     except EventError as problem:
         text = f"{problem.expected}; nothing was erased"
         raise click.BadParameter(text, param_hint="--email or --cookie") from None

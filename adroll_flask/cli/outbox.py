@@ -19,7 +19,7 @@ from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import redact_event, short_key
-from adroll_flask.reporting import dead_letters, order_life
+from adroll_flask.reporting import kept_events
 
 from . import console
 from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, until, when
@@ -179,7 +179,7 @@ def find(order: str) -> None:
     where it was never reported.
     """
     runtime = current_runtime()
-    found = order_life.find_order(runtime.reporter, order)
+    found = kept_events.find_order(runtime.reporter, order)
     suppressed = [
         f"{name} not reported\n  {when(why.at)}  suppressed: {why.reason}"
         for name, why in found.suppressed.items()
@@ -193,7 +193,7 @@ def find(order: str) -> None:
 def _life_lines(row: Row, now: float) -> Iterator[str]:
     """The life of one event, a line each."""
     yield f"{row.name} {row.id}" + (", dry run" if row.dry_run else "")
-    for step in order_life.life(row):
+    for step in kept_events.life(row):
         if step.kind == "now":
             due = until(row, now)
             yield f"  now                   {row.state}" + (f", due {due}" if due else "")
@@ -202,7 +202,7 @@ def _life_lines(row: Row, now: float) -> Iterator[str]:
             said = f"{between}{step.said}" if step.said else ""
             at = when(now if step.at is None else step.at)
             yield f"  {at}  {_TOLD.get(step.kind, step.kind)}{said}"
-    kept = order_life.carried(row)
+    kept = kept_events.carried(row)
     if kept is not None:
         yield f"  carried  {json.dumps(kept, ensure_ascii=False)}"
 
@@ -305,7 +305,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     if all_dead:
         rows = [row for row in rows if row.reason not in admin.RISKY]
         left, risky = risky, 0
-    done = dead_letters.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
+    done = kept_events.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:
         click.echo(f"restored or unsure: {risky} of them. {_RISK}.", err=True)
@@ -334,8 +334,8 @@ def fix(id: str, file: Any) -> None:
             why = "takes the event alone: flask adroll outbox show --full ID | jq .event"
         elif row.state != "dead":
             why = f"this event is {row.state}, it is no dead letter"
-        elif not dead_letters.fix_dead(current_runtime().reporter, row.id, payload):
-            why = f"{dead_letters.REPORTED_ALREADY} {row.id}"
+        elif not kept_events.fix_dead(current_runtime().reporter, row.id, payload):
+            why = f"{kept_events.REPORTED_ALREADY} {row.id}"
     except EventError as problem:
         why = str(problem)
     except (ValueError, RecursionError) as problem:

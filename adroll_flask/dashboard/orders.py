@@ -19,8 +19,8 @@ from adroll_flask.findings.reasons import meaning, of_dead_letter, of_order
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
+from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
-from adroll_flask.reporting.order_life import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, amount_of, line_of
 
 from .numbers import csv_text, iso, money, values

@@ -14,7 +14,7 @@ from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.model import Destination, HistorySum
 from adroll_flask.plurals import counted
-from adroll_flask.reporting.dead_letters import FIELDS, retry_dead
+from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
 from .numbers import iso, written
 from .orders import order_shown

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from adroll_flask.reporting.dead_letters import FIELDS, HELD, UNPAID
+from adroll_flask.reporting.kept_events import FIELDS, HELD, UNPAID
 
 from .finding import texts
 
@@ -21,7 +21,7 @@ class Meaning(NamedTuple):
     :param is_ours: the words that a dead letter has beside it are ours and not AdRoll's.
     :param can_retry: whether to send such a dead letter again may help.
     :param field: the field that is to be set before, of
-        :data:`~adroll_flask.reporting.dead_letters.FIELDS`; empty: none that is known.
+        :data:`~adroll_flask.reporting.kept_events.FIELDS`; empty: none that is known.
     """
 
     title: str

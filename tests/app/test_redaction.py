@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adroll_flask.errors import ConfigurationError, DeliveryError, EventError
 from adroll_flask.redaction import describe, identifying_values, redact_event, redact_text, safe_url
-from adroll_flask.reporting.erasure import matcher
+from adroll_flask.reporting.kept_events import matcher
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 

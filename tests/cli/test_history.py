@@ -14,7 +14,7 @@ from adroll_flask.cli.console import since_when
 from adroll_flask.findings.sums import within
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.model import Asked
-from adroll_flask.reporting.order_life import life
+from adroll_flask.reporting.kept_events import life
 from tests.cli.conftest import Run, invoke
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.visits import report

@@ -1,0 +1,296 @@
+"""Events that are kept: an order's life, dead letters to be sent, a visitor's to be erased."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final, NamedTuple
+
+from adroll_flask.errors import EventError
+from adroll_flask.events import names
+from adroll_flask.events.build import Built
+from adroll_flask.events.event import IDENTIFIERS, wire_bytes
+from adroll_flask.events.fix import recheck_wire
+from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import Row
+from adroll_flask.outbox.model import SuppressedOrder
+from adroll_flask.plurals import counted
+from adroll_flask.redaction import redact_event
+from adroll_flask.visitor.identifiers import email_forms
+
+from .lists import spellings
+from .reporter import Reporter
+
+logger: Logger = get_logger("adroll_flask.audit")
+
+#: What another event's key means for this one.
+REPORTED_ALREADY = (
+    "another event has reported this order (the same deduplication key): this one can only be "
+    "removed, with outbox drop"
+)
+#: Reasons of dead letters that were reported with ``hold=``.
+UNPAID = ("invalid:held", "invalid:hold")
+HELD = (
+    "was reported with hold=, and nobody has said that it is paid: report the order again once it "
+    "is, without hold=, after outbox drop; or send it with outbox fix"
+)
+#: What may be set to one value in many dead letters, and where an event has it: nothing of the
+#: visitor's.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "currency": ("currency",),
+    "value": ("conversion_value",),
+    "order_id": ("event_attributes", "order_id"),
+    "page_location": ("page_location",),
+}
+
+Match = Callable[[dict[str, Any]], bool]
+
+
+# -- an order's life -------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One step of an event's life.
+
+    :param kind: ``happened``, ``reported``, ``held``, ``kept`` (here, and cancelled since),
+        ``released``, ``attempt``, ``delivered``, ``dead``, ``cancelled``; ``now`` has no end yet.
+    :param at: when, seconds since the epoch; ``None``: at present.
+    :param said: what there is to say of it: AdRoll's words, the reason.
+    """
+
+    kind: str
+    at: float | None
+    said: str = ""
+
+
+class FoundOrder(NamedTuple):
+    """What is known of an order.
+
+    :param events: its events, oldest first.
+    :param suppressed: where none was made: why not, by the event's name.
+    """
+
+    events: tuple[Row, ...] = ()
+    suppressed: Mapping[str, SuppressedOrder] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.suppressed)
+
+
+def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrder:
+    """What is known of an order, the first that is known of *orders* and their spellings.
+
+    :param orders: the shop's order id, as people may write it.
+    :param most: invalid dead letters that are looked through, the newest.
+    """
+    lookups, secret = reporter.outbox.lookups, reporter.records.dedupe_secret
+    if not reporter.outbox.exists():  # to look makes no file
+        return FoundOrder()
+    for one in (spelled for order in orders for spelled in spellings(order)):
+        rows = lookups.find(names.kept_key(one, secret), names.EVENT_NAMES)
+        rows += lookups.dead_letters_of(one, most)
+        hashes = {names.suppressed_key(name, one, secret): name for name in names.EVENT_NAMES}
+        suppressed = lookups.suppressed(list(hashes))
+        if rows or suppressed:
+            return FoundOrder(rows, {hashes[hashed]: why for hashed, why in suppressed.items()})
+    return FoundOrder()
+
+
+def life(row: Row) -> list[Step]:
+    """The life of one event, oldest step first; without the visitor's values."""
+    steps = list(_steps(row))
+    if row.released_at is not None:
+        # A release with the present time makes an event happen after it was held. Within a second
+        # nothing tells that: events have their times in milliseconds, and clocks are set.
+        steps.sort(key=lambda step: inf if step.at is None else step.at - (step.kind == "happened"))
+    return steps
+
+
+def _steps(row: Row) -> Iterator[Step]:
+    yield Step("happened", row.occurred_at)
+    if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
+        yield Step("held", row.queued_at)
+    elif row.state == "cancelled":
+        # Whether it was held is not known any more; it was kept here and told to nobody.
+        yield Step("kept", row.queued_at)
+    else:
+        yield Step("reported", row.queued_at)
+    if row.released_at is not None:
+        yield Step("released", row.released_at)
+    for attempt in row.attempt_log:
+        unsure = "; it may have arrived" if attempt.unsure else ""
+        yield Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure)
+    if row.state == "delivered":
+        yield Step("delivered", row.settled_at, "maybe more than once" if row.unsure else "")
+    elif row.state == "dead":
+        yield Step("dead", row.settled_at, row.why)
+    elif row.state == "cancelled":
+        why = "nobody released it in time" if row.reason == "hold_expired" else ""
+        yield Step("cancelled", row.settled_at, why)
+    else:
+        yield Step("now", None, row.state)
+
+
+def carried(row: Row) -> dict[str, Any] | None:
+    """What the event carried, redacted; ``None``: its content is not kept any more."""
+    return None if not row.payload else redact_event(json.loads(row.payload))
+
+
+# -- dead letters that are to be sent --------------------------------------------------------------
+#
+# Each is checked again, and the site's functions are asked again.
+
+
+@dataclass(slots=True)
+class Retried:
+    """What became of the dead letters that were to be sent.
+
+    :param sent: how many wait now.
+    :param suppressed: how many a ``before_report`` function kept back; they are gone.
+    :param refused: ids of those that stay dead letters, and why.
+    """
+
+    sent: int = 0
+    suppressed: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def retry_dead(reporter: Reporter, ids: Iterable[str], field: str = "", value: str = "") -> Retried:
+    """Let dead letters be sent, one after the other.
+
+    :param field: one of :data:`FIELDS` that is set in each of them before it is checked.
+    :param value: to what, as a person writes it.
+
+    Each is checked again. ``before_report`` functions that did not see it at its report (it was
+    invalid, or one of them failed) are asked as a report asks them. Of an event that they have
+    passed only a ``None`` counts: what they change would be changed twice.
+    """
+    done, admin = Retried(), reporter.outbox.admin
+    for id in ids:
+        row = reporter.outbox.lookups.show(id)
+        if row is None or row.state != "dead":
+            done.refused.append((id, "is no dead letter any more"))
+        elif row.reason in UNPAID:
+            done.refused.append((id, HELD))
+        elif not row.payload:
+            done.refused.append((id, "has no content any more"))
+        else:
+            payload = _changed(row.payload, field, value) if field else row.payload
+            try:
+                given = _checked(reporter, payload, row)
+                passed = reporter.functions.passed(given)
+            except EventError as problem:
+                why = f"fix it first (outbox fix): {problem}"
+                if problem.field == "before_report":
+                    said = problem.expected
+                    why = f"before_report {said}: correct it first (the log has where)"
+                done.refused.append((id, why))
+                continue
+            if passed is None:
+                if admin.drop([id]):
+                    done.suppressed += 1
+                    key = {"deduplication_key": given.key}
+                    reporter.suppressed(row.name, "before_report", key, dry_run=row.dry_run)
+            elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
+                done.sent += 1
+            else:
+                done.refused.append((id, REPORTED_ALREADY))
+    return done
+
+
+def _changed(payload: bytes, field: str, value: str) -> bytes:
+    """*payload*, an event's JSON, with *field* set."""
+    wire = json.loads(payload)
+    *parents, last = FIELDS[field]
+    part = wire
+    for name in parents:
+        part[name] = part = part.get(name) or {}
+    part[last] = value
+    return json.dumps(wire, ensure_ascii=False).encode()
+
+
+def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
+    """Give a dead letter the event *payload* and let it be sent; False: no such, or a duplicate.
+
+    :param payload: one event as AdRoll's API takes it, JSON.
+    :raises EventError: the event may not be sent as it is.
+    """
+    return _sent(reporter, id, _checked(reporter, payload))
+
+
+def _checked(reporter: Reporter, payload: bytes, row: Row | None = None) -> Built:
+    """The event *payload*, of a dead letter that keeps its key: *row*.
+
+    :raises EventError: it may not be sent as it is.
+    """
+    defaults = reporter.bare(names.NO_IDENTITY, {})
+    event = recheck_wire(payload, defaults, now=None if row is None else defaults.now)
+    key = event.order_id
+    kept = key and names.kept_key(key, reporter.records.dedupe_secret)
+    if row is not None and row.key not in (None, kept):
+        key = row.key
+    return Built(event, (), key, wire_bytes(event), defaults=defaults)
+
+
+def _sent(reporter: Reporter, id: str, built: Built) -> bool:
+    key = None if built.key is None else names.kept_key(built.key, reporter.records.dedupe_secret)
+    return reporter.outbox.admin.fix(
+        id, built.payload, key, digest=built.value_digest, identifiers=built.coverage.mask
+    )
+
+
+# -- a visitor's events that are to be erased ------------------------------------------------------
+
+
+def matcher(
+    *,
+    email: str | None = None,
+    user_id: str | None = None,
+    cookie: str | None = None,
+    adct: str | None = None,
+) -> Match:
+    """A test for events (the API's JSON objects) that carry any of these identifiers.
+
+    :param email: an address; events carry it in clear or as a hash, and all forms are looked for.
+    :param user_id: the site's own id of a user.
+    :param cookie: a first-party cookie in any of its forms.
+    :param adct: a click id.
+    :raises EventError: *email* is no address, or *cookie* no cookie.
+
+    >>> match = matcher(user_id="42")
+    >>> match({"identifiers": {"user_id": "42"}})
+    True
+    """
+    wanted: set[tuple[str, str | None]] = {("user_id", user_id), ("adct", adct)}
+    if email:
+        wanted |= email_forms(email, ("sha256", "md5", "plain")).items()
+    if cookie:
+        forms = cookie, IDENTIFIERS["first_party_cookie"].accept(cookie)
+        wanted |= {("first_party_cookie", form) for form in forms}
+
+    def match(wire: Mapping[str, Any]) -> bool:
+        identifiers = wire.get("identifiers")
+        return isinstance(identifiers, Mapping) and any(
+            (name, str(one)) in wanted
+            for name, said in identifiers.items()
+            for one in (said if isinstance(said, list) else [said])
+        )
+
+    return match
+
+
+def erase(reporter: Reporter, **identifiers: str | None) -> int:
+    """Erase the events of a visitor and write an audit line: how many, by what, never of whom.
+
+    :param identifiers: as for :func:`matcher`.
+    :raises EventError: likewise.
+    """
+    count = reporter.outbox.admin.forget(matcher(**identifiers))
+    reporter.counters.add("event_forgotten", amount=count)
+    by = " and ".join(name.replace("_", " ") for name, value in identifiers.items() if value)
+    logger.warning(
+        "AdRoll: %s erased on request, by %s [visitor-erased]", counted(count, "event"), by
+    )
+    return count
