@@ -14,13 +14,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import adroll_flask
 from adroll_flask import ConfigurationError, cancel_conversion, report_conversion
-from adroll_flask.cli.commands import commands
 from adroll_flask.prometheus import AdRollCollector
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker, Caplog
-from tests.support.visits import at
+from tests.support.visits import at, invoke
 
 FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
 
@@ -199,8 +198,7 @@ def named(make_app: AppMaker) -> Flask:
 def test_a_host_is_known_in_any_spelling(named: Flask, host: str, account: dict[str, str]) -> None:
     with reports(named) as reported:
         page = named.test_client().get("/buy?adct=c1", headers={"Host": host}, base_url="https://x")
-    event = reported.one("purchase")
-    assert event.advertisable_eid == account["advertisable_eid"]
+    assert reported.one("purchase").advertisable_eid == account["advertisable_eid"]
     assert named.extensions["adroll"].counters.get("event_dry_run", "host") == 0
     assert f'data-adv="{account["advertisable_eid"]}"' in page.text
 
@@ -238,8 +236,7 @@ def test_an_order_is_released_and_cancelled_by_an_international_name(named: Flas
 def test_cookies_are_kept_at_each_of_these_names(
     make_app: AppMaker, host: str, domain: str
 ) -> None:
-    app = make_app(ADROLL_COOKIE_DOMAIN=domain)
-    client = app.test_client(use_cookies=False)
+    client = make_app(ADROLL_COOKIE_DOMAIN=domain).test_client(use_cookies=False)
     answer = client.get("/?adct=c1", headers={"Host": host}, base_url="https://x")
     cookies = answer.headers.getlist("Set-Cookie")
     assert {cookie.partition("=")[0] for cookie in cookies} == {"adroll_visitor", "__adroll_fpc"}
@@ -444,7 +441,7 @@ def test_imported_events_go_by_their_page(app: Flask, tmp_path: Path) -> None:
             for n, at in enumerate((REAL, STAGING))
         )
     )
-    assert app.test_cli_runner().invoke(commands, ["import", str(lines)]).exit_code == 0
+    invoke(app, "import", str(lines), code=0)
     assert sorted(dry_runs(app)) == [False, True]
 
 
@@ -501,5 +498,5 @@ def test_the_setting_takes_host_names(value: object) -> None:
 
 def test_check_says_that_this_is_not_the_real_site(make_app: AppMaker) -> None:
     app = make_app(ADROLL_HOSTS=["www.shop.example"], SERVER_NAME="staging.shop.example:8443")
-    said = app.test_cli_runner().invoke(commands, ["check"]).output
+    said = invoke(app, "check").output
     assert "ADROLL_HOSTS: does not list SERVER_NAME (staging.shop.example)" in said

@@ -170,8 +170,7 @@ def test_a_malformed_click_id_is_counted_and_ignored(app: Flask, bad: str) -> No
 def test_the_pixels_cookie_from_before_is_kept_and_reported(app: Flask) -> None:
     client = app.test_client()
     client.set_cookie("__adroll_fpc", A)
-    response = client.get("/")
-    assert cookies(response)["__adroll_fpc"].startswith(f"__adroll_fpc={A};")
+    assert cookies(client.get("/"))["__adroll_fpc"].startswith(f"__adroll_fpc={A};")
     assert client.get("/who").get_json() == {
         "adct": None,
         "adct_source": None,
@@ -192,8 +191,7 @@ def test_a_changed_browser_value_updates_the_record(app: Flask) -> None:
 
 
 def test_one_identity_over_the_hosts_of_a_domain(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_COOKIE_DOMAIN="auto")
-    client = app.test_client()
+    client = make_app(ADROLL_COOKIE_DOMAIN="auto").test_client()
     response = client.get("/?adct=click123", base_url="https://www.shop.co.uk")
     assert "Domain=shop.co.uk" in cookies(response)["adroll_visitor"]
     assert "Domain=www.shop.co.uk" in cookies(response)["__adroll_fpc"]
@@ -225,8 +223,7 @@ NOT_CACHEABLE = [{}, {"Cache-Control": "private, max-age=60"}, {"Cache-Control":
 @pytest.mark.parametrize("headers", CACHEABLE)
 def test_on_a_cacheable_page_the_server_sets_nothing(app: Flask, headers: dict[str, str]) -> None:
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
-    client = app.test_client()
-    response = client.get("/page?adct=click123")
+    response = app.test_client().get("/page?adct=click123")
     assert not cookies(response)
     assert "Vary" not in response.headers
     for name, text in headers.items():
@@ -296,8 +293,7 @@ def test_who_listens_learns_of_identified_visitors(app: Flask) -> None:
 
 
 def test_global_privacy_control_leaves_no_trace(app: Flask) -> None:
-    client = app.test_client()
-    response = client.get("/?adct=click123", headers={"Sec-GPC": "1"})
+    response = app.test_client().get("/?adct=click123", headers={"Sec-GPC": "1"})
     assert not cookies(response)
     # The page itself is the same for everybody; the kit looks at the browser's signal.
     assert b"data-adroll" in response.data
@@ -386,8 +382,7 @@ def test_join_shows_the_visitor_as_soon_as_the_site_has_a_session(make_app: AppM
 
 
 def test_a_visitor_without_consent_is_not_shown(make_app: AppMaker) -> None:
-    app = make_shop(make_app, "join")
-    client = app.test_client()
+    client = make_shop(make_app, "join").test_client()
     client.get("/?adct=click123", base_url=SHOP)
     client.post("/cart", base_url=SHOP, headers={"Sec-GPC": "1"})
     assert shown(client) is None
@@ -413,8 +408,7 @@ def test_always_begins_no_session_and_sets_no_vary_by_itself(make_app: AppMaker)
 
 
 def test_what_the_site_saves_holds_the_visitor(make_app: AppMaker) -> None:
-    app = make_shop(make_app, "always")
-    client = app.test_client()
+    client = make_shop(make_app, "always").test_client()
     client.get("/?adct=click123", base_url=SHOP)
     client.post("/cart", base_url=SHOP)
     client.delete_cookie("adroll_visitor", domain="shop.example")
@@ -439,8 +433,7 @@ def test_a_test_s_own_look_into_the_session_sees_the_visitor(make_app: AppMaker)
 def test_always_shows_no_visitor_without_consent(make_app: AppMaker) -> None:
     client = make_shop(make_app, "always").test_client()
     client.get("/?adct=click123", base_url=SHOP)
-    refused = client.get("/seen", base_url=SHOP, headers={"Sec-GPC": "1"})
-    assert refused.get_json() is None
+    assert client.get("/seen", base_url=SHOP, headers={"Sec-GPC": "1"}).get_json() is None
 
 
 class Kept(dict[str, Any], SessionMixin):

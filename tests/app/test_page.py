@@ -38,8 +38,7 @@ def untouched(app: Flask) -> dict[str, int]:
 
 
 def test_the_page_changes_by_the_snippet_alone(make_app: AppMaker) -> None:
-    app = make_app()
-    response = app.test_client().get("/")
+    response = make_app().test_client().get("/")
     start = response.text.index("<script")
     tag = response.text[start : response.text.index("</script>") + 9]
     assert response.text.replace(tag, "") == PAGE
@@ -61,8 +60,7 @@ LEFT_ALONE: list[tuple[str, dict[str, Any]]] = [
 def test_hands_off(make_app: AppMaker, why: str, kwargs: dict[str, Any]) -> None:
     app = make_app()
     serve(app, **kwargs)
-    response = app.test_client().get("/page")
-    assert b"data-adroll" not in response.data
+    assert b"data-adroll" not in app.test_client().get("/page").data
     assert untouched(app) == {f"page_untouched:{why}": 1}
 
 
@@ -525,8 +523,7 @@ def test_the_endpoint_is_exempt_from_csrf_protection(make_app: AppMaker, csrf_fi
 
 def test_with_a_consent_callable_the_endpoint_answers_its_state(make_app: AppMaker) -> None:
     answer: list[bool | None] = [None]
-    app = make_app(ADROLL_CONSENT=lambda request: answer[0])
-    client = app.test_client()
+    client = make_app(ADROLL_CONSENT=lambda request: answer[0]).test_client()
     response = tell(client, {})
     assert (response.status_code, response.get_json()) == (200, {"consent": None})
     assert response.headers["Cache-Control"] == "no-store"
@@ -540,8 +537,7 @@ def test_with_a_consent_callable_the_endpoint_answers_its_state(make_app: AppMak
 
 
 def test_the_browsers_answer_holds_where_the_server_cannot_see_it(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_CONSENT="tcf")
-    client = app.test_client()
+    client = make_app(ADROLL_CONSENT="tcf").test_client()
     client.get("/?adct=click123")
     assert client.get_cookie("adroll_visitor") is None
     tell(client, {"consent": True, "adct": "click123"})
@@ -552,8 +548,7 @@ def test_the_browsers_answer_holds_where_the_server_cannot_see_it(make_app: AppM
 
 
 def test_a_withdrawal_takes_cookies_and_session_keys_back(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_CONSENT=lambda request: None)
-    client = app.test_client()
+    client = make_app(ADROLL_CONSENT=lambda request: None).test_client()
     tell(client, {"consent": True, "adct": "click123"})
     with client.session_transaction() as kept:
         assert kept["adroll"]["adct"] == "click123"
@@ -611,8 +606,7 @@ def test_a_nonce_goes_with_the_tag(make_app: AppMaker) -> None:
 
 
 def test_a_nonce_of_another_form_does_not_reach_the_page(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_CSP_NONCE=lambda: '"><script>')
-    page = app.test_client().get("/").text
+    page = make_app(ADROLL_CSP_NONCE=lambda: '"><script>').test_client().get("/").text
     assert page.count("<script") == 1
     assert "nonce" not in page
 
@@ -772,5 +766,4 @@ def test_fifty_tabs_are_one_visitor_with_one_click_and_one_order(make_app: AppMa
     assert visitor.first_party_cookie == browser.jar["__adroll_fpc"]
     order = runtime.outbox.lookups.show(row.id)
     assert json.loads(order.payload)["identifiers"]["adct"] == visitor.adct
-    counters = runtime.counters
-    assert counters.get("record_ignored", "forged") == 0
+    assert runtime.counters.get("record_ignored", "forged") == 0

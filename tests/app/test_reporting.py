@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from werkzeug.test import Client
 
 import adroll_flask
 from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion
-from adroll_flask.cli.commands import commands
 from adroll_flask.outbox import Outcome
 from adroll_flask.reporting.reporter import Status
 from adroll_flask.testing import reports
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import delivery_kit
 from tests.support.outbox_engines import wait_until
-from tests.support.visits import kept, report
+from tests.support.visits import invoke, kept, report
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 
@@ -71,8 +69,7 @@ def buy(client: FlaskClient) -> dict[str, Any]:
 
 def test_a_purchase_is_kept_with_all_that_is_known(app: Flask) -> None:
     client = visit(app)
-    answer = buy(client)
-    assert answer["status"] == "queued"
+    assert buy(client)["status"] == "queued"
     [event] = kept(app)
     cookie = client.get_cookie("__adroll_fpc", domain="shop.test")
     assert cookie is not None
@@ -105,8 +102,7 @@ def test_a_receipt_is_true_when_queued_and_only_then() -> None:
 
 
 def test_the_call_does_not_touch_the_session(app: Flask) -> None:
-    client = visit(app)
-    response = client.post("/buy", base_url="https://shop.test")
+    response = visit(app).post("/buy", base_url="https://shop.test")
     assert "Vary" not in response.headers
     assert "Set-Cookie" not in response.headers
 
@@ -158,8 +154,7 @@ def test_in_production_a_bad_event_is_a_dead_letter(make_app: AppMaker, caplog: 
 
 def test_a_bad_optional_field_costs_no_purchase(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(ADROLL_STRICT=False)
-    receipt = report(app, email="not an address")
-    assert receipt.status == "queued"
+    assert report(app, email="not an address").status == "queued"
     assert app.extensions["adroll"].counters.get("field_dropped", "email") == 1
     assert "email left out" in caplog.text
     assert "not an address" not in caplog.text
@@ -660,9 +655,7 @@ def test_a_receipt_says_where_this_process_knows_no_hold(make_app: AppMaker) -> 
 def test_a_slip_of_the_typists_decides_on_no_later_order(make_app: AppMaker, kind: str) -> None:
     """`outbox cancel` of a number that was not there yet forgot the order that came to have it."""
     app = shop(make_app)
-    runner = app.test_cli_runner()
-    slip = runner.invoke(commands, ["outbox", kind, "1001"])
-    assert slip.exit_code == 1
+    invoke(app, "outbox", kind, "1001", code=1)
     assert not app.extensions["adroll"].outbox.exists(), "looking makes no file"
     check_out(app)
     app.extensions["adroll"].outbox.queue.take_in()
@@ -675,11 +668,9 @@ def test_of_a_hold_that_became_a_dead_letter_it_is_said_where_to_look(make_app: 
     with app.app_context():
         receipt = report_conversion(**ORDER, hold=True, ip="203.0.113.7", page_location=PLACE)
     assert receipt.status == "invalid"
-    run = partial(app.test_cli_runner().invoke, commands)
-    said = run(["outbox", "release", "1001"])
-    assert said.exit_code == 1
+    said = invoke(app, "outbox", "release", "1001", code=1)
     assert "flask adroll outbox find 1001 says what is known of it" in said.output
-    assert "visitor: takes a click id" in run(["outbox", "find", "1001"]).output
+    assert "visitor: takes a click id" in invoke(app, "outbox", "find", "1001").output
 
 
 def test_what_has_been_delivered_takes_no_other_value(make_app: AppMaker) -> None:
@@ -690,12 +681,9 @@ def test_what_has_been_delivered_takes_no_other_value(make_app: AppMaker) -> Non
         release_conversion("1001")
     claim = outbox.queue.claim(ADVERTISABLE, begin=True)
     outbox.queue.settle(claim, [Outcome(id=one.id, kind="delivered") for one in claim.events])
-    runner = app.test_cli_runner()
-    plain = runner.invoke(commands, ["outbox", "release", "1001"])
-    assert plain.exit_code == 0
+    plain = invoke(app, "outbox", "release", "1001", code=0)
     assert plain.output.startswith("1001: delivered at ")
-    changed = runner.invoke(commands, ["outbox", "release", "1001", "--value", "1.00"])
-    assert changed.exit_code == 1
+    changed = invoke(app, "outbox", "release", "1001", "--value", "1.00", code=1)
     assert "too late for another value or currency" in changed.output
 
 
@@ -722,8 +710,7 @@ def test_a_receipt_says_what_this_process_decided_before(make_app: AppMaker, how
 def test_a_wrong_hold_raises_if_strict_and_holds_elsewhere(make_app: AppMaker, hold: Any) -> None:
     with pytest.raises(EventError, match="hold"):
         check_out(shop(make_app, hold))
-    app = shop(make_app, hold, ADROLL_STRICT=False)
-    assert check_out(app)["status"] == "held"
+    assert check_out(shop(make_app, hold, ADROLL_STRICT=False))["status"] == "held"
 
 
 @pytest.mark.parametrize("hold", [None, False])
@@ -875,7 +862,7 @@ def test_a_worker_quicker_than_the_command_s_words(make_app: AppMaker, monkeypat
         return receipt
 
     monkeypatch.setattr(runtime.reporter, "decide", released)
-    said = app.test_cli_runner().invoke(commands, ["outbox", "release", "1001"])
+    said = invoke(app, "outbox", "release", "1001")
     assert (said.exit_code, said.output) == (0, "1001: will be sent\n")
 
 
@@ -883,24 +870,20 @@ def test_commands_release_and_cancel(make_app: AppMaker) -> None:
     app = shop(make_app)
     check_out(app)
     app.extensions["adroll"].outbox.queue.take_in()
-    runner = app.test_cli_runner()
 
-    listed = runner.invoke(commands, ["outbox", "list", "--state", "held"])
+    listed = invoke(app, "outbox", "list", "--state", "held")
     assert listed.output.split()[-7:] == ["59.90", "EUR", "0", "1001", "in", "7", "days"]
-    wrong = runner.invoke(commands, ["outbox", "release", "1001", "--value", "much"])
-    assert wrong.exit_code == 1
+    wrong = invoke(app, "outbox", "release", "1001", "--value", "much", code=1)
     assert "value" in wrong.output
-    unknown = runner.invoke(commands, ["outbox", "release", "77"])
-    assert unknown.exit_code == 1
+    unknown = invoke(app, "outbox", "release", "77", code=1)
     assert "no such order is held here, so nothing was done" in unknown.output
-    assert "no hold yet" not in runner.invoke(commands, ["outbox"]).output
+    assert "no hold yet" not in invoke(app, "outbox").output
     with app.app_context():
         assert release_conversion("77")
-    assert "no hold yet 1 verdict" in runner.invoke(commands, ["outbox"]).output
+    assert "no hold yet 1 verdict" in invoke(app, "outbox").output
 
-    released = runner.invoke(commands, ["outbox", "release", "1001", "--value", "5.00"])
+    released = invoke(app, "outbox", "release", "1001", "--value", "5.00")
     assert (released.exit_code, released.output) == (0, "1001: will be sent\n")
-    cancelled = runner.invoke(commands, ["outbox", "cancel", "1001"])
+    cancelled = invoke(app, "outbox", "cancel", "1001")
     assert (cancelled.exit_code, cancelled.output) == (0, "1001: cancelled\n")
-    again = runner.invoke(commands, ["outbox", "release", "1001"])
-    assert again.exit_code == 1
+    invoke(app, "outbox", "release", "1001", code=1)

@@ -489,8 +489,7 @@ def test_identify_before_consent_is_told_once_with_help(make_app: AppMaker, capl
     [record] = [record for record in caplog.records if "identify()" in record.getMessage()]
     assert "@adroll.identity" in record.getMessage()
     assert "said@" not in record.getMessage()
-    counters = app.extensions["adroll"].counters
-    assert counters.get("identify_ignored", "consent_unknown") == 2
+    assert app.extensions["adroll"].counters.get("identify_ignored", "consent_unknown") == 2
     answer[0] = True
     post(client, "/search")
     assert "email_sha256" not in json.dumps(kept(app))

@@ -607,12 +607,10 @@ def test_our_endpoints_answer_before_the_app(wrap: Wrap) -> None:
 
 
 def test_mounted_under_a_prefix(wrap: Wrap) -> None:
-    mounted = DispatcherMiddleware(plain, {"/shop": wrap(plain)})
-    client = Client(mounted)
+    client = Client(DispatcherMiddleware(plain, {"/shop": wrap(plain)}))
     page = client.get("/shop/").text
     assert 'src="/shop/_adroll/kit.' in page
-    url = page[page.index('src="') + 5 :].partition('"')[0]
-    assert client.get(url).status_code == 200
+    assert client.get(page[page.index('src="') + 5 :].partition('"')[0]).status_code == 200
 
 
 def test_beside_the_extension_there_is_one_snippet(wrap: Wrap, make_app: AppMaker) -> None:
@@ -695,8 +693,7 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None
             lambda *_: lambda data: None,
         )
     )
-    first = next(body)
-    assert first.startswith(b"<html>")
+    assert next(body).startswith(b"<html>")
     assert served == [0]
 
 

@@ -209,8 +209,7 @@ def test_global_privacy_control_beats_every_yes(
 def the_purchase(site: Site) -> Any:
     site.adroll.reset()
     assert site.app is not None
-    runtime = site.app.extensions["adroll"]
-    runtime.deliverer.flush(timeout=10)
+    site.app.extensions["adroll"].deliverer.flush(timeout=10)
     [record] = site.adroll.purchases()
     return record
 

@@ -10,13 +10,13 @@ from flask import Flask, current_app
 from flask_talisman import Talisman
 from playwright.sync_api import Page
 
-from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.browsing import Console, NewContext
 from tests.support.nginx import HIDING, HOARDING, behind_nginx
 from tests.support.outbox_engines import wait_until
 from tests.support.serving import serving
 from tests.support.strict_site import HOST, jar, land, make_shop, who
+from tests.support.visits import invoke
 
 #: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
 STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}
@@ -107,8 +107,7 @@ def test_our_part_needs_self_alone(
     """What ``flask adroll check`` prints: the rest is the pixel's."""
     policy = {"default-src": "'none'", "script-src": "'self'", "connect-src": "'self'"}
     shop = make_shop(adroll, tmp_path, before=with_policy(policy), ADROLL_PIXEL="none")
-    printed = shop.test_cli_runner().invoke(commands, ["check"]).output
-    assert "script-src 'self'; connect-src 'self'" in printed
+    assert "script-src 'self'; connect-src 'self'" in invoke(shop, "check").output
     with serving(shop) as port:
         land(page, f"http://{HOST}:{port}/?adct=click123")
         cookie = jar(page.context, page.url)["__adroll_fpc"]

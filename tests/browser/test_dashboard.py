@@ -166,8 +166,7 @@ def delivered(shop: Flask, events: int) -> None:
     from adroll_flask.outbox.history import Happened, add
 
     entry = Happened("formFill", "delivered", "", 2, "", 0, 1.0, events)
-    outbox = shop.extensions["adroll"].outbox
-    outbox.database.write(lambda tx: add(tx, [entry]))
+    shop.extensions["adroll"].outbox.database.write(lambda tx: add(tx, [entry]))
 
 
 def test_the_pictures_are_of_pages_that_are_there() -> None:

@@ -450,8 +450,7 @@ def test_junk_in_the_tabs_storage_is_survived(site: KitSite, page: Page) -> None
         script = f"<script>sessionStorage.adrollKit = {text!r}</script>"
         site.serve(script + site.tag(), f"/{number}")
         page.context.new_page().goto(site.url(f"/{number}?adct={number}"))
-    told = site.wait_told(page, len(junk))
-    assert sorted(body["adct"] for body in told) == list("01234")
+    assert sorted(body["adct"] for body in site.wait_told(page, len(junk))) == list("01234")
 
 
 def test_a_fetch_that_the_page_broke_is_survived(site: KitSite, page: Page) -> None:

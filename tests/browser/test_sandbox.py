@@ -135,8 +135,7 @@ def test_it_fits_windows_of_all_widths(page: Page, adroll: RunningSandbox, width
     send(page, adroll, purchase("1", ip="x" * 300, page_location="y" * 3000))
     page.locator(".row", has_text="999").click()
     page.locator(".raw").scroll_into_view_if_needed()
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     row = page.locator(".row", has_text="999").bounding_box()
     detail = page.locator("#detail").bounding_box()
     assert row is not None

@@ -1,21 +1,15 @@
 """The commands as they are typed, on the app of a test."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
 
-from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.visits import invoke
 
 Run = Callable[..., Result]
-
-
-def invoke(app: Flask, *arguments: str, **kwargs: Any) -> Result:
-    """What a command prints, and how it exits."""
-    return app.test_cli_runner().invoke(commands, [*arguments], **kwargs)
 
 
 @pytest.fixture

@@ -14,15 +14,14 @@ from flask import Flask, redirect, request
 
 from adroll_flask import AdRoll, report_event
 from adroll_flask.cli import worker as cli_worker
-from adroll_flask.cli.commands import commands
 from adroll_flask.events.event import Event
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.outbox import RecentKeys
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
-from tests.cli.conftest import Run, invoke
+from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support.outbox_engines import wait_until
-from tests.support.visits import ORDER, at, report
+from tests.support.visits import ORDER, at, invoke, report
 
 
 @pytest.fixture
@@ -38,9 +37,7 @@ def findings(result: Result) -> dict[str, dict[str, str]]:
 
 
 def test_check_of_a_good_site_passes(run: Run) -> None:
-    result = run("check")
-    assert result.exit_code == 0, result.output
-    assert "0 errors" in result.output
+    assert "0 errors" in run("check", code=0).output
 
 
 def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
@@ -52,9 +49,7 @@ def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
         SERVER_NAME="shop.test",
         ADROLL_COOKIE_DOMAIN="other.test",
     )
-    result = invoke(app, "check", "--json")
-    assert result.exit_code == 1
-    found = findings(result)
+    found = findings(invoke(app, "check", "--json", code=1))
     assert found["ADROLL_ADVERTISABLE_EID"]["severity"] == "error"
     assert "ZeroDivisionError" in found["ADROLL_ACCESS_TOKEN"]["sentence"]
     assert found["SECRET_KEY"]["severity"] == "error"
@@ -103,8 +98,7 @@ def test_check_finds_a_login_guard_before_our_endpoints(app: Flask, run: Run) ->
 
 def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
     report(app, ip="10.0.0.5")
-    found = findings(run("check", "--json"))
-    assert "ProxyFix" in found["addresses"]["todo"]
+    assert "ProxyFix" in findings(run("check", "--json"))["addresses"]["todo"]
 
 
 def test_check_leaves_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
@@ -133,27 +127,25 @@ def test_check_leaves_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, sa
 
 def test_check_and_outbox_say_where_a_file_will_be(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
-    runner = app.test_cli_runner()
-    result = runner.invoke(commands, ["check", "--json"])
+    result = invoke(app, "check", "--json")
     place = Path(app.instance_path) / "adroll-outbox.sqlite"
     assert result.exit_code == 0
     found = findings(result)["outbox"]
     assert found["severity"] == "hint"
     assert found["sentence"] == f"{place} is not there yet; it is made with the first report"
-    overview = runner.invoke(commands, ["outbox"]).output
+    overview = invoke(app, "outbox").output
     assert overview.startswith("engine      sqlite, not there yet; the first report makes it")
     assert "waiting     0" in overview
-    counts = json.loads(runner.invoke(commands, ["outbox", "--json"]).output)["counts"]
-    assert counts["waiting"] == 0
+    assert json.loads(invoke(app, "outbox", "--json").output)["counts"]["waiting"] == 0
     for arguments, expected in {
         ("list",): "no events\n",
         ("export",): "",
         ("retry", "--all-dead"): "0 events will be sent again\n",
     }.items():
-        looked = runner.invoke(commands, ["outbox", *arguments])
+        looked = invoke(app, "outbox", *arguments)
         assert (looked.output, looked.exit_code) == (expected, 0)
     for command in ("show", "drop", "retry"):
-        looked = runner.invoke(commands, ["outbox", command, "0123"])
+        looked = invoke(app, "outbox", command, "0123")
         assert looked.output.startswith("Error: there is no such event: nothing was reported yet\n")
     assert not Path(app.instance_path).exists()
 
@@ -170,8 +162,7 @@ def test_check_finds_a_folder_that_is_not_there(make_app: AppMaker, tmp_path: Pa
     assert "correct the path" in found["ADROLL_OUTBOX_URL"]["todo"]
     assert not typo.parent.exists()
     typo.parent.write_text("a file where a folder should be")
-    result = invoke(app, "check", "--json")
-    assert result.exit_code == 1
+    result = invoke(app, "check", "--json", code=1)
     assert f"{typo.parent} is not a folder" in findings(result)["ADROLL_OUTBOX_URL"]["sentence"]
 
 
@@ -180,16 +171,15 @@ def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: 
     with closing(sqlite3.connect(shop)) as connection:
         connection.execute("CREATE TABLE orders (id)")
     app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{shop}")
-    runner = app.test_cli_runner()
-    found = findings(runner.invoke(commands, ["check", "--json"]))["outbox"]
+    found = findings(invoke(app, "check", "--json"))["outbox"]
     assert (
         found["sentence"] == "sqlite, its tables are not there yet; they are made at the first use"
     )
     assert "create-table" in found["todo"]
     with closing(sqlite3.connect(shop)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
-    runner.invoke(commands, ["outbox", "create-table"])
-    found = findings(runner.invoke(commands, ["check", "--json"]))["outbox"]
+    invoke(app, "outbox", "create-table")
+    found = findings(invoke(app, "check", "--json"))["outbox"]
     assert found["sentence"] == "sqlite, 0 waiting"
 
 
@@ -198,8 +188,7 @@ def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: 
 
 @pytest.mark.parametrize("name", ["pageView", "purchase", "demoRequest"])
 def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name: str) -> None:
-    result = run("send-test", "--event", name)
-    assert result.exit_code == 0, result.output
+    result = run("send-test", "--event", name, code=0)
     assert "dry_run=true" in result.output
     assert "answer: 200" in result.output
     assert "AdRoll takes this event" in result.output
@@ -244,9 +233,7 @@ def test_schema_is_a_json_schema_that_takes_what_we_send(app: Flask, run: Run) -
 def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sandbox: Any) -> None:
     report(app)
     assert "waiting     1" in run("outbox").output
-    result = run("worker", "--once")
-    assert result.exit_code == 0, result.output
-    assert result.output.strip() == "1 settled, 0 waiting"
+    assert run("worker", "--once", code=0).output.strip() == "1 settled, 0 waiting"
     assert len(sandbox.purchases()) == 1
     counts = json.loads(run("outbox", "--json").output)["counts"]
     assert (counts["waiting"], counts["delivered"]) == (0, 1)
@@ -256,7 +243,7 @@ def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run
     assert report(app, hold=0.01).status == "held"
 
     def is_over() -> bool:
-        assert run("worker", "--once").exit_code == 0
+        run("worker", "--once", code=0)
         return "nobody released it in time" in run("outbox", "find", "1001").output
 
     assert wait_until(is_over)
@@ -268,8 +255,7 @@ def test_worker_once_says_why_they_wait(
     far = make_app()  # nobody listens on its port
     report(far)
     once = ["worker", "--once"]
-    result = invoke(far, *once)
-    assert result.exit_code == 0
+    result = invoke(far, *once, code=0)
     assert result.output.startswith(
         "0 settled, 1 waiting (AdRoll is away or out of reach: the last request failed ("
     )
@@ -301,12 +287,9 @@ def test_a_dead_letter_is_listed_shown_fixed_and_sent(app: Flask, run: Run, sand
     assert "click123" not in json.dumps(shown)
     full = json.loads(run("outbox", "show", receipt.id, "--full").output)["event"]
     assert full["identifiers"]["adct"] == "click123"
-    refused = run("outbox", "retry", receipt.id)
-    assert refused.exit_code == 1
-    assert "fix it first" in refused.output
+    assert "fix it first" in run("outbox", "retry", receipt.id, code=1).output
     full["conversion_value"] = "59.90"
-    fixed = run("outbox", "fix", receipt.id, "-", input=json.dumps(full))
-    assert fixed.exit_code == 0, fixed.output
+    fixed = run("outbox", "fix", receipt.id, "-", input=json.dumps(full), code=0)
     assert fixed.output == "1 event will be sent\n"
     run("worker", "--once")
     [purchase] = sandbox.purchases()
@@ -315,15 +298,13 @@ def test_a_dead_letter_is_listed_shown_fixed_and_sent(app: Flask, run: Run, sand
 
 def test_retry_all_dead_leaves_what_has_to_be_fixed(app: Flask, run: Run) -> None:
     report(app, value="much")
-    result = run("outbox", "retry", "--all-dead")
-    assert "0 events will be sent again" in result.output
+    assert "0 events will be sent again" in run("outbox", "retry", "--all-dead").output
 
 
 @pytest.mark.parametrize("reason", ["restored", "unsure"])
 def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: str) -> None:
     refused, doubtful, other = *bury(app, "1"), *bury(app, "2", "3", reason=reason)
-    all_dead = run("outbox", "retry", "--all-dead")
-    assert all_dead.exit_code == 0
+    all_dead = run("outbox", "retry", "--all-dead", code=0)
     assert "2 dead letters restored or unsure: not sent. AdRoll may have" in all_dead.output
     assert all_dead.output.endswith("\n1 event will be sent again\n")
     assert reason in run("outbox", "list", "--dead").output
@@ -341,11 +322,10 @@ def test_a_reason_is_named_whole_or_by_its_first_word(app: Flask, run: Run) -> N
     report(app, order_id="2", value="much")
     for reason in ("invalid", "invalid:value"):
         assert "fix it first" in run("outbox", "retry", "--reason", reason).output
-    unknown = run("outbox", "retry", "--reason", "no such")
-    assert unknown.exit_code == 2
+    unknown = run("outbox", "retry", "--reason", "no such", code=2)
     assert "there are invalid:value, refused" in unknown.output
     for wrong in ([], ["--all-dead", "--reason", "refused"], ["0123", "--all-dead"]):
-        assert run("outbox", "retry", *wrong).exit_code == 2
+        run("outbox", "retry", *wrong, code=2)
 
 
 class Hook:
@@ -385,8 +365,7 @@ def test_a_retry_asks_before_report_and_reports_an_order_once(
     again = report(app)
     assert (again.status, again.id) == ("duplicate", first.id)
 
-    refused = run("outbox", "retry", first.id)
-    assert refused.exit_code == 1
+    refused = run("outbox", "retry", first.id, code=1)
     assert "before_report raised LookupError" in refused.output
     assert run("outbox", "retry", "--all-dead").output.endswith("0 events will be sent again\n")
 
@@ -424,8 +403,7 @@ def test_a_retry_keeps_back_as_before_report(
 def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
     report(app, order_id="1", hold=True)
     hook.broken = False
-    output = run("outbox", "retry", "--all-dead").output
-    assert "nobody has said that it is paid" in output
+    assert "nobody has said that it is paid" in run("outbox", "retry", "--all-dead").output
     run("worker", "--once")
     assert sandbox.purchases() == []
     assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 1
@@ -479,15 +457,12 @@ def test_good_ids_are_retried_and_dropped_beside_wrong_ones(app: Flask, run: Run
 def test_fix_says_why_an_event_cannot_be_fixed(app: Flask, run: Run) -> None:
     waiting = report(app, order_id="0").id
     wire = json.loads(run("outbox", "show", waiting, "--full").output)["event"]
-    unknown = run("outbox", "fix", "f" * 32, "-", input=json.dumps(wire))
-    assert unknown.exit_code == 1
+    unknown = run("outbox", "fix", "f" * 32, "-", input=json.dumps(wire), code=1)
     assert unknown.output.startswith("Error: there is no such event\n")
-    alive = run("outbox", "fix", waiting, "-", input=json.dumps(wire))
-    assert alive.exit_code == 1
+    alive = run("outbox", "fix", waiting, "-", input=json.dumps(wire), code=1)
     assert alive.output.startswith("Error: this event is waiting, it is no dead letter\n")
     dead = report(app, order_id="1", value="much").id
-    twice = run("outbox", "fix", dead, "-", input=json.dumps(wire))
-    assert twice.exit_code == 1
+    twice = run("outbox", "fix", dead, "-", input=json.dumps(wire), code=1)
     assert "another event has reported this order" in twice.output
     assert f"outbox drop {dead}" in twice.output
 
@@ -497,8 +472,7 @@ def test_fix_says_where_json_is_broken_and_which_part_it_takes(app: Flask, run: 
     shown = run("outbox", "show", "--full", dead).output
     broken = shown.replace('"attempts": 0,', '"attempts": 0')
     line = next(n for n, text in enumerate(broken.splitlines(), 1) if '"unsure"' in text)
-    result = run("outbox", "fix", dead, "-", input=broken)
-    assert result.exit_code == 1
+    result = run("outbox", "fix", dead, "-", input=broken, code=1)
     assert result.output.startswith(
         f"Error: no JSON: Expecting ',' delimiter: line {line} column 3 "
     )
@@ -506,8 +480,7 @@ def test_fix_says_where_json_is_broken_and_which_part_it_takes(app: Flask, run: 
     result = run("outbox", "fix", dead, "-", input=b'{"event_name": "\xff"}')
     assert result.output.startswith("Error: no JSON: 'utf-8' codec can't decode byte")
     for whole in (shown, run("outbox", "export", "--full").output):
-        result = run("outbox", "fix", dead, "-", input=whole)
-        assert result.exit_code == 1
+        result = run("outbox", "fix", dead, "-", input=whole, code=1)
         assert result.output.startswith("Error: takes the event alone: flask adroll")
 
 
@@ -551,9 +524,8 @@ def test_a_full_export_can_be_imported(
     full = run("outbox", "export", "--full").output
     assert "click123" in full
     other = make_app(ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID, ADROLL_PIXEL_EID=PIXEL_EID)
-    runner = other.test_cli_runner()
-    assert "1 queued" in runner.invoke(commands, ["import", "-"], input=full).output
-    assert "1 duplicate" in runner.invoke(commands, ["import", "-"], input=full).output
+    assert "1 queued" in invoke(other, "import", "-", input=full).output
+    assert "1 duplicate" in invoke(other, "import", "-", input=full).output
 
 
 def test_an_import_keeps_keys_as_the_shop_s_own_reports_do(app: Flask, run: Run) -> None:
@@ -612,8 +584,7 @@ def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
     outbox.queue.waiting()  # another thread may be at the journal
     claim = outbox.queue.claim(app.config["ADROLL_ADVERTISABLE_EID"], limit=2)
     outbox.queue.begin_sending(claim, [two])
-    result = run("outbox", "drop", one, two, three, "f" * 32)
-    assert result.exit_code == 1
+    result = run("outbox", "drop", one, two, three, "f" * 32, code=1)
     assert f"{one}: is claimed, a worker is about to send it" in result.output
     assert f"{two}: is sending, its request may be under way" in result.output
     assert f"{'f' * 32}: there is no such event" in result.output
@@ -622,7 +593,7 @@ def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
 
 
 def test_forget_without_a_visitor_is_an_error(run: Run) -> None:
-    assert run("forget").exit_code == 2
+    run("forget", code=2)
 
 
 @pytest.mark.parametrize(
@@ -630,8 +601,7 @@ def test_forget_without_a_visitor_is_an_error(run: Run) -> None:
     [("--cookie", "two words"), ("--cookie", "x" * 81), ("--email", "nobody at all")],
 )
 def test_forget_refuses_what_nobody_can_have(run: Run, option: str, value: str) -> None:
-    result = run("forget", option, value)
-    assert result.exit_code == 2
+    result = run("forget", option, value, code=2)
     assert option in result.output
     assert "nothing was erased" in result.output
     assert value not in result.output
@@ -639,8 +609,7 @@ def test_forget_refuses_what_nobody_can_have(run: Run, option: str, value: str) 
 
 def test_a_health_file_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "no" / "health"
-    result = run("worker", "--once", "--health-file", str(path))
-    assert result.exit_code == 1
+    result = run("worker", "--once", "--health-file", str(path), code=1)
     assert result.output.startswith(f"Error: the health file {path} cannot be written: No such f")
 
 
@@ -663,8 +632,7 @@ def test_a_worker_outlives_its_health_file(
 
 
 def test_check_names_the_form_of_an_id_that_is_taken(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_PIXEL_EID=None)
-    result = invoke(app, "check", "--json")
+    result = invoke(make_app(ADROLL_PIXEL_EID=None), "check", "--json")
     assert "8 to 40 upper-case letters and digits" in findings(result)["ADROLL_PIXEL_EID"]["todo"]
 
 
@@ -673,6 +641,6 @@ def test_sqlite_needs_no_sqlalchemy(run: Run, monkeypatch: Patch, tmp_path: Path
     for name in ("sqlalchemy", "sqlalchemy.exc"):
         monkeypatch.setitem(sys.modules, name, None)
     for _twice in range(2):
-        assert run("outbox", "create-table").exit_code == 0
+        run("outbox", "create-table", code=0)
     moved = run("outbox", "move-from", f"sqlite:///{tmp_path}/old.sqlite")
     assert "there is no outbox at" in moved.output

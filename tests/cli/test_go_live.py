@@ -17,12 +17,12 @@ from adroll_flask import release_conversion, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.errors import help_url
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.cli.conftest import Run, invoke
+from tests.cli.conftest import Run
 from tests.conftest import ADVERTISABLE, PAGE, AppMaker, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.serving import serving
-from tests.support.visits import at, report
+from tests.support.visits import at, invoke, report
 
 ERRORS = (Path(__file__).parents[2] / "docs/errors.md").read_text("utf-8")
 
@@ -62,18 +62,14 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
     report(app, "good")
     report(app, "bad", value="much")
     run("outbox")
-    died = run("check", "--since", "1h", "--json")
-    assert died.exit_code == 1
-    found = codes(died)["reports-died"]
+    found = codes(run("check", "--since", "1h", "--json", code=1))["reports-died"]
     assert found["sentence"].startswith("2 of 3 reports since 20")
     assert found["sentence"].endswith(" died: 2 invalid:value")
     for ahead in ("2099-01-01", f"{deploy * 1000:.0f}"):  # milliseconds
-        refused = run("check", "--since", ahead)
-        assert refused.exit_code == 2
-        assert "lies in the future" in refused.output
+        assert "lies in the future" in run("check", "--since", ahead, code=2).output
     for wrong in ("yesterday", "10m"):  # which are months elsewhere
-        assert run("check", "--since", wrong).exit_code == 2
-    assert run("check", "--last", "0").exit_code == 2
+        run("check", "--since", wrong, code=2)
+    run("check", "--last", "0", code=2)
 
 
 def test_a_deploy_of_which_nobody_heard_is_told(
@@ -139,9 +135,7 @@ def test_an_explanation_says_what_is_so_here(make_app: AppMaker) -> None:
     ],
 )
 def test_what_events_died_of_is_explained(app: Flask, reason: str, said: str) -> None:
-    told = runner(app)("explain", reason)
-    assert told.exit_code == 0
-    assert told.output.startswith(said)
+    assert runner(app)("explain", reason, code=0).output.startswith(said)
     assert json.loads(runner(app)("explain", reason, "--json").output)["code"] == reason
 
 
@@ -192,13 +186,12 @@ def test_an_identity_that_no_session_keeps_is_explained_too(app: Flask) -> None:
 def test_what_events_never_die_of_is_no_code(app: Flask) -> None:
     ours = ("answer", "none", "", "*", "unpaid", "settable", "invalid:")
     for reason in ("http_200", "http_99", "unheard_of", *ours):
-        assert runner(app)("explain", reason).exit_code == 2
+        runner(app)("explain", reason, code=2)
     assert "did you mean refused" in runner(app)("explain", "refusd").output
 
 
 def test_a_code_that_is_none_names_near_ones(app: Flask) -> None:
-    result = runner(app)("explain", "acount-missing")
-    assert result.exit_code == 2
+    result = runner(app)("explain", "acount-missing", code=2)
     assert "did you mean account-missing" in result.output
 
 
@@ -206,9 +199,7 @@ def test_a_code_that_is_none_names_near_ones(app: Flask) -> None:
 
 
 def test_go_live_says_what_is_left_of_the_sandbox(app: Flask, sandbox: RunningSandbox) -> None:
-    result = runner(app)("go-live", "--json")
-    assert result.exit_code == 1
-    found = codes(result)
+    found = codes(runner(app)("go-live", "--json", code=1))
     assert found["api-url-elsewhere"]["severity"] == "error"
     assert found["page-not-looked-at"]["severity"] == "warning"
     assert found["hosts-not-set"]["severity"] == "hint"
@@ -298,10 +289,12 @@ def verify(make_app: AppMaker, tmp_path: Path, monkeypatch: Patch) -> Iterator[V
 
         app.add_url_rule("/away", "away", lambda: (sandbox.fault(status=401), PAGE)[1])
 
-        def verify(recipe: str | None = None, path: str = "/", wait: float = PATIENCE) -> Result:
+        def verify(
+            recipe: str | None = None, path: str = "/", wait: float = PATIENCE, **exits: int
+        ) -> Result:
             chosen = ["--recipe", f"recipe:{recipe}"] if recipe else []
             url = f"http://127.0.0.1:{port}{path}"
-            return invoke(app, "verify", url, *chosen, "--wait", str(wait), "--json")
+            return invoke(app, "verify", url, *chosen, "--wait", str(wait), "--json", **exits)
 
         yield verify
 
@@ -359,9 +352,7 @@ def test_an_order_without_an_address_lacks_its_hashes(verify: Verify) -> None:
 
 
 def test_a_held_order_needs_its_webhook(verify: Verify) -> None:
-    held = verify("held", wait=0)
-    assert held.exit_code == 1
-    good, said = steps(held)["report"]
+    good, said = steps(verify("held", wait=0, code=1))["report"]
     assert not good
     assert "the recipe has to call the webhook" in said
     assert steps(verify("paid"))["report"] == (True, "delivered")
@@ -398,7 +389,7 @@ WWW = "https://www.shop.example"
 
 
 def tag(app: Flask, *arguments: str) -> tuple[int, str]:
-    result = app.test_cli_runner().invoke(commands, ["tag", *arguments])
+    result = invoke(app, "tag", *arguments)
     return result.exit_code, result.output.strip()
 
 

@@ -22,10 +22,10 @@ from adroll_flask.cli import import_command
 from adroll_flask.cli.import_command import EventMaker
 from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
-from tests.cli.conftest import Run, invoke
+from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, ROOT
-from tests.support.visits import kept, report, visit
+from tests.support.visits import invoke, kept, report, visit
 
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
 
@@ -85,9 +85,7 @@ def test_commas_in_the_headers_quotes_part_no_columns(run: Run) -> None:
 
 def test_a_german_shop_s_list_is_read_by_its_columns_dates_and_commas(app: Flask, run: Run) -> None:
     Path("orders.csv").write_text(GERMAN)
-    result = run("orders.csv", *GERMAN_OPTIONS)
-    assert result.exit_code == 0, result.output
-    assert "2 queued" in result.output
+    assert "2 queued" in run("orders.csv", *GERMAN_OPTIONS, code=0).output
     first, second = kept(app)
     assert first["event_name"] == "purchase"
     assert first["event_attributes"]["order_id"] == "A-1"
@@ -125,8 +123,7 @@ def test_json_lines_take_options_as_csv_does(app: Flask, run: Run) -> None:
     columns = ("order_id=nr", "value=sum", "timestamp=when", "user_id=user")
     options = [part for column in columns for part in ("--column", column)]
     forms = ("--timezone", "UTC", "--set", "currency=EUR", "--decimal-comma")
-    result = run("-", *options, *forms, *SET, input=json.dumps(line))
-    assert result.exit_code == 0, result.output
+    run("-", *options, *forms, *SET, input=json.dumps(line), code=0)
     [event] = kept(app)
     assert event["timestamp"] == 1795552260.0
     assert float(event["conversion_value"]) == 1059.9
@@ -135,8 +132,7 @@ def test_json_lines_take_options_as_csv_does(app: Flask, run: Run) -> None:
 def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, run: Run) -> None:
     bad = "A-3;12.90;24.11.2026 20:31;u3\nA-4;1,00;yesterday;u4\n;1,00;24.11.2026 20:31;u5\nA-6;1\n"
     Path("orders.csv").write_text(GERMAN + bad)
-    result = run("orders.csv", *GERMAN_OPTIONS)
-    assert result.exit_code == 1
+    result = run("orders.csv", *GERMAN_OPTIONS, code=1)
     assert "2 queued, 4 invalid" in result.output
     assert "fix orders.csv.rejected.csv" in result.output
     path = Path("orders.csv.rejected.csv")
@@ -154,9 +150,7 @@ def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, ru
     path.write_text(text)
     # The one that is fixed is not overwritten by the next try of the whole.
     assert "fix orders.csv.rejected-2.csv" in run("orders.csv", *GERMAN_OPTIONS).output
-    again = run(str(path), *GERMAN_OPTIONS)
-    assert again.exit_code == 0, again.output
-    assert "4 queued" in again.output
+    assert "4 queued" in run(str(path), *GERMAN_OPTIONS, code=0).output
     ids = {event["event_attributes"]["order_id"] for event in kept(app)}
     assert ids == {f"A-{number}" for number in range(1, 7)}
 
@@ -164,8 +158,7 @@ def test_bad_lines_are_fixed_in_their_own_file_and_imported_again(app: Flask, ru
 def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
     good = {"order_id": "1", "value": "1.00", "currency": "EUR", "user_id": "u"}
     lines = [json.dumps(good), "no JSON", json.dumps(good | {"order_id": "2", "value": "-1"})]
-    result = run("-", *SET, input="\n".join(lines))
-    assert "1 queued, 2 invalid" in result.output
+    assert "1 queued, 2 invalid" in run("-", *SET, input="\n".join(lines)).output
     found = rejected("stdin.rejected.csv")
     assert [(one["rejected_line"], one["rejected_column"]) for one in found] == [
         ("2", ""),
@@ -188,9 +181,7 @@ def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
 
 def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:
     Path("orders.csv").write_text(PLAIN + "3,-1,EUR,u3\n")
-    result = run("orders.csv", "--check", *SET)
-    assert result.exit_code == 1
-    assert "2 good, 1 invalid" in result.output
+    assert "2 good, 1 invalid" in run("orders.csv", "--check", *SET, code=1).output
     assert not Path(app.instance_path).exists()
 
 
@@ -198,9 +189,7 @@ def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run)
     """A file that cannot be read to its end leaves nothing behind."""
     text = (PLAIN + "".join(f"{i},1.00,EUR,u{i}\n" for i in range(3, 5000))).encode()
     Path("orders.csv").write_bytes(text + b"\xff")
-    result = run("orders.csv", *SET)
-    assert result.exit_code == 1
-    assert "Nothing was kept" in result.output
+    assert "Nothing was kept" in run("orders.csv", *SET, code=1).output
     assert kept(app) == []
 
 
@@ -214,8 +203,7 @@ def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run)
 )
 def test_an_open_quote_refuses_the_whole_file(app: Flask, run: Run, line: str, at: int) -> None:
     Path("orders.csv").write_text(f"{PLAIN}{line}\n5,1.00,EUR,u5\n6,1.00,EUR,u6\n")
-    result = run("orders.csv", *SET)
-    assert result.exit_code == 1
+    result = run("orders.csv", *SET, code=1)
     assert f"line {at} is no CSV" in result.output
     assert "is a quote in it, or before it, not closed? Nothing was kept" in result.output
     assert kept(app) == []
@@ -232,7 +220,7 @@ def test_nothing_is_reported_twice_by_a_second_run_or_beside_the_shop(app: Flask
 def test_lines_without_an_order_are_told_apart_by_what_they_say(app: Flask, run: Run) -> None:
     lines = "user_id\nann\nbob\n"
     for _ in range(2):
-        assert run("-", "--event", "pageView", *SET, input=lines).exit_code == 0
+        run("-", "--event", "pageView", *SET, input=lines, code=0)
     assert [event["identifiers"]["user_id"] for event in kept(app)] == ["ann", "bob"]
 
 
@@ -261,9 +249,7 @@ def test_a_token_that_was_kept_with_the_order_tells_who_it_is(app: Flask, run: R
     ],
 )
 def test_what_no_line_can_have_is_said(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    result = run("-", *arguments, input=PLAIN)
-    assert result.exit_code == 2
-    assert said in result.output
+    assert said in run("-", *arguments, input=PLAIN, code=2).output
 
 
 def test_a_fault_of_keeping_is_no_wrong_encoding(app: Flask, run: Run, monkeypatch: Patch) -> None:
@@ -277,9 +263,7 @@ def test_a_fault_of_keeping_is_no_wrong_encoding(app: Flask, run: Run, monkeypat
 def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, run: Run) -> None:
     data = PLAIN.encode() + "ü1,1.00,EUR,u1\n".encode("cp1252")
     Path("orders.csv").write_bytes(data)
-    result = run("orders.csv", *SET)
-    assert result.exit_code == 1
-    assert "--encoding" in result.output
+    assert "--encoding" in run("orders.csv", *SET, code=1).output
     assert kept(app) == []
     assert "3 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
 
@@ -327,8 +311,7 @@ def test_without_room_nothing_is_kept(app: Flask, run: Run, monkeypatch: Patch) 
         return open("/dev/full", "r+b")
 
     monkeypatch.setattr(import_command, "TemporaryFile", full)
-    result = run("-", *SET, input=PLAIN)
-    assert result.exit_code == 1
+    result = run("-", *SET, input=PLAIN, code=1)
     assert "No space left on device" in result.output
     assert "Nothing was kept" in result.output
     assert kept(app) == []

@@ -295,12 +295,10 @@ def test_a_port_that_is_taken_is_said_in_a_line(make_app: AppMaker) -> None:
 def test_another_name_of_this_machine_fails(make_app: AppMaker, host: str, status: int) -> None:
     """DNS rebinding: a page elsewhere whose name came to mean this machine."""
     client = local_app(make_app().extensions["adroll"]).test_client()
-    answer = client.get("/adroll-dashboard/", headers={"Host": host})
-    assert answer.status_code == status
+    assert client.get("/adroll-dashboard/", headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize("look_only", [True, False])
 def test_look_only_has_no_buttons(make_app: AppMaker, look_only: bool) -> None:
     client = local_app(make_app().extensions["adroll"], look_only=look_only).test_client()
-    answer = client.get("/adroll-dashboard/")
-    assert ("Set-Cookie" in answer.headers) is not look_only
+    assert ("Set-Cookie" in client.get("/adroll-dashboard/").headers) is not look_only

@@ -74,8 +74,7 @@ def test_a_signal_while_the_worker_begins_ends_it_in_order(tmp_path: Path) -> No
 
 
 def test_every_record_has_a_name_that_stays(make_app: AppMaker, caplog: Caplog) -> None:
-    app = make_app(ADROLL_STRICT=False)
-    report(app, "1001", value="free of charge")
+    report(make_app(ADROLL_STRICT=False), "1001", value="free of charge")
     records = [record for record in caplog.records if record.name.startswith("adroll_flask")]
     assert [record.adroll_event for record in records] == ["event-invalid"]  # type: ignore[attr-defined]
     assert logging.getLogger("adroll_flask").handlers == []

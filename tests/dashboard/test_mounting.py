@@ -24,6 +24,7 @@ from demo_app import create_app, lately
 from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support.dashboard_shop import WHERE, DashboardShop
 from tests.support.outbox_engines import ENGINES, database, missing, require
+from tests.support.visits import invoke
 
 from .conftest import DAY, HOUR, Shop
 
@@ -136,8 +137,7 @@ def test_the_shops_visitors_are_not_looked_for_on_it(mounted: Callable[..., Flas
 
 
 def test_looking_makes_no_outbox(mounted: Callable[..., FlaskClient], tmp_path: Any) -> None:
-    client = mounted()
-    assert client.get(WHERE).status_code == 200
+    assert mounted().get(WHERE).status_code == 200
     assert list(tmp_path.rglob("*.sqlite*")) == []
 
 
@@ -169,8 +169,7 @@ def test_each_page_is_csv_too(mounted: Callable[..., FlaskClient], address: str)
 
 def test_it_is_where_the_site_wants_it(mounted: Callable[..., FlaskClient]) -> None:
     client = mounted(url_prefix="/staff/adroll/")
-    text = client.get("/staff/adroll/").text
-    assert 'href="/staff/adroll/assets/dashboard.css' in text
+    assert 'href="/staff/adroll/assets/dashboard.css' in client.get("/staff/adroll/").text
     assert client.get(WHERE).status_code == 404
 
 
@@ -271,7 +270,7 @@ def each_hour(shop: Shop, hours: int) -> None:
 
 
 def history(shop: Shop, *arguments: str) -> list[dict[str, Any]]:
-    said = shop.app.test_cli_runner().invoke(commands, ["history", "--json", *arguments])
+    said = invoke(shop.app, "history", "--json", *arguments)
     assert said.exit_code == 0, said.output
     found: list[dict[str, Any]] = json.loads(said.output)
     return found
@@ -436,11 +435,9 @@ def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., 
         for page in PAGES:
             shop.html("" if page is PAGES[0] else page.name)
             shop.json(page.name)
-        found = shop.json(period="year")
-        way = {one["name"]: one["events"] for one in found["way"]}
+        way = {one["name"]: one["events"] for one in shop.json(period="year")["way"]}
         assert (way["delivered"], way["dead"], way["waiting"]) == (1, 1, 1)
-        quality = shop.json("match-quality", period="year")
-        assert quality["delivered"] == 1
+        assert shop.json("match-quality", period="year")["delivered"] == 1
         outbox.close()
 
 

@@ -217,8 +217,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
     shop.report("1001")
     shop.settle(o1001=DELIVERED)
     lines = "\n".join(json.dumps({"nummer": order, "total": 59.9}) for order in ("1001", "1002"))
-    page = shop.upload(lines, column="nummer").text
-    assert "1 of 2 paid orders reached AdRoll" in page
+    assert "1 of 2 paid orders reached AdRoll" in shop.upload(lines, column="nummer").text
 
 
 @pytest.mark.parametrize(
@@ -361,8 +360,7 @@ def test_an_excel_file_is_named_for_what_it_is(shop: DashboardShop, monkeypatch:
 
 
 def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -> None:
-    page = shop.said(shop.post("orders/missing", format="page"))
-    assert "has not told" in page
+    assert "has not told" in shop.said(shop.post("orders/missing", format="page"))
 
     @shop.extension.paid_orders
     def paid(_since: Any, _until: Any) -> Any:

@@ -155,8 +155,7 @@ def test_days_weeks_and_months_are_of_the_shops_time_zone(new_shop: Callable[...
     shop.happened("delivered", ago=3 * HOUR, delay=1.0)
     shop.happened("delivered", ago=5 * HOUR, delay=1.0)
     shop.happened("delivered", ago=3.6 * DAY, delay=1.0)
-    steps = shop.json(period="days")["steps"]
-    assert [step["delivered"] for step in steps[-2:]] == [1, 1]
+    assert [step["delivered"] for step in shop.json(period="days")["steps"][-2:]] == [1, 1]
     assert shop.json(period="week")["reported"] == 2
     assert shop.json(period="last-week")["reported"] == 1
     assert "Times are Pacific/Auckland." in shop.html()
@@ -236,8 +235,7 @@ def test_an_outage_is_shaded_and_says_what_became_of_it(shop: Shop) -> None:
 def test_who_may_only_look_has_a_message_and_no_setting(new_shop: Callable[..., Shop]) -> None:
     shop = new_shop(ADROLL_ACCESS_TOKEN=None)
     shop.may_act = False
-    page = shop.html()
-    before, _, message = page.partition('<pre id="message-text-verdict"')
+    before, _, message = shop.html().partition('<pre id="message-text-verdict"')
     assert "ADROLL_ACCESS_TOKEN" not in before
     for part in ("ADROLL_ACCESS_TOKEN", "#account-missing", "http://localhost/adroll-dashboard/"):
         assert part in message.partition("</pre>")[0]
@@ -336,8 +334,7 @@ def test_one_day_is_shown_by_its_hours(shop: Shop) -> None:
     found = shop.json(since=day, until=day)
     assert len(found["steps"]) == 24
     assert found["reported"] == 3
-    page = shop.html(since=day, until=day)
-    assert page.count(f'value="{day}"') == 2
+    assert shop.html(since=day, until=day).count(f'value="{day}"') == 2
     assert shop.html().count('type="date" name="since" value=""') == 1
 
 
@@ -358,8 +355,7 @@ def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
     shop.take_in()
     day = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 2 * DAY))
     for span, waiting in (({"period": "day"}, 1), ({"since": day, "until": day}, 1)):
-        found = shop.json(**span)
-        ways = {one["name"]: one["events"] for one in found["way"]}
+        ways = {one["name"]: one["events"] for one in shop.json(**span)["way"]}
         assert ways["waiting"] == waiting, span
     # One that was delivered, or nothing is known of today.
     shop.settle(o1001={"kind": "delivered"})

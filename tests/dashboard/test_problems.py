@@ -127,8 +127,7 @@ def test_a_solved_problem_is_told_of_with_its_days(any_shop: DashboardShop) -> N
     [solved] = any_shop.json("problems")["solved"]
     assert (solved["title"], solved["events"]) == ("AdRoll refused what the event says", 2)
     assert sum(solved["days"]) == 2
-    page = any_shop.html("problems")
-    assert "Solved" in page
+    assert "Solved" in any_shop.html("problems")
     assert "This problem is solved" in any_shop.html("problems", problem=one["id"])
 
 
@@ -187,8 +186,7 @@ def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
 def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:
     shop.bury("1001", "1002")
     [one] = shop.json("problems")["open"]
-    text = shop.html("problems.csv")
-    [line] = csv.DictReader(io.StringIO(text))
+    [line] = csv.DictReader(io.StringIO(shop.html("problems.csv")))
     assert (line["state"], line["events"]) == ("open", "2")
     assert line["first"].startswith("2026-11-25T")
     events = csv.DictReader(io.StringIO(shop.html("problems.csv", problem=one["id"])))

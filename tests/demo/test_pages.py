@@ -41,8 +41,7 @@ PAGES = [
 
 
 def test_a_search_is_reported_with_its_words(client: FlaskClient, reported: Reported) -> None:
-    page = client.get("/search?q=+BLUE+mug ").text
-    assert "Harbour mug" in page
+    assert "Harbour mug" in client.get("/search?q=+BLUE+mug ").text
     search = reported.one("productSearch")
     assert search.keywords == "BLUE mug"
     assert [product.product_id for product in search.products] == ["harbour-mug"]
@@ -138,8 +137,7 @@ def test_the_visitor_sees_the_record_and_has_it_forgotten(client: FlaskClient) -
 def test_a_page_is_well_formed_and_needs_no_other_site(client: FlaskClient, path: str) -> None:
     client.post("/cart", data={"product": "harbour-mug"})
     page = client.get(path).text
-    parser = html5lib.HTMLParser(namespaceHTMLElements=False, strict=True)
-    document = parser.parse(page)
+    document = html5lib.HTMLParser(namespaceHTMLElements=False, strict=True).parse(page)
 
     assert document.get("lang") == "en"
     assert (document.findtext("head/title") or "").strip("· ")

@@ -153,8 +153,7 @@ def test_a_shop_moves_with_keys(tmp_path: Path, adroll: RunningSandbox, stack: E
         done(shell, "flask buy 1 2 3 4 5 6")
         done(shell, "flask adroll outbox release 7")
         done(shell, "flask adroll worker --once")
-    orders = sorted(sale["order_id"] for sale in adroll.purchases())
-    assert orders == [*"1234567"]
+    assert sorted(sale["order_id"] for sale in adroll.purchases()) == [*"1234567"]
 
 
 @pytest.mark.slow

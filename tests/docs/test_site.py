@@ -107,8 +107,7 @@ def test_a_word_that_people_search_leads_to_its_page(site: Path, typed: str, pag
 
 def test_how_to_is_an_index_by_question_with_each_of_its_pages() -> None:
     folder = ROOT / "docs" / "how-to"
-    text = (folder / "index.md").read_text()
-    linked = re.findall(r"\]\(([\w/-]+\.md)\)", text)
+    linked = re.findall(r"\]\(([\w/-]+\.md)\)", (folder / "index.md").read_text())
     pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")} - {"index.md"}
     assert set(linked) == pages
     assert len(linked) == len(pages), "each page stands in one place"

@@ -169,8 +169,7 @@ class Account(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
 def test_the_dashboard(make_app: AppMaker, tmp_path: Path) -> None:
     adroll = AdRoll()
     app = make_app(adroll)
-    manager = LoginManager(app)
-    manager.user_loader(Account)
+    LoginManager(app).user_loader(Account)
     app.add_url_rule("/login/<id>", "login", lambda id: str(login_user(Account(id))))
     (tmp_path / "app.py").write_text(APP)
     with Shell(tmp_path, dict(ENV)) as shell, Page("docs/how-to/dashboard.md", shell) as page:

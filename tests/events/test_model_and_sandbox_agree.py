@@ -193,8 +193,7 @@ def test_the_sandbox_accepts_any_mending(
         if isinstance(into, dict):
             into[key] = data.draw(_json | _amount.map(_plain) | _text)
     try:
-        payload = json.dumps(wire)
-        fixed = recheck_wire(payload, now=NOW)
+        fixed = recheck_wire(json.dumps(wire), now=NOW)
     except (EventError, ValueError):
         assume(False)
     assert faults(fixed.wire()) == []

@@ -11,12 +11,12 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll, report_conversion
-from adroll_flask.cli.commands import commands
 from adroll_flask.events.event import Event
 from adroll_flask.events.location import without_persons
 from adroll_flask.events.names import HASHED, kept_key
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Caplog
+from tests.support.visits import invoke
 
 ORDER: Mapping[str, Any] = {"order_id": "17", "value": "59.90", "currency": "EUR"}
 
@@ -106,8 +106,7 @@ def test_an_order_id_with_an_address_is_a_hash(make_app: AppMaker, caplog: Caplo
     outbox = app.extensions["adroll"].outbox
     [row] = outbox.lookups.list()
     kept = outbox.lookups.show(row.id)
-    wire = json.loads(kept.payload)
-    assert wire["event_attributes"]["order_id"] == kept.key
+    assert json.loads(kept.payload)["event_attributes"]["order_id"] == kept.key
     assert kept.key.startswith("hmac-sha256:")
     assert app.extensions["adroll"].counters.get("person_hidden", "order_id") == 2
 
@@ -159,8 +158,7 @@ def test_a_dead_letter_holds_no_address_and_a_fix_brings_none_in(make_app: AppMa
     file = app.instance_path + "/fixed.json"
     with open(file, "w") as out:
         json.dump(wire, out)
-    done = app.test_cli_runner().invoke(commands, ["outbox", "fix", row.id, file])
-    assert done.exit_code == 0, done.output
+    invoke(app, "outbox", "fix", row.id, file, code=0)
     assert b"ann" not in runtime.outbox.lookups.show(row.id).payload
 
 

@@ -18,7 +18,6 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import report_event
-from adroll_flask.cli.commands import commands
 from adroll_flask.findings.rules import open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
 from adroll_flask.outbox.ingest import Ingest
@@ -28,6 +27,7 @@ from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
+from tests.support.visits import invoke
 
 HOUR, DAY = 3600.0, 86_400.0
 #: Nobody does anything about it.
@@ -40,7 +40,7 @@ def shop(make_app: AppMaker) -> DashboardShop:
 
 
 def check(shop: DashboardShop) -> tuple[list[dict[str, Any]], int]:
-    result = shop.app.test_cli_runner().invoke(commands, ["check", "--json"])
+    result = invoke(shop.app, "check", "--json")
     return json.loads(result.output)["findings"], result.exit_code
 
 
@@ -122,8 +122,7 @@ def test_a_setting_that_keeps_back(
     assert not shop.runtime.outbox.exists(), "looking makes nothing"
     if config.get("ADROLL_ENABLED") is not False:
         shop.report("1001")
-    found = seen(shop, code)
-    assert found["severity"] == severity
+    assert seen(shop, code)["severity"] == severity
     assert is_gone(DashboardShop(make_app), code)
 
 
@@ -170,8 +169,7 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
 def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
     delivered(shop, "1001")
     shop.runtime.outbox.destination(ADVERTISABLE).pause(60, "http_429")
-    found = seen(shop, "delivery-paused")
-    assert found["severity"] == "hint"
+    assert seen(shop, "delivery-paused")["severity"] == "hint"
     shop.now += 61
     assert is_gone(shop, "delivery-paused")
 
@@ -183,8 +181,7 @@ def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker) -> None:
     shop.now += 59
     assert is_gone(shop, "events-late")
     shop.now += 2
-    found = seen(shop, "events-late")
-    assert "flask adroll worker" in found["todo"]
+    assert "flask adroll worker" in seen(shop, "events-late")["todo"]
     shop.settle(o1001={"kind": "delivered"})
     assert is_gone(shop, "events-late")
 
@@ -231,8 +228,7 @@ def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop
 def test_what_can_only_be_dropped_is_a_hint(shop: DashboardShop) -> None:
     delivered(shop, *(f"{order}" for order in range(20)))
     shop.bury("1001", reason="too_large", error="http_413")
-    found = seen(shop, "dead-letters")
-    assert found["severity"] == "hint"
+    assert seen(shop, "dead-letters")["severity"] == "hint"
 
 
 def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
@@ -353,8 +349,7 @@ def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
     shop = DashboardShop(make_app, ADROLL_CONSENT=lambda _request: answers[0]())
     shop.report("1001")
     shop.take_in()
-    found = seen(shop, "consent-unknown")
-    assert found["events"] == 1
+    assert seen(shop, "consent-unknown")["events"] == 1
     shop.now += 2 * DAY
     answers[0] = lambda: True
     delivered(shop, "1002")
@@ -369,8 +364,7 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     shop.now += 7 * DAY + HOUR
     for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
         shop.runtime.outbox.keep_house()
-    found = seen(shop, "holds-expired")
-    assert found["severity"] == "hint"
+    assert seen(shop, "holds-expired")["severity"] == "hint"
     shop.now += 8 * DAY
     assert is_gone(shop, "holds-expired")
 
@@ -396,8 +390,7 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
     shop.now -= HOUR
     shop.bury(*(f"{order}" for order in range(2001, 2020)))
     seen(shop, "reports-die")
-    found = seen(shop, "clock-wrong")
-    assert "1 hour in the future" in found["sentence"]
+    assert "1 hour in the future" in seen(shop, "clock-wrong")["sentence"]
     assert shop.json("overview")["findings"][0]["code"] == "clock-wrong", "it causes others"
     shop.now += HOUR
     assert is_gone(shop, "clock-wrong")
@@ -453,8 +446,7 @@ def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
     delivered(shop, "1001")
-    place = Path(shop.runtime.outbox_place)
-    place.chmod(0o400)
+    Path(shop.runtime.outbox_place).chmod(0o400)
     shop.runtime.outbox.close()
     found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
     assert found

@@ -10,10 +10,10 @@ import pytest
 from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
-from adroll_flask.cli.commands import commands
 from tests.conftest import AppMaker, Caplog
 from tests.support.dashboard_shop import DashboardShop
 from tests.support.outbox_engines import wait_until
+from tests.support.visits import invoke
 
 from .test_open_findings import check, is_gone, seen
 
@@ -132,8 +132,7 @@ def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: Payin
     assert is_gone(shop, "never-reported")
     rest = shop.post("orders/missing", format="page").text
     assert "2 are held until they are released <b>25.00 EUR</b>" in rest
-    run = shop.app.test_cli_runner().invoke
-    assert run(commands, ["outbox", "release", "1002"]).exit_code == 0
+    invoke(shop.app, "outbox", "release", "1002", code=0)
     found = seen(shop, "paid-not-released")
     assert (found["events"], found["values"]) == (1, [["EUR", "12.50"]]), "without a comparison"
     with shop.app.app_context():
@@ -167,21 +166,19 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     assert found["severity"] == "error"
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [3]
-    run = shop.app.test_cli_runner().invoke
     ids = {row.key: row.id for row in shop.runtime.outbox.lookups.list("cancelled")}
-    assert run(commands, ["outbox", "drop", ids["1002"]]).exit_code == 0
+    invoke(shop.app, "outbox", "drop", ids["1002"], code=0)
     row = {"order_id": "1002", "value": "12.50", "currency": "EUR", "user_id": "u1"}
     row |= {"ip": "198.51.100.7", "page_location": "https://shop.test/"}
-    done = run(commands, ["import", "-"], input=json.dumps(row))
-    assert done.exit_code == 0, done.output
+    invoke(shop.app, "import", "-", input=json.dumps(row), code=0)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2], "no list was compared"
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2]
     assert is_gone(shop, "never-reported")
-    assert run(commands, ["outbox", "cancel", "1003"]).exit_code == 0
+    invoke(shop.app, "outbox", "cancel", "1003", code=0)
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2], "nothing is held"
-    assert run(commands, ["outbox", "drop", ids["1003"]]).exit_code == 0
+    invoke(shop.app, "outbox", "drop", ids["1003"], code=0)
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [1]
     found = seen(shop, "never-reported")
@@ -208,8 +205,7 @@ def test_of_more_than_are_known_one_by_one_all_are_counted(
 def test_a_groups_name_may_be_long(shop: PayingShop, group: str) -> None:
     shop.pay("p1", group)
     shop.look()
-    found = seen(shop, "never-reported")
-    assert f"“{group[:30]}" in found["sentence"]
+    assert f"“{group[:30]}" in seen(shop, "never-reported")["sentence"]
 
 
 def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: PayingShop) -> None:
@@ -228,8 +224,7 @@ def test_an_old_days_orders_stay_known_between_the_long_looks(shop: PayingShop) 
     shop.look()
     shop.now += 2 * HOUR
     shop.look()
-    found = seen(shop, "never-reported")
-    assert "“invoice”" in found["sentence"]
+    assert "“invoice”" in seen(shop, "never-reported")["sentence"]
 
 
 def test_where_the_first_day_has_some_nobody_knows_since_when(shop: PayingShop) -> None:
@@ -262,8 +257,7 @@ def test_no_order_is_forgotten_after_clocks_changed(make_app: AppMaker, sunday: 
         shop.pay(f"missing-{day}", ago=shop.now - noon)
     shop.look()
     for known in (14, 14, 13):  # the hourly look at three days, past midnight
-        found = seen(shop, "never-reported")
-        assert found["events"] == known
+        assert seen(shop, "never-reported")["events"] == known
         shop.now += 1.25 * HOUR
         shop.look()
 
@@ -323,7 +317,7 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
 
 def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
     shop.pay("p1", "paypal")
-    shop.app.test_cli_runner().invoke(commands, ["worker", "--once"])
+    invoke(shop.app, "worker", "--once")
     assert len(shop.asked) == 1
     seen(shop, "never-reported")
 

@@ -152,8 +152,7 @@ def test_a_guest_s_order_reaches_adroll(shop: str, adroll: RunningSandbox, page:
     page.goto(f"{shop}{PRODUCT}?adct=click123")
     assert page.locator("script[data-adroll]").count() == 1
     put_two_mugs_into_the_basket(page, shop)
-    number = check_out(page, shop, order=as_guest)
-    event = purchase(adroll, number)
+    event = purchase(adroll, check_out(page, shop, order=as_guest))
     assert event["conversion_value"] == "59.90"
     assert event["currency"] == "EUR"
     assert event["event_attributes"]["products"] == [
@@ -183,8 +182,7 @@ def test_a_customer_s_order_is_reported_once(shop: str, adroll: RunningSandbox, 
     page.go_back()
     # What came after it in the one queue has arrived, and it did not arrive again.
     put_two_mugs_into_the_basket(page, shop)
-    following = check_out(page, shop, order=lambda page: None)
-    purchase(adroll, following)
+    purchase(adroll, check_out(page, shop, order=lambda page: None))
     assert len(adroll.events("purchase", order_id=number)) == 1
 
 

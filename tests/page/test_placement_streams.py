@@ -107,8 +107,7 @@ def test_no_more_than_the_limit_is_held_back(start: bytes, end: bytes, size: int
         out = b""
         for begin in range(0, len(page), step):
             out += placer.feed(page[begin : begin + step])
-            came = min(begin + step, len(page))
-            assert placer.outcome or came - len(out) < HOLD_LIMIT
+            assert placer.outcome or min(begin + step, len(page)) - len(out) < HOLD_LIMIT
         out += placer.feed(b"", final=True)
         if size < HOLD_LIMIT:
             assert (out, placer.outcome) == place(page, SNIPPET, charset="utf-8")

@@ -119,8 +119,7 @@ def test_a_beacon_comes_by_post_or_as_an_image(api: Api) -> None:
     said = json.dumps({"kind": "track", "name": "addToCart", "cookie": COOKIE, "page": "x"})
     path = f"/pixel/beacon/{ADVERTISABLE_EID}"
     assert api.open(path, method="POST", data=said).status_code == 204
-    image = api.open(path, query_string={"data": said})
-    assert image.data.startswith(b"GIF89a")
+    assert api.open(path, query_string={"data": said}).data.startswith(b"GIF89a")
     assert [one["event_name"] for one in api.sandbox.state.tracked()] == ["addToCart"] * 2
     assert api.open("/pixel/beacon/OTHER", method="POST", data=said).status_code == 404
 

@@ -250,8 +250,7 @@ def test_dry_run_validates_and_counts_nothing(api: Api, value: str, dry: bool) -
     totals = api.sandbox.state.totals()
     assert (totals["accepted"], totals["dry_run"]) == (1 - dry, dry)
     assert totals["distinct_orders"] == 1 - dry
-    bad = api.post([purchase("1", ip="")], query=query)
-    assert bad.status_code == 400
+    assert api.post([purchase("1", ip="")], query=query).status_code == 400
 
 
 @pytest.mark.parametrize("value", ["", "yes", "True", "2", "on"])

@@ -86,8 +86,7 @@ def test_a_chunked_body_is_read(adroll: RunningSandbox) -> None:
     ],
 )
 def test_a_length_of_two_readings_is_refused(adroll: RunningSandbox, head: str) -> None:
-    answer = exchange(adroll, raw(head, b"[]"))
-    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b" 400 " in exchange(adroll, raw(head, b"[]")).partition(b"\r\n")[0]
     assert adroll.requests() == []
 
 

@@ -75,8 +75,7 @@ def forms(value: str) -> set[str]:
     }
     # Base64 at each of its three alignments, without the edges that depend on the neighbours.
     for pad in range(3):
-        text = base64.b64encode(b"\0" * pad + value.encode()).decode()
-        encoded.add(text[4:-4])
+        encoded.add(base64.b64encode(b"\0" * pad + value.encode()).decode()[4:-4])
     return encoded
 
 
@@ -289,12 +288,10 @@ def test_record_and_token_hold_no_address_and_no_hash_of_one(shop: Site, echo: E
 
 def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
     journey(shop, echo)
-    answer = visit(shop, "/buy/1004").json
-    assert not found_in(answer["shown"])
+    assert not found_in(visit(shop, "/buy/1004").json["shown"])
     outbox = shop.runtime.outbox
     outbox.queue.waiting()  # another thread may be at the journal
-    claim = outbox.queue.claim(shop.runtime.settings.advertisable_eid or "")
-    assert claim
+    assert outbox.queue.claim(shop.runtime.settings.advertisable_eid or "")
     rows = [outbox.lookups.show(row.id) for row in outbox.lookups.list()]
     assert any(row is not None and row.payload for row in rows)
     environ = {"REMOTE_ADDR": CANARIES["address"], "HTTP_HOST": HOST, "REQUEST_METHOD": "GET"}

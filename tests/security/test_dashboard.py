@@ -163,8 +163,7 @@ def tokens(shop: DashboardShop) -> dict[str, str]:
     real = shop.token("orders")
     cookie = shop.client.get_cookie("adroll_dashboard", path=WHERE)
     assert cookie is not None
-    other = DashboardShop.token(shop, "orders")
-    assert other.partition(".")[0] == real.partition(".")[0]
+    assert DashboardShop.token(shop, "orders").partition(".")[0] == real.partition(".")[0]
     clock = shop.runtime.clock
     payload = b"act:" + cookie.value.encode()
     return {
@@ -211,8 +210,7 @@ def test_a_token_of_another_browser_is_refused(shop: DashboardShop) -> None:
 
 
 def test_the_cookie_is_for_this_site_and_no_script(shop: DashboardShop) -> None:
-    client = shop.app.test_client()
-    answer = client.get(f"{WHERE}orders", base_url="https://shop.test")
+    answer = shop.app.test_client().get(f"{WHERE}orders", base_url="https://shop.test")
     [line] = answer.headers.getlist("Set-Cookie")
     for part in ("HttpOnly", "SameSite=Strict", "Secure", f"Path={WHERE}"):
         assert part in line
@@ -352,8 +350,7 @@ def test_a_list_of_unknown_length_is_refused(shop: DashboardShop) -> None:
 
 def test_other_forms_take_little(shop: DashboardShop) -> None:
     form = form_of(shop)
-    answer = shop.post("problems/drop", **{**form, "sure": "yes" * 40_000})
-    assert answer.status_code == 413
+    assert shop.post("problems/drop", **{**form, "sure": "yes" * 40_000}).status_code == 413
     assert untouched(shop)
 
 
@@ -362,8 +359,7 @@ def test_many_fields_and_files_are_refused_or_left_alone(shop: DashboardShop) ->
     part = '--b\r\nContent-Disposition: form-data; name="f{}"\r\n\r\n1\r\n'
     parts = "".join(map(part.format, range(20_000)))
     body = f'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n{token}\r\n{parts}--b--\r\n'
-    answer = post_raw(shop, io.BytesIO(body.encode()), len(body))
-    assert answer.status_code in (413, 303)
+    assert post_raw(shop, io.BytesIO(body.encode()), len(body)).status_code in (413, 303)
 
 
 def test_an_upload_takes_little_memory(shop: DashboardShop) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from adroll_flask import forget_visitor, report_conversion
-from adroll_flask.cli.commands import commands
 from tests.conftest import Caplog
 from tests.support import PATIENCE
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
+from tests.support.visits import invoke
 
 EMAIL = "ann@example.com"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -45,7 +45,7 @@ def orders(site: Site) -> set[str]:
 
 
 def forget(site: Site, *options: str) -> str:
-    result = site.app.test_cli_runner().invoke(commands, ["forget", *options])
+    result = invoke(site.app, "forget", *options)
     assert result.exit_code == 0, result.output
     return str(result.output)
 

@@ -226,9 +226,7 @@ def test_any_signed_text_is_ours_and_any_payload_is_read_or_refused(records: Rec
         else:
             # What was read can be written again.
             told: dict[str, Any] = {**about, "max_age": max_age}
-            again = pack(record, **told)
-            assert unpack(again)[0].consent == record.consent
-        # Even a payload that our own key signed, by an older or broken version, breaks nothing.
+            assert unpack(pack(record, **told))[0].consent == record.consent
         assert records._record_signer is not None
         records.read(f"adroll_visitor={records._record_signer.sign(payload[:200])}")
 

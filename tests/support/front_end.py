@@ -106,8 +106,7 @@ def open_front_end(
             tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
             own, other = (block.code for block in blocks(DOC) if block.language == "js")
             report = (other if foreign else own).replace("https://api.shop.example", base)
-            script = SHOP.format(tag=tag, report=report)
-            page = script.encode()
+            page = SHOP.format(tag=tag, report=report).encode()
             yield TwoServers(adroll, api, extension, origin, scheme, front_port, api_port, asked)
         with api.app_context():
             extension.flush(2)

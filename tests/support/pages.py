@@ -127,8 +127,7 @@ class Page:
     def __init__(self, name: str, shell: Shell | None = None) -> None:
         self.name = name
         self._shell = shell
-        text = (ROOT / name).read_text()
-        self._document = Document(text, str(ROOT / name))
+        self._document = Document((ROOT / name).read_text(), str(ROOT / name))
         self._regions = list(PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)(self._document))
         self._left = [block for block in blocks(name) if block.language in ("python", "console")]
 

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+from click.testing import Result
 from flask import Flask
 
 from adroll_flask import AdRollMiddleware, report_conversion
+from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
@@ -38,6 +40,13 @@ def at(sandbox: RunningSandbox) -> dict[str, Any]:
         "ADROLL_PIXEL_EID": account.pixel_eid,
         "ADROLL_ACCESS_TOKEN": account.access_token,
     }
+
+
+def invoke(app: Flask, *arguments: str, code: int | None = None, **kwargs: Any) -> Result:
+    """What a `flask adroll` command prints, and how it exits: with *code*, if one is given."""
+    result = app.test_cli_runner().invoke(commands, [*arguments], **kwargs)
+    assert code in (None, result.exit_code), result.output
+    return result
 
 
 # -- what an app's outbox holds, as AdRoll's JSON -------------------------------------------------
