@@ -14,11 +14,10 @@ from adroll_flask.findings.sums import by, within
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
 
-from .numbers import decimal, percent
+from . import figures
+from .figures import decimal, percent
 from .overview import ARGUMENTS
 from .page import Data, Page, Visit
-from .periods import PERIODS, Period, named
-from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.model import HistoryColumn, HistorySum
@@ -75,7 +74,7 @@ def data(visit: Visit) -> Data:
     }
 
 
-def _delivered(visit: Visit, period: Period) -> list[HistorySum]:
+def _delivered(visit: Visit, period: figures.Period) -> list[HistorySum]:
     rows = period.sums(visit.store, _COLUMNS, delays=True)
     return [row for row in rows if row.outcome == "delivered"]
 
@@ -119,13 +118,13 @@ def _grade(shares: Mapping[str, float | None], noun: str) -> dict[str, Any]:
 
 def _next(visit: Visit, event: str) -> dict[str, Any] | None:
     """The next step, by the last week's events: what is done already needs no advice."""
-    week = _delivered(visit, named("days", visit.now, visit.zone))
+    week = _delivered(visit, figures.named("days", visit.now, visit.zone))
     rows = [row for row in week if event in (_ALL, row.event_name)]
     if not rows:
         return None
     carried = _carried(rows)
     shares, now = carried["shares"], carried["mean"]
-    has_pixel = visit.runtime.settings.pixel != "none"
+    has_pixel = visit.settings.pixel != "none"
     # The share of events that would carry more, at the most. Not everybody has an account, and
     # where some have user ids the site says who is there.
     gains = {
@@ -170,20 +169,20 @@ def view(visit: Visit, data: Data) -> Data:
     buckets = data["freshness"]["buckets"]
     labels = [span(one["within"]) if one["within"] else "longer" for one in buckets]
     return {
-        "periods": PERIODS,
-        "plot": Plot(
+        "periods": figures.PERIODS,
+        "plot": figures.Plot(
             **period.axis,
             series=[
-                Series(label, tone, [step["shares"][name] for step in steps])
+                figures.Series(label, tone, [step["shares"][name] for step in steps])
                 for name, (label, tone, _) in _IDENTIFIERS.items()
             ],
             are_lines=True,
         ),
-        "delays": Plot(
+        "delays": figures.Plot(
             # Short, since a phone has room for no more: 15 s, 5 min.
             labels=[re.sub(r"(?<= )(s|min|h|d)[a-z]+", r"\1", label) for label in labels],
             full=[f"within {label}" if label != "longer" else label for label in labels],
-            series=[Series("delivered", "one", [bucket["events"] for bucket in buckets])],
+            series=[figures.Series("delivered", "one", [bucket["events"] for bucket in buckets])],
         ),
     }
 

@@ -21,7 +21,7 @@ from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import span
 
-from . import match_quality, numbers, orders, overview, problems
+from . import figures, match_quality, orders, overview, problems
 from .guard import COOKIE, Guard
 from .page import Data, Done, Page, Visit, csv_file, for_developer, for_lookers
 
@@ -105,13 +105,13 @@ class _Dashboard:
         )
         zone = runtime.settings.time_zone
         self._templates.filters.update(
-            moment=lambda at: "–" if at is None else numbers.written("%-d %b %Y, %H:%M", at, zone),
-            iso=numbers.iso,
+            moment=lambda at: "–" if at is None else figures.written("%-d %b %Y, %H:%M", at, zone),
+            iso=figures.iso,
             span=span,
             for_lookers=for_lookers,
             for_developer=for_developer,
         )
-        self._templates.globals.update(number=numbers, zone=str(zone), docs=DOCS_URL)
+        self._templates.globals.update(number=figures, zone=str(zone), docs=DOCS_URL)
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint(NAME, __name__)
@@ -151,8 +151,7 @@ class _Dashboard:
     # -- pages ---------------------------------------------------------------------------------
 
     def _visit(self) -> Visit:
-        now, is_operator = self._runtime.clock(), self._guard.is_operator()
-        return Visit(self._runtime, request, now, is_operator)
+        return Visit(self._runtime, request, is_operator=self._guard.is_operator())
 
     def _show(self, page: Page, form: str = "") -> Response:
         visit = self._visit()
@@ -160,14 +159,14 @@ class _Dashboard:
         if form and visit.refused:
             abort(400, visit.refused[0])
         if form == "csv":
-            return csv_file(page.name, numbers.csv_text(page.rows(data)))
+            return csv_file(page.name, figures.csv_text(page.rows(data)))
         if form == "json":
             text = json.dumps(data, default=DefaultJSONProvider.default, ensure_ascii=False)
             return current_app.response_class(text, mimetype="application/json")
         return self._rendered(page, visit, data)
 
     def _rendered(self, page: Page, visit: Visit, data: Data) -> Response:
-        has_forms = visit.operator or page.questions
+        has_forms = visit.is_operator or page.questions
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
         carried = {name: request.args[name] for name in page.arguments if request.args.get(name)}
         response = self._response(
@@ -176,9 +175,9 @@ class _Dashboard:
             data=data,
             said=self._guard.unseal(request.args.get("said", ""))
             or next(((text, False) for text in visit.refused), None),
-            operator=visit.operator,
+            operator=visit.is_operator,
             token=self._guard.token(cookie) if cookie else "",
-            problems=len(visit.problems),
+            problems=len(visit.urgent),
             now=visit.now,
             url=request.url,
             carried=carried,

@@ -23,7 +23,7 @@ from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, 
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
 from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, amount_of, line_of
 
-from .numbers import csv_text, iso, money, values
+from .figures import csv_text, iso, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
 if TYPE_CHECKING:
@@ -309,8 +309,8 @@ def view(visit: Visit, _data: Data) -> Data:
         "shown": _SHOWN,
         "has_list": visit.runtime.paid_orders.is_known,
         # Where there are several accounts, it is not known here which of them is delayed.
-        "own": [*visit.runtime.settings.served_accounts],
-        "delays": lambda: delays(visit.moment),
+        "own": [*visit.settings.served_accounts],
+        "delays": lambda: delays(visit),
     }
 
 

@@ -18,10 +18,9 @@ from adroll_flask.outbox.model import AWAY, DRY_RUN
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import counted
 
-from .numbers import count, values, written
+from . import figures
+from .figures import Period, count, values, written
 from .page import Data, Page, Visit
-from .periods import PERIODS, STEPS, Period, midnight, named
-from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.model import HistoryColumn, HistorySum
@@ -71,7 +70,7 @@ def data(visit: Visit) -> Data:
     period = visit.period("days")
     everything = period.sums(visit.store, _COLUMNS, delays=True)
     sums = [row for row in everything if row.outcome != DRY_RUN]
-    unsettled = [row for row in visit.moment.unsettled if not row.dry_run]
+    unsettled = [row for row in visit.unsettled if not row.dry_run]
     missing = _missing(visit, period)
     names = {row.event_name for row in (*sums, *unsettled) if row.event_name}
     names |= {"purchase"} if missing else set()
@@ -116,7 +115,7 @@ def data(visit: Visit) -> Data:
         "losses": [*missing, *_losses(fates, reported)],
         "steps": steps,
         "without_delivery": _shaded(visit, period, steps, event),
-        "watched": [one._asdict() | {"is_silent": one.is_silent} for one in visit.moment.watched],
+        "watched": [one._asdict() | {"is_silent": one.is_silent} for one in visit.watched],
     }
 
 
@@ -129,7 +128,7 @@ def _verdict(visit: Visit) -> dict[str, Any]:
             begin = _ANSWERS["warning"][1]  # it is no order that is missed
         answer = {"level": level, "sentence": begin + worst.sentence, "money": values(worst.values)}
         return worst.as_dict() | answer
-    day = named("day", visit.now, visit.zone).sums(visit.store, ("event_name", "outcome"))
+    day = figures.named("day", visit.now, visit.zone).sums(visit.store, ("event_name", "outcome"))
     real = [row for row in day if row.outcome == "delivered"]
     orders = [row for row in real if row.event_name == "purchase"]
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
@@ -180,10 +179,10 @@ def _today(visit: Visit, came: Mapping[int, int]) -> dict[str, Any] | None:
     present = datetime.fromtimestamp(visit.now, visit.zone)
     if not came:
         return None
-    begin = midnight(present)
+    begin = figures.midnight(present)
     before = _before(came, begin, present - begin)
     number = round(_between(came, begin.timestamp(), visit.now + 3600))
-    its = (row for row in visit.moment.unsettled if row.event_name == "purchase")
+    its = (row for row in visit.unsettled if row.event_name == "purchase")
     number += sum(row.events for row in its if row.at >= begin.timestamp() and not row.dry_run)
     sentence = f"{counted(number, 'order')} so far today"
     if len(before) < _FEWEST:
@@ -200,7 +199,7 @@ def _usual(came: Mapping[int, int], period: Period) -> dict[int, float]:
     if not came or period.step == "week":
         return {}
     begins = {at: datetime.fromtimestamp(at, period.zone) for at in period.begins}
-    known = {at: _before(came, begin, STEPS[period.step]) for at, begin in begins.items()}
+    known = {at: _before(came, begin, figures.STEPS[period.step]) for at, begin in begins.items()}
     return {at: median(numbers) for at, numbers in known.items() if len(numbers) >= _FEWEST}
 
 
@@ -372,13 +371,13 @@ def view(visit: Visit, data: Data) -> Data:
     """What the template needs beside the data."""
     period, steps = visit.period("days"), data["steps"]
     return {
-        "periods": PERIODS,
+        "periods": figures.PERIODS,
         "places": dict.fromkeys(("dead", "unsure", "invalid"), "problems") | {"missing": "orders"},
         "has_list": visit.runtime.paid_orders.told_until() > 0,
-        "plot": Plot(
+        "plot": figures.Plot(
             **period.axis,
             series=[
-                Series(label, tone, [step[name] for step in steps])
+                figures.Series(label, tone, [step[name] for step in steps])
                 for name, (label, tone) in _PLOTTED.items()
             ],
             shades=[step["shade"] for step in steps],

@@ -15,57 +15,41 @@ from adroll_flask.findings.finding import Finding
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.plurals import counted
 
-from . import periods
-from .numbers import values
+from . import figures
+from .figures import values
 
 if TYPE_CHECKING:
     from flask import Request
     from werkzeug.wrappers import Response
 
-    from adroll_flask.outbox import Outbox
     from adroll_flask.runtime import Runtime
 
 #: What a page shows: what JSON takes, with decimals and named tuples beside it.
 Data: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Visit:
-    """One request of somebody who may look.
+class Visit(Moment):
+    """One request of somebody who may look, and what the rules look at then.
 
-    :param now: seconds since the epoch.
-    :param operator: whether this person may also act.
-    :param refused: what was asked for and cannot be shown, in sentences.
+    :param is_operator: whether this person may also act.
     """
 
-    runtime: Runtime
-    request: Request
-    now: float
-    operator: bool
-    refused: list[str] = field(default_factory=list)
-
-    @property
-    def store(self) -> Outbox | None:
-        """The app's outbox; ``None`` where nothing was reported yet: looking makes no file."""
-        return self.runtime.outbox if self.runtime.outbox.exists() else None
-
-    @property
-    def zone(self) -> tzinfo:
-        """Of days, weeks and months."""
-        return self.runtime.settings.time_zone
+    def __init__(self, runtime: Runtime, request: Request, *, is_operator: bool) -> None:
+        super().__init__(runtime)
+        self.request: Request = request
+        self.is_operator: bool = is_operator
+        #: Of days, weeks and months.
+        self.zone: tzinfo = self.settings.time_zone
+        #: What was asked for and cannot be shown, in sentences.
+        self.refused: list[str] = []
 
     @cached_property
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first."""
-        return open_findings(self.runtime, self.moment)
-
-    @cached_property
-    def moment(self) -> Moment:
-        """What the rules look at."""
-        return Moment(self.runtime)
+        return open_findings(self.runtime, self)
 
     @property
-    def problems(self) -> list[Finding]:
+    def urgent(self) -> list[Finding]:
         """What somebody has to look at."""
         return [
             one
@@ -77,7 +61,7 @@ class Visit:
         """A part of the address's query, at most 200 characters."""
         return self.request.args.get(name, default)[:200]
 
-    def period(self, default: str) -> periods.Period:
+    def period(self, default: str) -> figures.Period:
         """The span that the address asks for: ``period=``, or ``since=`` and ``until=``.
 
         The *default*, and a sentence in :attr:`refused`, where they ask for none.
@@ -86,14 +70,14 @@ class Visit:
         name = self.argument("period", default)
         try:
             if since or until:
-                return periods.between(since, until, self.now, self.zone)
+                return figures.between(since, until, self.now, self.zone)
         except ValueError:
-            name, shown = default, periods.PERIODS[default]
+            name, shown = default, figures.PERIODS[default]
             self.refused[:] = [
                 "From and to take days of the last 13 months, up to today and in order, such as"
                 f" since=2026-11-01. The page shows {shown} instead."
             ]
-        return periods.named(name if name in periods.PERIODS else default, self.now, self.zone)
+        return figures.named(name if name in figures.PERIODS else default, self.now, self.zone)
 
 
 def for_lookers(text: str) -> str:

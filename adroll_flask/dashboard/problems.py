@@ -16,10 +16,9 @@ from adroll_flask.outbox.model import Destination, HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
-from .numbers import iso, written
+from .figures import Plot, Series, iso, written
 from .orders import order_shown
 from .page import Data, Done, Page, Visit
-from .plots import Plot, Series
 
 if TYPE_CHECKING:
     from adroll_flask.outbox import Outbox, Row
@@ -43,7 +42,7 @@ _SECONDS: Final = 5.0
 
 def data(visit: Visit) -> Data:
     """What is wrong now, with the events of what waits for a decision; the destination."""
-    store, letters, groups = visit.store, visit.moment.letters, visit.moment.problems
+    store, letters, groups = visit.store, visit.letters, visit.problems
     first_day = _day(visit.now) - (_CURVE - 1) * _DAY
     wanted = visit.argument(PROBLEM)
     found = [
@@ -57,7 +56,7 @@ def data(visit: Visit) -> Data:
     dead = store.lookups.open_counts(_COUNTED)["dead"] if store and not is_all else len(letters)
     result: Data = {
         PROBLEM: wanted,
-        "findings": [one.as_dict() for one in visit.problems],
+        "findings": [one.as_dict() for one in visit.urgent],
         "destination": _destination(visit, store),
         "open": sorted(found, key=lambda one: -one["last"]),
         "solved": [] if wanted else _solved(ended, still, first_day),
@@ -140,7 +139,7 @@ def _events(store: Outbox | None, letters: Sequence[Row]) -> list[Data]:
 
 def _destination(visit: Visit, store: Outbox | None) -> Data:
     """How AdRoll stands to us, and what it said last; what is wrong with it is a finding."""
-    now = Destination() if store is None else visit.moment.destination
+    now = Destination() if store is None else visit.destination
     wrong = next((one for one in visit.findings if one.subject == "delivery"), None)
     state, text = ("idle", "Nothing was sent yet.")
     if wrong is not None:
@@ -154,7 +153,7 @@ def _destination(visit: Visit, store: Outbox | None) -> Data:
         "stopped_since": now.stopped_since,
         "last_answer": now.last_error,
         "last_answer_at": now.last_error_at,
-        "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.runtime.settings.missing else "set",
+        "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.settings.missing else "set",
     }
 
 
@@ -194,7 +193,7 @@ def _those(visit: Visit) -> tuple[str, list[str]]:
     """The problem that a form names, and its events as far as the form's page has counted them."""
     form = visit.request.form
     problem, until = form.get(PROBLEM, ""), form.get("until", 0.0, type=float)
-    its = visit.moment.problems.get(problem, [])
+    its = visit.problems.get(problem, [])
     # A millisecond: the page has it as a text.
     return problem, [letter.id for letter in its if (letter.settled_at or 0.0) <= until + 0.001]
 

@@ -16,8 +16,8 @@ from flask.testing import FlaskClient
 
 from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError
 from adroll_flask.cli.commands import commands, local_app
+from adroll_flask.dashboard.figures import PERIODS
 from adroll_flask.dashboard.mounting import PAGES
-from adroll_flask.dashboard.periods import PERIODS
 from adroll_flask.outbox import NewEvent, Outcome, new_id
 from adroll_flask.outbox.sqlite import SqliteDatabase
 from demo_app import create_app, lately

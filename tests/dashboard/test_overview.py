@@ -14,8 +14,7 @@ from jinja2 import Environment, PackageLoader
 
 from adroll_flask import report_conversion
 from adroll_flask._version import DOCS_URL
-from adroll_flask.dashboard.numbers import count, decimal, money, percent, short
-from adroll_flask.dashboard.plots import Plot, Series
+from adroll_flask.dashboard.figures import Plot, Series, count, decimal, money, percent, short
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.reasons import MEANINGS
 from tests.conftest import ADVERTISABLE
