@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -33,42 +34,47 @@ def threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "adroll-delivery"]
 
 
-Started = Callable[[Shop], DeliveryThread]
+Maker = Callable[..., tuple[Shop, DeliveryThread]]
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Started]:
-    """Makes threads that are stopped when the test is over."""
+def make(tmp_path: Path) -> Iterator[Maker]:
+    """Makes shops in one folder, with threads that are stopped when the test is over."""
     made: list[DeliveryThread] = []
 
-    def make(shop: Shop) -> DeliveryThread:
+    def make(*adroll: AdRoll, **settings: Any) -> tuple[Shop, DeliveryThread]:
+        shop = Shop(tmp_path, *adroll, **settings)
         made.append(shop.thread())
-        return made[-1]
+        return shop, made[-1]
 
     yield make
     for one in made:
         assert one.stop(PATIENCE)
 
 
-def test_nothing_runs_before_the_first_report(tmp_path: Path, started: Started) -> None:
+def report(shop: Shop, thread: DeliveryThread, *names: str) -> None:
+    """Report as a request does."""
+    for name in names:
+        shop.report(name)
+        thread.nudge()
+
+
+def test_nothing_runs_before_the_first_report(make: Maker) -> None:
     before = set(threads())  # of other apps of this process
-    shop = Shop(tmp_path)
-    thread = started(shop)
+    shop, thread = make()
     assert not thread.alive
     assert set(threads()) <= before
-    shop.report("o001")
-    thread.nudge()
+    report(shop, thread, "o001")
     assert thread.alive
     eventually(lambda: shop.adroll.taken == ["o001"])
     (begun,) = set(threads()) - before
     assert begun.daemon
 
 
-def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -> None:
+def test_it_is_started_once_however_many_ask(make: Maker) -> None:
     before = set(threads())
-    shop = Shop(tmp_path)
+    shop, thread = make()
     shop.report("o001")
-    thread = started(shop)
     barrier = threading.Barrier(8)
 
     def ask(_: int) -> None:
@@ -80,61 +86,45 @@ def test_it_is_started_once_however_many_ask(tmp_path: Path, started: Started) -
     assert len(set(threads()) - before) == 1
 
 
-def report_with_nudges(shop: Shop, thread: DeliveryThread, count: int) -> None:
-    for order in orders(count):
-        shop.report(order)
-        thread.nudge()
-
-
-def test_a_hundred_go_without_lingering(
-    tmp_path: Path, started: Started, monkeypatch: Patch
-) -> None:
+def test_a_hundred_go_without_lingering(make: Maker, monkeypatch: Patch) -> None:
     monkeypatch.setattr(thread_module, "_LASTS", 0.0)
-    shop = Shop(tmp_path, linger=2 * PATIENCE)
-    thread = started(shop)
-    shop.report("o000")
-    thread.nudge()
+    shop, thread = make(linger=2 * PATIENCE)
+    report(shop, thread, "o000")
     eventually(lambda: len(shop.adroll.taken) == 1)  # found at the start, nobody lingered
-    report_with_nudges(shop, thread, 99)
+    report(shop, thread, *orders(99))
     eventually(lambda: len(shop.adroll.taken) == 100)
     assert shop.adroll.sizes == [1, 99]
 
 
-def test_a_burst_lingers_until_a_flush(
-    tmp_path: Path, started: Started, monkeypatch: Patch
-) -> None:
+def test_a_burst_lingers_until_a_flush(make: Maker, monkeypatch: Patch) -> None:
     monkeypatch.setattr(thread_module, "_WITHIN", 1000.0)
     monkeypatch.setattr(thread_module, "_LASTS", 1000.0)
-    shop = Shop(tmp_path, linger=2 * PATIENCE)
-    thread = started(shop)
-    shop.report("o000")
-    thread.nudge()
+    shop, thread = make(linger=2 * PATIENCE)
+    report(shop, thread, "o000")
     eventually(lambda: len(shop.adroll.taken) == 1)
-    report_with_nudges(shop, thread, 350)
+    report(shop, thread, *orders(350))
     time.sleep(0.2)
     assert shop.adroll.sizes == [1]
     assert thread.flush(PATIENCE) == 0
     assert sum(shop.adroll.sizes) == 351
 
 
-def test_it_leaves_the_interpreter_to_requests(tmp_path: Path, started: Started) -> None:
+def test_it_leaves_the_interpreter_to_requests(make: Maker) -> None:
     leaves: list[bool] = []
 
     def judge(_orders: list[str], _dry: bool) -> Reply:
         leaves.append(forks._this.since is not None)
         return OK
 
-    shop = Shop(tmp_path, AdRoll(judge), linger=2 * PATIENCE)
-    thread = started(shop)
-    shop.report("o001")
-    thread.nudge()
+    shop, thread = make(AdRoll(judge), linger=2 * PATIENCE)
+    report(shop, thread, "o001")
     eventually(lambda: leaves)
     shop.report("o002")
     assert thread.flush(PATIENCE) == 0
     assert leaves == [True, False]
 
 
-def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Started) -> None:
+def test_it_takes_no_signal_that_ends_the_process(make: Maker) -> None:
     deaf_to: list[signal.Signals | int] = []
 
     def judge(orders: list[str], dry: bool) -> Reply:
@@ -142,24 +132,21 @@ def test_it_takes_no_signal_that_ends_the_process(tmp_path: Path, started: Start
         return OK
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    shop = Shop(tmp_path, AdRoll(judge))
-    thread = started(shop)
-    shop.report("o001")
-    thread.nudge()
+    shop, thread = make(AdRoll(judge))
+    report(shop, thread, "o001")
     eventually(lambda: shop.adroll.taken)
     assert {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM} <= set(deaf_to)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
+def test_flush_keeps_its_time(make: Maker) -> None:
     release = threading.Event()
 
     def hang(_orders: list[str], _dry: bool) -> Reply:
         release.wait(PATIENCE)
         return OK
 
-    shop = Shop(tmp_path, AdRoll(hang))
-    thread = started(shop)
+    shop, thread = make(AdRoll(hang))
     shop.report("o001")
     began = time.monotonic()
     assert thread.flush(0.3) == 1
@@ -168,10 +155,9 @@ def test_flush_keeps_its_time(tmp_path: Path, started: Started) -> None:
 
 
 def test_one_that_died_is_started_again_and_it_is_said(
-    tmp_path: Path, started: Started, monkeypatch: Patch, caplog: Caplog
+    make: Maker, monkeypatch: Patch, caplog: Caplog
 ) -> None:
-    shop = Shop(tmp_path)
-    thread = started(shop)
+    shop, thread = make()
     monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
     shop.report("o001")
     thread.start()
@@ -184,29 +170,23 @@ def test_one_that_died_is_started_again_and_it_is_said(
 
 
 def test_a_folder_that_may_not_be_entered_for_a_while_does_not_end_it(
-    tmp_path: Path, started: Started, monkeypatch: Patch, caplog: Caplog
+    make: Maker, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     def fail() -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    shop = Shop(tmp_path)
-    thread = started(shop)
+    shop, thread = make()
     with monkeypatch.context() as patch:
         patch.setattr(shop.outbox, "measure", fail)
-        shop.report("o001")
-        thread.nudge()
+        report(shop, thread, "o001")
         eventually(lambda: shop.counters.get("delivery_error", "no_folder"))
-    shop.report("o002")
-    thread.nudge()
+    report(shop, thread, "o002")
     eventually(lambda: set(shop.adroll.taken) == {"o001", "o002"})
     assert "had died" not in caplog.text
 
 
-def test_no_thread_to_be_had_is_counted(
-    tmp_path: Path, started: Started, monkeypatch: Patch
-) -> None:
-    shop = Shop(tmp_path)
-    thread = started(shop)
+def test_no_thread_to_be_had_is_counted(make: Maker, monkeypatch: Patch) -> None:
+    shop, thread = make()
 
     def full(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -221,17 +201,17 @@ def test_no_thread_to_be_had_is_counted(
     ("delivery", "at_exit"), [("thread", False), ("worker", False), ("thread", True)]
 )
 def test_it_tells_what_was_lost_without_another_report(
-    tmp_path: Path, started: Started, monkeypatch: Patch, delivery: str, at_exit: bool
+    tmp_path: Path, make: Maker, monkeypatch: Patch, delivery: str, at_exit: bool
 ) -> None:
-    shop = Shop(tmp_path, delivery=delivery)
-    thread, go_on = started(shop), threading.Event()
+    (shop, thread), go_on = make(delivery=delivery), threading.Event()
     if at_exit:
         monkeypatch.setattr("adroll_flask.events.build.warm", go_on.wait)
     thread.start()
-    (tmp_path / "adroll-journal").write_text("in the way")
+    journal = tmp_path / "adroll-journal"
+    journal.write_text("in the way")
     with pytest.raises(OutboxFailed):
         shop.report("o001")
-    (tmp_path / "adroll-journal").unlink()
+    journal.unlink()
     if at_exit:  # which begins before the thread has taken a step
         thread.stop(0.0)
         go_on.set()
@@ -240,38 +220,30 @@ def test_it_tells_what_was_lost_without_another_report(
     assert (lost.outcome, lost.reason) == ("failed", "no_folder")
 
 
-def test_a_forked_child_starts_its_own(
-    tmp_path: Path, started: Started, monkeypatch: Patch
-) -> None:
+def test_a_forked_child_starts_its_own(make: Maker, monkeypatch: Patch) -> None:
     # On a busy machine the parent's look at the journal may take longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
-    shop = Shop(tmp_path)
+    shop, thread = make()
     # The parent's thread rests: what the child reports is the child's to deliver.
     shop.deliverer.poll = 3600.0
-    thread = started(shop)
-    shop.report("o001")
-    thread.nudge()
+    report(shop, thread, "o001")
     eventually(lambda: shop.states() == {"o001": "delivered"})
     eventually(lambda: bool(shop.outbox.bell.waiters))
 
     def delivers() -> None:
         assert not thread.alive
-        shop.report("o002")
-        thread.nudge()
+        report(shop, thread, "o002")
         eventually(lambda: shop.states().get("o002") == "delivered")
         assert shop.adroll.taken == ["o001", "o002"]
 
     assert in_a_child(delivers)
     assert thread.alive
     assert shop.adroll.taken == ["o001"]
-    shop.report("o003")
-    thread.nudge()
+    report(shop, thread, "o003")
     eventually(lambda: shop.states().get("o003") == "delivered")
 
 
-def test_a_fork_while_it_imports_is_safe(
-    tmp_path: Path, started: Started, monkeypatch: Patch
-) -> None:
+def test_a_fork_amid_imports_is_safe(tmp_path: Path, make: Maker, monkeypatch: Patch) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(0.5)")
     monkeypatch.syspath_prepend(tmp_path)
     importing = threading.Event()
@@ -281,7 +253,7 @@ def test_a_fork_while_it_imports_is_safe(
         import_module("slow_to_import")
 
     monkeypatch.setattr("adroll_flask.events.build.warm", warm)
-    started(Shop(tmp_path)).start()
+    make()[1].start()
     assert importing.wait(PATIENCE)
     time.sleep(0.1)
     assert in_a_child(lambda: import_module("slow_to_import"))
@@ -325,8 +297,7 @@ print([name for name in Watch.late if name.partition(".")[0] != "encodings"])
 
 @pytest.mark.parametrize("delivery", ["thread", "worker"])
 def test_after_a_page_the_first_order_imports_nothing(tmp_path: Path, delivery: str) -> None:
-    out, _ = script(SHOP, tmp_path, delivery)
-    assert out.splitlines() == ["queued", "[]"]
+    assert script(SHOP, tmp_path, delivery).splitlines() == ["queued", "[]"]
 
 
 def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[..., Flask]) -> None:
@@ -341,24 +312,14 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
 @pytest.mark.parametrize("delivery", ["thread", "worker"])
 def test_a_dropped_app_leaves_no_thread_and_no_open_file(tmp_path: Path, delivery: str) -> None:
     running = set(threads())
-    app = Flask("shop", instance_path=str(tmp_path))
-    app.config.update(
-        SECRET_KEY="a key of a shop under test",
-        ADROLL_ADVERTISABLE_EID="A" * 22,
-        ADROLL_PIXEL_EID="B" * 22,
-        ADROLL_ACCESS_TOKEN="a-token",
-        ADROLL_DELIVERY=delivery,
-        ADROLL_LINGER=0.01,
-    )
-    network = AdRoll()
+    app, network = Flask("shop", instance_path=str(tmp_path)), AdRoll()
+    app.config.update(SECRET_KEY="a key of a shop under test", ADROLL_ACCESS_TOKEN="a-token")
+    app.config.update(ADROLL_ADVERTISABLE_EID="A" * 22, ADROLL_PIXEL_EID="B" * 22)
+    app.config.update(ADROLL_DELIVERY=delivery, ADROLL_LINGER=0.01)
     adroll_flask.AdRoll(app, transport=network)
-    app.add_url_rule(
-        "/buy",
-        view_func=lambda: (
-            report_conversion(order_id="1", value="5.00", currency="EUR", adct="c-1").status
-        ),
-    )
-    assert app.test_client().get("/buy").text == "queued"
+    with app.test_request_context(environ_base={"REMOTE_ADDR": "203.0.113.9"}):
+        order = report_conversion(order_id="1", value="5.00", currency="EUR", adct="c-1")
+    assert order.status == "queued"
     eventually(lambda: network.taken == ["1"] or delivery == "worker")
     left = [weakref.ref(app), weakref.ref(app.extensions["adroll"])]
     del app
@@ -372,9 +333,8 @@ def test_a_dropped_app_leaves_no_thread_and_no_open_file(tmp_path: Path, deliver
     assert not [path for path in open_files().values() if str(tmp_path) in path]
 
 
-def script(text: str, folder: Path, *arguments: str) -> tuple[str, float]:
-    """Run a program with the kit at hand; returns its output and how long it took."""
-    began = time.monotonic()
+def script(text: str, folder: Path, *arguments: str) -> str:
+    """Run a program with the kit at hand; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(text), str(folder), *arguments],
         capture_output=True,
@@ -385,22 +345,27 @@ def script(text: str, folder: Path, *arguments: str) -> tuple[str, float]:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout, time.monotonic() - began
+    return done.stdout
 
 
 START = """
-    import sys, threading, time
+    import os, signal, sys, threading, time
     from pathlib import Path
-    from tests.support.delivery_kit import OK, AdRoll, Reply, Shop
+    from tests.support.delivery_kit import OK, AdRoll, Shop
+
+    def start(*adroll, **settings):
+        shop = Shop(Path(sys.argv[1]), *adroll, **settings)
+        return shop, shop.thread()
+
+    def report(shop, thread, order):
+        shop.report(order)
+        thread.nudge()
 """
 
 
 def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> None:
-    out, _ = script(
-        START
-        + """
-    shop = Shop(Path(sys.argv[1]))
-    thread, late = shop.thread(), []
+    program = """
+    (shop, thread), late = start(), []
 
     class Watch:
         def find_spec(self, name, path=None, target=None):
@@ -413,35 +378,25 @@ def test_all_that_it_imports_is_imported_before_it_begins(tmp_path: Path) -> Non
         time.sleep(0.01)
     shop.report("o001")
     print(thread.flush(60.0), shop.adroll.taken, late)
-    """,
-        tmp_path,
-    )
-    assert out.strip() == "0 ['o001'] []"
+    """
+    assert script(START + program, tmp_path) == "0 ['o001'] []\n"
 
 
 def test_exit_sends_what_lingers(tmp_path: Path) -> None:
-    script(
-        START
-        + """
-    shop = Shop(Path(sys.argv[1]), linger=30.0)
+    program = """
+    shop, thread = start(linger=30.0)
     shop.outbox.database.create_tables()
-    thread = shop.thread()
     thread.start()
     while not thread.ready:
         time.sleep(0.01)
-    shop.report("o001")
-    thread.nudge()
-    """,
-        tmp_path,
-    )
+    report(shop, thread, "o001")
+    """
+    script(START + program, tmp_path)
     assert Shop(tmp_path).states() == {"o001": "delivered"}
 
 
 def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path) -> None:
-    program = (
-        START
-        + """
-    import os, signal
+    program = """
     # As servers that handle signals in C: the process ends where the signal arrives.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -455,15 +410,12 @@ def test_a_second_signal_does_not_cut_off_what_the_exit_waits_for(tmp_path: Path
         time.sleep(0.3)
         return OK
 
-    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
-    thread = shop.thread()
-    shop.report("o001")
-    thread.nudge()
+    shop, thread = start(AdRoll(slow))
+    report(shop, thread, "o001")
     assert asked.wait(60)
     """
-    )
     with pytest.raises(AssertionError):  # the signal comes when the wait is over
-        script(program, tmp_path)
+        script(START + program, tmp_path)
     assert Shop(tmp_path).states() == {"o001": "delivered"}
 
 
@@ -480,8 +432,7 @@ def test_under_green_threads_requests_go_on(tmp_path: Path, patch: str, spawn: s
     # Not importorskip: eventlet, once imported, warns at each fork of this process.
     if find_spec(spawn.partition(".")[0]) is None:
         pytest.skip("not installed")
-    out, _ = script(
-        f"""
+    program = f"""
     import warnings
     warnings.simplefilter("ignore")
     {patch}
@@ -492,15 +443,11 @@ def test_under_green_threads_requests_go_on(tmp_path: Path, patch: str, spawn: s
         while ticks < 20 and time.monotonic() < end:
             time.sleep(0.01)
         return OK
-    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
-    thread = shop.thread()
-    shop.report("o001")
-    thread.nudge()
+    shop, thread = start(AdRoll(slow))
+    report(shop, thread, "o001")
     while not shop.adroll.taken:
         time.sleep(0.01)
         ticks += 1
     print(ticks >= 20, thread.flush(60.0), shop.adroll.taken)
-    """,
-        tmp_path,
-    )
-    assert out.strip() == "True 0 ['o001']"
+    """
+    assert script(program, tmp_path) == "True 0 ['o001']\n"

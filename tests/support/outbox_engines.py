@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
-from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
+from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, new_id
 from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.transitions import Amend
 from adroll_flask.settings import Settings
@@ -253,6 +253,29 @@ def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: boo
 def settle(outbox: Outbox, claim: Claim, kind: OutcomeKind = "delivered", **more: Any) -> int:
     """End all events of *claim* alike; how many there were."""
     return outbox.queue.settle(claim, [Outcome(id=e.id, kind=kind, **more) for e in claim.events])
+
+
+def deliver(outbox: Outbox) -> list[str]:
+    """Let AdRoll take all that is due; its orders, sorted."""
+    orders: list[str] = []
+    while claim := outbox.queue.claim(EID, begin=True):
+        settle(outbox, claim)
+        orders += [event.key or "" for event in claim.events]
+    return sorted(orders)
+
+
+def bury(outbox: Outbox, reason: str = "refused", **more: Any) -> list[str]:
+    """Let AdRoll refuse all that is due; the dead letters' ids."""
+    claim = claimed(outbox)
+    settle(outbox, claim, "dead", reason=reason, **more)
+    return [event.id for event in claim.events]
+
+
+def shown(outbox: Outbox, id: str) -> Row:
+    """An event with its payload, which is there."""
+    row = outbox.lookups.show(id)
+    assert row is not None
+    return row
 
 
 def retry(outbox: Outbox, *ids: str) -> int:
