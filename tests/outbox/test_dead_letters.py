@@ -2,7 +2,7 @@
 
 import json
 
-from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox import Outbox
 from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 
 
@@ -47,7 +47,7 @@ def test_history_knows_what_could_not_be_sent_though_it_is_sent_again(bench: Ben
     outbox.put(bench.event("1003"))
     outbox.queue.take_in()
     claim = claimed(outbox)
-    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
+    settle(outbox, claim)
     retry(outbox)
     found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
     sums = {(one.event_name, one.reason): one.events for one in found}

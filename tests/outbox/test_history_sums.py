@@ -1,6 +1,8 @@
 """What happened, by the hour: in the transaction of what it tells, exact, of no visitor."""
 
 import json
+import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -8,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox import Claim, Outbox, Outcome
-from adroll_flask.outbox.model import OutcomeKind
+from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.history import KEPT, bucket_start
+from adroll_flask.outbox.model import Counted, OutcomeKind
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
 from tests.conftest import Patch
-from tests.support.outbox_engines import EID, Bench, claimed
+from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
 
@@ -26,16 +29,17 @@ def history(bench: Bench) -> dict[tuple[Any, ...], tuple[int, int]]:
     return {tuple(row[:5]): (int(row[5]), int(row[6])) for row in rows}
 
 
-def take(outbox: Outbox) -> Claim:
-    claim = claimed(outbox)
-    outbox.queue.begin_sending(claim)
-    return claim
-
-
 def end(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> None:
-    claim = take(outbox)
-    outcomes = [Outcome(id=event.id, kind=kind, reason=reason) for event in claim.events]
-    assert outbox.queue.settle(claim, outcomes) == len(outcomes)
+    claim = claimed(outbox, begin=True)
+    assert settle(outbox, claim, kind, reason=reason) == len(claim.events)
+
+
+def sums(outbox: Outbox) -> Counter[tuple[str, str]]:
+    """What monitoring is told."""
+    found: Counter[tuple[str, str]] = Counter()
+    for one in outbox.lookups.totals().sums:
+        found[one.outcome, one.reason] += one.events
+    return found
 
 
 def test_it_is_counted_by_outcome_currency_and_identifiers(bench: Bench, outbox: Outbox) -> None:
@@ -63,20 +67,15 @@ def test_what_is_lost_is_uncounted(
 ) -> None:
     for _ in range(len(kinds) * 2):
         outbox.put(bench.event(digest="1 EUR"))
-    late = take(outbox)
-    bench.execute(
-        "UPDATE adroll_event SET claim = NULL, state = 0 WHERE id = :id", id=late.events[0].id
-    )
-    outcomes = [
-        Outcome(id=event.id, kind=kinds[number % len(kinds)])
-        for number, event in enumerate(late.events)
-    ]
+    late = claimed(outbox, begin=True)
+    lost = "UPDATE adroll_event SET claim = NULL, state = 0 WHERE id = :id"
+    bench.execute(lost, id=late.events[0].id)
 
-    outbox.queue.settle(late, outcomes)
+    settle(outbox, late, *kinds)
     bench.pass_time(1)
-    outbox.queue.settle(late, outcomes)
+    settle(outbox, late, *kinds)
 
-    ended = [one for one in outcomes[1:] if one.kind in ("delivered", "dead")]
+    ended = [kind for kind in [*kinds, *kinds][1:] if kind in ("delivered", "dead")]
     assert sum(count for count, _ in history(bench).values()) == len(ended)
 
 
@@ -112,14 +111,7 @@ def test_how_long_an_event_took_is_a_histogram(bench: Bench, outbox: Outbox) -> 
     for delay in (0.5, 4.0, 50.0, 3_000.0, 200_000.0, -30.0):
         outbox.put(bench.event(occurred_at=bench.now() - delay))
     outbox.put(bench.event(occurred_at=bench.now() - 50))
-    claim = take(outbox)
-    outbox.queue.settle(
-        claim,
-        [
-            Outcome(id=event.id, kind="delivered" if number < 6 else "dead")
-            for number, event in enumerate(claim.events)
-        ],
-    )
+    settle(outbox, claimed(outbox), *["delivered"] * 6, "dead")  # type: ignore[arg-type]
 
     sums = ", ".join(f"sum({column})" for column in DELAY_COLUMNS)
     (found,) = bench.execute(f"SELECT {sums} FROM adroll_history")
@@ -148,18 +140,13 @@ def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox
     end(outbox)
     outbox.put(bench.event())
     end(outbox, "dead")
-    assert outbox.lookups.overview().rates == {
-        "hour": {"delivered": 3, "dead": 1},
-        "day": {"delivered": 3, "dead": 1},
-    }
+    some, none = {"delivered": 3, "dead": 1}, {"delivered": 0, "dead": 0}
+    assert outbox.lookups.overview().rates == {"hour": some, "day": some}
 
     bench.execute("UPDATE adroll_history SET hour = hour - 5")
-    assert outbox.lookups.overview().rates == {
-        "hour": {"delivered": 0, "dead": 0},
-        "day": {"delivered": 3, "dead": 1},
-    }
+    assert outbox.lookups.overview().rates == {"hour": none, "day": some}
     bench.execute("UPDATE adroll_history SET hour = hour - 20")
-    assert outbox.lookups.overview().rates["day"] == {"delivered": 0, "dead": 0}
+    assert outbox.lookups.overview().rates["day"] == none
 
 
 def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> None:
@@ -178,7 +165,7 @@ def test_history_is_kept_for_thirteen_months(bench: Bench, outbox: Outbox) -> No
 
 def test_history_and_outcome_are_together(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event())
-    claim = take(outbox)
+    claim = claimed(outbox, begin=True)
 
     class Killed(BaseException):
         pass
@@ -189,7 +176,7 @@ def test_history_and_outcome_are_together(bench: Bench, outbox: Outbox, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("adroll_flask.outbox.history.add", die)
         with pytest.raises(Killed):
-            outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
+            settle(outbox, claim)
 
     assert history(bench) == {}
     assert outbox.lookups.counts()["sending"] == 1
@@ -203,17 +190,111 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
 
     def work(worker: Outbox) -> None:
         while claim := worker.queue.claim(EID, limit=10, begin=True):
-            outcomes = [
-                Outcome(id=event.id, kind="delivered" if int(event.key or 0) % 2 else "dead")
-                for event in claim.events
-            ]
-            assert worker.queue.settle(claim, outcomes) == len(outcomes)
+            assert settle(worker, claim) == len(claim.events)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, [bench.open() for _ in range(4)]))
 
     assert shop.queue.waiting() == 0
-    assert history(bench) == {
-        ("purchase", "delivered", "", 0, "EUR"): (200, 2_000_000),
-        ("purchase", "dead", "", 0, "EUR"): (200, 2_000_000),
-    }
+    assert history(bench) == {("purchase", "delivered", "", 0, "EUR"): (400, 4_000_000)}
+
+
+# -- what monitoring asks for: sums that only grow, over all processes -----------------------------
+
+
+def test_every_process_tells_the_same_of_all(bench: Bench, outbox: Outbox) -> None:
+    other = bench.open()
+    outbox.put(bench.event(digest="59.9 EUR"))
+    outbox.put(bench.event(digest="0.1 EUR"))
+    end(outbox)
+    other.put(bench.event(digest="7 USD"))
+    end(other, "dead", "refused")
+    other.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
+    other.queue.take_in()
+
+    for each in (outbox, other, bench.open()):
+        assert sums(each) == {
+            ("delivered", ""): 2,
+            ("dead", "refused"): 1,
+            ("suppressed", "consent_gpc"): 1,
+        }
+    (euros,) = [one for one in other.lookups.totals().sums if one.currency == "EUR"]
+    assert (euros.value, sum(euros.delays)) == (Decimal(60), 2)
+
+
+def test_sums_go_on_while_hours_pass(sqlite: Bench) -> None:
+    outbox, other = sqlite.open(), sqlite.open()
+    for number in range(1, 8):
+        outbox.put(sqlite.event())
+        end(outbox)
+        for each in (outbox, other):
+            assert sums(each)["delivered", ""] == number
+        sqlite.clock.now += 1900.0
+
+
+def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    for _ in range(3):
+        outbox.put(sqlite.event(digest="2.5 EUR"))
+    end(outbox)
+    sqlite.pass_time(KEPT / 2)
+    outbox.put(sqlite.event(digest="1 EUR"))
+    end(outbox)
+    before = outbox.lookups.totals().sums
+    outbox.close()  # a file of the journal does not live for a year
+    sqlite.open().queue.take_in()
+    for _ in range(2):
+        sqlite.pass_time(KEPT / 2 + 7200)
+        tidy = sqlite.open()
+        while tidy.keep_house():
+            pass
+        for each in (outbox, tidy):
+            assert each.lookups.totals().sums == before
+    assert outbox.lookups.history(0, ["at"]) == ()
+    assert outbox.lookups.watched() == ()
+
+
+def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    assert (outbox.lookups.totals().due, outbox.lookups.totals().oldest_due) == (0, None)
+    for _ in range(3):
+        outbox.put(sqlite.event())
+    assert outbox.lookups.totals().journal_bytes > 0
+    outbox.queue.take_in()
+    sqlite.clock.now += 300
+    totals = outbox.lookups.totals()
+    assert (totals.due, totals.oldest_due, totals.journal_bytes) == (3, 300.0, 0)
+    outbox.destination(EID).stop("refused", "fingerprint")
+    assert outbox.lookups.totals().destinations[EID].stopped == "refused"
+
+
+# -- by several columns, and what is not over ------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24, 168])
+def test_sums_stand_at_the_beginning_of_their_step(bench: Bench, hours: int) -> None:
+    outbox = bench.open()
+    outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
+    [row] = outbox.lookups.history(bench.now() - 3600, ("at",), hours=hours)
+    # The server's clock tells the hour; a test that runs over its end has the next one.
+    now = bench.now()
+    assert row.at in (bucket_start(now, hours), bucket_start(now - 60, hours))
+
+
+def test_what_is_not_over_is_told_by_event_and_currency_up_to_a_bound(bench: Bench) -> None:
+    outbox = bench.open()
+    for order in range(5):
+        outbox.put(bench.event(str(order), digest="2.50 EUR"))
+    outbox.put(bench.event("held", digest="9 CHF", held_for=3600.0))
+    outbox.put(bench.event("sent", digest="1 EUR"))
+    settle(outbox, claimed(outbox, 1))
+    found = {row.outcome: row for row in outbox.lookups.unsettled(100)}
+    assert (found["waiting"].events, found["held"].events) == (5, 1)
+    assert found["held"].currency == "CHF"
+    assert found["waiting"].event_name == "purchase"
+    assert sum(row.events for row in outbox.lookups.unsettled(3) if row.outcome == "waiting") == 3
+
+
+def test_steps_of_a_week_begin_on_monday() -> None:
+    starts = (bucket_start(1_700_000_000 + day * 86_400, 168) for day in range(30))
+    assert {time.gmtime(start).tm_wday for start in starts} == {0}

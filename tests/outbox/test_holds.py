@@ -44,7 +44,7 @@ def sent(outbox: Outbox) -> list[str]:
 
 
 def delivered(outbox: Outbox, claim: Claim) -> None:
-    settle(outbox, claim, "delivered")
+    settle(outbox, claim)
 
 
 def history(bench: Bench) -> dict[tuple[str, str], int]:
@@ -178,7 +178,7 @@ def test_a_cancellation_of_what_is_being_taken_is_too_late(bench: Bench, outbox:
     outbox.decide(cancel())
     outbox.queue.take_in()
 
-    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")])
+    settle(outbox, claim)
 
     row = outbox.lookups.show(claim.events[0].id)
     assert row is not None
@@ -195,7 +195,7 @@ def test_a_cancellation_while_it_is_sent_counts_if_it_returns(bench: Bench, outb
     outbox.queue.take_in()
     assert states(outbox) == {"sending": 1}
 
-    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="retry", delay=0)])
+    settle(outbox, claim, "retry", delay=0)
     outbox.keep_house()
 
     assert sent(outbox) == []

@@ -92,7 +92,7 @@ def verdict(kind: Any, key: str) -> Verdict:
 def delivered(outbox: Outbox) -> list[str | None]:
     sent: list[str | None] = []
     while claim := outbox.queue.claim(EID, begin=True):
-        settle(outbox, claim, "delivered")
+        settle(outbox, claim)
         sent += [event.key for event in claim.events]
     return sorted(sent, key=str)
 

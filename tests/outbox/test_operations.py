@@ -44,7 +44,7 @@ def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
 def deliver(outbox: Outbox) -> None:
     while claim := outbox.queue.claim(EID):
         outbox.queue.begin_sending(claim)
-        settle(outbox, claim, "delivered")
+        settle(outbox, claim)
 
 
 def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> None:

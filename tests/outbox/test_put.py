@@ -207,7 +207,7 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     with pytest.raises(OutboxFailed, match="full"):
         other.put(bench.event(payload=big))
     while claim := outbox.queue.claim(EID):
-        settle(outbox, claim, "delivered")
+        settle(outbox, claim)
     later = bench.open(outbox_max_bytes=300_000)
     later.measure()
     assert later.put(bench.event()).status == "queued"

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Outcome, queue
+from adroll_flask.outbox import Outbox, OutboxFailed, queue
 from adroll_flask.outbox.lookups import first_due
 from adroll_flask.outbox.model import UNSENT
 from tests.conftest import Patch
 from tests.support import in_a_child
-from tests.support.outbox_engines import EID, Bench, claimed
+from tests.support.outbox_engines import EID, Bench, claimed, settle
 from tests.support.relay import Relay
 
 pytestmark = pytest.mark.patient
@@ -118,12 +118,11 @@ def test_a_command_gives_up_in_time(
 
 def test_a_lost_connection_settles_once(server: Bench, relay: Relay, outbox: Outbox) -> None:
     outbox.put(server.event("1"))
-    claim = claimed(outbox)
-    outbox.queue.begin_sending(claim)
+    claim = claimed(outbox, begin=True)
     relay.cut()
     relay.restore()
 
-    assert outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="delivered")]) == 1
+    assert settle(outbox, claim) == 1
     assert outbox.lookups.counts()["delivered"] == 1
 
 
@@ -149,7 +148,7 @@ def test_leases_follow_the_server_s_clock_and_not_the_host_s(server: Bench) -> N
     slow._clock = lambda: time.time() - 600
     slow.put(server.event("1"))
 
-    assert fast.queue.claim(EID, lease=60) is not None
+    assert fast.queue.claim(EID, lease=60)
     assert not slow.queue.claim(EID)
     fast.put(server.event("2"))
     claim = claimed(slow)

@@ -9,7 +9,7 @@ import pytest
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome
 from adroll_flask.outbox.model import OutcomeKind, Withdrawal, encode_event
 from tests.conftest import Caplog
-from tests.support.outbox_engines import EID, Bench, claimed, retry
+from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
 
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 
@@ -158,7 +158,7 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, outb
 def test_the_other_half_of_a_halved_batch_is_not_sent(bench: Bench, outbox: Outbox) -> None:
     outbox.put(event(bench, "1"))
     claim = take_and_withdraw(bench, outbox)
-    outbox.queue.settle(claim, [Outcome(id=claim.events[0].id, kind="claimed")])
+    settle(outbox, claim, "claimed")
 
     assert outbox.queue.begin_sending(claim) == ()
     bench.pass_time(61)

@@ -250,9 +250,10 @@ def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: boo
     return claim
 
 
-def settle(outbox: Outbox, claim: Claim, kind: OutcomeKind = "delivered", **more: Any) -> int:
-    """End all events of *claim* alike; how many there were."""
-    return outbox.queue.settle(claim, [Outcome(id=e.id, kind=kind, **more) for e in claim.events])
+def settle(outbox: Outbox, claim: Claim, *kinds: OutcomeKind, **more: Any) -> int:
+    """End the events of *claim* by *kinds* in turn, else as delivered; how many there were."""
+    ends = zip(claim.events, itertools.cycle(kinds or ("delivered",)), strict=False)
+    return outbox.queue.settle(claim, [Outcome(id=e.id, kind=kind, **more) for e, kind in ends])
 
 
 def deliver(outbox: Outbox) -> list[str]:
