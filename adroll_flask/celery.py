@@ -60,9 +60,7 @@ def deliver_with(
         with app.app_context():
             return _drain(runtime)
 
-    options: dict[str, Any] = {"expires": max(every, 60.0)}
-    if queue is not None:
-        options["queue"] = queue
+    options = {"expires": max(every, 60.0), **({"queue": queue} if queue else {})}
     celery.conf.beat_schedule = {
         **(celery.conf.beat_schedule or {}),
         "adroll-drain": {"task": TASK, "schedule": every, "options": options},

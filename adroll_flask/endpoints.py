@@ -106,7 +106,7 @@ def _take(
             if tracked.seen.any:
                 # Only what we signed: anybody can send any visitor's cookie along.
                 runtime.reporter.withdraw(before)
-                delete_cookies(tracked, response.headers, runtime.domains)
+                delete_cookies(tracked, response.headers)
             tracked.forgotten = True
         return response, None
     unchanged = before is not None and record.same_as(before) and tracked.seen.settled(site.clock())
@@ -114,7 +114,7 @@ def _take(
     foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
     if unchanged or foreign or not site.records.can_sign:
         return response, None
-    write_cookies(tracked, response.headers, runtime.domains, record)
+    write_cookies(tracked, response.headers, record)
     return response, record
 
 

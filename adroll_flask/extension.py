@@ -304,7 +304,7 @@ class _Adapter:
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
         """Flask-Login's signal: what ``identify()`` said is no longer of the browser's user."""
-        request_state.forget_identity()
+        request_state.forget(mirror=False)
 
     # -- every response ------------------------------------------------------------------
 

@@ -23,12 +23,7 @@ from typing import Final, TypeAlias
 from flask import Flask
 
 try:
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-        Metric,
-    )
+    from prometheus_client import core
 except ImportError as _missing:
     raise ImportError(
         "adroll_flask.prometheus needs prometheus-client, which is not installed: "
@@ -66,11 +61,11 @@ class AdRollCollector:
     def __init__(self, app: Flask | AdRollMiddleware) -> None:
         self._runtime: Runtime = runtime_of(app, "AdRollCollector")
 
-    def describe(self) -> list[Metric]:
+    def describe(self) -> list[core.Metric]:
         """Nothing: registering opens no database, and tests no names."""
         return []
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
         runtime, totals, is_up = self._runtime, None, True
         try:
@@ -82,44 +77,44 @@ class AdRollCollector:
             logger.error(
                 "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
             )
-        yield GaugeMetricFamily(
+        yield core.GaugeMetricFamily(
             "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=is_up
         )
         if totals is not None:
             yield from _of_events(totals.sums)
             yield from _of_the_outbox(totals)
-        findings = GaugeMetricFamily(
+        findings = core.GaugeMetricFamily(
             "adroll_findings",
             "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
             labels=("code", "severity"),
         )
         found = Counter((one.code, one.severity) for one in open_findings(runtime))
         yield _filled(findings, sorted(found.items()))
-        process = CounterMetricFamily(
+        process = core.CounterMetricFamily(
             "adroll_process",
             "What one process counted since it started, by name and reason.",
             labels=("process", "name", "reason"),
         )
-        for name, count in runtime.counters.snapshot().items():
-            counted, _, reason = name.partition(":")
-            process.add_metric((str(os.getpid()), counted, reason), count)
-        yield process
+        pid, counts = str(os.getpid()), runtime.counters.snapshot()
+        yield _filled(
+            process, (((pid, *name.partition(":")[::2]), count) for name, count in counts.items())
+        )
 
 
-def _of_events(sums: Iterable[HistorySum]) -> Iterator[Metric]:
+def _of_events(sums: Iterable[HistorySum]) -> Iterator[core.Metric]:
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
     for one in sums:
         counts[one.event_name, one.outcome, one.reason] += one.events
         if one.currency:
             values[one.event_name, one.outcome, one.currency] += float(one.value)
-    events = CounterMetricFamily(
+    events = core.CounterMetricFamily(
         "adroll_events",
         "Events that came to an end, by event, outcome and reason, since the first one.",
         labels=("event", "outcome", "reason"),
     )
     yield _filled(events, counts.items())
-    money = CounterMetricFamily(
+    money = core.CounterMetricFamily(
         "adroll_event_value",
         "Sum of the values of events that came to an end, in the currency's major unit.",
         labels=("event", "outcome", "currency"),
@@ -128,7 +123,7 @@ def _of_events(sums: Iterable[HistorySum]) -> Iterator[Metric]:
     yield _delays(sums)
 
 
-def _of_the_outbox(totals: Totals) -> Iterator[Metric]:
+def _of_the_outbox(totals: Totals) -> Iterator[core.Metric]:
     destination = totals.destination
     for name, text, value in (
         ("adroll_outbox_due_events", "Events that could be sent now, up to 10,000.", totals.due),
@@ -153,14 +148,14 @@ def _of_the_outbox(totals: Totals) -> Iterator[Metric]:
             destination.paused_for,
         ),
     ):
-        yield GaugeMetricFamily(name, text, value=value)
-    stopped = GaugeMetricFamily(
+        yield core.GaugeMetricFamily(name, text, value=value)
+    stopped = core.GaugeMetricFamily(
         "adroll_destination_stopped",
         "1 while nothing is sent since AdRoll refuses everything, by reason.",
         labels=("reason",),
     )
     yield _filled(stopped, [((destination.stopped,), 1)] if destination.stopped else [])
-    silent = GaugeMetricFamily(
+    silent = core.GaugeMetricFamily(
         "adroll_event_silent_seconds",
         "Where an event has stopped coming: seconds since it came last.",
         labels=("event",),
@@ -168,14 +163,16 @@ def _of_the_outbox(totals: Totals) -> Iterator[Metric]:
     yield _filled(silent, [((one.name,), one.away) for one in totals.silences])
 
 
-def _filled(family: CounterMetricFamily | GaugeMetricFamily, samples: _Samples) -> Metric:
+def _filled(
+    family: core.CounterMetricFamily | core.GaugeMetricFamily, samples: _Samples
+) -> core.Metric:
     for labels, value in samples:
         family.add_metric(labels, value)
     return family
 
 
-def _delays(sums: Iterable[HistorySum]) -> Metric:
-    family = HistogramMetricFamily(
+def _delays(sums: Iterable[HistorySum]) -> core.Metric:
+    family = core.HistogramMetricFamily(
         "adroll_delivery_delay_seconds",
         "Seconds from an event to its delivery.",
         labels=("event",),

@@ -213,7 +213,7 @@ def reset_identity() -> None:
     """Forget what :func:`identify` said, at a logout. Flask-Login's logout does so by itself."""
     found = _in_request("reset_identity")
     if found is not None:
-        request_state.forget_identity()
+        request_state.forget(mirror=False)
 
 
 def current_visitor() -> Visitor:

@@ -231,19 +231,10 @@ def may_join(context: RequestContext) -> bool:
     return bool(session) and not _look(session, _MIRROR)
 
 
-def forget_identity() -> None:
-    """Take what ``identify()`` said out of the session."""
-    _remove(_IDENTITY)
-
-
-def forget() -> None:
-    """Take all of ours out of the session."""
-    _remove(_MIRROR, _IDENTITY)
-
-
-def _remove(*keys: str) -> None:
+def forget(*, mirror: bool = True) -> None:
+    """Take what ``identify()`` said out of the session, and the *mirror*."""
     session = _session()
-    for key in keys:
+    for key in (_IDENTITY, _MIRROR) if mirror else (_IDENTITY,):
         if _look(session, key) is not None:
             del session[key]
 

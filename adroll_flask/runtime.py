@@ -29,13 +29,13 @@ from .logs import Logger, get_logger
 from .outbox import Outbox
 from .outbox.location import journal_folder, locate, tell_of_unwritable_places
 from .page.caching import read_headers
-from .page.cookies import Domains
 from .page.response import Prepared, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
-from .reporting.reporter import Reporter, TellingReporter, say_outcome
+from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
+from .settings import Settings
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.record import Records
+from .visitor.record import Record, Records
 from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
     from .reporting.reconciliation import PaidOrders
-    from .reporting.reporter import SiteFunctions
-    from .settings import Settings
-    from .visitor.record import Record
 
 logger: Logger = get_logger("adroll_flask")
 
@@ -89,7 +86,6 @@ class Runtime:
     def __post_init__(self, sender: object) -> None:
         settings = self.settings
         self._sender = weakref.ref(sender)
-        self.domains: Domains = Domains(settings.cookie_domain)
         self.snippet: Snippet = Snippet(settings)
         #: What runs beside the requests.
         self.thread: DeliveryThread = DeliveryThread(
@@ -148,7 +144,6 @@ class Runtime:
             status,
             headers,
             read_headers(headers),
-            domains=self.domains,
             tag=self.tag,
             is_buffered=is_buffered,
         )

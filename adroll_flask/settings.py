@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from functools import cache, cached_property, partial
+from importlib.util import find_spec
 from pathlib import PurePath
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
@@ -243,6 +244,9 @@ def _host(value: Any) -> str:
 @partial(_Takes, "a domain name such as 'shop.example', or 'auto'")
 def _domain(value: Any) -> str:
     text = _text(value)
+    if text == "auto" and find_spec("publicsuffixlist") is None:
+        extra = "pip install 'adroll-flask[domains]'"
+        raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
     if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
         raise _Got(_FORM)
     return text.lstrip(".").lower()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote
 
-if TYPE_CHECKING:
-    from werkzeug.datastructures import Headers
+from werkzeug.datastructures import Headers
 
-    from adroll_flask.visitor.tracked_request import TrackedRequest
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 #: A response's headers by lower-case name, repeated ones joined. werkzeug's ``Headers`` walks its
 #: list, and raises and catches within, for each question; here one walk answers all.

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-from importlib.util import find_spec
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from werkzeug.datastructures import Headers
 from werkzeug.http import dump_cookie
 
-from adroll_flask.errors import ConfigurationError
 from adroll_flask.host_names import has_domain
-from adroll_flask.visitor.record import COOKIE_LIFE, FIRST_PARTY_COOKIE
+from adroll_flask.settings import Settings
+from adroll_flask.visitor.record import COOKIE_LIFE, FIRST_PARTY_COOKIE, Record
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 from .caching import HeaderView, keep_private, may_be_shared, read_headers
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
-    from werkzeug.datastructures import Headers
-
-    from adroll_flask.visitor.record import Record
-    from adroll_flask.visitor.tracked_request import TrackedRequest
 
 #: What the pixel leaves beside its first-party cookie.
 _PIXEL_COOKIE = "__ar_v4"
@@ -32,7 +29,6 @@ def update_cookies(
     tracked: TrackedRequest,
     headers: Headers,
     view: HeaderView,
-    domains: Domains,
     *,
     html: bool,
 ) -> Record | None:
@@ -49,7 +45,7 @@ def update_cookies(
     if not decision.granted or tracked.forgotten:
         taken_back = decision.answer is False or tracked.forgotten
         if seen.any and taken_back and not may_be_shared(tracked, view):
-            delete_cookies(tracked, headers, domains)
+            delete_cookies(tracked, headers)
         return None
     now = tracked.services.clock()
     if not clicked and (seen.settled(now) or not tracked.is_document):
@@ -69,47 +65,36 @@ def update_cookies(
         # The page before may have come from a cache. What its kit tells at this moment, a click id
         # too, crosses with this answer, which knows of nothing and must not undo it. The copy alone
         # is set, for who has no kit; the next page makes a record of it.
-        _write_copy(tracked, headers, domains, record)
+        write_cookies(tracked, headers, record, copy_alone=True)
         return None
-    write_cookies(tracked, headers, domains, record)
+    write_cookies(tracked, headers, record)
     return record
 
 
 def write_cookies(
-    tracked: TrackedRequest, headers: Headers, domains: Domains, record: Record
+    tracked: TrackedRequest, headers: Headers, record: Record, *, copy_alone: bool = False
 ) -> None:
     """Set the record's cookie and its working copy for the pixel, for a year."""
-    headers.add(
-        "Set-Cookie",
-        dump_cookie(
-            tracked.services.settings.cookie_name,
-            tracked.services.records.sign(record),
-            max_age=COOKIE_LIFE,
-            domain=domains.of_record(tracked.hostname),
-            secure=_is_secure(tracked),
-            httponly=True,
-            samesite="Lax",
-        ),
-    )
-    _write_copy(tracked, headers, domains, record)
-
-
-def _write_copy(
-    tracked: TrackedRequest, headers: Headers, domains: Domains, record: Record
-) -> None:
-    if record.first_party_cookie is not None:
-        headers.add(
-            "Set-Cookie",
-            dump_cookie(
-                FIRST_PARTY_COOKIE,
-                record.first_party_cookie,
+    settings, hostname = tracked.services.settings, tracked.hostname
+    secure = tracked.is_secure if settings.cookie_secure is None else settings.cookie_secure
+    wanted: list[tuple[str, str | None, str | None]] = []
+    if not copy_alone:
+        signed = tracked.services.records.sign(record)
+        wanted.append((settings.cookie_name, signed, record_domain(hostname, settings)))
+    # The pixel writes domain=<hostname>: the same cookie, not a second one.
+    wanted.append((FIRST_PARTY_COOKIE, record.first_party_cookie, page_domain(hostname)))
+    for name, value, domain in wanted:
+        if value is not None:
+            cookie = dump_cookie(
+                name,
+                value,
                 max_age=COOKIE_LIFE,
-                # The pixel writes domain=<hostname>: the same cookie, not a second one.
-                domain=domains.of_page(tracked.hostname),
-                secure=_is_secure(tracked),
+                domain=domain,
+                secure=secure,
+                httponly=name != FIRST_PARTY_COOKIE,
                 samesite="Lax",
-            ),
-        )
+            )
+            headers.add("Set-Cookie", cookie)
     keep_private(headers)
 
 
@@ -124,20 +109,14 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
     return True
 
 
-def _is_secure(tracked: TrackedRequest) -> bool:
-    chosen = tracked.services.settings.cookie_secure
-    return tracked.is_secure if chosen is None else chosen
-
-
-def delete_cookies(tracked: TrackedRequest, headers: Headers, domains: Domains) -> None:
+def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     """Take both cookies back, the host-only and the domain cookie of each name, and the pixel's."""
-    hostname = tracked.hostname
-    page = domains.of_page(hostname)
-    ours = tracked.services.settings.cookie_name
+    settings, hostname = tracked.services.settings, tracked.hostname
+    page, ours = page_domain(hostname), settings.cookie_name
     wanted = [(ours, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
-    wanted += [(ours, page), (ours, domains.of_record(hostname))]
+    wanted += [(ours, page), (ours, record_domain(hostname, settings))]
     header = tracked.environ.get("HTTP_COOKIE", "")
-    our_pixel = tracked.services.settings.pixel == "load"
+    our_pixel = settings.pixel == "load"
     for name in (_PIXEL_COOKIE, *(_PIXEL_CONSENT if our_pixel else ())):
         if f"{name}=" in header:
             wanted += [(name, None), (name, page)]
@@ -146,50 +125,40 @@ def delete_cookies(tracked: TrackedRequest, headers: Headers, domains: Domains) 
     keep_private(headers)
 
 
-class Domains:
-    """The cookies' domains of one app.
+# -- which Domain a cookie gets on which host ------------------------------------------------
 
-    :param setting: ``ADROLL_COOKIE_DOMAIN``: ``None``, ``"auto"`` or a domain name.
-    :raises ConfigurationError: ``"auto"`` without the list of public suffixes.
 
-    >>> Domains("auto").of_record("www.shop.co.uk")
+def page_domain(hostname: str) -> str | None:
+    """The domain of ``__adroll_fpc``: the page's host, as the pixel writes it."""
+    return hostname if has_domain(hostname) else None
+
+
+def record_domain(hostname: str, settings: Settings) -> str | None:
+    """The domain of ``adroll_visitor`` on *hostname*; ``None``: a host-only cookie.
+
+    >>> record_domain("www.shop.co.uk", Settings(cookie_domain="auto"))
     'shop.co.uk'
     """
+    setting = settings.cookie_domain
+    if setting is None or not has_domain(hostname):
+        return page_domain(hostname)
+    if setting == "auto":
+        return _registrable(hostname)
+    # On a host outside the configured domain a browser would refuse the cookie.
+    covered = hostname == setting or hostname.endswith(f".{setting}")
+    return setting if covered else hostname
 
-    def __init__(self, setting: str | None) -> None:
-        if setting == "auto" and find_spec("publicsuffixlist") is None:
-            raise ConfigurationError(
-                "ADROLL_COOKIE_DOMAIN",
-                "'auto' needs the list of public suffixes: pip install 'adroll-flask[domains]'",
-                slug="cookie-domain",
-            )
-        self._setting = setting
-        # Whoever asks names the host: what is kept of hosts is bounded.
-        self._registrable = lru_cache(256)(self._look_up)
 
-    def of_page(self, hostname: str) -> str | None:
-        """The domain of ``__adroll_fpc``: the page's host, as the pixel writes it."""
-        return hostname if has_domain(hostname) else None
+@lru_cache(256)  # whoever asks names the host: what is kept of hosts is bounded
+def _registrable(hostname: str) -> str | None:
+    # A host that is a public suffix itself keeps its cookie to itself.
+    found = _suffixes().privatesuffix(hostname)
+    return str(found) if found else None
 
-    def of_record(self, hostname: str) -> str | None:
-        """The domain of ``adroll_visitor`` on *hostname*; ``None``: a host-only cookie."""
-        setting = self._setting
-        if setting is None or not has_domain(hostname):
-            return self.of_page(hostname)
-        if setting == "auto":
-            return self._registrable(hostname)
-        # On a host outside the configured domain a browser would refuse the cookie.
-        covered = hostname == setting or hostname.endswith(f".{setting}")
-        return setting if covered else hostname
 
-    def _look_up(self, hostname: str) -> str | None:
-        # A host that is a public suffix itself keeps its cookie to itself.
-        found = self._suffixes.privatesuffix(hostname)
-        return str(found) if found else None
+@cache
+def _suffixes() -> PublicSuffixList:
+    # On first use: reading the list takes some 20 ms.
+    from publicsuffixlist import PublicSuffixList
 
-    @cached_property
-    def _suffixes(self) -> PublicSuffixList:
-        # On first use: reading the list takes some 20 ms.
-        from publicsuffixlist import PublicSuffixList
-
-        return PublicSuffixList()
+    return PublicSuffixList()

@@ -6,25 +6,20 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
+from adroll_flask.visitor.record import Record
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 from .caching import HeaderView, may_be_shared, vary_by_cookie
 from .cookies import update_cookies
 from .placement import INJECTED, Placer
-
-if TYPE_CHECKING:
-    from werkzeug.datastructures import Headers
-    from werkzeug.wrappers import Response
-
-    from adroll_flask.visitor.record import Record
-    from adroll_flask.visitor.tracked_request import TrackedRequest
-
-    from .cookies import Domains
 
 logger: Logger = get_logger("adroll_flask.page")
 
@@ -51,7 +46,6 @@ def prepare_response(
     headers: Headers,
     seen: HeaderView,
     *,
-    domains: Domains,
     tag: Callable[[TrackedRequest], bytes],
     is_buffered: bool = True,
 ) -> Prepared:
@@ -65,7 +59,7 @@ def prepare_response(
     """
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
-    record = update_cookies(tracked, headers, seen, domains, html=html)
+    record = update_cookies(tracked, headers, seen, html=html)
     refused = html and record is None and tracked.decision.answer is False
     page = None
     if tracked.viewed:

@@ -7,13 +7,10 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adroll_flask.host_names import host_of
-
-if TYPE_CHECKING:
-    from adroll_flask.settings import Account, Settings
-    from adroll_flask.visitor.tracked_request import TrackedRequest
+from adroll_flask.settings import Account, Settings
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 _NONCE = re.compile(r"[A-Za-z0-9+/_=-]{1,256}\Z")
 

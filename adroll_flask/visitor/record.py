@@ -15,19 +15,16 @@ from datetime import timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from itsdangerous import BadData, encoding
 from itsdangerous import Signer as TextSigner
 
 from adroll_flask import errors
-from adroll_flask.settings import LONGEST_TOKEN_LIFE
+from adroll_flask.counters import Counters
+from adroll_flask.settings import LONGEST_TOKEN_LIFE, Settings
 
 from .identifiers import accept_seconds, normalise_first_party_cookie
-
-if TYPE_CHECKING:
-    from adroll_flask.counters import Counters
-    from adroll_flask.settings import Settings
 
 #: How many click ids that a newer one replaced a record remembers, by a short hash each.
 _REPLACED = 3

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from adroll_flask import ConfigurationError
-from adroll_flask.page.cookies import Domains
+from adroll_flask.page.cookies import page_domain, record_domain
+from adroll_flask.settings import Settings
 from tests.conftest import AppMaker, Patch
 
 
@@ -29,19 +30,18 @@ from tests.conftest import AppMaker, Patch
     ],
 )
 def test_domains(host: str, page: str | None, auto: str | None) -> None:
-    assert Domains(None).of_page(host) == page
-    assert Domains(None).of_record(host) == page
-    assert Domains("auto").of_record(host) == auto
-    assert Domains("auto").of_page(host) == page
+    assert page_domain(host) == page
+    assert record_domain(host, Settings()) == page
+    assert record_domain(host, Settings(cookie_domain="auto")) == auto
 
 
 def test_a_configured_domain_holds_on_its_hosts_only() -> None:
-    domains = Domains("shop.test")
-    assert domains.of_record("www.shop.test") == "shop.test"
-    assert domains.of_record("shop.test") == "shop.test"
-    assert domains.of_record("other.test") == "other.test"
-    assert domains.of_record("notshop.test") == "notshop.test"
-    assert domains.of_record("127.0.0.1") is None
+    settings = Settings(cookie_domain="shop.test")
+    assert record_domain("www.shop.test", settings) == "shop.test"
+    assert record_domain("shop.test", settings) == "shop.test"
+    assert record_domain("other.test", settings) == "other.test"
+    assert record_domain("notshop.test", settings) == "notshop.test"
+    assert record_domain("127.0.0.1", settings) is None
 
 
 def test_auto_without_its_extra_is_told(make_app: AppMaker, monkeypatch: Patch) -> None:
