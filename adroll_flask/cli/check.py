@@ -28,8 +28,8 @@ from werkzeug.utils import import_string
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.events.names import BITS, FORM_NAMES
-from adroll_flask.findings import reasons, setup
-from adroll_flask.findings.finding import Finding, found, ok
+from adroll_flask.findings import setup
+from adroll_flask.findings.finding import MEANINGS, Finding, found, meaning, ok
 from adroll_flask.findings.sums import by
 from adroll_flask.outbox import Row
 from adroll_flask.plurals import counted
@@ -138,10 +138,8 @@ def site_findings(
 
 
 def _of_the_real_site(url: str | None) -> list[Finding]:
-    from adroll_flask.findings.send_test import send_test_event
-
     runtime = console.current_runtime()
-    result = send_test_event(runtime, "pageView")
+    result = setup.send_test_event(runtime, "pageView")
     sent = found("send-test-failed", "send-test", meaning=result.meaning)
     findings = [ok("send-test", result.meaning) if result.ok else sent]
     if not runtime.settings.hosts:
@@ -249,13 +247,13 @@ def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
             entry = known[code]
             return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}")
     # Of several the first: events die of the reasons that are told before.
-    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(reasons.MEANINGS)}
+    outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
     if outcome == "answer" or reason in ("", "*", "unpaid", "settable", "invalid:"):
         near = ", ".join(get_close_matches(reason, [*known, *outcomes]))
         more = f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"there is no code {reason!r}{more}")
-    what = reasons.meaning(outcome, reason)
+    what = meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
 
 

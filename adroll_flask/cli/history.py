@@ -13,7 +13,8 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.events.names import BITS
-from adroll_flask.findings import reasons, sums
+from adroll_flask.findings import sums
+from adroll_flask.findings.finding import of_order
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
@@ -155,6 +156,6 @@ def reconcile(file: IO[str], rest: str | None, tolerance: float, **how: Any) -> 
                     write(csv_safe(value) for value in order.told().values())
     except lists.ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
-    summary = found.summary(reasons.of_order)
+    summary = found.summary(of_order)
     lines = [text + _HINTS.get(status, "") for (status, _), text in summary]
     console.show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.redaction import csv_safe
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox
-    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 
 def count(number: int) -> str:

@@ -12,16 +12,14 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flask import Request, abort
 from werkzeug.wrappers import Response
 
+from adroll_flask.runtime import Runtime
 from adroll_flask.visitor.record import Expired, Forged, Signer
-
-if TYPE_CHECKING:
-    from adroll_flask.runtime import Runtime
 
 #: The cookie that ties a token to a browser; it says nothing else.
 COOKIE: Final = "adroll_dashboard"

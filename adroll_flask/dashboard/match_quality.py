@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adroll_flask._version import DOCS_URL
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import texts
 from adroll_flask.findings.sums import by, within
+from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
 
@@ -18,9 +19,6 @@ from . import figures
 from .figures import decimal, percent
 from .overview import ARGUMENTS
 from .page import Data, Page, Visit
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "identifiers")

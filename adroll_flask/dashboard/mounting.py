@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from flask import Blueprint, abort, current_app, redirect, request, url_for
+from flask import Blueprint, Flask, abort, current_app, redirect, request, url_for
 from flask.json.provider import DefaultJSONProvider
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.exceptions import HTTPException
@@ -20,15 +20,11 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import span
+from adroll_flask.runtime import Runtime
 
 from . import figures, match_quality, orders, overview, problems
 from .guard import COOKIE, Guard
 from .page import Data, Done, Page, Visit, csv_file, for_developer, for_lookers
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from adroll_flask.runtime import Runtime
 
 #: The pages, in the navigation's order; the first is what one sees first.
 PAGES: Final = (overview.PAGE, match_quality.PAGE, orders.PAGE, problems.PAGE)

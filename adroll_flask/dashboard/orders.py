@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 from flask import abort
+from werkzeug.wrappers import Response
 
 from adroll_flask.errors import let_through
-from adroll_flask.findings.finding import texts
-from adroll_flask.findings.reasons import meaning, of_dead_letter, of_order
+from adroll_flask.findings.finding import meaning, of_dead_letter, of_order, texts
 from adroll_flask.findings.rules import delays, problem_id
+from adroll_flask.outbox import Row
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import describe, short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
@@ -25,11 +26,6 @@ from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, a
 
 from .figures import csv_text, iso, money, values
 from .page import Data, Done, Page, Visit, csv_file
-
-if TYPE_CHECKING:
-    from werkzeug.wrappers import Response
-
-    from adroll_flask.outbox import Row
 
 #: The names in the query: one event by its own id, the place in the list of the newest, a state.
 EVENT: Final = "event"

@@ -8,22 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from adroll_flask.findings.finding import ok
-from adroll_flask.findings.reasons import meaning
+from adroll_flask.findings.finding import meaning, ok
 from adroll_flask.findings.sums import by, money, total
 from adroll_flask.outbox.admin import RISKY
-from adroll_flask.outbox.model import AWAY, DRY_RUN
+from adroll_flask.outbox.model import AWAY, DRY_RUN, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import counted
 
 from . import figures
 from .figures import Period, count, values, written
 from .page import Data, Page, Visit
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox.model import HistoryColumn, HistorySum
 
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")

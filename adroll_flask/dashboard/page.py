@@ -7,22 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from flask import current_app
+from flask import Request, current_app
+from werkzeug.wrappers import Response
 
 from adroll_flask.findings.finding import Finding
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.plurals import counted
+from adroll_flask.runtime import Runtime
 
 from . import figures
 from .figures import values
-
-if TYPE_CHECKING:
-    from flask import Request
-    from werkzeug.wrappers import Response
-
-    from adroll_flask.runtime import Runtime
 
 #: What a page shows: what JSON takes, with decimals and named tuples beside it.
 Data: TypeAlias = dict[str, Any]

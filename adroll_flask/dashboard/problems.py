@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from adroll_flask.findings.reasons import of_dead_letter
+from adroll_flask.findings.finding import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import Outbox, Row
 from adroll_flask.outbox.model import Destination, HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
@@ -19,9 +20,6 @@ from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 from .figures import Plot, Series, iso, written
 from .orders import order_shown
 from .page import Data, Done, Page, Visit
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Outbox, Row
 
 logger: Logger = get_logger("adroll_flask.dashboard")
 

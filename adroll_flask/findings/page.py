@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from html import unescape
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import requests
@@ -23,14 +23,10 @@ from adroll_flask.host_names import host_of
 from adroll_flask.page.caching import cache_directives, is_shared_cacheable, read_headers
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
+from adroll_flask.settings import Settings
 from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
-from .finding import Finding, found, ok, texts
-
-if TYPE_CHECKING:
-    from adroll_flask.settings import Settings
-
-    from .finding import Severity
+from .finding import Finding, Severity, found, ok, texts
 
 _TIMEOUT: Final = (5.0, 15.0)
 #: By what is known what a page has, by name; see the head of the file.

@@ -17,24 +17,27 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adroll_flask.errors import ConfigurationError
+from adroll_flask.outbox import Destination, Outbox, Row
 from adroll_flask.outbox.history import told
 from adroll_flask.outbox.journal import waiting_bytes
-from adroll_flask.outbox.model import MISSED_AFTER, OutboxFailed, Silence, worst
+from adroll_flask.outbox.model import (
+    MISSED_AFTER,
+    HistoryColumn,
+    HistorySum,
+    OutboxFailed,
+    Silence,
+    worst,
+)
 from adroll_flask.plurals import counted, span
 from adroll_flask.redaction import safe_url
+from adroll_flask.runtime import Runtime
+from adroll_flask.settings import Settings
 
-from .finding import SEVERITIES, TABLE, Finding, found
-from .reasons import of_dead_letter
+from .finding import SEVERITIES, TABLE, Finding, found, of_dead_letter
 from .sums import by, money, of_events, total
-
-if TYPE_CHECKING:
-    from adroll_flask.outbox import Destination, Outbox, Row
-    from adroll_flask.outbox.model import HistoryColumn, HistorySum
-    from adroll_flask.runtime import Runtime
-    from adroll_flask.settings import Settings
 
 #: Waiting events and dead letters that are looked at; of more we say "or more".
 MOST: Final = 10_000

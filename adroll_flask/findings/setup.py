@@ -1,36 +1,35 @@
-"""``flask adroll check``: all that is wrong with this site, each thing with its fix."""
+"""``flask adroll check`` and ``send-test``: all that is wrong with this site, each with its fix."""
 
 from __future__ import annotations
 
 import json
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from flask import Flask
 from werkzeug.test import Client
 
 from adroll_flask.delivery import thread
-from adroll_flask.errors import ConfigurationError
+from adroll_flask.errors import AdRollError, ConfigurationError
+from adroll_flask.events.build import trial_event
 from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
-from adroll_flask.settings import app_keys
+from adroll_flask.runtime import Runtime
+from adroll_flask.settings import Settings, app_keys
 from adroll_flask.visitor.identifiers import is_public_ip
 from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
-from .finding import TABLE, Finding, found, ok
+from .finding import TABLE, Finding, found, meaning, ok
 from .rules import Moment, open_findings
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from adroll_flask.runtime import Runtime
-    from adroll_flask.settings import Settings
 
 
 def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
@@ -252,3 +251,61 @@ def _addresses(runtime: Runtime) -> Iterator[Finding]:
 def _uwsgi(settings: Settings) -> Iterator[Finding]:
     if settings.delivery == "thread" and not thread.threads_are_on():
         yield found("uwsgi-threads", "uWSGI")
+
+
+# -- one event through the real client, and what AdRoll answers ------------------------------------
+
+_HEADERS: Final = (
+    "Authorization: Token ********",
+    "Content-Type: application/json",
+    "Content-Encoding: gzip",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SendTestResult:
+    """What came of it.
+
+    :param meaning: what the answer means, as a person reads it.
+    :param request: the address and the body; the token is not in it.
+    """
+
+    ok: bool
+    meaning: str
+    request: dict[str, Any] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
+
+    def as_text(self) -> str:
+        """The result as a person reads it; the token is not in it."""
+        lines = []
+        if self.request:
+            body = json.dumps(self.request["body"], indent=2)
+            lines = [f"POST {self.request['url']}", *_HEADERS, "", body, ""]
+        if self.answer:
+            lines.append(f"answer: {self.answer['status'] or 'none'} ({self.answer['reason']})")
+            lines += [f"        {text}" for text in self.answer["errors"]]
+        return "\n".join([*lines, self.meaning])
+
+
+def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
+    """Send one event with ``dry_run=true`` through the real client.
+
+    :param name: one of the thirteen.
+    """
+    from adroll_flask.delivery.client import Client
+
+    settings = runtime.settings
+    if missing := " and ".join(settings.missing):
+        return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
+    try:
+        payload = trial_event(settings.account, time.time(), name)
+        client = Client(settings, runtime.transport, clock=runtime.clock)
+        answer = client.send([payload], dry_run=True)
+    except AdRollError as problem:
+        return SendTestResult(False, f"Nothing was sent: {problem}")
+    url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"
+    said: dict[str, Any] = {"status": answer.status, "reason": answer.reason, "kind": answer.kind}
+    said["errors"] = [*answer.errors]
+    request = {"url": url, "body": [json.loads(payload)]}
+    title = meaning("answer", answer.kind).title
+    return SendTestResult(answer.kind == "accepted", title, request, said)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from adroll_flask.outbox.history import amount_of, as_decimal
 from adroll_flask.outbox.model import HistorySum, Row
 from adroll_flask.outbox.schema import DELAYS
-
-if TYPE_CHECKING:
-    from adroll_flask.reporting.reconciliation import Paid
+from adroll_flask.reporting.reconciliation import Paid
 
 T = TypeVar("T")
 K = TypeVar("K")

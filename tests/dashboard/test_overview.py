@@ -16,7 +16,7 @@ from adroll_flask import report_conversion
 from adroll_flask._version import DOCS_URL
 from adroll_flask.dashboard.figures import Plot, Series, count, decimal, money, percent, short
 from adroll_flask.events.names import BITS
-from adroll_flask.findings.reasons import MEANINGS
+from adroll_flask.findings.finding import MEANINGS
 from tests.conftest import ADVERTISABLE
 from tests.support import ROOT
 from tests.support.dashboard_shop import WHERE

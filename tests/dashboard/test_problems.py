@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.dashboard.page import for_lookers
-from adroll_flask.findings.finding import TABLE
-from adroll_flask.findings.reasons import of_dead_letter
+from adroll_flask.findings.finding import TABLE, of_dead_letter
 from adroll_flask.findings.rules import problem_id
 from tests.conftest import ADVERTISABLE, AppMaker, Caplog, Patch
 from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
