@@ -86,12 +86,11 @@ class Admin:
                 return False
             name, eid, dry_run, wanted = rows[0]
             name = json.loads(payload).get("event_name") or name
-            if key is not None:
-                wanted = schema.key_in(tx.dialect, key)
-            order = {"eid": eid, "dry_run": dry_run, "name": name, "key": wanted}
-            other = f"SELECT id FROM adroll_event WHERE {transitions.BY_ORDER} AND id <> :id"
-            if wanted is not None and tx.rows(other, id=id, **order):
-                return False
+            wanted = schema.key_out(wanted) if key is None else key
+            if wanted is not None:
+                order = model.OrderKey(eid, bool(dry_run), name, wanted)
+                if schema.one(schema.of_order(tx, order, "id")) not in (None, id):
+                    return False
             history.correct(tx, [id])
             cookie, click = self.ingest.rows.hashes(tx, payload)
             moved = transitions.move(
@@ -100,7 +99,7 @@ class Admin:
                 [id],
                 payload=payload,
                 event_name=name,
-                key=wanted,
+                key=schema.key_in(tx.dialect, wanted),
                 digest=digest,
                 identifiers=identifiers,
                 cookie=cookie,
@@ -189,11 +188,8 @@ def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = 
 
     :param error: what each of them says.
     """
-    rows = tx.rows(
-        f"SELECT id FROM adroll_event WHERE {schema.in_states(*states)}"
-        f" AND payload IS NOT NULL LIMIT {STEP}"
-    )
-    ids = [row[0] for row in rows]
+    those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
+    ids = schema.ids_of(tx, those)
     kept: dict[str, Any] = {
         "reason": "restored",
         "error": error,
@@ -210,12 +206,9 @@ def _drop(ids: Sequence[str], tx: Tx) -> int:
 
 
 def _drop_of_account(account: str, tx: Tx) -> int:
-    rows = tx.rows(
-        "SELECT id FROM adroll_event WHERE advertisable_eid = :account AND"
-        f" {schema.in_states(State.waiting, State.dead, State.held)} LIMIT {STEP} {{skip_locked}}",
-        account=account,
-    )
-    return _drop([row[0] for row in rows], tx)
+    states = schema.in_states(State.waiting, State.dead, State.held)
+    those = f"advertisable_eid = :account AND {states} LIMIT {STEP} {{skip_locked}}"
+    return _drop(schema.ids_of(tx, those, account=account), tx)
 
 
 def _steps(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -371,15 +364,9 @@ def _over(tx: Tx, now: float, most: int) -> Iterator[tuple[State, list[str]]]:
     lock = "{skip_locked}" if most > 1 else ""
     for account in destination.accounts_of(tx):
         for state in (State.held, State.decided, State.delivered, State.dead, State.cancelled):
-            rows = tx.rows(
-                f"SELECT id FROM adroll_event WHERE {schema.of_account(state)}"
-                f" AND due_at <= :now ORDER BY due_at LIMIT :most {lock}",
-                account=account,
-                now=now,
-                most=most,
-            )
-            if rows:
-                yield state, [row[0] for row in rows]
+            those = f"{schema.of_account(state)} AND due_at <= :now ORDER BY due_at LIMIT :most"
+            if ids := schema.ids_of(tx, f"{those} {lock}", account=account, now=now, most=most):
+                yield state, ids
 
 
 def _slow_clock(tx: Tx) -> float:

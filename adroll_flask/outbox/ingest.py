@@ -529,10 +529,10 @@ class RowWriter:
         destination.know(tx, {entry.event.advertisable_eid for entry in entries})
         dead = [entry.event.id for entry in entries if entry.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
-        before = _there(tx, dead) if dead else set()
+        before = schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ()
         rows = [self._row(tx, entry) for entry in each(entries)]
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
-            there = _there(tx, [row["id"] for row in rows])
+            there = set(schema.ids_of(tx, "id {in_ids}", ids=[row["id"] for row in rows]))
             others = [entry for entry in entries if entry.event.id not in there]
             entries = [entry for entry in entries if entry.event.id in there]
         else:
@@ -559,16 +559,14 @@ class RowWriter:
         row: dict[str, Any] = {
             "id": event.id,
             "state": State.waiting,
-            "event_name": event.name,
-            "advertisable_eid": event.advertisable_eid,
-            "dry_run": int(event.dry_run),
-            "dedupe_key": schema.key_in(tx.dialect, event.key),
+            **schema.order_columns(
+                tx, event.advertisable_eid, event.dry_run, event.name, event.key
+            ),
             "digest": event.digest,
             "payload": event.payload,
             "occurred_at": event.occurred_at,
             "queued_at": queued_at,
             "due_at": queued_at,
-            "claim": None,
             "cookie_hash": cookie,
             "click_hash": click,
             "identifiers": event.identifiers,
@@ -651,13 +649,9 @@ class RowWriter:
             )
             until = tx.now + self.withdrawals_kept
             schema.insert(tx, "adroll_withdrawal", visitor=hashed, withdrawn_at=at, forget_at=until)
-            rows = tx.rows(
-                f"SELECT id FROM adroll_event WHERE {column} = :visitor"
-                " AND coalesce(learnt_at, queued_at) <= :at AND payload IS NOT NULL",
-                visitor=hashed,
-                at=at,
-            )
-            self._erase_withdrawn(tx, [row[0] for row in rows], written)
+            theirs = f"{column} = :visitor AND coalesce(learnt_at, queued_at) <= :at"
+            theirs += " AND payload IS NOT NULL"
+            self._erase_withdrawn(tx, schema.ids_of(tx, theirs, visitor=hashed, at=at), written)
 
     def _stop_withdrawn(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
         """Erase what has just come in of visitors who said no since it was learnt.
@@ -687,7 +681,7 @@ class RowWriter:
         :param outcome: what the history counts of those that waited, with the reason *why*.
         """
         # What moves at this moment, from one of the states below to another, is waited for.
-        tx.rows("SELECT id FROM adroll_event WHERE id {in_ids} {lock}", ids=ids)
+        schema.ids_of(tx, "id {in_ids} {lock}", ids=ids)
         keyless = "dedupe_key IS NULL"
         kept: dict[str, Any] = {"reason": "forgotten", "kept": self.holds.kept(tx)}
         move = transitions.move
@@ -702,10 +696,6 @@ def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     found = [entry for entry in entries if isinstance(entry, kind)]
     return sorted(found, key=attrgetter("at"))
-
-
-def _there(tx: Tx, ids: Sequence[str]) -> set[str]:
-    return {row[0] for row in tx.rows("SELECT id FROM adroll_event WHERE id {in_ids}", ids=ids)}
 
 
 def _kept_of(tx: Tx, events: Sequence[model.NewEvent]) -> dict[str, _Kept]:

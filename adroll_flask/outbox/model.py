@@ -29,6 +29,7 @@ from adroll_flask.forks import PerProcess
 HistoryColumn: TypeAlias = Literal[
     "at", "event_name", "outcome", "reason", "identifiers", "currency"
 ]
+Doubt: TypeAlias = Literal["", "unsure", "rests"]
 OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "return", "claimed"]
 
 
@@ -583,7 +584,7 @@ class Verdict:
     kind: Literal["release", "cancel"]
     order: OrderKey
     changes: Mapping[str, Any] | None = None
-    doubt: Literal["", "rests", "unsure"] = ""
+    doubt: Doubt = ""
 
 
 Entry: TypeAlias = EventEntry | Withdrawal | Counted | Verdict

@@ -13,7 +13,6 @@ from . import destination, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
 from .model import Claim, OutboxFailed, Outcome, State
 from .schema import STEP, Tx, of_account
-from .transitions import BY_ORDER
 
 #: Seconds that a retry may be put off; more comes from a clock that was wrong.
 LONGEST_DELAY: Final = 900.0
@@ -191,10 +190,8 @@ class Queue:
             token = claim.token
             if transitions.move(tx, "begin", wanted, also=runs, claim=token) == len(wanted):
                 return tuple(wanted)
-            query = f"SELECT id FROM adroll_event WHERE {_MINE} AND {runs}"
-            rows = tx.rows(query, ids=wanted, claim=token, now=tx.now)
-            held = {row[0] for row in rows}
-            return tuple(id for id in wanted if id in held)
+            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=token, now=tx.now)
+            return tuple(id for id in wanted if id in ours)
 
         return self.database.write(begin) if wanted else ()
 
@@ -375,8 +372,7 @@ class Queue:
         alone = []
         for id, state, dry_run, name, key in rows:
             order = model.OrderKey(account, bool(dry_run), name, schema.key_out(key) or "")
-            twin = {"eid": account, "dry_run": dry_run, "name": name, "key": key}
-            met = tx.rows(f"SELECT state FROM adroll_event WHERE {BY_ORDER}", **twin) if key else ()
+            met = schema.of_order(tx, order, "state") if key else ()
             if not met:
                 alone.append(id)
             elif state == State.decided:

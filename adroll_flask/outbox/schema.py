@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Protocol, TypeVar
 
-from .model import KEY_LENGTH, State
+from .model import KEY_LENGTH, OrderKey, State
 
 #: Of the tables that this release makes.
 VERSION: Final = 1
@@ -302,6 +302,30 @@ def meta(tx: Tx, name: str) -> str | None:
     """A text that all processes share, or ``None``."""
     found = one(tx.rows("SELECT value FROM adroll_meta WHERE name = :name", name=name))
     return None if found is None else str(found)
+
+
+def order_columns(
+    tx: Tx, account: str, dry_run: bool, name: str, key: str | None
+) -> dict[str, Any]:
+    """The columns of the unique index, which an :class:`.OrderKey` has."""
+    return {
+        "advertisable_eid": account,
+        "dry_run": int(dry_run),
+        "event_name": name,
+        "dedupe_key": key_in(tx.dialect, key),
+    }
+
+
+def of_order(tx: Tx, order: OrderKey, columns: str, lock: str = "") -> list[Any]:
+    """What the row of *order* has in *columns*, if there is one."""
+    found = order_columns(tx, *order)
+    where = " AND ".join(f"{name} = :{name}" for name in found)
+    return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where} {lock}", **found)
+
+
+def ids_of(tx: Tx, where: str, **values: Any) -> list[str]:
+    """The ids of events with the condition *where*."""
+    return [row[0] for row in tx.rows(f"SELECT id FROM adroll_event WHERE {where}", **values)]
 
 
 def metas(tx: Tx, prefix: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
@@ -26,11 +26,13 @@ from .schema import Tx
 
 #: Where in the queue an event stands.
 PLACE: Final = "coalesce(released_at, queued_at)"
-_KEPT: Final = "settled_at = :now, due_at = :kept, reason = :reason"
 _WITHOUT_VISITOR: Final = (
     "payload = NULL, error = NULL, cookie_hash = NULL, click_hash = NULL, attempt_log = NULL"
 )
-_EMPTY: Final = f"{_WITHOUT_VISITOR}, digest = NULL"
+_BACK: Final = f"claim = NULL, due_at = {PLACE}"
+_ENDED: Final = "claim = NULL, settled_at = :now, due_at = :kept, reason = :reason"
+_EMPTIED: Final = f"{_WITHOUT_VISITOR}, digest = NULL, {_ENDED}"
+_UNSURE: Final = "unsure = unsure + 1, attempts = attempts + 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,7 @@ TABLE: Final[Mapping[str, Transition]] = {
         "reason = CASE WHEN payload IS NULL THEN reason ELSE :reason END",
         leased=True,
     ),
-    "return": Transition(
-        LEASED, WAITING, f"claim = NULL, due_at = {PLACE}, reason = :reason", leased=True
-    ),
+    "return": Transition(LEASED, WAITING, f"{_BACK}, reason = :reason", leased=True),
     "retry": Transition(
         LEASED, WAITING, "claim = NULL, due_at = :due, reason = :reason", leased=True
     ),
@@ -81,20 +81,10 @@ TABLE: Final[Mapping[str, Transition]] = {
         counts="delivered",
         leased=True,
     ),
-    "dead": Transition(LEASED, DEAD, f"claim = NULL, {_KEPT}", counts="dead", leased=True),
-    "lapse": Transition((CLAIMED,), WAITING, f"claim = NULL, due_at = {PLACE}"),
-    "lapse_unsure": Transition(
-        (SENDING,),
-        WAITING,
-        f"claim = NULL, due_at = {PLACE}, reason = 'lapsed',"
-        " unsure = unsure + 1, attempts = attempts + 1",
-    ),
-    "drop_unsure": Transition(
-        (SENDING,),
-        DEAD,
-        f"claim = NULL, {_KEPT}, unsure = unsure + 1, attempts = attempts + 1",
-        counts="dead",
-    ),
+    "dead": Transition(LEASED, DEAD, _ENDED, "dead", leased=True),
+    "lapse": Transition((CLAIMED,), WAITING, _BACK),
+    "lapse_unsure": Transition((SENDING,), WAITING, f"{_BACK}, reason = 'lapsed', {_UNSURE}"),
+    "drop_unsure": Transition((SENDING,), DEAD, f"{_ENDED}, {_UNSURE}", "dead"),
     # -- holds
     "release": Transition(
         (HELD,),
@@ -102,22 +92,14 @@ TABLE: Final[Mapping[str, Transition]] = {
         "due_at = :now, released_at = :now, unsure = :unsure, payload = :payload, digest = :digest,"
         " occurred_at = :occurred_at",
     ),
-    "release_wrong": Transition((HELD,), DEAD, f"{_KEPT}, error = :error", counts="invalid"),
-    "release_rests": Transition(
-        (HELD,), DEAD, f"{_KEPT}, error = :error, unsure = 1", counts="dead"
-    ),
-    "cancel": Transition(
-        (HELD, WAITING, CLAIMED, DEAD), CANCELLED, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled"
-    ),
-    "expire": Transition((HELD,), CANCELLED, f"{_EMPTY}, {_KEPT}", counts="expired"),
+    "release_wrong": Transition((HELD,), DEAD, f"{_ENDED}, error = :error", "invalid"),
+    "release_rests": Transition((HELD,), DEAD, f"{_ENDED}, error = :error, unsure = 1", "dead"),
+    "cancel": Transition((HELD, WAITING, CLAIMED, DEAD), CANCELLED, _EMPTIED, "cancelled"),
+    "expire": Transition((HELD,), CANCELLED, _EMPTIED, "expired"),
     # What is being sent cannot be called back; its outcome is awaited, and it is never sent again.
     "empty": Transition((SENDING,), SENDING, f"{_WITHOUT_VISITOR}, reason = :reason"),
-    "end_cancelled": Transition(
-        LEASED, CANCELLED, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
-    ),
-    "end_erased": Transition(
-        LEASED, DEAD, f"{_EMPTY}, claim = NULL, {_KEPT}", "cancelled", leased=True
-    ),
+    "end_cancelled": Transition(LEASED, CANCELLED, _EMPTIED, "cancelled", leased=True),
+    "end_erased": Transition(LEASED, DEAD, _EMPTIED, "cancelled", leased=True),
     # -- people
     "fix": Transition(
         (DEAD,),
@@ -129,17 +111,10 @@ TABLE: Final[Mapping[str, Transition]] = {
     ),
     "drop": Transition((WAITING, CLAIMED), None, counts="cancelled"),
     "drop_ended": Transition((DELIVERED, DEAD, HELD, CANCELLED), None),
-    "rest": Transition(
-        UNSENT,
-        DEAD,
-        f"claim = NULL, {_KEPT}, error = :error, unsure = unsure + 1",
-        counts="dead",
-    ),
+    "rest": Transition(UNSENT, DEAD, f"{_ENDED}, error = :error, unsure = unsure + 1", "dead"),
     # -- visitors who said no
-    "erase": Transition(
-        (WAITING, CLAIMED, HELD), DEAD, f"{_EMPTY}, claim = NULL, {_KEPT}", counts="cancelled"
-    ),
-    "erase_dead": Transition((DEAD,), DEAD, f"{_EMPTY}, {_KEPT}"),
+    "erase": Transition((WAITING, CLAIMED, HELD), DEAD, _EMPTIED, "cancelled"),
+    "erase_dead": Transition((DEAD,), DEAD, _EMPTIED),
     "erase_keyless": Transition((WAITING, CLAIMED, HELD), None, counts="cancelled"),
     "erase_keyless_dead": Transition((DEAD,), None),
     # -- time
@@ -207,9 +182,8 @@ def move(
             moved += tx.execute(statement, ids=ids, **values)
     if counted and known is not None:
         if moved < len(ids):
-            done = "SELECT id FROM adroll_event WHERE id {in_ids} AND settled_at = :now"
-            done += f" AND state = {rule.target}"
-            ids = [row[0] for row in tx.rows(done, ids=ids, now=tx.now)]
+            done = f"id {{in_ids}} AND settled_at = :now AND state = {rule.target}"
+            ids = schema.ids_of(tx, done, ids=ids, now=tx.now)
         entries = [history.of(known[id], counted, why, now=tx.now) for id in ids if id in known]
     history.add(tx, entries)
     return moved
@@ -219,15 +193,6 @@ def event_of(row: Any) -> model.NewEvent:
     """What the history tells of the event of a row: id, name, dry run, when, digest, mask."""
     id, name, dry_run, occurred_at, digest, mask = row
     return model.NewEvent(id, name, "", bool(dry_run), None, b"", occurred_at, digest, mask)
-
-
-def diagram() -> str:
-    """The table as a state diagram for Mermaid, for the documentation."""
-    lines = ["stateDiagram-v2"]
-    for name, rule in TABLE.items():
-        target = "[*]" if rule.target is None else rule.target.name
-        lines += [f"    {source.name} --> {target}: {name}" for source in rule.sources]
-    return "\n".join(lines)
 
 
 # -- held events: released, cancelled, forgotten ---------------------------------------------------
@@ -240,13 +205,9 @@ DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
     " only if it was not."
 )
-#: Of the unique index.
-BY_ORDER: Final = (
-    "advertisable_eid = :eid AND dry_run = :dry_run AND event_name = :name AND dedupe_key = :key"
-)
-_COLUMNS: Final = (
-    "id, event_name, dry_run, occurred_at, digest, identifiers, state, payload, reason, unsure"
-)
+_COLUMNS: Final = f"{_FACTS}, state, payload, reason, unsure"
+#: A verdict's, by the number that its row has as ``unsure``.
+_DOUBTS: Final[tuple[model.Doubt, ...]] = get_args(model.Doubt)
 
 
 @dataclass(slots=True)
@@ -272,14 +233,7 @@ class Holds:
         for verdict in verdicts:
             # A row that goes between the two looks is met again by the third.
             for _ in range(3):
-                rows = tx.rows(
-                    f"SELECT {_COLUMNS} FROM adroll_event WHERE {BY_ORDER} {{lock}}",
-                    eid=verdict.order.advertisable_eid,
-                    dry_run=int(verdict.order.dry_run),
-                    name=verdict.order.name,
-                    key=schema.key_in(tx.dialect, verdict.order.key),
-                )
-                if rows:
+                if rows := schema.of_order(tx, verdict.order, _COLUMNS, "{lock}"):
                     self._apply(tx, verdict, rows[0])
                     break
                 if self._keep(tx, verdict):
@@ -291,24 +245,20 @@ class Holds:
         """Keep *verdict* for an event that has not come in; ``False``: there is one by now."""
         changes = None if verdict.changes is None else json.dumps(verdict.changes).encode()
         destination.know(tx, [verdict.order.advertisable_eid])
-        eid, dry_run, name, key = verdict.order
         return bool(
             schema.insert(
                 tx,
                 "adroll_event",
                 id=model.new_id(tx.now),
                 state=DECIDED,
-                event_name=name,
-                advertisable_eid=eid,
-                dry_run=int(dry_run),
-                dedupe_key=schema.key_in(tx.dialect, key),
+                **schema.order_columns(tx, *verdict.order),
                 payload=changes,
                 occurred_at=tx.now,
                 queued_at=tx.now,
                 due_at=tx.now + self.longest,
                 reason=verdict.kind,
                 # In doubt, until its event comes.
-                unsure={"": 0, "unsure": 1, "rests": 2}[verdict.doubt],
+                unsure=_DOUBTS.index(verdict.doubt),
             )
         )
 
@@ -407,5 +357,5 @@ def taken_out(tx: Tx, id: str) -> model.Verdict | None:
         kind=kind,
         order=model.OrderKey(eid, bool(dry_run), name, schema.key_out(key) or ""),
         changes=None if changes is None else json.loads(bytes(changes)),
-        doubt=("", "unsure", "rests")[doubt],
+        doubt=_DOUBTS[doubt],
     )
