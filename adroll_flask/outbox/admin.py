@@ -77,11 +77,9 @@ class Admin:
         self.ingest.take_in_all()
 
         def fix(tx: Tx) -> bool:
-            rows = tx.rows(
-                "SELECT event_name, advertisable_eid, dry_run, dedupe_key FROM adroll_event"
-                f" WHERE id = :id AND state = {State.dead} {{lock}}",
-                id=id,
-            )
+            dead = f"id = :id AND state = {State.dead} {{lock}}"
+            columns = "event_name, advertisable_eid, dry_run, dedupe_key"
+            rows = tx.rows(f"SELECT {columns} FROM adroll_event WHERE {dead}", id=id)
             if not rows:
                 return False
             name, eid, dry_run, wanted = rows[0]
@@ -177,10 +175,9 @@ class Admin:
         return 0
 
     def _resting(self) -> int:
-        query = (
-            f"SELECT count(*) FROM adroll_event WHERE state = {State.dead} AND reason = 'restored'"
-        )
-        return int(self.database.read(lambda tx: tx.rows(query))[0][0])
+        resting = f"adroll_event WHERE state = {State.dead} AND reason = 'restored'"
+        query = f"SELECT count(*) FROM {resting}"
+        return int(self.database.read(lambda tx: schema.one(tx.rows(query))))
 
 
 def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
@@ -190,14 +187,9 @@ def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = 
     """
     those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
     ids = schema.ids_of(tx, those)
-    kept: dict[str, Any] = {
-        "reason": "restored",
-        "error": error,
-        "kept": tx.now + dedupe_days * model.DAY,
-    }
-    return transitions.move(tx, "rest", ids, **kept) + transitions.move(
-        tx, "release_rests", ids, **kept
-    )
+    kept = tx.now + dedupe_days * model.DAY
+    rest = partial(transitions.move, tx, ids=ids, reason="restored", error=error, kept=kept)
+    return rest("rest") + rest("release_rests")
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:
@@ -285,7 +277,7 @@ def _refuse_in_use(tx: Tx) -> None:
     leased = (
         f"SELECT count(*) FROM adroll_event WHERE {schema.in_states(*LEASED)} AND due_at > :now"
     )
-    if count := schema.one(tx.rows(leased, now=tx.now)):
+    if count := schema.one(tx.rows(leased)):
         raise NotMoved(
             f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
             "claimed): stop the site and its workers first, and try again in a minute"
@@ -387,13 +379,11 @@ def _forget_records(tx: Tx) -> None:
     destination.end_unasked(tx)
     time = _slow_clock(tx)
     history.remove_old(tx, time)
-    long_ago = {"before": time - 400 * model.DAY}
-    now = {"before": time}
-    for statement, values in (
-        ("adroll_stop WHERE ended_at < :before", long_ago),
-        ("adroll_withdrawal WHERE forget_at < :before", now),
-        ("adroll_suppressed WHERE forget_at < :before", now),
+    for old in (
+        "adroll_stop WHERE ended_at < :long_ago",
+        "adroll_withdrawal WHERE forget_at < :time",
+        "adroll_suppressed WHERE forget_at < :time",
         # Of files that are gone with their host; a file's last position is known for long enough.
-        ("adroll_journal WHERE read_at < :before", long_ago),
+        "adroll_journal WHERE read_at < :long_ago",
     ):
-        tx.execute(f"DELETE FROM {statement}", **values)
+        tx.execute(f"DELETE FROM {old}", time=time, long_ago=time - 400 * model.DAY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from . import model, schema
@@ -22,7 +23,8 @@ _OPEN: Final = f"ended_at IS NULL AND {_MINE}"
 #: That no pause is on. One that is further off than any that we set, or that is from before a clock
 #: that went back, is over: to ask once more is cheap, to wait an hour is not.
 _IS_OVER: Final = (
-    "(paused_until <= :now OR paused_until > :longest OR coalesce(last_error_at, 0) > :skew)"
+    f"(paused_until <= :now OR paused_until > :now + {LONGEST_PAUSE + 1}"
+    f" OR coalesce(last_error_at, 0) > :now + {model.SKEW})"
 )
 
 
@@ -45,8 +47,7 @@ def states_of(tx: Tx) -> dict[str, model.Destination]:
         f"SELECT advertisable_eid, CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until - :now END,"
         " stopped, fingerprint, stopped_since, failures, last_error, last_error_at,"
         " CASE WHEN seen_at > :now THEN 0.0 ELSE :now - seen_at END"
-        " FROM adroll_account ORDER BY advertisable_eid",
-        **_over(tx),
+        " FROM adroll_account ORDER BY advertisable_eid"
     )
     return {account: model.Destination(*state) for account, *state in rows}
 
@@ -67,9 +68,13 @@ def recent_stops(tx: Tx, seconds: float) -> tuple[tuple[str, float, float | None
 def _end_away(tx: Tx, account: str, at: float) -> None:
     """End the interval in which AdRoll did not answer; a short one nobody asks for later."""
     mine = f"{_OPEN} AND reason = '{model.AWAY}'"
-    values: dict[str, Any] = {"account": account, "at": at, "short": at - _LONG}
-    tx.execute(f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :short", **values)
-    tx.execute(f"UPDATE adroll_stop SET ended_at = :at WHERE {mine}", **values)
+    short = f"DELETE FROM adroll_stop WHERE {mine} AND began_at > :at - {_LONG}"
+    tx.execute(short, account=account, at=at)
+    tx.execute(f"UPDATE adroll_stop SET ended_at = :at WHERE {mine}", account=account, at=at)
+
+
+def _begin_stop(tx: Tx, account: str, reason: str) -> None:
+    schema.insert(tx, "adroll_stop", advertisable_eid=account, began_at=tx.now, reason=reason)
 
 
 def end_unasked(tx: Tx) -> None:
@@ -82,11 +87,7 @@ def end_unasked(tx: Tx) -> None:
             _end_away(tx, account, known.last_error_at)
 
 
-def _over(tx: Tx) -> dict[str, Any]:
-    """The parameters of ``_IS_OVER``."""
-    return {"now": tx.now, "longest": tx.now + LONGEST_PAUSE + 1, "skew": tx.now + model.SKEW}
-
-
+@dataclass(slots=True)
 class DestinationState:
     """The account's row, and the intervals in which it was stopped.
 
@@ -95,10 +96,9 @@ class DestinationState:
     :param account: the advertisable EID.
     """
 
-    def __init__(self, database: schema.Database, account: str) -> None:
-        self._database = database
-        self.account = account
-        self._seen_at = float("-inf")
+    database: schema.Database
+    account: str
+    _seen_at: float = float("-inf")
 
     def _update(
         self, tx: Tx, becomes: str, where: str = "", *, error: str = "", **values: Any
@@ -110,14 +110,16 @@ class DestinationState:
                 # has ended must not go on because the error's time is right again.
                 pause = f"paused_until = CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until END"
                 becomes = f"{pause}, {becomes}"
-                values = _over(tx) | values
-            becomes += ", last_error = :error, last_error_at = :at"
-            values |= {"error": error[: model.ERROR_LENGTH], "at": tx.now}
+            becomes += ", last_error = :error, last_error_at = :now"
+            values["error"] = error[: model.ERROR_LENGTH]
         return tx.execute(
             f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}",
             account=self.account,
             **values,
         )
+
+    def _write(self, becomes: str, where: str = "", **values: Any) -> int:
+        return self.database.write(lambda tx: self._update(tx, becomes, where, **values))
 
     def _value(self, tx: Tx, column: str) -> Any:
         statement = f"SELECT {column} FROM adroll_account WHERE {_MINE}"
@@ -125,36 +127,25 @@ class DestinationState:
 
     def state(self) -> model.Destination:
         """The destination's present state."""
-        return self._database.read(states_of).get(self.account, model.Destination())
+        return self.database.read(states_of).get(self.account, model.Destination())
 
     def seen(self) -> None:
         """Tell that a worker stays with the account; cheap, often a comparison."""
         if time.monotonic() - self._seen_at < SEEN_EVERY:
             return
-        self._database.write(lambda tx: self._update(tx, "seen_at = :now", now=tx.now))
+        self._write("seen_at = :now")
         self._seen_at = time.monotonic()
 
     def miss_nobody(self) -> None:
         """Forget the worker that is missed: from now on, events are delivered now and then."""
-        self._database.write(
-            lambda tx: self._update(
-                tx, "seen_at = NULL", " AND seen_at < :before", before=tx.now - model.MISSED_AFTER
-            )
-        )
+        self._write("seen_at = NULL", f" AND seen_at < :now - {model.MISSED_AFTER}")
 
     def pause(self, seconds: float, error: str = "") -> None:
         """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
         seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
-        self._database.write(
-            lambda tx: self._update(
-                tx,
-                f"paused_until = CASE WHEN paused_until > :until AND NOT {_IS_OVER}"
-                " THEN paused_until ELSE :until END, probe_until = 0",
-                until=tx.now + seconds,
-                error=error,
-                **_over(tx),
-            )
-        )
+        longer = f"paused_until > :now + :seconds AND NOT {_IS_OVER}"
+        until = f"CASE WHEN {longer} THEN paused_until ELSE :now + :seconds END"
+        self._write(f"paused_until = {until}, probe_until = 0", error=error, seconds=seconds)
 
     def stop(self, reason: str, fingerprint: str, error: str = "") -> bool:
         """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe."""
@@ -167,16 +158,14 @@ class DestinationState:
             )
             before = tuple(rows[0]) if rows else (None, None)
             becomes = "stopped = :reason, fingerprint = :fingerprint, probe_until = 0"
-            values: dict[str, Any] = {"reason": reason, "fingerprint": fingerprint}
             if before[0] is None:
                 becomes += ", stopped_since = :now"
-                values["now"] = tx.now
                 _end_away(tx, self.account, tx.now)
-                self._begin(tx, reason)
-            self._update(tx, becomes, error=error, **values)
+                _begin_stop(tx, self.account, reason)
+            self._update(tx, becomes, error=error, reason=reason, fingerprint=fingerprint)
             return before != (reason, fingerprint)
 
-        return self._database.write(begin)
+        return self.database.write(begin)
 
     def resume(self) -> bool:
         """Send again; ``True`` where this ended a stop. Ends a probe."""
@@ -190,21 +179,17 @@ class DestinationState:
                 " AND stopped IS NOT NULL",
             ):
                 return False
-            mine = {"account": self.account, "now": tx.now}
-            tx.execute(f"UPDATE adroll_stop SET ended_at = :now WHERE {_OPEN}", **mine)
+            ended = f"UPDATE adroll_stop SET ended_at = :now WHERE {_OPEN}"
+            tx.execute(ended, account=self.account)
             # Put off without an attempt: those with whom the stop began.
             tx.execute(
-                f"UPDATE adroll_event SET due_at = :now WHERE state = {State.waiting} AND {_MINE}"
+                f"UPDATE adroll_event SET due_at = :now WHERE {schema.of_account(State.waiting)}"
                 " AND due_at > :now AND attempts = 0",
-                **mine,
+                account=self.account,
             )
             return True
 
-        return self._database.write(end)
-
-    def _begin(self, tx: Tx, reason: str) -> None:
-        values = {"advertisable_eid": self.account, "began_at": tx.now, "reason": reason}
-        schema.insert(tx, "adroll_stop", **values)
+        return self.database.write(end)
 
     def failed(self, error: str) -> int:
         """Count a failed request; returns how many in a row. Call :meth:`pause` after it."""
@@ -216,10 +201,10 @@ class DestinationState:
             if error and not tx.rows(
                 f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account
             ):
-                self._begin(tx, model.AWAY)
+                _begin_stop(tx, self.account, model.AWAY)
             return failures
 
-        return self._database.write(count)
+        return self.database.write(count)
 
     def succeeded(self) -> None:
         """The destination answers: forget failures, end a probe. Cheap where there were none."""
@@ -229,8 +214,8 @@ class DestinationState:
             self._update(tx, "failures = 0, probe_until = 0", f" AND {stale}")
             _end_away(tx, self.account, tx.now)
 
-        if self._database.read(lambda tx: bool(self._value(tx, stale))):
-            self._database.write(end)
+        if self.database.read(lambda tx: bool(self._value(tx, stale))):
+            self.database.write(end)
 
     def try_probe(self, lease: float = 60.0) -> bool:
         """Claim the one probe that may be under way while the destination is down or stopped.
@@ -240,18 +225,9 @@ class DestinationState:
         """
         lease = min(lease, LONGEST_PAUSE)
         # Nobody asks for longer than that: else it comes from a clock that went back.
-        is_free = f" AND (probe_until <= :now OR probe_until > :far) AND {_IS_OVER}"
-        taken = self._database.write(
-            lambda tx: self._update(
-                tx,
-                "probe_until = :until",
-                is_free,
-                until=tx.now + lease,
-                far=tx.now + lease + model.SKEW,
-                **_over(tx),
-            )
-        )
-        return bool(taken)
+        far = f":now + :lease + {model.SKEW}"
+        is_free = f" AND (probe_until <= :now OR probe_until > {far}) AND {_IS_OVER}"
+        return bool(self._write("probe_until = :now + :lease", is_free, lease=lease))
 
     def unstopped_age(self, event: model.Claimed) -> float:
         """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""
@@ -271,4 +247,4 @@ class DestinationState:
             )
             return max(0.0, tx.now - since - stopped)
 
-        return self._database.read(age)
+        return self.database.read(age)

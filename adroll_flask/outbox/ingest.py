@@ -74,6 +74,7 @@ class Batch:
         return _MOST_BYTES - sum(new - old for old, new in self.moves.values())
 
 
+@dataclass(slots=True)
 class Ingest:
     """Takes one host's journal, and the inbox, into the outbox.
 
@@ -81,20 +82,18 @@ class Ingest:
     :param rows: writes them.
     """
 
-    def __init__(
-        self, database: schema.Database, folder: Path, rows: RowWriter, counters: Counters
-    ) -> None:
-        self._database = database
-        self._folder = folder
-        self.rows = rows
-        self._counters = counters
-        #: How far files were read, as this process knows; another may have read on.
-        self._positions: dict[str, int] = {}
-        self._clean_at = self._complain_at = float("-inf")
-        #: Bytes of an entry in the last batch.
-        self._entry_bytes = 1000.0
-        #: One thread of this process reads at a time.
-        self._turns = PerProcess(threading.Lock)
+    database: schema.Database
+    folder: Path
+    rows: RowWriter
+    counters: Counters
+    #: How far files were read, as this process knows; another may have read on.
+    _positions: dict[str, int] = field(default_factory=dict)
+    _clean_at: float = float("-inf")
+    _complain_at: float = float("-inf")
+    #: Bytes of an entry in the last batch.
+    _entry_bytes: float = 1000.0
+    #: One thread of this process reads at a time.
+    _turns: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock))
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -105,17 +104,17 @@ class Ingest:
         with ExitStack() as held:
             found: Sequence[journal.JournalFile] = ()
             try:
-                if self._folder.is_dir() and lock.acquire(timeout=patience):
+                if self.folder.is_dir() and lock.acquire(timeout=patience):
                     held.callback(lock.release)
-                    if held.enter_context(journal.turn(self._folder, until - time.monotonic())):
-                        found = journal.files_of(self._folder)
+                    if held.enter_context(journal.turn(self.folder, until - time.monotonic())):
+                        found = journal.files_of(self.folder)
             except OSError as problem:
-                self._complain(self._folder, problem)
+                self._complain(self.folder, problem)
             yield found
 
     def _complain(self, path: Path, problem: OSError) -> None:
         """Go on without what cannot be read: another user's file, a damaged disk."""
-        self._counters.add("journal_unreadable")
+        self.counters.add("journal_unreadable")
         if time.monotonic() >= self._complain_at:
             self._complain_at = time.monotonic() + _COMPLAIN_EVERY
             logger.critical(
@@ -138,7 +137,7 @@ class Ingest:
         entries: list[model.Entry] = []
         room, has_moved = batch.room, False
         unread = self._unread(batch)
-        note = journal.last_note(self._folder) if unread else Note()
+        note = journal.last_note(self.folder) if unread else Note()
         for start in range(0, len(unread), _FILES):
             # Where this process knows nothing yet, many files may be read already.
             files = unread[start : start + _FILES]
@@ -183,7 +182,7 @@ class Ingest:
         self._clean_at = time.monotonic() + _CLEAN_EVERY
         # An older copy may have taken the database's place meanwhile, and knows of less.
         names = [file.name for file in found]
-        known = self._database.read(lambda tx: _positions_of(tx, names))
+        known = self.database.read(lambda tx: _positions_of(tx, names))
         gone = []
         for file in found:
             with suppress(OSError):
@@ -193,13 +192,13 @@ class Ingest:
         forget = "DELETE FROM adroll_journal WHERE file {in_ids}"
         with suppress(OutboxFailed):  # then housekeeping does, long after
             if gone:
-                self._database.write(lambda tx: tx.execute(forget, ids=gone))
+                self.database.write(lambda tx: tx.execute(forget, ids=gone))
 
     def _decoded(self, file: journal.JournalFile, read: journal.Read) -> list[model.Entry]:
         for offset, data in read.damaged:
-            self._counters.add("journal_corrupt")
+            self.counters.add("journal_corrupt")
             told = f"a line at {offset} of the file {file.name} is damaged"
-            journal.keep_aside(self._folder, f"{file.name}-{offset}", data, told)
+            journal.keep_aside(self.folder, f"{file.name}-{offset}", data, told)
         found = [self._decode(body) for body in each(read.bodies)]
         return [entry for entry in found if entry is not None]
 
@@ -211,8 +210,8 @@ class Ingest:
             return None
 
     def _refuse(self, data: bytes, told: str) -> None:
-        self._counters.add("journal_refused")
-        journal.keep_aside(self._folder, f"refused-{zlib.crc32(data):08x}", data, told)
+        self.counters.add("journal_refused")
+        journal.keep_aside(self.folder, f"refused-{zlib.crc32(data):08x}", data, told)
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class Ingest:
 
         while True:
             try:
-                result = self._database.write(begin)
+                result = self.database.write(begin)
             except OutboxFailed as failure:
                 if failure.reason != "data" or not self._write_singly(batch):
                     raise
@@ -278,26 +277,26 @@ class Ingest:
         What an older database that took this one's place has yet to read again stays noted as read:
         it is in doubt.
         """
-        before = journal.last_note(self._folder).positions
-        there = {file.name for file in journal.files_of(self._folder)}
+        before = journal.last_note(self.folder).positions
+        there = {file.name for file in journal.files_of(self.folder)}
         names = (self._positions.keys() | before.keys()) & there
         journal.leave_note(
-            self._folder,
+            self.folder,
             {name: max(self._positions.get(name, 0), before.get(name, 0)) for name in names},
         )
 
     def _count(self, written: Written) -> None:
         if written.forgotten:
-            self._counters.add("event_forgotten", amount=written.forgotten)
+            self.counters.add("event_forgotten", amount=written.forgotten)
             audit.warning(
                 "AdRoll: %s erased on request, by the visitor's own request [visitor-erased]",
                 counted(written.forgotten, "event"),
             )
         if not written.duplicates:
             return
-        self._counters.add("event_duplicate", "", written.duplicates)
+        self.counters.add("event_duplicate", "", written.duplicates)
         if written.changed:
-            self._counters.add("event_duplicate", "another_value", written.changed)
+            self.counters.add("event_duplicate", "another_value", written.changed)
             logger.warning(
                 "AdRoll events reported before with another value, the first is kept: %d "
                 "[reported-with-another-value]",
@@ -312,19 +311,19 @@ class Ingest:
         """
         for entry in batch.entries:
             self._write_alone(lambda _, entry=entry: [entry], model.encode(entry))  # type: ignore[misc]
-        self._database.write(partial(_move_all, batch.moves))
+        self.database.write(partial(_move_all, batch.moves))
         first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"
-        lines = self._database.read(lambda tx: tx.rows(first))
+        lines = self.database.read(lambda tx: tx.rows(first))
         for id, line in lines:
             take_out = partial(self._from_inbox, id=id)
             if not self._write_alone(take_out, bytes(line)):
-                self._database.write(take_out)
+                self.database.write(take_out)
         return bool(batch.entries or lines)
 
     def _write_alone(self, take: Callable[[Tx], list[model.Entry]], line: bytes) -> bool:
         """True where the database takes it."""
         try:
-            self._count(self._database.write(lambda tx: self.rows.write(tx, take(tx))))
+            self._count(self.database.write(lambda tx: self.rows.write(tx, take(tx))))
         except OutboxFailed as failure:
             if failure.reason != "data":
                 raise
@@ -341,7 +340,7 @@ class Ingest:
         :raises OutboxFailed: the database cannot be worked with.
         """
         with self.reading(patience) as found:
-            if not self.has_news(found) and not self._database.read(is_inbox_full):
+            if not self.has_news(found) and not self.database.read(is_inbox_full):
                 return 0
             return self.run(found, lambda tx, batch: self.write(tx, batch, most))
 
@@ -362,7 +361,7 @@ class Ingest:
 
     def bytes_waiting(self) -> int:
         """What lies in the journal and is not known to be taken in; cheap."""
-        return journal.waiting_bytes(self._folder)
+        return journal.waiting_bytes(self.folder)
 
     def entries_waiting(self) -> int:
         """How many entries lie in the journal, by the size of the last ones; cheap."""
@@ -370,7 +369,7 @@ class Ingest:
 
     def weigh(self) -> int:
         """Bytes of the events that wait, are dead or held, by their number and the newest ones."""
-        return self._database.read(_weight_of)
+        return self.database.read(_weight_of)
 
 
 def doubted(entry: model.Entry, note: Note) -> model.Entry:
@@ -415,7 +414,6 @@ def _move(tx: Tx, name: str, position: int) -> None:
         " WHERE file = :file AND position < :position",
         file=name,
         position=position,
-        now=tx.now,
     )
 
 
@@ -433,16 +431,11 @@ def is_inbox_full(tx: Tx) -> bool:
 def _weight_of(tx: Tx) -> int:
     total = 0.0
     for state in (State.waiting, State.dead, State.held):
-        count = int(one(tx.rows("SELECT count(*) FROM adroll_event WHERE state = :s", s=state)))
-        if count:
-            mean = one(
-                tx.rows(
-                    "SELECT avg(size) FROM (SELECT length(payload) AS size FROM adroll_event"
-                    " WHERE state = :s ORDER BY id DESC LIMIT 100) AS newest",
-                    s=state,
-                )
-            )
-            total += count * (float(mean or 0) + ROW_BYTES)
+        here = f"FROM adroll_event WHERE state = {state}"
+        newest = f"SELECT length(payload) AS size {here} ORDER BY id DESC LIMIT 100"
+        count = int(one(tx.rows(f"SELECT count(*) {here}")))
+        mean = one(tx.rows(f"SELECT avg(size) FROM ({newest}) AS newest")) if count else 0
+        total += count * (float(mean or 0) + ROW_BYTES)
     return int(total)
 
 
@@ -531,12 +524,11 @@ class RowWriter:
         # A commit that came late, or another worker, may have brought one in already.
         before = schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ()
         rows = [self._row(tx, entry) for entry in each(entries)]
+        others: list[EventEntry] = []
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
             there = set(schema.ids_of(tx, "id {in_ids}", ids=[row["id"] for row in rows]))
             others = [entry for entry in entries if entry.event.id not in there]
             entries = [entry for entry in entries if entry.event.id in there]
-        else:
-            others = []
         self._count_dead(tx, [entry for entry in entries if entry.event.id not in before])
         self._meet(tx, others, written)
 
@@ -553,42 +545,34 @@ class RowWriter:
 
     def _row(self, tx: Tx, entry: EventEntry) -> dict[str, Any]:
         """One event as the values of its row."""
-        event = entry.event
-        queued_at = self._time(tx, entry.at)
+        event, reason, error, settled_at = entry.event, None, None, None
+        queued_at = due_at = self._time(tx, entry.at)
+        state = State.waiting
+        if entry.dead is not None:
+            reason, error = entry.dead[0][:40], entry.dead[1][: model.ERROR_LENGTH]
+            state, settled_at, due_at = State.dead, queued_at, self.holds.kept(tx)
+        elif event.held_for is not None:
+            state, due_at = State.held, queued_at + event.held_for
         cookie, click = self.hashes(tx, event.payload)
-        row: dict[str, Any] = {
+        order = event.advertisable_eid, event.dry_run, event.name, event.key
+        return {
             "id": event.id,
-            "state": State.waiting,
-            **schema.order_columns(
-                tx, event.advertisable_eid, event.dry_run, event.name, event.key
-            ),
+            "state": state.value,
+            **schema.order_columns(tx, *order),
             "digest": event.digest,
             "payload": event.payload,
             "occurred_at": event.occurred_at,
             "queued_at": queued_at,
-            "due_at": queued_at,
+            "due_at": due_at,
             "cookie_hash": cookie,
             "click_hash": click,
             "identifiers": event.identifiers,
-            "reason": None,
-            "error": None,
-            "settled_at": None,
+            "reason": reason,
+            "error": error,
+            "settled_at": settled_at,
             "unsure": int(entry.unsure),
-            "learnt_at": None,
+            "learnt_at": event.known_since and self._time(tx, event.known_since),
         }
-        if event.known_since is not None:
-            row["learnt_at"] = self._time(tx, event.known_since)
-        if entry.dead is not None:
-            row |= {
-                "state": State.dead,
-                "reason": entry.dead[0][:40],
-                "error": entry.dead[1][: model.ERROR_LENGTH],
-                "settled_at": queued_at,
-                "due_at": self.holds.kept(tx),
-            }
-        elif event.held_for is not None:
-            row |= {"state": State.held, "due_at": queued_at + event.held_for}
-        return row
 
     def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
         """What becomes of events whose key is taken: by a verdict, a held event, or another."""

@@ -174,11 +174,6 @@ class _File:
         files.let_go(self.handle)
         os.close(self.handle)
 
-    def abandon(self) -> None:
-        """Close what was inherited by a fork; the lock stays the parent's."""
-        if self.is_ours():
-            os.close(self.handle)
-
 
 class _Process:
     """What one process holds; a fork makes a new one, lock included.
@@ -196,14 +191,15 @@ class _Process:
         #: The file is to be finished soon: it tells of a visitor who said no.
         self.is_stale = False
 
-    def end(self) -> None:
-        """At exit, when the journal is dropped, or in a child."""
+    def end(self, *, sync: bool = False) -> None:
+        """No more appends to the file: also at exit, when the journal is dropped, or in a child."""
         file, self.file = self.file, None
-        if file is not None:
-            if self.pid == os.getpid():
-                file.finish(sync=False)
-            else:
-                file.abandon()
+        if file is None:
+            return
+        if self.pid == os.getpid():
+            file.finish(sync=sync)
+        elif file.is_ours():  # inherited by a fork; the lock stays the parent's
+            os.close(file.handle)
 
 
 class Journal:
@@ -261,7 +257,7 @@ class Journal:
             except OSError as exc:
                 with process.lock:
                     if process.file is file:
-                        self._finish(process)
+                        process.end(sync=self._sync)
                 raise _failure(exc) from exc
 
     def mark_stale(self) -> None:
@@ -300,7 +296,7 @@ class Journal:
         if owned or not process.lock.acquire(timeout=_CLOSE_PATIENCE):
             return
         try:
-            self._finish(process)
+            process.end(sync=self._sync)
         finally:
             process.lock.release()
 
@@ -355,10 +351,10 @@ class Journal:
                 if not file.is_ours():
                     file = process.file = None
                 elif not file.is_at_its_path():
-                    self._finish(process)
+                    process.end(sync=self._sync)
                     file = None
             if file is not None and file.size and file.size + length > _FILE_BYTES:
-                self._finish(process)
+                process.end(sync=self._sync)
                 file = None
             if file is None or file.size + length > file.limit:
                 room = self._take_room(length)
@@ -397,22 +393,17 @@ class Journal:
         identity = status.st_dev, status.st_ino
         return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
 
-    def _finish(self, process: _Process) -> None:
-        file, process.file = process.file, None
-        if file is not None:
-            file.finish(sync=self._sync)
-
     def _write_anew(self, process: _Process, file: _File, line: bytes, error: OSError) -> _File:
         """Nothing was written: into another file, where that may help."""
         if _REASONS.get(error.errno) != "disk_full" or file.is_torn:
-            self._finish(process)
+            process.end(sync=self._sync)
         if error.errno not in _ANOTHER_FILE:
             raise _failure(error) from error
         file = self._made_ready(process, len(line))
         try:
             file.write(line)
         except OSError as exc:
-            self._finish(process)
+            process.end(sync=self._sync)
             raise _failure(exc) from exc
         return file
 
@@ -640,14 +631,9 @@ def last_note(folder: Path) -> Note:
     """What the last reader left."""
     try:
         body = body_of((folder / _NOTE).read_bytes().rstrip(b"\n"))
-    except OSError:
-        return Note()
-    if body is None:
-        return Note()
-    try:
-        positions, boot, pid, at = json.loads(body)
+        positions, boot, pid, at = json.loads(body or b"null")
         return Note({str(name): int(end) for name, end in positions.items()}, boot, pid, at)
-    except (ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
         return Note()
 
 

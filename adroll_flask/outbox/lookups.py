@@ -231,11 +231,8 @@ class Lookups:
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of
         :func:`adroll_flask.events.names.suppressed_key`."""
-        query = (
-            "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed"
-            " WHERE order_hash {in_ids}"
-        )
-        rows = self.database.read(lambda tx: tx.rows(query, ids=[*hashes]))
+        query = "SELECT order_hash, reason, suppressed_at FROM adroll_suppressed WHERE order_hash"
+        rows = self.database.read(lambda tx: tx.rows(f"{query} {{in_ids}}", ids=[*hashes]))
         return {order: model.SuppressedOrder(reason, at) for order, reason, at in rows}
 
     def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:
@@ -430,15 +427,10 @@ def _silent(tx: Tx) -> tuple[model.Silence, ...]:
 
 def _has_come(tx: Tx, one: model.Silence) -> bool:
     """Whether such an event waits, or was reported lately: held, or long after it happened."""
-    waiting = "SELECT event_name FROM adroll_event WHERE state = {0} LIMIT {1}"
-    newest = (
-        f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC LIMIT {MOST_DUE}"
-    )
-    looked_at = [waiting.format(state, MOST_DUE) for state in model.UNSENT]
-    looked_at.append(
-        f"SELECT event_name FROM ({newest}) AS newest WHERE queued_at > :since"
-        f" AND state <> {State.decided}"
-    )
+    names, most = "SELECT event_name FROM", f"LIMIT {MOST_DUE}"
+    newest = f"SELECT event_name, queued_at, state FROM adroll_event ORDER BY id DESC {most}"
+    looked_at = [f"{names} adroll_event WHERE state = {state} {most}" for state in model.UNSENT]
+    looked_at.append(f"{names} ({newest}) AS newest WHERE queued_at > :since AND {_EVENTS}")
     return any(
         tx.rows(
             f"SELECT 1 FROM ({query}) AS come WHERE event_name = :name LIMIT 1",
@@ -514,7 +506,7 @@ def first_due(*states: State) -> str:
 def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
     """How many events of *accounts* are due, counted up to *most* each."""
     due = f"{of_account(State.waiting)} AND due_at <= :now"
-    return sum(count_up_to(tx, most, due, account=account, now=tx.now) for account in accounts)
+    return sum(count_up_to(tx, most, due, account=account) for account in accounts)
 
 
 def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:

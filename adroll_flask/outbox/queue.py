@@ -94,7 +94,7 @@ class Queue:
             if not rows:
                 left = batch is None or self._take_in_for(tx, batch, account, limit)
                 self._take_back(tx, account)
-                rows = tx.rows(_DUE, account=account, now=tx.now, most=limit)
+                rows = tx.rows(_DUE, account=account, most=limit)
                 until = tx.now + min(lease, LONGEST_LEASE)
                 name = "claim_begun" if begin else "claim"
                 transitions.move(tx, name, [row[0] for row in rows], claim=token, until=until)
@@ -190,7 +190,7 @@ class Queue:
             token = claim.token
             if transitions.move(tx, "begin", wanted, also=runs, claim=token) == len(wanted):
                 return tuple(wanted)
-            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=token, now=tx.now)
+            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=token)
             return tuple(id for id in wanted if id in ours)
 
         return self.database.write(begin) if wanted else ()
@@ -200,16 +200,10 @@ class Queue:
 
         None where it has ended.
         """
-        ids = [event.id for event in claim.events]
-        return self.database.write(
-            lambda tx: tx.execute(
-                f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now",
-                until=tx.now + min(lease, LONGEST_LEASE),
-                now=tx.now,
-                ids=ids,
-                claim=claim.token,
-            )
-        )
+        ours = f"UPDATE adroll_event SET due_at = :now + :lease WHERE {_MINE} AND due_at > :now"
+        values = {"ids": [event.id for event in claim.events], "claim": claim.token}
+        lease = min(lease, LONGEST_LEASE)
+        return self.database.write(lambda tx: tx.execute(ours, lease=lease, **values))
 
     # -- settling ---------------------------------------------------------------------------
 
@@ -263,23 +257,13 @@ class Queue:
     def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str) -> int:
         """End what was cancelled or erased while it was being sent, and was not taken."""
         # All are locked: who empties one at this moment is waited for.
-        rows = tx.rows(
-            f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {_MINE} {{lock}}",
-            ids=list(ids),
-            claim=claim,
-        )
-        return sum(
-            transitions.move(
-                tx,
-                "end_cancelled" if reason == "cancelled" else "end_erased",
-                [id],
-                claim=claim,
-                reason=reason,
-                kept=self._holds.kept(tx),
-            )
-            for id, reason, is_empty in rows
-            if is_empty
-        )
+        ours = f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {_MINE} {{lock}}"
+        ended, kept = 0, self._holds.kept(tx)
+        for id, reason, is_empty in tx.rows(ours, ids=list(ids), claim=claim):
+            if is_empty:
+                name = "end_cancelled" if reason == "cancelled" else "end_erased"
+                ended += transitions.move(tx, name, [id], claim=claim, reason=reason, kept=kept)
+        return ended
 
     # -- leases that ran out ----------------------------------------------------------------
 
@@ -287,12 +271,9 @@ class Queue:
         """Return what lapsed, and what a clock that was wrong for a while put too far off."""
         if _is_any_due(tx, account, *model.LEASED):
             for state in model.LEASED:
-                rows = tx.rows(
-                    f"SELECT id, claim FROM adroll_event WHERE {of_account(state)}"
-                    f" AND due_at <= :now LIMIT {STEP} {{skip_locked}}",
-                    account=account,
-                    now=tx.now,
-                )
+                lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
+                query = f"SELECT id, claim FROM adroll_event WHERE {lapsed}"
+                rows = tx.rows(query, account=account)
                 ids = [row[0] for row in rows]
                 for claim in {row[1] for row in rows}:
                     self._end_emptied(tx, [row[0] for row in rows if row[1] == claim], claim)
@@ -326,12 +307,12 @@ class Queue:
         anything is; not what AdRoll has refused, which has its next time by that. A lease is not
         taken back, since its worker may be sending: it is shortened.
         """
-        near = tx.now + LONGEST_LEASE
+        near, far = tx.now + LONGEST_LEASE, LONGEST_DELAY + model.SKEW
         early = "queued_at > :now AND coalesce(reason, '') <> 'refused'"
         # The furthest of all first: a planner that takes state and time for independent would read
         # the whole table for an UPDATE that finds nothing.
         for state, due, beyond, also in (
-            (State.waiting, tx.now, tx.now, f" AND (due_at > :far OR ({early}))"),
+            (State.waiting, tx.now, tx.now, f" AND (due_at > :now + {far} OR ({early}))"),
             (State.claimed, near, near + model.SKEW, ""),
             (State.sending, near, near + model.SKEW, ""),
         ):
@@ -339,14 +320,9 @@ class Queue:
             furthest += " ORDER BY due_at DESC LIMIT 1"
             if (schema.one(tx.rows(furthest, account=account)) or 0.0) <= beyond:
                 continue
-            values = {"due": due, "beyond": beyond, "account": account}
-            if also:
-                values |= {"far": tx.now + LONGEST_DELAY + model.SKEW, "now": tx.now}
-            tx.execute(
-                f"UPDATE adroll_event SET due_at = :due WHERE {of_account(state)}"
-                f" AND due_at > :beyond{also}",
-                **values,
-            )
+            those = f"{of_account(state)} AND due_at > :beyond{also}"
+            nearer = f"UPDATE adroll_event SET due_at = :due WHERE {those}"
+            tx.execute(nearer, due=due, beyond=beyond, account=account)
 
     # -- events without an account ----------------------------------------------------------
 
@@ -421,20 +397,13 @@ def _note_attempt(
     :param claim: only with those that are under it.
     """
     mine = "id {in_ids}" if claim is None else _MINE
-    values = {} if claim is None else {"claim": claim}
-    rows = tx.rows(
-        f"SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND {mine}",
-        ids=list(ids),
-        **values,
-    )
+    query = f"SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND {mine}"
     logs: dict[str | None, list[str]] = {}
-    for id, log in rows:
+    for id, log in tx.rows(query, ids=list(ids), claim=claim):
         logs.setdefault(log, []).append(id)
     made = [round(tx.now, 3), asked.answer, asked.status, asked.words[:_WORDS], int(unsure)]
     for log, those in logs.items():
-        known = json.loads(log or "[]")[1 - _ATTEMPTS :]
+        noted = json.dumps([*json.loads(log or "[]")[1 - _ATTEMPTS :], made])
         tx.execute(
-            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}",
-            log=json.dumps([*known, made]),
-            ids=those,
+            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}", log=noted, ids=those
         )

@@ -228,15 +228,12 @@ Values = Mapping[str, Any]
 
 
 class Tx(Protocol):
-    """A transaction, and the outbox's time in it (seconds since the epoch)."""
+    """A transaction, and the outbox's time in it, which is each statement's parameter ``now``."""
 
-    @property
-    def dialect(self) -> str:
-        """``sqlite``, ``postgresql`` or ``mysql``."""
-
-    @property
-    def now(self) -> float:
-        """The database's clock, where it has one."""
+    #: ``sqlite``, ``postgresql`` or ``mysql``.
+    dialect: str
+    #: Seconds since the epoch by the database's clock, where it has one.
+    now: float
 
     def execute(self, statement: str, /, **values: Any) -> int:
         """Run a statement that changes rows; how many it met."""
@@ -269,12 +266,14 @@ class Database(Protocol):
 
     def exists(self) -> bool:
         """False where there is no database yet, so that nothing can be in it. Never raises."""
+        return True
 
     def has_tables(self) -> bool:
         """Whether there are tables in a database that is there; looking makes none."""
 
     def tidy(self) -> int:
         """One small step of keeping files small; how much was done."""
+        return 0
 
     def close(self) -> None:
         """Close this process's connections; the next call opens them again."""

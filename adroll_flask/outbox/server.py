@@ -34,7 +34,7 @@ from adroll_flask.redaction import database_words
 
 from . import schema
 from .model import OutboxFailed
-from .schema import T, Tx, Values, filled, one
+from .schema import Database, T, Tx, Values, filled, one
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -83,8 +83,8 @@ def _clause(dialect: str, statement: str) -> TextClause:
     return clause.bindparams(bindparam("ids", expanding=True, type_=String()))
 
 
-class _ServerTx:
-    """See :class:`~.schema.Tx`."""
+class _ServerTx(Tx):
+    now = 0.0  # until the server has told it
 
     def __init__(self, connection: Connection, dialect: str) -> None:
         self.connection = connection
@@ -92,6 +92,7 @@ class _ServerTx:
         self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
 
     def _run(self, statement: str, values: dict[str, Any]) -> Any:
+        values.setdefault("now", self.now)
         return self.connection.execute(_clause(self.dialect, statement), values)
 
     def execute(self, statement: str, /, **values: Any) -> int:
@@ -105,8 +106,8 @@ class _ServerTx:
         return [tuple(row) for row in self._run(statement, values)]
 
 
-class ServerDatabase:
-    """See :class:`~.schema.Database`.
+class ServerDatabase(Database):
+    """Over SQLAlchemy.
 
     :param url: SQLAlchemy's; nothing is opened before the first use.
     """
@@ -166,9 +167,6 @@ class ServerDatabase:
                 schema.create_tables(connection)
         self._is_ready = True
 
-    def exists(self) -> bool:
-        return True
-
     def has_tables(self) -> bool:
         try:
             return self._has_tables()
@@ -179,9 +177,6 @@ class ServerDatabase:
     def _has_tables(self) -> bool:
         with self.engine().connect() as connection, connection.begin():
             return schema.schema_version(connection) is not None
-
-    def tidy(self) -> int:
-        return 0
 
     def close(self) -> None:
         _close(self.engine())

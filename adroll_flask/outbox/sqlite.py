@@ -21,7 +21,7 @@ from adroll_flask.redaction import database_words
 
 from . import files, schema
 from .model import BATCH, OutboxFailed
-from .schema import Tx
+from .schema import T, Tx
 
 logger: Logger = get_logger("adroll_flask.outbox")
 
@@ -52,15 +52,14 @@ _REASONS: Final = {
     "corrupt": _CORRUPT,
     "data": (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT),
 }
+_WRITE: Final = "BEGIN IMMEDIATE"
 _NAMED: Final = re.compile(r":(\w+)")
 #: Of a connection that imports. New rows go anywhere into the indexes, whose pages would else be
 #: read again, and written into the file again, with each transaction.
 _FOR_MANY: Final = ("PRAGMA cache_size = -32768", "PRAGMA wal_autocheckpoint = 16000")
 
 
-class _SqliteTx:
-    """See :class:`~.schema.Tx`."""
-
+class _SqliteTx(Tx):
     dialect = "sqlite"
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
@@ -68,6 +67,7 @@ class _SqliteTx:
         self.now = now
 
     def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        values.setdefault("now", self.now)
         if "ids" in values:
             values["ids"] = json.dumps(values["ids"])
         return self.connection.execute(schema.filled("sqlite", statement), values)
@@ -122,8 +122,8 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
         never_collect(connection)
 
 
-class SqliteDatabase:
-    """See :class:`~.schema.Database`.
+class SqliteDatabase(schema.Database):
+    """In a file.
 
     One connection with a lock serves all threads: SQLite takes one writer at a time anyway.
     Requests do not come here: they write to the journal.
@@ -145,16 +145,15 @@ class SqliteDatabase:
 
     # -- transactions -----------------------------------------------------------------------
 
-    def read(self, function: Callable[[Tx], schema.T], /) -> schema.T:
+    def read(self, function: Callable[[Tx], T], /) -> T:
         return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
 
-    def write(self, function: Callable[[Tx], schema.T], /) -> schema.T:
-        begin = "BEGIN IMMEDIATE"
-        return self._work(lambda connection: self._in_transaction(connection, function, begin))
+    def write(self, function: Callable[[Tx], T], /) -> T:
+        return self._work(lambda connection: self._in_transaction(connection, function, _WRITE))
 
     def _in_transaction(
-        self, connection: sqlite3.Connection, function: Callable[[Tx], schema.T], begin: str
-    ) -> schema.T:
+        self, connection: sqlite3.Connection, function: Callable[[Tx], T], begin: str
+    ) -> T:
         connection.execute(begin)
         try:
             result = function(_SqliteTx(connection, self._clock()))
@@ -166,7 +165,7 @@ class SqliteDatabase:
                     connection.execute("ROLLBACK")
             raise
 
-    def _work(self, function: Callable[[sqlite3.Connection], schema.T]) -> schema.T:
+    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run *function* on the kept connection, again where the file was locked or replaced."""
         until, is_again = time.monotonic() + PATIENCE, False
         while True:
@@ -259,7 +258,7 @@ class SqliteDatabase:
                     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
             if schema.version_in(_runner(connection), "sqlite") is None:
-                self._in_transaction(connection, _make_tables, "BEGIN IMMEDIATE")
+                self._in_transaction(connection, _make_tables, _WRITE)
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
             connection.close()

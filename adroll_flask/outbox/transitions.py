@@ -156,7 +156,6 @@ def move(
         where += " AND claim = :claim"
     if also:
         where += f" AND {also}"
-    values = {"now": tx.now, **values}
     ids, counted = list(ids), outcome or rule.counts
     why = why or values.get("reason") or ""
     entries: list[history.Happened] = []
@@ -183,7 +182,7 @@ def move(
     if counted and known is not None:
         if moved < len(ids):
             done = f"id {{in_ids}} AND settled_at = :now AND state = {rule.target}"
-            ids = schema.ids_of(tx, done, ids=ids, now=tx.now)
+            ids = schema.ids_of(tx, done, ids=ids)
         entries = [history.of(known[id], counted, why, now=tx.now) for id in ids if id in known]
     history.add(tx, entries)
     return moved
@@ -291,7 +290,7 @@ class Holds:
     def count_too_late(self, tx: Tx, ids: Sequence[str]) -> None:
         """Count those of *ids* that were cancelled while they were sent, and just delivered."""
         query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}} AND reason = 'too_late'"
-        for row in tx.rows(f"{query} AND settled_at = :now", ids=list(ids), now=tx.now):
+        for row in tx.rows(f"{query} AND settled_at = :now", ids=list(ids)):
             self._count(tx, row, "too_late", "cancelled")
 
     def _release(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
