@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Final
 from adroll_flask.counters import Counters
 from adroll_flask.errors import let_through
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Outbox, OutboxFailed
-from adroll_flask.outbox.history import told
-from adroll_flask.outbox.model import MISSED_AFTER, Silence, worst
+from adroll_flask.outbox import Outbox, OutboxFailed, history, model
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
@@ -131,7 +129,7 @@ class Deliverer:
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
     on_outcome: OnOutcome = lambda *_: None
-    on_silence: Callable[[Silence], None] = lambda _: None
+    on_silence: Callable[[model.Silence], None] = lambda _: None
     also: Callable[[], None] = lambda: None
     rng: Random = field(default_factory=secrets.SystemRandom)
     monotonic: Callable[[], float] = time.monotonic
@@ -234,7 +232,7 @@ class Deliverer:
         queue, account = self.outbox.queue, lane.destination.account
         self.seen()
         destination = lane.destination.state()
-        is_missed = (destination.unseen_for or 0.0) > MISSED_AFTER
+        is_missed = (destination.unseen_for or 0.0) > model.MISSED_AFTER
         if is_missed and not self._stays and self.settings.delivery == "worker":
             with suppress(OutboxFailed):
                 lane.destination.miss_nobody()
@@ -333,7 +331,7 @@ class Deliverer:
         if was_late or not self._is_late:
             return
         states = self.outbox.account_states()
-        stopped = worst(one for eid, one in states.items() if eid in self.accounts).stopped
+        stopped = model.worst(one for eid, one in states.items() if eid in self.accounts).stopped
         self.counters.add("delivery_late")
         logger.error(
             "AdRoll events have been waiting for %s%s. Is a worker running? See "
@@ -345,7 +343,8 @@ class Deliverer:
         for silence in self.outbox.lookups.note_silences():  # each once, over all processes
             self.counters.add("reports_silent", silence.name)
             logger.error(
-                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]", told(silence)
+                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
+                history.told(silence),
             )
             self.on_silence(silence)
 

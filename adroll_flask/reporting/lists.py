@@ -9,6 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from itertools import chain
@@ -92,18 +93,13 @@ class Lines:
             problem = ""
             values: Any = dict(zip(self.columns, cells, strict=False))
             if self.has_json:
-                values = _json(cells[-1])
+                values = None
+                with suppress(ValueError, RecursionError):
+                    values = json.loads(cells[-1])
                 problem = "" if isinstance(values, dict) else "takes one JSON object"
             elif len(cells) != len(self.columns):
                 problem = f"has {len(cells)} cells, and the header has {len(self.columns)}"
             yield Line(number, cells, values, problem)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def read_orders(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:

@@ -328,8 +328,6 @@ def _text(value: object) -> str:
 
 def _time(value: object) -> float | None:
     """Seconds since the epoch; a time without a zone is UTC."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     try:
         return read_time(_text(value), UTC)
     except ValueError:
@@ -359,7 +357,7 @@ def _is_same(one: Order, digest: str) -> bool:
     reported, _, currency = digest.partition(" ")
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
         return False
-    ours = amount_of(one.value) if one.value else None
+    ours = amount_of(one.value)
     if ours is None:
         return True
     try:

@@ -409,9 +409,8 @@ class Reporter:
         if tracked.forgotten:
             return self.bare(known, given), "forgotten"
         try:
-            for key, value in self.functions.who(tracked).items():
-                if given.get(key) in (None, ""):
-                    given[key] = value
+            who = self.functions.who(tracked)
+            given |= {key: who[key] for key in who if given.get(key) in (None, "")}
         except Exception as problem:
             let_through(problem)
             if strict:
@@ -574,25 +573,22 @@ class Reporter:
         the shop's own transaction is the shop's: to hide it would commit half of it.
         """
         let_through(problem)
-        if isinstance(problem, OutboxFailed):
-            self.counters.add(f"{what}_failed", problem.reason)
-            logger.critical(
-                "AdRoll %s lost, the outbox failed: %s [event-lost]", what, problem.reason
-            )
-            return Receipt(None, "failed", problem.reason)
-        if strict or (session is not None and is_database_error(problem)):
+        reason, is_lost = _reason(problem), isinstance(problem, OutboxFailed)
+        if not is_lost and (strict or (session is not None and is_database_error(problem))):
             raise problem
-        self.counters.add(f"{what}_failed", _reason(problem))
-        if not isinstance(problem, AdRollError):
+        self.counters.add(f"{what}_failed", reason)
+        if is_lost:
+            logger.critical("AdRoll %s lost, the outbox failed: %s [event-lost]", what, reason)
+        elif isinstance(problem, AdRollError):
+            logger.error("AdRoll %s not kept: %s [event-not-reported]", what, problem)
+            is_wrong = isinstance(problem, EventError)
+            return Receipt(None, "invalid" if is_wrong else "failed", str(problem))
+        else:
+            said = describe(problem)
             logger.error(
-                "AdRoll %s not kept, a fault of adroll_flask: %s [internal-fault]",
-                what,
-                describe(problem),
+                "AdRoll %s not kept, a fault of adroll_flask: %s [internal-fault]", what, said
             )
-            return Receipt(None, "failed", "internal")
-        logger.error("AdRoll %s not kept: %s [event-not-reported]", what, problem)
-        is_wrong = isinstance(problem, EventError)
-        return Receipt(None, "invalid" if is_wrong else "failed", str(problem))
+        return Receipt(None, "failed", reason)
 
     # -- what is held ------------------------------------------------------------------------
 
