@@ -243,16 +243,14 @@ def test_a_full_disk_takes_nothing_of_an_entry_until_there_is_room(tmp_path: Pat
 def test_a_read_only_disk_fails_with_that_reason(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         make_read_only(disk)
-        with pytest.raises(OutboxFailed) as caught:
+        with pytest.raises(OutboxFailed, match="read_only"):
             Journal(disk / "journal").append(line(b"one"))
-        assert caught.value.reason == "read_only"
 
 
 def test_a_folder_that_cannot_be_made_fails_with_that_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutboxFailed) as caught:
+    with pytest.raises(OutboxFailed, match="no_folder"):
         Journal(tmp_path / "file" / "journal").append(line(b"one"))
-    assert caught.value.reason == "no_folder"
 
 
 def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:

@@ -13,7 +13,17 @@ from sqlalchemy import text
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.schema import VERSION
 from tests.conftest import Patch
-from tests.support.outbox_engines import EID, Bench, claimed, retry, settle, wait_until
+from tests.support.outbox_engines import (
+    EID,
+    Bench,
+    bury,
+    claimed,
+    deliver,
+    retry,
+    settle,
+    shown,
+    wait_until,
+)
 
 WIRE = {
     "event_name": "purchase",
@@ -32,19 +42,6 @@ WIRE = {
 
 def wire(**changes: Any) -> bytes:
     return json.dumps(WIRE | changes).encode()
-
-
-def bury(outbox: Outbox, reason: str = "refused") -> list[str]:
-    """Make dead letters of all that is due."""
-    claim = claimed(outbox)
-    settle(outbox, claim, "dead", reason=reason)
-    return [event.id for event in claim.events]
-
-
-def deliver(outbox: Outbox) -> None:
-    while claim := outbox.queue.claim(EID):
-        outbox.queue.begin_sending(claim)
-        settle(outbox, claim)
 
 
 def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> None:
@@ -204,8 +201,7 @@ def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Ben
     cancelled = "UPDATE adroll_event SET payload = NULL, reason = 'cancelled'"
     meanwhile(server, cancelled, lambda: outbox.queue.settle(claim, [outcome]))
 
-    row = outbox.lookups.show(claim.events[0].id)
-    assert row is not None
+    row = shown(outbox, claim.events[0].id)
     assert (row.state, row.reason) == ("delivered", "too_late")
     assert server.counters.get("hold_too_late", "cancelled") == 1
 
