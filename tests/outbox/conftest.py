@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.journal import Journal, JournalFile
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support.journal_kit import line, only_file
 from tests.support.outbox_engines import ENGINES, Bench, database, missing, require
 from tests.support.relay import Relay
 from tests.support.shops import Shop
@@ -80,6 +82,22 @@ def fresh(request: Any, tmp_path: Path, lacking: dict[str, str | None]) -> Itera
         bench = Bench(request.param, url, tmp_path)
         stack.callback(bench.close)
         yield bench
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a journal may be made."""
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def finished(folder: Path) -> JournalFile:
+    """A file of three entries whose writer is done with it."""
+    journal = Journal(folder)
+    for text in (b"one", b"two", b"three"):
+        journal.append(line(text))
+    journal.close()
+    return only_file(folder)
 
 
 @pytest.fixture

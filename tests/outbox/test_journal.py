@@ -17,18 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adroll_flask.outbox import files
-from adroll_flask.outbox.journal import (
-    FILE_LIFE,
-    LOOK_EVERY,
-    Journal,
-    JournalFile,
-    files_of,
-    is_alive,
-    last_note,
-    leave_note,
-    read,
-    remove,
-)
+from adroll_flask.outbox import journal as journals
+from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove
 from adroll_flask.outbox.model import OutboxFailed
 from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, open_files
@@ -39,23 +29,8 @@ from tests.support.outbox_engines import Clock, wait_until
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
 def journal(folder: Path) -> Journal:
     return Journal(folder)
-
-
-@pytest.fixture
-def finished(folder: Path) -> JournalFile:
-    """A file of three entries whose writer is done with it."""
-    journal = Journal(folder)
-    for text in (b"one", b"two", b"three"):
-        journal.append(line(text))
-    journal.close()
-    return only_file(folder)
 
 
 # -- appending ----------------------------------------------------------------------------------
@@ -94,11 +69,11 @@ def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder:
     journal.append(line(b"one"))
     journal.rotate()
     assert len(files_of(folder)) == 1
-    clock.now += FILE_LIFE + 1
+    clock.now += journals.FILE_LIFE + 1
     journal.rotate()
     old, new = files_of(folder)
     assert (is_alive(old), is_alive(new), new.size) == (False, True, 0)
-    clock.now += FILE_LIFE + 1
+    clock.now += journals.FILE_LIFE + 1
     journal.rotate()  # an empty one stays, however old
     assert files_of(folder) == [old, new]
     journal.append(line(b"two"))
@@ -114,7 +89,7 @@ def test_a_file_that_is_finished_is_open_no_longer(folder: Path) -> None:
     journal = Journal(folder, clock=clock)
     for number in range(5):
         journal.append(line(b"%d" % number))
-        clock.now += FILE_LIFE + 1
+        clock.now += journals.FILE_LIFE + 1
         journal.rotate()
     assert len(files_of(folder)) == 6
     assert [path for path in open_files().values() if path.startswith(str(folder))] == [
@@ -211,13 +186,13 @@ def test_files_of_others_in_the_folder_are_left_alone(finished: JournalFile) -> 
 
 
 def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
-    leave_note(tmp_path, {"a": 7})
-    assert last_note(tmp_path).positions == {"a": 7}
-    leave_note(tmp_path, {})
-    assert last_note(tmp_path).positions == {}
+    journals.leave_note(tmp_path, {"a": 7})
+    assert journals.last_note(tmp_path).positions == {"a": 7}
+    journals.leave_note(tmp_path, {})
+    assert journals.last_note(tmp_path).positions == {}
     path = tmp_path / "reader.note"
     path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
-    assert last_note(tmp_path).pid == 0
+    assert journals.last_note(tmp_path).pid == 0
 
 
 # -- the disk -----------------------------------------------------------------------------------
@@ -307,7 +282,7 @@ def test_what_was_removed_is_made_anew(folder: Path, journal: Journal, gone: str
         only_file(folder).path.unlink()
     else:
         shutil.rmtree(folder)
-    time.sleep(LOOK_EVERY)
+    time.sleep(journals.LOOK_EVERY)
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"two"]
 
@@ -333,7 +308,7 @@ def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: li
     other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
     os.dup2(other, handle)
     for text in said[1:]:
-        time.sleep(LOOK_EVERY)
+        time.sleep(journals.LOOK_EVERY)
         journal.append(line(text))
     journal.close()
     assert (tmp_path / "other").read_bytes() == b""
@@ -347,7 +322,10 @@ def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: li
 
 
 def test_what_waits_in_the_database_and_of_others_counts_once_measured(folder: Path) -> None:
-    journal, other = Journal(folder, max_bytes=50_000), Journal(folder, max_bytes=50_000)
+    journal, other = (
+        Journal(folder, max_bytes=50_000),
+        Journal(folder, max_bytes=50_000),
+    )
     journal.append(line(b"x"))
     journal.measure(60_000)
     assert journal.used_share() == 1.0

@@ -4,7 +4,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor as Pool
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ A_WHILE = 0.2
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as one:
+def pool() -> Iterator[Pool]:
+    with Pool(1) as one:
         yield one
 
 
@@ -57,29 +58,27 @@ def interrupt(
 
 @pytest.mark.parametrize("end", ["rotate", "close"])
 def test_a_file_is_not_closed_under_an_append(
-    tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor, end: str
+    folder: Path, monkeypatch: Patch, pool: Pool, end: str
 ) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(folder)
     journal.append(line(b"one"))
     journal.mark_stale()
     held = contextlib.ExitStack()
 
     def meanwhile() -> None:
         let(pool.submit(getattr(journal, end)))
-        held.enter_context(next_number(tmp_path / "other"))
+        held.enter_context(next_number(folder.with_name("other")))
 
     interrupt(monkeypatch, "write", os, meanwhile)
     journal.append(line(b"two"))
     held.close()
 
-    assert (tmp_path / "other").read_bytes() == b""
-    assert texts_of(tmp_path / "journal") == [b"one", b"two"]
+    assert (folder.with_name("other")).read_bytes() == b""
+    assert texts_of(folder) == [b"one", b"two"]
 
 
-def test_an_entry_of_two_parts_stays_together(
-    tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
-) -> None:
-    journal = Journal(tmp_path / "journal")
+def test_an_entry_of_two_parts_stays_together(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder)
     journal.append(line(b"one"))
     real = os.write
 
@@ -93,13 +92,11 @@ def test_an_entry_of_two_parts_stays_together(
     journal.append(line(b"two"))
     pool.shutdown()
 
-    assert texts_of(tmp_path / "journal") == [b"one", b"two", b"three"]
+    assert texts_of(folder) == [b"one", b"two", b"three"]
 
 
-def test_a_failed_sync_closes_no_other_s_file(
-    tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
-) -> None:
-    journal = Journal(tmp_path / "journal", sync=True)
+def test_a_failed_sync_closes_no_other_s_file(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
     syncing, writing = threading.Event(), threading.Event()
     held = contextlib.ExitStack()
@@ -118,7 +115,7 @@ def test_a_failed_sync_closes_no_other_s_file(
     def meanwhile() -> None:
         writing.set()
         let(failing)
-        held.enter_context(next_number(tmp_path / "other"))
+        held.enter_context(next_number(folder.with_name("other")))
 
     interrupt(monkeypatch, "write", os, meanwhile)
     with contextlib.suppress(OutboxFailed):  # the disk may have lost this one, too
@@ -127,16 +124,14 @@ def test_a_failed_sync_closes_no_other_s_file(
         failing.result(10)
     held.close()
 
-    assert (tmp_path / "other").read_bytes() == b""
+    assert (folder.with_name("other")).read_bytes() == b""
     journal.append(line(b"three"))
-    assert len(files_of(tmp_path / "journal")) == 2
+    assert len(files_of(folder)) == 2
 
 
-def test_a_failed_sync_fails_all_who_wait(
-    tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
-) -> None:
+def test_a_failed_sync_fails_all_who_wait(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
     """The kernel tells of lost data once: whoever asks next hears that nothing is wrong."""
-    journal = Journal(tmp_path / "journal", sync=True)
+    journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
     real = files.sync_data
     others: list[Future[None]] = []
@@ -154,10 +149,8 @@ def test_a_failed_sync_fails_all_who_wait(
     assert isinstance(others[0].exception(10), OutboxFailed)
 
 
-def test_a_file_is_not_closed_under_a_sync(
-    tmp_path: Path, monkeypatch: Patch, pool: ThreadPoolExecutor
-) -> None:
-    journal = Journal(tmp_path / "journal", sync=True)
+def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
     journal.mark_stale()
     synced: list[bool] = []
@@ -165,9 +158,9 @@ def test_a_file_is_not_closed_under_a_sync(
 
     def sync(handle: int) -> None:
         monkeypatch.setattr(files, "sync_data", real)
-        [file] = files_of(tmp_path / "journal")
+        [file] = files_of(folder)
         let(pool.submit(journal.rotate))
-        with next_number(tmp_path / "other"):
+        with next_number(folder.with_name("other")):
             synced.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 
     monkeypatch.setattr(files, "sync_data", sync)

@@ -14,17 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox import files
-from adroll_flask.outbox.journal import (
-    LOOK_EVERY,
-    Journal,
-    JournalFile,
-    files_of,
-    is_alive,
-    read,
-    remove,
-    turn,
-)
+from adroll_flask.outbox import files, journal
+from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove, turn
 from tests.conftest import Patch
 from tests.support import ROOT
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
@@ -33,11 +24,6 @@ from tests.support.outbox_engines import Clock
 pytestmark = pytest.mark.patient
 
 PROGRAM = [sys.executable, "-m", "tests.support.journal_program"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
 
 
 @contextlib.contextmanager
@@ -61,8 +47,19 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
     return [process.stdout.readline().strip() for _ in range(count)]
 
 
-def python(program: str, *arguments: str | Path) -> list[str | Path]:
-    return [sys.executable, "-c", textwrap.dedent(program), *arguments]
+#: What programs find that take a folder.
+BEGINNING = """
+import ctypes, os, sys, threading
+from pathlib import Path
+from adroll_flask.outbox.journal import Journal, files_of, is_alive, turn
+from tests.support.journal_kit import line
+
+folder = Path(sys.argv[1])
+"""
+
+
+def python(program: str, *arguments: str | Path, beginning: str = BEGINNING) -> list[str | Path]:
+    return [sys.executable, "-c", beginning + textwrap.dedent(program), *arguments]
 
 
 def numbers(folder: Path, torn: bool = False) -> list[str]:
@@ -114,9 +111,7 @@ def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
         for file in files_of(folder):
             remove(file, ends[file.name])
         assert is_alive(only_file(folder))
-        assert writer.stdin is not None
-        writer.stdin.close()
-        writer.wait()
+        writer.communicate()
 
     # In order within a file; a file that is behind lets the next one pass.
     assert sorted(int(record.split(b" ")[0]) for record in found) == list(range(3000))
@@ -126,25 +121,23 @@ def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
 # -- forks ------------------------------------------------------------------------------------
 
 FORK = """
-    import ctypes, os, sys
-    from pathlib import Path
-    from adroll_flask.outbox.journal import Journal
-    from tests.support.journal_kit import line
-
-    folder, fork = Path(sys.argv[1]), sys.argv[2]
     writer = Journal(folder)
     writer.append(line(b"parent, before"))
     # uWSGI forks without Python's hooks.
-    child = os.fork() if fork == "os" else ctypes.PyDLL(None).fork()
+    child = os.fork() if sys.argv[2] == "os" else ctypes.PyDLL(None).fork()
     if child == 0:
-        writer.append(line(b"child"))
-        handles = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
-                   if os.path.islink(f"/proc/self/fd/{n}")]
-        assert sum(path.endswith(".journal") for path in handles) == 1, handles
-        os.write(1, b"child done\\n")
+        if sys.argv[3] == "write":
+            writer.append(line(b"child"))
+            handles = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+                       if os.path.islink(f"/proc/self/fd/{n}")]
+            assert sum(path.endswith(".journal") for path in handles) == 1, handles
+        os.write(1, b"%d\\n" % os.getpid())
         sys.stdin.read()
         os._exit(0)
     writer.append(line(b"parent, after"))
+    if sys.argv[3] == "close":
+        writer.close()
+    os.write(1, b"parent\\n")
     sys.stdin.read()
     os.waitpid(child, 0)
 """
@@ -152,48 +145,22 @@ FORK = """
 
 @pytest.mark.parametrize("fork", ["os", "raw"])
 def test_after_a_fork_parent_and_child_write_to_files_of_their_own(folder: Path, fork: str) -> None:
-    with running(*python(FORK, folder, fork)) as parent:
-        assert lines(parent, 1) == ["child done"]
-        while len(texts_of(folder)) < 3:
-            os.sched_yield()
+    with running(*python(FORK, folder, fork, "write")) as parent:
+        lines(parent, 2)
         by_file = {tuple(texts(read_file(file).bodies)) for file in files_of(folder)}
         alive = [is_alive(file) for file in files_of(folder)]
-        assert parent.stdin is not None
-        parent.stdin.close()
-        parent.wait()
+        parent.communicate()
 
     assert by_file == {(b"parent, before", b"parent, after"), (b"child",)}
     assert alive == [True, True]
     assert not any(is_alive(file) for file in files_of(folder))
 
 
-IDLE_CHILD = """
-    import ctypes, os, sys
-    from pathlib import Path
-    from adroll_flask.outbox.journal import Journal
-    from tests.support.journal_kit import line
-
-    folder, fork, close = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "close"
-    writer = Journal(folder)
-    writer.append(line(b"one"))
-    child = os.fork() if fork == "os" else ctypes.PyDLL(None).fork()
-    if child == 0:
-        os.write(1, b"%d\\n" % os.getpid())
-        sys.stdin.read()
-        os._exit(0)
-    if close:
-        writer.close()
-        os.write(1, b"closed\\n")
-    sys.stdin.read()
-"""
-
-
 @pytest.mark.parametrize("fork", ["os", "raw"])
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_a_file_does_not_live_on_in_an_idle_child(folder: Path, fork: str, end: str) -> None:
-    with running(*python(IDLE_CHILD, folder, fork, end)) as parent:
-        told = lines(parent, 2 if end == "close" else 1)
-        child = next(int(line) for line in told if line != "closed")
+    with running(*python(FORK, folder, fork, end)) as parent:
+        child = next(int(told) for told in lines(parent, 2) if told != "parent")
         file = only_file(folder)
         if end == "kill":
             assert is_alive(file)
@@ -210,12 +177,7 @@ def test_a_file_does_not_live_on_in_an_idle_child(folder: Path, fork: str, end: 
 def test_a_fork_amid_appends_of_other_threads_leaves_the_child_no_lock(folder: Path) -> None:
     """The child's copy of a lock that another thread held would never be released."""
     program = """
-        import os, sys, threading
-        from pathlib import Path
-        from adroll_flask.outbox.journal import Journal
-        from tests.support.journal_kit import line
-
-        writer = Journal(Path(sys.argv[1]))
+        writer = Journal(folder)
         done = threading.Event()
 
         def append():
@@ -261,19 +223,9 @@ def test_two_containers_with_one_pid_never_share_a_file(folder: Path) -> None:
         pids = {file.name.split("-")[1] for file in found}
         alive = sorted(is_alive(file) for file in found)
         # A reader in a third container, for which PID 1 is itself.
-        program = """
-            import sys
-            from pathlib import Path
-            from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
-            print(sorted(is_alive(file) for file in files_of(Path(sys.argv[1]))))
-        """
-        seen = subprocess.run(
-            [*unshare, *python(program, folder)],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
+        program = "print(sorted(is_alive(file) for file in files_of(folder)))"
+        command = [*unshare, *python(program, folder)]
+        seen = subprocess.check_output(command, text=True, cwd=ROOT)
     while any(is_alive(file) for file in files_of(folder)):  # killed with their unshare
         os.sched_yield()
 
@@ -295,17 +247,10 @@ def of_another_boot(file: JournalFile) -> JournalFile:
     return only_file(file.path.parent)
 
 
-@pytest.fixture
-def left_over(folder: Path) -> JournalFile:
-    writer = Journal(folder)
-    for record in (b"one", b"two", b"three"):
-        writer.append(line(record))
-    writer.close()
-    return only_file(folder)
-
-
-def test_a_file_of_another_boot_is_read_and_removed_when_quiet(left_over: JournalFile) -> None:
-    file = of_another_boot(left_over)
+def test_a_file_of_another_boot_is_read_and_removed_when_quiet(
+    finished: JournalFile,
+) -> None:
+    file = of_another_boot(finished)
 
     batch = read_file(file)
 
@@ -326,7 +271,7 @@ def test_without_locks_a_quiet_file_is_given_up(folder: Path, monkeypatch: Patch
     assert not remove(file, end)
     long_quiet(file)
     assert remove(file, end)
-    time.sleep(LOOK_EVERY)
+    time.sleep(journal.LOOK_EVERY)
 
     writer.append(line(b"two"))
 
@@ -366,13 +311,9 @@ def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
 # -- readers ----------------------------------------------------------------------------------
 
 
-def test_a_reader_s_child_keeps_no_reader_away(folder: Path, left_over: JournalFile) -> None:
+def test_a_reader_s_child_keeps_no_reader_away(folder: Path, finished: JournalFile) -> None:
     program = """
-        import ctypes, os, sys
-        from pathlib import Path
-        from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
-
-        with turn(Path(sys.argv[1])) as alone:
+        with turn(folder) as alone:
             if ctypes.PyDLL(None).fork() == 0:
                 os.write(1, b"%d\\n" % os.getpid())
                 sys.stdin.read()
@@ -391,12 +332,12 @@ def test_a_reader_s_child_keeps_no_reader_away(folder: Path, left_over: JournalF
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_two_readers_that_see_the_same_file_remove_it_once(left_over: JournalFile) -> None:
-    end = read_file(left_over).end
+def test_two_readers_that_see_the_same_file_remove_it_once(finished: JournalFile) -> None:
+    end = read_file(finished).end
 
-    assert remove(left_over, end)
-    assert remove(left_over, end)
-    assert not is_alive(left_over)
+    assert remove(finished, end)
+    assert remove(finished, end)
+    assert not is_alive(finished)
 
 
 def test_reading_a_folder_that_is_not_there_is_reading_nothing(folder: Path) -> None:
@@ -429,25 +370,6 @@ def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> N
 
 
 # -- the end of a process ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError", "os._exit(0)"])
-def test_a_process_that_ends_leaves_a_file_that_is_read_and_removed(folder: Path, end: str) -> None:
-    program = f"""
-        import os, sys
-        from pathlib import Path
-        from adroll_flask.outbox.journal import Journal
-        from tests.support.journal_kit import line
-
-        writer = Journal(Path(sys.argv[1]))
-        writer.append(line(b"one"))
-        {end}
-    """
-    subprocess.run(python(program, folder), check=False, capture_output=True, cwd=ROOT)
-
-    file = only_file(folder)
-    assert not is_alive(file)
-    assert remove(file, read_file(file).end)
 
 
 def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
@@ -513,9 +435,8 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
 
         Path.unlink, Path.rename = refuse_open(unlink), refuse_open(rename)
 
-        from adroll_flask.outbox.journal import Journal
+        from adroll_flask.outbox.journal import Journal, files_of, is_alive, read, remove, turn
         from tests.support.journal_kit import line, texts
-        from adroll_flask.outbox.journal import files_of, is_alive, read, remove, turn
 
         writer = Journal(folder, sync=True)
         writer.append(line(b"one"))
@@ -533,6 +454,10 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
             assert files_of(folder) == []
     """
     done = subprocess.run(
-        python(program, folder.resolve()), capture_output=True, text=True, cwd=ROOT, check=False
+        python(program, folder.resolve(), beginning=""),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
