@@ -13,8 +13,7 @@ from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 
 import adroll_flask
-from adroll_flask import ConfigurationError, cancel_conversion, report_conversion
-from adroll_flask.prometheus import AdRollCollector
+from adroll_flask import ConfigurationError, cancel_conversion, prometheus, report_conversion
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
@@ -310,7 +309,7 @@ def test_many_hosts_cost_no_memory_no_metric_and_one_line(
     assert len([one for one in caplog.records if "dry run" in one.getMessage()]) == 1
     assert len(caplog.records) < 10
     registry = CollectorRegistry()
-    registry.register(AdRollCollector(app))
+    registry.register(prometheus.AdRollCollector(app))
     metrics = generate_latest(registry).decode()
     assert "shop.fr" not in metrics
     assert len(metrics.splitlines()) < 500

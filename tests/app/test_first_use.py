@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask import AdRoll
+from adroll_flask import AdRoll, forks
 from adroll_flask.delivery import deliverer
-from adroll_flask.forks import PerProcess
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
@@ -60,7 +59,7 @@ def test_first_threads_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_child_makes_its_own_and_leaves_the_parents_locks_as_they_are() -> None:
-    locks = PerProcess(threading.Lock)
+    locks = forks.PerProcess(threading.Lock)
     parents = locks.own()
     with parents:
 

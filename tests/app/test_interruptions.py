@@ -17,12 +17,9 @@ from billiard.pool import soft_timeout_sighandler
 from flask import Flask
 from werkzeug.test import Client
 
-from adroll_flask import AdRoll, AdRollMiddleware, event_queued, report_conversion
-from adroll_flask.errors import let_through
-from adroll_flask.testing import reports
+from adroll_flask import AdRoll, AdRollMiddleware, errors, event_queued, report_conversion, testing
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE
-from tests.support.interrupted import at_each_moment
+from tests.support import PATIENCE, interrupted
 
 ORDER: dict[str, Any] = {"value": "59.90", "currency": "EUR"}
 
@@ -156,7 +153,7 @@ def test_it_is_raised_and_leaves_no_lock(
     moments = 0
     with ThreadPoolExecutor(1) as other_thread, visited(app):
         assert other_thread.submit(report, "0").result() == "queued"
-        for moment in at_each_moment(
+        for moment in interrupted.at_each_moment(
             lambda moment: report_conversion(order_id=f"a{moment}", **ORDER), error
         ):
             moments = moment
@@ -168,7 +165,7 @@ def test_it_is_raised_and_leaves_no_lock(
 
 def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(app: Flask) -> None:
     """Below Python, too, where each question for an amount's text looks for signals."""
-    with visited(app), reports(app) as events:
+    with visited(app), testing.reports(app) as events:
         report_conversion(order_id="1", products=[{"product_id": "mug", "price": "9.90"}], **ORDER)
     event = events.one("purchase")
 
@@ -204,7 +201,7 @@ def test_a_plain_error_is_no_interruption() -> None:
 
     with pytest.raises(LookupError) as caught:
         fails(None, sys)
-    let_through(caught.value)
+    errors.let_through(caught.value)
 
 
 GREEN = """

@@ -17,13 +17,11 @@ from sqlalchemy.orm import Session
 from werkzeug.test import Client
 
 import adroll_flask
-from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion
+from adroll_flask import AdRoll, EventError, Receipt, release_conversion, report_conversion, testing
 from adroll_flask.outbox import Outcome
 from adroll_flask.reporting.reporter import Status
-from adroll_flask.testing import reports
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import delivery_kit
-from tests.support.outbox_engines import wait_until
+from tests.support import delivery_kit, outbox_engines
 from tests.support.visits import invoke, kept, report
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
@@ -408,7 +406,7 @@ def test_a_page_does_not_pay_for_a_missing_driver(make_app: AppMaker, caplog: Ca
     )
     app.add_url_rule("/page", view_func=lambda: "<html><head></head><body></body></html>")
     assert b"data-adroll" in app.test_client().get("/page").data
-    assert wait_until(lambda: "install pg8000" in caplog.text)
+    assert outbox_engines.wait_until(lambda: "install pg8000" in caplog.text)
     counters = app.extensions["adroll"].counters
     assert counters.get("delivery_error", "not_started") == 1
     assert counters.get("page_untouched", "fault") == 0
@@ -474,7 +472,7 @@ def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
     app.test_client().get("/")
     thread = app.extensions["adroll"].thread
     # It has loaded what the first report needs, and looked for what is there to be sent.
-    assert wait_until(lambda: thread.ready)
+    assert outbox_engines.wait_until(lambda: thread.ready)
     assert thread.stop()
     assert not Path(app.instance_path).exists()
 
@@ -691,7 +689,7 @@ def test_what_has_been_delivered_takes_no_other_value(make_app: AppMaker) -> Non
 def test_a_receipt_says_what_this_process_decided_before(make_app: AppMaker, how: str) -> None:
     """A webhook can log that money came for an order that was cancelled."""
     app = shop(make_app)
-    with reports(app) if how != "outbox" else nullcontext(), app.app_context():
+    with testing.reports(app) if how != "outbox" else nullcontext(), app.app_context():
         check_out(app)
         decided = [release_conversion("1001"), release_conversion("1001")]
         decided += [adroll_flask.cancel_conversion("1001"), adroll_flask.cancel_conversion("1001")]
@@ -813,7 +811,7 @@ def test_the_middleware_releases_by_functions_and_by_its_environ(tmp_path: Any) 
         application, secret_key="k", folder=str(tmp_path), strict=True, delivery="worker"
     )
     for path, left in (("/pay", 1), ("/pay-by-function", 1), ("/no", 0)):
-        with reports(wrapped) as reported:
+        with testing.reports(wrapped) as reported:
             client = Client(wrapped)
             client.get("/buy?adct=c1", environ_overrides=ADDRESS)
             assert len(reported) == 0
@@ -825,7 +823,7 @@ def test_the_middleware_releases_by_functions_and_by_its_environ(tmp_path: Any) 
 
 def test_a_site_s_own_tests_see_what_is_held(make_app: AppMaker) -> None:
     app = shop(make_app)
-    with reports(app) as reported, app.app_context():
+    with testing.reports(app) as reported, app.app_context():
         check_out(app)
         assert len(reported) == 0
         with pytest.raises(AssertionError, match="held: 1"):
@@ -841,7 +839,7 @@ def test_a_site_s_own_tests_see_what_is_held(make_app: AppMaker) -> None:
 
 def test_the_site_s_tests_take_a_release_that_comes_first(make_app: AppMaker) -> None:
     app = shop(make_app)
-    with reports(app) as reported, app.app_context():
+    with testing.reports(app) as reported, app.app_context():
         release_conversion("1001")
         assert check_out(app)["status"] == "held"
         assert len(reported) == 1

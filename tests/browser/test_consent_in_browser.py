@@ -13,9 +13,8 @@ from flask.sessions import SecureCookieSessionInterface
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support.browsing import NewContext
+from tests.support import browsing, visits
 from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
-from tests.support.visits import kept
 
 STRINGS = {
     case["name"]: case["string"]
@@ -102,7 +101,7 @@ def outbox_of(site: Site) -> Any:
 
 def waiting(site: Site) -> list[dict[str, Any]]:
     """The events that wait in the outbox."""
-    return kept(site.app, "waiting") if outbox_of(site).exists() else []
+    return visits.kept(site.app, "waiting") if outbox_of(site).exists() else []
 
 
 def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool = True) -> None:
@@ -185,7 +184,7 @@ def test_who_refused_leaves_no_trace(open_site: OpenSite, way: Way, page: Page) 
 @pytest.mark.parametrize("config", [{}, {"ADROLL_CONSENT": "tcf"}, {"ADROLL_CONSENT": by_choice}])
 def test_global_privacy_control_beats_every_yes(
     open_site: OpenSite,
-    new_context: NewContext,
+    new_context: browsing.NewContext,
     config: dict[str, Any],
 ) -> None:
     context = new_context(extra_http_headers={"Sec-GPC": "1"})

@@ -11,12 +11,9 @@ from flask_talisman import Talisman
 from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support.browsing import Console, NewContext
-from tests.support.nginx import HIDING, HOARDING, behind_nginx
-from tests.support.outbox_engines import wait_until
+from tests.support import browsing, nginx, outbox_engines, visits
 from tests.support.serving import serving
 from tests.support.strict_site import HOST, jar, land, make_shop, who
-from tests.support.visits import invoke
 
 #: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
 STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}
@@ -52,7 +49,9 @@ def check_at_work(adroll: RunningSandbox, page: Page) -> None:
     cookie = jar(page.context, page.url)["__adroll_fpc"]
     assert who(page) == {"adct": "click123", "cookie": cookie, "source": "pixel"}
     # The pixel is told to track before it is asked for its cookie, and its request takes its time.
-    assert wait_until(lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie})
+    assert outbox_engines.wait_until(
+        lambda: {seen["cookie"] for seen in adroll.tracked()} == {cookie}
+    )
     assert page.evaluate("typeof window.adroll.get_cookie") == "function"
 
 
@@ -107,7 +106,7 @@ def test_our_part_needs_self_alone(
     """What ``flask adroll check`` prints: the rest is the pixel's."""
     policy = {"default-src": "'none'", "script-src": "'self'", "connect-src": "'self'"}
     shop = make_shop(adroll, tmp_path, before=with_policy(policy), ADROLL_PIXEL="none")
-    assert "script-src 'self'; connect-src 'self'" in invoke(shop, "check").output
+    assert "script-src 'self'; connect-src 'self'" in visits.invoke(shop, "check").output
     with serving(shop) as port:
         land(page, f"http://{HOST}:{port}/?adct=click123")
         cookie = jar(page.context, page.url)["__adroll_fpc"]
@@ -118,18 +117,18 @@ def test_our_part_needs_self_alone(
 # -- one page in a real nginx's cache, two real browsers, two identities --------------------------
 
 
-@pytest.mark.parametrize("location", [HOARDING, HIDING], ids=["hoarding", "hiding"])
+@pytest.mark.parametrize("location", [nginx.HOARDING, nginx.HIDING], ids=["hoarding", "hiding"])
 def test_two_browsers_of_one_cached_page_are_two(
-    location: str, tmp_path: Path, new_context: NewContext
+    location: str, tmp_path: Path, new_context: browsing.NewContext
 ) -> None:
     with running(strict=True) as adroll:
         shop = make_shop(adroll, tmp_path, ADROLL_CACHED_PATHS=["/"])
-        with behind_nginx(shop, tmp_path / "nginx", location) as site:
+        with nginx.behind_nginx(shop, tmp_path / "nginx", location) as site:
             url = site.url("/", HOST)
             known = []
             for click in ("click-a", "click-b"):
                 context = new_context()
-                console = Console(context)
+                console = browsing.Console(context)
                 page = context.new_page()
                 land(page, f"{url}?adct={click}")
                 cookies = jar(context, url)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.engines import NEEDED, demand
+from tests.support import ROOT, engines
 
 
 @pytest.mark.parametrize("on_ci", [False, True])
@@ -16,12 +15,12 @@ def test_a_missing_engine_says_how_to_get_it(on_ci: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr(shutil, "which", lambda _program: None)
     ends: Any = pytest.fail.Exception if on_ci else pytest.skip.Exception
     with pytest.raises(ends, match="no webkit: apt-get install webkit2gtk-driver xvfb"):
-        demand("webkit")
+        engines.demand("webkit")
 
 
 def test_ci_installs_every_engine() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     wanted = dict(re.findall(r"^want (\S+) (\S+)$", script, re.MULTILINE))
-    for programs in NEEDED.values():
+    for programs in engines.NEEDED.values():
         assert programs.items() <= wanted.items()
     assert "chromium" in wanted

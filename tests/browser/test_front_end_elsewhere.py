@@ -16,19 +16,17 @@ from playwright.sync_api import Page
 
 from adroll_flask import report_conversion, report_event
 from adroll_flask.sandbox import RunningSandbox
-from tests.support.front_end import TwoServers, open_front_end
-from tests.support.journey import click_id, jar
+from tests.support import front_end, journey, pages
 from tests.support.page_shop import page_shop
 from tests.support.pages import Page as DocumentedPage
-from tests.support.pages import blocks
 from tests.support.serving import serving
 
 
-def click_the_ad(page: Page, shop: TwoServers, host: str) -> str:
+def click_the_ad(page: Page, shop: front_end.TwoServers, host: str) -> str:
     page.goto(f"{shop.adroll_origin}/ad?{urlencode({'to': shop.page(host)})}")
     page.click("#ad")
     page.wait_for_url(lambda url: "adct=" in url)
-    return click_id(page.url)
+    return journey.click_id(page.url)
 
 
 def buy(page: Page) -> str:
@@ -37,19 +35,19 @@ def buy(page: Page) -> str:
     return page.inner_text("#done")
 
 
-def the_purchase(shop: TwoServers) -> Any:
+def the_purchase(shop: front_end.TwoServers) -> Any:
     shop.deliver()
     [record] = shop.adroll.events("purchase")
     assert record["errors"] == []
     return record["event"]
 
 
-Opened = Callable[..., AbstractContextManager[TwoServers]]
+Opened = Callable[..., AbstractContextManager[front_end.TwoServers]]
 
 
 @pytest.fixture
 def opened(adroll: RunningSandbox, tmp_path: Path) -> Opened:
-    return partial(open_front_end, adroll, tmp_path)
+    return partial(front_end.open_front_end, adroll, tmp_path)
 
 
 @pytest.fixture
@@ -87,7 +85,7 @@ def test_a_front_end_on_another_host_buys(
 def check(event: Any, click: str, page: Page) -> None:
     """The event says click, the pixel's cookie, page and browser."""
     assert event["identifiers"]["adct"] == click
-    assert event["identifiers"]["first_party_cookie"] == jar(page.context, page.url)
+    assert event["identifiers"]["first_party_cookie"] == journey.jar(page.context, page.url)
     assert event["page_location"] == page.url
     assert "Chrome" in event["user_agent"]
 
@@ -149,7 +147,7 @@ def place_order(lines: list[Any]) -> SimpleNamespace:
 
 
 def test_the_pages_script_reports_with_the_routers_address(page: Page, tmp_path: Path) -> None:
-    [script] = [block.code for block in blocks(DOC) if block.language == "js"]
+    [script] = [block.code for block in pages.blocks(DOC) if block.language == "js"]
     with page_shop(tmp_path, ADROLL_PIXEL="none") as shop:
         DocumentedPage(DOC).run(
             app=shop.app,

@@ -15,8 +15,7 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import PATIENCE, journey
-from tests.support.browsing import CHROMIUM_ARGS, Console, NewContext
+from tests.support import PATIENCE, browsing, journey
 from tests.support.journey import (
     ShopProcess,
     Site,
@@ -128,7 +127,7 @@ def start_the_browser(chromium: Browser, chromium_path: str, tmp_path: Path) -> 
         chromium.browser_type.launch_persistent_context(
             tmp_path / "profile",
             executable_path=chromium_path,
-            args=[*CHROMIUM_ARGS],
+            args=[*browsing.CHROMIUM_ARGS],
             ignore_https_errors=True,
         )
     )
@@ -150,7 +149,7 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
         # What the pixel's script wrote last may not have reached the disk.
         assert kept.keys() - {"__ar_v4"} == {"__adroll_fpc", "adroll_visitor"}
         assert kept["adroll_visitor"]["secure"] is (secure_shop.scheme == "https")
-        console = Console(friday)
+        console = browsing.Console(friday)
         page = friday.new_page()
         page.goto(secure_shop.url())
         bought = buy(page)
@@ -163,9 +162,9 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
     assert "adct" not in identifiers(purchase)
 
 
-def test_5_javascript_is_off(shop: Site, new_context: NewContext) -> None:
+def test_5_javascript_is_off(shop: Site, new_context: browsing.NewContext) -> None:
     context = new_context(java_script_enabled=False)
-    console = Console(context)
+    console = browsing.Console(context)
     page = context.new_page()
     click = click_the_ad(page, shop)
     bought = buy(page)

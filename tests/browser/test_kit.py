@@ -10,10 +10,8 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route
 
 from adroll_flask.visitor.identifiers import normalise_first_party_cookie
-from tests.support import kit_site
-from tests.support.browsing import Console
+from tests.support import browsing, kit_site, outbox_engines
 from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, OLD_METHODS, KitSite
-from tests.support.outbox_engines import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +218,7 @@ def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, 
     address = json.dumps(site.url(LANDING))
     page.evaluate(f"void setTimeout(() => (location.href = {address}))")
     # At the server: WebKit's driver answers when the page has loaded.
-    assert wait_until(lambda: bool(site.told))
+    assert outbox_engines.wait_until(lambda: bool(site.told))
     assert site.told == [{"adct": "click123"}]
 
 
@@ -435,7 +433,7 @@ def test_no_storage_is_survived(site: KitSite, launch: Callable[..., Any], tmp_p
     blocked = {"profile": {"default_content_setting_values": {"cookies": 2}}}
     (tmp_path / "Default" / "Preferences").write_text(json.dumps(blocked))
     context = launch(profile=tmp_path)
-    console = Console(context)
+    console = browsing.Console(context)
     page = context.new_page()
     site.open(page, site.tag(), LANDING)
     refused = "(() => { try { sessionStorage } catch (error) { return error.name } })()"

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
-from tests.support.engine_pages import EngineContext, EnginePage
-from tests.support.engines import START, Engine, ForwardProxy
+from tests.support import engine_pages, engines
 
 pytestmark = pytest.mark.slow
 
@@ -31,26 +30,26 @@ DIFFERS = {
 }
 
 
-@pytest.fixture(params=[*START])
+@pytest.fixture(params=[*engines.START])
 def context(
-    request: Any, started: Callable[[str], Engine], proxy: ForwardProxy
-) -> Iterator[EngineContext]:
+    request: Any, started: Callable[[str], engines.Engine], proxy: engines.ForwardProxy
+) -> Iterator[engine_pages.EngineContext]:
     why = DIFFERS.get((request.param, request.function.__name__))
     if why:
         pytest.skip(why)
-    context = EngineContext(started(request.param), proxy)
+    context = engine_pages.EngineContext(started(request.param), proxy)
     yield context
     context.close()
 
 
 @pytest.fixture
-def caching_context(context: EngineContext) -> EngineContext:
+def caching_context(context: engine_pages.EngineContext) -> engine_pages.EngineContext:
     """They keep pages for back and forward as they are."""
     return context
 
 
 @pytest.fixture
-def page(context: EngineContext) -> EnginePage:
+def page(context: engine_pages.EngineContext) -> engine_pages.EnginePage:
     return context.new_page()
 
 

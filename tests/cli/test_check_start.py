@@ -22,8 +22,7 @@ from adroll_flask.events.products import gather
 from adroll_flask.sandbox import local_only
 from adroll_flask.settings import PLATFORMS, SANDBOX_ACCOUNT, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
-from tests.support import PATIENCE, ROOT, others_may_enter
-from tests.support.visits import invoke
+from tests.support import PATIENCE, ROOT, others_may_enter, visits
 
 WRONG: dict[str, Any] = {
     "SECRET_KEY": "a key for tests",
@@ -201,17 +200,17 @@ def test_the_package_and_the_sandbox_know_production_by_the_same_signs() -> None
 def test_check_with_nothing_set_leads_to_the_sandbox_first(tmp_path: Path) -> None:
     app = Flask("shop", instance_path=str(tmp_path))
     AdRoll(app)
-    text = invoke(app, "check").output
+    text = visits.invoke(app, "check").output
     assert 0 < text.index("flask adroll sandbox") < text.index("account manager")
-    assert "set ADROLL_SANDBOX to True" in invoke(app, "send-test", code=1).output
+    assert "set ADROLL_SANDBOX to True" in visits.invoke(app, "send-test", code=1).output
 
 
 def test_check_says_whether_the_sandbox_runs(make_app: AppMaker) -> None:
     with sandbox.running() as adroll:
         app = make_app(ADROLL_SANDBOX=True, ADROLL_API_URL=adroll.api_url)
-        there = invoke(app, "check").output
-        sent = invoke(app, "send-test")
-    away = invoke(app, "check").output
+        there = visits.invoke(app, "check").output
+        sent = visits.invoke(app, "send-test")
+    away = visits.invoke(app, "check").output
     assert f"ADROLL_SANDBOX: is True: events go to {adroll.api_url}, not to AdRoll" in there
     assert "nobody listens" not in there
     assert sent.exit_code == 0, sent.output
@@ -265,7 +264,7 @@ def test_a_bad_folder_is_told_at_the_start(tmp_path: Path, caplog: Caplog) -> No
     [said] = [text for text in caplog.messages if "cannot keep events" in text]
     assert f"ADROLL_JOURNAL_FOLDER: {tmp_path}/file/journal cannot be made: " in said
     assert "is not a folder" in said
-    assert "ERROR   ADROLL_JOURNAL_FOLDER: " in invoke(app, "check").output
+    assert "ERROR   ADROLL_JOURNAL_FOLDER: " in visits.invoke(app, "check").output
 
 
 @pytest.mark.skipif(
@@ -305,12 +304,12 @@ def test_a_file_that_root_left_is_told_at_the_start(tmp_path: Path) -> None:
 def test_database_faults_are_told(url: str, said: str, make_app: AppMaker, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     app = make_app(ADROLL_OUTBOX_URL=url.format(folder=tmp_path))
-    result = invoke(app, "outbox", code=1)
+    result = visits.invoke(app, "outbox", code=1)
     assert result.output.startswith("Error: The outbox cannot be worked with: the ")
     assert said in result.output
     assert "s3cret" not in result.output
     assert "shopuser" not in result.output
-    checked = invoke(app, "check").output
+    checked = visits.invoke(app, "check").output
     assert ("disk I/O error" if url.startswith("sqlite") else said) in checked
     assert "s3cret" not in checked
     assert "shopuser" not in checked

@@ -13,14 +13,12 @@ import pytest
 from click.testing import Result
 from flask import Flask, request
 
-from adroll_flask import release_conversion, report_conversion
+from adroll_flask import errors, release_conversion, report_conversion
 from adroll_flask.cli.commands import commands
-from adroll_flask.errors import help_url
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.cli.conftest import Run
 from tests.conftest import ADVERTISABLE, PAGE, AppMaker, Patch
-from tests.support import PATIENCE, eventually
-from tests.support.dashboard_shop import DashboardShop
+from tests.support import PATIENCE, dashboard_shop, eventually
 from tests.support.serving import serving
 from tests.support.visits import at, invoke, report
 
@@ -98,7 +96,7 @@ def test_each_message_is_explained_without_the_internet(app: Flask) -> None:
     listed = json.loads(run("explain", "--json").output)
     assert {one["code"] for one in listed} == {*anchors}
     assert len(run("explain").output.splitlines()) == len(anchors) + 1
-    for given in ("account-missing", help_url("account-missing")):
+    for given in ("account-missing", errors.help_url("account-missing")):
         told = run("explain", given).output
         assert told.startswith("The account is not set\nCause. One or more of `ADROLL_ADVERT")
         assert "\nFix. To try things out" in told
@@ -160,7 +158,7 @@ def test_a_death_is_explained_with_what_is_so(
     make_app: AppMaker, reason: str, other: str, code: str
 ) -> None:
     """Of answers that very status: a stop by a wrong address is not one by a token."""
-    shop = DashboardShop(make_app)
+    shop = dashboard_shop.DashboardShop(make_app)
     outbox = shop.runtime.outbox
     shop.report("wrong", value="much" if code == "dead-letters" else "1", hold=reason[0] == "h")
     shop.take_in()

@@ -12,8 +12,7 @@ from flask import Flask
 
 from adroll_flask.cli.console import since_when
 from adroll_flask.findings.sums import within
-from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.model import Asked
+from adroll_flask.outbox import Outcome, model
 from adroll_flask.reporting.kept_events import life
 from tests.cli.conftest import Run
 from tests.conftest import ADVERTISABLE, AppMaker
@@ -40,7 +39,7 @@ DEAD = {
     "kind": "dead",
     "reason": "refused",
     "error": "http_400: no such product",
-    "asked": Asked("content", 400, "http_400: no such product"),
+    "asked": model.Asked("content", 400, "http_400: no such product"),
 }
 
 

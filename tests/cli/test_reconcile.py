@@ -11,13 +11,11 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll, cancel_conversion, release_conversion
-from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.location import FILE_NAME
+from adroll_flask.outbox import Outcome, location
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.cli.conftest import Run
 from tests.conftest import ADVERTISABLE, AppMaker
-from tests.support import least_memory
-from tests.support.visits import report
+from tests.support import least_memory, visits
 
 
 @pytest.fixture
@@ -45,9 +43,9 @@ def settle(app: Flask, **kinds: Any) -> None:
 @pytest.fixture
 def shop(app: Flask) -> Flask:
     for order in ("1001", "1002", "1003", "1009"):
-        report(app, order)
-    report(app, "1004", gpc=True)
-    report(app, "1010", value="free of charge")
+        visits.report(app, order)
+    visits.report(app, "1004", gpc=True)
+    visits.report(app, "1010", value="free of charge")
     settle(app, o1001="delivered", o1002="http_400: no such product", o1009="delivered")
     return app
 
@@ -114,7 +112,7 @@ def test_each_order_is_accounted_for(shop: Flask, run: Run, tmp_path: Path) -> N
 def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: Run) -> None:
     """A held order stood there as one that will be sent."""
     for order in ("1", "2", "3", "4"):
-        assert report(app, order, hold=3600)
+        assert visits.report(app, order, hold=3600)
     with app.app_context():
         release_conversion("2")
         cancel_conversion("3")
@@ -128,7 +126,7 @@ def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: 
         "cancelled": 1,
     }
     assert result.exit_code == 0
-    with sqlite3.connect(Path(app.instance_path) / FILE_NAME) as file:
+    with sqlite3.connect(Path(app.instance_path) / location.FILE_NAME) as file:
         file.execute("UPDATE adroll_event SET due_at = 1 WHERE dedupe_key = '4' AND state = 5")
     file.close()
     outbox.keep_house()
@@ -184,8 +182,8 @@ def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask
 
 def test_suppressed_orders_are_not_remembered_where_the_site_says_so(make_app: AppMaker) -> None:
     app = make_app(ADROLL_REMEMBER_SUPPRESSED=False, ADROLL_DELIVERY="worker")
-    report(app, "1001")
-    report(app, "1004", gpc=True)
+    visits.report(app, "1001")
+    visits.report(app, "1004", gpc=True)
     found = {order.order_id: order.status for order in orders_of(app, ["1001", "1004"])}
     assert found == {"1001": "waiting", "1004": "missing"}
 

@@ -16,15 +16,12 @@ from flask.testing import FlaskClient
 
 from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError
 from adroll_flask.cli.commands import commands, local_app
-from adroll_flask.dashboard.figures import PERIODS
-from adroll_flask.dashboard.mounting import PAGES
-from adroll_flask.outbox import NewEvent, Outcome, new_id
-from adroll_flask.outbox.sqlite import SqliteDatabase
+from adroll_flask.dashboard import figures, mounting
+from adroll_flask.outbox import NewEvent, Outcome, new_id, sqlite
 from demo_app import create_app, lately
 from tests.conftest import ADVERTISABLE, AppMaker
+from tests.support import outbox_engines, visits
 from tests.support.dashboard_shop import WHERE, DashboardShop
-from tests.support.outbox_engines import ENGINES, database, missing, require
-from tests.support.visits import invoke
 
 from .conftest import DAY, HOUR, Shop
 
@@ -199,12 +196,12 @@ class Explaining:
 def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
     """What is asked of any SQLite outbox from now on, with SQLite's plans."""
     found: Plans = []
-    read = SqliteDatabase.read
+    read = sqlite.SqliteDatabase.read
 
-    def explained(self: SqliteDatabase, function: Callable[[Any], Any], /) -> Any:
+    def explained(self: sqlite.SqliteDatabase, function: Callable[[Any], Any], /) -> Any:
         return read(self, lambda tx: function(Explaining(tx, found)))
 
-    monkeypatch.setattr(SqliteDatabase, "read", explained)
+    monkeypatch.setattr(sqlite.SqliteDatabase, "read", explained)
     return found
 
 
@@ -217,7 +214,7 @@ def test_no_page_reads_all_of_the_outbox(make_app: AppMaker, plans: Plans) -> No
     shop.report("1005", currency="EURO")
     shop.take_in()
     plans.clear()
-    for place, page in enumerate(PAGES):
+    for place, page in enumerate(mounting.PAGES):
         path = page.name if place else ""
         for form in ("html", "json", "csv"):
             shop.html(path, format=form)
@@ -270,7 +267,7 @@ def each_hour(shop: Shop, hours: int) -> None:
 
 
 def history(shop: Shop, *arguments: str) -> list[dict[str, Any]]:
-    said = invoke(shop.app, "history", "--json", *arguments)
+    said = visits.invoke(shop.app, "history", "--json", *arguments)
     assert said.exit_code == 0, said.output
     found: list[dict[str, Any]] = json.loads(said.output)
     return found
@@ -369,9 +366,9 @@ def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Pa
     )
     client, runner = shop.test_client(), shop.test_cli_runner()
     took: dict[str, float] = {}
-    for page in PAGES:
-        for period in PERIODS if "period" in page.arguments else [""]:
-            path = f"{WHERE}{'' if page is PAGES[0] else page.name}?period={period}"
+    for page in mounting.PAGES:
+        for period in figures.PERIODS if "period" in page.arguments else [""]:
+            path = f"{WHERE}{'' if page is mounting.PAGES[0] else page.name}?period={period}"
             began = time.process_time()
             answer = client.get(path, environ_base={"REMOTE_ADDR": "127.0.0.1"})
             took[path] = time.process_time() - began
@@ -412,10 +409,10 @@ def reported(shop: Shop, order: str) -> None:
     )
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "sqlite"])
+@pytest.mark.parametrize("engine", [name for name in outbox_engines.ENGINES if name != "sqlite"])
 def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., Shop]) -> None:
-    require(engine, {engine: missing(engine)})
-    with database(engine) as url:
+    outbox_engines.require(engine, {engine: outbox_engines.missing(engine)})
+    with outbox_engines.database(engine) as url:
         shop = new_shop(ADROLL_OUTBOX_URL=url)
         shop.now = time.time()  # a server's clock is its own
         outbox = shop.runtime.outbox
@@ -432,8 +429,8 @@ def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., 
                 Outcome(id=second.id, kind="dead", reason="refused", error="http_422: no"),
             ],
         )
-        for page in PAGES:
-            shop.html("" if page is PAGES[0] else page.name)
+        for page in mounting.PAGES:
+            shop.html("" if page is mounting.PAGES[0] else page.name)
             shop.json(page.name)
         way = {one["name"]: one["events"] for one in shop.json(period="year")["way"]}
         assert (way["delivered"], way["dead"], way["waiting"]) == (1, 1, 1)
@@ -453,7 +450,7 @@ def test_a_site_without_flask_has_every_page(tmp_path: Path) -> None:
         journal_folder=str(tmp_path),
     )
     client = local_app(middleware.runtime).test_client()
-    for page in PAGES:
-        answer = client.get(WHERE + ("" if page is PAGES[0] else page.name))
+    for page in mounting.PAGES:
+        answer = client.get(WHERE + ("" if page is mounting.PAGES[0] else page.name))
         assert answer.status_code == 200, page.name
         assert client.get(f"{WHERE}{page.name}.json").status_code == 200, page.name

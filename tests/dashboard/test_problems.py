@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.dashboard.page import for_lookers
-from adroll_flask.findings.finding import TABLE, of_dead_letter
-from adroll_flask.findings.rules import problem_id
+from adroll_flask.findings import finding, rules
 from tests.conftest import ADVERTISABLE, AppMaker, Caplog, Patch
 from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
 
@@ -205,13 +204,13 @@ def test_the_curve_has_the_days_of_the_last_month(shop: DashboardShop) -> None:
 
 def test_every_reason_has_words_of_its_own() -> None:
     for reason in ("refused", "too_large", "too_old", "unsure", "damaged", "restored"):
-        assert of_dead_letter(reason).advice
-    assert of_dead_letter("invalid:currency").field == "currency"
-    assert of_dead_letter("invalid:products").field == ""
-    assert not of_dead_letter("invalid:held").can_retry
-    assert of_dead_letter("something new").title == "AdRoll did not take it (something new)"
-    assert problem_id("refused", "a") != problem_id("refused", "b")
-    assert problem_id("refused", "a") != problem_id("unsure", "a")
+        assert finding.of_dead_letter(reason).advice
+    assert finding.of_dead_letter("invalid:currency").field == "currency"
+    assert finding.of_dead_letter("invalid:products").field == ""
+    assert not finding.of_dead_letter("invalid:held").can_retry
+    assert finding.of_dead_letter("something new").title == "AdRoll did not take it (something new)"
+    assert rules.problem_id("refused", "a") != rules.problem_id("refused", "b")
+    assert rules.problem_id("refused", "a") != rules.problem_id("unsure", "a")
 
 
 def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None:
@@ -271,9 +270,9 @@ def test_a_problems_days_have_their_own_names_in_any_zone(make_app: AppMaker) ->
     assert re.findall(r"(\d+ \w+ \d{4})</th><td class=\"number\">1<", table) == [day]
 
 
-@pytest.mark.parametrize("name", sorted(TABLE))
+@pytest.mark.parametrize("name", sorted(finding.TABLE))
 def test_who_may_only_look_reads_whole_sentences_and_no_command(name: str) -> None:
-    entry = TABLE[name]
+    entry = finding.TABLE[name]
     text = re.sub(r"\{(\w+)\}", lambda word: entry.get(word[1], "…"), entry.get("todo", ""))
     shown = for_lookers(text)
     assert not re.search(r"flask adroll|ADROLL_|sudo|timedatectl|`", shown)

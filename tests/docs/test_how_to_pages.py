@@ -23,12 +23,10 @@ from adroll_flask import AdRoll, current_visitor, release_conversion, report_con
 from adroll_flask.errors import EventError
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE
-from tests.support.outbox_engines import database, missing, require
+from tests.support import PATIENCE, outbox_engines, visits
 from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
 from tests.support.pages import Page, blocks
 from tests.support.visits import VISIT as BASE
-from tests.support.visits import kept
 
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
 
@@ -106,9 +104,9 @@ def test_our_addresses_take_another_name(tmp_path: Any) -> None:
 
 
 def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypatch: Patch) -> None:
-    require("postgresql", {"postgresql": missing("postgresql")})
+    outbox_engines.require("postgresql", {"postgresql": outbox_engines.missing("postgresql")})
     app = bare(tmp_path)
-    with database("postgresql") as url:
+    with outbox_engines.database("postgresql") as url:
         monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg://", "postgres://"))
         with Page("docs/how-to/deploy/ephemeral-disks.md") as page:
             page.run(app=app)
@@ -554,7 +552,7 @@ class Shop:
 
     @property
     def last(self) -> dict[str, Any]:
-        found: dict[str, Any] = kept(self.app)[-1]["identifiers"]
+        found: dict[str, Any] = visits.kept(self.app)[-1]["identifiers"]
         return found
 
 
@@ -639,7 +637,7 @@ def test_staff_who_order_for_a_customer_report_the_customer(make_shop: Callable[
     with shop.app.app_context():  # and a command has no g of a request
         order.id = "3"
         shop.names["paid"](order)
-    assert len(kept(shop.app)) == 2
+    assert len(visits.kept(shop.app)) == 2
 
 
 def test_an_account_buys_after_months_without_a_browser(tmp_path: Path) -> None:

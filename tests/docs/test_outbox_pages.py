@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from adroll_flask import AdRoll, report_conversion
+from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
-from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 from tests.support.outbox_engines import SERVERS, missing, require, wait_until
@@ -246,7 +245,7 @@ def test_orders_by_an_address_alone(
     nobody = {"customer_id": None, "customer_ip": None}
     order = {"total": Decimal("59.90"), "email": "ann@example.com", "placed_at": datetime.now(UTC)}
     app = make_app()
-    with reports(app) as reported, app.test_request_context("/back-office?adct=clerk"):
+    with testing.reports(app) as reported, app.test_request_context("/back-office?adct=clerk"):
         for number in ("P-1", "P-2"):
             assert report_order(SimpleNamespace(id=number, **nobody, **order))
     first, second = reported

@@ -12,14 +12,10 @@ import sqlalchemy as sa
 from prometheus_client import REGISTRY
 from werkzeug.test import Client
 
-from adroll_flask.outbox import schema
-from adroll_flask.outbox.lookups import Lookups
-from adroll_flask.outbox.model import Destination, Silence, State, Totals
-from adroll_flask.prometheus import AdRollCollector
-from adroll_flask.signals import reports_silent
+from adroll_flask import prometheus, signals
+from adroll_flask.outbox import lookups, model, schema
 from tests.conftest import AppMaker
-from tests.support import ROOT
-from tests.support.pages import Page, Shell
+from tests.support import ROOT, pages
 
 PACKAGE = ROOT / "adroll_flask"
 
@@ -95,7 +91,7 @@ def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None
     assert columns <= named
     states = re.search(r"\| `state` \| (.+?) \|", page)
     assert states is not None
-    assert states[1] == ", ".join(f"{state} {state.name}" for state in State)
+    assert states[1] == ", ".join(f"{state} {state.name}" for state in model.State)
 
 
 # -- docs/how-to/monitoring.md runs, and docs/reference/metrics.md lists what there is ------------
@@ -104,13 +100,13 @@ def test_it_names_every_table_every_column_of_an_event_and_every_state() -> None
 def test_the_monitoring_page(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app()
     told: list[str] = []
-    with Shell(tmp_path) as shell, Page("docs/how-to/monitoring.md", shell) as page:
+    with pages.Shell(tmp_path) as shell, pages.Page("docs/how-to/monitoring.md", shell) as page:
         names = page.run("Silence", app=app, page_somebody=told.append)
-        silence = Silence("purchase", 0.0, 310, 18_000.0, 7200.0, 10_800.0)
-        reports_silent.send(app, **silence._asdict())
+        silence = model.Silence("purchase", 0.0, 310, 18_000.0, 7200.0, 10_800.0)
+        signals.reports_silent.send(app, **silence._asdict())
         assert told == ["no purchase for 5 h, the longest pause was 2 h"]
-        reports_silent.disconnect(names["tell"])
-        registered: list[AdRollCollector] = []
+        signals.reports_silent.disconnect(names["tell"])
+        registered: list[prometheus.AdRollCollector] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(REGISTRY, "register", registered.append)
             page.run("Prometheus", app=app)
@@ -125,9 +121,9 @@ def test_each_metric_has_its_labels(make_app: AppMaker, monkeypatch: pytest.Monk
         match[1]: set(re.findall(r"`(\w+)`", match[2]))
         for match in re.finditer(r"^\| `(adroll_\w+)` \| \w+ \| (.*?) \|", page, re.MULTILINE)
     }
-    collector = AdRollCollector(make_app())
-    totals = Totals((), 0, None, {"EID": Destination()}, (), 0)
-    monkeypatch.setattr(Lookups, "totals", lambda _self: totals)
+    collector = prometheus.AdRollCollector(make_app())
+    totals = model.Totals((), 0, None, {"EID": model.Destination()}, (), 0)
+    monkeypatch.setattr(lookups.Lookups, "totals", lambda _self: totals)
     monkeypatch.setattr(type(collector._runtime.outbox), "exists", lambda _self: True)
     made = {
         f"{family.name}_total" if family.type == "counter" else family.name: {*labels_of(family)}

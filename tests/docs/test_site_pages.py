@@ -27,15 +27,14 @@ from adroll_flask.sandbox import running
 from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
 from tests.conftest import PAGE, AppMaker
-from tests.support import PATIENCE, ROOT, free_port, wait_for_port
-from tests.support.page_shop import ADDRESS
+from tests.support import PATIENCE, ROOT, free_port, page_shop, wait_for_port
 from tests.support.pages import ENV, SHOP, Page, Shell
 from tests.support.pages import SHOP as APP
 from tests.support.serving import serving
 from tests.support.visits import VISIT as BASE
 from tests.support.visits import kept
 
-API: dict[str, Any] = {"base_url": "https://api.shop.example", "environ_base": ADDRESS}
+API: dict[str, Any] = {"base_url": "https://api.shop.example", "environ_base": page_shop.ADDRESS}
 
 
 WWW = "https://www.shop.example"
@@ -229,10 +228,10 @@ def test_any_wsgi_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ):
         browser = Client(application)
-        page_of = browser.get("/?adct=click123", environ_overrides=ADDRESS)
+        page_of = browser.get("/?adct=click123", environ_overrides=page_shop.ADDRESS)
         assert "data-adroll" in page_of.text
         with reports(middleware) as reported:
-            browser.post("/orders", environ_overrides={**ADDRESS, **sent})
+            browser.post("/orders", environ_overrides={**page_shop.ADDRESS, **sent})
         purchase = reported.one("purchase")
         assert (purchase.adct, purchase.ip, purchase.user_id) == ("click123", *expected)
 

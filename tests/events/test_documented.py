@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from adroll_flask.events.event import MAX_BYTES, json_schema
+from adroll_flask.events import event, names
 from adroll_flask.events.fields import FUTURE
-from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES
 from adroll_flask.visitor import identifiers
 from tests.support import ROOT
 
@@ -18,7 +17,7 @@ ROWS = [
 
 def fields() -> dict[str, Any]:
     """What the schema says of each field, by the names on the page."""
-    top = json_schema()["properties"]
+    top = event.json_schema()["properties"]
     identifiers, attributes = top.pop("identifiers"), top.pop("event_attributes")["properties"]
     places = {
         "": top,
@@ -36,9 +35,9 @@ def test_each_field_of_the_api_has_its_row() -> None:
 
 
 def test_each_argument_and_each_event_is_on_the_page() -> None:
-    for name in FIELD_NAMES:
+    for name in names.FIELD_NAMES:
         assert f"`{name}=`" in PAGE or f"{name}=" in PAGE, name
-    for name in EVENT_NAMES:
+    for name in names.EVENT_NAMES:
         assert f"`{name}`" in PAGE
 
 
@@ -55,6 +54,6 @@ def test_each_bound_of_the_schema_is_in_its_row() -> None:
 
 def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
     assert f"1 to {identifiers.MAX_ADCT} printable" in PAGE
-    assert f"| {MAX_BYTES // 1024} KiB |" in PAGE
+    assert f"| {event.MAX_BYTES // 1024} KiB |" in PAGE
     assert FUTURE == 3600
     assert "up to an hour ahead" in PAGE

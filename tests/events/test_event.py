@@ -13,13 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
-from adroll_flask.events import event
+from adroll_flask.events import event, names
 from adroll_flask.events.build import build
 from adroll_flask.events.event import ATTRIBUTES, IDENTIFIERS, TOP, Event, EventProduct, check
 from adroll_flask.events.fields import rounded
-from adroll_flask.events.names import EventDefaults
 
-DEFAULTS = EventDefaults(
+DEFAULTS = names.EventDefaults(
     advertisable_eid="ADVERTISABLE0000000001",
     pixel_eid="PIXEL00000000000000001",
     now=1667065540.8364,

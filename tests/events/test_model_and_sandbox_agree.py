@@ -16,12 +16,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from adroll_flask import app_location, sandbox
-from adroll_flask.errors import EventError
+from adroll_flask import app_location, errors, sandbox
+from adroll_flask.events import event, fix
 from adroll_flask.events.build import build
-from adroll_flask.events.event import json_schema
 from adroll_flask.events.fields import DECIMALS
-from adroll_flask.events.fix import recheck_wire
 from adroll_flask.events.names import EVENT_NAMES, FIELD_NAMES, EventDefaults
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, Account, event_checks
 from tests.support import event_kit
@@ -33,7 +31,7 @@ SITE: dict[str, Any] = {"advertisable_eid": ADVERTISABLE_EID, "pixel_eid": PIXEL
 WEB = event_kit.context(event_kit.WEB, **SITE)
 BARE = event_kit.context(event_kit.BARE, **SITE)
 ACCOUNT = Account()
-SCHEMA = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema.Draft202012Validator(event.json_schema())
 RUNS = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -149,13 +147,13 @@ def test_whatever_the_model_accepts_the_sandbox_accepts(
     context = replace(context, email_forms=email_forms)
     try:
         built = build(name, fields, context, strict=strict)
-    except EventError:
+    except errors.EventError:
         assume(False)
     wire = json.loads(built.payload)
     assert faults(wire) == []
     SCHEMA.validate(wire)
     # What was kept can be fixed, changed and checked again without a change.
-    assert recheck_wire(built.payload, context, now=NOW) == built.event
+    assert fix.recheck_wire(built.payload, context, now=NOW) == built.event
     if "email" in wire["identifiers"]:
         assert "plain" in email_forms
 
@@ -171,7 +169,7 @@ def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str,
     }
     try:
         built = build("purchase", {**optional, **needed}, WEB, strict=False)
-    except EventError as problem:
+    except errors.EventError as problem:
         # Four products of four texts each can be too much; nothing else.
         if problem.field != "event":
             raise
@@ -193,8 +191,8 @@ def test_the_sandbox_accepts_any_mending(
         if isinstance(into, dict):
             into[key] = data.draw(_json | _amount.map(_plain) | _text)
     try:
-        fixed = recheck_wire(json.dumps(wire), now=NOW)
-    except (EventError, ValueError):
+        fixed = fix.recheck_wire(json.dumps(wire), now=NOW)
+    except (errors.EventError, ValueError):
         assume(False)
     assert faults(fixed.wire()) == []
 
@@ -350,8 +348,8 @@ def test_what_breaks_a_rule_of_the_sandbox_is_stopped(place: str, value: Any) ->
     wire = broken(place, value)
     assert faults(wire) != [], "this breaks no rule"
     try:
-        fixed = recheck_wire(json.dumps(wire), now=NOW)
-    except EventError:
+        fixed = fix.recheck_wire(json.dumps(wire), now=NOW)
+    except errors.EventError:
         stopped = True
     else:
         stopped = False
@@ -378,5 +376,5 @@ def test_and_where_the_call_would_give_it_it_is_stopped_there(place: str, value:
     if name in ("user_id", "adct", "first_party_cookie", "device_id", "email") and not value:
         assert build("pageView", fields, WEB, strict=True).dropped
         return
-    with pytest.raises(EventError):
+    with pytest.raises(errors.EventError):
         build("pageView", fields, WEB, strict=True)

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from adroll_flask import AdRoll, report_conversion
+from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.events.event import Event
 from adroll_flask.events.location import without_persons
 from adroll_flask.events.names import HASHED, kept_key
-from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Caplog
 from tests.support.visits import invoke
 
@@ -31,7 +30,7 @@ def bought(
         report_conversion(**{**ORDER, **fields})
         return "Thanks"
 
-    with reports(app) as reported:
+    with testing.reports(app) as reported:
         app.test_client().get(url, base_url="https://shop.test")
     return reported.one("purchase"), app
 
@@ -126,7 +125,7 @@ def test_before_report_sees_what_leaves_and_its_changes_are_cleared(make_app: Ap
     def thanks() -> str:
         return report_conversion(**{**ORDER, "order_id": "ann@example.com"}).status
 
-    with reports(app) as reported:
+    with testing.reports(app) as reported:
         app.test_client().get("/thanks?email=ann@example.com", base_url="https://shop.test")
     [(location, order_id)] = seen
     assert location == "https://shop.test/thanks"
@@ -167,7 +166,7 @@ def test_what_is_hashed_or_derived_is_each_sites_own(make_app: AppMaker) -> None
     fields = {**ORDER, "order_id": "ann@example.com", "user_id": 7, "ip": "203.0.113.7"}
     for key in ("one", "one", "another"):
         app = make_app(SECRET_KEY=key)
-        with reports(app) as reported, app.app_context():
+        with testing.reports(app) as reported, app.app_context():
             assert report_conversion(**fields, page_location="https://shop.test/")
         event = reported.one("purchase")
         told.add((event.order_id, event.first_party_cookie))

@@ -17,17 +17,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from adroll_flask import report_event
+from adroll_flask import prometheus, report_event, signals
 from adroll_flask.findings.rules import open_findings
-from adroll_flask.outbox import NewEvent, OutboxFailed, location, new_id
-from adroll_flask.outbox.ingest import Ingest
-from adroll_flask.prometheus import AdRollCollector
-from adroll_flask.signals import reports_silent
+from adroll_flask.outbox import NewEvent, OutboxFailed, ingest, location, new_id
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, outbox_engines, visits
 from tests.support.dashboard_shop import DashboardShop
-from tests.support.outbox_engines import wait_until
-from tests.support.visits import invoke
 
 HOUR, DAY = 3600.0, 86_400.0
 #: Nobody does anything about it.
@@ -40,13 +35,13 @@ def shop(make_app: AppMaker) -> DashboardShop:
 
 
 def check(shop: DashboardShop) -> tuple[list[dict[str, Any]], int]:
-    result = invoke(shop.app, "check", "--json")
+    result = visits.invoke(shop.app, "check", "--json")
     return json.loads(result.output)["findings"], result.exit_code
 
 
 def metrics(shop: DashboardShop) -> set[tuple[str, str]]:
     registry = CollectorRegistry()
-    registry.register(AdRollCollector(shop.app))
+    registry.register(prometheus.AdRollCollector(shop.app))
     lines = generate_latest(registry).decode().splitlines()
     parts = [line.split('"') for line in lines if line.startswith("adroll_findings{")]
     return {(part[1], part[3]) for part in parts}
@@ -281,7 +276,7 @@ def test_a_silent_event_is_to_be_tried_and_sends_one_signal(
         told.append(name)
 
     deliverer = shop.runtime.deliverer
-    with reports_silent.connected_to(hear, shop.app):
+    with signals.reports_silent.connected_to(hear, shop.app):
         deliverer._silent_from = 0.0  # it may have looked before
         deliverer.look()
         replace(deliverer).look()  # as another process does
@@ -437,8 +432,8 @@ def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -
     assert shop.runtime.thread.stop(60)
     shop.report("1002")
     with monkeypatch.context() as patch:
-        patch.setattr(Ingest, "take_in", lambda *_args, **_more: 0)
-        patch.setattr(Ingest, "take_in_all", lambda _self: None)
+        patch.setattr(ingest.Ingest, "take_in", lambda *_args, **_more: 0)
+        patch.setattr(ingest.Ingest, "take_in_all", lambda _self: None)
         seen(shop, "journal-not-read")
     assert is_gone(shop, "journal-not-read")
 
@@ -496,7 +491,7 @@ def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
                 other.execute("BEGIN EXCLUSIVE")
             return other.in_transaction
 
-        assert wait_until(lock)
+        assert outbox_engines.wait_until(lock)
         began = time.monotonic()
         found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
         assert time.monotonic() - began < 60

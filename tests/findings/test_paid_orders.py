@@ -11,9 +11,7 @@ from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
 from tests.conftest import AppMaker, Caplog
-from tests.support.dashboard_shop import DashboardShop
-from tests.support.outbox_engines import wait_until
-from tests.support.visits import invoke
+from tests.support import dashboard_shop, outbox_engines, visits
 
 from .test_open_findings import check, is_gone, seen
 
@@ -24,7 +22,7 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-class PayingShop(DashboardShop):
+class PayingShop(dashboard_shop.DashboardShop):
     """A shop that lists its paid orders."""
 
     def __init__(self, make_app: AppMaker, **config: Any) -> None:
@@ -132,7 +130,7 @@ def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: Payin
     assert is_gone(shop, "never-reported")
     rest = shop.post("orders/missing", format="page").text
     assert "2 are held until they are released <b>25.00 EUR</b>" in rest
-    invoke(shop.app, "outbox", "release", "1002", code=0)
+    visits.invoke(shop.app, "outbox", "release", "1002", code=0)
     found = seen(shop, "paid-not-released")
     assert (found["events"], found["values"]) == (1, [["EUR", "12.50"]]), "without a comparison"
     with shop.app.app_context():
@@ -167,18 +165,18 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [3]
     ids = {row.key: row.id for row in shop.runtime.outbox.lookups.list("cancelled")}
-    invoke(shop.app, "outbox", "drop", ids["1002"], code=0)
+    visits.invoke(shop.app, "outbox", "drop", ids["1002"], code=0)
     row = {"order_id": "1002", "value": "12.50", "currency": "EUR", "user_id": "u1"}
     row |= {"ip": "198.51.100.7", "page_location": "https://shop.test/"}
-    invoke(shop.app, "import", "-", input=json.dumps(row), code=0)
+    visits.invoke(shop.app, "import", "-", input=json.dumps(row), code=0)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2], "no list was compared"
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2]
     assert is_gone(shop, "never-reported")
-    invoke(shop.app, "outbox", "cancel", "1003", code=0)
+    visits.invoke(shop.app, "outbox", "cancel", "1003", code=0)
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [2], "nothing is held"
-    invoke(shop.app, "outbox", "drop", ids["1003"], code=0)
+    visits.invoke(shop.app, "outbox", "drop", ids["1003"], code=0)
     shop.runtime.paid_orders.compare(14)
     assert [one["events"] for one in of_state(shop, "cancelled")] == [1]
     found = seen(shop, "never-reported")
@@ -277,7 +275,7 @@ def test_a_failing_function_is_a_finding(shop: PayingShop, caplog: Caplog) -> No
 
 def test_whoever_delivers_asks(shop: PayingShop) -> None:
     shop.runtime.deliverer.also()
-    assert wait_until(lambda: bool(shop.asked))
+    assert outbox_engines.wait_until(lambda: bool(shop.asked))
 
 
 def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: PayingShop) -> None:
@@ -317,7 +315,7 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
 
 def test_where_cron_is_all_that_delivers_it_asks(shop: PayingShop) -> None:
     shop.pay("p1", "paypal")
-    invoke(shop.app, "worker", "--once")
+    visits.invoke(shop.app, "worker", "--once")
     assert len(shop.asked) == 1
     seen(shop, "never-reported")
 

@@ -19,8 +19,7 @@ from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.guests.test_guests import CACHE, HERE, ROOT, pip
-from tests.support import free_port, wait_for_port
-from tests.support.pages import blocks
+from tests.support import free_port, pages, wait_for_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -60,7 +59,7 @@ def shop(
 ) -> Iterator[str]:
     """The shop's address, under ``manage.py runserver``."""
     tmp_path = tmp_path_factory.mktemp("oscar")
-    [apps] = blocks("docs/how-to/django.md", "django-oscar")
+    [apps] = pages.blocks("docs/how-to/django.md", "django-oscar")
     write_project(tmp_path, apps.code)
     environment = {
         "PATH": os.environ["PATH"],

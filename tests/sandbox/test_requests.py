@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adroll_flask.sandbox import ADVERTISABLE_EID, create_app, event_api, event_checks
-from adroll_flask.sandbox.value_checks import CURRENCIES
+from adroll_flask.sandbox import ADVERTISABLE_EID, create_app, event_api, event_checks, value_checks
 from tests.support.sandbox_helpers import COOKIE, FULL, LEAST, NOW, Api, full, purchase, spoiled
 
 
@@ -498,7 +497,7 @@ def test_a_known_mistake_is_told_in_words(api: Api, path: str, value: Any, said:
 
 
 def test_the_list_of_currencies_is_the_standards() -> None:
-    assert {currency.code.upper() for currency in iso4217.Currency} == CURRENCIES
+    assert {currency.code.upper() for currency in iso4217.Currency} == value_checks.CURRENCIES
 
 
 @pytest.mark.parametrize("value", [None, [], "click123", {}, {"user_id": "7", "email": "a@b.c"}])

@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import requests
 
-from adroll_flask.sandbox import RunningSandbox, running, serve
+from adroll_flask.sandbox import RunningSandbox, faults, running, serve
 from adroll_flask.sandbox.__main__ import main
-from adroll_flask.sandbox.faults import BadFault, fault_from
 from adroll_flask.sandbox.server import Server
 from tests.conftest import Capsys, Patch
-from tests.support import PATIENCE, answers
-from tests.support.certificates import CERTIFICATE, make_certificate
+from tests.support import PATIENCE, answers, certificates
 from tests.support.outbox_engines import wait_until
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST, Api, purchase
 
@@ -146,10 +144,10 @@ def test_two_sandboxes_know_nothing_of_each_other() -> None:
 
 
 def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:
-    context = make_certificate(tmp_path, "localhost")
+    context = certificates.make_certificate(tmp_path, "localhost")
     with running(ssl_context=context) as adroll, requests.Session() as session:
         session.trust_env = False
-        session.verify = str(tmp_path / CERTIFICATE)
+        session.verify = str(tmp_path / certificates.CERTIFICATE)
         url = adroll.url_at("localhost") + "/api" + QUERY
         assert url.startswith("https://localhost:")
         answer = session.post(url, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
@@ -391,7 +389,7 @@ def test_a_fault_meets_its_own_requests_alone(adroll: RunningSandbox, client: Cl
 
 
 def test_a_fault_about_an_order_sees_through_gzip(api: Api) -> None:
-    api.sandbox.faults.add(fault_from({"status": 409, "order_id": "7"}))
+    api.sandbox.faults.add(faults.fault_from({"status": 409, "order_id": "7"}))
     assert api.post([purchase("7")], packed=True).status_code == 409
     assert api.post([purchase("8")], packed=True).status_code == 200
 
@@ -451,8 +449,8 @@ def test_a_port_that_cannot_be_closed_says_so(api: Api) -> None:
     ],
 )
 def test_a_fault_that_cannot_be_understood_is_refused(api: Api, spec: Any, word: str) -> None:
-    with pytest.raises(BadFault, match=word):
-        fault_from(spec)
+    with pytest.raises(faults.BadFault, match=word):
+        faults.fault_from(spec)
     answer = api.open("/faults", method="POST", json=spec)
     assert answer.status_code == 400
     assert word in answer.get_json()["errors"][0]["message"]

@@ -9,9 +9,8 @@ import pytest
 
 from adroll_flask import forget_visitor, report_conversion
 from tests.conftest import Caplog
-from tests.support import PATIENCE
+from tests.support import PATIENCE, visits
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
-from tests.support.visits import invoke
 
 EMAIL = "ann@example.com"
 COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
@@ -45,7 +44,7 @@ def orders(site: Site) -> set[str]:
 
 
 def forget(site: Site, *options: str) -> str:
-    result = invoke(site.app, "forget", *options)
+    result = visits.invoke(site.app, "forget", *options)
     assert result.exit_code == 0, result.output
     return str(result.output)
 

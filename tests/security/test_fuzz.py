@@ -26,16 +26,14 @@ from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, rep
 from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.names import NO_IDENTITY
-from adroll_flask.outbox import NewEvent, Put
-from adroll_flask.outbox.model import Entry
+from adroll_flask.outbox import NewEvent, Put, model
 from adroll_flask.outbox.outbox import Bell
 from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
-from adroll_flask.visitor import identifiers
+from adroll_flask.visitor import identifiers, tracked_request
 from adroll_flask.visitor.consent import decide
 from adroll_flask.visitor.record import Record, Records, pack, unpack
-from adroll_flask.visitor.tracked_request import adct_of
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 
 CASES = int(os.environ.get("FUZZ_CASES", "3000"))
@@ -146,7 +144,7 @@ class NullOutbox:
     def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
         return self.put(event)
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: model.Entry) -> None:
         """A withdrawal or a suppressed report."""
 
 
@@ -165,7 +163,7 @@ def records() -> Records:
 
 def test_any_query_gives_a_click_id_that_fits_a_header_or_none() -> None:
     def check(query: str) -> None:
-        adct, malformed = adct_of(query)
+        adct, malformed = tracked_request.adct_of(query)
         assert adct is None or (re.fullmatch(r"[!-~]{1,240}", adct) and not malformed)
 
     fuzz("query", spiced, check)

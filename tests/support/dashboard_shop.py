@@ -10,12 +10,10 @@ from werkzeug.test import TestResponse
 
 from adroll_flask import AdRoll
 from adroll_flask.delivery.transport import Response
-from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.model import Asked
+from adroll_flask.outbox import Outcome, model
 from tests.conftest import ADVERTISABLE, AppMaker
-from tests.support import PATIENCE
+from tests.support import PATIENCE, visits
 from tests.support.delivery_kit import AdRoll as FakeAdRoll
-from tests.support.visits import report
 
 WHERE = "/adroll-dashboard/"
 #: A Wednesday, 15:03 UTC.
@@ -24,7 +22,7 @@ REFUSED = {
     "kind": "dead",
     "reason": "refused",
     "error": "http_400: currency: no such currency (E7)",
-    "asked": Asked("content", 400, "http_400: currency: no such currency (E7)"),
+    "asked": model.Asked("content", 400, "http_400: currency: no such currency (E7)"),
 }
 
 
@@ -48,7 +46,7 @@ class DashboardShop:
 
     def report(self, order: str, *, gpc: bool = False, **fields: Any) -> Any:
         """Let a visitor buy; the receipt."""
-        return report(self.app, order, gpc=gpc, **fields)
+        return visits.report(self.app, order, gpc=gpc, **fields)
 
     def take_in(self) -> None:
         """Have in the outbox what was reported, whoever takes it in."""

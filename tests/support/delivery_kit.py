@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adroll_flask.counters import Counters
+from adroll_flask import counters, settings
 from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer
 from adroll_flask.delivery.transport import Response as Response
-from adroll_flask.outbox import NewEvent, Outbox, new_id
-from adroll_flask.outbox.model import Claimed
-from adroll_flask.settings import Settings
+from adroll_flask.outbox import NewEvent, Outbox, model, new_id
 
 EID = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
@@ -103,10 +101,10 @@ class Shop:
             "secret_key": ("key",),
             "linger": 0.05,
         }
-        self.settings = Settings(**(values | changes))
+        self.settings = settings.Settings(**(values | changes))
         self.clock = clock or Clock()
         self.adroll = adroll or AdRoll()
-        self.counters = Counters()
+        self.counters = counters.Counters()
         self.ended: list[tuple[str, str | None, str]] = []
         self.outbox = Outbox(
             self.settings, folder=str(folder), clock=self.clock, counters=self.counters
@@ -122,7 +120,7 @@ class Shop:
             monotonic=self.clock,
         )
 
-    def _ended(self, kind: str, claimed: Claimed, reason: str) -> None:
+    def _ended(self, kind: str, claimed: model.Claimed, reason: str) -> None:
         self.ended.append((kind, claimed.key, reason))
 
     def report(self, *orders: str, dry_run: bool = False, **changes: Any) -> None:

@@ -10,8 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from adroll_flask.outbox.journal import Journal
-from adroll_flask.outbox.model import OutboxFailed
+from adroll_flask.outbox import journal, model
 from tests.support.journal_kit import line
 
 
@@ -22,12 +21,12 @@ def main() -> None:
     arguments.add_argument("--sync", action="store_true")
     arguments.add_argument("--name", default="")
     given = arguments.parse_args()
-    writer = Journal(given.folder, sync=given.sync)
+    writer = journal.Journal(given.folder, sync=given.sync)
     n = 0
     while given.count is None or n < given.count:
         try:
             writer.append(line(f"{given.name}{n} ".encode() + b"." * (n * 37 % 3000)))
-        except OutboxFailed:
+        except model.OutboxFailed:
             return
         os.write(1, b"%d\n" % n)
         if n % 20 == 19:

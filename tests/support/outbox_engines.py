@@ -12,12 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from adroll_flask import errors, settings
 from adroll_flask.counters import Counters
-from adroll_flask.errors import EventError
-from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, new_id
-from adroll_flask.outbox.model import OutcomeKind
-from adroll_flask.outbox.transitions import Amend
-from adroll_flask.settings import Settings
+from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, model, new_id, transitions
 from tests.support import PATIENCE, lacking
 
 EID = "ADVERTISABLE0000000001"
@@ -35,7 +32,7 @@ def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, 
     """A release's changes, as an outbox that knows nothing of events takes them."""
     wire = json.loads(payload) | changes
     if wire.get("value") == "no money":
-        raise EventError("value", "takes an amount")
+        raise errors.EventError("value", "takes an amount")
     return json.dumps(wire).encode(), f"{wire.get('value')} EUR", wire.get("timestamp", 1.0)
 
 
@@ -61,13 +58,13 @@ class Bench:
     opened: list[Outbox] = field(default_factory=list)
     plain: sa.Engine | None = None
 
-    def open(self, amend: Amend = amend_wire, **config: Any) -> Outbox:
+    def open(self, amend: transitions.Amend = amend_wire, **config: Any) -> Outbox:
         """Another outbox object on the same database: another process's, as far as it goes."""
         values = {f"ADROLL_{name.upper()}": value for name, value in config.items()}
         if self.url is not None:
             values.setdefault("ADROLL_OUTBOX_URL", self.url)
         outbox = Outbox(
-            Settings.from_mapping(values),
+            settings.Settings.from_mapping(values),
             folder=self.folder,
             clock=self.now,
             counters=self.counters,
@@ -250,7 +247,7 @@ def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: boo
     return claim
 
 
-def settle(outbox: Outbox, claim: Claim, *kinds: OutcomeKind, **more: Any) -> int:
+def settle(outbox: Outbox, claim: Claim, *kinds: model.OutcomeKind, **more: Any) -> int:
     """End the events of *claim* by *kinds* in turn, else as delivered; how many there were."""
     ends = zip(claim.events, itertools.cycle(kinds or ("delivered",)), strict=False)
     return outbox.queue.settle(claim, [Outcome(id=e.id, kind=kind, **more) for e, kind in ends])

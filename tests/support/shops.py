@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import ROOT
-from tests.support.wsgi_servers import PATIENCE
+from tests.support import ROOT, wsgi_servers
 
 _APP = "tests.support.server_shop:make_shop()"
 
@@ -71,7 +70,7 @@ class Shop:
         with self._start("-m", "tests.support.shop_orders", out=subprocess.PIPE) as process:
             yield Reporter(process)
             with contextlib.suppress(BrokenPipeError, ValueError):  # it may have ended
-                process.communicate(timeout=PATIENCE)
+                process.communicate(timeout=wsgi_servers.PATIENCE)
 
     def adroll(self, *arguments: str, check: bool = True) -> str:
         """Run ``flask adroll`` and return what it prints, errors and log included."""
@@ -91,7 +90,7 @@ class Shop:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=wsgi_servers.PATIENCE,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
@@ -145,7 +144,7 @@ class Reporter:
 
     def exit(self) -> None:
         """End as programs end."""
-        self.process.communicate("exit\n", timeout=PATIENCE)
+        self.process.communicate("exit\n", timeout=wsgi_servers.PATIENCE)
         assert self.process.returncode == 0
 
     @contextlib.contextmanager
