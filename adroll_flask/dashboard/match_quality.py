@@ -185,4 +185,4 @@ def view(visit: Visit, data: Data) -> Data:
     }
 
 
-PAGE: Final = Page("match-quality", "Match quality", data, rows, view=view, arguments=ARGUMENTS)
+PAGE: Final = Page("match-quality", data, rows, view=view, arguments=ARGUMENTS)

@@ -311,10 +311,7 @@ def view(visit: Visit, _data: Data) -> Data:
 
 
 PAGE: Final = Page(
-    "orders",
-    "Orders",
-    data,
-    rows,
+    *("orders", data, rows),
     questions={"find": find, "compare": compare, "missing": missing},
     largest=_LARGEST_LIST,
     view=view,

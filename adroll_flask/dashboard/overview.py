@@ -10,7 +10,7 @@ from decimal import Decimal
 from statistics import median
 from typing import Any, Final
 
-from adroll_flask.findings.finding import meaning, ok
+from adroll_flask.findings.finding import meaning, ok, texts
 from adroll_flask.findings.sums import by, money, total
 from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.model import AWAY, DRY_RUN, HistoryColumn, HistorySum
@@ -24,28 +24,11 @@ from .page import Data, Page, Visit
 _ALL: Final = "all"
 _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason", "currency")
 
-#: What became of events: name, how a plot calls it, its tone; in the order of the way.
-_WAY: Final = (
-    ("suppressed", "not to be reported", "soft"),
-    ("duplicate", "reported before", "faint"),
-    ("unreleased", "never released", "faint"),
-    ("cancelled", "cancelled", "faint"),
-    ("invalid", "invalid", "warn"),
-    ("failed", "not kept", "bad"),
-    ("waiting", "waiting", "one"),
-    ("unsure", "may have arrived", "warn"),
-    ("dead", "given up", "bad"),
-    ("delivered", "delivered", "good"),
-)
+#: What became of events, in the order of the way; and what the plot over time has.
+_WAY: Final = texts("words.toml", "way/")
+_PLOTTED: Final = texts("words.toml", "plot/")
 #: What is never AdRoll's to have, and is lost to it.
 _LOST: Final = ("invalid", "failed", "dead")
-#: What the plot over time has, how it calls it, and its tone.
-_PLOTTED: Final = {
-    "delivered": ("delivered", "good"),
-    "dead": ("lost", "bad"),
-    "open": ("held, on the way or unsure", "one"),
-    "suppressed": ("not to be reported", "soft"),
-}
 #: What of the way is drawn as another.
 _DRAWN: Final = dict.fromkeys(_LOST, "dead") | dict.fromkeys(("held", "waiting", "unsure"), "open")
 #: What came to the shop, however it ended.
@@ -76,7 +59,7 @@ def data(visit: Visit) -> Data:
         unsettled = [row for row in unsettled if row.event_name == event]
     open_ones = period.placed(unsettled, 0)
     fates = by(_fate, (*sums, *open_ones))
-    totals = {name: total(fates.get(name, ())) for name, _, _ in _WAY}
+    totals = {name: total(fates.get(name, ())) for name in _WAY}
     # Of lost orders the shop's own list has those that are missing still: they count by that.
     of_orders = event in ("purchase", _ALL)
     missing = missing if of_orders else []
@@ -102,10 +85,10 @@ def data(visit: Visit) -> Data:
         "held": total(row for row in unsettled if row.outcome == "held"),
         "dry_runs": sum(row.events for row in everything if row.outcome == DRY_RUN),
         "way": [
-            {"name": name, "label": label, "tone": tone}
+            {"name": name, **word}
             | totals[name]
             | {"share": _share(totals[name]["events"], reported)}
-            for name, label, tone in _WAY
+            for name, word in _WAY.items()
         ],
         "answer": _answer(totals, "order" if event == "purchase" else "event", never, lost),
         "losses": [*missing, *_losses(fates, reported)],
@@ -373,8 +356,8 @@ def view(visit: Visit, data: Data) -> Data:
         "plot": figures.Plot(
             **period.axis,
             series=[
-                figures.Series(label, tone, [step[name] for step in steps])
-                for name, (label, tone) in _PLOTTED.items()
+                figures.Series(**word, values=[step[name] for step in steps])
+                for name, word in _PLOTTED.items()
             ],
             shades=[step["shade"] for step in steps],
             is_running=period.is_present,
@@ -384,4 +367,4 @@ def view(visit: Visit, data: Data) -> Data:
 
 
 ARGUMENTS: Final = ("period", "since", "until", "event")
-PAGE: Final = Page("overview", "Overview", data, rows, view=view, arguments=ARGUMENTS)
+PAGE: Final = Page("overview", data, rows, view=view, arguments=ARGUMENTS)

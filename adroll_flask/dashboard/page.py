@@ -133,7 +133,6 @@ class Page:
     """One page.
 
     :param name: its address below the dashboard's, in small letters and hyphens.
-    :param title: as the navigation has it.
     :param data: makes what it shows, as JSON has it too; redacted.
     :param rows: the lines of its CSV, each with the same keys.
     :param actions: what an operator may do here, by the last part of the address: a POST to
@@ -145,7 +144,6 @@ class Page:
     """
 
     name: str
-    title: str
     data: Callable[[Visit], Data]
     rows: Callable[[Data], Iterable[Mapping[str, object]]]
     actions: Mapping[str, Action] = field(default_factory=dict)
@@ -153,6 +151,11 @@ class Page:
     largest: int = 64 * 1024
     view: Callable[[Visit, Data], Data] = lambda _visit, _data: {}
     arguments: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """As the navigation has it."""
+        return self.name.replace("-", " ").capitalize()
 
     @property
     def template(self) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import Final
+from typing import Final, TypeVar
 
 from adroll_flask.findings.finding import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
@@ -22,6 +22,7 @@ from .orders import order_shown
 from .page import Data, Done, Page, Visit
 
 logger: Logger = get_logger("adroll_flask.dashboard")
+T = TypeVar("T")
 
 #: The name in the query of the problem that is looked at alone.
 PROBLEM: Final = "problem"
@@ -205,12 +206,9 @@ def retry(visit: Visit) -> Done:
     if field not in ("", *FIELDS):
         return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
     reporter = visit.runtime.reporter
-    sent = suppressed = tried = 0
-    refused: Counter[str] = Counter()
-    for some in _steps(ids, size=20):
-        done = retry_dead(reporter, some, field, value)
-        sent, suppressed, tried = sent + done.sent, suppressed + done.suppressed, tried + len(some)
-        refused.update(why for _id, why in done.refused)
+    done, left = _in_steps(ids, 20, lambda some: retry_dead(reporter, some, field, value))
+    sent, suppressed = sum(one.sent for one in done), sum(one.suppressed for one in done)
+    refused = Counter(why for one in done for _id, why in one.refused)
     if sent:
         reporter.tell("dead letters that are sent again")
     said = [f"{counted(sent, 'event')} will be sent again"]
@@ -219,7 +217,6 @@ def retry(visit: Visit) -> Done:
     if refused:
         why, _number = refused.most_common(1)[0]
         said.append(f"{counted(refused.total(), 'event')} not: {why}")
-    left = len(ids) - tried
     logger.info(
         "AdRoll dashboard: %d dead letters sent again, %d not",
         sent,
@@ -236,25 +233,27 @@ def drop(visit: Visit) -> Done:
     if visit.request.form.get("sure") != "yes":
         text = "Nothing was dropped: tick the box that says that you are sure."
         return Done(text, good=False, arguments={PROBLEM: problem})
-    dropped = tried = 0
-    for some in _steps(ids, size=500):
-        dropped, tried = dropped + visit.runtime.outbox.admin.drop(some), tried + len(some)
+    done, left = _in_steps(ids, 500, visit.runtime.outbox.admin.drop)
+    dropped = sum(done)
     logger.info(
         "AdRoll dashboard: %d dead letters dropped",
         dropped,
         extra={"adroll_event": "dashboard-dropped"},
     )
-    left = len(ids) - tried
     said = _sentence([f"{counted(dropped, 'event')} dropped"], left)
     return Done(said, good=bool(dropped), arguments={PROBLEM: problem} if left else {})
 
 
-def _steps(ids: Sequence[str], *, size: int) -> Iterator[Sequence[str]]:
-    """Some of *ids* after the other, for some seconds at most."""
-    end, ours = time.monotonic() + _SECONDS, ids[:_AT_ONCE]
+def _in_steps(
+    ids: Sequence[str], size: int, work: Callable[[Sequence[str]], T]
+) -> tuple[list[T], int]:
+    """What *work* gives for some of *ids* after the other, for some seconds at most; how many are
+    left."""
+    end, ours, done = time.monotonic() + _SECONDS, ids[:_AT_ONCE], list[T]()
     for start in range(0, len(ours), size):
         if time.monotonic() < end:
-            yield ours[start : start + size]
+            done.append(work(ours[start : start + size]))
+    return done, len(ids) - min(len(ours), len(done) * size)
 
 
 def _sentence(said: list[str], left: int) -> str:
@@ -263,11 +262,5 @@ def _sentence(said: list[str], left: int) -> str:
 
 
 PAGE: Final = Page(
-    "problems",
-    "Problems",
-    data,
-    rows,
-    actions={"retry": retry, "drop": drop},
-    view=view,
-    arguments=(PROBLEM,),
+    "problems", data, rows, actions={"retry": retry, "drop": drop}, view=view, arguments=(PROBLEM,)
 )

@@ -21,13 +21,18 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "hint", "ok")
 _ABOUT: Final = ("key", "since", "events", "values", "answer")
 
 
-def texts(name: str) -> dict[str, dict[str, Any]]:
+def texts(name: str, part: str = "") -> dict[str, dict[str, Any]]:
     """A table of texts that stands beside this module; what a variant does not say its code does.
 
     :param name: of the file; the names in it are codes (``csp``) and variants (``csp/nonce``).
+    :param part: what names begin with that are wanted, without it.
     """
     table = tomllib.loads((files("adroll_flask.findings") / name).read_text("utf-8"))
-    return {one: {**table.get(one.partition("/")[0], {}), **table[one]} for one in table}
+    return {
+        one.removeprefix(part): {**table.get(one.partition("/")[0], {}), **table[one]}
+        for one in table
+        if one.startswith(part)
+    }
 
 
 #: What can be wrong, by name; see the head of the file.
