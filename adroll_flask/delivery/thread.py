@@ -98,10 +98,8 @@ class DeliveryThread:
     def start(self) -> None:
         """Start this process's thread unless it runs; cheap then."""
         process = self._processes.own()
-        if not process.alive:
-            self._start(process)
-
-    def _start(self, process: _Process) -> None:
+        if process.alive:
+            return
         with process.lock:
             if process.alive or process.stop.is_set() or not may_start_threads():
                 return  # the outbox keeps the events
@@ -195,7 +193,7 @@ class DeliveryThread:
         """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
         process = self._processes.own()
         if not process.alive:
-            self._start(process)
+            self.start()
         now = time.monotonic()
         if now - process.since > _WITHIN:
             process.lately, process.since = 0, now

@@ -29,18 +29,11 @@ from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
 
-Status: TypeAlias = Literal[
-    "delivered",
-    "waiting",
-    "held",
-    "cancelled",
-    "dead",
-    "suppressed",
-    "duplicate",
-    "missing",
-    "forgotten",
-    "not_listed",
-]
+#: The first six are said by what is kept of an order, the others by the list or by nothing at all.
+Status: TypeAlias = (
+    Literal["delivered", "waiting", "held", "cancelled", "dead", "suppressed"]
+    | Literal["duplicate", "missing", "forgotten", "not_listed"]
+)
 
 #: Names of columns that are known, without case, spaces and punctuation.
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
