@@ -135,7 +135,7 @@ with app.app_context():
     assert adroll.flush(20.0) == 0
 
 from adroll_flask.cli.commands import commands
-found = invoke(app, "outbox")
+found = app.test_cli_runner().invoke(commands, ["outbox"])
 assert found.exit_code == 0, found.output
 assert not MODULES & set(sys.modules), MODULES & set(sys.modules)
 print("all of it without", ", ".join(sorted(MODULES)))
