@@ -3,13 +3,14 @@
 import ctypes
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from adroll_flask.outbox import Outbox, OutboxFailed, Put, new_id
-from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
+from adroll_flask.outbox.outbox import RecentKeys
+from tests.support import in_a_child
+from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown
 
 
 def test_a_duplicate_of_the_outbox_is_dropped_and_counted(bench: Bench, outbox: Outbox) -> None:
@@ -23,10 +24,7 @@ def test_a_duplicate_of_the_outbox_is_dropped_and_counted(bench: Bench, outbox: 
 
     assert again == ["queued"] * 2
     (row,) = outbox.lookups.list()
-    assert row.id == first.id
-    shown = outbox.lookups.show(row.id)
-    assert shown is not None
-    assert shown.payload == b'{"n":1}'
+    assert (row.id, shown(outbox, row.id).payload) == (first.id, b'{"n":1}')
     assert bench.counters.get("event_duplicate") == 2
     assert bench.counters.get("event_duplicate", "another_value") == 1
 
@@ -69,12 +67,8 @@ def test_a_key_is_of_its_event_alone(
     ids=["case", "sharp s", "accent", "NUL", "long"],
 )
 def test_keys_are_compared_exactly(bench: Bench, outbox: Outbox, one: str, other: str) -> None:
-    assert [outbox.put(bench.event(key)).status for key in (one, other, one, other)] == [
-        "queued",
-        "queued",
-        "duplicate",
-        "duplicate",
-    ]
+    told = [outbox.put(bench.event(key)).status for key in (one, other, one, other)]
+    assert told == ["queued", "queued", "duplicate", "duplicate"]
     another = bench.open()
     assert [another.put(bench.event(key)).status for key in (one, other)] == ["queued"] * 2
     assert outbox.queue.waiting() == 2
@@ -142,12 +136,8 @@ def test_an_invalid_event_is_a_dead_letter_without_a_key(bench: Bench, outbox: O
     id = outbox.put_dead(bad, "invalid:currency", "currency: three letters").id
 
     row = shown(outbox, id)
-    assert (row.state, row.reason, row.error, row.key) == (
-        "dead",
-        "invalid:currency",
-        "currency: three letters",
-        None,
-    )
+    assert (row.state, row.key, row.reason) == ("dead", None, "invalid:currency")
+    assert row.error == "currency: three letters"
     outbox.put(bench.event("1001"))
     assert outbox.queue.waiting() == 1
 
@@ -172,39 +162,25 @@ def test_a_valid_event_kept_back_keeps_its_key(bench: Bench, outbox: Outbox) -> 
 
 
 def test_a_dead_letter_s_name_may_be_any_text(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put_dead(
-        bench.event(name="Bestellung\tänderen\n" * 9), "invalid:event_name" * 9, "x" * 5000
-    ).id
+    event = bench.event(name="Bestellung\tänderen\n" * 9)
+    row = shown(outbox, outbox.put_dead(event, "invalid:event_name" * 9, "x" * 5000).id)
 
-    row = shown(outbox, id)
     assert (row.name[:19], len(row.name)) == ("Bestellung??nderen?", 40)
     assert (len(row.reason), len(row.error)) == (40, 1000)
-
-
-def fill(most: int, put: Callable[[], object]) -> int:
-    """How often *put* works until it says that the outbox is full."""
-    for count in range(most):
-        try:
-            put()
-        except OutboxFailed as exc:
-            assert exc.reason == "full"  # noqa: PT017
-            return count
-    return most
 
 
 def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench: Bench) -> None:
     outbox = bench.open(outbox_max_bytes=300_000)
     big = b"x" * 10_000
-    put = fill(60, lambda: outbox.put(bench.event(payload=big)))
+    with pytest.raises(OutboxFailed, match="full"):
+        list(map(outbox.put, (bench.event(payload=big) for _ in range(60))))
 
-    assert 20 <= put <= 32
-    assert outbox.queue.waiting() == put
+    assert 20 <= outbox.queue.waiting() <= 32
     other = bench.open(outbox_max_bytes=300_000)
     other.measure()
     with pytest.raises(OutboxFailed, match="full"):
         other.put(bench.event(payload=big))
-    while claim := outbox.queue.claim(EID):
-        settle(outbox, claim)
+    deliver(outbox)
     later = bench.open(outbox_max_bytes=300_000)
     later.measure()
     assert later.put(bench.event()).status == "queued"
@@ -248,3 +224,73 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     outbox.queue.take_in()
     outbox.queue.adopt(EID)
     assert held.id in {row.id for row in outbox.lookups.list("waiting")}
+
+
+# -- keys that this process has seen: 15 minutes, 10,000 of them, no database ----------------------
+
+
+def numbered(key: str | None, number: int = 0, digest: str | None = None) -> NewEvent:
+    return NewEvent(f"{number:032x}", "purchase", EID, False, key, b"{}", 0.0, digest)
+
+
+def test_a_key_is_known_for_fifteen_minutes() -> None:
+    clock = Clock()
+    recent = RecentKeys(clock)
+    recent.add(numbered("1001", 1, "5 EUR"))
+
+    clock.now += 899
+    found = recent.find(numbered("1001", 2, "5 EUR"))
+    assert found is not None
+    assert (found.status, found.id, found.same) == ("duplicate", f"{1:032x}", True)
+    other = recent.find(numbered("1001", 2, "6 EUR"))
+    assert other
+    assert not other.same
+    clock.now += 2
+    assert recent.find(numbered("1001", 2)) is None
+
+
+def test_the_newest_ten_thousand_are_known() -> None:
+    recent = RecentKeys()
+    for number in range(10_001):
+        recent.add(numbered(str(number), number))
+
+    assert recent.find(numbered("0")) is None
+    assert recent.find(numbered("1")) is not None
+    assert recent.find(numbered("10000")) is not None
+
+
+def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    sqlite.journal.write_text("in the way")
+    with pytest.raises(OutboxFailed, match="no_folder"):
+        outbox.put(sqlite.event("1001"))
+    sqlite.journal.unlink()
+
+    assert outbox.put(sqlite.event("1001")).status == "queued"
+    assert outbox.queue.waiting() == 1
+
+
+def test_what_another_process_of_the_host_dropped_can_be_reported_again(sqlite: Bench) -> None:
+    shop, command = sqlite.open(), sqlite.open()
+    for _ in range(2):
+        first = shop.put(sqlite.event("1001"))
+        assert first.status == "queued"
+        assert shop.put(sqlite.event("1001")).status == "duplicate"
+        assert command.admin.drop([first.id]) == 1
+    assert shop.put(sqlite.event("1001")).status == "queued"
+    assert shop.put(sqlite.event("1001")).status == "duplicate"
+
+
+def test_a_child_knows_what_its_parent_reported_before_the_fork(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1001"))
+    assert in_a_child(
+        lambda: (
+            outbox.put(sqlite.event("1001")).status == "duplicate"
+            and outbox.put(sqlite.event("1002")).status == "queued"
+        )
+    )
+
+    assert outbox.put(sqlite.event("1002")).status == "queued", "the child's is not known here"
+    assert outbox.queue.waiting() == 2
+    assert sqlite.counters.get("event_duplicate") == 1
