@@ -313,7 +313,8 @@ class BatchSender:
                 self._left.pop(outcome.id, None)
             self.lane.counters.add("delivery_error", "lease_lost")
             return
-        count, dead = self.lane.counters.add, defaultdict[str, list[Outcome]](list)
+        count = self.lane.counters.add
+        dead: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             if outcome.kind == "claimed":
                 continue

@@ -110,25 +110,22 @@ def life(row: Row) -> list[Step]:
 
 def _steps(row: Row) -> Iterator[Step]:
     yield Step("happened", row.occurred_at)
-    if row.released_at is not None or row.state == "held" or row.reason == "hold_expired":
-        yield Step("held", row.queued_at)
-    elif row.state == "cancelled":
-        # Whether it was held is not known any more; it was kept here and told to nobody.
-        yield Step("kept", row.queued_at)
-    else:
-        yield Step("reported", row.queued_at)
+    was_held = row.released_at is not None or row.state == "held" or row.reason == "hold_expired"
+    # Whether one that was cancelled was held is not known; it was kept here and told to nobody.
+    began = "held" if was_held else "kept" if row.state == "cancelled" else "reported"
+    yield Step(began, row.queued_at)
     if row.released_at is not None:
         yield Step("released", row.released_at)
     for attempt in row.attempt_log:
         unsure = "; it may have arrived" if attempt.unsure else ""
         yield Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure)
-    if row.state == "delivered":
-        yield Step("delivered", row.settled_at, "maybe more than once" if row.unsure else "")
-    elif row.state == "dead":
-        yield Step("dead", row.settled_at, row.why)
-    elif row.state == "cancelled":
-        why = "nobody released it in time" if row.reason == "hold_expired" else ""
-        yield Step("cancelled", row.settled_at, why)
+    ended = {
+        "delivered": "maybe more than once" if row.unsure else "",
+        "dead": row.why,
+        "cancelled": "nobody released it in time" if row.reason == "hold_expired" else "",
+    }
+    if row.state in ended:
+        yield Step(row.state, row.settled_at, ended[row.state])
     else:
         yield Step("now", None, row.state)
 

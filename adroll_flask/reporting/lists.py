@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -127,7 +127,7 @@ def spellings(order: str) -> tuple[str, ...]:
 
 
 def find_columns(
-    header: Iterable[str], given: Mapping[str, str], known: Mapping[str, Collection[str]]
+    header: Iterable[str], given: Mapping[str, str], known: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
     """By what it says, the column of a list that says it.
 
@@ -146,11 +146,8 @@ def find_columns(
     plain = {
         re.sub(r"[\W_]+", "", name).lower(): name for name in header if name not in given.values()
     }
-    found = {
-        what: next((plain[name] for name in names if name in plain), "")
-        for what, names in known.items()
-    }
-    return {what: name for what, name in found.items() if name} | dict(given)
+    found = {what: [plain[one] for one in names if one in plain] for what, names in known.items()}
+    return {what: names[0] for what, names in found.items() if names} | dict(given)
 
 
 def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
