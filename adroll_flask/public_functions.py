@@ -102,7 +102,7 @@ def release_conversion(
         release_conversion("1001", value="54.90")
     """
     changes = {"value": value, "currency": currency, "products": products}
-    return _decide("release", order_id, changes, at, session, host)
+    return _decide("release", order_id, host, given=changes, at=at, session=session)
 
 
 def cancel_conversion(
@@ -119,23 +119,18 @@ def cancel_conversion(
 
         cancel_conversion("1001")
     """
-    return _decide("cancel", order_id, {}, "purchase", session, host)
+    return _decide("cancel", order_id, host, given={}, session=session)
 
 
 def _decide(
-    kind: Literal["release", "cancel"],
-    order_id: object,
-    changes: Mapping[str, Any],
-    at: str,
-    session: Any,
-    host: str | None,
+    kind: Literal["release", "cancel"], order_id: object, host: str | None, **more: Any
 ) -> Receipt:
     here = _here(f"{kind}_conversion")
     if isinstance(here, Receipt):
         return here
     runtime, tracked = here
     host = host or ("" if tracked is None else tracked.hostname)
-    return runtime.reporter.decide(kind, order_id, changes, at, session, host)
+    return runtime.reporter.decide(kind, order_id, host=host, **more)
 
 
 def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
@@ -202,7 +197,7 @@ def identify(
             known["device_id"] = accept_device_id(device_id)
         request_state.remember({key: value for key, value in known.items() if value})
     except (EventError, ConfigurationError) as problem:
-        if runtime.strict:
+        if runtime.is_strict():
             raise
         about = problem.field if isinstance(problem, EventError) else "no_session"
         runtime.counters.add("identify_invalid", about)
@@ -254,7 +249,7 @@ def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:
     runtime, tracked = here
     if tracked is None:
         problem = "there is no request here, and so no visitor"
-        _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.strict)
+        _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.is_strict())
         return None
     return runtime, tracked
 

@@ -28,7 +28,6 @@ from .forks import made_once
 from .logs import Logger, get_logger
 from .outbox import Outbox
 from .outbox.location import journal_folder, locate, tell_of_unwritable_places
-from .page.caching import read_headers
 from .page.response import Prepared, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
@@ -100,18 +99,13 @@ class Runtime:
             )
         tell_of_unwritable_places(settings, Path(self.folder).absolute())
 
-    @property
-    def strict(self) -> bool:
-        """True where programmer errors raise."""
-        return self.is_strict()
-
     def forgive(self, problem: Exception, name: str, reason: str = "") -> None:
         """Count a fault of ours that in production is not the shop's; to be called as it is caught.
 
         :raises Exception: *problem*, where programmer errors raise.
         """
         let_through(problem)
-        if self.strict:
+        if self.is_strict():
             raise problem
         self.counters.add(name, reason)
 
@@ -139,14 +133,7 @@ class Runtime:
         self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
     ) -> Prepared:
         """Change a response's *headers*, see :func:`.prepare_response`, and tell who listens."""
-        prepared = prepare_response(
-            tracked,
-            status,
-            headers,
-            read_headers(headers),
-            tag=self.tag,
-            is_buffered=is_buffered,
-        )
+        prepared = prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
         if prepared.record is not None:
             self.identified(tracked, prepared.record)
         return prepared

@@ -116,13 +116,14 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _choice(*choices: str) -> _Takes:
-    def check(value: Any) -> str:
-        if value not in choices or not isinstance(value, str):
-            raise _Got("another text") if isinstance(value, str) else _other(value)
+def _choice(*choices: str, what: str = "", or_callable: bool = False) -> _Takes:
+    def check(value: Any) -> Any:
+        is_text = isinstance(value, str)
+        if not (is_text and value in choices) and not (or_callable and callable(value)):
+            raise _Got("another text") if choices and is_text else _other(value)
         return value
 
-    return _Takes("one of " + ", ".join(map(repr, choices)), check)
+    return _Takes(what or "one of " + ", ".join(map(repr, choices)), check)
 
 
 def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
@@ -136,23 +137,7 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
     return _Takes(f"a {'whole ' * (kind is int)}number of {unit}, at least {least}", check)
 
 
-def _callable(what: str, *texts: str) -> _Takes:
-    def check(value: Any) -> Any:
-        if not (callable(value) or (isinstance(value, str) and value in texts)):
-            raise _Got("another text") if texts and isinstance(value, str) else _other(value)
-        return value
-
-    return _Takes(what, check)
-
-
 # -- of one --------------------------------------------------------------------------------
-
-
-@partial(_Takes, "an AdRoll id: 8 to 40 upper-case letters and digits")
-def _eid(value: Any) -> str | None:
-    if value != "" and not re.fullmatch("[A-Z0-9]{8,40}", _text(value)):
-        raise _Got(_FORM)
-    return value or None
 
 
 @partial(_Takes, "the Server Access Token as a text, or a callable that returns it")
@@ -162,7 +147,7 @@ def _token(value: Any) -> Any:
     text = _text(value)
     if not (text.isascii() and text.isprintable() and " " not in text):
         raise _Got("a text with spaces or characters that no header carries")
-    return text or None
+    return text
 
 
 def _secret(value: Any) -> Any:
@@ -307,6 +292,7 @@ def _accounts(value: Any) -> dict[str, Account]:
     return accounts
 
 
+_EID: Final = _pattern("an AdRoll id: 8 to 40 upper-case letters and digits", "([A-Z0-9]{8,40})?")
 _SECRETS: Final = _list("a text, bytes, or a list of these, newest first", _secret)
 _PREFIX: Final = _pattern(
     "a path such as '/_adroll': a leading slash, no trailing one", r"(/[A-Za-z0-9_.~-]+)+"
@@ -318,8 +304,11 @@ _HOSTS: Final = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
 _COOKIE: Final = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NONCE: Final = _choice(what="a callable that returns the response's nonce", or_callable=True)
 _SECONDS: Final = _number(int, 1, "seconds")
-_CONSENT: Final = _callable("None, 'tcf', or a callable that takes the request", "tcf")
+_CONSENT: Final = _choice(
+    "tcf", what="None, 'tcf', or a callable that takes the request", or_callable=True
+)
 _PURPOSES: Final = _list(
     "a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check
 )
@@ -331,8 +320,8 @@ Secrets = str | bytes | Sequence[str | bytes]
 class SettingValues(TypedDict, total=False):
     """The settings as they are given, in lower case without ``ADROLL_``."""
 
-    advertisable_eid: Annotated[str | None, _eid]
-    pixel_eid: Annotated[str | None, _eid]
+    advertisable_eid: Annotated[str | None, _EID]
+    pixel_eid: Annotated[str | None, _EID]
     access_token: Annotated[str | Callable[[], str] | None, _token]
     accounts: Annotated[Mapping[str, Mapping[str, Any]], _accounts]
     secret_key: Annotated[Secrets | None, _SECRETS]
@@ -346,9 +335,7 @@ class SettingValues(TypedDict, total=False):
     pixel_url: Annotated[str, _url(secret=False)]
     inject: bool
     url_prefix: Annotated[str, _PREFIX]
-    csp_nonce: Annotated[
-        Callable[..., str | None] | None, _callable("a callable that returns the response's nonce")
-    ]
+    csp_nonce: Annotated[Callable[..., str | None] | None, _NONCE]
     cached_paths: Annotated[Texts, _list("a list of path patterns such as '/products/*'")]
     origins: Annotated[Texts, _ORIGINS]
     hosts: Annotated[Texts, _HOSTS]
@@ -580,13 +567,9 @@ class Settings:
         """
         if not (host and self.accounts):
             return self.account
-        host = host_names.in_ascii(host)
-        above = (
-            account
-            for name, account in self.accounts.items()
-            if host_names.is_listed(host, (name,))
-        )
-        return self.accounts.get(host) or next(above, self.account)
+        own = self.accounts.get(host_names.in_ascii(host))
+        above = (name for name in self.accounts if host_names.is_listed(host, (name,)))
+        return own or self.accounts.get(next(above, ""), self.account)
 
     @property
     def withdrawals_kept(self) -> int:
@@ -643,7 +626,7 @@ class Settings:
                     text = f"there is no such {what}{ask}"
                     raise ConfigurationError(key, text, slug="setting-unknown")
                 checked = accept(names[key], key, value)
-                if checked is not None:
+                if checked not in (None, ""):  # which say nothing
                     values[names[key]] = checked
             except ConfigurationError as fault:
                 faults.append(fault)

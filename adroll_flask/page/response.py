@@ -17,7 +17,7 @@ from adroll_flask.redaction import describe
 from adroll_flask.visitor.record import Record
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
-from .caching import HeaderView, may_be_shared, vary_by_cookie
+from .caching import HeaderView, may_be_shared, read_headers, vary_by_cookie
 from .cookies import update_cookies
 from .placement import INJECTED, Placer
 
@@ -44,19 +44,18 @@ def prepare_response(
     tracked: TrackedRequest,
     status: int,
     headers: Headers,
-    seen: HeaderView,
     *,
     tag: Callable[[TrackedRequest], bytes],
-    is_buffered: bool = True,
+    is_buffered: bool,
 ) -> Prepared:
     """Change a response's headers as the visitor's state asks, and say what its body needs.
 
     :param status: the HTTP status code.
     :param headers: changed in place.
-    :param seen: a look at them as they are.
     :param tag: returns the snippet for this request.
     :param is_buffered: False for a body that is to be left alone, such as a file.
     """
+    seen = read_headers(headers)
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
     record = update_cookies(tracked, headers, seen, html=html)
