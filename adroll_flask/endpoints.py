@@ -88,17 +88,16 @@ def _take(
 ) -> tuple[Response, Record | None]:
     site = tracked.services
     before = tracked.seen.record
-    recorded = told.consent
-    if recorded is None and before is not None:
-        recorded = before.consent
-    decision = tracked.decide(recorded)
+    known = before.consent if before is not None and told.consent is None else told.consent
+    decision = tracked.decide(known)
+    state = decision.granted or decision.answer
     answer: dict[str, bool | str | None] = {}
     if site.settings.consent is not None:
-        answer["consent"] = decision.granted or decision.answer
+        answer["consent"] = state
     refused = told.consent is False or not decision.granted
     record = Record() if refused else _told_record(tracked, told)
     if told.token:
-        consent = False if told.consent is False else decision.granted or decision.answer
+        consent = state if told.consent is not False else False
         answer["token"] = _token(tracked, record, origin, consent=consent)
     response = _json(answer, 200) if answer else _json(None, 204)
     if refused:
@@ -264,13 +263,12 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json(data: object, status: int) -> Response:
-    body = b"" if data is None else json.dumps(data).encode()
-    response = Response(body, status=status, mimetype="application/json")
-    if data is None:
-        response.headers.pop("Content-Type", None)
-        response.headers.pop("Content-Length", None)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if data is not None:
+        return Response(json.dumps(data), status, headers, mimetype="application/json")
+    response = Response(status=status, headers=headers)
+    for name in ("Content-Type", "Content-Length"):
+        response.headers.pop(name, None)
     return response
 
 
@@ -282,16 +280,12 @@ def _kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
     match = KIT.match(name)
     if match is None:
         return _json({"error": "there is no such file"}, 404)
-    response = Response(snippet.kit, mimetype="text/javascript")
-    response.headers["Content-Type"] = "text/javascript; charset=utf-8"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    age = "31536000, immutable" if match[1] == snippet.hash else "300"
+    headers = {"Cache-Control": f"public, max-age={age}", "X-Content-Type-Options": "nosniff"}
+    response = Response(snippet.kit, headers=headers, mimetype="text/javascript")
     if tracked.services.settings.origins:
         # Pages of other origins may be isolated (Cross-Origin-Embedder-Policy).
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.set_etag(snippet.hash)
-    if match[1] == snippet.hash:
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    else:
-        response.headers["Cache-Control"] = "public, max-age=300"
     response.make_conditional(tracked.environ)
     return response

@@ -595,7 +595,7 @@ class Settings:
         'none'
         """
         given = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
-        return cls._checked(given, {f"ADROLL_{name.upper()}": name for name in _table()}, "setting")
+        return cls._checked(given, "setting", lambda name: f"ADROLL_{name.upper()}", ())
 
     @classmethod
     def from_arguments(cls, given: Mapping[str, Any], others: Iterable[str]) -> Settings:
@@ -605,22 +605,23 @@ class Settings:
         :param others: what the call takes beside them.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
-        return cls._checked(given, {name: name for name in _table()}, "argument", others)
+        return cls._checked(given, "argument", str, others)
 
     @classmethod
     def _checked(
         cls,
         given: Mapping[str, Any],
-        names: Mapping[str, str],
         what: str,
-        others: Iterable[str] = (),
+        called: Callable[[str], str],
+        others: Iterable[str],
     ) -> Settings:
+        names = {called(name): name for name in _table()}
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []
         for key, value in given.items():
             try:
                 if key not in names:
-                    bare = {one.upper().removeprefix("ADROLL_"): one for one in (*names, *others)}
+                    bare = {one.upper().removeprefix("ADROLL_"): one for one in (*names, *also)}
                     meant = get_close_matches(key.upper().removeprefix("ADROLL_"), bare, 1)
                     ask = f"; did you mean {bare[meant[0]]}?" if meant else ""
                     text = f"there is no such {what}{ask}"
@@ -643,9 +644,8 @@ class Settings:
         served = settings.served_accounts
         all_of_them = (settings.account, *settings.accounts.values())
         if any(one.advertisable_eid and served[one.advertisable_eid] != one for one in all_of_them):
-            key = next(key for key, name in names.items() if name == "accounts")
             text = "takes one pixel and one token for an advertisable"
-            faults.append(ConfigurationError(key, text))
+            faults.append(ConfigurationError(called("accounts"), text))
         if faults:
             first, *more = faults
             raise ConfigurationError(first.key, first.problem, others=more, slug=first.slug)
