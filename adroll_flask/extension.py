@@ -15,7 +15,6 @@ from markupsafe import Markup
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .logs import Logger, get_logger
 from .page.caching import read_headers
 from .page.cookies import give_up_cookies
 from .page.response import left_alone, whole_again
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from .reporting.reconciliation import Reconciliation
     from .visitor.record import Record
     from .visitor.tracked_request import TrackedRequest
-
-logger: Logger = get_logger("adroll_flask")
 
 #: How our endpoints' names begin: their responses are no pages of the site.
 _OWN = ("adroll.", "adroll_dashboard.")

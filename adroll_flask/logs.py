@@ -13,7 +13,7 @@ from logging import Logger
 
 from .errors import help_url
 
-__all__ = ["Logger", "get_logger"]
+__all__ = ["Logger", "get_logger", "logger"]
 
 
 _NAME = re.compile(r" \[([a-z-]+)\]\Z")
@@ -59,3 +59,7 @@ def get_logger(name: str) -> Logger:
         logger.__class__ = _Kept
     logger.addFilter(_NAMED)  # once, however often
     return logger
+
+
+#: Of what concerns the whole app, and no wing alone.
+logger: Logger = get_logger("adroll_flask")

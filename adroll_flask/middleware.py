@@ -19,7 +19,7 @@ from werkzeug.wsgi import ClosingIterator
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .logs import Logger, get_logger
+from .logs import logger
 from .page.response import Page, left_alone
 from .public_functions import cancel_conversion, release_conversion, report_event
 from .redaction import describe
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .delivery.transport import Transport
-
-logger: Logger = get_logger("adroll_flask")
 
 
 class AdRollMiddleware:

@@ -32,15 +32,13 @@ except ImportError as _missing:
 
 from .errors import AdRollError
 from .findings.rules import open_findings
-from .logs import Logger, get_logger
+from .logs import logger
 from .middleware import AdRollMiddleware
 from .outbox.model import HistorySum, Totals
 from .outbox.schema import DELAYS
 from .redaction import describe
 from .request_state import runtime_of
 from .runtime import Runtime
-
-logger: Logger = get_logger("adroll_flask")
 
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
 

@@ -13,14 +13,12 @@ from flask.helpers import get_debug_flag
 from . import request_state
 from .errors import ConfigurationError, EventError
 from .events.names import NO_IDENTITY, EventFields, EventName, Product
-from .logs import Logger, get_logger
+from .logs import logger
 from .reporting.reporter import Receipt
 from .runtime import Runtime
 from .settings import environment_says
 from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
-
-logger: Logger = get_logger("adroll_flask")
 
 
 def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:

@@ -25,7 +25,7 @@ from .counters import Counters
 from .delivery.thread import DeliveryThread, threads_are_on
 from .errors import let_through
 from .forks import made_once
-from .logs import Logger, get_logger
+from .logs import logger
 from .outbox import Outbox
 from .outbox.location import journal_folder, locate, tell_of_unwritable_places
 from .page.response import Prepared, prepare_response
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
     from .reporting.reconciliation import PaidOrders
-
-logger: Logger = get_logger("adroll_flask")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -609,11 +609,7 @@ class Settings:
 
     @classmethod
     def _checked(
-        cls,
-        given: Mapping[str, Any],
-        what: str,
-        called: Callable[[str], str],
-        others: Iterable[str],
+        cls, given: Mapping[str, Any], what: str, called: Callable[[str], str], also: Iterable[str]
     ) -> Settings:
         names = {called(name): name for name in _table()}
         values: dict[str, Any] = {}

@@ -13,15 +13,13 @@ import click
 from flask.cli import with_appcontext
 
 from adroll_flask.findings.rules import Moment, delays
-from adroll_flask.logs import Logger, get_logger
+from adroll_flask.logs import logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 
 from .console import FILE, Refusal, as_typed, current_runtime, until
-
-logger: Logger = get_logger("adroll_flask")
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
 #: down to its events may take several requests of up to 30 seconds each.

@@ -12,11 +12,9 @@ from typing import Any
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, let_through
-from adroll_flask.logs import Logger, get_logger
+from adroll_flask.logs import logger
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
-
-logger: Logger = get_logger("adroll_flask")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,27 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
+from wsgiref.types import WSGIEnvironment
 
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
+from adroll_flask.counters import Counters
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import is_loopback
-from adroll_flask.logs import Logger, get_logger
+from adroll_flask.logs import logger
+from adroll_flask.settings import Settings
 
 from .consent import Decision, decide
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
 from .record import Record, Records, RequestCookies, Visitor
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
-    from adroll_flask.counters import Counters
-    from adroll_flask.settings import Settings
-
-logger: Logger = get_logger("adroll_flask")
 
 #: How private, loopback and link-local addresses begin: a look before the exact question.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
