@@ -51,10 +51,8 @@ _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
 #: What is said of an answer of AdRoll's, by its kind.
 _OF_ANSWERS: Final = {
     "denied": "delivery-stopped",
-    "throttled": "request-failed",
-    "unsure": "request-failed",
-    "content": "dead-letters",
-    "too_large": "dead-letters",
+    **dict.fromkeys(("throttled", "unsure"), "request-failed"),
+    **dict.fromkeys(("content", "too_large"), "dead-letters"),
 }
 #: What tells of events of which no dead letters are left, by their reason.
 _NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unknown"}

@@ -134,11 +134,7 @@ def forget(email: str | None, user_id: str | None, cookie: str | None) -> None:
 
 
 @commands.command()
-@click.option(
-    "--base",
-    required=True,
-    help="Where this app is, as browsers reach it: https://api.shop.example",
-)
+@click.option("--base", required=True, help="This app's address: https://api.shop.example")
 def tag(base: str) -> None:
     """Print the tag for pages that another server delivers.
 

@@ -154,7 +154,7 @@ def lines_of(file: IO[str], label: str) -> Iterator[str]:
             yield line
 
 
-def pairs(names: Collection[str], *option: str, **more: Any) -> Callable[..., Any]:
+def pairs(names: Collection[str], *option: str, help: str) -> Callable[..., Any]:
     """An option ``NAME=TEXT`` that may be given many times, one of *names* each."""
 
     def read(_context: click.Context, _option: click.Parameter, texts: Sequence[str]) -> Any:
@@ -169,7 +169,8 @@ def pairs(names: Collection[str], *option: str, **more: Any) -> Callable[..., An
             found[name] = rest
         return found
 
-    return click.option(*option, multiple=True, callback=read, **more)
+    told = f"{help}; may be given many times."
+    return click.option(*option, multiple=True, callback=read, metavar="NAME=TEXT", help=told)
 
 
 def when(at: float) -> str:

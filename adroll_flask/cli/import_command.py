@@ -69,16 +69,8 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
-@console.pairs(
-    *(FIELDS, "--column", "columns"),
-    metavar='FIELD="TEXT"',
-    help='The column that gives a field: order_id="Order no.". May be given many times.',
-)
-@console.pairs(
-    *(FIELDS, "--set", "constants"),
-    metavar="FIELD=TEXT",
-    help="What a line has that says nothing of it: currency=EUR",
-)
+@console.pairs(FIELDS, "--column", "columns", help='Which column has it: order_id="Order no."')
+@console.pairs(FIELDS, "--set", "constants", help="For lines that lack it: currency=EUR")
 @click.option("--event", "event_name", type=_EVENT, default="purchase", show_default=True)
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,11 +34,7 @@ _WHY_KEPT: Final[Mapping[str, str]] = {
     "sending": f"is sending, its request may be under way or have reached AdRoll; {_LATER}",
 }
 #: How a step of an event's life is told.
-_TOLD: Final = {
-    "held": "reported, with a hold",
-    "kept": "kept, not sent",
-    "dead": "dead letter",
-}
+_TOLD: Final = {"held": "reported, with a hold", "kept": "kept, not sent", "dead": "dead letter"}
 
 
 @click.group(cls=AppGroup, invoke_without_command=True)
@@ -336,10 +333,8 @@ def fix(id: str, file: Any) -> None:
             why = f"this event is {row.state}, it is no dead letter"
         elif not kept_events.fix_dead(current_runtime().reporter, row.id, payload):
             why = f"{kept_events.REPORTED_ALREADY} {row.id}"
-    except EventError as problem:
-        why = str(problem)
     except (ValueError, RecursionError) as problem:
-        why = f"no JSON: {problem}"
+        why = f"{'' if isinstance(problem, EventError) else 'no JSON: '}{problem}"
     if why:
         raise Refusal(why, slug="fix-refused")
     click.echo("1 event will be sent")
@@ -347,7 +342,7 @@ def fix(id: str, file: Any) -> None:
 
 @outbox.command()
 @click.argument("ids", nargs=-1)
-@click.option("--advertisable", metavar="EID", help="All of this account that are not delivered.")
+@click.option("--advertisable", metavar="EID", help="All of this account: waiting, held, dead.")
 def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """Remove events for good and free their deduplication keys.
 
@@ -416,17 +411,18 @@ def move_from(old: str) -> None:
         raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
     if source == target:
         raise Refusal("both addresses are of the same outbox", slug="outbox-move")
-    opened = [open_database(place, runtime.settings, runtime.clock) for place in (source, target)]
-    try:
+    with (
+        closing(open_database(source, runtime.settings, runtime.clock)) as one,
+        closing(open_database(target, runtime.settings, runtime.clock)) as other,
+    ):
         try:
-            opened[0].create_tables()
+            one.create_tables()
         except OutboxFailed as problem:
-            raise admin.NotMoved(f"the old outbox cannot be worked with: {problem}") from None
-        states = admin.move(*opened, dedupe_days=runtime.settings.dedupe_days)
-    except admin.NotMoved as problem:
-        raise Refusal(str(problem), slug="outbox-move") from None
-    finally:
-        for database in opened:
-            database.close()
+            said = f"the old outbox cannot be worked with: {problem}"
+            raise Refusal(said, slug="outbox-move") from None
+        try:
+            states = admin.move(one, other, dedupe_days=runtime.settings.dedupe_days)
+        except admin.NotMoved as problem:
+            raise Refusal(str(problem), slug="outbox-move") from None
     parts = ", ".join(f"{states[one]:,} {one}" for one in model.STATES if states[one])
     click.echo(f"{counted(states.total(), 'event')} moved{': ' if parts else ''}{parts}")
