@@ -189,25 +189,20 @@ def _reason(error: BaseException, *, begun: bool) -> str:
     def among(*types: type[BaseException]) -> bool:
         return any(isinstance(one, types) for one in chain)
 
-    timed_out = among(TimeoutError, urllib3.exceptions.TimeoutError) and not among(
-        urllib3.exceptions.NameResolutionError
-    )
+    timed_out = among(TimeoutError, urllib3.exceptions.TimeoutError)
     if begun:
         return "read_timeout" if timed_out else "reset"
-    if among(urllib3.exceptions.NameResolutionError, socket.gaierror):
-        return "dns"
-    if among(ConnectionRefusedError):
-        return "refused"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "proxy"
-    if timed_out:
-        return "connect_timeout"
-    if among(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
-        return "tls"
     # requests raises a bare OSError where the CA bundle that the environment names is not there.
-    if isinstance(error, OSError) and "CA certificate bundle" in str(error):
-        return "tls"
-    return "unreachable"
+    no_bundle = isinstance(error, OSError) and "CA certificate bundle" in str(error)
+    reasons = {
+        # urllib3's error of an unknown name is one of its time-outs as well.
+        "dns": among(urllib3.exceptions.NameResolutionError, socket.gaierror),
+        "refused": among(ConnectionRefusedError),
+        "proxy": isinstance(error, requests.exceptions.ProxyError),
+        "connect_timeout": timed_out,
+        "tls": among(requests.exceptions.SSLError, urllib3.exceptions.SSLError) or no_bundle,
+    }
+    return next((reason for reason, is_it in reasons.items() if is_it), "unreachable")
 
 
 def _chain(error: BaseException | None) -> Any:
