@@ -156,7 +156,7 @@ def _reports(since: str | None, last: int | None) -> Finding:
     if begin is not None and begin > now + 60:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
     most = last or console.MOST_EVENTS
-    rows = () if store is None else store.lookups.list(None, most, None, begin, newest=True)
+    rows = () if store is None else store.lookups.list(None, most, begin, newest=True)
     dead = Counter(row.reason for row in rows if row.state == "dead")
     since_then = f" since {console.when(begin)}" if begin else ""
     if not rows:

@@ -12,13 +12,11 @@ from .model import (
     Claimed,
     Destination,
     NewEvent,
-    OrderKey,
     OutboxFailed,
     Outcome,
     Overview,
     Put,
     Row,
-    State,
     new_id,
 )
 from .outbox import Outbox
@@ -28,13 +26,11 @@ __all__ = [
     "Claimed",
     "Destination",
     "NewEvent",
-    "OrderKey",
     "Outbox",
     "OutboxFailed",
     "Outcome",
     "Overview",
     "Put",
     "Row",
-    "State",
     "new_id",
 ]

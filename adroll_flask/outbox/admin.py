@@ -54,7 +54,8 @@ class Admin:
             step = partial(_drop_of_account, account or "")
             total = sum(iter(partial(self.database.write, step), 0))
         else:
-            total = sum(self.database.write(partial(_drop, step)) for step in _steps(ids))
+            steps = schema.steps([id for id in ids if is_id(id)])
+            total = sum(self.database.write(partial(_drop, step)) for step in steps)
         self.dropped()
         return total
 
@@ -119,7 +120,7 @@ class Admin:
         def erase(ids: Sequence[str], tx: Tx) -> int:
             return self.ingest.rows.erase(tx, ids, "cancelled", "forgotten")
 
-        return sum(self.database.write(partial(erase, step)) for step in _steps(found))
+        return sum(self.database.write(partial(erase, step)) for step in schema.steps(found))
 
     def let_rest(self) -> int:
         """Make dead letters, ``restored``, of all that could be sent; returns how many.
@@ -201,12 +202,6 @@ def _drop_of_account(account: str, tx: Tx) -> int:
     states = schema.in_states(State.waiting, State.dead, State.held)
     those = f"advertisable_eid = :account AND {states} LIMIT {STEP} {{skip_locked}}"
     return _drop(schema.ids_of(tx, those, account=account), tx)
-
-
-def _steps(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    known = [id for id in ids if is_id(id)]
-    for start in range(0, len(known), STEP):
-        yield known[start : start + STEP]
 
 
 # -- from one database into another ----------------------------------------------------------------
@@ -311,8 +306,8 @@ def _read(database: schema.Database, table: str, last: str | None = None) -> lis
 
 def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
     tx.execute(f"DELETE FROM {table}")
-    for first in range(0, len(rows), STEP):
-        _insert(table, rows[first : first + STEP], tx)
+    for step in schema.steps(rows):
+        _insert(table, step, tx)
 
 
 def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:

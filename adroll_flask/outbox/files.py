@@ -171,11 +171,9 @@ def _give(made: int | Path, folder: Path) -> None:
     if owner.st_uid == _ROOT:
         return
     change: Callable[..., None] = os.chown
+    follow = {} if isinstance(made, int) else {"follow_symlinks": False}
     with suppress(PermissionError):  # a file system that knows root as nobody
-        if isinstance(made, int):
-            change(made, owner.st_uid, owner.st_gid)
-        else:
-            change(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        change(made, owner.st_uid, owner.st_gid, **follow)
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:

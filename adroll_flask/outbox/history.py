@@ -247,12 +247,13 @@ def remove_old(tx: Tx, now: float) -> int:
 Sums = Mapping[tuple[str, ...], tuple[int, ...]]
 
 
-def totals(tx: Tx, where: str, hour: int) -> Sums:
+def totals(tx: Tx, where: str, hour: int, before: Sums | None = None) -> Sums:
     """Sums over the hours before or since *hour*, by event, outcome, reason and currency.
 
     :param where: a condition with ``:hour``.
+    :param before: sums to which they are added.
     """
-    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    found = dict(before or {})
     for name, outcome, *more in tx.rows(
         f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} FROM adroll_history WHERE {where}"
         f" GROUP BY {_TOTAL_KEY}",
@@ -260,7 +261,8 @@ def totals(tx: Tx, where: str, hour: int) -> Sums:
     ):
         # What was lost and sent again was lost once: a sum that becomes less is a new one.
         key = (name, outcome.removesuffix(AGAIN), *more[:2])
-        found[key] = plus(found.get(key), tuple(map(int, more[2:])))
+        known = found.get(key, (0,) * len(_SUMS))
+        found[key] = tuple(old + int(new) for old, new in zip(known, more[2:], strict=True))
     return found
 
 
@@ -268,11 +270,6 @@ def number_before(tx: Tx, hour: int) -> int:
     """How many things happened before *hour*: more where something old was settled."""
     rows = tx.rows("SELECT sum(events) FROM adroll_history WHERE hour < :hour", hour=hour)
     return int(rows[0][0] or 0)
-
-
-def plus(before: tuple[int, ...] | None, numbers: tuple[int, ...]) -> tuple[int, ...]:
-    """The two added up, number by number."""
-    return numbers if before is None else tuple(map(sum, zip(before, numbers, strict=True)))
 
 
 def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:

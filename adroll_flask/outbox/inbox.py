@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from adroll_flask.errors import ConfigurationError
 from adroll_flask.forks import PerProcess
 
 from . import schema
+from .location import wrong_url
 from .model import OutboxFailed
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 #: Seconds that a call waits in all: connection, lock and statement.
 PATIENCE: Final = 0.25
 _AT_ONCE: Final = 2
-_SETTING: Final = "ADROLL_OUTBOX_URL"
 _INSERT: Final = schema.insert_into("adroll_inbox", ("id", "line"))
 _IDENTITY: Final = "SELECT value FROM adroll_meta WHERE name = 'outbox_id'"
 _OTHER: Final = (
@@ -106,11 +105,11 @@ class Inbox:
         from sqlalchemy.orm import Session, scoped_session
 
         if not isinstance(session, Session | scoped_session):
-            raise ConfigurationError(
-                _SETTING, "session= takes a synchronous SQLAlchemy session of the outbox's database"
+            raise wrong_url(
+                "session= takes a synchronous SQLAlchemy session of the outbox's database"
             )
         self._check_bind(session)
-        statement = text(_INSERT.format_map(schema.FRAGMENTS[self.database.dialect]))
+        statement = text(schema.filled(self.database.dialect, _INSERT))
         try:
             session.execute(statement, {"id": id, "line": line})
         except StatementError as exc:
@@ -126,18 +125,17 @@ class Inbox:
         if engine in self._known:
             return
         if not self._is_ours(engine.url):
-            raise ConfigurationError(_SETTING, _OTHER)
+            raise wrong_url(_OTHER)
         connection = session.connection()
         if schema.schema_version(connection) is None:
-            raise ConfigurationError(
-                _SETTING,
+            raise wrong_url(
                 "the table adroll_inbox is missing in the session's database: run"
                 " `flask adroll outbox create-table`, or add it to the migrations",
             )
         ours = self.database.read(lambda tx: schema.meta(tx, "outbox_id"))
         if connection.scalar(text(_IDENTITY)) != ours:
             # The same names by another port forwarding, or another schema.
-            raise ConfigurationError(_SETTING, _OTHER)
+            raise wrong_url(_OTHER)
         self._known.add(engine)
 
     def _is_ours(self, url: URL) -> bool:

@@ -249,11 +249,9 @@ class Ingest:
 
     def _from_inbox(self, tx: Tx, id: str | None = None) -> list[model.Entry]:
         """Take the next entries out, or one."""
-        mine = "" if id is None else " WHERE id = :id"
-        found = tx.rows(
-            f"SELECT id, line FROM adroll_inbox{mine} ORDER BY id LIMIT {BATCH} {{skip_locked}}",
-            **({} if id is None else {"id": id}),
-        )
+        mine = "adroll_inbox" if id is None else "adroll_inbox WHERE id = :id"
+        query = f"SELECT id, line FROM {mine} ORDER BY id LIMIT {BATCH} {{skip_locked}}"
+        found = tx.rows(query, id=id)
         if found:
             tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
         bodies = (model.body_of(bytes(line).rstrip(b"\n")) for _id, line in found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 logger: Logger = get_logger("adroll_flask.outbox")
 
 _KEY: Final = "ADROLL_OUTBOX_URL"
+#: The error of an address at which no outbox can be.
+wrong_url: Final[Callable[[str], ConfigurationError]] = partial(ConfigurationError, _KEY)
 _NOT_OURS: Final = "may not be written by this user"
 #: The journal's folder within the instance folder.
 JOURNAL_NAME: Final = "adroll-journal"
@@ -150,10 +153,9 @@ def _may_write(path: Path) -> bool:
 def _sqlite(url: str, folder: Path) -> Path:
     name = url.partition("://")[2]
     if "?" in name:
-        raise ConfigurationError(_KEY, "takes no options after a SQLite file's name")
+        raise wrong_url("takes no options after a SQLite file's name")
     if not name.startswith("/") or name in ("/", "/:memory:") or name.startswith("/file:"):
-        raise ConfigurationError(
-            _KEY,
+        raise wrong_url(
             "needs a file, such as 'sqlite:////var/lib/shop/adroll.sqlite': an outbox outlives its"
             " process",
         )
@@ -166,16 +168,14 @@ def _server(url: str) -> URL:
         from sqlalchemy.exc import ArgumentError
     except ImportError:
         extra = "postgresql" if url.startswith("postgresql") else "mysql"
-        raise ConfigurationError(
-            _KEY, f"names a database server: pip install 'adroll-flask[{extra}]'"
-        ) from None
+        raise wrong_url(f"names a database server: pip install 'adroll-flask[{extra}]'") from None
     try:
         made = make_url(url)
         backend = made.get_backend_name()
     except ArgumentError:
-        raise ConfigurationError(_KEY, "takes an SQLAlchemy database URL") from None
+        raise wrong_url("takes an SQLAlchemy database URL") from None
     if backend not in ("postgresql", "mysql", "mariadb"):
-        raise ConfigurationError(_KEY, "takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
+        raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
     driver = urlsplit(url).scheme.partition("+")[2]
     if not driver:
         # SQLAlchemy's own choice may be one that the extras of this package do not install.
@@ -195,6 +195,4 @@ def _require_driver(url: URL) -> None:
             install = f"install {problem.name or url.get_driver_name()}"
         else:
             install = f"pip install 'adroll-flask[{extra}]'"
-        raise ConfigurationError(
-            _KEY, f"names a database whose driver is not installed: {install}"
-        ) from None
+        raise wrong_url(f"names a database whose driver is not installed: {install}") from None

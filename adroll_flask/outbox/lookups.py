@@ -5,6 +5,7 @@ What pages ask counts no backlog: each such question ends at a number of rows th
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -31,6 +32,8 @@ _SELECT: Final = f"SELECT {_COLUMNS}, payload FROM adroll_event"
 _LIST: Final = f"SELECT {_COLUMNS}, NULL AS payload FROM adroll_event"
 #: A verdict that waits for its event is none.
 _EVENTS: Final = f"state <> {State.decided}"
+_KEYLESS: Final = "dedupe_key IS NULL AND payload IS NOT NULL"
+_LATEST: Final = "ORDER BY due_at DESC LIMIT :most"
 #: Newest events that are looked at for those of one name.
 _LOOKED_AT: Final = 2000
 #: States in which an event is not over.
@@ -119,7 +122,6 @@ class Lookups:
         self,
         state: str | None = None,
         limit: int = 100,
-        name: str | None = None,
         since: float | None = None,
         *,
         account: str | None = None,
@@ -133,18 +135,13 @@ class Lookups:
         """
         self.take_in_all()
         wanted = [_EVENTS if state is None else f"state = {State[state]}"]
-        values: dict[str, Any] = {"limit": limit}
-        for column, sign, value in (
-            ("event_name", "=", name),
-            ("queued_at", ">=", since),
-            ("advertisable_eid", "=", account),
-        ):
-            if value is not None:
-                wanted.append(f"{column} {sign} :{column}")
-                values[column] = value
-        order = "id DESC" if newest else "state, due_at"
-        where = " AND ".join(wanted)
-        return self._all(f"{_LIST} WHERE {where} ORDER BY {order} LIMIT :limit", **values)
+        if since is not None:
+            wanted.append("queued_at >= :since")
+        if account is not None:
+            wanted.append("advertisable_eid = :account")
+        query = f"{_LIST} WHERE {' AND '.join(wanted)}"
+        query += f" ORDER BY {'id DESC' if newest else 'state, due_at'} LIMIT :limit"
+        return self._all(query, since=since, account=account, limit=limit)
 
     def show(self, id: str) -> model.Row | None:
         """One event with its payload."""
@@ -155,11 +152,9 @@ class Lookups:
 
     def those(self, ids: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *ids* that are there, with their payload."""
-        found: list[model.Row] = []
-        for start in range(0, len(ids), STEP):
-            step = [*ids[start : start + STEP]]
-            found += self._all(f"{_SELECT} WHERE {_EVENTS} AND id {{in_ids}}", ids=step)
-        return tuple(found)
+        query = f"{_SELECT} WHERE {_EVENTS} AND id {{in_ids}}"
+        found = (self._all(query, ids=[*step]) for step in schema.steps(ids))
+        return tuple(itertools.chain.from_iterable(found))
 
     def newest_events(
         self, most: int, name: str | None = None, before: str | None = None
@@ -169,17 +164,12 @@ class Lookups:
         :param name: only events of this name, of those that were reported lately.
         :param before: only events that were reported before the one with this id.
         """
-        values: dict[str, Any] = {"most": most}
-        query = f"{_LIST} WHERE {_EVENTS}"
-        if before is not None:
-            query += " AND id < :before"
-            values["before"] = before
-        query += " ORDER BY id DESC"
+        earlier = "" if before is None else " AND id < :before"
+        query = f"{_LIST} WHERE {_EVENTS}{earlier} ORDER BY id DESC"
         if name is not None:
-            values |= {"looked": max(_LOOKED_AT, most), "name": name}
-            query = f"SELECT * FROM ({query} LIMIT :looked) AS lately WHERE event_name = :name"
-            query += " ORDER BY id DESC"
-        return self._all(f"{query} LIMIT :most", **values)
+            lately = f"({query} LIMIT {max(_LOOKED_AT, most)}) AS lately"
+            query = f"SELECT * FROM {lately} WHERE event_name = :name ORDER BY id DESC"
+        return self._all(f"{query} LIMIT :most", most=most, name=name, before=before)
 
     def export(self, state: str | None = None, *, full: bool = False) -> Iterator[str]:
         """One JSON text per event; without *full* the visitor's values are replaced."""
@@ -245,10 +235,7 @@ class Lookups:
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
         """Dead letters that were invalid, by the order id in them."""
-        query = (
-            f"{_SELECT} WHERE state = {State.dead} AND event_name = :name AND dedupe_key IS NULL"
-            " AND payload IS NOT NULL"
-        )
+        query = f"{_SELECT} WHERE state = {State.dead} AND event_name = :name AND {_KEYLESS}"
         for found in self._pages(query, name=name):
             order = order_id_of(found.payload or b"")
             if order is not None:
@@ -258,10 +245,7 @@ class Lookups:
 
     def dead_letters(self, most: int) -> tuple[model.Row, ...]:
         """The newest *most* dead letters, newest first, without their payload."""
-        query = (
-            f"{_LIST} WHERE {of_account(State.dead)}"
-            " AND dry_run = 0 ORDER BY due_at DESC LIMIT :most"
-        )
+        query = f"{_LIST} WHERE {of_account(State.dead)} AND dry_run = 0 {_LATEST}"
         return tuple(self._by_account(query, most=most)[:most])
 
     def dead_letters_of(self, order: str, most: int) -> tuple[model.Row, ...]:
@@ -269,11 +253,8 @@ class Lookups:
 
         :param most: dead letters that are looked through, the newest of each account.
         """
-        query = f"{_SELECT} WHERE {of_account(State.dead)}"
-        query = (
-            f"SELECT * FROM ({query} ORDER BY due_at DESC LIMIT :most) AS newest"
-            " WHERE dedupe_key IS NULL AND payload IS NOT NULL"
-        )
+        query = f"{_SELECT} WHERE {of_account(State.dead)} {_LATEST}"
+        query = f"SELECT * FROM ({query}) AS newest WHERE {_KEYLESS}"
         # To look for plain bytes is much faster than to read JSON.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
         found = (row for row in self._by_account(query, most=most) if plain in (row.payload or b""))
@@ -331,9 +312,7 @@ class Lookups:
             known, base = (hour, history.number_before(tx, hour)), self._base
             if base is None or base[0] != known:
                 base = self._base = known, history.totals(tx, "hour < :hour", hour)
-            sums = dict(base[1])
-            for key, numbers in history.totals(tx, "hour >= :hour", hour).items():
-                sums[key] = history.plus(sums.get(key), numbers)
+            sums = history.totals(tx, "hour >= :hour", hour, base[1])
             if time.monotonic() >= self._silence_at:
                 self._silences, self._silence_at = _silent(tx), time.monotonic() + _SILENCE_EVERY
             return model.Totals(

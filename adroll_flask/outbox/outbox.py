@@ -191,7 +191,6 @@ class Outbox:
         self._failed: PerProcess[tuple[threading.RLock, Counter[tuple[str, str]]]] = PerProcess(
             lambda: (threading.RLock(), Counter())
         )
-        self._destinations: dict[str, DestinationState] = {}
         self._weigh_at = self._rotate_at = float("-inf")
         self.bell: Bell = Bell()
 
@@ -379,13 +378,9 @@ class Outbox:
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
-        found = self._destinations.get(account)
-        if found is None:
-            from .destination import DestinationState
+        from .destination import DestinationState
 
-            made = DestinationState(self.database, account)
-            found = self._destinations.setdefault(account, made)
-        return found
+        return DestinationState(self.database, account)
 
     def account_states(self) -> dict[str, model.Destination]:
         """The same for all accounts that the outbox knows."""

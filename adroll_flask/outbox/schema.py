@@ -106,11 +106,12 @@ _TABLES: Final = {
     {delays},
     PRIMARY KEY (hour, slot, event_name, outcome, reason, identifiers, currency)){options}""",
 }
+#: Columns, and the one without which a row is not in the index (MariaDB and MySQL have all in it).
 _INDEXES: Final = {
-    "adroll_event_key": "(advertisable_eid, dry_run, event_name, dedupe_key) {with_key}",
-    "adroll_event_due": "(state, advertisable_eid, due_at)",
-    "adroll_event_cookie": "(cookie_hash) {with_cookie}",
-    "adroll_event_click": "(click_hash) {with_click}",
+    "adroll_event_key": ("advertisable_eid, dry_run, event_name, dedupe_key", "dedupe_key"),
+    "adroll_event_due": ("state, advertisable_eid, due_at", ""),
+    "adroll_event_cookie": ("cookie_hash", "cookie_hash"),
+    "adroll_event_click": ("click_hash", "click_hash"),
 }
 
 #: Runs a statement with its parameters; gives the rows of a query.
@@ -141,10 +142,13 @@ def make(run: Run, dialect: str) -> None:
     for name, columns in _TABLES.items():
         if not fill("{table_exists}", name=name):
             fill(f"CREATE TABLE {name} ({columns}")
-    for name, columns in _INDEXES.items():
+    for name, (columns, needed) in _INDEXES.items():
         if not fill("{index_exists}", name=name):
             unique = "UNIQUE " * (name == "adroll_event_key")
-            fill(f"CREATE {unique}INDEX {name} ON adroll_event {columns}")
+            statement = f"CREATE {unique}INDEX {name} ON adroll_event ({columns})"
+            if needed and dialect not in ("mysql", "mariadb"):
+                statement += f" WHERE {needed} IS NOT NULL"
+            fill(statement)
     # The outbox's own id is the key of the visitors' hashes, and tells a session's database from
     # another that looks the same. The version comes last: with it all is there.
     for name, value in (("outbox_id", secrets.token_hex(16)), ("schema_version", str(VERSION))):
@@ -322,6 +326,11 @@ def of_order(tx: Tx, order: OrderKey, columns: str, lock: str = "") -> list[Any]
     return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where} {lock}", **found)
 
 
+def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*rows* in parts of which each is one statement's."""
+    return (rows[start : start + STEP] for start in range(0, len(rows), STEP))
+
+
 def ids_of(tx: Tx, where: str, **values: Any) -> list[str]:
     """The ids of events with the condition *where*."""
     return [row[0] for row in tx.rows(f"SELECT id FROM adroll_event WHERE {where}", **values)]
@@ -391,9 +400,6 @@ _SQLITE: Final = {
     "payload": "BLOB",
     "double": "DOUBLE",
     "money": "NUMERIC",
-    "with_key": "WHERE dedupe_key IS NOT NULL",
-    "with_cookie": "WHERE cookie_hash IS NOT NULL",
-    "with_click": "WHERE click_hash IS NOT NULL",
     "event_options": "",
     "options": "",
 }
@@ -446,9 +452,6 @@ _MYSQL: Final = _POSTGRESQL | {
     "payload": "MEDIUMBLOB",
     "double": "DOUBLE",
     "money": "DECIMAL(38)",
-    "with_key": "",
-    "with_cookie": "",
-    "with_click": "",
     "event_options": _INNODB,
     "options": _INNODB,
 }

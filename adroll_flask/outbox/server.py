@@ -13,21 +13,9 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    Connection,
-    Engine,
-    String,
-    TextClause,
-    bindparam,
-    create_engine,
-    event,
-    text,
-)
-from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+import sqlalchemy as sa
 
 from adroll_flask.forks import PerProcess, never_collect
 from adroll_flask.redaction import database_words
@@ -35,9 +23,6 @@ from adroll_flask.redaction import database_words
 from . import schema
 from .model import OutboxFailed
 from .schema import Database, T, Tx, Values, filled, one
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
 
 CONNECT: Final = 5
 STATEMENT: Final = 30
@@ -73,20 +58,20 @@ _BEGIN: Final = {
 
 
 @cache
-def _clause(dialect: str, statement: str) -> TextClause:
+def _clause(dialect: str, statement: str) -> sa.TextClause:
     statement = filled(dialect, statement)
-    clause = text(statement)
+    clause = sa.text(statement)
     if ":ids" not in statement:
         return clause
     if dialect == "postgresql":
-        return clause.bindparams(bindparam("ids", type_=ARRAY(String())))
-    return clause.bindparams(bindparam("ids", expanding=True, type_=String()))
+        return clause.bindparams(sa.bindparam("ids", type_=sa.ARRAY(sa.String())))
+    return clause.bindparams(sa.bindparam("ids", expanding=True, type_=sa.String()))
 
 
 class _ServerTx(Tx):
     now = 0.0  # until the server has told it
 
-    def __init__(self, connection: Connection, dialect: str) -> None:
+    def __init__(self, connection: sa.Connection, dialect: str) -> None:
         self.connection = connection
         self.dialect = dialect
         self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
@@ -112,7 +97,7 @@ class ServerDatabase(Database):
     :param url: SQLAlchemy's; nothing is opened before the first use.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: sa.URL) -> None:
         self.url = url
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         # A parent's connections are the parent's, down to saying good-bye on them.
@@ -121,7 +106,7 @@ class ServerDatabase(Database):
         weakref.finalize(self, _dispose, self._engines).atexit = False
         self._is_ready = False
 
-    def engine(self) -> Engine:
+    def engine(self) -> sa.Engine:
         """This process's engine."""
         return self._engines.own()[1]
 
@@ -134,7 +119,7 @@ class ServerDatabase(Database):
                     self._make_tables()
                 with self.engine().connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect))
-            except (SQLAlchemyError, OSError) as exc:
+            except (sa.exc.SQLAlchemyError, OSError) as exc:
                 self._again(exc, tries)
             except (UnicodeError, OverflowError) as exc:
                 # A value that the driver cannot send, as a lone surrogate.
@@ -170,7 +155,7 @@ class ServerDatabase(Database):
     def has_tables(self) -> bool:
         try:
             return self._has_tables()
-        except (SQLAlchemyError, OSError) as exc:
+        except (sa.exc.SQLAlchemyError, OSError) as exc:
             self._again(exc, _TRIES)
             raise
 
@@ -182,7 +167,7 @@ class ServerDatabase(Database):
         _close(self.engine())
 
 
-def _dispose(engines: PerProcess[tuple[int, Engine]]) -> None:
+def _dispose(engines: PerProcess[tuple[int, sa.Engine]]) -> None:
     for pid, engine in engines.made():
         if pid == os.getpid():
             _close(engine)
@@ -190,23 +175,16 @@ def _dispose(engines: PerProcess[tuple[int, Engine]]) -> None:
             never_collect(engine)
 
 
-def _close(engine: Engine) -> None:
+def _close(engine: sa.Engine) -> None:
     """Close all connections: those that are in use as soon as they are given back."""
-    event.listen(engine.pool, "checkin", lambda _connection, record: record.close())
+    sa.event.listen(engine.pool, "checkin", lambda _connection, record: record.close())
     engine.dispose()
 
 
-def make_engine(url: URL) -> Engine:
+def make_engine(url: sa.URL) -> sa.Engine:
     """An engine whose connections have the bounds of this module."""
-    options: dict[str, Any] = {
-        "hide_parameters": True,
-        "pool_size": 5,
-        "max_overflow": 20,
-        "pool_timeout": CONNECT,
-        "pool_recycle": 1800,
-    }
     if url.get_backend_name() == "postgresql":
-        engine = create_engine(url, **options, connect_args=_postgresql_arguments(url))
+        arguments = _postgresql_arguments(url)
         settings = [
             f"SET lock_timeout = {_LOCK_WAIT * 1000}",
             f"SET statement_timeout = {STATEMENT * 1000}",
@@ -216,7 +194,7 @@ def make_engine(url: URL) -> Engine:
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
     else:
-        engine = create_engine(url, **options, connect_args=_mysql_arguments(url))
+        arguments = _mysql_arguments(url)
         settings = [
             f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
             f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
@@ -224,15 +202,17 @@ def make_engine(url: URL) -> Engine:
             # would wait for it.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
+    pool = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT, "pool_recycle": 1800}
+    engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
 
     if url.get_driver_name() == "psycopg":
         connection_class = _patient_connection()
 
-        @event.listens_for(engine, "do_connect")
+        @sa.event.listens_for(engine, "do_connect")
         def do_connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
             return connection_class.connect(*arguments, **keywords)
 
-    @event.listens_for(engine, "connect")
+    @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         _keep_alive(connection)
         cursor = connection.cursor()
@@ -244,7 +224,7 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
-def _postgresql_arguments(url: URL) -> dict[str, Any]:
+def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
     if url.get_driver_name() != "psycopg":
         return {}
     idle, between, in_all = _KEEPALIVE
@@ -292,7 +272,7 @@ def _patient_connection() -> Any:
     return PatientConnection
 
 
-def _mysql_arguments(url: URL) -> dict[str, Any]:
+def _mysql_arguments(url: sa.URL) -> dict[str, Any]:
     if url.get_driver_name() != "pymysql":
         return {}
     return {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
@@ -320,12 +300,12 @@ def _keep_alive(connection: Any) -> None:
 
 def _lost(exc: BaseException) -> bool:
     """True where the connection is gone, so that a new one may fare better."""
-    return isinstance(exc, DBAPIError) and bool(exc.connection_invalidated)
+    return isinstance(exc, sa.exc.DBAPIError) and bool(exc.connection_invalidated)
 
 
 def _collided(exc: BaseException) -> bool:
     """True where the database gave up this transaction in favour of another."""
-    if not isinstance(exc, DBAPIError):
+    if not isinstance(exc, sa.exc.DBAPIError):
         return False
     number, state = _codes(exc.orig)
     return number in _MYSQL_COLLISIONS if number else state in ("40001", "40P01")
@@ -339,7 +319,7 @@ def _table_missing(original: BaseException) -> bool:
 def reason_of(exc: BaseException) -> str:
     """The name of what went wrong, from a fixed set."""
     original = getattr(exc, "orig", None) or exc
-    if isinstance(original, OSError) or isinstance(exc, PoolTimeout) or _lost(exc):
+    if isinstance(original, OSError) or isinstance(exc, sa.exc.TimeoutError) or _lost(exc):
         return "unavailable"
     number, state = _codes(original)
     for reason, (numbers, states) in _REASONS.items():
@@ -348,7 +328,7 @@ def reason_of(exc: BaseException) -> str:
     if number or state:
         return "error"
     # A value that the driver cannot send, or no server to speak with at all.
-    data = isinstance(original, UnicodeError | ValueError) or isinstance(exc, DataError)
+    data = isinstance(original, UnicodeError | ValueError) or isinstance(exc, sa.exc.DataError)
     return "data" if data else "unavailable"
 
 

@@ -308,15 +308,9 @@ class Holds:
                 reason = "invalid:release"
                 move(tx, "release_wrong", [id], kept=kept, reason=reason, error=wrong)
                 return
-        move(
-            tx,
-            "release",
-            [id],
-            payload=payload,
-            digest=digest,
-            occurred_at=occurred_at,
-            unsure=unsure + (verdict.doubt == "unsure"),
-        )
+        unsure += verdict.doubt == "unsure"
+        said = {"payload": payload, "digest": digest, "occurred_at": occurred_at}
+        move(tx, "release", [id], unsure=unsure, **said)
         self.counters.add("hold_released")
 
     def _count(self, tx: Tx, row: Any, outcome: str, reason: str) -> None:
