@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adroll_flask.delivery.transport import RequestsTransport, Timeouts
-from tests.support.delivery_kit import AdRoll, Shop, orders
+from tests.support.delivery_kit import AdRoll, Shop
 from tests.support.scripted_server import Script, answering, reply, server
 
 HUGE = 100 << 20
@@ -109,8 +109,7 @@ def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> N
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Who is refused asks again: on a connection that the server is about to close, that is unsure.
     with server(script, keep=taken == "not") as up:
-        shop = Shop(tmp_path, network, api_url=up.url, on_unsure="retry")
-        shop.report(*orders(30))
+        shop = Shop(tmp_path, network, api_url=up.url, on_unsure="retry", orders=30)
         shop.step()
         rows = shop.rows().values()
         asked = len(up.requests)

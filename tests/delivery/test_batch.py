@@ -41,8 +41,7 @@ def refusing(*bad: str, status: int = 400, trial: Reply = OK) -> AdRoll:
 def test_words_that_no_database_keeps_stop_nothing(tmp_path: Path, status: int, state: str) -> None:
     # A server that cuts a text within an emoji.
     broken = refusal(status, {"message": "cannot read \ud83d"})
-    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: broken if "o002" in batch else OK))
-    shop.report(*orders(3))
+    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: broken if "o002" in batch else OK), orders=3)
 
     shop.step()
 
@@ -77,8 +76,7 @@ def test_an_order_of_a_clock_ahead_waits_for_its_time(tmp_path: Path, taken_in: 
 
 @pytest.mark.parametrize("status", [400, 422])
 def test_one_bad_event_among_many_is_found_by_halving(tmp_path: Path, status: int) -> None:
-    shop = Shop(tmp_path, refusing("o003", status=status))
-    shop.report(*orders(8))
+    shop = Shop(tmp_path, refusing("o003", status=status), orders=8)
     assert shop.step() == 8
     assert shop.adroll.requests == [
         orders(8),
@@ -100,8 +98,7 @@ def test_one_bad_event_among_many_is_found_by_halving(tmp_path: Path, status: in
 
 
 def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AdRoll(lambda _batch, _dry: refusal(400)))
-    shop.report(*orders(100))
+    shop = Shop(tmp_path, AdRoll(lambda _batch, _dry: refusal(400)), orders=100)
     assert shop.step() == 0
     # Down to the first one alone, one more to be sure, and a trial event.
     assert shop.adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
@@ -115,8 +112,7 @@ def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None
 
 
 def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, refusing(*orders(4)))
-    shop.report(*orders(4))
+    shop = Shop(tmp_path, refusing(*orders(4)), orders=4)
     assert shop.step() == 4
     assert set(shop.states().values()) == {"dead"}
     assert shop.stopped() is None
@@ -124,8 +120,7 @@ def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path: Pa
 
 
 def test_a_trial_event_is_nobodys_and_goes_as_a_dry_run(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, refusing("o001"))
-    shop.report("o001")
+    shop = Shop(tmp_path, refusing("o001"), orders=1)
     shop.step()
     (trial,) = shop.adroll.trials
     assert "canary" not in json.dumps(trial)
@@ -138,8 +133,7 @@ def test_a_trial_event_is_nobodys_and_goes_as_a_dry_run(tmp_path: Path) -> None:
     "trial", [refusal(503), refusal(500), NoAnswer("refused", sure=True), refusal(401)]
 )
 def test_a_trial_that_fails_blames_nobody(tmp_path: Path, trial: Reply, status: int) -> None:
-    shop = Shop(tmp_path, refusing("o001", status=status, trial=trial))
-    shop.report("o001")
+    shop = Shop(tmp_path, refusing("o001", status=status, trial=trial), orders=1)
     shop.step()
     unauthorized = isinstance(trial, Response) and trial.status == 401
     assert shop.stopped() == ("http_401" if unauthorized else None)
@@ -153,8 +147,7 @@ def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path: 
     def judge(batch: list[str], _dry: bool) -> Reply:
         return refusal(400) if "o001" in batch or batch == ["?"] else OK
 
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report("o001")
+    shop = Shop(tmp_path, AdRoll(judge), orders=1)
     shop.step()
     assert shop.stopped()
     shop.report("o002", "o003")
@@ -166,8 +159,9 @@ def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path: 
 
 
 def test_413_halves_and_remembers(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK))
-    shop.report(*orders(100))
+    shop = Shop(
+        tmp_path, AdRoll(lambda batch, _dry: refusal(413) if len(batch) > 30 else OK), orders=100
+    )
     assert shop.step() == 100
     assert shop.adroll.sizes == [100, 50, 25, 25, 50, 25, 25]
     shop.adroll.requests.clear()
@@ -190,8 +184,7 @@ def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
 
 def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> None:
     adroll = AdRoll(lambda _batch, _dry: refusal(413))
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(300))
+    shop = Shop(tmp_path, adroll, orders=300)
     shop.steps(20, 31)
     assert shop.stopped() == "http_413_to_everything"
     assert set(shop.states().values()) == {"waiting"}
@@ -233,8 +226,7 @@ def test_an_outage_amid_halving_leaves_its_own_request_unsure(tmp_path: Path) ->
         replies: list[Reply] = [refusal(400), OK, NoAnswer("reset", sure=False)]
         return replies[len(calls) - 1]
 
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report(*orders(4))
+    shop = Shop(tmp_path, AdRoll(judge), orders=4)
     shop.step()
     rows = shop.rows()
     assert [rows[o].state for o in orders(4)] == ["delivered", "delivered", "waiting", "waiting"]
@@ -248,8 +240,7 @@ def test_what_is_not_in_the_present_request_is_never_marked_as_sending(tmp_path:
         seen.append({o: s for o, s in shop.states().items() if s == "sending"})
         return refusal(400) if "o001" in batch else OK
 
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report(*orders(4))
+    shop = Shop(tmp_path, AdRoll(judge), orders=4)
     shop.step()
     assert [sorted(sending) for sending in seen] == shop.adroll.requests
 
@@ -272,8 +263,7 @@ def test_a_lease_that_lapsed_in_the_middle_is_not_sent_by_two(tmp_path: Path) ->
 
 def test_an_event_that_makes_adroll_fail_ends_up_alone(tmp_path: Path) -> None:
     adroll = AdRoll(lambda batch, _dry: refusal(500) if "o050" in batch else OK)
-    shop = Shop(tmp_path, adroll, rng=random.Random(7))
-    shop.report(*orders(100))
+    shop = Shop(tmp_path, adroll, rng=random.Random(7), orders=100)
     for _ in range(30):
         shop.deliverer.drain()
         shop.clock.sleep(901)
@@ -288,8 +278,7 @@ def test_an_event_that_makes_adroll_fail_ends_up_alone(tmp_path: Path) -> None:
 
 
 def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    shop.report("o001")
+    shop = Shop(tmp_path, orders=1)
     shop.report("o002", dry_run=True)
     shop.report("o003")
     assert shop.step() == 3
@@ -298,8 +287,7 @@ def test_dry_runs_and_real_events_do_not_share_a_request(tmp_path: Path) -> None
 
 
 def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Path) -> None:
-    early = Shop(tmp_path, advertisable_eid=None, pixel_eid=None, access_token=None)
-    early.report("o001")
+    early = Shop(tmp_path, advertisable_eid=None, pixel_eid=None, access_token=None, orders=1)
     early.report("o002", pixel_eid="")
     now, view = early.clock.now, b'{"event_name":"pageView"}'
     early.outbox.put(NewEvent(new_id(now), "pageView", "", False, None, view, now))
@@ -318,8 +306,7 @@ def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Pa
 
 @pytest.mark.parametrize("payload", [b"not JSON", b"[]", b"\xff"])
 def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, payload: bytes) -> None:
-    shop = Shop(tmp_path)
-    shop.report("o001")
+    shop = Shop(tmp_path, orders=1)
     shop.outbox.put(
         NewEvent(new_id(shop.clock.now), "purchase", EID, False, "bad", payload, shop.clock.now)
     )
@@ -335,8 +322,7 @@ def test_no_request_begins_after_stop(tmp_path: Path) -> None:
         stop.set()
         return refusal(400)
 
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report(*orders(4))
+    shop = Shop(tmp_path, AdRoll(judge), orders=4)
     shop.deliverer.run_once(stop)
     assert shop.adroll.requests == [orders(4)]
     assert set(shop.states().values()) == {"waiting"}
@@ -344,8 +330,7 @@ def test_no_request_begins_after_stop(tmp_path: Path) -> None:
 
 
 def test_what_adroll_took_is_settled_in_the_end(tmp_path: Path, monkeypatch: Patch) -> None:
-    shop = Shop(tmp_path)
-    shop.report("o001")
+    shop = Shop(tmp_path, orders=1)
     settle, failures = shop.outbox.queue.settle, [2]
 
     def flaky(claim: Claim, outcomes: Sequence[Outcome]) -> int:
@@ -362,8 +347,7 @@ def test_what_adroll_took_is_settled_in_the_end(tmp_path: Path, monkeypatch: Pat
 
 def test_errors_in_a_success_are_counted(tmp_path: Path, caplog: Caplog) -> None:
     body = b'{"errors": [{"message": "deprecated"}]}'
-    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)))
-    shop.report(*orders(2))
+    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)), orders=2)
     assert shop.step() == 2
     assert shop.counters.get("delivery_warning", "errors_with_success") == 1
     assert "AdRoll took 2 events but says: http_200: deprecated" in caplog.text

@@ -71,8 +71,7 @@ def test_retry_after_pauses_all_workers(tmp_path: Path, status: int, retry_after
 
 
 def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
-    shop = Shop(tmp_path, Switch(DOWN))
-    shop.report("o001")
+    shop = Shop(tmp_path, Switch(DOWN), orders=1)
     pauses = []
     for _ in range(12):
         shop.step()
@@ -86,8 +85,7 @@ def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
 def test_jitter_takes_half_to_all_of_that(tmp_path: Path) -> None:
     import random
 
-    shop = Shop(tmp_path, Switch(DOWN), rng=random.Random(1))
-    shop.report("o001")
+    shop = Shop(tmp_path, Switch(DOWN), rng=random.Random(1), orders=1)
     pauses = []
     for _ in range(40):
         shop.step()
@@ -126,8 +124,7 @@ def test_an_unsure_order_is_sent_again_five_times_and_rests(tmp_path: Path, capl
         times.append(shop.clock.now)
         return refusal(502, {"message": "Bad gateway"})
 
-    shop = Shop(tmp_path, AdRoll(judge))
-    shop.report("o001")
+    shop = Shop(tmp_path, AdRoll(judge), orders=1)
     shop.steps(360, 10)
     shop.steps(1380, 60)  # a day
     gaps = [b - a for a, b in itertools.pairwise(times)]
@@ -155,8 +152,7 @@ def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Pa
     def dies(_batch: list[str], _dry: bool) -> Reply:
         raise KeyboardInterrupt
 
-    shop = Shop(tmp_path, AdRoll(dies))
-    shop.report("o001")
+    shop = Shop(tmp_path, AdRoll(dies), orders=1)
     for _ in range(10):
         with contextlib.suppress(KeyboardInterrupt):
             shop.step()
@@ -169,8 +165,7 @@ def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Pa
 
 def test_a_trial_that_adroll_refuses_for_its_content_stops_nobody(tmp_path: Path) -> None:
     adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(2))
+    shop = Shop(tmp_path, adroll, orders=2)
     shop.step()
     adroll.judge = lambda batch, _dry: refusal(400) if batch == ["?"] else OK
     shop.clock.sleep(31)
@@ -181,8 +176,7 @@ def test_a_trial_that_adroll_refuses_for_its_content_stops_nobody(tmp_path: Path
 
 def test_a_bad_event_that_is_the_first_after_an_outage_holds_up_nobody(tmp_path: Path) -> None:
     adroll = Switch(DOWN)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(3))
+    shop = Shop(tmp_path, adroll, orders=3)
     shop.step()
     adroll.judge = lambda batch, _dry: refusal(400) if batch == ["o001"] else OK
     shop.clock.sleep(31)
@@ -243,8 +237,7 @@ def only_trials(answer: Reply) -> AdRoll:
 
 
 def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, only_trials(BUSY), max_age=3600)
-    shop.report("o001")
+    shop = Shop(tmp_path, only_trials(BUSY), max_age=3600, orders=1)
     shop.clock.sleep(4000)
     shop.step()
     assert shop.states() == {"o001": "waiting"}, "its age began just now"
@@ -261,8 +254,7 @@ def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) 
 @pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
 def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) -> None:
     adroll = Switch(answer)
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(20))
+    shop = Shop(tmp_path, adroll, orders=20)
     shop.steps(300, 8 * DAY / 300)
     assert set(shop.states().values()) == {"waiting"}
     adroll.answer = OK
@@ -273,8 +265,7 @@ def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) ->
 
 def test_held_time_does_not_age(tmp_path: Path) -> None:
     adroll = Switch(BUSY)
-    shop = Shop(tmp_path, adroll, max_age=3600)
-    shop.report("o001")
+    shop = Shop(tmp_path, adroll, max_age=3600, orders=1)
     shop.step()
     adroll.answer = refusal(401)
     shop.clock.sleep(40)
@@ -295,8 +286,9 @@ def test_held_time_does_not_age(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 405, 410, 415, 418])
 def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, status: int) -> None:
-    shop = Shop(tmp_path, Switch(refusal(status, {"message": "token canary-token revoked"})))
-    shop.report(*orders(3))
+    shop = Shop(
+        tmp_path, Switch(refusal(status, {"message": "token canary-token revoked"})), orders=3
+    )
     with caplog.at_level(logging.ERROR, "adroll_flask"):
         for _ in range(5):
             shop.step()
@@ -336,8 +328,7 @@ def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None
 
 def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
     adroll = Switch(refusal(403))
-    shop = Shop(tmp_path, adroll)
-    shop.report("o001")
+    shop = Shop(tmp_path, adroll, orders=1)
     shop.step()
     shop.outbox.admin.drop([row.id for row in shop.rows().values()])
     shop.clock.sleep(31)
@@ -351,8 +342,7 @@ def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
 def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
     taking = [False]
     adroll = AdRoll(lambda batch, dry: OK if taking[0] and not dry else refusal(403))
-    shop = Shop(tmp_path, adroll)
-    shop.report(*orders(2))
+    shop = Shop(tmp_path, adroll, orders=2)
     shop.step()
     taking[0] = True
     for _ in range(3):
@@ -379,8 +369,7 @@ def test_two_configurations_side_by_side_do_not_chase_each_other(tmp_path: Path)
 def test_a_token_that_rotates_ends_the_hold_in_the_same_process(tmp_path: Path) -> None:
     tokens = ["bad"]
     adroll = AdRoll(lambda _orders, _dry: OK if adroll.tokens[-1] == "Token good" else refusal(401))
-    shop = Shop(tmp_path, adroll, access_token=lambda: tokens[0])
-    shop.report("o001")
+    shop = Shop(tmp_path, adroll, access_token=lambda: tokens[0], orders=1)
     shop.step()
     tokens[0] = "good"
     shop.step()
@@ -426,8 +415,7 @@ def test_a_failing_token_is_a_pause(
         asked.append(1)
         return source()
 
-    shop = Shop(tmp_path, access_token=token)
-    shop.report("o001")
+    shop = Shop(tmp_path, access_token=token, orders=1)
     with caplog.at_level(logging.DEBUG, "adroll_flask"):
         for _ in range(150):
             shop.step()
@@ -520,8 +508,7 @@ def test_the_loop_survives_all(tmp_path: Path, monkeypatch: Patch, caplog: Caplo
 
 
 def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    shop.report(*orders(150))
+    shop = Shop(tmp_path, orders=150)
     assert shop.deliverer.flush(5.0) == 0
     assert shop.adroll.sizes == [100, 50]
     assert shop.adroll.taken == orders(150), "the oldest first"

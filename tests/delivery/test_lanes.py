@@ -63,8 +63,7 @@ def test_each_account_s_events_go_with_its_own_eid_and_token(tmp_path: Path) -> 
 def test_events_of_an_account_not_ours_wait_and_delay_nobody(tmp_path: Path) -> None:
     before = Shop(tmp_path, Accounts(), advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)
     before.report("f001")
-    shop = Shop(tmp_path, Accounts(), clock=before.clock)
-    shop.report(*orders(3))
+    shop = Shop(tmp_path, Accounts(), clock=before.clock, orders=3)
     for _ in range(5):
         shop.deliverer.drain()
         shop.clock.sleep(100)
@@ -129,8 +128,7 @@ def test_the_log_names_the_account_of_several(tmp_path: Path, caplog: Caplog) ->
 
 def test_an_account_without_a_token_waits(tmp_path: Path, caplog: Caplog) -> None:
     france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
-    shop = Shop(tmp_path, Accounts(), accounts=france)
-    shop.report("o001")
+    shop = Shop(tmp_path, Accounts(), accounts=france, orders=1)
     report_other(shop, "f001")
     shop.steps(3)
     assert shop.states() == {"f001": "waiting", "o001": "delivered"}

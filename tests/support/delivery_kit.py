@@ -90,10 +90,12 @@ class Shop:
         folder: Path,
         adroll: Any = None,
         *,
+        orders: int = 0,
         clock: Any = None,
         rng: random.Random | None = None,
         **changes: Any,
     ) -> None:
+        """*orders* are reported already, ``o001`` and on; *changes* are settings."""
         values: dict[str, Any] = {
             "advertisable_eid": EID,
             "pixel_eid": PIXEL,
@@ -119,6 +121,8 @@ class Shop:
             rng=rng or Most(),
             monotonic=self.clock,
         )
+
+        self.report(*(f"o{number:03}" for number in range(1, orders + 1)))
 
     def _ended(self, kind: str, claimed: model.Claimed, reason: str) -> None:
         self.ended.append((kind, claimed.key, reason))
