@@ -11,17 +11,8 @@ import pytest
 from adroll_flask.outbox import NewEvent, new_id
 from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome
 from tests.conftest import Caplog, Patch
-from tests.support.delivery_kit import (
-    EID,
-    OK,
-    AdRoll,
-    NoAnswer,
-    Reply,
-    Response,
-    Shop,
-    orders,
-    refusal,
-)
+from tests.support.delivery_kit import OK, AdRoll, NoAnswer, Reply, Response, Shop, orders, refusal
+from tests.support.outbox_engines import EID
 from tests.support.patching import replace_method
 
 

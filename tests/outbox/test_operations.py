@@ -13,17 +13,8 @@ from sqlalchemy import text
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.schema import VERSION
 from tests.conftest import Patch
-from tests.support.outbox_engines import (
-    EID,
-    Bench,
-    bury,
-    claimed,
-    deliver,
-    retry,
-    settle,
-    shown,
-    wait_until,
-)
+from tests.support import eventually
+from tests.support.outbox_engines import EID, Bench, bury, claimed, deliver, retry, settle, shown
 
 WIRE = {
     "event_name": "purchase",
@@ -161,7 +152,7 @@ def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> No
     with server.sql().begin() as connection:
         connection.execute(text(statement))
         thread.start()
-        assert wait_until(lambda: bool(server.execute(blocked)))
+        eventually(lambda: server.execute(blocked))
     thread.join()
 
 
