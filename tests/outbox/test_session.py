@@ -1,6 +1,9 @@
 """session=: an event in the shop's own transaction, with the order it tells of."""
 
+import gc
 import time
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
-from tests.support.outbox_engines import EID, Bench
+from adroll_flask.outbox.inbox import after_commit
+from tests.support.outbox_engines import Bench
 
 
 @pytest.fixture
@@ -29,7 +33,6 @@ def test_an_event_is_committed_with_the_order(bench: Bench, ready: Outbox) -> No
         session.commit()
 
     assert ready.queue.waiting() == 1
-    assert ready.queue.claim(EID)
 
 
 def test_an_event_is_rolled_back_with_the_order(bench: Bench, ready: Outbox) -> None:
@@ -164,3 +167,97 @@ def test_a_report_beside_the_shop_s_long_transaction_does_not_wait_for_it(sqlite
         session.commit()
 
     assert sorted(row.key or "" for row in outbox.lookups.list()) == ["1001", "1002"]
+
+
+# -- what waits for the commit, the outermost one, with one listener a session ---------------------
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    engine = sa.create_engine("sqlite://")
+    with Session(engine) as session:
+        session.execute(sa.text("SELECT 1"))
+        yield session
+    engine.dispose()
+
+
+def test_an_action_runs_once_after_the_commit(session: Session) -> None:
+    done: list[str] = []
+    after_commit(session, lambda: done.append("one"))
+    session.flush()
+    assert done == []
+    session.commit()
+    assert done == ["one"]
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == ["one"]
+
+
+def test_a_released_savepoint_is_no_commit(session: Session) -> None:
+    done: list[str] = []
+    with session.begin_nested():
+        after_commit(session, lambda: done.append("inner"))
+    assert done == []
+    session.commit()
+    assert done == ["inner"]
+
+
+def test_a_rollback_takes_back_a_released_savepoint_too(session: Session) -> None:
+    done: list[str] = []
+    with session.begin_nested(), session.begin_nested():
+        after_commit(session, lambda: done.append("inner"))
+    session.rollback()
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == []
+
+
+def test_a_savepoint_rolled_back_takes_its_own_actions(session: Session) -> None:
+    done: list[str] = []
+    after_commit(session, lambda: done.append("before"))
+    savepoint = session.begin_nested()
+    after_commit(session, lambda: done.append("within"))
+    with session.begin_nested():
+        after_commit(session, lambda: done.append("released within"))
+    savepoint.rollback()
+    after_commit(session, lambda: done.append("after"))
+    session.commit()
+    assert done == ["before", "after"]
+
+
+def test_a_session_closed_without_a_commit_runs_nothing(session: Session) -> None:
+    done: list[str] = []
+    after_commit(session, lambda: done.append("one"))
+    session.close()
+    session.execute(sa.text("SELECT 1"))
+    session.commit()
+    assert done == []
+
+
+@pytest.mark.parametrize("sessions", ["one long session", "a session each"])
+def test_many_reports_leave_no_memory(session: Session, sessions: str) -> None:
+    done: list[str] = []
+
+    def report(session: Session) -> None:
+        session.execute(sa.text("SELECT 1"))
+        after_commit(session, lambda: done.append("x"))
+        session.commit()
+
+    def grown_by(reports: int) -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(reports):
+            if sessions == "one long session":
+                report(session)
+            else:
+                with Session(session.get_bind()) as own:
+                    report(own)
+        assert len(done) == reports
+        done.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    grown_by(100)
+    grown = grown_by(400)
+    tracemalloc.stop()
+    assert grown < 100_000, grown
