@@ -42,21 +42,13 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     """Starts the demo on free ports, in a process group of its own, as a shell does."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(
-        *options: str,
-        env: dict[str, str] | None = None,
-        run_by: str = "",
-        sandbox_port: int | None = 0,
-    ) -> subprocess.Popen[str]:
-        between = [sys.executable, "-c", run_by] if run_by else []
-        ports = ["--port=0", f"--instance={tmp_path / 'instance'}"]
-        if sandbox_port is not None:
-            ports.append(f"--sandbox-port={sandbox_port}")
+    def start(*options: str, **env: str) -> subprocess.Popen[str]:
+        ports = ["--port=0", "--sandbox-port=0", f"--instance={tmp_path / 'instance'}"]
         with heard(signal.SIGHUP, signal.SIGINT):
             process = subprocess.Popen(
-                [*between, sys.executable, "-m", "demo_app", *ports, *options],
+                [sys.executable, "-m", "demo_app", *ports, *options],
                 cwd=ROOT,
-                env={**os.environ, "MAKELEVEL": "1", **(env or {})},
+                env={**os.environ, "MAKELEVEL": "1", **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -164,39 +156,8 @@ def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, p
         assert requests.get(url, timeout=PATIENCE).status_code == 200
 
 
-def is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
-    port = next(port for port in range(23_000, 32_000, 7) if is_free(port) and is_free(port + 1))
-    demo = start(f"--port={port}", sandbox_port=None)
-    lines = read_lines(demo)  # nothing is said to be taken: neither is
-    assert lines["Shop"] == f"http://127.0.0.1:{port}/"
-    assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
-
-
-@pytest.mark.parametrize("target", ["demo", "dashboard"])
-@pytest.mark.parametrize(("given", "option"), [((), False), (("PORT=8000",), True)])
-def test_make_takes_the_port(target: str, given: tuple[str, ...], option: bool) -> None:
-    told = subprocess.run(
-        ["make", "--dry-run", "--always-make", target, *given],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "PORT"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    (command,) = [line for line in told.splitlines() if "-m demo_app" in line]
-    assert ("--port=8000" in command) is option
-
-
 def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> None:
-    demo = start("--no-sandbox", env={"FLASK_ADROLL_PIXEL_URL": "http://127.0.0.1:9/pixel.js"})
+    demo = start("--no-sandbox", FLASK_ADROLL_PIXEL_URL="http://127.0.0.1:9/pixel.js")
     assert demo.stdout is not None
     word, url = demo.stdout.readline().split()
     assert word == "Shop"
