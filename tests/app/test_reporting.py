@@ -459,14 +459,6 @@ def test_a_second_init_app_names_the_next_step(app: Flask) -> None:
         AdRoll(app)
 
 
-def test_an_app_without_adroll_says_so() -> None:
-    with (
-        Flask(__name__).app_context(),
-        pytest.raises(adroll_flask.ConfigurationError, match="init_app"),
-    ):
-        report_conversion(**ORDER)
-
-
 def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
     app = make_app(ADROLL_DELIVERY="thread")
     app.test_client().get("/")

