@@ -327,13 +327,22 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             more.setdefault("timeout", _TIMEOUT)
             return super().request(method, urljoin(site, url), *args, **more)
 
-    name = "visit"
+    name, probe = "visit", f"verify-{secrets.token_hex(8)}"
     with Browser() as shop:
         shop.headers.update({"Accept": "text/html", "User-Agent": "adroll_flask verify"})
         try:
-            steps = _visited(runtime, shop, site)
-            yield from steps
-            if recipe is None or not all(step.good for step in steps):
+            page = shop.get(site)
+            snippet = "data-adroll" in page.text
+            said = f"{page.status_code}, {'with' if snippet else 'without'} the snippet"
+            yield Step(name, page.ok and snippet, said)
+            name = "click"  # on an ad that leads there
+            shop.get(site, params={"adct": probe})
+            cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
+            kept = runtime.services.records.read(cookies).merged.adct == probe
+            why = "" if kept else ": a redirect, a cache, or no consent"
+            said = f"the click id is {'' if kept else 'not '}in the visitor's cookie{why}"
+            yield Step(name, kept, said)
+            if recipe is None or not (page.ok and snippet and kept):
                 return
             name = "order"
             order = str(_function(recipe)(shop))
@@ -360,21 +369,6 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
     wanted |= {FORM_NAMES[form] for form in runtime.settings.email}
     missing = [name for name in BITS if name in wanted.difference(carried)]
     yield Step("identifiers", not missing, ", ".join(carried) or "none", missing)
-
-
-def _visited(runtime: Runtime, shop: Any, url: str) -> list[Step]:
-    """A visit, and a click on an ad that leads there."""
-    page, probe = shop.get(url), f"verify-{secrets.token_hex(8)}"
-    snippet = "data-adroll" in page.text
-    said = f"{page.status_code}, {'with' if snippet else 'without'} the snippet"
-    visit = Step("visit", page.ok and snippet, said)
-    shop.get(url, params={"adct": probe})
-    cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
-    kept = runtime.services.records.read(cookies).merged.adct == probe
-    said = "the click id is in the visitor's cookie"
-    if not kept:
-        said = "the click id is not in the visitor's cookie: a redirect, a cache, or no consent"
-    return [visit, Step("click", kept, said)]
 
 
 def _function(name: str) -> Any:

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from operator import attrgetter
@@ -261,14 +260,16 @@ def app_named(name: str) -> Flask:
             found = found or attrgetter(one)(loaded)
     if found is None:
         raise click.UsageError(f"--app: {module} has no {' and no '.join(names)}")
-    for layer in _layers(found):
-        if isinstance(layer, AdRollMiddleware):
+    for _ in range(_DEEPEST):
+        if isinstance(found, AdRollMiddleware):
             app = Flask("adroll_flask", static_folder=None)
-            app.extensions[EXTENSION] = layer.runtime
-            app.wsgi_app = layer  # type: ignore[method-assign]
+            app.extensions[EXTENSION] = found.runtime
+            app.wsgi_app = found  # type: ignore[method-assign]
             return app
-        if isinstance(layer, Flask) and EXTENSION in layer.extensions:
-            return layer
+        if isinstance(found, Flask) and EXTENSION in found.extensions:
+            return found
+        wrapped = (getattr(found, name, None) for name in _WRAPPED)
+        found = next((one for one in wrapped if callable(one)), None)
     raise click.UsageError(f"--app: there is no AdRollMiddleware around {name}")
 
 
@@ -285,13 +286,3 @@ def app_of_environment() -> Flask:
     app.config.update({key: settings[key] for key in settings.keys() - _NO_SETTINGS})
     AdRoll(app)
     return app
-
-
-def _layers(app: Any) -> Iterator[Any]:
-    """*app*, what it wraps, what that wraps, and so on."""
-    for _ in range(_DEEPEST):
-        yield app
-        wrapped = (getattr(app, name, None) for name in _WRAPPED)
-        app = next((one for one in wrapped if callable(one)), None)
-        if app is None:
-            return

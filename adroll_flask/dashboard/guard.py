@@ -57,19 +57,12 @@ class Guard:
         answer = self.operator() if self.operator is not None else False
         return not isinstance(answer, Response) and _is_yes(answer, "operator")
 
-    def check_action(self, request: Request, largest: int) -> None:
-        """Nothing, for an action that may be done; else an error.
-
-        :param largest: bytes of its body.
-        """
-        if not self.is_operator():
-            abort(403, "the function given as operator= says no")
-        self.check_question(request, largest)
-
-    def check_question(self, request: Request, largest: int) -> None:
+    def check_origin(self, request: Request, largest: int) -> None:
         """Nothing, for a POST that comes from our own page; else an error.
 
         Its size is looked at first, by its header: what follows reads it, and no more than that.
+
+        :param largest: bytes of its body.
         """
         if not _is_same_origin(request):
             abort(403, "this did not come from the dashboard's own page")

@@ -201,11 +201,11 @@ class _Dashboard:
         return current_app.response_class(html, status=status, mimetype="text/html")
 
     def _act(self, page: Page, name: str) -> Response:
-        asks = name in page.questions
-        check = self._guard.check_question if asks else self._guard.check_action
-        check(request, page.largest)
         visit = self._visit()
-        done = (page.questions if asks else page.actions)[name](visit)
+        if name in page.actions and not visit.is_operator:
+            abort(403, "the function given as operator= says no")
+        self._guard.check_origin(request, page.largest)
+        done = {**page.questions, **page.actions}[name](visit)
         if isinstance(done, Response):
             return done
         if not isinstance(done, Done):
