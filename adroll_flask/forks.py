@@ -94,20 +94,14 @@ def never_collect(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
-def at_fork(
-    *,
-    before: Callable[[], object] | None = None,
-    in_parent: Callable[[], object] | None = None,
-    in_child: Callable[[], object] | None = None,
-) -> None:
+def at_fork(**methods: Callable[[], object]) -> None:
     """Call methods around each fork of this process, for as long as their object lives.
 
-    :param before: in the parent, as are its return and *in_parent* after it.
+    :param methods: by when: ``before`` (in the parent), ``in_parent`` and ``in_child`` (after it).
     """
-    if not hasattr(os, "register_at_fork"):  # Windows
-        return
-    calls = {"before": before, "after_in_parent": in_parent, "after_in_child": in_child}
-    os.register_at_fork(**{when: _weakly(call) for when, call in calls.items() if call})
+    calls = {name.replace("in_", "after_in_"): _weakly(one) for name, one in methods.items()}
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(**calls)
 
 
 def _weakly(method: Any) -> Callable[[], None]:

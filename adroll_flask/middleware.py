@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -252,11 +252,9 @@ class _Response:
             yield from chunks
             return
         placed: Any = self._page.stream(chunks, None)
-        try:
+        with closing(placed):
             for chunk in placed:  # noqa: UP028 - "yield from" would close it a second time
                 yield chunk
-        finally:
-            placed.close()
 
     def _of_app(self) -> Iterator[bytes]:
         """The chunks of the wrapped app, whose code finds the request."""

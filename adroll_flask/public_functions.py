@@ -138,7 +138,12 @@ def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
     except ConfigurationError as problem:
         if environment_says("ENABLED") is False:
             return Receipt(None, "suppressed", "disabled")
-        _refuse(problem, _strict_without_app())
+        # Whether a programmer's error raises where no AdRoll says so: in development and in tests.
+        strict = environment_says("STRICT")
+        if strict is None:
+            here = has_app_context() and (current_app.debug or current_app.testing)
+            strict = here or get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
+        _refuse(problem, strict)
         return Receipt(None, "failed", str(problem))
 
 
@@ -250,16 +255,6 @@ def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:
         _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.is_strict())
         return None
     return runtime, tracked
-
-
-def _strict_without_app() -> bool:
-    """Whether a programmer's error raises where no AdRoll says so: in development and in tests."""
-    said = environment_says("STRICT")
-    if said is not None:
-        return said
-    if has_app_context() and (current_app.debug or current_app.testing):
-        return True
-    return get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
 
 
 def _refuse(problem: ConfigurationError, strict: bool) -> None:

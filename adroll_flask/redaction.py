@@ -81,7 +81,7 @@ def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -
     text = _SCHEME.sub(r"\1 [token]", text)
     text = _EMAIL.sub("[email]", text)
     text = _ADDRESS.sub(_hide_address, text)
-    text = _OPAQUE.sub(_hide_opaque, text)
+    text = _OPAQUE.sub(lambda m: "[token]" if any(map(_is_opaque, m[0].split("."))) else m[0], text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -99,10 +99,6 @@ def _hide_address(match: re.Match[str]) -> str:
         if is_ip(candidate):
             return "[ip]" + found[len(candidate) :]
     return found
-
-
-def _hide_opaque(match: re.Match[str]) -> str:
-    return "[token]" if any(map(_is_opaque, match[0].split("."))) else match[0]
 
 
 def _is_opaque(part: str) -> bool:
@@ -259,10 +255,6 @@ def database_words(problem: BaseException, *secrets: str | None) -> str:
     return f"{_name(problem)}: {words}" if words else _name(problem)
 
 
-#: Lines of one exception's traceback that are shown, the innermost.
-_MOST_LINES = 10
-
-
 def describe_lines(exc: BaseException) -> str:
     """:func:`describe`, and where it came from, a line each: files, lines and functions.
 
@@ -275,7 +267,7 @@ def describe_lines(exc: BaseException) -> str:
             lines.append(f"  from {_name(one)}")
         lines += [
             f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-            for frame in traceback.extract_tb(one.__traceback__)[-_MOST_LINES:]
+            for frame in traceback.extract_tb(one.__traceback__, -10)  # the innermost
         ]
     return "\n".join(lines)
 
