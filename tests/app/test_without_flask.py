@@ -482,10 +482,7 @@ def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(wrap: Wrap) ->
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("path", ["/", "/logo.png"])
 def test_a_consent_function_that_raises_breaks_nothing(
-    wrap: Wrap,
-    lint: Callable[[Any], Any],
-    strict: bool,
-    path: str,
+    wrap: Wrap, lint: Callable[[Any], Any], strict: bool, path: str
 ) -> None:
     seen: list[bool] = []
 
@@ -514,11 +511,7 @@ def test_a_consent_function_that_raises_breaks_nothing(
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
 @pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
 def test_a_fault_leaves_responses_alone(
-    wrap: Wrap,
-    lint: Callable[[Any], Any],
-    monkeypatch: Patch,
-    fault: str,
-    app: WSGI,
+    wrap: Wrap, lint: Callable[[Any], Any], monkeypatch: Patch, fault: str, app: WSGI
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError

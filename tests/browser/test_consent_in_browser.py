@@ -183,9 +183,7 @@ def test_who_refused_leaves_no_trace(open_site: OpenSite, way: Way, page: Page) 
 
 @pytest.mark.parametrize("config", [{}, {"ADROLL_CONSENT": "tcf"}, {"ADROLL_CONSENT": by_choice}])
 def test_global_privacy_control_beats_every_yes(
-    open_site: OpenSite,
-    new_context: browsing.NewContext,
-    config: dict[str, Any],
+    open_site: OpenSite, new_context: browsing.NewContext, config: dict[str, Any]
 ) -> None:
     context = new_context(extra_http_headers={"Sec-GPC": "1"})
     context.add_init_script(

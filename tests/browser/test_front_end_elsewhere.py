@@ -53,19 +53,16 @@ def opened(adroll: RunningSandbox, tmp_path: Path) -> Opened:
 @pytest.fixture
 def foreign(opened: Opened) -> Opened:
     """On a domain that is not the API's."""
-    return partial(opened, host="brand.example", foreign=True)
+    return partial(opened, host="brand.example")
 
 
 @pytest.fixture(params=["http", "https"])
-def tls(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> ssl.SSLContext | None:
+def tls(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> journey.Tls:
     return tls if request.param == "https" else None
 
 
-Tls = ssl.SSLContext | None
-
-
 def test_a_front_end_on_another_host_buys(
-    opened: Opened, tls: Tls, page: Page, console: Any
+    opened: Opened, tls: journey.Tls, page: Page, console: Any
 ) -> None:
     with opened(host="www.shop.test", tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")) as answered:
@@ -91,7 +88,7 @@ def check(event: Any, click: str, page: Page) -> None:
 
 
 def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
-    foreign: Opened, tls: Tls, page: Page, console: Any
+    foreign: Opened, tls: journey.Tls, page: Page, console: Any
 ) -> None:
     with foreign(tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):

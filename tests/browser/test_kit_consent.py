@@ -38,10 +38,7 @@ GTAG = "<script>dataLayer = []; function gtag() { dataLayer.push(arguments) }</s
 
 
 def tc(
-    event: str = "useractioncomplete",
-    vendors: tuple[int, ...] = (130,),
-    purposes: tuple[int, ...] = (1, 7),
-    **more: Any,
+    event: str = "useractioncomplete", vendors: Any = (130,), purposes: Any = (1, 7), **more: Any
 ) -> str:
     """A call to the page's CMP: what it is to tell."""
     data = {

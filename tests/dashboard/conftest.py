@@ -19,22 +19,15 @@ class Shop(DashboardShop):
     """A site whose history the test writes."""
 
     def happened(
-        self,
-        outcome: str,
-        events: int = 1,
-        *,
-        ago: float = 0.0,
-        name: str = "purchase",
-        reason: str = "",
-        identifiers: int = 0,
-        value: str = "0 EUR",
-        delay: float | None = None,
+        self, outcome: str, events: int = 1, *, ago: float = 0.0, value: str = "0 EUR", **more: Any
     ) -> None:
         """Write history: *events* alike, *ago* seconds before now."""
         amount, _, currency = value.partition(" ")
+        known: dict[str, Any] = {"name": "purchase", "reason": "", "identifiers": 0, "delay": None}
+        known |= more
         entry = Happened(
-            *(name, outcome, reason, identifiers, currency),
-            *(int(float(amount) * 10_000), delay, 1),
+            *(known["name"], outcome, known["reason"], known["identifiers"], currency),
+            *(int(float(amount) * 10_000), known["delay"], 1),
         )
         self.now -= ago
 

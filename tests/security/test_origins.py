@@ -127,11 +127,7 @@ def test_what_the_cookies_know_is_in_the_token_of_a_front_end_of_the_same_site(s
     ],
 )
 def test_without_consent_the_token_holds_the_answer_and_nothing_of_the_visitor(
-    make_site: MakeSite,
-    settings: dict[str, Any],
-    body: dict[str, Any],
-    headers: dict[str, str],
-    consent: bool | None,
+    make_site: MakeSite, settings: Any, body: Any, headers: Any, consent: bool | None
 ) -> None:
     site = make_site(origins=[WWW, FOREIGN], **settings)
     told = {"adct": "click123", "first_party_cookie": COOKIE, "token": True, **body}

@@ -1,6 +1,5 @@
 """A shop whose pages and whose Flask API are two servers: another port, another host."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from adroll_flask import AdRoll, report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
 
-from .journey import adroll_origin
+from .journey import Tls, adroll_origin
 from .pages import blocks
 from .serving import serving
 
@@ -69,17 +68,11 @@ class TwoServers:
 
 @contextmanager
 def open_front_end(
-    adroll: RunningSandbox,
-    folder: Path,
-    *,
-    host: str,
-    tls: ssl.SSLContext | None = None,
-    foreign: bool = False,
-    **config: Any,
+    adroll: RunningSandbox, folder: Path, *, host: str, tls: Tls = None, **config: Any
 ) -> Iterator[TwoServers]:
     """Pages at *host* on one port, the API at ``api.shop.test`` on another.
 
-    :param foreign: the front end sends a token along, and no cookies.
+    A front end of another site sends a token along, and no cookies.
     """
     page = b""
     scheme = "http" if tls is None else "https"
@@ -105,7 +98,9 @@ def open_front_end(
             base = f"{scheme}://api.shop.test:{api_port}"
             tag = api.test_cli_runner().invoke(commands, ["tag", "--base", base]).output
             own, other = (block.code for block in blocks(DOC) if block.language == "js")
-            report = (other if foreign else own).replace("https://api.shop.example", base)
+            report = (own if host.endswith("shop.test") else other).replace(
+                "https://api.shop.example", base
+            )
             page = SHOP.format(tag=tag, report=report).encode()
             yield TwoServers(adroll, api, extension, origin, scheme, front_port, api_port, asked)
         with api.app_context():

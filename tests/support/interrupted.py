@@ -6,13 +6,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 
-def at_each_moment(
-    call: Callable[[int], object],
-    error: type[Exception],
-    *,
-    within: str = "adroll_flask",
-    most: int = 5_000,
-) -> Iterator[int]:
+def at_each_moment(call: Callable[[int], object], error: type[Exception]) -> Iterator[int]:
     """Interrupt *call* at its first moment, its second, and so on, until it has no more.
 
     The interpreter looks for signals when a function begins and when one of C's returns; a handler
@@ -20,14 +14,13 @@ def at_each_moment(
     interruption the number of the moment is given, for a look at what was left behind.
 
     :param call: takes the number of the moment.
-    :param within: the package in whose functions the moments are.
     :raises AssertionError: the exception did not come out of *call*.
     """
-    for moment in range(1, most):
+    for moment in range(1, 5_000):
         left = [moment]
 
         def strike(frame: FrameType, event: str, _: object, left: list[int] = left) -> None:
-            if not str(frame.f_globals.get("__name__")).startswith(within):
+            if not str(frame.f_globals.get("__name__")).startswith("adroll_flask"):
                 return
             # A generator that is dropped is "called" once more, where no signal is looked for.
             begins = event == "call" and not frame.f_code.co_flags & inspect.CO_GENERATOR

@@ -22,6 +22,8 @@ from demo_app import create_app
 from tests.support.serving import serving
 
 ROOT = Path(__file__).parents[2]
+#: A shop of http has none.
+Tls = ssl.SSLContext | None
 EMAIL = "ada@example.com"
 #: What the customer buys, as the event's products say it.
 PRODUCTS = [
@@ -63,7 +65,7 @@ class Site:
 
 
 @contextmanager
-def adroll_origin(adroll: RunningSandbox, tls: ssl.SSLContext | None) -> Iterator[str]:
+def adroll_origin(adroll: RunningSandbox, tls: Tls) -> Iterator[str]:
     """AdRoll's origin under its own host, over TLS where the shop's pages need it.
 
     The shop's server reaches the event API on loopback without TLS: the certificate is nobody's.
@@ -77,12 +79,7 @@ def adroll_origin(adroll: RunningSandbox, tls: ssl.SSLContext | None) -> Iterato
 
 @contextmanager
 def open_shop(
-    adroll: RunningSandbox,
-    folder: Path,
-    *,
-    tls: ssl.SSLContext | None = None,
-    front: Any = None,
-    **config: Any,
+    adroll: RunningSandbox, folder: Path, *, tls: Tls = None, front: Any = None, **config: Any
 ) -> Iterator[Site]:
     """The demo shop on a free port, at all of its hosts.
 

@@ -116,26 +116,15 @@ class KitSite:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return self.url(f"/j/ADV/roundtrip.js?{query}", "adroll.example")
 
-    def tag(
-        self,
-        *,
-        consent: str | None = None,
-        pixel: str = "load",
-        src: str | None = None,
-        wait: int = 5000,
-        nonce: str | None = None,
-        **data: str,
-    ) -> str:
+    def tag(self, *, pixel: str = "load", wait: int = 5000, nonce: str = "", **data: str) -> str:
         """The tag as the server writes it."""
         data |= {"pixel": pixel, "identity": "/_adroll/identity", "wait": str(wait)}
         data |= {"adv": "ADV", "pix": "PIX"}
         if pixel == "load":
-            data["src"] = self.pixel_url() if src is None else src
-        if consent:
-            data["consent"] = consent
+            data.setdefault("src", self.pixel_url())
         attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
         own = f'<script nonce="{nonce}"' if nonce else "<script"
-        build = "adroll-kit-consent.min.js" if consent else "adroll-kit.min.js"
+        build = "adroll-kit-consent.min.js" if "consent" in data else "adroll-kit.min.js"
         return f'{own} async src="/{build}" data-adroll{attributes}></script>'
 
     def serve(self, head: str, path: str = "/", body: str = "", **headers: str) -> None:

@@ -101,14 +101,7 @@ class Api:
     open: Callable[..., TestResponse]
 
     def post(
-        self,
-        body: Any,
-        *,
-        method: str = "POST",
-        path: str = "/api",
-        query: Any = None,
-        headers: dict[str, str | None] | None = None,
-        packed: bool = False,
+        self, body: Any, *, query: Any = None, headers: Any = None, packed: bool = False, **to: str
     ) -> TestResponse:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent: dict[str, str | None] = {
@@ -120,8 +113,7 @@ class Api:
             sent["Content-Encoding"] = "gzip"
         sent.update(headers or {})
         return self.open(
-            path,
-            method=method,
+            **{"path": "/api", "method": "POST", **to},
             query_string={"advertisable": ADVERTISABLE_EID} if query is None else query,
             data=data,
             headers={name: value for name, value in sent.items() if value is not None},

@@ -38,13 +38,7 @@ class Shop(delivery_kit.Shop):
     """One process of a shop."""
 
     def __init__(
-        self,
-        folder: Path,
-        api_url: str,
-        *,
-        clock: Any = None,
-        timeouts: Timeouts = SHORT,
-        **changes: Any,
+        self, folder: Path, api_url: str, *, clock: Any = None, timeouts: Any = SHORT, **more: Any
     ) -> None:
         self.network = Watched(timeouts)
         account = {"advertisable_eid": ADVERTISABLE_EID, "pixel_eid": PIXEL_EID}
@@ -52,7 +46,7 @@ class Shop(delivery_kit.Shop):
             folder,
             self.network,
             clock=clock or past(),
-            **(account | {"access_token": ACCESS_TOKEN, "api_url": api_url} | changes),
+            **(account | {"access_token": ACCESS_TOKEN, "api_url": api_url} | more),
         )
 
     def report(self, *orders: str, **changes: Any) -> None:

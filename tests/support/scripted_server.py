@@ -2,11 +2,11 @@
 
 import contextlib
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 Script = Callable[[socket.socket, bytes], None]
 
@@ -60,10 +60,7 @@ def reply(status: str, body: bytes = b"", *headers: str) -> bytes:
 
 @contextlib.contextmanager
 def server(
-    *scripts: Script,
-    tls: ssl.SSLContext | None = None,
-    before_reading: Script | None = None,
-    keep: bool = False,
+    *scripts: Script, tls: Any = None, before_reading: Script | None = None, keep: bool = False
 ) -> Iterator[Server]:
     """Serve *scripts* in turn, the last one for ever; with *keep*, several on a connection."""
     listener = socket.create_server(("127.0.0.1", 0))

@@ -1,6 +1,5 @@
 """A shop's page in Chromium with AdRoll's sandbox beside it, for tests of policies and caches."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,7 @@ HOST = "shop.test"
 
 
 def make_shop(
-    adroll: RunningSandbox,
-    folder: Path,
-    *,
-    before: Callable[[Flask], object] = lambda app: None,
-    **config: Any,
+    adroll: RunningSandbox, folder: Path, *, before: Any = lambda app: None, **config: Any
 ) -> Flask:
     """A shop of one page; ``POST /who`` says whom the server takes the visitor for.
 

@@ -32,29 +32,19 @@ GPC = Decision(False, False, "gpc")
 
 
 def decided(
-    consent: Any = None,
-    *,
-    gpc: bool = False,
-    cookies: Mapping[str, str] | None = None,
-    recorded: bool | None = None,
-    counters: Counters | None = None,
-    request: object = "the request",
-    **settings: Any,
+    consent: Any = None, *, cookies: Mapping[str, str] | None = None, **more: Any
 ) -> Decision:
+    """The decision; *more* is settings and what else is known."""
+    known = dict[str, Any](gpc=False, request="the request", recorded=None, counters=Counters())
+    known = {name: more.pop(name, usual) for name, usual in known.items()}
+
     def jar() -> Mapping[str, str]:
         if cookies is None:
             raise AssertionError("the cookies were read where nothing asks for them")
         return cookies
 
-    config = {"ADROLL_CONSENT": consent} | {f"ADROLL_{k.upper()}": v for k, v in settings.items()}
-    return decide(
-        Settings.from_mapping(config),
-        gpc=gpc,
-        cookies=jar,
-        request=request,
-        recorded=recorded,
-        counters=counters if counters is not None else Counters(),
-    )
+    config = {"ADROLL_CONSENT": consent} | {f"ADROLL_{k.upper()}": v for k, v in more.items()}
+    return decide(Settings.from_mapping(config), cookies=jar, **known)
 
 
 def test_without_a_setting_consent_is_granted_and_no_cookie_is_read() -> None:
