@@ -251,9 +251,8 @@ def app_named(name: str) -> Flask:
         # One that the site itself imports is missing: its own traceback tells where.
         if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
             raise
-        raise click.UsageError(
-            f"--app: there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
-        ) from None
+        said = f"there is no module {problem.name!r} in {os.getcwd()} or on PYTHONPATH"
+        raise click.UsageError(f"--app: {said}") from None
     names, found = [attribute] if attribute else _NAMES, None
     for one in names:
         with suppress(AttributeError):

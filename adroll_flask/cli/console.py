@@ -131,11 +131,9 @@ def bar(label: str, length: int | None) -> Iterator[Callable[[int], object]]:
     if not length or not sys.stderr.isatty():
         yield lambda steps: None
         return
+    shown: Any
     often = max(1, length // 200)
-    shown: Any = click.progressbar(
-        length=length, label=label, file=sys.stderr, update_min_steps=often
-    )
-    with shown:
+    with click.progressbar(None, length, label, file=sys.stderr, update_min_steps=often) as shown:
         yield shown.update
 
 
@@ -191,12 +189,10 @@ def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
     :param zone: of a date, and of a time without an offset.
     :raises click.BadParameter: it is none.
     """
-    match = _SPAN.match(text)
-    if match:
+    if match := _SPAN.match(text):
         return now - int(match[1]) * _UNITS[match[2]]
     try:
         return read_time(text, zone)
     except ValueError:
-        raise click.BadParameter(
-            "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
-        ) from None
+        said = "takes 24h, 7d, 4w, 13m, or a date or time such as 2026-11-01"
+        raise click.BadParameter(said) from None

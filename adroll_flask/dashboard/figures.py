@@ -152,19 +152,15 @@ class Period:
         """The same in steps of seven days."""
         return replace(self, step="week", begins=self.begins[::7]) if self.step == "day" else self
 
-    def label(self, at: int) -> str:
-        """A step's beginning, short: ``14:00``, ``24 Nov``."""
-        return written("%H:00" if self.step == "hour" else "%-d %b", at, self.zone)
-
-    def full(self, at: int) -> str:
-        """A step, as a table has it: ``Tue 24 Nov, 14:00``, ``week of 24 Nov 2026``."""
-        forms = {"hour": "%a %-d %b, %H:00", "day": "%a %-d %b %Y", "week": "week of %-d %b %Y"}
-        return written(forms[self.step], at, self.zone)
-
     @property
     def axis(self) -> dict[str, Any]:
-        """The steps' names, as a plot takes them."""
-        return {"labels": [*map(self.label, self.begins)], "full": [*map(self.full, self.begins)]}
+        """The steps' names, as a plot takes them: short (``14:00``, ``24 Nov``), and as a table has
+        them (``Tue 24 Nov, 14:00``, ``week of 24 Nov 2026``)."""
+        short = "%H:00" if self.step == "hour" else "%-d %b"
+        forms = {"hour": "%a %-d %b, %H:00", "day": "%a %-d %b %Y", "week": "week of %-d %b %Y"}
+        full = [written(forms[self.step], at, self.zone) for at in self.begins]
+        labels = [written(short, at, self.zone) for at in self.begins]
+        return {"labels": labels, "full": full}
 
     def sums(
         self, store: Outbox | None, columns: Sequence[HistoryColumn], *, delays: bool = False
@@ -199,25 +195,21 @@ def midnight(moment: datetime) -> datetime:
 def named(name: str, now: float, zone: tzinfo) -> Period:
     """The span of that name, one of :data:`PERIODS`."""
     present = datetime.fromtimestamp(now, zone)
-    today, end = midnight(present), present
+    today = midnight(present)
     monday, first = today - timedelta(days=today.weekday()), today.replace(day=1)
-    step: Step = "day"
-    begin = {
+    steps: dict[str, Step] = {"day": "hour", "year": "week"}
+    begins = {
+        # Hours that went by: the clock on the wall has one twice, or leaves one out.
+        "day": present.replace(minute=0, second=0).astimezone(UTC) - timedelta(hours=23),
         "days": today - timedelta(days=6),
         "week": monday,
         "last-week": monday - timedelta(weeks=1),
         "month": first,
         "last-month": (first - timedelta(days=1)).replace(day=1),
         "year": monday - timedelta(weeks=55),
-    }.get(name, today)
-    if name == "day":
-        # Hours that went by: the clock on the wall has one twice, or leaves one out.
-        step = "hour"
-        begin = present.replace(minute=0, second=0).astimezone(UTC) - timedelta(hours=23)
-    elif name == "year":
-        step = "week"
+    }
     end = {"last-week": monday, "last-month": first}.get(name, present)
-    return _made(name, step, begin, end, present)
+    return _made(name, steps.get(name, "day"), begins[name], end, present)
 
 
 def between(since: str, until: str, now: float, zone: tzinfo) -> Period:
