@@ -22,7 +22,6 @@ from .visitor.tracked_request import TrackedRequest
 LONGEST_BODY = 2048
 #: The name of the kit's file below the prefix.
 KIT = re.compile(r"kit(?:\.([0-9a-f]{8,64}))?\.js\Z")
-_KEYS = ("adct", "first_party_cookie", "consent")
 #: Seconds for which a browser need not ask again; Chromium's own most.
 _PREFLIGHT_AGE = 7200
 
@@ -79,7 +78,13 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Reco
     if record is not None:
         runtime.identified(tracked, record)
     if origins:
-        _cors(response, origin)
+        response.headers["Vary"] = "Origin"
+        # flask-cors adds its own headers to every response that does not carry this mark. Browsers
+        # refuse an answer with two Access-Control-Allow-Origin.
+        response._FLASK_CORS_EVALUATED = True  # type: ignore[attr-defined]
+    if origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Credentials"] = "true"
     return response, record
 
 
@@ -145,16 +150,6 @@ def _token(
 # -- who may ask -----------------------------------------------------------------------------
 
 
-def _cors(response: Response, origin: str | None) -> None:
-    response.headers["Vary"] = "Origin"
-    # flask-cors adds its own headers to every response that does not carry this mark. Browsers
-    # refuse an answer with two Access-Control-Allow-Origin.
-    response._FLASK_CORS_EVALUATED = True  # type: ignore[attr-defined]
-    if origin is not None:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Allow-Credentials"] = "true"
-
-
 def _preflight(origin: str | None) -> Response:
     response = _json(None, 204)
     response.headers["Allow"] = "POST, OPTIONS"
@@ -217,7 +212,7 @@ def parse(body: bytes, *, token: bool = False) -> KitMessage:
         raise Refused(400, "json", "the body has to be a JSON object, each key once") from None
     if not isinstance(data, dict):
         raise Refused(400, "json", "the body has to be a JSON object, each key once")
-    keys = (*_KEYS, "token") if token else _KEYS
+    keys = ("adct", "first_party_cookie", "consent", *(["token"] if token else []))
     if not data.keys() <= set(keys):
         raise Refused(400, "keys", f"the keys are {', '.join(keys)}")
     if data.get("token", True) is not True:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from inspect import iscoroutinefunction
+from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 from typing import Final
 
@@ -207,11 +208,8 @@ def let_through(problem: BaseException) -> None:
     An exception that the caller was handling when it called us is not looked at, though Python
     has it as the context of ours.
     """
-    callers: set[FrameType] = set()
-    frame = sys._getframe(1).f_back
-    while frame is not None:
-        callers.add(frame)
-        frame = frame.f_back
+    start = sys._getframe(1).f_back
+    callers = {frame for frame, _line in walk_stack(start)} if start is not None else set()
     seen: set[int] = set()
     current: BaseException | None = problem
     while current is not None and id(current) not in seen:
@@ -226,11 +224,10 @@ def let_through(problem: BaseException) -> None:
 
 def _from_outside(problem: BaseException, trace: TracebackType) -> bool:
     below = trace.tb_frame
-    at: TracebackType | None = trace.tb_next
-    while at is not None:
-        if _is_handler(at.tb_frame, below):
+    for frame, _line in walk_tb(trace.tb_next):
+        if _is_handler(frame, below):
             return True
-        below, at = at.tb_frame, at.tb_next
+        below = frame
     # A socket's own timeout is thrown in as well, as an OSError.
     return below.f_globals.get("__name__") in _SWITCHES and not isinstance(problem, OSError)
 
@@ -239,9 +236,8 @@ def _is_handler(frame: FrameType, below: FrameType) -> bool:
     """True where *frame* is a signal handler's: it was given the frame that it interrupted."""
     code = frame.f_code
     count = code.co_argcount + bool(code.co_flags & 4) + code.co_kwonlyargcount
-    for name in code.co_varnames[:count]:
-        value = frame.f_locals.get(name)
-        # Of a value of the shop's nothing is asked, not even its class: it may raise.
-        if value is below or (type(value) is tuple and any(one is below for one in value)):
-            return True
-    return False
+    # Of a value of the shop's nothing is asked, not even its class: it may raise.
+    return any(
+        value is below or (type(value) is tuple and any(one is below for one in value))
+        for value in map(frame.f_locals.get, code.co_varnames[:count])
+    )

@@ -322,7 +322,7 @@ class _Adapter:
                 ):
                     # The hot path: nothing of ours can change this response.
                     if request_state.may_join(context):
-                        self._join(request_state.tracked(runtime))
+                        _join(request_state.tracked(runtime))
                     else:
                         environ.setdefault(request_state.TRACKED_REQUEST, None)
                     return response
@@ -330,19 +330,12 @@ class _Adapter:
             if not (request.endpoint or "").startswith(_OWN):
                 self._prepare(tracked, response)
             if request_state.may_join(context):
-                self._join(tracked)
+                _join(tracked)
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
             runtime.forgive(problem, "page_untouched", "fault")
             left_alone(problem)
         return response
-
-    @staticmethod
-    def _join(tracked: TrackedRequest) -> None:
-        """The site has a session now: views find the visitor in it from the next request on."""
-        record = tracked.seen.record
-        if record is not None and tracked.decision.granted and not tracked.forgotten:
-            request_state.mirror(record, begin=False)
 
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
         runtime = self._runtime
@@ -405,3 +398,10 @@ class _Adapter:
         tracked = request_state.tracked(self._runtime)
         tracked.snippet_given = True
         return Markup(self._runtime.tag(tracked).decode("ascii"))  # noqa: S704 - ours
+
+
+def _join(tracked: TrackedRequest) -> None:
+    """The site has a session now: views find the visitor in it from the next request on."""
+    record = tracked.seen.record
+    if record is not None and tracked.decision.granted and not tracked.forgotten:
+        request_state.mirror(record, begin=False)

@@ -79,8 +79,7 @@ class AdRollCollector:
             "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=is_up
         )
         if totals is not None:
-            yield from _of_events(totals.sums)
-            yield from _of_the_outbox(totals)
+            yield from _of(totals)
         findings = core.GaugeMetricFamily(
             "adroll_findings",
             "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
@@ -99,7 +98,8 @@ class AdRollCollector:
         )
 
 
-def _of_events(sums: Iterable[HistorySum]) -> Iterator[core.Metric]:
+def _of(totals: Totals) -> Iterator[core.Metric]:
+    sums, destination = totals.sums, totals.destination
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
     for one in sums:
@@ -119,10 +119,6 @@ def _of_events(sums: Iterable[HistorySum]) -> Iterator[core.Metric]:
     )
     yield _filled(money, values.items())
     yield _delays(sums)
-
-
-def _of_the_outbox(totals: Totals) -> Iterator[core.Metric]:
-    destination = totals.destination
     for name, text, value in (
         ("adroll_outbox_due_events", "Events that could be sent now, up to 10,000.", totals.due),
         (

@@ -139,10 +139,8 @@ class Runtime:
     def tag(self, tracked: TrackedRequest) -> bytes:
         """The snippet for this request."""
         provider = self.settings.csp_nonce
-        nonce = None
-        if provider is not None:
-            nonce = provider(tracked.environ) if self.functions.takes_environ else provider()
-        return self.snippet.tag(tracked, nonce)
+        given = (tracked.environ,) if self.functions.takes_environ else ()
+        return self.snippet.tag(tracked, provider(*given) if provider is not None else None)
 
     # -- reports -------------------------------------------------------------------------
 
@@ -153,12 +151,9 @@ class Runtime:
 
     def _reporter(self, settings: Settings, open_outbox: Callable[[], Any]) -> Reporter:
         kind = TellingReporter if self.settings.debug else Reporter
+        known = settings, self.functions, self.counters, self.clock, self.services.records
         return kind(
-            settings,
-            self.functions,
-            self.counters,
-            self.clock,
-            self.services.records,
+            *known,
             open_outbox=open_outbox,
             strict=self.is_strict,
             queued=self._queued,

@@ -55,7 +55,6 @@ class Account:
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _HOST = re.compile(rf"\.?{_LABEL}(\.{_LABEL})*\Z", re.IGNORECASE)
 _FORM: Final = "a text of another form"
-_RANGE: Final = "one out of range"
 
 
 class _Got(Exception):
@@ -131,7 +130,7 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
         if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
             raise _other(value)
         if not least <= value <= most:
-            raise _Got(_RANGE)
+            raise _Got("one out of range")
         return kind(value)
 
     return _Takes(f"a {'whole ' * (kind is int)}number of {unit}, at least {least}", check)
@@ -201,7 +200,7 @@ def _sandbox(value: Any) -> bool | str:
     wanted: bool | str
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 < value < 65_536:
-            raise _Got(_RANGE)
+            raise _Got("one out of range")
         wanted = f"http://127.0.0.1:{value}"
     elif isinstance(value, str) and value not in ("True", "False"):
         wanted = _origin(value.rstrip("/"))
@@ -292,27 +291,25 @@ def _accounts(value: Any) -> dict[str, Account]:
     return accounts
 
 
-_EID: Final = _pattern("an AdRoll id: 8 to 40 upper-case letters and digits", "([A-Z0-9]{8,40})?")
-_SECRETS: Final = _list("a text, bytes, or a list of these, newest first", _secret)
-_PREFIX: Final = _pattern(
+_EID = _pattern("an AdRoll id: 8 to 40 upper-case letters and digits", "([A-Z0-9]{8,40})?")
+_SECRETS = _list("a text, bytes, or a list of these, newest first", _secret)
+_PREFIX = _pattern(
     "a path such as '/_adroll': a leading slash, no trailing one", r"(/[A-Za-z0-9_.~-]+)+"
 )
-_ORIGINS: Final = _list(
+_ORIGINS = _list(
     "a list of origins such as 'https://www.shop.example', without a path or a wildcard", _origin
 )
-_HOSTS: Final = _list(
+_HOSTS = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
-_COOKIE: Final = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_NONCE: Final = _choice(what="a callable that returns the response's nonce", or_callable=True)
-_SECONDS: Final = _number(int, 1, "seconds")
-_CONSENT: Final = _choice(
+_COOKIE = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NONCE = _choice(what="a callable that returns the response's nonce", or_callable=True)
+_SECONDS = _number(int, 1, "seconds")
+_CONSENT = _choice(
     "tcf", what="None, 'tcf', or a callable that takes the request", or_callable=True
 )
-_PURPOSES: Final = _list(
-    "a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check
-)
-_FORMS: Final = _list("any of 'sha256', 'md5', 'plain'", _choice("sha256", "md5", "plain").check)
+_PURPOSES = _list("a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check)
+_FORMS = _list("any of 'sha256', 'md5', 'plain'", _choice("sha256", "md5", "plain").check)
 Texts = str | Sequence[str] | set[str] | frozenset[str]
 Secrets = str | bytes | Sequence[str | bytes]
 

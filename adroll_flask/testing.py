@@ -162,12 +162,11 @@ class Reported:
     def _apply(self, kept: _Kept) -> None:
         """What was decided of a held event, if anything was."""
         verdict = self._verdicts.get(kept.key or "")
-        if verdict is None:
+        if verdict is None or kept.state == "cancelled":
             return
-        if verdict.kind == "release":
-            if kept.state == "held":
-                self._free(kept, verdict.changes)
-        elif kept.state != "cancelled":
+        if verdict.kind == "release" and kept.state == "held":
+            self._free(kept, verdict.changes)
+        elif verdict.kind == "cancel":
             kept.state = "cancelled"
             self.cancelled.append(verdict.order.key)
 
