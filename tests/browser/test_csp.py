@@ -6,14 +6,66 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, current_app
+from flask import Flask, Response, current_app
 from flask_talisman import Talisman
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 
+from adroll_flask import AdRoll, current_visitor
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.conftest import PAGE
 from tests.support import browsing, nginx, outbox_engines, visits
 from tests.support.serving import serving
-from tests.support.strict_site import HOST, jar, land, make_shop, who
+
+HOST = "shop.test"
+
+
+def make_shop(
+    adroll: RunningSandbox, folder: Path, *, before: Any = lambda app: None, **config: Any
+) -> Flask:
+    """A shop of one page; ``POST /who`` says whom the server takes the visitor for.
+
+    :param before: sets up what comes before AdRoll, such as Talisman.
+    """
+    app = Flask("strict_shop", instance_path=str(folder / "instance"))
+    app.config.update(visits.at(adroll), SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker")
+    pixel = adroll.url_at("adroll.example") + "/j/{advertisable_eid}/roundtrip.js"
+    app.config.update(config, ADROLL_PIXEL_URL=pixel, ADROLL_STRICT=True)
+    before(app)
+    AdRoll(app)
+    app.add_url_rule("/", "index", lambda: PAGE)
+    app.add_url_rule("/favicon.ico", "icon", lambda: Response(mimetype="image/x-icon"))
+
+    @app.post("/who")
+    def who() -> dict[str, Any]:
+        visitor = current_visitor()
+        return {
+            "adct": visitor.adct,
+            "cookie": visitor.first_party_cookie,
+            "source": visitor.first_party_cookie_source,
+        }
+
+    return app
+
+
+def who(page: Page) -> dict[str, Any]:
+    """Whom the server takes the page's visitor for."""
+    found: dict[str, Any] = page.evaluate(
+        "() => fetch('/who', {method: 'POST'}).then((answer) => answer.json())"
+    )
+    return found
+
+
+def jar(context: BrowserContext, url: str) -> dict[str, str]:
+    """The browser's cookies for *url*, by name."""
+    return {cookie["name"]: cookie["value"] for cookie in context.cookies(url)}
+
+
+def land(page: Page, url: str) -> None:
+    """Open *url* and wait until the kit has told the server what it learned."""
+    with page.expect_response("**/_adroll/identity") as told:
+        page.goto(url)
+    assert told.value.status == 204
+
 
 #: The strict policy of web.dev and Google's CSP guide: a nonce, and what it loads.
 STRICT = {"script-src": "'strict-dynamic'", "object-src": "'none'", "base-uri": "'none'"}

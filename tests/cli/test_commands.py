@@ -198,15 +198,9 @@ def test_send_test_shows_request_answer_and_meaning(run: Run, sandbox: Any, name
 
 
 def test_send_test_with_a_bad_token_says_what_to_compare(make_app: AppMaker, sandbox: Any) -> None:
-    app = make_app(
-        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-        ADROLL_PIXEL_EID=PIXEL_EID,
-        ADROLL_ACCESS_TOKEN="wrong-token",
-        ADROLL_API_URL=sandbox.api_url,
-    )
-    result = invoke(app, "send-test", "--json")
+    app = make_app(**at(sandbox) | {"ADROLL_ACCESS_TOKEN": "wrong-token"})
+    result = invoke(app, "send-test", "--json", code=1)
     answer = json.loads(result.output)
-    assert result.exit_code == 1
     assert answer["answer"]["kind"] == "denied"
     assert "ADROLL_ACCESS_TOKEN" in answer["meaning"]
     assert "wrong-token" not in result.output

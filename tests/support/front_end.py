@@ -11,8 +11,9 @@ from flask_cors import CORS
 
 from adroll_flask import AdRoll, report_conversion
 from adroll_flask.cli.commands import commands
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
+from adroll_flask.sandbox import RunningSandbox
 
+from . import visits
 from .journey import Tls, adroll_origin
 from .pages import blocks
 from .serving import serving
@@ -112,16 +113,9 @@ def make_api(
 ) -> tuple[Flask, AdRoll]:
     """The Flask API, with flask-cors as such APIs have it."""
     api = Flask("api", instance_path=str(folder / "instance"))
-    api.config.update(
-        SECRET_KEY="a key for tests",
-        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-        ADROLL_PIXEL_EID=PIXEL_EID,
-        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
-        ADROLL_API_URL=adroll.api_url,
-        ADROLL_PIXEL_URL=pixel_origin + "/j/{advertisable_eid}/roundtrip.js",
-        ADROLL_LINGER=0.05,
-        ADROLL_ORIGINS=[front],
-    )
+    api.config.update(visits.at(adroll), SECRET_KEY="a key for tests", ADROLL_STRICT=None)
+    pixel = pixel_origin + "/j/{advertisable_eid}/roundtrip.js"
+    api.config.update(ADROLL_PIXEL_URL=pixel, ADROLL_LINGER=0.05, ADROLL_ORIGINS=[front])
     api.config.update(config)
     extension = AdRoll(api)
     CORS(api, origins=[front], supports_credentials=True)
