@@ -114,10 +114,7 @@ def test_an_account_is_known_by_its_advertisable_and_by_its_host() -> None:
         ([], "takes accounts by host"),
         ({"https://shop.fr": FRENCH}, "a text of another form"),
         ({"shop.fr": {**FRENCH, "token": "s3cret"}}, "another thing for 'shop.fr'"),
-        (
-            {"shop.fr": {**FRENCH, "access_token": 12345}},
-            "'shop.fr' another: access_token: takes",
-        ),
+        ({"shop.fr": {**FRENCH, "access_token": 12345}}, "'shop.fr' another: access_token: takes"),
         ({"shop.fr": {"advertisable_eid": ADVERTISABLE}}, "one without both ids for 'shop.fr'"),
         (
             {"shop.fr": FRENCH, "shop.be": {**FRENCH, "access_token": "s3cret"}},

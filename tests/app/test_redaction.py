@@ -301,13 +301,7 @@ def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
         ({"adct": "click123"}, {"adct": "click123"}),
         ({"user_id": "42"}, {"user_id": "42"}),
         ({"email": "Jo@Example.com"}, {"email": "jo@example.com"}),
-        (
-            {"email": "jo@example.com"},
-            {
-                "email_md5": "f" * 32,
-                "email": "jo@example.com",
-            },
-        ),
+        ({"email": "jo@example.com"}, {"email_md5": "f" * 32, "email": "jo@example.com"}),
     ],
 )
 def test_each_identifier_finds_an_event(by: dict[str, str], identifiers: dict[str, Any]) -> None:

@@ -132,11 +132,7 @@ def test_a_script_that_names_nobody_is(make_app: AppMaker) -> None:
 def test_each_report_is_a_line_without_personal_data(make_app: AppMaker, capsys: Capsys) -> None:
     adroll = AdRoll()
     with running() as sandbox:
-        app = make_app(
-            adroll,
-            ADROLL_DEBUG=True,
-            **at(sandbox),
-        )
+        app = make_app(adroll, ADROLL_DEBUG=True, **at(sandbox))
         queued = report(app, email="canary@example.com")
         report(app)
         held = report(app, "1002", hold=True)

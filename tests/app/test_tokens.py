@@ -201,10 +201,7 @@ def test_without_consent_no_dead_letter_has_identifiers(make_app: AppMaker, visi
         "currency",
         "event_attributes",
     }
-    assert event["event_attributes"] == {
-        "order_id": "1001",
-        "products": [{"product_id": "mug"}],
-    }
+    assert event["event_attributes"] == {"order_id": "1001", "products": [{"product_id": "mug"}]}
 
 
 def test_a_dead_letter_of_a_copied_shop_s_page_is_a_dry_run(make_app: AppMaker) -> None:

@@ -644,10 +644,7 @@ def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool
         start_response("200 OK", HTML if html else [("Content-Type", "text/plain")])
         return Body()
 
-    body = wrap(app)(
-        create_environ("/", "http://shop.test"),
-        lambda *_: lambda data: None,
-    )
+    body = wrap(app)(create_environ("/", "http://shop.test"), lambda *_: lambda data: None)
     with pytest.raises(LookupError):
         list(body)
     cast("ClosingIterator", body).close()
@@ -680,12 +677,7 @@ def test_the_first_bytes_of_a_stream_do_not_wait_for_its_end(wrap: Wrap) -> None
             served.append(number)
             yield part
 
-    body = iter(
-        wrap(app)(
-            create_environ("/", "http://shop.test"),
-            lambda *_: lambda data: None,
-        )
-    )
+    body = iter(wrap(app)(create_environ("/", "http://shop.test"), lambda *_: lambda data: None))
     assert next(body).startswith(b"<html>")
     assert served == [0]
 

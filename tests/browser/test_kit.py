@@ -283,10 +283,7 @@ def test_the_stub_takes_all_five_methods_until_the_script_comes(site: KitSite, p
     page.wait_for_function("window.adroll")
     assert page.evaluate(
         "[adroll.f, adroll.f.every(name => typeof adroll[name] == 'function')]"
-    ) == [
-        ["setProperties", "identify", "track", "identify_email", "get_cookie"],
-        True,
-    ]
+    ) == [["setProperties", "identify", "track", "identify_email", "get_cookie"], True]
     assert page.evaluate("__adroll_loaded") is True
     page.evaluate("adroll.track('addToCart', {})")
     page.wait_for_function("window.seen")

@@ -262,10 +262,7 @@ def test_a_slow_yes_is_not_overtaken_by_the_no_after_it(site: KitSite, page: Pag
     site.on_the_way = [0.4]
     site.open(page, site.tag(consent="tcf", pixel="none"), LANDING)
     page.evaluate("for (const yes of [true, false]) adrollKit.consent(yes)")
-    assert site.wait_told(page, 2) == [
-        {"adct": "click123", "consent": True},
-        {"consent": False},
-    ]
+    assert site.wait_told(page, 2) == [{"adct": "click123", "consent": True}, {"consent": False}]
 
 
 def test_a_no_waits_for_the_answer_to_the_yes(site: KitSite, page: Page) -> None:

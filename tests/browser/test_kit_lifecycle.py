@@ -41,11 +41,7 @@ def test_a_prerendered_page_starts_shown(site: KitSite, chromium_path: str, tmp_
         site.serve("", "/go")
         wait_until(lambda: len(site.told) >= 3)
         browser.terminate()
-    assert site.told == [
-        "prerendered",
-        "going",
-        {"adct": "click123", "first_party_cookie": COOKIE},
-    ]
+    assert site.told == ["prerendered", "going", {"adct": "click123", "first_party_cookie": COOKIE}]
 
 
 @pytest.fixture

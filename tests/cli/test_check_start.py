@@ -326,11 +326,7 @@ def test_database_faults_are_told(url: str, said: str, make_app: AppMaker, tmp_p
             "Delivers to http://127.0.0.1:5001/api until Ctrl-C or SIGTERM.",
             "Ended: 0 events delivered, 0 waiting.",
         ),
-        (
-            ["sandbox", "--port", "0"],
-            "Watch  http://127.0.0.1:",
-            "Ended: 0 of 0 events accepted.",
-        ),
+        (["sandbox", "--port", "0"], "Watch  http://127.0.0.1:", "Ended: 0 of 0 events accepted."),
     ],
     ids=["worker", "sandbox"],
 )

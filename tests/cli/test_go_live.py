@@ -277,10 +277,7 @@ def verify(make_app: AppMaker, tmp_path: Path, monkeypatch: Patch) -> Iterator[V
     Path("recipe.py").write_text(RECIPE)
     with running() as sandbox, ExitStack() as stack:
         app = make_app(
-            SECRET_KEY="k" * 32,
-            ADROLL_DELIVERY="thread",
-            ADROLL_LINGER=0,
-            **at(sandbox),
+            SECRET_KEY="k" * 32, ADROLL_DELIVERY="thread", ADROLL_LINGER=0, **at(sandbox)
         )
         serve(app)
         port = stack.enter_context(serving(app))

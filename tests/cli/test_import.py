@@ -195,11 +195,7 @@ def test_the_first_is_kept_only_after_the_last_was_checked(app: Flask, run: Run)
 
 @pytest.mark.parametrize(
     ("line", "at"),
-    [
-        ('3,"1.00,EUR,u3', 6),
-        ('3,"1.00,EUR,u3\n4,"1.00,EUR,u4', 5),
-        ('3,"1.00"x,EUR,u3', 4),
-    ],
+    [('3,"1.00,EUR,u3', 6), ('3,"1.00,EUR,u3\n4,"1.00,EUR,u4', 5), ('3,"1.00"x,EUR,u3', 4)],
 )
 def test_an_open_quote_refuses_the_whole_file(app: Flask, run: Run, line: str, at: int) -> None:
     Path("orders.csv").write_text(f"{PLAIN}{line}\n5,1.00,EUR,u5\n6,1.00,EUR,u6\n")

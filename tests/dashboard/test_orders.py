@@ -205,12 +205,7 @@ def test_what_did_not_arrive_is_csv(sold: DashboardShop) -> None:
     answer = sold.upload(paid(sold), format="csv")
     assert answer.mimetype == "text/csv"
     found = {row["order_id"]: row["status"] for row in csv.DictReader(io.StringIO(answer.text))}
-    assert found == {
-        "1002": "dead",
-        "1003": "delivered",
-        "1004": "missing",
-        "1005": "suppressed",
-    }
+    assert found == {"1002": "dead", "1003": "delivered", "1004": "missing", "1005": "suppressed"}
 
 
 def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> None:

@@ -85,12 +85,7 @@ def test_another_name_is_told_the_nearest_or_all_thirteen(name: Any, told: str) 
 
 
 @pytest.mark.parametrize(
-    ("field", "meant"),
-    [
-        ("valeu", "value"),
-        ("email_sha256", "email"),
-        ("useragent", "user_agent"),
-    ],
+    ("field", "meant"), [("valeu", "value"), ("email_sha256", "email"), ("useragent", "user_agent")]
 )
 def test_an_unknown_field_suggests_the_nearest_known_one(field: str, meant: str) -> None:
     with pytest.raises(EventError) as caught:

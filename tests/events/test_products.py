@@ -130,10 +130,7 @@ def test_a_function_that_raises_costs_its_field_only() -> None:
     )
     assert built.event.products[0].product_id == "1"
     assert built.dropped == (
-        (
-            "products[0].price",
-            "is an attribute that cannot be read (ZeroDivisionError)",
-        ),
+        ("products[0].price", "is an attribute that cannot be read (ZeroDivisionError)"),
     )
 
 

@@ -187,8 +187,7 @@ def test_no_declaration_is_pushed_out_of_the_first_1024_bytes(room: int) -> None
 
 
 @pytest.mark.parametrize(
-    "charset",
-    [None, "", "utf-8", "UTF-8", '"latin1"', "Shift_JIS", "gbk", "nobody-knows", "rot13"],
+    "charset", [None, "", "utf-8", "UTF-8", '"latin1"', "Shift_JIS", "gbk", "nobody-knows", "rot13"]
 )
 def test_charsets_that_keep_ascii_are_read(charset: str | None) -> None:
     assert ascii_compatible(charset)

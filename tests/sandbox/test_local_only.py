@@ -102,9 +102,7 @@ def test_a_configured_name_is_answered() -> None:
 def test_remote_machines_are_answered_when_that_is_allowed() -> None:
     client = create_app(allow_remote=True).test_client()
     answer = client.get(
-        "/events",
-        headers={"Host": "adroll.lan"},
-        environ_overrides={"REMOTE_ADDR": "192.168.1.5"},
+        "/events", headers={"Host": "adroll.lan"}, environ_overrides={"REMOTE_ADDR": "192.168.1.5"}
     )
     assert answer.status_code == 200
 

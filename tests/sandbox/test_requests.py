@@ -327,10 +327,7 @@ WRONG_TEXTS = ("", " ", "a\x00b", "a" * 2049, 1001, None, "\ud800")
 
 #: What each field does not take, by what it is; other types first.
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
-    "null and other types": (
-        tuple(sorted(set(full()) - {IDS, OF_EVENT})),
-        (None, [], {}, True),
-    ),
+    "null and other types": (tuple(sorted(set(full()) - {IDS, OF_EVENT})), (None, [], {}, True)),
     "an id of the account": (("advertisable_eid", "pixel_eid"), WRONG_EIDS),
     "one of thirteen names": (
         ("event_name",),
@@ -368,10 +365,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
         ("timestamp",),
         ("1700000000", 0, -5, 946684800, 1e300, NOW + 3601),
     ),
-    "an amount": (
-        ("conversion_value", f"{OF_EVENT}.total"),
-        (*WRONG_AMOUNTS, -0.01, 1e16),
-    ),
+    "an amount": (("conversion_value", f"{OF_EVENT}.total"), (*WRONG_AMOUNTS, -0.01, 1e16)),
     "a price": ((f"{PRODUCT}.price",), ("", "-1", "41,15", -1, None, "free")),
     "an ISO code": (("currency",), ("", "eur", "EURO", "EU", "QQQ", "€", "978")),
     "a click id": ((f"{IDS}.adct",), ("", "a b", "a\n", "é", "a" * 241, 5, None)),

@@ -82,10 +82,7 @@ def open_front_end(
         start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
         return [page]
 
-    with (
-        adroll_origin(adroll, tls) as origin,
-        serving(front, tls) as front_port,
-    ):
+    with adroll_origin(adroll, tls) as origin, serving(front, tls) as front_port:
         at = f"{scheme}://{host}:{front_port}"
         api, extension = make_api(folder, adroll, origin, at, config)
         asked: list[tuple[str, str | None]] = []
