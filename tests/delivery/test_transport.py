@@ -269,9 +269,7 @@ def test_a_forked_child_opens_its_own_connection(transport: Transport) -> None:
         assert up.connections == 2, "the parent goes on with its own"
 
 
-def test_a_failure_amid_others_does_not_poison_the_next_request(
-    transport: Transport,
-) -> None:
+def test_a_failure_amid_others_does_not_poison_the_next_request(transport: Transport) -> None:
     with server(reset, answering(reply("200 OK"))) as up:
         with pytest.raises(NoAnswer):
             send(up.url, transport=transport)

@@ -3,7 +3,7 @@
 import json
 
 from adroll_flask.outbox import Outbox
-from tests.support.outbox_engines import EID, Bench, claimed, retry, settle
+from tests.support.outbox_engines import EID, Bench, claimed, deliver, retry, settle
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
@@ -14,48 +14,41 @@ def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no pr
         bench.pass_time(60.0)
 
 
-def test_the_newest_dead_letters_come_first_and_no_more_than_asked_for(bench: Bench) -> None:
-    outbox = bench.open()
+def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002", "1003")
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
     outbox.put(bench.event("1004"))
     outbox.queue.take_in()
     invalid, newest, before = outbox.lookups.dead_letters(3)
     assert (invalid.reason, invalid.error) == ("invalid:value", "value: takes an amount")
-    assert (newest.reason, newest.error, newest.name) == (
-        *("refused", "http_400: no product"),
-        "purchase",
-    )
+    assert (newest.reason, newest.error) == ("refused", "http_400: no product")
+    assert newest.name == "purchase"
     rows = {row.id: row.key for row in outbox.lookups.list("dead")}
     assert (rows[newest.id], rows[before.id]) == ("1003", "1002")
     assert (newest.settled_at or 0) > 0
     assert newest.whole
 
 
-def test_a_forgotten_visitors_event_is_told_apart(bench: Bench) -> None:
-    outbox = bench.open()
+def test_a_forgotten_visitors_event_is_told_apart(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001")
     assert outbox.admin.forget(lambda wire: True) == 1
     [letter] = outbox.lookups.dead_letters(10)
     assert not letter.whole
 
 
-def test_history_knows_what_could_not_be_sent_though_it_is_sent_again(bench: Bench) -> None:
-    outbox = bench.open()
+def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002")
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
     outbox.put(bench.event("1003"))
     outbox.queue.take_in()
-    claim = claimed(outbox)
-    settle(outbox, claim)
+    deliver(outbox)
     retry(outbox)
     found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
     sums = {(one.event_name, one.reason): one.events for one in found}
     assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}
 
 
-def test_what_is_open_is_counted_up_to_a_bound(bench: Bench) -> None:
-    outbox = bench.open()
+def test_what_is_open_is_counted_up_to_a_bound(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002", "1003")
     for key in ("1004", "1005"):
         outbox.put(bench.event(key))
@@ -66,8 +59,7 @@ def test_what_is_open_is_counted_up_to_a_bound(bench: Bench) -> None:
     assert outbox.lookups.open_counts(100)["dead"] == 3
 
 
-def test_the_newest_events_are_given_page_by_page(bench: Bench) -> None:
-    outbox = bench.open()
+def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) -> None:
     for number in range(5):
         bench.clock.now += 1.0
         outbox.put(bench.event(f"100{number}", at=bench.clock.now))
@@ -84,8 +76,7 @@ def test_the_newest_events_are_given_page_by_page(bench: Bench) -> None:
     assert first[0].advertisable_eid == EID
 
 
-def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench) -> None:
-    outbox = bench.open()
+def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: Outbox) -> None:
     for order in ("1001", "1002", "Bestellung \u00e4/7"):
         payload = json.dumps({"event_attributes": {"order_id": order}}).encode()
         outbox.put_dead(bench.event(None, payload=payload), "invalid:value", "value: no amount")
@@ -98,8 +89,7 @@ def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench) -> None:
     assert outbox.lookups.dead_letters_of("1001", 1) == ()
 
 
-def test_orders_of_every_account_are_found(bench: Bench) -> None:
-    outbox = bench.open()
+def test_orders_of_every_account_are_found(bench: Bench, outbox: Outbox) -> None:
     for eid in ("A" * 22, "", "Z" * 22):
         outbox.put(bench.event("1001", advertisable_eid=eid))
     outbox.put(bench.event("1001", advertisable_eid="M" * 22, dry_run=True))

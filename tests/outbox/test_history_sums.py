@@ -272,8 +272,7 @@ def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(sqlite: Be
 
 
 @pytest.mark.parametrize("hours", [1, 6, 24, 168])
-def test_sums_stand_at_the_beginning_of_their_step(bench: Bench, hours: int) -> None:
-    outbox = bench.open()
+def test_sums_stand_at_their_step_s_beginning(bench: Bench, outbox: Outbox, hours: int) -> None:
     outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     [row] = outbox.lookups.history(bench.now() - 3600, ("at",), hours=hours)
     # The server's clock tells the hour; a test that runs over its end has the next one.
@@ -281,8 +280,7 @@ def test_sums_stand_at_the_beginning_of_their_step(bench: Bench, hours: int) -> 
     assert row.at in (bucket_start(now, hours), bucket_start(now - 60, hours))
 
 
-def test_what_is_not_over_is_told_by_event_and_currency_up_to_a_bound(bench: Bench) -> None:
-    outbox = bench.open()
+def test_what_is_not_over_is_told_by_event_and_currency(bench: Bench, outbox: Outbox) -> None:
     for order in range(5):
         outbox.put(bench.event(str(order), digest="2.50 EUR"))
     outbox.put(bench.event("held", digest="9 CHF", held_for=3600.0))

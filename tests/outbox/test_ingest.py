@@ -266,8 +266,9 @@ def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> Non
     assert bench.counters.get("event_duplicate") == 0
 
 
-def test_a_look_waits_for_another_reader_a_claim_not(bench: Bench, monkeypatch: Patch) -> None:
-    outbox = bench.open()
+def test_a_look_waits_for_a_reader_a_claim_not(
+    bench: Bench, outbox: Outbox, monkeypatch: Patch
+) -> None:
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
 
@@ -437,9 +438,8 @@ def test_an_unreadable_file_hinders_none(bench: Bench, caplog: Caplog, monkeypat
     assert keys(outbox) == ["bad disk", "good disk"]
 
 
-def test_an_unreadable_folder_hinders_nothing_from_before(bench: Bench, caplog: Caplog) -> None:
+def test_an_unreadable_folder_hinders_nothing(bench: Bench, outbox: Outbox, caplog: Caplog) -> None:
     """Not by root either: a folder lies where the readers' lock is to be."""
-    outbox = bench.open()
     outbox.put(bench.event("before"))
     assert keys(outbox) == ["before"]
     lock = bench.journal / "reader.lock"
@@ -454,8 +454,9 @@ def test_an_unreadable_folder_hinders_nothing_from_before(bench: Bench, caplog: 
     assert keys(outbox) == ["before", "waits"]
 
 
-def test_a_full_disk_stops_neither_claims_nor_upkeep(bench: Bench, monkeypatch: Patch) -> None:
-    outbox = bench.open()
+def test_a_full_disk_stops_no_claim_or_upkeep(
+    bench: Bench, outbox: Outbox, monkeypatch: Patch
+) -> None:
     outbox.put(bench.event("1"))
     fail_to_open(monkeypatch, "reader.note", 28)
 
@@ -565,9 +566,8 @@ def test_a_refused_row_of_a_transaction_is_put_aside_alone(unpicky: Bench) -> No
     assert bench.counters.get("journal_refused") == 1
 
 
-def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench) -> None:
+def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench, outbox: Outbox) -> None:
     """NUL in a text on PostgreSQL, a name that is too long on both servers."""
-    outbox = bench.open()
     outbox.put(bench.event("1"))
     outbox._append(encode_event(bench.event("2", name="n" * 60), bench.now()))
     outbox._append(encode_event(bench.event("a\x00b"), bench.now()))

@@ -247,9 +247,7 @@ def of_another_boot(file: JournalFile) -> JournalFile:
     return only_file(file.path.parent)
 
 
-def test_a_file_of_another_boot_is_read_and_removed_when_quiet(
-    finished: JournalFile,
-) -> None:
+def test_a_file_of_another_boot_is_read_and_removed_when_quiet(finished: JournalFile) -> None:
     file = of_another_boot(finished)
 
     batch = read_file(file)

@@ -125,9 +125,8 @@ def test_what_waits_for_adroll_has_come(sqlite: Bench) -> None:
     assert silences(outbox) == []
 
 
-def test_what_happened_earlier_and_is_reported_now_has_come(bench: Bench) -> None:
+def test_what_happened_earlier_and_is_reported_now_has_come(bench: Bench, outbox: Outbox) -> None:
     """Telephone orders that are imported once a week, orders that are paid days later."""
-    outbox = bench.open()
     outbox.database.create_tables()
     fill(bench, silent=8)
     assert silences(outbox)
