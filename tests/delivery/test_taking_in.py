@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.delivery.thread import DeliveryThread
+from adroll_flask.delivery.thread import DeliveryThread as Thread
 from adroll_flask.outbox import OutboxFailed
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child
@@ -21,7 +21,7 @@ def shop(tmp_path: Path) -> Shop:
 
 
 @pytest.fixture
-def thread(shop: Shop) -> Iterator[DeliveryThread]:
+def thread(shop: Shop) -> Iterator[Thread]:
     thread = shop.thread()
     yield thread
     assert thread.stop(PATIENCE)
@@ -35,13 +35,13 @@ def count(shop: Shop) -> int:
     return int(shop.outbox.database.read(lambda tx: tx.rows(query))[0][0])
 
 
-def report(shop: Shop, thread: DeliveryThread, *names: str) -> None:
+def report(shop: Shop, thread: Thread, *names: str) -> None:
     for name in names:
         shop.report(name)
         thread.nudge()
 
 
-def test_reports_are_taken_in_and_none_is_sent(shop: Shop, thread: DeliveryThread) -> None:
+def test_reports_are_taken_in_and_none_is_sent(shop: Shop, thread: Thread) -> None:
     report(shop, thread, *orders(20))
     assert wait_until(lambda: count(shop) == 20)
     report(shop, thread, "o100")
@@ -49,13 +49,13 @@ def test_reports_are_taken_in_and_none_is_sent(shop: Shop, thread: DeliveryThrea
     assert shop.adroll.urls == []
 
 
-def test_what_a_process_that_died_left_behind_comes_too(shop: Shop, thread: DeliveryThread) -> None:
+def test_what_a_process_that_died_left_behind_comes_too(shop: Shop, thread: Thread) -> None:
     assert in_a_child(lambda: shop.report("of the dead"))
     report(shop, thread, "of the living")
     assert wait_until(lambda: count(shop) == 2)
 
 
-def test_a_forked_child_takes_in_by_itself(shop: Shop, thread: DeliveryThread) -> None:
+def test_a_forked_child_takes_in_by_itself(shop: Shop, thread: Thread) -> None:
     report(shop, thread, "o001")
     assert wait_until(lambda: count(shop) == 1)
 
@@ -68,9 +68,7 @@ def test_a_forked_child_takes_in_by_itself(shop: Shop, thread: DeliveryThread) -
     assert wait_until(lambda: count(shop) == 3)
 
 
-def test_no_fault_ends_it(
-    shop: Shop, thread: DeliveryThread, monkeypatch: Patch, caplog: Caplog
-) -> None:
+def test_no_fault_ends_it(shop: Shop, thread: Thread, monkeypatch: Patch, caplog: Caplog) -> None:
     problems: list[Exception] = [OutboxFailed("locked"), ValueError("canary")]
     take_in = shop.outbox.queue.take_in
 
@@ -99,7 +97,7 @@ def test_the_end_takes_in_what_is_left(shop: Shop) -> None:
     assert count(shop) == 2
 
 
-def test_what_nobody_delivers_is_said(shop: Shop, thread: DeliveryThread, caplog: Caplog) -> None:
+def test_what_nobody_delivers_is_said(shop: Shop, thread: Thread, caplog: Caplog) -> None:
     shop.report("o001")
     shop.clock.sleep(1000)
     thread.nudge()

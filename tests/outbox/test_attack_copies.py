@@ -15,11 +15,19 @@ from tests.support.shops import Shop, orders
 pytestmark = pytest.mark.patient
 
 
+Maker = Callable[[str], str]
+
+
 @pytest.fixture
-def own_database() -> Iterator[Callable[[str], str]]:
+def own_database(lacking: dict[str, str | None]) -> Iterator[Maker]:
     """An empty database on a server, which may be restored from a dump."""
     with ExitStack() as stack:
-        yield lambda engine: stack.enter_context(database(engine))
+
+        def make(engine: str) -> str:
+            require(engine, lacking)
+            return stack.enter_context(database(engine))
+
+        yield make
 
 
 def rests(shop: Shop) -> Counter[str]:
@@ -47,15 +55,9 @@ def test_what_a_copied_journal_has_rests(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
 def test_what_was_reported_after_a_backup_of_the_database_is_not_sent_twice(
-    engine: str,
-    lacking: dict[str, str | None],
-    own_database: Callable[[str], str],
-    shop: Shop,
-    sandbox: RunningSandbox,
-    tmp_path: Path,
+    engine: str, own_database: Maker, shop: Shop, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     """The journal's files outlive the database's restore, and its read positions go back."""
-    require(engine, lacking)
     url = own_database(engine) if engine != "sqlite" else None
     if url is not None:
         shop.settings["outbox_url"] = url
