@@ -80,9 +80,7 @@ def test_a_success_that_breaks_off_is_unsure_and_a_refusal_that_breaks_off_is_a_
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_bounded(
-    status: int, headers: dict[str, Any], seconds: float | None
-) -> None:
+def test_retry_after_is_read(status: int, headers: dict[str, Any], seconds: float | None) -> None:
     assert answer(status, **headers).retry_after == seconds
 
 

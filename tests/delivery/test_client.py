@@ -119,9 +119,7 @@ def fails() -> str:
         (None, "token_invalid", "NoneType"),
     ],
 )
-def test_a_failing_token_sends_none(
-    source: Callable[[], Any] | None, reason: str, kind: str
-) -> None:
+def test_a_bad_token_sends_none(source: Callable[[], Any] | None, reason: str, kind: str) -> None:
     transport = Recorder()
     client = Client(settings(access_token=source), transport)
     with pytest.raises(TokenUnavailable) as caught:

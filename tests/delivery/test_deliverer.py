@@ -152,7 +152,7 @@ def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("refused", "dead"), [("?", 0), ("o001", 1)], ids=["a trial", "an order"])
-def test_what_is_refused_first_after_an_outage_holds_up_nobody(
+def test_what_is_refused_after_an_outage_holds_up_none(
     tmp_path: Path, refused: str, dead: int
 ) -> None:
     adroll = Switch(DOWN)

@@ -154,9 +154,7 @@ def test_flush_keeps_its_time(make: Maker) -> None:
     release.set()
 
 
-def test_one_that_died_is_started_again_and_it_is_said(
-    make: Maker, monkeypatch: Patch, caplog: Caplog
-) -> None:
+def test_one_that_died_is_started_again(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:
     shop, thread = make()
     monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
     shop.report("o001")

@@ -35,7 +35,7 @@ def rests(shop: Shop) -> Counter[str]:
     return Counter(row["reason"] for row in shop.as_json("outbox", "list", "--dead"))
 
 
-def test_what_a_copied_journal_has_rests(
+def test_a_copied_journal_s_order_rests(
     shop: Shop, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     shop.report("order:1")

@@ -98,9 +98,7 @@ def test_a_new_hold_ends_a_probe(adroll: State) -> None:
     assert adroll.try_probe()
 
 
-def test_age_counts_only_while_nothing_was_held(
-    bench: Bench, outbox: Outbox, adroll: State
-) -> None:
+def test_age_counts_only_while_nothing_is_held(bench: Bench, outbox: Outbox, adroll: State) -> None:
     outbox.put(bench.event())
     refuse(outbox)
     bench.pass_time(100)
@@ -116,7 +114,7 @@ def test_age_counts_only_while_nothing_was_held(
     assert age == pytest.approx(110, abs=20)
 
 
-def test_age_leaves_holds_from_before_the_first_refusal_alone(
+def test_stops_before_the_first_refusal_are_left(
     bench: Bench, outbox: Outbox, adroll: State
 ) -> None:
     outbox.put(bench.event())
@@ -131,9 +129,7 @@ def test_age_leaves_holds_from_before_the_first_refusal_alone(
     assert adroll.unstopped_age(event) == pytest.approx(70, abs=20)
 
 
-def test_age_counts_from_the_first_refusal_if_there_was_one(
-    bench: Bench, outbox: Outbox, adroll: State
-) -> None:
+def test_age_counts_from_the_first_refusal(bench: Bench, outbox: Outbox, adroll: State) -> None:
     outbox.put(bench.event())
     bench.pass_time(8 * 86_400)
     claim = claimed(outbox)
@@ -167,9 +163,7 @@ def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) 
     thread.join()
 
 
-def test_adroll_is_not_away_for_ever_where_nobody_asks(
-    bench: Bench, outbox: Outbox, adroll: State
-) -> None:
+def test_adroll_is_not_away_where_nobody_asks(bench: Bench, outbox: Outbox, adroll: State) -> None:
     adroll.failed("http_503")
     bench.pass_time(1200)
     adroll.failed("http_503")
@@ -186,9 +180,7 @@ def test_adroll_is_not_away_for_ever_where_nobody_asks(
     assert [end for *_, end, _ in outbox.lookups.stops(86_400)] == [ended, None]
 
 
-def test_adroll_is_still_away_while_somebody_asks(
-    bench: Bench, outbox: Outbox, adroll: State
-) -> None:
+def test_adroll_is_away_while_somebody_asks(bench: Bench, outbox: Outbox, adroll: State) -> None:
     adroll.failed("http_503")
     bench.pass_time(8_000)
     adroll.failed("http_503")

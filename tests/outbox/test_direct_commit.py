@@ -127,9 +127,7 @@ def _no_threads(self: threading.Thread) -> None:
 
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is locked", "is down"])
-def test_trouble_costs_a_quarter_second(
-    server: Bench, relay: Relay, trouble: str, state: str
-) -> None:
+def test_trouble_costs_a_moment(server: Bench, relay: Relay, trouble: str, state: str) -> None:
     direct(server)
     outbox = direct(server, relay)
     before = 0

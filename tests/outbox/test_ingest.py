@@ -266,9 +266,7 @@ def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> Non
     assert bench.counters.get("event_duplicate") == 0
 
 
-def test_a_look_waits_for_a_reader_a_claim_not(
-    bench: Bench, outbox: Outbox, monkeypatch: Patch
-) -> None:
+def test_a_look_waits_a_claim_does_not(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
 
@@ -454,9 +452,7 @@ def test_an_unreadable_folder_hinders_nothing(bench: Bench, outbox: Outbox, capl
     assert keys(outbox) == ["before", "waits"]
 
 
-def test_a_full_disk_stops_no_claim_or_upkeep(
-    bench: Bench, outbox: Outbox, monkeypatch: Patch
-) -> None:
+def test_a_full_disk_stops_no_delivery(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
     fail_to_open(monkeypatch, "reader.note", 28)
 

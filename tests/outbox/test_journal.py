@@ -235,9 +235,7 @@ def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.
     return write(file, data[:-5])
 
 
-def test_a_short_write_is_ended_or_undone(
-    folder: Path, journal: Journal, monkeypatch: Patch
-) -> None:
+def test_a_short_write_is_made_good(folder: Path, journal: Journal, monkeypatch: Patch) -> None:
     real = os.write
     journal.append(line(b"one"))
     short = [3, 5]

@@ -57,9 +57,7 @@ def interrupt(
 
 
 @pytest.mark.parametrize("end", ["rotate", "close"])
-def test_a_file_is_not_closed_under_an_append(
-    folder: Path, monkeypatch: Patch, pool: Pool, end: str
-) -> None:
+def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, end: str) -> None:
     journal = Journal(folder)
     journal.append(line(b"one"))
     journal.mark_stale()

@@ -45,9 +45,7 @@ def test_events_without_a_key_are_never_duplicates(bench: Bench, outbox: Outbox)
     ],
     ids=str,
 )
-def test_a_key_is_of_its_event_alone(
-    bench: Bench, outbox: Outbox, change: dict[str, object]
-) -> None:
+def test_a_key_is_its_event_s_own(bench: Bench, outbox: Outbox, change: dict[str, object]) -> None:
     outbox.put(bench.event("1001"))
 
     other = replace(bench.event("1001"), **change)  # type: ignore[arg-type]

@@ -154,9 +154,7 @@ def test_dropped_tables_are_made_anew(sqlite: Bench, outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("harm", ["header", "middle", "empty", "text"])
-def test_a_corrupt_one_is_moved_aside(
-    sqlite: Bench, outbox: Outbox, caplog: Caplog, harm: str
-) -> None:
+def test_a_corrupt_one_goes_aside(sqlite: Bench, outbox: Outbox, caplog: Caplog, harm: str) -> None:
     for n in range(50):
         outbox.put(sqlite.event(f"old{n}"))
     assert outbox.queue.waiting() == 50
