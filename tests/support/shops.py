@@ -163,5 +163,5 @@ def orders(sandbox: RunningSandbox) -> list[str]:
 
 
 def refused(sandbox: RunningSandbox) -> list[int]:
-    """The status of each request that AdRoll did not take."""
-    return [one["status"] for one in sandbox.requests() if one["status"] != 200]
+    """The status of each request that AdRoll did not take; of one under way there is none yet."""
+    return [one["status"] for one in sandbox.requests() if one["status"] not in (200, None)]
