@@ -108,6 +108,7 @@ class _Dashboard:
             for_developer=for_developer,
         )
         self._templates.globals.update(number=figures, zone=str(zone), docs=DOCS_URL)
+        self._templates.globals.update(pages=PAGES, link=_link, asset=self._asset_link)
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint(NAME, __name__)
@@ -180,24 +181,15 @@ class _Dashboard:
             **page.view(visit, data),
         )
         if is_new:
+            path, secure = url_for(f"{NAME}.{PAGES[0].name}"), request.is_secure
             response.set_cookie(
-                COOKIE,
-                cookie,
-                path=url_for(f"{NAME}.{PAGES[0].name}"),
-                secure=request.is_secure,
-                httponly=True,
-                samesite="Strict",
+                COOKIE, cookie, path=path, secure=secure, httponly=True, samesite="Strict"
             )
         return response
 
     def _response(self, template: str, status: int = 200, **values: Any) -> Response:
-        html = self._templates.get_template(template).render(
-            pages=PAGES,
-            is_open=request.environ.get(_OPEN, False),
-            link=_link,
-            asset=self._asset_link,
-            **values,
-        )
+        is_open = request.environ.get(_OPEN, False)
+        html = self._templates.get_template(template).render(is_open=is_open, **values)
         return current_app.response_class(html, status=status, mimetype="text/html")
 
     def _act(self, page: Page, name: str) -> Response:
