@@ -80,7 +80,7 @@ class Admin:
         def fix(tx: Tx) -> bool:
             dead = f"id = :id AND state = {State.dead} {{lock}}"
             columns = "event_name, advertisable_eid, dry_run, dedupe_key"
-            rows = tx.rows(f"SELECT {columns} FROM adroll_event WHERE {dead}", id=id)
+            rows = schema.events(tx, columns, dead, id=id)
             if not rows:
                 return False
             name, eid, dry_run, wanted = rows[0]
@@ -176,9 +176,9 @@ class Admin:
         return 0
 
     def _resting(self) -> int:
-        resting = f"adroll_event WHERE state = {State.dead} AND reason = 'restored'"
-        query = f"SELECT count(*) FROM {resting}"
-        return int(self.database.read(lambda tx: schema.one(tx.rows(query))))
+        resting = f"state = {State.dead} AND reason = 'restored'"
+        found = self.database.read(lambda tx: schema.events(tx, "count(*)", resting))
+        return int(schema.one(found))
 
 
 def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
@@ -269,10 +269,8 @@ def move(old: schema.Database, new: schema.Database, *, dedupe_days: int) -> Cou
 
 def _refuse_in_use(tx: Tx) -> None:
     """A worker that goes on would send what the new outbox sends, too."""
-    leased = (
-        f"SELECT count(*) FROM adroll_event WHERE {schema.in_states(*LEASED)} AND due_at > :now"
-    )
-    if count := schema.one(tx.rows(leased)):
+    leased = f"{schema.in_states(*LEASED)} AND due_at > :now"
+    if count := schema.one(schema.events(tx, "count(*)", leased)):
         raise NotMoved(
             f"a worker delivers from the old outbox, or was killed in the last minute ({count} "
             "claimed): stop the site and its workers first, and try again in a minute"
@@ -296,11 +294,9 @@ def _read(database: schema.Database, table: str, last: str | None = None) -> lis
     """The table's rows; with *last*, the next ones behind that."""
     columns = schema.columns_of(table)
     statement = f"SELECT {', '.join(columns)} FROM {table}"
-    values: dict[str, Any] = {}
     if last is not None:
         statement += f" WHERE {columns[0]} > :last ORDER BY {columns[0]} LIMIT {STEP}"
-        values["last"] = last
-    found = database.read(lambda tx: tx.rows(statement, **values))
+    found = database.read(lambda tx: tx.rows(statement, last=last))
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
@@ -315,8 +311,7 @@ def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
     if table == "adroll_event" and written < len(rows):
         # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
         ids = [row["id"] for row in rows]
-        there = tx.rows("SELECT count(*) FROM adroll_event WHERE id {in_ids}", ids=ids)
-        if schema.one(there) < len(rows):
+        if len(schema.ids_of(tx, "id {in_ids}", ids=ids)) < len(rows):
             raise OutboxFailed("data")
 
 

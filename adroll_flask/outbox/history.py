@@ -291,12 +291,9 @@ _COUNTED: Final = (
 
 def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
-    letters = tx.rows(
-        "SELECT event_name, reason, identifiers, digest, occurred_at, settled_at FROM adroll_event"
-        f" WHERE id {{in_ids}} AND +state = {State.dead} AND dry_run = 0",
-        ids=list(ids),
-    )
-    add(tx, list(_taken_back(tx, letters)))
+    columns = "event_name, reason, identifiers, digest, occurred_at, settled_at"
+    dead = f"id {{in_ids}} AND +state = {State.dead} AND dry_run = 0"
+    add(tx, list(_taken_back(tx, schema.events(tx, columns, dead, ids=list(ids)))))
 
 
 def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:

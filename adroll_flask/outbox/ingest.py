@@ -15,7 +15,7 @@ import re
 import threading
 import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from functools import partial
 from math import ceil
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.counters import Counters
 from adroll_flask.forks import PerProcess, each
@@ -61,12 +61,13 @@ class Batch:
     :param files: of the journal, which nobody else reads meanwhile.
     :param entries: that were read of them.
     :param moves: by file, from where to where it is read with them.
+    :param written: what came of writing them.
     """
 
     files: Sequence[journal.JournalFile]
     entries: list[model.Entry] = field(default_factory=list)
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    written: list[Written] = field(default_factory=list)
+    written: Counter[Written] = field(default_factory=Counter)
 
     @property
     def room(self) -> int:
@@ -147,22 +148,18 @@ class Ingest:
                 noted = note.positions.get(file.name, 0)
                 while file.size > position and room > 0 and len(entries) < most:
                     left = most - len(entries)
-                    is_doubtful = position < noted
+                    until = noted if position < noted else None
                     # Enough for so many, by the last ones' size; if not, this loop reads on.
-                    enough = _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes)
+                    enough = min(room, _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes))
                     try:
                         read = journal.read(
-                            file,
-                            position,
-                            most=left,
-                            most_bytes=min(room, enough),
-                            until=noted if is_doubtful else None,
+                            file, position, most=left, most_bytes=enough, until=until
                         )
                         found = self._decoded(file, read)
                     except OSError as problem:
                         self._complain(file.path, problem)
                         break
-                    entries += [doubted(entry, note) for entry in found] if is_doubtful else found
+                    entries += found if until is None else [doubted(one, note) for one in found]
                     if read.end == position:
                         break
                     room -= read.end - position
@@ -244,7 +241,7 @@ class Ingest:
         entries = entries + self._from_inbox(tx)
         if doubt is not None:
             entries = [doubted(entry, doubt) for entry in entries]
-        batch.written.append(self.rows.write(tx, entries))
+        batch.written += self.rows.write(tx, entries)
         return max(len(entries), has_moved)
 
     def _from_inbox(self, tx: Tx, id: str | None = None) -> list[model.Entry]:
@@ -266,8 +263,7 @@ class Ingest:
             # With each batch, so that a database that is replaced is noticed; also where the commit
             # of the same batch took effect before and its answer was lost.
             self._leave_note()
-        for written in batch.written:
-            self._count(written)
+        self._count(batch.written)
 
     def _leave_note(self) -> None:
         """Tell how far files are read.
@@ -278,27 +274,24 @@ class Ingest:
         before = journal.last_note(self.folder).positions
         there = {file.name for file in journal.files_of(self.folder)}
         names = (self._positions.keys() | before.keys()) & there
-        journal.leave_note(
-            self.folder,
-            {name: max(self._positions.get(name, 0), before.get(name, 0)) for name in names},
-        )
+        read = {name: max(self._positions.get(name, 0), before.get(name, 0)) for name in names}
+        journal.leave_note(self.folder, read)
 
-    def _count(self, written: Written) -> None:
-        if written.forgotten:
-            self.counters.add("event_forgotten", amount=written.forgotten)
+    def _count(self, written: Counter[Written]) -> None:
+        if forgotten := written["forgotten"]:
+            self.counters.add("event_forgotten", amount=forgotten)
             audit.warning(
                 "AdRoll: %s erased on request, by the visitor's own request [visitor-erased]",
-                counted(written.forgotten, "event"),
+                counted(forgotten, "event"),
             )
-        if not written.duplicates:
-            return
-        self.counters.add("event_duplicate", "", written.duplicates)
-        if written.changed:
-            self.counters.add("event_duplicate", "another_value", written.changed)
+        if duplicates := written["duplicate"]:
+            self.counters.add("event_duplicate", "", duplicates)
+        if changed := written["changed"]:
+            self.counters.add("event_duplicate", "another_value", changed)
             logger.warning(
                 "AdRoll events reported before with another value, the first is kept: %d "
                 "[reported-with-another-value]",
-                written.changed,
+                changed,
             )
 
     def _write_singly(self, batch: Batch) -> bool:
@@ -391,8 +384,7 @@ def doubted(entry: model.Entry, note: Note) -> model.Entry:
 def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
     """How far each of these files is read."""
     query = f"SELECT file, position FROM adroll_journal WHERE file {{in_ids}} {lock}"
-    rows = tx.rows(query, ids=names)
-    return {name: int(position) for name, position in rows}
+    return {name: int(position) for name, position in tx.rows(query, ids=names)}
 
 
 def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
@@ -439,6 +431,8 @@ def _weight_of(tx: Tx) -> int:
 
 # -- from entries to rows --------------------------------------------------------------------------
 
+#: What came of an entry: a duplicate, one with another value, an event erased for a visitor's no.
+Written: TypeAlias = Literal["duplicate", "changed", "forgotten"]
 #: Id, digest and state of the event that has a key.
 _Kept: TypeAlias = tuple[str, str | None, int]
 #: The value of what before_report has yet to pass may still change.
@@ -450,19 +444,6 @@ _KEPT_OF_MANY: Final = (
 #: Seconds that count as one moment with a visitor's no: clocks of two hosts are not quite alike,
 #: and a transaction has the time of its beginning.
 _MOMENT: Final = 1.0
-
-
-@dataclass(slots=True)
-class Written:
-    """What came of writing entries.
-
-    :param changed: duplicates with another value.
-    :param forgotten: events erased for visitors who said no.
-    """
-
-    duplicates: int = 0
-    changed: int = 0
-    forgotten: int = 0
 
 
 @dataclass(slots=True)
@@ -479,11 +460,11 @@ class RowWriter:
     _key: bytes | None = field(default=None, repr=False)
     _read_at: float = 0.0
 
-    def write(self, tx: Tx, entries: Sequence[model.Entry]) -> Written:
+    def write(self, tx: Tx, entries: Sequence[model.Entry]) -> Counter[Written]:
         """Write *entries* in the order of their times."""
         self._key = None  # the database may be another one since the last time
         self._read_at = self.clock()  # once: events keep their order
-        written = Written()
+        written: Counter[Written] = Counter()
         events = _those(entries, EventEntry)
         if events:
             self._insert(tx, events, written)
@@ -516,7 +497,7 @@ class RowWriter:
 
     # -- events -----------------------------------------------------------------------------
 
-    def _insert(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
+    def _insert(self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]) -> None:
         destination.know(tx, {entry.event.advertisable_eid for entry in entries})
         dead = [entry.event.id for entry in entries if entry.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
@@ -533,13 +514,11 @@ class RowWriter:
     @staticmethod
     def _count_dead(tx: Tx, entries: Sequence[EventEntry]) -> None:
         found = {entry.event.id: (entry.event, entry.dead[0]) for entry in entries if entry.dead}
-        history.add(
-            tx,
-            [
-                history.of(event, "dead" if reason == "restored" else "invalid", reason)
-                for event, reason in found.values()
-            ],
-        )
+        happened = []
+        for event, reason in found.values():
+            outcome = "dead" if reason == "restored" else "invalid"
+            happened.append(history.of(event, outcome, reason))
+        history.add(tx, happened)
 
     def _row(self, tx: Tx, entry: EventEntry) -> dict[str, Any]:
         """One event as the values of its row."""
@@ -572,7 +551,7 @@ class RowWriter:
             "learnt_at": event.known_since and self._time(tx, event.known_since),
         }
 
-    def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
+    def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]) -> None:
         """What becomes of events whose key is taken: by a verdict, a held event, or another."""
         found = _kept_of(tx, [entry.event for entry in entries])
         happened = []
@@ -593,8 +572,7 @@ class RowWriter:
             else:
                 # An erased event's value is not known any more.
                 changed = kept[1] is not None and kept[1] != event.digest
-                written.duplicates += 1
-                written.changed += changed
+                written.update(["duplicate", "changed"] if changed else ["duplicate"])
                 happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
                 continue
             found |= _kept_of(tx, [other.event for other in entries])
@@ -613,7 +591,7 @@ class RowWriter:
             self._key = str(schema.meta(tx, "outbox_id")).encode()
         return self._key
 
-    def _withdraw(self, tx: Tx, withdrawal: model.Withdrawal, written: Written) -> None:
+    def _withdraw(self, tx: Tx, withdrawal: model.Withdrawal, written: Counter[Written]) -> None:
         """Erase what waits of a visitor, and remember that they said no."""
         at = self._time(tx, withdrawal.at) + _MOMENT
         for column, value in (
@@ -622,7 +600,9 @@ class RowWriter:
         ):
             if not value:
                 continue
-            hashed = _hash(_quoted(value), self._hash_key(tx))
+            # As in the event's JSON.
+            quoted = value.replace("\\", "\\\\").replace('"', '\\"').encode()
+            hashed = _hash(quoted, self._hash_key(tx))
             # Files are read in any order: a later withdrawal, which stops more, stays.
             tx.execute(
                 "DELETE FROM adroll_withdrawal WHERE visitor = :visitor AND withdrawn_at <= :at",
@@ -635,7 +615,9 @@ class RowWriter:
             theirs += " AND payload IS NOT NULL"
             self._erase_withdrawn(tx, schema.ids_of(tx, theirs, visitor=hashed, at=at), written)
 
-    def _stop_withdrawn(self, tx: Tx, entries: Sequence[EventEntry], written: Written) -> None:
+    def _stop_withdrawn(
+        self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]
+    ) -> None:
         """Erase what has just come in of visitors who said no since it was learnt.
 
         Another process's file may be read after the withdrawal, and a token may come back days
@@ -651,8 +633,8 @@ class RowWriter:
         )
         self._erase_withdrawn(tx, [row[0] for row in rows], written)
 
-    def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Written) -> None:
-        written.forgotten += self.erase(tx, ids, "suppressed", "consent_withdrawn")
+    def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Counter[Written]) -> None:
+        written["forgotten"] += self.erase(tx, ids, "suppressed", "consent_withdrawn")
 
     def erase(self, tx: Tx, ids: Sequence[str], outcome: str, why: str) -> int:
         """Remove the data of events that are not delivered; how many there were.
@@ -715,10 +697,6 @@ def _hash_in(payload: bytes, name: bytes, key: bytes) -> str | None:
     start = payload.find(name)
     value = None if start < 0 else _TEXT.match(payload, start + len(name))
     return None if value is None else _hash(value[1], key)
-
-
-def _quoted(value: str) -> bytes:
-    return value.replace("\\", "\\\\").replace('"', '\\"').encode()
 
 
 def _hash(value: bytes, key: bytes) -> str:

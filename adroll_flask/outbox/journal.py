@@ -80,7 +80,7 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 class _File:
     """A journal file that is open for appending.
 
-    :param identity: device and inode: the number of the handle may come to mean another file (a
+    :param identity: has device and inode: the number of the handle may come to mean another file (a
         daemon closes all that it inherited).
     :param created: milliseconds since the epoch.
     :param size: bytes, by count.
@@ -91,7 +91,7 @@ class _File:
 
     handle: int
     path: Path
-    identity: tuple[int, int]
+    identity: os.stat_result
     created: int
     look_at: float
     size: int = 0
@@ -131,18 +131,16 @@ class _File:
     def is_ours(self) -> bool:
         """False where the handle is closed, or another file's by now."""
         try:
-            status = os.fstat(self.handle)
+            return os.path.samestat(os.fstat(self.handle), self.identity)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self.identity
 
     def is_at_its_path(self) -> bool:
         """False once the file, or its folder, was removed or replaced."""
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), self.identity)
         except OSError as exc:
             return exc.errno not in _GONE
-        return (there.st_dev, there.st_ino) == self.identity
 
     def sync(self, end: int) -> None:
         """See to it that the disk has all up to *end*; one sync does for all who wait.
@@ -381,7 +379,7 @@ class Journal:
         handle = files.make_file(new, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
         try:
             files.hold(handle)
-            status = os.fstat(handle)
+            identity = os.fstat(handle)
             if new != path:
                 new.rename(path)
             if self._sync:
@@ -390,7 +388,6 @@ class Journal:
             os.close(handle)
             new.unlink(missing_ok=True)
             raise
-        identity = status.st_dev, status.st_ino
         return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
 
     def _write_anew(self, process: _Process, file: _File, line: bytes, error: OSError) -> _File:

@@ -208,13 +208,12 @@ class Lookups:
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
-        dialect = self.database.dialect
         wanted = {model.clean_key(key): key for key in keys}
         query = (
             f"{_LIST} WHERE advertisable_eid IN (:account, '') AND dry_run = 0"
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
-        ids = [schema.key_in(dialect, key) for key in wanted]
+        ids = [schema.key_in(self.database.dialect, key) for key in wanted]
         rows = self._all(query, account=account, name=name, ids=ids)
         return {wanted[found.key]: found for found in rows if found.key in wanted}
 
@@ -422,12 +421,10 @@ def _has_come(tx: Tx, one: model.Silence) -> bool:
 
 def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
     sums: defaultdict[tuple[int, str, str, str, str, bool], list[int]] = defaultdict(lambda: [0, 0])
-    query = (
-        "SELECT event_name, digest, occurred_at, advertisable_eid, dry_run FROM adroll_event"
-        " WHERE state = :state LIMIT :most"
-    )
+    columns = "event_name, digest, occurred_at, advertisable_eid, dry_run"
     for state, outcome in _OUTCOMES.items():
-        for name, digest, at, account, dry in tx.rows(query, state=state, most=most):
+        rows = schema.events(tx, columns, f"state = {state} LIMIT :most", most=most)
+        for name, digest, at, account, dry in rows:
             value, currency = history.amount_of(digest)
             numbers = sums[int(at // 900) * 900, name, outcome, currency, account, bool(dry)]
             numbers[0] += 1
@@ -504,10 +501,8 @@ def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
 
 def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
     """How many events of each of *accounts* are waiting, claimed or sending."""
-    rows = tx.rows(
-        "SELECT advertisable_eid, count(*) FROM adroll_event"
-        f" WHERE {schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
-    )
+    those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
+    rows = schema.events(tx, "advertisable_eid, count(*)", those)
     return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
 
 

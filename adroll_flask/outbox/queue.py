@@ -38,9 +38,9 @@ _DUE: Final = (
     f"SELECT {_COLUMNS} FROM adroll_event WHERE {of_account(State.waiting)} AND due_at <= :now"
     " ORDER BY due_at LIMIT :most {skip_locked}"
 )
-_OURS: Final = f"SELECT {_COLUMNS} FROM adroll_event WHERE state = :state AND claim = :claim"
 _but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one.name != "id"))
-_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
+_IDS: Final = "id {in_ids}"
+_MINE: Final = f"{_IDS} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
 def _is_any_due(tx: Tx, account: str, *states: State) -> bool:
@@ -60,16 +60,13 @@ class Queue:
 
     database: schema.Database
     ingest: Ingest
+    holds: transitions.Holds
     on_unsure: str
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
     #: which may go back.
     _looked_at: dict[str, float] = field(default_factory=dict)
     #: Whether the last claim of an account left something.
     _more: dict[str, bool] = field(default_factory=dict)
-
-    @property
-    def _holds(self) -> transitions.Holds:
-        return self.ingest.rows.holds
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -89,7 +86,8 @@ class Queue:
         def take(tx: Tx, batch: Batch | None) -> Claim:
             nonlocal is_again
             # A commit whose answer was lost took effect: what it claimed is this claim.
-            rows = tx.rows(_OURS, state=state, claim=token) if is_again else []
+            ours = f"state = {state} AND claim = :claim"
+            rows = schema.events(tx, _COLUMNS, ours, claim=token) if is_again else []
             is_again, left = True, batch is None
             if not rows:
                 left = batch is None or self._take_in_for(tx, batch, account, limit)
@@ -248,21 +246,25 @@ class Queue:
             error=outcome.error[: model.ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
-            kept=self._holds.kept(tx),
+            kept=self.holds.kept(tx),
         )
         if kind == "delivered":
-            self._holds.count_too_late(tx, ids)
+            self.holds.count_too_late(tx, ids)
         return ended + moved
 
-    def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str) -> int:
-        """End what was cancelled or erased while it was being sent, and was not taken."""
+    def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str | None = None) -> int:
+        """End what was cancelled or erased while it was being sent, and was not taken.
+
+        :param claim: only what is under it.
+        """
         # All are locked: who empties one at this moment is waited for.
-        ours = f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {_MINE} {{lock}}"
-        ended, kept = 0, self._holds.kept(tx)
+        mine = _IDS if claim is None else _MINE
+        ours = f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {mine} {{lock}}"
+        ended, kept = 0, self.holds.kept(tx)
         for id, reason, is_empty in tx.rows(ours, ids=list(ids), claim=claim):
             if is_empty:
                 name = "end_cancelled" if reason == "cancelled" else "end_erased"
-                ended += transitions.move(tx, name, [id], claim=claim, reason=reason, kept=kept)
+                ended += transitions.move(tx, name, [id], reason=reason, kept=kept)
         return ended
 
     # -- leases that ran out ----------------------------------------------------------------
@@ -272,11 +274,8 @@ class Queue:
         if _is_any_due(tx, account, *model.LEASED):
             for state in model.LEASED:
                 lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
-                query = f"SELECT id, claim FROM adroll_event WHERE {lapsed}"
-                rows = tx.rows(query, account=account)
-                ids = [row[0] for row in rows]
-                for claim in {row[1] for row in rows}:
-                    self._end_emptied(tx, [row[0] for row in rows if row[1] == claim], claim)
+                ids = schema.ids_of(tx, lapsed, account=account)
+                self._end_emptied(tx, ids)
                 if state == State.claimed:
                     transitions.move(tx, "lapse", ids)
                 else:
@@ -288,12 +287,12 @@ class Queue:
     def _lapse_unsure(self, tx: Tx, ids: Sequence[str]) -> None:
         _note_attempt(tx, ids, model.Asked("lapsed"), unsure=True)
         if self.on_unsure == "drop":
-            kept = self._holds.kept(tx)
+            kept = self.holds.kept(tx)
             dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
             if dropped:
-                self._holds.counters.add("event_dead", "unsure", dropped)
+                self.holds.counters.add("event_dead", "unsure", dropped)
         elif lapsed := transitions.move(tx, "lapse_unsure", ids):
-            self._holds.counters.add("event_unsure", "lapsed", lapsed)
+            self.holds.counters.add("event_unsure", "lapsed", lapsed)
 
     def _may_be_far(self, tx: Tx, account: str) -> bool:
         looked_at = self._looked_at.get(account, float("inf"))
@@ -316,9 +315,9 @@ class Queue:
             (State.claimed, near, near + model.SKEW, ""),
             (State.sending, near, near + model.SKEW, ""),
         ):
-            furthest = f"SELECT due_at FROM adroll_event WHERE {of_account(state)}"
-            furthest += " ORDER BY due_at DESC LIMIT 1"
-            if (schema.one(tx.rows(furthest, account=account)) or 0.0) <= beyond:
+            furthest = f"{of_account(state)} ORDER BY due_at DESC LIMIT 1"
+            found = schema.events(tx, "due_at", furthest, account=account)
+            if (schema.one(found) or 0.0) <= beyond:
                 continue
             those = f"{of_account(state)} AND due_at > :beyond{also}"
             nearer = f"UPDATE adroll_event SET due_at = :due WHERE {those}"
@@ -334,15 +333,13 @@ class Queue:
         return total
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        found = (
-            "SELECT id, state, dry_run, event_name, dedupe_key FROM adroll_event"
-            f" WHERE advertisable_eid = '' AND {{}} LIMIT {STEP} {{{{skip_locked}}}}"
-        )
+        columns = "id, state, dry_run, event_name, dedupe_key"
+        keyless = f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}"
+        rows = []
         # By one index, and what is in no unique one by the other.
-        rows = tx.rows(found.format("dedupe_key IS NOT NULL"))
-        rows += tx.rows(
-            found.format(f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}")
-        )
+        for those in ("dedupe_key IS NOT NULL", keyless):
+            where = f"advertisable_eid = '' AND {those} LIMIT {STEP} {{skip_locked}}"
+            rows += schema.events(tx, columns, where)
         if rows:
             destination.know(tx, [account])
         alone = []
@@ -353,15 +350,15 @@ class Queue:
                 alone.append(id)
             elif state == State.decided:
                 if verdict := transitions.taken_out(tx, id):
-                    self._holds.decide(tx, [replace(verdict, order=order)])
+                    self.holds.decide(tx, [replace(verdict, order=order)])
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
                 if (state, schema.one(met)) == (State.waiting, State.held):
-                    self._holds.decide(tx, [model.Verdict(tx.now, "release", order)])
+                    self.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [id])
-                self._holds.counters.add("event_duplicate", "adopted")
+                self.holds.counters.add("event_duplicate", "adopted")
         if alone:
             theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
             tx.execute(theirs, account=account, ids=alone)
@@ -396,10 +393,10 @@ def _note_attempt(
 
     :param claim: only with those that are under it.
     """
-    mine = "id {in_ids}" if claim is None else _MINE
-    query = f"SELECT id, attempt_log FROM adroll_event WHERE payload IS NOT NULL AND {mine}"
+    mine = _IDS if claim is None else _MINE
+    where = f"payload IS NOT NULL AND {mine}"
     logs: dict[str | None, list[str]] = {}
-    for id, log in tx.rows(query, ids=list(ids), claim=claim):
+    for id, log in schema.events(tx, "id, attempt_log", where, ids=list(ids), claim=claim):
         logs.setdefault(log, []).append(id)
     made = [round(tx.now, 3), asked.answer, asked.status, asked.words[:_WORDS], int(unsure)]
     for log, those in logs.items():

@@ -115,7 +115,7 @@ _INDEXES: Final = {
 }
 
 #: Runs a statement with its parameters; gives the rows of a query.
-Run = Callable[[str, Mapping[str, Any]], list[Any]]
+Run = Callable[..., list[Any]]
 
 
 def columns_of(table: str) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def make(run: Run, dialect: str) -> None:
 
     def fill(statement: str, **values: Any) -> list[Any]:
         statement = statement.replace("{delays}", delays)
-        return run(statement.format_map(FRAGMENTS[dialect]), values)
+        return run(statement.format_map(FRAGMENTS[dialect]), **values)
 
     # What is missing, one by one: MariaDB and MySQL commit each statement, and may have been
     # stopped between any two.
@@ -157,10 +157,10 @@ def make(run: Run, dialect: str) -> None:
 
 def version_in(run: Run, dialect: str) -> int | None:
     """The version of the tables in *run*'s database; ``None`` where there are none."""
-    if not run(FRAGMENTS[dialect]["table_exists"], {"name": "adroll_meta"}):
+    if not run(FRAGMENTS[dialect]["table_exists"], name="adroll_meta"):
         return None
-    rows = run("SELECT value FROM adroll_meta WHERE name = 'schema_version'", {})
-    return int(rows[0][0]) if rows else None
+    version = one(run("SELECT value FROM adroll_meta WHERE name = 'schema_version'"))
+    return None if version is None else int(version)
 
 
 # -- for migrations: an SQLAlchemy connection ------------------------------------------------------
@@ -188,7 +188,7 @@ def drop_tables(connection: Connection) -> None:
     """
     run = _runner(connection)
     for name in _TABLES:
-        run(f"DROP TABLE IF EXISTS {name}", {})
+        run(f"DROP TABLE IF EXISTS {name}")
 
 
 def schema_version(connection: Connection) -> int | None:
@@ -199,7 +199,7 @@ def schema_version(connection: Connection) -> int | None:
 def _runner(connection: Connection) -> Run:
     from sqlalchemy import text
 
-    def run(statement: str, values: Mapping[str, Any]) -> list[Any]:
+    def run(statement: str, **values: Any) -> list[Any]:
         result = connection.execute(text(statement), values)
         return list(result) if result.returns_rows else []
 
@@ -210,17 +210,17 @@ def _runner(connection: Connection) -> Run:
 def _alone(connection: Connection) -> Iterator[None]:
     dialect, run = connection.dialect.name, _runner(connection)
     if dialect == "postgresql":  # which gives the lock back with the transaction
-        run(f"SELECT pg_advisory_xact_lock({_LOCK})", {})
+        run(f"SELECT pg_advisory_xact_lock({_LOCK})")
     if dialect not in ("mysql", "mariadb"):
         yield
         return
     # The lock is the server's, so its name holds the database's.
     lock = "CONCAT('adroll_outbox_', MD5(DATABASE()))"
-    run(f"SELECT GET_LOCK({lock}, 60)", {})
+    run(f"SELECT GET_LOCK({lock}, 60)")
     try:
         yield
     finally:
-        run(f"SELECT RELEASE_LOCK({lock})", {})
+        run(f"SELECT RELEASE_LOCK({lock})")
 
 
 # -- transactions and statements -------------------------------------------------------------------
@@ -319,11 +319,16 @@ def order_columns(
     }
 
 
+def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
+    """What events with the condition *where* have in *columns*."""
+    return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where}", **values)
+
+
 def of_order(tx: Tx, order: OrderKey, columns: str, lock: str = "") -> list[Any]:
     """What the row of *order* has in *columns*, if there is one."""
     found = order_columns(tx, *order)
     where = " AND ".join(f"{name} = :{name}" for name in found)
-    return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where} {lock}", **found)
+    return events(tx, columns, f"{where} {lock}", **found)
 
 
 def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -333,7 +338,7 @@ def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def ids_of(tx: Tx, where: str, **values: Any) -> list[str]:
     """The ids of events with the condition *where*."""
-    return [row[0] for row in tx.rows(f"SELECT id FROM adroll_event WHERE {where}", **values)]
+    return [row[0] for row in events(tx, "id", where, **values)]
 
 
 def metas(tx: Tx, prefix: str) -> dict[str, str]:

@@ -194,7 +194,8 @@ def make_engine(url: sa.URL) -> sa.Engine:
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
     else:
-        arguments = _mysql_arguments(url)
+        limits = {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
+        arguments = limits if url.get_driver_name() == "pymysql" else {}
         settings = [
             f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
             f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
@@ -270,12 +271,6 @@ def _patient_connection() -> Any:
                 return done.value
 
     return PatientConnection
-
-
-def _mysql_arguments(url: sa.URL) -> dict[str, Any]:
-    if url.get_driver_name() != "pymysql":
-        return {}
-    return {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
 
 
 def _keep_alive(connection: Any) -> None:

@@ -219,7 +219,7 @@ class SqliteDatabase(schema.Database):
     def has_tables(self) -> bool:
         try:
             with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
-                return schema.version_in(_runner(connection), "sqlite") is not None
+                return _version_in(connection) is not None
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc), database_words(exc)) from None
 
@@ -257,7 +257,7 @@ class SqliteDatabase(schema.Database):
                 if not names:
                     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
-            if schema.version_in(_runner(connection), "sqlite") is None:
+            if _version_in(connection) is None:
                 self._in_transaction(connection, _make_tables, _WRITE)
             connection.execute(f"PRAGMA busy_timeout = {_OWN_WAIT}")
         except BaseException:
@@ -411,11 +411,11 @@ class SqliteDatabase(schema.Database):
 
 
 def _make_tables(tx: Tx) -> None:
-    schema.make(lambda statement, values: tx.rows(statement, **values), "sqlite")
+    schema.make(tx.rows, "sqlite")
 
 
-def _runner(connection: sqlite3.Connection) -> schema.Run:
-    return lambda statement, values: connection.execute(statement, values).fetchall()
+def _version_in(connection: sqlite3.Connection) -> int | None:
+    return schema.version_in(_SqliteTx(connection, 0.0).rows, "sqlite")
 
 
 def _code(exc: BaseException) -> int:

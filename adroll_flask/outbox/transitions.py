@@ -98,8 +98,8 @@ TABLE: Final[Mapping[str, Transition]] = {
     "expire": Transition((HELD,), CANCELLED, _EMPTIED, "expired"),
     # What is being sent cannot be called back; its outcome is awaited, and it is never sent again.
     "empty": Transition((SENDING,), SENDING, f"{_WITHOUT_VISITOR}, reason = :reason"),
-    "end_cancelled": Transition(LEASED, CANCELLED, _EMPTIED, "cancelled", leased=True),
-    "end_erased": Transition(LEASED, DEAD, _EMPTIED, "cancelled", leased=True),
+    "end_cancelled": Transition(LEASED, CANCELLED, _EMPTIED, "cancelled"),
+    "end_erased": Transition(LEASED, DEAD, _EMPTIED, "cancelled"),
     # -- people
     "fix": Transition(
         (DEAD,),
@@ -160,9 +160,7 @@ def move(
     why = why or values.get("reason") or ""
     entries: list[history.Happened] = []
     if counted and known is None:
-        rows = tx.rows(
-            f"SELECT {_FACTS} FROM adroll_event WHERE {where} {{lock}}", ids=ids, **values
-        )
+        rows = schema.events(tx, _FACTS, f"{where} {{lock}}", ids=ids, **values)
         ids = [row[0] for row in rows]
         entries = [history.of(event_of(row), counted, why) for row in rows]
         if not ids:
@@ -289,8 +287,8 @@ class Holds:
 
     def count_too_late(self, tx: Tx, ids: Sequence[str]) -> None:
         """Count those of *ids* that were cancelled while they were sent, and just delivered."""
-        query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}} AND reason = 'too_late'"
-        for row in tx.rows(f"{query} AND settled_at = :now", ids=list(ids)):
+        late = "id {in_ids} AND reason = 'too_late' AND settled_at = :now"
+        for row in schema.events(tx, _COLUMNS, late, ids=list(ids)):
             self._count(tx, row, "too_late", "cancelled")
 
     def _release(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
@@ -329,19 +327,17 @@ class Holds:
 
     def forget(self, tx: Tx, ids: Sequence[str]) -> int:
         """Forget verdicts whose events have not come in time; how many there were."""
-        query = f"SELECT {_COLUMNS} FROM adroll_event WHERE id {{in_ids}}"
-        for row in tx.rows(f"{query} AND dry_run = 0", ids=ids):
+        for row in schema.events(tx, _COLUMNS, "id {in_ids} AND dry_run = 0", ids=ids):
             self._count(tx, row, "unused", f"{row[8]}_of_no_hold")
         return move(tx, "forget_verdict", ids)
 
 
 def taken_out(tx: Tx, id: str) -> model.Verdict | None:
     """Take the verdict out that waits in the row *id*; ``None``: it is gone, or none."""
-    rows = tx.rows(
-        "SELECT queued_at, reason, advertisable_eid, dry_run, event_name, dedupe_key, payload,"
-        f" unsure FROM adroll_event WHERE id = :id AND state = {DECIDED} {{lock}}",
-        id=id,
+    columns = (
+        "queued_at, reason, advertisable_eid, dry_run, event_name, dedupe_key, payload, unsure"
     )
+    rows = schema.events(tx, columns, f"id = :id AND state = {DECIDED} {{lock}}", id=id)
     if not rows or not move(tx, "forget_verdict", [id]):
         return None
     at, kind, eid, dry_run, name, key, changes, doubt = rows[0]

@@ -24,8 +24,8 @@ from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
-from adroll_flask.outbox.inbox import after_commit, is_database_error
 from adroll_flask.outbox.model import Counted, OrderKey, Verdict, Withdrawal, outcome_of
+from adroll_flask.outbox.outbox import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
 from adroll_flask.visitor.record import Records, Visitor

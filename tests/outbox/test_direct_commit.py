@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from adroll_flask.outbox import Outbox, OutboxFailed
-from adroll_flask.outbox.inbox import PATIENCE
 from adroll_flask.outbox.journal import files_of
 from adroll_flask.outbox.model import Withdrawal
+from adroll_flask.outbox.outbox import PATIENCE
 from tests.conftest import Patch
 from tests.support.outbox_engines import Bench, claimed, wait_until
 from tests.support.relay import Relay
@@ -56,7 +56,7 @@ def soon() -> Iterator[None]:
 
 
 def test_it_is_committed_when_the_call_returns(bench: Bench, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
+    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
     outbox = direct(bench)
 
     put = outbox.put(bench.event("1001"))
@@ -174,7 +174,7 @@ def test_a_commit_that_comes_late_doubles_nothing(server: Bench, monkeypatch: Pa
     assert outbox.queue.waiting() == 2
     assert [row.id for row in outbox.lookups.list() if row.key == "1001"] == [put.id]
     assert server.counters.get("event_duplicate") == 0
-    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
+    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
     assert outbox.put(server.event("1002")).status == "queued"
     assert rows(server) == 3, "and the next is committed in its call again"
 

@@ -324,7 +324,7 @@ def test_hold_and_release_at_once_meet(server: Bench, make_bench: Callable[[str]
 
 
 def test_in_database_mode_a_verdict_is_committed_at_once(bench: Bench, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.outbox.inbox.PATIENCE", 30.0)  # a busy machine
+    monkeypatch.setattr("adroll_flask.outbox.outbox.PATIENCE", 30.0)  # a busy machine
     bench.open().database.create_tables()
     outbox = bench.open(outbox_commit="database")
     outbox.put(bench.event("warm"))  # connecting is not what this is about

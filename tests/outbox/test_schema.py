@@ -4,7 +4,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,7 @@ def test_tables_that_were_made_half_are_finished(fresh: Bench, stopped_after: in
     with fresh.sql().begin() as connection:
         dialect = connection.dialect.name
 
-        def run(statement: str, values: Mapping[str, Any]) -> list[Any]:
+        def run(statement: str, **values: Any) -> list[Any]:
             nonlocal ran
             result = connection.execute(sa.text(statement), values)
             ran += not statement.startswith("SELECT")

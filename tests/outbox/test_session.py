@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
-from adroll_flask.outbox.inbox import after_commit
+from adroll_flask.outbox.outbox import after_commit
 from tests.support.outbox_engines import Bench
 
 
