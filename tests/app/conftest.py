@@ -9,9 +9,11 @@ import pytest
 from adroll_flask import AdRollMiddleware
 from tests.conftest import ADVERTISABLE, PIXEL
 
+Wrap = Callable[..., AdRollMiddleware]
+
 
 @pytest.fixture
-def wrap(tmp_path: Path) -> Iterator[Callable[..., AdRollMiddleware]]:
+def wrap(tmp_path: Path) -> Iterator[Wrap]:
     made: list[AdRollMiddleware] = []
 
     def wrap(app: Callable[..., Iterable[bytes]], **settings: Any) -> AdRollMiddleware:

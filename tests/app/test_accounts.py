@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from adroll_flask import ConfigurationError, cancel_conversion, prometheus, repo
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
+from tests.app.conftest import Wrap
 from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker, Caplog
 from tests.support.visits import at, invoke
 
@@ -129,9 +130,7 @@ def test_accounts_of_another_form_are_named(accounts: Any, says: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_two_shops_on_one_host_keep_a_record_each(
-    wrap: Callable[..., adroll_flask.AdRollMiddleware],
-) -> None:
+def test_two_shops_on_one_host_keep_a_record_each(wrap: Wrap) -> None:
     def app(_environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/html")])
         return [b"<html><head></head></html>"]
@@ -229,9 +228,7 @@ def test_an_order_is_released_and_cancelled_by_an_international_name(named: Flas
     "host",
     ["www.xn--mller-kva.example", "www.xn--mller-kva.example.", "WWW.xn--mller-kva.example:8443"],
 )
-def test_cookies_are_kept_at_each_of_these_names(
-    make_app: AppMaker, host: str, domain: str
-) -> None:
+def test_cookies_stay_at_each_of_these_names(make_app: AppMaker, host: str, domain: str) -> None:
     client = make_app(ADROLL_COOKIE_DOMAIN=domain).test_client(use_cookies=False)
     answer = client.get("/?adct=c1", headers={"Host": host}, base_url="https://x")
     cookies = answer.headers.getlist("Set-Cookie")
@@ -274,9 +271,7 @@ def test_a_setting_says_how_an_international_name_is_written() -> None:
 
 
 @pytest.mark.slow
-def test_many_hosts_cost_no_memory_no_metric_and_one_line(
-    make_app: AppMaker, caplog: Caplog
-) -> None:
+def test_many_hosts_cost_no_memory_and_no_metric(make_app: AppMaker, caplog: Caplog) -> None:
     """Whoever asks names the host: what is kept of hosts is bounded."""
     app = make_app(
         ADROLL_COOKIE_DOMAIN="auto",

@@ -232,9 +232,7 @@ def test_on_a_cacheable_page_the_server_sets_nothing(app: Flask, headers: dict[s
 
 
 @pytest.mark.parametrize("header", ["Cache-Control", "X-Accel-Expires"])
-def test_a_page_made_cacheable_after_us_counts_as_cacheable(
-    make_app: AppMaker, header: str
-) -> None:
+def test_a_page_made_cacheable_after_us_is_cacheable(make_app: AppMaker, header: str) -> None:
     class Late(AdRoll):
         def init_app(self, app: Flask) -> None:
             @app.after_request  # Flask runs these in reverse order
@@ -254,9 +252,7 @@ def test_a_page_made_cacheable_after_us_counts_as_cacheable(
 
 
 @pytest.mark.parametrize("headers", NOT_CACHEABLE)
-def test_on_other_pages_it_does_and_leaves_caching_alone(
-    app: Flask, headers: dict[str, str]
-) -> None:
+def test_on_others_it_does_and_leaves_caching_alone(app: Flask, headers: dict[str, str]) -> None:
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
     response = app.test_client().get("/page?adct=click123")
     assert cookies(response).keys() >= {"adroll_visitor", "__adroll_fpc"}
@@ -322,9 +318,7 @@ def test_a_switched_off_extension_does_nothing(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Dest": "image"}, {"HX-Request": "true"}])
-def test_no_fragment_or_error_page_undoes_what_the_kit_tells(
-    app: Flask, headers: dict[str, str]
-) -> None:
+def test_no_fragment_undoes_what_the_kit_tells(app: Flask, headers: dict[str, str]) -> None:
     # Asked for before the kit's answer came, answered after it: the pixel's cookie alone.
     client = app.test_client()
     client.set_cookie("__adroll_fpc", A)

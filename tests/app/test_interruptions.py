@@ -140,9 +140,7 @@ def test_a_product_that_a_time_limit_strikes_is_not_unreadable(app: Flask) -> No
 
 
 @pytest.mark.parametrize("error", [Limit, LateLimit])
-def test_it_is_raised_and_leaves_no_lock(
-    app: Flask, adroll: AdRoll, error: type[Exception]
-) -> None:
+def test_it_is_raised_and_no_lock_stays(app: Flask, adroll: AdRoll, error: type[Exception]) -> None:
     counters = app.extensions["adroll"].counters
     adroll.before_report(lambda event: event)
 

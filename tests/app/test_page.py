@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from typing import Any
@@ -24,6 +24,7 @@ from werkzeug.http import parse_cookie
 from werkzeug.test import Client, TestResponse
 
 from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
+from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
 
@@ -112,9 +113,7 @@ SCRIPTS_ASK = [
 
 
 @pytest.mark.parametrize("headers", SCRIPTS_ASK)
-def test_a_cacheable_page_is_the_same_whoever_asks(
-    make_app: AppMaker, headers: dict[str, str]
-) -> None:
+def test_a_cacheable_page_is_one_whoever_asks(make_app: AppMaker, headers: dict[str, str]) -> None:
     app = make_app(ADROLL_CACHED_PATHS=["/"])
     serve(app, headers={"Cache-Control": "public, max-age=60"})
     client = app.test_client(use_cookies=False)
@@ -166,7 +165,7 @@ def test_head_tells_what_get_tells(make_app: AppMaker) -> None:
     assert untouched(app) == {"page_untouched:head": 4, "page_untouched:fragment": 2}
 
 
-def test_head_without_a_body_tells_what_get_tells(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_head_without_a_body_tells_what_get_tells(wrap: Wrap) -> None:
     def site(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         headers = [("Content-Type", "text/html; charset=utf-8"), ("ETag", '"a"')]
         headers += [("Content-Length", str(len(PAGE))), ("Accept-Ranges", "bytes")]
@@ -220,9 +219,7 @@ def test_what_gets_no_snippet_comes_in_ranges(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize("validator", ['W/"a"', '"a"'])
-def test_no_page_is_joined_of_two_kinds(
-    wrap: Callable[..., AdRollMiddleware], validator: str
-) -> None:
+def test_no_page_is_joined_of_two_kinds(wrap: Wrap, validator: str) -> None:
     """A weak tag never tells that a range fits (RFC 9110, section 13.1.5); Werkzeug takes it."""
 
     @WerkzeugRequest.application
@@ -327,7 +324,7 @@ def test_the_strong_etag_of_a_picture_stays_strong_on_its_304(make_app: AppMaker
     assert again.headers["ETag"] == '"abc"'
 
 
-def test_a_stream_that_is_left_is_closed_once(wrap: Callable[..., AdRollMiddleware]) -> None:
+def test_a_stream_that_is_left_is_closed_once(wrap: Wrap) -> None:
     class Body:
         closed = 0
 
@@ -386,7 +383,7 @@ def test_a_page_compressed_after_us_carries_the_snippet(make_app: AppMaker) -> N
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("under", [AdRoll, AdRollMiddleware])
 def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
-    make_app: AppMaker, wrap: Callable[..., AdRollMiddleware], under: type, stream: bool
+    make_app: AppMaker, wrap: Wrap, under: type, stream: bool
 ) -> None:
     def broken(*_: object) -> str:
         raise LookupError
@@ -421,9 +418,7 @@ def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_fault_while_placing_leaves_the_page(
-    make_app: AppMaker, monkeypatch: Patch, stream: bool
-) -> None:
+def test_a_fault_in_placing_is_none(make_app: AppMaker, monkeypatch: Patch, stream: bool) -> None:
     app = make_app(ADROLL_STRICT=False)
 
     def broken(*_: object, **__: object) -> None:
@@ -645,9 +640,7 @@ def jar(*answers: TestResponse) -> str:
 
 
 @pytest.mark.parametrize("page_last", [True, False], ids=["the page last", "the kit's last"])
-def test_a_click_told_while_the_next_page_loads_is_kept(
-    make_app: AppMaker, page_last: bool
-) -> None:
+def test_a_click_told_while_a_page_loads_is_kept(make_app: AppMaker, page_last: bool) -> None:
     app = make_app()
     app.add_url_rule(
         "/buy",

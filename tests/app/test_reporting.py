@@ -199,9 +199,7 @@ def test_a_token_states_the_consent_at_its_minting(make_app: AppMaker) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"), [(False, "consent_refused"), (None, "consent_unknown")]
 )
-def test_without_a_yes_nothing_is_kept(
-    make_app: AppMaker, answer: bool | None, reason: str
-) -> None:
+def test_without_yes_nothing_is_kept(make_app: AppMaker, answer: bool | None, reason: str) -> None:
     app = make_app(ADROLL_CONSENT=lambda request: answer)
     with app.test_request_context("/?adct=click123"):
         receipt = report_conversion(**ORDER)
@@ -369,9 +367,7 @@ def add_forget(app: Flask) -> None:
         ("present", {"__ar_v4"}),
     ],
 )
-def test_forget_visitor_takes_the_pixels_cookies(
-    make_app: AppMaker, pixel: str, gone: set[str]
-) -> None:
+def test_forget_visitor_takes_the_pixels(make_app: AppMaker, pixel: str, gone: set[str]) -> None:
     app = make_app(ADROLL_PIXEL=pixel)
     add_forget(app)
     client = visit(app)
@@ -442,9 +438,7 @@ def test_two_apps_in_one_process_keep_apart(make_app: AppMaker) -> None:
     assert kept(two) == []
 
 
-def test_without_an_account_events_wait_with_one_warning(
-    make_app: AppMaker, caplog: Caplog
-) -> None:
+def test_without_an_account_they_wait_with_one_warning(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(ADROLL_ADVERTISABLE_EID=None, ADROLL_PIXEL_EID=None, ADROLL_ACCESS_TOKEN=None)
     warnings = [record for record in caplog.records if "not set" in record.getMessage()]
     assert len(warnings) == 1
@@ -723,9 +717,7 @@ def test_only_a_purchase_with_an_order_id_can_be_held(make_app: AppMaker) -> Non
         ({"at": "payment"}, "at"),
     ],
 )
-def test_a_wrong_change_raises_or_is_left_out(
-    make_app: AppMaker, arguments: dict[str, Any], field: str
-) -> None:
+def test_a_wrong_change_is_told(make_app: AppMaker, arguments: dict[str, Any], field: str) -> None:
     app = shop(make_app)
     with app.app_context(), pytest.raises(EventError, match=field):
         release_conversion("1001", **arguments)

@@ -225,9 +225,7 @@ def test_where_nobody_asks_for_consent_a_dead_letter_keeps_all(make_app: AppMake
 @pytest.mark.parametrize(
     ("headers", "reason"), [({"Sec-GPC": "1"}, "consent_gpc"), ({}, "consent_refused")]
 )
-def test_a_no_of_the_browser_stops_its_token(
-    make_app: AppMaker, headers: dict[str, str], reason: str
-) -> None:
+def test_a_no_stops_its_token(make_app: AppMaker, headers: dict[str, str], reason: str) -> None:
     answer = [True]
     app = make_app(ADROLL_CONSENT=lambda request: answer[0])
     app.add_url_rule("/token", "token", lambda: current_visitor().token())
@@ -343,9 +341,7 @@ def test_identity_is_asked_at_each_report(app: Flask, client: FlaskClient, adrol
     assert asked == []
 
 
-def test_the_call_counts_before_the_function(
-    app: Flask, client: FlaskClient, adroll: AdRoll
-) -> None:
+def test_the_call_precedes_the_function(app: Flask, client: FlaskClient, adroll: AdRoll) -> None:
     post(client, "/say")
     post(client, "/search")
     assert last(app)["email_sha256"] == sha256("said@example.com")
@@ -376,9 +372,7 @@ def test_the_function_is_not_asked_for_who_may_not_be_kept(make_app: AppMaker) -
     assert asked == []
 
 
-def test_for_a_token_the_function_is_not_asked(
-    app: Flask, client: FlaskClient, adroll: AdRoll
-) -> None:
+def test_a_token_asks_no_function(app: Flask, client: FlaskClient, adroll: AdRoll) -> None:
     asked: list[int] = []
     adroll.identity(lambda: asked.append(1))
     with app.test_request_context("/webhook"):
@@ -393,9 +387,7 @@ def test_for_a_token_the_function_is_not_asked(
 
 
 @pytest.mark.parametrize("said", ["ann@example.com", {"mail": "ann@example.com"}, 7])
-def test_another_answer_raises_if_strict(
-    app: Flask, client: FlaskClient, adroll: AdRoll, said: Any
-) -> None:
+def test_another_answer_is_told(app: Flask, client: FlaskClient, adroll: AdRoll, said: Any) -> None:
     adroll.identity(lambda: said)
     with pytest.raises(adroll_flask.EventError, match="identity: has to return") as caught:
         post(client, "/search")

@@ -20,13 +20,12 @@ from werkzeug.wsgi import ClosingIterator
 
 import adroll_flask
 from adroll_flask.testing import reports
+from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
 
 WSGI = Callable[..., Iterable[bytes]]
-
-
-Wrap = Callable[..., adroll_flask.AdRollMiddleware]
+Lint = Callable[[Any], Any]
 
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
@@ -359,7 +358,7 @@ def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
 HTML = [("Content-Type", "text/html; charset=utf-8")]
 
 
-def checked(middleware: adroll_flask.AdRollMiddleware, lint: Callable[[Any], Any]) -> Client:
+def checked(middleware: adroll_flask.AdRollMiddleware, lint: Lint) -> Client:
     """A client that sees every breach of PEP 3333 on both sides of the middleware."""
     middleware._app = lint(middleware._app)
     return Client(lint(middleware))
@@ -389,9 +388,7 @@ def writer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer])
-def test_a_page_gets_one_snippet_and_cookies(
-    wrap: Wrap, app: WSGI, lint: Callable[[Any], Any]
-) -> None:
+def test_a_page_gets_one_snippet_and_cookies(wrap: Wrap, app: WSGI, lint: Lint) -> None:
     client = checked(wrap(app), lint)
     with client.get("/?adct=click123", base_url="https://shop.test") as response:
         text = response.get_data(as_text=True)
@@ -481,8 +478,8 @@ def test_consent_is_asked_once_where_the_app_looks_at_the_visitor(wrap: Wrap) ->
 @LINTS
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("path", ["/", "/logo.png"])
-def test_a_consent_function_that_raises_breaks_nothing(
-    wrap: Wrap, lint: Callable[[Any], Any], strict: bool, path: str
+def test_consent_that_raises_breaks_nothing(
+    wrap: Wrap, lint: Lint, strict: bool, path: str
 ) -> None:
     seen: list[bool] = []
 
@@ -511,7 +508,7 @@ def test_a_consent_function_that_raises_breaks_nothing(
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
 @pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
 def test_a_fault_leaves_responses_alone(
-    wrap: Wrap, lint: Callable[[Any], Any], monkeypatch: Patch, fault: str, app: WSGI
+    wrap: Wrap, lint: Lint, monkeypatch: Patch, fault: str, app: WSGI
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError
@@ -538,7 +535,7 @@ def test_a_fault_leaves_responses_alone(
 
 
 @LINTS
-def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Callable[[Any], Any]) -> None:
+def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Lint) -> None:
     class Body:
         def __init__(self, environ: dict[str, Any]) -> None:
             self.report = environ["adroll.report"]
@@ -652,7 +649,7 @@ def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool
 
 
 @LINTS
-def test_a_later_error_page_replaces_the_first(wrap: Wrap, lint: Callable[[Any], Any]) -> None:
+def test_a_later_error_page_replaces_the_first(wrap: Wrap, lint: Lint) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", HTML)
         try:

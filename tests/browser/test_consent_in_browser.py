@@ -266,7 +266,7 @@ def test_a_pixel_that_waits_for_its_own_banner_deadlocks(open_site: OpenSite, pa
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_the_kit_hears_the_banner_of_adrolls_own_tag(
+def test_the_kit_hears_the_banner_of_the_tag(
     open_site: OpenSite, page: Page, allowed: bool
 ) -> None:
     """The way that docs/explanation/privacy.md gives."""

@@ -122,9 +122,7 @@ def test_without_a_record_they_would_be_a_stranger(shop: Site, page: Page) -> No
     assert known["first_party_cookie"] != cookie
 
 
-def test_on_another_origin_only_the_click_stays(
-    adroll: RunningSandbox, tmp_path: Path, page: Page
-) -> None:
+def test_elsewhere_only_the_click_stays(adroll: RunningSandbox, tmp_path: Path, page: Page) -> None:
     with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
             page.goto(shop.page("www.shop.test", "/?adct=click123"))

@@ -121,9 +121,7 @@ def test_the_nonce_is_enough(adroll: RunningSandbox, under: Any, page: Page, con
         assert console.lines == []
 
 
-def test_without_the_nonce_no_kit(
-    adroll: RunningSandbox, under: Any, page: Page, console: Any
-) -> None:
+def test_with_no_nonce_no_kit(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
     """That the policies of these tests are in force, and that the page takes no harm."""
     with under(STRICT, "script-src") as address:
         page.goto(address)
@@ -136,9 +134,7 @@ def test_without_the_nonce_no_kit(
     assert adroll.tracked() == []
 
 
-def test_the_hosts_a_policy_needs(
-    adroll: RunningSandbox, under: Any, page: Page, console: Any
-) -> None:
+def test_hosts_a_policy_needs(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
     origin = adroll.url_at("adroll.example")
     policy = {
         "default-src": "'none'",

@@ -177,9 +177,7 @@ def test_5_javascript_is_off(shop: Site, new_context: browsing.NewContext) -> No
     assert console.lines == []
 
 
-def test_6_a_double_submit_and_a_reload_of_the_thank_you_page(
-    opened: Opened, page: Page, console: Any
-) -> None:
+def test_6_a_double_submit_and_a_reload_of_thanks(opened: Opened, page: Page, console: Any) -> None:
     second_came = threading.Event()
     orders: list[str] = []
 
@@ -267,7 +265,7 @@ def test_7_a_landing_page_from_a_cache(opened: Opened, page: Page, console: Any)
         assert console.lines == []
 
 
-def test_8_click_on_www_and_purchase_on_pay(
+def test_8_click_on_www_buy_on_pay(
     opened: Opened, tls: ssl.SSLContext, page: Page, console: Any
 ) -> None:
     with opened(tls=tls, ADROLL_COOKIE_DOMAIN="auto") as site:
@@ -320,9 +318,7 @@ def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console
     assert the_purchase(shop) == purchase
 
 
-def test_10_the_shop_is_killed(
-    adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any
-) -> None:
+def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any) -> None:
     process = ShopProcess(adroll, tmp_path)
     try:
         process.start()

@@ -80,9 +80,7 @@ def test_an_answer_that_is_no_cookie_is_not_sent(site: KitSite, page: Page) -> N
     assert site.after_wait(page) == []
 
 
-def test_what_the_pixel_keeps_is_sent_as_it_is(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_what_the_pixel_has_is_sent(site: KitSite, page: Page, context: BrowserContext) -> None:
     hexed = "46d41c62e88bb2e267c1e15314bb8837"
     forms = [
         f"{hexed}-s2-1667065540836",
@@ -138,9 +136,7 @@ def test_another_tab_tells_it_anew(site: KitSite, page: Page, context: BrowserCo
     assert site.wait_told(other, 2) == [{"first_party_cookie": COOKIE}] * 2
 
 
-def test_what_was_not_taken_is_told_by_the_next_page(
-    site: KitSite, page: Page, console: Any
-) -> None:
+def test_what_was_not_taken_is_told_by_the_next(site: KitSite, page: Page, console: Any) -> None:
     site.serve(site.tag())
     site.answer = 503
     page.goto(site.url())
@@ -165,9 +161,7 @@ def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, co
 # -- without an answer -------------------------------------------------------------------------
 
 
-def test_half_of_the_wait_is_for_the_cookie(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_half_of_the_wait_is_for_it(site: KitSite, page: Page, context: BrowserContext) -> None:
     set_server_cookie(context)
     site.open(page, site.tag(wait=2000, src=no_answer(site)), LANDING)
     assert site.after_wait(page, 2000, count=1) == [{"adct": "click123"}]
@@ -241,7 +235,7 @@ def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page
 # -- pages that the server never saw -----------------------------------------------------------
 
 
-def test_a_cached_page_asks_for_a_cookie_once_per_tab(
+def test_a_cached_page_asks_for_a_cookie_once(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     page.route("**/roundtrip.js*", lambda route: route.abort())
@@ -253,9 +247,7 @@ def test_a_cached_page_asks_for_a_cookie_once_per_tab(
     assert site.after_wait(page, count=1) == [{}]
 
 
-def test_a_page_with_nothing_new_tells_nothing(
-    site: KitSite, page: Page, context: BrowserContext
-) -> None:
+def test_a_page_without_news_is_silent(site: KitSite, page: Page, context: BrowserContext) -> None:
     set_server_cookie(context)
     page.route("**/roundtrip.js*", lambda route: route.abort())
     site.open(page, site.tag())

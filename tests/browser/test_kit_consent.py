@@ -178,7 +178,7 @@ def test_what_a_site_pixel_keeps_of_consent_stays_with_its_no(site: KitSite, pag
     assert page.evaluate("localStorage.length") == 1
 
 
-def test_a_withdrawal_tries_no_impossible_domain(
+def test_a_withdrawal_tries_true_domains(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_cookies(context, ".www.shop.test", "www.shop.test")
@@ -441,9 +441,7 @@ def clobbering(leaf: str) -> str:
         ('<a id="default" href="x:y">granted</a>', "default"),
     ],
 )
-def test_markup_like_googles_tag_gives_no_consent(
-    site: KitSite, page: Page, leaf: str, found: str
-) -> None:
+def test_markup_gives_no_consent(site: KitSite, page: Page, leaf: str, found: str) -> None:
     site.serve(site.tag(consent="tcf"), body=clobbering(leaf))
     page.goto(site.url(LANDING))
     # It does answer to that name: the test would see nothing otherwise.
@@ -538,9 +536,7 @@ def test_a_yes_in_a_tab_with_the_servers_no_starts_everything(site: KitSite, pag
 
 
 @pytest.mark.parametrize("answer", [{"consent": False}, {"consent": None}, {}, 204])
-def test_without_its_yes_nothing_starts(
-    site: KitSite, page: Page, answer: int | dict[str, Any]
-) -> None:
+def test_no_yes_starts_nothing(site: KitSite, page: Page, answer: int | dict[str, Any]) -> None:
     site.answer = answer
     site.open(page, site.tag(consent="ask"), LANDING)
     assert site.after_wait(page, 0, count=1) == [{}]

@@ -73,9 +73,7 @@ def test_a_page_from_the_page_cache_goes_on(site: KitSite, caching_context: Brow
     assert len(site.wait_told(page, 2)) == 2
 
 
-def test_a_withdrawal_ends_a_page_from_the_cache(
-    site: KitSite, caching_context: BrowserContext
-) -> None:
+def test_a_no_ends_a_page_from_the_cache(site: KitSite, caching_context: BrowserContext) -> None:
     page = caching_context.new_page()
     site.serve(WATCH + site.tag(consent="tcf"))
     site.serve(site.tag(consent="tcf"), "/next")

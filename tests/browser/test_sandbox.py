@@ -288,9 +288,7 @@ def test_the_loaders_queue_is_taken_over(page: Page, adroll: RunningSandbox, sho
     assert adroll.purchases()[0]["reported_by_pixel_too"] is True
 
 
-def test_get_cookie_can_answer_never_or_late(
-    page: Page, adroll: RunningSandbox, shop: Open
-) -> None:
+def test_get_cookie_can_be_late(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     number = adroll.fault(path="/j/*", get_cookie="never")
     shop()
     page.wait_for_function("document.cookie.includes('__adroll_fpc')")
@@ -378,9 +376,7 @@ def test_who_declines_is_left_alone(page: Page, adroll: RunningSandbox, shop: Op
     assert adroll.tracked() == []
 
 
-def test_without_an_answer_nothing_is_written(
-    page: Page, adroll: RunningSandbox, shop: Open
-) -> None:
+def test_no_answer_writes_nothing(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
     shop()
     page.wait_for_load_state("networkidle")
@@ -405,7 +401,7 @@ def test_the_live_view_shows_departures(page: Page, adroll: RunningSandbox) -> N
     expect(page.locator("#requests .tag.warn")).to_have_attribute("title", re.compile("one event"))
 
 
-def test_twice_is_once(page: Page, adroll: RunningSandbox, shop: Open) -> None:
+def test_the_pixel_twice_is_the_pixel_once(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     again = "document.head.append(Object.assign(document.createElement('script'), {src: '%s'}));"
     source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
     shop(after=ASK + again % source)

@@ -61,9 +61,7 @@ def test_check_says_all_that_is_wrong_at_once(make_app: AppMaker) -> None:
 
 
 @pytest.mark.parametrize(("pixel", "said"), [("load", True), ("present", False), ("none", False)])
-def test_check_tells_of_consent_that_nobody_asks(
-    make_app: AppMaker, pixel: str, said: bool
-) -> None:
+def test_check_tells_of_consent_nobody_asks(make_app: AppMaker, pixel: str, said: bool) -> None:
     app = make_app(ADROLL_CONSENT="tcf", ADROLL_PIXEL=pixel)
     found = findings(invoke(app, "check", "--json"))
     assert ("ADROLL_CONSENT" in found) is said
@@ -243,9 +241,7 @@ def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run
     assert wait_until(is_over)
 
 
-def test_worker_once_says_why_they_wait(
-    app: Flask, run: Run, make_app: AppMaker, sandbox: Any
-) -> None:
+def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, sandbox: Any) -> None:
     far = make_app()  # nobody listens on its port
     report(far)
     once = ["worker", "--once"]
@@ -376,9 +372,7 @@ def test_a_retry_asks_before_report_and_reports_an_order_once(
     assert "another value" not in caplog.text
 
 
-def test_a_retry_keeps_back_as_before_report(
-    app: Flask, run: Run, sandbox: Any, hook: Hook
-) -> None:
+def test_a_retry_keeps_back_as_reports(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
     for order in ("1", "staff"):
         report(app, order_id=order)
     hook.broken, hook.staff = False, {"staff"}
@@ -507,9 +501,7 @@ def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None
     assert run("outbox", "list").output.endswith("  forgotten\n")
 
 
-def test_a_full_export_can_be_imported(
-    app: Flask, run: Run, make_app: AppMaker, tmp_path: Path
-) -> None:
+def test_exports_can_be_imported(app: Flask, run: Run, make_app: AppMaker, tmp_path: Path) -> None:
     report(app, email="jo@example.com")
     redacted = run("outbox", "export").output
     assert json.loads(redacted)["event_name"] == "purchase"

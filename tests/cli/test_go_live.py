@@ -70,9 +70,7 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
     run("check", "--last", "0", code=2)
 
 
-def test_a_deploy_of_which_nobody_heard_is_told(
-    make_app: AppMaker, sandbox: RunningSandbox
-) -> None:
+def test_a_deploy_nobody_heard_of_is_told(make_app: AppMaker, sandbox: RunningSandbox) -> None:
     """It was told that none of 0 reports died, as if the deploy were well."""
     app = make_app(**at(sandbox))
     result = runner(app)("check", "--last", "20")
@@ -154,9 +152,7 @@ def explained(app: Flask, reason: str) -> list[str]:
         ("hold_expired", "too_old", "holds-expired"),
     ],
 )
-def test_a_death_is_explained_with_what_is_so(
-    make_app: AppMaker, reason: str, other: str, code: str
-) -> None:
+def test_a_death_is_explained(make_app: AppMaker, reason: str, other: str, code: str) -> None:
     """Of answers that very status: a stop by a wrong address is not one by a token."""
     shop = dashboard_shop.DashboardShop(make_app)
     outbox = shop.runtime.outbox

@@ -86,7 +86,7 @@ async def _later() -> bool:
         (object, "object"),
     ],
 )
-def test_no_yes_by_looks(
+def test_what_only_looks_like_a_yes_is_none(
     mounted: Callable[..., FlaskClient], access: Callable[[], object], kind: str
 ) -> None:
     """``access=lambda: user.is_staff``, where ``is_staff`` is a method that was to be called."""

@@ -222,9 +222,7 @@ def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported)
 
 
 @pytest.mark.parametrize("watch", [None, "http://127.0.0.1:5001/"])
-def test_thanks_lead_to_where_it_arrives(
-    make_shop: Callable[..., Flask], watch: str | None
-) -> None:
+def test_thanks_lead_where_it_arrives(make_shop: Callable[..., Flask], watch: str | None) -> None:
     client = make_shop(DEMO_WATCH_URL=watch).test_client()
     fill_cart(client)
     client.get("/checkout")
@@ -241,9 +239,7 @@ def test_what_is_put_into_the_cart_is_reported(client: FlaskClient, reported: Re
     assert [(p.product_id, p.quantity) for p in added.products] == [("harbour-mug", 2)]
 
 
-def test_the_shop_lists_its_paid_orders_so_that_none_goes_missing_unseen(
-    client: FlaskClient, shop: Flask
-) -> None:
+def test_the_shop_lists_its_paid_orders(client: FlaskClient, shop: Flask) -> None:
     fill_cart(client)
     client.get("/checkout")
     client.post("/checkout", data={"email": EMAIL})
@@ -261,7 +257,7 @@ def test_the_shop_lists_its_paid_orders_so_that_none_goes_missing_unseen(
 NOW = 1_795_619_000.0
 
 
-def test_a_year_has_its_stories_and_comes_once(
+def test_a_year_has_its_stories(
     make_shop: Callable[..., Flask], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(lately, "HOURS", 8)  # one by one; of a day and more it takes the longer

@@ -384,9 +384,7 @@ def test_a_single_page_app_reports_with_the_page_that_it_shows(tmp_path: Path) -
 @pytest.mark.parametrize(
     "page", ["https://evil.example/", "https://shop.test.evil.example/", "https://[", "", None, 5]
 )
-def test_no_foreign_page_is_taken_from_a_script(
-    spa: Flask, browser: FlaskClient, page: Any
-) -> None:
+def test_no_foreign_page_comes_of_a_script(spa: Flask, browser: FlaskClient, page: Any) -> None:
     with reports(spa) as reported:
         call(browser, "/api/orders", {"lines": [{}], "page": page})
     assert reported.one("purchase").page_location == f"{SHOP}/api/orders"

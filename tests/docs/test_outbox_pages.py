@@ -190,7 +190,7 @@ def test_an_import_says_what_is_wrong(tmp_path: Path, adroll: RunningSandbox) ->
     assert sorted(sale["order_id"] for sale in adroll.purchases()) == ["1001", "1002"]
 
 
-def test_each_paid_order_is_known(
+def test_each_paid_order_is_told(
     tmp_path: Path, adroll: RunningSandbox, make_app: AppMaker
 ) -> None:
     now = time.time()
@@ -235,7 +235,7 @@ def from_python(page: Page, make_app: AppMaker) -> None:
     assert names["found"].counts["waiting"] == 1
 
 
-def test_orders_by_an_address_alone(
+def test_orders_are_reported_by_an_address_alone(
     make_app: AppMaker, tmp_path: Path, adroll: RunningSandbox
 ) -> None:
     [till] = [block.code for block in blocks(TELEPHONE) if block.language == "text"]

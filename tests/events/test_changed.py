@@ -63,9 +63,7 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
         ({"currancy": "EUR"}, "did you mean 'currency'"),
     ],
 )
-def test_a_change_that_may_not_be_is_refused(
-    event: Event, change: dict[str, Any], told: str
-) -> None:
+def test_what_may_not_change_is_refused(event: Event, change: dict[str, Any], told: str) -> None:
     with pytest.raises(EventError, match=told):
         event.replace(**change)
 

@@ -146,9 +146,7 @@ def test_a_function_that_raises_costs_its_field_only() -> None:
         ("category", "", None, None),
     ],
 )
-def test_product_fields_have_one_form(
-    field: str, given: Any, currency: str | None, kept: object
-) -> None:
+def test_fields_have_one_form(field: str, given: Any, currency: str | None, kept: object) -> None:
     assert sent([{"product_id": 1, field: given}], currency)[0].get(field) == kept
 
 

@@ -109,7 +109,7 @@ def test_nothing_was_reported_yet(shop: DashboardShop) -> None:
         ({"ADROLL_DRY_RUN": True}, "dry-run", "warning"),
     ],
 )
-def test_a_setting_that_keeps_back(
+def test_a_setting_as_cause(
     make_app: AppMaker, config: dict[str, Any], code: str, severity: str
 ) -> None:
     shop = DashboardShop(make_app, **config)
@@ -255,9 +255,7 @@ def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     assert is_gone(shop, "reports-silent")
 
 
-def test_a_silent_event_is_to_be_tried_and_sends_one_signal(
-    shop: DashboardShop, caplog: Caplog
-) -> None:
+def test_a_silent_event_is_tried_and_signalled_once(shop: DashboardShop, caplog: Caplog) -> None:
     """Nobody finds by an order why no search is reported."""
     shop.now -= 30 * DAY
     for _ in range(30):

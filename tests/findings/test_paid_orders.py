@@ -10,7 +10,7 @@ import pytest
 from flask import current_app
 
 from adroll_flask import AdRollMiddleware, ConfigurationError, cancel_conversion
-from tests.conftest import AppMaker, Caplog
+from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import dashboard_shop, outbox_engines, visits
 
 from .test_open_findings import check, is_gone, seen
@@ -183,9 +183,7 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     assert found["events"] == 1
 
 
-def test_of_more_than_are_known_one_by_one_all_are_counted(
-    shop: PayingShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_are_counted_of_more_than_are_named(shop: PayingShop, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.reporting.reconciliation._ALONE", 2)
     for order in ("1002", "1003", "1004", "1005"):
         shop.report(order, hold=True)

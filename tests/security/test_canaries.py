@@ -427,9 +427,7 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     ],
     ids=lambda setting: ",".join(setting),
 )
-def test_no_error_shows_a_wrong_setting(
-    tmp_path: Path, setting: dict[str, Any], logged: Records
-) -> None:
+def test_no_error_has_the_value(tmp_path: Path, setting: dict[str, Any], logged: Records) -> None:
     app = Flask("misconfigured", instance_path=str(tmp_path))
     app.config.update({**configuration({}), "SECRET_KEY": CANARIES["key"], **setting})
 

@@ -77,9 +77,7 @@ def test_the_callable_is_given_the_request_and_its_answer_counts() -> None:
 @pytest.mark.parametrize(
     ("recorded", "expected"), [(True, GRANTED), (False, REFUSED), (None, UNKNOWN)]
 )
-def test_else_the_visitors_recorded_answer_counts(
-    recorded: bool | None, expected: Decision
-) -> None:
+def test_else_the_recorded_answer_counts(recorded: bool | None, expected: Decision) -> None:
     assert decided(lambda request: None, recorded=recorded) == expected
     assert decided("tcf", cookies={}, recorded=recorded) == expected
     assert decided("tcf", cookies={"euconsent-v2": ""}, recorded=recorded) == expected

@@ -209,9 +209,7 @@ def test_an_odd_user_agent_smuggles_nothing(records: Records, agent: str, kept: 
 
 
 @pytest.mark.parametrize("max_age", [timedelta(hours=1), 3600, 3600.9])
-def test_a_token_has_its_own_life(
-    records: Records, clock: Clock, max_age: timedelta | float
-) -> None:
+def test_a_token_lives_its_life(records: Records, clock: Clock, max_age: timedelta | float) -> None:
     token = visitor(records).token(max_age=max_age)
     clock.now += 3600
     assert records.from_token(token)[0].adct == "click123"
