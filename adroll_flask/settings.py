@@ -35,9 +35,7 @@ SANDBOX_ACCOUNT: Mapping[str, str] = {
 #: Where it listens, unless told otherwise.
 _SANDBOX_ADDRESS = "http://127.0.0.1:5001"
 #: Names under which deployments say what they are, and hosts that run nothing but deployments.
-STAGES: Final = (
-    *("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE"),
-)
+STAGES = ("FLASK_ENV", "APP_ENV", "ENV", "ENVIRONMENT", "PYTHON_ENV", "DEPLOY_ENV", "STAGE")
 PLATFORMS: Final = ("DYNO", "K_SERVICE", "AWS_LAMBDA_FUNCTION_NAME", "WEBSITE_INSTANCE_ID")
 
 
