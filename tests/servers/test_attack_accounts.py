@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.sandbox import Account, RunningSandbox, running
+from adroll_flask.sandbox import Account, running
+from adroll_flask.sandbox import RunningSandbox as Sandbox
 from tests.support import PATIENCE
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders, refused
@@ -17,20 +18,20 @@ OTHER = Account("REALADVERTISABLE00001X", "REALPIXEL0000000000001", "real-token"
 
 
 @pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
+def sandbox() -> Iterator[Sandbox]:
     with running(strict=True) as one:
         yield one
 
 
 @pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
+def adroll() -> Iterator[Sandbox]:
     """AdRoll, where the shop has its real account."""
     with running(strict=True, account=OTHER) as one:
         yield one
 
 
 @pytest.fixture
-def shop(tmp_path: Path, sandbox: RunningSandbox, adroll: RunningSandbox) -> Shop:
+def shop(tmp_path: Path, sandbox: Sandbox, adroll: Sandbox) -> Shop:
     """A shop with an event that is left of the sandbox, and its own account since."""
     trial = Shop(tmp_path / "shop").at(sandbox)
     sandbox.fault(status=503)
@@ -40,9 +41,7 @@ def shop(tmp_path: Path, sandbox: RunningSandbox, adroll: RunningSandbox) -> Sho
     return trial.at(adroll, linger=0.05)
 
 
-def test_an_event_left_of_the_sandbox_stops_no_order_of_the_real_account(
-    shop: Shop, adroll: RunningSandbox
-) -> None:
+def test_an_event_left_of_the_sandbox_stops_no_real_order(shop: Shop, adroll: Sandbox) -> None:
     shop.report("order:2-4")
 
     with shop.running("worker"):
@@ -53,9 +52,7 @@ def test_an_event_left_of_the_sandbox_stops_no_order_of_the_real_account(
 
 
 @pytest.mark.slow
-def test_what_is_left_of_another_account_is_shown_with_its_eid_and_dropped_by_it(
-    shop: Shop, sandbox: RunningSandbox, adroll: RunningSandbox
-) -> None:
+def test_what_is_left_is_shown_and_dropped(shop: Shop, sandbox: Sandbox, adroll: Sandbox) -> None:
     eid = sandbox.account.advertisable_eid
     shop.report("order:2")
     assert shop.adroll("worker", "--once")
@@ -70,9 +67,7 @@ def test_what_is_left_of_another_account_is_shown_with_its_eid_and_dropped_by_it
 
 
 @pytest.mark.slow
-def test_what_was_left_arrives_when_its_account_is_set_again(
-    shop: Shop, sandbox: RunningSandbox, adroll: RunningSandbox
-) -> None:
+def test_what_was_left_arrives_in_the_end(shop: Shop, sandbox: Sandbox, adroll: Sandbox) -> None:
     shop.report("order:2")
     said = shop.adroll("worker", "--once")
     eid = sandbox.account.advertisable_eid
@@ -87,9 +82,7 @@ def test_what_was_left_arrives_when_its_account_is_set_again(
 
 
 @pytest.mark.slow
-def test_two_apps_with_two_accounts_share_a_folder_and_each_delivers_its_own(
-    tmp_path: Path, sandbox: RunningSandbox, adroll: RunningSandbox
-) -> None:
+def test_two_apps_each_deliver_their_own(tmp_path: Path, sandbox: Sandbox, adroll: Sandbox) -> None:
     one = Shop(tmp_path / "shop").at(sandbox, linger=0.05)
     two = Shop(tmp_path / "shop").at(adroll, linger=0.05)
     with ExitStack() as workers:
@@ -110,8 +103,8 @@ def test_two_apps_with_two_accounts_share_a_folder_and_each_delivers_its_own(
 
 
 @pytest.mark.slow
-def test_an_account_that_refuses_stops_no_other(
-    tmp_path: Path, sandbox: RunningSandbox, adroll: RunningSandbox
+def test_a_refusing_account_stops_no_other(
+    tmp_path: Path, sandbox: Sandbox, adroll: Sandbox
 ) -> None:
     one, two = (Shop(tmp_path / "shop").at(which) for which in (sandbox, adroll))
     sandbox.fault(status=401)

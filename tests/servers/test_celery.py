@@ -23,7 +23,8 @@ from adroll_flask import AdRoll, report_conversion
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
+from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.settings import Settings
 from tests.support import PATIENCE, ROOT, answers, lacking
 
@@ -42,7 +43,7 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
+def adroll() -> Iterator[Sandbox]:
     with running(strict=True) as sandbox:
         yield sandbox
 
@@ -142,7 +143,7 @@ Start = Callable[..., Worker]
 
 
 @pytest.fixture
-def start(tmp_path: Path, broker: str, adroll: RunningSandbox) -> Iterator[Start]:
+def start(tmp_path: Path, broker: str, adroll: Sandbox) -> Iterator[Start]:
     made: list[Worker] = []
 
     def start(*, every: float) -> Worker:
@@ -183,7 +184,7 @@ def report(app: Flask, order: str) -> None:
         )
 
 
-def arrived(adroll: RunningSandbox) -> Counter[str]:
+def arrived(adroll: Sandbox) -> Counter[str]:
     return Counter(purchase["order_id"] for purchase in adroll.purchases())
 
 
@@ -194,7 +195,7 @@ def close(app: Flask) -> None:
 
 @pytest.mark.slow
 def test_beat_delivers_what_requests_and_tasks_report(
-    start: Start, adroll: RunningSandbox, broker: str, tmp_path: Path
+    start: Start, adroll: Sandbox, broker: str, tmp_path: Path
 ) -> None:
     worker = start(every=2.0)
     for number in range(20):
@@ -220,9 +221,7 @@ def rows_in(folder: Path) -> dict[str, Any]:
         outbox.close()
 
 
-def test_only_an_app_that_leaves_delivery_to_workers_can_have_celery_deliver(
-    make_app: Callable[..., Flask],
-) -> None:
+def test_only_an_app_whose_workers_deliver_can_have_celery(make_app: Callable[..., Flask]) -> None:
     celery = Celery("shop", set_as_current=False)
     with pytest.raises(ConfigurationError, match="init_app"):
         deliver_with(celery, Flask("bare"))

@@ -257,9 +257,7 @@ def sink() -> Iterator[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [from_systemd, from_docker])
-def test_workers_start_live_and_finish_their_request_on_sigterm(
-    way: Way, sink: Any, tmp_path: Path
-) -> None:
+def test_workers_finish_their_request_on_sigterm(way: Way, sink: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     url = f"sqlite:///{tmp_path}/outbox.sqlite"

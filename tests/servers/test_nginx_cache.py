@@ -200,9 +200,7 @@ def test_two_visitors_of_a_public_page_are_two_identities(open_site: Opener) -> 
         ("/accel-private", HONEST),
     ],
 )
-def test_what_nginx_keeps_by_a_header_of_its_own_is_the_same_for_all(
-    open_site: Opener, path: str, location: str
-) -> None:
+def test_what_nginx_keeps_is_the_same_for_all(open_site: Opener, path: str, location: str) -> None:
     check_two_identities(open_site(location), path)
 
 
@@ -227,9 +225,7 @@ def test_what_is_told_to_one_cache_alone_is_the_same_for_all_there(open_site: Op
     ],
     ids=lambda asked: next(iter(asked)),
 )
-def test_a_script_that_asks_first_leaves_everybody_the_page_with_the_snippet(
-    open_site: Opener, asked: dict[str, str]
-) -> None:
+def test_a_script_first_leaves_all_the_snippet(open_site: Opener, asked: dict[str, str]) -> None:
     site = open_site(HONEST)
     with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:
         assert cached(ada.get("/public", **asked)) == "MISS"
@@ -244,16 +240,12 @@ def test_a_script_that_asks_first_leaves_everybody_the_page_with_the_snippet(
     ("location", "path"),
     [(HOARDING, "/listed/mugs"), (HIDING, "/listed/mugs"), (HOARDING, "/listed/müsli and milk")],
 )
-def test_cached_paths_are_safe_behind_a_cache_that_keeps_everything(
-    open_site: Opener, location: str, path: str
-) -> None:
+def test_cached_paths_are_safe_behind_any(open_site: Opener, location: str, path: str) -> None:
     site = open_site(location, ADROLL_CACHED_PATHS=["/listed/mugs", "/listed/müsli a*"])
     check_two_identities(site, path)
 
 
-def test_without_cached_paths_a_cache_that_keeps_cookies_makes_two_visitors_one(
-    open_site: Opener,
-) -> None:
+def test_without_cached_paths_a_bad_cache_makes_two_visitors_one(open_site: Opener) -> None:
     """What ADROLL_CACHED_PATHS is for; an app cannot know that such a cache is before it."""
     site = open_site(HOARDING)
     with Visitor(site, "click-a", A) as ada, Visitor(site, "click-b", B) as bob:

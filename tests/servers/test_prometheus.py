@@ -26,7 +26,7 @@ from adroll_flask import AdRollMiddleware, ConfigurationError
 from adroll_flask.outbox import Outcome
 from adroll_flask.outbox.model import Asked
 from adroll_flask.prometheus import AdRollCollector
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import ADVERTISABLE, AppMaker, Patch
 from tests.support import PATIENCE, ROOT, free_port, program, visits
 
 #: A process of a shop that reports what it is told to and serves its metrics.
@@ -146,9 +146,7 @@ def test_registering_and_scraping_a_new_shop_makes_no_file(make_app: AppMaker) -
     assert not Path(app.instance_path).exists()
 
 
-def test_an_outbox_that_cannot_be_read_is_down_and_raises_nothing(
-    shop: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outbox_that_cannot_be_read_is_down(shop: Flask, monkeypatch: Patch) -> None:
     registry = registry_of(shop)
     runtime = shop.extensions["adroll"]
     assert runtime.thread.stop(), "or it makes the file anew"
@@ -225,9 +223,7 @@ def expressions() -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_prometheus_reads_the_same_of_every_process_and_takes_alerts_and_dashboard(
-    tmp_path: Path, make_app: AppMaker
-) -> None:
+def test_prometheus_reads_the_same_of_every_process(tmp_path: Path, make_app: AppMaker) -> None:
     program("prometheus", "prometheus")
     app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
     folder = Path(app.instance_path)

@@ -15,10 +15,12 @@ import pytest
 from adroll_flask.delivery.deliverer import LEASE
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox as Sandbox
+from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
 from benchmarks import drain
 from benchmarks.servers import missing, server
+from tests.conftest import Patch
 from tests.support import ROOT, lacking
 from tests.support.outbox_engines import wait_until
 from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
@@ -45,13 +47,13 @@ SERVERS = {
 
 
 @pytest.fixture(scope="module")
-def adroll() -> Iterator[RunningSandbox]:
+def adroll() -> Iterator[Sandbox]:
     with running(strict=True) as sandbox:
         yield sandbox
 
 
 @pytest.fixture(autouse=True)
-def _afresh(adroll: RunningSandbox) -> None:
+def _afresh(adroll: Sandbox) -> None:
     adroll.reset()
 
 
@@ -63,7 +65,7 @@ def left_in(folder: Path) -> int:
         outbox.close()
 
 
-def arrived(adroll: RunningSandbox) -> Counter[str]:
+def arrived(adroll: Sandbox) -> Counter[str]:
     return Counter(purchase["order_id"] for purchase in adroll.purchases())
 
 
@@ -75,9 +77,7 @@ SHORT = {"gunicorn gthread", "uWSGI --threads"}
     "kind",
     [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS],
 )
-def test_every_order_arrives_once_and_a_restart_delivers_what_a_stop_left(
-    kind: str, adroll: RunningSandbox, tmp_path: Path
-) -> None:
+def test_every_order_arrives_once_restarts_too(kind: str, adroll: Sandbox, tmp_path: Path) -> None:
     doubled = [*ORDERS, *ORDERS[::8]]  # reloads of the thank-you page
     with serving(SERVERS[kind], tmp_path, adroll.api_url) as server:
         statuses = Counter(server.buy_all(doubled))
@@ -112,9 +112,7 @@ def test_every_order_arrives_once_and_a_restart_delivers_what_a_stop_left(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gunicorn sync --preload", "uWSGI", "uWSGI --threads"])
-def test_an_order_reported_before_the_fork_takes_no_worker_down(
-    kind: str, adroll: RunningSandbox, tmp_path: Path
-) -> None:
+def test_an_order_before_the_fork_harms_none(kind: str, adroll: Sandbox, tmp_path: Path) -> None:
     few = ORDERS[:10]
     shop = serving(SERVERS[kind], tmp_path, adroll.api_url, SHOP_EARLY_ORDER="early")
     with shop as server:
@@ -127,9 +125,7 @@ def test_an_order_reported_before_the_fork_takes_no_worker_down(
 
 
 @pytest.mark.slow
-def test_under_uwsgi_a_worker_of_its_own_may_deliver(
-    adroll: RunningSandbox, tmp_path: Path
-) -> None:
+def test_under_uwsgi_another_worker_may_deliver(adroll: Sandbox, tmp_path: Path) -> None:
     few = ORDERS[:10]
     shop = serving(uwsgi(), tmp_path, adroll.api_url, FLASK_ADROLL_DELIVERY="worker")
     with shop as server:
@@ -184,7 +180,7 @@ def outbox(postgresql: Any, tmp_path: Path) -> Iterator[Any]:
     ],
 )
 def test_a_missing_driver_is_an_error_that_says_what_to_install(
-    url: str, module: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, module: str, install: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError) as caught:
