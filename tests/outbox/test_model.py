@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
@@ -217,10 +217,4 @@ class OutboxModel(RuleBasedStateMachine):
 
 
 TestOutboxModel = OutboxModel.TestCase
-TestOutboxModel.settings = settings(
-    max_examples=40,
-    stateful_step_count=30,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestOutboxModel.settings = settings(max_examples=40, stateful_step_count=30, derandomize=True)

@@ -50,18 +50,9 @@ def database_of(bench: Bench) -> Database:
     return open_database(locate(bench.url, bench.folder), Settings(), bench.clock)
 
 
-@contextlib.contextmanager
-def both(old: Bench, new: Bench) -> Iterator[tuple[Database, Database]]:
-    opened = database_of(old), database_of(new)
-    try:
-        yield opened
-    finally:
-        for one in opened:
-            one.close()
-
-
 def moved(old: Bench, new: Bench) -> dict[str, int]:
-    with both(old, new) as (source, target):
+    closing = contextlib.closing
+    with closing(database_of(old)) as source, closing(database_of(new)) as target:
         return dict(move(source, target, dedupe_days=90))
 
 

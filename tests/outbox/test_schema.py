@@ -22,17 +22,8 @@ def tables(bench: Bench) -> list[str]:
     return sorted(n for n in sa.inspect(bench.sql()).get_table_names() if n.startswith("adroll_"))
 
 
-ALL = [
-    "adroll_account",
-    "adroll_event",
-    "adroll_history",
-    "adroll_inbox",
-    "adroll_journal",
-    "adroll_meta",
-    "adroll_stop",
-    "adroll_suppressed",
-    "adroll_withdrawal",
-]
+NAMES = "account event history inbox journal meta stop suppressed withdrawal"
+ALL = [f"adroll_{name}" for name in NAMES.split()]
 
 
 def test_opening_an_outbox_touches_nothing(fresh: Bench) -> None:

@@ -26,6 +26,7 @@ SERVERS = {
     "mariadb": os.environ.get("ADROLL_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
 }
 _NUMBERS = itertools.count()
+_TABLES = "event account stop inbox journal withdrawal suppressed history"
 
 
 def amend_wire(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
@@ -164,16 +165,7 @@ class Bench:
         """Leave the tables as if new, for the next test."""
         if not sa.inspect(self.sql()).has_table("adroll_event"):
             return
-        for table in (
-            "event",
-            "account",
-            "stop",
-            "inbox",
-            "journal",
-            "withdrawal",
-            "suppressed",
-            "history",
-        ):
+        for table in _TABLES.split():
             self.execute(f"DELETE FROM adroll_{table}")
         self.execute("DELETE FROM adroll_meta WHERE name NOT IN ('outbox_id', 'schema_version')")
 
