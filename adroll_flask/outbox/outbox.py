@@ -1,7 +1,8 @@
 """The outbox as an app has it: what a report does with it, and its parts behind.
 
-A report is one append to the journal; it loads no SQL. What knows the database is made when
-somebody first asks for it: delivery, a command, a page.
+A report is one append to the journal; it loads no SQL. ``session=`` and
+``ADROLL_OUTBOX_COMMIT="database"`` put the same entry into the database instead. What knows the
+database is made when somebody first asks for it: delivery, a command, a page.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ expires; when the row may be removed.
 The rest of the package gives a :class:`Database` functions that run in transactions, with one kind
 of statement: it is written once, with ``:name`` parameters and the ``{fragments}`` at the end of
 this module, where SQLite, PostgreSQL and MariaDB/MySQL differ. A list is passed as the parameter
-``ids`` and asked for with ``id {in_ids}``. :mod:`.sqlite` and :mod:`.server` are the two back ends
+``ids`` and asked for with ``id {in_ids}``; the time is in each as ``:now``, and a parameter that a
+statement does not name is let through. :mod:`.sqlite` and :mod:`.server` are the two back ends
 there are.
 """
 
