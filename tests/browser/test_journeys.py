@@ -111,10 +111,7 @@ def test_3_the_pixels_cookie_from_before(shop: Site, page: Page, console: Any) -
 
 def wait_for_the_cookie(page: Page, name: str) -> None:
     """Until the browser has it: what a page's script wrote comes a moment later."""
-    end = time.monotonic() + PATIENCE
-    while name not in {cookie["name"] for cookie in page.context.cookies(page.url)}:
-        assert time.monotonic() < end
-        page.wait_for_timeout(20)
+    browsing.wait_in(page, lambda: name in {one["name"] for one in page.context.cookies(page.url)})
 
 
 #: A browser with a profile on disk; it is ended, and started again with the same one.
