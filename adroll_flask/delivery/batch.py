@@ -130,11 +130,13 @@ class BatchSender:
         account = self.lane.client.account
         eids = {"advertisable_eid": account.advertisable_eid, "pixel_eid": account.pixel_eid}
         # The common case without parsing; a quotation mark within a value would be escaped.
-        if all(f'"{name}":"{eid}"'.encode() in event.payload for name, eid in eids.items()):
+        payload = event.payload
+        said = (f'"{name}":"{eid}"'.encode() for name, eid in eids.items())
+        if payload.startswith(b"{") and all(text in payload for text in said):
             return event
         try:
-            wire = json.loads(event.payload)
-        except ValueError:
+            wire = json.loads(payload)
+        except (ValueError, RecursionError):
             return None
         if not isinstance(wire, dict):
             return None

@@ -209,8 +209,9 @@ def _secrets(token: str, payloads: Sequence[bytes]) -> Iterator[str]:
     """The token, and what names the visitors of a batch: AdRoll's words may repeat it."""
     yield token
     for payload in payloads:
-        with suppress(ValueError):  # a damaged row
-            yield from identifying_values(json.loads(payload))
+        with suppress(ValueError, RecursionError):  # a damaged row
+            wire = json.loads(payload)
+            yield from identifying_values(wire) if isinstance(wire, dict) else ()
 
 
 # -- answers ---------------------------------------------------------------------------------------

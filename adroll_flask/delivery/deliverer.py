@@ -249,7 +249,10 @@ class Deliverer:
         permit = lane.permit(destination)
         if permit is None:
             return self._pause(destination.paused_for or RECHECK)
-        if permit.probing in ("down", "stopped") and not stop.is_set():
+        if stop.is_set():  # while the token's callable answered
+            lane.give_up(permit)
+            return Step()
+        if permit.probing in ("down", "stopped"):
             permit = lane.try_out(permit, is_due=is_due)
             if permit is None:
                 return Step()

@@ -438,7 +438,7 @@ class PaidOrders:
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
                 for place, ((event, currency, group), (number, value)) in enumerate(most):
                     # The group last: a note is cut where it is too long.
-                    told = json.dumps([number, str(value)[:20], currency])
+                    told = json.dumps([number, f"{value:.18g}", currency])
                     notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{told}{group}"
             figures.replace_notes(_NOTE, notes)
             figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})

@@ -12,9 +12,21 @@ from adroll_flask.outbox import NewEvent, new_id
 from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome
 from adroll_flask.outbox.queue import _ATTEMPTS as MOST
 from tests.conftest import Caplog, Patch
-from tests.support.delivery_kit import OK, AdRoll, NoAnswer, Reply, Response, Shop, orders, refusal
+from tests.support.delivery_kit import (
+    OK,
+    PIXEL,
+    AdRoll,
+    NoAnswer,
+    Reply,
+    Response,
+    Shop,
+    orders,
+    refusal,
+)
 from tests.support.outbox_engines import EID, claimed
 from tests.support.patching import replace_method
+
+EIDS = f'{{"advertisable_eid":"{EID}","pixel_eid":"{PIXEL}"}}'
 
 
 def refusing(*bad: str, status: int = 400, trial: Reply = OK) -> AdRoll:
@@ -296,7 +308,11 @@ def test_events_reported_before_the_account_was_known_are_filled_in(tmp_path: Pa
         assert wire["pixel_eid"] == shop.settings.pixel_eid
 
 
-@pytest.mark.parametrize("payload", [b"not JSON", b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "payload",
+    [b"not JSON", b"[]", b"[" * 100_000, b"\xff", f"[{EIDS}]".encode()],
+    ids=["text", "list", "deep", "bytes", "list-of-an-event"],
+)
 def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, payload: bytes) -> None:
     shop = Shop(tmp_path, orders=1)
     shop.outbox.put(

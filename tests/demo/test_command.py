@@ -156,6 +156,16 @@ def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, p
         assert requests.get(url, timeout=PATIENCE).status_code == 200
 
 
+@pytest.mark.parametrize("target", ["demo", "dashboard"])
+@pytest.mark.parametrize(("given", "option"), [((), False), (("PORT=8000",), True)])
+def test_make_takes_the_port(target: str, given: tuple[str, ...], option: bool) -> None:
+    command = ["make", "--dry-run", "--always-make", target, *given]
+    env = {name: value for name, value in os.environ.items() if name != "PORT"}
+    told = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    (run,) = [line for line in told.stdout.splitlines() if "-m demo_app" in line]
+    assert ("--port=8000" in run) is option
+
+
 def test_the_shop_alone_takes_its_sandbox_from_the_environment(start: Demo) -> None:
     demo = start("--no-sandbox", FLASK_ADROLL_PIXEL_URL="http://127.0.0.1:9/pixel.js")
     assert demo.stdout is not None
