@@ -185,13 +185,13 @@ def _body(tracked: TrackedRequest) -> bytes:
         # text/plain and forms could be sent from anywhere without a preflight.
         raise Refused(415, "content_type", "Content-Type has to be application/json")
     length = environ.get("CONTENT_LENGTH") or ""
-    if length and not length.isdigit():
+    if length and not (length.isascii() and length.isdigit()):
         raise Refused(400, "length", "Content-Length is malformed")
     # Of a body in chunks, one byte more than is taken tells that it is longer.
     in_chunks = LONGEST_BODY + 1 if environ.get("wsgi.input_terminated") else 0
     size = int(length[:9]) if length else in_chunks
     told = bool(length) and size > LONGEST_BODY
-    body: bytes = b"" if told else environ["wsgi.input"].read(size)
+    body: bytes = environ["wsgi.input"].read(size) if size and not told else b""
     if told or len(body) > LONGEST_BODY:
         raise Refused(413, "too_large", f"at most {LONGEST_BODY} bytes")
     return body

@@ -267,7 +267,7 @@ def describe_lines(exc: BaseException) -> str:
             lines.append(f"  from {_name(one)}")
         lines += [
             f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-            for frame in traceback.extract_tb(one.__traceback__, -10)  # the innermost
+            for frame in traceback.extract_tb(one.__traceback__)[-10:]  # the innermost
         ]
     return "\n".join(lines)
 

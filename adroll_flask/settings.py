@@ -386,9 +386,10 @@ def accept(name: str, key: str, value: Any) -> Any:
     if value is None and may_be_none:
         return None
     try:
-        return takes.check(value)
+        checked = takes.check(value)
     except _Got as got:
         raise ConfigurationError(key, f"takes {takes.what}; it got {got}", slug=got.slug) from None
+    return None if isinstance(checked, str) and not checked else checked  # it says nothing
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -618,7 +619,7 @@ class Settings:
                     text = f"there is no such {what}{ask}"
                     raise ConfigurationError(key, text, slug="setting-unknown")
                 checked = accept(names[key], key, value)
-                if checked not in (None, ""):  # which say nothing
+                if checked is not None:
                     values[names[key]] = checked
             except ConfigurationError as fault:
                 faults.append(fault)

@@ -127,7 +127,10 @@ _HINTS: Final = {
 @click.command("reconcile")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig", errors="replace"))
 @console.pairs(
-    reconciliation.COLUMNS, "--column", "columns", help='Which column has it: order_id="Order no."'
+    reconciliation.COLUMNS,
+    "--column",
+    "columns",
+    help='Which column has it: order_id="Order no."; also value, currency, time.',
 )
 @click.option("--group", help="Count the orders that were never reported by this column.")
 @click.option("--event", "name", default="purchase", show_default=True, help="Reported as this.")

@@ -391,6 +391,11 @@ def create_table() -> None:
     click.echo("the outbox's tables are there")
 
 
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
 @outbox.command("move-from")
 @click.argument("old", envvar="ADROLL_OLD_OUTBOX_URL", metavar="OLD")
 def move_from(old: str) -> None:
@@ -407,7 +412,8 @@ def move_from(old: str) -> None:
     except ConfigurationError as problem:
         raise click.UsageError(f"OLD {problem.problem}") from None
     target = runtime.outbox_place
-    if isinstance(source, Path) and not source.exists():
+    # To open a file that is none of SQLite's would move it aside as a damaged outbox.
+    if isinstance(source, Path) and not (source.is_file() and _is_sqlite(source)):
         raise Refusal(f"there is no outbox at {source}", slug="outbox-move")
     if source == target:
         raise Refusal("both addresses are of the same outbox", slug="outbox-move")

@@ -147,11 +147,8 @@ class _Dashboard:
 
     # -- pages ---------------------------------------------------------------------------------
 
-    def _visit(self) -> Visit:
-        return Visit(self._runtime, request, is_operator=self._guard.is_operator())
-
     def _show(self, page: Page, form: str = "") -> Response:
-        visit = self._visit()
+        visit = Visit(self._runtime, request, is_operator=self._guard.is_operator())
         data, form = page.data(visit), form or visit.argument("format")
         if form and visit.refused:
             abort(400, visit.refused[0])
@@ -193,10 +190,11 @@ class _Dashboard:
         return current_app.response_class(html, status=status, mimetype="text/html")
 
     def _act(self, page: Page, name: str) -> Response:
-        visit = self._visit()
-        if name in page.actions and not visit.is_operator:
+        is_operator = self._guard.is_operator()
+        if name in page.actions and not is_operator:
             abort(403, "the function given as operator= says no")
         self._guard.check_origin(request, page.largest)
+        visit = Visit(self._runtime, request, is_operator=is_operator)
         done = {**page.questions, **page.actions}[name](visit)
         if isinstance(done, Response):
             return done

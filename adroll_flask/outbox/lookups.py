@@ -156,6 +156,14 @@ class Lookups:
         found = (self._all(query, ids=[*step]) for step in schema.steps(ids))
         return tuple(itertools.chain.from_iterable(found))
 
+    def states_of(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """State and reason of the events of *ids* that are there."""
+        query = f"SELECT id, state, reason FROM adroll_event WHERE {_EVENTS} AND id {{in_ids}}"
+        rows = self.database.read(
+            lambda tx: [row for step in schema.steps(ids) for row in tx.rows(query, ids=[*step])]
+        )
+        return {id: (State(state).name, reason or "") for id, state, reason in rows}
+
     def newest_events(
         self, most: int, name: str | None = None, before: str | None = None
     ) -> tuple[model.Row, ...]:

@@ -438,7 +438,7 @@ class PaidOrders:
                 most = sorted(groups.items(), key=lambda item: -item[1][0])[:_GROUPS]
                 for place, ((event, currency, group), (number, value)) in enumerate(most):
                     # The group last: a note is cut where it is too long.
-                    told = json.dumps([number, f"{value:.18g}", currency])
+                    told = json.dumps([number, f"{value:.18g}", currency], ensure_ascii=False)
                     notes[f"{_NOTE}{kind}:{day}:{event or place}"] = f"{told}{group}"
             figures.replace_notes(_NOTE, notes)
             figures.replace_notes(_DONE, {_DONE: f"{self.reporter.clock():.0f}"})
@@ -463,10 +463,10 @@ class PaidOrders:
         found: dict[str, list[Paid]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
-        rows = lookups.those([id for *_, id in notes if is_id(id)])
-        now = {row.id: _LACKING.get((row.state, row.reason), "") for row in rows}
-        for (_, kind, day, id), text in notes.items():
-            if kind := now.get(id, "") if is_id(id) else kind:
+        now = lookups.states_of([id for *_, id in notes if is_id(id)])
+        for (_, noted, day, id), text in notes.items():
+            kind = _LACKING.get(now.get(id, ("", ""))) if is_id(id) else noted
+            if kind in found:
                 (number, value, currency), end = json.JSONDecoder().raw_decode(text)
                 found[kind].append(Paid(day, number, Decimal(value), currency, text[end:]))
         return found

@@ -163,6 +163,13 @@ def test_the_sandbox_is_here_at_a_port_or_at_an_address() -> None:
     assert settings.account_of("shop.fr").access_token == "sandbox-token"
 
 
+def test_an_empty_token_of_an_account_is_none() -> None:
+    account = {"advertisable_eid": EID, "pixel_eid": EID}
+    given = {"shop.fr": account | {"access_token": ""}, "shop.de": account}
+    settings = Settings.from_mapping({"ADROLL_ACCOUNTS": given})
+    assert settings.account_of("shop.fr").access_token is None
+
+
 def test_a_time_zone_is_for_dates() -> None:
     zone = Settings.from_mapping({"ADROLL_TIME_ZONE": "Europe/Berlin"}).time_zone
     assert datetime(2026, 7, 1, tzinfo=zone).utcoffset() == timedelta(hours=2)

@@ -70,6 +70,13 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
     run("check", "--last", "0", code=2)
 
 
+def test_findings_are_told_where_reports_cannot_be_read(make_app: AppMaker) -> None:
+    run = runner(make_app(ADROLL_OUTBOX_URL="postgresql+asyncpg://shop.example/orders"))
+    told = codes(run("check", "--json", code=1))
+    assert codes(run("check", "--last", "3", "--json", code=1)) == told
+    assert len(told) > 1
+
+
 def test_a_deploy_nobody_heard_of_is_told(make_app: AppMaker, sandbox: RunningSandbox) -> None:
     """It was told that none of 0 reports died, as if the deploy were well."""
     app = make_app(**at(sandbox))

@@ -214,14 +214,18 @@ def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]
     assert deliver(arrived) == ["1"]
 
 
-def test_the_command_moves_or_says_why_not(make_app: AppMaker, benches: list[Bench]) -> None:
+def test_the_command_moves_or_says_why_not(
+    make_app: AppMaker, benches: list[Bench], tmp_path: Path
+) -> None:
     old, new = benches[:2]
     fill(old)
     run = make_app(ADROLL_OUTBOX_URL=new.url).test_cli_runner().invoke
     done = run(commands, ["outbox", "move-from", str(old.url)])
     assert done.output.startswith("7 events moved: "), done.output
     assert "2 delivered" in done.output
+    (text := tmp_path / "notes.txt").write_text("no outbox")
     for given, status, told in (
+        (f"sqlite:///{text}", 1, f"no outbox at {text}"),
         (old.url, 1, "has events already"),
         (new.url, 1, "of the same outbox"),
         ("sqlite:////nowhere/outbox.sqlite", 1, "no outbox at /nowhere/outbox.sqlite"),
@@ -232,3 +236,4 @@ def test_the_command_moves_or_says_why_not(make_app: AppMaker, benches: list[Ben
         assert refused.exit_code == status
         assert told in refused.output
         assert "secret" not in refused.output
+    assert text.read_text() == "no outbox"

@@ -139,6 +139,8 @@ def test_a_length_that_lies_reads_no_more_than_is_allowed(site: Site) -> None:
     assert_refused(site, 413, "too_large", CLICK, environ_overrides={"CONTENT_LENGTH": str(10**30)})
     assert_refused(site, 400, "length", CLICK, environ_overrides={"CONTENT_LENGTH": "-1"})
     assert_refused(site, 400, "length", CLICK, environ_overrides={"CONTENT_LENGTH": "1_0"})
+    for digits in ("\xb2", "\xb2" * 12):  # superscript ones, which int() does not take
+        assert_refused(site, 400, "length", CLICK, environ_overrides={"CONTENT_LENGTH": digits})
     assert_refused(site, 400, "json", CLICK, environ_overrides={"CONTENT_LENGTH": ""})
 
 
