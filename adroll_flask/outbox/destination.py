@@ -118,8 +118,14 @@ class DestinationState:
             **values,
         )
 
-    def _write(self, becomes: str, where: str = "", **values: Any) -> int:
-        return self.database.write(lambda tx: self._update(tx, becomes, where, **values))
+    def _write(self, becomes: str, where: str = "", *, ahead: float = 0.0, error: str = "") -> int:
+        """The same in a transaction of its own, where ``:until`` is *ahead* seconds from now.
+
+        A sum of two parameters has no type for a driver that sends them without one (pg8000).
+        """
+        return self.database.write(
+            lambda tx: self._update(tx, becomes, where, error=error, until=tx.now + ahead)
+        )
 
     def _value(self, tx: Tx, column: str) -> Any:
         statement = f"SELECT {column} FROM adroll_account WHERE {_MINE}"
@@ -143,9 +149,9 @@ class DestinationState:
     def pause(self, seconds: float, error: str = "") -> None:
         """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
         seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
-        longer = f"paused_until > :now + :seconds AND NOT {_IS_OVER}"
-        until = f"CASE WHEN {longer} THEN paused_until ELSE :now + :seconds END"
-        self._write(f"paused_until = {until}, probe_until = 0", error=error, seconds=seconds)
+        longer = f"paused_until > :until AND NOT {_IS_OVER}"
+        until = f"CASE WHEN {longer} THEN paused_until ELSE :until END"
+        self._write(f"paused_until = {until}, probe_until = 0", ahead=seconds, error=error)
 
     def stop(self, reason: str, fingerprint: str, error: str = "") -> bool:
         """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe."""
@@ -225,9 +231,9 @@ class DestinationState:
         """
         lease = min(lease, LONGEST_PAUSE)
         # Nobody asks for longer than that: else it comes from a clock that went back.
-        far = f":now + :lease + {model.SKEW}"
+        far = f":until + {model.SKEW}"
         is_free = f" AND (probe_until <= :now OR probe_until > {far}) AND {_IS_OVER}"
-        return bool(self._write("probe_until = :now + :lease", is_free, lease=lease))
+        return bool(self._write("probe_until = :until", is_free, ahead=lease))
 
     def unstopped_age(self, event: model.Claimed) -> float:
         """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""

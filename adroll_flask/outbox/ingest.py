@@ -501,7 +501,7 @@ class RowWriter:
         destination.know(tx, {entry.event.advertisable_eid for entry in entries})
         dead = [entry.event.id for entry in entries if entry.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
-        before = schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ()
+        before = set(schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ())
         rows = [self._row(tx, entry) for entry in each(entries)]
         others: list[EventEntry] = []
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):

@@ -198,10 +198,10 @@ class Queue:
 
         None where it has ended.
         """
-        ours = f"UPDATE adroll_event SET due_at = :now + :lease WHERE {_MINE} AND due_at > :now"
+        ours = f"UPDATE adroll_event SET due_at = :until WHERE {_MINE} AND due_at > :now"
         values = {"ids": [event.id for event in claim.events], "claim": claim.token}
         lease = min(lease, LONGEST_LEASE)
-        return self.database.write(lambda tx: tx.execute(ours, lease=lease, **values))
+        return self.database.write(lambda tx: tx.execute(ours, until=tx.now + lease, **values))
 
     # -- settling ---------------------------------------------------------------------------
 
@@ -275,6 +275,8 @@ class Queue:
             for state in model.LEASED:
                 lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
                 ids = schema.ids_of(tx, lapsed, account=account)
+                if not ids:
+                    continue
                 self._end_emptied(tx, ids)
                 if state == State.claimed:
                     transitions.move(tx, "lapse", ids)

@@ -62,6 +62,12 @@ def test_no_comment_names_a_document_that_is_not_here() -> None:
                 assert any(one.exists() for one in there) or name in MADE_UP, f"{path}: {name}"
 
 
+def test_no_statement_adds_two_parameters() -> None:
+    """pg8000 sends them without a type, and PostgreSQL knows no sum of two such."""
+    for path in (ROOT / "adroll_flask" / "outbox").glob("*.py"):
+        assert re.findall(r"[\W]:[a-z_]+ [-+*] :[a-z_]+", path.read_text()) == [], path.name
+
+
 def test_every_folder_of_the_package_has_its_row() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     folders = {path.parent.name for path in (ROOT / "adroll_flask").glob("*/__init__.py")}
