@@ -606,6 +606,13 @@ def test_a_nonce_of_another_form_does_not_reach_the_page(make_app: AppMaker) -> 
     assert "nonce" not in page
 
 
+@pytest.mark.parametrize("file", ["kit.0123456789abcdef.js", "no-such-file"])
+def test_our_endpoints_answers_are_not_dressed(app: Flask, file: str) -> None:
+    response = app.test_client().get(f"/_adroll/{file}?adct=click123")
+    assert b"<script" not in response.data
+    assert "Set-Cookie" not in response.headers
+
+
 # -- two answers to one browser cross: neither undoes what the other one knows --------------------
 
 

@@ -393,6 +393,10 @@ def test_a_failing_outbox_is_told_once(make_app: AppMaker, tmp_path: Path, caplo
     assert (receipt.status, receipt.reason) == ("failed", "no_folder")
     assert "AdRoll event lost" in caplog.text
     assert app.extensions["adroll"].counters.get("event_failed", "no_folder") == 1
+    (tmp_path / "file").unlink()
+    outbox = app.extensions["adroll"].outbox
+    outbox.measure()
+    assert [row.events for row in outbox.lookups.history(0, ("outcome",))] == [1]
 
 
 def test_a_page_does_not_pay_for_a_missing_driver(make_app: AppMaker, caplog: Caplog) -> None:

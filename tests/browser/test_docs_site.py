@@ -81,7 +81,7 @@ def test_every_page_is_whole(
     assert asked == []
 
 
-def test_diagrams_show(address: str, new_context: NewContext) -> None:
+def test_diagrams_are_drawn(address: str, new_context: NewContext) -> None:
     context = new_context()
     console = Console(context)
     page = context.new_page()

@@ -178,7 +178,7 @@ def test_what_a_site_pixel_keeps_of_consent_stays_with_its_no(site: KitSite, pag
     assert page.evaluate("localStorage.length") == 1
 
 
-def test_a_withdrawal_tries_true_domains(
+def test_a_withdrawal_tries_no_impossible_domain(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
     set_cookies(context, ".www.shop.test", "www.shop.test")

@@ -376,7 +376,7 @@ def test_who_declines_is_left_alone(page: Page, adroll: RunningSandbox, shop: Op
     assert adroll.tracked() == []
 
 
-def test_no_answer_writes_nothing(page: Page, adroll: RunningSandbox, shop: Open) -> None:
+def test_an_unanswered_check_writes_nothing(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
     shop()
     page.wait_for_load_state("networkidle")

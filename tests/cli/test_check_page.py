@@ -229,7 +229,7 @@ def test_a_second_pixel_by_tag_manager_is_told(
         ("<script>load('https://tags.shop.invalid/gtm.js?id=' + 'GTM-AB12CD')</script>", "hint"),
     ],
 )
-def test_tcf_unasked_is_told(
+def test_tcf_where_nobody_asks_is_pointed_out(
     make_app: AppMaker, tmp_path: Path, head: str, level: str | None
 ) -> None:
     with nginx_before(make_app, tmp_path, HONEST, ADROLL_CONSENT="tcf") as site:

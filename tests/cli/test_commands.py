@@ -99,7 +99,7 @@ def test_check_finds_the_proxys_address_in_events(app: Flask, run: Run) -> None:
     assert "ProxyFix" in findings(run("check", "--json"))["addresses"]["todo"]
 
 
-def test_check_leaves_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
+def test_check_keeps_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, sandbox: Any) -> None:
     place = {
         name: app.config[f"ADROLL_{name}"]
         for name in ("ADVERTISABLE_EID", "PIXEL_EID", "ACCESS_TOKEN", "API_URL")

@@ -42,8 +42,10 @@ def start(tmp_path: Path) -> Iterator[Demo]:
     """Starts the demo on free ports, in a process group of its own, as a shell does."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str, **env: str) -> subprocess.Popen[str]:
-        ports = ["--port=0", "--sandbox-port=0", f"--instance={tmp_path / 'instance'}"]
+    def start(
+        *options: str, sandbox: str = "--sandbox-port=0", **env: str
+    ) -> subprocess.Popen[str]:
+        ports = ["--port=0", *sandbox.split(), f"--instance={tmp_path / 'instance'}"]
         with heard(signal.SIGHUP, signal.SIGINT):
             process = subprocess.Popen(
                 [sys.executable, "-m", "demo_app", *ports, *options],
@@ -154,6 +156,16 @@ def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, p
         assert taken < port < taken + 20
         assert said == f"Port {taken} is taken: the {place.lower()} takes {port}\n"
         assert requests.get(url, timeout=PATIENCE).status_code == 200
+
+
+def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
+    def free(port: int) -> bool:
+        return not (listens(f"http://127.0.0.1:{port}") or listens(f"http://127.0.0.1:{port + 1}"))
+
+    port = next(filter(free, range(23_000, 32_000, 7)))
+    lines = read_lines(start(f"--port={port}", sandbox=""))
+    assert lines["Shop"] == f"http://127.0.0.1:{port}/"
+    assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
 
 
 @pytest.mark.parametrize("target", ["demo", "dashboard"])

@@ -158,7 +158,7 @@ def test_a_page_is_well_formed_and_needs_no_other_site(client: FlaskClient, path
                 assert answer.status_code == 200
 
 
-def test_the_environment_counts(make_shop: Callable[..., Flask], monkeypatch: Patch) -> None:
+def test_the_environment_configures_it(make_shop: Callable[..., Flask], monkeypatch: Patch) -> None:
     monkeypatch.setenv("FLASK_ADROLL_PIXEL", "none")
     assert "data-src" not in make_shop().test_client().get("/").text
 
@@ -229,6 +229,30 @@ def test_thanks_lead_where_it_arrives(make_shop: Callable[..., Flask], watch: st
     thanks = client.post("/checkout", data={"email": EMAIL}, follow_redirects=True).text
     assert (f'href="{watch}">Watch it arrive</a>' in thanks) is (watch is not None)
     assert 'href="/adroll-dashboard/orders"' in thanks
+
+
+def test_an_order_form_sent_again_leads_to_the_same_page(
+    client: FlaskClient, reported: Reported
+) -> None:
+    fill_cart(client)
+    client.get("/checkout")
+    numbers = set()
+    for _ in range(2):
+        assert client.post("/checkout", data={"email": EMAIL}).location == "/thanks"
+        numbers.add(order_number(client))
+    assert numbers == {reported.one("purchase").order_id}
+
+
+@pytest.mark.parametrize("email", ["", "ada", "ada@home", "a b@example.com", f"{'a' * 250}@b.cc"])
+def test_a_wrong_address_at_the_checkout_orders_nothing(
+    client: FlaskClient, reported: Reported, email: str
+) -> None:
+    fill_cart(client)
+    client.get("/checkout")
+    answer = client.post("/checkout", data={"email": email})
+    assert answer.status_code == 422
+    assert 'aria-describedby="email-error"' in answer.text
+    assert reported.named("purchase") == []
 
 
 def test_what_is_put_into_the_cart_is_reported(client: FlaskClient, reported: Reported) -> None:

@@ -156,7 +156,7 @@ COOKIEYES = "consentid:x,consent:yes,action:%s,necessary:yes,analytics:no,advert
         ("CookieYes", "cookieyes-consent", COOKIEYES % ("yes", "no"), False),
     ],
 )
-def test_platforms_answers_are_read(
+def test_consent_platforms_answers_are_understood(
     section: str, name: str, cookie: str, expected: bool | None, tmp_path: Any
 ) -> None:
     app = bare(tmp_path)

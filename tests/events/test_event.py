@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -38,6 +39,9 @@ ORDER: dict[str, Any] = {
         {"category": "Küche “groß”", "product_group": "pots", "price": "5.00", "product_id": "7"},
     ],
 }
+MUG, POT = ORDER["products"]
+AMOUNTS: dict[Any, str] = {60: "60.00", "007.5": "7.50", "0.005": "0.01", "+5": "5.00"}
+YEN: dict[str, Any] = {"value": "60", "currency": "jpy"}
 
 
 def payload(fields: dict[str, Any], **known: Any) -> bytes:
@@ -52,11 +56,24 @@ def payload(fields: dict[str, Any], **known: Any) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "own"),
     [
+        *(({"value": value}, {}) for value in (Decimal("59.9"), 59.9, " 59.90 ")),
+        *(({"value": given}, {"value": own}) for given, own in AMOUNTS.items()),
+        (YEN | {"value": "60.4", "products": None}, YEN | {"currency": "JPY", "products": []}),
+        ({"value": "1.2345", "currency": "BHD"}, {"value": "1.235", "currency": "BHD"}),
         ({"order_id": 1001}, {}),
         ({"order_id": " 1001\t"}, {}),
         ({"order_id": UUID(int=7)}, {"order_id": str(UUID(int=7))}),
+        *(({"user_id": user_id}, {}) for user_id in (42, 42.0)),
         ({"currency": " eur "}, {}),
-        ({"value": 60, "products": tuple(ORDER["products"])}, {"value": "60.00"}),
+        ({"ip": "[::ffff:203.0.113.9]:443"}, {}),
+        ({"ip": "2001:DB8::0:1"}, {"ip": "2001:db8::1"}),
+        ({"page_location": "HTTPS://shop.example/thanks?order=1001"}, {}),
+        ({"first_party_cookie": "46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-"}, {}),
+        ({"timestamp": datetime.fromtimestamp(1667065540.836, UTC)}, {}),
+        ({"timestamp": Decimal("1667065540.8364")}, {}),
+        ({"products": tuple(ORDER["products"])}, {}),
+        ({"products": [EventProduct(**item) for item in ORDER["products"]]}, {}),
+        *(({"products": [MUG | form, POT]}, {}) for form in ({"quantity": "2"}, {"price": 29.95})),
     ],
 )
 def test_a_value_is_written_in_its_own_form(changes: dict[str, Any], own: dict[str, Any]) -> None:

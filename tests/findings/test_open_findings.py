@@ -109,7 +109,7 @@ def test_nothing_was_reported_yet(shop: DashboardShop) -> None:
         ({"ADROLL_DRY_RUN": True}, "dry-run", "warning"),
     ],
 )
-def test_a_setting_as_cause(
+def test_a_setting_keeps_conversions_back(
     make_app: AppMaker, config: dict[str, Any], code: str, severity: str
 ) -> None:
     shop = DashboardShop(make_app, **config)
