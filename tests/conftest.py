@@ -71,7 +71,7 @@ DAILY = tuple(
         "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[firefox-http]",
         "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[webkit-http]",
         "browser/test_kit.py::test_a_",
-        "browser/test_kit.py::test_half_of_the_wait",
+        "browser/test_kit.py::test_half_the_wait",
         "browser/test_kit.py::test_click",
         "browser/test_kit.py::test_what",
         "browser/test_kit_consent.py::test_any_no",

@@ -418,7 +418,7 @@ def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_fault_in_placing_is_none(make_app: AppMaker, monkeypatch: Patch, stream: bool) -> None:
+def test_faults_of_placing_do_no_harm(make_app: AppMaker, monkeypatch: Patch, stream: bool) -> None:
     app = make_app(ADROLL_STRICT=False)
 
     def broken(*_: object, **__: object) -> None:

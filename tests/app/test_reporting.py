@@ -367,7 +367,7 @@ def add_forget(app: Flask) -> None:
         ("present", {"__ar_v4"}),
     ],
 )
-def test_forget_visitor_takes_the_pixels(make_app: AppMaker, pixel: str, gone: set[str]) -> None:
+def test_forget_visitor_takes_the_cookies(make_app: AppMaker, pixel: str, gone: set[str]) -> None:
     app = make_app(ADROLL_PIXEL=pixel)
     add_forget(app)
     client = visit(app)

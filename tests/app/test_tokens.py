@@ -387,7 +387,7 @@ def test_a_token_asks_no_function(app: Flask, client: FlaskClient, adroll: AdRol
 
 
 @pytest.mark.parametrize("said", ["ann@example.com", {"mail": "ann@example.com"}, 7])
-def test_another_answer_is_told(app: Flask, client: FlaskClient, adroll: AdRoll, said: Any) -> None:
+def test_a_wrong_answer_is_told(app: Flask, client: FlaskClient, adroll: AdRoll, said: Any) -> None:
     adroll.identity(lambda: said)
     with pytest.raises(adroll_flask.EventError, match="identity: has to return") as caught:
         post(client, "/search")

@@ -161,7 +161,7 @@ def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, co
 # -- without an answer -------------------------------------------------------------------------
 
 
-def test_half_of_the_wait_is_for_it(site: KitSite, page: Page, context: BrowserContext) -> None:
+def test_half_the_wait_is_the_cookies(site: KitSite, page: Page, context: BrowserContext) -> None:
     set_server_cookie(context)
     site.open(page, site.tag(wait=2000, src=no_answer(site)), LANDING)
     assert site.after_wait(page, 2000, count=1) == [{"adct": "click123"}]

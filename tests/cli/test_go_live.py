@@ -159,7 +159,7 @@ def explained(app: Flask, reason: str) -> list[str]:
         ("hold_expired", "too_old", "holds-expired"),
     ],
 )
-def test_a_death_is_explained(make_app: AppMaker, reason: str, other: str, code: str) -> None:
+def test_a_death_is_explained_here(make_app: AppMaker, reason: str, other: str, code: str) -> None:
     """Of answers that very status: a stop by a wrong address is not one by a token."""
     shop = dashboard_shop.DashboardShop(make_app)
     outbox = shop.runtime.outbox

@@ -546,7 +546,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words[:2]))
-def test_no_command_tells_it(shop: Site, echo: Echo, command: list[str], logged: Records) -> None:
+def test_commands_say_no_value(shop: Site, echo: Echo, command: list[str], logged: Records) -> None:
     journey(shop, echo)
     ids = [row.id for row in shop.runtime.outbox.lookups.list(limit=100)]
 
