@@ -29,7 +29,7 @@ from werkzeug.utils import import_string
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.events.names import BITS, FORM_NAMES
-from adroll_flask.findings import setup
+from adroll_flask.findings import site_settings
 from adroll_flask.findings.finding import MEANINGS, Finding, found, meaning, ok
 from adroll_flask.findings.sums import by
 from adroll_flask.outbox import Row
@@ -123,7 +123,7 @@ def site_findings(
     def of_app() -> list[Finding]:
         runtime = console.current_runtime()
         alone = isinstance(current_app._get_current_object(), console.SettingsAlone)  # type: ignore[attr-defined]
-        findings = setup.check_app(current_app, runtime, ask_endpoints=not alone)
+        findings = site_settings.check_app(current_app, runtime, ask_endpoints=not alone)
         if url is not None:
             from adroll_flask.findings.page import check_url  # which loads requests
 
@@ -135,12 +135,12 @@ def site_findings(
     try:
         return of_app()
     except ConfigurationError as problem:
-        return setup.check_start(problem)
+        return site_settings.check_start(problem)
 
 
 def _of_the_real_site(url: str | None) -> list[Finding]:
     runtime = console.current_runtime()
-    result = setup.send_test_event(runtime, "pageView")
+    result = site_settings.send_test_event(runtime, "pageView")
     sent = found("send-test-failed", "send-test", meaning=result.meaning)
     findings = [ok("send-test", result.meaning) if result.ok else sent]
     if not runtime.settings.hosts:

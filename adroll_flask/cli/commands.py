@@ -21,7 +21,7 @@ from flask.cli import AppGroup, ScriptInfo
 from adroll_flask.errors import ConfigurationError, EventError, help_url
 from adroll_flask.extension import AdRoll
 from adroll_flask.findings.rules import outbox_trouble
-from adroll_flask.findings.setup import send_test_event
+from adroll_flask.findings.site_settings import send_test_event
 from adroll_flask.middleware import AdRollMiddleware
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
