@@ -206,7 +206,7 @@ def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("most", "filling", "state"), [(500, 500, "waiting"), (3000, 30_000, "dead")]
 )
-def test_blame_for_size_is_usual_sized(tmp_path: Path, most: int, filling: int, state: str) -> None:
+def test_no_usual_size_is_to_be_blamed(tmp_path: Path, most: int, filling: int, state: str) -> None:
     """A proxy that takes a small trial event, but no usual order, has no order blamed."""
 
     def judge(batch: list[str], _dry: bool) -> Reply:

@@ -152,7 +152,7 @@ def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("refused", "dead"), [("?", 0), ("o001", 1)], ids=["a trial", "an order"])
-def test_what_is_refused_after_an_outage_holds_up_none(
+def test_what_is_refused_after_an_outage_holds_up_nobody(
     tmp_path: Path, refused: str, dead: int
 ) -> None:
     adroll = Switch(DOWN)
@@ -386,7 +386,7 @@ def fails() -> str:
 @pytest.mark.parametrize(
     ("source", "reason"), [(fails, "token_failed"), (lambda: "no\ngood", "token_invalid")]
 )
-def test_a_failing_token_is_a_pause(
+def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
     tmp_path: Path, caplog: Caplog, source: Callable[[], str], reason: str
 ) -> None:
     asked = []
@@ -462,7 +462,7 @@ def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
     assert shop.adroll.sizes == [100, 100, 30]
 
 
-def test_the_loop_survives_all(tmp_path: Path, monkeypatch: Patch, caplog: Caplog) -> None:
+def test_the_loop_survives_everything(tmp_path: Path, monkeypatch: Patch, caplog: Caplog) -> None:
     shop = Shop(tmp_path)
     claim = shop.outbox.queue.claim
     failures = [ValueError("canary"), MemoryError(), OSError(28, "x")]

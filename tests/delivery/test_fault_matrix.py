@@ -293,7 +293,7 @@ def test_a_gateway_s_502_doubles_each_order_once_a_day(sandbox: Sandbox, shop: S
 
 
 @pytest.mark.parametrize("status", [503, 502])
-def test_a_clock_far_ahead_kills_none(sandbox: Sandbox, open_shop: Opener, status: int) -> None:
+def test_a_clock_far_ahead_kills_no_order(sandbox: Sandbox, open_shop: Opener, status: int) -> None:
     clock = past()
     clock.now -= 400 * DAY
     shop = open_shop(clock=clock)

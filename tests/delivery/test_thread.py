@@ -86,7 +86,7 @@ def test_it_is_started_once_however_many_ask(make: Maker) -> None:
     assert len(set(threads()) - before) == 1
 
 
-def test_a_hundred_go_without_lingering(make: Maker, monkeypatch: Patch) -> None:
+def test_a_hundred_reports_go_without_lingering(make: Maker, monkeypatch: Patch) -> None:
     monkeypatch.setattr(thread_module, "_LASTS", 0.0)
     shop, thread = make(linger=2 * PATIENCE)
     report(shop, thread, "o000")

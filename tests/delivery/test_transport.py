@@ -128,14 +128,14 @@ def test_a_handshake_that_hangs_or_breaks_is_sure_though_a_read_timed_out() -> N
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_bundle_may_be_named(tls: TLS, certificate: Path, monkeypatch: Patch, name: str) -> None:
+def test_a_ca_bundle_may_be_set(tls: TLS, certificate: Path, monkeypatch: Patch, name: str) -> None:
     monkeypatch.setenv(name, str(certificate))
     with server(answering(reply("200 OK")), tls=tls) as up:
         assert send(up.url.replace("http:", "https:")).status == 200
 
 
 @pytest.mark.parametrize("value", ["", "0", "False", "/no/such/bundle.pem"])
-def test_nothing_stops_verification(tls: TLS, monkeypatch: Patch, value: str) -> None:
+def test_no_environment_switches_verification_off(tls: TLS, monkeypatch: Patch, value: str) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", value)
     monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
     with server(answering(reply("200 OK")), tls=tls) as up:
@@ -176,6 +176,17 @@ def test_an_answer_that_trickles_ends_at_the_deadline(trickled: bytes) -> None:
         error = failure(up.url, Timeouts(connect=0.2, read=0.3, total=0.3))
     assert time.monotonic() - started < 20
     assert (error.reason, error.sure) == ("read_timeout", False)
+
+
+@pytest.mark.parametrize(
+    ("rest", "body"),
+    [(b"Content-Length: 9\r\n\r\nab", b"ab"), (b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", b"")],
+    ids=["length", "chunk"],
+)
+def test_a_body_that_breaks_off_is_truncated(rest: bytes, body: bytes) -> None:
+    with server(answering(b"HTTP/1.1 400 Bad Request\r\n" + rest)) as up:
+        answer = send(up.url)
+    assert (answer.status, answer.body, answer.truncated) == (400, body, True)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])

@@ -3,6 +3,7 @@
 import pytest
 
 from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox.model import OutcomeKind
 from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 
 
@@ -70,6 +71,21 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
     assert outbox.queue.begin_sending(first) == ()
     assert settle(outbox, first) == 0
     assert len(outbox.queue.begin_sending(second)) == 1
+
+
+@pytest.mark.parametrize(("kind", "state"), [("delivered", "delivered"), ("return", "waiting")])
+def test_after_the_lease_who_sent_settles_if_nobody_took_it(
+    bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str
+) -> None:
+    outbox.put(bench.event())
+    claim = claimed(outbox, begin=True)
+    bench.pass_time(61)
+
+    assert settle(outbox, claim, kind) == 1
+
+    row = shown(outbox, claim.events[0].id)
+    assert (row.state, row.unsure) == (state, False)
+    assert bool(outbox.queue.claim(EID)) == (state == "waiting")
 
 
 def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: Outbox) -> None:
@@ -149,9 +165,9 @@ def test_a_clock_set_back_puts_no_retry_far_off(bench: Bench, outbox: Outbox, ba
 
 @pytest.mark.parametrize("back", BACK)
 def test_a_clock_set_back_leaves_a_lease_its_time(bench: Bench, outbox: Outbox, back: int) -> None:
-    for _ in range(2):
+    for _ in range(3):
         outbox.put(bench.event())
-    alive, _of_the_dead = claimed(outbox, 1, begin=True), claimed(outbox, 1)
+    alive, *_of_the_dead = (claimed(outbox, 1, begin=begin) for begin in (True, False, True))
     bench.pass_time(-back)
     assert not bench.open().queue.claim(EID)
     bench.pass_time(20)
@@ -159,7 +175,7 @@ def test_a_clock_set_back_leaves_a_lease_its_time(bench: Bench, outbox: Outbox, 
 
     assert settle(outbox, alive) == 1
     bench.pass_time(102)
-    assert bench.open().queue.claim(EID)
+    assert len(claimed(bench.open()).events) == 2
 
 
 def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: Outbox) -> None:

@@ -127,7 +127,7 @@ def _no_threads(self: threading.Thread) -> None:
 
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is locked", "is down"])
-def test_trouble_costs_a_moment(server: Bench, relay: Relay, trouble: str, state: str) -> None:
+def test_trouble_costs_only_a_moment(server: Bench, relay: Relay, trouble: str, state: str) -> None:
     direct(server)
     outbox = direct(server, relay)
     before = 0
@@ -188,7 +188,7 @@ def test_a_locked_file_costs_a_quarter_of_a_second(sqlite: Bench) -> None:
     assert outbox.queue.waiting() == 2
 
 
-def test_where_neither_takes_it_it_fails(sqlite: Bench, monkeypatch: Patch) -> None:
+def test_where_neither_takes_it_the_report_fails(sqlite: Bench, monkeypatch: Patch) -> None:
     outbox = direct(sqlite)
     sqlite.journal.write_text("in the way")
     with sqlite.locked(), pytest.raises(OutboxFailed, match="no_folder"):

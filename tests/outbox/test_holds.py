@@ -215,7 +215,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("verdict", [release, cancel])
-def test_a_verdict_on_no_hold_shows_up(
+def test_a_verdict_on_an_order_that_nobody_held_shows_up(
     bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
 ) -> None:
     outbox.decide(verdict())

@@ -266,7 +266,7 @@ def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> Non
     assert bench.counters.get("event_duplicate") == 0
 
 
-def test_a_look_waits_a_claim_does_not(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
+def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
     ready, told = os.pipe()
 

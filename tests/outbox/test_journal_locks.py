@@ -165,3 +165,15 @@ def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, poo
     journal.append(line(b"two"))
 
     assert synced == [True]
+
+
+def test_after_close_other_threads_append_too(folder: Path) -> None:
+    journal = Journal(folder)
+    journal.append(line(b"one"))
+    journal.close()
+
+    other = threading.Thread(target=journal.append, args=[line(b"two")], daemon=True)
+    other.start()
+    other.join(10)
+
+    assert sorted(texts_of(folder)) == [b"one", b"two"]

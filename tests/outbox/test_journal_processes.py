@@ -370,6 +370,15 @@ def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> N
 # -- the end of a process ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "raise RuntimeError", "os._exit(0)"])
+def test_a_process_that_ends_leaves_a_file_that_is_read(folder: Path, end: str) -> None:
+    program = f"writer = Journal(folder); writer.append(line(b'one')); {end}"
+    subprocess.run(python(program, folder), check=False, capture_output=True, cwd=ROOT)
+
+    assert not is_alive(only_file(folder))
+    assert texts_of(folder) == [b"one"]
+
+
 def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
     writer = Journal(folder)
     real = os.write

@@ -62,7 +62,7 @@ def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: 
 
 @pytest.mark.parametrize("state", ["never used", "in use"])
 @pytest.mark.parametrize("trouble", ["hangs", "is down", "is locked"])
-def test_trouble_costs_a_report_nothing(
+def test_a_server_in_trouble_costs_a_report_nothing(
     server: Bench, relay: Relay, outbox: Outbox, trouble: str, state: str
 ) -> None:
     server.open().database.create_tables()
@@ -90,7 +90,7 @@ def test_trouble_costs_a_report_nothing(
     assert outbox.queue.waiting() == 50 + (state == "in use")
 
 
-def test_a_command_gives_up_in_time(
+def test_a_command_gives_up_a_server_that_hangs_in_time(
     server: Bench, relay: Relay, outbox: Outbox, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.server.CONNECT", 1)

@@ -59,7 +59,7 @@ def test_the_sync_setting_reaches_the_file(sqlite: Bench, sync: str, level: int)
 
 
 @pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
-def test_a_locked_file_costs_no_report(
+def test_a_locked_file_costs_a_report_nothing(
     sqlite: Bench, outbox: Outbox, monkeypatch: Patch, opened: bool
 ) -> None:
     monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 0.1)

@@ -69,7 +69,7 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
 
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
 @pytest.mark.parametrize("taken_in", [False, True], ids=["in the journal", "in rows"])
-def test_none_of_theirs_is_claimed(
+def test_a_claim_holds_nothing_of_who_has_just_said_no(
     bench: Bench, outbox: Outbox, begin: bool, taken_in: bool
 ) -> None:
     outbox.put(event(bench, "1"))

@@ -255,7 +255,7 @@ def buy(server: Server, order: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--threads=2",), ("--enable-threads", "--lazy-apps")])
-def test_no_kill_of_uwsgi_s_loses_orders(
+def test_no_kill_of_uwsgi_s_workers_loses_an_order(
     options: tuple[str, ...], sandbox: Sandbox, tmp_path: Path
 ) -> None:
     chance = random.Random(7)

@@ -240,7 +240,7 @@ def test_a_script_first_leaves_all_the_snippet(open_site: Opener, asked: dict[st
     ("location", "path"),
     [(HOARDING, "/listed/mugs"), (HIDING, "/listed/mugs"), (HOARDING, "/listed/müsli and milk")],
 )
-def test_cached_paths_are_safe_behind_any(open_site: Opener, location: str, path: str) -> None:
+def test_cached_paths_are_safe_with_any_cache(open_site: Opener, location: str, path: str) -> None:
     site = open_site(location, ADROLL_CACHED_PATHS=["/listed/mugs", "/listed/müsli a*"])
     check_two_identities(site, path)
 
