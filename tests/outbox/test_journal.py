@@ -319,6 +319,14 @@ def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: li
 # -- the size bound -----------------------------------------------------------------------------
 
 
+def test_a_large_file_is_followed_by_another(folder: Path, journal: Journal) -> None:
+    for _ in range(4):  # of 16 MB at most, which readers remove as they go
+        journal.append(line(b"x" * (5 << 20)))
+
+    first, second = files_of(folder)
+    assert (is_alive(first), is_alive(second)) == (False, True)
+
+
 def test_what_waits_in_the_database_and_of_others_counts_once_measured(folder: Path) -> None:
     journal, other = (
         Journal(folder, max_bytes=50_000),
