@@ -146,14 +146,15 @@ class Queue:
     def due(self, most: int, accounts: Sequence[str]) -> int:
         """How many events of *accounts* a claim could take now, counted up to *most*.
 
-        What lies in the journal counts, whosever it is.
+        What lies in the journal counts, whosever it is; what a dead worker had, as one.
         """
-        found = min(most, self.ingest.entries_waiting())
-        if found >= most:
-            return most
-        return min(
-            most, found + self.database.read(lambda tx: lookups.count_due(tx, accounts, most))
-        )
+
+        def look(tx: Tx) -> int:
+            due = lookups.count_due(tx, accounts, most)
+            return due or sum(_is_any_due(tx, account, *model.LEASED) for account in accounts)
+
+        found = self.ingest.entries_waiting()
+        return min(most, found if found >= most else found + self.database.read(look))
 
     def waiting(self, accounts: Sequence[str] | None = None) -> int:
         """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
