@@ -15,7 +15,8 @@ import pytest
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
 from adroll_flask.delivery.thread import DeliveryThread
-from adroll_flask.outbox.model import Claim, Counted
+from adroll_flask.outbox import OutboxFailed
+from adroll_flask.outbox.model import Counted
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
 from tests.support.delivery_kit import OK, AdRoll, Clock, NoAnswer, Reply, Shop, orders, refusal
@@ -475,24 +476,29 @@ def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
     assert shop.adroll.sizes == [100, 100, 30]
 
 
-def test_the_loop_survives_everything(tmp_path: Path, monkeypatch: Patch, caplog: Caplog) -> None:
-    shop = Shop(tmp_path)
-    claim = shop.outbox.queue.claim
-    failures = [ValueError("canary"), MemoryError(), OSError(28, "x")]
+@pytest.mark.parametrize(("delivery", "work"), [("thread", "claim"), ("worker", "take_in")])
+def test_the_loop_survives_everything(
+    tmp_path: Path, monkeypatch: Patch, caplog: Caplog, delivery: str, work: str
+) -> None:
+    shop = Shop(tmp_path, delivery=delivery)
+    really = getattr(shop.outbox.queue, work)
+    failures = [OutboxFailed("locked"), ValueError("canary"), MemoryError(), OSError(28, "x")]
 
-    def flaky(*args: Any, **how: Any) -> Claim | None:
+    def flaky(*args: Any, **how: Any) -> Any:
         if failures:
             raise failures.pop()
-        return claim(*args, **how)
+        return really(*args, **how)
 
-    replace_method(monkeypatch, shop.outbox.queue, "claim", flaky)
+    replace_method(monkeypatch, shop.outbox.queue, work, flaky)
     monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
     shop.report("o001")
-    thread = shop.thread()
+    thread, open_counts = shop.thread(), shop.outbox.lookups.open_counts
     thread.start()
-    eventually(lambda: shop.adroll.taken == ["o001"])
+    eventually(lambda: shop.adroll.taken or (work == "take_in" and open_counts(9)["waiting"]))
     assert thread.stop(PATIENCE)
-    assert shop.counters.get("delivery_error", "error") == 3
+    errors = shop.counters.get("delivery_error", "error")
+    assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)
+    assert caplog.text.count("pauses for") == 1
     assert "canary" not in caplog.text
     assert "OSError(ENOSPC)" in caplog.text
 

@@ -195,6 +195,41 @@ def test_no_thread_to_be_had_is_counted(make: Maker, monkeypatch: Patch) -> None
     assert shop.counters.get("delivery_error", "no_thread") == 1
 
 
+# Where others deliver: the thread takes into the outbox what its process reports
+
+
+def count(shop: Shop) -> int:
+    """What is in the database, which this look does not fill."""
+    return shop.outbox.lookups.open_counts(100)["waiting"]
+
+
+def test_reports_are_taken_in_and_none_is_sent(make: Maker) -> None:
+    shop, thread = make(delivery="worker")
+    report(shop, thread, *orders(20))
+    eventually(lambda: count(shop) == 20)
+    report(shop, thread, "o100")
+    eventually(lambda: count(shop) == 21)
+    shop.report("o101")
+    assert thread.stop(PATIENCE)
+    assert count(shop) == 22, "the end takes in what is left"
+    assert shop.adroll.urls == []
+
+
+def test_what_a_process_that_died_left_behind_comes_too(make: Maker) -> None:
+    shop, thread = make(delivery="worker")
+    assert in_a_child(lambda: shop.report("of the dead"))
+    report(shop, thread, "of the living")
+    eventually(lambda: count(shop) == 2)
+
+
+def test_what_nobody_delivers_is_said(make: Maker, caplog: Caplog) -> None:
+    shop, thread = make(delivery="worker")
+    shop.report("o001")
+    shop.clock.sleep(1000)
+    thread.nudge()
+    eventually(lambda: "have been waiting for 17 minutes" in caplog.text)
+
+
 @pytest.mark.parametrize(
     ("delivery", "at_exit"), [("thread", False), ("worker", False), ("thread", True)]
 )
