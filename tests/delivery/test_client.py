@@ -1,9 +1,8 @@
 """One call: its URL, headers and body, and that the token shows nowhere."""
 
-import gzip
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,24 +11,7 @@ from adroll_flask.delivery.client import Answer, Client, TokenUnavailable
 from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.settings import Account, Settings
-
-EID = "ADVERTISABLE0000000001"
-PIXEL = "PIXEL00000000000000001"
-
-
-class Recorder:
-    """A transport that keeps what it was given and answers as told."""
-
-    def __init__(self, *answers: Response | NoAnswer) -> None:
-        self.answers = list(answers) or [Response(200, {}, b"")]
-        self.calls: list[tuple[str, dict[str, str], bytes]] = []
-
-    def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        self.calls.append((url, dict(headers), body))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, NoAnswer):
-            raise answer
-        return answer
+from tests.support.delivery_kit import EID, PIXEL, AdRoll, refusal
 
 
 def settings(**changes: Any) -> Settings:
@@ -43,40 +25,38 @@ def settings(**changes: Any) -> Settings:
 
 
 def test_a_batch_is_one_gzipped_array_with_the_token_in_its_header_only() -> None:
-    transport = Recorder()
+    transport = AdRoll()
     assert Client(settings(), transport).send([b'{"a":1}', b'{"b":2}'], False) == Answer(
         "accepted", "http_200", 200
     )
-    ((url, headers, body),) = transport.calls
-    assert url == f"https://srv.adroll.com/api?advertisable={EID}"
-    assert json.loads(gzip.decompress(body)) == [{"a": 1}, {"b": 2}]
-    assert headers["Authorization"] == "Token canary-token-1"
-    assert headers["Content-Type"] == "application/json"
-    assert headers["Content-Encoding"] == "gzip"
-    assert "canary" not in url
+    assert transport.urls == [f"https://srv.adroll.com/api?advertisable={EID}"]
+    assert transport.wires == [{"a": 1}, {"b": 2}]
+    assert transport.headers["Authorization"] == "Token canary-token-1"
+    assert transport.headers["Content-Type"] == "application/json"
+    assert transport.headers["Content-Encoding"] == "gzip"
 
 
 def test_dry_run_is_said_in_the_url() -> None:
-    transport = Recorder()
+    transport = AdRoll()
     Client(settings(), transport).send([b"{}"], True)
-    assert transport.calls[0][0].endswith(f"/api?advertisable={EID}&dry_run=true")
+    assert transport.urls[0].endswith(f"/api?advertisable={EID}&dry_run=true")
 
 
 def test_an_api_url_with_a_query_keeps_it_and_another_account_is_named() -> None:
-    transport = Recorder()
+    transport = AdRoll()
     other = Account(advertisable_eid="OTHEREID01", access_token="canary-token-2")
     gate = settings(api_url="https://gate.example/api?via=us#part")
     Client(gate, transport, account=other).send([b"{}"], False)
-    assert transport.calls[0][0] == "https://gate.example/api?via=us&advertisable=OTHEREID01"
-    assert transport.calls[0][1]["Authorization"] == "Token canary-token-2"
+    assert transport.urls == ["https://gate.example/api?via=us&advertisable=OTHEREID01"]
+    assert transport.tokens == ["Token canary-token-2"]
 
 
 @pytest.mark.parametrize("count", [0, 101])
 def test_a_request_takes_1_to_100_events(count: int) -> None:
-    transport = Recorder()
+    transport = AdRoll()
     with pytest.raises(ValueError, match="1 to 100 events"):
         Client(settings(), transport).send([b"{}"] * count, False)
-    assert transport.calls == []
+    assert transport.urls == []
 
 
 @pytest.mark.parametrize(
@@ -84,21 +64,21 @@ def test_a_request_takes_1_to_100_events(count: int) -> None:
 )
 def test_plain_http_is_refused_beyond_this_machine_however_settings_were_made(url: str) -> None:
     with pytest.raises(ConfigurationError, match="ADROLL_API_URL: takes an https URL"):
-        Client(settings(api_url=url), Recorder())
+        Client(settings(api_url=url), AdRoll())
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:5001/api", "http://localhost/", "http://[::1]/"])
 def test_plain_http_is_taken_to_this_machine(url: str) -> None:
-    assert Client(settings(api_url=url), Recorder()).send([b"{}"], False).kind == "accepted"
+    assert Client(settings(api_url=url), AdRoll()).send([b"{}"], False).kind == "accepted"
 
 
 def test_a_callable_token_is_asked_before_each_request() -> None:
     tokens = iter(["one", "two"])
-    transport = Recorder()
+    transport = AdRoll()
     client = Client(settings(access_token=lambda: next(tokens)), transport)
     client.send([b"{}"], False)
     client.send([b"{}"], False)
-    assert [c[1]["Authorization"] for c in transport.calls] == ["Token one", "Token two"]
+    assert transport.tokens == ["Token one", "Token two"]
 
 
 def fails() -> str:
@@ -120,18 +100,18 @@ def fails() -> str:
     ],
 )
 def test_a_bad_token_sends_none(source: Callable[[], Any] | None, reason: str, kind: str) -> None:
-    transport = Recorder()
+    transport = AdRoll()
     client = Client(settings(access_token=source), transport)
     with pytest.raises(TokenUnavailable) as caught:
         client.send([b"{}"], False)
     assert (caught.value.reason, caught.value.kind) == (reason, kind)
     assert caught.value.__context__ is None
     assert "canary" not in "".join(traceback.format_exception(caught.value))
-    assert transport.calls == []
+    assert transport.urls == []
 
 
 def test_nothing_that_can_be_printed_holds_the_token() -> None:
-    client = Client(settings(), Recorder())
+    client = Client(settings(), AdRoll())
     credentials = client.credentials()
     for shown in (client, credentials, RequestsTransport(), credentials.fingerprint):
         assert "canary" not in repr(shown)
@@ -140,7 +120,7 @@ def test_nothing_that_can_be_printed_holds_the_token() -> None:
 
 def test_the_fingerprint_changes_with_token_eids_url_and_key() -> None:
     prints = {
-        Client(settings(**change), Recorder()).credentials().fingerprint
+        Client(settings(**change), AdRoll()).credentials().fingerprint
         for change in (
             {},
             {"access_token": "other"},
@@ -152,25 +132,25 @@ def test_the_fingerprint_changes_with_token_eids_url_and_key() -> None:
         )
     }
     assert len(prints) == 7
-    same = {Client(settings(), Recorder()).credentials().fingerprint for _ in range(2)}
+    same = {Client(settings(), AdRoll()).credentials().fingerprint for _ in range(2)}
     assert len(same) == 1
-    assert Client(settings(secret_key=(b"key",)), Recorder()).credentials().fingerprint in same
+    assert Client(settings(secret_key=(b"key",)), AdRoll()).credentials().fingerprint in same
 
 
 def test_words_hide_the_token_and_the_visitors_of_the_batch() -> None:
-    said = {"errors": [{"message": "click-canary or canary-token-1 or key-canary is unknown"}]}
-    transport = Recorder(Response(400, {}, json.dumps(said).encode()))
+    said = {"message": "click-canary or canary-token-1 or key-canary is unknown"}
+    transport = AdRoll(lambda *_: refusal(400, said))
     payload = {
         "identifiers": {"adct": "click-canary"},
         "event_attributes": {"user_id": "key-canary"},
     }
-    answer = Client(settings(), transport).send([json.dumps(payload).encode(), b"not JSON"], False)
+    answer = Client(settings(), transport).send([json.dumps(payload).encode()], False)
     assert "canary" not in answer.words
     assert "is unknown" in answer.words
 
 
 def test_a_request_without_an_answer_is_sure_or_unsure() -> None:
-    transport = Recorder(NoAnswer("refused", sure=True), NoAnswer("reset", sure=False))
-    client = Client(settings(), transport)
+    answers = iter([NoAnswer("refused", sure=True), NoAnswer("reset", sure=False)])
+    client = Client(settings(), AdRoll(lambda *_: next(answers)))
     assert client.send([b"{}"], False) == Answer("failed_sure", "refused")
     assert client.send([b"{}"], False) == Answer("unsure", "reset")

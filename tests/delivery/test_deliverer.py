@@ -38,11 +38,8 @@ class Switch(AdRoll):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(
-    "retry_after", ["40", "Tue, 14 Nov 2023 22:14:00 GMT"], ids=["seconds", "date"]
-)
-def test_retry_after_pauses_all_workers(tmp_path: Path, status: int, retry_after: str) -> None:
-    adroll = Switch(refusal(status, retry_after=retry_after))
+def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
+    adroll = Switch(refusal(status, retry_after="Tue, 14 Nov 2023 22:14:00 GMT"))
     shop = Shop(tmp_path, adroll)
     other = Shop(tmp_path, adroll, clock=shop.clock)
     shop.report(*orders(3))
@@ -71,20 +68,6 @@ def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
     assert pauses == [2, 4, 8, 16] + [30] * 8
     [said] = caplog.messages
     assert "A request to AdRoll failed (refused)" in said
-
-
-def test_jitter_takes_half_to_all_of_that(tmp_path: Path) -> None:
-    import random
-
-    shop = Shop(tmp_path, Switch(DOWN), rng=random.Random(1), orders=1)
-    pauses = []
-    for _ in range(40):
-        shop.step()
-        pauses.append(shop.outbox.destination(EID).state().paused_for)
-        shop.clock.sleep(901)
-    late = pauses[5:]
-    assert 15 <= min(late) < 18
-    assert 27 < max(late) <= 30
 
 
 def test_a_request_that_hung_has_been_part_of_the_pause(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_however_many_workers_there_are_one_of_them_asks_now_and_then(workers: i
     gaps = [after - before for before, after in itertools.pairwise(asked)]
     assert max(gaps) <= 30.1
     assert min(gaps[5:]) >= 15.0, "no more often than one would"
+    assert workers > 1 or min(gaps[5:]) < 18.0 < 27.0 < max(gaps), "spread over half of the pause"
 
 
 @pytest.mark.parametrize("fault", REAL.values(), ids=REAL)

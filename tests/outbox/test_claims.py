@@ -97,6 +97,8 @@ def test_a_lease_that_lapsed_while_sending_leaves_a_mark(bench: Bench, outbox: O
 
     assert (second.events[0].unsure, second.events[0].attempts) == (True, 1)
     assert bench.counters.get("event_unsure", "lapsed") == 1
+    (attempt,) = shown(outbox, second.events[0].id).attempt_log
+    assert (attempt.answer, attempt.unsure) == ("lapsed", True)
     settle(outbox, second)
     assert shown(outbox, second.events[0].id).unsure
 

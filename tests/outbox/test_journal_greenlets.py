@@ -103,6 +103,29 @@ WAIT = """
 """
 
 
+#: AdRoll answers only where requests go on meanwhile.
+DELIVER = """
+    import sys, time
+    from pathlib import Path
+    from tests.support.delivery_kit import OK, AdRoll, Shop
+
+    ticks, end = 0, time.monotonic() + 60
+    def slow(orders, dry):
+        while ticks < 20 and time.monotonic() < end:
+            time.sleep(0.01)
+        return OK
+    shop = Shop(Path(sys.argv[1]), AdRoll(slow))
+    thread = shop.thread()
+    shop.report("o001")
+    thread.nudge()
+    while not shop.adroll.taken:
+        time.sleep(0.01)
+        ticks += 1
+    assert ticks >= 20
+    assert thread.flush(60.0) == 0
+"""
+
+
 def run(server: str, program: str, *arguments: str | Path) -> None:
     whole = textwrap.dedent(PROGRAM[server]) + textwrap.dedent(program)
     done = subprocess.run(
@@ -134,3 +157,8 @@ def test_greenlets_and_threads_append_together(tmp_path: Path, server: str, sync
 def test_others_go_on_while_a_claim_waits_for_a_locked_file(tmp_path: Path, server: str) -> None:
     """SQLite waits in a sleep of the thread, and with it would all of the process's requests."""
     run(server, WAIT, tmp_path)
+
+
+@pytest.mark.parametrize("server", list(PROGRAM))
+def test_under_green_threads_requests_go_on(tmp_path: Path, server: str) -> None:
+    run(server, DELIVER, tmp_path)

@@ -58,12 +58,15 @@ class AdRoll:
         self.taken: list[str] = []
         self.wires: list[dict[str, Any]] = []
         self.tokens: list[str] = []
+        #: Of the last request.
+        self.headers: Mapping[str, str] = {}
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         events = json.loads(gzip.decompress(body))
         dry = "dry_run=true" in url
         orders = [event.get("event_attributes", {}).get("order_id", "?") for event in events]
         self.urls.append(url)
+        self.headers = headers
         self.tokens.append(headers["Authorization"])
         if orders == ["?"] and dry:
             self.trials.append(events[0])
