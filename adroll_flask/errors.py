@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from inspect import iscoroutinefunction
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Any, Final
 
 from ._version import DOCS_URL
 
@@ -67,6 +67,11 @@ class AdRollError(Exception):
             self.slug = slug
         # Tracebacks end in it, and the text itself stays short where it is logged or kept.
         self.add_note(self.help_url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes (Celery, a pool) an exception is made again with its text for arguments,
+        # which is not what ours take.
+        return Exception.__new__, (type(self), *self.args), vars(self)
 
     @property
     def help_url(self) -> str:

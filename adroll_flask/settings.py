@@ -300,7 +300,11 @@ _ORIGINS = _list(
 _HOSTS = _list(
     "a list of host names such as 'www.shop.example' or '.shop.example', without ports", _host
 )
-_COOKIE = _pattern("a cookie's name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# AdRoll's own is its pixel's to write, and a cookie of ours under its name would destroy it.
+_COOKIE = _pattern(
+    "a cookie's name, none of AdRoll's own such as '__adroll_fpc'",
+    r"(?!__adroll|__ar_v4)[A-Za-z0-9!#$%&'*+.^_`|~-]+",
+)
 _NONCE = _choice(what="a callable that returns the response's nonce", or_callable=True)
 _SECONDS = _number(int, 1, "seconds")
 _CONSENT = _choice(

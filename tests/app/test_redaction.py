@@ -1,6 +1,7 @@
 """What may be seen of a text, an event, a URL and an exception."""
 
 import json
+import pickle
 import sqlite3
 import time
 from contextlib import closing
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adroll_flask.errors import ConfigurationError, DeliveryError, EventError
+from adroll_flask import TokenExpiredError
+from adroll_flask.errors import AdRollError, ConfigurationError, DeliveryError, EventError
+from adroll_flask.outbox import OutboxFailed
 from adroll_flask.redaction import describe, identifying_values, redact_event, redact_text, safe_url
 from adroll_flask.reporting.kept_events import matcher
 
@@ -288,6 +291,25 @@ def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
         outer.__cause__ = long
         long = outer
     assert describe(long).count("ValueError") == 8
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ConfigurationError("SECRET_KEY", "set it", others=[ConfigurationError("a", "b")]),
+        EventError("currency", "takes three letters"),
+        TokenExpiredError(),
+        DeliveryError("refused", status=401),
+        OutboxFailed("full", "1 GiB"),
+    ],
+)
+def test_an_error_reaches_another_process_as_it_was(problem: AdRollError) -> None:
+    there = pickle.loads(pickle.dumps(problem))
+
+    assert type(there) is type(problem)
+    assert str(there) == str(problem)
+    assert (there.help_url, there.__notes__) == (problem.help_url, problem.__notes__)
+    assert {**vars(there), "others": ""} == {**vars(problem), "others": ""}
 
 
 # -- which events are a visitor's, and how an erasure on request is told --------------------------

@@ -49,6 +49,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_ENABLED", "yes", "True or False"),
     ("ADROLL_ACCOUNTS", 5, "accounts by host"),
     ("ADROLL_COOKIE_NAME", "a name", "cookie's name"),
+    *(("ADROLL_COOKIE_NAME", taken, "AdRoll's own") for taken in ("__adroll_fpc", "__ar_v4")),
     ("ADROLL_TIME_ZONE", "Mars/Olympus", "IANA name"),
     ("ADROLL_TIME_ZONE", "../etc/passwd", "IANA name"),
     ("ADROLL_SANDBOX", "sandbox:5001", "address such as"),
