@@ -1,82 +1,44 @@
 """Tell AdRoll of every conversion on a Flask or WSGI site, server to server."""
 
-from __future__ import annotations
+# "as" says that a name is public (typing.python.org, "Distributing type information").
+import typing
+from importlib import import_module as _import_module
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from ._version import __version__ as __version__
+from .errors import AdRollError as AdRollError
+from .errors import ConfigurationError as ConfigurationError
+from .errors import DeliveryError as DeliveryError
+from .errors import EventError as EventError
+from .errors import TokenEmptyError as TokenEmptyError
+from .errors import TokenError as TokenError
+from .errors import TokenExpiredError as TokenExpiredError
+from .errors import TokenForgedError as TokenForgedError
+from .extension import AdRoll as AdRoll
+from .middleware import AdRollMiddleware as AdRollMiddleware
+from .public_functions import cancel_conversion as cancel_conversion
+from .public_functions import current_visitor as current_visitor
+from .public_functions import forget_visitor as forget_visitor
+from .public_functions import identify as identify
+from .public_functions import release_conversion as release_conversion
+from .public_functions import report_conversion as report_conversion
+from .public_functions import report_event as report_event
+from .public_functions import reset_identity as reset_identity
+from .reporting.reporter import Receipt as Receipt
+from .signals import event_delivered as event_delivered
+from .signals import event_queued as event_queued
+from .signals import event_rejected as event_rejected
+from .signals import event_suppressed as event_suppressed
+from .signals import visitor_identified as visitor_identified
+from .visitor.record import Visitor as Visitor
 
-from ._version import __version__
-from .errors import (
-    AdRollError,
-    ConfigurationError,
-    DeliveryError,
-    EventError,
-    TokenEmptyError,
-    TokenError,
-    TokenExpiredError,
-    TokenForgedError,
-)
-from .extension import AdRoll
-from .middleware import AdRollMiddleware
-from .public_functions import (
-    cancel_conversion,
-    current_visitor,
-    forget_visitor,
-    identify,
-    release_conversion,
-    report_conversion,
-    report_event,
-    reset_identity,
-)
-from .reporting.reporter import Receipt
-from .signals import (
-    event_delivered,
-    event_queued,
-    event_rejected,
-    event_suppressed,
-    visitor_identified,
-)
-from .visitor.record import Visitor
-
-if TYPE_CHECKING:
-    from .events.event import Event
-    from .events.location import app_location
-
-__all__ = [
-    "AdRoll",
-    "AdRollError",
-    "AdRollMiddleware",
-    "ConfigurationError",
-    "DeliveryError",
-    "Event",
-    "EventError",
-    "Receipt",
-    "TokenEmptyError",
-    "TokenError",
-    "TokenExpiredError",
-    "TokenForgedError",
-    "Visitor",
-    "__version__",
-    "app_location",
-    "cancel_conversion",
-    "current_visitor",
-    "event_delivered",
-    "event_queued",
-    "event_rejected",
-    "event_suppressed",
-    "forget_visitor",
-    "identify",
-    "release_conversion",
-    "report_conversion",
-    "report_event",
-    "reset_identity",
-    "visitor_identified",
-]
+if typing.TYPE_CHECKING:
+    from .events.event import Event as Event
+    from .events.location import app_location as app_location
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     # Loaded when somebody asks: what an event is made of is no matter of most programs' start.
     module = {"Event": "event", "app_location": "location"}.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".events.{module}", __name__), name)
+    return getattr(_import_module(f".events.{module}", __name__), name)

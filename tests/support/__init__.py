@@ -1,6 +1,7 @@
 """What several tests need: small sites, shops, engines and servers. No tests in here."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The pages of the documentation.
 PAGES = sorted(
     path for path in (ROOT / "docs").rglob("*.md") if not {"node_modules", "_build"} & {*path.parts}
+)
+
+#: What ``adroll_flask`` says is public.
+PUBLIC_NAMES = re.findall(
+    r" as ([A-Za-z]\w*)$", (ROOT / "adroll_flask/__init__.py").read_text("utf-8"), re.MULTILINE
 )
 
 #: Seconds after which a test gives up waiting for what has to come: long enough for a machine at
