@@ -42,17 +42,17 @@ class KitMessage:
     token: bool = False
 
 
-def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> tuple[Response, Record | None]:
-    """What the endpoint *name*, below our prefix, says; and the record that goes out with it."""
+def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> Response:
+    """What the endpoint *name*, below our prefix, says."""
     takes = ("POST", "OPTIONS") if name == "identity" else ("GET", "HEAD")
     if tracked.method not in takes:
-        return Response(status=405, headers={"Allow": ", ".join(takes)}), None
+        return Response(status=405, headers={"Allow": ", ".join(takes)})
     if name == "identity":
         return _identity(tracked, runtime)
-    return _kit(tracked, runtime.snippet, name), None
+    return _kit(tracked, runtime.snippet, name)
 
 
-def _identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Record | None]:
+def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     """Answer the kit: keep what it tells of the caller's own identity, and give what was written.
 
     Well-formed: 204, or 200 with the consent's state where ``ADROLL_CONSENT`` is set; else 400,
@@ -65,18 +65,17 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Reco
     if origin not in origins:
         origin = None
     if tracked.method == "OPTIONS":
-        response, record = _preflight(origin), None
+        response = _preflight(origin)
     else:
         try:
             _allowed_origin(tracked, origin)
             told = parse(_body(tracked), token=bool(origins))
-            response, record = _take(tracked, runtime, told, origin)
+            response = _take(tracked, runtime, told, origin)
         except Refused as refused:
             status, why, text = refused.args
             tracked.services.counters.add("identity_refused", why)
-            response, record = _json({"error": text}, status), None
-    if record is not None:
-        runtime.identified(tracked, record)
+            response = _json({"error": text}, status)
+    runtime.tell_identified(tracked)
     if origins:
         response.headers["Vary"] = "Origin"
         # flask-cors adds its own headers to every response that does not carry this mark. Browsers
@@ -85,12 +84,12 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> tuple[Response, Reco
     if origin is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Credentials"] = "true"
-    return response, record
+    return response
 
 
 def _take(
     tracked: TrackedRequest, runtime: Runtime, told: KitMessage, origin: str | None
-) -> tuple[Response, Record | None]:
+) -> Response:
     site = tracked.services
     before = tracked.seen.record
     known = before.consent if before is not None and told.consent is None else told.consent
@@ -112,14 +111,13 @@ def _take(
                 runtime.reporter.withdraw(before)
                 delete_cookies(tracked, response.headers)
             tracked.forgotten = True
-        return response, None
+        return response
     unchanged = before is not None and record.same_as(before) and tracked.seen.settled(site.clock())
     # A browser takes no cookie of another site from a script's request (SameSite=Lax).
     foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
-    if unchanged or foreign or not site.records.can_sign:
-        return response, None
-    write_cookies(tracked, response.headers, record)
-    return response, record
+    if site.records.can_sign and not (unchanged or foreign):
+        write_cookies(tracked, response.headers, record)
+    return response
 
 
 def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:

@@ -28,13 +28,10 @@ if TYPE_CHECKING:
     from .delivery.transport import Transport
     from .events.event import Event
     from .reporting.reconciliation import Reconciliation
-    from .visitor.record import Record
     from .visitor.tracked_request import TrackedRequest
 
 #: How our endpoints' names begin: their responses are no pages of the site.
 _OWN = ("adroll.", "adroll_dashboard.")
-#: What was done to a response, in the environ until nobody changes it any more.
-_PREPARED = "adroll_flask.prepared"
 
 
 class AdRoll:
@@ -295,8 +292,8 @@ class _Adapter:
 
     def _answer(self, name: str) -> WerkzeugResponse:
         tracked = request_state.tracked(self._runtime)
-        response, record = answer(tracked, self._runtime, name)
-        self._keep_in_session(record, taken_back=tracked.forgotten)
+        response = answer(tracked, self._runtime, name)
+        self._keep_in_session(tracked)
         return response
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
@@ -342,43 +339,41 @@ class _Adapter:
         if response.status_code == 206 and runtime.settings.inject:
             whole_again(tracked, response, read_headers(response.headers))
         is_buffered = not response.direct_passthrough
-        prepared = runtime.prepare(
+        page = runtime.prepare(
             tracked, response.status_code, response.headers, is_buffered=is_buffered
         )
-        if self.looks_again:
-            tracked.environ[_PREPARED] = prepared
-        else:
-            self._keep_in_session(prepared.record, taken_back=prepared.taken_back)
-        if prepared.page is not None:
+        if not self.looks_again:
+            self._keep_in_session(tracked)
+        if page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
                 one = len(body) == 1 and isinstance(body[0], bytes)
                 content = body[0] if one else b"".join(response.iter_encoded())
-                response.response = [prepared.page.whole(content)]
+                response.response = [page.whole(content)]
             else:
                 close = getattr(body, "close", None)
-                prepared.page.begin()
-                response.response = prepared.page.stream(response.iter_encoded(), close)
+                page.begin()
+                response.response = page.stream(response.iter_encoded(), close)
 
-    def _keep_in_session(self, record: Record | None, *, taken_back: bool) -> None:
-        if record is not None:
+    def _keep_in_session(self, tracked: TrackedRequest) -> None:
+        if tracked.written is not None:
             # Where sessions show the visitor anyway, none is begun for that.
             sessions = request_state.app().session_interface
             begin = self._runtime.settings.session == "always"
             begin = begin and not isinstance(sessions, request_state.MirroringSessions)
-            request_state.mirror(record, begin=begin)
-        if taken_back:
+            request_state.mirror(tracked.written, begin=begin)
+        if tracked.forgotten or tracked.refused:
             request_state.forget()
 
     def last(self, response: Response) -> Response:
         """What says that caches may keep a response may have come after us; the session is yet to
         be saved."""
-        prepared = request_state.request().environ.pop(_PREPARED, None)
+        tracked = request_state.request().environ.get(request_state.TRACKED_REQUEST)
         try:
-            if prepared is not None:
-                tracked = request_state.tracked(self._runtime)
-                if not give_up_cookies(tracked, response.headers):
-                    self._keep_in_session(prepared.record, taken_back=prepared.taken_back)
+            if tracked is None or tracked.refused is None:
+                return response
+            if not give_up_cookies(tracked, response.headers):
+                self._keep_in_session(tracked)
         except Exception as problem:
             self._runtime.forgive(problem, "page_untouched", "fault")
         return response

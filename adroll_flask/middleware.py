@@ -123,7 +123,7 @@ class AdRollMiddleware:
         runtime.begin()
         prefix, path = runtime.settings.url_prefix + "/", environ.get("PATH_INFO", "")
         if path.startswith(prefix):
-            own, _record = answer(tracked, runtime, path.removeprefix(prefix))
+            own = answer(tracked, runtime, path.removeprefix(prefix))
             return own(environ, start_response)
         if environ.get("HTTP_IF_RANGE", "").startswith("W/"):
             # A weak tag, which the page has with the snippet, never tells that a range fits (RFC
@@ -221,7 +221,7 @@ class _Response:
         if request_state.TRACKED_REQUEST not in tracked.environ:
             try:
                 status, is_buffered = int(self._status[:3]), not _is_file(tracked.environ, body)
-                page = runtime.prepare(tracked, status, self._headers, is_buffered=is_buffered).page
+                page = runtime.prepare(tracked, status, self._headers, is_buffered=is_buffered)
             except Exception as problem:
                 # Promise 1: the page goes out as the site made it.
                 runtime.forgive(problem, "page_untouched", "fault")

@@ -28,13 +28,13 @@ from .forks import made_once
 from .logs import logger
 from .outbox import Outbox
 from .outbox.location import journal_folder, locate, tell_of_unwritable_places
-from .page.response import Prepared, prepare_response
+from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
 from .settings import Settings
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.record import Record, Records
+from .visitor.record import Records
 from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:
@@ -129,12 +129,11 @@ class Runtime:
 
     def prepare(
         self, tracked: TrackedRequest, status: int, headers: Headers, *, is_buffered: bool
-    ) -> Prepared:
+    ) -> Page | None:
         """Change a response's *headers*, see :func:`.prepare_response`, and tell who listens."""
-        prepared = prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
-        if prepared.record is not None:
-            self.identified(tracked, prepared.record)
-        return prepared
+        page = prepare_response(tracked, status, headers, tag=self.tag, is_buffered=is_buffered)
+        self.tell_identified(tracked)
+        return page
 
     def tag(self, tracked: TrackedRequest) -> bytes:
         """The snippet for this request."""
@@ -160,10 +159,10 @@ class Runtime:
             announce=self.announce,
         )
 
-    def identified(self, tracked: TrackedRequest, record: Record) -> None:
-        """Tell who listens that a visitor's record was written."""
-        if visitor_identified.receivers:
-            self.announce(visitor_identified, visitor=tracked.visitor_of(record, True))
+    def tell_identified(self, tracked: TrackedRequest) -> None:
+        """Tell who listens where a visitor's record was written."""
+        if tracked.written is not None and visitor_identified.receivers:
+            self.announce(visitor_identified, visitor=tracked.visitor_of(tracked.written, True))
 
     def announce(self, signal: NamedSignal, **values: object) -> None:
         """Send one of :mod:`adroll_flask.signals`; a receiver that raises stops nobody."""

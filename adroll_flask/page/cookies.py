@@ -26,49 +26,41 @@ _PIXEL_CONSENT = ("__adroll_consent", "__adroll_consent_params")
 
 
 def update_cookies(
-    tracked: TrackedRequest,
-    headers: Headers,
-    view: HeaderView,
-    *,
-    html: bool,
-) -> Record | None:
+    tracked: TrackedRequest, headers: Headers, view: HeaderView, *, html: bool
+) -> None:
     """Write the visitor's cookies where something changed and the response may carry them.
 
     :param html: the response is an HTML page.
-    :returns: the record that was written, for the session's mirror.
     """
     clicked = tracked.adct is not None
     if not (html or clicked or tracked.forgotten):
-        return None
+        return
     decision = tracked.decision
     seen = tracked.seen
     if not decision.granted or tracked.forgotten:
         taken_back = decision.answer is False or tracked.forgotten
         if seen.any and taken_back and not may_be_shared(tracked, view):
             delete_cookies(tracked, headers)
-        return None
+        return
     now = tracked.services.clock()
     if not clicked and (seen.settled(now) or not tracked.is_document):
         # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
         # kit tells at the same moment, and would undo it. The next page is soon enough.
-        return None
+        return
     if not tracked.services.records.can_sign or may_be_shared(tracked, view):
-        return None
+        return
     record = tracked.record
     if record.first_party_cookie is None and html and tracked.may_generate:
         record = record.with_cookie(tracked.new_cookie, "server")
     if record.adct is None and record.first_party_cookie is None:
-        return None
+        return
     if seen.settled(now) and seen.record is not None and record.same_as(seen.record):
-        return None
-    if not clicked and not seen.any and tracked.is_from_own_page:
-        # The page before may have come from a cache. What its kit tells at this moment, a click id
-        # too, crosses with this answer, which knows of nothing and must not undo it. The copy alone
-        # is set, for who has no kit; the next page makes a record of it.
-        write_cookies(tracked, headers, record, copy_alone=True)
-        return None
-    write_cookies(tracked, headers, record)
-    return record
+        return
+    # The page before may have come from a cache. What its kit tells at this moment, a click id too,
+    # crosses with this answer, which knows of nothing and must not undo it. The copy alone is set,
+    # for who has no kit; the next page makes a record of it.
+    alone = not clicked and not seen.any and tracked.is_from_own_page
+    write_cookies(tracked, headers, record, copy_alone=alone)
 
 
 def write_cookies(
@@ -79,6 +71,7 @@ def write_cookies(
     secure = tracked.is_secure if settings.cookie_secure is None else settings.cookie_secure
     wanted: list[tuple[str, str | None, str | None]] = []
     if not copy_alone:
+        tracked.written = record
         signed = tracked.services.records.sign(record)
         wanted.append((settings.cookie_name, signed, record_domain(hostname, settings)))
     # The pixel writes domain=<hostname>: the same cookie, not a second one.

@@ -6,7 +6,7 @@ Works on a status, werkzeug's ``Headers`` and bytes, so that both adapters share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
@@ -14,7 +14,6 @@ from werkzeug.wsgi import ClosingIterator
 
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
-from adroll_flask.visitor.record import Record
 from adroll_flask.visitor.tracked_request import TrackedRequest
 
 from .caching import HeaderView, may_be_shared, read_headers, vary_by_cookie
@@ -29,17 +28,6 @@ _STALE: Final = frozenset({"content-md5", "digest", "content-digest", "repr-dige
 _USUAL: Final = "text/html; charset=utf-8"
 
 
-class Prepared(NamedTuple):
-    """What :func:`prepare_response` did to a response."""
-
-    #: The visitor's record that went out with it, if any.
-    record: Record | None
-    #: Where the body has to go through for the snippet, if it takes one.
-    page: Page | None
-    #: The visitor refused: what else is kept of the visitor has to go, too.
-    taken_back: bool
-
-
 def prepare_response(
     tracked: TrackedRequest,
     status: int,
@@ -47,20 +35,20 @@ def prepare_response(
     *,
     tag: Callable[[TrackedRequest], bytes],
     is_buffered: bool,
-) -> Prepared:
-    """Change a response's headers as the visitor's state asks, and say what its body needs.
+) -> Page | None:
+    """Change a response's headers as the visitor's state asks.
 
     :param status: the HTTP status code.
     :param headers: changed in place.
     :param tag: returns the snippet for this request.
     :param is_buffered: False for a body that is to be left alone, such as a file.
+    :returns: where the body has to go through for the snippet, if it takes one.
     """
     seen = read_headers(headers)
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
-    record = update_cookies(tracked, headers, seen, html=html)
-    refused = html and record is None and tracked.decision.answer is False
-    page = None
+    update_cookies(tracked, headers, seen, html=html)
+    tracked.refused = html and tracked.decision.answer is False
     if tracked.viewed:
         vary_by_cookie(headers, seen)
     if status == 304:
@@ -71,15 +59,15 @@ def prepare_response(
             placer = Placer(tag(tracked), charset=charset)
             why = placer.outcome
         if why is None:
-            page = Page(tracked, headers, seen, placer)
-        elif tracked.services.counters.add("page_untouched", why) and why == "encoded":
+            return Page(tracked, headers, seen, placer)
+        if tracked.services.counters.add("page_untouched", why) and why == "encoded":
             logger.warning(
                 "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
                 "call AdRoll's init_app after the compressing extension's (after_request "
                 "functions run in reverse order); in WSGI, put AdRollMiddleware inside the "
                 "compressing one [page-compressed]"
             )
-    return Prepared(record, page, tracked.forgotten or refused)
+    return None
 
 
 # -- the snippet ---------------------------------------------------------------------------

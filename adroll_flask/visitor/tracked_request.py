@@ -69,15 +69,21 @@ class TrackedRequest:
     when first needed.
     """
 
+    #: A view looked at the visitor: its page depends on the cookie.
+    viewed: bool = False
+    #: ``forget_visitor()`` was called.
+    forgotten: bool = False
+    #: A template has the snippet already.
+    snippet_given: bool = False
+    #: The record that the response carries, if any.
+    written: Record | None = None
+    #: The visitor of a page refused, and what else is kept has to go, too; ``None``: no response
+    #: was prepared.
+    refused: bool | None = None
+
     def __init__(self, services: VisitorServices, environ: WSGIEnvironment) -> None:
         self.services: VisitorServices = services
         self.environ: WSGIEnvironment = environ
-        #: A view looked at the visitor: its page depends on the cookie.
-        self.viewed: bool = False
-        #: ``forget_visitor()`` was called.
-        self.forgotten: bool = False
-        #: A template has the snippet already.
-        self.snippet_given: bool = False
         # A dispatcher within the app moves what it has used from one to the other.
         self._script_name: str = environ.get("SCRIPT_NAME", "")
         self._path_info: str = environ.get("PATH_INFO", "")
