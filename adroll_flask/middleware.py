@@ -19,15 +19,12 @@ from werkzeug.wsgi import ClosingIterator
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .logs import logger
 from .page.response import Page, left_alone
 from .public_functions import cancel_conversion, release_conversion, report_event
-from .redaction import describe
 from .reporting.reporter import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
 from .settings import Settings, SettingValues
-from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
@@ -130,7 +127,7 @@ class AdRollMiddleware:
             # 9110, section 13.1.5); not every app knows.
             environ.pop("HTTP_RANGE", None)
         # A proxy: cookies are read and consent is asked only where the app looks at the visitor.
-        environ["adroll.visitor"] = LocalProxy(partial(self._visitor, tracked))
+        environ["adroll.visitor"] = LocalProxy(partial(runtime.visitor, tracked))
         environ["adroll.report"] = partial(request.run, report_event)
         environ["adroll.release"] = partial(request.run, release_conversion)
         environ["adroll.cancel"] = partial(request.run, cancel_conversion)
@@ -153,15 +150,6 @@ class AdRollMiddleware:
         :param timeout: seconds that this may take at most.
         """
         return self.runtime.flush(timeout)
-
-    def _visitor(self, tracked: TrackedRequest) -> Visitor:
-        try:
-            return tracked.visitor()
-        except Exception as problem:
-            # Promise 1: a page that shows the visitor shows an unknown one.
-            self.runtime.forgive(problem, "visitor_unread", "fault")
-            logger.error("AdRoll: visitor unreadable: %s [internal-fault]", describe(problem))
-            return Visitor()
 
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:

@@ -222,9 +222,9 @@ def current_visitor() -> Visitor:
     found = _in_request("current_visitor")
     if found is None:
         return Visitor()
-    _, tracked = found
+    runtime, tracked = found
     tracked.viewed = True
-    return tracked.visitor()
+    return runtime.visitor(tracked)
 
 
 def forget_visitor() -> None:

@@ -34,7 +34,7 @@ from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
 from .settings import Settings
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.record import Records
+from .visitor.record import Records, Visitor
 from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:
@@ -124,6 +124,15 @@ class Runtime:
     def tracked(self, environ: WSGIEnvironment) -> TrackedRequest:
         """A request's visitor, yet to be looked at."""
         return TrackedRequest(self.services, environ)
+
+    def visitor(self, tracked: TrackedRequest) -> Visitor:
+        """A request's visitor; an unknown one after a fault of ours (promise 1)."""
+        try:
+            return tracked.visitor()
+        except Exception as problem:
+            self.forgive(problem, "visitor_unread", "fault")
+            logger.error("AdRoll: visitor unreadable: %s [internal-fault]", describe(problem))
+            return Visitor()
 
     # -- pages ---------------------------------------------------------------------------
 

@@ -401,6 +401,19 @@ def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
     assert runtime.counters.get("page_untouched", "fault") == 1
 
 
+def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
+    make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError
+
+    app = make_app(ADROLL_STRICT=False)
+    app.add_url_rule("/who", "who", lambda: str(current_visitor().adct))
+    monkeypatch.setattr("adroll_flask.visitor.record.Records.read", broken)
+    assert app.test_client().get("/who?adct=click123").text == "None"
+    assert app.extensions["adroll"].counters.get("visitor_unread", "fault") == 1
+
+
 def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
     class Later(AdRoll):
         def init_app(self, app: Flask) -> None:
