@@ -20,7 +20,7 @@ from .page.cookies import give_up_cookies
 from .page.response import left_alone, whole_again
 from .reporting.reporter import PaidOrdersFunction, SiteFunctions
 from .runtime import Runtime
-from .settings import Settings, app_keys
+from .settings import Settings
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as WerkzeugResponse
@@ -82,18 +82,13 @@ class AdRoll:
             )
         # Nothing here may hold on to the app itself: Flask sees to it that an app is freed with
         # its last reference (pallets/flask#3761).
-        config = app.config
-        settings = Settings.from_mapping(config)
+        settings = Settings.from_mapping(app.config)
         runtime = Runtime(
             settings=settings,
             functions=self._functions,
             folder=app.instance_path,
-            signing_keys=lambda: settings.secret_key or app_keys(config),
-            is_strict=lambda: (
-                config["DEBUG"] or config["TESTING"] if settings.strict is None else settings.strict
-            ),
+            config=app.config,
             request_of=lambda _environ: request_state.request(),
-            key_names="SECRET_KEY or ADROLL_SECRET_KEY",
             sender=app,
             transport=self._transport,
             clock=self._clock,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
-from .settings import Settings
+from .settings import Settings, app_keys
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
 from .visitor.record import Records, Visitor
 from .visitor.tracked_request import TrackedRequest, VisitorServices
@@ -55,10 +55,7 @@ class Runtime:
     :param settings: the app's.
     :param functions: the site's own functions.
     :param folder: where the SQLite outbox and the journal live by default.
-    :param signing_keys: returns the keys that texts of ours are signed with, newest first; asked at
-        the first request.
-    :param key_names: the settings that may hold such a key, for the warning that none does.
-    :param is_strict: says whether programmer errors raise now.
+    :param config: a Flask app's own, in which its keys and its mode may still change.
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     :param sender: the sender of the signals; held weakly.
     :param transport: a transport to use instead of requests' (tests).
@@ -68,11 +65,9 @@ class Runtime:
     settings: Settings
     functions: SiteFunctions
     folder: str
-    signing_keys: Callable[[], tuple[str | bytes, ...]]
-    key_names: str
-    is_strict: Callable[[], bool]
     request_of: Callable[[WSGIEnvironment], object]
     sender: InitVar[object]
+    config: Mapping[str, Any] = field(default_factory=dict)
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
     #: The process that has begun, see :meth:`begin`.
@@ -97,6 +92,15 @@ class Runtime:
             )
         tell_of_unwritable_places(settings, Path(self.folder).absolute())
 
+    def is_strict(self) -> bool:
+        """Whether programmer errors raise now."""
+        of_app = self.config.get("DEBUG") or self.config.get("TESTING") or False
+        return of_app if self.settings.strict is None else self.settings.strict
+
+    def signing_keys(self) -> tuple[str | bytes, ...]:
+        """The keys that texts of ours are signed with, newest first."""
+        return self.settings.secret_key or app_keys(self.config)
+
     def forgive(self, problem: Exception, name: str, reason: str = "") -> None:
         """Count a fault of ours that in production is not the shop's; to be called as it is caught.
 
@@ -117,7 +121,7 @@ class Runtime:
             logger.warning(
                 "AdRoll: no %s is set: no visitor is kept from one request to the next, and "
                 "there are no tokens [secret-key-missing]",
-                self.key_names,
+                "SECRET_KEY or ADROLL_SECRET_KEY" if self.config else "secret_key",
             )
         return VisitorServices(settings, records, counters, self.clock, self.request_of)
 

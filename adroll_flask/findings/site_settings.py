@@ -24,7 +24,7 @@ from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
 from adroll_flask.runtime import Runtime
-from adroll_flask.settings import Settings, app_keys
+from adroll_flask.settings import Settings
 from adroll_flask.visitor.identifiers import is_public_ip
 from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
@@ -42,7 +42,7 @@ def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> li
     findings: list[Finding] = []
     for check in (
         _account(settings),
-        _keys(app, runtime),
+        _keys(runtime),
         _settings(app, settings),
         _endpoints(app, runtime, ask_endpoints),
         _policy(settings),
@@ -86,8 +86,8 @@ def _account(settings: Settings) -> Iterator[Finding]:
         yield ok("account", "all three values are set; try `flask adroll send-test`")
 
 
-def _keys(app: Flask, runtime: Runtime) -> Iterator[Finding]:
-    keys = runtime.settings.secret_key or app_keys(app.config)
+def _keys(runtime: Runtime) -> Iterator[Finding]:
+    keys = runtime.signing_keys()
     if not keys:
         yield found("secret-key-missing", "SECRET_KEY")
     elif len(keys[0]) < 16:
