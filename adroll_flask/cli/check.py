@@ -14,10 +14,9 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
@@ -28,7 +27,7 @@ from flask.cli import with_appcontext
 from werkzeug.utils import import_string
 
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.events.names import BITS, FORM_NAMES
+from adroll_flask.events.names import BITS, FORM_NAMES, suggestion
 from adroll_flask.findings import site_settings
 from adroll_flask.findings.finding import MEANINGS, Finding, found, meaning, ok
 from adroll_flask.findings.sums import by
@@ -49,14 +48,6 @@ _COPY: Final = Path(__file__).with_name("errors.md")
 #: An entry of the page: its anchor, its title, and its lines.
 _ENTRY: Final = re.compile(r"^\(([a-z-]+)\)=\n### (.+)\n\n((?:- .+\n)+)", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(([\w/-]+\.md)?[^)]*\)")
-#: What is said of an answer of AdRoll's, by its kind.
-_OF_ANSWERS: Final = {
-    "denied": "delivery-stopped",
-    **dict.fromkeys(("throttled", "unsure"), "request-failed"),
-    **dict.fromkeys(("content", "too_large"), "dead-letters"),
-}
-#: What tells of events of which no dead letters are left, by their reason.
-_NAMED: Final = {"hold_expired": "holds-expired", "consent_error": "consent-unknown"}
 
 #: Seconds for connecting and for an answer, and between two looks into the outbox.
 _TIMEOUT: Final = (5.0, 30.0)
@@ -212,7 +203,7 @@ def explain(code: str | None) -> None:
     """Say what a message means, and whether it is so here.
 
     CODE is the end of the address that the message ends in, or the address itself; or a reason
-    that events died of, such as http_401. Without it, all codes are listed, those first that are so
+    that events died of, such as too_old. Without it, all codes are listed, those first that are so
     here.
     """
     known, here = entries(), by(lambda finding: finding.code, site_findings())
@@ -223,10 +214,7 @@ def explain(code: str | None) -> None:
         console.show(listed, console.table(("code", "meaning", "here"), rows))
         return
     code = code.rpartition("#")[2]
-    so, entry = here.get(code, []), known.get(code)
-    if entry is None:
-        entry = _of_reason(code, known)
-        so = [one for its in here.values() for one in its if _tells_of(one, code, entry.title)]
+    so, entry = here.get(code, []), known.get(code) or _of_reason(code, known)
     lines = [entry.title, *entry.lines]
     lines += [f"Here. {finding.subject}: {finding.sentence}" for finding in so]
     wrapped = [textwrap.fill(console.as_typed(line), 100, subsequent_indent="  ") for line in lines]
@@ -234,38 +222,19 @@ def explain(code: str | None) -> None:
     console.show(data, "\n".join(wrapped))
 
 
-def _of_reason(reason: str, known: Mapping[str, Entry]) -> Entry:
+def _of_reason(reason: str, known: Iterable[str]) -> Entry:
     """What a reason means, by which the history and dead letters say what became of events.
 
     :raises click.UsageError: it is none.
     """
-    from adroll_flask.delivery.client import answer_from
-    from adroll_flask.delivery.transport import Response
-
-    if answered := re.fullmatch(r"http_([1-5]\d\d)(_to_everything)?", reason):
-        kind = answer_from(Response(int(answered[1]), {}, b""), now=0.0).kind
-        if code := _OF_ANSWERS.get("denied" if answered[2] else kind):
-            entry = known[code]
-            return entry._replace(title=f"AdRoll answered {answered[1]}: {entry.title}")
     # Of several the first: events die of the reasons that are told before.
     outcomes = {one.partition("/")[2]: one.partition("/")[0] for one in reversed(MEANINGS)}
     outcome = "invalid" if reason.startswith("invalid:") else outcomes.get(reason, "answer")
     if outcome == "answer" or reason in ("", "*", "unpaid", "settable", "invalid:"):
-        near = ", ".join(get_close_matches(reason, [*known, *outcomes]))
-        more = f"; did you mean {near}?" if near else ""
-        raise click.UsageError(f"there is no code {reason!r}{more}")
+        near = suggestion(reason, [*known, *outcomes])
+        raise click.UsageError(f"there is no code {reason!r}{near or '; explain lists all'}")
     what = meaning(outcome, reason)
     return Entry(what.title, [f"Fix. {what.advice}"] if what.advice else [])
-
-
-def _tells_of(finding: Finding, reason: str, title: str) -> bool:
-    """Whether *finding* is about events that this became of, which people read as *title*.
-
-    Of AdRoll's answers, whether it has that very status: of another the page says other things.
-    """
-    told = rf"\b{reason}\b" if reason.startswith("http_") else rf": {re.escape(title)}[.:] "
-    text = f"{finding.key} {finding.sentence} {finding.answer}"
-    return bool(re.search(told, text)) or _NAMED.get(reason, reason) in (finding.code, finding.key)
 
 
 def _figures(findings: Sequence[Finding]) -> str:
@@ -279,15 +248,11 @@ def _figures(findings: Sequence[Finding]) -> str:
 
 
 class Step(NamedTuple):
-    """One step of a buyer, whether it did what it should, and what is to be told of it.
-
-    :param lacks: identifiers that its event has not.
-    """
+    """One step of a buyer, or an identifier of its event; whether it is as it should be."""
 
     name: str
     good: bool
     said: str
-    lacks: Sequence[str] = ()
 
 
 @click.command("verify")
@@ -307,20 +272,16 @@ def verify(url: str, recipe: str | None, wait: float) -> None:
     Run it on the shop's host, with the shop's settings. Exits with 1 where something is missing.
     """
     steps = list(_tried(console.current_runtime(), url, recipe, wait))
-    missing = steps[-1].lacks
-    fixes = dict.fromkeys(_FIXES[name] for name in missing)
-    last = next((f"missing: {step.name}" for step in reversed(steps) if not step.good), "")
-    if missing:
-        last = f"missing: {', '.join(missing)} ({'; '.join(fixes)})"
-    told = [dict(zip(("name", "good", "said"), step, strict=False)) for step in steps]
+    missing = [step.name for step in steps if not step.good]
     rows = [(step.name, "ok" if step.good else "NO", step.said) for step in steps]
-    text = console.table(("step", "", "what came of it"), rows)
-    data = {"steps": told, "missing": missing}
-    console.show(data, f"{text}\n{last or 'nothing is missing'}", failed=bool(last))
+    table = console.table(("step", "", "what came of it"), rows)
+    last = f"missing: {', '.join(missing)}" if missing else "nothing is missing"
+    data = {"steps": [step._asdict() for step in steps], "missing": missing}
+    console.show(data, f"{table}\n{last}", failed=bool(missing))
 
 
 def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iterator[Step]:
-    """What a buyer sees, up to the first step that fails."""
+    """What a buyer sees, up to the first step that fails, and what its event lacks."""
     import requests
 
     class Browser(requests.Session):
@@ -356,22 +317,23 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             return
     yield Step("order", True, order)
     row = _found(runtime, order, wait)
-    if row is None or row.state == "held":
+    if row is None:
         why = f"no report of it within {wait:g} seconds: is the order id the one that it reports?"
-        if row is not None:
-            why = "is held: the recipe has to call the webhook, or the webhook to release it"
         yield Step("report", False, why)
         return
-    good = row.state == "delivered"
     said = f"{row.state}: {row.why}" if row.why else row.state
-    if not good and row.settled_at is None:
+    if row.state == "held":
+        said = "is held: the recipe has to call the webhook, or the webhook to release it"
+    elif row.settled_at is None:
         said += console.as_typed(f" after {wait:g} seconds; `flask adroll check` says why")
-    yield Step("report", good, said)
+    yield Step("report", row.state == "delivered", said)
     carried = [name for name, bit in BITS.items() if row.identifiers & bit]
-    wanted = {"adct", "first_party_cookie", "user_id"}
-    wanted |= {FORM_NAMES[form] for form in runtime.settings.email}
-    missing = [name for name in BITS if name in wanted.difference(carried)]
-    yield Step("identifiers", not missing, ", ".join(carried) or "none", missing)
+    yield Step("identifiers", bool(carried), ", ".join(carried) or "none")
+    wanted = {FORM_NAMES[form] for form in runtime.settings.email}
+    wanted |= {"adct", "first_party_cookie", "user_id"}
+    for name in BITS:
+        if name in wanted.difference(carried):
+            yield Step(name, False, _FIXES[name])
 
 
 def _function(name: str) -> Any:

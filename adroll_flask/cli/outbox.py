@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -27,12 +27,7 @@ from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, until
 
 _STATE = click.option("--state", type=click.Choice(model.STATES), help="Only events of this state.")
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
-_LATER: Final = "try again once a worker has settled it, or has taken it back after its lease"
-#: Why an event in one of these states cannot be dropped.
-_WHY_KEPT: Final[Mapping[str, str]] = {
-    "claimed": f"is claimed, a worker is about to send it; {_LATER}",
-    "sending": f"is sending, its request may be under way or have reached AdRoll; {_LATER}",
-}
+_LATER: Final = "a worker has it; try again once it is settled, or taken back after its lease"
 #: How a step of an event's life is told.
 _TOLD: Final = {"held": "reported, with a hold", "kept": "kept, not sent", "dead": "dead letter"}
 
@@ -175,6 +170,10 @@ def find(order: str) -> None:
     Reported, held, each attempt, delivered, or why not. ORDER is the shop's order id. Exits with 1
     where it was never reported.
     """
+    _show_life(order)
+
+
+def _show_life(order: str, *, failed: bool = False) -> None:
     runtime = current_runtime()
     found = kept_events.find_order(runtime.reporter, order)
     suppressed = [
@@ -184,7 +183,7 @@ def find(order: str) -> None:
     lives = [line for row in found.events for line in _life_lines(row, runtime.clock())]
     data = {"events": [row.as_dict() for row in found.events], "suppressed": suppressed}
     never = f"{order} was never reported to this outbox"
-    show(data, "\n".join([*suppressed, *lives]) or never, failed=not found)
+    show(data, "\n".join([*suppressed, *lives]) or never, failed=failed or not found)
 
 
 def _life_lines(row: Row, now: float) -> Iterator[str]:
@@ -214,15 +213,17 @@ def _life_lines(row: Row, now: float) -> Iterator[str]:
 @click.option(
     "--now", "at", flag_value="release", default="purchase", help="Report it with the present time."
 )
+@AS_JSON
 def release(order: str, value: str | None, currency: str | None, at: str) -> None:
-    """Let a held order be sent: it is paid."""
+    """Let a held order be sent: it is paid. Shows its life then, as find does."""
     _decide("release", order, {"value": value, "currency": currency}, at)
 
 
 @outbox.command()
 @click.argument("order")
+@AS_JSON
 def cancel(order: str) -> None:
-    """Let a held or waiting order not be sent."""
+    """Let a held or waiting order not be sent. Shows its life then, as find does."""
     _decide("cancel", order, {}, "purchase")
 
 
@@ -245,28 +246,12 @@ def _decide(
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
     row = store.lookups.find_order(key) or before
-    ended = row.state in ("dead", "cancelled")
-    told, done = _told(row, cancels=kind == "cancel"), ended == (kind == "cancel")
-    if kind == "release" and done:
-        if before.state == "held":
-            # A worker may be quicker than this second look: what this command did is told.
-            told = "will be sent"
-        elif any(changes.values()):
-            told, done = f"{told}; too late for another value or currency", False
-    click.echo(f"{order}: {told}", err=not done)
-    raise SystemExit(0 if done else 1)
-
-
-def _told(row: Row, *, cancels: bool) -> str:
-    """What has become of an order, once somebody decided."""
-    said = {
-        "dead": f"is a dead letter: {row.error or row.reason}",
-        "cancelled": "cancelled" if row.reason == "cancelled" else "its hold had expired",
-        "delivered": f"delivered at {when(row.settled_at or row.due_at)}"
-        + ", too late to cancel it" * cancels,
-        "sending": "is being sent" + "; cancelled if AdRoll does not take it" * cancels,
-    }
-    return said.get(row.state, "will be sent")
+    too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
+    unchanged = before.state != "held" and any(changes.values())
+    if too_late or unchanged:
+        what = f"to {kind} it" if too_late else "for another value or currency"
+        click.echo(f"{order} is {row.state}: too late {what}", err=True)
+    _show_life(order, failed=too_late or unchanged)
 
 
 # -- changing -------------------------------------------------------------------------------
@@ -357,9 +342,7 @@ def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     known = {row.id for row in store.lookups.those(ids)}
     refused = [(id, "there is no such event") for id in ids if id not in known]
     count = store.admin.drop(ids or None, account=advertisable)
-    # Only now, since a worker may have been faster.
-    for row in store.lookups.those(ids):
-        refused.append((row.id, _WHY_KEPT.get(row.state, "has changed meanwhile; try again")))
+    refused += [(row.id, f"is {row.state}, {_LATER}") for row in store.lookups.those(ids)]
     _say_refused(refused)
     click.echo(f"{counted(count, 'event')} dropped")
     raise SystemExit(1 if refused else 0)

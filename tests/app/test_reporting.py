@@ -671,9 +671,11 @@ def test_what_has_been_delivered_takes_no_other_value(make_app: AppMaker) -> Non
     claim = outbox.queue.claim(ADVERTISABLE, begin=True)
     outbox.queue.settle(claim, [Outcome(id=one.id, kind="delivered") for one in claim.events])
     plain = invoke(app, "outbox", "release", "1001", code=0)
-    assert plain.output.startswith("1001: delivered at ")
+    assert "  delivered\n" in plain.output
     changed = invoke(app, "outbox", "release", "1001", "--value", "1.00", code=1)
-    assert "too late for another value or currency" in changed.output
+    assert "1001 is delivered: too late for another value or currency" in changed.output
+    late = invoke(app, "outbox", "cancel", "1001", code=1)
+    assert "1001 is delivered: too late to cancel it" in late.output
 
 
 @pytest.mark.parametrize("how", ["outbox", "site's own tests"])
@@ -849,8 +851,8 @@ def test_a_worker_quicker_than_the_command_s_words(make_app: AppMaker, monkeypat
         return receipt
 
     monkeypatch.setattr(runtime.reporter, "decide", released)
-    said = invoke(app, "outbox", "release", "1001")
-    assert (said.exit_code, said.output) == (0, "1001: will be sent\n")
+    said = invoke(app, "outbox", "release", "1001", code=0)
+    assert "now                   sending" in said.output
 
 
 def test_commands_release_and_cancel(make_app: AppMaker) -> None:
@@ -869,8 +871,10 @@ def test_commands_release_and_cancel(make_app: AppMaker) -> None:
         assert release_conversion("77")
     assert "no hold yet 1 verdict" in invoke(app, "outbox").output
 
-    released = invoke(app, "outbox", "release", "1001", "--value", "5.00")
-    assert (released.exit_code, released.output) == (0, "1001: will be sent\n")
-    cancelled = invoke(app, "outbox", "cancel", "1001")
-    assert (cancelled.exit_code, cancelled.output) == (0, "1001: cancelled\n")
-    invoke(app, "outbox", "release", "1001", code=1)
+    released = invoke(app, "outbox", "release", "1001", "--value", "5.00", code=0)
+    assert released.output == invoke(app, "outbox", "find", "1001").output
+    assert "now                   waiting" in released.output
+    [event] = json.loads(invoke(app, "outbox", "cancel", "1001", "--json", code=0).output)["events"]
+    assert event["state"] == "cancelled"
+    late = invoke(app, "outbox", "release", "1001", code=1)
+    assert "1001 is cancelled: too late to release it" in late.output

@@ -571,8 +571,8 @@ def test_drop_says_why_an_event_stays(app: Flask, run: Run) -> None:
     claim = outbox.queue.claim(app.config["ADROLL_ADVERTISABLE_EID"], limit=2)
     outbox.queue.begin_sending(claim, [two])
     result = run("outbox", "drop", one, two, three, "f" * 32, code=1)
-    assert f"{one}: is claimed, a worker is about to send it" in result.output
-    assert f"{two}: is sending, its request may be under way" in result.output
+    assert f"{one}: is claimed, a worker has it; try again" in result.output
+    assert f"{two}: is sending, a worker has it; try again" in result.output
     assert f"{'f' * 32}: there is no such event" in result.output
     assert result.output.endswith("1 event dropped\n")
     assert [row.id for row in outbox.lookups.list()] == [one, two]
