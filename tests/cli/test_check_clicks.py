@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, redirect, request
 
 from adroll_flask.findings.finding import Finding
-from adroll_flask.findings.page import check_url, click_findings, pixel_findings
+from adroll_flask.findings.page import click_findings, pixel_findings
 from adroll_flask.settings import Settings
 from tests.conftest import PAGE, AppMaker
 from tests.support.nginx import behind_nginx
@@ -58,19 +58,22 @@ def look(url: str) -> Finding:
 # -- it arrives --------------------------------------------------------------------------------
 
 
-def test_a_page_without_redirects_gets_the_click_id(serve: Serve) -> None:
-    finding = look(serve())
-    assert (finding.severity, finding.sentence) == ("ok", "a click id arrives")
-
-
-def test_redirects_that_hand_the_query_on_are_right(serve: Serve) -> None:
-    site = serve(c="/one?x=1&{query}", one="/two?{query}#part", two=PAGE)
-    finding = look(f"{site}/c?campaign=7")
-    assert (finding.severity, finding.sentence) == ("ok", "a click id arrives over 2 redirects")
-
-
-def test_a_click_id_in_the_fragment_is_read_by_the_kit(serve: Serve) -> None:
-    assert look(serve(c="/app#/landing?{query}") + "/c").severity == "ok"
+@pytest.mark.parametrize(
+    ("hops", "path", "over"),
+    [
+        ({}, "/", ""),
+        (
+            {"c": "/one?x=1&{query}", "one": "/two?{query}#part"},
+            "/c?campaign=7",
+            " over 2 redirects",
+        ),
+        ({"c": "/app#/landing?{query}"}, "/c", " over 1 redirect"),  # read by the kit
+    ],
+    ids=["no redirect", "handed on", "in the fragment"],
+)
+def test_it_arrives(serve: Serve, hops: dict[str, str], path: str, over: str) -> None:
+    finding = look(serve(**hops) + path)
+    assert (finding.severity, finding.sentence) == ("ok", f"a click id arrives{over}")
 
 
 # -- it gets lost ------------------------------------------------------------------------------
@@ -153,28 +156,15 @@ def test_a_hop_to_no_page_is_said_to_be_one(serve: Serve, target: str) -> None:
 # -- the app keeps it --------------------------------------------------------------------------
 
 
-def test_what_the_app_has_in_its_cookie_is_not_lost(make_app: AppMaker, serve: Serve) -> None:
-    app = make_app()
+@pytest.mark.parametrize("answer", [None, True], ids=["before a yes", "agreed"])
+def test_what_the_app_has_in_its_cookie_is_not_lost(make_app: AppMaker, answer: Any) -> None:
+    app = make_app(ADROLL_CONSENT=lambda _request: answer)
     app.add_url_rule("/old", "old", lambda: redirect("/"))
     with serving(app) as port:
         finding = look(f"http://127.0.0.1:{port}/old")
-    assert finding.severity == "ok"
+    assert finding.severity == ("ok" if answer else "error")
     assert "gets lost at hop 1" in finding.sentence
-    assert "the app has it in its cookie" in finding.sentence
-
-
-def test_before_a_yes_the_app_keeps_nothing_and_it_is_lost(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_CONSENT=lambda _request: None)
-    app.add_url_rule("/old", "old", lambda: redirect("/"))
-    with serving(app) as port:
-        assert look(f"http://127.0.0.1:{port}/old").severity == "error"
-
-
-def test_check_url_says_it_beside_the_rest(make_app: AppMaker) -> None:
-    app = make_app()
-    with serving(app) as port:
-        findings = check_url(f"http://127.0.0.1:{port}/", app.extensions["adroll"].settings)
-    assert "a click id arrives" in [finding.sentence for finding in findings]
+    assert ("the app has it in its cookie" in finding.sentence) is bool(answer)
 
 
 # -- the fixes of the page ---------------------------------------------------------------------
@@ -186,12 +176,9 @@ BROKEN = {
 }
 
 
-def test_each_section_with_a_line_of_nginx_is_tried() -> None:
-    assert NGINX.keys() == BROKEN.keys()
-
-
 @pytest.mark.parametrize("section", BROKEN)
 def test_the_pages_nginx_hands_it_on(make_app: AppMaker, tmp_path: Path, section: str) -> None:
+    assert NGINX.keys() == BROKEN.keys(), "each section with a line of nginx is tried"
     arrived: dict[str, bool] = {}
     for name, line in (("broken", BROKEN[section]), ("fixed", NGINX[section])):
         # The test's nginx speaks no TLS: where the line names https, it is played by /secure.

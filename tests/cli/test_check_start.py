@@ -23,6 +23,7 @@ from adroll_flask.sandbox import local_only
 from adroll_flask.settings import PLATFORMS, SANDBOX_ACCOUNT, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT, others_may_enter, visits
+from tests.support.pages import SHOP
 
 WRONG: dict[str, Any] = {
     "SECRET_KEY": "a key for tests",
@@ -55,8 +56,9 @@ def test_check_names_every_wrong_setting_of_an_app_that_does_not_start() -> None
     assert "s3cret-value" not in result.output
 
 
-def test_check_as_json_of_an_app_that_does_not_start_has_its_usual_form() -> None:
-    result = flask(broken, "check", "--json", "--url", "http://127.0.0.1:9/")
+@pytest.mark.parametrize("command", ["check", "go-live"])
+def test_as_json_of_an_app_that_does_not_start_they_have_their_usual_form(command: str) -> None:
+    result = flask(broken, command, "--json", "--url", "http://127.0.0.1:9/")
     assert result.exit_code == 1
     told = json.loads(result.output)
     assert told["ok"] is False
@@ -143,16 +145,6 @@ def test_whoever_makes_the_app_gets_the_error_with_every_wrong_setting() -> None
 
 
 BIN = Path(sys.executable).parent
-
-
-SHOP = """
-from flask import Flask
-from adroll_flask import AdRoll, report_conversion
-
-app = Flask(__name__)
-app.config.from_prefixed_env()
-AdRoll(app)
-"""
 
 
 # -- ADROLL_SANDBOX ------------------------------------------------------------------------

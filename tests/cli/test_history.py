@@ -12,26 +12,16 @@ from flask import Flask
 
 from adroll_flask.cli.console import since_when
 from adroll_flask.findings.sums import within
-from adroll_flask.outbox import Outcome, model
+from adroll_flask.outbox import model
 from adroll_flask.reporting.kept_events import life
 from tests.cli.conftest import Run
-from tests.conftest import ADVERTISABLE, AppMaker
-from tests.support.visits import invoke, report
+from tests.conftest import AppMaker
+from tests.support.visits import invoke, report, settle
 
 
 @pytest.fixture
 def app(make_app: AppMaker) -> Flask:
     return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
-
-
-def settle(app: Flask, *outcomes: dict[str, Any]) -> None:
-    """Settle what is due, oldest first; what has no outcome is put back."""
-    outbox = app.extensions["adroll"].outbox
-    outbox.queue.waiting()  # another thread may be at the journal
-    claim = outbox.queue.claim(ADVERTISABLE)
-    given = [*outcomes, *[{"kind": "return"}] * (len(claim.events) - len(outcomes))]
-    pairs = zip(claim.events, given, strict=True)
-    outbox.queue.settle(claim, [Outcome(id=event.id, **outcome) for event, outcome in pairs])
 
 
 DELIVERED = {"kind": "delivered"}
@@ -48,7 +38,7 @@ def shop(app: Flask) -> Flask:
     for order in ("1001", "1002", "1003"):
         report(app, order)
     report(app, "1004", gpc=True)
-    settle(app, DELIVERED, DEAD)
+    settle(app, o1001=DELIVERED, o1002=DEAD)
     return app
 
 
@@ -85,7 +75,7 @@ def test_days_and_hours_are_those_of_the_shops_zone(make_app: AppMaker) -> None:
     zone = ZoneInfo("Pacific/Kiritimati")  # fourteen hours before UTC
     app = make_app(ADROLL_TIME_ZONE="Pacific/Kiritimati")
     report(app, "1001")
-    settle(app, DELIVERED)
+    settle(app, o1001=DELIVERED)
     at = app.extensions["adroll"].outbox.lookups.list()[0].occurred_at
     local = datetime.fromtimestamp(at, zone)
 
@@ -136,17 +126,6 @@ def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
     assert "never reported" in run("outbox", "find", "9999", code=1).output
 
 
-def test_find_tells_of_a_hold_and_its_release(app: Flask, run: Run) -> None:
-    report(app, "1001", hold=True)
-    assert "reported, with a hold" in run("outbox", "find", "1001").output
-    run("outbox", "release", "1001", code=0)
-    settle(app, DELIVERED)
-    told = run("outbox", "find", "1001").output
-    words = ["happened", "reported, with a hold", "released", "delivered"]
-    places = [told.index(word) for word in words]
-    assert places == sorted(places)
-
-
 def test_what_happened_comes_before_its_report_though_a_clock_was_set(app: Flask) -> None:
     report(app, "1001", hold=True)
     [row] = app.extensions["adroll"].outbox.lookups.list()
@@ -154,22 +133,6 @@ def test_what_happened_comes_before_its_report_though_a_clock_was_set(app: Flask
     assert [step.kind for step in life(row)][:3] == ["happened", "held", "released"]
     row = replace(row, occurred_at=2000.0, released_at=2000.0)  # when it was paid
     assert [step.kind for step in life(row)][:3] == ["held", "happened", "released"]
-
-
-def test_find_says_of_a_hold_that_nobody_released_it(app: Flask, run: Run) -> None:
-    report(app, "1001", hold=0.001)
-    app.extensions["adroll"].outbox.lookups.counts()
-    app.extensions["adroll"].outbox.keep_house()
-    told = run("outbox", "find", "1001").output
-    assert "reported, with a hold" in told
-    assert "cancelled: nobody released it in time" in told
-
-
-def test_find_takes_a_key_that_is_kept_as_a_hash(app: Flask, run: Run) -> None:
-    receipt = report(app, "1001", deduplication_key="trial:ann@example.com")
-    assert receipt.status == "queued", receipt
-    result = run("outbox", "find", "trial:ann@example.com", code=0)
-    assert "ann@example.com" not in result.output
 
 
 # -- list ----------------------------------------------------------------------------------

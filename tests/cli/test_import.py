@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, eventually
+from tests.support.pages import ENV, SHOP
 from tests.support.visits import invoke, kept, report, visit
 
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
@@ -319,22 +319,6 @@ def test_without_room_nothing_is_kept(app: Flask, run: Run, monkeypatch: Patch) 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /proc")
 
 
-APP = """
-from flask import Flask
-from adroll_flask import AdRoll
-
-app = Flask("shop", instance_path={instance!r})
-app.config.update(
-    SECRET_KEY="x",
-    ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
-    ADROLL_PIXEL_EID="PIXEL00000000000000001",
-    ADROLL_ACCESS_TOKEN="a-token",
-    ADROLL_DELIVERY="worker",
-)
-AdRoll(app)
-"""
-
-
 HEAD = "order_id,value,currency,user_id\n"
 
 
@@ -348,12 +332,12 @@ def lines(count: int) -> str:
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A command in a process of its own."""
-    (folder / "shop.py").write_text(APP.format(instance=str(folder / "instance")))
+    (folder / "shop.py").write_text(SHOP)
     run = f"from flask.cli import main\ntry: main()\nfinally: {PEAK}"
     return subprocess.Popen(
         [sys.executable, "-c", run, "--app", "shop", "adroll", *arguments],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        env=ENV | {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -363,14 +347,6 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def said(process: subprocess.Popen[str], text: str | None = None) -> str:
     return process.communicate(text, timeout=PATIENCE)[0]
-
-
-def wait_for(process: subprocess.Popen[str], state: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not state():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def keys(folder: Path) -> list[int]:
@@ -398,7 +374,7 @@ def test_an_import_that_is_killed_while_it_keeps_goes_on_where_it_was(tmp_path: 
     count = 4000
     (tmp_path / "orders.csv").write_text(lines(count))
     process = started(tmp_path, "import", "orders.csv", *SET)
-    wait_for(process, lambda: journal(tmp_path))
+    eventually(lambda: journal(tmp_path))
     process.kill()
     process.communicate()
     output = said(started(tmp_path, "import", "orders.csv", *SET))
@@ -418,7 +394,7 @@ def test_ctrl_c_while_lines_are_checked_keeps_nothing(tmp_path: Path) -> None:
     process.stdin.write(lines(500))
     process.stdin.flush()
     # What is good waits beside the journal, in a folder that the first pass makes.
-    wait_for(process, (tmp_path / "instance").exists)
+    eventually((tmp_path / "instance").exists)
     process.send_signal(signal.SIGINT)
     output = said(process)
     assert "nothing was kept" in output

@@ -11,10 +11,10 @@ import pytest
 from flask import Flask
 
 from adroll_flask import AdRoll, cancel_conversion, release_conversion
-from adroll_flask.outbox import Outcome, location
+from adroll_flask.outbox import location
 from adroll_flask.reporting.reconciliation import amount_of
 from tests.cli.conftest import Run
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import AppMaker
 from tests.support import least_memory, visits
 
 
@@ -23,33 +23,18 @@ def app(make_app: AppMaker) -> Flask:
     return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
 
 
-def settle(app: Flask, **kinds: Any) -> None:
-    """Let orders end: ``delivered``, or a dead letter's words."""
-    outbox = app.extensions["adroll"].outbox
-    outbox.queue.waiting()  # another thread may be at the journal
-    claim = outbox.queue.claim(ADVERTISABLE)
-    outcomes = []
-    for event in claim.events:
-        said = kinds.get(f"o{event.key}", "waiting")
-        if said == "delivered":
-            outcomes.append(Outcome(id=event.id, kind="delivered"))
-        elif said == "waiting":
-            outcomes.append(Outcome(id=event.id, kind="return"))
-        else:
-            outcomes.append(Outcome(id=event.id, kind="dead", reason="refused", error=said))
-    outbox.queue.settle(claim, outcomes)
-
-
 @pytest.fixture
 def shop(app: Flask) -> Flask:
     for order in ("1001", "1002", "1003", "1009"):
         visits.report(app, order)
     visits.report(app, "1004", gpc=True)
     visits.report(app, "1010", value="free of charge")
-    settle(app, o1001="delivered", o1002="http_400: no such product", o1009="delivered")
+    refused = {"kind": "dead", "reason": "refused", "error": "http_400: no such product"}
+    visits.settle(app, o1001=DELIVERED, o1002=refused, o1009=DELIVERED)
     return app
 
 
+DELIVERED = {"kind": "delivered"}
 LIST = """Order no.;Total;Currency;Paid at;payment_method
 1001;59,90 €;EUR;{now};card
 1001;59,90 €;EUR;{now};card
@@ -148,26 +133,10 @@ def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
     run("reconcile", "-", "--tolerance", "34", input=orders, code=0)
 
 
-def test_json_lines_are_a_list_as_well(shop: Flask, run: Run) -> None:
-    lines = "".join(json.dumps({"id": order}) + "\n" for order in (1001, 1003))
-    result = run("reconcile", "-", "--json", input=lines)
-    sums = json.loads(result.output)
-    assert (sums["orders"], sums["delivered"], sums["waiting"]) == (2, 1, 1)
-    assert result.exit_code == 0
-
-
 def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run: Run) -> None:
     result = run("reconcile", "-", input="Beleg,Summe\n1001,1\n", code=1)
     assert "Beleg, Summe" in result.output
     assert "--column" in result.output
-
-
-def test_a_list_may_write_its_ids_as_people_do(shop: Flask, run: Run) -> None:
-    result = run("reconcile", "-", "--json", input="Name\n#1001\n1003\n#1004\n#1005\n")
-    sums = json.loads(result.output)
-    statuses = ("delivered", "waiting", "suppressed", "missing")
-    assert [sums[status] for status in statuses] == [1, 1, 1, 1]
-    assert "delivered" in run("outbox", "find", "#1001").output
 
 
 def test_a_suppressed_order_leaves_a_hash_and_nothing_of_the_visitor(shop: Flask) -> None:
@@ -191,16 +160,6 @@ def test_suppressed_orders_are_not_remembered_where_the_site_says_so(make_app: A
 def orders_of(app: Flask, orders: list[str]) -> Any:
     with app.app_context():
         return list(AdRoll().reconcile({"order_id": order} for order in orders))
-
-
-def test_python_code_reconciles_what_it_has(shop: Flask) -> None:
-    with shop.app_context():
-        found = AdRoll().reconcile({"order_id": order} for order in ("1001", "1005"))
-        assert [(order.order_id, order.status) for order in found] == [
-            ("1001", "delivered"),
-            ("1005", "missing"),
-        ]
-        assert found.lost == 0.5
 
 
 def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
@@ -229,10 +188,3 @@ def test_memory_stays_the_same_however_long_the_list_is(shop: Flask) -> None:
 )
 def test_amounts_are_read_as_shops_write_them(text: str, amount: str) -> None:
     assert str(amount_of(text)) == amount
-
-
-def test_a_quote_that_is_not_closed_hides_no_orders(shop: Flask, run: Run) -> None:
-    """All lines behind it were one cell: their orders were taken for such as the list lacks."""
-    result = run("reconcile", "-", input='order_id,note\n1001,"5 mugs\n1003,\n1005,\n', code=1)
-    assert "line 4 is no CSV" in result.output
-    assert "reached AdRoll" not in result.output

@@ -18,7 +18,7 @@ from adroll_flask.cli.commands import commands, local_app, main
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from tests.conftest import AppMaker
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, pages
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -246,22 +246,12 @@ def test_a_flask_app_is_taken_as_it_is(run: Run, tmp_path: Path) -> None:
 # -- ``flask adroll dashboard``: on this machine, for this machine --------------------------------
 
 
-PROGRAM = """
-from flask import Flask
-from adroll_flask import AdRoll
-app = Flask("shop", instance_path={instance!r})
-app.config.update(SECRET_KEY="key", ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
-    ADROLL_PIXEL_EID="PIXEL00000000000000001", ADROLL_ACCESS_TOKEN="token")
-AdRoll(app)
-"""
-
-
 def test_it_is_served_on_loopback(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(PROGRAM.format(instance=str(tmp_path / "instance")))
+    (tmp_path / "shop.py").write_text(pages.SHOP)
     process = subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "shop", "adroll", "dashboard", "--port", "0"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=os.environ | pages.ENV | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -11,47 +11,8 @@ import pytest
 
 from tests.conftest import AppMaker, Caplog
 from tests.support import ROOT
+from tests.support.pages import SHOP
 from tests.support.visits import report
-
-PROGRAM = """
-from flask import Flask
-from adroll_flask import AdRoll
-app = Flask("shop", instance_path=FOLDER)
-app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker")
-AdRoll(app)
-"""
-
-
-def begun_and_ended(folder: Path, program: str) -> list[str]:
-    """What a worker of *program* says from its start to a SIGTERM, which ends it in order."""
-    (folder / "shop.py").write_text(f"FOLDER = {str(folder)!r}\n{program}")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "shop", "adroll", "worker"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert child.stdout is not None
-    with child, child.stdout as said:
-        lines = [said.readline()]
-        while "Delivers to" not in lines[-1]:
-            assert lines[-1], "it ended by itself"
-            lines.append(said.readline())
-        child.send_signal(signal.SIGTERM)
-        lines += said.readlines()
-    assert child.returncode == 0, lines
-    return lines
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
-def test_the_command_says_that_it_started_and_that_it_stopped(tmp_path: Path) -> None:
-    lines = begun_and_ended(tmp_path, PROGRAM)
-    (started,) = [line for line in lines if line.startswith("Delivers to ")]
-    assert "not set" in started
-    assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
-
 
 #: Sends the worker a signal while it imports what makes its outbox, if it takes signals by then.
 INTERRUPTED = """
@@ -68,8 +29,30 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
-def test_a_signal_while_the_worker_begins_ends_it_in_order(tmp_path: Path) -> None:
-    lines = begun_and_ended(tmp_path, INTERRUPTED + PROGRAM)
+@pytest.mark.parametrize("program", [SHOP, INTERRUPTED + SHOP], ids=["started", "beginning"])
+def test_it_says_that_it_started_and_a_signal_ends_it_in_order(
+    tmp_path: Path, program: str
+) -> None:
+    (tmp_path / "shop.py").write_text(program)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "shop", "adroll", "worker"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "FLASK_ADROLL_DELIVERY": "worker"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    with child, child.stdout as said:
+        lines = [said.readline()]
+        while "Delivers to" not in lines[-1]:
+            assert lines[-1], "it ended by itself"
+            lines.append(said.readline())
+        child.send_signal(signal.SIGTERM)
+        lines += said.readlines()
+    assert child.returncode == 0, lines
+    (started,) = [line for line in lines if line.startswith("Delivers to ")]
+    assert "not set" in started
     assert lines[-1] == "Ended: 0 events delivered, 0 waiting.\n"
 
 

@@ -10,8 +10,8 @@ from werkzeug.test import TestResponse
 
 from adroll_flask import AdRoll
 from adroll_flask.delivery.transport import Response
-from adroll_flask.outbox import Outcome, model
-from tests.conftest import ADVERTISABLE, AppMaker
+from adroll_flask.outbox import model
+from tests.conftest import AppMaker
 from tests.support import PATIENCE, visits
 from tests.support.delivery_kit import AdRoll as FakeAdRoll
 
@@ -54,15 +54,7 @@ class DashboardShop:
 
     def settle(self, **ends: dict[str, Any]) -> None:
         """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
-        outbox = self.runtime.outbox
-        self.take_in()
-        claim = outbox.queue.claim(ADVERTISABLE)
-        assert claim
-        outcomes = [
-            Outcome(id=event.id, **ends.get(f"o{event.key}", {"kind": "return"}))
-            for event in claim.events
-        ]
-        outbox.queue.settle(claim, outcomes)
+        visits.settle(self.app, **ends)
 
     def bury(self, *orders: str, **changes: Any) -> None:
         """Let visitors buy what AdRoll refuses then."""

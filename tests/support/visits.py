@@ -8,7 +8,9 @@ from flask import Flask
 
 from adroll_flask import AdRollMiddleware, report_conversion
 from adroll_flask.cli.commands import commands
+from adroll_flask.outbox import Outcome
 from adroll_flask.sandbox import RunningSandbox
+from tests.support import PATIENCE
 
 ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 
@@ -28,6 +30,16 @@ def report(app: Flask, order: str = "1001", *, gpc: bool = False, **fields: Any)
     """Report a visitor's order; the receipt."""
     with visit(app, gpc=gpc):
         return report_conversion(**(ORDER | {"order_id": order} | fields))
+
+
+def settle(app: Flask, **ends: dict[str, Any]) -> None:
+    """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
+    queue = app.extensions["adroll"].outbox.queue
+    queue.take_in(patience=PATIENCE)
+    claim = queue.claim(app.config["ADROLL_ADVERTISABLE_EID"])
+    put_back = {"kind": "return"}
+    outcomes = [Outcome(id=one.id, **ends.get(f"o{one.key}", put_back)) for one in claim.events]
+    queue.settle(claim, outcomes)
 
 
 def at(sandbox: RunningSandbox) -> dict[str, Any]:
