@@ -23,7 +23,7 @@ from adroll_flask.sandbox import local_only
 from adroll_flask.settings import PLATFORMS, SANDBOX_ACCOUNT, STAGES, Settings
 from tests.conftest import AppMaker, Caplog, Patch
 from tests.support import PATIENCE, ROOT, others_may_enter, visits
-from tests.support.pages import SHOP
+from tests.support.pages import SHOP, started
 
 WRONG: dict[str, Any] = {
     "SECRET_KEY": "a key for tests",
@@ -142,9 +142,6 @@ def test_whoever_makes_the_app_gets_the_error_with_every_wrong_setting() -> None
 
 
 # -- what a newcomer meets in the first ten minutes: the sandbox in one word, messages that help --
-
-
-BIN = Path(sys.executable).parent
 
 
 # -- ADROLL_SANDBOX ------------------------------------------------------------------------
@@ -310,37 +307,50 @@ def test_database_faults_are_told(url: str, said: str, make_app: AppMaker, tmp_p
 # -- commands that run until they are ended ------------------------------------------------
 
 
+#: Sends the worker a signal while it imports what makes its outbox, if it takes signals by then.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        takes = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if name == "adroll_flask.events.fix" and takes:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
 @pytest.mark.parametrize(
-    ("command", "begins", "ends"),
+    ("command", "program", "number"),
     [
-        (
-            ["worker"],
-            "Delivers to http://127.0.0.1:5001/api until Ctrl-C or SIGTERM.",
-            "Ended: 0 events delivered, 0 waiting.",
-        ),
-        (["sandbox", "--port", "0"], "Watch  http://127.0.0.1:", "Ended: 0 of 0 events accepted."),
+        ("worker", SHOP, signal.SIGINT),
+        ("worker", SHOP, signal.SIGTERM),
+        ("worker", INTERRUPTED + SHOP, signal.SIGTERM),
+        ("sandbox", SHOP, signal.SIGINT),
     ],
-    ids=["worker", "sandbox"],
+    ids=["worker", "stopped", "stopped while it begins", "sandbox"],
 )
-def test_worker_and_sandbox_say_that_they_run_and_ctrl_c_says_what_was_done(
-    command: list[str], begins: str, ends: str, tmp_path: Path
+def test_worker_and_sandbox_say_that_they_run_and_a_signal_ends_them_in_order(
+    command: str, program: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    (tmp_path / "app.py").write_text(SHOP)
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    process = subprocess.Popen(
-        # A suite in a shell's background ignores Ctrl-C, and its children with it.
-        ["env", "--default-signal=INT", BIN / "flask", "adroll", *command],
-        cwd=tmp_path,
-        env=env | {"FLASK_ADROLL_SANDBOX": "True", "FLASK_SECRET_KEY": "k" * 32},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    options = ["--port", "0"] if command == "sandbox" else []
+    process = started(
+        tmp_path, command, *options, program=program, FLASK_ADROLL_ACCESS_TOKEN="null"
     )
     assert process.stdout is not None
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    while (first := process.stdout.readline()).startswith("AdRoll: "):
+        pass  # the log
+    process.send_signal(number)
     rest, _ = process.communicate(timeout=PATIENCE)
+    begins, ends = {
+        "worker": (
+            "Delivers to https://srv.adroll.com/api until Ctrl-C or SIGTERM "
+            "(ADROLL_ACCESS_TOKEN not set).",
+            "Ended: 0 events delivered, 0 waiting.",
+        ),
+        "sandbox": ("Watch  http://127.0.0.1:", "Ended: 0 of 0 events accepted."),
+    }[command]
     assert first.startswith(begins), first + rest
     assert rest.splitlines()[-1] == ends
     assert process.returncode == 0

@@ -1,6 +1,7 @@
 """``flask adroll …``, with a real sandbox where AdRoll is asked."""
 
 import json
+import logging
 import sqlite3
 import sys
 import threading
@@ -596,3 +597,10 @@ def test_sqlite_needs_no_sqlalchemy(run: Run, monkeypatch: Patch, tmp_path: Path
         run("outbox", "create-table", code=0)
     moved = run("outbox", "move-from", f"sqlite:///{tmp_path}/old.sqlite")
     assert "there is no outbox at" in moved.output
+
+
+def test_every_record_has_a_name_that_stays(make_app: AppMaker, caplog: Caplog) -> None:
+    report(make_app(ADROLL_STRICT=False), "1001", value="free of charge")
+    records = [record for record in caplog.records if record.name.startswith("adroll_flask")]
+    assert [record.adroll_event for record in records] == ["event-invalid"]  # type: ignore[attr-defined]
+    assert logging.getLogger("adroll_flask").handlers == []

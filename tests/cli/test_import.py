@@ -23,8 +23,8 @@ from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE, ROOT, eventually
-from tests.support.pages import ENV, SHOP
+from tests.support import PATIENCE, eventually
+from tests.support.pages import SHOP, started
 from tests.support.visits import invoke, kept, report, visit
 
 SET = ("--set", "page_location=https://shop.test/", "--set", "ip=203.0.113.7")
@@ -322,27 +322,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /pr
 HEAD = "order_id,value,currency,user_id\n"
 
 
-#: What the kernel says of a process that has ended: how much memory it had at most.
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-
-
 def lines(count: int) -> str:
     return HEAD + "".join(f"{number},59.90,EUR,u{number}\n" for number in range(count))
-
-
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command in a process of its own."""
-    (folder / "shop.py").write_text(SHOP)
-    run = f"from flask.cli import main\ntry: main()\nfinally: {PEAK}"
-    return subprocess.Popen(
-        [sys.executable, "-c", run, "--app", "shop", "adroll", *arguments],
-        cwd=folder,
-        env=ENV | {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def said(process: subprocess.Popen[str], text: str | None = None) -> str:
@@ -350,12 +331,19 @@ def said(process: subprocess.Popen[str], text: str | None = None) -> str:
 
 
 def keys(folder: Path) -> list[int]:
-    rows = said(started(folder, "outbox", "export")).splitlines()[:-1]
+    rows = said(started(folder, "outbox", "export")).splitlines()
     return sorted(int(json.loads(row)["deduplication_key"]) for row in rows)
 
 
 def journal(folder: Path) -> list[Path]:
     return [*(folder / "instance" / "adroll-journal").glob("*.journal")]
+
+
+#: Says at its end how much memory it had at most, as the kernel tells.
+MEASURED = f"""{SHOP}
+import atexit, resource
+atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+"""
 
 
 @pytest.mark.slow
@@ -364,7 +352,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     for count in (10_000, 60_000):
         folder = tmp_path / str(count)
         folder.mkdir()
-        output = said(started(folder, "import", "-", *SET), lines(count))
+        output = said(started(folder, "import", "-", *SET, program=MEASURED), lines(count))
         assert f"{count:,} queued" in output
         peaks.append(int(output.splitlines()[-1]))
     assert peaks[1] < peaks[0] + 40 * 1024  # KiB: 50,000 events are more

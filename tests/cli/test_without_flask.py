@@ -18,7 +18,8 @@ from adroll_flask.cli.commands import commands, local_app, main
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from tests.conftest import AppMaker
-from tests.support import PATIENCE, ROOT, pages
+from tests.support import PATIENCE, ROOT
+from tests.support.pages import started
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -247,14 +248,7 @@ def test_a_flask_app_is_taken_as_it_is(run: Run, tmp_path: Path) -> None:
 
 
 def test_it_is_served_on_loopback(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(pages.SHOP)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "shop", "adroll", "dashboard", "--port", "0"],
-        cwd=tmp_path,
-        env=os.environ | pages.ENV | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = started(tmp_path, "dashboard", "--port", "0")
     try:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())

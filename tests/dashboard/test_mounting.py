@@ -17,10 +17,10 @@ from flask.testing import FlaskClient
 from adroll_flask import AdRoll, AdRollMiddleware, ConfigurationError
 from adroll_flask.cli.commands import commands, local_app
 from adroll_flask.dashboard import figures, mounting
-from adroll_flask.outbox import NewEvent, Outcome, new_id, sqlite
+from adroll_flask.outbox import sqlite
 from demo_app import create_app, lately
-from tests.conftest import ADVERTISABLE, AppMaker
-from tests.support import outbox_engines, visits
+from tests.conftest import AppMaker
+from tests.support import visits
 from tests.support.dashboard_shop import WHERE, DashboardShop
 
 from .conftest import DAY, HOUR, Shop
@@ -149,16 +149,13 @@ def test_files_are_kept_by_the_browser(mounted: Callable[..., FlaskClient]) -> N
     assert client.get(f"{WHERE}assets/layout.html").status_code == 404
 
 
-@pytest.mark.parametrize("address", ["overview.json", "?format=json"])
-def test_each_page_is_json_too(mounted: Callable[..., FlaskClient], address: str) -> None:
-    answer = mounted().get(WHERE + address)
+@pytest.mark.parametrize("address", ["overview.{}", "?format={}"])
+def test_each_page_is_json_and_csv_too(mounted: Callable[..., FlaskClient], address: str) -> None:
+    client = mounted()
+    answer = client.get(WHERE + address.format("json"))
     assert answer.mimetype == "application/json"
     assert json.loads(answer.data)["period"] == "days"
-
-
-@pytest.mark.parametrize("address", ["overview.csv", "?format=csv"])
-def test_each_page_is_csv_too(mounted: Callable[..., FlaskClient], address: str) -> None:
-    answer = mounted().get(WHERE + address)
+    answer = client.get(WHERE + address.format("csv"))
     assert answer.mimetype == "text/csv"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="adroll-overview.csv"'
     assert answer.text.splitlines()[0].startswith("event,became,reason")
@@ -291,11 +288,12 @@ def test_every_step_has_its_events_once(new_shop: NewShop, when: str) -> None:
     shop.now = at(CHANGES[when][0]) + 60
     each_hour(shop, 24 * 16)
     hours = [shop.now - ago * HOUR for ago in range(24 * 16)]
-    for period in ("days", "week", "last-week", "month", "last-month", "year"):
+    for period in ("day", "days", "week", "last-week", "month", "last-month", "year"):
         found = shop.json(period=period)
         begin, end = found["begin"], found["end"]
         inside = sum(begin <= hour - hour % 3600 < end for hour in hours)
         assert sum(step["delivered"] for step in found["steps"]) == inside, period
+        assert found["reported"] == inside
         assert shop.html(period=period)
 
 
@@ -393,49 +391,18 @@ def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Pa
 # -- every page over every database that an outbox may be in, and for a site without Flask --------
 
 
-def reported(shop: Shop, order: str) -> None:
-    shop.runtime.outbox.put(
-        NewEvent(
-            id=new_id(shop.now),
-            name="purchase",
-            advertisable_eid="ADVERTISABLE0000000001",
-            dry_run=False,
-            key=order,
-            payload=b'{"event_name": "purchase"}',
-            occurred_at=shop.now,
-            digest="10.50 EUR",
-            identifiers=3,
-        )
-    )
-
-
-@pytest.mark.parametrize("engine", [name for name in outbox_engines.ENGINES if name != "sqlite"])
-def test_every_page_is_shown_from_a_server(engine: str, new_shop: Callable[..., Shop]) -> None:
-    outbox_engines.require(engine, {engine: outbox_engines.missing(engine)})
-    with outbox_engines.database(engine) as url:
-        shop = new_shop(ADROLL_OUTBOX_URL=url)
-        shop.now = time.time()  # a server's clock is its own
-        outbox = shop.runtime.outbox
-        outbox.database.create_tables()
-        for order in ("1001", "1002", "1003"):
-            reported(shop, order)
-        claim = outbox.queue.claim(ADVERTISABLE, 2)
-        assert claim
-        first, second = claim.events
-        outbox.queue.settle(
-            claim,
-            [
-                Outcome(id=first.id, kind="delivered"),
-                Outcome(id=second.id, kind="dead", reason="refused", error="http_422: no"),
-            ],
-        )
-        for page in mounting.PAGES:
-            shop.html("" if page is mounting.PAGES[0] else page.name)
-            shop.json(page.name)
-        way = {one["name"]: one["events"] for one in shop.json(period="year")["way"]}
-        assert (way["delivered"], way["dead"], way["waiting"]) == (1, 1, 1)
-        assert shop.json("match-quality", period="year")["delivered"] == 1
-        outbox.close()
+def test_every_page_is_shown_from_each_engine(any_shop: DashboardShop) -> None:
+    any_shop.report("1001")
+    any_shop.settle(o1001={"kind": "delivered"})
+    any_shop.bury("1002")
+    any_shop.report("1003")
+    any_shop.take_in()
+    for page in mounting.PAGES:
+        any_shop.html("" if page is mounting.PAGES[0] else page.name)
+        any_shop.json(page.name)
+    way = {one["name"]: one["events"] for one in any_shop.json(period="year")["way"]}
+    assert (way["delivered"], way["dead"], way["waiting"]) == (1, 1, 1)
+    assert any_shop.json("match-quality", period="year")["delivered"] == 1
 
 
 def test_a_site_without_flask_has_every_page(tmp_path: Path) -> None:

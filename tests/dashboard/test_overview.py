@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from xml.etree import ElementTree
@@ -103,18 +103,6 @@ def test_a_hold_that_nobody_released_is_no_loss_to_adroll(shop: Shop) -> None:
     assert (way["unreleased"], way["dead"]) == (1, 1)
 
 
-def test_steps_are_whole_and_hold_every_event_once(shop: Shop) -> None:
-    for hours in range(0, 300, 7):
-        shop.happened("delivered", ago=hours * HOUR, delay=1.0)
-    for period in ("day", "days", "week", "last-week", "month", "last-month", "year"):
-        found = shop.json(period=period)
-        begin, end = found["begin"], found["end"]
-        times = [(shop.now - hours * HOUR) // HOUR * HOUR for hours in range(0, 300, 7)]
-        inside = [at for at in times if begin <= at < end]
-        assert sum(step["delivered"] for step in found["steps"]) == len(inside), period
-        assert found["reported"] == len(inside)
-
-
 # -- is it working? ------------------------------------------------------------------------------
 
 
@@ -167,6 +155,8 @@ def test_any_days_can_be_asked_for_and_what_is_none_is_refused(shop: Shop) -> No
     found = shop.json(since=day, until=day)
     assert found["reported"] == shop.json(until=day)["reported"] == 1
     assert shop.json(since=day)["reported"] == 11
+    assert shop.html(since=day, until=day).count(f'value="{day}"') == 2
+    assert shop.html().count('type="date" name="since" value=""') == 1
     before = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 11 * DAY))
     assert len(shop.json(since=before, until=day)["steps"]) == 48, "two days, by the hour"
     for wrong in ("yesterday", "2031-01-01", "1999-01-01"):
@@ -219,16 +209,6 @@ def test_three_weeks_say_what_is_usual(shop: Shop) -> None:
     assert {step["usual"] for step in shop.json(period="day")["steps"]} == {None}
     shop.happened("delivered", 5, ago=3 * 7 * DAY + HOUR, delay=1.0)
     assert shop.json(period="day")["steps"][-1]["usual"] is not None
-
-
-def test_an_outage_is_shaded_and_says_what_became_of_it(shop: Shop) -> None:
-    shop.happened("delivered", 5, delay=2.0, ago=3 * DAY)
-    shop.happened("delivered", 18, delay=20_000.0, ago=2 * DAY)
-    [late] = shop.json(period="days")["without_delivery"]
-    assert (late["kind"], late["late"]) == ("late", 18)
-    page = shop.html(period="days")
-    assert page.count('class="place late"') == 1
-    assert "18 events of that time were sent an hour or more later" in page
 
 
 def test_who_may_only_look_has_a_message_and_no_setting(new_shop: Callable[..., Shop]) -> None:
@@ -293,6 +273,7 @@ def test_a_stop_an_outage_and_nobody_who_delivers_are_told_apart(shop: Shop) -> 
     steps = shop.json(period="days")["steps"]
     assert [step["shade"] for step in steps] == ["", "", "away", "late", "stopped", "", ""]
     page = shop.html(period="days")
+    assert page.count('class="place late"') == 1
     for said in (
         r"AdRoll was away: .*, 15:03 to .*, 17:03 \(2 hours\)\. 18 events of that time were sent",
         r"AdRoll refused everything: .*, 15:03 to .*, 17:03 \(2 hours\)\. 18 events of that time",
@@ -325,16 +306,6 @@ def test_a_failure_of_some_minutes_is_no_outage(shop: Shop) -> None:
     destination.succeeded()
     assert shop.json()["without_delivery"] == []
     assert shop.runtime.outbox.lookups.stops(DAY) == ()
-
-
-def test_one_day_is_shown_by_its_hours(shop: Shop) -> None:
-    shop.happened("delivered", 3, ago=2 * DAY, delay=1.0)
-    day = f"{datetime.fromtimestamp(shop.now - 2 * DAY, UTC):%Y-%m-%d}"
-    found = shop.json(since=day, until=day)
-    assert len(found["steps"]) == 24
-    assert found["reported"] == 3
-    assert shop.html(since=day, until=day).count(f'value="{day}"') == 2
-    assert shop.html().count('type="date" name="since" value=""') == 1
 
 
 def test_the_answer_about_orders_is_no_no_where_another_event_stays_away(shop: Shop) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,12 +19,11 @@ from flask_sqlalchemy import SQLAlchemy
 
 import adroll_flask
 from adroll_flask import AdRoll, current_visitor, release_conversion, report_conversion
-from adroll_flask.errors import EventError
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, outbox_engines, visits
 from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
-from tests.support.pages import Page, blocks
+from tests.support.pages import Page
 from tests.support.visits import VISIT as BASE
 
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
@@ -498,21 +496,6 @@ def test_a_flask_sqlalchemy_shop_passes_its_rows(tmp_path: Path) -> None:
         with shop.app.app_context():
             db.session.remove()
             db.engine.dispose()
-
-
-def test_a_column_that_a_line_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
-    """What the page says of a misspelt name."""
-    [mapped] = {found for one in blocks(PRODUCTS) for found in re.findall(r'"(sku)"', one.code)}
-    with page_shop(tmp_path) as shop:
-        shop.start()
-        line = SimpleNamespace(sku="mug")
-        with (
-            shop.app.test_request_context("/?adct=click123", **SITE),
-            pytest.raises(EventError, match=f"did you mean.*{mapped}|{mapped}.*did you mean"),
-        ):
-            adroll_flask.report_event(
-                "addToCart", products=[line], product_map={"product_id": "skv"}
-            )
 
 
 # -- docs/how-to/flask-login.md, whose code runs here as it stands there, with Flask-Login itself -

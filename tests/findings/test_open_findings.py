@@ -4,8 +4,6 @@ import html
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +19,9 @@ from adroll_flask import prometheus, report_event, signals
 from adroll_flask.findings.rules import open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, ingest, location, new_id
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import PATIENCE, ROOT, outbox_engines, visits
+from tests.support import eventually, outbox_engines, visits
 from tests.support.dashboard_shop import DashboardShop
+from tests.support.pages import started
 
 HOUR, DAY = 3600.0, 86_400.0
 #: Nobody does anything about it.
@@ -508,43 +507,29 @@ AdRoll(app)
 """
 
 
-class WorkerProcess:
-    """``flask adroll worker`` for a shop, in a process of its own."""
+@contextmanager
+def worker_running(shop: DashboardShop, folder: Path) -> Iterator[None]:
+    """``flask adroll worker`` for *shop*, which has given a sign of life, until it is killed."""
+    config = {
+        name: value
+        for name, value in shop.app.config.items()
+        if name == "SECRET_KEY" or (name.startswith("ADROLL_") and value is not None)
+    }
+    program = WORKER.format(folder=shop.app.instance_path, config=config)
+    child = started(folder, "worker", program=program)
 
-    def __init__(self, shop: DashboardShop, folder: Path) -> None:
-        config = {
-            name: value
-            for name, value in shop.app.config.items()
-            if name == "SECRET_KEY" or (name.startswith("ADROLL_") and value is not None)
-        }
-        program = WORKER.format(folder=shop.app.instance_path, config=config)
-        (folder / "worker_shop.py").write_text(program)
-        self._shop, self._folder = shop, folder
+    def is_seen() -> bool:
+        assert child.poll() is None
+        shop.now = time.time()
+        unseen = shop.runtime.outbox.account_states()[ADVERTISABLE].unseen_for
+        return unseen is not None and unseen < 30
 
-    def command(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "flask", "--app", "worker_shop", "adroll", "worker"]
-        environ = os.environ | {"PYTHONPATH": f"{self._folder}:{ROOT}"}
-        return subprocess.Popen([*command, *options], cwd=self._folder, env=environ)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Until the process is killed. It has given a sign of life."""
-        child = self.command()
-        try:
-            end = time.monotonic() + PATIENCE
-            while True:
-                self._shop.now = time.time()
-                states = self._shop.runtime.outbox.account_states()
-                unseen = states[ADVERTISABLE].unseen_for
-                if unseen is not None and unseen < 30:
-                    break
-                assert child.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            yield
-        finally:
-            child.kill()
-            child.wait()
+    try:
+        eventually(is_seen)
+        yield
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker, tmp_path: Path) -> None:
@@ -553,15 +538,14 @@ def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker, tmp_path: Pa
     delivered(shop, "1001")
     shop.now += HOUR
     assert is_gone(shop, "worker-gone"), "none ever ran: Celery delivers, say"
-    worker = WorkerProcess(shop, tmp_path)
-    with worker.running():
+    with worker_running(shop, tmp_path):
         assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 30
     assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 61
     found = seen(shop, "worker-gone")
     assert found["sentence"] == "The worker has given no sign of life for 1 minute."
-    with worker.running():
+    with worker_running(shop, tmp_path):
         assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 61
     seen(shop, "worker-gone")

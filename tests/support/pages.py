@@ -79,6 +79,23 @@ ENV = {
 }
 
 
+def started(
+    folder: Path, *arguments: str, program: str = SHOP, **env: str
+) -> subprocess.Popen[str]:
+    """``flask adroll …`` of a shop in *folder*, in a process of its own."""
+    (folder / "app.py").write_text(program)
+    return subprocess.Popen(
+        # A suite in a shell's background ignores Ctrl-C, and its children with it.
+        ["env", "--default-signal=INT", sys.executable, "-m", "flask", "adroll", *arguments],
+        cwd=folder,
+        env=os.environ | ENV | {"PYTHONPATH": str(ROOT)} | env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @dataclass
 class Block:
     """One fenced block of a page."""
