@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Claim, Claimed, OutboxFailed, Outcome
+from adroll_flask.outbox import Claim, OutboxFailed, Outcome, Row
 from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.queue import Queue
 
@@ -40,7 +40,7 @@ _TRIAL_BYTES: Final = 2048
 #: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
 _LONGEST_EARLY: Final = 86_400
 #: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
-OnOutcome = Callable[[str, Claimed, str], None]
+OnOutcome = Callable[[str, Row, str], None]
 
 
 class _Halt(Exception):
@@ -72,12 +72,12 @@ class BatchSender:
     def __post_init__(self) -> None:
         self._left = {event.id: event for event in self.claim.events}
         #: Those that became ``sending`` with the claim itself.
-        self._begun = set(self._left) if self.claim.begun else set()
+        self._begun = {id for id, event in self._left.items() if event.state == "sending"}
         # Dry runs and others share no request, and do not vouch for each other.
         #: Whether any were accepted that are dry runs (``True``), and such as are not; and the
         #: bytes to which a trial for them was filled that passed.
         self._taken = dict.fromkeys((False, True), 0) if self.permit.trial_passed else {}
-        self._suspects: list[tuple[Claimed, Answer]] = []
+        self._suspects: list[tuple[Row, Answer]] = []
 
     def run(self) -> None:
         """Send all of the claim, or as much as AdRoll takes.
@@ -95,14 +95,14 @@ class BatchSender:
 
     # Sending
 
-    def _requests(self) -> list[list[Claimed]]:
+    def _requests(self) -> list[list[Row]]:
         """The claim in requests: the often unsure ones in small batches, after the fresh ones.
 
         An event that makes AdRoll fail (500) would take its whole batch with it time and again;
         the smaller its batch, the fewer become unsure with it, and before it has been sent as
         often as it may be it is alone.
         """
-        good: list[Claimed] = []
+        good: list[Row] = []
         rejected: list[Outcome] = []
         for event in each(self.claim.events):
             whole = self._with_eids(event)
@@ -117,7 +117,7 @@ class BatchSender:
             else:
                 good.append(whole)
         self._settle(rejected)
-        requests: list[list[Claimed]] = []
+        requests: list[list[Row]] = []
         alike = attrgetter("attempts", "dry_run")
         for (attempts, _), events in groupby(sorted(good, key=alike), alike):
             group = list(events)
@@ -125,7 +125,7 @@ class BatchSender:
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
-    def _with_eids(self, event: Claimed) -> Claimed | None:
+    def _with_eids(self, event: Row) -> Row | None:
         """*event* with the EIDs that it was reported without; ``None``: it is damaged."""
         account = self.lane.client.account
         eids = {"advertisable_eid": account.advertisable_eid, "pixel_eid": account.pixel_eid}
@@ -143,7 +143,7 @@ class BatchSender:
         wire |= {name: wire.get(name) or eid for name, eid in eids.items()}
         return replace(event, payload=json.dumps(wire, separators=(",", ":")).encode())
 
-    def _send(self, events: Sequence[Claimed]) -> None:
+    def _send(self, events: Sequence[Row]) -> None:
         """One request, and those that its answer asks for."""
         events = self._begin(events)
         if not events:
@@ -167,7 +167,7 @@ class BatchSender:
         self._send(events[:middle])
         self._send(events[middle:])
 
-    def _begin(self, events: Sequence[Claimed]) -> list[Claimed]:
+    def _begin(self, events: Sequence[Row]) -> list[Row]:
         """Commit that these may leave now; those that are still ours."""
         self._make_ready()
         left = [event for event in events if event.id in self._left]
@@ -192,7 +192,7 @@ class BatchSender:
                 raise _Halt
             self.leased_at = time.monotonic()
 
-    def _accepted(self, events: Sequence[Claimed], answer: Answer) -> None:
+    def _accepted(self, events: Sequence[Row], answer: Answer) -> None:
         self._settle_alike(events, "delivered")
         if answer.errors:
             # A success takes the whole batch: to send it again would double it.
@@ -205,7 +205,7 @@ class BatchSender:
         self._taken.setdefault(events[0].dry_run, 0)
         self._reject_suspects()
 
-    def _troubled(self, events: Sequence[Claimed], answer: Answer) -> None:
+    def _troubled(self, events: Sequence[Row], answer: Answer) -> None:
         """The destination takes nothing: these events wait, all others of the claim too."""
         if answer.kind == "denied":
             self._settle_alike(events, "return", asked=answer.asked)
@@ -214,7 +214,7 @@ class BatchSender:
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _again(self, event: Claimed, answer: Answer) -> Outcome:
+    def _again(self, event: Row, answer: Answer) -> Outcome:
         """What becomes of an event that AdRoll did not take, as far as anybody knows."""
         unsure = answer.kind == "unsure"
         # Nobody was asked: that neither counts nor kills, however long it lasts.
@@ -238,7 +238,7 @@ class BatchSender:
             asked=answer.asked,
         )
 
-    def _is_too_old(self, event: Claimed) -> bool:
+    def _is_too_old(self, event: Row) -> bool:
         """Whether AdRoll has been asked to take *event* for so long, and has not."""
         most = self.lane.client.settings.max_age
         if event.refused_at is None or self.claim.claimed_at - event.refused_at <= most:
@@ -247,7 +247,7 @@ class BatchSender:
 
     # Blame
 
-    def _suspect(self, event: Claimed, answer: Answer) -> None:
+    def _suspect(self, event: Row, answer: Answer) -> None:
         """AdRoll refused this event alone."""
         alone = not any(other.dry_run == event.dry_run for other, _ in self._suspects)
         self._suspects.append((event, answer))
@@ -257,7 +257,7 @@ class BatchSender:
             # The second in a row, and none was taken: time to ask whether any would be.
             self._probe(event, answer)
 
-    def _probe(self, event: Claimed, refusal: Answer) -> None:
+    def _probe(self, event: Row, refusal: Answer) -> None:
         """Ask by a trial event whether AdRoll takes any that are like *event*."""
         self._make_ready()
         self.asked = True
@@ -279,7 +279,7 @@ class BatchSender:
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _is_guilty(self, event: Claimed, refusal: Answer) -> bool:
+    def _is_guilty(self, event: Row, refusal: Answer) -> bool:
         """Whether AdRoll is known to take others like it."""
         return self._taken.get(event.dry_run, -1) >= _trial_size(event, refusal)
 
@@ -292,7 +292,7 @@ class BatchSender:
             # Else the next question waits until this one's lease is over.
             self.lane.give_up(self.permit)
 
-    def _rejected(self, event: Claimed, said: Answer) -> Outcome:
+    def _rejected(self, event: Row, said: Answer) -> Outcome:
         """The end of *event*; one of a clock that was ahead is asked for until its time has come,
         every 15 minutes at most."""
         ended = _dead(event, said, "too_large" if said.kind == "too_large" else "refused")
@@ -303,7 +303,7 @@ class BatchSender:
 
     # Settling
 
-    def _settle_alike(self, events: Iterable[Claimed], kind: OutcomeKind, **more: Any) -> None:
+    def _settle_alike(self, events: Iterable[Row], kind: OutcomeKind, **more: Any) -> None:
         self._settle([Outcome(id=event.id, kind=kind, **more) for event in events])
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -356,12 +356,12 @@ class BatchSender:
             pause = min(2 * pause, 2.0)
 
 
-def _trial_size(event: Claimed, refusal: Answer) -> int:
+def _trial_size(event: Row, refusal: Answer) -> int:
     """Bytes of the trial event that has to pass before *event* is blamed for its size."""
     return min(len(event.payload), _TRIAL_BYTES) if refusal.kind == "too_large" else 0
 
 
-def _dead(event: Claimed, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
+def _dead(event: Row, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
     """The end of *event* as a dead letter."""
     said: dict[str, Any] = {"error": answer.words, "asked": answer.asked}
     return Outcome(id=event.id, kind="dead", reason=reason, unsure=unsure, **said)

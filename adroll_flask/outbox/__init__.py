@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from .model import (
     Claim,
-    Claimed,
     Destination,
     NewEvent,
     OutboxFailed,
@@ -23,7 +22,6 @@ from .outbox import Outbox
 
 __all__ = [
     "Claim",
-    "Claimed",
     "Destination",
     "NewEvent",
     "Outbox",

@@ -79,16 +79,15 @@ class Admin:
 
         def fix(tx: Tx) -> bool:
             dead = f"id = :id AND state = {State.dead} {{lock}}"
-            columns = "event_name, advertisable_eid, dry_run, dedupe_key"
-            rows = schema.events(tx, columns, dead, id=id)
+            rows = schema.rows(tx, dead, id=id)
             if not rows:
                 return False
-            name, eid, dry_run, wanted = rows[0]
-            name = json.loads(payload).get("event_name") or name
-            wanted = schema.key_out(wanted) if key is None else key
+            row = rows[0]
+            name = json.loads(payload).get("event_name") or row.name
+            wanted = row.key if key is None else key
             if wanted is not None:
-                order = model.OrderKey(eid, bool(dry_run), name, wanted)
-                if schema.one(schema.of_order(tx, order, "id")) not in (None, id):
+                order = model.OrderKey(row.advertisable_eid, row.dry_run, name, wanted)
+                if any(other.id != id for other in schema.of_order(tx, order)):
                     return False
             history.correct(tx, [id])
             cookie, click = self.ingest.rows.hashes(tx, payload)

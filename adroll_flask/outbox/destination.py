@@ -235,7 +235,7 @@ class DestinationState:
         is_free = f" AND (probe_until <= :now OR probe_until > {far}) AND {_IS_OVER}"
         return bool(self._write("probe_until = :until", is_free, ahead=lease))
 
-    def unstopped_age(self, event: model.Claimed) -> float:
+    def unstopped_age(self, event: model.Row) -> float:
         """Seconds since AdRoll first did not take *event*, without those of stops; else 0."""
         since = event.refused_at
         if since is None:

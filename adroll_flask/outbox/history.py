@@ -29,7 +29,7 @@ from adroll_flask.forks import each
 from adroll_flask.plurals import span
 
 from . import model, schema
-from .model import Claimed, HistorySum, State
+from .model import HistorySum, Row, State
 from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
@@ -68,7 +68,7 @@ class Happened(NamedTuple):
 
 
 def of(
-    event: Claimed | model.NewEvent, outcome: str, reason: str = "", *, now: float | None = None
+    event: Row | model.NewEvent, outcome: str, reason: str = "", *, now: float | None = None
 ) -> Happened:
     """What became of *event*.
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Final
 
@@ -21,15 +21,6 @@ from .destination import accounts_of
 from .model import HistorySum, State
 from .schema import STEP, Tx, of_account
 
-#: What :func:`_row` takes, in the order of a row's fields, without the payload, which is the last.
-_COLUMNS: Final = (
-    "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
-    " attempts, unsure, error, reason, settled_at, attempt_log, released_at, digest, identifiers,"
-    " payload IS NOT NULL AS whole"
-)
-_FIELDS: Final = tuple(field.name for field in fields(model.Row))
-_SELECT: Final = f"SELECT {_COLUMNS}, payload FROM adroll_event"
-_LIST: Final = f"SELECT {_COLUMNS}, NULL AS payload FROM adroll_event"
 #: A verdict that waits for its event is none.
 _EVENTS: Final = f"state <> {State.decided}"
 _KEYLESS: Final = "dedupe_key IS NULL AND payload IS NOT NULL"
@@ -64,25 +55,25 @@ class Lookups:
     _silence_at: float = float("-inf")
     _silences: tuple[model.Silence, ...] = field(default=())
 
-    def _all(self, query: str, **values: Any) -> tuple[model.Row, ...]:
-        return tuple(map(_row, self.database.read(lambda tx: tx.rows(query, **values))))
+    def _all(self, where: str, **values: Any) -> tuple[model.Row, ...]:
+        return tuple(self.database.read(lambda tx: schema.rows(tx, where, **values)))
 
-    def _by_account(self, query: str, **values: Any) -> list[model.Row]:
-        """The rows of *query* for each account, the index that is asked begins with it; those whose
-        time comes last first."""
-        rows = self.database.read(
-            lambda tx: [
-                row for eid in accounts_of(tx) for row in tx.rows(query, account=eid, **values)
-            ]
-        )
-        return sorted(map(_row, rows), key=lambda row: row.due_at, reverse=True)
+    def _by_account(self, where: str, **values: Any) -> list[model.Row]:
+        """The rows of each account, with which the index that is asked begins; those whose time
+        comes last first."""
 
-    def _pages(self, query: str, **values: Any) -> Iterator[model.Row]:
-        """All rows of *query*, a page in memory at a time."""
+        def look(tx: Tx) -> list[model.Row]:
+            by_account = (schema.rows(tx, where, account=eid, **values) for eid in accounts_of(tx))
+            return [row for rows in by_account for row in rows]
+
+        return sorted(self.database.read(look), key=lambda row: row.due_at, reverse=True)
+
+    def _pages(self, where: str, **values: Any) -> Iterator[model.Row]:
+        """All of them, a page in memory at a time."""
         self.take_in_all()
-        query += f" AND id > :last ORDER BY id LIMIT {STEP}"
+        where += f" AND id > :last ORDER BY id LIMIT {STEP}"
         values["last"] = ""
-        while rows := self._all(query, **values):
+        while rows := self._all(where, **values):
             yield from rows
             values["last"] = rows[-1].id
 
@@ -139,9 +130,9 @@ class Lookups:
             wanted.append("queued_at >= :since")
         if account is not None:
             wanted.append("advertisable_eid = :account")
-        query = f"{_LIST} WHERE {' AND '.join(wanted)}"
-        query += f" ORDER BY {'id DESC' if newest else 'state, due_at'} LIMIT :limit"
-        return self._all(query, since=since, account=account, limit=limit)
+        order = "id DESC" if newest else "state, due_at"
+        where = f"{' AND '.join(wanted)} ORDER BY {order} LIMIT :limit"
+        return self._all(where, since=since, account=account, limit=limit)
 
     def show(self, id: str) -> model.Row | None:
         """One event with its payload."""
@@ -152,8 +143,8 @@ class Lookups:
 
     def those(self, ids: Sequence[str]) -> tuple[model.Row, ...]:
         """The events of *ids* that are there, with their payload."""
-        query = f"{_SELECT} WHERE {_EVENTS} AND id {{in_ids}}"
-        found = (self._all(query, ids=[*step]) for step in schema.steps(ids))
+        where = f"{_EVENTS} AND id {{in_ids}}"
+        found = (self._all(where, full=True, ids=[*step]) for step in schema.steps(ids))
         return tuple(itertools.chain.from_iterable(found))
 
     def states_of(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -173,16 +164,20 @@ class Lookups:
         :param before: only events that were reported before the one with this id.
         """
         earlier = "" if before is None else " AND id < :before"
-        query = f"{_LIST} WHERE {_EVENTS}{earlier} ORDER BY id DESC"
+        where = f"{_EVENTS}{earlier}"
         if name is not None:
-            lately = f"({query} LIMIT {max(_LOOKED_AT, most)}) AS lately"
-            query = f"SELECT * FROM {lately} WHERE event_name = :name ORDER BY id DESC"
-        return self._all(f"{query} LIMIT :most", most=most, name=name, before=before)
+            lately = (
+                f"FROM adroll_event WHERE {where} ORDER BY id DESC LIMIT {max(_LOOKED_AT, most)}"
+            )
+            first = f"SELECT min(id) FROM (SELECT id {lately}) AS lately"
+            where += f" AND event_name = :name AND id >= ({first})"
+        where += " ORDER BY id DESC LIMIT :most"
+        return self._all(where, most=most, name=name, before=before)
 
     def export(self, state: str | None = None, *, full: bool = False) -> Iterator[str]:
         """One JSON text per event; without *full* the visitor's values are replaced."""
         where = _EVENTS if state is None else f"state = {State[state]}"
-        for row in self._pages(f"{_SELECT} WHERE {where}"):
+        for row in self._pages(where, full=True):
             payload = json.loads(row.payload) if row.payload else None
             if payload is not None and not full:
                 payload = redact_event(payload)
@@ -192,7 +187,7 @@ class Lookups:
 
     def open_events(self) -> Iterator[model.Row]:
         """All events that are not delivered and have their payload, with it."""
-        return self._pages(f"{_SELECT} WHERE {schema.in_states(*_OPEN)} AND payload IS NOT NULL")
+        return self._pages(f"{schema.in_states(*_OPEN)} AND payload IS NOT NULL", full=True)
 
     # -- orders; keys are those of adroll_flask.events.names.kept_key ------------------
 
@@ -206,23 +201,23 @@ class Lookups:
         """The events of *names* that have this key, oldest first, with their payload."""
         self.take_in_all()
         # The index begins with the account: each step of it is named, so that it is used.
-        query = (
-            f"{_SELECT} WHERE advertisable_eid = :account AND dry_run IN (0, 1)"
+        where = (
+            "advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
         kept_key = schema.key_in(self.database.dialect, model.clean_key(key))
-        rows = self._by_account(query, ids=[*names], key=kept_key)
+        rows = self._by_account(where, full=True, ids=[*names], key=kept_key)
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
         wanted = {model.clean_key(key): key for key in keys}
-        query = (
-            f"{_LIST} WHERE advertisable_eid IN (:account, '') AND dry_run = 0"
+        where = (
+            "advertisable_eid IN (:account, '') AND dry_run = 0"
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
         ids = [schema.key_in(self.database.dialect, key) for key in wanted]
-        rows = self._all(query, account=account, name=name, ids=ids)
+        rows = self._all(where, account=account, name=name, ids=ids)
         return {wanted[found.key]: found for found in rows if found.key in wanted}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
@@ -234,17 +229,17 @@ class Lookups:
 
     def reported(self, name: str, since: float, until: float) -> Iterator[model.Row]:
         """Orders that are or will be with AdRoll and occurred between two times."""
-        query = (
-            f"{_LIST} WHERE event_name = :name AND dry_run = 0 AND state < {State.dead}"
+        where = (
+            f"event_name = :name AND dry_run = 0 AND state < {State.dead}"
             " AND dedupe_key IS NOT NULL AND occurred_at BETWEEN :since AND :until"
         )
-        return self._pages(query, name=name, since=since, until=until)
+        return self._pages(where, name=name, since=since, until=until)
 
     def without_key(self, name: str) -> Iterator[tuple[str, model.Row]]:
         """Dead letters that were invalid, by the order id in them."""
-        query = f"{_SELECT} WHERE state = {State.dead} AND event_name = :name AND {_KEYLESS}"
-        for found in self._pages(query, name=name):
-            order = order_id_of(found.payload or b"")
+        where = f"state = {State.dead} AND event_name = :name AND {_KEYLESS}"
+        for found in self._pages(where, full=True, name=name):
+            order = order_id_of(found.payload)
             if order is not None:
                 yield order, found
 
@@ -252,20 +247,22 @@ class Lookups:
 
     def dead_letters(self, most: int) -> tuple[model.Row, ...]:
         """The newest *most* dead letters, newest first, without their payload."""
-        query = f"{_LIST} WHERE {of_account(State.dead)} AND dry_run = 0 {_LATEST}"
-        return tuple(self._by_account(query, most=most)[:most])
+        where = f"{of_account(State.dead)} AND dry_run = 0 {_LATEST}"
+        return tuple(self._by_account(where, most=most)[:most])
 
     def dead_letters_of(self, order: str, most: int) -> tuple[model.Row, ...]:
         """Invalid events, which have no key, that have *order* as their order id; newest first.
 
         :param most: dead letters that are looked through, the newest of each account.
         """
-        query = f"{_SELECT} WHERE {of_account(State.dead)} {_LATEST}"
-        query = f"SELECT * FROM ({query}) AS newest WHERE {_KEYLESS}"
+        newest = f"SELECT id FROM adroll_event WHERE {of_account(State.dead)} {_LATEST}"
+        where = f"id IN (SELECT id FROM ({newest}) AS newest) AND {_KEYLESS}"
         # To look for plain bytes is much faster than to read JSON.
         plain = order.encode() if order.isascii() and order.isalnum() else b""
-        found = (row for row in self._by_account(query, most=most) if plain in (row.payload or b""))
-        return tuple(row for row in found if order_id_of(row.payload or b"") == order)
+        found = (
+            row for row in self._by_account(where, full=True, most=most) if plain in row.payload
+        )
+        return tuple(row for row in found if order_id_of(row.payload) == order)
 
     def open_counts(self, most: int) -> dict[str, int]:
         """Events that are not over, by state, each counted up to *most*."""
@@ -443,22 +440,6 @@ def _unsettled(most: int, tx: Tx) -> tuple[HistorySum, ...]:
     )
 
 
-def _row(row: Any) -> model.Row:
-    made = dict(zip(_FIELDS, row, strict=True))
-    log, payload = made["attempt_log"], made["payload"]
-    made |= {
-        "state": State(made["state"]).name,
-        "key": schema.key_out(made["key"]),
-        "attempt_log": attempts_in(log),
-        "payload": None if payload is None else bytes(payload),
-    }
-    for name in ("dry_run", "unsure", "whole"):
-        made[name] = bool(made[name])
-    for name in ("error", "reason", "digest"):
-        made[name] = made[name] or ""
-    return model.Row(**made)
-
-
 def order_id_of(payload: bytes) -> str | None:
     """The order's id in an event's JSON, as a text."""
     try:
@@ -512,11 +493,3 @@ def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[st
     those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
     rows = schema.events(tx, "advertisable_eid, count(*)", those)
     return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}
-
-
-def attempts_in(log: str | None) -> tuple[model.Attempt, ...]:
-    """The attempts of a row, oldest first."""
-    return tuple(
-        model.Attempt(at, answer, status, words, bool(unsure))
-        for at, answer, status, words, unsure in json.loads(log or "[]")
-    )

@@ -137,53 +137,6 @@ class Decided:
     before: Literal["", "release", "cancel"] = ""
 
 
-# Not frozen, as what a report makes, since there is one for each event that is sent.
-@dataclass(slots=True)
-class Claimed:
-    """One event under a claim.
-
-    :param created_at: its report; for one retried by hand, the retry; seconds since the epoch by
-        the outbox's clock.
-    :param attempts: requests that it was blamed for so far.
-    :param unsure: an earlier request with it may have reached AdRoll.
-    :param digest: see :class:`.NewEvent`, as *identifiers*.
-    :param refused_at: when AdRoll first answered a request with it and did not take it, by the
-        outbox's clock: its age counts from then on. ``None``: never.
-    """
-
-    id: str
-    name: str
-    payload: bytes = field(repr=False)
-    occurred_at: float
-    created_at: float
-    attempts: int
-    unsure: bool
-    key: str | None
-    dry_run: bool = False
-    digest: str | None = None
-    identifiers: int = 0
-    refused_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A lease over some events of one account, oldest first; false where there are none.
-
-    :param claimed_at: by the outbox's clock, seconds since the epoch.
-    :param begun: the events are ``sending`` already; see :meth:`.Queue.claim`.
-    :param more: events of this account, or entries of the journal, are left.
-    """
-
-    token: str
-    events: tuple[Claimed, ...] = ()
-    claimed_at: float = 0.0
-    begun: bool = False
-    more: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.events)
-
-
 class Asked(NamedTuple):
     """What AdRoll said to a request.
 
@@ -211,6 +164,79 @@ class Attempt(NamedTuple):
     unsure: bool
 
 
+# Not frozen, as what a report makes, since there is one for each event that is sent.
+@dataclass(slots=True)
+class Row:
+    """One event of the outbox, as :func:`.schema.rows` finds it.
+
+    :param queued_at: its report; for one retried by hand, the retry; seconds since the epoch by
+        the outbox's clock.
+    :param due_at: of a waiting event: when it may be sent; of a claimed one: when the lease ends;
+        of a held one: when the hold expires; of another: when the row may go.
+    :param attempts: requests that it was blamed for so far.
+    :param unsure: an earlier request with it may have reached AdRoll.
+    :param attempt_log: the last requests that AdRoll did not take, oldest first.
+    :param digest: value and currency as a text, as they were reported.
+    :param released_at: when its hold ended by a release; ``None``: it was not held, or is still.
+    :param identifiers: mask of those that it carries (:attr:`.Coverage.mask`).
+    :param whole: it has its content still; a forgotten visitor's has not.
+    :param refused_at: when AdRoll first answered a request with it and did not take it, by the
+        outbox's clock: its age counts from then on. ``None``: never.
+    :param payload: its JSON, where that was asked for; empty: it has none any more.
+    """
+
+    id: str
+    name: str
+    state: str
+    key: str | None
+    advertisable_eid: str
+    dry_run: bool
+    occurred_at: float
+    queued_at: float
+    due_at: float
+    attempts: int
+    unsure: bool
+    error: str
+    reason: str
+    settled_at: float | None
+    attempt_log: tuple[Attempt, ...] = ()
+    released_at: float | None = None
+    digest: str = ""
+    identifiers: int = 0
+    whole: bool = True
+    refused_at: float | None = None
+    payload: bytes = field(default=b"", repr=False)
+
+    @property
+    def why(self) -> str:
+        """Why it is dead or was cancelled: the reason, and AdRoll's words or ours."""
+        return ": ".join(part for part in (self.reason, self.error) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as JSON takes it, without its payload."""
+        fields = {**asdict(self)}
+        del fields["payload"], fields["whole"], fields["refused_at"]
+        fields["attempt_log"] = [attempt._asdict() for attempt in self.attempt_log]
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease over some events of one account, oldest first; false where there are none.
+
+    :param claimed_at: by the outbox's clock, seconds since the epoch.
+    :param more: events of this account, or entries of the journal, are left.
+    """
+
+    token: str
+    events: tuple[Row, ...] = ()
+    claimed_at: float = 0.0
+    more: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.events)
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """What became of one claimed event.
@@ -224,7 +250,7 @@ class Outcome:
     :param delay: seconds from now for ``retry``, at most 15 minutes.
     :param blameless: the attempt is not counted. ``return`` and ``claimed`` never count one.
     :param refused: of a ``retry``: AdRoll was asked and did not take it; the first time is kept
-        (:attr:`Claimed.refused_at`).
+        (:attr:`Row.refused_at`).
     :param asked: AdRoll's answer, which is kept with the event unless it is delivered.
     """
 
@@ -269,54 +295,6 @@ def worst(destinations: Iterable[Destination]) -> Destination:
         key=lambda one: (one.stopped is not None, one.failures, one.paused_for),
         default=Destination(),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event as the commands show it.
-
-    :param payload: only from :meth:`.Lookups.show`, and only while the event has it.
-    :param due_at: of a waiting event: when it may be sent; of a claimed one: when the lease ends;
-        of a held one: when the hold expires; of another: when the row may go.
-    :param attempt_log: the last requests that AdRoll did not take, oldest first.
-    :param digest: value and currency as a text, as they were reported.
-    :param released_at: when its hold ended by a release; ``None``: it was not held, or is still.
-    :param identifiers: mask of those that it carries (:attr:`.Coverage.mask`).
-    :param whole: it has its content still; a forgotten visitor's has not.
-    """
-
-    id: str
-    name: str
-    state: str
-    key: str | None
-    advertisable_eid: str
-    dry_run: bool
-    occurred_at: float
-    queued_at: float
-    due_at: float
-    attempts: int
-    unsure: bool
-    error: str
-    reason: str
-    settled_at: float | None
-    attempt_log: tuple[Attempt, ...] = ()
-    released_at: float | None = None
-    digest: str = ""
-    identifiers: int = 0
-    whole: bool = True
-    payload: bytes | None = field(default=None, repr=False)
-
-    @property
-    def why(self) -> str:
-        """Why it is dead or was cancelled: the reason, and AdRoll's words or ours."""
-        return ": ".join(part for part in (self.reason, self.error) if part)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The event as JSON takes it, without its payload."""
-        fields = {**asdict(self)}
-        del fields["payload"], fields["whole"]
-        fields["attempt_log"] = [attempt._asdict() for attempt in self.attempt_log]
-        return fields
 
 
 class HistorySum(NamedTuple):

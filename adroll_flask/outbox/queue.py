@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from . import destination, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
@@ -30,17 +31,11 @@ _AT_ONCE: Final = 100
 _ATTEMPTS: Final = 20
 _WORDS: Final = 200
 
-_COLUMNS: Final = (
-    "id, event_name, payload, occurred_at, queued_at, attempts, unsure, dedupe_key, dry_run,"
-    " digest, identifiers, refused_at"
-)
 _DUE: Final = (
-    f"SELECT {_COLUMNS} FROM adroll_event WHERE {of_account(State.waiting)} AND due_at <= :now"
-    " ORDER BY due_at LIMIT :most {skip_locked}"
+    f"{of_account(State.waiting)} AND due_at <= :now ORDER BY due_at LIMIT :most {{skip_locked}}"
 )
 _but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one.name != "id"))
-_IDS: Final = "id {in_ids}"
-_MINE: Final = f"{_IDS} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
+_MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
 def _is_any_due(tx: Tx, account: str, *states: State) -> bool:
@@ -87,18 +82,20 @@ class Queue:
             nonlocal is_again
             # A commit whose answer was lost took effect: what it claimed is this claim.
             ours = f"state = {state} AND claim = :claim"
-            rows = schema.events(tx, _COLUMNS, ours, claim=token) if is_again else []
+            rows = schema.rows(tx, ours, full=True, claim=token) if is_again else []
             is_again, left = True, batch is None
             if not rows:
                 left = batch is None or self._take_in_for(tx, batch, account, limit)
                 self._take_back(tx, account)
-                rows = tx.rows(_DUE, account=account, most=limit)
+                rows = schema.rows(tx, _DUE, full=True, account=account, most=limit)
                 until = tx.now + min(lease, LONGEST_LEASE)
                 name = "claim_begun" if begin else "claim"
-                transitions.move(tx, name, [row[0] for row in rows], claim=token, until=until)
-            events = sorted(map(_claimed, rows), key=lambda event: (event.created_at, event.id))
-            more = self._more[account] = left or len(events) >= limit
-            return Claim(token, tuple(events), tx.now, begin, more)
+                transitions.move(tx, name, [row.id for row in rows], claim=token, until=until)
+            for row in rows:
+                row.state = state.name
+            rows.sort(key=attrgetter("queued_at", "id"))
+            more = self._more[account] = left or len(rows) >= limit
+            return Claim(token, tuple(rows), tx.now, more)
 
         with self.ingest.reading(_TURN) as found:
             # Asking takes no lock; most of the time there is nothing.
@@ -211,24 +208,20 @@ class Queue:
         groups = alike(outcomes)
         if not groups:
             return 0
-        events = {event.id: event for event in claim.events}
         return self.database.write(
-            lambda tx: sum(self._settle(tx, claim, events, one, ids) for one, ids in groups)
+            lambda tx: sum(self._settle(tx, claim, one, ids) for one, ids in groups)
         )
 
-    def _settle(
-        self,
-        tx: Tx,
-        claim: Claim,
-        events: Mapping[str, model.Claimed],
-        outcome: Outcome,
-        ids: list[str],
-    ) -> int:
-        kind, ended = outcome.kind, 0
-        if kind != "delivered" and outcome.asked is not None:
-            _note_attempt(tx, ids, outcome.asked, unsure=outcome.unsure, claim=claim.token)
+    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, ids: list[str]) -> int:
+        kind = outcome.kind
+        # All are locked: who cancels or erases one at this moment is waited for.
+        mine = left = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
+        if kind == "delivered":
+            self.holds.count_too_late(tx, mine)
+        elif outcome.asked is not None:
+            _note_attempt(tx, mine, outcome.asked, unsure=outcome.unsure)
         if kind not in ("delivered", "claimed"):
-            ended = self._end_emptied(tx, ids, claim.token)
+            left = self._end_emptied(tx, mine)
         sets = {
             "error = :error": outcome.error and kind != "delivered",
             "unsure = unsure + 1": outcome.unsure,
@@ -239,8 +232,8 @@ class Queue:
         moved = transitions.move(
             tx,
             "return" if kind == "retry" and outcome.delay <= 0 else kind,
-            ids,
-            known=events,
+            [row.id for row in left],
+            rows=left,
             also_sets=", ".join(what for what, is_so in sets.items() if is_so),
             claim=claim.token,
             reason=outcome.reason[:40] or None,
@@ -249,24 +242,16 @@ class Queue:
             keyless=tx.now + KEYLESS_KEPT,
             kept=self.holds.kept(tx),
         )
-        if kind == "delivered":
-            self.holds.count_too_late(tx, ids)
-        return ended + moved
+        return moved + len(mine) - len(left)
 
-    def _end_emptied(self, tx: Tx, ids: Sequence[str], claim: str | None = None) -> int:
-        """End what was cancelled or erased while it was being sent, and was not taken.
-
-        :param claim: only what is under it.
-        """
-        # All are locked: who empties one at this moment is waited for.
-        mine = _IDS if claim is None else _MINE
-        ours = f"SELECT id, reason, payload IS NULL FROM adroll_event WHERE {mine} {{lock}}"
-        ended, kept = 0, self.holds.kept(tx)
-        for id, reason, is_empty in tx.rows(ours, ids=list(ids), claim=claim):
-            if is_empty:
-                name = "end_cancelled" if reason == "cancelled" else "end_erased"
-                ended += transitions.move(tx, name, [id], reason=reason, kept=kept)
-        return ended
+    def _end_emptied(self, tx: Tx, rows: Sequence[model.Row]) -> list[model.Row]:
+        """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
+        kept = self.holds.kept(tx)
+        for row in rows:
+            if not row.whole:
+                name = "end_cancelled" if row.reason == "cancelled" else "end_erased"
+                transitions.move(tx, name, [row.id], reason=row.reason, kept=kept)
+        return [row for row in rows if row.whole]
 
     # -- leases that ran out ----------------------------------------------------------------
 
@@ -275,20 +260,18 @@ class Queue:
         if _is_any_due(tx, account, *model.LEASED):
             for state in model.LEASED:
                 lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
-                ids = schema.ids_of(tx, lapsed, account=account)
-                if not ids:
-                    continue
-                self._end_emptied(tx, ids)
+                rows = self._end_emptied(tx, schema.rows(tx, lapsed, account=account))
                 if state == State.claimed:
-                    transitions.move(tx, "lapse", ids)
+                    transitions.move(tx, "lapse", [row.id for row in rows])
                 else:
-                    self._lapse_unsure(tx, ids)
+                    self._lapse_unsure(tx, rows)
         if self._may_be_far(tx, account):
             self._looked_at[account] = tx.now
             self._bring_near(tx, account)
 
-    def _lapse_unsure(self, tx: Tx, ids: Sequence[str]) -> None:
-        _note_attempt(tx, ids, model.Asked("lapsed"), unsure=True)
+    def _lapse_unsure(self, tx: Tx, rows: Sequence[model.Row]) -> None:
+        _note_attempt(tx, rows, model.Asked("lapsed"), unsure=True)
+        ids = [row.id for row in rows]
         if self.on_unsure == "drop":
             kept = self.holds.kept(tx)
             dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
@@ -336,42 +319,35 @@ class Queue:
         return total
 
     def _adopt(self, tx: Tx, account: str) -> int:
-        columns = "id, state, dry_run, event_name, dedupe_key"
         keyless = f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}"
         rows = []
         # By one index, and what is in no unique one by the other.
         for those in ("dedupe_key IS NOT NULL", keyless):
             where = f"advertisable_eid = '' AND {those} LIMIT {STEP} {{skip_locked}}"
-            rows += schema.events(tx, columns, where)
+            rows += schema.rows(tx, where)
         if rows:
             destination.know(tx, [account])
         alone = []
-        for id, state, dry_run, name, key in rows:
-            order = model.OrderKey(account, bool(dry_run), name, schema.key_out(key) or "")
-            met = schema.of_order(tx, order, "state") if key else ()
+        for row in rows:
+            order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
+            met = schema.of_order(tx, order) if row.key else ()
             if not met:
-                alone.append(id)
-            elif state == State.decided:
-                if verdict := transitions.taken_out(tx, id):
+                alone.append(row.id)
+            elif row.state == "decided":
+                if verdict := transitions.taken_out(tx, row.id):
                     self.holds.decide(tx, [replace(verdict, order=order)])
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
-                if (state, schema.one(met)) == (State.waiting, State.held):
+                if (row.state, met[0].state) == ("waiting", "held"):
                     self.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
-                transitions.move(tx, "drop", [id], outcome="duplicate", why="adopted")
-                transitions.move(tx, "drop_ended", [id])
+                transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
+                transitions.move(tx, "drop_ended", [row.id])
                 self.holds.counters.add("event_duplicate", "adopted")
         if alone:
             theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
             tx.execute(theirs, account=account, ids=alone)
         return len(rows)
-
-
-def _claimed(row: Any) -> model.Claimed:
-    id, name, payload, occurred, created, attempts, unsure, key, dry_run, digest, mask, asked = row
-    about = id, name, bytes(payload or b""), occurred, created, attempts, bool(unsure)
-    return model.Claimed(*about, schema.key_out(key), bool(dry_run), digest, mask, asked)
 
 
 def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
@@ -389,21 +365,15 @@ def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
 # refused and halved is no attempt of those that are not at fault.
 
 
-def _note_attempt(
-    tx: Tx, ids: Sequence[str], asked: model.Asked, *, unsure: bool, claim: str | None = None
-) -> None:
-    """Keep one more attempt with the events of *ids*.
-
-    :param claim: only with those that are under it.
-    """
-    mine = _IDS if claim is None else _MINE
-    where = f"payload IS NOT NULL AND {mine}"
-    logs: dict[str | None, list[str]] = {}
-    for id, log in schema.events(tx, "id, attempt_log", where, ids=list(ids), claim=claim):
-        logs.setdefault(log, []).append(id)
+def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Asked, *, unsure: bool) -> None:
+    """Keep one more attempt with those of *rows* that have their content."""
     made = [round(tx.now, 3), asked.answer, asked.status, asked.words[:_WORDS], int(unsure)]
-    for log, those in logs.items():
-        noted = json.dumps([*json.loads(log or "[]")[1 - _ATTEMPTS :], made])
+    logs: defaultdict[tuple[model.Attempt, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        if row.whole:
+            logs[row.attempt_log].append(row.id)
+    for log, ids in logs.items():
+        noted = json.dumps([*log[1 - _ATTEMPTS :], made])
         tx.execute(
-            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}", log=noted, ids=those
+            "UPDATE adroll_event SET attempt_log = :log WHERE id {in_ids}", log=noted, ids=ids
         )

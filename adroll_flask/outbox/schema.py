@@ -15,6 +15,7 @@ there are.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Protocol, TypeVar
 
-from .model import KEY_LENGTH, OrderKey, State
+from .model import KEY_LENGTH, Attempt, OrderKey, Row, State
 
 #: Of the tables that this release makes.
 VERSION: Final = 1
@@ -325,11 +326,44 @@ def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
     return tx.rows(f"SELECT {columns} FROM adroll_event WHERE {where}", **values)
 
 
-def of_order(tx: Tx, order: OrderKey, columns: str, lock: str = "") -> list[Any]:
-    """What the row of *order* has in *columns*, if there is one."""
+#: What makes a :class:`.Row`, in the order of its fields, without the last one.
+_COLUMNS: Final = (
+    "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
+    " attempts, unsure, error, reason, settled_at, attempt_log, released_at, digest, identifiers,"
+    " payload IS NOT NULL, refused_at"
+)
+_NAMES: Final = tuple(state.name for state in State)
+
+
+def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
+    """The events with the condition *where*.
+
+    :param full: with their payload.
+    """
+    columns = f"{_COLUMNS}, {'payload' if full else 'NULL'}"
+    return [_row(found) for found in events(tx, columns, where, **values)]
+
+
+def _row(found: Any) -> Row:
+    row = Row(*found)
+    row.state = _NAMES[found[2]]
+    row.key = key_out(row.key)
+    row.dry_run, row.unsure, row.whole = bool(row.dry_run), bool(row.unsure), bool(row.whole)
+    row.error, row.reason, row.digest = row.error or "", row.reason or "", row.digest or ""
+    log = json.loads(found[14]) if found[14] else ()
+    row.attempt_log = tuple(
+        Attempt(at, answer, status, words, bool(unsure))
+        for at, answer, status, words, unsure in log
+    )
+    row.payload = bytes(row.payload or b"")
+    return row
+
+
+def of_order(tx: Tx, order: OrderKey, lock: str = "", *, full: bool = False) -> list[Row]:
+    """The row of *order*, if there is one."""
     found = order_columns(tx, *order)
     where = " AND ".join(f"{name} = :{name}" for name in found)
-    return events(tx, columns, f"{where} {lock}", **found)
+    return rows(tx, f"{where} {lock}", full=full, **found)
 
 
 def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:

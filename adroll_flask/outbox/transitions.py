@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
@@ -122,15 +122,13 @@ TABLE: Final[Mapping[str, Transition]] = {
     "forget_verdict": Transition((DECIDED,), None),
 }
 
-_FACTS: Final = "id, event_name, dry_run, occurred_at, digest, identifiers"
-
 
 def move(
     tx: Tx,
     name: str,
     ids: Sequence[str],
     *,
-    known: Mapping[str, model.Claimed] | None = None,
+    rows: Sequence[model.Row] | None = None,
     also: str = "",
     also_sets: str = "",
     outcome: str = "",
@@ -139,7 +137,7 @@ def move(
 ) -> int:
     """Let the events of *ids* make the transition *name*, as far as they are where it begins.
 
-    :param known: what the caller knows of all of them, so that the history need not ask.
+    :param rows: all of them, where the caller has read and locked them.
     :param also: another condition on the rows.
     :param also_sets: what is set beside what the table says.
     :param outcome: what the history counts instead of what the table says.
@@ -157,12 +155,9 @@ def move(
     if also:
         where += f" AND {also}"
     ids, counted = list(ids), outcome or rule.counts
-    why = why or values.get("reason") or ""
-    entries: list[history.Happened] = []
-    if counted and known is None:
-        rows = schema.events(tx, _FACTS, f"{where} {{lock}}", ids=ids, **values)
-        ids = [row[0] for row in rows]
-        entries = [history.of(event_of(row), counted, why) for row in rows]
+    if counted and rows is None:
+        rows = schema.rows(tx, f"{where} {{lock}}", ids=ids, **values)
+        ids = [row.id for row in rows]
         if not ids:
             return 0
     if rule.target is None:
@@ -177,19 +172,10 @@ def move(
             # A place was taken, one case in many millions: such a row is settled where it is.
             statement = statement.replace("{moves_away}", "")
             moved += tx.execute(statement, ids=ids, **values)
-    if counted and known is not None:
-        if moved < len(ids):
-            done = f"id {{in_ids}} AND settled_at = :now AND state = {rule.target}"
-            ids = schema.ids_of(tx, done, ids=ids)
-        entries = [history.of(known[id], counted, why, now=tx.now) for id in ids if id in known]
-    history.add(tx, entries)
+    if counted and rows:
+        why = why or values.get("reason") or ""
+        history.add(tx, [history.of(row, counted, why, now=tx.now) for row in rows])
     return moved
-
-
-def event_of(row: Any) -> model.NewEvent:
-    """What the history tells of the event of a row: id, name, dry run, when, digest, mask."""
-    id, name, dry_run, occurred_at, digest, mask = row
-    return model.NewEvent(id, name, "", bool(dry_run), None, b"", occurred_at, digest, mask)
 
 
 # -- held events: released, cancelled, forgotten ---------------------------------------------------
@@ -202,9 +188,6 @@ DOUBT: Final = (
     "the outbox's database is not the one that took this event in; it may have been sent. Retry it"
     " only if it was not."
 )
-_COLUMNS: Final = f"{_FACTS}, state, payload, reason, unsure"
-#: A verdict's, by the number that its row has as ``unsure``.
-_DOUBTS: Final[tuple[model.Doubt, ...]] = get_args(model.Doubt)
 
 
 @dataclass(slots=True)
@@ -230,7 +213,7 @@ class Holds:
         for verdict in verdicts:
             # A row that goes between the two looks is met again by the third.
             for _ in range(3):
-                if rows := schema.of_order(tx, verdict.order, _COLUMNS, "{lock}"):
+                if rows := schema.of_order(tx, verdict.order, "{lock}", full=True):
                     self._apply(tx, verdict, rows[0])
                     break
                 if self._keep(tx, verdict):
@@ -254,18 +237,17 @@ class Holds:
                 queued_at=tx.now,
                 due_at=tx.now + self.longest,
                 reason=verdict.kind,
-                # In doubt, until its event comes.
-                unsure=_DOUBTS.index(verdict.doubt),
+                error=verdict.doubt,
             )
         )
 
-    def _apply(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
+    def _apply(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
         """Do to the event of *row* what *verdict* says."""
-        id, state, reason = row[0], row[6], row[8]
+        id, state = row.id, State[row.state]
         if verdict.kind == "release":
             if state == HELD:
                 self._release(tx, verdict, row)
-            elif state == CANCELLED and reason == "cancelled":
+            elif state == CANCELLED and row.reason == "cancelled":
                 self._count(tx, row, "unused", "cancelled")
             return  # of several the first counts; and of what is not held none is asked for
         if state == DECIDED:  # a cancellation is the stronger
@@ -274,10 +256,10 @@ class Holds:
             )
         elif state == SENDING:
             move(tx, "empty", [id], reason="cancelled")
-        elif state == DELIVERED and reason != "too_late":
+        elif state == DELIVERED and row.reason != "too_late":
             tx.execute("UPDATE adroll_event SET reason = 'too_late' WHERE id = :id", id=id)
             self._count(tx, row, "too_late", "cancelled")
-        elif not (state == DEAD and row[7] is None):
+        elif not (state == DEAD and not row.whole):
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
                 history.correct(tx, [id])
@@ -285,35 +267,35 @@ class Holds:
             if move(tx, "cancel", [id], reason="cancelled", kept=kept):
                 self.counters.add("hold_cancelled", "cancelled")
 
-    def count_too_late(self, tx: Tx, ids: Sequence[str]) -> None:
-        """Count those of *ids* that were cancelled while they were sent, and just delivered."""
-        late = "id {in_ids} AND reason = 'too_late' AND settled_at = :now"
-        for row in schema.events(tx, _COLUMNS, late, ids=list(ids)):
-            self._count(tx, row, "too_late", "cancelled")
+    def count_too_late(self, tx: Tx, rows: Sequence[model.Row]) -> None:
+        """Count those of *rows* that were cancelled while they were sent, and are delivered."""
+        for row in rows:
+            if row.reason == "cancelled":
+                self._count(tx, row, "too_late", "cancelled")
 
-    def _release(self, tx: Tx, verdict: model.Verdict, row: Any) -> None:
-        id, occurred_at, digest, payload, unsure = row[0], row[3], row[4], row[7], row[9]
-        kept = self.kept(tx)
+    def _release(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
+        id, kept = row.id, self.kept(tx)
+        payload, digest, occurred_at = row.payload, row.digest or None, row.occurred_at
         if verdict.doubt == "rests":
             move(tx, "release_rests", [id], kept=kept, reason="restored", error=DOUBT)
             return
         if verdict.changes:
             try:
-                payload, digest, occurred_at = self.amend(bytes(payload), verdict.changes)
+                payload, digest, occurred_at = self.amend(payload, verdict.changes)
             except EventError as problem:
                 self.counters.add("event_invalid", "release")
                 wrong = f"its release: {problem}"[: model.ERROR_LENGTH]
                 reason = "invalid:release"
                 move(tx, "release_wrong", [id], kept=kept, reason=reason, error=wrong)
                 return
-        unsure += verdict.doubt == "unsure"
-        said = {"payload": payload, "digest": digest, "occurred_at": occurred_at}
+        unsure = int(row.unsure or verdict.doubt == "unsure")
+        said: dict[str, Any] = {"payload": payload, "digest": digest, "occurred_at": occurred_at}
         move(tx, "release", [id], unsure=unsure, **said)
         self.counters.add("hold_released")
 
-    def _count(self, tx: Tx, row: Any, outcome: str, reason: str) -> None:
+    def _count(self, tx: Tx, row: model.Row, outcome: str, reason: str) -> None:
         self.counters.add(f"hold_{outcome}", reason)
-        history.add(tx, [history.of(event_of(row[:6]), outcome, reason)])
+        history.add(tx, [history.of(row, outcome, reason)])
 
     # -- what nobody decided ----------------------------------------------------------------
 
@@ -327,24 +309,17 @@ class Holds:
 
     def forget(self, tx: Tx, ids: Sequence[str]) -> int:
         """Forget verdicts whose events have not come in time; how many there were."""
-        for row in schema.events(tx, _COLUMNS, "id {in_ids} AND dry_run = 0", ids=ids):
-            self._count(tx, row, "unused", f"{row[8]}_of_no_hold")
+        for row in schema.rows(tx, "id {in_ids} AND dry_run = 0", ids=ids):
+            self._count(tx, row, "unused", f"{row.reason}_of_no_hold")
         return move(tx, "forget_verdict", ids)
 
 
 def taken_out(tx: Tx, id: str) -> model.Verdict | None:
     """Take the verdict out that waits in the row *id*; ``None``: it is gone, or none."""
-    columns = (
-        "queued_at, reason, advertisable_eid, dry_run, event_name, dedupe_key, payload, unsure"
-    )
-    rows = schema.events(tx, columns, f"id = :id AND state = {DECIDED} {{lock}}", id=id)
+    rows = schema.rows(tx, f"id = :id AND state = {DECIDED} {{lock}}", full=True, id=id)
     if not rows or not move(tx, "forget_verdict", [id]):
         return None
-    at, kind, eid, dry_run, name, key, changes, doubt = rows[0]
-    return model.Verdict(
-        at=at,
-        kind=kind,
-        order=model.OrderKey(eid, bool(dry_run), name, schema.key_out(key) or ""),
-        changes=None if changes is None else json.loads(bytes(changes)),
-        doubt=_DOUBTS[doubt],
-    )
+    row: Any = rows[0]
+    order = model.OrderKey(row.advertisable_eid, row.dry_run, row.name, row.key)
+    changes = json.loads(row.payload) if row.payload else None
+    return model.Verdict(row.queued_at, row.reason, order, changes, row.error)

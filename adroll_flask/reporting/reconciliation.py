@@ -232,7 +232,7 @@ class Reconciliation:
         stopped = worst(outbox.account_states().values()).stopped or ""
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(self.name)
-        invalid = {order: replace(row, payload=None) for order, row in keyless}
+        invalid = {order: replace(row, payload=b"") for order, row in keyless}
         times: list[float] = []
         # A temporary file of SQLite's, removed when it is closed.
         with closing(sqlite3.connect("")) as seen:

@@ -37,7 +37,7 @@ def test_the_delivered_gives_up_its_payload_and_keeps_its_key(bench: Bench, outb
     assert settle(outbox, claim) == 1
 
     row = shown(outbox, claim.events[0].id)
-    assert (row.state, row.payload, row.attempts) == ("delivered", None, 1)
+    assert (row.state, row.payload, row.attempts) == ("delivered", b"", 1)
     bench.open().put(bench.event("1001"))
     assert outbox.queue.waiting() == 0
     assert bench.counters.get("event_duplicate") == 1

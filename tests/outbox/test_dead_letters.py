@@ -72,7 +72,7 @@ def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) 
     first = look(3, "purchase")
     assert [row.key for row in first] == ["1004", "1003", "1002"]
     assert [row.key for row in look(3, "purchase", first[-1].id)] == ["1001", "1000"]
-    assert first[0].payload is None
+    assert first[0].payload == b""
     assert first[0].advertisable_eid == EID
 
 

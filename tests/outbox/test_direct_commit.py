@@ -88,7 +88,7 @@ def test_what_was_learnt_before_a_no_is_not_kept_after_it(bench: Bench, session:
     report("1", known_since=before)
     assert outbox.queue.waiting() == 0
     (row,) = outbox.lookups.list("dead")
-    assert (row.reason, row.payload, row.key) == ("forgotten", None, "1")
+    assert (row.reason, row.payload, row.key) == ("forgotten", b"", "1")
     assert outbox.queue.waiting() == 0
     # They have said yes again since.
     report("2")

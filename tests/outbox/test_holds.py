@@ -60,7 +60,7 @@ def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Out
 
     assert deliver(outbox) == []
     row = shown(outbox, id)
-    assert (row.state, row.reason, row.payload) == ("cancelled", "cancelled", None)
+    assert (row.state, row.reason, row.payload) == ("cancelled", "cancelled", b"")
     assert bench.execute("SELECT cookie_hash, click_hash FROM adroll_event") == [(None, None)]
     # A reload of the page is no new order.
     bench.open().put(bench.event("1001"))
@@ -203,7 +203,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     outbox.keep_house()
     assert deliver(outbox) == []
     row = shown(outbox, id)
-    assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", None)
+    assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", b"")
     assert history(bench)["expired", "hold_expired"] == 1
 
     outbox.decide(release())

@@ -169,7 +169,10 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
     assert outbox.queue.waiting() == 1500
     database = outbox.database
     for statement, values in (
-        (queue._DUE, {"now": 1e12, "most": 100, "account": EID}),
+        (
+            f"SELECT * FROM adroll_event WHERE {queue._DUE}",
+            {"now": 1e12, "most": 100, "account": EID},
+        ),
         (first_due(*UNSENT), {"account": EID}),
     ):
         plan = "\n".join(

@@ -49,7 +49,9 @@ class Explained:
         values = dict.fromkeys(re.findall(r":(\w+)", statement)) | {"ids": ["1"]}
         steps = self._tx.rows(f"EXPLAIN QUERY PLAN {statement}", **values)
         self.plans += [step[3] for step in steps if "adroll_event" in step[3]]
-        return [("1", "purchase", 0, 0.0, None, 0)]
+        if ", dedupe_key" not in statement:
+            return [("1",)]
+        return [("1", "purchase", 0, None, "", 0, *[0] * 5, *[None] * 6, 0, 1, None, None)]
 
     def execute(self, statement: str, /, **values: Any) -> int:
         return len(self.rows(statement, **values))

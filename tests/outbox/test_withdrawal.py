@@ -97,7 +97,7 @@ def test_what_is_being_sent_is_not_sent_again(
     outbox.put(event(bench, "1"))
     claim = take_and_withdraw(bench, outbox)
     id = claim.events[0].id
-    assert (shown(outbox, id).state, shown(outbox, id).payload) == ("sending", None)
+    assert (shown(outbox, id).state, shown(outbox, id).payload) == ("sending", b"")
 
     assert settle(outbox, claim, kind, delay=delay, reason="500") == 1
 

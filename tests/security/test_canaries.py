@@ -310,7 +310,7 @@ def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
             names.add(type(thing).__name__)
             assert not found_in(repr(thing)), type(thing)
     assert names >= {"Settings", "Runtime", "Record", "Client", "Visitor", "Counters"}
-    assert names >= {"Event", "Claim", "Claimed", "Row", "TrackedRequest", "RequestCookies"}
+    assert names >= {"Event", "Claim", "Row", "TrackedRequest", "RequestCookies"}
 
 
 SENSITIVE = re.compile(
@@ -326,7 +326,6 @@ HARMLESS = {
     "NewEvent.key",
     "Finding.key",
     "_Kept.key",
-    "Claimed.key",
     "Row.key",
     "Lease.token",
     "_Attempt.token",

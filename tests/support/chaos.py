@@ -28,7 +28,6 @@ import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class Careless:
     def claim(
         self, account: str, limit: int = 100, lease: float = 60.0, *, begin: bool = False
     ) -> Any:
-        return replace(self._queue.claim(account, limit, lease), begun=begin)
+        return self._queue.claim(account, limit, lease)
 
     def begin_sending(self, claim: Any, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         return tuple(event.id for event in claim.events) if ids is None else tuple(ids)

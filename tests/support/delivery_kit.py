@@ -127,7 +127,7 @@ class Shop:
 
         self.report(*(f"o{number:03}" for number in range(1, orders + 1)))
 
-    def _ended(self, kind: str, claimed: model.Claimed, reason: str) -> None:
+    def _ended(self, kind: str, claimed: model.Row, reason: str) -> None:
         self.ended.append((kind, claimed.key, reason))
 
     def report(self, *orders: str, dry_run: bool = False, **changes: Any) -> None:
