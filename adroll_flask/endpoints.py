@@ -94,18 +94,17 @@ def _take(
     before = tracked.seen.record
     known = before.consent if before is not None and told.consent is None else told.consent
     decision = tracked.decide(known)
-    state = decision.granted or decision.answer
     answer: dict[str, bool | str | None] = {}
     if site.settings.consent is not None:
-        answer["consent"] = state
+        answer["consent"] = decision.granted
     refused = told.consent is False or not decision.granted
     record = Record() if refused else _told_record(tracked, told)
     if told.token:
-        consent = state if told.consent is not False else False
+        consent = decision.granted if told.consent is not False else False
         answer["token"] = _token(tracked, record, origin, consent=consent)
     response = _json(answer, 200) if answer else _json(None, 204)
     if refused:
-        if told.consent is False or decision.answer is False:
+        if told.consent is False or decision.granted is False:
             if tracked.seen.any:
                 # Only what we signed: anybody can send any visitor's cookie along.
                 runtime.reporter.withdraw(before)

@@ -180,7 +180,7 @@ def identify(
     decision = tracked.decision
     if not decision.granted:
         first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
-        if first and decision.answer is None:
+        if first and decision.granted is None:
             logger.warning(
                 "AdRoll identify() keeps nothing before the visitor's consent, and what it is told "
                 "is lost; set a function with @adroll.identity, which is asked at each report, "

@@ -38,7 +38,7 @@ def update_cookies(
     decision = tracked.decision
     seen = tracked.seen
     if not decision.granted or tracked.forgotten:
-        taken_back = decision.answer is False or tracked.forgotten
+        taken_back = decision.granted is False or tracked.forgotten
         if seen.any and taken_back and not may_be_shared(tracked, view):
             delete_cookies(tracked, headers)
         return

@@ -48,7 +48,7 @@ def prepare_response(
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
     update_cookies(tracked, headers, seen, html=html)
-    tracked.refused = html and tracked.decision.answer is False
+    tracked.refused = html and tracked.decision.granted is False
     if tracked.viewed:
         vary_by_cookie(headers, seen)
     if status == 304:

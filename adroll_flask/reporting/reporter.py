@@ -395,7 +395,7 @@ class Reporter:
         if browser is not None and browser.is_of(visitor):
             if browser.forgotten:
                 return context, "forgotten"
-            if browser.decision.answer is False:
+            if browser.decision.granted is False:
                 return context, f"consent_{browser.decision.reason}"
         if visitor.consent is None:
             return context, "" if self.settings.consent is None else "consent_unknown"

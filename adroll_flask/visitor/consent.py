@@ -21,27 +21,25 @@ from adroll_flask.settings import Settings
 class Decision:
     """What was decided, and why.
 
-    >>> Decision(False, None, "unknown").granted
+    >>> bool(Decision(None, "unknown").granted)
     False
     """
 
-    #: Cookies, session, pixel and events are allowed.
-    granted: bool
-    #: The visitor's answer: ``None`` where nobody has asked yet.
-    answer: bool | None
+    #: True: cookies, session, pixel and events are allowed; ``None``: nobody has asked yet.
+    granted: bool | None
     #: ``"granted"``, ``"refused"``, ``"gpc"``, ``"unknown"``, ``"error"`` (the site's callable or
     #: the TC string could not be used; counted) or ``"default"`` (no consent is configured).
     reason: str
 
 
 _BY_ANSWER: Mapping[bool | None, Decision] = {
-    True: Decision(True, True, "granted"),
-    False: Decision(False, False, "refused"),
-    None: Decision(False, None, "unknown"),
+    True: Decision(True, "granted"),
+    False: Decision(False, "refused"),
+    None: Decision(None, "unknown"),
 }
-_DEFAULT = Decision(True, True, "default")
-_GPC = Decision(False, False, "gpc")
-_ERROR = Decision(False, None, "error")
+_DEFAULT = Decision(True, "default")
+_GPC = Decision(False, "gpc")
+_ERROR = Decision(None, "error")
 
 
 def decide(

@@ -237,7 +237,7 @@ class TrackedRequest:
         """The visitor as views see it; unknown without consent."""
         decision = self.decision
         record = self.record if decision.granted and not self.forgotten else Record()
-        return self.visitor_of(record, True if decision.granted else decision.answer)
+        return self.visitor_of(record, decision.granted)
 
     def visitor_of(self, record: Record, consent: bool | None) -> Visitor:
         """The visitor of *record*, with what else this request tells."""

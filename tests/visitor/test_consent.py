@@ -24,11 +24,11 @@ STRINGS = {
 }
 YES = STRINGS["130 alone"]
 NO = STRINGS["nobody"]
-GRANTED = Decision(True, True, "granted")
-REFUSED = Decision(False, False, "refused")
-UNKNOWN = Decision(False, None, "unknown")
-ERROR = Decision(False, None, "error")
-GPC = Decision(False, False, "gpc")
+GRANTED = Decision(True, "granted")
+REFUSED = Decision(False, "refused")
+UNKNOWN = Decision(None, "unknown")
+ERROR = Decision(None, "error")
+GPC = Decision(False, "gpc")
 
 
 def decided(
@@ -48,7 +48,7 @@ def decided(
 
 
 def test_without_a_setting_consent_is_granted_and_no_cookie_is_read() -> None:
-    assert decided() == Decision(True, True, "default")
+    assert decided() == Decision(True, "default")
 
 
 @pytest.mark.parametrize("consent", [None, "tcf", lambda request: True])
