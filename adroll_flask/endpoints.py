@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,11 +35,11 @@ class Refused(Exception):
 class KitMessage:
     """What the kit said, checked."""
 
-    adct: str | None
-    first_party_cookie: str | None
-    consent: bool | None
+    adct: str | None = None
+    first_party_cookie: str | None = None
+    consent: bool | None = None
     #: The page wants a visitor token, to send along with a call of its own.
-    token: bool = False
+    token: bool | None = None
 
 
 def answer(tracked: TrackedRequest, runtime: Runtime, name: str) -> Response:
@@ -194,6 +194,16 @@ def _body(tracked: TrackedRequest) -> bytes:
     return body
 
 
+#: The type of what the kit tells, what gives it as it is kept or else ``None``, what it has to be.
+_TAKES: Mapping[str, tuple[type, Callable[[Any], Any], str]] = {
+    # A script reads a plus sign in the URL as a space; a click id has none.
+    "adct": (str, lambda text: accept_adct(text.replace(" ", "+")), "is malformed"),
+    "first_party_cookie": (str, normalise_first_party_cookie, "is malformed"),
+    "consent": (bool, lambda answer: answer, "has to be true or false"),
+    "token": (bool, lambda wanted: wanted or None, "has to be true"),
+}
+
+
 def parse(body: bytes, *, token: bool = False) -> KitMessage:
     """The checked content of an identity request.
 
@@ -209,35 +219,15 @@ def parse(body: bytes, *, token: bool = False) -> KitMessage:
         raise Refused(400, "json", "the body has to be a JSON object, each key once") from None
     if not isinstance(data, dict):
         raise Refused(400, "json", "the body has to be a JSON object, each key once")
-    keys = ("adct", "first_party_cookie", "consent", *(["token"] if token else []))
+    keys = [key for key in _TAKES if token or key != "token"]
     if not data.keys() <= set(keys):
         raise Refused(400, "keys", f"the keys are {', '.join(keys)}")
-    if data.get("token", True) is not True:
-        raise Refused(400, "token", "token has to be true")
-    consent = data.get("consent")
-    if consent is not None and not isinstance(consent, bool):
-        raise Refused(400, "consent", "consent has to be true or false")
-    return KitMessage(
-        adct=_checked(data, "adct", _adct),
-        first_party_cookie=_checked(data, "first_party_cookie", normalise_first_party_cookie),
-        consent=consent,
-        token=data.get("token") is True,
-    )
-
-
-def _adct(text: str) -> str | None:
-    # A script reads a plus sign in the URL as a space; a click id has none.
-    return accept_adct(text.replace(" ", "+"))
-
-
-def _checked(data: dict[str, Any], key: str, check: Callable[[str], str | None]) -> str | None:
-    value = data.get(key)
-    if value is None:
-        return None
-    accepted = check(value) if isinstance(value, str) else None
-    if accepted is None:
-        raise Refused(400, key, f"{key} is malformed")
-    return accepted
+    for key, value in data.items():
+        kind, check, takes = _TAKES[key]
+        data[key] = check(value) if isinstance(value, kind) else None
+        if data[key] is None and value is not None:
+            raise Refused(400, key, f"{key} {takes}")
+    return KitMessage(**data)
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
