@@ -306,23 +306,19 @@ class _Adapter:
         try:
             if runtime.begun_in != getpid():
                 runtime.begin()
-            if tracked is None or not (tracked.viewed or tracked.forgotten):
-                if (
-                    "html" not in response.headers.get("Content-Type", "").lower()
-                    and "adct=" not in environ.get("QUERY_STRING", "")
-                    and response.status_code != 304
-                ):
-                    # The hot path: nothing of ours can change this response.
-                    if request_state.may_join(context):
-                        _join(request_state.tracked(runtime))
-                    else:
-                        environ.setdefault(request_state.TRACKED_REQUEST, None)
-                    return response
-                tracked = request_state.tracked(runtime)
-            if not (request.endpoint or "").startswith(_OWN):
-                self._prepare(tracked, response)
+            # Nothing of ours can change another response, of which this costs nearly nothing.
+            concerned = (
+                "html" in response.headers.get("Content-Type", "").lower()
+                or "adct=" in environ.get("QUERY_STRING", "")
+                or response.status_code == 304
+                or (tracked is not None and (tracked.viewed or tracked.forgotten))
+            )
+            if concerned and not (request.endpoint or "").startswith(_OWN):
+                self._prepare(request_state.tracked(runtime), response)
             if request_state.may_join(context):
-                _join(tracked)
+                _join(request_state.tracked(runtime))
+            else:
+                environ.setdefault(request_state.TRACKED_REQUEST, None)
         except Exception as problem:
             # Promise 1: the page goes out as the site made it.
             runtime.forgive(problem, "page_untouched", "fault")
