@@ -109,7 +109,7 @@ def test_what_went_around_the_checks_is_caught(event: Event) -> None:
         ("external_data", "x" * MAX_BYTES),
     ]
     for name, bad in amiss:
-        with pytest.raises(EventError):
+        with pytest.raises(EventError, match=name):
             again(replace(event, **{name: bad}))
     event.__dict__["user_id"] = "x" * 1000
     with pytest.raises(EventError, match="user_id"):

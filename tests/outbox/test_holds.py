@@ -52,6 +52,7 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert deliver(outbox) == ["1001"]
     assert states(outbox) == {"delivered": 1}
     assert outbox.lookups.overview().verdicts == 0
+    assert bench.counters.get("hold_released") == 1
 
 
 def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Outbox) -> None:
@@ -66,6 +67,7 @@ def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Out
     bench.open().put(bench.event("1001"))
     assert deliver(outbox) == []
     assert history(bench)["cancelled", "cancelled"] == 1
+    assert bench.counters.get("hold_cancelled", "cancelled") == 1
 
 
 def test_a_release_is_unused_where_its_hold_was_cancelled(bench: Bench, outbox: Outbox) -> None:
@@ -205,6 +207,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     row = shown(outbox, id)
     assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", b"")
     assert history(bench)["expired", "hold_expired"] == 1
+    assert bench.counters.get("hold_expired", "hold_expired") == 1
 
     outbox.decide(release())
     assert deliver(outbox) == []

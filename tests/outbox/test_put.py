@@ -202,6 +202,18 @@ def test_what_is_held_or_dead_counts_for_the_bound(sqlite: Bench, state: str) ->
         bounded.put(sqlite.event())
 
 
+def test_bad_events_fill_half_of_the_bound_and_shut_no_good_ones_out(sqlite: Bench) -> None:
+    outbox = sqlite.open(outbox_max_bytes=300_000)
+    outbox.put(sqlite.event(payload=b"x" * 100_000))
+    outbox.measure()
+    outbox.put_dead(sqlite.event(payload=b"x" * 60_000), "invalid:value", "no amount")
+    outbox.measure()
+    with pytest.raises(OutboxFailed, match="full"):
+        outbox.put_dead(sqlite.event(), "invalid:value", "no amount")
+
+    assert outbox.put(sqlite.event()).status == "queued"
+
+
 def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: Outbox) -> None:
     early = outbox.put(bench.event("1001", advertisable_eid=""))
     twin = outbox.put(bench.event("1002", advertisable_eid=""))
