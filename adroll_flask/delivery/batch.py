@@ -66,8 +66,6 @@ class BatchSender:
     leased_at: float
     #: Events that reached their end: delivered or dead.
     ended: int = 0
-    #: Whether any request was made.
-    asked: bool = False
 
     def __post_init__(self) -> None:
         self._left = {event.id: event for event in self.claim.events}
@@ -77,6 +75,7 @@ class BatchSender:
         #: Whether any were accepted that are dry runs (``True``), and such as are not; and the
         #: bytes to which a trial for them was filled that passed.
         self._taken = dict.fromkeys((False, True), 0) if self.permit.trial_passed else {}
+        #: Events that AdRoll refused alone, and nothing has spoken for or against.
         self._suspects: list[tuple[Row, Answer]] = []
 
     def run(self) -> None:
@@ -87,11 +86,12 @@ class BatchSender:
         try:
             for events in self._requests():
                 self._send(events)
-            while self._suspects:  # nothing has spoken for or against them
-                self._probe(*self._suspects[0])
+            self._judge(0)
         except _Halt:
             pass
         self._settle_alike(self._left.values(), "return")
+        # Else the next question waits until this one's lease is over.
+        self.lane.give_up(self.permit)
 
     # Sending
 
@@ -148,7 +148,6 @@ class BatchSender:
         events = self._begin(events)
         if not events:
             return
-        self.asked = True
         payloads = [event.payload for event in events]
         answer = self.lane.post(self.permit, payloads, dry_run=events[0].dry_run)
         if answer.kind == "accepted":
@@ -159,7 +158,8 @@ class BatchSender:
         # AdRoll took none of them: they must not count as unsure if we die now.
         self._settle_alike(events, "claimed")
         if len(events) == 1:
-            self._suspect(events[0], answer)
+            self._suspects.append((events[0], answer))
+            self._judge()
             return
         if answer.kind == "too_large":
             self.lane.too_large(len(events))
@@ -203,7 +203,7 @@ class BatchSender:
             )
         self.lane.accepted(self.permit, len(events))
         self._taken.setdefault(events[0].dry_run, 0)
-        self._reject_suspects()
+        self._judge()
 
     def _troubled(self, events: Sequence[Row], answer: Answer) -> None:
         """The destination takes nothing: these events wait, all others of the claim too."""
@@ -247,27 +247,31 @@ class BatchSender:
 
     # Blame
 
-    def _suspect(self, event: Row, answer: Answer) -> None:
-        """AdRoll refused this event alone."""
-        alone = not any(other.dry_run == event.dry_run for other, _ in self._suspects)
-        self._suspects.append((event, answer))
-        if self._is_guilty(event, answer):
-            self._reject_suspects()
-        elif not alone:
-            # The second in a row, and none was taken: time to ask whether any would be.
-            self._probe(event, answer)
+    def _judge(self, most: int = 1) -> None:
+        """Blame the suspects for whom it is known that AdRoll takes others like them.
+
+        :param most: of more than so many that are left, ask AdRoll by a trial event.
+        """
+        guilty = [
+            (event, said)
+            for event, said in self._suspects
+            if self._taken.get(event.dry_run, -1) >= _trial_size(event, said)
+        ]
+        self._suspects = [pair for pair in self._suspects if pair not in guilty]
+        self._settle([self._rejected(event, said) for event, said in guilty])
+        if len(self._suspects) > most:
+            self._probe(*self._suspects[-1])
+            self._judge(most)
 
     def _probe(self, event: Row, refusal: Answer) -> None:
         """Ask by a trial event whether AdRoll takes any that are like *event*."""
         self._make_ready()
-        self.asked = True
         size = _trial_size(event, refusal)
         answer = self.lane.probe(self.permit, size)
         if answer.kind == "accepted":
-            self._taken[event.dry_run] = max(size, self._taken.get(event.dry_run, 0))
-            self._reject_suspects()
+            self._taken[event.dry_run] = size
             return
-        suspects, self._suspects = [one for one, _ in self._suspects], []
+        suspects = [one for one, _ in self._suspects]
         if answer.kind in ("content", "denied", "too_large"):
             # Not returned to the head of the queue: another one is tried next time, so that an
             # event that is bad after all does not stand in the way.
@@ -278,19 +282,6 @@ class BatchSender:
             self._settle([self._again(one, theirs) for one in suspects])
         self.lane.troubled(self.permit, answer)
         raise _Halt
-
-    def _is_guilty(self, event: Row, refusal: Answer) -> bool:
-        """Whether AdRoll is known to take others like it."""
-        return self._taken.get(event.dry_run, -1) >= _trial_size(event, refusal)
-
-    def _reject_suspects(self) -> None:
-        """Blame the suspects for whom it is now known that AdRoll takes others like them."""
-        guilty = [pair for pair in self._suspects if self._is_guilty(*pair)]
-        self._suspects = [pair for pair in self._suspects if pair not in guilty]
-        self._settle([self._rejected(event, said) for event, said in guilty])
-        if guilty:
-            # Else the next question waits until this one's lease is over.
-            self.lane.give_up(self.permit)
 
     def _rejected(self, event: Row, said: Answer) -> Outcome:
         """The end of *event*; one of a clock that was ahead is asked for until its time has come,
@@ -340,20 +331,16 @@ class BatchSender:
 
     def _insist(self, action: Callable[[], _T]) -> _T:
         """Do what must not be given up lightly: an unsettled event that AdRoll took goes twice."""
-        pause = 0.05
-        until = time.monotonic() + self.lease / 3
+        began, pause = time.monotonic(), 0.05
         while True:
             try:
                 return action()
             except OutboxFailed:
-                if time.monotonic() + pause > until:
+                most = 1.0 if self.stop.is_set() else self.lease / 3
+                if time.monotonic() - began > most:
                     raise
-            if self.stop.is_set():
-                until = min(until, time.monotonic() + 1.0)
-                time.sleep(pause)
-            else:
-                self.stop.wait(pause)
-            pause = min(2 * pause, 2.0)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
 
 
 def _trial_size(event: Row, refusal: Answer) -> int:

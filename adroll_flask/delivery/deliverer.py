@@ -262,8 +262,6 @@ class Deliverer:
             lane, queue, claim, permit, self.on_outcome, stop, self.lease, leased_at
         )
         sender.run()
-        if not sender.asked:
-            lane.give_up(permit)
         # A probe that went well opens the way; full batches follow each other at once.
         more = claim.more and bool(sender.ended or not claim.events)
         return Step(sender.ended, more=more)
