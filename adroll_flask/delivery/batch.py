@@ -121,7 +121,7 @@ class BatchSender:
         alike = attrgetter("attempts", "dry_run")
         for (attempts, _), events in groupby(sorted(good, key=alike), alike):
             group = list(events)
-            size = min(self.permit.limit, max(1, MAX_BATCH >> 2 * attempts))
+            size = max(1, MAX_BATCH >> 2 * attempts)
             requests += [group[start : start + size] for start in range(0, len(group), size)]
         return requests
 
@@ -161,8 +161,6 @@ class BatchSender:
             self._suspects.append((events[0], answer))
             self._judge()
             return
-        if answer.kind == "too_large":
-            self.lane.too_large(len(events))
         middle = (len(events) + 1) // 2
         self._send(events[:middle])
         self._send(events[middle:])
@@ -201,7 +199,7 @@ class BatchSender:
                 "AdRoll took %d events%s but says: %s [accepted-with-errors]",
                 *(len(events), self.lane.whose, answer.words),
             )
-        self.lane.accepted(self.permit, len(events))
+        self.lane.accepted(self.permit)
         self._taken.setdefault(events[0].dry_run, 0)
         self._judge()
 

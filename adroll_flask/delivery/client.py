@@ -14,15 +14,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from adroll_flask._version import __version__
-from adroll_flask.errors import ConfigurationError, DeliveryError, let_through
-from adroll_flask.host_names import is_loopback
+from adroll_flask.errors import DeliveryError, let_through
 from adroll_flask.outbox.model import Asked
 from adroll_flask.redaction import identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
@@ -104,44 +103,28 @@ class TokenUnavailable(DeliveryError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The token of one moment, and the keyed fingerprint of token, EIDs and URL."""
-
-    token: str = field(repr=False)
-    fingerprint: str
-
-
 class Client:
     """Sends batches of an account's events to AdRoll's event API.
 
     :param settings: the app's configuration.
+    :param account: whose events.
     :param transport: what sends a POST; by default ``requests``.
-    :param account: default: the account of ``ADROLL_ADVERTISABLE_EID``.
     :param clock: epoch seconds.
-    :raises ConfigurationError: the API's address is plain http beyond this machine.
     """
 
     def __init__(
         self,
         settings: Settings,
+        account: Account,
         transport: Transport | None = None,
-        *,
-        account: Account | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        parts = urlsplit(settings.api_url)
-        if not (parts.scheme == "https" or settings.sandbox or is_loopback(parts.hostname or "")):
-            # Settings check it too; the token's safety does not hang on how they were made.
-            raise ConfigurationError(
-                "ADROLL_API_URL", "takes an https URL (plain http only to this machine)"
-            )
-        self.account: Account = settings.account if account is None else account
         self.settings = settings
-        self._transport = RequestsTransport() if transport is None else transport
+        self.account = account
+        self._transport = transport or RequestsTransport()
         self.clock = clock
 
-    def credentials(self) -> Credentials:
+    def token(self) -> str:
         """Ask for the token of now.
 
         :raises TokenUnavailable: there is none; nothing of what was given shows in the error.
@@ -159,9 +142,10 @@ class Client:
             raise TokenUnavailable("token_failed", failed)
         if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise TokenUnavailable("token_invalid", type(token).__name__)
-        return Credentials(token, self._fingerprint(token))
+        return token
 
-    def _fingerprint(self, token: str) -> str:
+    def fingerprint(self, token: str) -> str:
+        """A keyed one of *token*, both EIDs and the URL."""
         settings = self.settings
         key = settings.secret_key[0] if settings.secret_key else b""
         known = (token, self.account.advertisable_eid, self.account.pixel_eid, settings.api_url)
@@ -171,23 +155,15 @@ class Client:
             hashlib.sha256,
         ).hexdigest()[:32]
 
-    def send(
-        self, payloads: Sequence[bytes], dry_run: bool, *, credentials: Credentials | None = None
-    ) -> Answer:
-        """Send up to 100 events in one request.
+    def send(self, payloads: Sequence[bytes], dry_run: bool, token: str) -> Answer:
+        """Send events in one request, at most :data:`MAX_BATCH`.
 
         :param payloads: each one event's JSON object.
         :param dry_run: AdRoll validates and forgets.
-        :param credentials: of :meth:`credentials`, which is asked where they are left out.
-        :raises TokenUnavailable: there is no token, so nothing was sent.
+        :param token: of :meth:`token`.
 
         Whatever the network and AdRoll do ends in an :class:`Answer`.
         """
-        if not 0 < len(payloads) <= MAX_BATCH:
-            raise ValueError(f"a request takes 1 to {MAX_BATCH} events")
-        if credentials is None:
-            credentials = self.credentials()
-        token = credentials.token
         # mtime=0: the same events make the same bytes.
         body = gzip.compress(b"[" + b",".join(payloads) + b"]", compresslevel=5, mtime=0)
         headers = {**_HEADERS, "Authorization": f"Token {token}"}

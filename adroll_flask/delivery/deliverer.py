@@ -159,7 +159,7 @@ class Deliverer:
         missing, lanes = list(self.settings.missing), []
         for eid, account in served.items():
             if account.pixel_eid and account.access_token:
-                client = Client(self.settings, self.transport, account=account, clock=self.clock)
+                client = Client(self.settings, account, self.transport, self.clock)
                 whose = f" for account {eid}" if len(served) > 1 else ""
                 destination = self.outbox.destination(eid)
                 rules = self.counters, whose, self.monotonic, self.rng, self.seen
@@ -228,6 +228,7 @@ class Deliverer:
 
     def _advance_lane(self, lane: Lane, stop: threading.Event) -> Step:
         from .batch import BatchSender
+        from .client import MAX_BATCH
 
         queue, account = self.outbox.queue, lane.destination.account
         self.seen()
@@ -257,7 +258,8 @@ class Deliverer:
             if permit is None:
                 return Step()
         leased_at = time.monotonic()
-        claim = queue.claim(account, permit.limit, self.lease, begin=at_once)
+        limit = MAX_BATCH if permit.probing == "no" else 1
+        claim = queue.claim(account, limit, self.lease, begin=at_once)
         sender = BatchSender(
             lane, queue, claim, permit, self.on_outcome, stop, self.lease, leased_at
         )

@@ -7,7 +7,7 @@ rules. What a destination's trouble means for events is :mod:`.batch`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, Literal
 
@@ -16,7 +16,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Destination
 from adroll_flask.outbox.destination import DestinationState
 
-from .client import MAX_BATCH, Answer, Client, Credentials, TokenUnavailable
+from .client import Answer, Client, TokenUnavailable
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
@@ -37,14 +37,14 @@ _WARN_EVERY: Final = 600.0
 class Permit:
     """Permission to send.
 
-    :param limit: events that may be claimed under it.
+    :param token: the access token of now, and *fingerprint* its configuration's.
     :param probing: ``down``: this is the one request that may be under way; ``stopped``: so it is,
         and the destination is stopped; ``other``: it is stopped for another configuration.
     :param trial_passed: AdRoll has just taken a trial event.
     """
 
-    credentials: Credentials
-    limit: int = MAX_BATCH
+    token: str = field(repr=False)
+    fingerprint: str
     probing: Literal["no", "down", "stopped", "other"] = "no"
     trial_passed: bool = False
 
@@ -68,8 +68,6 @@ class Lane:
     monotonic: Callable[[], float]
     rng: Random
     seen: Callable[[], None]
-    #: Events of a request, at most.
-    limit: int = MAX_BATCH
     _asked_at: float = 0.0
     #: Whether the last probe of a stopped destination was a trial event. Every other one is a
     #: waiting event instead: should AdRoll refuse the trial for a reason of its own, the stop still
@@ -83,12 +81,12 @@ class Lane:
 
     # What may be sent
 
-    def _credentials(self) -> Credentials | None:
+    def _token(self) -> str | None:
         """The token of now, or ``None`` where its callable fails, which is asked less and less."""
         if self.monotonic() < self._token_from:
             return None
         try:
-            credentials = self.client.credentials()
+            token = self.client.token()
         except TokenUnavailable as error:
             self._token_failures += 1
             self._token_from = self.monotonic() + _doubled(5.0, self._token_failures, 300.0)
@@ -104,7 +102,7 @@ class Lane:
                 )
             return None
         self._token_failures = 0
-        return credentials
+        return token
 
     def permit(self, destination: Destination) -> Permit | None:
         """Permission to send now, if no other worker is trying the destination out.
@@ -112,25 +110,26 @@ class Lane:
         To be asked before events are claimed, since a callable that gives the token may take its
         time.
         """
-        credentials, is_stopped = self._credentials(), destination.stopped is not None
-        if credentials is None:
+        token, is_stopped = self._token(), destination.stopped is not None
+        if token is None:
             return None
-        if not is_stopped or destination.fingerprint != credentials.fingerprint:
+        ours = self.client.fingerprint(token)
+        if not is_stopped or destination.fingerprint != ours:
             # A process with another configuration may end the stop that ours began. Without a
             # memory of its own, ours would take the end for its own doing, and so on, at full
             # speed.
             fingerprint, _, until = self._refused
-            if fingerprint == credentials.fingerprint and self.monotonic() < until:
+            if fingerprint == ours and self.monotonic() < until:
                 return None
             if is_stopped:  # by another token or address; ours may be the corrected one
-                return Permit(credentials, 1, "other")
+                return Permit(token, ours, "other")
             if not destination.failures:
-                return Permit(credentials, self.limit)
+                return Permit(token, ours)
         elif destination.paused_for > 0:
             return None
         if not self.destination.try_probe(_PROBE_LEASE):
             return None
-        return Permit(credentials, 1, "stopped" if is_stopped else "down")
+        return Permit(token, ours, "stopped" if is_stopped else "down")
 
     def give_up(self, permit: Permit) -> None:
         """Let others ask: under *permit* nobody did, or AdRoll only refused what an event says."""
@@ -142,7 +141,7 @@ class Lane:
     def post(self, permit: Permit, payloads: Sequence[bytes], *, dry_run: bool) -> Answer:
         """One request."""
         self._asked_at = self.monotonic()
-        return self.client.send(payloads, dry_run, credentials=permit.credentials)
+        return self.client.send(payloads, dry_run, permit.token)
 
     def probe(self, permit: Permit, size: int = 0) -> Answer:
         """Send one event that is known to be good, of *size* bytes at least, in a dry run."""
@@ -151,10 +150,8 @@ class Lane:
         event = trial_event(self.client.account, self.client.clock(), size=size)
         return self.post(permit, [event], dry_run=True)
 
-    def accepted(self, permit: Permit, size: int) -> None:
-        """A batch of *size* waiting events was taken."""
-        if size >= self.limit < MAX_BATCH:
-            self.limit += 1
+    def accepted(self, permit: Permit) -> None:
+        """A batch of waiting events was taken."""
         self._refused = ("", 0, 0.0)
         if permit.probing in ("stopped", "other"):
             self._end_stop("events")
@@ -166,10 +163,6 @@ class Lane:
             logger.warning(
                 "AdRoll takes %s%s again: the stop has ended [delivery-stopped]", what, self.whose
             )
-
-    def too_large(self, size: int) -> None:
-        """A batch of *size* was too large: the next ones are smaller, and grow back slowly."""
-        self.limit = max(1, min(self.limit, size // 2))
 
     def troubled(self, permit: Permit, answer: Answer) -> None:
         """Note that the destination does not take requests, and let nobody ask for a while."""
@@ -193,7 +186,7 @@ class Lane:
         self.destination.pause(pause, answer.words)
 
     def _stop(self, permit: Permit, answer: Answer) -> None:
-        fingerprint = permit.credentials.fingerprint
+        fingerprint = permit.fingerprint
         reason = answer.reason if answer.kind == "denied" else f"{answer.reason}_to_everything"
         began = self.destination.stop(reason, fingerprint, answer.words)
         times = self._refused[1] + 1 if self._refused[0] == fingerprint else 1
@@ -201,8 +194,6 @@ class Lane:
         if not began:  # a probe failed; other workers' probes count as well
             times = max(times, failures)
         pause = self.spread(_doubled(30.0, times, MAX_STOP_PAUSE))
-        if answer.kind == "too_large":
-            self.limit = MAX_BATCH  # it was not the number of events
         self._refused = (fingerprint, times, self.monotonic() + pause)
         self.destination.pause(pause, answer.words)
         if began:

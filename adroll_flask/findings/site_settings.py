@@ -299,8 +299,8 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
         payload = trial_event(settings.account, time.time(), name)
-        client = Client(settings, runtime.transport, clock=runtime.clock)
-        answer = client.send([payload], dry_run=True)
+        client = Client(settings, settings.account, runtime.transport, runtime.clock)
+        answer = client.send([payload], True, client.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")
     url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"

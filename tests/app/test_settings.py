@@ -56,7 +56,10 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("ADROLL_SANDBOX", wrong, "the sandbox's port") for wrong in (0, -1, 1.5, 65_536)),
     ("ADROLL_STRICT", 1, "True or False"),
     ("ADROLL_DRY_RUN", "1", "True or False"),
-    ("ADROLL_API_URL", f"http://{SECRET}.example/api", "clear"),
+    *(
+        ("ADROLL_API_URL", f"http://{host}/api", "clear")
+        for host in (f"{SECRET}.example", "srv.adroll.com", "10.0.0.7", "localhost.example")
+    ),
     ("ADROLL_API_URL", "ftp://srv.adroll.com", "https"),
     ("ADROLL_API_URL", f"https://user:{SECRET}@srv.adroll.com/api", "password"),
     ("ADROLL_PIXEL", "maybe", "one of 'load', 'present', 'none'"),
