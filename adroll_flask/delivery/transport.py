@@ -26,6 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from adroll_flask.errors import DeliveryError
+from adroll_flask.forks import PerProcess
 from adroll_flask.host_names import is_loopback
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ class Transport(Protocol):
         """
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far the present request of one session has come."""
+class _Thread(threading.local):
+    """One thread's session, and how far its present request has come."""
 
+    session: requests.Session | None = None
+    used: float = 0.0
     begun: bool = False
     until: float = 0.0
 
@@ -99,15 +101,19 @@ class RequestsTransport:
 
     def __init__(self, timeouts: Timeouts | None = None) -> None:
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        self._local = threading.local()
+        # A forked child leaves its parent's connections alone, and does not close them.
+        self._threads = PerProcess(_Thread)
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
         timeout = self._timeouts
-        session, progress = self._session()
-        progress.begun = False
+        mine = self._threads.own()
+        now = time.monotonic()
+        if now - mine.used > MAX_IDLE:
+            self.close()
         # The answer's clock starts with the call; connecting has its own, shorter one.
-        progress.until = time.monotonic() + timeout.connect + timeout.total
+        mine.begun, mine.used, mine.until = False, now, now + timeout.connect + timeout.total
+        session = mine.session = mine.session or _session(mine)
         try:
             with session.post(
                 url,
@@ -128,33 +134,26 @@ class RequestsTransport:
             OSError,
             ValueError,  # urllib3 on a URL or a proxy setting that it cannot use
         ) as error:
-            reason = _reason(error, begun=progress.begun)
+            reason = _reason(error, begun=mine.begun)
         # Outside the handler, so that nothing is chained: requests' exceptions carry the request
         # with its Authorization header.
         self.close()
-        raise NoAnswer(reason, sure=not progress.begun)
+        raise NoAnswer(reason, sure=not mine.begun)
 
     def close(self) -> None:
         """Close this thread's kept connection."""
-        session = getattr(self._local, "session", None)
-        if session is not None and self._local.pid == os.getpid():
+        session = self._threads.own().session
+        if session is not None:
             session.close()
 
-    def _session(self) -> tuple[requests.Session, _Progress]:
-        local = self._local
-        now = time.monotonic()
-        if getattr(local, "pid", None) != os.getpid():
-            # First use, or a forked child: the parent's connection is left alone, not closed.
-            local.session, local.progress = requests.Session(), _Progress()
-            local.session.trust_env = False
-            local.session.headers.clear()
-            for scheme in ("https://", "http://"):
-                local.session.mount(scheme, _Adapter(local.progress))
-            local.pid = os.getpid()
-        elif now - local.used > MAX_IDLE:
-            local.session.close()
-        local.used = now
-        return local.session, local.progress
+
+def _session(mine: _Thread) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.clear()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Adapter(mine))
+    return session
 
 
 def _ca_bundle() -> bool | str:
@@ -221,8 +220,8 @@ def _chain(error: BaseException | None) -> Any:
 class _Adapter(HTTPAdapter):
     """An adapter whose connections tell when a request begins and keep its deadline."""
 
-    def __init__(self, progress: _Progress) -> None:
-        self._pools = _pool_classes(progress)
+    def __init__(self, mine: _Thread) -> None:
+        self._pools = _pool_classes(mine)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -235,12 +234,12 @@ class _Adapter(HTTPAdapter):
         return cast("PoolManager", manager)
 
 
-def _pool_classes(progress: _Progress) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:
     class Answer(HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
             super().__init__(sock, *args, **kwargs)
             raw = self.fp.detach()
-            self.fp = io.BufferedReader(_Reader(raw, sock, progress.until))
+            self.fp = io.BufferedReader(_Reader(raw, sock, mine.until))
 
         def _read_status(self) -> tuple[str, int, str]:
             # Any number of 1xx may come before the answer (RFC 9110, section 15.2: "A client MUST
@@ -256,7 +255,7 @@ def _pool_classes(progress: _Progress) -> dict[str, type[HTTPConnectionPool]]:
         def endheaders(self, *args: Any, **kwargs: Any) -> None:
             if self.sock is None:
                 self.connect()
-            progress.begun = True
+            mine.begun = True
             super().endheaders(*args, **kwargs)
 
     class Secure(HTTPSConnection, Plain):
