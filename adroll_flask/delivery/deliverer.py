@@ -51,7 +51,6 @@ _MORE_HOUSEKEEPING: Final = 1.0
 _LONGEST_TROUBLE: Final = 30.0
 #: Seconds by which the oldest due event may be late.
 LATE: Final = 900.0
-_LATE_EVERY: Final = 60.0
 _SILENT_EVERY: Final = 600.0
 
 
@@ -141,7 +140,7 @@ class Deliverer:
         self.accounts: tuple[str, ...] = tuple(self.settings.served_accounts) or ("",)
         #: When the last step began, by ``time.monotonic()``: a loop that hangs does none.
         self.stepped_at: float = time.monotonic()
-        self._late_from = self._silent_from = 0.0
+        self._silent_from = 0.0
         self._is_late = False
         self._stays = False
         self._adopt_at = float("-inf")
@@ -272,13 +271,6 @@ class Deliverer:
         self.outbox.queue.take_in()  # else a claim does it
         return Step(pause=min(seconds, RECHECK))
 
-    def _take_in(self, stop: threading.Event) -> Step:
-        """What a process does whose events others deliver."""
-        while self.outbox.queue.take_in() and not stop.is_set():
-            pass
-        self.look()
-        return Step()
-
     def step(self, stop: threading.Event, *, sends: bool = True) -> Step:
         """One step that survives everything, with housekeeping now and then.
 
@@ -289,13 +281,17 @@ class Deliverer:
         if not self.outbox.exists():  # to look would make a database
             return step
         try:
-            step = self._advance(stop) if sends else self._take_in(stop)
+            if sends:
+                step = self._advance(stop)
+            else:
+                while self.outbox.queue.take_in() and not stop.is_set():
+                    pass
         except Exception as error:
             let_through(error)
             fault = error
         try:
-            if sends:
-                self._keep_house()  # also after a fault: it may be what makes room
+            if time.monotonic() >= self._clean_at:
+                self._keep_house(sends)  # also after a fault: it may be what makes room
         except Exception as error:
             let_through(error)
             fault = fault or error
@@ -304,26 +300,22 @@ class Deliverer:
             return step
         return Step(step.ended, pause=self._pause_after(fault, sends))
 
-    def _keep_house(self) -> None:
-        if time.monotonic() < self._clean_at:
-            return
-        more = self.outbox.keep_house()
+    def _keep_house(self, sends: bool) -> None:
+        more = sends and self.outbox.keep_house()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
         self.look()
-        self.also()
+        if sends:
+            self.also()
 
     def look(self) -> None:
-        """Say once what ails the outbox, until it is over; to look costs a comparison, mostly.
+        """Say once what ails the outbox, until it is over.
 
-        Events that are late are looked for once a minute, such as stay away once in ten minutes.
+        Events that are late are looked for each time, such as stay away once in ten minutes.
         """
-        now = time.monotonic()
         try:
-            if now >= self._late_from:
-                self._late_from = now + _LATE_EVERY
-                self._look_for_late()
-            if now >= self._silent_from:
-                self._silent_from = now + _SILENT_EVERY
+            self._look_for_late()
+            if time.monotonic() >= self._silent_from:
+                self._silent_from = time.monotonic() + _SILENT_EVERY
                 self._look_for_silence()
         except OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
@@ -390,23 +382,6 @@ class Deliverer:
         """
         self.drain(until=time.monotonic() + timeout)
         return self.outbox.queue.waiting(self.accounts)
-
-    def wait_for_loop(self, timeout: float) -> int:
-        """Wait until a loop that is under way has sent what is due; how many are still waiting.
-
-        :param timeout: seconds.
-        :raises OutboxFailed: the outbox cannot be worked with.
-        """
-        queue = self.outbox.queue
-        until, pause = time.monotonic() + timeout, 0.005
-        while self.lanes and (left := until - time.monotonic()) > 0:
-            # To count is to take in; what is due the loop takes in as it sends it, which is less
-            # work.
-            if not queue.due(1, self.accounts) and not queue.waiting(self.accounts):
-                return 0
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 0.1)
-        return queue.waiting(self.accounts)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until *stop* is set; a request under way is finished first.

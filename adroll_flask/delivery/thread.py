@@ -83,7 +83,8 @@ class DeliveryThread:
         self._delivery = delivery
         self._sends = delivery == "thread"
         self._processes = PerProcess(_Process)
-        self._is_hooked = False
+        at_fork(before=self._let_load, in_parent=self._go_on)
+        atexit.register(_at_exit, weakref.ref(self))
 
     @property
     def alive(self) -> bool:
@@ -103,17 +104,11 @@ class DeliveryThread:
         with process.lock:
             if process.alive or process.stop.is_set() or not may_start_threads():
                 return  # the outbox keeps the events
-            this = weakref.ref(self)
-            if not self._is_hooked:
-                self._is_hooked = True
-                at_fork(before=self._let_load, in_parent=self._go_on)
-                atexit.register(_at_exit, this)
             if process.thread is not None:
                 logger.error("AdRoll's delivery thread had died and is started again [thread-died]")
                 self._counters.add("delivery_error", "thread_died")
-            process.ready = False
             process.thread = threading.Thread(
-                target=_run, args=(this, process), name="adroll-delivery", daemon=True
+                target=_run, args=(weakref.ref(self), process), name="adroll-delivery", daemon=True
             )
             try:
                 with block_exit_signals():
@@ -215,20 +210,23 @@ class DeliveryThread:
         until = time.monotonic() + timeout
         self.start()
         process, deliverer = self._processes.own(), self._deliverer()
-        # While it loads, the call would send by itself, and wait as long as AdRoll lets it.
-        while process.alive and not process.ready:
-            if time.monotonic() >= until:
-                return deliverer.outbox.queue.waiting()
-            time.sleep(0.005)
-        if not process.alive:
-            return deliverer.flush(until - time.monotonic())
+        queue, accounts, pause = deliverer.outbox.queue, deliverer.accounts, 0.005
         process.flushing += 1
+        process.hurry.set()
+        deliverer.outbox.bell.ring()
         try:
-            process.hurry.set()
-            deliverer.outbox.bell.ring()
-            return deliverer.wait_for_loop(until - time.monotonic())
+            while process.alive and deliverer.lanes:
+                if (left := until - time.monotonic()) <= 0:
+                    return queue.waiting(accounts)
+                # To count is to take in; what is due the thread takes in as it sends it, which is
+                # less work.
+                if not queue.due(1, accounts) and not queue.waiting(accounts):
+                    return 0
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 0.1)
         finally:
             process.flushing -= 1
+        return deliverer.flush(until - time.monotonic())
 
     def stop(self, timeout: float = EXIT_WAIT) -> bool:
         """Send what lingers, then end the thread; what is not sent in time stays in the outbox.

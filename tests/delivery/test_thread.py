@@ -221,7 +221,8 @@ def test_what_a_process_that_died_left_behind_comes_too(make: Maker) -> None:
     eventually(lambda: count(shop) == 2)
 
 
-def test_what_nobody_delivers_is_said(make: Maker, caplog: Caplog) -> None:
+def test_what_nobody_delivers_is_said(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:
+    monkeypatch.setattr("adroll_flask.delivery.deliverer._HOUSEKEEPING", 0.0)
     shop, thread = make(delivery="worker")
     shop.report("o001")
     shop.clock.sleep(1000)
