@@ -99,13 +99,13 @@ def at_fork(**methods: Callable[[], object]) -> None:
 
     :param methods: by when: ``before`` (in the parent), ``in_parent`` and ``in_child`` (after it).
     """
-    calls = {name.replace("in_", "after_in_"): _weakly(one) for name, one in methods.items()}
+    calls = {name.replace("in_", "after_in_"): weakly(one) for name, one in methods.items()}
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(**calls)
 
 
-def _weakly(method: Any) -> Callable[[], None]:
-    # What is registered stays for good; the object of a dropped app must not.
+def weakly(method: Any) -> Callable[[], None]:
+    """*method* for a place where it stays for good, and the object of a dropped app must not."""
     this = weakref.WeakMethod(method)
 
     def call() -> None:

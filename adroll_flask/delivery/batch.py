@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -74,7 +73,7 @@ class BatchSender:
         # Dry runs and others share no request, and do not vouch for each other.
         #: Whether any were accepted that are dry runs (``True``), and such as are not; and the
         #: bytes to which a trial for them was filled that passed.
-        self._taken = dict.fromkeys((False, True), 0) if self.permit.trial_passed else {}
+        self._taken: dict[bool, int] = {}
         #: Events that AdRoll refused alone, and nothing has spoken for or against.
         self._suspects: list[tuple[Row, Answer]] = []
 
@@ -305,7 +304,6 @@ class BatchSender:
             self.lane.counters.add("delivery_error", "lease_lost")
             return
         count = self.lane.counters.add
-        dead: defaultdict[str, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             if outcome.kind == "claimed":
                 continue
@@ -318,13 +316,11 @@ class BatchSender:
                 count(f"event_{outcome.kind}", outcome.reason)
                 self.ended += 1
                 self.on_outcome(outcome.kind, event, outcome.reason)
-            if outcome.kind == "dead":
-                dead[outcome.reason].append(outcome)
-        for reason, some in dead.items():
+        if dead := [outcome for outcome in outcomes if outcome.kind == "dead"]:
             logger.error(
-                "AdRoll events%s that became dead letters: %d, %s (%s), the first is %s "
+                "AdRoll events%s that became dead letters: %d, the first is %s, %s (%s) "
                 "[dead-letters]",
-                *(self.lane.whose, len(some), reason, some[0].error, some[0].id),
+                *(self.lane.whose, len(dead), dead[0].id, dead[0].reason, dead[0].error),
             )
 
     def _insist(self, action: Callable[[], _T]) -> _T:

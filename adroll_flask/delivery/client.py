@@ -26,7 +26,7 @@ from adroll_flask.outbox.model import Asked
 from adroll_flask.redaction import identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
 
-from .transport import NoAnswer, RequestsTransport, Response, Transport
+from .transport import NoAnswer, Response, Transport
 
 #: Events that AdRoll takes in one request.
 MAX_BATCH = 100
@@ -103,26 +103,20 @@ class TokenUnavailable(DeliveryError):
         self.kind = kind
 
 
+@dataclass(eq=False, repr=False)
 class Client:
     """Sends batches of an account's events to AdRoll's event API.
 
     :param settings: the app's configuration.
     :param account: whose events.
-    :param transport: what sends a POST; by default ``requests``.
+    :param transport: what sends a POST.
     :param clock: epoch seconds.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        account: Account,
-        transport: Transport | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.settings = settings
-        self.account = account
-        self._transport = transport or RequestsTransport()
-        self.clock = clock
+    settings: Settings
+    account: Account
+    transport: Transport
+    clock: Callable[[], float] = time.time
 
     def token(self) -> str:
         """Ask for the token of now.
@@ -168,7 +162,7 @@ class Client:
         body = gzip.compress(b"[" + b",".join(payloads) + b"]", compresslevel=5, mtime=0)
         headers = {**_HEADERS, "Authorization": f"Token {token}"}
         try:
-            response = self._transport.send(self._url(dry_run), headers, body)
+            response = self.transport.send(self._url(dry_run), headers, body)
         except NoAnswer as failure:
             return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
         return answer_from(response, now=self.clock(), secrets=lambda: _secrets(token, payloads))

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import let_through
@@ -54,8 +54,7 @@ LATE: Final = 900.0
 _SILENT_EVERY: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one step came to.
 
     :param ended: events that reached their end, delivered or dead.
@@ -68,8 +67,7 @@ class Step:
     pause: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(NamedTuple):
     """How a loop rests between two steps.
 
     :param seconds: how long.
@@ -153,12 +151,14 @@ class Deliverer:
         # Imported here, since who only takes in needs no client.
         from .client import Client
         from .lane import Lane
+        from .transport import RequestsTransport
 
         served = self.settings.served_accounts
         missing, lanes = list(self.settings.missing), []
+        transport = self.transport or RequestsTransport()
         for eid, account in served.items():
             if account.pixel_eid and account.access_token:
-                client = Client(self.settings, account, self.transport, self.clock)
+                client = Client(self.settings, account, transport, self.clock)
                 whose = f" for account {eid}" if len(served) > 1 else ""
                 destination = self.outbox.destination(eid)
                 rules = self.counters, whose, self.monotonic, self.rng, self.seen

@@ -40,13 +40,11 @@ class Permit:
     :param token: the access token of now, and *fingerprint* its configuration's.
     :param probing: ``down``: this is the one request that may be under way; ``stopped``: so it is,
         and the destination is stopped; ``other``: it is stopped for another configuration.
-    :param trial_passed: AdRoll has just taken a trial event.
     """
 
     token: str = field(repr=False)
     fingerprint: str
     probing: Literal["no", "down", "stopped", "other"] = "no"
-    trial_passed: bool = False
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -125,8 +123,6 @@ class Lane:
                 return Permit(token, ours, "other")
             if not destination.failures:
                 return Permit(token, ours)
-        elif destination.paused_for > 0:
-            return None
         if not self.destination.try_probe(_PROBE_LEASE):
             return None
         return Permit(token, ours, "stopped" if is_stopped else "down")
@@ -240,7 +236,7 @@ class Lane:
             self._refused = (*self._refused[:2], 0.0)
             if not self.destination.try_probe(_PROBE_LEASE):
                 return None
-        return replace(permit, probing="down", trial_passed=True)
+        return replace(permit, probing="down")
 
 
 def _doubled(first: float, times: int, most: float) -> float:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
+from adroll_flask import forks
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
-from adroll_flask.forks import FORK_WAIT, PerProcess, at_fork, block_exit_signals, sharing_gil
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import OutboxFailed
 
@@ -64,7 +64,7 @@ class DeliveryThread:
     """Runs a :class:`~adroll_flask.delivery.deliverer.Deliverer` beside the requests.
 
     Where others deliver (``ADROLL_DELIVERY="worker"``) it takes into the outbox what this process
-    reports; where the call itself does (``"sync"``) it only loads.
+    reports; where the call itself does (``"sync"``) it never runs.
 
     Nothing is started before :meth:`start` or :meth:`nudge`, which are called with the first
     request or report of each process: threads do not survive a fork, so a forked worker
@@ -82,9 +82,9 @@ class DeliveryThread:
         self._counters = counters
         self._delivery = delivery
         self._sends = delivery == "thread"
-        self._processes = PerProcess(_Process)
-        at_fork(before=self._let_load, in_parent=self._go_on)
-        atexit.register(_at_exit, weakref.ref(self))
+        self._processes = forks.PerProcess(_Process)
+        forks.at_fork(before=self._let_load, in_parent=self._go_on)
+        atexit.register(forks.weakly(self._at_exit))
 
     @property
     def alive(self) -> bool:
@@ -99,7 +99,7 @@ class DeliveryThread:
     def start(self) -> None:
         """Start this process's thread unless it runs; cheap then."""
         process = self._processes.own()
-        if process.alive:
+        if process.alive or self._delivery == "sync":
             return
         with process.lock:
             if process.alive or process.stop.is_set() or not may_start_threads():
@@ -111,7 +111,7 @@ class DeliveryThread:
                 target=_run, args=(weakref.ref(self), process), name="adroll-delivery", daemon=True
             )
             try:
-                with block_exit_signals():
+                with forks.block_exit_signals():
                     process.thread.start()
             except RuntimeError as error:
                 # No thread to be had, or the interpreter is exiting: the outbox keeps the events.
@@ -127,7 +127,7 @@ class DeliveryThread:
     # until the imports are done.
 
     def _let_load(self) -> None:
-        self._processes.own().loading.acquire(timeout=FORK_WAIT)
+        self._processes.own().loading.acquire(timeout=forks.FORK_WAIT)
 
     def _go_on(self) -> None:
         with suppress(RuntimeError):  # the wait above was in vain
@@ -138,25 +138,24 @@ class DeliveryThread:
     def load(self, process: _Process) -> bool:
         """Load what reports and deliveries need, which takes some tenths of a second.
 
-        :returns: whether there is more to do.
+        :returns: whether there is anything that it can do.
         """
         with process.loading:
             from adroll_flask.events.build import warm
 
             warm()
             try:
-                if self._delivery != "sync":
-                    self._deliverer().load(sends=self._sends)
+                self._deliverer().load(sends=self._sends)
             except AdRollError as failure:  # an outbox without its driver, say
                 self._tell_that_it_cannot_start("not_started", failure)
                 return False
         process.ready = True
-        return self._delivery != "sync"
+        return True
 
     def turn(self, process: _Process) -> Rest:
         """One step, and the rest that follows it."""
         # Requests get the interpreter often, but while somebody waits for what is sent.
-        with nullcontext() if process.flushing else sharing_gil():
+        with nullcontext() if process.flushing else forks.sharing_gil():
             self.measure()
             return self._deliverer().turn(
                 process.stop,
@@ -186,20 +185,17 @@ class DeliveryThread:
 
     def nudge(self) -> None:
         """Tell that an event was put; at 100 they are sent without lingering, but for a burst."""
+        self.start()
         process = self._processes.own()
-        if not process.alive:
-            self.start()
         now = time.monotonic()
         if now - process.since > _WITHIN:
             process.lately, process.since = 0, now
         process.lately += 1
         if process.lately >= _BURST:
             process.burst_until = now + _LASTS
-        process.reports += 1
-        if process.reports >= _FULL:
-            process.reports = 0
-            if now >= process.burst_until:
-                process.hurry.set()
+        process.reports = (process.reports + 1) % _FULL
+        if not process.reports and now >= process.burst_until:
+            process.hurry.set()
 
     def flush(self, timeout: float = 2.0) -> int:
         """Send at once what lingers; returns how many events are still waiting.
@@ -245,19 +241,22 @@ class DeliveryThread:
         thread.join(timeout)
         return not thread.is_alive()
 
+    def _at_exit(self) -> None:
+        # Inherited by forked children as well, whose own thread is another or none. A second
+        # signal would cut off what the first one lets finish.
+        with forks.block_exit_signals():
+            self.stop(EXIT_WAIT)
+
 
 def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
     # A thread that rests keeps no app: after each rest it looks whether that is still there.
-    def measure() -> None:
-        if (thread := this()) is not None:
-            thread.measure()
-
     thread = this()
     if thread is None:
         return
     if not thread.load(process):
         process.thread = None
         return
+    measure = forks.weakly(thread.measure)
     while not process.stop.is_set():
         rest = thread.turn(process)
         del thread
@@ -266,15 +265,6 @@ def _run(this: weakref.ref[DeliveryThread], process: _Process) -> None:
         if thread is None:
             return
     thread.finish(process)
-
-
-def _at_exit(this: weakref.ref[DeliveryThread]) -> None:
-    # Inherited by forked children as well, whose own thread is another or none.
-    thread = this()
-    if thread is not None:
-        # A second signal would cut off what the first one lets finish.
-        with block_exit_signals():
-            thread.stop(EXIT_WAIT)
 
 
 # uWSGI. Before its version 2.0.27 it let Python's threads run only with ``enable-threads``, or with

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -28,9 +28,6 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from adroll_flask.errors import DeliveryError
 from adroll_flask.forks import PerProcess
 from adroll_flask.host_names import is_loopback
-
-if TYPE_CHECKING:
-    from urllib3.poolmanager import PoolManager
 
 #: Bytes of an answer that are read; what AdRoll says fits many times over.
 MAX_BODY = 65_536
@@ -228,10 +225,10 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         cast("Any", self.poolmanager).pool_classes_by_scheme = self._pools
 
-    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> PoolManager:
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = self._pools
-        return cast("PoolManager", manager)
+        return manager
 
 
 def _pool_classes(mine: _Thread) -> dict[str, type[HTTPConnectionPool]]:

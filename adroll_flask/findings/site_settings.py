@@ -292,15 +292,16 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
 
     :param name: one of the thirteen.
     """
-    from adroll_flask.delivery.client import Client
+    from adroll_flask.delivery import client, transport
 
     settings = runtime.settings
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
         payload = trial_event(settings.account, time.time(), name)
-        client = Client(settings, settings.account, runtime.transport, runtime.clock)
-        answer = client.send([payload], True, client.token())
+        network = runtime.transport or transport.RequestsTransport()
+        sender = client.Client(settings, settings.account, network, runtime.clock)
+        answer = sender.send([payload], True, sender.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")
     url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"
