@@ -1,33 +1,16 @@
 """An outbox that came back from a copy sends nothing by itself: no row, no entry, no release."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support.dumps import copy_folder, dump, restore
-from tests.support.outbox_engines import database, require, wait_until
+from tests.support.outbox_engines import Bench, wait_until
 from tests.support.shops import Shop, orders
 
 pytestmark = pytest.mark.patient
-
-
-Maker = Callable[[str], str]
-
-
-@pytest.fixture
-def own_database(lacking: dict[str, str | None]) -> Iterator[Maker]:
-    """An empty database on a server, which may be restored from a dump."""
-    with ExitStack() as stack:
-
-        def make(engine: str) -> str:
-            require(engine, lacking)
-            return stack.enter_context(database(engine))
-
-        yield make
 
 
 def rests(shop: Shop) -> Counter[str]:
@@ -35,14 +18,12 @@ def rests(shop: Shop) -> Counter[str]:
     return Counter(row["reason"] for row in shop.as_json("outbox", "list", "--dead"))
 
 
-def test_a_copied_journal_s_order_rests(
-    shop: Shop, sandbox: RunningSandbox, tmp_path: Path
-) -> None:
+def test_a_copied_journal_s_order_rests(shop: Shop, sandbox: RunningSandbox) -> None:
     shop.report("order:1")
-    copy_folder(shop.folder, tmp_path / "copy")
+    copy_folder(shop.folder, shop.folder.with_name("copy"))
     shop.adroll("worker", "--once")
     assert orders(sandbox) == ["1"]
-    copy_folder(tmp_path / "copy", shop.folder)
+    copy_folder(shop.folder.with_name("copy"), shop.folder)
 
     said = shop.adroll("outbox", "restored")
     shop.adroll("worker", "--once")
@@ -53,12 +34,11 @@ def test_a_copied_journal_s_order_rests(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
 def test_what_was_reported_after_a_backup_of_the_database_is_not_sent_twice(
-    engine: str, own_database: Maker, shop: Shop, sandbox: RunningSandbox, tmp_path: Path
+    fresh: Bench, shop: Shop, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     """The journal's files outlive the database's restore, and its read positions go back."""
-    url = own_database(engine) if engine != "sqlite" else None
+    url = fresh.url
     if url is not None:
         shop.settings["outbox_url"] = url
 

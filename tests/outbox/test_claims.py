@@ -2,16 +2,14 @@
 
 import pytest
 
-from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import OutcomeKind
 from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 
 
 def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
     assert outbox.queue.due(3, [EID]) == 0
-    for _ in range(4):
-        outbox.put(bench.event())
-    outbox.queue.take_in()
+    bench.insert(outbox, *[None] * 4)
     assert (outbox.queue.due(3, [EID]), outbox.queue.due(100, [EID])) == (3, 4)
     claim = claimed(outbox, limit=2)
     assert outbox.queue.due(100, [EID]) == 2
@@ -20,14 +18,11 @@ def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> 
 
 
 def test_what_is_tried_again_at_once_keeps_its_place(bench: Bench, outbox: Outbox) -> None:
-    ids = []
-    for _ in range(2):
-        ids.append(outbox.put(bench.event()).id)
-        bench.clock.now += 1
-    outbox.queue.take_in()
+    first, _second = bench.insert(outbox, None, None)
+    bench.clock.now += 1
     settle(outbox, claimed(outbox, limit=1), "retry")
 
-    assert claimed(outbox, limit=1).events[0].id == ids[0]
+    assert claimed(outbox, limit=1).events[0].id == first
 
 
 def test_the_delivered_gives_up_its_payload_and_keeps_its_key(bench: Bench, outbox: Outbox) -> None:
@@ -41,20 +36,6 @@ def test_the_delivered_gives_up_its_payload_and_keeps_its_key(bench: Bench, outb
     bench.open().put(bench.event("1001"))
     assert outbox.queue.waiting() == 0
     assert bench.counters.get("event_duplicate") == 1
-
-
-def test_a_part_of_a_claim_is_sent_and_the_rest_stays_claimed(bench: Bench, outbox: Outbox) -> None:
-    for _ in range(4):
-        outbox.put(bench.event())
-    claim = claimed(outbox)
-    half = [event.id for event in claim.events[:2]]
-
-    assert set(outbox.queue.begin_sending(claim, half)) == set(half)
-    assert outbox.lookups.counts() | {"claimed": 2, "sending": 2} == outbox.lookups.counts()
-
-    outbox.queue.begin_sending(claim)
-    assert outbox.queue.settle(claim, [Outcome(id=id, kind="claimed") for id in half]) == 2
-    assert outbox.lookups.counts() | {"claimed": 2, "sending": 2} == outbox.lookups.counts()
 
 
 def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox: Outbox) -> None:
@@ -77,14 +58,13 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
 def test_after_the_lease_who_sent_settles_if_nobody_took_it(
     bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str
 ) -> None:
-    outbox.put(bench.event())
+    (id,) = bench.report(outbox, None)
     claim = claimed(outbox, begin=True)
     bench.pass_time(61)
 
     assert settle(outbox, claim, kind) == 1
 
-    row = shown(outbox, claim.events[0].id)
-    assert (row.state, row.unsure) == (state, False)
+    assert (shown(outbox, id).state, shown(outbox, id).unsure) == (state, False)
     assert bool(outbox.queue.claim(EID)) == (state == "waiting")
 
 
@@ -142,9 +122,9 @@ BACK = [30, 3600]
 @pytest.mark.parametrize("back", BACK)
 def test_a_clock_set_back_keeps_no_report_waiting(bench: Bench, outbox: Outbox, back: int) -> None:
     assert not outbox.queue.claim(EID)
-    ids = [outbox.put(bench.event()).id for _ in range(3)]
+    ids = bench.report(outbox, None, None, None)
     bench.pass_time(-back)
-    ids.append(outbox.put(bench.event()).id)
+    ids += bench.report(outbox, None)
 
     # On servers this moves what lies in the database; a process looks when its clock goes back.
     assert {event.id for event in claimed(bench.open()).events} == set(ids)
@@ -167,8 +147,7 @@ def test_a_clock_set_back_puts_no_retry_far_off(bench: Bench, outbox: Outbox, ba
 
 @pytest.mark.parametrize("back", BACK)
 def test_a_clock_set_back_leaves_a_lease_its_time(bench: Bench, outbox: Outbox, back: int) -> None:
-    for _ in range(3):
-        outbox.put(bench.event())
+    bench.report(outbox, None, None, None)
     alive, *_of_the_dead = (claimed(outbox, 1, begin=begin) for begin in (True, False, True))
     bench.pass_time(-back)
     assert not bench.open().queue.claim(EID)
@@ -182,8 +161,7 @@ def test_a_clock_set_back_leaves_a_lease_its_time(bench: Bench, outbox: Outbox, 
 
 def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: Outbox) -> None:
     assert outbox.queue.oldest_due() is None
-    outbox.put(bench.event())
-    outbox.queue.take_in()
+    bench.insert(outbox, None)
     bench.pass_time(900)
 
     late = outbox.queue.oldest_due()

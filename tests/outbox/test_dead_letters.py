@@ -17,8 +17,7 @@ def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no pr
 def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002", "1003")
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
-    outbox.put(bench.event("1004"))
-    outbox.queue.take_in()
+    bench.insert(outbox, "1004")
     invalid, newest, before = outbox.lookups.dead_letters(3)
     assert (invalid.reason, invalid.error) == ("invalid:value", "value: takes an amount")
     assert (newest.reason, newest.error) == ("refused", "http_400: no product")
@@ -39,8 +38,7 @@ def test_a_forgotten_visitors_event_is_told_apart(bench: Bench, outbox: Outbox) 
 def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002")
     outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
-    outbox.put(bench.event("1003"))
-    outbox.queue.take_in()
+    bench.report(outbox, "1003")
     deliver(outbox)
     retry(outbox)
     found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
@@ -50,10 +48,8 @@ def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> N
 
 def test_what_is_open_is_counted_up_to_a_bound(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002", "1003")
-    for key in ("1004", "1005"):
-        outbox.put(bench.event(key))
-    outbox.put(bench.event("1006", held_for=3600.0))
-    outbox.queue.take_in()
+    bench.report(outbox, "1004", "1005")
+    bench.insert(outbox, "1006", held_for=3600.0)
     counts = outbox.lookups.open_counts(2)
     assert counts == {"waiting": 2, "claimed": 0, "sending": 0, "held": 1, "dead": 2}
     assert outbox.lookups.open_counts(100)["dead"] == 3
@@ -62,11 +58,8 @@ def test_what_is_open_is_counted_up_to_a_bound(bench: Bench, outbox: Outbox) -> 
 def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) -> None:
     for number in range(5):
         bench.clock.now += 1.0
-        outbox.put(bench.event(f"100{number}", at=bench.clock.now))
-    bench.clock.now += 1.0
-    view = b'{"event_name":"pageView"}'
-    outbox.put(bench.event(None, name="pageView", payload=view, at=bench.clock.now))
-    outbox.queue.take_in()
+        bench.report(outbox, f"100{number}", at=bench.clock.now)
+    bench.insert(outbox, None, name="pageView", at=bench.clock.now + 1.0)
     look = outbox.lookups.newest_events
     assert [row.key for row in look(3)] == [None, "1004", "1003"]
     first = look(3, "purchase")

@@ -3,7 +3,6 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -14,20 +13,12 @@ import pytest
 
 from adroll_flask.events.names import EVENT_NAMES
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id
-from adroll_flask.outbox.model import Counted, HistoryColumn, HistorySum
+from adroll_flask.outbox.model import Counted, HistoryColumn
 from tests.support import PATIENCE
 from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
-from tests.support.outbox_engines import Bench, bury, claimed, retry, settle
+from tests.support.outbox_engines import Bench, bury, claimed, counted, retry, settle, told
 
 VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
-
-
-def sums(rows: Iterable[HistorySum]) -> Counter[str]:
-    """Events by outcome."""
-    found: Counter[str] = Counter()
-    for row in rows:
-        found[row.outcome] += row.events
-    return found
 
 
 def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None:
@@ -35,12 +26,12 @@ def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None
     event = bench.event("1001")
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1}
+    assert told(bench.open(), "outcome") == {"invalid": 1}
     bench.open().put_dead(event, "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1}
+    assert told(bench.open(), "outcome") == {"invalid": 1}
     # Another process had not seen the key.
     bench.open().put_dead(bench.event("1001"), "invalid:value", "value: takes an amount")
-    assert sums(bench.open().lookups.history(0, ["outcome"])) == {"invalid": 1, "duplicate": 1}
+    assert told(bench.open(), "outcome") == {"invalid": 1, "duplicate": 1}
 
 
 def test_a_failure_is_told_once_by_two_threads(bench: Bench, outbox: Outbox) -> None:
@@ -54,8 +45,7 @@ def test_a_failure_is_told_once_by_two_threads(bench: Bench, outbox: Outbox) -> 
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(tell, range(2)))
-    failed = [row for row in outbox.lookups.history(0.0, ["outcome"]) if row.outcome == "failed"]
-    assert sum(row.events for row in failed) == 300
+    assert told(outbox, "outcome") == {"failed": 300}
 
 
 def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Outbox) -> None:
@@ -83,7 +73,8 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Out
     since = bench.now() - 3600
     columns: tuple[HistoryColumn, ...] = ("at", "event_name", "reason", "identifiers", "currency")
     for column in columns:
-        assert sums(outbox.lookups.history(since, ("outcome", column))) == expected, column
+        found = outbox.lookups.history(since, ("outcome", column))
+        assert counted(found, "outcome") == expected, column
     rows = outbox.lookups.history(since, ("outcome", *columns), delays=True)
     (delivered,) = [row for row in rows if row.outcome == "delivered"]
     assert (delivered.identifiers, delivered.value) == (3, Decimal("59.9"))
@@ -127,8 +118,7 @@ def test_what_failed_is_told_once_the_journal_takes_something_again(sqlite: Benc
         outbox.put(sqlite.event("1001", payload=b"x" * (2 << 20)))
     assert outbox.lookups.history(0, ["outcome"]) == ()
     outbox.measure()  # as the thread beside the requests does
-    (row,) = outbox.lookups.history(0, ("outcome", "reason"))
-    assert (row.outcome, row.reason, row.events) == ("failed", "too_large", 1)
+    assert told(outbox, "outcome", "reason") == {("failed", "too_large"): 1}
 
 
 def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Bench) -> None:
@@ -136,7 +126,7 @@ def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Ben
     outbox.note_failure("purchase", "internal")
     outbox.note_failure("purchase", "internal")
     outbox.close()
-    assert sums(sqlite.open().lookups.history(0, ["outcome"])) == {"failed": 2}
+    assert told(sqlite.open(), "outcome") == {"failed": 2}
 
 
 class Driven:
@@ -239,7 +229,7 @@ class Driven:
     def check(self) -> None:
         self.shop.outbox.measure()
         rows = self.shop.outbox.lookups.history(0, ["outcome"], delays=True)
-        found = sums(rows)
+        found = counted(rows, "outcome")
         taken = Counter(order for order in self.adroll.taken if order != "?")
         kept = self.shop.outbox.lookups.list(limit=1_000_000)
         marked = {row.key for row in kept if row.unsure}

@@ -6,27 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adroll_flask import report_event
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.history import KEPT, bucket_start
 from adroll_flask.outbox.model import Counted, OutcomeKind
 from adroll_flask.outbox.schema import DELAY_COLUMNS, DELAYS
-from tests.conftest import Patch
-from tests.support.outbox_engines import EID, Bench, claimed, settle
+from tests.conftest import AppMaker, Patch
+from tests.support.outbox_engines import EID, ENVIRON, Bench, claimed, counted, settle, told
 
-COLUMNS = ("event_name", "outcome", "reason", "identifiers", "currency")
+COLUMNS: Any = ("event_name", "outcome", "reason", "identifiers", "currency")
 
 
-def history(bench: Bench) -> dict[tuple[Any, ...], tuple[int, int]]:
+def history(outbox: Outbox) -> dict[tuple[Any, ...], tuple[int, Decimal]]:
     """Count and value by event, outcome, reason, identifiers and currency."""
-    rows = bench.execute(
-        f"SELECT {', '.join(COLUMNS)}, sum(events), sum(value) FROM adroll_history"
-        f" GROUP BY {', '.join(COLUMNS)}"
-    )
-    return {tuple(row[:5]): (int(row[5]), int(row[6])) for row in rows}
+    rows = outbox.lookups.history(0, COLUMNS)
+    return {attrgetter(*COLUMNS)(row): (row.events, row.value) for row in rows}
 
 
 def end(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> None:
@@ -36,10 +36,7 @@ def end(outbox: Outbox, kind: OutcomeKind = "delivered", reason: str = "") -> No
 
 def sums(outbox: Outbox) -> Counter[tuple[str, str]]:
     """What monitoring is told."""
-    found: Counter[tuple[str, str]] = Counter()
-    for one in outbox.lookups.totals().sums:
-        found[one.outcome, one.reason] += one.events
-    return found
+    return counted(outbox.lookups.totals().sums, "outcome", "reason")
 
 
 def test_it_is_counted_by_outcome_currency_and_identifiers(bench: Bench, outbox: Outbox) -> None:
@@ -50,12 +47,12 @@ def test_it_is_counted_by_outcome_currency_and_identifiers(bench: Bench, outbox:
     outbox.put(bench.event(digest="1 EUR"))
     end(outbox, "dead", "refused")
 
-    assert history(bench) == {
-        ("purchase", "delivered", "", 3, "EUR"): (2, 600_000),
-        ("purchase", "delivered", "", 1, "EUR"): (1, 599_000),
-        ("purchase", "delivered", "", 3, "USD"): (1, 70_000),
+    assert history(outbox) == {
+        ("purchase", "delivered", "", 3, "EUR"): (2, Decimal(60)),
+        ("purchase", "delivered", "", 1, "EUR"): (1, Decimal("59.9")),
+        ("purchase", "delivered", "", 3, "USD"): (1, Decimal(7)),
         ("addToCart", "delivered", "", 0, ""): (1, 0),
-        ("purchase", "dead", "refused", 0, "EUR"): (1, 10_000),
+        ("purchase", "dead", "refused", 0, "EUR"): (1, Decimal(1)),
     }
 
 
@@ -65,8 +62,7 @@ def test_it_is_counted_by_outcome_currency_and_identifiers(bench: Bench, outbox:
 def test_what_a_claim_has_lost_is_not_counted(
     bench: Bench, outbox: Outbox, kinds: Sequence[OutcomeKind]
 ) -> None:
-    for _ in range(len(kinds) * 2):
-        outbox.put(bench.event(digest="1 EUR"))
+    bench.report(outbox, *[None] * (len(kinds) * 2), digest="1 EUR")
     late = claimed(outbox, begin=True)
     lost = "UPDATE adroll_event SET claim = NULL, state = 0 WHERE id = :id"
     bench.execute(lost, id=late.events[0].id)
@@ -76,20 +72,18 @@ def test_what_a_claim_has_lost_is_not_counted(
     settle(outbox, late, *kinds)
 
     ended = [kind for kind in [*kinds, *kinds][1:] if kind in ("delivered", "dead")]
-    assert sum(count for count, _ in history(bench).values()) == len(ended)
+    assert sum(count for count, _ in history(outbox).values()) == len(ended)
 
 
 def test_sums_are_exact_and_go_beyond_what_a_column_holds(bench: Bench, outbox: Outbox) -> None:
-    for _ in range(1000):
-        outbox.put(bench.event(digest="0.1 EUR"))
+    bench.report(outbox, *[None] * 1000, digest="0.1 EUR")
     outbox.put(bench.event(digest="90071992547.0001 EUR"))
     while outbox.queue.waiting():
         end(outbox)
     (row,) = outbox.lookups.history(0, ["outcome"])
     assert row.value == 100 + Decimal("90071992547.0001")
     # In a currency of small units that is no joke.
-    for _ in range(1100):
-        outbox.put(bench.event(digest="900000000000 EUR"))
+    bench.report(outbox, *[None] * 1100, digest="900000000000 EUR")
     while outbox.queue.waiting():
         end(outbox)
     (row,) = outbox.lookups.history(0, ["outcome"])
@@ -104,7 +98,7 @@ def test_what_is_no_value_counts_as_none(bench: Bench, outbox: Outbox, digest: s
     outbox.put(bench.event(digest=digest))
     end(outbox)
 
-    assert list(history(bench).values()) == [(1, 0)]
+    assert list(history(outbox).values()) == [(1, Decimal(0))]
 
 
 def test_how_long_an_event_took_is_a_histogram(bench: Bench, outbox: Outbox) -> None:
@@ -135,8 +129,7 @@ def test_history_holds_nothing_of_the_visitor(bench: Bench, outbox: Outbox) -> N
 
 
 def test_rates_are_of_this_hour_and_of_the_last_day(bench: Bench, outbox: Outbox) -> None:
-    for _ in range(3):
-        outbox.put(bench.event())
+    bench.report(outbox, *[None] * 3)
     end(outbox)
     outbox.put(bench.event())
     end(outbox, "dead")
@@ -178,14 +171,13 @@ def test_history_and_outcome_are_together(bench: Bench, outbox: Outbox, monkeypa
         with pytest.raises(Killed):
             settle(outbox, claim)
 
-    assert history(bench) == {}
+    assert history(outbox) == {}
     assert outbox.lookups.counts()["sending"] == 1
 
 
 def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
     shop = bench.open()
-    for number in range(400):
-        shop.put(bench.event(str(number), digest="1 EUR"))
+    bench.report(shop, *map(str, range(400)), digest="1 EUR")
     assert shop.queue.waiting() == 400
 
     def work(worker: Outbox) -> None:
@@ -196,8 +188,9 @@ def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:
         list(pool.map(work, [bench.open() for _ in range(4)]))
 
     assert shop.queue.waiting() == 0
-    of_each = {end: history(bench)["purchase", end, "", 0, "EUR"] for end in ("delivered", "dead")}
-    assert of_each == dict.fromkeys(("delivered", "dead"), (200, 2_000_000))
+    assert history(shop) == {
+        ("purchase", end, "", 0, "EUR"): (200, Decimal(200)) for end in ("delivered", "dead")
+    }
 
 
 # -- what monitoring asks for: sums that only grow, over all processes -----------------------------
@@ -235,8 +228,7 @@ def test_sums_go_on_while_hours_pass(sqlite: Bench) -> None:
 
 def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench) -> None:
     outbox = sqlite.open()
-    for _ in range(3):
-        outbox.put(sqlite.event(digest="2.5 EUR"))
+    sqlite.report(outbox, *[None] * 3, digest="2.5 EUR")
     end(outbox)
     sqlite.pass_time(KEPT / 2)
     outbox.put(sqlite.event(digest="1 EUR"))
@@ -258,8 +250,7 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
 def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(sqlite: Bench) -> None:
     outbox = sqlite.open()
     assert (outbox.lookups.totals().due, outbox.lookups.totals().oldest_due) == (0, None)
-    for _ in range(3):
-        outbox.put(sqlite.event())
+    sqlite.report(outbox, *[None] * 3)
     assert outbox.lookups.totals().journal_bytes > 0
     outbox.queue.take_in()
     sqlite.clock.now += 300
@@ -282,8 +273,7 @@ def test_sums_stand_at_their_step_s_beginning(bench: Bench, outbox: Outbox, hour
 
 
 def test_what_is_not_over_is_told_by_event_and_currency(bench: Bench, outbox: Outbox) -> None:
-    for order in range(5):
-        outbox.put(bench.event(str(order), digest="2.50 EUR"))
+    bench.report(outbox, *map(str, range(5)), digest="2.50 EUR")
     outbox.put(bench.event("held", digest="9 CHF", held_for=3600.0))
     outbox.put(bench.event("sent", digest="1 EUR"))
     settle(outbox, claimed(outbox, 1))
@@ -297,3 +287,22 @@ def test_what_is_not_over_is_told_by_event_and_currency(bench: Bench, outbox: Ou
 def test_steps_of_a_week_begin_on_monday() -> None:
     starts = (bucket_start(1_700_000_000 + day * 86_400, 168) for day in range(30))
     assert {time.gmtime(start).tm_wday for start in starts} == {0}
+
+
+@pytest.mark.parametrize("end", ["invalid", "suppressed", "failed"])
+def test_names_made_up_stay_bounded_in_the_history(end: str, make_app: AppMaker) -> None:
+    """Of a view that passes on what a browser says."""
+    app = make_app(ADROLL_STRICT=False)
+    journal, outbox = Path(app.instance_path) / "adroll-journal", app.extensions["adroll"].outbox
+    if end == "failed":
+        journal.parent.mkdir()
+        journal.write_text("in the way")
+    environ = {"HTTP_SEC_GPC": "1"} if end == "suppressed" else {}
+    for number in range(300):
+        with app.test_request_context("/?adct=click-1", environ_base=ENVIRON | environ):
+            assert report_event(f"made-up-{number}").status == end  # type: ignore[arg-type]
+    if end == "failed":
+        journal.unlink()
+        outbox.measure()
+
+    assert told(outbox, "event_name") == {"unknown": 300}

@@ -2,15 +2,28 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
+from adroll_flask import cancel_conversion, release_conversion, report_conversion
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import Decided, OrderKey, Verdict, Withdrawal
-from tests.conftest import Patch
-from tests.support.outbox_engines import EID, Bench, bury, claimed, deliver, retry, settle, shown
+from tests.conftest import AppMaker, Patch
+from tests.support.outbox_engines import (
+    EID,
+    ENVIRON,
+    Bench,
+    bury,
+    claimed,
+    deliver,
+    retry,
+    settle,
+    shown,
+    told,
+)
 
 DAY = 86_400.0
 HELD = 7 * DAY
@@ -32,11 +45,8 @@ def states(outbox: Outbox) -> dict[str, int]:
     return {state: count for state, count in outbox.lookups.counts().items() if count}
 
 
-def history(bench: Bench) -> dict[tuple[str, str], int]:
-    rows = bench.execute(
-        "SELECT outcome, reason, sum(events) FROM adroll_history GROUP BY outcome, reason"
-    )
-    return {(outcome, reason): int(count) for outcome, reason, count in rows}
+def history(outbox: Outbox) -> dict[Any, int]:
+    return told(outbox, "outcome", "reason")
 
 
 def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbox) -> None:
@@ -66,7 +76,7 @@ def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Out
     # A reload of the page is no new order.
     bench.open().put(bench.event("1001"))
     assert deliver(outbox) == []
-    assert history(bench)["cancelled", "cancelled"] == 1
+    assert history(outbox)["cancelled", "cancelled"] == 1
     assert bench.counters.get("hold_cancelled", "cancelled") == 1
 
 
@@ -82,7 +92,7 @@ def test_a_release_is_unused_where_its_hold_was_cancelled(bench: Bench, outbox: 
 
     assert deliver(outbox) == []
     assert bench.counters.get("hold_unused", "cancelled") == 1
-    told = {what: count for what, count in history(bench).items() if what[0] == "unused"}
+    told = {what: count for what, count in history(outbox).items() if what[0] == "unused"}
     assert told == {("unused", "cancelled"): 1}
 
 
@@ -151,7 +161,7 @@ def test_after_the_delivery_a_cancellation_is_too_late_once(bench: Bench, outbox
         outbox.queue.take_in()
 
     assert states(outbox) == {"delivered": 1}
-    assert history(bench)["too_late", "cancelled"] == 1
+    assert history(outbox)["too_late", "cancelled"] == 1
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
 
@@ -165,7 +175,7 @@ def test_a_cancellation_of_what_is_being_taken_is_too_late(bench: Bench, outbox:
 
     row = shown(outbox, claim.events[0].id)
     assert (row.state, row.reason) == ("delivered", "too_late")
-    told = history(bench)
+    told = history(outbox)
     assert (told["delivered", ""], told["too_late", "cancelled"]) == (1, 1)
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
@@ -189,12 +199,12 @@ def test_a_cancellation_of_the_forgotten_changes_nothing(bench: Bench, outbox: O
     outbox.put(bench.event("1001"))
     bury(outbox)
     assert outbox.admin.forget(lambda wire: True) == 1
-    told = history(bench)
+    told = history(outbox)
 
     outbox.decide(cancel())
 
     assert states(outbox) == {"dead": 1}
-    assert history(bench) == told
+    assert history(outbox) == told
 
 
 def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
@@ -206,7 +216,7 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     assert deliver(outbox) == []
     row = shown(outbox, id)
     assert (row.state, row.reason, row.payload) == ("cancelled", "hold_expired", b"")
-    assert history(bench)["expired", "hold_expired"] == 1
+    assert history(outbox)["expired", "hold_expired"] == 1
     assert bench.counters.get("hold_expired", "hold_expired") == 1
 
     outbox.decide(release())
@@ -228,7 +238,7 @@ def test_a_verdict_on_an_order_that_nobody_held_shows_up(
     outbox.keep_house()
 
     assert outbox.lookups.overview().verdicts == 0
-    assert history(bench) == {("unused", f"{verdict().kind}_of_no_hold"): 1}
+    assert history(outbox) == {("unused", f"{verdict().kind}_of_no_hold"): 1}
     assert bench.counters.get("hold_unused", f"{verdict().kind}_of_no_hold") == 1
     hold(bench, outbox)
     assert deliver(outbox) == []
@@ -253,7 +263,7 @@ def test_an_invalid_event_after_its_release_is_counted(bench: Bench, outbox: Out
 
     assert deliver(outbox) == []
     assert states(outbox) == {"dead": 1}
-    assert history(bench) == {("invalid", "invalid:value"): 1}
+    assert history(outbox) == {("invalid", "invalid:value"): 1}
 
 
 def test_other_events_of_the_same_key_are_not_meant(bench: Bench, outbox: Outbox) -> None:
@@ -348,3 +358,30 @@ def test_verdicts_said_before_the_account_was_known_get_it(bench: Bench, outbox:
     outbox.queue.adopt(EID)
 
     assert deliver(outbox) == ["1001"]
+
+
+SHOP, STAGING = "https://shop.example", "https://staging.example"
+
+
+@pytest.mark.parametrize(
+    ("held_at", "decided_at"),
+    [(SHOP, SHOP), (SHOP, STAGING), (SHOP, None), (STAGING, STAGING), (STAGING, None)],
+)
+def test_a_verdict_finds_its_hold(held_at: str, decided_at: str | None, make_app: AppMaker) -> None:
+    """Whichever host of the site says it."""
+    app = make_app(ADROLL_HOSTS=("shop.example",))
+    visit = partial(app.test_request_context, "/?adct=click-1", environ_base=ENVIRON)
+    with visit(base_url=held_at):
+        for order in ("1", "2"):
+            receipt = report_conversion(order_id=order, value=1, currency="EUR", hold=True)
+            assert receipt.status == "held"
+    with visit(base_url=decided_at) if decided_at else app.app_context():
+        assert release_conversion("1").status == "released"
+        assert cancel_conversion("2").status == "cancelled"
+
+    listed = app.extensions["adroll"].outbox.lookups.list()
+    dry = held_at == STAGING
+    assert {(row.key, row.state, row.dry_run) for row in listed} == {
+        ("1", "waiting", dry),
+        ("2", "cancelled", dry),
+    }

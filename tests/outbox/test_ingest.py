@@ -194,8 +194,7 @@ def test_an_open_transaction_with_the_same_order_keeps_nothing_from_delivery(ser
     outbox.database.create_tables()
     with Session(bench.sql()) as session:
         other.put(bench.event("in dispute"), session=session)
-        outbox.put(bench.event("in dispute"))
-        outbox.put(bench.event("due"))
+        bench.report(outbox, "in dispute", "due")
         claim = outbox.queue.claim(EID)
         session.commit()
 
@@ -243,8 +242,7 @@ def test_two_apps_on_one_folder_read_in_turns(bench: Bench, monkeypatch: Patch) 
 def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> None:
     bench.open().database.create_tables()
     shop = bench.open()
-    for order in range(1500):
-        shop.put(bench.event(str(order)))
+    bench.report(shop, *map(str, range(1500)))
 
     def read(told: int) -> None:
         outbox = bench.open()
@@ -582,8 +580,7 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) 
     """While rows are written one by one, the database fails between two of them."""
     outbox = sqlite.open()
     outbox.database.create_tables()
-    for order in range(6):
-        outbox.put(sqlite.event(str(order)))
+    sqlite.report(outbox, *map(str, range(6)))
     calls = count(1)
 
     def refused(_: object) -> None:
@@ -605,8 +602,7 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) 
 
 def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
     shop = sqlite.open()
-    for _ in range(300):
-        shop.put(sqlite.event(payload=b"x" * 100_000))
+    sqlite.report(shop, *[None] * 300, payload=b"x" * 100_000)
     outbox = Outbox(Settings(), folder=sqlite.folder, clock=sqlite.clock)
     tracemalloc.start()
     try:
@@ -622,8 +618,7 @@ def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
 def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: int) -> None:
     """Each claim read on to the bound of 4 MiB, for a hundred events of some kilobytes."""
     shop = sqlite.open()
-    for _ in range(max(700, (6 << 20) // size)):
-        shop.put(sqlite.event(payload=b"x" * size))
+    sqlite.report(shop, *[None] * (max(700, (6 << 20) // size)), payload=b"x" * size)
     read: list[int] = []
     really = journal.read
 

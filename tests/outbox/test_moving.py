@@ -59,11 +59,9 @@ def moved(old: Bench, new: Bench) -> dict[str, int]:
 def fill(bench: Bench) -> None:
     """One event of each kind, and what else an outbox knows."""
     outbox = bench.open()
-    outbox.put(bench.event("delivered"))
-    outbox.put(bench.event("ключ"))
+    bench.report(outbox, "delivered", "ключ")
     settle(outbox, claimed(outbox, begin=True), "delivered")
-    outbox.put(bench.event("waiting"))
-    outbox.put(bench.event(None))
+    bench.report(outbox, "waiting", None)
     outbox.put(bench.event("held", held_for=86_400.0))
     outbox.put_dead(bench.event("dead"), "invalid", "value: takes an amount")
     outbox.decide(verdict("cancel", "cancelled"))

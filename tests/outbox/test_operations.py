@@ -62,8 +62,7 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
 
 
 def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbox) -> None:
-    for n in range(3):
-        outbox.put(bench.event(str(n)))
+    bench.report(outbox, *map(str, range(3)))
     settle(outbox, claimed(outbox), "retry", refused=True)
     one, *others = bury(outbox)
     bench.pass_time(86_400)
@@ -81,8 +80,7 @@ def test_dead_letters_are_retried_with_a_clean_slate(bench: Bench, outbox: Outbo
 
 
 def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1"))
-    outbox.put(bench.event("2"))
+    bench.report(outbox, "1", "2")
     dead = bury(outbox)
     waiting = outbox.put(bench.event("3")).id
 
@@ -94,8 +92,7 @@ def test_dropping_an_event_frees_its_key(bench: Bench, outbox: Outbox) -> None:
 
 
 def test_an_export_names_no_visitor_unless_it_is_full(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1001", payload=wire()))
-    outbox.put(bench.event("1002", payload=wire()))
+    bench.report(outbox, "1001", "1002", payload=wire())
     deliver(outbox)
     outbox.put(bench.event("1003", payload=wire()))
 
@@ -118,8 +115,7 @@ def test_a_visitor_can_be_forgotten(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1", payload=wire()))
     outbox.put(bench.event("2", payload=other))
     bury(outbox)
-    outbox.put(bench.event("3", payload=wire()))
-    outbox.put(bench.event(None, payload=wire()))
+    bench.report(outbox, "3", None, payload=wire())
     outbox.put(bench.event("4", payload=other))
 
     assert outbox.admin.forget(is_ann) == 3
@@ -251,8 +247,7 @@ def test_delivered_rows_without_a_key_go_soon(bench: Bench, outbox: Outbox) -> N
 def test_dead_letters_go_in_time_and_waiting_events_never(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1"))
     bury(outbox)
-    outbox.put(bench.event("2"))
-    outbox.queue.take_in()
+    bench.insert(outbox, "2")
 
     bench.pass_time(91 * 86_400)
 
@@ -268,8 +263,7 @@ def test_a_clock_far_ahead_takes_no_keys_or_holds(sqlite: Bench, kept_house_befo
     outbox.put(sqlite.event("2", held_for=7 * 86_400.0))
     outbox.put(sqlite.event("brief", held_for=600.0))
     if kept_house_before:
-        outbox.put(sqlite.event("over", held_for=0.0))
-        outbox.queue.take_in()
+        sqlite.insert(outbox, "over", held_for=0.0)
         assert outbox.keep_house()
     outbox.queue.take_in()
     sqlite.clock.now += 100 * 86_400
@@ -304,8 +298,7 @@ def test_housekeeping_takes_small_steps(bench: Bench, outbox: Outbox) -> None:
 
 
 def test_a_big_backlog_is_worked_through_a_page_at_a_time(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event())
-    outbox.queue.take_in()
+    bench.insert(outbox, None)
     with bench.sql().begin() as connection:
         connection.execute(
             text(

@@ -218,8 +218,7 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     early = outbox.put(bench.event("1001", advertisable_eid=""))
     twin = outbox.put(bench.event("1002", advertisable_eid=""))
     outbox.put(bench.event(None, advertisable_eid=""))
-    outbox.put(bench.event("1002"))
-    outbox.queue.take_in()
+    bench.insert(outbox, "1002")
 
     assert outbox.queue.adopt(EID) == 3
     assert outbox.queue.adopt(EID) == 0

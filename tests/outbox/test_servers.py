@@ -37,8 +37,7 @@ def test_a_lost_connection_is_replaced(server: Bench, relay: Relay, outbox: Outb
 
 
 def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: Outbox) -> None:
-    outbox.put(server.event("1"))
-    outbox.queue.take_in()
+    server.insert(outbox, "1")
     relay.cut()
 
     assert [outbox.put(server.event(key)).status for key in ("1", "2", "3")] == [
@@ -164,8 +163,7 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
         pytest.skip("MariaDB plans by a look into the index")
     outbox = server.open()
     outbox.database.create_tables()
-    for number in range(1500):
-        outbox.put(server.event(str(number), payload=b'{"x":"%s"}' % (b"x" * 1000)))
+    server.report(outbox, *map(str, range(1500)), payload=b'{"x":"%s"}' % (b"x" * 1000))
     assert outbox.queue.waiting() == 1500
     database = outbox.database
     for statement, values in (

@@ -130,6 +130,5 @@ def test_what_happened_earlier_and_is_reported_now_has_come(bench: Bench, outbox
     outbox.database.create_tables()
     fill(bench, silent=8)
     assert silences(outbox)
-    outbox.put(bench.event("1", occurred_at=bench.now() - 48 * HOUR, held_for=90_000.0))
-    outbox.queue.take_in()
+    bench.insert(outbox, "1", occurred_at=bench.now() - 48 * HOUR, held_for=90_000.0)
     assert not silences(outbox)

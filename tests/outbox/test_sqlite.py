@@ -33,8 +33,7 @@ def outbox(sqlite: Bench) -> Outbox:
 def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
     old = os.umask(0)
     try:
-        outbox.put(sqlite.event())
-        outbox.queue.take_in()
+        sqlite.insert(outbox, None)
         outbox.put(sqlite.event())
     finally:
         os.umask(old)

@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, Row, model, ne
 from tests.support import PATIENCE, lacking
 
 EID = "ADVERTISABLE0000000001"
+#: Of a visitor's request.
+ENVIRON = {"REMOTE_ADDR": "203.0.113.9"}
 ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = {
     "postgresql": os.environ.get(
@@ -161,6 +165,16 @@ class Bench:
         }
         return NewEvent(**(fields | changes))
 
+    def report(self, outbox: Outbox, *keys: str | None, **changes: Any) -> list[str]:
+        """Report a purchase for each of *keys*; the events' ids."""
+        return [outbox.put(self.event(key, **changes)).id for key in keys]
+
+    def insert(self, outbox: Outbox, *keys: str | None, **changes: Any) -> list[str]:
+        """The same, and take what was reported into the database."""
+        ids = self.report(outbox, *keys, **changes)
+        outbox.queue.waiting()
+        return ids
+
     def empty(self) -> None:
         """Leave the tables as if new, for the next test."""
         if not sa.inspect(self.sql()).has_table("adroll_event"):
@@ -259,6 +273,19 @@ def bury(outbox: Outbox, reason: str = "refused", **more: Any) -> list[str]:
     claim = claimed(outbox)
     settle(outbox, claim, "dead", reason=reason, **more)
     return [event.id for event in claim.events]
+
+
+def told(outbox: Outbox, *columns: model.HistoryColumn) -> Counter[Any]:
+    """How many events the history has, by *columns*."""
+    return counted(outbox.lookups.history(0, columns), *columns)
+
+
+def counted(sums: Iterable[model.HistorySum], *columns: model.HistoryColumn) -> Counter[Any]:
+    """How many events *sums* are of, by *columns*."""
+    found: Counter[Any] = Counter()
+    for one in sums:
+        found[attrgetter(*columns)(one)] += one.events
+    return found
 
 
 def shown(outbox: Outbox, id: str) -> Row:
