@@ -393,6 +393,17 @@ def test_with_sync_a_call_returns_after_its_sync(folder: Path, monkeypatch: Patc
     assert len(synced) <= 4
 
 
+@pytest.mark.parametrize("sync", [True, False])
+def test_with_sync_the_names_of_file_and_folder_are_on_the_disk_as_well(
+    folder: Path, monkeypatch: Patch, sync: bool
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    Journal(folder, sync=sync).append(line(b"x"))
+
+    assert synced == ([folder.parent, folder] if sync else [])
+
+
 def test_one_sync_does_for_all_who_wait(folder: Path, monkeypatch: Patch) -> None:
     journal = Journal(folder, sync=True)
     journal.append(line(b"first"))

@@ -141,6 +141,8 @@ def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patc
         outbox.put(old.event(f"{number}"))
     while outbox.queue.take_in():
         pass
+    outbox.destination(EID).stop("401", "fingerprint")
+    stops = outbox.lookups.stops(60.0)
     monkeypatch.setattr(admin, "STEP", 3)
     read = admin._read
 
@@ -155,6 +157,7 @@ def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patc
             moved(old, new)
     assert new.execute("SELECT count(*) FROM adroll_event") == [(3,)]
     assert moved(old, new) == {"waiting": 7}
+    assert new.open().lookups.stops(60.0) == stops
     assert deliver(new.open()) == [*"0123456"]
     assert deliver(outbox) == []
 
