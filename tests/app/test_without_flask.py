@@ -312,6 +312,8 @@ def test_switched_off_by_environment(name: str, monkeypatch: Patch, wrap: Wrap) 
     assert not middleware.runtime.settings.enabled
     with middleware.context():
         assert adroll_flask.report_conversion(**ORDER).reason == "disabled"
+        released = adroll_flask.release_conversion("1001")
+        assert (released.status, released.reason) == ("suppressed", "disabled")
     assert wrap(app, enabled=True).runtime.settings.enabled
 
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -205,6 +205,7 @@ def test_a_groups_name_may_be_long(shop: PayingShop, group: str) -> None:
 
 
 def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: PayingShop) -> None:
+    shop.now += 0.25
     for _ in range(25):
         shop.look()
         shop.look()
@@ -213,6 +214,7 @@ def test_it_asks_once_an_hour_for_three_days_and_once_a_day_for_fourteen(shop: P
     assert len(days) == 25
     assert [day > 5 for day in days].count(True) == 2
     assert {day for day in days if day <= 5} <= {2, 3}
+    assert {since.time() for since, _ in shop.asked} == {time()}, "whole days"
 
 
 def test_an_old_days_orders_stay_known_between_the_long_looks(shop: PayingShop) -> None:
