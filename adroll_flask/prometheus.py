@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 from flask import Flask
 
@@ -30,19 +30,55 @@ except ImportError as _missing:
         "pip install 'adroll-flask[prometheus]'"
     ) from _missing
 
-from .errors import AdRollError
-from .findings.rules import open_findings
+from .errors import ConfigurationError
+from .findings.rules import Moment, open_findings
 from .logs import logger
 from .middleware import AdRollMiddleware
-from .outbox.model import HistorySum, Totals
+from .outbox.journal import waiting_bytes
+from .outbox.model import HistorySum, OutboxFailed, worst
 from .outbox.schema import DELAYS
 from .redaction import describe
 from .request_state import runtime_of
 from .runtime import Runtime
 
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
-
-_Samples: TypeAlias = "Iterable[tuple[tuple[str, ...], float]]"
+#: What each metric says.
+_TEXTS: Final = {
+    "adroll_outbox_up": "1 where the outbox could be read, else 0.",
+    "adroll_events": (
+        "Events that came to an end, by event, outcome and reason, since the first one."
+    ),
+    "adroll_event_value": (
+        "Sum of the values of events that came to an end, in the currency's major unit."
+    ),
+    "adroll_delivery_delay_seconds": "Seconds from an event to its delivery.",
+    "adroll_outbox_due_events": "Events that could be sent now, up to 10,000.",
+    "adroll_outbox_oldest_due_seconds": (
+        "Seconds since the oldest of them became due; 0: none is."
+    ),
+    "adroll_outbox_journal_bytes": "What this host's journal holds that is not in the outbox yet.",
+    "adroll_destination_failures": "Requests to AdRoll that failed since the last that did not.",
+    "adroll_destination_paused_seconds": "Seconds until AdRoll is asked again; 0: it is asked.",
+    "adroll_destination_stopped": (
+        "1 while nothing is sent since AdRoll refuses everything, by reason."
+    ),
+    "adroll_event_silent_seconds": (
+        "Where an event has stopped coming: seconds since it came last."
+    ),
+    "adroll_findings": (
+        "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
+    ),
+    "adroll_process": "What one process counted since it started, by name and reason.",
+}
+_LABELS: Final = {
+    "adroll_events": ("event", "outcome", "reason"),
+    "adroll_event_value": ("event", "outcome", "currency"),
+    "adroll_delivery_delay_seconds": ("event",),
+    "adroll_destination_stopped": ("reason",),
+    "adroll_event_silent_seconds": ("event",),
+    "adroll_findings": ("code", "severity"),
+    "adroll_process": ("process", "name", "reason"),
+}
 
 
 class AdRollCollector:
@@ -65,112 +101,65 @@ class AdRollCollector:
 
     def collect(self) -> Iterator[core.Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
-        runtime, totals, is_up = self._runtime, None, True
+        runtime, trouble, of_outbox = self._runtime, None, list[core.Metric]()
+        moment = Moment(runtime)
         try:
-            if runtime.outbox.exists():  # to look makes no file
-                totals = runtime.outbox.lookups.totals()
-        except AdRollError as problem:
-            is_up = False
+            if moment.is_there:
+                of_outbox = [*_of(moment)]
+        except (OutboxFailed, ConfigurationError) as problem:
+            moment, trouble = Moment(runtime, look=False), problem
             runtime.counters.add("metrics_failed")
             logger.error(
                 "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
             )
-        yield core.GaugeMetricFamily(
-            "adroll_outbox_up", "1 where the outbox could be read, else 0.", value=is_up
-        )
-        if totals is not None:
-            yield from _of(totals)
-        findings = core.GaugeMetricFamily(
-            "adroll_findings",
-            "What is wrong now, as `flask adroll check` says it, by code and severity: how many.",
-            labels=("code", "severity"),
-        )
-        found = Counter((one.code, one.severity) for one in open_findings(runtime))
-        yield _filled(findings, sorted(found.items()))
-        process = core.CounterMetricFamily(
-            "adroll_process",
-            "What one process counted since it started, by name and reason.",
-            labels=("process", "name", "reason"),
-        )
+        yield _family("adroll_outbox_up", {(): trouble is None})
+        yield from of_outbox
+        found = Counter((one.code, one.severity) for one in open_findings(moment, trouble))
+        yield _family("adroll_findings", dict(sorted(found.items())))
         pid, counts = str(os.getpid()), runtime.counters.snapshot()
-        yield _filled(
-            process, (((pid, *name.partition(":")[::2]), count) for name, count in counts.items())
-        )
+        process = {(pid, *name.partition(":")[::2]): count for name, count in counts.items()}
+        yield _family("adroll_process", process, core.CounterMetricFamily)
 
 
-def _of(totals: Totals) -> Iterator[core.Metric]:
-    sums, destination = totals.sums, totals.destination
+def _of(moment: Moment) -> Iterator[core.Metric]:
+    waiting = waiting_bytes(moment.runtime.journal_folder)  # before a question takes it in
+    outbox, destination = moment.outbox, worst(moment.states.values())
+    sums = outbox.lookups.totals()
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)
     for one in sums:
         counts[one.event_name, one.outcome, one.reason] += one.events
         if one.currency:
             values[one.event_name, one.outcome, one.currency] += float(one.value)
-    events = core.CounterMetricFamily(
-        "adroll_events",
-        "Events that came to an end, by event, outcome and reason, since the first one.",
-        labels=("event", "outcome", "reason"),
-    )
-    yield _filled(events, counts.items())
-    money = core.CounterMetricFamily(
-        "adroll_event_value",
-        "Sum of the values of events that came to an end, in the currency's major unit.",
-        labels=("event", "outcome", "currency"),
-    )
-    yield _filled(money, values.items())
+    yield _family("adroll_events", counts, core.CounterMetricFamily)
+    yield _family("adroll_event_value", values, core.CounterMetricFamily)
     yield _delays(sums)
-    for name, text, value in (
-        ("adroll_outbox_due_events", "Events that could be sent now, up to 10,000.", totals.due),
-        (
-            "adroll_outbox_oldest_due_seconds",
-            "Seconds since the oldest of them became due; 0: none is.",
-            totals.oldest_due or 0.0,
-        ),
-        (
-            "adroll_outbox_journal_bytes",
-            "What this host's journal holds that is not in the outbox yet.",
-            totals.journal_bytes,
-        ),
-        (
-            "adroll_destination_failures",
-            "Requests to AdRoll that failed since the last that did not.",
-            destination.failures,
-        ),
-        (
-            "adroll_destination_paused_seconds",
-            "Seconds until AdRoll is asked again; 0: it is asked.",
-            destination.paused_for,
-        ),
-    ):
-        yield core.GaugeMetricFamily(name, text, value=value)
-    stopped = core.GaugeMetricFamily(
-        "adroll_destination_stopped",
-        "1 while nothing is sent since AdRoll refuses everything, by reason.",
-        labels=("reason",),
-    )
-    yield _filled(stopped, [((destination.stopped,), 1)] if destination.stopped else [])
-    silent = core.GaugeMetricFamily(
-        "adroll_event_silent_seconds",
-        "Where an event has stopped coming: seconds since it came last.",
-        labels=("event",),
-    )
-    yield _filled(silent, [((one.name,), one.away) for one in totals.silences])
+    yield _family("adroll_outbox_due_events", {(): outbox.lookups.due()})
+    yield _family("adroll_outbox_oldest_due_seconds", {(): outbox.queue.oldest_due() or 0.0})
+    yield _family("adroll_outbox_journal_bytes", {(): waiting})
+    yield _family("adroll_destination_failures", {(): destination.failures})
+    yield _family("adroll_destination_paused_seconds", {(): destination.paused_for})
+    stopped = {(destination.stopped,): 1} if destination.stopped else {}
+    yield _family("adroll_destination_stopped", stopped)
+    silent = {(one.name,): one.away for one in moment.watched if one.is_silent}
+    yield _family("adroll_event_silent_seconds", silent)
 
 
-def _filled(
-    family: core.CounterMetricFamily | core.GaugeMetricFamily, samples: _Samples
+def _family(
+    name: str,
+    samples: Mapping[Any, float],
+    kind: type[core.CounterMetricFamily | core.GaugeMetricFamily] = core.GaugeMetricFamily,
 ) -> core.Metric:
-    for labels, value in samples:
+    """The metric *name* with *samples* by the values of its labels."""
+    family = kind(name, _TEXTS[name], labels=_LABELS.get(name, ()))
+    for labels, value in samples.items():
         family.add_metric(labels, value)
     return family
 
 
 def _delays(sums: Iterable[HistorySum]) -> core.Metric:
-    family = core.HistogramMetricFamily(
-        "adroll_delivery_delay_seconds",
-        "Seconds from an event to its delivery.",
-        labels=("event",),
-    )
+    name = "adroll_delivery_delay_seconds"
+    family = core.HistogramMetricFamily(name, _TEXTS[name], labels=_LABELS[name])
     numbers: dict[str, list[int]] = {}
     for one in sums:
         if one.outcome == "delivered":

@@ -14,8 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
-from adroll_flask.outbox import Outbox, OutboxFailed, Overview, Row, admin, model
-from adroll_flask.outbox.journal import waiting_bytes
+from adroll_flask.outbox import Outbox, OutboxFailed, Row, admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
@@ -76,18 +75,15 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 
 def _status() -> None:
-    runtime, store = current_runtime(), kept_outbox()
-    now, due = runtime.clock(), ""
-    if store is None:
-        waiting_here = waiting_bytes(runtime.journal_folder)
-        found = Overview(engine="sqlite", schema_version=0, journal_bytes=waiting_here)
-    else:
-        found = store.lookups.overview()
-        if found.counts["waiting"] and found.oldest_due is None:
-            due = "".join(until(row, now) for row in store.lookups.list("waiting", 1))
+    runtime = current_runtime()
+    now, due, lookups = runtime.clock(), "", runtime.outbox.lookups
+    found = lookups.overview()
+    if found.counts["waiting"] and found.oldest_due is None:
+        due = "".join(until(row, now) for row in lookups.list("waiting", 1))
     states, serves = found.destinations, runtime.settings.serves
     adroll = model.worst(one for eid, one in states.items() if serves(eid))
-    made = f"schema {found.schema_version}" if store else "not there yet; the first report makes it"
+    version = found.schema_version
+    made = f"schema {version}" if version else "not there yet; the first report makes it"
     stopped_for = span(now - (adroll.stopped_since or now))
     lines: list[tuple[str, object]] = [
         ("engine", f"{found.engine}, {made}"),

@@ -163,16 +163,14 @@ class Period:
         return {"labels": labels, "full": full}
 
     def sums(
-        self, store: Outbox | None, columns: Sequence[HistoryColumn], *, delays: bool = False
+        self, outbox: Outbox, columns: Sequence[HistoryColumn], *, delays: bool = False
     ) -> list[HistorySum]:
         """The history's sums by step (``at``) and *columns*."""
-        if store is None:
-            return []
         # Weeks of a year are summed up by the database, as UTC has them; by their middle, they are
         # the same weeks in any zone.
         hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
         since = self.begin - (86_400 if middle else 0)
-        rows = store.lookups.history(since, ("at", *columns), hours=hours, delays=delays)
+        rows = outbox.lookups.history(since, ("at", *columns), hours=hours, delays=delays)
         return self.placed(rows, middle)
 
     def placed(self, rows: Iterable[HistorySum], later: int) -> list[HistorySum]:

@@ -56,17 +56,17 @@ _WORDS: Final = texts("words.toml")
 
 def data(visit: Visit) -> Data:
     """The newest orders, or the order whose event the address names."""
-    store, id = visit.store, visit.argument(EVENT)
+    lookups, id = visit.outbox.lookups, visit.argument(EVENT)
     if id:
-        row = store.lookups.show(id) if store is not None else None
-        if store is None or row is None:
+        row = lookups.show(id)
+        if row is None:
             abort(404, "There is no such event any more. Delivered ones are kept for some weeks.")
         order = order_shown(row) or row.id
-        events = store.lookups.find(row.key, [row.name]) if row.key else (row,)
+        events = lookups.find(row.key, [row.name]) if row.key else (row,)
         return _found(visit, order, FoundOrder(events or (row,)))
     state, before = visit.argument(STATE), visit.argument(BEFORE) or None
     most = _LOOKED_THROUGH if state else _LISTED
-    rows = () if store is None else store.lookups.newest_events(most + 1, "purchase", before)
+    rows = lookups.newest_events(most + 1, "purchase", before)
     found = [row for row in rows[:most] if not state or row.state == state]
     newest = found[:_LISTED]
     # Earlier ones begin after what is listed, or after what was looked through.
@@ -74,7 +74,7 @@ def data(visit: Visit) -> Data:
     more = newest[-1].id if len(found) > _LISTED else more
     # What was invalid has no key: its order's id is in its content.
     keyless = [row.id for row in newest if not row.key and row.state == "dead"]
-    whole = {} if store is None else {row.id: row for row in store.lookups.those(keyless)}
+    whole = {row.id: row for row in lookups.those(keyless)}
     listed = [_listed(whole.get(row.id, row)) for row in newest]
     return {"newest": listed, "older": more, STATE: state}
 
@@ -133,8 +133,7 @@ def _paid(visit: Visit, typed: str, last: str) -> list[str] | None:
 
 def _alike(visit: Visit, order: str) -> list[Data]:
     """Known orders whose ids look like *order*."""
-    store = visit.store
-    rows = () if store is None else store.lookups.newest_events(_LOOKED_THROUGH, "purchase")
+    rows = visit.outbox.lookups.newest_events(_LOOKED_THROUGH, "purchase")
     known = {order_shown(row): row.id for row in reversed(rows) if row.key}
     return [{"order": one, "id": known[one]} for one in get_close_matches(order, known, 3, 0.7)]
 

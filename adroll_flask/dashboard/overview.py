@@ -47,7 +47,7 @@ _ANSWERS: Final = {"error": ("bad", "No. "), "warning": ("warn", "Look at this: 
 def data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
     period = visit.period("days")
-    everything = period.sums(visit.store, _COLUMNS, delays=True)
+    everything = period.sums(visit.outbox, _COLUMNS, delays=True)
     sums = [row for row in everything if row.outcome != DRY_RUN]
     unsettled = [row for row in visit.unsettled if not row.dry_run]
     missing = _missing(visit, period)
@@ -107,7 +107,7 @@ def _verdict(visit: Visit) -> dict[str, Any]:
             begin = _ANSWERS["warning"][1]  # it is no order that is missed
         answer = {"level": level, "sentence": begin + worst.sentence, "money": values(worst.values)}
         return worst.as_dict() | answer
-    day = figures.named("day", visit.now, visit.zone).sums(visit.store, ("event_name", "outcome"))
+    day = figures.named("day", visit.now, visit.zone).sums(visit.outbox, ("event_name", "outcome"))
     real = [row for row in day if row.outcome == "delivered"]
     orders = [row for row in real if row.event_name == "purchase"]
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
@@ -127,10 +127,8 @@ def _came(visit: Visit, begin: float) -> dict[int, int]:
     The week earlier tells that the shop reported already when the first of the four began.
     """
     found: dict[int, int] = defaultdict(int)
-    if visit.store is None:
-        return found
     since = begin - 7 * 86_400 * (_WEEKS + 1)
-    for row in visit.store.lookups.history(since, ("at", "event_name", "outcome")):
+    for row in visit.outbox.lookups.history(since, ("at", "event_name", "outcome")):
         if row.event_name == "purchase" and row.outcome in _CAME:
             found[row.at] += row.events
     return found
@@ -209,7 +207,7 @@ def _share(part: int, whole: int) -> float | None:
 
 def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     """Orders that the shop's own list has, of days that begin in the span, and nobody reported."""
-    if visit.store is None or not visit.runtime.paid_orders.is_known:
+    if not visit.runtime.paid_orders.is_known:
         return []
     days = [written("%Y-%m-%d", at, visit.zone) for at in (period.begin + 82_799, period.end - 1)]
     told = visit.runtime.paid_orders.told()["missing"]
@@ -304,9 +302,7 @@ def _steps(
 
 def _shaded(visit: Visit, period: Period, steps: Sequence[Data], event: str) -> list[Data]:
     """Times without delivery, and how much of what came in their hours was sent later."""
-    if visit.store is None:
-        return []
-    lookups, found = visit.store.lookups, list[Data]()
+    lookups, found = visit.outbox.lookups, list[Data]()
     stops = lookups.stops(visit.now - period.begin)
     first = min((began for _, began, *_ in stops), default=visit.now)
     hours = lookups.history(first, ("at", "event_name", "outcome"), delays=True)

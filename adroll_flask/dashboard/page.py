@@ -42,7 +42,7 @@ class Visit(Moment):
     @cached_property
     def findings(self) -> list[Finding]:
         """What is wrong now, the worst first."""
-        return open_findings(self.runtime, self)
+        return open_findings(self)
 
     @property
     def urgent(self) -> list[Finding]:

@@ -12,8 +12,8 @@ from adroll_flask.findings.finding import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import Outbox, Row
-from adroll_flask.outbox.model import Destination, HistorySum
+from adroll_flask.outbox import Row
+from adroll_flask.outbox.model import HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
@@ -41,7 +41,7 @@ _SECONDS: Final = 5.0
 
 def data(visit: Visit) -> Data:
     """What is wrong now, with the events of what waits for a decision; the destination."""
-    store, letters, groups = visit.store, visit.letters, visit.problems
+    letters, groups = visit.letters, visit.problems
     first_day = _day(visit.now) - (_CURVE - 1) * _DAY
     wanted = visit.argument(PROBLEM)
     found = [
@@ -50,13 +50,13 @@ def data(visit: Visit) -> Data:
         if not wanted or id == wanted
     ]
     begin = visit.now - _TOLD * _DAY
-    ended = () if store is None else store.lookups.history(begin, ("at", "reason"), lost=True)
+    ended = visit.outbox.lookups.history(begin, ("at", "reason"), lost=True)
     still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
-    dead = store.lookups.open_counts(_COUNTED)["dead"] if store and not is_all else len(letters)
+    dead = len(letters) if is_all else visit.outbox.lookups.open_counts(_COUNTED)["dead"]
     result: Data = {
         PROBLEM: wanted,
         "findings": [one.as_dict() for one in visit.urgent],
-        "destination": _destination(visit, store),
+        "destination": _destination(visit),
         "open": sorted(found, key=lambda one: -one["last"]),
         "solved": [] if wanted else _solved(ended, still, first_day),
         "first_day": first_day,
@@ -66,7 +66,7 @@ def data(visit: Visit) -> Data:
         "counted": _COUNTED,
     }
     if wanted:
-        result["events"] = _events(store, groups.get(wanted, [])[:_LISTED])
+        result["events"] = _events(visit, groups.get(wanted, [])[:_LISTED])
     return result
 
 
@@ -124,8 +124,8 @@ def _day(at: float) -> int:
     return int(at // _DAY) * _DAY
 
 
-def _events(store: Outbox | None, letters: Sequence[Row]) -> list[Data]:
-    those = () if store is None else store.lookups.those([letter.id for letter in letters])
+def _events(visit: Visit, letters: Sequence[Row]) -> list[Data]:
+    those = visit.outbox.lookups.those([letter.id for letter in letters])
     rows = {row.id: row for row in those}
     names = ("id", "name", "occurred_at", "settled_at", "unsure")
     return [
@@ -136,15 +136,15 @@ def _events(store: Outbox | None, letters: Sequence[Row]) -> list[Data]:
     ]
 
 
-def _destination(visit: Visit, store: Outbox | None) -> Data:
+def _destination(visit: Visit) -> Data:
     """How AdRoll stands to us, and what it said last; what is wrong with it is a finding."""
-    now = Destination() if store is None else visit.destination
+    now = visit.destination
     wrong = next((one for one in visit.findings if one.subject == "delivery"), None)
     state, text = ("idle", "Nothing was sent yet.")
     if wrong is not None:
         state = {"error": "bad", "warning": "warn"}.get(wrong.severity, "idle")
         text = wrong.sentence
-    elif store is not None:
+    elif visit.is_there:
         state, text = ("good", "AdRoll takes what is sent.")
     return {
         "state": state,

@@ -71,12 +71,16 @@ class Moment:
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
         self.looks: bool = look
-        self.store: Outbox | None = runtime.outbox if look and runtime.outbox.exists() else None
 
     @property
     def outbox(self) -> Outbox:
-        """The outbox, for rules that are only asked where there is one."""
+        """Where nothing was reported yet, nothing is in it."""
         return self.runtime.outbox
+
+    @cached_property
+    def is_there(self) -> bool:
+        """Whether anything was ever reported here, as far as we look."""
+        return self.looks and self.outbox.exists()
 
     @cached_property
     def destination(self) -> Destination:
@@ -91,7 +95,7 @@ class Moment:
     @cached_property
     def unsettled(self) -> Sequence[HistorySum]:
         """What waits and what is held."""
-        return () if self.store is None else self.store.lookups.unsettled(MOST)
+        return self.outbox.lookups.unsettled(MOST) if self.looks else ()
 
     @cached_property
     def backlog(self) -> dict[str, Any]:
@@ -120,12 +124,12 @@ class Moment:
     @cached_property
     def watched(self) -> Sequence[Silence]:
         """Events that come often enough to be missed."""
-        return () if self.store is None else self.store.lookups.watched()
+        return self.outbox.lookups.watched()
 
     @cached_property
     def letters(self) -> Sequence[Row]:
         """The newest dead letters."""
-        return () if self.store is None else self.store.lookups.dead_letters(MOST_DEAD)
+        return self.outbox.lookups.dead_letters(MOST_DEAD)
 
     @cached_property
     def problems(self) -> dict[str, list[Row]]:
@@ -135,30 +139,25 @@ class Moment:
 
 
 def open_findings(
-    runtime: Runtime,
-    moment: Moment | None = None,
-    *,
-    trouble: OutboxFailed | ConfigurationError | None = None,
+    moment: Moment, trouble: OutboxFailed | ConfigurationError | None = None
 ) -> list[Finding]:
     """What is wrong now, the worst first.
 
     Of those as bad, what others come of is the first; then what has more money, or more events.
 
-    :param moment: what to look at, where somebody else looks at it, too.
     :param trouble: why nothing of the outbox can be looked at, where that is known.
     """
     findings: list[Finding] = []
     try:
-        moment = moment or Moment(runtime, look=trouble is None)
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
         if trouble is not None:
             raise trouble
-        if runtime.settings.enabled and moment.store is not None:
+        if moment.settings.enabled and moment.is_there:
             findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
     except ConfigurationError as problem:  # there is no outbox over such a database
         findings.append(found("outbox-url", problem.key, problem=problem.problem))
     except OutboxFailed as problem:
-        findings.append(outbox_trouble(runtime, problem))
+        findings.append(outbox_trouble(moment.runtime, problem))
     return sorted(findings, key=_how_bad)
 
 
@@ -223,7 +222,7 @@ def _settings(moment: Moment) -> Iterator[Finding]:
         yield found("account-missing", names, names=names, wait=moment.waits)
     if settings.dry_run:
         yield found("dry-run", "ADROLL_DRY_RUN")
-    if moment.store is None and moment.looks:
+    if moment.looks and not moment.is_there:
         yield found("nothing-reported", "reports")
 
 
@@ -310,12 +309,11 @@ def _worker(moment: Moment) -> Iterator[Finding]:
 
 def _other_accounts(moment: Moment) -> Iterator[Finding]:
     """Events that wait for an account that this process does not serve."""
-    lookups = moment.outbox.lookups
     waiting = [row for row in moment.unsettled if row.outcome == "waiting"]
     for eid, rows in by(lambda row: row.reason, waiting).items():
         if eid in ("", *moment.settings.served_accounts):
             continue
-        about = total(of_events(lookups.list("waiting", _LISTED, account=eid)))
+        about = total(of_events(moment.outbox.lookups.list("waiting", _LISTED, account=eid)))
         about |= {"since": about["since"] or moment.now, "events": total(rows)["events"]}
         # Another app that shares the folder may serve it: its worker was seen, or AdRoll asked.
         state = moment.states[eid]

@@ -186,10 +186,10 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         if is_ready:
             runtime.outbox.queue.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
-        yield from open_findings(runtime, trouble=problem)
+        yield from open_findings(Moment(runtime, look=False), problem)
         return
     moment = Moment(runtime, look=is_ready)
-    yield from open_findings(runtime, moment)
+    yield from open_findings(moment)
     engine = runtime.outbox.database.dialect
     if is_ready:
         yield ok("outbox", f"{engine}, {moment.number} waiting")

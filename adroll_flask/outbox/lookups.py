@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
 
@@ -32,8 +31,6 @@ _OPEN: Final = (*model.UNSENT, State.held, State.dead)
 _OUTCOMES: Final = {**dict.fromkeys(model.UNSENT, "waiting"), State.held: "held"}
 #: In the shared notes: an event that is known to be silent.
 _SILENT: Final = "silent:"
-#: Seconds between two looks for silence.
-_SILENCE_EVERY: Final = 300.0
 #: Events that are counted as due, at most.
 MOST_DUE: Final = 10_000
 
@@ -52,8 +49,6 @@ class Lookups:
     bytes_waiting: Callable[[], int]
     #: Sums of all hours before one, with that hour and how many things happened before it.
     _base: tuple[tuple[int, int], history.Sums] | None = None
-    _silence_at: float = float("-inf")
-    _silences: tuple[model.Silence, ...] = field(default=())
 
     def _all(self, where: str, **values: Any) -> tuple[model.Row, ...]:
         return tuple(self.database.read(lambda tx: schema.rows(tx, where, **values)))
@@ -90,6 +85,7 @@ class Lookups:
     def overview(self) -> model.Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
+        is_there = self.database.exists()
 
         def look(tx: Tx) -> model.Overview:
             rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
@@ -103,7 +99,7 @@ class Lookups:
                 stops=destination.recent_stops(tx, model.DAY),
                 journal_bytes=self.bytes_waiting(),
                 engine=tx.dialect,
-                schema_version=int(schema.meta(tx, "schema_version") or 0),
+                schema_version=int(schema.meta(tx, "schema_version") or 0) if is_there else 0,
                 verdicts=numbers.get(State.decided, 0),
             )
 
@@ -303,32 +299,27 @@ class Lookups:
         self.take_in_all()
         return self.database.read(partial(_unsettled, most))
 
-    def totals(self) -> model.Totals:
-        """Sums since the first event and the present state, for monitoring; counts no events.
+    def totals(self) -> tuple[HistorySum, ...]:
+        """Sums since the first event, by event, outcome, reason and currency, for monitoring.
 
-        Sums only grow, over all processes and for ever: what is too old for the history is added up
+        They only grow, over all processes and for ever: what is too old for the history is added up
         in one hour of its own. Whole hours are read again where something of theirs was settled.
         """
 
-        def look(tx: Tx) -> model.Totals:
+        def look(tx: Tx) -> history.Sums:
             # The hour before may still be written to: by a transaction that began in it.
             hour = int(tx.now // 3600) - 1
             known, base = (hour, history.number_before(tx, hour)), self._base
             if base is None or base[0] != known:
                 base = self._base = known, history.totals(tx, "hour < :hour", hour)
-            sums = history.totals(tx, "hour >= :hour", hour, base[1])
-            if time.monotonic() >= self._silence_at:
-                self._silences, self._silence_at = _silent(tx), time.monotonic() + _SILENCE_EVERY
-            return model.Totals(
-                sums=tuple(history.total(key, numbers) for key, numbers in sorted(sums.items())),
-                due=count_due(tx, accounts_of(tx), MOST_DUE),
-                oldest_due=oldest_due(tx),
-                destinations=destination.states_of(tx),
-                silences=self._silences,
-                journal_bytes=self.bytes_waiting(),
-            )
+            return history.totals(tx, "hour >= :hour", hour, base[1])
 
-        return self.database.read(look)
+        sums = sorted(self.database.read(look).items())
+        return tuple(history.total(key, numbers) for key, numbers in sums)
+
+    def due(self) -> int:
+        """How many events could be sent now, of each account counted up to 10,000."""
+        return self.database.read(lambda tx: count_due(tx, accounts_of(tx), MOST_DUE))
 
     # -- notes that all processes share -----------------------------------------------------
 

@@ -349,31 +349,6 @@ class Silence(NamedTuple):
         return self.away > self.alarm_after
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What monitoring asks for.
-
-    :param sums: since the first event, by event, outcome, reason and currency; they only grow.
-    :param due: events that could be sent now, counted up to 10,000.
-    :param oldest_due: seconds since the oldest of them became due, or ``None``.
-    :param destinations: AdRoll as the workers of each account see it.
-    :param silences: events that have stayed away, as of the last five minutes.
-    :param journal_bytes: what this host's journal holds that is not in the outbox yet.
-    """
-
-    sums: tuple[HistorySum, ...]
-    due: int
-    oldest_due: float | None
-    destinations: Mapping[str, Destination]
-    silences: tuple[Silence, ...]
-    journal_bytes: int
-
-    @property
-    def destination(self) -> Destination:
-        """The worst of the destinations."""
-        return worst(self.destinations.values())
-
-
 class SuppressedOrder(NamedTuple):
     """Why an order was not reported, and when."""
 
@@ -394,19 +369,20 @@ class Overview:
     :param stops: intervals of the last day in which an account was stopped, or AdRoll was away:
         account, begin, end or ``None``, reason.
     :param journal_bytes: what this host's journal holds that could not be taken in yet.
+    :param schema_version: 0: there are no tables yet.
     :param verdicts: releases and cancellations whose hold has not come in.
     """
 
-    counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    accounts: Mapping[str, int] = field(default_factory=dict)
-    oldest_due: float | None = None
-    rates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    destinations: Mapping[str, Destination] = field(default_factory=dict)
-    stops: tuple[tuple[str, float, float | None, str], ...] = ()
-    journal_bytes: int = 0
+    counts: Mapping[str, int]
+    accounts: Mapping[str, int]
+    oldest_due: float | None
+    rates: Mapping[str, Mapping[str, int]]
+    destinations: Mapping[str, Destination]
+    stops: tuple[tuple[str, float, float | None, str], ...]
+    journal_bytes: int
     engine: str
     schema_version: int
-    verdicts: int = 0
+    verdicts: int
 
 
 # -- entries ---------------------------------------------------------------------------------------

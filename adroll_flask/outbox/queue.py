@@ -156,8 +156,6 @@ class Queue:
     def waiting(self, accounts: Sequence[str] | None = None) -> int:
         """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
         self.ingest.take_in_all()
-        if not self.database.exists():
-            return 0
         return sum(self.database.read(lambda tx: lookups.waiting_by_account(tx, accounts)).values())
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:

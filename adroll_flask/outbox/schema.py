@@ -262,7 +262,8 @@ class Database(Protocol):
     dialect: str
 
     def read(self, function: Callable[[Tx], T], /) -> T:
-        """Run *function* in a transaction that only reads."""
+        """Run *function* in a transaction that only reads; it finds empty tables where there is no
+        database yet, and makes none."""
 
     def write(self, function: Callable[[Tx], T], /) -> T:
         """Run *function* in a transaction and commit it."""

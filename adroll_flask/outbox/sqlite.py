@@ -146,7 +146,9 @@ class SqliteDatabase(schema.Database):
     # -- transactions -----------------------------------------------------------------------
 
     def read(self, function: Callable[[Tx], T], /) -> T:
-        return self._work(lambda connection: self._in_transaction(connection, function, "BEGIN"))
+        return self._work(
+            lambda connection: self._in_transaction(connection, function, "BEGIN"), makes=False
+        )
 
     def write(self, function: Callable[[Tx], T], /) -> T:
         return self._work(lambda connection: self._in_transaction(connection, function, _WRITE))
@@ -165,16 +167,21 @@ class SqliteDatabase(schema.Database):
                     connection.execute("ROLLBACK")
             raise
 
-    def _work(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *function* on the kept connection, again where the file was locked or replaced."""
+    def _work(self, function: Callable[[sqlite3.Connection], T], *, makes: bool = True) -> T:
+        """Run *function* on the kept connection, again where the file was locked or replaced.
+
+        :param makes: whether to make the file where it is missing; else nothing is in it.
+        """
         until, is_again = time.monotonic() + PATIENCE, False
         while True:
             with self._alone_in_process() as process:
                 try:
                     connection = process.connection
-                    if connection is None or self._inode() != process.inode:
+                    inode = self._inode()
+                    is_ours = inode == process.inode and not (makes and inode == _NO_INODE)
+                    if connection is None or not is_ours:
                         process.hang_up()
-                        connection = self._open(process)
+                        connection = self._open(process, makes)
                     return function(connection)
                 except sqlite3.Error as exc:
                     reason = reason_of(exc)
@@ -230,21 +237,22 @@ class SqliteDatabase(schema.Database):
             return _NO_INODE
         return stat.st_ino, stat.st_dev
 
-    def _open(self, process: _Process) -> sqlite3.Connection:
+    def _open(self, process: _Process, makes: bool) -> sqlite3.Connection:
         if self._is_orphan:
             raise OutboxFailed("unavailable", "forked while its database was in use")
         if not self._is_hooked:
             self._is_hooked = True
             at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
-        connection = self._connect()
-        process.hold(connection, self._inode())
+        is_there = self.path.exists()
+        if makes and not is_there:
+            self._make()
+        connection = self._connect(self.path if makes or is_there else ":memory:")
+        process.hold(connection, self._inode() if makes or is_there else _NO_INODE)
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        if not self.path.exists():
-            self._make()
+    def _connect(self, place: Path | str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            place, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute(f"PRAGMA synchronous = {self._sync}")

@@ -86,8 +86,6 @@ def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrd
     :param most: invalid dead letters that are looked through, the newest.
     """
     lookups, secret = reporter.outbox.lookups, reporter.records.dedupe_secret
-    if not reporter.outbox.exists():  # to look makes no file
-        return FoundOrder()
     for one in (spelled for order in orders for spelled in spellings(order)):
         rows = lookups.find(names.kept_key(one, secret), names.EVENT_NAMES)
         rows += lookups.dead_letters_of(one, most)

@@ -224,9 +224,6 @@ class Reconciliation:
 
     def _compared(self) -> Iterator[Order]:
         listed, outbox = self._listed(), self.reporter.outbox
-        if not outbox.exists():
-            yield from listed
-            return
         lookups, secret = outbox.lookups, self.reporter.records.dedupe_secret
         lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from adroll_flask import prometheus, report_event, signals
-from adroll_flask.findings.rules import open_findings
+from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, ingest, location, new_id
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
 from tests.support import eventually, outbox_engines, visits
@@ -363,7 +363,7 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
 
 def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
     delivered(shop, "1001")
-    found = open_findings(shop.runtime, trouble=OutboxFailed("locked"))
+    found = open_findings(Moment(shop.runtime, look=False), OutboxFailed("locked"))
     assert [one.code for one in found] == ["outbox-unavailable"]
 
 

@@ -296,6 +296,16 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
     thread.join()
 
 
+def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite: Bench) -> None:
+    outbox = sqlite.open()
+    assert (outbox.lookups.overview().counts["waiting"], outbox.queue.waiting()) == (0, 0)
+    assert (outbox.lookups.history(0.0, ["at"]), outbox.lookups.list()) == ((), ())
+    assert not sqlite.path.exists()
+    outbox.put(sqlite.event("1001"))
+    assert [row.key for row in outbox.lookups.list()] == ["1001"]
+    assert sqlite.path.exists()
+
+
 @pytest.fixture
 def patient_forks(monkeypatch: Patch) -> None:
     """On a busy machine what is under way takes longer than a fork waits for it."""

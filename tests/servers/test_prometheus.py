@@ -123,6 +123,8 @@ def test_metrics_say_what_became_of_events_and_how_the_outbox_does(shop: Flask) 
     pid = str(os.getpid())
     assert found["adroll_process_total"]["event_queued", pid, ""] == 4
     assert found["adroll_process_total"]["event_suppressed", pid, "consent_gpc"] == 1
+    report(shop, "1006")
+    assert samples(registry_of(shop))["adroll_outbox_journal_bytes"][()] > 0
 
 
 def test_metrics_hold_nothing_of_a_visitor(shop: Flask) -> None:
