@@ -1,5 +1,6 @@
 """What pages show: numbers, money and times as they and their CSV write them; spans of time, in
-steps by the days of ``ADROLL_TIME_ZONE``; and plots, which ``templates/plots.html`` draws."""
+steps by the days of ``ADROLL_TIME_ZONE``; and axes of plots, which ``templates/plots.html``
+draws."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
@@ -152,16 +153,6 @@ class Period:
         """The same in steps of seven days."""
         return replace(self, step="week", begins=self.begins[::7]) if self.step == "day" else self
 
-    @property
-    def axis(self) -> dict[str, Any]:
-        """The steps' names, as a plot takes them: short (``14:00``, ``24 Nov``), and as a table has
-        them (``Tue 24 Nov, 14:00``, ``week of 24 Nov 2026``)."""
-        short = "%H:00" if self.step == "hour" else "%-d %b"
-        forms = {"hour": "%a %-d %b, %H:00", "day": "%a %-d %b %Y", "week": "week of %-d %b %Y"}
-        full = [written(forms[self.step], at, self.zone) for at in self.begins]
-        labels = [written(short, at, self.zone) for at in self.begins]
-        return {"labels": labels, "full": full}
-
     def sums(
         self, outbox: Outbox, columns: Sequence[HistoryColumn], *, delays: bool = False
     ) -> list[HistorySum]:
@@ -247,73 +238,32 @@ _WIDE, _NARROW = 12, 5
 _ROUND: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
 
 
-class Series(NamedTuple):
-    """What a plot shows of one thing.
+def axis_end(plot: Mapping[str, Any]) -> float:
+    """The end of a plot's axis: a round number with four equal steps below it; of lines, which are
+    of shares, 1. 0: there is nothing to draw.
 
-    :param label: as the legend has it.
-    :param tone: a class of the stylesheet: ``good``, ``bad``, ``warn``, ``soft``, ``faint``, or
-        ``one`` to ``six``.
-    :param values: one a bucket; ``None``: there is none, a line has a gap there.
+    >>> steps = [{"sent": 3, "lost": 2}, {"sent": 9, "lost": 8}]
+    >>> axis_end({"steps": steps, "series": [{"name": "sent"}, {"name": "lost"}], "usual": []})
+    20.0
     """
+    bars = [[step[one["name"]] or 0 for one in plot["series"]] for step in plot["steps"]]
+    if plot.get("are_lines") or not any(map(any, bars)):
+        return float(any(map(any, bars)))
+    largest = max((*map(sum, bars), *filter(None, plot["usual"])))
+    if largest <= 4:
+        return 4.0
+    size = 10.0 ** math.floor(math.log10(largest))
+    ends = (step * size for step in _ROUND if step * size >= largest)
+    return next((end for end in ends if end % 4 == 0), 4.0 * math.ceil(largest / 4))
 
-    label: str
-    tone: str
-    values: Sequence[float | None]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """Series over buckets: bars of parts on top of each other, the first at the bottom, or lines.
-
-    :param labels: one a bucket, short; empty where the axis needs none.
-    :param full: the same as the table has them.
-    :param are_lines: a line a series, instead of bars.
-    :param shades: why a bucket is shaded, a class of the stylesheet; empty: it is not.
-    :param usual: how many are usual in a bucket; ``None``: nobody knows.
-    :param is_running: whether the last bucket has not ended yet.
-    """
-
-    labels: Sequence[str]
-    full: Sequence[str]
-    series: Sequence[Series]
-    are_lines: bool = False
-    shades: Sequence[str] = ()
-    usual: Sequence[float | None] = ()
-    is_running: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not any(value for one in self.series for value in one.values)
-
-    @property
-    def top(self) -> float:
-        """The axis' end: a round number with four equal steps below it; of lines, which are of
-        shares, 1.
-
-        >>> Plot(labels=[""], full=[""], series=[Series("", "", [9]), Series("", "", [8])]).top
-        20.0
-        """
-        if self.are_lines:
-            return 1.0
-        columns = zip(*(one.values for one in self.series), strict=True)
-        sums = (sum(filter(None, values)) for values in columns)
-        largest = max((*sums, *filter(None, self.usual)), default=0)
-        if largest <= 4:
-            return 4.0
-        size = 10.0 ** math.floor(math.log10(largest))
-        ends = (step * size for step in _ROUND if step * size >= largest)
-        return next((end for end in ends if end % 4 == 0), 4.0 * math.ceil(largest / 4))
-
-    @property
-    def shown(self) -> list[tuple[float, str, bool]]:
-        """Of the labels those that there is room for: the place in per cent, the text, and whether
-        a narrow page has room for it, too."""
-        named = [(n, label) for n, label in enumerate(self.labels) if label]
-        every = max(1, math.ceil(len(named) / _WIDE))
-        often = every * max(1, math.ceil(len(named) / every / _NARROW))
-        return [
-            (round((n + 0.5) * 100 / len(self.labels), 2), label, place % often == 0)
-            for place, (n, label) in enumerate(named)
-            if place % every == 0
-        ]
+def with_room(labels: Sequence[str]) -> list[tuple[float, str, bool]]:
+    """Of an axis' labels those that there is room for: the place in per cent, the text, and whether
+    a narrow page has room for it, too."""
+    every = max(1, math.ceil(len(labels) / _WIDE))
+    often = every * max(1, math.ceil(len(labels) / every / _NARROW))
+    return [
+        (round((n + 0.5) * 100 / len(labels), 2), label, n % often == 0)
+        for n, label in enumerate(labels)
+        if n % every == 0
+    ]

@@ -160,29 +160,13 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
             yield told | {"identifier": name, "share": written}
 
 
-def view(visit: Visit, data: Data) -> Data:
-    """What the template needs beside the data."""
-    period, steps = visit.period("month"), data["steps"]
-    period = period.by_weeks() if data["step"] == "week" else period
-    buckets = data["freshness"]["buckets"]
-    labels = [span(one["within"]) if one["within"] else "longer" for one in buckets]
-    return {
-        "periods": figures.PERIODS,
-        "plot": figures.Plot(
-            **period.axis,
-            series=[
-                figures.Series(label, tone, [step["shares"][name] for step in steps])
-                for name, (label, tone, _) in _IDENTIFIERS.items()
-            ],
-            are_lines=True,
-        ),
-        "delays": figures.Plot(
-            # Short, since a phone has room for no more: 15 s, 5 min.
-            labels=[re.sub(r"(?<= )(s|min|h|d)[a-z]+", r"\1", label) for label in labels],
-            full=[f"within {label}" if label != "longer" else label for label in labels],
-            series=[figures.Series("delivered", "one", [bucket["events"] for bucket in buckets])],
-        ),
-    }
+#: The histogram's columns, as its table has them; and short, since a phone has room for no more:
+#: 15 s, 5 min.
+_WITHIN: Final = [*(f"within {span(end)}" for end in DELAYS), "longer"]
+_SHORT: Final = [
+    re.sub(r"(?<= )(s|min|h|d)[a-z]+", r"\1", name.removeprefix("within ")) for name in _WITHIN
+]
 
-
-PAGE: Final = Page("match-quality", data, rows, view=view, arguments=ARGUMENTS)
+PAGE: Final = Page(
+    "match-quality", data, rows, {"within": _WITHIN, "short": _SHORT}, arguments=ARGUMENTS
+)

@@ -102,6 +102,7 @@ class _Dashboard:
         zone = runtime.settings.time_zone
         self._templates.filters.update(
             moment=lambda at: "–" if at is None else figures.written("%-d %b %Y, %H:%M", at, zone),
+            written=lambda at, form, other: figures.written(form, at, other or zone),
             iso=figures.iso,
             span=span,
             for_lookers=for_lookers,
@@ -169,13 +170,10 @@ class _Dashboard:
             data=data,
             said=self._guard.unseal(request.args.get("said", ""))
             or next(((text, False) for text in visit.refused), None),
-            operator=visit.is_operator,
+            visit=visit,
             token=self._guard.token(cookie) if cookie else "",
-            problems=len(visit.urgent),
-            now=visit.now,
-            url=request.url,
             carried=carried,
-            **page.view(visit, data),
+            **page.names,
         )
         if is_new:
             path, secure = url_for(f"{NAME}.{PAGES[0].name}"), request.is_secure

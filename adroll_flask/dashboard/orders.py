@@ -50,9 +50,6 @@ _MOST_GROUPS: Final = 20
 #: Orders of a comparison that the page lists, and that its CSV holds.
 _SHOWN: Final = 200
 
-#: How states, steps of an order's life, and what became of an order are called, and their tones.
-_WORDS: Final = texts("words.toml")
-
 
 def data(visit: Visit) -> Data:
     """The newest orders, or the order whose event the address names."""
@@ -295,24 +292,10 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
             yield {**named, "step": step["kind"], "at": iso(step["at"]), "said": step["said"]}
 
 
-def view(visit: Visit, _data: Data) -> Data:
-    """What the template has beside the data."""
-    return {
-        "words": _WORDS,
-        "largest": _LARGEST_LIST,
-        "most_lines": _MOST_LINES,
-        "shown": _SHOWN,
-        "has_list": visit.runtime.paid_orders.is_known,
-        # Where there are several accounts, it is not known here which of them is delayed.
-        "own": [*visit.settings.served_accounts],
-        "delays": lambda: delays(visit),
-    }
-
-
 PAGE: Final = Page(
     *("orders", data, rows),
+    {"words": texts("words.toml"), "most_lines": _MOST_LINES, "shown": _SHOWN, "delays": delays},
     questions={"find": find, "compare": compare, "missing": missing},
     largest=_LARGEST_LIST,
-    view=view,
     arguments=(EVENT, BEFORE, STATE),
 )

@@ -26,7 +26,7 @@ _COLUMNS: Final[tuple[HistoryColumn, ...]] = ("event_name", "outcome", "reason",
 
 #: What became of events, in the order of the way; and what the plot over time has.
 _WAY: Final = texts("words.toml", "way/")
-_PLOTTED: Final = texts("words.toml", "plot/")
+_PLOTTED: Final = [{"name": name, **word} for name, word in texts("words.toml", "plot/").items()]
 #: What is never AdRoll's to have, and is lost to it.
 _LOST: Final = ("invalid", "failed", "dead")
 #: What of the way is drawn as another.
@@ -287,10 +287,11 @@ def _urgency(loss: Mapping[str, Any]) -> int:
 def _steps(
     period: Period, sums: Sequence[HistorySum], usual: Mapping[int, float]
 ) -> list[dict[str, Any]]:
-    steps = {at: dict.fromkeys((*_PLOTTED, "late"), 0) for at in period.begins}
+    plotted = [one["name"] for one in _PLOTTED]
+    steps = {at: dict.fromkeys((*plotted, "late"), 0) for at in period.begins}
     for row in sums:
         fate = _DRAWN.get(name := _fate(row), name)
-        if fate in _PLOTTED:
+        if fate in plotted:
             steps[row.at][fate] += row.events
             steps[row.at]["late"] += sum(row.delays[_LATE:])
     ends = (*period.begins[1:], period.end)
@@ -342,25 +343,5 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
             }
 
 
-def view(visit: Visit, data: Data) -> Data:
-    """What the template needs beside the data."""
-    period, steps = visit.period("days"), data["steps"]
-    return {
-        "periods": figures.PERIODS,
-        "places": dict.fromkeys(("dead", "unsure", "invalid"), "problems") | {"missing": "orders"},
-        "has_list": visit.runtime.paid_orders.told_until() > 0,
-        "plot": figures.Plot(
-            **period.axis,
-            series=[
-                figures.Series(**word, values=[step[name] for step in steps])
-                for name, word in _PLOTTED.items()
-            ],
-            shades=[step["shade"] for step in steps],
-            is_running=period.is_present,
-            usual=[step["usual"] for step in steps],
-        ),
-    }
-
-
 ARGUMENTS: Final = ("period", "since", "until", "event")
-PAGE: Final = Page("overview", data, rows, view=view, arguments=ARGUMENTS)
+PAGE: Final = Page("overview", data, rows, {"plotted": _PLOTTED}, arguments=ARGUMENTS)

@@ -135,21 +135,21 @@ class Page:
     :param name: its address below the dashboard's, in small letters and hyphens.
     :param data: makes what it shows, as JSON has it too; redacted.
     :param rows: the lines of its CSV, each with the same keys.
+    :param names: what the template has beside the data and the visit.
     :param actions: what an operator may do here, by the last part of the address: a POST to
         ``…/NAME/ACTION``. The guard has looked at person, token and origin before.
     :param questions: what whoever may look may ask, likewise: it changes nothing.
     :param largest: bytes of a POST's body; an uploaded file may need more.
-    :param view: makes what the template has beside the data, such as plots: names of its own.
     :param arguments: names of the query that links to its CSV and JSON carry on.
     """
 
     name: str
     data: Callable[[Visit], Data]
     rows: Callable[[Data], Iterable[Mapping[str, object]]]
+    names: Mapping[str, Any]
     actions: Mapping[str, Action] = field(default_factory=dict)
     questions: Mapping[str, Action] = field(default_factory=dict)
     largest: int = 64 * 1024
-    view: Callable[[Visit, Data], Data] = lambda _visit, _data: {}
     arguments: tuple[str, ...] = ()
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC
 from typing import Final, TypeVar
 
 from adroll_flask.findings.finding import of_dead_letter
@@ -17,7 +16,7 @@ from adroll_flask.outbox.model import HistorySum
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
-from .figures import Plot, Series, iso, written
+from .figures import iso
 from .orders import order_shown
 from .page import Data, Done, Page, Visit
 
@@ -170,21 +169,6 @@ def rows(data: Data) -> Iterator[Mapping[str, object]]:
             yield {"state": state, "problem": one["title"], **told, **times}
 
 
-def view(_visit: Visit, data: Data) -> Data:
-    """What the template has beside the data."""
-    plot = None
-    if data[PROBLEM] and data["open"]:
-        days = [data["first_day"] + n * _DAY for n in range(_CURVE)]
-        plot = Plot(
-            # These days are UTC's: in another zone they would begin on the day before, or amid one.
-            labels=[written("%-d %b", day, UTC) for day in days],
-            full=[written("%a %-d %b %Y", day, UTC) for day in days],
-            series=[Series("given up", "bad", data["open"][0]["days"])],
-        )
-    groups = {one["id"]: one for one in data["open"]}
-    return {"fields": list(FIELDS), "at_once": _AT_ONCE, "plot": plot, "groups": groups}
-
-
 # -- what an operator does -------------------------------------------------------------------------
 
 
@@ -262,5 +246,7 @@ def _sentence(said: list[str], left: int) -> str:
 
 
 PAGE: Final = Page(
-    "problems", data, rows, actions={"retry": retry, "drop": drop}, view=view, arguments=(PROBLEM,)
+    *("problems", data, rows, {"fields": list(FIELDS), "at_once": _AT_ONCE}),
+    actions={"retry": retry, "drop": drop},
+    arguments=(PROBLEM,),
 )

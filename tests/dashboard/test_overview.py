@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader
 
 from adroll_flask import report_conversion
 from adroll_flask._version import DOCS_URL
-from adroll_flask.dashboard.figures import Plot, Series, count, decimal, money, percent, short
+from adroll_flask.dashboard import figures
+from adroll_flask.dashboard.figures import count, decimal, money, percent, short
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import MEANINGS
 from tests.conftest import ADVERTISABLE
@@ -425,10 +426,14 @@ def test_only_all_is_all_and_only_nothing_is_nothing(share: float, text: str) ->
 
 def drawn(*values: list[float | None], are_lines: bool = False) -> ElementTree.Element:
     """The plot of these series, whose tones are ``one``, ``two`` …"""
-    series = [Series(tone, tone, of) for tone, of in zip(("one", "two"), values, strict=False)]
-    names = [str(n) for n in range(len(values[0]))]
-    plot = Plot(labels=names, full=names, series=series, are_lines=are_lines)
+    series = [{"name": n, "label": tone, "tone": tone} for n, tone in enumerate(("one", "two"))]
+    steps = [*zip(*values, strict=True)]
+    names = [str(n) for n in range(len(steps))]
+    plot = {"steps": steps, "series": series[: len(values)], "labels": names, "full": names}
+    plot["are_lines"] = are_lines
     templates = Environment(loader=PackageLoader("adroll_flask.dashboard"), autoescape=True)
+    templates.globals["number"] = figures
+    templates.filters["written"] = str  # of times, of which there are none here
     macros: Any = templates.get_template("plots.html").module
     return ElementTree.fromstring(macros.plot(plot, "plot", "A plot", "When", str, str))
 
