@@ -9,7 +9,6 @@ from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
-from zipfile import BadZipFile
 
 from flask import abort
 from werkzeug.wrappers import Response
@@ -19,7 +18,7 @@ from adroll_flask.findings.finding import meaning, of_dead_letter, of_order, tex
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox import Row
 from adroll_flask.outbox.lookups import order_id_of
-from adroll_flask.redaction import describe, short_key
+from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
 from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, amount_of, line_of
@@ -33,8 +32,6 @@ BEFORE: Final = "before"
 STATE: Final = "state"
 #: Newest orders that are looked through for those of one state, and for one like an unknown one.
 _LOOKED_THROUGH: Final = 500
-#: What an Excel file begins with: it is a zip.
-_ZIP: Final = b"PK\x03\x04"
 #: What can be acted on comes first.
 _URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
 #: Events of the list.
@@ -175,12 +172,10 @@ def compare(visit: Visit) -> Done | Data | Response:
         return Done("Choose a file: the shop's list of paid orders, as CSV.", good=False)
     form = visit.request.form
     column, group = form.get("column", "").strip()[:200], form.get("group", "").strip()[:200]
-    is_excel = given.stream.read(4) == _ZIP
-    given.stream.seek(0)
     lines = io.TextIOWrapper(given.stream, encoding="utf-8-sig", errors="replace", newline="")
     found = Reconciliation(
         visit.runtime.reporter,
-        _counted(_excel_rows(given.stream) if is_excel else read_orders(lines)),
+        _counted(read_orders(lines)),
         columns={"order_id": column} if column else None,
         group=group or None,
     )
@@ -246,25 +241,6 @@ def _priced(order: Order) -> str:
     """The list's amount as the other pages write it; without a currency as the list has it."""
     amount = amount_of(order.value) if order.currency else None
     return order.value if amount is None else money(amount, order.currency)
-
-
-def _excel_rows(stream: Any) -> Iterator[Mapping[str, Any]]:
-    """The orders of an Excel file's first sheet, where openpyxl is there.
-
-    :raises ReconcileError: it is not, or it cannot read the file.
-    """
-    try:
-        from openpyxl import load_workbook  # type: ignore[import-untyped]
-    except ImportError:
-        raise ReconcileError("this is an Excel file; save it as CSV, and upload that") from None
-    try:
-        rows = load_workbook(stream, read_only=True, data_only=True).active.iter_rows(
-            values_only=True
-        )
-        names = [str(name or "") for name in next(rows, ())]
-        yield from (dict(zip(names, row, strict=False)) for row in rows)
-    except (ValueError, KeyError, OSError, BadZipFile) as problem:
-        raise ReconcileError(f"this Excel file cannot be read: {describe(problem)}") from None
 
 
 def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
