@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -37,7 +37,7 @@ from .events.fix import amend, recheck_wire
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
-from .outbox.model import Decided, Entry, Verdict, Withdrawal
+from .outbox.model import Decided, Entry, OrderKey, Verdict, Withdrawal
 from .reporting.kept_events import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]
@@ -57,10 +57,9 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class _Kept:
-    """An event with its id, its deduplication key, and what has become of it."""
+    """An event with its id, and what has become of it."""
 
     id: str
-    key: str | None
     event: Event
     state: Literal["queued", "held", "cancelled"]
 
@@ -74,16 +73,17 @@ class Reported:
     """
 
     def __init__(self) -> None:
-        self._kept: list[_Kept] = []
-        #: What was decided, by deduplication key; also before the hold comes.
-        self._verdicts: dict[str, Verdict] = {}
+        #: By order, or by id where there is none.
+        self._kept: dict[OrderKey | str, _Kept] = {}
+        #: What was decided; also before the hold comes.
+        self._verdicts: dict[OrderKey | str, Verdict] = {}
         #: Order ids that were cancelled, oldest first.
         self.cancelled: list[str] = []
         #: Events that were invalid.
         self.dead_letters: list[DeadLetter] = []
 
     def __iter__(self) -> Iterator[Event]:
-        return (kept.event for kept in self._kept if kept.state == "queued")
+        return (kept.event for kept in self._kept.values() if kept.state == "queued")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -97,7 +97,7 @@ class Reported:
     @property
     def held(self) -> list[Event]:
         """What is held and neither released nor cancelled; released it is among the others."""
-        return [kept.event for kept in self._kept if kept.state == "held"]
+        return [kept.event for kept in self._kept.values() if kept.state == "held"]
 
     def named(self, name: str) -> list[Event]:
         """The events of one name."""
@@ -131,46 +131,37 @@ class Reported:
     def put(self, event: NewEvent, *, session: Any = None) -> Put:
         # Not ahead of its own time, whatever clock the app under test has.
         parsed = _parsed(event.payload, max(event.occurred_at, time.time()))
-        kept = self._of_key(event.key, event.name)
+        place, is_held = event.order or event.id, event.held_for is not None
+        kept = self._kept.get(place)
         if kept is None:
-            kept = _Kept(event.id, event.key, parsed, "queued")
-            self._kept.append(kept)
-            if event.held_for is not None:
-                kept.state = "held"
-                self._apply(kept)
-        elif kept.state == "held" and event.held_for is None:
-            self._free(kept)
+            kept = self._kept[place] = _Kept(event.id, parsed, "held" if is_held else "queued")
+            if is_held and place in self._verdicts:
+                self._apply(self._verdicts[place], kept)
+        elif kept.state == "held" and not is_held:
+            self._free(place, kept)
         else:
             same = value_digest(kept.event) == value_digest(parsed)
             return Put("duplicate", kept.id, same or kept.state != "queued")
         return Put("queued", kept.id)
 
     def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
-        kept = self._of_key(verdict.order.key, verdict.order.name)
-        before = self._verdicts.get(verdict.order.key)
-        if before is None or (before.kind, verdict.kind) == ("release", "cancel"):
-            self._verdicts[verdict.order.key] = verdict
+        before = self._verdicts.get(verdict.order)
+        if before is None or verdict.kind == "cancel":  # which is the stronger
+            self._verdicts[verdict.order] = verdict
+        kept = self._kept.get(verdict.order)
         if kept is None:
             return Decided()
-        self._apply(kept)
+        self._apply(self._verdicts[verdict.order], kept)
         return Decided(kept.id, before.kind if before is not None else "")
 
-    def _of_key(self, key: str | None, name: str) -> _Kept | None:
-        alike = (kept for kept in self._kept if kept.key == key and kept.event.event_name == name)
-        return None if key is None else next(alike, None)
-
-    def _apply(self, kept: _Kept) -> None:
-        """What was decided of a held event, if anything was."""
-        verdict = self._verdicts.get(kept.key or "")
-        if verdict is None or kept.state == "cancelled":
-            return
+    def _apply(self, verdict: Verdict, kept: _Kept) -> None:
         if verdict.kind == "release" and kept.state == "held":
-            self._free(kept, verdict.changes)
-        elif verdict.kind == "cancel":
+            self._free(verdict.order, kept, verdict.changes)
+        elif verdict.kind == "cancel" and kept.state != "cancelled":
             kept.state = "cancelled"
             self.cancelled.append(verdict.order.key)
 
-    def _free(self, kept: _Kept, changes: Mapping[str, Any] | None = None) -> None:
+    def _free(self, place: OrderKey | str, kept: _Kept, changes: Any = None) -> None:
         if changes:
             # No event under test is ahead of this clock.
             wire, _digest, at = amend(
@@ -178,8 +169,7 @@ class Reported:
             )
             kept.event = _parsed(wire, at)
         kept.state = "queued"
-        self._kept.remove(kept)
-        self._kept.append(kept)
+        self._kept[place] = self._kept.pop(place)  # the last that was reported
 
     def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
         self.dead_letters.append(DeadLetter(json.loads(event.payload)["event_name"], error))
@@ -191,7 +181,8 @@ class Reported:
     def record(self, entry: Entry) -> None:
         if isinstance(entry, Withdrawal):
             match = matcher(cookie=entry.first_party_cookie, adct=entry.adct)
-            self._kept = [kept for kept in self._kept if not match(kept.event.wire())]
+            kept = self._kept.items()
+            self._kept = {place: one for place, one in kept if not match(one.event.wire())}
 
 
 def _parsed(payload: bytes, now: float) -> Event:
