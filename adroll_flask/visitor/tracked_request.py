@@ -32,20 +32,6 @@ _DOCUMENTS = ("document", "iframe", "frame")
 _FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX", "HTTP_X_REQUESTED_WITH")
 
 
-def adct_of(query: str) -> tuple[str | None, bool]:
-    """The click id in a query string, and whether there was one that cannot be taken.
-
-    A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
-    """
-    malformed = False
-    for match in _ADCT.finditer(query):
-        adct = accept_adct(unquote(match[1], errors="replace"))
-        if adct is not None:
-            return adct, False
-        malformed = malformed or bool(match[1])
-    return None, malformed
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class VisitorServices:
     """What all tracked requests of an app share.
@@ -185,12 +171,16 @@ class TrackedRequest:
 
     @made_once
     def adct(self) -> str | None:
-        """The click id in the URL of a GET."""
+        """The first click id in the URL of a GET that can be taken.
+
+        A plus sign stays one: a click id has no spaces, and AdRoll may not escape it.
+        """
         query = self.environ.get("QUERY_STRING", "")
         if "adct=" not in query or self.method != "GET":
             return None
-        adct, malformed = adct_of(query)
-        if malformed:
+        given = [accept_adct(unquote(one, errors="replace")) for one in _ADCT.findall(query) if one]
+        adct = next(filter(None, given), None)
+        if given and adct is None:
             self.services.counters.add("adct_ignored", "malformed")
         return adct
 

@@ -31,9 +31,10 @@ from adroll_flask.outbox.outbox import Bell
 from adroll_flask.page.placement import Placer, place
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
-from adroll_flask.visitor import identifiers, tracked_request
+from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.consent import decide
 from adroll_flask.visitor.record import Record, Records, pack, unpack
+from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 
 CASES = int(os.environ.get("FUZZ_CASES", "3000"))
@@ -161,10 +162,13 @@ def records() -> Records:
     return Records(Settings(), Counters(), keys=["a key"], clock=Clock())
 
 
-def test_any_query_gives_a_click_id_that_fits_a_header_or_none() -> None:
+def test_any_query_gives_a_click_id_that_fits_a_header_or_none(records: Records) -> None:
+    services = VisitorServices(Settings(), records, Counters(), Clock(), lambda environ: environ)
+
     def check(query: str) -> None:
-        adct, malformed = tracked_request.adct_of(query)
-        assert adct is None or (re.fullmatch(r"[!-~]{1,240}", adct) and not malformed)
+        environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": query}
+        adct = TrackedRequest(services, environ).adct
+        assert adct is None or re.fullmatch(r"[!-~]{1,240}", adct)
 
     fuzz("query", spiced, check)
 
