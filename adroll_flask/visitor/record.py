@@ -149,14 +149,8 @@ def pack(
     """
     usual = _USUAL.match(known.first_party_cookie or "")
     cookie = bytes.fromhex(usual[1]) + int(usual[2]).to_bytes(6, "big") if usual else b""
-    digits = "".join(
-        str(words.index(told))
-        for words, told in (
-            (_CONSENTS, known.consent),
-            (_SOURCES, known.adct_source),
-            (_SOURCES, known.first_party_cookie_source),
-        )
-    )
+    sources = map(_SOURCES.index, (known.adct_source, known.first_party_cookie_source))
+    digits = "".join(map(str, (_CONSENTS.index(known.consent), *sources)))
     odd = "" if usual else known.first_party_cookie or ""
     host = host if host and host.isascii() and _SEPARATOR not in host else ""
     texts = [
@@ -500,34 +494,26 @@ class Records:
             return _NOTHING
         records, cookies = _values(header, (record_cookie, FIRST_PARTY_COOKIE))
         record = next(filter(None, map(self._record, records[:_MOST_COOKIES])), None)
-        cookie: str | None = None
-        for value in cookies[:_MOST_COOKIES]:
-            if record is not None and value == record.first_party_cookie:
-                cookie = value
-                break
-            normal = normalise_first_party_cookie(value)
-            if normal is None:
-                self._counters.add("cookie_ignored", "malformed")
-            elif record is not None and normal == record.first_party_cookie:
-                cookie = normal
-                break
-            elif cookie is None:
-                cookie = normal
-        return RequestCookies(record, cookie, bool(records or cookies))
+        forms = [normalise_first_party_cookie(value) for value in cookies[:_MOST_COOKIES]]
+        if None in forms:
+            self._counters.add("cookie_ignored", "malformed", forms.count(None))
+        known = None if record is None else record.first_party_cookie
+        cookie = known if known in forms else None
+        return RequestCookies(
+            record, cookie or next(filter(None, forms), None), bool(records or cookies)
+        )
 
     def _record(self, text: str) -> Record | None:
         if self._verified is None:
             return None
         try:
             record = self._verified(text)
+            if self._clock() - record.signed_at > COOKIE_LIFE:
+                raise Expired  # since it was remembered
+            return record
         except (Forged, ValueError):
             why = "forged"
         except Expired:
-            why = "expired"
-        else:
-            # One that is remembered may have expired since.
-            if self._clock() - record.signed_at <= COOKIE_LIFE:
-                return record
             why = "expired"
         self._counters.add("record_ignored", why)
         return None
