@@ -18,7 +18,7 @@ address of its explanation, as the last line of its traceback and as ``help_url`
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import iscoroutinefunction
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
@@ -215,16 +215,26 @@ def let_through(problem: BaseException) -> None:
     """
     start = sys._getframe(1).f_back
     callers = {frame for frame, _line in walk_stack(start)} if start is not None else set()
+    for one in causes(problem, hidden=True):
+        trace = one.__traceback__
+        if one is not problem and trace is not None and trace.tb_frame in callers:
+            return
+        if trace is not None and _from_outside(one, trace):
+            raise one
+
+
+def causes(problem: BaseException, *, hidden: bool = False) -> Iterator[BaseException]:
+    """*problem* and what led to it, as tracebacks show it.
+
+    :param hidden: also what ``from None`` keeps out of them.
+    """
     seen: set[int] = set()
     current: BaseException | None = problem
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        trace = current.__traceback__
-        if current is not problem and trace is not None and trace.tb_frame in callers:
-            return
-        if trace is not None and _from_outside(current, trace):
-            raise current
-        current = current.__cause__ or current.__context__
+        yield current
+        context = None if current.__suppress_context__ and not hidden else current.__context__
+        current = current.__cause__ or context
 
 
 def _from_outside(problem: BaseException, trace: TracebackType) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
+from .errors import causes
 from .host_names import is_ip
 
 LIMIT = 500
@@ -223,18 +225,7 @@ def describe(exc: BaseException) -> str:
     >>> describe(OSError(28, "/home/ann/outbox.sqlite"))
     'OSError(ENOSPC)'
     """
-    return " <- ".join(_name(one) for one in _chain(exc, 8))
-
-
-def _chain(exc: BaseException, most: int) -> Iterator[BaseException]:
-    """*exc* and what caused it, as tracebacks show it."""
-    seen: set[int] = set()
-    current: BaseException | None = exc
-    while current is not None and id(current) not in seen and len(seen) < most:
-        seen.add(id(current))
-        yield current
-        hidden = current.__suppress_context__
-        current = current.__cause__ or (None if hidden else current.__context__)
+    return " <- ".join(map(_name, islice(causes(exc), 8)))
 
 
 def database_words(problem: BaseException, *secrets: str | None) -> str:
@@ -259,7 +250,7 @@ def describe_lines(exc: BaseException) -> str:
     nothing of a visitor is told.
     """
     lines = [describe(exc)]
-    for one in _chain(exc, 4):
+    for one in islice(causes(exc), 4):
         if one is not exc:
             lines.append(f"  from {_name(one)}")
         lines += [
