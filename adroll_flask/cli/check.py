@@ -143,14 +143,15 @@ def _of_the_real_site(url: str | None) -> list[Finding]:
 
 def _reports(since: str | None, last: int | None) -> Finding:
     """Whether what was reported since a deploy died."""
-    store, now = console.kept_outbox(), console.current_runtime().clock()
+    runtime = console.current_runtime()
+    now = runtime.clock()
     begin = console.since_when(since, now) if since else None
     if since and since.endswith("m"):
         raise click.BadParameter("--since takes 2h, 1d or a time; 10m would be ten months")
     if begin is not None and begin > now + 60:
         raise click.BadParameter("--since lies in the future; a number is of seconds")
     most = last or console.MOST_EVENTS
-    rows = () if store is None else store.lookups.list(None, most, begin, newest=True)
+    rows = runtime.outbox.lookups.list(None, most, begin, newest=True)
     dead = Counter(row.reason for row in rows if row.state == "dead")
     since_then = f" since {console.when(begin)}" if begin else ""
     if not rows:

@@ -18,7 +18,7 @@ from flask import Flask
 
 from adroll_flask import request_state
 from adroll_flask.events.names import suggestion
-from adroll_flask.outbox import Outbox, Row
+from adroll_flask.outbox import Row
 from adroll_flask.plurals import span
 from adroll_flask.reporting.lists import read_time
 from adroll_flask.runtime import Runtime
@@ -65,12 +65,6 @@ def current_runtime() -> Runtime:
     :raises ConfigurationError: it has none. The commands are there for any app.
     """
     return request_state.runtime("flask adroll")
-
-
-def kept_outbox() -> Outbox | None:
-    """The app's outbox; ``None`` where nothing was reported yet: looking must not make a file."""
-    runtime = current_runtime()
-    return runtime.outbox if runtime.outbox.exists() else None
 
 
 def as_typed(text: str) -> str:

@@ -53,14 +53,13 @@ def history(since: str, by: str) -> None:
     more. Dry runs are counted apart, and so are releases and cancellations of no hold (unused) or
     of what was delivered (too_late).
     """
-    runtime, store = current_runtime(), console.kept_outbox()
+    runtime = current_runtime()
     zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
     begin = console.since_when(since, runtime.clock(), zone)
-    found: Sequence[HistorySum] = ()
-    if store is not None:
-        found = store.lookups.history(begin, (column, "outcome", "currency"), delays=True)
-        found = sorted(found, key=lambda row: (getattr(row, column), row.outcome, row.currency))
-    rows = _named(found, by, zone)
+    found = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"), delays=True)
+    rows = _named(
+        sorted(found, key=lambda row: (getattr(row, column), row.outcome, row.currency)), by, zone
+    )
     data = []
     for name, row in rows:
         times = (sums.within(row.delays, share) for share in (0.5, 0.95))

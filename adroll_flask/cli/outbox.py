@@ -22,7 +22,7 @@ from adroll_flask.redaction import redact_event, short_key
 from adroll_flask.reporting import kept_events
 
 from . import console
-from .console import AS_JSON, Refusal, current_runtime, kept_outbox, show, until, when
+from .console import AS_JSON, Refusal, current_runtime, show, until, when
 
 _STATE = click.option("--state", type=click.Choice(model.STATES), help="Only events of this state.")
 _RISK: Final = "AdRoll may have them already: what it has is counted twice if it is sent again"
@@ -51,7 +51,7 @@ def _with_events() -> Outbox:
 
     :raises Refusal: nothing was reported yet.
     """
-    if (store := kept_outbox()) is None:
+    if not (store := current_runtime().outbox).exists():
         raise Refusal("there is no such event: nothing was reported yet", slug="no-such-event")
     return store
 
@@ -112,9 +112,9 @@ def _status() -> None:
 @AS_JSON
 def list_(state: Any, newest: bool, limit: int) -> None:
     """List events, without the visitors' values."""
-    runtime, store = current_runtime(), kept_outbox()
+    runtime = current_runtime()
     now = runtime.clock()
-    rows = () if store is None else store.lookups.list(state, limit, newest=newest)
+    rows = runtime.outbox.lookups.list(state, limit, newest=newest)
     accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
     head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
     lines = [
@@ -152,8 +152,7 @@ def export(state: Any, full: bool) -> None:
 
     Without --full, no visitor's values are in them.
     """
-    store = kept_outbox()
-    for line in () if store is None else store.lookups.export(state, full=full):
+    for line in current_runtime().outbox.lookups.export(state, full=full):
         click.echo(line)
 
 
@@ -226,14 +225,15 @@ def cancel(order: str) -> None:
 def _decide(
     kind: Literal["release", "cancel"], order: str, changes: dict[str, Any], at: str
 ) -> None:
-    runtime, store = current_runtime(), kept_outbox()
+    runtime = current_runtime()
+    lookups = runtime.outbox.lookups
     try:
         _changes, wrong = accept_changes(changes)
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
         key = runtime.reporter.order_key(order)
-        before = None if store is None else store.lookups.find_order(key)
-        if store is None or before is None:  # its number may be a slip
+        before = lookups.find_order(key)
+        if before is None:  # its number may be a slip
             why = "no such order is held here, so nothing was done; flask adroll outbox find"
             raise Refusal(f"{why} {order} says what is known of it", slug="decision-refused")
         receipt = runtime.reporter.decide(kind, order, changes, at)
@@ -241,7 +241,7 @@ def _decide(
         raise Refusal(str(problem), slug="decision-refused") from None
     if receipt.status not in ("released", "cancelled"):
         raise Refusal(f"{receipt.status}: {receipt.reason}", slug="decision-refused")
-    row = store.lookups.find_order(key) or before
+    row = lookups.find_order(key) or before
     too_late = (row.state in ("dead", "cancelled")) == (kind == "release")
     unchanged = before.state != "held" and any(changes.values())
     if too_late or unchanged:
@@ -268,13 +268,11 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
-    store, left = _with_events() if ids else kept_outbox(), 0
-    if store is None:
-        rows: Sequence[Row] = ()
-    elif ids:
-        rows = store.lookups.those(ids)
+    left = 0
+    if ids:
+        rows: Sequence[Row] = _with_events().lookups.those(ids)
     else:
-        dead = store.lookups.list("dead", console.MOST_EVENTS)
+        dead = current_runtime().outbox.lookups.list("dead", console.MOST_EVENTS)
         rows = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
         if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
@@ -355,8 +353,8 @@ def restored() -> None:
     letters (restored) until somebody retries it. Run it after the copy is in its place and before
     the site and its workers start.
     """
-    store = kept_outbox()
-    count = 0 if store is None else store.admin.let_rest()
+    store = current_runtime().outbox
+    count = store.admin.let_rest() if store.exists() else 0  # a copy may yet come there
     click.echo(f"{counted(count, 'event')} will not be sent until retried")
 
 
