@@ -18,12 +18,11 @@ each of its nights is a pause; one that rests for a week has no alarm in the nex
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from adroll_flask.forks import each
 from adroll_flask.plurals import span
@@ -281,39 +280,18 @@ def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
 
 # -- what is sent again ----------------------------------------------------------------------------
 
-#: Whether letters like one are counted in its hour.
-_COUNTED: Final = (
-    "SELECT hour, outcome, sum(events) FROM adroll_history WHERE hour = :hour"
-    " AND event_name = :name AND reason = :reason AND identifiers = :mask AND currency = :currency"
-    f" AND outcome IN ({_LOST}) GROUP BY hour, outcome ORDER BY hour"
-)
-
 
 def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
-    columns = "event_name, reason, identifiers, digest, occurred_at, settled_at"
-    dead = f"id {{in_ids}} AND +state = {State.dead} AND dry_run = 0"
-    add(tx, list(_taken_back(tx, schema.events(tx, columns, dead, ids=list(ids)))))
-
-
-def _taken_back(tx: Tx, letters: Sequence[Any]) -> Iterator[Happened]:
-    left: dict[tuple[object, ...], Counter[tuple[int, str]]] = {}
-    for name, reason, mask, digest, occurred_at, settled_at in letters:
-        value, currency = amount_of(digest)
-        hour = int(min(occurred_at, settled_at or occurred_at) // 3600)
-        key = (hour, name, reason or "", mask, currency)
-        if key not in left:
-            asked = dict(zip(("hour", "name", "reason", "mask", "currency"), key, strict=True))
-            rows = tx.rows(_COUNTED, **asked)
-            left[key] = Counter({(int(row[0]), str(row[1])): int(row[2]) for row in rows})
-        place = next((place for place, number in left[key].items() if number > 0), None)
-        if place is None:
-            continue  # its hour is older than the history
-        left[key][place] -= 1
-        hour, outcome = place
-        entry = Happened(name, outcome, reason or "", mask, currency, value, None, at=hour * 3600.0)
-        yield entry._replace(amount=-1)
-        yield entry._replace(outcome=outcome + AGAIN)
+    dead = f"id {{in_ids}} AND +state = {State.dead} AND dry_run = 0 AND payload IS NOT NULL"
+    taken_back: list[Happened] = []
+    for row in schema.rows(tx, dead, ids=list(ids)):
+        at = min(row.occurred_at, row.settled_at or row.occurred_at)
+        outcome = "invalid" if row.reason.startswith("invalid") else "dead"
+        lost = of(row, outcome, row.reason)._replace(at=at)
+        taken_back.append(lost._replace(amount=-1))
+        taken_back.append(lost._replace(outcome=lost.outcome + AGAIN))
+    add(tx, taken_back)
 
 
 # -- what has stopped coming -----------------------------------------------------------------------
