@@ -51,7 +51,7 @@ def data(visit: Visit) -> Data:
     begin = visit.now - _TOLD * _DAY
     ended = visit.outbox.lookups.history(begin, ("at", "reason"), lost=True)
     still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
-    dead = len(letters) if is_all else visit.outbox.lookups.open_counts(_COUNTED)["dead"]
+    dead = len(letters) if is_all else visit.outbox.lookups.count_dead(_COUNTED)
     result: Data = {
         PROBLEM: wanted,
         "findings": [one.as_dict() for one in visit.urgent],

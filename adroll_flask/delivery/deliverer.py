@@ -243,7 +243,7 @@ class Deliverer:
         at_once = not (is_stopped or destination.failures or is_callable)
         if destination.paused_for > 0 and not is_stopped:
             return self._pause(destination.paused_for)
-        is_due = at_once or queue.due(1, [account]) > 0
+        is_due = at_once or queue.is_due([account])
         if not is_due and not is_stopped:
             return Step()
         permit = lane.permit(destination)

@@ -216,7 +216,7 @@ class DeliveryThread:
                     return queue.waiting(accounts)
                 # To count is to take in; what is due the thread takes in as it sends it, which is
                 # less work.
-                if not queue.due(1, accounts) and not queue.waiting(accounts):
+                if not queue.is_due(accounts) and not queue.waiting(accounts):
                     return 0
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 0.1)

@@ -288,10 +288,10 @@ def _destination(moment: Moment) -> Iterator[Finding]:
         about |= {"since": None}
         yield found("delivery-paused", "delivery", wait_for=wait_for, why=why, **about)
     elif late > _LATE and not moment.settings.missing and not any(_worker(moment)):
-        counts = moment.outbox.lookups.open_counts(1)
-        if not (counts["claimed"] or counts["sending"]):  # a backlog is old while it is worked off
-            about |= {"since": moment.now - late, "late": span(late)}
-            yield found(f"events-late/{moment.settings.delivery}", "delivery", **about)
+        if moment.outbox.queue.is_leased():  # a backlog is old while it is worked off
+            return
+        about |= {"since": moment.now - late, "late": span(late)}
+        yield found(f"events-late/{moment.settings.delivery}", "delivery", **about)
 
 
 def _worker(moment: Moment) -> Iterator[Finding]:

@@ -51,8 +51,7 @@ class Admin:
         """
         self.ingest.take_in_all()
         if ids is None:
-            step = partial(_drop_of_account, account or "")
-            total = sum(iter(partial(self.database.write, step), 0))
+            total = self.database.repeat(partial(_drop_of_account, account or ""))
         else:
             steps = schema.steps([id for id in ids if is_id(id)])
             total = sum(self.database.write(partial(_drop, step)) for step in steps)
@@ -130,8 +129,7 @@ class Admin:
         before = self._resting()
         self.ingest.rest()
         days = self.ingest.rows.holds.dedupe_days
-        while self.database.write(partial(let_rest, days, error=_COPIED)):
-            pass
+        self.database.repeat(partial(let_rest, days, error=_COPIED))
         return self._resting() - before
 
     def keep_house(self) -> int:
@@ -258,8 +256,7 @@ def move(old: schema.Database, new: schema.Database, *, dedupe_days: int) -> Cou
             if table == "adroll_event":
                 names = (State(row["state"]).name for row in rows)
                 states.update(name for name in names if name in model.STATES)
-    while old.write(partial(let_rest, dedupe_days, error=_WORDS, states=(*UNSENT, State.held))):
-        pass
+    old.repeat(partial(let_rest, dedupe_days, error=_WORDS, states=(*UNSENT, State.held)))
     # No session takes the old one for the new one.
     old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
     new.write(_end)

@@ -354,10 +354,6 @@ class Ingest:
         """What lies in the journal and is not known to be taken in; cheap."""
         return journal.waiting_bytes(self.folder)
 
-    def entries_waiting(self) -> int:
-        """How many entries lie in the journal, by the size of the last ones; cheap."""
-        return ceil(self.bytes_waiting() / self._entry_bytes)
-
     def weigh(self) -> int:
         """Bytes of the events that wait, are dead or held, by their number and the newest ones."""
         return self.database.read(_weight_of)

@@ -78,10 +78,6 @@ class Lookups:
         """Intervals in which accounts were stopped in the last *seconds*: :attr:`Overview.stops`"""
         return self.database.read(lambda tx: destination.recent_stops(tx, seconds))
 
-    def counts(self) -> dict[str, int]:
-        """Events by state."""
-        return {**self.overview().counts}
-
     def overview(self) -> model.Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
@@ -142,14 +138,6 @@ class Lookups:
         where = f"{_EVENTS} AND id {{in_ids}}"
         found = (self._all(where, full=True, ids=[*step]) for step in schema.steps(ids))
         return tuple(itertools.chain.from_iterable(found))
-
-    def states_of(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """State and reason of the events of *ids* that are there."""
-        query = f"SELECT id, state, reason FROM adroll_event WHERE {_EVENTS} AND id {{in_ids}}"
-        rows = self.database.read(
-            lambda tx: [row for step in schema.steps(ids) for row in tx.rows(query, ids=[*step])]
-        )
-        return {id: (State(state).name, reason or "") for id, state, reason in rows}
 
     def newest_events(
         self, most: int, name: str | None = None, before: str | None = None
@@ -260,11 +248,9 @@ class Lookups:
         )
         return tuple(row for row in found if order_id_of(row.payload) == order)
 
-    def open_counts(self, most: int) -> dict[str, int]:
-        """Events that are not over, by state, each counted up to *most*."""
-        return self.database.read(
-            lambda tx: {state.name: count_up_to(tx, most, f"state = {state}") for state in _OPEN}
-        )
+    def count_dead(self, most: int) -> int:
+        """How many dead letters there are, counted up to *most*."""
+        return self.database.read(lambda tx: count_up_to(tx, most, f"state = {State.dead}"))
 
     # -- sums -------------------------------------------------------------------------------
 
@@ -472,10 +458,10 @@ def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
 
 
 def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
-    """Seconds since the oldest waiting event of *accounts* became due."""
+    """Seconds since the oldest event of *accounts* became due, or a lease of theirs ended."""
     those = accounts_of(tx) if accounts is None else accounts
-    found = [schema.one(tx.rows(first_due(State.waiting), account=account)) for account in those]
-    due = min((due for due in found if due is not None), default=None)
+    found = (tx.rows(first_due(*model.UNSENT), account=account) for account in those)
+    due = min((due for rows in found for (due,) in rows if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due
 
 

@@ -140,18 +140,21 @@ class Queue:
 
     # -- looking ----------------------------------------------------------------------------
 
-    def due(self, most: int, accounts: Sequence[str]) -> int:
-        """How many events of *accounts* a claim could take now, counted up to *most*.
+    def is_due(self, accounts: Sequence[str]) -> bool:
+        """Whether a claim could take an event of *accounts* now, or what a dead worker had.
 
-        What lies in the journal counts, whosever it is; what a dead worker had, as one.
+        What lies in the journal counts, whosever it is.
         """
 
-        def look(tx: Tx) -> int:
-            due = lookups.count_due(tx, accounts, most)
-            return due or sum(_is_any_due(tx, account, *model.LEASED) for account in accounts)
+        def look(tx: Tx) -> bool:
+            return any(_is_any_due(tx, account, *model.UNSENT) for account in accounts)
 
-        found = self.ingest.entries_waiting()
-        return min(most, found if found >= most else found + self.database.read(look))
+        return self.ingest.bytes_waiting() > 0 or self.database.read(look)
+
+    def is_leased(self) -> bool:
+        """Whether a worker has events at the moment."""
+        theirs = f"{schema.in_states(*model.LEASED)} AND due_at > :now LIMIT 1"
+        return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs)))
 
     def waiting(self, accounts: Sequence[str] | None = None) -> int:
         """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
@@ -159,9 +162,9 @@ class Queue:
         return sum(self.database.read(lambda tx: lookups.waiting_by_account(tx, accounts)).values())
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
-        """Seconds since the oldest waiting event of *accounts* (``None``: of all) became due.
+        """Seconds since the oldest event of *accounts* (``None``: of all) became due.
 
-        ``None`` where none is due.
+        What a dead worker had is due from the end of its lease. ``None`` where none is due.
         """
         self.ingest.take_in()
         return self.database.read(lambda tx: lookups.oldest_due(tx, accounts))
@@ -311,10 +314,7 @@ class Queue:
 
     def adopt(self, account: str) -> int:
         """Give what was reported without an advertisable EID this one; how much."""
-        total = 0
-        while count := self.database.write(lambda tx: self._adopt(tx, account)):
-            total += count
-        return total
+        return self.database.repeat(lambda tx: self._adopt(tx, account))
 
     def _adopt(self, tx: Tx, account: str) -> int:
         keyless = f"dedupe_key IS NULL AND {schema.in_states(State.waiting, State.dead)}"

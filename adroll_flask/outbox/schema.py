@@ -268,6 +268,10 @@ class Database(Protocol):
     def write(self, function: Callable[[Tx], T], /) -> T:
         """Run *function* in a transaction and commit it."""
 
+    def repeat(self, step: Callable[[Tx], int], /) -> int:
+        """Write *step* again and again until it does nothing more; how much it did in all."""
+        return sum(iter(lambda: self.write(step), 0))
+
     def create_tables(self) -> None:
         """Make the tables that are missing, whatever was done before."""
 

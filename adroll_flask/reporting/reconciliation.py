@@ -460,7 +460,8 @@ class PaidOrders:
         found: dict[str, list[Paid]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
-        now = lookups.states_of([id for *_, id in notes if is_id(id)])
+        rows = lookups.those([id for *_, id in notes if is_id(id)])
+        now = {row.id: (row.state, row.reason) for row in rows}
         for (_, noted, day, id), text in notes.items():
             kind = _LACKING.get(now.get(id, ("", ""))) if is_id(id) else noted
             if kind in found:

@@ -648,7 +648,7 @@ def test_a_slip_of_the_typists_decides_on_no_later_order(make_app: AppMaker, kin
     assert not app.extensions["adroll"].outbox.exists(), "looking makes no file"
     check_out(app)
     app.extensions["adroll"].outbox.queue.take_in()
-    assert app.extensions["adroll"].outbox.lookups.counts()["held"] == 1
+    assert app.extensions["adroll"].outbox.lookups.overview().counts["held"] == 1
 
 
 def test_of_a_hold_that_became_a_dead_letter_it_is_said_where_to_look(make_app: AppMaker) -> None:
@@ -775,13 +775,13 @@ def test_a_visitor_who_says_no_after_the_hold_is_erased(make_app: AppMaker) -> N
         release_conversion("1001")
 
     assert waiting(app) == []
-    assert app.extensions["adroll"].outbox.lookups.counts()["held"] == 0
+    assert app.extensions["adroll"].outbox.lookups.overview().counts["held"] == 0
 
 
 def test_consent_is_asked_at_the_hold(make_app: AppMaker) -> None:
     app = shop(make_app, ADROLL_CONSENT=lambda request: False)
     assert check_out(app)["status"] == "suppressed"
-    assert app.extensions["adroll"].outbox.lookups.counts()["held"] == 0
+    assert app.extensions["adroll"].outbox.lookups.overview().counts["held"] == 0
 
 
 def test_the_middleware_releases_by_functions_and_by_its_environ(tmp_path: Any) -> None:

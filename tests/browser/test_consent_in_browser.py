@@ -122,7 +122,7 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     assert waiting(site) == []
     if ever:
         if outbox_of(site).exists():
-            assert sum(outbox_of(site).lookups.counts().values()) == 0
+            assert sum(outbox_of(site).lookups.overview().counts.values()) == 0
         assert traffic.to_adroll == []
         assert site.adroll.events() == []
         assert site.adroll.tracked() == []

@@ -238,7 +238,7 @@ def serve(app: Flask) -> None:
 
         def is_so() -> object:
             outbox.queue.take_in()
-            counts = outbox.lookups.counts()
+            counts = outbox.lookups.overview().counts
             # What was refused waits again, in a step of its own.
             return (
                 counts["held"] if state == "held" else stops.state().stopped and counts["waiting"]

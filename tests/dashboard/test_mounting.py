@@ -229,7 +229,7 @@ def test_no_page_reads_all_of_the_outbox(make_app: AppMaker, plans: Plans) -> No
 def test_the_test_sees_a_page_that_counts(make_app: AppMaker, plans: Plans) -> None:
     shop = DashboardShop(make_app)
     shop.report("1001")
-    shop.runtime.outbox.lookups.counts()
+    shop.runtime.outbox.lookups.overview()
     scans = [step for _, steps in plans for step in steps if step.startswith("SCAN adroll_event")]
     assert scans
 

@@ -475,9 +475,9 @@ def test_the_loop_survives_everything(
     replace_method(monkeypatch, shop.outbox.queue, work, flaky)
     monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
     shop.report("o001")
-    thread, open_counts = shop.thread(), shop.outbox.lookups.open_counts
+    thread, newest = shop.thread(), shop.outbox.lookups.newest_events
     thread.start()
-    eventually(lambda: shop.adroll.taken or (work == "take_in" and open_counts(9)["waiting"]))
+    eventually(lambda: shop.adroll.taken or (work == "take_in" and newest(9)))
     assert thread.stop(PATIENCE)
     errors = shop.counters.get("delivery_error", "error")
     assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)

@@ -189,6 +189,18 @@ def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None
     assert is_gone(shop, "events-late")
 
 
+def test_what_a_killed_worker_was_sending_is_late_once_its_lease_has_ended(
+    make_app: AppMaker,
+) -> None:
+    shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
+    shop.report("1001")
+    assert shop.runtime.outbox.queue.claim(ADVERTISABLE, begin=True)
+    shop.now += 119
+    assert is_gone(shop, "events-late")
+    shop.now += 2
+    assert seen(shop, "events-late")
+
+
 def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: DashboardShop) -> None:
     delivered(shop, *(f"{order}" for order in range(80)))
 

@@ -7,14 +7,17 @@ from adroll_flask.outbox.model import OutcomeKind
 from tests.support.outbox_engines import EID, Bench, claimed, settle, shown
 
 
-def test_what_is_due_is_counted_up_to_a_number(bench: Bench, outbox: Outbox) -> None:
-    assert outbox.queue.due(3, [EID]) == 0
-    bench.insert(outbox, *[None] * 4)
-    assert (outbox.queue.due(3, [EID]), outbox.queue.due(100, [EID])) == (3, 4)
-    claim = claimed(outbox, limit=2)
-    assert outbox.queue.due(100, [EID]) == 2
+def test_what_lies_in_the_journal_is_due_until_it_is_claimed(bench: Bench, outbox: Outbox) -> None:
+    assert not outbox.queue.is_due([EID])
+    outbox.put(bench.event())
+    assert outbox.queue.is_due([EID])
+    outbox.queue.take_in()
+    assert outbox.queue.is_due([EID])
+    assert not outbox.queue.is_due(["ANOTHER"])
+    claim = claimed(outbox)
+    assert not outbox.queue.is_due([EID])
     settle(outbox, claim, "retry", delay=60.0)
-    assert outbox.queue.due(100, [EID]) == 2
+    assert not outbox.queue.is_due([EID])
 
 
 def test_what_is_tried_again_at_once_keeps_its_place(bench: Bench, outbox: Outbox) -> None:
@@ -44,7 +47,7 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
     assert not outbox.queue.claim(EID)
     bench.pass_time(60)
     assert (outbox.queue.begin_sending(first), outbox.queue.extend(first)) == ((), 0)
-    assert outbox.lookups.counts()["claimed"] == 1
+    assert outbox.lookups.overview().counts["claimed"] == 1
 
     second = claimed(outbox)
 
@@ -168,5 +171,21 @@ def test_the_oldest_due_event_tells_how_late_delivery_is(bench: Bench, outbox: O
 
     assert late
     assert 900 <= late < 930
-    claimed(outbox)
+    claimed(outbox, lease=60.0)
     assert outbox.queue.oldest_due() is None
+
+
+@pytest.mark.parametrize("begin", [False, True])
+def test_what_a_dead_worker_had_is_due_from_the_end_of_its_lease(
+    bench: Bench, outbox: Outbox, begin: bool
+) -> None:
+    outbox.put(bench.event())
+    claimed(outbox, lease=60.0, begin=begin)
+    assert outbox.queue.is_leased()
+    bench.pass_time(160)
+
+    late = outbox.queue.oldest_due()
+
+    assert late
+    assert 100 <= late < 130
+    assert not outbox.queue.is_leased()

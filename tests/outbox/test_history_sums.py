@@ -172,7 +172,7 @@ def test_history_and_outcome_are_together(bench: Bench, outbox: Outbox, monkeypa
             settle(outbox, claim)
 
     assert history(outbox) == {}
-    assert outbox.lookups.counts()["sending"] == 1
+    assert outbox.lookups.overview().counts["sending"] == 1
 
 
 def test_many_who_settle_at_once_lose_no_count(bench: Bench) -> None:

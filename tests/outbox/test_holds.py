@@ -42,7 +42,7 @@ def hold(bench: Bench, outbox: Outbox, key: str = "1001", **changes: Any) -> str
 
 
 def states(outbox: Outbox) -> dict[str, int]:
-    return {state: count for state, count in outbox.lookups.counts().items() if count}
+    return {state: count for state, count in outbox.lookups.overview().counts.items() if count}
 
 
 def history(outbox: Outbox) -> dict[Any, int]:
@@ -101,7 +101,7 @@ def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> No
     outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
     outbox.decide(release(value="1.23"))  # the first stays
 
-    assert outbox.lookups.counts()["waiting"] == 1
+    assert outbox.lookups.overview().counts["waiting"] == 1
     row = shown(outbox, id)
     assert json.loads(row.payload or b"")["value"] == "59.90"
     assert row.occurred_at == 1_700_000_000.0

@@ -184,7 +184,7 @@ class HoldsModel(RuleBasedStateMachine):
 
     @rule(host=HOSTS)
     def look(self, host: int) -> None:
-        counts = self.hosts[host].outbox.lookups.counts()
+        counts = self.hosts[host].outbox.lookups.overview().counts
         self.take_in(host)
         names = {"over": "cancelled", "held": "held", "waiting": "waiting"}
         for state, name in (names | {"delivered": "delivered"}).items():

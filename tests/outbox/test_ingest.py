@@ -131,7 +131,6 @@ def test_a_commit_without_its_answer_takes_nothing_in_twice(bench: Bench, outbox
         outbox.queue.take_in()
 
     assert outbox.queue.take_in() == 0
-    assert outbox.queue.due(9, [EID]) == 3, "nothing counts as left in the journal"
     assert outbox.queue.waiting() == 3
     assert bench.counters.get("event_duplicate") == 0
 
@@ -636,13 +635,3 @@ def test_no_more_is_read_than_is_taken(sqlite: Bench, monkeypatch: Patch, size: 
     taken = after - before
     assert 50 <= taken <= 500, "on a small disk there is no room for it twice"
     assert sum(read) < 2 * taken * (size + 200) + 10 * (20 << 10)
-
-
-def test_what_is_due_in_the_journal_is_reckoned_by_size(sqlite: Bench) -> None:
-    outbox = sqlite.open()
-    for number in range(40):
-        outbox.put(sqlite.event(payload=b"x" * 10_000))
-        if number == 19:
-            assert outbox.queue.waiting() == 20
-
-    assert 38 <= outbox.queue.due(1000, [EID]) <= 42

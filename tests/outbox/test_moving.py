@@ -88,10 +88,10 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
         assert moved(old, new) == KINDS
         # Whoever was forgotten with the old setting sends nothing.
         assert deliver(old.open()) == []
-        assert old.open().lookups.counts()["held"] == 0
+        assert old.open().lookups.overview().counts["held"] == 0
     end = benches[-1]
     outbox = end.open()
-    counts = outbox.lookups.counts()
+    counts = outbox.lookups.overview().counts
     assert {state: counts[state] for state in KINDS} == KINDS
     assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
 

@@ -90,7 +90,7 @@ def test_the_same_event_put_twice_is_there_once(bench: Bench, outbox: Outbox) ->
     late = bench.open()
     assert [late.put(event).status for event in events] == ["queued"] * 2
     assert outbox.queue.waiting() == 0, "a commit that comes late sends nothing again"
-    assert outbox.lookups.counts()["delivered"] == 2
+    assert outbox.lookups.overview().counts["delivered"] == 2
 
 
 def test_any_json_survives_in_a_payload(bench: Bench, outbox: Outbox) -> None:
@@ -193,7 +193,7 @@ def test_what_is_held_or_dead_counts_for_the_bound(sqlite: Bench, state: str) ->
             outbox.put_dead(sqlite.event(payload=b"x" * 10_000), "invalid:value", "no amount")
         else:
             outbox.put(sqlite.event(payload=b"x" * 10_000, held_for=60.0))
-    assert outbox.lookups.counts()[state] == 32
+    assert outbox.lookups.overview().counts[state] == 32
 
     bounded = sqlite.open(outbox_max_bytes=300_000)
     bounded.measure()

@@ -114,7 +114,7 @@ def test_a_lost_connection_settles_once(server: Bench, relay: Relay, outbox: Out
     relay.restore()
 
     assert settle(outbox, claim) == 1
-    assert outbox.lookups.counts()["delivered"] == 1
+    assert outbox.lookups.overview().counts["delivered"] == 1
 
 
 def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:
