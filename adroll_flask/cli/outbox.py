@@ -404,7 +404,7 @@ def move_from(old: str) -> None:
             said = f"the old outbox cannot be worked with: {problem}"
             raise Refusal(said, slug="outbox-move") from None
         try:
-            states = admin.move(one, other, dedupe_days=runtime.settings.dedupe_days)
+            states = admin.move(one, other)
         except admin.NotMoved as problem:
             raise Refusal(str(problem), slug="outbox-move") from None
     parts = ", ".join(f"{states[one]:,} {one}" for one in model.STATES if states[one])

@@ -128,8 +128,7 @@ class Admin:
         """
         before = self._resting()
         self.ingest.rest()
-        days = self.ingest.rows.holds.dedupe_days
-        self.database.repeat(partial(let_rest, days, error=_COPIED))
+        self.database.repeat(partial(let_rest, error=_COPIED))
         return self._resting() - before
 
     def keep_house(self) -> int:
@@ -178,15 +177,14 @@ class Admin:
         return int(schema.one(found))
 
 
-def let_rest(dedupe_days: int, tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
+def let_rest(tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
     """Let the next events that could be sent rest; how many there were.
 
     :param error: what each of them says.
     """
     those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
     ids = schema.ids_of(tx, those)
-    kept = tx.now + dedupe_days * model.DAY
-    rest = partial(transitions.move, tx, ids=ids, reason="restored", error=error, kept=kept)
+    rest = partial(transitions.move, tx, ids=ids, reason="restored", error=error)
     return rest("rest") + rest("release_rests")
 
 
@@ -228,12 +226,11 @@ class NotMoved(Exception):
     """Nothing was moved, and why."""
 
 
-def move(old: schema.Database, new: schema.Database, *, dedupe_days: int) -> Counter[str]:
+def move(old: schema.Database, new: schema.Database) -> Counter[str]:
     """Move what *old* holds into *new*, which holds no events; how many of each state.
 
     Nobody may report into *new* meanwhile, nor deliver from either.
 
-    :param dedupe_days: days that *old* keeps as dead letters what *new* sends from now on.
     :raises NotMoved: the one is in use, or the other is not empty.
     :raises OutboxFailed: a database cannot be worked with. Call it again, and it goes on.
     """
@@ -256,7 +253,7 @@ def move(old: schema.Database, new: schema.Database, *, dedupe_days: int) -> Cou
             if table == "adroll_event":
                 names = (State(row["state"]).name for row in rows)
                 states.update(name for name in names if name in model.STATES)
-    old.repeat(partial(let_rest, dedupe_days, error=_WORDS, states=(*UNSENT, State.held)))
+    old.repeat(partial(let_rest, error=_WORDS, states=(*UNSENT, State.held)))
     # No session takes the old one for the new one.
     old.write(lambda tx: tx.execute(_NEW_ID, id=secrets.token_hex(16)))
     new.write(_end)

@@ -523,7 +523,7 @@ class RowWriter:
         state = State.waiting
         if entry.dead is not None:
             reason, error = entry.dead[0][:40], entry.dead[1][: model.ERROR_LENGTH]
-            state, settled_at, due_at = State.dead, queued_at, self.holds.kept(tx)
+            state, settled_at, due_at = State.dead, queued_at, tx.kept
         elif event.held_for is not None:
             state, due_at = State.held, queued_at + event.held_for
         cookie, click = self.hashes(tx, event.payload)
@@ -643,12 +643,11 @@ class RowWriter:
         # What moves at this moment, from one of the states below to another, is waited for.
         schema.ids_of(tx, "id {in_ids} {lock}", ids=ids)
         keyless = "dedupe_key IS NULL"
-        kept: dict[str, Any] = {"reason": "forgotten", "kept": self.holds.kept(tx)}
         move = transitions.move
         gone = move(tx, "erase_keyless_dead", ids, also=keyless)
-        gone += move(tx, "erase_dead", ids, **kept)
+        gone += move(tx, "erase_dead", ids, reason="forgotten")
         gone += move(tx, "erase_keyless", ids, also=keyless, outcome=outcome, why=why)
-        gone += move(tx, "erase", ids, outcome=outcome, why=why, **kept)
+        gone += move(tx, "erase", ids, outcome=outcome, why=why, reason="forgotten")
         return gone + move(tx, "empty", ids, reason="forgotten")
 
 

@@ -357,7 +357,7 @@ class Outbox:
         from .transitions import Holds
 
         settings = self._settings
-        holds = Holds(self._counters, self._amend, settings.hold_max, settings.dedupe_days)
+        holds = Holds(self._counters, self._amend, settings.hold_max)
         rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
         return Ingest(self.database, self._folder, rows, self._counters)
 
@@ -423,13 +423,14 @@ def open_database(
     where: Any, settings: Settings, clock: Callable[[], float] = time.time
 ) -> schema.Database:
     """The database at *where*, of :func:`.location.locate`; opens no connection."""
+    kept = settings.dedupe_days * model.DAY
     if isinstance(where, Path):
         from .sqlite import SqliteDatabase
 
-        return SqliteDatabase(where, sync=settings.outbox_sync, clock=clock)
+        return SqliteDatabase(where, kept=kept, sync=settings.outbox_sync, clock=clock)
     from .server import ServerDatabase
 
-    return ServerDatabase(where)
+    return ServerDatabase(where, kept=kept)
 
 
 # -- the journal's own entries in the database -----------------------------------------------------

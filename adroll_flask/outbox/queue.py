@@ -241,17 +241,15 @@ class Queue:
             error=outcome.error[: model.ERROR_LENGTH],
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
-            kept=self.holds.kept(tx),
         )
         return moved + len(mine) - len(left)
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row]) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
-        kept = self.holds.kept(tx)
         for row in rows:
             if not row.whole:
                 name = "end_cancelled" if row.reason == "cancelled" else "end_erased"
-                transitions.move(tx, name, [row.id], reason=row.reason, kept=kept)
+                transitions.move(tx, name, [row.id], reason=row.reason)
         return [row for row in rows if row.whole]
 
     # -- leases that ran out ----------------------------------------------------------------
@@ -274,9 +272,7 @@ class Queue:
         _note_attempt(tx, rows, model.Asked("lapsed"), unsure=True)
         ids = [row.id for row in rows]
         if self.on_unsure == "drop":
-            kept = self.holds.kept(tx)
-            dropped = transitions.move(tx, "drop_unsure", ids, reason="unsure", kept=kept)
-            if dropped:
+            if dropped := transitions.move(tx, "drop_unsure", ids, reason="unsure"):
                 self.holds.counters.add("event_dead", "unsure", dropped)
         elif lapsed := transitions.move(tx, "lapse_unsure", ids):
             self.holds.counters.add("event_unsure", "lapsed", lapsed)

@@ -240,6 +240,9 @@ class Tx(Protocol):
     dialect: str
     #: Seconds since the epoch by the database's clock, where it has one.
     now: float
+    #: Until when the row of an event that ends now is kept, with its key. From now and not from
+    #: when it occurred: orders of last year may be imported twice.
+    kept: float
 
     def execute(self, statement: str, /, **values: Any) -> int:
         """Run a statement that changes rows; how many it met."""

@@ -71,10 +71,11 @@ def _clause(dialect: str, statement: str) -> sa.TextClause:
 class _ServerTx(Tx):
     now = 0.0  # until the server has told it
 
-    def __init__(self, connection: sa.Connection, dialect: str) -> None:
+    def __init__(self, connection: sa.Connection, dialect: str, kept: float) -> None:
         self.connection = connection
         self.dialect = dialect
         self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
+        self.kept = self.now + kept
 
     def _run(self, statement: str, values: dict[str, Any]) -> Any:
         values.setdefault("now", self.now)
@@ -95,10 +96,12 @@ class ServerDatabase(Database):
     """Over SQLAlchemy.
 
     :param url: SQLAlchemy's; nothing is opened before the first use.
+    :param kept: seconds for which the row of an event that is over is kept.
     """
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, *, kept: float) -> None:
         self.url = url
+        self._kept = kept
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         # A parent's connections are the parent's, down to saying good-bye on them.
         self._engines = PerProcess(lambda: (os.getpid(), make_engine(url)), left=never_collect)
@@ -110,15 +113,15 @@ class ServerDatabase(Database):
         """This process's engine."""
         return self._engines.own()[1]
 
-    def write(self, function: Callable[[Tx], T], /) -> T:
+    def write(self, function: Callable[[Tx], T], /, *, makes_tables: bool = True) -> T:
         tries = 0
         while True:
             tries += 1
             try:
-                if not self._is_ready:
+                if makes_tables and not self._is_ready:
                     self._make_tables()
                 with self.engine().connect() as connection, connection.begin():
-                    return function(_ServerTx(connection, self.dialect))
+                    return function(_ServerTx(connection, self.dialect, self._kept))
             except (sa.exc.SQLAlchemyError, OSError) as exc:
                 self._again(exc, tries)
             except (UnicodeError, OverflowError) as exc:
@@ -147,21 +150,16 @@ class ServerDatabase(Database):
         self.write(lambda _: None)
 
     def _make_tables(self) -> None:
-        if not self._has_tables():
+        if not self.has_tables():
             with self.engine().connect() as connection, connection.begin():
                 schema.create_tables(connection)
         self._is_ready = True
 
     def has_tables(self) -> bool:
-        try:
-            return self._has_tables()
-        except (sa.exc.SQLAlchemyError, OSError) as exc:
-            self._again(exc, _TRIES)
-            raise
+        def look(tx: Tx) -> bool:
+            return schema.version_in(tx.rows, self.dialect) is not None
 
-    def _has_tables(self) -> bool:
-        with self.engine().connect() as connection, connection.begin():
-            return schema.schema_version(connection) is not None
+        return self.write(look, makes_tables=False)
 
     def close(self) -> None:
         _close(self.engine())

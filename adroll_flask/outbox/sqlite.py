@@ -62,9 +62,9 @@ _FOR_MANY: Final = ("PRAGMA cache_size = -32768", "PRAGMA wal_autocheckpoint = 1
 class _SqliteTx(Tx):
     dialect = "sqlite"
 
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: float, kept: float = 0.0) -> None:
         self.connection = connection
-        self.now = now
+        self.now, self.kept = now, now + kept
 
     def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
         values.setdefault("now", self.now)
@@ -129,12 +129,14 @@ class SqliteDatabase(schema.Database):
     Requests do not come here: they write to the journal.
 
     :param path: of the file; its folder is made where it is missing.
+    :param kept: seconds for which the row of an event that is over is kept.
     """
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path, *, sync: str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path, *, kept: float, sync: str, clock: Callable[[], float]) -> None:
         self.path = path
+        self._kept = kept
         self._clock = clock
         self._sync = "FULL" if sync == "full" else "NORMAL"
         # SQLite allows no inherited connection, not even to close it
@@ -158,7 +160,7 @@ class SqliteDatabase(schema.Database):
     ) -> T:
         connection.execute(begin)
         try:
-            result = function(_SqliteTx(connection, self._clock()))
+            result = function(_SqliteTx(connection, self._clock(), self._kept))
             connection.execute("COMMIT")
             return result
         except BaseException:

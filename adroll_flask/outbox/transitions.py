@@ -142,7 +142,7 @@ def move(
     :param also_sets: what is set beside what the table says.
     :param outcome: what the history counts instead of what the table says.
     :param why: the reason that the history counts, where it is not the row's ``reason``.
-    :param values: parameters: ``claim``, ``kept``, ``reason`` … as the table's row asks.
+    :param values: parameters: ``claim``, ``reason``, ``error`` … as the table's row asks.
     :returns: how many made it.
     """
     if not ids:
@@ -167,6 +167,7 @@ def move(
         # On SQLite delivered rows move together, so that the pages that they leave are used again.
         verb, away = ("{moves}", "{moves_away}") if rule.target == DELIVERED else ("UPDATE", "")
         statement = f"{verb} adroll_event SET {away}{sets} WHERE {where}"
+        values["kept"] = tx.kept
         moved = tx.execute(statement, ids=ids, **values)
         if moved < len(ids) and away:
             # A place was taken, one case in many millions: such a row is settled where it is.
@@ -195,18 +196,11 @@ class Holds:
     """Applies verdicts, and ends holds that nobody released.
 
     :param longest: ``ADROLL_HOLD_MAX``, seconds; for as long a verdict waits for its event.
-    :param dedupe_days: days that a dead letter, and the key of an event that is over, are kept.
     """
 
     counters: Counters
     amend: Amend
     longest: float
-    dedupe_days: int
-
-    def kept(self, tx: Tx) -> float:
-        """Until when the row of an event that is over is kept, with its key."""
-        # From now and not from when it occurred: orders of last year may be imported twice.
-        return tx.now + self.dedupe_days * model.DAY
 
     def decide(self, tx: Tx, verdicts: Sequence[model.Verdict]) -> None:
         """Apply *verdicts*, or keep them until their events come in."""
@@ -263,8 +257,7 @@ class Holds:
             # Of a dead letter the loss is counted already, and is none any more.
             if state == DEAD:
                 history.correct(tx, [id])
-            kept = self.kept(tx)
-            if move(tx, "cancel", [id], reason="cancelled", kept=kept):
+            if move(tx, "cancel", [id], reason="cancelled"):
                 self.counters.add("hold_cancelled", "cancelled")
 
     def count_too_late(self, tx: Tx, rows: Sequence[model.Row]) -> None:
@@ -274,10 +267,10 @@ class Holds:
                 self._count(tx, row, "too_late", "cancelled")
 
     def _release(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
-        id, kept = row.id, self.kept(tx)
+        id = row.id
         payload, digest, occurred_at = row.payload, row.digest or None, row.occurred_at
         if verdict.doubt == "rests":
-            move(tx, "release_rests", [id], kept=kept, reason="restored", error=DOUBT)
+            move(tx, "release_rests", [id], reason="restored", error=DOUBT)
             return
         if verdict.changes:
             try:
@@ -285,8 +278,7 @@ class Holds:
             except EventError as problem:
                 self.counters.add("event_invalid", "release")
                 wrong = f"its release: {problem}"[: model.ERROR_LENGTH]
-                reason = "invalid:release"
-                move(tx, "release_wrong", [id], kept=kept, reason=reason, error=wrong)
+                move(tx, "release_wrong", [id], reason="invalid:release", error=wrong)
                 return
         unsure = int(row.unsure or verdict.doubt == "unsure")
         said: dict[str, Any] = {"payload": payload, "digest": digest, "occurred_at": occurred_at}
@@ -301,8 +293,7 @@ class Holds:
 
     def expire(self, tx: Tx, ids: Sequence[str]) -> int:
         """End holds that nobody released in time; how many there were."""
-        kept = self.kept(tx)
-        ended = move(tx, "expire", ids, kept=kept, reason="hold_expired")
+        ended = move(tx, "expire", ids, reason="hold_expired")
         if ended:
             self.counters.add("hold_expired", "hold_expired", ended)
         return ended

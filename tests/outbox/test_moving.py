@@ -53,7 +53,7 @@ def database_of(bench: Bench) -> Database:
 def moved(old: Bench, new: Bench) -> dict[str, int]:
     closing = contextlib.closing
     with closing(database_of(old)) as source, closing(database_of(new)) as target:
-        return dict(move(source, target, dedupe_days=90))
+        return dict(move(source, target))
 
 
 def fill(bench: Bench) -> None:

@@ -39,7 +39,7 @@ def test_each_ended_state_is_counted_or_was_before() -> None:
 class Explained:
     """Asks how SQLite would go about each statement."""
 
-    dialect, now = "sqlite", 0.0
+    dialect, now, kept = "sqlite", 0.0, 0.0
 
     def __init__(self, tx: Tx) -> None:
         self._tx = tx
