@@ -315,10 +315,11 @@ class Outbox:
         """
         now = time.monotonic()
         weight = None
-        if self._settings.outbox_max_bytes and now >= self._weigh_at and self.database.exists():
-            weight = self._ingest.weigh()
-            # Counting a million rows takes a while: at most for a hundredth of the time.
-            self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
+        if self._settings.outbox_max_bytes and now >= self._weigh_at and self.exists():
+            with suppress(OutboxFailed):  # the step that follows tells of it
+                weight = self._ingest.weigh()
+                # Counting a million rows takes a while: at most for a hundredth of the time.
+                self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
         if self._folder.is_dir():
             self._journal.measure(weight)
             if now >= self._rotate_at:  # a flood of withdrawals makes no flood of files

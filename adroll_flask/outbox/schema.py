@@ -278,10 +278,6 @@ class Database(Protocol):
     def create_tables(self) -> None:
         """Make the tables that are missing, whatever was done before."""
 
-    def exists(self) -> bool:
-        """False where there is no database yet, so that nothing can be in it. Never raises."""
-        return True
-
     def has_tables(self) -> bool:
         """Whether there are tables in a database that is there; looking makes none."""
 

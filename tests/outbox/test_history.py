@@ -83,6 +83,20 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Out
     assert [*map(reasons.get, once[2:])] == ["invalid:value", "consent_gpc", "full", "dropped"]
 
 
+def test_a_lost_report_is_written_down_while_the_database_cannot_be_worked_with(
+    sqlite: Bench,
+) -> None:
+    outbox = sqlite.open()
+    outbox.put(sqlite.event("1"))
+    sqlite.path.mkdir()
+    outbox.note_failure("purchase", "disk_full")
+
+    outbox.measure()
+
+    written = b"".join(file.read_bytes() for file in sqlite.journal.glob("*.journal"))
+    assert b'"disk_full"' in written
+
+
 @pytest.mark.parametrize("kind", ["delivered", "dead"])
 def test_an_event_counts_in_its_own_hour(bench: Bench, kind: Literal["delivered", "dead"]) -> None:
     outbox, earlier = bench.open(), bench.now() - 5 * 3600

@@ -162,7 +162,6 @@ def test_what_may_not_be_looked_at_may_be_there(sqlite: Bench, monkeypatch: Patc
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", stat)
         assert outbox.exists()
-        assert outbox.database.exists()
     assert not outbox.exists()
 
 
