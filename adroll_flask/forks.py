@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -54,6 +54,13 @@ class PerProcess(Generic[_T]):
                     self._left(inherited)
         return own
 
+    def close_with(self, owner: object, close: Callable[[_T], object]) -> None:
+        """Close this process's own once *owner* is collected, and leave those of others alone.
+
+        Python 3.13 warns of a connection that is collected open.
+        """
+        weakref.finalize(owner, _close_own, self._made, close).atexit = False
+
     def made(self) -> list[_T]:
         """All that this process knows of: its own, and what it inherited and has not left."""
         return list(self._made.values())
@@ -92,6 +99,14 @@ def never_collect(thing: object) -> None:
     on the parent's socket, or release what the parent holds of a SQLite file.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _close_own(made: Mapping[int, _T], close: Callable[[_T], object]) -> None:
+    for pid, thing in made.items():
+        if pid == os.getpid():
+            close(thing)
+        else:
+            never_collect(thing)
 
 
 def at_fork(**methods: Callable[[], object]) -> None:

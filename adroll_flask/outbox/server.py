@@ -6,11 +6,9 @@ connecting takes 5 s, a statement 30 s, and a peer that is gone is found within 
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
@@ -104,14 +102,13 @@ class ServerDatabase(Database):
         self._kept = kept
         self.dialect = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         # A parent's connections are the parent's, down to saying good-bye on them.
-        self._engines = PerProcess(lambda: (os.getpid(), make_engine(url)), left=never_collect)
-        # When an app is dropped: Python 3.13 warns of a connection that is collected open.
-        weakref.finalize(self, _dispose, self._engines).atexit = False
+        self._engines = PerProcess(lambda: make_engine(url), left=never_collect)
+        self._engines.close_with(self, _close)
         self._is_ready = False
 
     def engine(self) -> sa.Engine:
         """This process's engine."""
-        return self._engines.own()[1]
+        return self._engines.own()
 
     def write(self, function: Callable[[Tx], T], /, *, makes_tables: bool = True) -> T:
         tries = 0
@@ -163,14 +160,6 @@ class ServerDatabase(Database):
 
     def close(self) -> None:
         _close(self.engine())
-
-
-def _dispose(engines: PerProcess[tuple[int, sa.Engine]]) -> None:
-    for pid, engine in engines.made():
-        if pid == os.getpid():
-            _close(engine)
-        else:
-            never_collect(engine)
 
 
 def _close(engine: sa.Engine) -> None:

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
@@ -93,33 +92,16 @@ class _Process:
     """What one process holds of the file. After a fork, the child has one of its own."""
 
     def __init__(self) -> None:
-        self.pid: int = os.getpid()
         self.lock: threading.RLock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
         self.inode: tuple[int, int] = _NO_INODE
         #: Nothing is open, for as long as a fork takes.
         self.is_still: bool = False
-        #: Closes the connection when an app is dropped: Python 3.13 warns of one collected open.
-        self._closer: weakref.finalize[..., _Process] | None = None
-
-    def hold(self, connection: sqlite3.Connection, inode: tuple[int, int]) -> None:
-        self.connection, self.inode = connection, inode
-        self._closer = weakref.finalize(self, _close, connection, self.pid)
-        self._closer.atexit = False
 
     def hang_up(self) -> None:
         old, self.connection = self.connection, None
-        if self._closer is not None:
-            self._closer.detach()
         if old is not None:
             old.close()
-
-
-def _close(connection: sqlite3.Connection, pid: int) -> None:
-    if pid == os.getpid():
-        connection.close()
-    else:
-        never_collect(connection)
 
 
 class SqliteDatabase(schema.Database):
@@ -142,6 +124,7 @@ class SqliteDatabase(schema.Database):
         # SQLite allows no inherited connection, not even to close it
         # (https://sqlite.org/howtocorrupt.html, 2.6).
         self._processes = PerProcess(_Process, left=never_collect)
+        self._processes.close_with(self, _Process.hang_up)
         self._is_hooked = False
         self._is_orphan = False
 
@@ -239,12 +222,18 @@ class SqliteDatabase(schema.Database):
         if not self._is_hooked:
             self._is_hooked = True
             at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
+<<<<<<< HEAD
         is_there = self.path.exists()
         if makes and not is_there:
             self._make()
         connection = self._connect(self.path if makes or is_there else ":memory:")
         process.hold(connection, self._inode() if makes or is_there else _NO_INODE)
         return connection
+=======
+        process.connection = self._connect()
+        process.inode = self._inode()
+        return process.connection
+>>>>>>> f389e22 (A process's connections are closed with the database that opened them, on SQLite as on servers)
 
     def _connect(self, place: Path | str) -> sqlite3.Connection:
         connection = sqlite3.connect(
