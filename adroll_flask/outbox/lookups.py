@@ -457,10 +457,15 @@ def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
     return int(schema.one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
 
 
-def oldest_due(tx: Tx, accounts: Sequence[str] | None = None) -> float | None:
-    """Seconds since the oldest event of *accounts* became due, or a lease of theirs ended."""
+def oldest_due(
+    tx: Tx, accounts: Sequence[str] | None = None, states: Sequence[State] = model.UNSENT
+) -> float | None:
+    """Seconds since the oldest event of *accounts* became due, or a lease of theirs ended.
+
+    ``None``: none is due.
+    """
     those = accounts_of(tx) if accounts is None else accounts
-    found = (tx.rows(first_due(*model.UNSENT), account=account) for account in those)
+    found = (tx.rows(first_due(*states), account=account) for account in those)
     due = min((due for rows in found for (due,) in rows if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due
 

@@ -38,11 +38,6 @@ _but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one
 _MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
-def _is_any_due(tx: Tx, account: str, *states: State) -> bool:
-    found = tx.rows(lookups.first_due(*states), account=account)
-    return any(due is not None and due <= tx.now for (due,) in found)
-
-
 @dataclass(slots=True)
 class Queue:
     """The way of events through claims.
@@ -128,7 +123,7 @@ class Queue:
         return False
 
     def _is_work(self, tx: Tx, account: str) -> bool:
-        is_due = _is_any_due(tx, account, *model.UNSENT)
+        is_due = lookups.oldest_due(tx, [account]) is not None
         return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
 
     def take_in(self, most: int = model.BATCH, *, patience: float = 0.0) -> int:
@@ -145,11 +140,9 @@ class Queue:
 
         What lies in the journal counts, whosever it is.
         """
-
-        def look(tx: Tx) -> bool:
-            return any(_is_any_due(tx, account, *model.UNSENT) for account in accounts)
-
-        return self.ingest.bytes_waiting() > 0 or self.database.read(look)
+        if self.ingest.bytes_waiting():
+            return True
+        return self.database.read(lambda tx: lookups.oldest_due(tx, accounts)) is not None
 
     def is_leased(self) -> bool:
         """Whether a worker has events at the moment."""
@@ -256,7 +249,7 @@ class Queue:
 
     def _take_back(self, tx: Tx, account: str) -> None:
         """Return what lapsed, and what a clock that was wrong for a while put too far off."""
-        if _is_any_due(tx, account, *model.LEASED):
+        if lookups.oldest_due(tx, [account], model.LEASED) is not None:
             for state in model.LEASED:
                 lapsed = f"{of_account(state)} AND due_at <= :now LIMIT {STEP} {{skip_locked}}"
                 rows = self._end_emptied(tx, schema.rows(tx, lapsed, account=account))
