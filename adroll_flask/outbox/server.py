@@ -110,13 +110,18 @@ class ServerDatabase(Database):
         """This process's engine."""
         return self._engines.own()
 
-    def write(self, function: Callable[[Tx], T], /, *, makes_tables: bool = True) -> T:
+    def write(self, function: Callable[[Tx], T], /) -> T:
+        if not self._is_ready:
+            self.create_tables()
+        return self._run(function)
+
+    read = write
+
+    def _run(self, function: Callable[[Tx], T]) -> T:
         tries = 0
         while True:
             tries += 1
             try:
-                if makes_tables and not self._is_ready:
-                    self._make_tables()
                 with self.engine().connect() as connection, connection.begin():
                     return function(_ServerTx(connection, self.dialect, self._kept))
             except (sa.exc.SQLAlchemyError, OSError) as exc:
@@ -124,8 +129,6 @@ class ServerDatabase(Database):
             except (UnicodeError, OverflowError) as exc:
                 # A value that the driver cannot send, as a lone surrogate.
                 raise OutboxFailed("data", type(exc).__name__) from None
-
-    read = write
 
     def _again(self, exc: Exception, tries: int) -> None:
         """Return where another try may fare better, else raise."""
@@ -135,7 +138,7 @@ class ServerDatabase(Database):
         elif tries == 1 and _lost(exc):
             self.close()
         elif tries == 1 and _table_missing(original):
-            self._is_ready = False
+            self.create_tables()
         else:
             reason, detail = reason_of(exc), type(original).__name__
             if reason != "data":
@@ -143,20 +146,15 @@ class ServerDatabase(Database):
             raise OutboxFailed(reason, detail) from None
 
     def create_tables(self) -> None:
-        self._is_ready = False
-        self.write(lambda _: None)
+        def make(tx: Any) -> None:
+            if schema.version_in(tx.rows, self.dialect) is None:
+                schema.create_tables(tx.connection)
 
-    def _make_tables(self) -> None:
-        if not self.has_tables():
-            with self.engine().connect() as connection, connection.begin():
-                schema.create_tables(connection)
+        self._run(make)
         self._is_ready = True
 
     def has_tables(self) -> bool:
-        def look(tx: Tx) -> bool:
-            return schema.version_in(tx.rows, self.dialect) is not None
-
-        return self.write(look, makes_tables=False)
+        return self._run(lambda tx: schema.version_in(tx.rows, self.dialect) is not None)
 
     def close(self) -> None:
         _close(self.engine())

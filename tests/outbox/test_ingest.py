@@ -38,7 +38,7 @@ class CutTx:
     def __init__(self, tx: Tx, limit: int) -> None:
         self._tx = tx
         self._left = limit
-        self.dialect, self.now = tx.dialect, tx.now
+        self.dialect, self.now, self.kept = tx.dialect, tx.now, tx.kept
 
     def _count(self) -> None:
         if not self._left:
