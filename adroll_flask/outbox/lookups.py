@@ -81,7 +81,6 @@ class Lookups:
     def overview(self) -> model.Overview:
         """Counts, rates, stops and the last errors."""
         self.take_in_all()
-        is_there = self.database.exists()
 
         def look(tx: Tx) -> model.Overview:
             rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
@@ -95,7 +94,7 @@ class Lookups:
                 stops=destination.recent_stops(tx, model.DAY),
                 journal_bytes=self.bytes_waiting(),
                 engine=tx.dialect,
-                schema_version=int(schema.meta(tx, "schema_version") or 0) if is_there else 0,
+                schema_version=int(schema.meta(tx, "schema_version") or 0),
                 verdicts=numbers.get(State.decided, 0),
             )
 

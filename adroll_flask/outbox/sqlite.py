@@ -222,18 +222,15 @@ class SqliteDatabase(schema.Database):
         if not self._is_hooked:
             self._is_hooked = True
             at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
-<<<<<<< HEAD
         is_there = self.path.exists()
         if makes and not is_there:
             self._make()
-        connection = self._connect(self.path if makes or is_there else ":memory:")
-        process.hold(connection, self._inode() if makes or is_there else _NO_INODE)
+            is_there = True
+        process.connection = connection = self._connect(self.path if is_there else ":memory:")
+        process.inode = self._inode() if is_there else _NO_INODE
+        if not is_there:  # nor has it a version
+            connection.execute("DELETE FROM adroll_meta WHERE name = 'schema_version'")
         return connection
-=======
-        process.connection = self._connect()
-        process.inode = self._inode()
-        return process.connection
->>>>>>> f389e22 (A process's connections are closed with the database that opened them, on SQLite as on servers)
 
     def _connect(self, place: Path | str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -345,7 +342,7 @@ class SqliteDatabase(schema.Database):
 
     def tidy(self) -> int:
         """Write the log back where it has grown, give free pages to the file system; how many."""
-        return self._work(self._tidy)
+        return self._work(self._tidy, makes=False)
 
     def _tidy(self, connection: sqlite3.Connection) -> int:
         with suppress(FileNotFoundError):
