@@ -1,5 +1,6 @@
 """session=: an event in the shop's own transaction, with the order it tells of."""
 
+import contextlib
 import gc
 import time
 import tracemalloc
@@ -96,6 +97,20 @@ def test_a_database_that_only_looks_like_it_is_refused(bench: Bench, ready: Outb
         session.rollback()
         assert ready.put(bench.event("1001"), session=session).status == "queued"
     assert len(kept) == 32
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "db.shop.example"])
+def test_this_host_is_the_same_by_each_of_its_names(server: Bench, host: str) -> None:
+    outbox = server.open()
+    outbox.database.create_tables()
+    url = sa.make_url(server.url or "")
+    there = {"host": url.host, "port": url.port}  # wherever the names lead on this machine
+    named = sa.create_engine(url.set(host=host), connect_args=there)
+    with Session(named) as session, contextlib.ExitStack() as stack:
+        if host == "db.shop.example":
+            stack.enter_context(pytest.raises(ConfigurationError, match="another"))
+        assert outbox.put(server.event("1001"), session=session).status == "queued"
+    named.dispose()
 
 
 def test_a_missing_table_is_not_made_in_the_shop_s_transaction(fresh: Bench) -> None:
