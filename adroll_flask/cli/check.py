@@ -62,7 +62,7 @@ _FIXES: Final = {
 }
 
 
-@click.command("check")
+@console.commands.command("check", with_appcontext=False)
 @click.option("--url", help="Also fetch this page, as two new visitors would.")
 @click.option("--since", metavar="TIME", help="Fail where a report died since then: a deploy.")
 @click.option("--last", type=console.NUMBER, help="Fail where one of the last N reports died.")
@@ -82,7 +82,7 @@ def check(url: str | None, since: str | None, last: int | None) -> None:
     _say(findings, sums, bad=kinds["error"])
 
 
-@click.command("go-live")
+@console.commands.command("go-live", with_appcontext=False)
 @click.option("--url", help="A page of the real site, as visitors reach it.")
 @console.AS_JSON
 def go_live(url: str | None) -> None:
@@ -197,7 +197,7 @@ def entries() -> Mapping[str, Entry]:
     }
 
 
-@click.command("explain")
+@console.commands.command("explain", with_appcontext=False)
 @click.argument("code", required=False)
 @console.AS_JSON
 def explain(code: str | None) -> None:
@@ -256,12 +256,11 @@ class Step(NamedTuple):
     said: str
 
 
-@click.command("verify")
+@console.commands.command("verify")
 @click.argument("url")
 @click.option("--recipe", metavar="MODULE:FUNCTION", help="Buys something, returns the order id.")
 @click.option("--wait", default=20.0, show_default=True, help="Seconds to wait for the order.")
 @console.AS_JSON
-@with_appcontext
 def verify(url: str, recipe: str | None, wait: float) -> None:
     """Visit, click and buy at the running shop at URL, and say in a line what is missing.
 

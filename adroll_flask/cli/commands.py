@@ -12,29 +12,24 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import click
 from flask import Config, Flask, abort, redirect, request
-from flask.cli import AppGroup, ScriptInfo
+from flask.cli import ScriptInfo
 
-from adroll_flask.errors import ConfigurationError, EventError, help_url
+from adroll_flask.errors import EventError
 from adroll_flask.extension import AdRoll
-from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.findings.site_settings import send_test_event
 from adroll_flask.middleware import AdRollMiddleware
-from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import erase
 from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
 
-from . import check, console
-from .console import Refusal, current_runtime
-from .history import history, reconcile
-from .import_command import import_
-from .outbox import outbox
-from .worker import worker
+from . import check, console, history, import_command, outbox, worker  # noqa: F401 - more commands
+from .console import Commands, Refusal, current_runtime
+from .console import commands as commands
 
 _HOST: Final = "127.0.0.1"
 #: Where middleware keeps the app that it wraps: werkzeug's, WhiteNoise's, Paste's and ours.
@@ -43,45 +38,6 @@ _NAMES: Final = ("application", "app")
 #: Of the environment alone: read by the sandbox, and by `outbox move-from`.
 _NO_SETTINGS = frozenset({"ADROLL_SANDBOX_ALLOW_PRODUCTION", "ADROLL_OLD_OUTBOX_URL"})
 _DEEPEST: Final = 20
-
-
-class Commands(AppGroup):
-    """``flask adroll``, known to Flask by an entry point: also where the app does not start.
-
-    Flask makes the app when a command asks for it. What a command then learns of a wrong setting,
-    or of a database that is down, is one line to whoever typed it, and not where it was raised.
-    """
-
-    def invoke(self, context: click.Context) -> Any:
-        said: click.ClickException
-        try:
-            return super().invoke(context)
-        except click.ClickException as problem:
-            said = problem
-        except ConfigurationError as problem:
-            text = f"{problem.key}: {problem.problem}"
-            if problem.others:
-                more = counted(len(problem.others), "more wrong setting")
-                text += f" (and {more}; {context.command_path} check lists all)"
-            said = Refusal(text, slug=problem.slug)
-        except OutboxFailed as problem:
-            app = context.ensure_object(ScriptInfo).load_app()
-            finding = outbox_trouble(app.extensions[EXTENSION], problem)
-            said = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
-        slug = getattr(said, "slug", "command-usage")
-        text = f"{console.as_typed(said.format_message())}\n{help_url(slug)}"
-        said.format_message = lambda: text  # type: ignore[method-assign]
-        raise said
-
-
-commands: Commands = Commands(
-    "adroll",
-    [
-        *(check.check, check.explain, check.go_live, check.verify),
-        *(history, import_, outbox, reconcile, worker),
-    ],
-    help="AdRoll server to server: set up, deliver, look after events.",
-)
 
 
 # -- first contact -------------------------------------------------------------------------

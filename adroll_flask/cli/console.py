@@ -15,12 +15,16 @@ from typing import IO, Any, Final
 
 import click
 from flask import Flask
+from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask import request_state
+from adroll_flask.errors import ConfigurationError, help_url
 from adroll_flask.events.names import suggestion
-from adroll_flask.outbox import Row
-from adroll_flask.plurals import span
+from adroll_flask.findings.rules import Moment, delays, outbox_trouble
+from adroll_flask.outbox import OutboxFailed, Row
+from adroll_flask.plurals import counted, span
 from adroll_flask.reporting.lists import read_time
+from adroll_flask.request_state import EXTENSION
 from adroll_flask.runtime import Runtime
 
 WITHOUT_FLASK: Final = "python -m adroll_flask"
@@ -57,6 +61,40 @@ class Refusal(click.ClickException):
 
 class SettingsAlone(Flask):
     """Stands for a site of which a command knows the settings and no app."""
+
+
+class Commands(AppGroup):
+    """``flask adroll``, known to Flask by an entry point: also where the app does not start.
+
+    Flask makes the app when a command asks for it. What a command then learns of a wrong setting,
+    or of a database that is down, is one line to whoever typed it, and not where it was raised.
+    """
+
+    def invoke(self, context: click.Context) -> Any:
+        said: click.ClickException
+        try:
+            return super().invoke(context)
+        except click.ClickException as problem:
+            said = problem
+        except ConfigurationError as problem:
+            text = f"{problem.key}: {problem.problem}"
+            if problem.others:
+                more = counted(len(problem.others), "more wrong setting")
+                text += f" (and {more}; {context.command_path} check lists all)"
+            said = Refusal(text, slug=problem.slug)
+        except OutboxFailed as problem:
+            app = context.ensure_object(ScriptInfo).load_app()
+            finding = outbox_trouble(app.extensions[EXTENSION], problem)
+            said = Refusal(f"{finding.sentence} {finding.todo}", slug=problem.slug)
+        slug = getattr(said, "slug", "command-usage")
+        text = f"{as_typed(said.format_message())}\n{help_url(slug)}"
+        said.format_message = lambda: text  # type: ignore[method-assign]
+        raise said
+
+
+commands: Commands = Commands(
+    "adroll", help="AdRoll server to server: set up, deliver, look after events."
+)
 
 
 def current_runtime() -> Runtime:
@@ -174,6 +212,20 @@ def until(row: Row, now: float) -> str:
     """``in 14 minutes`` for an event that is not due yet, or whose hold ends then; else nothing."""
     left = row.due_at - now
     return f"in {span(left)}" if row.state in ("waiting", "held") and left >= 1 else ""
+
+
+def keeps(runtime: Runtime) -> str:
+    """What keeps events from AdRoll at present; empty: nothing that is known."""
+    if runtime.settings.missing:
+        return f"{' and '.join(runtime.settings.missing)} not set"
+    moment = Moment(runtime)
+    if (finding := delays(moment)) is not None:
+        said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
+        return f"{said}: {as_typed(finding.command)}" if finding.command else said
+    for row in runtime.outbox.lookups.list("waiting", 1):
+        due = until(row, runtime.clock())
+        return f"the next is due {due}" if due else ""
+    return ""
 
 
 def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from contextlib import nullcontext
 from datetime import datetime, tzinfo
 from typing import IO, Any, Final, TypeAlias
 
 import click
-from flask.cli import with_appcontext
 
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
@@ -36,16 +34,14 @@ _OTHERS: Final[dict[str, HistoryColumn]] = {
     "reason": "reason",
     "identifier": "identifiers",
 }
-_COLUMNS: Final = ("outcome", "events", "value", "currency", "median_seconds", "p95_seconds")
 #: A sum, and the name of what it is of.
 _Named: TypeAlias = tuple[str, HistorySum]
 
 
-@click.command("history")
+@console.commands.command("history")
 @click.option("--since", default="7d", show_default=True, help="24h, 7d, 4w, 13m or a date.")
 @click.option("--by", type=click.Choice([*_TIMES, *_OTHERS]), default="day", show_default=True)
 @AS_JSON
-@with_appcontext
 def history(since: str, by: str) -> None:
     """Show what became of events, and of their values.
 
@@ -56,30 +52,32 @@ def history(since: str, by: str) -> None:
     runtime = current_runtime()
     zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
     begin = console.since_when(since, runtime.clock(), zone)
-    found = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"), delays=True)
-    rows = _named(
-        sorted(found, key=lambda row: (getattr(row, column), row.outcome, row.currency)), by, zone
-    )
-    data = []
-    for name, row in rows:
-        times = (sums.within(row.delays, share) for share in (0.5, 0.95))
-        values = (row.outcome, row.events, f"{row.value:f}", row.currency, *times)
-        told = dict(zip(_COLUMNS, values, strict=True))
-        data.append({by: name, **told, "delays": list(row.delays)})
-    console.show(data, _table(rows, by) if rows else "nothing happened")
+    rows = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"), delays=True)
+    found = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
+    named = [(_name(row, by, zone), row) for row in found]
+    data = [
+        {
+            by: name,
+            "outcome": outcome,
+            "events": sum(row.events for _, row in rows),
+            "value": f"{sum(row.value for _, row in rows):f}",
+            "currency": currency,
+            "median_seconds": sums.within(_delays(rows), 0.5),
+            "p95_seconds": sums.within(_delays(rows), 0.95),
+            "delays": _delays(rows),
+        }
+        for (name, outcome, currency), rows in sums.by(_whole, named).items()
+    ]
+    console.show(data, _table(named, by) if named else "nothing happened")
 
 
-def _named(rows: Sequence[HistorySum], by: str, zone: tzinfo) -> Sequence[_Named]:
-    """*rows* with the names of what they are of; hours are those of *zone*, or become its days."""
-    found: dict[tuple[str, str, str], HistorySum] = {}
-    for row in rows:
-        key = (_name(row, by, zone), row.outcome, row.currency)
-        if had := found.get(key):
-            delays = tuple(map(sum, zip(row.delays, had.delays, strict=True)))
-            events, value = row.events + had.events, row.value + had.value
-            row = row._replace(events=events, value=value, delays=delays)
-        found[key] = row
-    return [(name, row) for (name, *_), row in found.items()]
+def _whole(one: _Named) -> tuple[str, str, str]:
+    """What rows of several hours have alike that are of one day, or of one reason."""
+    return one[0], one[1].outcome, one[1].currency
+
+
+def _delays(rows: Sequence[_Named]) -> Sequence[int]:
+    return [sum(column) for column in zip(*(row.delays for _, row in rows), strict=True)]
 
 
 def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
@@ -102,9 +100,8 @@ def _table(rows: Sequence[_Named], by: str) -> str:
     lines = []
     for group, named in sums.by(lambda one: one[0], rows).items():
         its = [row for _, row in named]
-        delays = [sum(column) for column in zip(*(row.delays for row in its), strict=True)]
         events = (sum(row.events for row in its if row.outcome == name) for name in shown)
-        within = (_within(delays, share) for share in shares)
+        within = (_within(_delays(named), share) for share in shares)
         money = sorted(sums.money(row for row in its if row.outcome == "delivered"))
         values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
         lines.append([group, *(f"{number:,}" for number in events), *within, values])
@@ -113,7 +110,7 @@ def _table(rows: Sequence[_Named], by: str) -> str:
 
 # -- the shop's list ------------------------------------------------------------------------------
 
-_TARGET: Final = click.Path(dir_okay=False, allow_dash=True)
+_TARGET: Final = click.File("w", encoding="utf-8", lazy=True)
 _PER_CENT: Final = click.FloatRange(0, 100)
 #: Where there is more about orders of a status.
 _HINTS: Final = {
@@ -123,7 +120,7 @@ _HINTS: Final = {
 }
 
 
-@click.command("reconcile")
+@console.commands.command("reconcile")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig", errors="replace"))
 @console.pairs(
     reconciliation.COLUMNS,
@@ -138,8 +135,7 @@ _HINTS: Final = {
     "--tolerance", default=0.0, show_default=True, type=_PER_CENT, help="Per cent that may be lost."
 )
 @AS_JSON
-@with_appcontext
-def reconcile(file: IO[str], rest: str | None, tolerance: float, **how: Any) -> None:
+def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any) -> None:
     """Compare the shop's list of paid orders with what was reported.
 
     FILE is CSV with a line of names, or JSON lines; "-" is standard input. Exits with 1 where more
@@ -147,13 +143,12 @@ def reconcile(file: IO[str], rest: str | None, tolerance: float, **how: Any) -> 
     """
     orders = lists.read_orders(console.lines_of(file, "orders"))
     found = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
+    write: Any = csv.writer(rest).writerow if rest else lambda _: None
     try:
-        with click.open_file(rest, "w", encoding="utf-8") if rest else nullcontext() as to:
-            write: Any = csv.writer(to).writerow if to else lambda _: None
-            write(reconciliation.TOLD)
-            for order in found:
-                if not order.has_arrived:
-                    write(csv_safe(value) for value in order.told().values())
+        write(reconciliation.TOLD)
+        for order in found:
+            if not order.has_arrived:
+                write(csv_safe(value) for value in order.told().values())
     except lists.ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
     summary = found.summary(of_order)

@@ -24,7 +24,6 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Final
 
 import click
-from flask.cli import with_appcontext
 
 from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
@@ -66,7 +65,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
         raise click.BadParameter(fault.problem) from None
 
 
-@click.command("import")
+@console.commands.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
 @console.pairs(FIELDS, "--column", "columns", help='Which column has it: order_id="Order no."')
@@ -80,7 +79,6 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @click.option("--encoding", default="utf-8-sig", help="Of FILE. Default: UTF-8.")
 @click.option("--rejected", type=console.FILE, help="For bad lines. Default: FILE.rejected.csv.")
 @console.AS_JSON
-@with_appcontext
 def import_(
     file: IO[bytes], only_check: bool, encoding: str, rejected: Path | None, **forms: Any
 ) -> None:
@@ -272,12 +270,13 @@ def _said(summary: Summary, *, only_check: bool) -> str:
         lines = counted(summary.rejected, "line")
         said += f"\nfix {summary.rejected_file} and import it with the same options: it has {lines}"
     if summary.stopped:
-        kept = f"{summary.kept:,} of {summary.good:,} events are kept"
         why = f"; the journal takes no more ({summary.stopped}): see flask adroll check"
         why = "" if summary.stopped == "interrupted" else console.as_typed(why)
+        kept = f"{summary.kept:,} of {summary.good:,} events are kept"
         click.echo(f"stopped: {kept if summary.kept else 'nothing was kept'}{why}", err=True)
-        after = "; what is kept already is a duplicate then" if summary.kept else ""
-        click.echo(f"to go on, run the same command again{after}", err=True)
+        click.echo(
+            "to go on, run the same command again; what is kept is a duplicate then", err=True
+        )
     return said or "nothing to do"
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
-from adroll_flask.outbox import Outbox, OutboxFailed, Row, admin, model
+from adroll_flask.outbox import OutboxFailed, Row, admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
@@ -31,7 +31,7 @@ _LATER: Final = "a worker has it; try again once it is settled, or taken back af
 _TOLD: Final = {"held": "reported, with a hold", "kept": "kept, not sent", "dead": "dead letter"}
 
 
-@click.group(cls=AppGroup, invoke_without_command=True)
+@console.commands.group(invoke_without_command=True)
 @AS_JSON
 @click.pass_context
 def outbox(context: click.Context) -> None:
@@ -46,22 +46,12 @@ def outbox(context: click.Context) -> None:
 # -- which events ---------------------------------------------------------------------------
 
 
-def _with_events() -> Outbox:
-    """The app's outbox, for a command on events that it should have.
-
-    :raises Refusal: nothing was reported yet.
-    """
-    if not (store := current_runtime().outbox).exists():
-        raise Refusal("there is no such event: nothing was reported yet", slug="no-such-event")
-    return store
-
-
 def _event(id: str) -> Row:
     """The event whose id is *id*.
 
     :raises Refusal: there is none.
     """
-    if (row := _with_events().lookups.show(id.lower())) is None:
+    if (row := current_runtime().outbox.lookups.show(id.lower())) is None:
         raise Refusal("there is no such event", slug="no-such-event")
     return row
 
@@ -76,24 +66,17 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 def _status() -> None:
     runtime = current_runtime()
-    now, due, lookups = runtime.clock(), "", runtime.outbox.lookups
-    found = lookups.overview()
-    if found.counts["waiting"] and found.oldest_due is None:
-        due = "".join(until(row, now) for row in lookups.list("waiting", 1))
+    found = runtime.outbox.lookups.overview()
     states, serves = found.destinations, runtime.settings.serves
     adroll = model.worst(one for eid, one in states.items() if serves(eid))
     version = found.schema_version
     made = f"schema {version}" if version else "not there yet; the first report makes it"
-    stopped_for = span(now - (adroll.stopped_since or now))
     lines: list[tuple[str, object]] = [
         ("engine", f"{found.engine}, {made}"),
         *found.counts.items(),
         ("no hold yet", counted(found.verdicts, "verdict") if found.verdicts else ""),
         ("oldest due", "" if found.oldest_due is None else span(found.oldest_due)),
-        ("next due", due),
-        ("STOPPED", f"{adroll.stopped}, for {stopped_for}" if adroll.stopped else ""),
-        ("paused", f"for {span(adroll.paused_for)} more" if adroll.paused_for > 0 else ""),
-        ("down", f"{counted(adroll.failures, 'failure')} in a row" if adroll.failures else ""),
+        ("kept back", console.keeps(runtime)),
         ("last error", adroll.last_error or ""),
     ]
     for account, waiting in found.accounts.items() if len(found.accounts) > 1 else ():
@@ -113,8 +96,7 @@ def _status() -> None:
 def list_(state: Any, newest: bool, limit: int) -> None:
     """List events, without the visitors' values."""
     runtime = current_runtime()
-    now = runtime.clock()
-    rows = runtime.outbox.lookups.list(state, limit, newest=newest)
+    now, rows = runtime.clock(), runtime.outbox.lookups.list(state, limit, newest=newest)
     accounts = {row.advertisable_eid for row in rows} | {runtime.settings.advertisable_eid or ""}
     head = ("id", "state", "event", "happened", "value", "attempts", "account", "key", "due", "why")
     lines = [
@@ -232,8 +214,7 @@ def _decide(
         if wrong:  # whoever types wants no change left out
             raise wrong[0]
         key = runtime.reporter.order_key(order)
-        before = lookups.find_order(key)
-        if before is None:  # its number may be a slip
+        if (before := lookups.find_order(key)) is None:  # its number may be a slip
             why = "no such order is held here, so nothing was done; flask adroll outbox find"
             raise Refusal(f"{why} {order} says what is known of it", slug="decision-refused")
         receipt = runtime.reporter.decide(kind, order, changes, at)
@@ -268,26 +249,23 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
     """
     if bool(ids) + bool(reason) + all_dead != 1:
         raise click.UsageError("give ids, --reason or --all-dead")
-    left = 0
-    if ids:
-        rows: Sequence[Row] = _with_events().lookups.those(ids)
-    else:
-        dead = current_runtime().outbox.lookups.list("dead", console.MOST_EVENTS)
+    lookups = current_runtime().outbox.lookups
+    rows: Sequence[Row] = lookups.those(ids)
+    if not ids:
+        dead = lookups.list("dead", console.MOST_EVENTS)
         rows = [row for row in dead if reason in (None, row.reason, row.reason.split(":")[0])]
         if dead and not rows:
             there = ", ".join(sorted({row.reason for row in dead}))
             raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
-    risky = sum(row.reason in admin.RISKY for row in rows)
+    risky = [row for row in rows if row.reason in admin.RISKY]
     if all_dead:
-        rows = [row for row in rows if row.reason not in admin.RISKY]
-        left, risky = risky, 0
+        rows = [row for row in rows if row not in risky]
     done = kept_events.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:
-        click.echo(f"restored or unsure: {risky} of them. {_RISK}.", err=True)
-    if left:
-        stay = f"{counted(left, 'dead letter')} restored or unsure: not sent"
-        click.echo(f"{stay}. {_RISK}. Name them by id or --reason to send them.", err=True)
+        said = f"{counted(len(risky), 'dead letter')} restored or unsure"
+        left = ": not sent unless an id or --reason names them" if all_dead else ""
+        click.echo(f"{said}{left}. {_RISK}.", err=True)
     if done.suppressed:
         click.echo(f"{counted(done.suppressed, 'event')} suppressed by before_report")
     click.echo(f"{counted(done.sent, 'event')} will be sent again")
@@ -332,10 +310,10 @@ def drop(ids: tuple[str, ...], advertisable: str | None) -> None:
     """
     if bool(ids) == (advertisable is not None):
         raise click.UsageError("give ids or --advertisable EID")
-    store = _with_events()
+    store = current_runtime().outbox
     known = {row.id for row in store.lookups.those(ids)}
     refused = [(id, "there is no such event") for id in ids if id not in known]
-    count = store.admin.drop(ids or None, account=advertisable)
+    count = store.admin.drop(ids or None, account=advertisable) if store.exists() else 0
     refused += [(row.id, f"is {row.state}, {_LATER}") for row in store.lookups.those(ids)]
     _say_refused(refused)
     click.echo(f"{counted(count, 'event')} dropped")
@@ -354,7 +332,7 @@ def restored() -> None:
     the site and its workers start.
     """
     store = current_runtime().outbox
-    count = store.admin.let_rest() if store.exists() else 0  # a copy may yet come there
+    count = store.admin.let_rest() if store.exists() else 0
     click.echo(f"{counted(count, 'event')} will not be sent until retried")
 
 

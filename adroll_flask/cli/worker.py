@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Final
 
 import click
-from flask.cli import with_appcontext
 
-from adroll_flask.findings.rules import Moment, delays
 from adroll_flask.logs import logger
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 
-from .console import FILE, Refusal, as_typed, current_runtime, until
+from .console import FILE, Refusal, commands, current_runtime, keeps
 
 #: Seconds without a step after which a worker's loop counts as hanging: a batch that is halved
 #: down to its events may take several requests of up to 30 seconds each.
@@ -28,10 +26,9 @@ HANGS_AFTER: Final = 300.0
 HEALTH_EVERY = 5.0
 
 
-@click.command("worker")
+@commands.command("worker")
 @click.option("--once", is_flag=True, help="Deliver what is due, then exit: for cron.")
 @click.option("--health-file", type=FILE, help="Touched while the worker lives: its age tells.")
-@with_appcontext
 def worker(once: bool, health_file: Path | None) -> None:
     """Deliver events until it is stopped.
 
@@ -71,25 +68,12 @@ def _left(runtime: Runtime) -> str:
     """What still waits, and why."""
     queue, served = runtime.outbox.queue, runtime.deliverer.accounts
     waiting = queue.waiting(served)
-    told = [f"{waiting} waiting{_why(runtime) if waiting else ''}"]
+    why = keeps(runtime) if waiting else ""
+    told = [f"{waiting} waiting{f' ({why})' if why else ''}"]
     for eid in runtime.outbox.account_states():
         if eid not in served and (others := queue.waiting([eid])):
             told.append(f"{others} of account {eid or 'none'}, for which there is no token here")
     return ", ".join(told)
-
-
-def _why(runtime: Runtime) -> str:
-    """What keeps events from AdRoll at present, in brackets; empty: nothing that is known."""
-    if runtime.settings.missing:
-        return f" ({' and '.join(runtime.settings.missing)} not set)"
-    moment = Moment(runtime)
-    if (finding := delays(moment)) is not None:
-        said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
-        return f" ({said}: {as_typed(finding.command)})" if finding.command else f" ({said})"
-    for row in runtime.outbox.lookups.list("waiting", 1):
-        due = until(row, runtime.clock())
-        return f" (the next is due {due})" if due else ""
-    return ""
 
 
 def _done(runtime: Runtime) -> str:

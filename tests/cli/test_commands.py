@@ -138,9 +138,14 @@ def test_check_and_outbox_say_where_a_file_will_be(make_app: AppMaker, tmp_path:
     }.items():
         looked = invoke(app, "outbox", *arguments)
         assert (looked.output, looked.exit_code) == (expected, 0)
-    for command in ("show", "drop", "retry"):
-        looked = invoke(app, "outbox", command, "0123")
-        assert looked.output.startswith("Error: there is no such event: nothing was reported yet\n")
+    for command, said in {
+        ("show", "0123"): "Error: there is no such event\n",
+        ("drop", "0123"): "0123: there is no such event\n0 events dropped\n",
+        ("retry", "0123"): "0123: is no dead letter any more\n0 events will be sent again\n",
+    }.items():
+        assert invoke(app, "outbox", *command, code=1).output.startswith(said)
+    assert invoke(app, "outbox", "drop", "--advertisable", "E").output == "0 events dropped\n"
+    assert invoke(app, "outbox", "restored").output.startswith("0 events will not be sent")
     assert not Path(app.instance_path).exists()
 
 
@@ -287,7 +292,7 @@ def test_a_dead_letter_is_listed_shown_fixed_and_sent(app: Flask, run: Run, sand
 def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: str) -> None:
     refused, doubtful, other = *bury(app, "1"), *bury(app, "2", "3", reason=reason)
     all_dead = run("outbox", "retry", "--all-dead", code=0)
-    assert "2 dead letters restored or unsure: not sent. AdRoll may have" in all_dead.output
+    assert "2 dead letters restored or unsure: not sent unless an id or" in all_dead.output
     assert all_dead.output.endswith("\n1 event will be sent again\n")
     assert reason in run("outbox", "list", "--dead").output
     by_id = run("outbox", "retry", doubtful)
@@ -460,17 +465,17 @@ def test_a_list_shows_the_key_and_when_a_waiting_event_is_due(app: Flask, run: R
     heading, line = run("outbox", "list").output.splitlines()
     assert heading.split()[-2:] == ["attempts", "key"]
     assert line.split()[-2:] == ["0", "1001"]
-    assert "next due" not in run("outbox").output
+    assert "kept back" not in run("outbox").output
     settle(app, o1001={"kind": "retry", "reason": "throttled", "delay": 14 * 60 + 20})
     _, line = run("outbox", "list").output.splitlines()
     assert line.split()[-6:-1] == ["1", "1001", "in", "14", "minutes"]
-    assert "next due    in 14 minutes\n" in run("outbox").output
+    assert "kept back   the next is due in 14 minutes\n" in run("outbox").output
     report(app, order_id="2" * 60)
     report(app, order_id="jo@example.com")
     listed = run("outbox", "list").output
     assert f"  {'2' * 35}…" in listed
     assert "jo@example.com" not in listed
-    assert "next due" not in run("outbox").output
+    assert "kept back" not in run("outbox").output
 
 
 def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None:
