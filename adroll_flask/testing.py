@@ -32,12 +32,12 @@ from typing import Any, Literal
 from flask import Flask
 
 from . import request_state
-from .events.event import Event, value_digest, wire_bytes
+from .events.event import Event, wire_bytes
 from .events.fix import amend, recheck_wire
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
-from .outbox.model import Decided, Entry, OrderKey, Verdict, Withdrawal
+from .outbox.model import Entry, OrderKey, Verdict, Withdrawal
 from .reporting.kept_events import matcher
 
 __all__ = ["DeadLetter", "Reported", "reports"]
@@ -140,19 +140,17 @@ class Reported:
         elif kept.state == "held" and not is_held:
             self._free(place, kept)
         else:
-            same = value_digest(kept.event) == value_digest(parsed)
-            return Put("duplicate", kept.id, same or kept.state != "queued")
+            return Put("duplicate", kept.id)
         return Put("queued", kept.id)
 
-    def decide(self, verdict: Verdict, *, session: Any = None) -> Decided:
-        before = self._verdicts.get(verdict.order)
-        if before is None or verdict.kind == "cancel":  # which is the stronger
+    def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
+        if verdict.order not in self._verdicts or verdict.kind == "cancel":  # which is the stronger
             self._verdicts[verdict.order] = verdict
         kept = self._kept.get(verdict.order)
         if kept is None:
-            return Decided()
+            return None
         self._apply(self._verdicts[verdict.order], kept)
-        return Decided(kept.id, before.kind if before is not None else "")
+        return kept.id
 
     def _apply(self, verdict: Verdict, kept: _Kept) -> None:
         if verdict.kind == "release" and kept.state == "held":

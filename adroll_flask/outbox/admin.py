@@ -33,14 +33,11 @@ class Admin:
     """Changes by hand.
 
     They raise :class:`.model.OutboxFailed` where the database cannot be worked with.
-
-    :param dropped: called where keys became free.
     """
 
     database: schema.Database
     ingest: Ingest
     lookups: Lookups
-    dropped: Callable[[], None]
     _records_at: float = float("-inf")
 
     def drop(self, ids: Sequence[str] | None = None, *, account: str | None = None) -> int:
@@ -51,12 +48,9 @@ class Admin:
         """
         self.ingest.take_in_all()
         if ids is None:
-            total = self.database.repeat(partial(_drop_of_account, account or ""))
-        else:
-            steps = schema.steps([id for id in ids if is_id(id)])
-            total = sum(self.database.write(partial(_drop, step)) for step in steps)
-        self.dropped()
-        return total
+            return self.database.repeat(partial(_drop_of_account, account or ""))
+        steps = schema.steps([id for id in ids if is_id(id)])
+        return sum(self.database.write(partial(_drop, step)) for step in steps)
 
     def fix(
         self,

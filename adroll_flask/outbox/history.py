@@ -90,10 +90,8 @@ def counted(entry: model.Counted, at: float) -> Happened:
 
     :param at: when that was, by the database's clock.
     """
-    value, currency = amount_of(entry.digest)
     name, outcome, reason = entry.name[:40], entry.outcome[:16], entry.reason[:40]
-    mask = entry.identifiers
-    return Happened(name, outcome, reason, mask, currency, value, None, entry.amount, at)
+    return Happened(name, outcome, reason, 0, "", 0, None, entry.amount, at)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:

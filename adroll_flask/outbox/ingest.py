@@ -51,6 +51,8 @@ _PATIENCE: Final = 2.0
 _CLEAN_EVERY: Final = 2.0
 #: Seconds between two lines in the log about what cannot be read.
 _COMPLAIN_EVERY: Final = 60.0
+#: Events that one line in the log names.
+_TOLD: Final = 10
 _REFUSED: Final = "an entry is refused by the outbox's database"
 
 
@@ -278,20 +280,21 @@ class Ingest:
         journal.leave_note(self.folder, read)
 
     def _count(self, written: Counter[Written]) -> None:
-        if forgotten := written["forgotten"]:
+        if forgotten := written["forgotten", ""]:
             self.counters.add("event_forgotten", amount=forgotten)
             audit.warning(
                 "AdRoll: %s erased on request, by the visitor's own request [visitor-erased]",
                 counted(forgotten, "event"),
             )
-        if duplicates := written["duplicate"]:
-            self.counters.add("event_duplicate", "", duplicates)
-        if changed := written["changed"]:
-            self.counters.add("event_duplicate", "another_value", changed)
+        if duplicates := written["duplicate", ""]:
+            self.counters.add("event_duplicate", amount=duplicates)
+        if changed := {id: number for (what, id), number in written.items() if what == "changed"}:
+            self.counters.add("event_duplicate", "another_value", sum(changed.values()))
             logger.warning(
-                "AdRoll events reported before with another value, the first is kept: %d "
+                "AdRoll: %s reported before with another value, the first stays: %s "
                 "[reported-with-another-value]",
-                changed,
+                counted(len(changed), "event"),
+                ", ".join([*changed][:_TOLD]),
             )
 
     def _write_singly(self, batch: Batch) -> bool:
@@ -427,8 +430,9 @@ def _weight_of(tx: Tx) -> int:
 
 # -- from entries to rows --------------------------------------------------------------------------
 
-#: What came of an entry: a duplicate, one with another value, an event erased for a visitor's no.
-Written: TypeAlias = Literal["duplicate", "changed", "forgotten"]
+#: What came of an entry: a duplicate, another value than that of the event with this id, an event
+#: erased for a visitor's no.
+Written: TypeAlias = tuple[Literal["duplicate", "changed", "forgotten"], str]
 #: Id, digest and state of the event that has a key.
 _Kept: TypeAlias = tuple[str, str | None, int]
 #: The value of what before_report has yet to pass may still change.
@@ -568,7 +572,9 @@ class RowWriter:
             else:
                 # An erased event's value is not known any more.
                 changed = kept[1] is not None and kept[1] != event.digest
-                written.update(["duplicate", "changed"] if changed else ["duplicate"])
+                written["duplicate", ""] += 1
+                if changed:
+                    written["changed", kept[0]] += 1
                 happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
                 continue
             found |= _kept_of(tx, [other.event for other in entries])
@@ -630,7 +636,7 @@ class RowWriter:
         self._erase_withdrawn(tx, [row[0] for row in rows], written)
 
     def _erase_withdrawn(self, tx: Tx, ids: list[str], written: Counter[Written]) -> None:
-        written["forgotten"] += self.erase(tx, ids, "suppressed", "consent_withdrawn")
+        written["forgotten", ""] += self.erase(tx, ids, "suppressed", "consent_withdrawn")
 
     def erase(self, tx: Tx, ids: Sequence[str], outcome: str, why: str) -> int:
         """Remove the data of events that are not delivered; how many there were.

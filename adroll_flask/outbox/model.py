@@ -117,24 +117,10 @@ class Put:
 
     :param status: ``queued`` or ``duplicate``.
     :param id: the id of the event that is kept.
-    :param same: ``False``: this key was reported before with another value, which stays.
     """
 
     status: Literal["queued", "duplicate"]
     id: str
-    same: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What a process knows of an order that it releases or cancels.
-
-    :param id: of its event, where this process held it lately.
-    :param before: what this process decided on it before.
-    """
-
-    id: str | None = None
-    before: Literal["", "release", "cancel"] = ""
 
 
 class Asked(NamedTuple):
@@ -506,10 +492,9 @@ class Withdrawal:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Something for the history alone: a duplicate that was noticed at once, a report that failed
-    or was not to be kept; nothing of the visitor.
+    """Something for the history alone: a report that failed or was not to be kept; nothing of the
+    visitor.
 
-    :param digest: value and currency as a text.
     :param amount: how many there were, all alike.
     :param order: of what was suppressed, a keyed hash of its order id, by which the reason is found
         again.
@@ -519,8 +504,6 @@ class Counted:
     name: str
     outcome: str
     reason: str = ""
-    identifiers: int = 0
-    digest: str | None = None
     amount: int = 1
     order: str | None = None
 
@@ -577,7 +560,7 @@ def encode(entry: Entry) -> bytes:
         fields = ["w", entry.at, entry.first_party_cookie, entry.adct]
     elif isinstance(entry, Counted):
         fields = ["c", entry.at, plain_name(entry.name), entry.outcome, entry.reason]
-        fields += [entry.identifiers, entry.digest, entry.amount, entry.order]
+        fields += [entry.amount, entry.order]
     else:
         fields = ["v", entry.at, entry.kind, *entry.order, entry.changes]
     return line_of(json.dumps([fields]).encode())

@@ -7,7 +7,6 @@ database is made when somebody first asks for it: delivery, a command, a page.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -16,16 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess
 
-from . import files, location, model, schema
+from . import location, model, schema
 from .journal import Journal
-from .model import Decided, OutboxFailed
+from .model import OutboxFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 #: Bytes of one event; AdRoll's are about one thousand.
 PAYLOAD_BYTES: Final = 1 << 20
-#: Beside the journal's files: its time tells when keys became free.
-_FREED: Final = "keys-freed"
 #: Seconds between two measurements of what waits in the database, which count its rows.
 _WEIGH_EVERY: Final = 5.0
 #: Seconds between two looks whether the journal is to go on in a new file.
@@ -88,78 +85,35 @@ class RecentKeys:
     """Remembers what this process reported lately, so that a reload is told ``duplicate`` without
     a database: the newest ten thousand keys for a quarter of an hour.
 
-    No lock: its steps are calls that the interpreter does not divide. What is forgotten, or
-    remembered wrongly between two of them, costs a receipt's words: the outbox's index decides.
-
-    :param freed: a file of this host whose time tells when keys became free; looked at where a key
-        is known, which is rare.
+    It gives a receipt its word and decides nothing: the entry goes on to the outbox, whose index
+    does. So it has no lock: its steps are calls that the interpreter does not divide.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, freed: Path | None = None
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._freed = freed
-        self._freed_at = self._look()
-        #: Id, digest, when, whether it was held, and what was decided on it.
-        self._known: OrderedDict[
-            model.OrderKey, tuple[str, str | None, float, bool, Literal["", "release", "cancel"]]
-        ] = OrderedDict()
+        #: Id, when, and whether it was held.
+        self._known: OrderedDict[model.OrderKey | None, tuple[str, float, bool]] = OrderedDict()
 
-    def find(self, event: model.NewEvent) -> model.Put | None:
-        """What became of *event*, where its key is known."""
-        order = event.order
-        found = None if order is None else self._known.get(order)
-        if found is None or self._clock() - found[2] > _KEYS_LIVE:
-            return None
-        if self._look() != self._freed_at:
-            self._freed_at = self._look()
-            self._known.clear()
-            return None
-        if found[3] and event.held_for is None:
-            return None  # it says that the held one is to be sent
-        return model.Put("duplicate", found[0], same=found[1] in (None, event.digest))
+    def find(self, event: model.NewEvent) -> str | None:
+        """The id of what *event* is a duplicate of, where its key is known."""
+        id, at, was_held = self._known.get(event.order, ("", float("-inf"), False))
+        # A second report, without a hold, says that the held one is to be sent.
+        is_other = was_held and event.held_for is None
+        return None if is_other or self._clock() - at > _KEYS_LIVE else id
 
-    def decided(self, verdict: model.Verdict) -> Decided:
-        """What is known of the event that *verdict* is about."""
-        found = self._known.get(verdict.order)
-        return Decided(found[0], found[4]) if found is not None and found[3] else Decided()
+    def held(self, order: model.OrderKey) -> str | None:
+        """The id of the held event of *order*."""
+        id, _, was_held = self._known.get(order, (None, 0.0, False))
+        return id if was_held else None
 
-    def decide(self, verdict: model.Verdict) -> None:
-        """Remember *verdict*, which is kept."""
-        found = self._known.get(verdict.order)
-        if found is not None and found[4] != "cancel":  # which is the stronger
-            self._known[verdict.order] = (*found[:4], verdict.kind)
-
-    def add(self, event: model.NewEvent, dead: bool = False) -> None:
-        """Remember *event*, which was kept.
-
-        :param dead: as a dead letter, whose value may change before it is sent.
-        """
-        order = event.order
-        if order is None:
+    def add(self, event: model.NewEvent) -> None:
+        """Remember *event*, which was kept."""
+        if event.key is None:
             return
-        digest = None if dead else event.digest
-        self._known[order] = event.id, digest, self._clock(), event.held_for is not None, ""
+        self._known[event.order] = event.id, self._clock(), event.held_for is not None
         while len(self._known) > _MOST_KEYS:
             with suppress(KeyError):  # another thread was here
                 self._known.popitem(last=False)
-
-    def free(self) -> None:
-        """Forget all, in each process of this host: keys became free."""
-        self._known.clear()
-        if self._freed is not None and self._freed.parent.is_dir():
-            with suppress(OSError):  # the others forget in a quarter of an hour, as other hosts do
-                os.close(files.open_file(self._freed, os.O_RDWR | files.NO_FOLLOW))
-                now = time.time_ns()  # finer than the kernel's: two drops have two times
-                os.utime(self._freed, ns=(now, now))
-                self._freed_at = now
-
-    def _look(self) -> int:
-        try:
-            return 0 if self._freed is None else os.stat(self._freed).st_mtime_ns
-        except OSError:
-            return 0
 
 
 def _no_changes(payload: bytes, changes: Mapping[str, Any]) -> tuple[bytes, str, float]:
@@ -195,7 +149,7 @@ class Outbox:
         self._folder = location.journal_folder(settings, folder)
         sync, most = settings.outbox_sync == "full", settings.outbox_max_bytes or None
         self._journal = Journal(self._folder, sync=sync, clock=clock, max_bytes=most)
-        self._recent = RecentKeys(freed=self._folder / _FREED)
+        self._recent = RecentKeys()
         #: Failed reports by name and reason, and what keeps a count in two threads one; a fork's
         #: parent tells of its own.
         self._failed: PerProcess[tuple[threading.RLock, Counter[tuple[str, str]]]] = PerProcess(
@@ -215,8 +169,8 @@ class Outbox:
     ) -> model.Put:
         """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
 
-        ``duplicate`` is said where this process has seen the key lately. What only the database
-        can know is said there, counted and shown.
+        ``duplicate`` is said where this process has seen the key lately. It goes to the outbox all
+        the same, where it is dropped, counted and shown as any other, or taken if the key is free.
 
         :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
         :param dead: reason and error of what cannot be sent, see :meth:`put_dead`.
@@ -227,18 +181,17 @@ class Outbox:
         if event.key is not None:
             event.key = model.clean_key(event.key)
         known = self._recent.find(event)
-        if known is not None:
-            if dead is None:
-                self._count_duplicate(event, known)
-            return known
         try:
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
             self._keep(event.id, model.encode_event(event, self._clock(), dead), session)
         except OutboxFailed as failure:
-            self.note_failure(event.name, failure.reason)
-            raise
-        after_commit(session, self._recent.add, event, dead is not None)
+            if known is None:  # else the one that was kept before is there
+                self.note_failure(event.name, failure.reason)
+                raise
+        if known is not None:
+            return model.Put("duplicate", known)
+        after_commit(session, self._recent.add, event)
         return model.Put("queued", event.id)
 
     def put_dead(self, event: model.NewEvent, reason: str, error: str) -> model.Put:
@@ -253,24 +206,17 @@ class Outbox:
             raise OutboxFailed("full")
         return self.put(event, dead=(reason[:40], error[:1000]))
 
-    def _count_duplicate(self, event: model.NewEvent, known: model.Put) -> None:
-        became = model.outcome_of("duplicate", "" if known.same else "another_value", event.dry_run)
-        entry = model.Counted(self._clock(), event.name, *became, event.identifiers, event.digest)
-        with suppress(OutboxFailed):
-            self.record(entry)
-
-    def decide(self, verdict: model.Verdict, *, session: Any = None) -> Decided:
-        """Keep that a held event is to be sent, or forgotten; what this process knows of it.
+    def decide(self, verdict: model.Verdict, *, session: Any = None) -> str | None:
+        """Keep that a held event is to be sent, or forgotten.
 
         :param session: as for :meth:`put`.
+        :returns: the event's id, where this process held it lately.
         :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.
         """
-        order = verdict.order
-        verdict = replace(verdict, order=order._replace(key=model.clean_key(order.key)))
-        known = self._recent.decided(verdict)
-        self._keep(model.new_id(self._clock()), model.encode(verdict), session)
-        after_commit(session, self._recent.decide, verdict)
-        return known
+        order = verdict.order._replace(key=model.clean_key(verdict.order.key))
+        line = model.encode(replace(verdict, order=order))
+        self._keep(model.new_id(self._clock()), line, session)
+        return self._recent.held(order)
 
     def record(self, entry: model.Entry) -> None:
         """Keep something else that the outbox has to know: a withdrawal, a suppressed report.
@@ -382,7 +328,7 @@ class Outbox:
         """What people and commands change."""
         from .admin import Admin
 
-        return Admin(self.database, self._ingest, self.lookups, self._recent.free)
+        return Admin(self.database, self._ingest, self.lookups)
 
     @cached_property
     def _inbox(self) -> Inbox:

@@ -23,7 +23,7 @@ from adroll_flask.events.names import NO_IDENTITY, Coverage, EventDefaults, kept
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, new_id
 from adroll_flask.outbox.model import Counted, OrderKey, Verdict, Withdrawal, outcome_of
 from adroll_flask.outbox.outbox import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
@@ -65,13 +65,6 @@ _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product
 NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
-}
-#: By what is decided of a hold, and what this process decided before.
-_BEFORE = {
-    ("release", "release"): "released before",
-    ("release", "cancel"): "cancelled before; it is not sent",
-    ("cancel", "release"): "released before; too late if it has been sent",
-    ("cancel", "cancel"): "cancelled before",
 }
 _NOT_SEEN = "no hold of this order was seen by this process; applied when it is found"
 
@@ -267,7 +260,7 @@ class Reporter:
                 new.held_for = held_for
                 put = self.outbox.put(new, session=session)
                 if put.status == "duplicate":
-                    return self._duplicate(name, put, built.coverage)
+                    return self._duplicate(name, put.id, built.coverage)
                 status: Status = "queued" if held_for is None else "held"
                 self.counters.add(f"event_{status}")
                 receipt = Receipt(put.id, status, _left_out(built.dropped), built.coverage)
@@ -487,18 +480,9 @@ class Reporter:
         if receipt.status == "queued" and event_queued.receivers:
             self.announce(event_queued, receipt=receipt, event=built.event)
 
-    def _duplicate(self, name: str, put: Put, coverage: Coverage) -> Receipt:
-        self.counters.add("event_duplicate")
-        if not put.same:
-            self.counters.add("event_duplicate", "another_value")
-            logger.warning(
-                "AdRoll event %s was reported before with another value; %s is kept "
-                "[reported-with-another-value]",
-                name,
-                put.id,
-            )
+    def _duplicate(self, name: str, id: str, coverage: Coverage) -> Receipt:
         self.announce(event_suppressed, name=name, reason="duplicate")
-        return Receipt(put.id, "duplicate", "reported before", coverage)
+        return Receipt(id, "duplicate", "reported before", coverage)
 
     def suppressed(
         self, name: str, why: str, given: Mapping[str, Any], *, dry_run: bool
@@ -531,7 +515,7 @@ class Reporter:
             )
             return Receipt(None, "failed", failure.reason)
         if put.status == "duplicate" and built is not None:
-            return self._duplicate(name, put, built.coverage)
+            return self._duplicate(name, put.id, built.coverage)
         logger.error(
             "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
         )
@@ -639,19 +623,18 @@ class Reporter:
                 )
             order = self.order_key(order_id, host)
             verdict = Verdict(self.clock(), kind, order, changes or None)
-            known = self.outbox.decide(verdict, session=session)
-            if not known.id and settings.hosts and not (host and settings.is_real(host)):
+            held = self.outbox.decide(verdict, session=session)
+            if held is None and settings.hosts and not (host and settings.is_real(host)):
                 # The hold may be of a page that ADROLL_HOSTS does not list: a dry run.
                 verdict = replace(verdict, order=order._replace(dry_run=True))
-                known = self.outbox.decide(verdict, session=session)
+                held = self.outbox.decide(verdict, session=session)
             self.counters.add(f"{kind}_kept")
             after_commit(session, self.tell, "a release")
         except Exception as problem:
             return self.not_kept(kind, problem, strict=strict, session=session)
         missing = _left_out([(one.field, one.expected) for one in wrong])
-        seen = _BEFORE.get((kind, known.before), "") if known.id else _NOT_SEEN
-        reason = "; ".join(filter(None, (missing, seen)))
-        return Receipt(known.id, "released" if kind == "release" else "cancelled", reason)
+        reason = "; ".join(filter(None, (missing, "" if held else _NOT_SEEN)))
+        return Receipt(held, "released" if kind == "release" else "cancelled", reason)
 
     # -- beside events -----------------------------------------------------------------------
 

@@ -41,8 +41,6 @@ class OutboxModel(RuleBasedStateMachine):
         #: Each outbox's reports that were not taken in yet, by id, and the keys that it has seen.
         self.reported: dict[str, Modelled] = {}
         self.seen: list[dict[str, str]] = [{}, {}]
-        #: Which of them has not heard yet that keys became free.
-        self.stale: set[int] = set()
         self.claims: list[Claim] = []
 
     @initialize()
@@ -67,16 +65,11 @@ class OutboxModel(RuleBasedStateMachine):
 
         put = self.outboxes[which].put(event)
 
-        if known is not None and which in self.stale:
-            self.stale.remove(which)
-            self.seen[which].clear()
-            known = None
-        if known is not None:
-            assert (put.status, put.id) == ("duplicate", known)
-            return
-        assert (put.status, put.id) == ("queued", event.id)
+        # A key that it has seen may be free again, which a receipt does not say.
+        is_new = known is None
+        assert (put.status, put.id) == (("queued", event.id) if is_new else ("duplicate", known))
         self.reported[event.id] = Modelled(key, due=now, queued=now)
-        if key is not None:
+        if key is not None and is_new:
             self.seen[which][key] = event.id
 
     def take_in(self) -> None:
@@ -197,10 +190,6 @@ class OutboxModel(RuleBasedStateMachine):
         may = self.events[id].state in ("waiting", "delivered", "dead")
 
         assert self.outboxes[which].admin.drop([id]) == may
-        self.seen[which].clear()
-        # The other one hears of it when it is next asked for a key that it has seen.
-        self.stale = {1 - which}
-
         if may:
             del self.events[id]
 
