@@ -278,6 +278,7 @@ class Runtime:
         if self._collecting:
             return
         if self.settings.delivery == "sync":
+            self.thread.measure()  # which has no thread then
             self.deliverer.flush(timeout=10.0)
             return
         self.thread.nudge()

@@ -54,13 +54,6 @@ LOOK_EVERY: Final = 1.0
 FILE_LIFE: Final = 60.0
 #: Bytes beyond which a file is followed by a new one.
 _FILE_BYTES: Final = 16 << 20
-#: Bytes of one entry.
-_ENTRY_BYTES: Final = 8 << 20
-#: Bytes that a process appends before it counts what waits itself: this, and a 64th of the bound
-#: at most. The thread beside it counts more often.
-_COUNT_BYTES: Final = 1 << 20
-#: Seconds between two counts of one's own while the bound is reached.
-_COUNT_FULL_EVERY: Final = 0.25
 #: Seconds that :meth:`Journal.close` waits for another thread's append.
 _CLOSE_PATIENCE: Final = 1.0
 
@@ -84,9 +77,7 @@ class _File:
         daemon closes all that it inherited).
     :param created: milliseconds since the epoch.
     :param size: bytes, by count.
-    :param limit: bytes beyond which rotation and the size bound are looked at again.
     :param look_at: when it is to be looked for at its path, by the monotonic clock.
-    :param is_torn: the beginning of an entry could not be taken back; nothing may follow it.
     """
 
     handle: int
@@ -95,38 +86,28 @@ class _File:
     created: int
     look_at: float
     size: int = 0
-    limit: int = 0
-    is_torn: bool = False
     _syncing: _thread.RLock = field(default_factory=_thread.RLock)
     _synced: int = 0
     _broken: OSError | None = None
 
-    def write(self, line: bytes, written: int = 0) -> None:
+    def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :param written: how many bytes of it the kernel has taken already.
-        :raises OSError: nothing of it is left (or :attr:`is_torn`); the kernel says why not when it
-            is asked for the rest.
+        :raises OSError: nothing of it is left. Where that could not be done either, it says why:
+            nothing may follow the beginning of an entry.
         """
+        written = 0
         try:
             while written < len(line):
+                # The kernel says why it took a part when it is asked for the rest.
                 written += os.write(self.handle, line[written:])
         except OSError:
-            self._take_back(written)
+            if written:
+                # From the end of the file and not by our own count, which the exception of a
+                # signal between write and count would have left behind.
+                os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
             raise
         self.size += written
-
-    def _take_back(self, written: int) -> None:
-        """Cut off the beginning of an entry.
-
-        Counted from the end of the file and not by our own count, which the exception of a signal
-        between write and count would have left behind.
-        """
-        try:
-            if written:
-                os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
-        except OSError:
-            self.is_torn = True
 
     def is_ours(self) -> bool:
         """False where the handle is closed, or another file's by now."""
@@ -136,9 +117,10 @@ class _File:
             return False
 
     def is_at_its_path(self) -> bool:
-        """False once the file, or its folder, was removed or replaced."""
+        """False once the file, its folder or the handle was removed or replaced."""
         try:
-            return os.path.samestat(os.stat(self.path, follow_symlinks=False), self.identity)
+            there = os.stat(self.path, follow_symlinks=False)
+            return os.path.samestat(there, self.identity) and self.is_ours()
         except OSError as exc:
             return exc.errno not in _GONE
 
@@ -205,8 +187,6 @@ class Journal:
 
     :param folder: made (0700) with the first entry.
     :param sync: the disk has an entry before :meth:`append` returns.
-    :param max_bytes: of all that waits, in journal and database; beyond it an append fails, as soon
-        as :meth:`measure` knows of it.
     """
 
     def __init__(
@@ -215,17 +195,10 @@ class Journal:
         *,
         sync: bool = False,
         clock: Callable[[], float] = time.time,
-        max_bytes: int | None = None,
     ) -> None:
         self.folder: Path = Path(folder)
         self._sync = sync
         self._clock = clock
-        self._max_bytes = max_bytes
-        #: What may be appended before what waits is counted.
-        self._room = 0 if max_bytes is None else min(_COUNT_BYTES, max_bytes // 64)
-        self._is_full = False
-        self._count_at = 0.0
-        self._database_bytes = 0
         self._processes = PerProcess(_Process, left=_Process.end)
         weakref.finalize(self, _end, self._processes)
 
@@ -237,17 +210,16 @@ class Journal:
         """
         process = self._processes.own()
         with process.lock:
-            file = process.file
-            if file is None or file.size + len(line) > file.limit or monotonic() >= file.look_at:
-                file = self._made_ready(process, len(line))
-            try:
-                written = os.write(file.handle, line)
-                if written == len(line):
-                    file.size += written
-                else:
-                    file.write(line, written)
-            except OSError as exc:
-                file = self._write_anew(process, file, line, exc)
+            for is_again in (False, True):
+                file = self._ready(process, len(line))
+                try:
+                    file.write(line)
+                    break
+                except OSError as exc:
+                    if _REASONS.get(exc.errno) != "disk_full":
+                        process.end(sync=self._sync)
+                    if is_again or exc.errno not in _ANOTHER_FILE:
+                        raise _failure(exc) from exc
             end = file.size
         if self._sync:
             try:
@@ -281,7 +253,6 @@ class Journal:
         except OSError as exc:
             raise _failure(exc) from exc
         with process.lock:
-            new.limit = max(0, file.limit - file.size)
             old, process.file, process.is_stale = process.file, new, False
         if old is not None:
             old.finish(sync=self._sync)
@@ -298,66 +269,20 @@ class Journal:
         finally:
             process.lock.release()
 
-    # -- the size bound -------------------------------------------------------------------------
-
-    def measure(self, database_bytes: int | None = None) -> None:
-        """Count what waits; sets how much this process may append until the next count.
-
-        :param database_bytes: what waits in the outbox's database, where the caller knows it.
-        """
-        if database_bytes is not None:
-            self._database_bytes = database_bytes
-        if self._max_bytes is None:
-            return
-        left = self._max_bytes - waiting_bytes(self.folder) - self._database_bytes
-        self._count_at = monotonic() + _COUNT_FULL_EVERY
-        self._room, self._is_full = max(0, left), left <= 0
-        file = self._processes.own().file
-        if file is not None:
-            file.limit = min(file.limit, file.size + self._room)
-
-    def used_share(self) -> float:
-        """What waits, as a share of the bound, as of the last count; 0 without a bound."""
-        return 1 - self._room / self._max_bytes if self._max_bytes and self._count_at else 0.0
-
-    def _take_room(self, length: int) -> int:
-        """Bytes that may be appended before the bound is looked at again.
-
-        :raises OutboxFailed: what waits has reached it.
-        """
-        if self._max_bytes is None:
-            return max(_FILE_BYTES, length)
-        if self._room < length and not (self._is_full and monotonic() < self._count_at):
-            self.measure()
-        if self._room < length:
-            self._is_full = True
-            raise OutboxFailed("full")
-        taken = min(self._room, max(length, _COUNT_BYTES // 4))
-        self._room -= taken
-        return taken
-
     # -- the file -------------------------------------------------------------------------------
 
-    def _made_ready(self, process: _Process, length: int) -> _File:
+    def _ready(self, process: _Process, length: int) -> _File:
         """A file that is at its path and takes *length* bytes more."""
-        if length > _ENTRY_BYTES:
-            raise OutboxFailed("too_large")
         file = process.file
-        try:
-            if file is not None and monotonic() >= file.look_at:
+        if file is not None and file.size + length <= _FILE_BYTES:
+            if monotonic() < file.look_at:
+                return file
+            if file.is_at_its_path():
                 file.look_at = monotonic() + LOOK_EVERY
-                if not file.is_ours():
-                    file = process.file = None
-                elif not file.is_at_its_path():
-                    process.end(sync=self._sync)
-                    file = None
-            if file is not None and file.size and file.size + length > _FILE_BYTES:
-                process.end(sync=self._sync)
-                file = None
-            if file is None or file.size + length > file.limit:
-                room = self._take_room(length)
-                file = process.file = file or self._make(process)
-                file.limit = file.size + room
+                return file
+        try:
+            process.end(sync=self._sync)
+            file = process.file = self._make(process)
         except OSError as exc:
             raise _failure(exc) from exc
         return file
@@ -389,20 +314,6 @@ class Journal:
             new.unlink(missing_ok=True)
             raise
         return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
-
-    def _write_anew(self, process: _Process, file: _File, line: bytes, error: OSError) -> _File:
-        """Nothing was written: into another file, where that may help."""
-        if _REASONS.get(error.errno) != "disk_full" or file.is_torn:
-            process.end(sync=self._sync)
-        if error.errno not in _ANOTHER_FILE:
-            raise _failure(error) from error
-        file = self._made_ready(process, len(line))
-        try:
-            file.write(line)
-        except OSError as exc:
-            process.end(sync=self._sync)
-            raise _failure(exc) from exc
-        return file
 
 
 def _end(processes: PerProcess[_Process]) -> None:

@@ -23,7 +23,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess
 
 from . import location, model, schema
-from .journal import Journal
+from .journal import Journal, waiting_bytes
 from .model import OutboxFailed
 
 if TYPE_CHECKING:
@@ -147,14 +147,15 @@ class Outbox:
         self._amend = amend
         self._where = location.locate(settings.outbox_url, folder)
         self._folder = location.journal_folder(settings, folder)
-        sync, most = settings.outbox_sync == "full", settings.outbox_max_bytes or None
-        self._journal = Journal(self._folder, sync=sync, clock=clock, max_bytes=most)
+        self._journal = Journal(self._folder, sync=settings.outbox_sync == "full", clock=clock)
         self._recent = RecentKeys()
         #: Failed reports by name and reason, and what keeps a count in two threads one; a fork's
         #: parent tells of its own.
         self._failed: PerProcess[tuple[threading.RLock, Counter[tuple[str, str]]]] = PerProcess(
             lambda: (threading.RLock(), Counter())
         )
+        #: What waits in the database, bytes; and with the journal, as a share of the size bound.
+        self._weight, self._used = 0, 0.0
         self._weigh_at = self._rotate_at = float("-inf")
         self.bell: Bell = Bell()
 
@@ -200,7 +201,7 @@ class Outbox:
         :raises OutboxFailed: as :meth:`put`.
         """
         event.name = model.plain_name(event.name)
-        if self._journal.used_share() > 0.5:
+        if self._used > 0.5:
             # A flood of bad events must not shut good ones out: they may fill half of the bound.
             self.note_failure(event.name, "full")
             raise OutboxFailed("full")
@@ -248,6 +249,8 @@ class Outbox:
         self._append(line)
 
     def _append(self, line: bytes) -> None:
+        if self._used >= 1.0:
+            raise OutboxFailed("full")
         self._journal.append(line)
         if self.bell.waiters:
             self.bell.ring()
@@ -260,17 +263,16 @@ class Outbox:
         The thread beside the requests calls it at least once a second while there are reports.
         """
         now = time.monotonic()
-        weight = None
-        if self._settings.outbox_max_bytes and now >= self._weigh_at and self.exists():
-            with suppress(OutboxFailed):  # the step that follows tells of it
-                weight = self._ingest.weigh()
-                # Counting a million rows takes a while: at most for a hundredth of the time.
-                self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
-        if self._folder.is_dir():
-            self._journal.measure(weight)
-            if now >= self._rotate_at:  # a flood of withdrawals makes no flood of files
-                self._rotate_at = now + _ROTATE_EVERY
-                self._journal.rotate()
+        if most := self._settings.outbox_max_bytes:
+            if now >= self._weigh_at and self.exists():
+                with suppress(OutboxFailed):  # the step that follows tells of it
+                    self._weight = self._ingest.weigh()
+                    # Counting a million rows takes a while: at most for a hundredth of the time.
+                    self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
+            self._used = (self._weight + waiting_bytes(self._folder)) / most
+        if now >= self._rotate_at:  # a flood of withdrawals makes no flood of files
+            self._rotate_at = now + _ROTATE_EVERY
+            self._journal.rotate()
         self.tell_failures()
 
     def tell_failures(self) -> None:
@@ -279,7 +281,7 @@ class Outbox:
         with lock, suppress(OutboxFailed):
             for (name, reason), amount in list(failed.items()):
                 told = model.Counted(self._clock(), name, "failed", reason, amount=amount)
-                self._journal.append(model.encode(told))
+                self._append(model.encode(told))
                 del failed[name, reason]
 
     def keep_house(self) -> int:

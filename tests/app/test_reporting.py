@@ -399,6 +399,23 @@ def test_a_failing_outbox_is_told_once(make_app: AppMaker, tmp_path: Path, caplo
     assert [row.events for row in outbox.lookups.history(0, ("outcome",))] == [1]
 
 
+def test_where_no_thread_runs_the_next_report_tells_of_a_lost_one(
+    make_app: AppMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    app = make_app(
+        ADROLL_STRICT=False,
+        ADROLL_JOURNAL_FOLDER=str(tmp_path / "file" / "journal"),
+        ADROLL_DELIVERY="sync",
+        ADROLL_ACCESS_TOKEN=None,
+    )
+    assert report(app).status == "failed"
+    (tmp_path / "file").unlink()
+    assert report(app).status == "queued"
+    [lost] = app.extensions["adroll"].outbox.lookups.history(0, ("outcome",))
+    assert (lost.outcome, lost.events) == ("failed", 1)
+
+
 def test_a_page_does_not_pay_for_a_missing_driver(make_app: AppMaker, caplog: Caplog) -> None:
     app = make_app(
         ADROLL_STRICT=False,

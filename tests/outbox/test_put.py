@@ -3,12 +3,17 @@
 import ctypes
 import json
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Put, new_id
 from adroll_flask.outbox.outbox import RecentKeys
+from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown
 
@@ -171,8 +176,14 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     outbox = bench.open(outbox_max_bytes=300_000)
     big = b"x" * 10_000
     kept: list[str] = []
+
+    def report() -> None:
+        for _ in range(60):
+            kept.append(outbox.put(bench.event(payload=big)).id)
+            outbox.measure()  # as the thread beside the requests does
+
     with pytest.raises(OutboxFailed, match="full"):
-        kept.extend(outbox.put(bench.event(payload=big)).id for _ in range(60))
+        report()
 
     assert 20 <= outbox.queue.waiting() == len(kept) <= 32
     other = bench.open(outbox_max_bytes=300_000)
@@ -183,6 +194,44 @@ def test_beyond_its_bound_the_outbox_refuses_and_takes_again_when_drained(bench:
     later = bench.open(outbox_max_bytes=300_000)
     later.measure()
     assert later.put(bench.event()).status == "queued"
+
+
+def test_journal_and_outbox_are_counted_together(bench: Bench) -> None:
+    others = bench.open()
+    for taken_in in (True, False):
+        for _ in range(5):
+            others.put(bench.event(payload=b"x" * 10_000))
+        if taken_in:
+            assert others.queue.waiting() == 5
+    outbox = bench.open(outbox_max_bytes=70_000)
+    outbox.put(bench.event())
+
+    outbox.measure()
+
+    with pytest.raises(OutboxFailed, match="full"):
+        outbox.put(bench.event())
+
+
+def test_a_report_looks_into_no_folder(sqlite: Bench, monkeypatch: Patch) -> None:
+    outbox = sqlite.open(outbox_max_bytes=1 << 30)
+    outbox.put(sqlite.event())
+    outbox.measure()
+    looked: list[object] = []
+    here = threading.get_ident()
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def look(*given: object) -> Any:
+            if threading.get_ident() == here:  # not a delivery thread of an earlier test
+                looked.append(given)
+            return real(*given)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", noting(os.scandir))
+    monkeypatch.setattr(Path, "read_bytes", noting(Path.read_bytes))
+    for _ in range(20):
+        outbox.put(sqlite.event(payload=b"x" * 100_000))
+    assert looked == []
 
 
 @pytest.mark.parametrize("state", ["held", "dead"])
@@ -289,7 +338,7 @@ def test_what_another_process_dropped_is_taken_again_though_it_is_remembered(ben
 
 
 def test_a_duplicate_that_finds_no_room_is_no_loss(sqlite: Bench) -> None:
-    outbox = sqlite.open(outbox_max_bytes=100_000)
+    outbox = sqlite.open(outbox_max_bytes=80_000)
     first = outbox.put(sqlite.event("1001", payload=b"x" * 90_000))
     outbox.measure()
 
