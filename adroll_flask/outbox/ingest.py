@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,6 +53,7 @@ _CLEAN_EVERY: Final = 2.0
 _COMPLAIN_EVERY: Final = 60.0
 #: Events that one line in the log names.
 _TOLD: Final = 10
+_TAKE_OUT: Final = "DELETE FROM adroll_inbox WHERE id {in_ids}"
 _REFUSED: Final = "an entry is refused by the outbox's database"
 
 
@@ -63,12 +64,14 @@ class Batch:
     :param files: of the journal, which nobody else reads meanwhile.
     :param entries: that were read of them.
     :param moves: by file, from where to where it is read with them.
+    :param inbox: entries that were taken out of it, by their ids.
     :param written: what came of writing them.
     """
 
     files: Sequence[journal.JournalFile]
     entries: list[model.Entry] = field(default_factory=list)
     moves: dict[str, tuple[int, int]] = field(default_factory=dict)
+    inbox: dict[str, model.Entry] = field(default_factory=dict)
     written: Counter[Written] = field(default_factory=Counter)
 
     @property
@@ -240,22 +243,23 @@ class Ingest:
         """
         entries, has_moved = self._read(tx, batch, most)
         batch.entries += entries
-        entries = entries + self._from_inbox(tx)
+        entries = entries + self._from_inbox(tx, batch)
         if doubt is not None:
             entries = [doubted(entry, doubt) for entry in entries]
         batch.written += self.rows.write(tx, entries)
         return max(len(entries), has_moved)
 
-    def _from_inbox(self, tx: Tx, id: str | None = None) -> list[model.Entry]:
-        """Take the next entries out, or one."""
-        mine = "adroll_inbox" if id is None else "adroll_inbox WHERE id = :id"
-        query = f"SELECT id, line FROM {mine} ORDER BY id LIMIT {BATCH} {{skip_locked}}"
-        found = tx.rows(query, id=id)
-        if found:
-            tx.execute("DELETE FROM adroll_inbox WHERE id {in_ids}", ids=[row[0] for row in found])
-        bodies = (model.body_of(bytes(line).rstrip(b"\n")) for _id, line in found)
-        entries = [self._decode(body or b"") for body in bodies]
-        return [entry for entry in entries if entry is not None]
+    def _from_inbox(self, tx: Tx, batch: Batch) -> list[model.Entry]:
+        """Take the next entries out."""
+        query = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH} {{skip_locked}}"
+        taken = {}
+        for id, line in tx.rows(query):
+            taken[id] = self._decode(model.body_of(bytes(line).rstrip(b"\n")) or b"")
+        if taken:
+            tx.execute(_TAKE_OUT, ids=[*taken])
+        entries = {id: entry for id, entry in taken.items() if entry is not None}
+        batch.inbox |= entries
+        return [*entries.values()]
 
     def _committed(self, batch: Batch) -> None:
         self._positions |= {name: end for name, (_, end) in batch.moves.items()}
@@ -303,27 +307,16 @@ class Ingest:
 
         :returns: whether there was any.
         """
-        for entry in batch.entries:
-            self._write_alone(lambda _, entry=entry: [entry], model.encode(entry))  # type: ignore[misc]
-        self.database.write(partial(_move_all, batch.moves))
-        first = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH}"
-        lines = self.database.read(lambda tx: tx.rows(first))
-        for id, line in lines:
-            take_out = partial(self._from_inbox, id=id)
-            if not self._write_alone(take_out, bytes(line)):
-                self.database.write(take_out)
-        return bool(batch.entries or lines)
-
-    def _write_alone(self, take: Callable[[Tx], list[model.Entry]], line: bytes) -> bool:
-        """True where the database takes it."""
-        try:
-            self._count(self.database.write(lambda tx: self.rows.write(tx, take(tx))))
-        except OutboxFailed as failure:
-            if failure.reason != "data":
-                raise
-            self._refuse(line, _REFUSED)
-            return False
-        return True
+        entries = [*batch.entries, *batch.inbox.values()]
+        for entry in entries:
+            try:
+                self._count(self.database.write(partial(self.rows.write, entries=[entry])))
+            except OutboxFailed as failure:
+                if failure.reason != "data":
+                    raise
+                self._refuse(model.encode(entry), _REFUSED)
+        self.database.write(partial(_pass_over, batch))
+        return bool(entries)
 
     # -- for those who want everything in ---------------------------------------------------
 
@@ -406,10 +399,12 @@ def _move(tx: Tx, name: str, position: int) -> None:
     )
 
 
-def _move_all(moves: Mapping[str, tuple[int, int]], tx: Tx) -> None:
-    _lock(tx, [*moves])
-    for name, (_, position) in moves.items():
+def _pass_over(batch: Batch, tx: Tx) -> None:
+    """Count all of *batch* as taken in."""
+    _lock(tx, [*batch.moves])
+    for name, (_, position) in batch.moves.items():
         _move(tx, name, position)
+    tx.execute(_TAKE_OUT, ids=[*batch.inbox])
 
 
 def is_inbox_full(tx: Tx) -> bool:
