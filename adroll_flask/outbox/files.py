@@ -23,8 +23,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-#: Windows: an open file cannot be deleted or renamed there, which is all the lock it needs.
-HAS_FLOCK: Final = fcntl is not None
 BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 #: Root, where there is one.
@@ -73,36 +71,23 @@ def take_turn(file: int) -> bool:
     """Be the only process with this lock until the file is closed; ``False``: another one is.
 
     A POSIX lock, which no child inherits: one that did could keep all others away for as long as
-    it lives.
+    it lives. Where there are no locks everybody is: what the database says of positions is enough,
+    and taking turns saves work in vain.
     """
+    if fcntl is None:
+        return True
     try:
-        if fcntl is not None:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except (ImportError, OSError):  # no locks here
+    except OSError:  # no locks here
         return True
     return True
 
 
-def is_open(path: Path) -> bool:
-    """Windows: True where anybody has the file open, the caller too."""
-    try:
-        path.rename(path)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def is_gone(pid: int) -> bool:
     """True where this PID namespace certainly has no such process."""
-    if not HAS_FLOCK:  # os.kill ends processes on Windows
+    if fcntl is None:  # os.kill ends processes on Windows
         return False
     try:
         os.kill(pid, 0)

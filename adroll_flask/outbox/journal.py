@@ -14,8 +14,8 @@ text: two containers on one volume may both be PID 1). What is certain, and wher
   made; what waited unread in it is lost.
 - NFS, SMB: not supported (``check`` warns): the server has an entry only after a sync, and a lock
   may mean nothing.
-- Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there, which tells
-  that its writer lives and keeps its folder in place.
+- Windows: no ``fork``, no ``flock``. An open file cannot be removed or renamed there, which keeps
+  it and its folder in place while its writer lives; a file is given up once it is quiet.
 
 Reading needs no lock and disturbs no writer. How far a file is read stands in the database, in the
 transaction that took its entries in. Beside it, whoever reads leaves a note in ``reader.note``
@@ -299,19 +299,15 @@ class Journal:
         # Names of one process sort as they were made, whatever the clock does.
         created = process.last_created = max(int(self._clock() * 1000), process.last_created + 1)
         path = self.folder / file_name(created, process.pid)
-        # Nobody sees it under its name before it is locked. Windows does not rename open files.
-        new = path.with_suffix(".new") if files.HAS_FLOCK else path
-        handle = files.make_file(new, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
+        handle = files.make_file(path, os.O_RDWR | os.O_APPEND | files.BINARY | files.NO_FOLLOW)
         try:
             files.hold(handle)
             identity = os.fstat(handle)
-            if new != path:
-                new.rename(path)
             if self._sync:
                 files.sync_folder(self.folder)
         except BaseException:
             os.close(handle)
-            new.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
         return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
 
@@ -335,12 +331,11 @@ logger: Logger = get_logger("adroll_flask.outbox")
 
 SUFFIX: Final = ".journal"
 #: Seconds without a write after which a file is given up whose writer shows no other sign: on
-#: another boot or another host, or where the file system has no locks.
+#: another boot or another host, where the file system or the platform has no locks, or where it
+#: is empty, since it may not be locked yet.
 QUIET: Final = 900.0
 #: Digits of a file's scope that name the boot; the rest name the PID namespace.
 _BOOT: Final = 8
-#: Seconds after which a file that was never named is nobody's.
-_UNNAMED_AGE: Final = 3600.0
 #: Seconds without a new note after which the one who holds the turn is taken for stopped.
 TURN_LASTS: Final = 10.0
 _NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{12})-[0-9a-f]{16}")
@@ -383,14 +378,10 @@ def files_of(folder: Path) -> list[JournalFile]:
     with entries:
         for entry in entries:
             name, suffix = os.path.splitext(entry.name)
-            if suffix not in (SUFFIX, ".new") or not _NAME.fullmatch(name):
-                continue
-            with suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                if suffix == SUFFIX:
-                    found.append(JournalFile(name, folder / entry.name, status.st_size))
-                elif time.time() - status.st_mtime > _UNNAMED_AGE:
-                    os.unlink(entry.path)  # a kill between making and naming
+            if suffix == SUFFIX and _NAME.fullmatch(name):
+                with suppress(FileNotFoundError):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    found.append(JournalFile(name, folder / entry.name, size))
     return sorted(found)
 
 
@@ -459,24 +450,24 @@ def read(
 
 def is_alive(file: JournalFile) -> bool:
     """True while the file's writer may still append. Only a file that is not may be removed."""
-    match = _NAME.fullmatch(file.name)
+    _, pid, theirs, _ = file.name.split("-")
     scope = _scope()
-    here = match is not None and match[3][:_BOOT] == scope[:_BOOT]  # and so are its locks
-    if match is not None and match[3] == scope and files.is_gone(int(match[2])):
+    if theirs == scope and files.is_gone(int(pid)):
         return False  # whoever holds the lock inherited it, and will never write
-    if not files.HAS_FLOCK:
-        return files.is_open(file.path)
     try:
         handle = os.open(file.path, os.O_RDONLY | files.BINARY | files.NO_FOLLOW)
     except FileNotFoundError:
         return False
     try:
-        held = files.is_held(handle)
-        if held is not None and (held or here):
-            return held
+        status = os.fstat(handle)
+        is_quiet = abs(time.time() - status.st_mtime) >= QUIET
+        if is_quiet or status.st_size:  # else a look at the lock might keep its writer from it
+            held = files.is_held(handle)
+            if held is not None and (held or theirs[:_BOOT] == scope[:_BOOT]):
+                return held
         # No lock to go by. A living writer looks whether its file is still there before it goes
         # on after a pause, so that giving up a quiet one too early costs nothing.
-        return abs(time.time() - os.fstat(handle).st_mtime) < QUIET
+        return not is_quiet
     finally:
         os.close(handle)
 
@@ -501,13 +492,11 @@ def keep_aside(folder: Path, name: str, data: bytes, told: str) -> None:
     """Keep bytes that are no entry in a file of their own, and tell. Once more does no harm."""
     files.make_folder(folder)  # what the inbox held may be the first here
     path = folder / f"{name}.corrupt"
-    new = path.with_suffix(f".{os.getpid()}.tmp")
     flags = os.O_WRONLY | os.O_TRUNC | files.BINARY | files.NO_FOLLOW
-    with os.fdopen(files.open_file(new, flags), "wb") as file:
+    with os.fdopen(files.open_file(path, flags), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(new, path)
     logger.critical(
         "AdRoll's journal: %s (%d bytes); they are kept in %s [journal-damaged]",
         told,

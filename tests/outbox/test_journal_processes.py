@@ -276,34 +276,31 @@ def test_without_locks_a_quiet_file_is_given_up(folder: Path, monkeypatch: Patch
     assert texts_of(folder)[-1] == b"two"
 
 
-def test_a_file_is_alive_from_before_it_has_a_name(folder: Path, monkeypatch: Patch) -> None:
+def test_a_file_is_alive_before_it_is_locked(folder: Path, monkeypatch: Patch) -> None:
     seen: list[bool] = []
-    rename = Path.rename
+    hold = files.hold
 
-    def rename_and_look(path: Path, target: Path) -> Path:
-        assert files_of(folder) == []
-        done = rename(path, target)
-        seen.extend(is_alive(file) for file in files_of(folder))
-        return done
+    def look_and_hold(handle: int) -> bool:
+        with monkeypatch.context() as patch:
+            # To lock it for a look could keep its writer from locking it.
+            patch.setattr(files, "is_held", lambda _: seen.append(False))
+            seen.extend([is_alive(only_file(folder)), not remove(only_file(folder), 0)])
+        return hold(handle)
 
-    monkeypatch.setattr(Path, "rename", rename_and_look)
+    monkeypatch.setattr(files, "hold", look_and_hold)
     Journal(folder).append(line(b"one"))
 
-    assert seen == [True]
+    assert seen == [True, True]
+    assert texts_of(folder) == [b"one"]
 
 
-def test_what_a_kill_left_without_a_name_goes_in_time(folder: Path) -> None:
+def test_an_empty_file_of_a_kill_goes_once_quiet(folder: Path) -> None:
     folder.mkdir()
-    young = folder / "1800000000000-12-000000000000-0123456789abcdef.new"
-    old = folder / "1800000000000-13-000000000000-0123456789abcdef.new"
-    for path in (young, old):
-        path.write_bytes(b"adroll-jour")
-    os.utime(old, (1_800_000_000 - 10**8,) * 2)
-
-    assert files_of(folder) == []
-
-    assert young.exists()
-    assert not old.exists()
+    path = folder / "1800000000000-13-000000000000-0123456789abcdef.journal"
+    path.write_bytes(b"")
+    assert not remove(only_file(folder), 0)
+    long_quiet(only_file(folder))
+    assert remove(only_file(folder), 0)
 
 
 # -- readers ----------------------------------------------------------------------------------
@@ -415,7 +412,7 @@ def test_close_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Pat
 def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> None:
     """What Windows lacks is taken away; that open files stay where they are is played."""
     program = """
-        import os, subprocess, sys, types
+        import os, subprocess, sys
         from pathlib import Path
         import adroll_flask.outbox
 
@@ -425,25 +422,22 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
         for name in ("register_at_fork", "O_CLOEXEC", "O_NOFOLLOW", "O_DIRECTORY", "fdatasync"):
             delattr(os, name)
         sys.modules["fcntl"] = None
-        sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *_: None)
         folder = Path(sys.argv[1])
-        unlink, rename = Path.unlink, Path.rename
-
         def is_open(path):
             handles = Path("/proc/self/fd")
             return any(os.path.realpath(handle) == str(path) for handle in handles.iterdir())
 
         def refuse_open(real):
             def call(path, *arguments, **options):
-                if is_open(path):
+                if is_open(Path(path)):
                     raise PermissionError(13, "in use")
                 return real(path, *arguments, **options)
             return call
 
-        Path.unlink, Path.rename = refuse_open(unlink), refuse_open(rename)
+        os.unlink, os.rename = refuse_open(os.unlink), refuse_open(os.rename)
 
         from adroll_flask.outbox.journal import Journal, files_of, is_alive, read, remove, turn
-        from tests.support.journal_kit import line, texts
+        from tests.support.journal_kit import line, long_quiet, texts
 
         writer = Journal(folder, sync=True)
         writer.append(line(b"one"))
@@ -454,6 +448,8 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
             batch = read(file, 0, most=9, most_bytes=1 << 20)
             assert texts(batch.bodies) == [b"one", b"two"]
             assert is_alive(file)
+            assert not remove(file, batch.end)
+            long_quiet(file)
             assert not remove(file, batch.end)
             writer.close()
             assert not is_alive(file)
