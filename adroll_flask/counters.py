@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
+
+from .forks import PerProcess
 
 
 class Counters:
@@ -19,18 +20,14 @@ class Counters:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._locks = PerProcess(threading.RLock)  # a signal's handler may report
 
     def add(self, name: str, reason: str = "", amount: int = 1) -> bool:
         """Count *amount* more of *name*; whether it is the first time, for what is told once.
 
         *reason* comes from a fixed set, never from a visitor.
         """
-        if self._pid != os.getpid():
-            # A fork may have happened while another thread held the lock.
-            self._lock, self._pid = threading.Lock(), os.getpid()
-        with self._lock:
+        with self._locks.own():
             before = self._counts[name, reason]
             self._counts[name, reason] = before + amount
         return not before
@@ -41,6 +38,6 @@ class Counters:
 
     def snapshot(self) -> dict[str, int]:
         """All counts, as ``name`` or ``name:reason``, sorted by name."""
-        with self._lock:
+        with self._locks.own():
             items = sorted(self._counts.items())
         return {f"{name}:{reason}" if reason else name: count for (name, reason), count in items}

@@ -90,8 +90,7 @@ def counted(entry: model.Counted, at: float) -> Happened:
 
     :param at: when that was, by the database's clock.
     """
-    name, outcome, reason = entry.name[:40], entry.outcome[:16], entry.reason[:40]
-    return Happened(name, outcome, reason, 0, "", 0, None, entry.amount, at)
+    return Happened(entry.name, entry.outcome, entry.reason, 0, "", 0, None, entry.amount, at)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:

@@ -40,9 +40,8 @@ audit: Logger = get_logger("adroll_flask.audit")
 
 #: What a row takes beside its payload, roughly.
 ROW_BYTES: Final = 256
-#: Bytes that one transaction takes at most, and files that it looks into.
+#: Bytes that one transaction takes at most.
 _MOST_BYTES: Final = 4 << 20
-_FILES: Final = 200
 #: Bytes that are read of a file at least.
 _LEAST_BYTES: Final = 1 << 14
 #: Seconds that a read waits for another process that reads the journal.
@@ -143,38 +142,31 @@ class Ingest:
         entries: list[model.Entry] = []
         room, has_moved = batch.room, False
         unread = self._unread(batch)
+        positions = _lock(tx, [file.name for file in unread])
         note = journal.last_note(self.folder) if unread else Note()
-        for start in range(0, len(unread), _FILES):
-            # Where this process knows nothing yet, many files may be read already.
-            files = unread[start : start + _FILES]
-            positions = _lock(tx, [file.name for file in files])
-            for file in files:
-                old = position = positions[file.name]
-                noted = note.positions.get(file.name, 0)
-                while file.size > position and room > 0 and len(entries) < most:
-                    left = most - len(entries)
-                    until = noted if position < noted else None
-                    # Enough for so many, by the last ones' size; if not, this loop reads on.
-                    enough = min(room, _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes))
-                    try:
-                        read = journal.read(
-                            file, position, most=left, most_bytes=enough, until=until
-                        )
-                        found = self._decoded(file, read)
-                    except OSError as problem:
-                        self._complain(file.path, problem)
-                        break
-                    entries += found if until is None else [doubted(one, note) for one in found]
-                    if read.end == position:
-                        break
-                    room -= read.end - position
-                    position = read.end
-                batch.moves[file.name] = batch.moves.get(file.name, (old,))[0], position
-                if position > old:
-                    _move(tx, file.name, position)
-                    has_moved = True
-            if has_moved:
-                break
+        for file in unread:
+            old = position = positions[file.name]
+            noted = note.positions.get(file.name, 0)
+            while file.size > position and room > 0 and len(entries) < most:
+                left = most - len(entries)
+                until = noted if position < noted else None
+                # Enough for so many, by the last ones' size; if not, this loop reads on.
+                enough = min(room, _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes))
+                try:
+                    read = journal.read(file, position, most=left, most_bytes=enough, until=until)
+                    found = self._decoded(file, read)
+                except OSError as problem:
+                    self._complain(file.path, problem)
+                    break
+                entries += found if until is None else [doubted(one, note) for one in found]
+                if read.end == position:
+                    break
+                room -= read.end - position
+                position = read.end
+            batch.moves[file.name] = batch.moves.get(file.name, (old,))[0], position
+            if position > old:
+                _move(tx, file.name, position)
+                has_moved = True
         return entries, has_moved
 
     def _clean(self, found: Sequence[journal.JournalFile]) -> None:

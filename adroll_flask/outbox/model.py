@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -375,7 +374,6 @@ class Overview:
 
 #: The outcome of what AdRoll only checks and forgets; the reason says what became of it.
 DRY_RUN: Final = "dry_run"
-_NOT_PLAIN: Final = re.compile("[^ -~]")
 #: Where the JSON of a line begins.
 _START: Final = 9
 _read_json: Final = json.JSONDecoder().raw_decode
@@ -394,11 +392,6 @@ def outcome_of(outcome: str, reason: str, dry_run: bool) -> tuple[str, str]:
     if reason and not reason.startswith(f"{outcome}:"):
         reason = f"{outcome}:{reason}"
     return DRY_RUN, (reason or outcome)[:40]
-
-
-def plain_name(name: str) -> str:
-    """An event's name as its column takes it: a visitor may have sent it."""
-    return _NOT_PLAIN.sub("?", name)[:40]
 
 
 #: What makes ids of one process its own, 58 random bits, and a count: a forked child does not go on
@@ -559,7 +552,7 @@ def encode(entry: Entry) -> bytes:
     if isinstance(entry, Withdrawal):
         fields = ["w", entry.at, entry.first_party_cookie, entry.adct]
     elif isinstance(entry, Counted):
-        fields = ["c", entry.at, plain_name(entry.name), entry.outcome, entry.reason]
+        fields = ["c", entry.at, entry.name, entry.outcome, entry.reason]
         fields += [entry.amount, entry.order]
     else:
         fields = ["v", entry.at, entry.kind, *entry.order, entry.changes]

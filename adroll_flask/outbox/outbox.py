@@ -13,14 +13,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import EventError
-from adroll_flask.forks import PerProcess
+from adroll_flask.forks import PerProcess, made_once
 
 from . import location, model, schema
 from .journal import Journal, waiting_bytes
@@ -200,7 +200,6 @@ class Outbox:
 
         :raises OutboxFailed: as :meth:`put`.
         """
-        event.name = model.plain_name(event.name)
         if self._used > 0.5:
             # A flood of bad events must not shut good ones out: they may fill half of the bound.
             self.note_failure(event.name, "full")
@@ -233,7 +232,7 @@ class Outbox:
         """Count a report that failed; written as soon as the journal takes something again."""
         lock, failed = self._failed.own()
         with lock:
-            failed[model.plain_name(name), reason] += 1
+            failed[name, reason] += 1
 
     def _keep(self, id: str, line: bytes, session: Any) -> None:
         if session is not None:
@@ -295,12 +294,12 @@ class Outbox:
     # Each is made at its first use; of what two threads make at once either will do, since all of
     # their state is in the database.
 
-    @cached_property
+    @made_once
     def database(self) -> schema.Database:
         """The outbox's database; opens no connection."""
         return open_database(self._where, self._settings, self._clock)
 
-    @cached_property
+    @made_once
     def _ingest(self) -> Ingest:
         from .ingest import Ingest, RowWriter
         from .transitions import Holds
@@ -310,7 +309,7 @@ class Outbox:
         rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
         return Ingest(self.database, self._folder, rows, self._counters)
 
-    @cached_property
+    @made_once
     def queue(self) -> Queue:
         """The way of events to AdRoll."""
         from .queue import Queue
@@ -318,21 +317,21 @@ class Outbox:
         ingest = self._ingest
         return Queue(self.database, ingest, ingest.rows.holds, self._settings.on_unsure)
 
-    @cached_property
+    @made_once
     def lookups(self) -> Lookups:
         """What is asked of it."""
         from .lookups import Lookups
 
         return Lookups(self.database, self._ingest.take_in_all, self._ingest.bytes_waiting)
 
-    @cached_property
+    @made_once
     def admin(self) -> Admin:
         """What people and commands change."""
         from .admin import Admin
 
         return Admin(self.database, self._ingest, self.lookups)
 
-    @cached_property
+    @made_once
     def _inbox(self) -> Inbox:
         return Inbox(self.database, self._where)
 
