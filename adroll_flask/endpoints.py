@@ -242,8 +242,7 @@ def _json(data: object, status: int) -> Response:
     if data is not None:
         return Response(json.dumps(data), status, headers, mimetype="application/json")
     response = Response(status=status, headers=headers)
-    for name in ("Content-Type", "Content-Length"):
-        response.headers.pop(name, None)
+    del response.headers["Content-Type"]
     return response
 
 

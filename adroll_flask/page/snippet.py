@@ -42,7 +42,6 @@ class Snippet:
         self.hash: str = sha256(self.kit).hexdigest()[:16]
         self._prefix = settings.url_prefix
         self._settings = settings
-        self._account = settings.account
         self._made: dict[tuple[str, bool, str | None], bytes] = {}
 
     def tag(self, tracked: TrackedRequest, nonce: str | None = None) -> bytes:
@@ -55,7 +54,7 @@ class Snippet:
         # Only ADROLL_HOSTS and ADROLL_ACCOUNTS ask for the host.
         host = tracked.hostname if settings.hosts or settings.accounts else ""
         root, real = tracked.script_root, settings.is_real(host)
-        account = settings.account_of(host) if settings.accounts else self._account
+        account = settings.account_of(host)
         made = self._made.get((root, real, account.advertisable_eid))
         if made is None:
             # Where nothing is real the pixel would report real page views.

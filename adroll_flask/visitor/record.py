@@ -235,14 +235,6 @@ _TEXT = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _AHEAD = 3600
 
 
-class Forged(Exception):
-    """Not signed with any of our keys for this purpose, or changed."""
-
-
-class Expired(Exception):
-    """Signed by us, but longer ago than is taken."""
-
-
 class Signer:
     """Signs bytes for one purpose.
 
@@ -278,19 +270,20 @@ class Signer:
         """The payload of *text* and when it was signed (epoch seconds).
 
         :param max_age: seconds for which a signature is taken.
-        :raises Forged: the signature is not ours.
-        :raises Expired: it is, but older than *max_age*, or of a time that is yet to come.
+        :raises TokenForgedError: the signature is not ours.
+        :raises TokenExpiredError: it is, but older than *max_age*, or of a time that is yet to
+            come.
         """
         if not _TEXT.match(text):
-            raise Forged
+            raise errors.TokenForgedError
         try:
             body, _, stamp = self._signer.unsign(text).rpartition(b".")
             payload = encoding.base64_decode(body)
             when = float(encoding.bytes_to_int(encoding.base64_decode(stamp)))
         except BadData:
-            raise Forged from None
+            raise errors.TokenForgedError from None
         if not -_AHEAD <= int(self._clock()) - when <= max_age:
-            raise Expired
+            raise errors.TokenExpiredError
         return payload, when
 
 
@@ -435,9 +428,8 @@ def _values(header: str, names: tuple[str, str]) -> tuple[list[str], list[str]]:
 def _verify(signer: Signer, text: str) -> Record:
     """The record that *text* is.
 
-    :raises Forged: it is none of ours.
-    :raises Expired: it is older than a record lives.
-    :raises ValueError: we signed it, and cannot read it.
+    :raises TokenExpiredError: it is older than a record lives.
+    :raises ValueError: it is none of ours, or we signed it and cannot read it.
     """
     payload, signed_at = signer.unsign(text, COOKIE_LIFE)
     return unpack(payload, signed_at)[0]
@@ -509,12 +501,12 @@ class Records:
         try:
             record = self._verified(text)
             if self._clock() - record.signed_at > COOKIE_LIFE:
-                raise Expired  # since it was remembered
+                raise errors.TokenExpiredError  # since it was remembered
             return record
-        except (Forged, ValueError):
-            why = "forged"
-        except Expired:
+        except errors.TokenExpiredError:
             why = "expired"
+        except ValueError:
+            why = "forged"
         self._counters.add("record_ignored", why)
         return None
 
@@ -555,12 +547,10 @@ class Records:
         signer = _there(self._token_signer, "take visitor tokens")
         if len(text) > TOKEN_CHARS_WITH_AGENT:
             raise errors.TokenForgedError
+        payload, minted_at = signer.unsign(text, self._settings.withdrawals_kept)
         try:
-            payload, minted_at = signer.unsign(text, self._settings.withdrawals_kept)
             record, about, max_age = unpack(payload, minted_at)
-        except Expired:
-            raise errors.TokenExpiredError from None
-        except (Forged, ValueError):
+        except ValueError:
             raise errors.TokenForgedError from None
         if self._clock() - minted_at > (max_age or self._settings.token_max_age):
             raise errors.TokenExpiredError
