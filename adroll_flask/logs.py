@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from logging import Logger
+from logging import Logger as Logger
 
 from .errors import help_url
-
-__all__ = ["Logger", "get_logger", "logger"]
-
 
 _NAME = re.compile(r" \[([a-z-]+)\]\Z")
 

@@ -25,6 +25,7 @@ from .reporting.reporter import BeforeReport, PaidOrdersFunction, SiteFunctions
 from .request_state import MiddlewareRequest
 from .runtime import Runtime
 from .settings import Settings, SettingValues
+from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class AdRollMiddleware:
             # 9110, section 13.1.5); not every app knows.
             environ.pop("HTTP_RANGE", None)
         # A proxy: cookies are read and consent is asked only where the app looks at the visitor.
-        environ["adroll.visitor"] = LocalProxy(partial(runtime.visitor, tracked))
+        visitor = partial(runtime.of_visitor, tracked.visitor, Visitor())
+        environ["adroll.visitor"] = LocalProxy(visitor)
         environ["adroll.report"] = partial(request.run, report_event)
         environ["adroll.release"] = partial(request.run, release_conversion)
         environ["adroll.cancel"] = partial(request.run, cancel_conversion)

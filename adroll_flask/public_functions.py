@@ -173,10 +173,13 @@ def identify(
 
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
-    found = _in_request("identify")
-    if found is None:
-        return
-    runtime, tracked = found
+    if (found := _in_request("identify")) is not None:
+        found[0].of_visitor(lambda: _identify(*found, email, user_id, device_id), None)
+
+
+def _identify(
+    runtime: Runtime, tracked: TrackedRequest, email: Any, user_id: Any, device_id: Any
+) -> None:
     decision = tracked.decision
     if not decision.granted:
         first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
@@ -224,7 +227,7 @@ def current_visitor() -> Visitor:
         return Visitor()
     runtime, tracked = found
     tracked.viewed = True
-    return runtime.visitor(tracked)
+    return runtime.of_visitor(tracked.visitor, Visitor())
 
 
 def forget_visitor() -> None:
@@ -233,10 +236,11 @@ def forget_visitor() -> None:
     Events that wait are erased beside the request, soon after it; a token that was made before is
     not taken any more.
     """
-    found = _in_request("forget_visitor")
-    if found is None:
-        return
-    runtime, tracked = found
+    if (found := _in_request("forget_visitor")) is not None:
+        found[0].of_visitor(lambda: _forget(*found), None)
+
+
+def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
     # Only what we signed: anybody can send any visitor's cookie along.
     record = tracked.seen.record
     tracked.forget()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .counters import Counters
 from .delivery.thread import DeliveryThread, threads_are_on
@@ -34,7 +34,7 @@ from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
 from .settings import Settings, app_keys
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.record import Records, Visitor
+from .visitor.record import Records
 from .visitor.tracked_request import TrackedRequest, VisitorServices
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
     from .reporting.reconciliation import PaidOrders
+
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -129,14 +131,17 @@ class Runtime:
         """A request's visitor, yet to be looked at."""
         return TrackedRequest(self.services, environ)
 
-    def visitor(self, tracked: TrackedRequest) -> Visitor:
-        """A request's visitor; an unknown one after a fault of ours (promise 1)."""
+    def of_visitor(self, work: Callable[[], _T], otherwise: _T) -> _T:
+        """What *work* on a visitor gives; *otherwise* after a fault of ours (promise 1).
+
+        :raises Exception: the fault, where programmer errors raise.
+        """
         try:
-            return tracked.visitor()
+            return work()
         except Exception as problem:
             self.forgive(problem, "visitor_unread", "fault")
             logger.error("AdRoll: visitor unreadable: %s [internal-fault]", describe(problem))
-            return Visitor()
+            return otherwise
 
     # -- pages ---------------------------------------------------------------------------
 

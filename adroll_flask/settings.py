@@ -461,7 +461,7 @@ class Settings:
     #: Events of pages and requests elsewhere (staging, a copied database) go out as dry runs, and
     #: pages there load no pixel. Empty: all are real.
     hosts: tuple[str, ...] = ()
-    #: The cookie that holds the visitor's record, for two shops on one host.
+    #: The cookie that holds the visitor's record, for two shops on one host; none of AdRoll's own.
     cookie_name: str = "adroll_visitor"
     #: The ``Domain`` of ``adroll_visitor``: a domain name, or ``"auto"`` for the registrable
     #: domain by the public suffix list (the extra ``domains``). Default: the page's host.

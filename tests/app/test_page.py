@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from typing import Any
@@ -23,6 +23,7 @@ from werkzeug import Response as WerkzeugResponse
 from werkzeug.http import parse_cookie
 from werkzeug.test import Client, TestResponse
 
+import adroll_flask
 from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
@@ -401,14 +402,22 @@ def test_a_fault_of_ours_leaves_the_page_as_the_site_made_it(
     assert runtime.counters.get("page_untouched", "fault") == 1
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: current_visitor().adct,
+        lambda: adroll_flask.identify(user_id=7),
+        adroll_flask.forget_visitor,
+    ],
+)
 def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
-    make_app: AppMaker, monkeypatch: Patch
+    make_app: AppMaker, monkeypatch: Patch, call: Callable[[], object]
 ) -> None:
     def broken(*_: object) -> None:
         raise LookupError
 
     app = make_app(ADROLL_STRICT=False)
-    app.add_url_rule("/who", "who", lambda: str(current_visitor().adct))
+    app.add_url_rule("/who", "who", lambda: str(call()))
     monkeypatch.setattr("adroll_flask.visitor.record.Records.read", broken)
     assert app.test_client().get("/who?adct=click123").text == "None"
     assert app.extensions["adroll"].counters.get("visitor_unread", "fault") == 1
