@@ -291,7 +291,7 @@ class EventMaker:
     :param event_name: of lines that name no event.
     :param columns: by field, the column that gives it; empty: keys are the fields' names.
     :param constants: by field, what a line has that says nothing of it.
-    :param date_format: as ``strptime`` takes it; ``None``: ISO 8601, or seconds since the epoch.
+    :param date_format: as ``strptime`` takes it; ``None``: as :func:`.read_time` does.
     :param zone: of times without an offset.
     :param decimal_comma: amounts are written 1.059,90.
     """

@@ -154,7 +154,8 @@ def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
     """A time of a list, or of an option, as seconds since the epoch.
 
     :param zone: of a time without an offset; ``None``: it has to have one.
-    :param form: as ``strptime`` takes it; ``None``: ISO 8601, or seconds since the epoch.
+    :param form: as ``strptime`` takes it; ``None``: ISO 8601, or seconds or milliseconds since the
+        epoch.
     :raises ValueError: it is none.
 
     >>> read_time("2026-11-24T21:31:00+01:00", None)
@@ -162,7 +163,8 @@ def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
     """
     # A date such as 20261101 has eight digits.
     if form is None and len(text) > 8 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return float(text)
+        # As many seconds as milliseconds have by now are of the year 57000.
+        return float(text) / (1000 if float(text) > 1e11 else 1)
     at = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
     if at.tzinfo is None and zone is None:
         raise ValueError

@@ -133,6 +133,14 @@ def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
     run("reconcile", "-", "--tolerance", "34", input=orders, code=0)
 
 
+def test_times_may_be_milliseconds(shop: Flask, run: Run) -> None:
+    """They were taken for seconds, of the year 57000, and no order for one that is not listed."""
+    now = int(shop.extensions["adroll"].clock())
+    times = {"1001": (now - 60) * 1000, "1003": (now + 60) * 1000}  # as JavaScript has them
+    lines = "".join(json.dumps({"id": order, "time": at}) + "\n" for order, at in times.items())
+    assert json.loads(run("reconcile", "-", "--json", input=lines).output)["not_listed"] == 1
+
+
 def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run: Run) -> None:
     result = run("reconcile", "-", input="Beleg,Summe\n1001,1\n", code=1)
     assert "Beleg, Summe" in result.output
