@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Final
 
 from adroll_flask.findings.finding import meaning, ok, texts
-from adroll_flask.findings.sums import by, money, total
+from adroll_flask.findings.sums import by, total
 from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.model import AWAY, DRY_RUN, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
@@ -209,11 +209,10 @@ def _missing(visit: Visit, period: Period) -> list[dict[str, Any]]:
     """Orders that the shop's own list has, of days that begin in the span, and nobody reported."""
     if not visit.runtime.paid_orders.is_known:
         return []
-    days = [written("%Y-%m-%d", at, visit.zone) for at in (period.begin + 82_799, period.end - 1)]
     told = visit.runtime.paid_orders.told()["missing"]
-    its = [one for one in told if days[0] <= one.day <= days[1]]
-    sums = {"events": sum(one.number for one in its), "values": money(its)}
-    return [_loss("missing", "missing", "", sums, 0)] if its else []
+    # The history's hours begin with those of UTC, and a zone's day within one of them.
+    its = [one for one in told if period.begin - 3600 <= one.at < period.end]
+    return [_loss("missing", "missing", "", total(its), 0)] if its else []
 
 
 def _answer(totals: Mapping[str, Mapping[str, Any]], noun: str, never: int, lost: int) -> Data:

@@ -37,7 +37,7 @@ from adroll_flask.runtime import Runtime
 from adroll_flask.settings import Settings
 
 from .finding import SEVERITIES, TABLE, Finding, found, of_dead_letter
-from .sums import by, money, of_events, total
+from .sums import by, of_events, total
 
 #: Waiting events and dead letters that are looked at; of more we say "or more".
 MOST: Final = 10_000
@@ -378,22 +378,21 @@ def _paid_orders(moment: Moment) -> Iterator[Finding]:
     names = ("never-reported", "paid-not-released", "paid-not-released/expired")
     paid, *lacking = moment.runtime.paid_orders.told().values()
     for name, orders in zip(names, lacking, strict=True):
-        if not (number := sum(one.number for one in orders)):
+        if not orders:
             continue
-        its = by(lambda one: one.group, orders)
-        groups = Counter({it: sum(one.number for one in some) for it, some in its.items()})
+        about: Any = total(orders)
+        its = by(lambda one: one.reason, orders)
+        groups = Counter({it: sum(one.events for one in some) for it, some in its.items()})
         only, *others = groups
-        of = f", {'all ' * (number > 1)}with “{only}”" if only else ""
+        of = f", {'all ' * (about['events'] > 1)}with “{only}”" if only else ""
         if others:
             of = ": " + ", ".join(f"{n} with “{it or 'none'}”" for it, n in groups.most_common(5))
-        first = datetime.fromisoformat(min(one.day for one in orders))
-        since = first.replace(tzinfo=moment.settings.time_zone).timestamp()
-        # It may have been so before the first of the days that are looked at.
-        known = since if moment.now - since < 13 * _DAY else None
-        begin = "" if known else "At least "
-        severity = "error" if number >= max(3, sum(one.number for one in paid) * _MANY) else None
-        about: Any = {"since": known, "events": number, "values": money(orders), "groups": of}
-        yield found(name, "orders", severity=severity, begin=begin, **about)
+        is_known = moment.now - about["since"] < 13 * _DAY
+        if not is_known:  # it may have been so before the first of the days that are looked at
+            about["since"] = None
+        many = max(3, sum(one.events for one in paid) * _MANY)
+        about["severity"] = "error" if about["events"] >= many else None
+        yield found(name, "orders", begin="" if is_known else "At least ", groups=of, **about)
 
 
 def _clock(moment: Moment) -> Iterator[Finding]:

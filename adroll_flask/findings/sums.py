@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 from adroll_flask.outbox.history import amount_of, as_decimal
 from adroll_flask.outbox.model import HistorySum, Row
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.reporting.reconciliation import Paid
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -25,7 +24,7 @@ def by(key: Callable[[T], K], rows: Iterable[T]) -> dict[K, list[T]]:
     return groups
 
 
-def money(rows: Iterable[HistorySum | Paid]) -> Values:
+def money(rows: Iterable[HistorySum]) -> Values:
     """The values of *rows* by currency, the largest first."""
     sums: dict[str, Decimal] = {}
     for row in rows:

@@ -14,13 +14,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
-from adroll_flask.outbox.model import Row, SuppressedOrder, worst
+from adroll_flask.outbox.model import HistorySum, Row, SuppressedOrder, worst
 from adroll_flask.plurals import agreeing, span
 from adroll_flask.redaction import describe
 
@@ -348,28 +348,10 @@ def _is_same(one: Order, digest: str) -> bool:
     if one.currency and currency not in ("", "None") and one.currency.upper() != currency:
         return False
     ours = amount_of(one.value)
-    if ours is None:
-        return True
-    try:
-        return Decimal(reported) == ours
-    except InvalidOperation:
-        return False
+    return ours is None or ours == amount_of(reported)
 
 
 # -- the shop's own list ---------------------------------------------------------------------------
-
-
-class Paid(NamedTuple):
-    """Paid orders of one day and group.
-
-    :param day: in ``ADROLL_TIME_ZONE``, ``2026-11-20``.
-    """
-
-    day: str
-    number: int
-    value: Decimal
-    currency: str
-    group: str
 
 
 @dataclass(eq=False, repr=False)
@@ -419,7 +401,7 @@ class PaidOrders:
                 if order.status in ("not_listed", "duplicate"):
                     continue
                 at = self.reporter.clock() if order.time is None else order.time
-                day = f"{datetime.fromtimestamp(at, self.reporter.settings.time_zone):%Y-%m-%d}"
+                day = f"{self._day(at).timestamp():.0f}"
                 kinds = {"all": ("", "", "")}
                 if kind := _LACKING.get(line_of(order)):
                     event = order.event if len(found[kind, day]) < _ALONE else ""
@@ -428,7 +410,7 @@ class PaidOrders:
                     number, value = found[kind, day].get(of, (0, Decimal()))
                     found[kind, day][of] = number + 1, value + (amount_of(order.value) or 0)
             # Days before these stay as they are, for as long as the longest look.
-            oldest, first = (f"{self._span(n)[0]:%Y-%m-%d}" for n in (_LOOKS[0][0], days))
+            oldest, first = (f"{self._span(n)[0].timestamp():.0f}" for n in (_LOOKS[0][0], days))
             notes = figures.notes(_NOTE)
             notes = {name: notes[name] for name in notes if oldest <= name.split(":")[2] < first}
             for (kind, day), groups in found.items():
@@ -451,13 +433,13 @@ class PaidOrders:
             with suppress(AdRollError):  # the outbox is away: its own finding
                 figures.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
 
-    def told(self) -> dict[str, list[Paid]]:
-        """What the last comparisons found.
+    def told(self) -> dict[str, list[HistorySum]]:
+        """What the last comparisons found, by day (``at``) and group (``reason``).
 
         Of ``all`` orders the sums of each day; of those that were never reported (``missing``),
         are ``held`` still, or whose hold has ``expired``, each group of it.
         """
-        found: dict[str, list[Paid]] = {kind: [] for kind in ("all", *_LACKING.values())}
+        found: dict[str, list[HistorySum]] = {kind: [] for kind in ("all", *_LACKING.values())}
         lookups = self.reporter.outbox.lookups
         notes = {(*name.split(":"),): text for name, text in lookups.notes(_NOTE).items()}
         rows = lookups.those([id for *_, id in notes if is_id(id)])
@@ -466,7 +448,8 @@ class PaidOrders:
             kind = _LACKING.get(now.get(id, ("", ""))) if is_id(id) else noted
             if kind in found:
                 (number, value, currency), end = json.JSONDecoder().raw_decode(text)
-                found[kind].append(Paid(day, number, Decimal(value), currency, text[end:]))
+                sums = {"reason": text[end:], "currency": currency, "value": Decimal(value)}
+                found[kind].append(HistorySum(int(day), "purchase", kind, events=number, **sums))
         return found
 
     def trouble(self) -> str:
@@ -513,7 +496,11 @@ class PaidOrders:
 
     def _span(self, days: int) -> tuple[datetime, datetime]:
         """The last *days*, whole ones of the shop's zone."""
-        now, zone = self.reporter.clock(), self.reporter.settings.time_zone
-        until = datetime.fromtimestamp(now - _GRACE, zone)
-        today = until.replace(hour=0, minute=0, second=0, microsecond=0)
-        return today - timedelta(days=days - 1), until
+        until = self.reporter.clock() - _GRACE
+        since = self._day(until) - timedelta(days=days - 1)
+        return since, datetime.fromtimestamp(until, since.tzinfo)
+
+    def _day(self, at: float) -> datetime:
+        """When the day of *at* began, in the shop's zone."""
+        moment = datetime.fromtimestamp(at, self.reporter.settings.time_zone)
+        return moment.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
