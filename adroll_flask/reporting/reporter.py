@@ -200,13 +200,6 @@ class Reporter:
         """The app's one outbox."""
         return self.open_outbox()
 
-    @made_once
-    def _build(self) -> Callable[..., Built]:
-        # Loaded by the first report; an import statement costs each one a look.
-        from adroll_flask.events.build import build
-
-        return build
-
     def report(
         self,
         name: str,
@@ -232,6 +225,8 @@ class Reporter:
         built: Built | None = None
         try:
             try:
+                from adroll_flask.events.build import build
+
                 if subject is not None:
                     context, why = self.of_token(subject, given, tracked)
                 elif own is not None:
@@ -241,20 +236,17 @@ class Reporter:
                 if why:
                     dry_run = self._is_trial(given, context, tracked)
                     return self.suppressed(name, why, given, dry_run=dry_run)
-                built = self._build(name, given, context, strict=strict)
-                if built.dropped or built.hidden:
-                    self._tell_what_is_missing(name, built.dropped, built.hidden)
+                built = build(name, given, context, strict=strict)
                 if name == "purchase":
-                    self._check_purchase(given, strict)
-                    if subject is not None and self.functions.identity is not None:
-                        self._check_identity(given)
+                    self._check_purchase(given, strict, by_token=subject is not None)
                 if self.functions.before_report:
                     passed = self.functions.passed(built, strict=strict)
                     if passed is None:
                         dry_run = self._is_trial(given, context, tracked)
                         return self.suppressed(name, "before_report", given, dry_run=dry_run)
-                    self._tell_what_is_missing(name, (), passed.hidden[len(built.hidden) :])
                     built = passed
+                if built.dropped or built.hidden:
+                    self._tell_what_is_missing(name, built.dropped, built.hidden)
                 held_for = None if hold is False else self._held_for(hold, built, strict)
                 new = self.new_event(built, tracked)
                 new.held_for = held_for
@@ -306,7 +298,7 @@ class Reporter:
             return float(longest)
 
     def _tell_what_is_missing(
-        self, name: str, dropped: tuple[tuple[str, str], ...], hidden: tuple[str, ...]
+        self, name: str, dropped: Sequence[tuple[str, str]], hidden: Sequence[str]
     ) -> None:
         for what, reason in dropped:
             self.counters.add("field_dropped", what.partition("[")[0])
@@ -320,7 +312,7 @@ class Reporter:
                     what,
                 )
 
-    def _check_purchase(self, given: Mapping[str, Any], strict: bool) -> None:
+    def _check_purchase(self, given: Mapping[str, Any], strict: bool, *, by_token: bool) -> None:
         for what, why in NEEDED_OF_A_PURCHASE.items():
             if what in given:
                 continue
@@ -334,8 +326,8 @@ class Reporter:
                     why,
                 )
 
-    def _check_identity(self, given: Mapping[str, Any]) -> None:
-        if not given.keys() & {"email", "user_id"} and self.counters.add("identity_not_asked"):
+        nobody = by_token and self.functions.identity and not given.keys() & {"email", "user_id"}
+        if nobody and self.counters.add("identity_not_asked"):
             logger.warning(
                 "AdRoll: an order with visitor=<token> does not ask the identity function, since "
                 "the current request may be somebody else's; pass email= and user_id= with it "
@@ -506,14 +498,7 @@ class Reporter:
         """Keep what cannot be sent as it is, for its fixing."""
         text = str(problem)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
-        try:
-            put = self.outbox.put_dead(new, f"invalid:{reason}", text)
-        except OutboxFailed as failure:
-            self.counters.add("event_failed", failure.reason)
-            logger.critical(
-                "AdRoll event invalid (%s), and not kept: %s [event-lost]", text, failure.reason
-            )
-            return Receipt(None, "failed", failure.reason)
+        put = self.outbox.put_dead(new, f"invalid:{reason}", text)
         if put.status == "duplicate" and built is not None:
             return self._duplicate(name, put.id, built.coverage)
         logger.error(
@@ -613,14 +598,11 @@ class Reporter:
                 changes["timestamp"] = self.clock()
             elif at != "purchase":
                 wrong.append(EventError("at", "takes 'purchase' or 'release'"))
-            for one in wrong:
-                if strict:
-                    raise one
-                # The sale is worth more than its correction: it goes as it was held.
-                self.counters.add("field_dropped", one.field.partition("[")[0])
-                logger.error(
-                    "AdRoll release: %s left out: %s [field-left-out]", one.field, one.expected
-                )
+            if wrong and strict:
+                raise wrong[0]
+            # The sale is worth more than its correction: it goes as it was held.
+            dropped = [(one.field, one.expected) for one in wrong]
+            self._tell_what_is_missing("purchase (release)", dropped, ())
             order = self.order_key(order_id, host)
             verdict = Verdict(self.clock(), kind, order, changes or None)
             held = self.outbox.decide(verdict, session=session)
@@ -632,8 +614,7 @@ class Reporter:
             after_commit(session, self.tell, "a release")
         except Exception as problem:
             return self.not_kept(kind, problem, strict=strict, session=session)
-        missing = _left_out([(one.field, one.expected) for one in wrong])
-        reason = "; ".join(filter(None, (missing, "" if held else _NOT_SEEN)))
+        reason = "; ".join(filter(None, (_left_out(dropped), "" if held else _NOT_SEEN)))
         return Receipt(held, "released" if kind == "release" else "cancelled", reason)
 
     # -- beside events -----------------------------------------------------------------------
