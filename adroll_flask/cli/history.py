@@ -145,7 +145,7 @@ def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any)
     found = reconciliation.Reconciliation(current_runtime().reporter, orders, **how)
     write: Any = csv.writer(rest).writerow if rest else lambda _: None
     try:
-        write(reconciliation.TOLD)
+        write(reconciliation.Order._fields)
         for order in found:
             if not order.has_arrived:
                 write(csv_safe(value) for value in order.told().values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
@@ -21,7 +20,7 @@ from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
-from adroll_flask.reporting.reconciliation import TOLD, Order, Reconciliation, amount_of, line_of
+from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
 
 from .figures import csv_text, iso, money, values
 from .page import Data, Done, Page, Visit, csv_file
@@ -217,7 +216,7 @@ def _compared(
             if only in (None, "", order.group) and len(rest) < most:
                 rest.append(order)
     if as_csv:
-        return csv_file("not-arrived", csv_text((order.told() for order in rest), TOLD))
+        return csv_file("not-arrived", csv_text((order.told() for order in rest), Order._fields))
     lines = [
         {"about": line[0], "text": text, "money": values(worth[line].items())}
         for line, text in found.summary(of_order)
@@ -226,7 +225,7 @@ def _compared(
         "sums": found.sums(),
         "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
         "rest": [
-            asdict(order) | {"value": _priced(order)}
+            order._asdict() | {"value": _priced(order)}
             for order in sorted(rest, key=lambda order: order.status not in _URGENT)
         ],
         "rest_count": groups[only] if only else groups.total(),

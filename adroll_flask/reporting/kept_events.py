@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any, Final, NamedTuple
 
 from adroll_flask.errors import EventError
@@ -98,34 +97,27 @@ def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrd
 
 def life(row: Row) -> list[Step]:
     """The life of one event, oldest step first; without the visitor's values."""
-    steps = list(_steps(row))
-    if row.released_at is not None:
-        # A release with the present time makes an event happen after it was held. Within a second
-        # nothing tells that: events have their times in milliseconds, and clocks are set.
-        steps.sort(key=lambda step: inf if step.at is None else step.at - (step.kind == "happened"))
-    return steps
-
-
-def _steps(row: Row) -> Iterator[Step]:
-    yield Step("happened", row.occurred_at)
     was_held = row.released_at is not None or row.state == "held" or row.reason == "hold_expired"
     # Whether one that was cancelled was held is not known; it was kept here and told to nobody.
     began = "held" if was_held else "kept" if row.state == "cancelled" else "reported"
-    yield Step(began, row.queued_at)
+    steps = [Step("happened", row.occurred_at), Step(began, row.queued_at)]
     if row.released_at is not None:
-        yield Step("released", row.released_at)
+        steps.append(Step("released", row.released_at))
     for attempt in row.attempt_log:
         unsure = "; it may have arrived" if attempt.unsure else ""
-        yield Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure)
+        steps.append(Step("attempt", attempt.at, (attempt.words or attempt.answer) + unsure))
     ended = {
         "delivered": "maybe more than once" if row.unsure else "",
         "dead": row.why,
         "cancelled": "nobody released it in time" if row.reason == "hold_expired" else "",
     }
+    if row.released_at is not None:
+        # A release with the present time makes an event happen after it was held. Within a second
+        # nothing tells that: events have their times in milliseconds, and clocks are set.
+        steps.sort(key=lambda step: (step.at or 0.0) - (step.kind == "happened"))
     if row.state in ended:
-        yield Step(row.state, row.settled_at, ended[row.state])
-    else:
-        yield Step("now", None, row.state)
+        return [*steps, Step(row.state, row.settled_at, ended[row.state])]
+    return [*steps, Step("now", None, row.state)]
 
 
 def carried(row: Row) -> dict[str, Any] | None:
@@ -162,41 +154,45 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], field: str = "", value: s
     invalid, or one of them failed) are asked as a report asks them. Of an event that they have
     passed only a ``None`` counts: what they change would be changed twice.
     """
-    done, admin = Retried(), reporter.outbox.admin
+    done = Retried()
     for id in ids:
-        row = reporter.outbox.lookups.show(id)
-        if row is None or row.state != "dead":
-            done.refused.append((id, "is no dead letter any more"))
-        elif row.reason in UNPAID:
-            done.refused.append((id, HELD))
-        elif not row.payload:
-            done.refused.append((id, "has no content any more"))
-        else:
-            payload = _changed(row.payload, field, value) if field else row.payload
-            try:
-                given = _checked(reporter, payload, row)
-                passed = reporter.functions.passed(given)
-            except EventError as problem:
-                why = f"fix it first (outbox fix): {problem}"
-                if problem.field == "before_report":
-                    said = problem.expected
-                    why = f"before_report {said}: correct it first (the log has where)"
-                done.refused.append((id, why))
-                continue
-            if passed is None:
-                if admin.drop([id]):
-                    done.suppressed += 1
-                    key = {"deduplication_key": given.key}
-                    reporter.suppressed(row.name, "before_report", key, dry_run=row.dry_run)
-            elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
-                done.sent += 1
-            else:
-                done.refused.append((id, REPORTED_ALREADY))
+        if why := _retry(reporter, id, field, value, done):
+            done.refused.append((id, why))
     return done
 
 
+def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -> str:
+    """Why one stays a dead letter; empty: it does not."""
+    admin, row = reporter.outbox.admin, reporter.outbox.lookups.show(id)
+    if row is None or row.state != "dead":
+        return "is no dead letter any more"
+    if row.reason in UNPAID:
+        return HELD
+    if not row.payload:
+        return "has no content any more"
+    try:
+        given = _checked(reporter, _changed(row.payload, field, value), row)
+        passed = reporter.functions.passed(given)
+    except EventError as problem:
+        if problem.field == "before_report":
+            return f"before_report {problem.expected}: correct it first (the log has where)"
+        return f"fix it first (outbox fix): {problem}"
+    if passed is None:
+        if admin.drop([id]):
+            done.suppressed += 1
+            key = {"deduplication_key": given.key}
+            reporter.suppressed(row.name, "before_report", key, dry_run=row.dry_run)
+    elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
+        done.sent += 1
+    else:
+        return REPORTED_ALREADY
+    return ""
+
+
 def _changed(payload: bytes, field: str, value: str) -> bytes:
-    """*payload*, an event's JSON, with *field* set."""
+    """*payload*, an event's JSON, with *field* set; empty: as it is."""
+    if not field:
+        return payload
     wire = json.loads(payload)
     *parents, last = FIELDS[field]
     part = wire

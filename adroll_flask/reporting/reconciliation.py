@@ -10,11 +10,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from adroll_flask.errors import AdRollError, let_through
 from adroll_flask.events.names import kept_key, suppressed_key
@@ -68,9 +68,8 @@ _STATE: Final = "paid-orders:at-work"
 _DONE: Final = "paid-orders-done"
 #: Seconds after which the function is slow.
 _SLOW: Final = 60.0
-#: What is said of the orders of a status; what can be acted on comes first.
+#: What is said of the orders of a status beside those that arrived; what can be acted on is first.
 _SAID: Final = {
-    "delivered": "reached AdRoll",
     "missing": "{was|were} never reported",
     "dead": "{was|were} given up",
     "differing": "{was|were} reported with another value than the list's",
@@ -84,8 +83,7 @@ _SAID: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What became of one order.
 
     :param status: ``delivered``; ``waiting``; ``held`` (until it is released); ``cancelled`` (also
@@ -115,14 +113,10 @@ class Order:
 
     def told(self) -> dict[str, Any]:
         """What is told of it; its time as ISO 8601 in UTC."""
-        told = asdict(self)
+        told = self._asdict()
         if self.time is not None:
             told["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.time))
         return told
-
-
-#: What is told of an order.
-TOLD: Final = tuple(one.name for one in fields(Order))
 
 
 @dataclass(eq=False, repr=False)
@@ -203,19 +197,18 @@ class Reconciliation:
         """
         if not self.total:
             return [(("", ""), "the list holds no orders")]
-        numbers, lines = self.counts | Counter(differing=self.differing), []
+        numbers = self.counts | Counter(differing=self.differing)
+        of = f"of {self.total:,} paid order{'s' * (self.total > 1)} reached AdRoll"
+        lines = [(("delivered", ""), f"{numbers['delivered']:,} {of}")]
         for status, text in _SAID.items():
             reasons = {why: n for (of, why), n in self.reasons.most_common() if of == status}
             for why, n in (reasons or {"": numbers[status]}).items():
                 more = f": {meaning(status, why)}" if reasons else ""
-                if status == "delivered":
-                    of = f"of {self.total:,} paid order{'s' * (self.total > 1)} "
-                    lines.append(((status, why), f"{n:,} {of}{text}"))
-                elif n:
-                    if status == "missing" and self.groups:
-                        most = self.groups.most_common(5)
-                        groups = (f"{n:,} with {self.group} {it or 'empty'!r}" for it, n in most)
-                        more = f": {', '.join(groups)}"
+                if status == "missing" and self.groups:
+                    most = self.groups.most_common(5)
+                    groups = (f"{n:,} with {self.group} {it or 'empty'!r}" for it, n in most)
+                    more = f": {', '.join(groups)}"
+                if n:
                     lines.append(((status, why), f"{n:,} {agreeing(text, n)}{more}"))
         if not self.has_times:
             text = "what is not in the list is not looked for: no times can be read"
@@ -252,7 +245,7 @@ class Reconciliation:
                     id = next((id for id in ids if kept[id] is not None), ids[0])
                     is_new = seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (keys[id],))
                     became = self._became(one, kept[id], stopped)
-                    yield became if is_new.rowcount else replace(one, status="duplicate")
+                    yield became if is_new.rowcount else one._replace(status="duplicate")
             # A list of one day has orders whose events are of the night before; only what lies
             # within it surely should be there.
             for row in lookups.reported(self.name, *times) if times else ():
@@ -270,13 +263,12 @@ class Reconciliation:
         if kept is None:
             oldest = self.reporter.clock() - self.reporter.settings.dedupe_days * _DAY
             is_old = one.time is not None and one.time < oldest
-            return replace(one, status="forgotten") if is_old else one
+            return one._replace(status="forgotten") if is_old else one
         if isinstance(kept, SuppressedOrder):
-            return replace(one, status="suppressed", why=kept.reason)
+            return one._replace(status="suppressed", why=kept.reason)
         state: Any = kept.state
         why = {"delivered": "", "held": "", "cancelled": kept.reason, "dead": kept.why}
-        return replace(
-            one,
+        return one._replace(
             status=state if state in why else "waiting",
             why=why.get(state, stopped or kept.error),
             reported="" if _is_same(one, kept.digest) else kept.digest,
