@@ -364,11 +364,10 @@ class Reporter:
         :param browser: the current request, in case it is the visitor's own and says no by now.
         :raises EventError: *subject* says nothing, or is no token of this site.
         """
-        known_since = None
         if isinstance(subject, str):
             visitor, known_since = self.records.from_token(subject)
         elif isinstance(subject, Visitor):
-            visitor = subject
+            visitor, known_since = subject, None
         else:
             raise EventError("visitor", "takes a Visitor or the text of Visitor.token()")
         context = self.bare(
@@ -408,9 +407,8 @@ class Reporter:
             )
         context = self.bare(known, given, tracked.url)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
-        has_id = given.get("user_id") or given.get("device_id")
-        has_id = has_id or known.get("user_id") or known.get("device_id")
-        record = tracked.reported_record(known=bool(has_id))
+        has_id = any(said.get(id) for said in (given, known) for id in ("user_id", "device_id"))
+        record = tracked.reported_record(known=has_id)
         context.adct, context.first_party_cookie = record.adct, record.first_party_cookie
         return context, ""
 
