@@ -193,20 +193,6 @@ def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, shop: Shop) -> N
     assert (destination.stopped, destination.failures) == (None, 0)
 
 
-def test_400_for_one_event_with_adrolls_words(sandbox: Sandbox, shop: Shop) -> None:
-    shop.report("o1")
-    shop.report("o2", currency="EURO")
-    shop.report("o3")
-    assert shop.deliverer.run_once() == 3
-    assert shop.network.requests == [ORDERS, ["o1", "o2"], ["o1"], O2, ["o3"]]
-    assert outcomes(sandbox) == [400, 400, 200, 400, 200]
-    assert shop.states() == {"o1": "delivered", "o2": "dead", "o3": "delivered"}
-    row = shop.rows()["o2"]
-    assert row.reason == "refused"
-    assert row.error.startswith("http_400: [0].currency: event 0: currency")
-    assert arrived(sandbox) == {"o1": 1, "o3": 1}
-
-
 def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
     shop = open_shop(on_unsure="drop")
     sandbox.fault(status=502, times=1)

@@ -2,11 +2,11 @@
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,9 +21,8 @@ from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, journal
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.model import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.outbox.schema import Tx
-from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch
-from tests.support import forked, in_a_child
+from tests.support import forked, in_a_child, peak_memory
 from tests.support.outbox_engines import EID, Bench, claimed, settle
 from tests.support.patching import replace_method
 
@@ -38,24 +37,13 @@ class CutTx:
     def __init__(self, tx: Tx, limit: int) -> None:
         self._tx = tx
         self._left = limit
-        self.dialect, self.now, self.kept = tx.dialect, tx.now, tx.kept
 
-    def _count(self) -> None:
-        if not self._left:
-            raise Killed
-        self._left -= 1
-
-    def execute(self, statement: str, /, **values: Any) -> int:
-        self._count()
-        return self._tx.execute(statement, **values)
-
-    def many(self, statement: str, values: Sequence[Any], /) -> int:
-        self._count()
-        return self._tx.many(statement, values)
-
-    def rows(self, statement: str, /, **values: Any) -> list[Any]:
-        self._count()
-        return self._tx.rows(statement, **values)
+    def __getattr__(self, name: str) -> Any:
+        if name in ("execute", "many", "rows"):
+            if not self._left:
+                raise Killed
+            self._left -= 1
+        return getattr(self._tx, name)
 
 
 Work = Callable[[Any], Any]
@@ -85,8 +73,7 @@ def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Benc
     bench.open().database.create_tables()
     for limit in range(100):
         shop = bench.open()
-        for order in (f"{limit}a", f"{limit}b", f"{limit}a"):
-            shop.put(bench.event(order))
+        bench.report(shop, f"{limit}a", f"{limit}b", f"{limit}a")
         bench.open().put(bench.event(f"{limit}a"))
         shop.put(bench.event(f"{limit}held", held_for=60.0))
         of = partial(OrderKey, EID, False, "purchase")
@@ -108,11 +95,8 @@ def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Benc
         assert bench.open().queue.waiting() == 0, "what was taken in does not come again"
         for outbox in bench.opened:
             outbox.close()
-        for table in ("journal", "history"):
-            bench.execute(f"DELETE FROM adroll_{table}")
-        for file in files_of(bench.journal):
-            file.path.unlink()
-        (bench.journal / "reader.note").unlink()
+        bench.empty()
+        shutil.rmtree(bench.journal)
 
     assert limit > 3, "there was nothing to kill"
     assert bench.execute("SELECT count(*) FROM adroll_event") == [(3,)]
@@ -120,8 +104,7 @@ def test_a_kill_at_any_statement_leaves_rows_and_position_or_neither(bench: Benc
 
 def test_a_commit_without_its_answer_takes_nothing_in_twice(bench: Bench, outbox: Outbox) -> None:
     outbox.database.create_tables()
-    for order in ("1", "2", None):
-        outbox.put(bench.event(order))
+    bench.report(outbox, "1", "2", None)
 
     def lost(really: Callable[[Work], Any], work: Work) -> None:
         really(work)
@@ -145,10 +128,8 @@ def test_before_a_torn_end_all_comes_in_after_a_failure(outbox: Outbox, bench: B
         work(tx)
         raise OutboxFailed("locked")
 
-    def write(really: Callable[[Work], Any], work: Work) -> Any:
-        return really(partial(failed, work))
-
-    with writing(outbox, write), pytest.raises(OutboxFailed):
+    once = writing(outbox, lambda really, work: really(partial(failed, work)))
+    with once, pytest.raises(OutboxFailed):
         outbox.queue.take_in()
 
     assert outbox.queue.waiting() == 1
@@ -522,41 +503,30 @@ def unpicky(bench: Bench) -> Iterator[Bench]:
         bench.execute("ALTER TABLE adroll_event DROP CONSTRAINT picky")
 
 
-@pytest.mark.parametrize("how", ["claim", "take in"])
+@pytest.mark.parametrize("how", ["claim", "take in", "transaction"])
 def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: str) -> None:
-    bench = unpicky
-    outbox = bench.open()
-    for order in range(5):
-        name = "refused" if order == 2 else "purchase"
-        outbox.put(bench.event(str(order), name=name, payload=b'{"n":%d}' % order))
+    bench, outbox = unpicky, unpicky.open()
+    with Session(bench.sql()) as session:
+        of = session if how == "transaction" else None
+        for order in range(5):
+            name = "refused" if order == 2 else "purchase"
+            event = bench.event(str(order), name=name, payload=b'{"n":%d}' % order)
+            outbox.put(event, session=of)
+        session.commit()
     outbox.put(bench.event("1"))
 
     took = len(outbox.queue.claim(EID).events) if how == "claim" else 0
-    if how == "take in":
+    if how != "claim":
         outbox.queue.take_in()
     outbox.put(bench.event("5"))
 
     assert keys(outbox) == ["0", "1", "3", "4", "5"]
     (aside,) = bench.journal.glob("refused-*.corrupt")
     assert b'{"n":2}' in aside.read_bytes()
+    assert bench.execute("SELECT count(*) FROM adroll_inbox") == [(0,)]
     assert bench.counters.get("journal_refused") == 1
     assert "refused by the outbox's database" in caplog.text
     assert took + sum(len(outbox.queue.claim(EID, limit=2).events) for _ in range(4)) == 5
-
-
-def test_a_refused_row_of_a_transaction_is_put_aside_alone(unpicky: Bench) -> None:
-    bench = unpicky
-    outbox = bench.open()
-    with Session(bench.sql()) as session:
-        for order in range(3):
-            name = "refused" if order == 1 else "purchase"
-            outbox.put(bench.event(str(order), name=name), session=session)
-        session.commit()
-
-    assert keys(outbox) == ["0", "2"]
-    assert outbox.queue.take_in() == 0
-    assert bench.execute("SELECT count(*) FROM adroll_inbox") == [(0,)]
-    assert bench.counters.get("journal_refused") == 1
 
 
 def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench, outbox: Outbox) -> None:
@@ -600,17 +570,10 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) 
 
 
 def test_the_memory_of_a_long_journal_is_bounded(sqlite: Bench) -> None:
-    shop = sqlite.open()
-    sqlite.report(shop, *[None] * 300, payload=b"x" * 100_000)
-    outbox = Outbox(Settings(), folder=sqlite.folder, clock=sqlite.clock)
-    tracemalloc.start()
-    try:
-        assert outbox.queue.waiting() == 300
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        outbox.close()
-    assert peak < 20 << 20, "30 MB were read"
+    sqlite.report(sqlite.open(), *[None] * 300, payload=b"x" * 100_000)
+    outbox = sqlite.open()
+    assert peak_memory(outbox.queue.waiting) < 20 << 20, "30 MB were read"
+    assert outbox.queue.waiting() == 300
 
 
 @pytest.mark.parametrize("size", [3000, 30_000])

@@ -18,22 +18,6 @@ from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, Clock, claimed, deliver, settle, shown
 
 
-def test_a_duplicate_of_the_outbox_is_dropped_and_counted(bench: Bench, outbox: Outbox) -> None:
-    first = outbox.put(bench.event("1001", digest="59.90 EUR", payload=b'{"n":1}'))
-    outbox.queue.take_in()
-
-    again = [
-        bench.open().put(bench.event("1001", digest=digest, payload=b'{"n":2}')).status
-        for digest in ("59.90 EUR", "1.00 EUR")
-    ]
-
-    assert again == ["queued"] * 2
-    (row,) = outbox.lookups.list()
-    assert (row.id, shown(outbox, row.id).payload) == (first.id, b'{"n":1}')
-    assert bench.counters.get("event_duplicate") == 2
-    assert bench.counters.get("event_duplicate", "another_value") == 1
-
-
 def test_events_without_a_key_are_never_duplicates(bench: Bench, outbox: Outbox) -> None:
     assert [outbox.put(bench.event()).status for _ in range(3)] == ["queued"] * 3
     assert outbox.queue.waiting() == 3

@@ -61,6 +61,7 @@ def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox
     assert ready.queue.waiting() == 2
     assert bench.counters.get("event_duplicate") == 2
     assert bench.counters.get("event_duplicate", "another_value") == 1
+    assert [row.digest for row in ready.lookups.list() if row.key == "1001"] == ["a"]
     with Session(bench.sql()) as session:
         assert ready.put(bench.event("1002"), session=session).status == "duplicate"
 

@@ -306,30 +306,9 @@ def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite
     assert sqlite.path.exists()
 
 
-@pytest.fixture
-def patient_forks(monkeypatch: Patch) -> None:
-    """On a busy machine what is under way takes longer than a fork waits for it."""
+def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
+    # On a busy machine what is under way takes longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
-
-
-@pytest.mark.usefixtures("patient_forks")
-def test_a_fork_waits_for_a_thread_that_reads(sqlite: Bench, outbox: Outbox) -> None:
-    outbox.put(sqlite.event("parent"))
-    with reading(outbox, seconds=0.1):
-        assert in_a_child(
-            lambda: (
-                str(sqlite.path) not in open_files().values()
-                and outbox.put(sqlite.event("child")).status == "queued"
-                and outbox.queue.waiting() == 2
-            )
-        )
-        outbox.put(sqlite.event("parent again"))
-
-    assert deliver(outbox) == ["child", "parent", "parent again"]
-
-
-@pytest.mark.usefixtures("patient_forks")
-def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("parent"))
     stop = threading.Event()
 

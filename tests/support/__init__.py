@@ -63,19 +63,19 @@ def in_a_child(work: Callable[[], object]) -> bool:
     return ended[1] == 0
 
 
+def peak_memory(work: Callable[[], object]) -> int:
+    """The most bytes that *work* has at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def least_memory(work: Callable[[], object]) -> int:
-    """The most bytes that *work* has at once: the least of three times, in one of which no other
-    thread of the process asks for memory."""
-
-    def peak() -> int:
-        tracemalloc.start()
-        try:
-            work()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    return min(peak() for _ in range(3))
+    """The least of three times, in one of which no other thread of the process asks for memory."""
+    return min(peak_memory(work) for _ in range(3))
 
 
 def open_files() -> dict[int, str]:
