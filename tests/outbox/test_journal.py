@@ -1,5 +1,6 @@
 """One process and its journal: what is appended is read, whatever the disk does."""
 
+import errno
 import os
 import shutil
 import signal
@@ -280,6 +281,21 @@ def test_what_was_removed_is_made_anew(folder: Path, journal: Journal, gone: str
     time.sleep(journals.LOOK_EVERY)
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"two"]
+
+
+def test_a_file_that_cannot_be_made_stays_neither_open_nor_there(
+    folder: Path, monkeypatch: Patch
+) -> None:
+    def fail(synced: Path) -> None:
+        if synced == folder:
+            raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(files, "sync_folder", fail)
+    with pytest.raises(OutboxFailed):
+        Journal(folder, sync=True).append(line(b"one"))
+
+    assert not [path for path in open_files().values() if path.startswith(str(folder))]
+    assert list(folder.iterdir()) == []
 
 
 def handle_of(path: Path) -> int:
