@@ -132,18 +132,14 @@ class Admin:
 
         :raises OutboxFailed: a part failed.
         """
-        done = 0
-        failure: OutboxFailed | None = None
-        parts: list[Callable[[], int]] = [self._end, self.database.tidy]
-        if time.monotonic() >= self._records_at:
-            parts.append(self._forget_records)
-        for part in parts:
+        done, failures = 0, []
+        for part in (self._end, self.database.tidy, self._forget_records):
             try:
                 done += part()
-            except OutboxFailed as problem:
-                failure = problem
-        if failure is not None:
-            raise failure
+            except OutboxFailed as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[-1]
         return done
 
     def _end(self) -> int:
@@ -161,8 +157,9 @@ class Admin:
         return self.database.write(end)
 
     def _forget_records(self) -> int:
-        self.database.write(_forget_records)
-        self._records_at = time.monotonic() + _RECORDS_EVERY
+        if time.monotonic() >= self._records_at:
+            self.database.write(_forget_records)
+            self._records_at = time.monotonic() + _RECORDS_EVERY
         return 0
 
     def _resting(self) -> int:

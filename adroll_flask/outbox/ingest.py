@@ -635,11 +635,11 @@ class RowWriter:
         """
         # What moves at this moment, from one of the states below to another, is waited for.
         schema.ids_of(tx, "id {in_ids} {lock}", ids=ids)
-        keyless = "dedupe_key IS NULL"
+        keyless = "dedupe_key IS NULL AND payload IS NOT NULL"
         move = transitions.move
-        gone = move(tx, "erase_keyless_dead", ids, also=keyless)
+        gone = move(tx, "drop", ids, also=keyless, outcome=outcome, why=why)
+        gone += move(tx, "drop_ended", ids, also=keyless)
         gone += move(tx, "erase_dead", ids, reason="forgotten")
-        gone += move(tx, "erase_keyless", ids, also=keyless, outcome=outcome, why=why)
         gone += move(tx, "erase", ids, outcome=outcome, why=why, reason="forgotten")
         return gone + move(tx, "empty", ids, reason="forgotten")
 

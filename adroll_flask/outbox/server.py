@@ -133,11 +133,14 @@ class ServerDatabase(Database):
     def _again(self, exc: Exception, tries: int) -> None:
         """Return where another try may fare better, else raise."""
         original = getattr(exc, "orig", None) or exc
-        if tries < _TRIES and _collided(exc):
+        number, state = _codes(original)
+        # The database gave up this transaction in favour of another.
+        collided = number in _MYSQL_COLLISIONS or (not number and state in ("40001", "40P01"))
+        if tries < _TRIES and collided:
             time.sleep(random.uniform(0, 0.02) * tries)  # noqa: S311
         elif tries == 1 and _lost(exc):
             self.close()
-        elif tries == 1 and _table_missing(original):
+        elif tries == 1 and (number in (1146, 1054) or state in ("42P01", "42703")):  # no table
             self.create_tables()
         else:
             reason, detail = reason_of(exc), type(original).__name__
@@ -281,19 +284,6 @@ def _keep_alive(connection: Any) -> None:
 def _lost(exc: BaseException) -> bool:
     """True where the connection is gone, so that a new one may fare better."""
     return isinstance(exc, sa.exc.DBAPIError) and bool(exc.connection_invalidated)
-
-
-def _collided(exc: BaseException) -> bool:
-    """True where the database gave up this transaction in favour of another."""
-    if not isinstance(exc, sa.exc.DBAPIError):
-        return False
-    number, state = _codes(exc.orig)
-    return number in _MYSQL_COLLISIONS if number else state in ("40001", "40P01")
-
-
-def _table_missing(original: BaseException) -> bool:
-    number, state = _codes(original)
-    return number in (1146, 1054) or state in ("42P01", "42703")
 
 
 def reason_of(exc: BaseException) -> str:

@@ -115,8 +115,6 @@ TABLE: Final[Mapping[str, Transition]] = {
     # -- visitors who said no
     "erase": Transition((WAITING, CLAIMED, HELD), DEAD, _EMPTIED, "cancelled"),
     "erase_dead": Transition((DEAD,), DEAD, _EMPTIED),
-    "erase_keyless": Transition((WAITING, CLAIMED, HELD), None, counts="cancelled"),
-    "erase_keyless_dead": Transition((DEAD,), None),
     # -- time
     "remove": Transition((DELIVERED, DEAD, CANCELLED), None),
     "forget_verdict": Transition((DECIDED,), None),
