@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from . import destination, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
@@ -208,12 +208,16 @@ class Queue:
 
     def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, ids: list[str]) -> int:
         kind = outcome.kind
+        ours: dict[str, Any] = {"ids": ids, "claim": claim.token}
         # All are locked: who cancels or erases one at this moment is waited for.
-        mine = left = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
-        if kind == "delivered":
-            self.holds.count_too_late(tx, mine)
-        elif outcome.asked is not None:
-            _note_attempt(tx, mine, outcome.asked, unsure=outcome.unsure)
+        if kind == "delivered":  # of these the claim knows enough, and there are many
+            reasons = dict(schema.events(tx, "id, reason", f"{_MINE} {{lock}}", **ours))
+            mine = left = [row for row in claim.events if row.id in reasons]
+            self.holds.count_too_late(tx, [row for row in mine if reasons[row.id] == "cancelled"])
+        else:
+            mine = left = schema.rows(tx, f"{_MINE} {{lock}}", **ours)
+            if outcome.asked is not None:
+                _note_attempt(tx, mine, outcome.asked, unsure=outcome.unsure)
         if kind not in ("delivered", "claimed"):
             left = self._end_emptied(tx, mine)
         sets = {

@@ -349,18 +349,24 @@ def rows(tx: Tx, where: str, *, full: bool = False, **values: Any) -> list[Row]:
 
 
 def _row(found: Any) -> Row:
+    # There is one for each event that is sent: each step counts.
     row = Row(*found)
     row.state = _NAMES[found[2]]
-    row.key = key_out(row.key)
-    row.dry_run, row.unsure, row.whole = bool(row.dry_run), bool(row.unsure), bool(row.whole)
-    row.error, row.reason, row.digest = row.error or "", row.reason or "", row.digest or ""
-    log = json.loads(found[14]) if found[14] else ()
-    row.attempt_log = tuple(
-        Attempt(at, answer, status, words, bool(unsure))
-        for at, answer, status, words, unsure in log
-    )
-    row.payload = bytes(row.payload or b"")
+    row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
+    row.error, row.reason, row.digest = found[11] or "", found[12] or "", found[16] or ""
+    row.attempt_log = _attempts(found[14]) if found[14] else ()
+    if type(row.key) is not str:
+        row.key = key_out(row.key)
+    if type(row.payload) is not bytes:
+        row.payload = bytes(row.payload or b"")
     return row
+
+
+def _attempts(log: str) -> tuple[Attempt, ...]:
+    return tuple(
+        Attempt(at, answer, status, words, bool(unsure))
+        for at, answer, status, words, unsure in json.loads(log)
+    )
 
 
 def of_order(tx: Tx, order: OrderKey, lock: str = "", *, full: bool = False) -> list[Row]:

@@ -259,10 +259,9 @@ class Holds:
                 self.counters.add("hold_cancelled", "cancelled")
 
     def count_too_late(self, tx: Tx, rows: Sequence[model.Row]) -> None:
-        """Count those of *rows* that were cancelled while they were sent, and are delivered."""
+        """Count *rows* that were cancelled while they were sent, and are delivered."""
         for row in rows:
-            if row.reason == "cancelled":
-                self._count(tx, row, "too_late", "cancelled")
+            self._count(tx, row, "too_late", "cancelled")
 
     def _release(self, tx: Tx, verdict: model.Verdict, row: model.Row) -> None:
         id = row.id
