@@ -152,7 +152,7 @@ class _Dashboard:
         visit = Visit(self._runtime, request, is_operator=self._guard.is_operator())
         data, form = page.data(visit), form or visit.argument("format")
         if form and visit.refused:
-            abort(400, visit.refused[0])
+            abort(400, visit.refused)
         if form == "csv":
             return csv_file(page.name, figures.csv_text(page.rows(data)))
         if form == "json":
@@ -169,7 +169,7 @@ class _Dashboard:
             page=page,
             data=data,
             said=self._guard.unseal(request.args.get("said", ""))
-            or next(((text, False) for text in visit.refused), None),
+            or (visit.refused and (visit.refused, False)),
             visit=visit,
             token=self._guard.token(cookie) if cookie else "",
             carried=carried,

@@ -36,8 +36,8 @@ class Visit(Moment):
         self.is_operator: bool = is_operator
         #: Of days, weeks and months.
         self.zone: tzinfo = self.settings.time_zone
-        #: What was asked for and cannot be shown, in sentences.
-        self.refused: list[str] = []
+        #: What was asked for and cannot be shown, in sentences; empty: all can.
+        self.refused: str = ""
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -68,11 +68,11 @@ class Visit(Moment):
             if since or until:
                 return figures.between(since, until, self.now, self.zone)
         except ValueError:
-            name, shown = default, figures.PERIODS[default]
-            self.refused[:] = [
+            name = default
+            self.refused = (
                 "From and to take days of the last 13 months, up to today and in order, such as"
-                f" since=2026-11-01. The page shows {shown} instead."
-            ]
+                f" since=2026-11-01. The page shows {figures.PERIODS[default]} instead."
+            )
         return figures.named(name if name in figures.PERIODS else default, self.now, self.zone)
 
 

@@ -343,7 +343,7 @@ class Lookups:
 
     def note_silences(self) -> tuple[model.Silence, ...]:
         """Those that began since the last look, of whichever process; each is told once."""
-        silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.database.read(_silent)}
+        silent = {f"{_SILENT}{one.name}"[:40]: one for one in self.watched() if one.is_silent}
 
         def note(tx: Tx) -> tuple[model.Silence, ...]:
             for name in schema.metas(tx, _SILENT).keys() - silent.keys():
@@ -378,10 +378,6 @@ def _watched(tx: Tx) -> tuple[model.Silence, ...]:
         for one in seen
         if one is not None
     )
-
-
-def _silent(tx: Tx) -> tuple[model.Silence, ...]:
-    return tuple(one for one in _watched(tx) if one.is_silent)
 
 
 def _has_come(tx: Tx, one: model.Silence) -> bool:
