@@ -32,6 +32,7 @@ except ImportError as _missing:
 
 from .errors import ConfigurationError
 from .findings.rules import Moment, open_findings
+from .findings.sums import by
 from .logs import logger
 from .middleware import AdRollMiddleware
 from .outbox.journal import waiting_bytes
@@ -160,13 +161,9 @@ def _family(
 def _delays(sums: Iterable[HistorySum]) -> core.Metric:
     name = "adroll_delivery_delay_seconds"
     family = core.HistogramMetricFamily(name, _TEXTS[name], labels=_LABELS[name])
-    numbers: dict[str, list[int]] = {}
-    for one in sums:
-        if one.outcome == "delivered":
-            known = numbers.setdefault(one.event_name, [0] * len(_ENDS))
-            for place, number in enumerate(one.delays):
-                known[place] += number
-    for name, known in numbers.items():
-        buckets = list(zip(_ENDS, map(float, accumulate(known)), strict=True))
-        family.add_metric((name,), buckets=buckets, sum_value=None)
+    delivered = (one for one in sums if one.outcome == "delivered")
+    for event, rows in by(lambda one: one.event_name, delivered).items():
+        numbers = map(sum, zip(*(row.delays for row in rows), strict=True))
+        buckets = list(zip(_ENDS, map(float, accumulate(numbers)), strict=True))
+        family.add_metric((event,), buckets=buckets, sum_value=None)
     return family
