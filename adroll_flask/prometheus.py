@@ -35,7 +35,6 @@ from .findings.rules import Moment, open_findings
 from .findings.sums import by
 from .logs import logger
 from .middleware import AdRollMiddleware
-from .outbox.journal import waiting_bytes
 from .outbox.model import HistorySum, OutboxFailed, worst
 from .outbox.schema import DELAYS
 from .redaction import describe
@@ -123,8 +122,8 @@ class AdRollCollector:
 
 
 def _of(moment: Moment) -> Iterator[core.Metric]:
-    waiting = waiting_bytes(moment.runtime.journal_folder)  # before a question takes it in
     outbox, destination = moment.outbox, worst(moment.states.values())
+    waiting = outbox.lookups.bytes_waiting()  # before a question takes it in
     sums = outbox.lookups.totals()
     counts: dict[tuple[str, ...], float] = defaultdict(int)
     values: dict[tuple[str, ...], float] = defaultdict(float)

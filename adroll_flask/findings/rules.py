@@ -22,7 +22,6 @@ from typing import Any, Final
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Destination, Outbox, Row
 from adroll_flask.outbox.history import told
-from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.model import (
     MISSED_AFTER,
     HistoryColumn,
@@ -408,9 +407,9 @@ def _clock(moment: Moment) -> Iterator[Finding]:
 
 
 def _journal(moment: Moment) -> Iterator[Finding]:
-    folder = moment.runtime.journal_folder
-    before = waiting_bytes(folder)
-    if before and not moment.outbox.queue.take_in() and (size := waiting_bytes(folder)) >= before:
+    waiting = moment.outbox.lookups.bytes_waiting
+    before = waiting()
+    if before and not moment.outbox.queue.take_in() and (size := waiting()) >= before:
         yield found("journal-not-read", "journal", bytes=counted(size, "byte"))
 
 

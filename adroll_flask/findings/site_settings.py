@@ -18,7 +18,6 @@ from werkzeug.test import Client
 from adroll_flask.delivery import thread
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
-from adroll_flask.outbox.journal import waiting_bytes
 from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
@@ -221,7 +220,7 @@ def _is_made(runtime: Runtime) -> bool:
     except OSError as problem:
         raise OutboxFailed("read_only", type(problem).__name__) from None
     # So it is while somebody else is about to make its tables.
-    is_new = isinstance(place, Path) and waiting_bytes(runtime.journal_folder) > 0
+    is_new = isinstance(place, Path) and runtime.outbox.lookups.bytes_waiting() > 0
     return runtime.outbox.database.has_tables() or is_new
 
 

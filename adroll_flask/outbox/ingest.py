@@ -339,8 +339,14 @@ class Ingest:
                 pass
 
     def bytes_waiting(self) -> int:
-        """What lies in the journal and is not known to be taken in; cheap."""
-        return journal.waiting_bytes(self.folder)
+        """What lies in the journal and is not known to be taken in; cheap.
+
+        :raises OutboxFailed: its folder may not be looked at.
+        """
+        try:
+            return journal.waiting_bytes(self.folder)
+        except OSError as problem:
+            raise OutboxFailed("read_only", type(problem).__name__) from None
 
     def weigh(self) -> int:
         """Bytes of the events that wait, are dead or held, by their number and the newest ones."""

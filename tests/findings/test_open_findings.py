@@ -447,6 +447,23 @@ def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -
     assert is_gone(shop, "journal-not-read")
 
 
+def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
+    shop: DashboardShop, monkeypatch: Patch
+) -> None:
+    delivered(shop, "1001")
+    folder, scandir = shop.runtime.journal_folder, os.scandir
+
+    def refused(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        assert "sudo chown" in seen(shop, "outbox-unavailable")["todo"]
+    assert is_gone(shop, "outbox-unavailable")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
     delivered(shop, "1001")
