@@ -7,9 +7,15 @@ from click.testing import Result
 from flask import Flask
 
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.conftest import AppMaker
 from tests.support.visits import invoke
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(make_app: AppMaker) -> Flask:
+    return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
 
 
 @pytest.fixture

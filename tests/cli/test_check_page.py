@@ -34,6 +34,15 @@ def look(site: CachedSite, path: str) -> Found:
     return found
 
 
+def only(found: Found, level: str | None, *parts: str) -> None:
+    """One thing is pointed out with *parts*, at *level*; or nothing is that has the first."""
+    texts = [text for text in found["warning"] + found["hint"] if parts[0] in text]
+    assert len(texts) == (level is not None)
+    for text in texts:
+        assert text in found[str(level)]
+        assert all(part in text for part in parts)
+
+
 @contextmanager
 def nginx_before(make_app: AppMaker, folder: Path, *args: Any, **kwargs: Any) -> Iterator[Any]:
     config = {name: kwargs.pop(name) for name in list(kwargs) if name.isupper()}
@@ -212,12 +221,7 @@ def test_a_second_pixel_by_tag_manager_is_told(
     add_page(honest.app, "/tagged", PAGE.replace("</head>", loader))
     found = look(honest, "/tagged")
     assert asked == ["GTM-AB12CD"]
-    texts = [text for text in found["warning"] + found["hint"] if "GTM-AB12CD" in text]
-    assert len(texts) == (level is not None)
-    if level is not None:
-        assert texts[0] in found[level]
-        assert says in texts[0]
-        assert "ADROLL_PIXEL = 'present'" in texts[0]
+    only(found, level, "GTM-AB12CD", says, "ADROLL_PIXEL = 'present'")
 
 
 @pytest.mark.parametrize(
@@ -234,12 +238,7 @@ def test_tcf_where_nobody_asks_is_pointed_out(
 ) -> None:
     with nginx_before(make_app, tmp_path, HONEST, ADROLL_CONSENT="tcf") as site:
         add_page(site.app, "/asked", PAGE.replace("</head>", f"{head}</head>"))
-        found = look(site, "/asked")
-    texts = [text for text in found["warning"] + found["hint"] if "nobody ever asks" in text]
-    assert len(texts) == (level is not None)
-    if level is not None:
-        assert texts[0] in found[level]
-        assert "ADROLL_PIXEL = 'present'" in texts[0]
+        only(look(site, "/asked"), level, "nobody ever asks", "ADROLL_PIXEL = 'present'")
 
 
 def test_the_command_exits_with_what_was_found(make_app: AppMaker, tmp_path: Path) -> None:

@@ -18,12 +18,6 @@ from tests.cli.conftest import Run
 from tests.conftest import AppMaker
 from tests.support.visits import invoke, report, settle
 
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
-
-
 DELIVERED = {"kind": "delivered"}
 DEAD = {
     "kind": "dead",

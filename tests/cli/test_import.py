@@ -18,11 +18,9 @@ from click.testing import Result
 from flask import Flask
 
 from adroll_flask.cli import import_command
-from adroll_flask.cli.import_command import EventMaker
-from adroll_flask.errors import EventError
 from adroll_flask.outbox import OutboxFailed
 from tests.cli.conftest import Run
-from tests.conftest import AppMaker, Patch
+from tests.conftest import Patch
 from tests.support import PATIENCE, eventually
 from tests.support.pages import SHOP, started
 from tests.support.visits import invoke, kept, report, visit
@@ -55,11 +53,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     os.chdir(tmp_path)
     yield tmp_path
     os.chdir(before)
-
-
-@pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app()
 
 
 @pytest.fixture
@@ -264,20 +257,6 @@ def test_a_file_of_another_encoding_is_refused_until_that_is_named(app: Flask, r
     assert "3 queued" in run("orders.csv", "--encoding", "cp1252", *SET).output
 
 
-def test_ctrl_c_names_the_file_of_rejected_lines(run: Run, monkeypatch: Patch) -> None:
-    """It holds customers' data: somebody has to remove it."""
-    outcomes = iter((EventError("value", "is none"), KeyboardInterrupt()))
-
-    def interrupted(*_: object) -> None:
-        raise next(outcomes)
-
-    monkeypatch.setattr(EventMaker, "event", interrupted)
-    result = run("-", *SET, input=PLAIN)
-    assert result.exit_code == 130
-    assert "fix stdin.rejected.csv" in result.output
-    assert "nothing was kept" in result.output
-
-
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OutboxFailed("disk_full")])
 def test_a_stopped_import_says_where_and_goes_on(
     app: Flask, run: Run, monkeypatch: Patch, stop: BaseException
@@ -376,15 +355,18 @@ def test_an_import_that_is_killed_while_it_keeps_goes_on_where_it_was(tmp_path: 
     }
 
 
-def test_ctrl_c_while_lines_are_checked_keeps_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_while_lines_are_checked_keeps_nothing_but_what_is_to_be_fixed(
+    tmp_path: Path,
+) -> None:
+    """That file holds customers' data: somebody has to remove it."""
     process = started(tmp_path, "import", "-", *SET)
     assert process.stdin is not None
-    process.stdin.write(lines(500))
+    process.stdin.write(f"{lines(500)}bad,-1,EUR,u1\n")
     process.stdin.flush()
-    # What is good waits beside the journal, in a folder that the first pass makes.
-    eventually((tmp_path / "instance").exists)
+    eventually((tmp_path / "stdin.rejected.csv").exists)
     process.send_signal(signal.SIGINT)
     output = said(process)
+    assert "fix stdin.rejected.csv" in output
     assert "nothing was kept" in output
     assert "Traceback" not in output
     assert process.returncode == 130

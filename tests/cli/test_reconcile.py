@@ -19,11 +19,6 @@ from tests.support import least_memory, visits
 
 
 @pytest.fixture
-def app(make_app: AppMaker) -> Flask:
-    return make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
-
-
-@pytest.fixture
 def shop(app: Flask) -> Flask:
     for order in ("1001", "1002", "1003", "1009"):
         visits.report(app, order)

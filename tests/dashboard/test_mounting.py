@@ -271,22 +271,15 @@ def history(shop: Shop, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("when", CHANGES)
-def test_the_last_24_hours_are_24_each_with_its_own_bar(new_shop: NewShop, when: str) -> None:
+def test_24_hours_are_24_and_every_step_has_its_events_once(new_shop: NewShop, when: str) -> None:
     shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
     shop.now = at(CHANGES[when][0]) + 60
-    each_hour(shop, 30)
+    each_hour(shop, 24 * 16)
     steps = shop.json(period="day")["steps"]
     begins = [step["at"] for step in steps]
     assert len(set(begins)) == len(begins) == 24
     assert {later - begin for begin, later in pairwise(begins)} == {3600}
     assert [step["delivered"] for step in steps] == [1] * 24
-
-
-@pytest.mark.parametrize("when", CHANGES)
-def test_every_step_has_its_events_once(new_shop: NewShop, when: str) -> None:
-    shop = new_shop(ADROLL_TIME_ZONE="Europe/Berlin")
-    shop.now = at(CHANGES[when][0]) + 60
-    each_hour(shop, 24 * 16)
     hours = [shop.now - ago * HOUR for ago in range(24 * 16)]
     for period in ("day", "days", "week", "last-week", "month", "last-month", "year"):
         found = shop.json(period=period)

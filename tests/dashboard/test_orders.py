@@ -12,15 +12,10 @@ import pytest
 
 from adroll_flask import release_conversion
 from adroll_flask.outbox.model import Asked
-from tests.conftest import ADVERTISABLE, AppMaker, Patch
+from tests.conftest import ADVERTISABLE, Patch
 from tests.support.dashboard_shop import WHERE, DashboardShop
 
 DELIVERED = {"kind": "delivered"}
-
-
-@pytest.fixture
-def shop(make_app: AppMaker) -> DashboardShop:
-    return DashboardShop(make_app)
 
 
 def find(shop: DashboardShop, order: str) -> str:

@@ -16,11 +16,6 @@ from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
 DAY = 86_400.0
 
 
-@pytest.fixture
-def shop(make_app: AppMaker) -> DashboardShop:
-    return DashboardShop(make_app)
-
-
 def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:
     """The open problems by title."""
     return {one["title"]: one for one in shop.json("problems")["open"]}

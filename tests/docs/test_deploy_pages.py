@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,13 @@ import yaml
 
 from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
-from tests.support import PATIENCE, ROOT, answers, lacking, program
-from tests.support.pages import Page, Shell, blocks
+from tests.support import ROOT, answers, eventually, lacking, program
+from tests.support.pages import SHOP, Page, Shell, blocks
 
 SERVERS = "docs/how-to/deploy/servers.md"
 
 
 KUBERNETES = "docs/how-to/deploy/kubernetes.md"
-
-
-SHOP = (
-    "from flask import Flask\nfrom adroll_flask import AdRoll\napp = Flask(__name__)\nAdRoll(app)\n"
-)
 
 
 def ini_of(section: str) -> RawConfigParser:
@@ -144,10 +138,7 @@ def test_the_page_s_workers_start_and_deliver(tmp_path: Path, redis: str) -> Non
                 "celery -A shop:celery call adroll_flask.drain --queue=adroll 2>&1"
             )
             assert status == 0, said
-            end = time.monotonic() + PATIENCE
-            while not sandbox.purchases(order_id="1001"):
-                assert time.monotonic() < end
-                time.sleep(0.1)
+            eventually(lambda: sandbox.purchases(order_id="1001"))
 
 
 FACTORY = """

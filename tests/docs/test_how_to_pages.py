@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,7 +20,7 @@ import adroll_flask
 from adroll_flask import AdRoll, current_visitor, release_conversion, report_conversion
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE, outbox_engines, visits
+from tests.support import eventually, outbox_engines, visits
 from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
 from tests.support.pages import Page
 from tests.support.visits import VISIT as BASE
@@ -118,10 +117,7 @@ def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypa
             )  # fmt: skip
         assert receipt.status == "queued"
         assert not list(tmp_path.rglob("*.journal")), "the disk has nothing that could be lost"
-        until = time.monotonic() + PATIENCE  # the thread may be about to take it in
-        while outbox.queue.waiting() != 1 and time.monotonic() < until:
-            time.sleep(0.05)
-        assert outbox.queue.waiting() == 1
+        eventually(lambda: outbox.queue.waiting() == 1)  # the thread may be about to take it in
         outbox.close()
 
 
@@ -202,12 +198,6 @@ def test_staging_reports_dry_runs(tmp_path: Any) -> None:
     assert not settings.is_real("staging.shop.example")
 
 
-def make_past(tmp_path: Any) -> Flask:
-    app = Flask("past", instance_path=str(tmp_path / "past"))
-    app.config.update(TESTING=True, SECRET_KEY="k" * 32)
-    return app
-
-
 def test_a_sites_own_tests_run_as_the_page_has_them(make_app: AppMaker, tmp_path: Any) -> None:
     app = make_app()
     app.add_url_rule("/", "home", lambda: HTML)
@@ -237,7 +227,8 @@ def test_a_sites_own_tests_run_as_the_page_has_them(make_app: AppMaker, tmp_path
         ).status
 
     with Page("docs/how-to/testing.md") as page:
-        past = make_past(tmp_path)
+        past = Flask("past", instance_path=str(tmp_path / "past"))
+        past.config.update(TESTING=True, SECRET_KEY="k" * 32)
         page.run("A shop with a past", app=past)
         tests = page.run(reports=reports)
     days = past.extensions["adroll"].outbox.lookups.history(0, ("at", "outcome"), hours=24)

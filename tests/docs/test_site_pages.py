@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,9 +26,8 @@ from adroll_flask.sandbox import running
 from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
 from tests.conftest import PAGE, AppMaker
-from tests.support import PATIENCE, ROOT, free_port, page_shop, wait_for_port
+from tests.support import ROOT, eventually, free_port, page_shop, wait_for_port
 from tests.support.pages import ENV, SHOP, Page, Shell
-from tests.support.pages import SHOP as APP
 from tests.support.serving import serving
 from tests.support.visits import VISIT as BASE
 from tests.support.visits import kept
@@ -52,7 +50,7 @@ def save_order(*_data: object) -> SimpleNamespace:
 
 
 def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(SHOP)
     with running(strict=True) as sandbox:
         account = sandbox.account
         replace = {
@@ -83,7 +81,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_front_ends(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(SHOP)
     env = {**ENV, "FLASK_ADROLL_ORIGINS": f'["{WWW}"]'}
     same, other = (Flask(name, instance_path=str(tmp_path / name)) for name in ("same", "other"))
     for app in (same, other):
@@ -132,7 +130,7 @@ def test_where_click_ids_get_lost(tmp_path: Path) -> None:
     languages, asking = (Flask(name, root_path=str(tmp_path)) for name in ("languages", "asking"))
     languages.add_url_rule("/<lang>/", "home", lambda lang: PAGE)
     asking.add_url_rule("/", "home", lambda: PAGE)
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(SHOP)
     shop, tracker = Flask("without AdRoll"), Flask("tracker")
     shop.add_url_rule("/mugs", "mugs", lambda: PAGE)
     with serving(shop) as shop_port:
@@ -170,7 +168,7 @@ def test_the_dashboard(make_app: AppMaker, tmp_path: Path) -> None:
     app = make_app(adroll)
     LoginManager(app).user_loader(Account)
     app.add_url_rule("/login/<id>", "login", lambda id: str(login_user(Account(id))))
-    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "app.py").write_text(SHOP)
     with Shell(tmp_path, dict(ENV)) as shell, Page("docs/how-to/dashboard.md", shell) as page:
         page.run(adroll=adroll, app=app)
     seen = {}
@@ -260,13 +258,10 @@ def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path
                 wait_for_port(port, server, log)
                 assert "data-adroll" in browser.get(f"{sandbox.url}/click?to={shop}").text
                 assert browser.post(f"{shop}orders").json() == {"status": "queued"}
-                end = time.monotonic() + PATIENCE
-                while not (arrived := sandbox.purchases(order_id="1001")):
-                    assert time.monotonic() < end, log.read_text()
-                    time.sleep(0.05)
+                eventually(lambda: sandbox.purchases(order_id="1001"))
             finally:
                 server.terminate()
-    assert arrived[0]["journey"]["matched_by"] == "click id"
+    assert sandbox.purchases()[0]["journey"]["matched_by"] == "click id"
 
 
 # -- the pages of docs/reference/ run -------------------------------------------------------------

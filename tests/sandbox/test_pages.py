@@ -275,20 +275,13 @@ def test_the_same_order_twice_is_marked(api: Api) -> None:
     assert (totals["duplicates"], totals["distinct_orders"]) == (1, 2)
 
 
-def test_other_events_of_an_order_are_no_duplicates(api: Api) -> None:
-    api.post([purchase("1"), purchase("1", event_name="addToCart")])
-    assert api.sandbox.state.totals()["duplicates"] == 0
-
-
 def test_refused_events_and_dry_runs_take_no_order_id(api: Api) -> None:
     api.post([purchase("1", ip="x")])
     api.post([purchase("1")], query={"advertisable": ADVERTISABLE_EID, "dry_run": "true"})
     api.post([purchase("1")])
     assert last(api)["duplicate"] is False
-
-
-def test_events_without_an_order_id_are_never_duplicates(api: Api) -> None:
-    api.post([LEAST, LEAST])
+    # Nor is another event of that order a second one, or what has no order id.
+    api.post([purchase("1", event_name="addToCart"), LEAST, LEAST])
     assert api.sandbox.state.totals()["duplicates"] == 0
 
 
