@@ -226,10 +226,8 @@ def _is_made(runtime: Runtime) -> bool:
 
 def _places(runtime: Runtime) -> Iterator[Finding]:
     folder = Path(runtime.folder).absolute()
-    for key, problem in unwritable_places(runtime.settings, folder):
-        path = Path(str(runtime.journal_folder if "JOURNAL" in key else runtime.outbox_place))
-        there = next(one for one in (path, *path.parents) if one.exists())
-        yield found("folder-not-writable", key, problem=problem, place=there)
+    for key, place, problem in unwritable_places(runtime.settings, folder):
+        yield found("folder-not-writable", key, problem=problem, place=place)
     for key, place in shared_places(runtime.settings, folder):
         yield found("folder-not-writable/group", key, place=place)
     for key, place, kind in network_places(runtime.settings, folder):

@@ -62,6 +62,7 @@ _REASONS: Final[Mapping[int | None, str]] = {
     getattr(errno, "EDQUOT", errno.ENOSPC): "disk_full",
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "read_only"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP), "no_folder"),
+    errno.EFBIG: "too_large",  # for this process's limit on file sizes
 }
 #: Another file will do: the handle was closed by others, the server forgot it, or the process may
 #: not write files beyond some size.
@@ -318,11 +319,7 @@ def _end(processes: PerProcess[_Process]) -> None:
 
 
 def _failure(exc: OSError) -> OutboxFailed:
-    if exc.errno in _REASONS:
-        return OutboxFailed(_REASONS[exc.errno])
-    if exc.errno == errno.EFBIG:
-        return OutboxFailed("too_large", "for this process's limit on file sizes")
-    return OutboxFailed("unavailable", exc.strerror or "")
+    return OutboxFailed(_REASONS.get(exc.errno, "unavailable"), exc.strerror or "")
 
 
 # -- the files as readers see them -----------------------------------------------------------------
@@ -439,11 +436,7 @@ def read(
         found.end += len(line) + 1
     reached_end = len(lines) <= most and found.end + len(rest) >= size
     if rest and until is None and reached_end and not is_alive(file):
-        body = body_of(rest[:-1])  # the end of the last line is what is damaged
-        if body is not None:
-            found.bodies.append(body)
-        else:
-            found.damaged.append((found.end, rest))
+        found.damaged.append((found.end, rest))
         found.end += len(rest)
     return found
 

@@ -61,12 +61,22 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
     return folder / (settings.journal_folder or JOURNAL_NAME)
 
 
-def unwritable(path: Path) -> str:
+def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """The settings of places where this user cannot keep events, what is there of them, and why.
+
+    :param folder: the instance folder.
+    """
+    for key, path in _places(settings, folder):
+        there = next(place for place in (path, *path.parents) if os.path.exists(place))
+        if problem := _unwritable(path, there):
+            yield key, there, problem
+
+
+def _unwritable(path: Path, there: Path) -> str:
     """Why this user cannot keep events at *path*, a file or a folder; empty where it can.
 
     What a command that ran as root has left there is the usual reason.
     """
-    there = next(place for place in (path, *path.parents) if os.path.exists(place))
     if there != path:
         if not there.is_dir():
             return f"{path} cannot be made: {there} is not a folder"
@@ -78,17 +88,6 @@ def unwritable(path: Path) -> str:
         beside = [path.parent, *path.parent.glob(f"{path.name}-*")]
     wrong = next((place for place in (path, *beside) if not _may_write(place)), None)
     return f"{wrong} {_NOT_OURS}" if wrong else ""
-
-
-def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, str]]:
-    """The settings of places where this user cannot keep events, and why.
-
-    :param folder: the instance folder.
-    """
-    for key, path in _places(settings, folder):
-        problem = unwritable(path)
-        if problem:
-            yield key, problem
 
 
 def shared_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -136,7 +135,7 @@ def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start what each report would fail at."""
-    for key, problem in unwritable_places(settings, folder):
+    for key, _, problem in unwritable_places(settings, folder):
         logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
     for place in {place for _, place in shared_places(settings, folder)}:
         logger.warning(

@@ -140,7 +140,7 @@ def test_a_flipped_bit_costs_its_own_lines_alone(finished: JournalFile, bit: int
         hit = sum(at >= sum(map(len, lines[: n + 1])) for n in range(len(lines)))
         others = [b"one", b"two", b"three"]
         got = texts(found.bodies)
-        # Where the end of a line is hit, the next one goes with it; the last one's is made up for.
+        # Where the end of a line is hit, the next one goes with it.
         lost = {others[hit]} | ({others[hit + 1]} if whole[at] == 10 and hit < 2 else set())
         assert set(others) - lost <= set(got) <= set(others)
         assert found.end == len(whole)
