@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.logs import Logger, get_logger
@@ -28,6 +27,12 @@ _NOT_OURS: Final = "may not be written by this user"
 #: The journal's folder within the instance folder.
 JOURNAL_NAME: Final = "adroll-journal"
 FILE_NAME: Final = "adroll-outbox.sqlite"
+#: By the kind of a server, the extra of this package and the driver that it installs.
+_EXTRAS: Final = {
+    "postgresql": ("postgresql", "psycopg"),
+    "mysql": ("mysql", "pymysql"),
+    "mariadb": ("mysql", "pymysql"),
+}
 #: Where Linux tells what is mounted (proc_pid_mountinfo(5)).
 MOUNTS: Final = Path("/proc/self/mountinfo")
 #: Types of file systems whose files are on another machine: SQLite's WAL does not work over a
@@ -162,36 +167,23 @@ def _sqlite(url: str, folder: Path) -> Path:
 
 
 def _server(url: str) -> URL:
+    backend, _, driver = url.partition(":")[0].partition("+")
+    if backend not in _EXTRAS:
+        raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
+    # SQLAlchemy's own choice of a driver may be one that the extra does not install.
+    extra, its_driver = _EXTRAS[backend]
+    driver = driver or its_driver
     try:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
-    except ImportError:
-        extra = "postgresql" if url.startswith("postgresql") else "mysql"
-        raise wrong_url(f"names a database server: pip install 'adroll-flask[{extra}]'") from None
-    try:
-        made = make_url(url)
-        backend = made.get_backend_name()
-    except ArgumentError:
-        raise wrong_url("takes an SQLAlchemy database URL") from None
-    if backend not in ("postgresql", "mysql", "mariadb"):
-        raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
-    driver = urlsplit(url).scheme.partition("+")[2]
-    if not driver:
-        # SQLAlchemy's own choice may be one that the extras of this package do not install.
-        driver = "psycopg" if backend == "postgresql" else "pymysql"
-        made = made.set(drivername=f"{backend}+{driver}")
-    _require_driver(made)
-    return made
 
-
-def _require_driver(url: URL) -> None:
-    """Say what to install now: later the missing module would look like a fault of ours."""
-    try:
-        url.get_dialect().import_dbapi()
+        made = make_url(url).set(drivername=f"{backend}+{driver}")
+        made.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
     except ImportError as problem:
-        extra = {"psycopg": "postgresql", "pymysql": "mysql"}.get(url.get_driver_name())
-        if extra is None:
-            install = f"install {problem.name or url.get_driver_name()}"
-        else:
+        install = f"install {problem.name or driver}"
+        if driver == its_driver:
             install = f"pip install 'adroll-flask[{extra}]'"
         raise wrong_url(f"names a database whose driver is not installed: {install}") from None
+    except (ArgumentError, ValueError):  # a port that is no number
+        raise wrong_url("takes an SQLAlchemy database URL") from None
+    return made
