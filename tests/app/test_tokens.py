@@ -246,12 +246,13 @@ def test_a_no_stops_its_token(make_app: AppMaker, headers: dict[str, str], reaso
     assert kept(app) == []
 
 
-def test_a_no_of_somebody_else_s_request_does_not(make_app: AppMaker) -> None:
+@pytest.mark.parametrize("cookie", ["", "__adroll_fpc=somebody-else"])
+def test_a_no_of_somebody_else_s_request_does_not(make_app: AppMaker, cookie: str) -> None:
     answer = [True]
     app = make_app(ADROLL_CONSENT=lambda request: answer[0])
     token = token_of(app)
     answer[0] = False
-    with webhook(app):
+    with webhook(app, Cookie=cookie):
         assert report_conversion(visitor=token, **ORDER).status == "queued"
 
 
