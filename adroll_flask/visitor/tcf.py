@@ -17,7 +17,7 @@ from collections.abc import Sequence
 #: A browser keeps no cookie beyond 4,096 bytes; a header of split cookies is not a TC string.
 LIMIT = 8192
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z", re.ASCII)
+_SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _FORMAT = 2
 # "Post 30 September 2023 a TC String created with a policy version set to smaller than 4 will be
 # deemed invalid."
