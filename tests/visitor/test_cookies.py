@@ -153,6 +153,8 @@ def test_without_a_key_writing_says_what_to_set(clock: Clock, counters: Counters
         records.sign(RECORD)
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         records.visitor(RECORD, ip=None, host=None, consent=None).token()
+    with pytest.raises(ConfigurationError, match="this visitor belongs to no app"):
+        Visitor(adct="click123").token()
 
 
 # -- tokens --------------------------------------------------------------------------------
