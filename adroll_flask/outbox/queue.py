@@ -71,6 +71,7 @@ class Queue:
             would make them: for a request that leaves at once.
         """
         token, state = secrets.token_hex(16), State.sending if begin else State.claimed
+        its_name = state.name
         is_again = False
 
         def take(tx: Tx, batch: Batch | None) -> Claim:
@@ -87,7 +88,7 @@ class Queue:
                 name = "claim_begun" if begin else "claim"
                 transitions.move(tx, name, [row.id for row in rows], claim=token, until=until)
             for row in rows:
-                row.state = state.name
+                row.state = its_name
             rows.sort(key=attrgetter("queued_at", "id"))
             more = self._more[account] = left or len(rows) >= limit
             return Claim(token, tuple(rows), tx.now, more)

@@ -333,8 +333,8 @@ def events(tx: Tx, columns: str, where: str, **values: Any) -> list[Any]:
 #: What makes a :class:`.Row`, in the order of its fields, without the last one.
 _COLUMNS: Final = (
     "id, event_name, state, dedupe_key, advertisable_eid, dry_run, occurred_at, queued_at, due_at,"
-    " attempts, unsure, error, reason, settled_at, attempt_log, released_at, digest, identifiers,"
-    " payload IS NOT NULL, refused_at"
+    " attempts, unsure, coalesce(error, ''), coalesce(reason, ''), settled_at, attempt_log,"
+    " released_at, coalesce(digest, ''), identifiers, payload IS NOT NULL, refused_at"
 )
 _NAMES: Final = tuple(state.name for state in State)
 
@@ -353,7 +353,6 @@ def _row(found: Any) -> Row:
     row = Row(*found)
     row.state = _NAMES[found[2]]
     row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
-    row.error, row.reason, row.digest = found[11] or "", found[12] or "", found[16] or ""
     row.attempt_log = _attempts(found[14]) if found[14] else ()
     if type(row.key) is not str:
         row.key = key_out(row.key)
