@@ -200,6 +200,13 @@ class Reporter:
         """The app's one outbox."""
         return self.open_outbox()
 
+    @made_once
+    def _build(self) -> Callable[..., Built]:
+        # Loaded by the first report; an import statement costs each one a look.
+        from adroll_flask.events.build import build
+
+        return build
+
     def report(
         self,
         name: str,
@@ -225,8 +232,6 @@ class Reporter:
         built: Built | None = None
         try:
             try:
-                from adroll_flask.events.build import build
-
                 if subject is not None:
                     context, why = self.of_token(subject, given, tracked)
                 elif own is not None:
@@ -236,7 +241,7 @@ class Reporter:
                 if why:
                     dry_run = self._is_trial(given, context, tracked)
                     return self.suppressed(name, why, given, dry_run=dry_run)
-                built = build(name, given, context, strict=strict)
+                built = self._build(name, given, context, strict=strict)
                 if name == "purchase":
                     self._check_purchase(given, strict, by_token=subject is not None)
                 if self.functions.before_report:
