@@ -150,8 +150,7 @@ def test_an_event_that_is_bad_after_all_does_not_stand_in_a_holds_way(tmp_path: 
     assert shop.stopped()
     shop.report("o002", "o003")
     for _ in range(6):
-        shop.clock.sleep(901)
-        shop.step()
+        shop.step(after=901)
     assert shop.stopped() is None
     assert sorted(shop.adroll.taken) == ["o002", "o003"]
 
@@ -377,8 +376,7 @@ def test_attempts_are_kept_with_time_status_words_and_doubt(tmp_path: Path) -> N
     assert (second.answer, second.status, second.unsure) == ("unsure", None, True)
     assert "read_timeout" in second.words
     answers[0] = OK
-    shop.clock.sleep(3600)
-    shop.deliverer.drain()
+    shop.drain(after=3600)
     assert (shop.states()["1001"], shop.rows()["1001"].attempt_log) == ("delivered", ())
 
 

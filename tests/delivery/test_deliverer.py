@@ -48,8 +48,7 @@ def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
     assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
     assert shop.counters.get("event_retried", f"http_{status}") == 3
     adroll.answer = OK
-    shop.clock.sleep(39)
-    shop.step()
+    shop.step(after=39)
     other.step()
     assert adroll.sizes == [3]
     shop.clock.sleep(2)
@@ -114,8 +113,7 @@ def test_an_unsure_order_is_sent_again_five_times_and_rests(tmp_path: Path, capl
 
     assert retry(shop.outbox, row.id) == 1
     shop.adroll.judge = lambda _batch, _dry: OK
-    shop.clock.sleep(31)
-    shop.deliverer.drain()
+    shop.drain(after=31)
     row = shop.rows()["o001"]
     assert (row.state, row.unsure) == ("delivered", True), "the mark stays"
 
@@ -203,8 +201,7 @@ def only_trials(answer: Reply) -> AdRoll:
 
 def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) -> None:
     shop = Shop(tmp_path, only_trials(BUSY), max_age=3600, orders=1)
-    shop.clock.sleep(4000)
-    shop.step()
+    shop.step(after=4000)
     assert shop.states() == {"o001": "waiting"}, "its age began just now"
     shop.clock.sleep(3500)
     shop.steps(2, 1)
@@ -223,8 +220,7 @@ def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) ->
     shop.steps(300, 8 * DAY / 300)
     assert set(shop.states().values()) == {"waiting"}
     adroll.answer = OK
-    shop.clock.sleep(3600)
-    shop.deliverer.drain()
+    shop.drain(after=3600)
     assert sorted(adroll.taken) == orders(20)
 
 
@@ -295,11 +291,9 @@ def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
     shop = Shop(tmp_path, adroll, orders=1)
     shop.step()
     shop.outbox.admin.drop([row.id for row in shop.rows().values()])
-    shop.clock.sleep(31)
-    shop.step()  # refused again
+    shop.step(after=31)  # refused again
     adroll.answer = OK
-    shop.clock.sleep(100)
-    shop.step()
+    shop.step(after=100)
     assert shop.stopped() is None
 
 
@@ -310,8 +304,7 @@ def test_a_hold_ends_although_adroll_takes_no_dry_runs(tmp_path: Path) -> None:
     shop.step()
     taking[0] = True
     for _ in range(3):
-        shop.clock.sleep(901)
-        shop.deliverer.drain()
+        shop.drain(after=901)
     assert shop.stopped() is None
     assert adroll.taken == orders(2)
 
@@ -368,8 +361,7 @@ def test_what_a_dead_worker_had_is_sent_by_one_whose_token_is_asked_for(
     shop = Shop(tmp_path, access_token=lambda: "token", orders=1)
     shop.outbox.queue.claim(EID, lease=60.0, begin=begun)
     assert shop.step() == 0
-    shop.clock.sleep(61)
-    shop.step()
+    shop.step(after=61)
     assert shop.adroll.taken == ["o001"]
 
 

@@ -184,8 +184,7 @@ def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, shop: Shop) -> N
 
     sandbox.clear_faults()
     shop.network.requests.clear()
-    shop.clock.sleep(3601)
-    shop.deliverer.drain()
+    shop.drain(after=3601)
     assert shop.network.requests == case.recovery
     assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", mark))
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2 if case.twice else 1)
@@ -199,8 +198,7 @@ def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
     shop.report(*ORDERS)
     assert shop.deliverer.run_once() == 3
     assert shop.facts() == dict.fromkeys(ORDERS, ("dead", True))
-    shop.clock.sleep(3601)
-    shop.deliverer.drain()
+    shop.drain(after=3601)
     assert arrived(sandbox) == {}
 
 
@@ -272,8 +270,7 @@ def test_a_gateway_s_502_doubles_each_order_once_a_day(sandbox: Sandbox, shop: S
     assert shop.network.requests.count(ORDERS) == 1
     assert set(map(str, shop.network.requests)) == {str(ORDERS), "trial"}
     sandbox.clear_faults()
-    shop.clock.sleep(31)
-    shop.deliverer.drain()
+    shop.drain(after=31)
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2)
     assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", True))
 
@@ -339,8 +336,7 @@ def test_a_file_deleted_under_a_send(sandbox: Sandbox, shop: Shop, tmp_path: Pat
     shop.deliverer.run_once()
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
     shop.report("o4")
-    shop.clock.sleep(61)
-    shop.deliverer.drain()
+    shop.drain(after=61)
     assert arrived(sandbox) == dict.fromkeys([*ORDERS, "o4"], 1)
 
 

@@ -95,8 +95,7 @@ def test_what_adroll_refuses_of_one_account_stops_no_other(tmp_path: Path, answe
 
     adroll.answers[OTHER] = OK
     for _ in range(20):
-        shop.clock.sleep(300)
-        shop.deliverer.drain()
+        shop.drain(after=300)
     assert sorted(set(adroll.taken)) == sorted(set(shop.rows()))
 
 
@@ -117,8 +116,7 @@ def test_the_log_names_the_account_of_several(tmp_path: Path, caplog: Caplog) ->
     with caplog.at_level(logging.WARNING, "adroll_flask"):
         shop.step()
         adroll.answers[OTHER] = OK
-        shop.clock.sleep(31)
-        shop.step()
+        shop.step(after=31)
     refused, again = (record.getMessage() for record in caplog.records)
     assert refused.startswith(f"AdRoll refuses everything for account {OTHER} (http_401")
     assert again.startswith(f"AdRoll takes a trial event for account {OTHER} again: the stop has")

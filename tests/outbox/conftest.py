@@ -101,7 +101,10 @@ def finished(folder: Path) -> JournalFile:
 
 
 @pytest.fixture
-def outbox(bench: Bench) -> Outbox:
+def outbox(request: Any) -> Outbox:
+    """An outbox on what the test asks for."""
+    (name,) = {"bench", "sqlite", "server", "fresh"} & {*request.fixturenames}
+    bench: Bench = request.getfixturevalue(name)
     return bench.open()
 
 

@@ -14,25 +14,26 @@ from tests.conftest import AppMaker
 from tests.support.outbox_engines import Bench
 
 
-def outbox_finding(app: Any) -> dict[str, str]:
+def findings(app: Any, status: int) -> dict[str, dict[str, str]]:
+    """What ``check`` finds, by its subject; with the exit code *status*."""
     result = app.test_cli_runner().invoke(commands, ["check", "--json"])
-    assert result.exit_code == 0, result.output
-    [found] = [f for f in json.loads(result.output)["findings"] if f["subject"] == "outbox"]
-    return found  # type: ignore[no-any-return]
+    assert result.exit_code == status, result.output
+    assert "s3cret" not in result.output
+    return {found["subject"]: found for found in json.loads(result.output)["findings"]}
 
 
 def test_check_makes_no_tables_on_a_server(server: Bench, make_app: AppMaker) -> None:
     with server.sql().begin() as connection:
         drop_tables(connection)
     app = make_app(ADROLL_OUTBOX_URL=server.url)
-    found = outbox_finding(app)
+    found = findings(app, 0)["outbox"]
     assert found["severity"] == "hint"
     assert "its tables are not there yet; they are made at the first use" in found["sentence"]
     assert "flask adroll outbox create-table" in found["todo"]
     assert not sa.inspect(server.sql()).has_table("adroll_meta")
     made = app.test_cli_runner().invoke(commands, ["outbox", "create-table"])
     assert made.exit_code == 0
-    found = outbox_finding(app)
+    found = findings(app, 0)["outbox"]
     assert (found["severity"], "0 waiting" in found["sentence"]) == ("ok", True)
 
 
@@ -73,23 +74,18 @@ def test_a_database_away_is_one_line(arguments: list[str], engine: str, make_app
 @pytest.mark.parametrize("engine", DOWN)
 def test_check_of_a_database_away_finds_the_rest(engine: str, make_app: AppMaker) -> None:
     app = make_app(ADROLL_OUTBOX_URL=DOWN[engine], ADROLL_DELIVERY="thread")
-    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
-    assert result.exit_code == 1
-    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    found = findings(app, 1)
     assert "check" not in found
     assert "does not answer" in found["ADROLL_OUTBOX_URL"]["sentence"]
     assert found["ADROLL_OUTBOX_URL"]["severity"] == "error"
     assert found["ADROLL_OUTBOX_URL"]["todo"].startswith("start it, or correct the URL")
     assert found["endpoints"]["severity"] == "ok"
-    assert "s3cret" not in result.output
 
 
 def test_a_damaged_file_is_found_and_left_where_it_is(make_app: AppMaker, tmp_path: Path) -> None:
     file = tmp_path / "adroll.sqlite"
     file.write_bytes(b"no database at all" * 1000)
     app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{file}")
-    result = app.test_cli_runner().invoke(commands, ["check", "--json"])
-    assert result.exit_code == 1
-    found = {f["subject"]: f for f in json.loads(result.output)["findings"]}
+    found = findings(app, 1)
     assert "is damaged" in found["ADROLL_OUTBOX_URL"]["sentence"]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["adroll.sqlite"]

@@ -138,8 +138,7 @@ def test_before_a_torn_end_all_comes_in_after_a_failure(outbox: Outbox, bench: B
 @pytest.mark.parametrize("begin", [False, True], ids=["claimed", "begun"])
 def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin: bool) -> None:
     """Otherwise its events would rest until their lease ends, and then count as perhaps sent."""
-    outbox.put(bench.event("a row"))
-    assert outbox.queue.waiting() == 1
+    bench.insert(outbox, "a row")
     outbox.put(bench.event("a record"))
 
     with writing(outbox, lambda really, work: [really(work), really(work)][1]):
@@ -153,8 +152,7 @@ def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin:
 
 
 def test_what_is_due_does_not_wait_for_locked_positions(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("due"))
-    assert outbox.queue.waiting() == 1
+    bench.insert(outbox, "due")
     outbox.put(bench.event("in the journal"))
     locked = [OutboxFailed("locked")]
 
@@ -476,8 +474,7 @@ def test_a_damaged_last_entry_is_put_aside(sqlite: Bench, caplog: Caplog, place:
     assert str(aside) in caplog.text
 
 
-def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_damage_that_fills_a_batch_is_not_the_end(sqlite: Bench, outbox: Outbox) -> None:
     for megabytes in (5, 1):
         outbox._append(b"x" * (megabytes << 20) + b"\n")
     outbox.put(sqlite.event("1"))

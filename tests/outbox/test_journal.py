@@ -1,5 +1,6 @@
 """One process and its journal: what is appended is read, whatever the disk does."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor as Pool
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,7 +103,7 @@ def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Jour
         """A time limit that the site set."""
 
     acknowledged = []
-    with ThreadPoolExecutor(1) as other_thread:
+    with Pool(1) as other_thread:
         for moment in at_each_moment(
             lambda moment: journal.append(line(b"interrupted %d" % moment)), Limit
         ):
@@ -357,7 +360,7 @@ def test_with_sync_a_call_returns_after_its_sync(folder: Path, monkeypatch: Patc
         journal.append(line(b"%d" % n))
         assert synced[-1] > 0
 
-    with ThreadPoolExecutor(4) as pool:
+    with Pool(4) as pool:
         list(pool.map(append, range(4)))
     assert synced[-1] == only_file(folder).size
     assert len(synced) <= 4
@@ -387,7 +390,7 @@ def test_one_sync_does_for_all_who_wait(folder: Path, monkeypatch: Patch) -> Non
         assert may_end.wait(PATIENCE)
 
     monkeypatch.setattr(files, "sync_data", sync)
-    with ThreadPoolExecutor(9) as pool:
+    with Pool(9) as pool:
         pool.submit(journal.append, line(b"0"))
         assert is_under_way.wait(PATIENCE)
         others = [pool.submit(journal.append, line(b"%d" % n)) for n in range(1, 9)]
@@ -444,3 +447,167 @@ def test_a_power_cut_loses_nothing_that_was_synced(tmp_path: Path, cuts: int) ->
             found = [read_file(file) for file in files_of(mounted / "journal")]
             kept = {text.split(b" ")[0] for one in found for text in texts(one.bodies)}
         assert [n for n in acknowledged if n.strip().encode() not in kept] == []
+
+
+# -- two threads: what each of the locks prevents -----------------------------------------------
+
+#: Seconds that another thread has to do what it must not do now.
+A_WHILE = 0.2
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    with Pool(1) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def next_number(path: Path) -> Iterator[None]:
+    """Open a file of the site's own: what number was closed just now is this file's."""
+    with path.open("w"):
+        yield
+
+
+def let(future: Future[Any]) -> None:
+    """Give another thread time for what it is to wait with."""
+    with contextlib.suppress(Exception):
+        future.exception(timeout=A_WHILE)
+
+
+def interrupt(
+    patch: Patch, name: str, where: Any, meanwhile: Callable[[], Any]
+) -> Callable[..., Any]:
+    """Let *meanwhile* happen before the next call of a function, by this thread alone."""
+    real, thread = getattr(where, name), threading.get_ident()
+
+    def call(*arguments: Any) -> Any:
+        if threading.get_ident() == thread:
+            patch.setattr(where, name, real)
+            meanwhile()
+        return real(*arguments)
+
+    patch.setattr(where, name, call)
+    return real  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("end", ["rotate", "close"])
+def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, end: str) -> None:
+    journal = Journal(folder)
+    journal.append(line(b"one"))
+    journal.mark_stale()
+    held = contextlib.ExitStack()
+
+    def meanwhile() -> None:
+        let(pool.submit(getattr(journal, end)))
+        held.enter_context(next_number(folder.with_name("other")))
+
+    interrupt(monkeypatch, "write", os, meanwhile)
+    journal.append(line(b"two"))
+    held.close()
+
+    assert (folder.with_name("other")).read_bytes() == b""
+    assert texts_of(folder) == [b"one", b"two"]
+
+
+def test_an_entry_of_two_parts_stays_together(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder)
+    journal.append(line(b"one"))
+    real = os.write
+
+    def half(file: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real)
+        written = real(file, data[:9])
+        let(pool.submit(journal.append, line(b"three")))
+        return written
+
+    monkeypatch.setattr(os, "write", half)
+    journal.append(line(b"two"))
+    pool.shutdown()
+
+    assert texts_of(folder) == [b"one", b"two", b"three"]
+
+
+def test_a_failed_sync_closes_no_other_s_file(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"one"))
+    syncing, writing = threading.Event(), threading.Event()
+    held = contextlib.ExitStack()
+    real = files.sync_data
+
+    def fail(handle: int) -> None:
+        monkeypatch.setattr(files, "sync_data", real)
+        syncing.set()
+        assert writing.wait(10)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "sync_data", fail)
+    failing = pool.submit(journal.append, line(b"fails"))
+    assert syncing.wait(10)
+
+    def meanwhile() -> None:
+        writing.set()
+        let(failing)
+        held.enter_context(next_number(folder.with_name("other")))
+
+    interrupt(monkeypatch, "write", os, meanwhile)
+    with contextlib.suppress(OutboxFailed):  # the disk may have lost this one, too
+        journal.append(line(b"two"))
+    with pytest.raises(OutboxFailed):
+        failing.result(10)
+    held.close()
+
+    assert (folder.with_name("other")).read_bytes() == b""
+    journal.append(line(b"three"))
+    assert len(files_of(folder)) == 2
+
+
+def test_a_failed_sync_fails_all_who_wait(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    """The kernel tells of lost data once: whoever asks next hears that nothing is wrong."""
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"one"))
+    real = files.sync_data
+    others: list[Future[None]] = []
+
+    def fail(_handle: int) -> None:
+        monkeypatch.setattr(files, "sync_data", real)
+        others.append(pool.submit(journal.append, line(b"two")))
+        let(others[0])
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "sync_data", fail)
+    with pytest.raises(OutboxFailed):
+        journal.append(line(b"one more"))
+
+    assert isinstance(others[0].exception(10), OutboxFailed)
+
+
+def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"one"))
+    journal.mark_stale()
+    synced: list[bool] = []
+    real = files.sync_data
+
+    def sync(handle: int) -> None:
+        monkeypatch.setattr(files, "sync_data", real)
+        [file] = files_of(folder)
+        let(pool.submit(journal.rotate))
+        with next_number(folder.with_name("other")):
+            synced.append(os.path.samestat(os.fstat(handle), file.path.stat()))
+
+    monkeypatch.setattr(files, "sync_data", sync)
+    journal.append(line(b"two"))
+
+    assert synced == [True]
+
+
+def test_after_close_other_threads_append_too(folder: Path) -> None:
+    journal = Journal(folder)
+    journal.append(line(b"one"))
+    journal.close()
+
+    other = threading.Thread(target=journal.append, args=[line(b"two")], daemon=True)
+    other.start()
+    other.join(10)
+
+    assert sorted(texts_of(folder)) == [b"one", b"two"]

@@ -160,8 +160,7 @@ def test_what_may_not_be_looked_at_may_be_there(sqlite: Bench, monkeypatch: Patc
     assert not outbox.exists()
 
 
-def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench) -> None:
-    outbox = server.open()
+def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench, outbox: Outbox) -> None:
     outbox.put(server.event("1", payload=wire()))
     assert outbox.queue.claim(EID, begin=True)
 
@@ -187,8 +186,7 @@ def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Ben
     assert server.counters.get("hold_too_late", "cancelled") == 1
 
 
-def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench) -> None:
-    outbox = server.open()
+def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench, outbox: Outbox) -> None:
     outbox.put(server.event("1", payload=wire()))
     claim = outbox.queue.claim(EID, begin=True)
     outcome = Outcome(id=claim.events[0].id, kind="retry", blameless=True)

@@ -295,8 +295,7 @@ def test_the_newest_ten_thousand_are_known() -> None:
     assert recent.find(numbered("10000")) is not None
 
 
-def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_a_report_that_was_not_kept_is_not_remembered(sqlite: Bench, outbox: Outbox) -> None:
     sqlite.journal.write_text("in the way")
     with pytest.raises(OutboxFailed, match="no_folder"):
         outbox.put(sqlite.event("1001"))

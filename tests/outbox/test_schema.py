@@ -26,8 +26,7 @@ NAMES = "account event history inbox journal meta stop suppressed withdrawal"
 ALL = [f"adroll_{name}" for name in NAMES.split()]
 
 
-def test_opening_an_outbox_touches_nothing(fresh: Bench) -> None:
-    outbox = fresh.open()
+def test_opening_an_outbox_touches_nothing(fresh: Bench, outbox: Outbox) -> None:
 
     assert "Outbox" in repr(outbox)
     assert list(fresh.folder.iterdir()) == []
@@ -35,8 +34,7 @@ def test_opening_an_outbox_touches_nothing(fresh: Bench) -> None:
     assert outbox.exists() == (fresh.engine != "sqlite")
 
 
-def test_who_takes_in_first_makes_the_tables(fresh: Bench) -> None:
-    outbox = fresh.open()
+def test_who_takes_in_first_makes_the_tables(fresh: Bench, outbox: Outbox) -> None:
     outbox.put(fresh.event())
     assert not fresh.path.exists()
     assert fresh.engine == "sqlite" or tables(fresh) == []

@@ -57,8 +57,7 @@ def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outb
     assert history(outbox) == {"delivered": (1, Decimal(10))}
 
 
-def test_monitoring_sums_never_become_less(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_monitoring_sums_never_become_less(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1001", digest="10 EUR"))
     end(outbox, "1001")
 
@@ -107,8 +106,7 @@ def test_a_dry_run_that_is_sent_again_takes_no_real_loss_away(sqlite: Bench) -> 
     assert history(outbox)["dead"][0] == 1
 
 
-def test_a_dry_run_that_is_dropped_or_cancelled_is_one_still(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_a_dry_run_that_is_dropped_or_cancelled_is_one_still(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1001", dry_run=True))
     sqlite.insert(outbox, "1002", dry_run=True, held_for=60.0)
     outbox.admin.drop([row.id for row in outbox.lookups.list() if row.key == "1001"])

@@ -118,8 +118,7 @@ def test_a_lost_connection_settles_once(server: Bench, relay: Relay, outbox: Out
 
 
 def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:
-    outbox.put(server.event("parent"))
-    assert outbox.queue.waiting() == 1
+    server.insert(outbox, "parent")
     outbox.bell.wait(0.01)
 
     def works() -> bool:

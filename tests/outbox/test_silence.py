@@ -104,8 +104,7 @@ def test_silence_is_found_and_told_to_one_process(bench: Bench, outbox: Outbox) 
     assert [len(one) for one in told] == [1, 0, 0, 0]
 
 
-def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench, outbox: Outbox) -> None:
     outbox.database.create_tables()
     fill(sqlite, silent=8)
     assert len(outbox.lookups.note_silences()) == 1
@@ -116,8 +115,7 @@ def test_a_silence_that_ended_and_begins_again_is_told_again(sqlite: Bench) -> N
     assert len(outbox.lookups.note_silences()) == 1
 
 
-def test_what_waits_for_adroll_has_come(sqlite: Bench) -> None:
-    outbox = sqlite.open()
+def test_what_waits_for_adroll_has_come(sqlite: Bench, outbox: Outbox) -> None:
     outbox.database.create_tables()
     fill(sqlite, silent=8)
     assert len(silences(outbox)) == 1

@@ -174,8 +174,16 @@ class Shop:
         """A thread beside requests, not yet started."""
         return DeliveryThread(lambda: self.deliverer, self.counters, self.settings.delivery)
 
-    def step(self) -> int:
+    def step(self, *, after: float = 0.0) -> int:
+        """One step, *after* so many seconds."""
+        if after:
+            self.clock.sleep(after)
         return self.deliverer.run_once()
+
+    def drain(self, *, after: float) -> int:
+        """Steps until nothing is due, *after* so many seconds."""
+        self.clock.sleep(after)
+        return self.deliverer.drain()
 
     def steps(self, count: int, seconds: float = 0.0) -> None:
         for _ in range(count):
