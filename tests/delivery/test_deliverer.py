@@ -519,7 +519,7 @@ def test_lateness_is_said_once_a_time(tmp_path: Path, caplog: Caplog, monkeypatc
 
 def test_a_worker_that_pauses_gives_signs_of_life(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("adroll_flask.outbox.destination.SEEN_EVERY", 0.0)
-    shop = Shop(tmp_path)
+    shop = Shop(tmp_path, orders=1)  # of an outbox that is not there nobody gives signs
     replace_method(monkeypatch, shop.deliverer, "step", lambda *_, **__: Step(pause=3600.0))
     stop, destination = threading.Event(), shop.outbox.destination(EID)
     worker = threading.Thread(target=shop.deliverer.run, args=(stop,))
