@@ -521,6 +521,7 @@ def test_a_worker_that_pauses_gives_signs_of_life(tmp_path: Path, monkeypatch: P
     monkeypatch.setattr("adroll_flask.outbox.destination.SEEN_EVERY", 0.0)
     shop = Shop(tmp_path, orders=1)  # of an outbox that is not there nobody gives signs
     replace_method(monkeypatch, shop.deliverer, "step", lambda *_, **__: Step(pause=3600.0))
+    shop.outbox.database.create_tables()  # to look makes none
     stop, destination = threading.Event(), shop.outbox.destination(EID)
     worker = threading.Thread(target=shop.deliverer.run, args=(stop,))
     worker.start()
