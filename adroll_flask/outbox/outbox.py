@@ -251,6 +251,9 @@ class Outbox:
         if self._used >= 1.0:
             raise OutboxFailed("full")
         self._journal.append(line)
+        # Until the thread counts again, which may be at a request to AdRoll that hangs.
+        if most := self._settings.outbox_max_bytes:
+            self._used += len(line) / most
         if self.bell.waiters:
             self.bell.ring()
 
