@@ -388,7 +388,7 @@ def test_a_retry_keeps_back_as_reports(app: Flask, run: Run, sandbox: Any, hook:
     # Suppressed events take no key.
     hook.staff = set()
     report(app, order_id="staff")
-    assert runtime.outbox.lookups.counts()["waiting"] == 1
+    assert runtime.outbox.lookups.overview().counts["waiting"] == 1
 
 
 def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
