@@ -179,9 +179,8 @@ def _secrets(token: str, payloads: Sequence[bytes]) -> Iterator[str]:
     """The token, and what names the visitors of a batch: AdRoll's words may repeat it."""
     yield token
     for payload in payloads:
-        with suppress(ValueError, RecursionError):  # a damaged row
-            wire = json.loads(payload)
-            yield from identifying_values(wire) if isinstance(wire, dict) else ()
+        with suppress(ValueError, RecursionError):  # damaged behind its account
+            yield from identifying_values(json.loads(payload))
 
 
 # -- answers ---------------------------------------------------------------------------------------

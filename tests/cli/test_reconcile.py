@@ -122,7 +122,7 @@ def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: 
 
 
 def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
-    orders = "order_id\n1001\n1003\n1005\n"
+    orders = "order_id\n1001\n1003\n1004\n1005\n"  # 1004 was not to be reported
     run("reconcile", "-", input=orders, code=1)
     run("reconcile", "-", "--tolerance", "30", input=orders, code=1)
     run("reconcile", "-", "--tolerance", "34", input=orders, code=0)

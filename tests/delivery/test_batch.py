@@ -3,7 +3,7 @@
 import json
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -310,6 +310,21 @@ def test_a_damaged_row_is_a_dead_letter_and_harms_no_other(tmp_path: Path, paylo
     shop.step()
     assert shop.states() == {"bad": "dead", "o001": "delivered"}
     assert shop.rows()["bad"].reason == "damaged"
+
+
+def test_a_row_that_is_damaged_behind_its_account_is_blamed_alone(tmp_path: Path) -> None:
+    class Parsing(AdRoll):
+        def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
+            try:
+                return super().send(url, headers, body)
+            except ValueError:
+                return refusal(400)
+
+    shop, payload = Shop(tmp_path, Parsing(), orders=1), f'{EIDS[:-1]},"event_name":'.encode()
+    now = shop.clock.now
+    shop.outbox.put(NewEvent(new_id(now), "purchase", EID, False, "bad", payload, now))
+    shop.step()
+    assert shop.states() == {"bad": "dead", "o001": "delivered"}
 
 
 def test_no_request_begins_after_stop(tmp_path: Path) -> None:

@@ -247,13 +247,17 @@ def test_what_is_too_old_for_the_history_is_not_lost_for_the_sums(sqlite: Bench)
     assert outbox.lookups.watched() == ()
 
 
-def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(sqlite: Bench) -> None:
+def test_what_waits_is_told_by_its_age_and_not_counted_beyond_a_bound(
+    sqlite: Bench, monkeypatch: Patch
+) -> None:
     outbox = sqlite.open()
     assert (outbox.lookups.due(), outbox.queue.oldest_due()) == (0, None)
     sqlite.report(outbox, *[None] * 3)
     outbox.queue.take_in()
     sqlite.clock.now += 300
     assert (outbox.lookups.due(), outbox.queue.oldest_due()) == (3, 300.0)
+    monkeypatch.setattr("adroll_flask.outbox.lookups.MOST_DUE", 2)
+    assert outbox.lookups.due() == 2
 
 
 # -- by several columns, and what is not over ------------------------------------------------------

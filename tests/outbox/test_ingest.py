@@ -522,6 +522,7 @@ def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: s
     assert b'{"n":2}' in aside.read_bytes()
     assert bench.execute("SELECT count(*) FROM adroll_inbox") == [(0,)]
     assert bench.counters.get("journal_refused") == 1
+    assert bench.counters.get("event_duplicate") == 1
     assert "refused by the outbox's database" in caplog.text
     assert took + sum(len(outbox.queue.claim(EID, limit=2).events) for _ in range(4)) == 5
 
