@@ -15,6 +15,7 @@ from adroll_flask import forks
 from adroll_flask.counters import Counters
 from adroll_flask.errors import AdRollError
 from adroll_flask.logs import Logger, get_logger
+from adroll_flask.outbox import OutboxFailed
 
 if TYPE_CHECKING:
     from .deliverer import Deliverer, Rest
@@ -167,6 +168,8 @@ class DeliveryThread:
         """Look after the journal, as often as that is needed while there are reports."""
         try:
             self._deliverer().outbox.measure()
+        except OutboxFailed as failure:  # no new file to go on in, on a full disk
+            self._counters.add("delivery_error", failure.reason)
         except OSError:  # a folder that it may not enter at this moment
             self._counters.add("delivery_error", "no_folder")
 
