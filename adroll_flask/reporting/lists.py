@@ -163,8 +163,12 @@ def read_time(text: str, zone: tzinfo | None, form: str | None = None) -> float:
     """
     # A date such as 20261101 has eight digits.
     if form is None and len(text) > 8 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        # As many seconds as milliseconds have by now are of the year 57000.
-        return float(text) / (1000 if float(text) > 1e11 else 1)
+        seconds = float(text)
+        if 1e12 <= seconds < 1e13:  # milliseconds, from 2001 on
+            seconds /= 1000
+        if seconds > 1e11:  # the year 5138: more likely a date, such as 202611012131
+            raise ValueError
+        return seconds
     at = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
     if at.tzinfo is None and zone is None:
         raise ValueError

@@ -136,6 +136,14 @@ def test_times_may_be_milliseconds(shop: Flask, run: Run) -> None:
     assert json.loads(run("reconcile", "-", "--json", input=lines).output)["not_listed"] == 1
 
 
+@pytest.mark.parametrize("time", ["202311142131", "20231114213159", "1700000000000000", "9" * 20])
+def test_digits_of_a_date_are_no_milliseconds(shop: Flask, run: Run, time: str) -> None:
+    """They were read as of 1976, when no order is remembered, or of the year 2612."""
+    output = run("reconcile", "-", input=f"order_id,time\n7777,{time}\n", code=1).output
+    assert "1 was never reported" in output
+    assert "no times can be read" in output
+
+
 def test_a_list_without_order_ids_says_which_columns_there_are(shop: Flask, run: Run) -> None:
     result = run("reconcile", "-", input="Beleg,Summe\n1001,1\n", code=1)
     assert "Beleg, Summe" in result.output
