@@ -159,7 +159,7 @@ def meaning(outcome: str, reason: str) -> Meaning:
     """
     said, field = reason.replace("_", " "), reason.partition(":")[2]
     settable = field if outcome == "invalid" and field in FIELDS else ""
-    kinds = [reason, *["unpaid"] * (reason in UNPAID), *["settable"] * bool(settable), "*"]
+    kinds = [reason, *["unpaid"] * reason.startswith(UNPAID), *["settable"] * bool(settable), "*"]
     names = [*(f"{outcome}/{kind}" for kind in kinds), "*"]
     what = MEANINGS[next(name for name in names if name in MEANINGS)]
     words = {"reason": reason or "error", "said": said or outcome, "field": field or "field"}

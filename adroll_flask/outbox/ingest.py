@@ -430,9 +430,10 @@ Written: TypeAlias = tuple[Literal["duplicate", "changed", "forgotten"], str]
 _Kept: TypeAlias = tuple[str, str | None, int]
 #: The value of what before_report has yet to pass may still change.
 _KEPT_OF_MANY: Final = (
-    "SELECT dedupe_key, id, CASE WHEN reason IN ('invalid:before_report', 'invalid:held') THEN NULL"
-    " ELSE digest END, state FROM adroll_event WHERE advertisable_eid = :eid"
-    " AND dry_run = :dry_run AND event_name = :name AND dedupe_key {in_ids}"
+    "SELECT dedupe_key, id, CASE WHEN reason IN ('invalid:before_report',"
+    " 'invalid:held:before_report') THEN NULL ELSE digest END, state FROM adroll_event"
+    " WHERE advertisable_eid = :eid AND dry_run = :dry_run AND event_name = :name"
+    " AND dedupe_key {in_ids}"
 )
 #: Seconds that count as one moment with a visitor's no: clocks of two hosts are not quite alike,
 #: and a transaction has the time of its beginning.

@@ -29,8 +29,8 @@ REPORTED_ALREADY = (
     "another event has reported this order (the same deduplication key): this one can only be "
     "removed, with outbox drop"
 )
-#: Reasons of dead letters that were reported with ``hold=``.
-UNPAID = ("invalid:held", "invalid:hold")
+#: How the reasons begin of dead letters that were reported with ``hold=``.
+UNPAID: Final = "invalid:held:"
 HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
@@ -166,7 +166,7 @@ def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -
     admin, row = reporter.outbox.admin, reporter.outbox.lookups.show(id)
     if row is None or row.state != "dead":
         return "is no dead letter any more"
-    if row.reason in UNPAID:
+    if row.reason.startswith(UNPAID):
         return HELD
     if not row.payload:
         return "has no content any more"

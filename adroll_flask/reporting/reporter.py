@@ -274,8 +274,7 @@ class Reporter:
                     new = self._draft(name, given, context, tracked, known)
                 # A good event that before_report failed on keeps its key. Nobody knows whether a
                 # held one was paid: its reason says so, and no retry sends it.
-                is_held = problem.field == "before_report" and hold is not False
-                reason = "held" if is_held else problem.field
+                reason = problem.field if hold is False else f"held:{problem.field}"
                 return self._dead(name, new, reason, problem, built)
         except Exception as problem:
             receipt = self.not_kept("event", problem, strict=strict, session=session)

@@ -394,10 +394,15 @@ def test_a_retry_keeps_back_as_reports(app: Flask, run: Run, sandbox: Any, hook:
 def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
     report(app, order_id="1", hold=True)
     hook.broken = False
-    assert "nobody has said that it is paid" in run("outbox", "retry", "--all-dead").output
+    report(app, order_id="2", currency="EURO", hold=True)
+    report(app, order_id="3", visitor="forged", user_id="5", hold=True)
+    output = run("outbox", "retry", "--all-dead").output
+    assert output.count("nobody has said that it is paid") == 3
+    by_reason = run("outbox", "retry", "--reason", "invalid:held:currency").output
+    assert "nobody has said that it is paid" in by_reason
     run("worker", "--once")
     assert sandbox.purchases() == []
-    assert app.extensions["adroll"].outbox.lookups.overview().counts["dead"] == 1
+    assert app.extensions["adroll"].outbox.lookups.overview().counts["dead"] == 3
 
 
 def test_a_retry_changes_no_event_twice(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:

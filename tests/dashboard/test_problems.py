@@ -130,18 +130,24 @@ def test_a_forgotten_visitors_event_is_no_problem(shop: DashboardShop) -> None:
     assert shop.json("problems")["open"] == []
 
 
-def test_a_hold_that_failed_cannot_be_sent_from_here(shop: DashboardShop) -> None:
+@pytest.mark.parametrize("given", [{}, {"currency": "EURO"}])
+def test_a_hold_that_failed_cannot_be_sent_from_here(
+    shop: DashboardShop, given: dict[str, Any]
+) -> None:
     @shop.extension.before_report
     def broken(_event: Any) -> Any:
         raise LookupError
 
-    shop.report("1001", hold=True)
+    shop.report("1001", hold=True, **given)
     shop.take_in()
     [one] = shop.json("problems")["open"]
     page = shop.html("problems", problem=one["id"])
     assert "Drop 1 event" in page
     assert not one["can_retry"]
     assert "again</button>" not in page
+    form = {**shop.open_problem(), "field": "currency", "value": "EUR"}
+    assert "nobody has said that it is paid" in shop.press("problems/retry", **form)
+    assert shop.runtime.outbox.lookups.overview().counts["dead"] == 1
 
 
 def test_one_press_works_on_a_bounded_number(shop: DashboardShop, monkeypatch: Patch) -> None:
@@ -206,7 +212,8 @@ def test_every_reason_has_words_of_its_own() -> None:
         assert finding.of_dead_letter(reason).advice
     assert finding.of_dead_letter("invalid:currency").field == "currency"
     assert finding.of_dead_letter("invalid:products").field == ""
-    assert not finding.of_dead_letter("invalid:held").can_retry
+    assert not finding.of_dead_letter("invalid:held:currency").can_retry
+    assert finding.of_dead_letter("invalid:held:currency").field == ""
     assert finding.of_dead_letter("something new").title == "AdRoll did not take it (something new)"
     assert rules.problem_id("refused", "a") != rules.problem_id("refused", "b")
     assert rules.problem_id("refused", "a") != rules.problem_id("unsure", "a")
