@@ -211,7 +211,8 @@ class DeliveryThread:
         process.hurry.set()
         deliverer.outbox.bell.ring()
         try:
-            while process.alive and deliverer.lanes:
+            # What sends is imported by the thread: here that would take the time of a request.
+            while process.alive and (not process.ready or deliverer.lanes):
                 if (left := until - time.monotonic()) <= 0:
                     return queue.waiting(accounts)
                 # To count is to take in; what is due the thread takes in as it sends it, which is

@@ -153,6 +153,17 @@ def test_flush_keeps_its_time(make: Maker) -> None:
     release.set()
 
 
+def test_a_flush_while_the_thread_loads_keeps_its_time(make: Maker, monkeypatch: Patch) -> None:
+    shop, thread = make()
+    loading = threading.Event()
+    monkeypatch.setattr(shop.deliverer, "load", lambda **_: loading.wait(PATIENCE))
+    shop.report("o001")
+    assert thread.flush(0.05) == 1
+    assert "lanes" not in vars(shop.deliverer), "what sends is imported beside the request"
+    loading.set()
+    assert thread.flush(PATIENCE) == 0
+
+
 def test_one_that_died_is_started_again(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:
     shop, thread = make()
     monkeypatch.setattr("adroll_flask.delivery.thread._run", lambda *_: None)
