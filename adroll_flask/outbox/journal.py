@@ -94,8 +94,8 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
 
-        :raises OSError: nothing of it is left. Where that could not be done either, it says why:
-            nothing may follow the beginning of an entry.
+        :raises OSError: nothing of it is left; else it is ``EIO``, whatever the system said (a full
+            disk may refuse to cut, too): nothing may follow the beginning of an entry.
         """
         written = 0
         try:
@@ -104,9 +104,12 @@ class _File:
                 written += os.write(self.handle, line[written:])
         except OSError:
             if written:
-                # From the end of the file and not by our own count, which the exception of a
-                # signal between write and count would have left behind.
-                os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
+                try:
+                    # From the end of the file and not by our own count, which the exception of a
+                    # signal between write and count would have left behind.
+                    os.ftruncate(self.handle, os.fstat(self.handle).st_size - written)
+                except OSError as exc:
+                    raise OSError(errno.EIO, exc.strerror) from exc
             raise
         self.size += written
 
@@ -123,7 +126,7 @@ class _File:
             there = os.stat(self.path, follow_symlinks=False)
             return os.path.samestat(there, self.identity) and self.is_ours()
         except OSError as exc:
-            return exc.errno not in _GONE
+            return exc.errno not in _GONE and self.is_ours()
 
     def sync(self, end: int) -> None:
         """See to it that the disk has all up to *end*; one sync does for all who wait.

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor as Pool
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -256,17 +257,20 @@ def test_a_short_write_is_made_good(folder: Path, journal: Journal, monkeypatch:
     assert texts_of(folder) == [b"one", b"two", b"four"]
 
 
-def test_nothing_follows_half_an_entry(folder: Path, journal: Journal, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
+def test_nothing_follows_half_an_entry(
+    folder: Path, journal: Journal, monkeypatch: Patch, number: int
+) -> None:
     """Else it and the next entry, which is acknowledged, would be one damaged line."""
     journal.append(line(b"one"))
 
     def fail(file: int, length: int) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", nearly_full)
         patch.setattr(os, "ftruncate", fail)
-        with pytest.raises(OutboxFailed, match="Input/output error"):
+        with pytest.raises(OutboxFailed, match=os.strerror(number)):
             journal.append(line(b"two"))
     journal.append(line(b"three"))
 
@@ -330,6 +334,21 @@ def test_a_handle_others_took_is_replaced(folder: Path, tmp_path: Path, said: li
     os.close(handle)
     os.close(other)
     assert texts_of(folder) == said
+
+
+def test_a_file_of_others_is_spared_where_the_own_may_not_be_looked_at(
+    folder: Path, tmp_path: Path, journal: Journal
+) -> None:
+    """The daemon has given up its rights to the folder, too."""
+    journal.append(line(b"one"))
+    with (tmp_path / "other").open("w") as other:
+        os.dup2(other.fileno(), handle_of(only_file(folder).path))
+    time.sleep(journals.LOOK_EVERY)
+    with Patch.context() as patch:
+        patch.setattr(os, "stat", mock.Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+        with pytest.raises(OutboxFailed, match="read_only"):
+            journal.append(line(b"two"))
+    assert (tmp_path / "other").read_bytes() == b""
 
 
 def test_a_large_file_is_followed_by_another(folder: Path, journal: Journal) -> None:
