@@ -72,7 +72,7 @@ def test_the_list_goes_on_page_by_page(shop: DashboardShop, monkeypatch: Patch) 
 
 
 def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
-    any_shop.report("1001", hold=True)
+    any_shop.report("1001", hold=True, email="ann@example.com")
     any_shop.take_in()
     assert steps(any_shop, "1001") == ["happened", "held"]
     assert "held until paid" in find(any_shop, "1001")
@@ -84,6 +84,7 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     page = find(any_shop, "1001")
     for said in ("http_500; it may have arrived", "waiting", "What it carried", "conversion_value"):
         assert said in page
+    assert not re.search("click123|203.0.113.7|ann@example", page)
     any_shop.settle(o1001=DELIVERED)
     assert steps(any_shop, "1001")[-1] == "delivered"
 
