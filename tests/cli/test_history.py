@@ -114,7 +114,7 @@ def test_find_tells_an_orders_life_without_the_visitors_values(shop: Flask, run:
 
 
 def test_find_says_why_an_order_was_not_reported(shop: Flask, run: Run) -> None:
-    assert "suppressed: consent_gpc" in run("outbox", "find", "1004").output
+    assert "suppressed: consent_gpc" in run("outbox", "find", "#1004").output
     report(shop, "1005", value="free of charge")
     assert "dead letter: invalid:value" in run("outbox", "find", "1005").output
     assert "never reported" in run("outbox", "find", "9999", code=1).output

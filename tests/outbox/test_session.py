@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.outbox import after_commit
-from tests.support.outbox_engines import EID, Bench, claimed
+from tests.support.outbox_engines import EID, Bench, claimed, told
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox
     assert bench.counters.get("event_duplicate") == 2
     assert bench.counters.get("event_duplicate", "another_value") == 1
     assert [row.digest for row in ready.lookups.list() if row.key == "1001"] == ["a"]
+    assert told(ready, "outcome", "reason")["duplicate", "another_value"] == 1
     with Session(bench.sql()) as session:
         assert ready.put(bench.event("1002"), session=session).status == "duplicate"
 
