@@ -65,6 +65,12 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert bench.counters.get("hold_released") == 1
 
 
+def test_a_report_without_a_hold_releases(bench: Bench, outbox: Outbox) -> None:
+    hold(bench, outbox)
+    assert outbox.put(bench.event("1001")).status == "queued"
+    assert deliver(outbox) == ["1001"]
+
+
 def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
     outbox.decide(cancel())

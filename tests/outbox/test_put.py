@@ -130,7 +130,8 @@ def test_an_invalid_event_is_a_dead_letter_without_a_key(bench: Bench, outbox: O
 
 
 def test_a_valid_event_kept_back_keeps_its_key(bench: Bench, outbox: Outbox) -> None:
-    dead = outbox.put_dead(bench.event("1001"), "invalid:before_report", "raised ValueError")
+    event = bench.event("1001", digest="2 EUR")
+    dead = outbox.put_dead(event, "invalid:before_report", "raised ValueError")
 
     # This process has seen the key lately; to another one it is in the outbox's index.
     assert outbox.put(bench.event("1001")) == Put("duplicate", dead.id)
