@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
-from . import destination, lookups, model, schema, transitions
+from . import destination, history, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
 from .model import Claim, OutboxFailed, Outcome, State
 from .schema import STEP, Tx, of_account
@@ -208,19 +208,16 @@ class Queue:
         )
 
     def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, ids: list[str]) -> int:
-        kind = outcome.kind
-        ours: dict[str, Any] = {"ids": ids, "claim": claim.token}
-        # All are locked: who cancels or erases one at this moment is waited for.
-        if kind == "delivered":  # of these the claim knows enough, and there are many
-            reasons = dict(schema.events(tx, "id, reason", f"{_MINE} {{lock}}", **ours))
-            mine = left = [row for row in claim.events if row.id in reasons]
-            self.holds.count_too_late(tx, [row for row in mine if reasons[row.id] == "cancelled"])
-        else:
-            mine = left = schema.rows(tx, f"{_MINE} {{lock}}", **ours)
+        kind, rows, ended = outcome.kind, list[model.Row](), 0
+        if kind != "delivered":
+            # All are locked: who cancels or erases one at this moment is waited for.
+            rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
             if outcome.asked is not None:
-                _note_attempt(tx, mine, outcome.asked, unsure=outcome.unsure)
-        if kind not in ("delivered", "claimed"):
-            left = self._end_emptied(tx, mine)
+                _note_attempt(tx, rows, outcome.asked, unsure=outcome.unsure)
+            if kind != "claimed":
+                ended, rows = len(rows), self._end_emptied(tx, rows)
+                ended -= len(rows)
+            ids = [row.id for row in rows]
         sets = {
             "error = :error": outcome.error and kind != "delivered",
             "unsure = unsure + 1": outcome.unsure,
@@ -231,8 +228,8 @@ class Queue:
         moved = transitions.move(
             tx,
             "return" if kind == "retry" and outcome.delay <= 0 else kind,
-            [row.id for row in left],
-            rows=left,
+            ids,
+            rows=rows,
             also_sets=", ".join(what for what, is_so in sets.items() if is_so),
             claim=claim.token,
             reason=outcome.reason[:40] or None,
@@ -240,7 +237,24 @@ class Queue:
             due=tx.now + min(outcome.delay, LONGEST_DELAY),
             keyless=tx.now + KEYLESS_KEPT,
         )
-        return moved + len(mine) - len(left)
+        if kind == "delivered":
+            self._count_delivered(tx, claim, ids, moved)
+        return moved + ended
+
+    def _count_delivered(self, tx: Tx, claim: Claim, ids: list[str], moved: int) -> None:
+        """Count those of *ids* that this transaction has settled: *moved* of them.
+
+        They are asked for afterwards: the update has locked them, and without their content there
+        is little to read.
+        """
+        done = "id {in_ids} AND settled_at = :now"
+        if moved < len(ids):
+            ids = schema.ids_of(tx, f"{done} AND state = {State.delivered}", ids=ids)
+        settled = set(ids)
+        rows = [row for row in claim.events if row.id in settled]
+        history.add(tx, [history.of(row, "delivered", now=tx.now) for row in rows])
+        late = schema.ids_of(tx, f"{done} AND reason = 'too_late'", ids=ids)
+        self.holds.count_too_late(tx, [row for row in rows if row.id in late])
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row]) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""

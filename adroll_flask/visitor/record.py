@@ -149,8 +149,10 @@ def pack(
     """
     usual = _USUAL.match(known.first_party_cookie or "")
     cookie = bytes.fromhex(usual[1]) + int(usual[2]).to_bytes(6, "big") if usual else b""
-    sources = map(_SOURCES.index, (known.adct_source, known.first_party_cookie_source))
-    digits = "".join(map(str, (_CONSENTS.index(known.consent), *sources)))
+    digits = (
+        f"{_CONSENTS.index(known.consent)}{_SOURCES.index(known.adct_source)}"
+        f"{_SOURCES.index(known.first_party_cookie_source)}"
+    )
     odd = "" if usual else known.first_party_cookie or ""
     host = host if host and host.isascii() and _SEPARATOR not in host else ""
     texts = [
@@ -486,14 +488,14 @@ class Records:
             return _NOTHING
         records, cookies = _values(header, (record_cookie, FIRST_PARTY_COOKIE))
         record = next(filter(None, map(self._record, records[:_MOST_COOKIES])), None)
+        known = None if record is None else record.first_party_cookie
+        if known is not None and cookies[:1] == [known]:  # nearly always
+            return RequestCookies(record, known, True)
         forms = [normalise_first_party_cookie(value) for value in cookies[:_MOST_COOKIES]]
         if None in forms:
             self._counters.add("cookie_ignored", "malformed", forms.count(None))
-        known = None if record is None else record.first_party_cookie
-        cookie = known if known in forms else None
-        return RequestCookies(
-            record, cookie or next(filter(None, forms), None), bool(records or cookies)
-        )
+        cookie = known if known and known in forms else next(filter(None, forms), None)
+        return RequestCookies(record, cookie, bool(records or cookies))
 
     def _record(self, text: str) -> Record | None:
         if self._verified is None:
