@@ -363,9 +363,9 @@ class EventMaker:
         for name in values.keys() & {"value", "total"}:
             values[name] = self._amount(values[name], name)
         moment, products = values.get("timestamp"), values.get("products")
-        if isinstance(moment, str):
+        if moment is not None:
             try:
-                values["timestamp"] = lists.read_time(moment, self.zone, self.date_format)
+                values["timestamp"] = lists.read_time(str(moment), self.zone, self.date_format)
             except ValueError:
                 form = self.date_format or "2026-11-24T20:31:23+01:00"
                 text = f"is not of the form {form!r} (--date-format), or has no offset (--timezone)"
