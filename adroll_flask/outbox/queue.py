@@ -139,11 +139,13 @@ class Queue:
     def is_due(self, accounts: Sequence[str]) -> bool:
         """Whether a claim could take an event of *accounts* now, or what a dead worker had.
 
-        What lies in the journal counts, whosever it is.
+        What lies in the journal or the inbox counts, whosever it is.
         """
-        if self.ingest.bytes_waiting():
-            return True
-        return self.database.read(lambda tx: lookups.oldest_due(tx, accounts)) is not None
+
+        def look(tx: Tx) -> bool:
+            return lookups.oldest_due(tx, accounts) is not None or is_inbox_full(tx)
+
+        return bool(self.ingest.bytes_waiting()) or self.database.read(look)
 
     def is_leased(self) -> bool:
         """Whether a worker has events at the moment."""

@@ -353,6 +353,13 @@ def test_what_another_sent_while_the_token_was_fetched_is_not_sent(tmp_path: Pat
     assert (shop.adroll.taken, other.adroll.taken) == ([], ["o001"])
 
 
+def test_what_lies_in_the_database_is_sent_by_one_whose_token_is_asked_for(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, access_token=lambda: "token", outbox_commit="database")
+    shop.outbox.database.create_tables()
+    shop.report("o001")
+    assert (shop.step(), shop.adroll.taken) == (1, ["o001"])
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_dead_worker_had_is_sent_by_one_whose_token_is_asked_for(
     tmp_path: Path, begun: bool
