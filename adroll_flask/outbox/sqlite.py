@@ -212,7 +212,7 @@ class SqliteDatabase(schema.Database):
     def _inode(self) -> tuple[int, int]:
         try:
             stat = os.stat(self.path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):  # of what may not be looked at, who knows
             return _NO_INODE
         return stat.st_ino, stat.st_dev
 

@@ -306,6 +306,22 @@ def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite
     assert sqlite.path.exists()
 
 
+def test_what_may_not_be_looked_at_is_not_taken_for_empty(
+    outbox: Outbox, monkeypatch: Patch
+) -> None:
+    assert outbox.lookups.count_dead(5) == 0  # it is not there yet
+    real = os.stat
+
+    def stat(path: str | Path, **how: bool) -> os.stat_result:
+        if str(path).endswith(".sqlite"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OutboxFailed, match="read_only"):
+        outbox.lookups.count_dead(5)
+
+
 def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     # On a busy machine what is under way takes longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
