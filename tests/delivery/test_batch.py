@@ -79,7 +79,9 @@ def test_an_order_of_a_clock_ahead_waits_for_its_time(tmp_path: Path, taken_in: 
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_one_bad_event_among_many_is_found_by_halving(tmp_path: Path, status: int) -> None:
+def test_one_bad_event_among_many_is_found_by_halving(
+    tmp_path: Path, status: int, caplog: Caplog
+) -> None:
     shop = Shop(tmp_path, refusing("o003", status=status), orders=8)
     assert shop.step() == 8
     assert shop.adroll.requests == [
@@ -101,6 +103,7 @@ def test_one_bad_event_among_many_is_found_by_halving(tmp_path: Path, status: in
     assert json.loads(shop.payload("o003") or b"")["event_attributes"]["order_id"] == "o003"
     assert shop.counters.get("event_dead", "refused") == 1
     assert ("dead", "o003", "refused") in shop.ended
+    assert f"became dead letters: 1, the first is {row.id}, refused" in caplog.text
 
 
 def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None:
