@@ -48,6 +48,7 @@ _HINTS = re.compile(
     r"|required|should|too|unknown|value|wrong)\.?",
     re.IGNORECASE,
 )
+_SCHEME = re.compile(r"\b(Token|Bearer|Basic)\s{1,4}(?=[^\s\"']{0,60}[0-9])[^\s\"',;]{6,}")
 _ADDRESS = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}")
 # Cookies, hashes, device ids, tokens, numbers of cards and telephones.
 _OPAQUE = re.compile(r"[A-Za-z0-9_+~=-]{12,}(?:\.[A-Za-z0-9_+~=-]+)*")
@@ -79,6 +80,7 @@ def redact_text(text: str, *, secrets: Iterable[str] = (), limit: int = LIMIT) -
     text = _URL.sub(lambda m: safe_url(m[0]), text)
     text = _QUERY.sub("?[query]", text)
     text = _NAMED.sub(_hide_value, text)
+    text = _SCHEME.sub(r"\1 [token]", text)
     text = _EMAIL.sub("[email]", text)
     text = _ADDRESS.sub(_hide_address, text)
     text = _OPAQUE.sub(lambda m: "[token]" if any(map(_is_opaque, m[0].split("."))) else m[0], text)

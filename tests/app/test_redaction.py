@@ -52,6 +52,7 @@ SHA256 = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
         ),
         ("std::vector at 12:34:56, Python 3.11", "std::vector at 12:34:56, Python 3.11"),
         ("Authorization: Token abc123", "Authorization: [redacted]"),
+        ("sent Token a1b2c3d4", "sent Token [token]"),
         ("GET https://u:p@shop.example/a?adct=x#y now", "GET https://shop.example/a now"),
         ("at /thanks?order=1&e=ann", "at /thanks?[query]"),
         ("eyJhbGciOi0.Z0abc1.c2lnbmF0dXJl and eyJhbGciOi0eyJhbGciOi0.Z0.x", None),
