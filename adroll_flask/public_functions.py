@@ -241,11 +241,10 @@ def forget_visitor() -> None:
 
 
 def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
-    # Only what we signed: anybody can send any visitor's cookie along.
-    record = tracked.seen.record
     tracked.forget()
     request_state.forget()
-    runtime.reporter.withdraw(record)
+    # Only what we signed: anybody can send any visitor's cookie along.
+    runtime.reporter.withdraw(tracked.seen.record)
 
 
 def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:

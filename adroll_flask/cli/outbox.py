@@ -259,7 +259,7 @@ def retry(ids: tuple[str, ...], reason: str | None, all_dead: bool) -> None:
             raise click.UsageError(f"no dead letter has the reason {reason}; there are {there}")
     risky = [row for row in rows if row.reason in admin.RISKY]
     if all_dead:
-        rows = [row for row in rows if row not in risky]
+        rows = [row for row in rows if row.reason not in admin.RISKY]
     done = kept_events.retry_dead(current_runtime().reporter, ids or [row.id for row in rows])
     _say_refused(done.refused)
     if risky:

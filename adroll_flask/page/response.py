@@ -47,6 +47,7 @@ def prepare_response(
     seen = read_headers(headers)
     charset = charset_of_page(seen.get("content-type"))
     html = charset is not None
+    tracked.written = None  # where a function after ours failed, an error's page comes second
     update_cookies(tracked, headers, seen, html=html)
     tracked.refused = html and tracked.decision.granted is False
     if tracked.viewed:

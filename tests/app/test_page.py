@@ -14,7 +14,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
-from flask import Flask, Response, request, send_file
+from flask import Flask, Response, abort, request, send_file
 from flask.testing import FlaskClient
 from flask_compress import Compress
 from flask_wtf.csrf import CSRFProtect
@@ -24,7 +24,14 @@ from werkzeug.http import parse_cookie
 from werkzeug.test import Client, TestResponse
 
 import adroll_flask
-from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
+from adroll_flask import (
+    AdRoll,
+    AdRollMiddleware,
+    current_visitor,
+    report_conversion,
+    visitor_identified,
+)
+from adroll_flask.visitor.record import Records
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
@@ -421,6 +428,50 @@ def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
     monkeypatch.setattr("adroll_flask.visitor.record.Records.read", broken)
     assert app.test_client().get("/who?adct=click123").text == "None"
     assert app.extensions["adroll"].counters.get("visitor_unread", "fault") == 1
+
+
+def test_a_no_stands_though_the_visitor_could_not_be_read(
+    make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    faults, read = [LookupError()], Records.read
+
+    def once(records: Records, header: str) -> Any:
+        if faults:
+            raise faults.pop()
+        return read(records, header)
+
+    def no() -> str:
+        adroll_flask.forget_visitor()
+        return PAGE
+
+    app = make_app(ADROLL_STRICT=False)
+    app.add_url_rule("/no", "no", no)
+    monkeypatch.setattr("adroll_flask.visitor.record.Records.read", once)
+    assert "Set-Cookie" not in app.test_client().get("/no?adct=click123").headers
+    assert not faults
+
+
+def test_an_error_s_page_has_nothing_of_the_page_that_it_replaces(make_app: AppMaker) -> None:
+    class Later(AdRoll):
+        def init_app(self, app: Flask) -> None:
+            app.after_request(failing)
+            super().init_app(app)
+
+    def failing(response: Response) -> Response:
+        if response.status_code == 200:
+            abort(500)
+        return response
+
+    def oops(_: object) -> tuple[str, int, dict[str, str]]:
+        return repr(current_visitor()), 500, {"Content-Type": "text/plain"}
+
+    heard: list[object] = []
+    app = make_app(Later(), PROPAGATE_EXCEPTIONS=False)
+    app.register_error_handler(500, oops)
+    with visitor_identified.connected_to(lambda _, visitor: heard.append(visitor), app):
+        response = app.test_client().get("/")
+    assert (response.status_code, len(heard)) == (500, 1)
+    assert "Set-Cookie" not in response.headers
 
 
 def test_a_fault_in_the_last_look_gives_the_page(make_app: AppMaker, monkeypatch: Patch) -> None:
