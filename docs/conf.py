@@ -48,6 +48,8 @@ nitpick_ignore = [
     # Callable[[Event], Event | None]: the signature says it where it matters.
     ("py:class", "BeforeReport"),
     ("py:class", "PaidOrdersFunction"),
+    # Of a compared order: its docstring names them.
+    ("py:class", "Status"),
     # An id may be one; Sphinx reads the name without its module.
     ("py:class", "UUID"),
 ]
