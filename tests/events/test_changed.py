@@ -204,6 +204,10 @@ def test_a_draft_of_somebody_without_a_browser_has_the_derived_cookie() -> None:
     }
 
 
+def test_a_draft_keeps_nothing_of_a_visitors_that_nobody_could_fix() -> None:
+    assert "a b" not in str(told({"adct": "a b", "value": "much"}))
+
+
 def test_a_draft_stays_small() -> None:
     huge = {
         "external_data": "x" * 10**6,

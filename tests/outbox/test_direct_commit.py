@@ -44,7 +44,7 @@ def in_journal(bench: Bench) -> int:
 
 def commits_in_journal(bench: Bench) -> int:
     counts = bench.counters.snapshot().items()
-    return sum(count for name, count in counts if name.startswith("commit_in_journal"))
+    return sum(count for name, count in counts if name.startswith("commit_in_journal:"))
 
 
 @contextmanager
