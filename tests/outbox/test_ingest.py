@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, journal
+from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, files, journal
 from adroll_flask.outbox.journal import Journal, files_of
 from adroll_flask.outbox.model import OrderKey, Verdict, encode_event, line_of
 from adroll_flask.outbox.schema import Tx
@@ -331,6 +331,20 @@ def test_in_an_older_database_all_that_was_read_is_in_doubt(bench: Bench) -> Non
     }
     for writer in writers:
         writer.close()
+
+
+def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
+    bench: Bench, monkeypatch: Patch
+) -> None:
+    with closing(Journal(bench.journal)) as writer:
+        writer.append(encode_event(bench.event("1"), bench.now()))
+    assert bench.open().queue.waiting() == 1
+    put_back(bench)
+    monkeypatch.setattr(files, "boot", lambda: "after the cut")
+
+    (event,) = bench.open().queue.claim(EID).events
+
+    assert (event.key, event.unsure) == ("1", True)
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x00" * 3, b"half a line"], ids=["whole", "nul", "torn"])
