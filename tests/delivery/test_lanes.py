@@ -135,14 +135,15 @@ def test_an_account_without_a_token_waits(tmp_path: Path, caplog: Caplog) -> Non
 
 def test_a_worker_s_sign_of_life_is_of_the_accounts_that_it_has_a_token_for(tmp_path: Path) -> None:
     france = {"shop.fr": Account(advertisable_eid=OTHER, pixel_eid=OTHER_PIXEL)}
-    shop = Shop(tmp_path, accounts=france)
+    shop = Shop(tmp_path, accounts=france, orders=1)
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
+        shop.outbox.queue.take_in()
         pool.submit(shop.deliverer.run, stop)
-        assert wait_until(lambda: EID in shop.outbox.account_states())
+        came = wait_until(lambda: shop.outbox.account_states()[EID].unseen_for == 0)
         stop.set()
     states = shop.outbox.account_states()
-    assert states[EID].unseen_for == 0
+    assert came
     assert OTHER not in states or states[OTHER].unseen_for is None
 
 
