@@ -90,6 +90,7 @@ def test_a_stop_says_why_by_which_configuration_since_when(bench: Bench, adroll:
     assert adroll.state().stopped is None
 
 
+@pytest.mark.usefixtures("bench")
 def test_a_new_hold_ends_a_probe(adroll: State) -> None:
     adroll.stop("401", "f")
     assert adroll.try_probe()
