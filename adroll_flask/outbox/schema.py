@@ -431,7 +431,6 @@ _SQLITE: Final = {
     # An UPDATE that shrinks a row leaves its page as empty as that, for as long as the key is
     # kept. Rows that move away leave pages that are used again.
     "moves_away": "seq = -seq, ",
-    "moves": "UPDATE OR IGNORE",
     # SQLite would give a number again whose rows have all moved away, and -seq would be taken.
     "seq_name": "seq, ",
     "seq": (
@@ -465,7 +464,6 @@ _POSTGRESQL: Final = _SQLITE | {
         "SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND indexname = :name"
     ),
     "moves_away": "",
-    "moves": "UPDATE",
     "seq_name": "",
     "seq": "",
     "sum": "sum",

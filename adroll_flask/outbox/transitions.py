@@ -163,14 +163,10 @@ def move(
     else:
         sets = ", ".join(filter(None, (f"state = {rule.target}", rule.sets, also_sets)))
         # On SQLite delivered rows move together, so that the pages that they leave are used again.
-        verb, away = ("{moves}", "{moves_away}") if rule.target == DELIVERED else ("UPDATE", "")
-        statement = f"{verb} adroll_event SET {away}{sets} WHERE {where}"
+        away = "{moves_away}" if rule.target == DELIVERED else ""
+        statement = f"UPDATE adroll_event SET {away}{sets} WHERE {where}"
         values["kept"] = tx.kept
         moved = tx.execute(statement, ids=ids, **values)
-        if moved < len(ids) and away:
-            # A place was taken, one case in many millions: such a row is settled where it is.
-            statement = statement.replace("{moves_away}", "")
-            moved += tx.execute(statement, ids=ids, **values)
     if counted and rows:
         why = why or values.get("reason") or ""
         history.add(tx, [history.of(row, counted, why, now=tx.now) for row in rows])
