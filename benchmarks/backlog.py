@@ -191,7 +191,9 @@ class Backlog:
             at = self._began + number * 0.001
             id, key = new_id(at), ORDER.format(number)
             row = list(self._model)
-            row[place["seq"]], row[place["id"]], row[place["dedupe_key"]] = None, id, key
+            # A number that was given before would meet the place that its delivered row moved to.
+            row[place["seq"]] = model["seq"] + number
+            row[place["id"]], row[place["dedupe_key"]] = id, key
             row[place["payload"]] = payload.replace(old, key.encode())
             for name in ("occurred_at", "queued_at", "due_at"):
                 row[place[name]] = at
