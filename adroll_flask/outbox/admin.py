@@ -90,7 +90,7 @@ class Admin:
                 [id],
                 payload=payload,
                 event_name=name,
-                key=schema.key_in(tx.dialect, wanted),
+                key=wanted,
                 digest=digest,
                 identifiers=identifiers,
                 cookie=cookie,
@@ -302,8 +302,6 @@ def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
 def _fitting(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
     """A row as the database of *tx* takes it."""
     made = dict(row)
-    if "dedupe_key" in made:
-        made["dedupe_key"] = schema.key_in(tx.dialect, schema.key_out(made["dedupe_key"]))
     for name in ("payload", "line"):
         if made.get(name) is not None:
             made[name] = bytes(made[name])

@@ -529,7 +529,7 @@ class RowWriter:
         return {
             "id": event.id,
             "state": state.value,
-            **schema.order_columns(tx, *order),
+            **schema.order_columns(*order),
             "digest": event.digest,
             "payload": event.payload,
             "occurred_at": event.occurred_at,
@@ -670,9 +670,9 @@ def _kept_of(tx: Tx, events: Sequence[model.NewEvent]) -> dict[str, _Kept]:
             eid=eid,
             dry_run=int(dry_run),
             name=name,
-            ids=[schema.key_in(tx.dialect, key) for key in set(keys.values())],
+            ids=[*set(keys.values())],
         )
-        there = {schema.key_out(row[0]): (row[1], row[2], row[3]) for row in rows}
+        there = {key: (id, digest, state) for key, id, digest, state in rows}
         found |= {id: there[key] for id, key in keys.items() if key in there}
     return found
 

@@ -188,8 +188,7 @@ class Lookups:
             "advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
-        kept_key = schema.key_in(self.database.dialect, model.clean_key(key))
-        rows = self._by_account(where, full=True, ids=[*names], key=kept_key)
+        rows = self._by_account(where, full=True, ids=[*names], key=model.clean_key(key))
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
@@ -199,8 +198,7 @@ class Lookups:
             "advertisable_eid IN (:account, '') AND dry_run = 0"
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
-        ids = [schema.key_in(self.database.dialect, key) for key in wanted]
-        rows = self._all(where, account=account, name=name, ids=ids)
+        rows = self._all(where, account=account, name=name, ids=[*wanted])
         return {wanted[found.key]: found for found in rows if found.key in wanted}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:

@@ -57,7 +57,7 @@ STATES: Final = tuple(state.name for state in State if state is not State.decide
 
 #: Entries that one transaction takes in, unless asked otherwise.
 BATCH: Final = 500
-#: Characters of a deduplication key; MariaDB's index takes 3072 bytes in all.
+#: Characters of a deduplication key, as its column has; MariaDB's index takes 3072 bytes in all.
 KEY_LENGTH: Final = 255
 #: Characters of AdRoll's words that are kept with an event.
 ERROR_LENGTH: Final = 1000
@@ -72,11 +72,12 @@ DAY: Final = 86_400.0
 
 
 def clean_key(key: str) -> str:
-    """*key* as it is stored: one that is too long or not printable is stored as its hash.
+    """*key* as it is stored: one that is too long, not printable or ends in a space as its hash.
 
-    PostgreSQL takes no NUL in a text, and no engine takes half a surrogate pair.
+    PostgreSQL takes no NUL in a text, no engine takes half a surrogate pair, and for MariaDB and
+    MySQL a text is the same with spaces behind it.
     """
-    if len(key) <= KEY_LENGTH and key.isprintable():
+    if len(key) <= KEY_LENGTH and key.isprintable() and not key.endswith(" "):
         return key
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 

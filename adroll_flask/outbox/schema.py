@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Protocol, TypeVar
 
-from .model import KEY_LENGTH, Attempt, OrderKey, Row, State
+from .model import Attempt, OrderKey, Row, State
 
 #: Of the tables that this release makes.
 VERSION: Final = 1
@@ -45,75 +44,79 @@ DELAY_COLUMNS: Final = tuple(f"delay_{number}" for number in range(len(DELAYS) +
 _TABLES: Final = {
     "adroll_event": """{first_column},
     state SMALLINT DEFAULT 0 NOT NULL,
-    event_name {code}(40){binary} NOT NULL,
-    advertisable_eid {code}(40){binary} NOT NULL,
+    event_name VARCHAR(40){binary} NOT NULL,
+    advertisable_eid VARCHAR(40){binary} NOT NULL,
     dry_run SMALLINT NOT NULL,
-    dedupe_key {key},
-    digest {code}(64){binary},
+    dedupe_key VARCHAR(255){text},
+    digest VARCHAR(64){binary},
     payload {payload},
-    occurred_at {double} NOT NULL,
-    queued_at {double} NOT NULL,
-    due_at {double} NOT NULL,
+    occurred_at DOUBLE PRECISION NOT NULL,
+    queued_at DOUBLE PRECISION NOT NULL,
+    due_at DOUBLE PRECISION NOT NULL,
     attempts INTEGER DEFAULT 0 NOT NULL,
     unsure SMALLINT DEFAULT 0 NOT NULL,
-    claim {code}(32){binary},
+    claim VARCHAR(32){binary},
     error TEXT,
-    reason {code}(40){binary},
-    settled_at {double},
-    cookie_hash {code}(32){binary},
-    click_hash {code}(32){binary},
+    reason VARCHAR(40){binary},
+    settled_at DOUBLE PRECISION,
+    cookie_hash VARCHAR(32){binary},
+    click_hash VARCHAR(32){binary},
     identifiers SMALLINT DEFAULT 0 NOT NULL,
-    refused_at {double},
+    refused_at DOUBLE PRECISION,
     attempt_log TEXT,
-    released_at {double},
-    learnt_at {double}){event_options}""",
-    "adroll_account": """advertisable_eid {code}(40){binary} NOT NULL PRIMARY KEY,
-    paused_until {double} DEFAULT 0 NOT NULL,
-    stopped {code}(64){binary},
-    fingerprint {code}(64){binary},
-    stopped_since {double},
+    released_at DOUBLE PRECISION,
+    learnt_at DOUBLE PRECISION{indexes}){event_options}""",
+    "adroll_account": """advertisable_eid VARCHAR(40){binary} NOT NULL PRIMARY KEY,
+    paused_until DOUBLE PRECISION DEFAULT 0 NOT NULL,
+    stopped VARCHAR(64){binary},
+    fingerprint VARCHAR(64){binary},
+    stopped_since DOUBLE PRECISION,
     failures INTEGER DEFAULT 0 NOT NULL,
     last_error TEXT,
-    last_error_at {double},
-    probe_until {double} DEFAULT 0 NOT NULL,
-    seen_at {double}){options}""",
+    last_error_at DOUBLE PRECISION,
+    probe_until DOUBLE PRECISION DEFAULT 0 NOT NULL,
+    seen_at DOUBLE PRECISION){options}""",
     "adroll_stop": """id {number_key},
-    advertisable_eid {code}(40){binary} NOT NULL,
-    began_at {double} NOT NULL,
-    ended_at {double},
-    reason {code}(64){binary} NOT NULL){options}""",
-    "adroll_meta": """name {code}(60){binary} NOT NULL PRIMARY KEY,
-    value {code}(64){binary} NOT NULL){options}""",
-    "adroll_inbox": """id {code}(32){binary} NOT NULL PRIMARY KEY,
+    advertisable_eid VARCHAR(40){binary} NOT NULL,
+    began_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION,
+    reason VARCHAR(64){binary} NOT NULL){options}""",
+    "adroll_meta": """name VARCHAR(60){binary} NOT NULL PRIMARY KEY,
+    value VARCHAR(64){binary} NOT NULL){options}""",
+    "adroll_inbox": """id VARCHAR(32){binary} NOT NULL PRIMARY KEY,
     line {payload} NOT NULL){options}""",
-    "adroll_journal": """file {code}(120){binary} NOT NULL PRIMARY KEY,
+    "adroll_journal": """file VARCHAR(120){binary} NOT NULL PRIMARY KEY,
     position BIGINT NOT NULL,
-    read_at {double} NOT NULL){options}""",
-    "adroll_withdrawal": """visitor {code}(32){binary} NOT NULL PRIMARY KEY,
-    withdrawn_at {double} NOT NULL,
-    forget_at {double} NOT NULL){options}""",
-    "adroll_suppressed": """order_hash {code}(32){binary} NOT NULL PRIMARY KEY,
-    reason {code}(40){binary} NOT NULL,
-    suppressed_at {double} NOT NULL,
-    forget_at {double} NOT NULL){options}""",
+    read_at DOUBLE PRECISION NOT NULL){options}""",
+    "adroll_withdrawal": """visitor VARCHAR(32){binary} NOT NULL PRIMARY KEY,
+    withdrawn_at DOUBLE PRECISION NOT NULL,
+    forget_at DOUBLE PRECISION NOT NULL){options}""",
+    "adroll_suppressed": """order_hash VARCHAR(32){binary} NOT NULL PRIMARY KEY,
+    reason VARCHAR(40){binary} NOT NULL,
+    suppressed_at DOUBLE PRECISION NOT NULL,
+    forget_at DOUBLE PRECISION NOT NULL){options}""",
     "adroll_history": """hour INTEGER NOT NULL,
     slot SMALLINT NOT NULL,
-    event_name {code}(40){binary} NOT NULL,
-    outcome {code}(16){binary} NOT NULL,
-    reason {code}(40){binary} NOT NULL,
+    event_name VARCHAR(40){binary} NOT NULL,
+    outcome VARCHAR(16){binary} NOT NULL,
+    reason VARCHAR(40){binary} NOT NULL,
     identifiers SMALLINT NOT NULL,
-    currency {code}(3){binary} NOT NULL,
+    currency VARCHAR(3){binary} NOT NULL,
     events BIGINT NOT NULL,
-    value {money} NOT NULL,
+    value NUMERIC(38) NOT NULL,
     {delays},
     PRIMARY KEY (hour, slot, event_name, outcome, reason, identifiers, currency)){options}""",
 }
-#: Columns, and the one without which a row is not in the index (MariaDB and MySQL have all in it).
+#: Columns of each index of events, and the one without which a row is not in it (MariaDB and MySQL
+#: have all in it, and make them with the table).
 _INDEXES: Final = {
-    "adroll_event_key": ("advertisable_eid, dry_run, event_name, dedupe_key", "dedupe_key"),
-    "adroll_event_due": ("state, advertisable_eid, due_at", ""),
-    "adroll_event_cookie": ("cookie_hash", "cookie_hash"),
-    "adroll_event_click": ("click_hash", "click_hash"),
+    "UNIQUE INDEX adroll_event_key": (
+        "advertisable_eid, dry_run, event_name, dedupe_key",
+        "dedupe_key",
+    ),
+    "INDEX adroll_event_due": ("state, advertisable_eid, due_at", ""),
+    "INDEX adroll_event_cookie": ("cookie_hash", "cookie_hash"),
+    "INDEX adroll_event_click": ("click_hash", "click_hash"),
 }
 
 #: Runs a statement with its parameters; gives the rows of a query.
@@ -132,34 +135,26 @@ def columns_of(table: str) -> tuple[str, ...]:
 
 
 def make(run: Run, dialect: str) -> None:
-    """Make what is missing in *run*'s database; idempotent."""
-    delays = ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS)
+    """Make what is missing in *run*'s database; idempotent.
 
-    def fill(statement: str, **values: Any) -> list[Any]:
-        statement = statement.replace("{delays}", delays)
-        return run(statement.format_map(FRAGMENTS[dialect]), **values)
-
-    # What is missing, one by one: MariaDB and MySQL commit each statement, and may have been
-    # stopped between any two.
+    MariaDB and MySQL commit each statement, and may have been stopped between any two.
+    """
     for name, columns in _TABLES.items():
-        if not fill("{table_exists}", name=name):
-            fill(f"CREATE TABLE {name} ({columns}")
-    for name, (columns, needed) in _INDEXES.items():
-        if not fill("{index_exists}", name=name):
-            unique = "UNIQUE " * (name == "adroll_event_key")
-            statement = f"CREATE {unique}INDEX {name} ON adroll_event ({columns})"
-            if needed and dialect not in ("mysql", "mariadb"):
-                statement += f" WHERE {needed} IS NOT NULL"
-            fill(statement)
+        run(filled(dialect, f"CREATE TABLE IF NOT EXISTS {name} ({columns}"))
+    for index, (columns, needed) in _INDEXES.items():
+        if dialect in ("sqlite", "postgresql"):
+            made = index.replace("INDEX", "INDEX IF NOT EXISTS")
+            where = f"WHERE {needed} IS NOT NULL" if needed else ""
+            run(f"CREATE {made} ON adroll_event ({columns}) {where}")
     # The outbox's own id is the key of the visitors' hashes, and tells a session's database from
     # another that looks the same. The version comes last: with it all is there.
     for name, value in (("outbox_id", secrets.token_hex(16)), ("schema_version", str(VERSION))):
-        fill(insert_into("adroll_meta", ("name", "value")), name=name, value=value)
+        run(filled(dialect, insert_into("adroll_meta", ("name", "value"))), name=name, value=value)
 
 
 def version_in(run: Run, dialect: str) -> int | None:
     """The version of the tables in *run*'s database; ``None`` where there are none."""
-    if not run(FRAGMENTS[dialect]["table_exists"], name="adroll_meta"):
+    if not run(FRAGMENTS[dialect]["meta_exists"]):
         return None
     version = one(run("SELECT value FROM adroll_meta WHERE name = 'schema_version'"))
     return None if version is None else int(version)
@@ -179,8 +174,10 @@ def create_tables(connection: Connection) -> None:
 
     :param connection: to the outbox's database.
     """
-    with _alone(connection):
-        make(_runner(connection), connection.dialect.name)
+    dialect, run = connection.dialect.name, _runner(connection)
+    if dialect == "postgresql":  # where two at once collide; the lock goes with the transaction
+        run(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    make(run, dialect)
 
 
 def drop_tables(connection: Connection) -> None:
@@ -206,23 +203,6 @@ def _runner(connection: Connection) -> Run:
         return list(result) if result.returns_rows else []
 
     return run
-
-
-@contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    dialect, run = connection.dialect.name, _runner(connection)
-    if dialect == "postgresql":  # which gives the lock back with the transaction
-        run(f"SELECT pg_advisory_xact_lock({_LOCK})")
-    if dialect not in ("mysql", "mariadb"):
-        yield
-        return
-    # The lock is the server's, so its name holds the database's.
-    lock = "CONCAT('adroll_outbox_', MD5(DATABASE()))"
-    run(f"SELECT GET_LOCK({lock}, 60)")
-    try:
-        yield
-    finally:
-        run(f"SELECT RELEASE_LOCK({lock})")
 
 
 # -- transactions and statements -------------------------------------------------------------------
@@ -297,8 +277,6 @@ def one(rows: Sequence[Any]) -> Any:
 def insert_into(table: str, names: Iterable[str]) -> str:
     """The statement for a new row; it does nothing where there is one with the same key."""
     columns, marks = ", ".join(names), ", ".join(f":{name}" for name in names)
-    if table == "adroll_event":
-        columns, marks = "{seq_name}" + columns, "{seq}" + marks
     return f"{{insert}} {table} ({columns}) VALUES ({marks}) {{or_ignore}}"
 
 
@@ -313,15 +291,13 @@ def meta(tx: Tx, name: str) -> str | None:
     return None if found is None else str(found)
 
 
-def order_columns(
-    tx: Tx, account: str, dry_run: bool, name: str, key: str | None
-) -> dict[str, Any]:
+def order_columns(account: str, dry_run: bool, name: str, key: str | None) -> dict[str, Any]:
     """The columns of the unique index, which an :class:`.OrderKey` has."""
     return {
         "advertisable_eid": account,
         "dry_run": int(dry_run),
         "event_name": name,
-        "dedupe_key": key_in(tx.dialect, key),
+        "dedupe_key": key,
     }
 
 
@@ -354,8 +330,6 @@ def _row(found: Any) -> Row:
     row.state = _NAMES[found[2]]
     row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
     row.attempt_log = _attempts(found[14]) if found[14] else ()
-    if type(row.key) is not str:
-        row.key = key_out(row.key)
     if type(row.payload) is not bytes:
         row.payload = bytes(row.payload or b"")
     return row
@@ -370,7 +344,7 @@ def _attempts(log: str) -> tuple[Attempt, ...]:
 
 def of_order(tx: Tx, order: OrderKey, lock: str = "", *, full: bool = False) -> list[Row]:
     """The row of *order*, if there is one."""
-    found = order_columns(tx, *order)
+    found = order_columns(*order)
     where = " AND ".join(f"{name} = :{name}" for name in found)
     return rows(tx, f"{where} {lock}", full=full, **found)
 
@@ -404,21 +378,10 @@ def of_account(state: State) -> str:
     return f"state = {state} AND advertisable_eid = :account"
 
 
-def key_in(dialect: str, key: str | None) -> str | bytes | None:
-    """A deduplication key as a parameter: MariaDB and MySQL keep it as bytes."""
-    return key.encode() if key is not None and dialect == "mysql" else key
-
-
-def key_out(value: Any) -> str | None:
-    """A deduplication key as it comes out of a row."""
-    return value if value is None or isinstance(value, str) else bytes(value).decode()
-
-
 # -- where they differ -----------------------------------------------------------------------------
 
 _ASCII: Final = "CHARACTER SET ascii COLLATE ascii_bin"
 _INNODB: Final = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
-_CATALOG: Final = "information_schema.tables"
 
 _SQLITE: Final = {
     "in_ids": "IN (SELECT value FROM json_each(:ids))",
@@ -426,28 +389,21 @@ _SQLITE: Final = {
     "lock": "",
     "insert": "INSERT INTO",
     "or_ignore": "ON CONFLICT DO NOTHING",
-    "table_exists": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name",
-    "index_exists": "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = :name",
+    "meta_exists": "SELECT 1 FROM sqlite_master WHERE name = 'adroll_meta'",
     # An UPDATE that shrinks a row leaves its page as empty as that, for as long as the key is
     # kept. Rows that move away leave pages that are used again.
     "moves_away": "seq = -seq, ",
-    # SQLite would give a number again whose rows have all moved away, and -seq would be taken.
-    "seq_name": "seq, ",
-    "seq": (
-        "1 + max(coalesce((SELECT max(seq) FROM adroll_event), 0),"
-        " -coalesce((SELECT min(seq) FROM adroll_event), 0)), "
-    ),
     # Whole numbers beyond 64 bits become approximate ones; sum() would refuse them.
     "sum": "total",
     # -- types
-    "first_column": "seq INTEGER NOT NULL PRIMARY KEY, id VARCHAR(32) NOT NULL UNIQUE",
+    # No number is given again whose row has moved away: -seq would be taken.
+    "first_column": "seq INTEGER PRIMARY KEY AUTOINCREMENT, id VARCHAR(32) NOT NULL UNIQUE",
+    "delays": ",\n    ".join(f"{name} BIGINT NOT NULL" for name in DELAY_COLUMNS),
+    "indexes": "",
     "number_key": "INTEGER NOT NULL PRIMARY KEY",
-    "code": "VARCHAR",
     "binary": "",
-    "key": f"VARCHAR({KEY_LENGTH})",
+    "text": "",
     "payload": "BLOB",
-    "double": "DOUBLE",
-    "money": "NUMERIC",
     "event_options": "",
     "options": "",
 }
@@ -457,21 +413,14 @@ _POSTGRESQL: Final = _SQLITE | {
     "in_ids": "= ANY(:ids)",
     "skip_locked": "FOR UPDATE SKIP LOCKED",
     "lock": "FOR UPDATE",
-    "table_exists": (
-        f"SELECT 1 FROM {_CATALOG} WHERE table_schema = current_schema() AND table_name = :name"
-    ),
-    "index_exists": (
-        "SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND indexname = :name"
+    "meta_exists": (
+        "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'adroll_meta'"
     ),
     "moves_away": "",
-    "seq_name": "",
-    "seq": "",
     "sum": "sum",
     "first_column": "id VARCHAR(32) NOT NULL PRIMARY KEY",
     "number_key": "INTEGER GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY",
     "payload": "BYTEA",
-    "double": "DOUBLE PRECISION",
-    "money": "NUMERIC(38)",
     # Rows change state and leave; PostgreSQL's defaults wait for a fifth of the table to die
     # before they clean, and claims would wade through it.
     "event_options": (
@@ -484,21 +433,14 @@ _MYSQL: Final = _POSTGRESQL | {
     # IGNORE would also bend values that do not fit; ours are checked before.
     "insert": "INSERT IGNORE INTO",
     "or_ignore": "",
-    "table_exists": (
-        f"SELECT 1 FROM {_CATALOG} WHERE table_schema = DATABASE() AND table_name = :name"
-    ),
-    "index_exists": (
-        "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE()"
-        " AND index_name = :name"
-    ),
+    "meta_exists": "SHOW TABLES LIKE 'adroll_meta'",
     "first_column": f"id VARCHAR(32) {_ASCII} NOT NULL PRIMARY KEY",
     "number_key": "INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY",
     "binary": f" {_ASCII}",
-    # Text as bytes, where a collation would call different keys equal ('a' and 'a ').
-    "key": f"VARBINARY({KEY_LENGTH * 4})",
+    "indexes": "".join(f", {index} ({columns})" for index, (columns, _) in _INDEXES.items()),
+    # To the letter, but for spaces at the end: no key has any (clean_key).
+    "text": " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "payload": "MEDIUMBLOB",
-    "double": "DOUBLE",
-    "money": "DECIMAL(38)",
     "event_options": _INNODB,
     "options": _INNODB,
 }

@@ -219,7 +219,7 @@ class Holds:
                 "adroll_event",
                 id=model.new_id(tx.now),
                 state=DECIDED,
-                **schema.order_columns(tx, *verdict.order),
+                **schema.order_columns(*verdict.order),
                 payload=changes,
                 occurred_at=tx.now,
                 queued_at=tx.now,
