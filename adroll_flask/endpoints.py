@@ -59,7 +59,7 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
     403, 413 or 415 with a short JSON error that holds nothing of the input. A front end of
     ``ADROLL_ORIGINS`` may ask (CORS, preflight) and gets a token where it wants one.
     """
-    origins = tracked.services.settings.origins
+    origins = tracked.visitors.settings.origins
     # Listed to the letter, or none.
     origin = tracked.environ.get("HTTP_ORIGIN")
     if origin not in origins:
@@ -73,7 +73,7 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
             response = _take(tracked, runtime, told, origin)
         except Refused as refused:
             status, why, text = refused.args
-            tracked.services.counters.add("identity_refused", why)
+            tracked.visitors.counters.add("identity_refused", why)
             response = _json({"error": text}, status)
     runtime.tell_identified(tracked)
     if origins:
@@ -90,12 +90,12 @@ def _identity(tracked: TrackedRequest, runtime: Runtime) -> Response:
 def _take(
     tracked: TrackedRequest, runtime: Runtime, told: KitMessage, origin: str | None
 ) -> Response:
-    site = tracked.services
+    visitors = tracked.visitors
     before = tracked.seen.record
     known = before.consent if before is not None and told.consent is None else told.consent
     decision = tracked.decide(known)
     answer: dict[str, bool | str | None] = {}
-    if site.settings.consent is not None:
+    if visitors.settings.consent is not None:
         answer["consent"] = decision.granted
     refused = told.consent is False or not decision.granted
     record = Record() if refused else _told_record(tracked, told)
@@ -111,10 +111,12 @@ def _take(
                 delete_cookies(tracked, response.headers)
             tracked.forgotten = True
         return response
-    unchanged = before is not None and record.same_as(before) and tracked.seen.settled(site.clock())
+    unchanged = (
+        before is not None and record.same_as(before) and tracked.seen.settled(visitors.clock())
+    )
     # A browser takes no cookie of another site from a script's request (SameSite=Lax).
     foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
-    if site.records.can_sign and not (unchanged or foreign):
+    if visitors.can_sign and not (unchanged or foreign):
         write_cookies(tracked, response.headers, record)
     return response
 
@@ -123,7 +125,7 @@ def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
     """What the cookies say, with what the kit told."""
     record = tracked.seen.merged
     if told.adct is not None:
-        record = record.with_adct(told.adct, tracked.services.clock(), "kit")
+        record = record.with_adct(told.adct, tracked.visitors.clock(), "kit")
     if told.first_party_cookie is not None:
         record = record.with_cookie(told.first_party_cookie, "pixel")
     elif record.first_party_cookie is None:
@@ -137,11 +139,11 @@ def _token(
     tracked: TrackedRequest, record: Record, origin: str | None, *, consent: bool | None
 ) -> str | None:
     """The visitor as the front end hands it on; of one who said no, nothing but the no."""
-    records = tracked.services.records
-    if not records.can_sign:
+    if not tracked.visitors.can_sign:
         return None
     host = urlsplit(origin).netloc if origin else tracked.host or None
-    return records.visitor(record, consent=consent, ip=tracked.ip, host=host).token()
+    visitor = tracked.visitors.visitor(record, consent=consent, ip=tracked.ip, host=host)
+    return visitor.token()
 
 
 # -- who may ask -----------------------------------------------------------------------------
@@ -257,7 +259,7 @@ def _kit(tracked: TrackedRequest, snippet: Snippet, name: str) -> Response:
     age = "31536000, immutable" if match[1] == snippet.hash else "300"
     headers = {"Cache-Control": f"public, max-age={age}", "X-Content-Type-Options": "nosniff"}
     response = Response(snippet.kit, headers=headers, mimetype="text/javascript")
-    if tracked.services.settings.origins:
+    if tracked.visitors.settings.origins:
         # Pages of other origins may be isolated (Cross-Origin-Embedder-Policy).
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.set_etag(snippet.hash)

@@ -4,7 +4,7 @@
 
     AdRoll, AdRollMiddleware      translate for a framework
         Runtime                   makes and keeps what one app needs
-            services              what tracked requests share: records, consent
+            visitors              what requests share: who a visitor is, what signs it
             reporter              what calls become
             outbox                where events wait
             deliverer, thread     from there to AdRoll
@@ -34,8 +34,8 @@ from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
 from .settings import Settings, app_keys
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
-from .visitor.record import Records
-from .visitor.tracked_request import TrackedRequest, VisitorServices
+from .visitor.record import Visitors
+from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -114,22 +114,21 @@ class Runtime:
         self.counters.add(name, reason)
 
     @made_once
-    def services(self) -> VisitorServices:
-        """What tracked requests share. Keys are read here: apps set ``SECRET_KEY`` late."""
-        settings, counters = self.settings, self.counters
-        records = Records(settings, counters, keys=self.signing_keys(), clock=self.clock)
-        if not records.can_sign and settings.enabled:
+    def visitors(self) -> Visitors:
+        """What requests share. Keys are read here: apps set ``SECRET_KEY`` late."""
+        settings, counters, keys = self.settings, self.counters, self.signing_keys()
+        if not keys and settings.enabled:
             counters.add("secret_key_missing")
             logger.warning(
                 "AdRoll: no %s is set: no visitor is kept from one request to the next, and "
                 "there are no tokens [secret-key-missing]",
                 "SECRET_KEY or ADROLL_SECRET_KEY" if self.config else "secret_key",
             )
-        return VisitorServices(settings, records, counters, self.clock, self.request_of)
+        return Visitors(settings, counters, keys, self.clock, self.request_of)
 
     def tracked(self, environ: WSGIEnvironment) -> TrackedRequest:
         """A request's visitor, yet to be looked at."""
-        return TrackedRequest(self.services, environ)
+        return TrackedRequest(self.visitors, environ)
 
     def of_visitor(self, work: Callable[[], _T], otherwise: _T) -> _T:
         """What *work* on a visitor gives; *otherwise* after a fault of ours (promise 1).
@@ -168,7 +167,7 @@ class Runtime:
 
     def _reporter(self, settings: Settings, open_outbox: Callable[[], Any]) -> Reporter:
         kind = TellingReporter if self.settings.debug else Reporter
-        known = settings, self.functions, self.counters, self.clock, self.services.records
+        known = settings, self.functions, self.counters, self.clock, self.visitors
         return kind(
             *known,
             open_outbox=open_outbox,
@@ -314,11 +313,11 @@ class Runtime:
 
         :param outbox: ``None``: nothing is reported, in requests that only try the app out.
         """
-        before = self._collecting, self.services.assume_cookie, self.reporter
-        self._collecting = self.services.assume_cookie = True
+        before = self._collecting, self.visitors.assume_cookie, self.reporter
+        self._collecting = self.visitors.assume_cookie = True
         settings = replace(self.settings, enabled=self.settings.enabled and outbox is not None)
         self.reporter = self._reporter(settings, lambda: outbox)
         try:
             yield
         finally:
-            self._collecting, self.services.assume_cookie, self.reporter = before
+            self._collecting, self.visitors.assume_cookie, self.reporter = before

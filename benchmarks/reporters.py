@@ -277,10 +277,11 @@ class Visitors:
     def __init__(self) -> None:
         from adroll_flask.counters import Counters
         from adroll_flask.settings import Settings
-        from adroll_flask.visitor.record import Record, Records
+        from adroll_flask.visitor.record import Record
+        from adroll_flask.visitor.record import Visitors as Keeper
 
         # Not the app's own, which would know what it has signed.
-        self._records = Records(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
+        self._records = Keeper(Settings(), Counters(), keys=(SECRET_KEY,), clock=time.time)
         self._nobody = Record()
 
     def cookies(self, number: int) -> str:

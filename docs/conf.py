@@ -44,7 +44,7 @@ nitpick_ignore = [
     # What tests of the package give to it, and what its parts are given: not for the site's code.
     *[("py:class", name) for name in ("Outbox", "Transport", "Runtime", "SettingValues")],
     ("py:class", "adroll_flask.reporting.reporter.Reporter"),
-    ("py:class", "adroll_flask.visitor.record.Records"),
+    ("py:class", "adroll_flask.visitor.record.Visitors"),
     # Callable[[Event], Event | None]: the signature says it where it matters.
     ("py:class", "BeforeReport"),
     ("py:class", "PaidOrdersFunction"),

@@ -302,7 +302,7 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
             name = "click"  # on an ad that leads there
             shop.get(site, params={"adct": probe})
             cookies = "; ".join(f"{name}={value}" for name, value in shop.cookies.items())
-            kept = runtime.services.records.read(cookies).merged.adct == probe
+            kept = runtime.visitors.read(cookies).merged.adct == probe
             why = "" if kept else ": a redirect, a cache, or no consent"
             said = f"the click id is {'' if kept else 'not '}in the visitor's cookie{why}"
             yield Step(name, kept, said)

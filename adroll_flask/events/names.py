@@ -303,7 +303,7 @@ def kept_key(key: str, secret: bytes | None) -> str:
     kept as a hash, since keys outlive what else is known of a visitor; other keys stay readable,
     because people look for their orders.
 
-    :param secret: the site's own (``Records.dedupe_secret``): without it nobody could tell whose
+    :param secret: the site's own (``Visitors.dedupe_secret``): without it nobody could tell whose
         address a hash is by trying addresses.
 
     >>> kept_key("2024-1001", b"secret")

@@ -55,14 +55,13 @@ def may_be_shared(tracked: TrackedRequest, seen: HeaderView) -> bool:
     """
     if tracked.method not in ("GET", "HEAD"):
         return False
-    services = tracked.services
-    patterns = services.settings.cached_paths
+    patterns = tracked.visitors.settings.cached_paths
     if patterns:
         # Whoever lists a path may write it as people do, or as browsers send it.
         path = unquote(tracked.path)
         if any(fnmatchcase(path, unquote(pattern)) for pattern in patterns):
             return True
-    return is_shared_cacheable(seen, services.clock())
+    return is_shared_cacheable(seen, tracked.visitors.clock())
 
 
 def is_shared_cacheable(seen: HeaderView, now: float) -> bool:

@@ -42,12 +42,12 @@ def update_cookies(
         if seen.any and taken_back and not may_be_shared(tracked, view):
             delete_cookies(tracked, headers)
         return
-    now = tracked.services.clock()
+    now = tracked.visitors.clock()
     if not clicked and (seen.settled(now) or not tracked.is_document):
         # A fragment's or a picture's answer (an error page is HTML, too) may cross with what the
         # kit tells at the same moment, and would undo it. The next page is soon enough.
         return
-    if not tracked.services.records.can_sign or may_be_shared(tracked, view):
+    if not tracked.visitors.can_sign or may_be_shared(tracked, view):
         return
     record = tracked.record
     if record.first_party_cookie is None and html and tracked.may_generate:
@@ -67,12 +67,12 @@ def write_cookies(
     tracked: TrackedRequest, headers: Headers, record: Record, *, copy_alone: bool = False
 ) -> None:
     """Set the record's cookie and its working copy for the pixel, for a year."""
-    settings, hostname = tracked.services.settings, tracked.hostname
+    settings, hostname = tracked.visitors.settings, tracked.hostname
     secure = tracked.is_secure if settings.cookie_secure is None else settings.cookie_secure
     wanted: list[tuple[str, str | None, str | None]] = []
     if not copy_alone:
         tracked.written = record
-        signed = tracked.services.records.sign(record)
+        signed = tracked.visitors.sign(record)
         wanted.append((settings.cookie_name, signed, record_domain(hostname, settings)))
     # The pixel writes domain=<hostname>: the same cookie, not a second one.
     wanted.append((FIRST_PARTY_COOKIE, record.first_party_cookie, page_domain(hostname)))
@@ -96,7 +96,7 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
     did."""
     if not may_be_shared(tracked, read_headers(headers)):
         return False
-    ours = (f"{tracked.services.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
+    ours = (f"{tracked.visitors.settings.cookie_name}=", "__adroll_", _PIXEL_COOKIE)
     given = headers.getlist("Set-Cookie")
     headers.setlist("Set-Cookie", [one for one in given if not one.startswith(ours)])
     return True
@@ -104,7 +104,7 @@ def give_up_cookies(tracked: TrackedRequest, headers: Headers) -> bool:
 
 def delete_cookies(tracked: TrackedRequest, headers: Headers) -> None:
     """Take both cookies back, the host-only and the domain cookie of each name, and the pixel's."""
-    settings, hostname = tracked.services.settings, tracked.hostname
+    settings, hostname = tracked.visitors.settings, tracked.hostname
     page, ours = page_domain(hostname), settings.cookie_name
     wanted = [(ours, None), (FIRST_PARTY_COOKIE, None), (FIRST_PARTY_COOKIE, page)]
     wanted += [(ours, page), (ours, record_domain(hostname, settings))]

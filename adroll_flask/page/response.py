@@ -54,14 +54,14 @@ def prepare_response(
         vary_by_cookie(headers, seen)
     if status == 304:
         weaken_not_modified(tracked, headers)
-    elif charset is not None and tracked.services.settings.inject:
+    elif charset is not None and tracked.visitors.settings.inject:
         why = _why_not(tracked, status, seen) if is_buffered else "passthrough"
         if why is None:
             placer = Placer(tag(tracked), charset=charset)
             why = placer.outcome
         if why is None:
             return Page(tracked, headers, seen, placer)
-        if tracked.services.counters.add("page_untouched", why) and why == "encoded":
+        if tracked.visitors.counters.add("page_untouched", why) and why == "encoded":
             logger.warning(
                 "AdRoll: a page was compressed before the snippet could be placed. In Flask, "
                 "call AdRoll's init_app after the compressing extension's (after_request "
@@ -98,7 +98,7 @@ class Page:
     ) -> None:
         self._headers = headers
         self._seen = seen
-        self._counters = tracked.services.counters
+        self._counters = tracked.visitors.counters
         self._is_head = tracked.method == "HEAD"
         self._placer = placer
 

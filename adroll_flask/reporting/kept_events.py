@@ -84,7 +84,7 @@ def find_order(reporter: Reporter, *orders: str, most: int = 20_000) -> FoundOrd
     :param orders: the shop's order id, as people may write it.
     :param most: invalid dead letters that are looked through, the newest.
     """
-    lookups, secret = reporter.outbox.lookups, reporter.records.dedupe_secret
+    lookups, secret = reporter.outbox.lookups, reporter.visitors.dedupe_secret
     for one in (spelled for order in orders for spelled in spellings(order)):
         rows = lookups.find(names.kept_key(one, secret), names.EVENT_NAMES)
         rows += lookups.dead_letters_of(one, most)
@@ -219,14 +219,14 @@ def _checked(reporter: Reporter, payload: bytes, row: Row | None = None) -> Buil
     defaults = reporter.bare(names.NO_IDENTITY, {})
     event = recheck_wire(payload, defaults, now=None if row is None else defaults.now)
     key = event.order_id
-    kept = key and names.kept_key(key, reporter.records.dedupe_secret)
+    kept = key and names.kept_key(key, reporter.visitors.dedupe_secret)
     if row is not None and row.key not in (None, kept):
         key = row.key
     return Built(event, (), key, wire_bytes(event), defaults=defaults)
 
 
 def _sent(reporter: Reporter, id: str, built: Built) -> bool:
-    key = None if built.key is None else names.kept_key(built.key, reporter.records.dedupe_secret)
+    key = None if built.key is None else names.kept_key(built.key, reporter.visitors.dedupe_secret)
     return reporter.outbox.admin.fix(
         id, built.payload, key, digest=built.value_digest, identifiers=built.coverage.mask
     )

@@ -217,7 +217,7 @@ class Reconciliation:
 
     def _compared(self) -> Iterator[Order]:
         listed, outbox = self._listed(), self.reporter.outbox
-        lookups, secret = outbox.lookups, self.reporter.records.dedupe_secret
+        lookups, secret = outbox.lookups, self.reporter.visitors.dedupe_secret
         lookups.take_in_all()
         stopped = worst(outbox.account_states().values()).stopped or ""
         # Dead letters that were invalid have no key. Their content is not kept here.

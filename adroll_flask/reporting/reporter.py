@@ -28,7 +28,7 @@ from adroll_flask.outbox.model import Counted, OrderKey, Verdict, Withdrawal, ou
 from adroll_flask.outbox.outbox import after_commit, is_database_error
 from adroll_flask.redaction import describe, describe_lines, short_key
 from adroll_flask.signals import event_delivered, event_queued, event_rejected, event_suppressed
-from adroll_flask.visitor.record import Records, Visitor
+from adroll_flask.visitor.record import Visitor, Visitors
 
 if TYPE_CHECKING:
     from adroll_flask.counters import Counters
@@ -189,7 +189,7 @@ class Reporter:
     functions: SiteFunctions
     counters: Counters
     clock: Callable[[], float]
-    records: Records
+    visitors: Visitors
     open_outbox: Callable[[], Outbox]
     strict: Callable[[], bool]
     queued: Callable[[], None]
@@ -349,7 +349,7 @@ class Reporter:
             name=event.event_name,
             advertisable_eid=eid or "",
             dry_run=self.is_dry_run(event.page_location, browser),
-            key=None if key is None else kept_key(key, self.records.dedupe_secret),
+            key=None if key is None else kept_key(key, self.visitors.dedupe_secret),
             payload=built.payload,
             occurred_at=event.timestamp,
             digest=built.value_digest,
@@ -369,7 +369,7 @@ class Reporter:
         :raises EventError: *subject* says nothing, or is no token of this site.
         """
         if isinstance(subject, str):
-            visitor, known_since = self.records.from_token(subject)
+            visitor, known_since = self.visitors.from_token(subject)
         elif isinstance(subject, Visitor):
             visitor, known_since = subject, None
         else:
@@ -423,7 +423,7 @@ class Reporter:
 
         :param location: the page's URL, where *given* does not say it.
         """
-        settings, records = self.settings, self.records
+        settings, visitors = self.settings, self.visitors
         account = settings.account
         if settings.accounts:
             account = settings.account_of(host_of(given.get("page_location") or location))
@@ -433,9 +433,9 @@ class Reporter:
             now=self.clock(),
             page_location=location,
             email_forms=settings.email,
-            derive_key=records.derive_key,
+            derive_key=visitors.derive_key,
             private_parameters=settings.private_parameters,
-            dedupe_secret=records.dedupe_secret,
+            dedupe_secret=visitors.dedupe_secret,
             **known,
         )
 
@@ -484,7 +484,7 @@ class Reporter:
         """Count an event that is not to be reported, and keep why; of a dry run only the count."""
         self.counters.add("event_suppressed", why)
         self.announce(event_suppressed, name=name, reason=why)
-        now, order, secret = self.clock(), None, self.records.dedupe_secret
+        now, order, secret = self.clock(), None, self.visitors.dedupe_secret
         with suppress(OutboxFailed):  # counted above; history does without it
             key = None if dry_run else given.get("deduplication_key") or given.get("order_id")
             # Without a secret, order numbers could be found by trying them.
@@ -572,7 +572,7 @@ class Reporter:
         from adroll_flask.visitor.identifiers import accept_id
 
         eid = self.settings.account_of(host).advertisable_eid or ""
-        key = kept_key(accept_id(order_id, "order_id"), self.records.dedupe_secret)
+        key = kept_key(accept_id(order_id, "order_id"), self.visitors.dedupe_secret)
         return OrderKey(eid, self.settings.dry_run, "purchase", key)
 
     def decide(

@@ -9,6 +9,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+from werkzeug.sansio.http import parse_cookie
 
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, let_through
@@ -44,31 +47,28 @@ _ERROR = Decision(None, "error")
 
 def decide(
     settings: Settings,
-    *,
-    gpc: bool,
-    cookies: Callable[[], Mapping[str, str]],
-    request: object,
+    environ: WSGIEnvironment,
     recorded: bool | None,
+    *,
+    request_of: Callable[[WSGIEnvironment], object],
     counters: Counters,
 ) -> Decision:
     """Decide from the browser's signal, the site's setting and what the visitor told us before.
 
     :param settings: ``consent``, ``honor_gpc`` and the ``tcf_*`` keys are read.
-    :param gpc: the request carried ``Sec-GPC: 1``.
-    :param cookies: gives the request's cookies; asked only where the TC string is needed.
-    :param request: handed to the site's callable as it is.
+    :param environ: the request's; its cookies are read only where the TC string is needed.
     :param recorded: the answer that the kit brought in and our signed record carries.
+    :param request_of: turns an environ into what the site's callable takes.
     :param counters: ``consent_error:<why>`` counts what could not be used.
 
-    >>> decide(Settings(), gpc=True, cookies=dict, request=None, recorded=None,
-    ...        counters=Counters()).reason
+    >>> decide(Settings(), {"HTTP_SEC_GPC": "1"}, None, request_of=dict, counters=Counters()).reason
     'gpc'
     """
-    if gpc and settings.honor_gpc:
+    if settings.honor_gpc and environ.get("HTTP_SEC_GPC") == "1":
         return _GPC
     if settings.consent is None:
         return _DEFAULT
-    answer, why, problem = _asked(settings, cookies, request)
+    answer, why, problem = _asked(settings, environ, request_of)
     if why:
         # What fails for one request fails for each of them.
         if counters.add("consent_error", why):
@@ -78,12 +78,15 @@ def decide(
 
 
 def _asked(
-    settings: Settings, cookies: Callable[[], Mapping[str, str]], request: object
+    settings: Settings,
+    environ: WSGIEnvironment,
+    request_of: Callable[[WSGIEnvironment], object],
 ) -> tuple[bool | None, str, str]:
     """The answer; why there is none that can be used, as it is counted and as it is told."""
     ask: Any = settings.consent
     if ask == "tcf":
-        text = cookies().get(settings.tcf_cookie)
+        # Not werkzeug.http's, which raises where any cookie, of whatever script, is not UTF-8.
+        text = parse_cookie(environ.get("HTTP_COOKIE")).get(settings.tcf_cookie)
         if not text:
             return None, "", ""
         from .tcf import consents
@@ -94,7 +97,7 @@ def _asked(
         except ValueError as error:
             return None, "tc_string", f"{settings.tcf_cookie}: {error}"
     try:
-        answer = ask(request)
+        answer = ask(request_of(environ))
     except Exception as error:
         let_through(error)
         return None, "raised", f"the ADROLL_CONSENT callable raised {describe(error)}"

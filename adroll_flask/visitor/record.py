@@ -1,6 +1,6 @@
 """Who the visitor is: the signed record, AdRoll's cookie beside it, and tokens for the time after.
 
-Plain values in, plain values out; both adapters use it through :class:`Records`. The record
+Plain values in, plain values out; both adapters use it through :class:`Visitors`. The record
 (``adroll_visitor``) is the truth for a year; ``__adroll_fpc`` is its working copy for the pixel and
 stays raw, because the pixel reads it. Record and token are packed into few bytes and signed.
 """
@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 from itsdangerous import BadData, encoding
 from itsdangerous import Signer as TextSigner
@@ -48,11 +49,17 @@ class Known:
     #: Whether tracking was allowed at the time; ``None``: not yet asked. Of a record: what the kit
     #: told us, where the server cannot see it itself.
     consent: bool | None = None
+    #: The visitor's address, where this came from a request or a token.
+    ip: str | None = None
+    #: The site's host at the time, likewise.
+    host: str | None = None
+    #: The browser's user agent, where this came from a request, or from a token that has it.
+    user_agent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Record(Known):
-    """The content of ``adroll_visitor`` and, beside an address and a host, of a token."""
+    """The content of ``adroll_visitor``, or of a token."""
 
     #: Short hashes of click ids that newer ones replaced.
     replaced: tuple[bytes, ...] = ()
@@ -133,16 +140,12 @@ def pack(
     known: Known,
     *,
     replaced: tuple[bytes, ...] = (),
-    ip: str | None = None,
-    host: str | None = None,
-    user_agent: str | None = None,
     max_age: int | None = None,
     most: int | None = None,
 ) -> bytes:
-    """*known* as bytes, and the visitor's address, agent and the site's host with it.
+    """*known* as bytes, its user agent cut after :data:`AGENT_CHARS` characters.
 
     :param replaced: a record's.
-    :param user_agent: cut after :data:`AGENT_CHARS` characters.
     :param max_age: the token's own life, seconds.
     :param most: bytes that the result may have beside a user agent; a host that does not fit is
         left out, then a cookie of an unusual form.
@@ -154,16 +157,16 @@ def pack(
         f"{_SOURCES.index(known.first_party_cookie_source)}"
     )
     odd = "" if usual else known.first_party_cookie or ""
-    host = host if host and host.isascii() and _SEPARATOR not in host else ""
+    host = known.host or ""
     texts = [
         digits,
         known.adct or "",
         f"{int(known.adct_at or 0):x}" if known.adct is not None else "",
         odd,
         b"".join(replaced).hex(),
-        ip or "",
+        known.ip or "",
         f"{max_age or 0:x}",
-        host,
+        host if host.isascii() and _SEPARATOR not in host else "",
         "",
     ]
 
@@ -173,15 +176,13 @@ def pack(
     for gives_way in (_HOST, _COOKIE):
         if most is not None and len(packed()) > most:
             texts[gives_way] = ""
-    if user_agent is not None:
-        texts[-1] = re.sub(r"[^ -~]", "?", user_agent[:AGENT_CHARS]).strip()
+    if known.user_agent is not None:
+        texts[-1] = re.sub(r"[^ -~]", "?", known.user_agent[:AGENT_CHARS]).strip()
     return packed()
 
 
-def unpack(
-    payload: bytes, signed_at: float = 0.0
-) -> tuple[Record, dict[str, str | None], int | None]:
-    """The record in *payload*; by name the address, host and agent; the token's own life, seconds.
+def unpack(payload: bytes, signed_at: float = 0.0) -> tuple[Record, int | None]:
+    """The record in *payload*, and the token's own life, seconds.
 
     :param signed_at: when it was signed, epoch seconds.
     :raises ValueError: it is not of this form.
@@ -201,12 +202,13 @@ def unpack(
             first_party_cookie=cookie or None,
             first_party_cookie_source=_SOURCES[cookie_source],
             consent=_CONSENTS[consent],
+            ip=str(ip_address(ip)) if ip else None,
+            host=host or None,
+            user_agent=agent or None,
             replaced=tuple(marks[n : n + 4] for n in range(0, len(marks), 4)),
             signed_at=signed_at,
         )
-        address = str(ip_address(ip)) if ip else None
-        about = {"ip": address, "host": host or None, "user_agent": agent or None}
-        return record, about, int(age, 16) or None
+        return record, int(age, 16) or None
     except (IndexError, OverflowError):
         raise ValueError("another form") from None
 
@@ -325,13 +327,7 @@ class Visitor(Known):
     Its ``repr`` says which identifiers are there, never their values.
     """
 
-    #: The visitor's address, where this came from a request or a token.
-    ip: str | None = None
-    #: The site's host at the time, likewise.
-    host: str | None = None
-    #: The browser's user agent, where this came from a request, or from a token that has it.
-    user_agent: str | None = None
-    _records: Records | None = field(default=None, compare=False)
+    _visitors: Visitors | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         known = [name for name in ("adct", "first_party_cookie") if getattr(self, name)]
@@ -368,7 +364,7 @@ class Visitor(Known):
         >>> with app.test_request_context("/signup?adct=click123"):
         ...     token = current_visitor().token(max_age=timedelta(days=365), user_agent=True)
         """
-        if self._records is None:
+        if self._visitors is None:
             raise errors.ConfigurationError("ADROLL_SECRET_KEY", "this visitor belongs to no app")
         life = None
         if max_age is not None:
@@ -377,7 +373,7 @@ class Visitor(Known):
             if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
                 raise errors.EventError("max_age", f"{takes}; it got one out of range")
             life = int(seconds)
-        return self._records.token(self, max_age=life, user_agent=user_agent)
+        return self._visitors.token(self, max_age=life, user_agent=user_agent)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -437,53 +433,47 @@ def _verify(signer: Signer, text: str) -> Record:
     return unpack(payload, signed_at)[0]
 
 
-def _there(signer: Signer | None, what: str) -> Signer:
-    if signer is None:
-        raise errors.ConfigurationError("ADROLL_SECRET_KEY", f"set it (or SECRET_KEY) to {what}")
-    return signer
-
-
-class Records:
-    """Reads and writes what identifies visitors; one per app.
+class Visitors:
+    """Reads and writes what identifies visitors; one per app, which all its requests share.
 
     :param settings: the app's.
     :param counters: where ignored records are counted, forged and expired apart.
     :param keys: the signing keys, newest first; none: nothing can be kept.
     :param clock: returns epoch seconds.
+    :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     """
+
+    #: A visitor without cookies counts as one whose page view gave them (tests of a site).
+    assume_cookie: bool = False
 
     def __init__(
         self,
         settings: Settings,
         counters: Counters,
-        *,
         keys: Sequence[str | bytes],
         clock: Callable[[], float],
+        request_of: Callable[[WSGIEnvironment], object] = lambda environ: environ,
     ) -> None:
-        self._counters = counters
-        self._clock = clock
-        self._settings = settings
-        self._record_signer = Signer(keys, "record", clock=clock) if keys else None
-        self._token_signer = Signer(keys, "token", clock=clock) if keys else None
+        self.settings: Settings = settings
+        self.counters: Counters = counters
+        self.clock: Callable[[], float] = clock
+        self.request_of: Callable[[WSGIEnvironment], object] = request_of
+        #: False where the site has no secret key: then nothing is kept.
+        self.can_sign: bool = bool(keys)
+        self._record_signer = Signer(keys, "record", clock=clock)
+        self._token_signer = Signer(keys, "token", clock=clock)
         self.derive_key: bytes | None = derive_key(keys, "derived-cookie")
         self.dedupe_secret: bytes | None = derive_key(keys, "deduplication-key")
         # A known visitor's next request costs a look-up instead of ten times as much. What is
         # refused raises, and is not remembered.
-        self._verified = (
-            lru_cache(_MEMO)(partial(_verify, self._record_signer)) if self._record_signer else None
-        )
-
-    @property
-    def can_sign(self) -> bool:
-        """False where the site has no secret key: then nothing is kept."""
-        return self._record_signer is not None
+        self._verified = lru_cache(_MEMO)(partial(_verify, self._record_signer))
 
     def read(self, header: str) -> RequestCookies:
         """What the raw ``Cookie`` *header* says.
 
         Of several ``__adroll_fpc`` the one equal to the record wins, else the first well-formed.
         """
-        record_cookie = self._settings.cookie_name
+        record_cookie = self.settings.cookie_name
         if FIRST_PARTY_COOKIE not in header and record_cookie not in header:
             return _NOTHING
         records, cookies = _values(header, (record_cookie, FIRST_PARTY_COOKIE))
@@ -493,48 +483,49 @@ class Records:
             return RequestCookies(record, known, True)
         forms = [normalise_first_party_cookie(value) for value in cookies[:_MOST_COOKIES]]
         if None in forms:
-            self._counters.add("cookie_ignored", "malformed", forms.count(None))
+            self.counters.add("cookie_ignored", "malformed", forms.count(None))
         cookie = known if known and known in forms else next(filter(None, forms), None)
         return RequestCookies(record, cookie, bool(records or cookies))
 
     def _record(self, text: str) -> Record | None:
-        if self._verified is None:
+        if not self.can_sign:
             return None
         try:
             record = self._verified(text)
-            if self._clock() - record.signed_at > COOKIE_LIFE:
+            if self.clock() - record.signed_at > COOKIE_LIFE:
                 raise errors.TokenExpiredError  # since it was remembered
             return record
         except errors.TokenExpiredError:
             why = "expired"
         except ValueError:
             why = "forged"
-        self._counters.add("record_ignored", why)
+        self.counters.add("record_ignored", why)
         return None
 
     def sign(self, record: Record) -> str:
         """*record* as the value of the ``adroll_visitor`` cookie."""
-        return _there(self._record_signer, "keep visitors").sign(
-            pack(record, replaced=record.replaced)
-        )
+        return self._record_signer.sign(pack(record, replaced=record.replaced))
 
-    def visitor(self, record: Record, *, consent: bool | None, **about: str | None) -> Visitor:
+    def visitor(self, record: Record, **about: Any) -> Visitor:
         """*record* as views see it.
 
-        :param about: ``ip``, ``host`` and ``user_agent``.
+        :param about: what a request says beside it, by the names of :class:`Known`.
         """
-        known: dict[str, Any] = {one.name: getattr(record, one.name) for one in fields(Known)}
-        return Visitor(**known | about | {"consent": consent}, _records=self)
+        known = {one.name: getattr(record, one.name) for one in fields(Known)}
+        return Visitor(**known | about, _visitors=self)
 
     def token(self, visitor: Visitor, *, max_age: int | None, user_agent: bool) -> str:
-        """*visitor* as signed text, see :meth:`Visitor.token`."""
-        signer = _there(self._token_signer, "make visitor tokens")
+        """*visitor* as signed text, see :meth:`Visitor.token`.
+
+        :raises ConfigurationError: there is no secret key.
+        """
+        self._need_key("make visitor tokens")
         # Of somebody who said no, or has not been asked, the answer alone is kept.
-        about: dict[str, Any] = {}
-        if visitor or visitor.consent is True:
-            agent = visitor.user_agent if user_agent else None
-            about = {"ip": visitor.ip, "host": visitor.host, "user_agent": agent}
-        return signer.sign(pack(visitor, **about, max_age=max_age, most=TOKEN_BYTES))
+        asked = visitor or visitor.consent is True
+        known: Known = visitor if asked else Known(consent=visitor.consent)
+        if not user_agent:
+            known = replace(known, user_agent=None)
+        return self._token_signer.sign(pack(known, max_age=max_age, most=TOKEN_BYTES))
 
     def from_token(self, text: str) -> tuple[Visitor, float]:
         """The visitor of a token, and when the token was made (epoch seconds).
@@ -543,17 +534,24 @@ class Records:
             ``ADROLL_TOKEN_MAX_AGE``.
         :raises TokenForgedError: not ours, or changed.
         :raises TokenEmptyError: an empty text.
+        :raises ConfigurationError: there is no secret key.
         """
         if not text.strip():
             raise errors.TokenEmptyError
-        signer = _there(self._token_signer, "take visitor tokens")
+        self._need_key("take visitor tokens")
         if len(text) > TOKEN_CHARS_WITH_AGENT:
             raise errors.TokenForgedError
-        payload, minted_at = signer.unsign(text, self._settings.withdrawals_kept)
+        payload, minted_at = self._token_signer.unsign(text, self.settings.withdrawals_kept)
         try:
-            record, about, max_age = unpack(payload, minted_at)
+            record, max_age = unpack(payload, minted_at)
         except ValueError:
             raise errors.TokenForgedError from None
-        if self._clock() - minted_at > (max_age or self._settings.token_max_age):
+        if self.clock() - minted_at > (max_age or self.settings.token_max_age):
             raise errors.TokenExpiredError
-        return self.visitor(record, consent=record.consent, **about), minted_at
+        return self.visitor(record), minted_at
+
+    def _need_key(self, what: str) -> None:
+        if not self.can_sign:
+            raise errors.ConfigurationError(
+                "ADROLL_SECRET_KEY", f"set it (or SECRET_KEY) to {what}"
+            )

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import quote, unquote
 from wsgiref.types import WSGIEnvironment
 
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from adroll_flask.counters import Counters
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import is_loopback
 from adroll_flask.logs import logger
-from adroll_flask.settings import Settings
 
 from .consent import Decision, decide
 from .identifiers import accept_adct, is_public_ip, new_first_party_cookie, normalise_ip
-from .record import Record, Records, RequestCookies, Visitor
+from .record import Record, RequestCookies, Visitor, Visitors
 
 #: How private, loopback and link-local addresses begin: a look before the exact question.
 _PERHAPS_PRIVATE = ("10.", "127.", "169.254.", "172.", "192.168.", "100.", "::", "f")
@@ -30,22 +26,6 @@ _HOST = re.compile(r"([a-z0-9.-]{1,253}|\[[a-f0-9]*:[a-f0-9.:]{1,44}\])(:[1-9][0
 _DOCUMENTS = ("document", "iframe", "frame")
 #: Headers of htmx, Turbo and the libraries of old by which a script asks for a fragment.
 _FRAGMENT_HEADERS = ("HTTP_HX_REQUEST", "HTTP_TURBO_FRAME", "HTTP_X_PJAX", "HTTP_X_REQUESTED_WITH")
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class VisitorServices:
-    """What all tracked requests of an app share.
-
-    :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
-    """
-
-    settings: Settings
-    records: Records
-    counters: Counters
-    clock: Callable[[], float]
-    request_of: Callable[[WSGIEnvironment], object]
-    #: A visitor without cookies counts as one whose page view gave them (tests of a site).
-    assume_cookie: bool = False
 
 
 class TrackedRequest:
@@ -67,8 +47,8 @@ class TrackedRequest:
     #: was prepared.
     refused: bool | None = None
 
-    def __init__(self, services: VisitorServices, environ: WSGIEnvironment) -> None:
-        self.services: VisitorServices = services
+    def __init__(self, visitors: Visitors, environ: WSGIEnvironment) -> None:
+        self.visitors: Visitors = visitors
         self.environ: WSGIEnvironment = environ
         # A dispatcher within the app moves what it has used from one to the other.
         self._script_name: str = environ.get("SCRIPT_NAME", "")
@@ -146,12 +126,12 @@ class TrackedRequest:
         try:
             ip = normalise_ip(address)
         except ValueError:
-            self.services.counters.add("address_ignored", "malformed")
+            self.visitors.counters.add("address_ignored", "malformed")
             return None
         if ip.startswith(_PERHAPS_PRIVATE) and not is_public_ip(ip):
             # A developer's browser comes from the same machine and means no proxy.
             near = is_loopback(self.hostname)
-            if not near and self.services.counters.add("address_private"):
+            if not near and self.visitors.counters.add("address_private"):
                 logger.warning(
                     "AdRoll: visitors come from a private or loopback address, the proxy's; "
                     "wrap the app in werkzeug's ProxyFix [proxy-address]"
@@ -167,7 +147,7 @@ class TrackedRequest:
     @made_once
     def seen(self) -> RequestCookies:
         """What the request's cookies say."""
-        return self.services.records.read(self.environ.get("HTTP_COOKIE", ""))
+        return self.visitors.read(self.environ.get("HTTP_COOKIE", ""))
 
     @made_once
     def adct(self) -> str | None:
@@ -181,7 +161,7 @@ class TrackedRequest:
         given = [accept_adct(unquote(one, errors="replace")) for one in _ADCT.findall(query) if one]
         adct = next(filter(None, given), None)
         if given and adct is None:
-            self.services.counters.add("adct_ignored", "malformed")
+            self.visitors.counters.add("adct_ignored", "malformed")
         return adct
 
     @made_once
@@ -192,36 +172,30 @@ class TrackedRequest:
 
     def decide(self, recorded: bool | None) -> Decision:
         """The decision with *recorded* as what the browser told us."""
-        consent = self.services.settings.consent
+        visitors = self.visitors
         return decide(
-            self.services.settings,
-            gpc=self.environ.get("HTTP_SEC_GPC") == "1",
-            cookies=self._cookies,
-            request=self.services.request_of(self.environ) if callable(consent) else None,
-            recorded=recorded,
-            counters=self.services.counters,
+            visitors.settings,
+            self.environ,
+            recorded,
+            request_of=visitors.request_of,
+            counters=visitors.counters,
         )
-
-    def _cookies(self) -> dict[str, str]:
-        from werkzeug.http import parse_cookie
-
-        return dict(parse_cookie(self.environ.get("HTTP_COOKIE", "")).items())
 
     @made_once
     def record(self) -> Record:
         """The visitor's record with what this request adds: the browser's cookie, a click."""
         record, adct = self.seen.merged, self.adct
-        return record if adct is None else record.with_adct(adct, self.services.clock(), "url")
+        return record if adct is None else record.with_adct(adct, self.visitors.clock(), "url")
 
     @made_once
     def new_cookie(self) -> str:
         """A first-party cookie for a visitor who has none; the same one all through a request."""
-        return new_first_party_cookie(self.services.clock())
+        return new_first_party_cookie(self.visitors.clock())
 
     @property
     def may_generate(self) -> bool:
         """True where a visitor without cookies could get one with this response."""
-        return self.method == "GET" and self.is_document and self.services.records.can_sign
+        return self.method == "GET" and self.is_document and self.visitors.can_sign
 
     def visitor(self) -> Visitor:
         """The visitor as views see it; unknown without consent."""
@@ -231,7 +205,7 @@ class TrackedRequest:
 
     def visitor_of(self, record: Record, consent: bool | None) -> Visitor:
         """The visitor of *record*, with what else this request tells."""
-        return self.services.records.visitor(
+        return self.visitors.visitor(
             record,
             consent=consent,
             ip=self.ip,
@@ -250,7 +224,7 @@ class TrackedRequest:
         if (
             record.adct is None
             and record.first_party_cookie is None
-            and (self.may_generate or (self.services.assume_cookie and not known))
+            and (self.may_generate or (self.visitors.assume_cookie and not known))
         ):
             return record.with_cookie(self.new_cookie, "server")
         return record

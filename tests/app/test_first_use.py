@@ -14,13 +14,13 @@ from adroll_flask.delivery import deliverer
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
-from adroll_flask.visitor import tracked_request
+from adroll_flask.visitor import record
 from tests.support import PATIENCE, ROOT, in_a_child
 
 PARTS: dict[str, type[Any]] = {
     "outbox": outbox.Outbox,
     "deliverer": deliverer.Deliverer,
-    "services": tracked_request.VisitorServices,
+    "visitors": record.Visitors,
 }
 
 

@@ -31,7 +31,7 @@ from adroll_flask import (
     report_conversion,
     visitor_identified,
 )
-from adroll_flask.visitor.record import Records
+from adroll_flask.visitor.record import Visitors
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
 from tests.support.visits import kept
@@ -425,7 +425,7 @@ def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
 
     app = make_app(ADROLL_STRICT=False)
     app.add_url_rule("/who", "who", lambda: str(call()))
-    monkeypatch.setattr("adroll_flask.visitor.record.Records.read", broken)
+    monkeypatch.setattr("adroll_flask.visitor.record.Visitors.read", broken)
     assert app.test_client().get("/who?adct=click123").text == "None"
     assert app.extensions["adroll"].counters.get("visitor_unread", "fault") == 1
 
@@ -433,9 +433,9 @@ def test_a_visitor_who_cannot_be_read_is_an_unknown_one(
 def test_a_no_stands_though_the_visitor_could_not_be_read(
     make_app: AppMaker, monkeypatch: Patch
 ) -> None:
-    faults, read = [LookupError()], Records.read
+    faults, read = [LookupError()], Visitors.read
 
-    def once(records: Records, header: str) -> Any:
+    def once(records: Visitors, header: str) -> Any:
         if faults:
             raise faults.pop()
         return read(records, header)
@@ -446,7 +446,7 @@ def test_a_no_stands_though_the_visitor_could_not_be_read(
 
     app = make_app(ADROLL_STRICT=False)
     app.add_url_rule("/no", "no", no)
-    monkeypatch.setattr("adroll_flask.visitor.record.Records.read", once)
+    monkeypatch.setattr("adroll_flask.visitor.record.Visitors.read", once)
     assert "Set-Cookie" not in app.test_client().get("/no?adct=click123").headers
     assert not faults
 

@@ -508,7 +508,7 @@ def test_consent_that_raises_breaks_nothing(
 
 @LINTS
 @pytest.mark.parametrize("app", [plain, generator, writer, picture])
-@pytest.mark.parametrize("fault", ["Records.read", "DeliveryThread.start"])
+@pytest.mark.parametrize("fault", ["Visitors.read", "DeliveryThread.start"])
 def test_a_fault_leaves_responses_alone(
     wrap: Wrap, lint: Lint, monkeypatch: Patch, fault: str, app: WSGI
 ) -> None:
@@ -522,13 +522,13 @@ def test_a_fault_leaves_responses_alone(
         assert not seen[0].adct or fault == "DeliveryThread.start"
         return app(environ, start_response)
 
-    place = "visitor.record" if fault == "Records.read" else "delivery.thread"
+    place = "visitor.record" if fault == "Visitors.read" else "delivery.thread"
     monkeypatch.setattr(f"adroll_flask.{place}.{fault}", broken)
     middleware = wrap(looking, strict=False)
     with checked(middleware, lint).get("/?adct=click123") as response:
         assert response.status_code == 200
         data = response.data
-    if fault == "Records.read":
+    if fault == "Visitors.read":
         assert data == (b"\x89PNG" if app is picture else PAGE.encode())
         assert middleware.runtime.counters.get("visitor_unread", "fault") > 0
     else:

@@ -369,8 +369,8 @@ def test_a_record_from_the_future_is_not_taken_for_new(site: Site) -> None:
 def test_a_record_and_a_token_cannot_stand_in_for_each_other(site: Site) -> None:
     site.get("/?adct=mine")
     record = str(site.cookie("adroll_visitor"))
-    records = site.runtime.services.records
-    token = Visitor(adct="mine", consent=True, _records=records).token()
+    records = site.runtime.visitors
+    token = Visitor(adct="mine", consent=True, _visitors=records).token()
 
     assert records.from_token(token)[0].adct == "mine"
     with pytest.raises(TokenForgedError):
@@ -383,11 +383,11 @@ def test_records_and_tokens_of_another_site_are_refused(make_site: MakeSite) -> 
     ours, theirs = make_site(), make_site("theirs", secret_key="a key of another shop")
     theirs.get("/?adct=theirs")
     record = str(theirs.cookie("adroll_visitor"))
-    token = Visitor(adct="theirs", _records=theirs.runtime.services.records).token()
+    token = Visitor(adct="theirs", _visitors=theirs.runtime.visitors).token()
 
     assert seen_with(ours, record)["adct"] is None
     with pytest.raises(TokenForgedError):
-        ours.runtime.services.records.from_token(token)
+        ours.runtime.visitors.from_token(token)
 
 
 @pytest.mark.parametrize("salt", ["itsdangerous.Signer", "cookie-session", "adroll_flask.record"])
@@ -424,11 +424,11 @@ def test_keys_rotate_and_lose_nobody_and_a_retired_key_opens_nothing(make_site: 
     old = make_site("old", secret_key="old")
     old.get("/?adct=mine")
     record = str(old.cookie("adroll_visitor"))
-    token = Visitor(adct="mine", _records=old.runtime.services.records).token()
+    token = Visitor(adct="mine", _visitors=old.runtime.visitors).token()
 
     rotating = make_site("rotating", secret_key=["new", "old"])
     assert seen_with(rotating, record)["adct"] == "mine"
-    assert rotating.runtime.services.records.from_token(token)[0].adct == "mine"
+    assert rotating.runtime.visitors.from_token(token)[0].adct == "mine"
     answer = rotating.get_with(f"adroll_visitor={record}", "/?adct=later")
     renewed = re.findall("^adroll_visitor=([^;]+)", answer.headers["Set-Cookie"])[0]
 
@@ -436,7 +436,7 @@ def test_keys_rotate_and_lose_nobody_and_a_retired_key_opens_nothing(make_site: 
     assert seen_with(rotated, renewed)["adct"] == "later"
     assert seen_with(rotated, record)["adct"] is None
     with pytest.raises(TokenForgedError):
-        rotated.runtime.services.records.from_token(token)
+        rotated.runtime.visitors.from_token(token)
 
 
 def test_flasks_fallback_keys_rotate_the_record_too(make_flask_site: MakeSite) -> None:

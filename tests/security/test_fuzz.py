@@ -33,8 +33,8 @@ from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
 from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.consent import decide
-from adroll_flask.visitor.record import Record, Records, pack, unpack
-from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
+from adroll_flask.visitor.record import Record, Visitors, pack, unpack
+from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
 
 CASES = int(os.environ.get("FUZZ_CASES", "3000"))
@@ -158,35 +158,32 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def records() -> Records:
-    return Records(Settings(), Counters(), keys=["a key"], clock=Clock())
+def visitors() -> Visitors:
+    return Visitors(Settings(), Counters(), keys=["a key"], clock=Clock())
 
 
-def test_any_query_gives_a_click_id_that_fits_a_header_or_none(records: Records) -> None:
-    services = VisitorServices(Settings(), records, Counters(), Clock(), lambda environ: environ)
-
+def test_any_query_gives_a_click_id_that_fits_a_header_or_none(visitors: Visitors) -> None:
     def check(query: str) -> None:
         environ = {"REQUEST_METHOD": "GET", "QUERY_STRING": query}
-        adct = TrackedRequest(services, environ).adct
+        adct = TrackedRequest(visitors, environ).adct
         assert adct is None or re.fullmatch(r"[!-~]{1,240}", adct)
 
     fuzz("query", spiced, check)
 
 
-def test_any_cookie_header_gives_well_formed_values_or_none(records: Records) -> None:
-    signed = records.sign(Record(adct="click", first_party_cookie="a" * 32 + "-1667065540836"))
+def test_any_cookie_header_gives_well_formed_values_or_none(visitors: Visitors) -> None:
+    signed = visitors.sign(Record(adct="click", first_party_cookie="a" * 32 + "-1667065540836"))
 
     def check(text: str) -> None:
-        seen = records.read(latin(text))
+        seen = visitors.read(latin(text))
         assert seen.record is None
         assert seen.cookie is None or re.fullmatch(identifiers.COOKIE_PATTERN, seen.cookie)
-        beside = records.read(latin(f"x={text}; adroll_visitor={signed}"))
+        beside = visitors.read(latin(f"x={text}; adroll_visitor={signed}"))
         assert beside.record is None or beside.record.adct == "click"
 
     fuzz("cookies", spiced, check)
-    assert records._verified is not None
-    assert records._verified.cache_info().currsize <= 1
-    assert set(records._counters.snapshot()) <= {
+    assert visitors._verified.cache_info().currsize <= 1
+    assert set(visitors.counters.snapshot()) <= {
         "record_ignored:forged",
         "record_ignored:expired",
         "cookie_ignored:malformed",
@@ -208,33 +205,30 @@ def test_any_message_is_taken_whole_or_refused() -> None:
     fuzz("wrapped", wrapped, check)
 
 
-def test_any_signed_text_is_ours_and_any_payload_is_read_or_refused(records: Records) -> None:
-    minted = Visitor(adct="click", adct_at=0.0, ip="2001:db8::1", host=HOST, _records=records)
+def test_any_signed_text_is_ours_and_any_payload_is_read_or_refused(visitors: Visitors) -> None:
+    minted = Visitor(adct="click", adct_at=0.0, ip="2001:db8::1", host=HOST, _visitors=visitors)
     token = minted.token()
 
     def check(text: str) -> None:
         for candidate in (text, token[: len(text) % len(token)] + text[:20], f"{token}{text}"):
             try:
-                visitor, _ = records.from_token(candidate)
+                visitor, _ = visitors.from_token(candidate)
             except TokenError:
                 continue
             assert visitor == minted
             assert re.fullmatch(r"[\w.-]+", candidate, re.ASCII)
         payload = latin(text).encode("latin-1")
         try:
-            record, about, max_age = unpack(payload)
+            record, max_age = unpack(payload)
         except ValueError:
             pass
         else:
             # What was read can be written again.
-            told: dict[str, Any] = {**about, "max_age": max_age}
-            assert unpack(pack(record, **told))[0].consent == record.consent
-        assert records._record_signer is not None
-        records.read(f"adroll_visitor={records._record_signer.sign(payload[:200])}")
+            assert unpack(pack(record, max_age=max_age))[0].consent == record.consent
+        visitors.read(f"adroll_visitor={visitors._record_signer.sign(payload[:200])}")
 
     fuzz("signed", spiced, check)
-    assert records._verified is not None
-    assert records._verified.cache_info().currsize <= 2048
+    assert visitors._verified.cache_info().currsize <= 2048
 
 
 def test_any_text_is_an_identifier_in_its_form_or_none() -> None:
@@ -282,10 +276,9 @@ def test_any_answer_and_any_cookie_give_consent_only_by_true() -> None:
         for consent in ("tcf", lambda request: answer):
             decision = decide(
                 Settings(consent=consent),
-                gpc=gpc,
-                cookies=lambda: {"euconsent-v2": text},
-                request=None,
-                recorded=recorded,
+                {"HTTP_SEC_GPC": "1" if gpc else "", "HTTP_COOKIE": latin(f"euconsent-v2={text}")},
+                recorded,
+                request_of=dict,
                 counters=counters,
             )
             assert not (gpc and decision.granted)

@@ -103,7 +103,7 @@ def test_a_front_end_of_another_site_gets_no_cookie_but_a_token(site: Site) -> N
     assert answer.headers[ALLOW] == FOREIGN
     assert "adroll" not in "".join(answer.headers.getlist("Set-Cookie"))
     assert answer.headers["Cache-Control"] == "no-store"
-    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
     assert (visitor.adct, visitor.first_party_cookie) == ("click123", COOKIE)
     assert (visitor.ip, visitor.host, visitor.consent) == (ADDRESS, "brand.example", True)
 
@@ -111,7 +111,7 @@ def test_a_front_end_of_another_site_gets_no_cookie_but_a_token(site: Site) -> N
 def test_what_the_cookies_know_is_in_the_token_of_a_front_end_of_the_same_site(site: Site) -> None:
     site.get("/?adct=click123")
     answer = from_www(site, {"token": True})
-    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
     assert visitor.adct == "click123"
     assert visitor.first_party_cookie == site.cookie("__adroll_fpc")
     assert visitor.host == "www.shop.example"
@@ -132,7 +132,7 @@ def test_without_consent_the_token_holds_the_answer_and_nothing_of_the_visitor(
     site = make_site(origins=[WWW, FOREIGN], **settings)
     told = {"adct": "click123", "first_party_cookie": COOKIE, "token": True, **body}
     answer = from_foreign(site, told, **headers)
-    visitor, _ = site.runtime.services.records.from_token(json.loads(answer.data)["token"])
+    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
     assert (visitor.adct, visitor.first_party_cookie) == (None, None)
     assert (visitor.ip, visitor.host, visitor.consent) == (None, None, consent)
 
@@ -141,7 +141,7 @@ def test_a_yes_that_the_page_brings_is_in_its_token(make_site: MakeSite) -> None
     site = make_site(origins=[FOREIGN], consent=lambda _request: None)
     answer = from_foreign(site, {"adct": "click123", "consent": True, "token": True})
     said = json.loads(answer.data)
-    visitor, _ = site.runtime.services.records.from_token(said["token"])
+    visitor, _ = site.runtime.visitors.from_token(said["token"])
     assert (said["consent"], visitor.adct, visitor.consent) == (True, "click123", True)
 
 

@@ -32,22 +32,29 @@ GPC = Decision(False, "gpc")
 
 
 def decided(
-    consent: Any = None, *, cookies: Mapping[str, str] | None = None, **more: Any
+    consent: Any = None,
+    *,
+    gpc: bool = False,
+    cookies: Mapping[str, str] | None = None,
+    request: object = "the request",
+    recorded: bool | None = None,
+    counters: Counters | None = None,
+    **settings: Any,
 ) -> Decision:
-    """The decision; *more* is settings and what else is known."""
-    known = dict[str, Any](gpc=False, request="the request", recorded=None, counters=Counters())
-    known = {name: more.pop(name, usual) for name, usual in known.items()}
+    """The decision on a request."""
+    cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
+    environ = {"HTTP_SEC_GPC": "1"} if gpc else {"HTTP_COOKIE": cookie}
+    config = {f"ADROLL_{k.upper()}": v for k, v in {"consent": consent, **settings}.items()}
+    return decide(
+        Settings.from_mapping(config),
+        environ,
+        recorded,
+        request_of=lambda _environ: request,
+        counters=counters or Counters(),
+    )
 
-    def jar() -> Mapping[str, str]:
-        if cookies is None:
-            raise AssertionError("the cookies were read where nothing asks for them")
-        return cookies
 
-    config = {"ADROLL_CONSENT": consent} | {f"ADROLL_{k.upper()}": v for k, v in more.items()}
-    return decide(Settings.from_mapping(config), cookies=jar, **known)
-
-
-def test_without_a_setting_consent_is_granted_and_no_cookie_is_read() -> None:
+def test_without_a_setting_consent_is_granted() -> None:
     assert decided() == Decision(True, "default")
 
 
@@ -129,6 +136,10 @@ def test_the_tc_string_answers_for_adroll_alone() -> None:
     assert decided("tcf", cookies={"euconsent-v2": YES}) == GRANTED
     assert decided("tcf", cookies={"euconsent-v2": NO}, recorded=True) == REFUSED
     assert decided("tcf", cookies={"euconsent-v2": STRINGS["130 without purpose 7"]}) == REFUSED
+
+
+def test_another_script_s_cookie_in_latin_1_hides_no_tc_string() -> None:
+    assert decided("tcf", cookies={"name": "Ren\xe9", "euconsent-v2": YES}) == GRANTED
 
 
 def test_cookie_vendor_and_purposes_of_the_tc_string_are_settings() -> None:

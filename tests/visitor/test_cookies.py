@@ -8,7 +8,7 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, EventError, TokenExpiredError
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import COOKIE_LIFE, RENEW_AFTER, Record, Records, Signer, Visitor
+from adroll_flask.visitor.record import COOKIE_LIFE, RENEW_AFTER, Record, Signer, Visitor, Visitors
 
 NOW = 1_750_000_000.0
 #: When the texts of earlier versions were signed.
@@ -36,12 +36,12 @@ def counters() -> Counters:
     return Counters()
 
 
-def make(clock: Clock, counters: Counters, keys: Any = ("secret",)) -> Records:
-    return Records(Settings(), counters, keys=keys, clock=clock)
+def make(clock: Clock, counters: Counters, keys: Any = ("secret",)) -> Visitors:
+    return Visitors(Settings(), counters, keys=keys, clock=clock)
 
 
 @pytest.fixture
-def records(clock: Clock, counters: Counters) -> Records:
+def visitors(clock: Clock, counters: Counters) -> Visitors:
     return make(clock, counters)
 
 
@@ -67,26 +67,26 @@ def test_a_slow_clock_reads_records(
     text = make(clock, counters).sign(RECORD)
     token = visitor(make(clock, counters)).token()
     clock.now -= behind
-    records = make(clock, counters)
+    visitors = make(clock, counters)
 
-    assert (records.read(cookie(text, A)).record is not None) is taken
+    assert (visitors.read(cookie(text, A)).record is not None) is taken
     if taken:
-        assert records.from_token(token)[0].adct == RECORD.adct
+        assert visitors.from_token(token)[0].adct == RECORD.adct
     else:
         with pytest.raises(TokenExpiredError):
-            records.from_token(token)
+            visitors.from_token(token)
 
 
-def test_a_record_is_due_for_renewal_after_a_day(records: Records, clock: Clock) -> None:
-    text = records.sign(RECORD)
+def test_a_record_is_due_for_renewal_after_a_day(visitors: Visitors, clock: Clock) -> None:
+    text = visitors.sign(RECORD)
     clock.now += RENEW_AFTER - 1
-    assert records.read(cookie(text, A)).settled(clock.now)
+    assert visitors.read(cookie(text, A)).settled(clock.now)
     clock.now += 1
-    assert not records.read(cookie(text, A)).settled(clock.now)
+    assert not visitors.read(cookie(text, A)).settled(clock.now)
 
 
-def test_a_record_without_its_working_copy_is_not_settled(records: Records) -> None:
-    assert not records.read(cookie(records.sign(RECORD))).settled(NOW)
+def test_a_record_without_its_working_copy_is_not_settled(visitors: Visitors) -> None:
+    assert not visitors.read(cookie(visitors.sign(RECORD))).settled(NOW)
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -101,58 +101,58 @@ def test_forged_and_expired_count_apart(clock: Clock, counters: Counters, fresh:
     assert counters.snapshot() == {"record_ignored:expired": 1, "record_ignored:forged": 1}
 
 
-def test_of_several_cookies_the_one_equal_to_the_record_wins(records: Records) -> None:
-    seen = records.read(cookie(records.sign(RECORD), B, A, C))
+def test_of_several_cookies_the_one_equal_to_the_record_wins(visitors: Visitors) -> None:
+    seen = visitors.read(cookie(visitors.sign(RECORD), B, A, C))
     assert seen.cookie == A
     assert seen.settled(NOW)
 
 
-def test_of_several_cookies_without_a_record_the_first_well_formed_wins(records: Records) -> None:
-    assert records.read(cookie("", "x" * 81, B + "-", C)).cookie == B
+def test_of_several_cookies_without_a_record_the_first_well_formed_wins(visitors: Visitors) -> None:
+    assert visitors.read(cookie("", "x" * 81, B + "-", C)).cookie == B
 
 
-def test_a_malformed_cookie_is_counted_and_ignored(records: Records, counters: Counters) -> None:
-    assert records.read(cookie("", "käse")).cookie is None
+def test_a_malformed_cookie_is_counted_and_ignored(visitors: Visitors, counters: Counters) -> None:
+    assert visitors.read(cookie("", "käse")).cookie is None
     assert counters.get("cookie_ignored", "malformed") == 1
 
 
 @pytest.mark.parametrize("tossed", [9, 150])
-def test_the_cookie_that_the_record_names_wins_behind_others(records: Records, tossed: int) -> None:
+def test_the_cookie_that_the_record_names_wins_behind_others(
+    visitors: Visitors, tossed: int
+) -> None:
     """A sister host can put as many cookies of this name before the true one as it likes."""
     others = [f"{n:032x}-1700000000000" for n in range(tossed)]
-    seen = records.read(cookie(records.sign(RECORD), *others, A))
+    seen = visitors.read(cookie(visitors.sign(RECORD), *others, A))
     assert seen.cookie == A
     assert seen.merged.same_as(RECORD)
 
 
 @pytest.mark.parametrize("tossed", [8, 150])
 @pytest.mark.parametrize("junk", ["x", "a.b.c", "A" * 300, f"{'A' * 60}.Y2h8gA.{'A' * 43}"])
-def test_the_record_is_found_behind_others(records: Records, junk: str, tossed: int) -> None:
+def test_the_record_is_found_behind_others(visitors: Visitors, junk: str, tossed: int) -> None:
     header = "; ".join([f"adroll_visitor={junk}"] * tossed)
-    seen = records.read(f"{header}; {cookie(records.sign(RECORD), B, A)}")
+    seen = visitors.read(f"{header}; {cookie(visitors.sign(RECORD), B, A)}")
     assert seen.record is not None
     assert seen.record.same_as(RECORD)
     assert seen.cookie == A
 
 
-def test_a_cookie_bomb_costs_a_bounded_look(records: Records, counters: Counters) -> None:
-    records.read(cookie("", *["x" * 81] * 5_000))
+def test_a_cookie_bomb_costs_a_bounded_look(visitors: Visitors, counters: Counters) -> None:
+    visitors.read(cookie("", *["x" * 81] * 5_000))
     assert counters.get("cookie_ignored", "malformed") == 200
-    records.read("; ".join(["adroll_visitor=junk"] * 5_000))
+    visitors.read("; ".join(["adroll_visitor=junk"] * 5_000))
     assert counters.get("record_ignored", "forged") == 200
 
 
-def test_names_that_only_contain_ours_are_not_ours(records: Records) -> None:
-    assert not records.read(f"x__adroll_fpc={A}; my_adroll_visitor=1").any
+def test_names_that_only_contain_ours_are_not_ours(visitors: Visitors) -> None:
+    assert not visitors.read(f"x__adroll_fpc={A}; my_adroll_visitor=1").any
 
 
 def test_without_a_key_writing_says_what_to_set(clock: Clock, counters: Counters) -> None:
-    records = make(clock, counters, keys=())
-    assert records.read(cookie("x", A)).cookie == A
+    visitors = make(clock, counters, keys=())
+    assert visitors.read(cookie("x", A)).cookie == A
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
-        records.sign(RECORD)
-    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
-        records.visitor(RECORD, ip=None, host=None, consent=None).token()
+        visitors.visitor(RECORD, ip=None, host=None, consent=None).token()
     with pytest.raises(ConfigurationError, match="this visitor belongs to no app"):
         Visitor(adct="click123").token()
 
@@ -160,29 +160,29 @@ def test_without_a_key_writing_says_what_to_set(clock: Clock, counters: Counters
 # -- tokens --------------------------------------------------------------------------------
 
 
-def visitor(records: Records, record: Record = RECORD, **changes: Any) -> Visitor:
+def visitor(visitors: Visitors, record: Record = RECORD, **changes: Any) -> Visitor:
     values: dict[str, Any] = {
         "ip": "203.0.113.7",
         "host": "shop.example",
         "consent": True,
     } | changes
-    return records.visitor(record, **values)
+    return visitors.visitor(record, **values)
 
 
-def test_a_token_brings_the_visitor_back(records: Records) -> None:
-    original = visitor(records)
-    back, minted_at = records.from_token(original.token())
+def test_a_token_brings_the_visitor_back(visitors: Visitors) -> None:
+    original = visitor(visitors)
+    back, minted_at = visitors.from_token(original.token())
     assert back == original
     assert minted_at == NOW
 
 
-def test_the_longest_token_with_a_user_agent_is_as_long_as_documented(records: Records) -> None:
+def test_the_longest_token_with_a_user_agent_is_as_long_as_documented(visitors: Visitors) -> None:
     longest = RECORD.with_adct("~" * 240, NOW, "url")
     agent = "Mozilla/5.0 " * 100
     lengths = []
     for letters in range(1, 60):
         told = visitor(
-            records,
+            visitors,
             longest,
             ip="2001:db8:1:2:3:4:5:6",
             host="h" * letters + ".example",
@@ -190,7 +190,7 @@ def test_the_longest_token_with_a_user_agent_is_as_long_as_documented(records: R
         )
         token = told.token(max_age=timedelta(days=365), user_agent=True)
         lengths.append((len(token), len(told.token(max_age=timedelta(days=365)))))
-        back, _ = records.from_token(token)
+        back, _ = visitors.from_token(token)
         assert back.user_agent == agent[:512].strip()
         assert back.adct == "~" * 240
     longest_of_all, without_agent = map(max, zip(*lengths, strict=True))
@@ -198,55 +198,59 @@ def test_the_longest_token_with_a_user_agent_is_as_long_as_documented(records: R
     assert 440 <= without_agent <= 450
 
 
-def test_a_token_is_silent_about_the_user_agent_unless_asked(records: Records) -> None:
-    told = visitor(records, user_agent="Mozilla/5.0 (X11)")
-    assert records.from_token(told.token())[0].user_agent is None
-    assert records.from_token(told.token(user_agent=True))[0].user_agent == "Mozilla/5.0 (X11)"
+def test_a_token_is_silent_about_the_user_agent_unless_asked(visitors: Visitors) -> None:
+    told = visitor(visitors, user_agent="Mozilla/5.0 (X11)")
+    assert visitors.from_token(told.token())[0].user_agent is None
+    assert visitors.from_token(told.token(user_agent=True))[0].user_agent == "Mozilla/5.0 (X11)"
 
 
 @pytest.mark.parametrize(("agent", "kept"), [("Mozïlla\x00 \x1f5.0", "Moz?lla? ?5.0"), (" ", None)])
-def test_an_odd_user_agent_smuggles_nothing(records: Records, agent: str, kept: str | None) -> None:
-    back, _ = records.from_token(visitor(records, user_agent=agent).token(user_agent=True))
+def test_an_odd_user_agent_smuggles_nothing(
+    visitors: Visitors, agent: str, kept: str | None
+) -> None:
+    back, _ = visitors.from_token(visitor(visitors, user_agent=agent).token(user_agent=True))
     assert (back.user_agent, back.host, back.adct) == (kept, "shop.example", "click123")
 
 
 @pytest.mark.parametrize("max_age", [timedelta(hours=1), 3600, 3600.9])
-def test_a_token_lives_its_life(records: Records, clock: Clock, max_age: timedelta | float) -> None:
-    token = visitor(records).token(max_age=max_age)
+def test_a_token_lives_its_life(
+    visitors: Visitors, clock: Clock, max_age: timedelta | float
+) -> None:
+    token = visitor(visitors).token(max_age=max_age)
     clock.now += 3600
-    assert records.from_token(token)[0].adct == "click123"
+    assert visitors.from_token(token)[0].adct == "click123"
     clock.now += 1
     with pytest.raises(TokenExpiredError):
-        records.from_token(token)
+        visitors.from_token(token)
 
 
-def test_a_token_of_a_year_outlives_the_setting(records: Records, clock: Clock) -> None:
-    short, long = visitor(records).token(), visitor(records).token(max_age=timedelta(days=365))
+def test_a_token_of_a_year_outlives_the_setting(visitors: Visitors, clock: Clock) -> None:
+    short, long = visitor(visitors).token(), visitor(visitors).token(max_age=timedelta(days=365))
     clock.now += 365 * 86_400
-    assert records.from_token(long)[0].adct == "click123"
+    assert visitors.from_token(long)[0].adct == "click123"
     with pytest.raises(TokenExpiredError):
-        records.from_token(short)
+        visitors.from_token(short)
     clock.now += 1
     with pytest.raises(TokenExpiredError):
-        records.from_token(long)
+        visitors.from_token(long)
 
 
 @pytest.mark.parametrize("max_age", [0, -1, 0.5, timedelta(days=366), True, "90", float("nan")])
-def test_a_life_that_is_none_says_what_it_takes(records: Records, max_age: Any) -> None:
+def test_a_life_that_is_none_says_what_it_takes(visitors: Visitors, max_age: Any) -> None:
     with pytest.raises(EventError, match="max_age: takes a timedelta or seconds, from 1 s"):
-        visitor(records).token(max_age=max_age)
+        visitor(visitors).token(max_age=max_age)
 
 
 @pytest.mark.parametrize("consent", [False, None])
-def test_a_token_after_a_no_holds_the_no_alone(records: Records, consent: bool | None) -> None:
-    told = visitor(records, Record(), consent=consent, user_agent="Mozilla/5.0 (X11)")
-    back, _ = records.from_token(told.token(user_agent=True))
+def test_a_token_after_a_no_holds_the_no_alone(visitors: Visitors, consent: bool | None) -> None:
+    told = visitor(visitors, Record(), consent=consent, user_agent="Mozilla/5.0 (X11)")
+    back, _ = visitors.from_token(told.token(user_agent=True))
     assert back == Visitor(consent=consent)
 
 
-def test_the_repr_tells_no_value(records: Records) -> None:
-    seen = records.read(cookie(records.sign(RECORD), A))
-    for thing in (visitor(records), RECORD, seen, records):
+def test_the_repr_tells_no_value(visitors: Visitors) -> None:
+    seen = visitors.read(cookie(visitors.sign(RECORD), A))
+    for thing in (visitor(visitors), RECORD, seen, visitors):
         assert "click123" not in repr(thing)
         assert A not in repr(thing)
         assert "203.0.113.7" not in repr(thing)
@@ -265,13 +269,12 @@ def test_what_earlier_versions_signed_stays_readable(purpose: str, text: str) ->
     assert signer.unsign(text, 60) == (f"a {purpose} of today".encode(), SIGNED)
 
 
-def test_memory_of_visitors_is_bounded_and_holds_nothing_forged(records: Records) -> None:
-    assert records._verified is not None
+def test_memory_of_visitors_is_bounded_and_holds_nothing_forged(visitors: Visitors) -> None:
     for number in range(3_000):
-        text = records.sign(RECORD.with_adct(f"click{number}", NOW, "url"))
-        records.read(cookie(text, A))
-    assert records._verified.cache_info().currsize == 2048
-    records._verified.cache_clear()
+        text = visitors.sign(RECORD.with_adct(f"click{number}", NOW, "url"))
+        visitors.read(cookie(text, A))
+    assert visitors._verified.cache_info().currsize == 2048
+    visitors._verified.cache_clear()
     for number in range(10):
-        records.read(cookie(f"forged{number}", A))
-    assert records._verified.cache_info().currsize == 0
+        visitors.read(cookie(f"forged{number}", A))
+    assert visitors._verified.cache_info().currsize == 0

@@ -9,8 +9,8 @@ import pytest
 
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import Records
-from adroll_flask.visitor.tracked_request import TrackedRequest, VisitorServices
+from adroll_flask.visitor.record import Visitors
+from adroll_flask.visitor.tracked_request import TrackedRequest
 
 WERKZEUG = tuple(int(part) for part in re.findall(r"\d+", version("werkzeug"))[:3])
 
@@ -21,15 +21,14 @@ def tracked(**environ: Any) -> TrackedRequest:
     def clock() -> float:
         return 1_790_000_000.0
 
-    records = Records(settings, counters, keys=("secret",), clock=clock)
-    services = VisitorServices(settings, records, counters, clock, lambda environ: environ)
+    visitors = Visitors(settings, counters, keys=("secret",), clock=clock)
     base = {
         "REQUEST_METHOD": "GET",
         "wsgi.url_scheme": "https",
         "SERVER_NAME": "internal",
         "SERVER_PORT": "8000",
     }
-    return TrackedRequest(services, base | {k.replace("__", "."): v for k, v in environ.items()})
+    return TrackedRequest(visitors, base | {k.replace("__", "."): v for k, v in environ.items()})
 
 
 @pytest.mark.parametrize(
