@@ -6,35 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, answers, eventually, ran
 
 Demo = Callable[..., "subprocess.Popen[str]"]
-
-
-@contextmanager
-def heard(*numbers: signal.Signals) -> Iterator[None]:
-    """Programs begun meanwhile hear these signals.
-
-    What is ignored stays ignored in a child: SIGHUP where the suite runs under nohup, SIGINT where
-    a script runs it in the background.
-    """
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -46,17 +27,17 @@ def start(tmp_path: Path) -> Iterator[Demo]:
         *options: str, sandbox: str = "--sandbox-port=0", **env: str
     ) -> subprocess.Popen[str]:
         ports = ["--port=0", *sandbox.split(), f"--instance={tmp_path / 'instance'}"]
-        with heard(signal.SIGHUP, signal.SIGINT):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "demo_app", *ports, *options],
-                cwd=ROOT,
-                env={**os.environ, "MAKELEVEL": "1", **env},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                process_group=0,
-            )
+        process = subprocess.Popen(
+            # What is ignored stays ignored in a child, as SIGHUP where the suite runs under nohup.
+            ["env", "--default-signal", sys.executable, "-m", "demo_app", *ports, *options],
+            cwd=ROOT,
+            env={**os.environ, "MAKELEVEL": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
         started.append(process)
         return process
 
@@ -66,25 +47,18 @@ def start(tmp_path: Path) -> Iterator[Demo]:
         process.communicate()
 
 
+def listens(url: str) -> bool:
+    return answers(urlsplit(url).port or 0)
+
+
+def closes(url: str) -> None:
+    eventually(lambda: not listens(url))
+
+
 def read_lines(process: subprocess.Popen[str]) -> dict[str, str]:
     """The four lines that the demo prints, word to URL."""
     assert process.stdout is not None
     return dict(process.stdout.readline().split() for _ in range(4))
-
-
-def listens(url: str) -> bool:
-    host, port = url.removeprefix("http://").partition("/")[0].split(":")
-    with socket.socket() as door:
-        return door.connect_ex((host, int(port))) == 0
-
-
-def closes(url: str) -> bool:
-    until = time.monotonic() + PATIENCE
-    while listens(url):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start: Demo) -> None:
@@ -110,7 +84,7 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
     out, err = demo.communicate(timeout=PATIENCE)
     # Nothing beside the four lines: no banner, no log of requests, no traceback at the end.
     assert (demo.returncode, out, err) == (0, "", "")
-    assert closes(lines["Sandbox"])
+    closes(lines["Sandbox"])
 
 
 @pytest.mark.parametrize(
@@ -129,8 +103,8 @@ def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     # To the shop's process alone: a terminal would send Ctrl-C to the sandbox as well.
     demo.send_signal(number)
     demo.communicate(timeout=PATIENCE)
-    assert closes(lines["Shop"])
-    assert closes(lines["Sandbox"])
+    closes(lines["Shop"])
+    closes(lines["Sandbox"])
 
 
 def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
@@ -141,7 +115,7 @@ def test_the_shop_ends_with_a_word_when_the_sandbox_dies(start: Demo) -> None:
     out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, out) == (1, "")
     assert err.splitlines()[-1] == "demo: the sandbox ended with status -9"
-    assert closes(lines["Shop"])
+    closes(lines["Shop"])
 
 
 @pytest.mark.parametrize(("option", "place"), [("--port", "Shop"), ("--sandbox-port", "Sandbox")])
@@ -159,10 +133,8 @@ def test_for_a_taken_port_the_next_is_taken_and_said(start: Demo, option: str, p
 
 
 def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
-    def free(port: int) -> bool:
-        return not (listens(f"http://127.0.0.1:{port}") or listens(f"http://127.0.0.1:{port + 1}"))
-
-    port = next(filter(free, range(23_000, 32_000, 7)))
+    ports = range(23_000, 32_000, 7)
+    port = next(port for port in ports if not (answers(port) or answers(port + 1)))
     lines = read_lines(start(f"--port={port}", sandbox=""))
     assert lines["Shop"] == f"http://127.0.0.1:{port}/"
     assert port < int(lines["Sandbox"].rpartition(":")[2].strip("/")) < port + 20
@@ -173,8 +145,7 @@ def test_the_sandboxs_port_follows_the_shops(start: Demo) -> None:
 def test_make_takes_the_port(target: str, given: tuple[str, ...], option: bool) -> None:
     command = ["make", "--dry-run", "--always-make", target, *given]
     env = {name: value for name, value in os.environ.items() if name != "PORT"}
-    told = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    (run,) = [line for line in told.stdout.splitlines() if "-m demo_app" in line]
+    (run,) = [line for line in ran(*command, cwd=ROOT, env=env).splitlines() if "demo_app" in line]
     assert ("--port=8000" in run) is option
 
 

@@ -1,7 +1,6 @@
 """The pages about deploying and Celery: commands run; their files are read by what reads them."""
 
 import re
-import subprocess
 import sys
 from configparser import RawConfigParser
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
-from tests.support import ROOT, answers, eventually, lacking, program
+from tests.support import ROOT, answers, eventually, lacking, program, ran
 from tests.support.pages import SHOP, Page, Shell, blocks
 
 SERVERS = "docs/how-to/deploy/servers.md"
@@ -179,14 +178,5 @@ def test_a_shared_task_of_an_app_factory_releases_an_order(tmp_path: Path) -> No
     shop, celery, _worker = blocks(PAGE, "With an app factory and shared_task")
     (tmp_path / "factory_shop.py").write_text(shop.code)
     (tmp_path / "make_celery.py").write_text(celery.code)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FACTORY],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "1\n"
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    assert ran(sys.executable, "-W", "error", "-c", FACTORY, cwd=tmp_path, env=env) == "1\n"

@@ -2,7 +2,6 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,9 @@ from werkzeug.test import Client
 from adroll_flask import prometheus, signals
 from adroll_flask.outbox import model, schema
 from tests.conftest import AppMaker
-from tests.support import ROOT, pages
-
-PACKAGE = ROOT / "adroll_flask"
-
+from tests.support import ROOT, pages, sources
 
 REFERENCE = ROOT / "docs" / "reference"
-
-
-def calls(*names: str) -> Iterator[tuple[str, list[ast.expr]]]:
-    """Calls of these names in the package: what is called, and its arguments."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if "sandbox" not in path.parts:
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(names):
-                    yield ast.unparse(node.func), node.args
 
 
 def shape(node: ast.expr) -> str:
@@ -53,9 +40,11 @@ def documented_counters() -> dict[str, str]:
 def test_every_counter_and_each_of_its_fixed_reasons_is_on_the_page() -> None:
     rows = documented_counters()
     counted = set()
-    for call, arguments in calls("counters.add", ".forgive"):
-        if call.endswith("forgive"):
-            arguments = arguments[1:]  # after the fault
+    for _, call in sources.calls():
+        function = ast.unparse(call.func)
+        if not function.endswith(("counters.add", ".forgive")):
+            continue
+        arguments = call.args[function.endswith("forgive") :]  # after the fault
         name = shape(arguments[0])
         if name == "*":
             continue  # a tally of such names, which stand where they are tallied

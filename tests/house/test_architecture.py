@@ -6,10 +6,8 @@ import importlib
 import os
 import pkgutil
 import re
-import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +24,8 @@ from adroll_flask.findings.finding import TABLE, Finding, ok
 from adroll_flask.outbox.model import STATES
 from adroll_flask.settings import Settings
 from tests.conftest import BROWSERS, DAILY
-from tests.support import PAGES, PUBLIC_NAMES, ROOT
+from tests.support import PAGES, PUBLIC_NAMES, ROOT, ran
+from tests.support.sources import calls, modules, nodes
 
 #: Of tests that write one themselves.
 MADE_UP = {"page.md"}
@@ -169,28 +168,10 @@ def test_each_page_that_says_something_has_its_table() -> None:
 # -- each error, log line and finding has its explanation in docs/errors.md, and nothing else has -
 
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-PAGE = (REPOSITORY / "docs/errors.md").read_text("utf-8")
+PAGE = (ROOT / "docs/errors.md").read_text("utf-8")
 
 
 ANCHORS = re.findall(r"^\(([a-z-]+)\)=$", PAGE, re.M)
-
-
-#: The sandbox plays AdRoll's part: what it says is AdRoll's words.
-MODULES = [
-    path
-    for path in sorted((REPOSITORY / "adroll_flask").rglob("*.py"))
-    if "sandbox" not in path.relative_to(REPOSITORY).parts
-]
-
-
-def _calls() -> Iterator[tuple[Path, ast.Call]]:
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call):
-                yield path, node
 
 
 def _name(call: ast.Call) -> str:
@@ -199,10 +180,6 @@ def _name(call: ast.Call) -> str:
 
 def _text(node: ast.expr | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
-
-
-def _keyword(call: ast.Call, name: str) -> ast.expr | None:
-    return next((one.value for one in call.keywords if one.arg == name), None)
 
 
 def _named(call: ast.Call) -> str | None:
@@ -215,14 +192,15 @@ def _named(call: ast.Call) -> str | None:
 
 def _used() -> set[str]:
     found = set(errors._ABOUT.values()) | {name.partition("/")[0] for name in TABLE} - {"ok"}
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path in modules().values():
+        for node in nodes(path):
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "slug":
                 found.add(_text(node.value) or "")
-            elif isinstance(node, ast.Call):
-                if _name(node) == "help_url" and node.args:
-                    found.add(_text(node.args[0]) or "")
-                found |= {_text(_keyword(node, "slug")) or "", _named(node) or ""}
+    for _, call in calls():
+        if _name(call) == "help_url" and call.args:
+            found.add(_text(call.args[0]) or "")
+        slug = next((one.value for one in call.keywords if one.arg == "slug"), None)
+        found |= {_text(slug) or "", _named(call) or ""}
     # Chosen by what commands raise: the text of a usage error is click's.
     return (found | {"command-usage"}) - {""}
 
@@ -245,8 +223,10 @@ def test_each_explanation_has_cause_meaning_and_fix(slug: str) -> None:
 
 
 def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
-    names = {_text(call.args[0]) for _, call in _calls() if _name(call) == "found" and call.args}
-    text = "".join(path.read_text() for path in MODULES if {"findings", "cli"} & {*path.parts})
+    names = {_text(call.args[0]) for _, call in calls() if _name(call) == "found" and call.args}
+    text = "".join(
+        path.read_text() for path in modules().values() if {"findings", "cli"} & {*path.parts}
+    )
     assert names - {None} <= TABLE.keys()
     unused = [name for name in TABLE if f'"{name.partition("/")[0]}' not in text]
     assert unused == []
@@ -281,7 +261,7 @@ def test_what_is_advised_is_a_command_that_exists(name: str) -> None:
 
 
 def test_no_command_refuses_without_an_address() -> None:
-    plain = [path.name for path, call in _calls() if _name(call) == "ClickException"]
+    plain = [path.name for path, call in calls() if _name(call) == "ClickException"]
     assert plain == []
 
 
@@ -321,37 +301,19 @@ def test_a_finding_says_its_address_in_json() -> None:
 # -- each line in the log has a name that stays, which docs/errors.md explains --------------------
 
 
-LEVELS = {"info", "warning", "error", "critical", "exception"}
-
-
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / "adroll_flask").rglob("*.py")):
-        if "sandbox" not in path.parts:
-            yield path, ast.parse(path.read_text())
-
-
 def test_loggers_are_made_so_that_records_have_names() -> None:
-    for path, tree in sources():
-        if path.name == "logs.py":
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger":
-                assert not ast.unparse(node.args[0]).startswith("'adroll_flask"), path
+    for path, call in calls():
+        if path.name != "logs.py" and ast.unparse(call.func) == "logging.getLogger":
+            assert not ast.unparse(call.args[0]).startswith("'adroll_flask"), path
 
 
 def test_each_line_has_the_address_of_its_explanation() -> None:
-    found = 0
-    for path, tree in sources():
-        for node in ast.walk(tree):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
-                continue
-            if node.func.attr in LEVELS and ast.unparse(node.func.value).endswith(
-                ("logger", "audit")
-            ):
-                found += 1
-                named = re.search(r" \[[a-z-]+\]['\"]|adroll_event", ast.unparse(node))
-                assert named, f"{path}:{node.lineno}"
-    assert found > 40
+    logged = re.compile(r"(logger|audit)\.(info|warning|error|critical|exception)$")
+    lines = [(path, call) for path, call in calls() if logged.search(ast.unparse(call.func))]
+    assert len(lines) > 40
+    for path, call in lines:
+        named = re.search(r" \[[a-z-]+\]['\"]|adroll_event", ast.unparse(call))
+        assert named, f"{path}:{call.lineno}"
 
 
 # -- every example in a docstring runs, and gives what it shows -----------------------------------
@@ -452,15 +414,6 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
 @pytest.mark.slow
 def test_a_users_program_type_checks(tmp_path: Path) -> None:
     program = ROOT / "tests" / "typed_program" / "api.py"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path)),
-            *("--follow-imports", "silent", str(program)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stdout
+    options = ("--strict", "--cache-dir", tmp_path, "--follow-imports", "silent")
+    env = os.environ | {"MYPYPATH": str(ROOT)}
+    ran(sys.executable, "-m", "mypy", *options, program, cwd=tmp_path, env=env)

@@ -3,14 +3,11 @@
 import ast
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.support.sources import PACKAGE, modules, nodes
 
 from .weigh import budgets, weights
-
-PACKAGE = ROOT / "adroll_flask"
 
 WINGS = {"visitor", "page", "events", "outbox", "delivery", "reporting"}
 #: Who may import whom: a folder, or a module at the top of the package, and what stands below it.
@@ -47,23 +44,6 @@ def place(name: str) -> str | None:
     if folder in ENTRY:
         return "entry"
     return "middle" if folder in MIDDLE else "top" if folder in TOP else None
-
-
-@cache
-def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """All of a module's source."""
-    return tuple(ast.walk(ast.parse(path.read_text())))
-
-
-@cache
-def modules(*, sandbox: bool = False) -> dict[str, Path]:
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        if relative.parts[0] == "sandbox" and not sandbox:
-            continue
-        found[".".join(relative.with_suffix("").parts)] = path
-    return found
 
 
 def imports(name: str, path: Path) -> set[str]:
@@ -143,20 +123,6 @@ def test_below_the_line_there_is_no_flask() -> None:
                 assert module.split(".")[0] not in ("flask", "click"), f"{name} imports {module}"
 
 
-def test_the_sandbox_and_the_package_do_not_know_each_other() -> None:
-    for path in (PACKAGE / "sandbox").rglob("*.py"):
-        depth = len(path.relative_to(PACKAGE / "sandbox").parts)
-        for node in nodes(path):
-            if isinstance(node, ast.ImportFrom):
-                assert node.level <= depth, path
-                if not node.level and (node.module or "").startswith("adroll_flask"):
-                    assert (node.module or "").startswith("adroll_flask.sandbox"), path
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name.startswith("adroll_flask"):
-                        assert alias.name.startswith("adroll_flask.sandbox"), path
-
-
 def test_importing_the_package_leaves_heavy_libraries_for_the_first_use() -> None:
     heavy = {"sqlalchemy", "requests", "pydantic", "publicsuffixlist"}
     program = f"import adroll_flask, sys; sys.exit(not {heavy!r}.isdisjoint(sys.modules))"
@@ -166,9 +132,10 @@ def test_importing_the_package_leaves_heavy_libraries_for_the_first_use() -> Non
 def test_modules_keep_no_state() -> None:
     """Nothing at module level is rebound by a function, and what could be changed is a constant."""
     for name, path in modules().items():
-        tree = ast.parse(path.read_text())
-        assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), name
-        for node in tree.body:
+        module, *_ = nodes(path)
+        assert isinstance(module, ast.Module)
+        assert not any(isinstance(node, ast.Global) for node in nodes(path)), name
+        for node in module.body:
             if not isinstance(node, ast.Assign | ast.AnnAssign):
                 continue
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target

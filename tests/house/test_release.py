@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from zipfile import ZipFile
 import pytest
 
 from adroll_flask._version import DOCS_URL
-from tests.support import ROOT
+from tests.support import ROOT, ran
 
 #: 2026-01-01T00:00:00Z; any date will do, as long as it is one.
 EPOCH = "1767225600"
@@ -34,15 +33,8 @@ def build(folder: Path, **env: str) -> dict[str, Path]:
             *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "instance"),
         ),
     )
-    command = [sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(tree)]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"SOURCE_DATE_EPOCH": EPOCH} | env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    env = os.environ | {"SOURCE_DATE_EPOCH": EPOCH} | env
+    ran(sys.executable, "-m", "build", "--outdir", folder / "dist", tree, env=env)
     return {"".join(path.suffixes[-1:]): path for path in (folder / "dist").iterdir()}
 
 
@@ -62,15 +54,8 @@ def test_two_builds_are_equal_byte_for_byte(first: dict[str, Path], tmp_path: Pa
 
 @pytest.mark.slow
 def test_an_index_takes_both_and_shows_the_readme(first: dict[str, Path]) -> None:
-    files = [str(path) for path in first.values()]
-    done = subprocess.run(
-        [sys.executable, "-m", "twine", "check", "--strict", *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("PASSED") == 2
+    said = ran(sys.executable, "-m", "twine", "check", "--strict", *first.values())
+    assert said.count("PASSED") == 2
     with ZipFile(first[".whl"]) as wheel:
         name = next(one for one in wheel.namelist() if one.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(wheel.read(name))
@@ -110,21 +95,12 @@ def test_a_typed_program_fits_the_wheel_whose_documentation_moved(tmp_path: Path
         "import adroll_flask as a; from adroll_flask.errors import help_url as h;"
         "print(a.__file__, h('csp'))"
     )
-    for command in (["-c", said], ["-m", "mypy"], ["-m", "pytest", "-q", "-p", "no:cacheprovider"]):
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=program,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        if command[1] == said:
-            assert done.stdout.split() == [
-                f"{installed}/adroll_flask/__init__.py",
-                f"{ELSEWHERE}errors.html#csp",
-            ]
+    assert ran(sys.executable, "-c", said, cwd=program, env=env).split() == [
+        f"{installed}/adroll_flask/__init__.py",
+        f"{ELSEWHERE}errors.html#csp",
+    ]
+    for command in (["-m", "mypy"], ["-m", "pytest", "-q", "-p", "no:cacheprovider"]):
+        ran(sys.executable, *command, cwd=program, env=env)
 
 
 # -- what users install is the wheel: a folder that setup.cfg does not list vanishes from it ------
@@ -165,9 +141,7 @@ def test_the_wheel_has_every_file_of_every_listed_folder_and_no_other(tmp_path: 
                 shutil.copy(ROOT / name, copy)
     (tree / UNLISTED).parent.mkdir()
     (tree / UNLISTED).write_text('"""A folder that somebody forgot to list."""\n')
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tree / "dist"), str(tree)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ran(sys.executable, "-m", "build", "--wheel", "--outdir", tree / "dist", tree)
     [wheel] = (tree / "dist").glob("*.whl")
     with ZipFile(wheel) as archive:
         wanted, found = files_of(tree), set(archive.namelist())

@@ -78,6 +78,13 @@ def least_memory(work: Callable[[], object]) -> int:
     return min(peak_memory(work) for _ in range(3))
 
 
+def ran(*command: str | Path, **given: Any) -> str:
+    """What *command* printed; it has to end well."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **given)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return str(done.stdout)
+
+
 def open_files() -> dict[int, str]:
     """Which files this process has open, by the numbers of their handles."""
     found = {}

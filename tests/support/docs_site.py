@@ -2,13 +2,12 @@
 
 import fcntl
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, ran
 
 #: Sphinx in a process that reaches no other host: whoever tries is named.
 OFFLINE = """
@@ -38,12 +37,6 @@ def built_site(factory: pytest.TempPathFactory) -> Path:
 def _build(folder: Path) -> Path:
     """Build the site below *folder*, every warning an error, without a network."""
     options = ("-W", "-n", "--keep-going", "-q", "-b", "html", "-d", str(folder / "doctrees"))
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, *options, str(ROOT / "docs"), str(folder / "html")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONWARNINGS": "", "DOCS_BASE_URL": ""},
-    )
-    assert done.returncode == 0, done.stderr
+    env = os.environ | {"PYTHONWARNINGS": "", "DOCS_BASE_URL": ""}
+    ran(sys.executable, "-c", OFFLINE, *options, ROOT / "docs", folder / "html", env=env)
     return folder / "html"

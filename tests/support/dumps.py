@@ -1,19 +1,17 @@
 """Copies of an outbox and their return, as those who run a shop make them with other tools."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from tests.support import lacking
+from tests.support import lacking, ran
 
 
 def _run(*command: str, **given: object) -> None:
     if shutil.which(command[0]) is None:
         lacking(f"{command[0]} is not installed")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **given)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stderr
+    ran(*command, **given)
 
 
 def copy_folder(folder: Path, to: Path) -> None:
