@@ -14,7 +14,8 @@ from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import browsing, visits
-from tests.support.journey import Site, buy, click_the_ad, identifiers, jar, open_shop
+from tests.support.journey import Site, buy, check_known, jar, open_shop
+from tests.support.kit_site import LOADER, METHODS
 
 STRINGS = {
     case["name"]: case["string"]
@@ -32,8 +33,6 @@ PLATFORM = """
   let data = {tcString: "", gdprApplies: true, eventStatus: "cmpuishown", vendor: {}, purpose: {}};
   const kept = localStorage.cmp && JSON.parse(localStorage.cmp);
   if (kept) data = {...kept, eventStatus: "tcloaded"};
-  const start = START;
-  if (!kept && start) data = start;
   window.__tcfapi = (command, version, callback) => {
     if (command !== "addEventListener") return;
     listeners.push(callback);
@@ -54,7 +53,6 @@ PLATFORM = """
 OpenSite = Callable[..., AbstractContextManager[Site]]
 #: A setting, and how a page of its site says yes and no.
 Way = tuple[Any, str]
-OUTSIDE_EUROPE = '{gdprApplies: false, eventStatus: "tcloaded"}'
 
 
 @pytest.fixture
@@ -94,14 +92,9 @@ def session_of(site: Site, context: BrowserContext) -> dict[str, Any]:
     return content
 
 
-def outbox_of(site: Site) -> Any:
-    assert site.app is not None
-    return site.app.extensions["adroll"].outbox
-
-
 def waiting(site: Site) -> list[dict[str, Any]]:
     """The events that wait in the outbox."""
-    return visits.kept(site.app, "waiting") if outbox_of(site).exists() else []
+    return visits.kept(site.app, "waiting") if site.runtime.outbox.exists() else []
 
 
 def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool = True) -> None:
@@ -121,8 +114,8 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     assert not set(session_of(site, context)) & {"adroll", "adroll_identity"}
     assert waiting(site) == []
     if ever:
-        if outbox_of(site).exists():
-            assert sum(outbox_of(site).lookups.overview().counts.values()) == 0
+        outbox = site.runtime.outbox
+        assert not outbox.exists() or sum(outbox.lookups.overview().counts.values()) == 0
         assert traffic.to_adroll == []
         assert site.adroll.events() == []
         assert site.adroll.tracked() == []
@@ -135,8 +128,8 @@ def land_and_buy(site: Site, page: Page) -> None:
     buy(page)
 
 
-def with_platform(context: BrowserContext, start: str = "null") -> None:
-    context.add_init_script(PLATFORM.replace("START", start))
+def with_platform(context: BrowserContext) -> None:
+    context.add_init_script(PLATFORM)
 
 
 @pytest.mark.parametrize("consent", ["tcf", by_choice], ids=["tcf", "callable"])
@@ -203,14 +196,6 @@ def test_global_privacy_control_beats_every_yes(
         assert_nothing_kept(site, page, traffic)
 
 
-def the_purchase(site: Site) -> Any:
-    site.adroll.reset()
-    assert site.app is not None
-    site.app.extensions["adroll"].deliverer.flush(timeout=10)
-    [record] = site.adroll.purchases()
-    return record
-
-
 def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page) -> None:
     traffic = Traffic(page.context)
     consent, say = way
@@ -224,33 +209,9 @@ def test_a_late_yes_starts_everything(open_site: OpenSite, way: Way, page: Page)
 
         assert [url for url in traffic.to_adroll if "roundtrip.js" in url]
         buy(page)
-        bought = the_purchase(site)
-        assert identifiers(bought)["adct"] == "the-click"
-        assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
+        check_known(site.purchase(), "the-click", jar(page.context, page.url))
 
 
-def test_outside_the_gdpr_nobody_is_asked(open_site: OpenSite, page: Page) -> None:
-    with_platform(page.context, OUTSIDE_EUROPE)
-    with open_site(ADROLL_CONSENT="tcf") as site:
-        click = click_the_ad(page, site)
-        page.wait_for_function("document.cookie.includes('__adroll_fpc')")
-        page.wait_for_function(f"sessionStorage.adrollKit?.includes('{click}')")
-
-        buy(page)
-
-        bought = the_purchase(site)
-        assert identifiers(bought)["adct"] == click
-        assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
-
-
-#: AdRoll's own tag, as it hands it out.
-ADROLLS_TAG = """<script>
-adroll_adv_id = "ADV"; adroll_pix_id = "PIX"; adroll_version = "2.0"; __adroll_loaded = true;
-adroll = []; adroll.f = ["setProperties", "identify", "track", "identify_email", "get_cookie"];
-adroll.f.forEach((name) => (adroll[name] = (...values) => adroll.push([name, values])));
-document.head.append(Object.assign(document.createElement("script"), {src: "SRC"}));
-adroll.track("pageView");
-</script>"""
 BANNER = "[role=dialog]"
 
 
@@ -275,7 +236,7 @@ def test_the_kit_hears_the_banner_of_the_tag(
         site.adroll.fault(path="/consent/*", consent="ask")
         account = site.adroll.account
         source = f"{site.adroll_origin}/j/{account.advertisable_eid}/roundtrip.js"
-        tag = ADROLLS_TAG.replace("ADV", account.advertisable_eid).replace("SRC", source)
+        tag = LOADER % (METHODS, source)
         assert site.app is not None
 
         def put_it_in(response: Response) -> Response:
@@ -292,9 +253,7 @@ def test_the_kit_hears_the_banner_of_the_tag(
         if allowed:
             page.wait_for_function("sessionStorage.adrollKit?.includes('the-click')")
             buy(page)
-            bought = the_purchase(site)
-            assert identifiers(bought)["adct"] == "the-click"
-            assert identifiers(bought)["first_party_cookie"] == jar(page.context, page.url)
+            check_known(site.purchase(), "the-click", jar(page.context, page.url))
         else:
             # The no is remembered, and the banner does not come back.
             page.goto(site.url())

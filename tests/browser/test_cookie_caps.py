@@ -16,7 +16,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support.front_end import open_front_end
-from tests.support.journey import Site, buy, click_the_ad, identifiers, jar
+from tests.support.journey import Site, buy, check_known, click_the_ad, identifiers, jar
 
 DAY = 86_400.0
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "browsers.md"
@@ -59,12 +59,6 @@ def days_left(context: BrowserContext, name: str, url: str) -> float:
     return (float(expires) - time.time()) / DAY
 
 
-def the_purchase(site: Site) -> dict[str, Any]:
-    site.deliver()
-    [record] = site.adroll.events("purchase")
-    return identifiers(record)
-
-
 def land(page: Page, site: Site) -> str:
     """From the ad to the landing page, which the visitor looks at twice; the click id.
 
@@ -101,8 +95,7 @@ def test_who_buys_days_later_is_who_clicked(days: float, shop: Site, page: Page)
     assert "__adroll_fpc" not in {c["name"] for c in page.context.cookies(shop.url())}
     page.goto(shop.url())
     buy(page)
-    known = the_purchase(shop)
-    assert (known["adct"], known["first_party_cookie"]) == (click, cookie)
+    check_known(shop.purchase(), click, cookie)
     # And the pixel has its visitor back: the server restored the cookie before it ran.
     assert jar(page.context, page.url) == cookie
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
@@ -117,7 +110,7 @@ def test_without_a_record_they_would_be_a_stranger(shop: Site, page: Page) -> No
     page = pass_days(page.context, 2)
     page.goto(shop.url())
     buy(page)
-    known = the_purchase(shop)
+    known = identifiers(shop.purchase())
     assert "adct" not in known
     assert known["first_party_cookie"] != cookie
 
@@ -125,17 +118,15 @@ def test_without_a_record_they_would_be_a_stranger(shop: Site, page: Page) -> No
 def test_elsewhere_only_the_click_stays(adroll: RunningSandbox, tmp_path: Path, page: Page) -> None:
     with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
-            page.goto(shop.page("www.shop.test", "/?adct=click123"))
+            page.goto(shop.url("/?adct=click123", "www.shop.test"))
         first = {c["name"]: c["value"] for c in page.context.cookies(page.url)}["__adroll_fpc"]
 
         page = pass_days(page.context, 8)
         with page.expect_response(lambda r: r.url.endswith("/identity")):
-            page.goto(shop.page("www.shop.test"))
+            page.goto(shop.url(host="www.shop.test"))
         page.click("#mug")
         page.wait_for_selector("#done:not(:empty)")
-        shop.deliver()
-        [record] = adroll.events("purchase")
-    known = record["event"]["identifiers"]
+        known = identifiers(shop.purchase())
     assert known["adct"] == "click123"
     assert known["first_party_cookie"] != first
 

@@ -1,31 +1,20 @@
 """The documentation's site in Chromium: for everybody, on every screen, without a network."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.shared_data import SharedDataMiddleware
 
 from tests.support.browsing import Console, NewContext, faults
 from tests.support.docs_site import built_site
+from tests.support.serving import serving
 
 #: Diagrams come after the page: what is judged before is a page without them.
 DRAWN = "document.querySelectorAll('pre.mermaid:not(:has(> svg))').length == 0"
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_about: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        # A browser that goes on to the next page hangs up.
-        with suppress(ConnectionError):
-            super().handle()
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +25,8 @@ def folder(axe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(SharedDataMiddleware(NotFound(), {"/": str(folder)})) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 def foreign(page: Page, address: str) -> list[str]:

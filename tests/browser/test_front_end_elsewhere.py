@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from flask import request
@@ -17,29 +16,16 @@ from playwright.sync_api import Page
 from adroll_flask import report_conversion, report_event
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import front_end, journey, pages
+from tests.support.journey import click_the_ad
 from tests.support.page_shop import page_shop
 from tests.support.pages import Page as DocumentedPage
 from tests.support.serving import serving
-
-
-def click_the_ad(page: Page, shop: front_end.TwoServers, host: str) -> str:
-    page.goto(f"{shop.adroll_origin}/ad?{urlencode({'to': shop.page(host)})}")
-    page.click("#ad")
-    page.wait_for_url(lambda url: "adct=" in url)
-    return journey.click_id(page.url)
 
 
 def buy(page: Page) -> str:
     page.click("#mug")
     page.wait_for_selector("#done:not(:empty)")
     return page.inner_text("#done")
-
-
-def the_purchase(shop: front_end.TwoServers) -> Any:
-    shop.deliver()
-    [record] = shop.adroll.events("purchase")
-    assert record["errors"] == []
-    return record["event"]
 
 
 Opened = Callable[..., AbstractContextManager[front_end.TwoServers]]
@@ -66,10 +52,10 @@ def test_a_front_end_on_another_host_buys(
 ) -> None:
     with opened(host="www.shop.test", tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")) as answered:
-            click = click_the_ad(page, shop, "www.shop.test")
+            click = click_the_ad(page, shop, shop.url(host="www.shop.test"))
         assert answered.value.status == 204
         assert buy(page) == "queued"
-        check(the_purchase(shop), click, page)
+        check(shop.purchase(), click, page)
     assert console.lines == []
     # Chromium sends Fetch Metadata to https alone, and shows its preflight to the server.
     assert ("POST", "same-site" if tls else None) in shop.asked
@@ -79,12 +65,12 @@ def test_a_front_end_on_another_host_buys(
     assert (record["httpOnly"], record["domain"]) == (True, ".api.shop.test")
 
 
-def check(event: Any, click: str, page: Page) -> None:
+def check(record: Any, click: str, page: Page) -> None:
     """The event says click, the pixel's cookie, page and browser."""
-    assert event["identifiers"]["adct"] == click
-    assert event["identifiers"]["first_party_cookie"] == journey.jar(page.context, page.url)
-    assert event["page_location"] == page.url
-    assert "Chrome" in event["user_agent"]
+    assert record["errors"] == []
+    journey.check_known(record, click, journey.jar(page.context, page.url))
+    assert record["event"]["page_location"] == page.url
+    assert "Chrome" in record["event"]["user_agent"]
 
 
 def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
@@ -92,9 +78,9 @@ def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
 ) -> None:
     with foreign(tls=tls) as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
-            click = click_the_ad(page, shop, "brand.example")
+            click = click_the_ad(page, shop, shop.url(host="brand.example"))
         assert buy(page) == "queued"
-        check(the_purchase(shop), click, page)
+        check(shop.purchase(), click, page)
     # The API set no cookie that a browser would keep for it.
     assert page.context.cookies(f"{shop.scheme}://api.shop.test:{shop.api_port}") == []
     assert console.lines == []
@@ -103,23 +89,23 @@ def test_a_front_end_on_a_foreign_domain_buys_with_a_token(
 def test_another_page_of_the_tab_still_has_a_token(foreign: Opened, page: Page) -> None:
     with foreign() as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):
-            click = click_the_ad(page, shop, "brand.example")
-        page.goto(shop.page("brand.example", "/mugs"))
+            click = click_the_ad(page, shop, shop.url(host="brand.example"))
+        page.goto(shop.url("/mugs", "brand.example"))
         page.wait_for_function("window.adrollKit && adrollKit.token")
         assert buy(page) == "queued"
-        assert the_purchase(shop)["identifiers"]["adct"] == click
+        assert journey.identifiers(shop.purchase())["adct"] == click
 
 
 def test_the_token_reports_nothing_before_a_yes(foreign: Opened, page: Page) -> None:
     with foreign(ADROLL_CONSENT=lambda _request: None) as shop:
-        click = click_the_ad(page, shop, "brand.example")
+        click = click_the_ad(page, shop, shop.url(host="brand.example"))
         page.wait_for_function("window.adrollKit && adrollKit.token")
         assert buy(page) == "suppressed"
         assert page.context.cookies() == []
         page.evaluate("adrollKit.consent(true)")
         page.evaluate("document.getElementById('done').textContent = ''")
         assert buy(page) == "queued"
-        assert the_purchase(shop)["identifiers"]["adct"] == click
+        assert journey.identifiers(shop.purchase())["adct"] == click
         page.evaluate("adrollKit.consent(false)")
         page.evaluate("document.getElementById('done').textContent = ''")
         assert buy(page) == "suppressed"
@@ -127,7 +113,7 @@ def test_the_token_reports_nothing_before_a_yes(foreign: Opened, page: Page) -> 
 
 def test_without_the_api_the_shop_goes_on(foreign: Opened, page: Page) -> None:
     with foreign() as shop:
-        page.goto(shop.page("brand.example"))
+        page.goto(shop.url(host="brand.example"))
         page.wait_for_function("window.adrollKit && adrollKit.token")
         page.route("**/identity", lambda route: route.abort())
         assert page.evaluate("adrollKit.token().then((token) => token === undefined)") is True

@@ -43,13 +43,6 @@ def secure_shop(adroll: RunningSandbox, tmp_path: Path, tls: ssl.SSLContext) -> 
         yield site
 
 
-def the_purchase(site: Site) -> Any:
-    """The one purchase that AdRoll has, after everything was delivered."""
-    site.deliver()
-    [record] = site.adroll.events("purchase")
-    return record
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_1_from_the_ad_to_the_purchase(
     scheme: str, request: pytest.FixtureRequest, page: Page, console: Any
@@ -58,10 +51,8 @@ def test_1_from_the_ad_to_the_purchase(
     click = click_the_ad(page, site)
     bought = buy(page)
 
-    purchase = the_purchase(site)
-    check_purchase(purchase, bought)
-    assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
+    purchase = site.purchase()
+    check_purchase(purchase, bought, click, jar(page.context, page.url))
     assert purchase["journey"]["click"]["known"] is True
     # The pixel is on the page, and its visitor is the same one.
     assert purchase["journey"]["cookie"]["seen_by_pixel"] is True
@@ -77,9 +68,7 @@ def test_2_the_pixel_is_blocked(shop: Site, page: Page, console: Any) -> None:
     from_the_start = jar(page.context, page.url)
     bought = buy(page)
 
-    purchase = the_purchase(shop)
-    check_purchase(purchase, bought)
-    assert identifiers(purchase)["adct"] == click
+    check_purchase(shop.purchase(), bought, click, from_the_start)
     # One identity through the journey, the server's.
     events = shop.adroll.accepted()
     assert {event["event_name"] for event in events} == {"addToCart", "purchase"}
@@ -100,10 +89,7 @@ def test_3_the_pixels_cookie_from_before(shop: Site, page: Page, console: Any) -
     click = click_the_ad(page, shop)
     bought = buy(page)
 
-    purchase = the_purchase(shop)
-    check_purchase(purchase, bought)
-    assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == OLD_COOKIE
+    check_purchase(shop.purchase(), bought, click, OLD_COOKIE)
     assert jar(page.context, page.url) == OLD_COOKIE
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {OLD_COOKIE}
     assert console.lines == []
@@ -153,10 +139,7 @@ def test_4_a_visit_and_in_a_later_session_the_purchase(
         assert jar(friday, page.url) == visitor
         assert console.lines == []
 
-    purchase = the_purchase(secure_shop)
-    check_purchase(purchase, bought)
-    assert identifiers(purchase)["first_party_cookie"] == visitor
-    assert "adct" not in identifiers(purchase)
+    check_purchase(secure_shop.purchase(), bought, None, visitor)
 
 
 def test_5_javascript_is_off(shop: Site, new_context: browsing.NewContext) -> None:
@@ -166,10 +149,7 @@ def test_5_javascript_is_off(shop: Site, new_context: browsing.NewContext) -> No
     click = click_the_ad(page, shop)
     bought = buy(page)
 
-    purchase = the_purchase(shop)
-    check_purchase(purchase, bought)
-    assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == jar(context, page.url)
+    check_purchase(shop.purchase(), bought, click, jar(context, page.url))
     assert shop.adroll.tracked() == []
     assert console.lines == []
 
@@ -202,7 +182,7 @@ def test_6_a_double_submit_and_a_reload_of_thanks(opened: Opened, page: Page, co
             assert page.inner_text("#order-number") == number
 
         assert orders == ["sent", "sent"]
-        assert the_purchase(site)["event"]["event_attributes"]["order_id"] == number
+        assert site.purchase()["event"]["event_attributes"]["order_id"] == number
         assert console.lines == []
 
 
@@ -253,10 +233,7 @@ def test_7_a_landing_page_from_a_cache(opened: Opened, page: Page, console: Any)
         assert caches[0].hits == 1
         assert [path for _method, path in site.seen if "adct" in path or path == "/story"] == []
         assert ("POST", "/_adroll/identity") in site.seen
-        purchase = the_purchase(site)
-        check_purchase(purchase, bought)
-        assert identifiers(purchase)["adct"] == click
-        assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
+        check_purchase(site.purchase(), bought, click, jar(page.context, page.url))
         page.goto(site.url("/me"))
         assert "told by the page’s script" in page.inner_text("main")
         assert console.lines == []
@@ -273,10 +250,7 @@ def test_8_click_on_www_buy_on_pay(
         bought = buy(page)
         assert urlsplit(page.url).hostname == "pay.shop.test"
 
-        purchase = the_purchase(site)
-        check_purchase(purchase, bought)
-        assert identifiers(purchase)["adct"] == click
-        assert identifiers(purchase)["first_party_cookie"] == visitor
+        check_purchase(site.purchase(), bought, click, visitor)
         # The pixel found the same visitor on both; each host has a cookie of its own for it.
         assert jar(page.context, pay) == jar(page.context, www) == visitor
         domains = {
@@ -308,11 +282,9 @@ def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console
 
     shop.adroll.clear_faults()
     [purchase] = shop.adroll.wait(1, "purchase", timeout=PATIENCE)
-    check_purchase(purchase, bought)
+    check_purchase(purchase, bought, click, jar(page.context, page.url))
     assert purchase["received_at"] > purchase["event"]["timestamp"] + 1.5
-    assert identifiers(purchase)["adct"] == click
-    assert identifiers(purchase)["first_party_cookie"] == jar(page.context, page.url)
-    assert the_purchase(shop) == purchase
+    assert shop.purchase() == purchase
 
 
 def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any) -> None:
@@ -337,9 +309,7 @@ def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, co
         looked = requests.get(f"http://127.0.0.1:{process.port}/", timeout=PATIENCE)
         assert looked.status_code == 200
         [purchase] = adroll.wait(1, "purchase", timeout=PATIENCE)
-        check_purchase(purchase, bought)
-        assert identifiers(purchase)["adct"] == click
-        assert identifiers(purchase)["first_party_cookie"] == visitor
+        check_purchase(purchase, bought, click, visitor)
         # The customer's thank-you page is there again as well, and reports nothing more.
         page.reload()
         assert page.inner_text("#order-number") == bought.number

@@ -12,22 +12,13 @@ from typing import Any
 import pytest
 
 from tests.browser import test_journeys
-from tests.browser.test_journeys import Opened, StartBrowser, opened, secure_shop, the_purchase
-from tests.support.engine_pages import EngineContext, EnginePage
-from tests.support.engines import START, Engine, ForwardProxy, firefox
+from tests.browser.test_journeys import Opened, StartBrowser, opened, secure_shop
+from tests.support.engine_pages import EngineContext, context, page
+from tests.support.engines import ForwardProxy, firefox
 from tests.support.journey import buy, click_the_ad, identifiers
 from tests.support.outbox_engines import wait_until
 
-__all__ = ["opened", "secure_shop"]
-
-
-@pytest.fixture(params=[*START])
-def context(
-    request: Any, started: Callable[[str], Engine], proxy: ForwardProxy
-) -> Iterator[EngineContext]:
-    context = EngineContext(started(request.param), proxy)
-    yield context
-    context.close()
+__all__ = ["context", "opened", "page", "secure_shop"]
 
 
 @pytest.fixture
@@ -38,11 +29,6 @@ def new_context(context: EngineContext) -> Callable[..., EngineContext]:
         return context
 
     return new_context
-
-
-@pytest.fixture
-def page(context: EngineContext) -> EnginePage:
-    return context.new_page()
 
 
 @pytest.fixture
@@ -72,7 +58,7 @@ def test_a_no_after_a_yes_takes_everything_back(opened: Opened, page: Any) -> No
         page.evaluate("void adrollKit.consent(true)")
         assert wait_until(lambda: len(ours()) == 2)
         buy(page)
-        assert identifiers(the_purchase(site))["adct"] == clicked
+        assert identifiers(site.purchase())["adct"] == clicked
         page.evaluate("void adrollKit.consent(false)")
         assert wait_until(lambda: ours() == set())
         buy(page)

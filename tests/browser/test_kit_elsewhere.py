@@ -1,12 +1,11 @@
 """The kit's tests once more, in Firefox and WebKitGTK: the same functions, with other pages."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 
 from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
-from tests.support import engine_pages, engines
+from tests.support.engine_pages import EngineContext, context, page
+
+__all__ = ["context", "page"]
 
 pytestmark = pytest.mark.slow
 
@@ -30,43 +29,21 @@ DIFFERS = {
 }
 
 
-@pytest.fixture(params=[*engines.START])
-def context(
-    request: Any, started: Callable[[str], engines.Engine], proxy: engines.ForwardProxy
-) -> Iterator[engine_pages.EngineContext]:
-    why = DIFFERS.get((request.param, request.function.__name__))
-    if why:
-        pytest.skip(why)
-    context = engine_pages.EngineContext(started(request.param), proxy)
-    yield context
-    context.close()
-
-
 @pytest.fixture
-def caching_context(context: engine_pages.EngineContext) -> engine_pages.EngineContext:
+def caching_context(context: EngineContext) -> EngineContext:
     """They keep pages for back and forward as they are."""
     return context
 
 
-@pytest.fixture
-def page(context: engine_pages.EngineContext) -> engine_pages.EnginePage:
-    return context.new_page()
-
-
-def _borrowed() -> dict[str, Any]:
-    borrowed: dict[str, Any] = {}
-    for module in (test_kit, test_kit_consent, test_kit_lifecycle):
-        for name, value in vars(module).items():
-            if name.startswith("test_") and callable(value) and name not in CHROMIUMS_OWN:
-                short = module.__name__.rpartition("test_kit")[2]
-                borrowed[name + short if name in borrowed else name] = value
-    return borrowed
-
-
-globals().update(_borrowed())
+_TESTS = vars(test_kit) | vars(test_kit_consent) | vars(test_kit_lifecycle)
+globals().update(
+    {
+        name: test
+        for name, test in _TESTS.items()
+        if name.startswith("test_") and name not in CHROMIUMS_OWN
+    }
+)
 
 
 def test_what_is_left_out_is_there() -> None:
-    modules = (test_kit, test_kit_consent, test_kit_lifecycle)
-    there = {name for module in modules for name in vars(module)}
-    assert CHROMIUMS_OWN.keys() | {name for _engine, name in DIFFERS} <= there
+    assert CHROMIUMS_OWN.keys() | {name for _engine, name in DIFFERS} <= _TESTS.keys()

@@ -8,37 +8,21 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from werkzeug.wrappers import Response
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.browsing import Console, NewContext, wait_in
+from tests.support.kit_site import LOADER, METHODS
 from tests.support.sandbox_helpers import (
     ACCESS_TOKEN,
     ADVERTISABLE_EID,
     COOKIE,
     FULL,
     LEAST,
-    PIXEL_EID,
     purchase,
 )
 from tests.support.serving import serving
 
-LOADER = """<!doctype html><title>Shop</title><script>
-adroll_adv_id = "%(adv)s"; adroll_pix_id = "%(pix)s"; adroll_version = "2.0";
-__adroll_loaded = true;
-window.answers = [];
-%(before)s
-adroll = [];
-adroll.f = ["setProperties", "identify", "track", "identify_email", "get_cookie"];
-adroll.f.forEach(function (name) {
-  adroll[name] = adroll[name] || function () { adroll.push([name, arguments]); };
-});
-(function () {
-  var script = document.createElement("script");
-  script.async = true; script.src = "%(src)s"; document.head.append(script);
-})();
-adroll.track("pageView");
-%(after)s
-</script>"""
 ASK = "adroll.get_cookie(function (value) { answers.push(value); });"
 
 
@@ -173,17 +157,15 @@ Open = Callable[..., None]
 def shop(page: Page, adroll: RunningSandbox) -> Iterator[Open]:
     """On a real server, since Chromium looks at addresses."""
     source = f"{adroll.url_at('adroll.example')}/j/{ADVERTISABLE_EID}/roundtrip.js"
-    served = {"adv": ADVERTISABLE_EID, "pix": PIXEL_EID, "src": source}
-
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-        return [(LOADER % served).encode()]
+    loader = (LOADER % (METHODS, source)).removesuffix("</script>")
+    answer = Response(mimetype="text/html")
 
     def open_it(before: str = "", after: str = ASK) -> None:
-        served.update(before=before, after=after)
+        head = f"<!doctype html><title>Shop</title><script>window.answers = [];{before}</script>"
+        answer.set_data(f"{head}{loader}{after}</script>")
         page.goto(f"http://www.shop.test:{port}/mug?adct=click123")
 
-    with serving(app) as port:
+    with serving(answer) as port:
         yield open_it
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import pytest
+
 from tests.support import PATIENCE
-from tests.support.engines import BLANK, Engine, ForwardProxy, by_text, click, until
+from tests.support.engines import BLANK, START, Engine, ForwardProxy, by_text, click, until
 
 #: Hosts on which the kit's tests leave cookies.
 HOSTS = ("shop.test", "www.shop.test", "pay.shop.test")
@@ -184,3 +186,21 @@ class EnginePage:
 
     def close(self) -> None:
         self.context.forget(self._tab)
+
+
+@pytest.fixture(params=[*START])
+def context(
+    request: Any, started: Callable[[str], Engine], proxy: ForwardProxy
+) -> Iterator[EngineContext]:
+    """To be imported, with :func:`page`, where these engines take Chromium's place."""
+    why = getattr(request.module, "DIFFERS", {}).get((request.param, request.function.__name__))
+    if why:
+        pytest.skip(why)
+    context = EngineContext(started(request.param), proxy)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: EngineContext) -> EnginePage:
+    return context.new_page()

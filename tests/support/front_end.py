@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox
 
 from . import visits
-from .journey import Tls, adroll_origin
+from .journey import Site, Tls, adroll_origin
 from .pages import blocks
 from .serving import serving
 
@@ -46,25 +46,12 @@ SHOP = """<!doctype html>
 
 
 @dataclass
-class TwoServers:
-    """The running shop."""
+class TwoServers(Site):
+    """The running shop: its pages are at the port, its app is the API."""
 
-    adroll: RunningSandbox
-    api: Flask
-    extension: AdRoll
-    adroll_origin: str
-    scheme: str
-    front_port: int
-    api_port: int
+    api_port: int = 0
     #: What the API saw of our requests: method and, where a browser sends it, Sec-Fetch-Site.
-    asked: list[tuple[str, str | None]]
-
-    def page(self, host: str, path: str = "/") -> str:
-        return f"{self.scheme}://{host}:{self.front_port}{path}"
-
-    def deliver(self) -> None:
-        with self.api.app_context():
-            assert self.extension.flush(10) == 0
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @contextmanager
@@ -84,7 +71,7 @@ def open_front_end(
 
     with adroll_origin(adroll, tls) as origin, serving(front, tls) as front_port:
         at = f"{scheme}://{host}:{front_port}"
-        api, extension = make_api(folder, adroll, origin, at, config)
+        api = make_api(folder, adroll, origin, at, config)
         asked: list[tuple[str, str | None]] = []
 
         def noting(environ: Any, start_response: Any) -> Any:
@@ -100,21 +87,22 @@ def open_front_end(
                 "https://api.shop.example", base
             )
             page = SHOP.format(tag=tag, report=report).encode()
-            yield TwoServers(adroll, api, extension, origin, scheme, front_port, api_port, asked)
-        with api.app_context():
-            extension.flush(2)
+            yield TwoServers(
+                adroll, origin, scheme, front_port, api, api_port=api_port, asked=asked
+            )
+        api.extensions["adroll"].flush(2)
 
 
 def make_api(
     folder: Path, adroll: RunningSandbox, pixel_origin: str, front: str, config: dict[str, Any]
-) -> tuple[Flask, AdRoll]:
+) -> Flask:
     """The Flask API, with flask-cors as such APIs have it."""
     api = Flask("api", instance_path=str(folder / "instance"))
     api.config.update(visits.at(adroll), SECRET_KEY="a key for tests", ADROLL_STRICT=None)
     pixel = pixel_origin + "/j/{advertisable_eid}/roundtrip.js"
     api.config.update(ADROLL_PIXEL_URL=pixel, ADROLL_LINGER=0.05, ADROLL_ORIGINS=[front])
     api.config.update(config)
-    extension = AdRoll(api)
+    AdRoll(api)
     CORS(api, origins=[front], supports_credentials=True)
 
     def page_of(data: dict[str, Any]) -> str | None:
@@ -137,4 +125,4 @@ def make_api(
         )
         return {"report": receipt.status}
 
-    return api, extension
+    return api

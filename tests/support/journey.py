@@ -17,7 +17,6 @@ from flask import Flask
 from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
-from demo_app import adroll as shops_adroll
 from demo_app import create_app
 from tests.support.serving import serving
 
@@ -57,11 +56,21 @@ class Site:
         """The ad whose click leads to *to*."""
         return f"{self.adroll_origin}/ad?{urlencode({'to': to})}"
 
+    @property
+    def runtime(self) -> Any:
+        assert self.app is not None
+        return self.app.extensions["adroll"]
+
     def deliver(self) -> None:
         """Send what is reported; nothing waits afterwards, so what is not there never comes."""
-        assert self.app is not None
-        with self.app.app_context():
-            assert shops_adroll.flush(10) == 0
+        is_workers = self.runtime.settings.delivery == "worker"
+        assert (self.runtime.deliverer if is_workers else self.runtime).flush(10) == 0
+
+    def purchase(self) -> Any:
+        """The one purchase that AdRoll has, after everything was delivered."""
+        self.deliver()
+        [record] = self.adroll.events("purchase")
+        return record
 
 
 @contextmanager
@@ -107,8 +116,7 @@ def open_shop(
             scheme = "http" if tls is None else "https"
             yield Site(adroll, origin, scheme, port, app, seen)
         # The thread delivers to its end, so that no thread outlives the test's AdRoll.
-        with app.app_context():
-            shops_adroll.flush(2)
+        app.extensions["adroll"].flush(2)
 
 
 class ShopProcess:
@@ -221,8 +229,15 @@ def identifiers(record: Any) -> dict[str, Any]:
     return found
 
 
-def check_purchase(record: Any, bought: Bought) -> None:
-    """The sandbox's record of a purchase says what was bought."""
+def check_known(record: Any, click: str | None, cookie: str) -> None:
+    """The sandbox's record says of which visitor it is."""
+    known = identifiers(record)
+    assert (known.get("adct"), known["first_party_cookie"]) == (click, cookie)
+
+
+def check_purchase(record: Any, bought: Bought, click: str | None, cookie: str) -> None:
+    """The sandbox's record of a purchase says what was bought, and by whom."""
+    check_known(record, click, cookie)
     assert record["verdict"] == "accepted"
     assert record["errors"] == []
     assert record["reported_by_pixel_too"] is False

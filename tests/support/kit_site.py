@@ -12,14 +12,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
+from werkzeug.wrappers import Request, Response
 
 from tests.support import PATIENCE
+from tests.support.serving import serving
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
 #: What the pixel answers.
@@ -91,23 +92,7 @@ class KitSite:
         self.let_go = threading.Event()
         #: Seconds that the next requests are on their way before they count as told.
         self.on_the_way: list[float] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                site._get(self)
-
-            def do_POST(self) -> None:
-                site._post(self)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
+        self.port = 0
 
     def url(self, path: str = "/", host: str = "shop.test") -> str:
         return f"http://{host}:{self.port}{path}"
@@ -176,58 +161,47 @@ class KitSite:
 
     # -- the server ----------------------------------------------------------------------
 
-    def _get(self, handler: BaseHTTPRequestHandler) -> None:
-        path = urlsplit(handler.path).path
-        if path.endswith("roundtrip.js"):
-            self.pixels.append(handler.path)
-            time.sleep(float(parse_qs(urlsplit(handler.path).query).get("slow", ["0"])[0]))
-            self._reply(handler, 200, PIXEL, {"Content-Type": "text/javascript"})
-        elif path.endswith(".min.js"):
-            body = (STATIC / path[1:]).read_text()
-            self._reply(handler, 200, body, {"Content-Type": "text/javascript"})
-        elif path in self.pages:
-            body, headers = self.pages[path]
-            self._reply(handler, 200, body, {"Content-Type": "text/html", **headers})
-        else:
-            self._reply(handler, 204 if path in ("/favicon.ico", "/answered") else 404, "", {})
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        request = Request(environ)
+        answer = self._told(request) if request.method == "POST" else self._asked(request)
+        return answer(environ, start_response)
 
-    def _post(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+    def _asked(self, request: Request) -> Response:
+        path = request.path
+        if path.endswith("roundtrip.js"):
+            self.pixels.append(request.full_path)
+            time.sleep(request.args.get("slow", 0.0, float))
+            return Response(PIXEL, mimetype="text/javascript")
+        if path.endswith(".min.js"):
+            return Response((STATIC / path[1:]).read_text(), mimetype="text/javascript")
+        if path in self.pages:
+            html, headers = self.pages[path]
+            return Response(html, headers=headers, mimetype="text/html")
+        return Response(status=204 if path in ("/favicon.ico", "/answered") else 404)
+
+    def _told(self, request: Request) -> Response:
+        body = request.get_data()
         time.sleep(self.on_the_way.pop(0) if self.on_the_way else 0)
-        self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.told.append(json.loads(body))
         answer = self.answer
         self.let_go.wait(self.delay)
-        headers = {"Cache-Control": "no-store"}
-        if self.set_cookie:
-            host = handler.headers["Host"].partition(":")[0]
-            headers["Set-Cookie"] = f"__adroll_fpc={self.set_cookie}; Path=/; Domain={host}"
         if isinstance(answer, int):
-            self._reply(handler, answer, "", headers)
+            response = Response(status=answer)
         else:
-            headers["Content-Type"] = "application/json"
-            self._reply(handler, 200, json.dumps(answer), headers)
-        self.answered += 1
+            response = Response(json.dumps(answer), mimetype="application/json")
+        response.headers["Cache-Control"] = "no-store"
+        if self.set_cookie:
+            host = request.host.partition(":")[0]
+            response.set_cookie("__adroll_fpc", self.set_cookie, domain=host)
+        response.call_on_close(self._count)
+        return response
 
-    def _reply(
-        self, handler: BaseHTTPRequestHandler, status: int, text: str, headers: Mapping[str, str]
-    ) -> None:
-        body = text.encode()
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        if status != 204:
-            handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+    def _count(self) -> None:
+        self.answered += 1
 
     @contextmanager
     def running(self) -> Iterator[KitSite]:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
+        with serving(self) as self.port:
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
+            self.let_go.set()
