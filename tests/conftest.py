@@ -75,7 +75,7 @@ DAILY = tuple(
         "browser/test_kit.py::test_click",
         "browser/test_kit.py::test_what",
         "browser/test_kit_consent.py::test_any_no",
-        "browser/test_kit_consent.py::test_tcf",
+        "browser/test_kit_consent.py::test_a_platforms",
         "browser/test_kit_consent.py::test_the_server",
         "browser/test_kit_consent.py::test_withdrawn",
         "browser/test_kit_lifecycle.py",

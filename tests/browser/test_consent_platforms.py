@@ -43,8 +43,7 @@ ANSWERS = {
 def test_the_page_tells_each_answer(site: KitSite, page: Page, platform: str, early: bool) -> None:
     yes, no = ANSWERS[platform]
     asked = f"<script>{yes}</script>" if early else ""
-    site.serve(html() + asked + site.tag(consent="callable", pixel="none"))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, html() + asked + site.tag(consent="callable", pixel="none"), "/?adct=click123")
     if not early:
         page.wait_for_function("window.adrollKit.on")
         assert site.told == []
@@ -57,8 +56,7 @@ def test_the_page_tells_each_answer(site: KitSite, page: Page, platform: str, ea
 
 
 def test_what_usercentrics_assumes_is_no_answer(site: KitSite, page: Page) -> None:
-    site.serve(html() + site.tag(consent="callable", pixel="none"))
-    page.goto(site.url("/?adct=click123"))
+    site.open(page, html() + site.tag(consent="callable", pixel="none"), "/?adct=click123")
     page.wait_for_function("window.adrollKit.on")
     page.evaluate(
         "dispatchEvent(new CustomEvent('ucEvent', {detail:"

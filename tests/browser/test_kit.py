@@ -314,8 +314,9 @@ def test_a_page_that_has_the_pixel_is_given_no_second_one(site: KitSite, page: P
 
 @pytest.mark.parametrize("methods", [METHODS, OLD_METHODS])
 def test_the_sites_pixel_is_asked_by_any_stub(site: KitSite, page: Page, methods: str) -> None:
-    site.serve(LOADER % (methods, site.pixel_url(slow=0.2)) + site.tag(pixel="present"))
-    page.goto(site.url(LANDING))
+    site.open(
+        page, LOADER % (methods, site.pixel_url(slow=0.2)) + site.tag(pixel="present"), LANDING
+    )
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
     assert len(site.pixels) == 1
 
@@ -330,35 +331,23 @@ def test_a_site_pixel_that_comes_after_the_kit_is_found(site: KitSite, page: Pag
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
 
 
-def test_a_site_pixel_that_drops_its_queue_is_asked_again(site: KitSite, page: Page) -> None:
-    # An object that takes the place of the array and forgets what was queued.
-    forgetful = (
-        "<script>adroll = [];"
-        "setTimeout(() => { adroll = { get_cookie(callback) {"
-        f"callback('{COOKIE}') }} }} }}, 250)</script>"
-    )
-    site.open(page, forgetful + site.tag(pixel="present"))
-    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
+#: What a site's pixel makes of the array that was there before it came.
+LATE = {
+    "another object, which forgets what was queued": "adroll = [];"
+    f"setTimeout(() => {{ adroll = {{ get_cookie(tell) {{ tell('{COOKIE}') }} }} }}, 250)",
+    "the same array, which forgets what was queued": "adroll = []; adroll.get_cookie = () => {};"
+    f"setTimeout(() => {{ adroll.get_cookie = (tell) => tell('{COOKIE}') }}, 250)",
+    "the same array, whose queue is taken over": "adroll = []; adroll.track = () => {};"
+    "setTimeout(() => { for (const [name, values] of adroll)"
+    f" ({{ get_cookie(tell) {{ tell('{COOKIE}') }} }})[name](...values) }}, 250)",
+}
 
 
-def test_a_pixel_that_changes_the_stubs_array_is_asked_later(site: KitSite, page: Page) -> None:
-    # It forgets what was queued, and window.adroll is the same object before and after.
-    in_place = (
-        "<script>adroll = []; adroll.get_cookie = () => {}; setTimeout(() => {"
-        f" adroll.get_cookie = (callback) => callback('{COOKIE}') }}, 250)</script>"
-    )
-    site.open(page, in_place + site.tag(pixel="present", wait=5000))
-    assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
-
-
-def test_a_pixel_in_the_old_stubs_array_finds_the_question_there(site: KitSite, page: Page) -> None:
-    lasting = (
-        "<script>adroll = []; adroll.track = () => {};"
-        "setTimeout(() => { for (const [name, values] of adroll)"
-        f" ({{ get_cookie(callback) {{ callback('{COOKIE}') }} }})[name](...values)"
-        " }, 250)</script>"
-    )
-    site.open(page, lasting + site.tag(pixel="present"))
+@pytest.mark.parametrize("stub", LATE)
+def test_a_site_pixel_is_asked_whatever_it_makes_of_the_stub(
+    site: KitSite, page: Page, stub: str
+) -> None:
+    site.open(page, f"<script>{LATE[stub]}</script>" + site.tag(pixel="present"))
     assert site.wait_told(page, 1) == [{"first_party_cookie": COOKIE}]
 
 
@@ -391,15 +380,8 @@ def test_without_a_pixel_nothing_is_awaited_or_loaded(site: KitSite, page: Page)
 
 def test_loaded_twice_the_second_does_nothing(site: KitSite, page: Page) -> None:
     site.open(page, site.tag() + site.tag(), LANDING)
-    assert len(site.wait_told(page, 1)) == 1
     assert len(site.after_wait(page, count=1)) == 1
-    assert page.evaluate("seen") == {
-        "runs": 1,
-        "tracked": ["pageView"],
-        "adv": "ADV",
-        "pix": "PIX",
-        "version": "2.0",
-    }
+    assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView"]
 
 
 def test_in_a_bundle_the_settings_come_from_the_tag(site: KitSite, page: Page) -> None:

@@ -104,8 +104,9 @@ def test_consent_given_late_starts_everything_without_a_reload(site: KitSite, pa
 
 
 def test_the_grant_is_told_once_per_tab(site: KitSite, page: Page) -> None:
-    site.serve(EARLY + "<script>adrollKit.consent(true)</script>" + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(
+        page, EARLY + "<script>adrollKit.consent(true)</script>" + site.tag(consent="tcf"), LANDING
+    )
     assert site.wait_told(page, 1) == [GRANT]
     page.goto(site.url())
     page.evaluate("adrollKit.consent(true)")
@@ -165,17 +166,25 @@ def test_a_withdrawal_takes_along_all_that_the_pixel_left(site: KitSite, page: P
     assert page.evaluate("Object.keys(localStorage)") == ["cart"]
 
 
-def test_what_a_site_pixel_keeps_of_consent_stays_with_its_no(site: KitSite, page: Page) -> None:
+def test_a_site_pixel_and_what_it_keeps_of_consent_stay_with_its_no(
+    site: KitSite, page: Page
+) -> None:
     """AdRoll's banner may be the site's consent platform, and this its memory."""
-    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"))
-    page.goto(site.url(LANDING))
+    site.open(
+        page,
+        LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"),
+        LANDING,
+    )
+    page.wait_for_function("window.seen")
+    assert site.told == []
     page.evaluate("adrollKit.consent(true)")
-    site.wait_told(page, 1)
+    assert site.wait_told(page, 1) == [GRANT]
     leave(page)
-    page.evaluate("adrollKit.consent(false)")
+    page.evaluate("adrollKit.consent(false); adroll.track('addToCart')")
     assert site.wait_told(page, 2)[1] == {"consent": False}
     assert sorted(cookie["name"] for cookie in page.context.cookies()) == sorted(LEFTOVERS[1:])
     assert page.evaluate("localStorage.length") == 1
+    assert page.evaluate("seen.tracked") == ["pageView", "addToCart"]
 
 
 def test_a_withdrawal_tries_no_impossible_domain(
@@ -295,17 +304,6 @@ def test_given_again_before_the_pixel_came_it_is_loaded_again(site: KitSite, pag
     assert page.evaluate("[seen.runs, ...seen.tracked]") == [1, "pageView"]
 
 
-def test_the_sites_own_pixel_is_left_alone(site: KitSite, page: Page) -> None:
-    site.serve(LOADER % (METHODS, site.pixel_url()) + site.tag(consent="tcf", pixel="present"))
-    page.goto(site.url(LANDING))
-    page.wait_for_function("window.seen")
-    assert site.told == []
-    page.evaluate("adrollKit.consent(true)")
-    assert site.wait_told(page, 1) == [GRANT]
-    page.evaluate("adrollKit.consent(false); adroll.track('addToCart')")
-    assert page.evaluate("seen.tracked") == ["pageView", "addToCart"]
-
-
 def test_who_leaves_right_after_the_yes_has_it_told(site: KitSite, page: Page) -> None:
     site.serve(site.tag(consent="tcf", wait=60_000, src=site.pixel_url(silent=1, cookieless=1)))
     site.serve("", "/next")
@@ -321,37 +319,6 @@ def test_a_fetch_that_throws_does_not_reach_the_sites_call(site: KitSite, page: 
 
 
 # -- the TCF -----------------------------------------------------------------------------------
-
-
-def test_tcf_consent_starts_everything(site: KitSite, page: Page, context: BrowserContext) -> None:
-    granted = [
-        tc(),
-        tc("tcloaded", vendors=(1, 130), purposes=(1, 2, 7)),
-        'decide({"gdprApplies": false, "eventStatus": "tcloaded"})',
-    ]
-    for words in granted:
-        site.serve(f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"))
-        context.new_page().goto(site.url(LANDING))
-    assert site.wait_told(page, len(granted)) == [GRANT] * len(granted)
-
-
-def test_tcf_without_consent_nothing_starts(site: KitSite, page: Page) -> None:
-    refused = [
-        tc(vendors=(131,)),
-        tc(purposes=(1,)),
-        tc(purposes=(7,)),
-        tc("cmpuishown"),
-        tc(publisher={"restrictions": {"7": {"130": 0}}}),
-        'decide({"gdprApplies": true, "eventStatus": "tcloaded"})',
-        'decide({"eventStatus": "tcloaded"})',
-    ]
-    frames = [
-        (f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"), LANDING[1:])
-        for words in refused
-    ]
-    page.goto(site.serve_frames(*frames))
-    page.wait_for_timeout(150)
-    assert_no_trace(site, page)
 
 
 def test_a_tcf_dialogue_that_is_open_again_withdraws_nothing(site: KitSite, page: Page) -> None:
@@ -379,8 +346,9 @@ def test_a_cmp_that_comes_late_is_found(site: KitSite, page: Page) -> None:
 
 
 def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
-    site.serve("<script>__tcfapi = () => { throw 1 }</script>" + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(
+        page, "<script>__tcfapi = () => { throw 1 }</script>" + site.tag(consent="tcf"), LANDING
+    )
     page.evaluate("adrollKit.consent(true)")
     assert site.wait_told(page, 1) == [GRANT]
 
@@ -388,8 +356,14 @@ def test_a_cmp_that_throws_is_survived(site: KitSite, page: Page) -> None:
 # -- Consent Mode ------------------------------------------------------------------------------
 
 
-def test_consent_modes_ad_storage_starts_everything(site: KitSite, page: Page) -> None:
-    granted = [
+#: What a platform says, by the TCF and by Google's Consent Mode, that is a yes.
+GRANTED = {
+    "TCF": [
+        tc(),
+        tc("tcloaded", vendors=(1, 130), purposes=(1, 2, 7)),
+        'decide({"gdprApplies": false, "eventStatus": "tcloaded"})',
+    ],
+    "Consent Mode": [
         gtag("default", "granted"),
         gtag("default", "denied") + ";" + gtag("update", "granted"),
         # Google's tag has sorted the regions out.
@@ -397,15 +371,20 @@ def test_consent_modes_ad_storage_starts_everything(site: KitSite, page: Page) -
         + gtag("default", "denied", region=["DE"]),
         # An update by a tag manager's template does not pass through the data layer.
         "google_tag_data = {ics: {entries: {ad_storage: {default: false, update: true}}}}",
-    ]
-    for words in granted:
-        site.serve(f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"))
-        page.context.new_page().goto(site.url(LANDING))
-    assert site.wait_told(page, len(granted)) == [GRANT] * len(granted)
-
-
-def test_consent_mode_without_ad_storage_nothing_starts(site: KitSite, page: Page) -> None:
-    undecided = [
+    ],
+}
+#: And what is none.
+UNDECIDED = {
+    "TCF": [
+        tc(vendors=(131,)),
+        tc(purposes=(1,)),
+        tc(purposes=(7,)),
+        tc("cmpuishown"),
+        tc(publisher={"restrictions": {"7": {"130": 0}}}),
+        'decide({"gdprApplies": true, "eventStatus": "tcloaded"})',
+        'decide({"eventStatus": "tcloaded"})',
+    ],
+    "Consent Mode": [
         gtag("default", "denied"),
         gtag("default", "denied", region=["DE"]) + ";" + gtag("default", "granted"),
         gtag("default", "granted", region=["US"]),
@@ -415,11 +394,24 @@ def test_consent_mode_without_ad_storage_nothing_starts(site: KitSite, page: Pag
         + gtag("default", "granted"),
         "dataLayer.push(null, 1, ['consent'], {event: 'consent'}, ['consent', 'update', null])",
         "dataLayer = {}; google_tag_data = {ics: 1}",
-    ]
-    frames = [
-        (f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf"), LANDING[1:])
-        for words in undecided
-    ]
+    ],
+}
+
+
+def saying(site: KitSite, words: str) -> str:
+    return f"{CMP}{GTAG}<script>{words}</script>" + site.tag(consent="tcf")
+
+
+@pytest.mark.parametrize("by", GRANTED)
+def test_a_platforms_yes_starts_everything(site: KitSite, page: Page, by: str) -> None:
+    for words in GRANTED[by]:
+        site.open(page.context.new_page(), saying(site, words), LANDING)
+    assert site.wait_told(page, len(GRANTED[by])) == [GRANT] * len(GRANTED[by])
+
+
+@pytest.mark.parametrize("by", UNDECIDED)
+def test_without_a_platforms_yes_nothing_starts(site: KitSite, page: Page, by: str) -> None:
+    frames = [(saying(site, words), LANDING[1:]) for words in UNDECIDED[by]]
     page.goto(site.serve_frames(*frames))
     page.wait_for_timeout(150)
     assert_no_trace(site, page)
@@ -460,8 +452,11 @@ def test_markup_that_poses_as_googles_tag_hides_no_withdrawal(site: KitSite, pag
 
 
 def test_consent_modes_updates_are_heard_later(site: KitSite, page: Page) -> None:
-    site.serve(GTAG + f"<script>{gtag('default', 'denied')}</script>" + site.tag(consent="tcf"))
-    page.goto(site.url(LANDING))
+    site.open(
+        page,
+        GTAG + f"<script>{gtag('default', 'denied')}</script>" + site.tag(consent="tcf"),
+        LANDING,
+    )
     page.evaluate(gtag("update", "granted"))
     assert site.wait_told(page, 1) == [GRANT]
     page.evaluate(gtag("update", "denied"))

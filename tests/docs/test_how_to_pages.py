@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +22,8 @@ from adroll_flask import AdRoll, current_visitor, release_conversion, report_con
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker, Patch
 from tests.support import eventually, outbox_engines, visits
-from tests.support.page_shop import ADDRESS, SITE, PageShop, page_shop
+from tests.support.page_shop import ADDRESS, AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page
-from tests.support.visits import VISIT as BASE
 
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
 
@@ -492,9 +492,6 @@ def test_a_flask_sqlalchemy_shop_passes_its_rows(tmp_path: Path) -> None:
 # -- docs/how-to/flask-login.md, whose code runs here as it stands there, with Flask-Login itself -
 
 
-PAGE = "docs/how-to/flask-login.md"
-
-
 class Account(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
     def __init__(self, id: str, *, is_staff: bool = False) -> None:
         self.id = id
@@ -505,165 +502,116 @@ class Account(UserMixin):  # type: ignore[misc]  # Flask-Login has no types
 ACCOUNTS = {"ann": Account("ann"), "sam": Account("sam", is_staff=True)}
 
 
-class Shop:
-    """A shop that follows the page."""
-
-    def __init__(self, app: Flask, names: dict[str, Any]) -> None:
-        self.app = app
-        self.names = names
-
-    def guest(self) -> FlaskClient:
-        client = self.app.test_client()
-        client.get("/?adct=click123", **BASE)
-        return client
-
-    def logged_in(self, who: str) -> FlaskClient:
-        client = self.guest()
-        client.post("/login", data={"who": who}, **BASE)
-        return client
-
-    @property
-    def last(self) -> dict[str, Any]:
-        found: dict[str, Any] = visits.kept(self.app)[-1]["identifiers"]
-        return found
+def login_shop(stack: ExitStack, folder: Path, load: Callable[[str], Any]) -> PageShop:
+    """A shop with accounts, whose sessions Flask-Login protects."""
+    # As in production: a function that raises makes a dead letter, not an error.
+    config = {"ADROLL_STRICT": False, "ADROLL_DELIVERY": "worker"}
+    shop = stack.enter_context(page_shop(folder, **config))
+    manager = LoginManager(shop.app)
+    manager.session_protection = "strong"
+    manager.user_loader(load)
+    shop.app.add_url_rule("/login/<id>", "login", lambda id: str(login_user(load(id))))
+    shop.app.add_url_rule("/token", "token", lambda: current_visitor().token())
+    sale: dict[str, Any] = {"value": "59.90", "currency": "EUR"}
+    shop.app.add_url_rule(
+        "/buy/<order>", "buy", lambda order: report_conversion(order_id=order, **sale).status
+    )
+    return shop
 
 
-@pytest.fixture(params=["basic", "strong"])
-def protection(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def logged_in(shop: PageShop, who: str) -> FlaskClient:
+    browser = shop.browser()
+    browser.get(f"/login/{who}", **SITE, headers=AGENT)
+    return browser
 
 
-@pytest.fixture
-def make_shop(make_app: AppMaker, protection: str) -> Callable[..., Shop]:
-    def make(*sections: str, page: Page | None = None) -> Shop:
-        adroll = AdRoll()
-        # As in production: a function that raises makes a dead letter, not an error.
-        app = make_app(adroll, ADROLL_STRICT=False)
-        manager = LoginManager(app)
-        manager.session_protection = protection
-        manager.user_loader(ACCOUNTS.get)
-        names: dict[str, Any] = {
-            "adroll": adroll,
-            "app": app,
-            "redirect": redirect,
-            "report_conversion": report_conversion,
-        }
-        page = page or Page(PAGE)
-        for section in ("Who it is", *sections):
-            names = page.run(section, **names)
-
-        @app.post("/login")
-        def login() -> str:
-            login_user(ACCOUNTS[request.form["who"]])
-            return ""
-
-        @app.post("/buy")
-        def buy() -> str:
-            return report_conversion(
-                order_id=request.form["order"], value="59.90", currency="EUR"
-            ).status
-
-        @app.post("/checkout")
-        def checkout() -> str:
-            return current_visitor().token()
-
-        return Shop(app, names)
-
-    return make
+def buy(browser: FlaskClient, order: str) -> str:
+    return browser.get(f"/buy/{order}", **SITE, headers=AGENT).text
 
 
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def last(shop: PageShop) -> dict[str, Any]:
+    found: dict[str, Any] = visits.kept(shop.app)[-1]["identifiers"]
+    return found
 
 
-def buy(client: FlaskClient, order: str) -> str:
-    return client.post("/buy", data={"order": order}, **BASE).text
+def test_accounts_and_staff(tmp_path: Path) -> None:
+    with ExitStack() as stack, Page("docs/how-to/flask-login.md") as page:
+        shop = login_shop(stack, tmp_path / "staff", ACCOUNTS.get)
+        names = page.run("Who it is", adroll=shop.adroll, **NAMES)
+        names = page.run("Staff left out", **names)
+        page.run("Logout", **names, app=shop.app, redirect=redirect)
+        guests_and_customers_buy_and_staff_do_not(shop)
+        shop = login_shop(stack, tmp_path / "customers", ACCOUNTS.get)
+        shop.adroll.identity(names["who"])
+        page.run("Staff who order for a customer", **names | {"adroll": shop.adroll})
+        staff_who_order_for_a_customer_report_the_customer(shop, names["paid"])
+        db = SQLAlchemy()
+        users: dict[str, Any] = {}
+        shop = login_shop(
+            stack, tmp_path / "months", lambda id: db.session.get(users["User"], int(id))
+        )
+        shop.app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://")
+        db.init_app(shop.app)
+        users |= page.run("Accounts that buy after months", **NAMES, app=shop.app, db=db)
+        an_account_buys_after_months_without_a_browser(shop, **users)
 
 
-def test_guests_and_customers_buy_and_staff_do_not(make_shop: Callable[..., Shop]) -> None:
-    shop = make_shop("Staff left out")
-    assert buy(shop.guest(), "1") == "queued"
-    assert shop.last == {"adct": "click123", **shop.last}
-    assert "email_sha256" not in shop.last
-    assert buy(shop.logged_in("ann"), "2") == "queued"
-    assert shop.last["email_sha256"] == sha256("ann@example.com")
-    assert shop.last["user_id"] == "ann"
-    assert buy(shop.logged_in("sam"), "3") == "suppressed"
+def guests_and_customers_buy_and_staff_do_not(shop: PageShop) -> None:
+    shop.start()
+    assert buy(shop.browser(), "1") == "queued"
+    assert last(shop)["adct"] == "click123"
+    assert "email_sha256" not in last(shop)
+    assert buy(logged_in(shop, "ann"), "2") == "queued"
+    assert last(shop)["email_sha256"] == hashlib.sha256(b"ann@example.com").hexdigest()
+    assert last(shop)["user_id"] == "ann"
+    assert buy(logged_in(shop, "sam"), "3") == "suppressed"
 
 
-def test_staff_who_order_for_a_customer_report_the_customer(make_shop: Callable[..., Shop]) -> None:
-    shop = make_shop("Staff who order for a customer")
+def staff_who_order_for_a_customer_report_the_customer(
+    shop: PageShop, paid: Callable[[Any], object]
+) -> None:
     order = SimpleNamespace(id="1", total="59.90", email="ann@example.com", user_id="ann")
 
-    @shop.app.post("/order-for")
+    @shop.app.get("/order-for")
     def order_for() -> str:
         g.ordering_for_customer = True
-        shop.names["paid"](order)
+        paid(order)
         return ""
 
-    order.adroll = shop.guest().post("/checkout", **BASE).text
-    staff = shop.logged_in("sam")
+    shop.start()
+    order.adroll = shop.browser().get("/token", **SITE).text
+    staff = logged_in(shop, "sam")
     assert buy(staff, "2") == "suppressed"
-    staff.post("/order-for", **BASE)
-    assert shop.last["user_id"] == "ann"
+    staff.get("/order-for", **SITE, headers=AGENT)
+    assert last(shop)["user_id"] == "ann"
     with shop.app.app_context():  # and a command has no g of a request
         order.id = "3"
-        shop.names["paid"](order)
+        paid(order)
     assert len(visits.kept(shop.app)) == 2
 
 
-def test_an_account_buys_after_months_without_a_browser(tmp_path: Path) -> None:
+def an_account_buys_after_months_without_a_browser(
+    shop: PageShop, *, db: SQLAlchemy, User: Any, contract_signed: Callable[..., None], **_: Any
+) -> None:
     now = [1_790_000_000.0]
-    app = Flask("shop", instance_path=str(tmp_path))
-    adroll = AdRoll(clock=lambda: now[0])
-    app.config.update(
-        TESTING=True,
-        SECRET_KEY="a key for tests",
-        SQLALCHEMY_DATABASE_URI="sqlite://",
-        ADROLL_DELIVERY="worker",
-    )
-    db = SQLAlchemy(app)
-    names = Page(PAGE).run(
-        "Accounts that buy after months", app=app, db=db, report_conversion=report_conversion
-    )
-    User = names["User"]
-    LoginManager(app).user_loader(lambda id: db.session.get(User, int(id)))
-    adroll.init_app(app)
-    app.add_url_rule("/", "home", lambda: "")
-
-    @app.post("/login")
-    def login() -> str:
-        login_user(db.session.get(User, 17))
-        return ""
-
-    agent = {"User-Agent": "Mozilla/5.0 (X11) Firefox/145.0"}
+    shop.adroll = AdRoll(clock=lambda: now[0])
+    shop.start()
     contract = SimpleNamespace(id="c-1", amount="4800.00")
-    with app.app_context(), reports(app) as reported:
+    with shop.app.app_context(), reports(shop.app) as reported:
         db.create_all()
         db.session.add(User(id=17, email="ann@example.com"))
         db.session.commit()
-        names["contract_signed"](db.session.get(User, 17), contract)
+        contract_signed(db.session.get(User, 17), contract)
         assert len(reported) == 0  # nobody came through a browser yet
-        browser = app.test_client()
-        browser.get("/?adct=click123", **BASE)
-        browser.post("/login", **BASE, headers=agent)
+        logged_in(shop, "17")
         db.session.expire_all()
         user = db.session.get(User, 17)
         assert user is not None
         assert len(user.adroll) <= 1050
         now[0] += 200 * 86_400
-        names["contract_signed"](user, contract)
+        contract_signed(user, contract)
         db.session.remove()
         db.engine.dispose()
     purchase = reported.one("purchase")
-    assert purchase.adct == "click123"
-    assert purchase.ip == "203.0.113.7"
-    assert purchase.user_agent == agent["User-Agent"]
-    assert purchase.user_id == "17"
-
-
-def test_the_page_has_nothing_else(make_shop: Callable[..., Shop]) -> None:
-    with Page(PAGE) as page:
-        make_shop("Staff left out", "Staff who order for a customer", "Logout", page=page)
-        # Run above, in an app with a database.
-        page.run("Accounts that buy after months", app=Flask("shop"), db=SQLAlchemy())
+    assert (purchase.adct, purchase.ip, purchase.user_id) == ("click123", "203.0.113.7", "17")
+    assert purchase.user_agent == AGENT["User-Agent"]
