@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import AppMaker
 from tests.support.browsing import NewContext, View, cut
-from tests.support.dashboard_shop import REFUSED, WHERE, DashboardShop, answering
+from tests.support.dashboard_shop import WHERE, DashboardShop, answering
 from tests.support.serving import serving
 
 DELIVERED = {"kind": "delivered"}
@@ -174,17 +174,6 @@ def test_who_is_sure_drops_a_problem(either: Page, address: str, shop: Dashboard
     drop.click()
     expect(either.locator(".notice")).to_have_text("2 events dropped.")
     assert "1003" not in shop.states()
-
-
-def test_what_comes_meanwhile_is_not_touched(page: Page, address: str, shop: DashboardShop) -> None:
-    open_problem(page, address, "AdRoll refused")
-    shop.now += 60.0
-    shop.report("1009")
-    shop.settle(o1009=REFUSED)
-    page.get_by_label("I am sure").check()
-    page.get_by_role("button", name="Drop 2 events").click()
-    expect(page.locator(".notice")).to_have_text("2 events dropped.")
-    assert shop.states()["1009"] == "dead"
 
 
 def test_orders_and_problems_by_keyboard(page: Page, address: str, shop: DashboardShop) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE, browsing, journey
@@ -105,15 +105,8 @@ StartBrowser = Callable[[], AbstractContextManager[Any]]
 
 
 @pytest.fixture
-def start_the_browser(chromium: Browser, chromium_path: str, tmp_path: Path) -> StartBrowser:
-    return lambda: closing(
-        chromium.browser_type.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=chromium_path,
-            args=[*browsing.CHROMIUM_ARGS],
-            ignore_https_errors=True,
-        )
-    )
+def start_the_browser(launch: Callable[..., Any], tmp_path: Path) -> StartBrowser:
+    return lambda: closing(launch(profile=tmp_path / "profile", ignore_https_errors=True))
 
 
 def test_4_a_visit_and_in_a_later_session_the_purchase(

@@ -57,18 +57,22 @@ def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardSh
     assert "click123" not in page
 
 
-def test_the_list_goes_on_page_by_page(shop: DashboardShop, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize(("chosen", "orders"), [({}, "4321"), ({"state": "dead"}, "432")])
+def test_the_list_goes_on_page_by_page(
+    shop: DashboardShop, monkeypatch: Patch, chosen: dict[str, str], orders: str
+) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
-    for order in ("1001", "1002", "1003"):
+    shop.report("1")
+    shop.settle(o1=DELIVERED)
+    for order in ("2", "3", "4"):
         shop.now += 1.0
-        shop.report(order)
-    shop.take_in()
-    first = shop.json("orders")
-    assert [one["order"] for one in first["newest"]] == ["1003", "1002"]
-    rest = shop.json("orders", before=first["older"])
-    assert ([one["order"] for one in rest["newest"]], rest["older"]) == (["1001"], None)
-    assert "Earlier ones" in shop.html("orders")
-    assert "Earlier orders" in shop.html("orders", before=first["older"])
+        shop.bury(order)
+    first = shop.json("orders", **chosen)
+    rest = shop.json("orders", **chosen, before=first["older"])
+    assert [one["order"] for one in (*first["newest"], *rest["newest"])] == [*orders]
+    assert rest["older"] is None
+    assert "Earlier ones" in shop.html("orders", **chosen)
+    assert "Earlier orders" in shop.html("orders", **chosen, before=first["older"])
 
 
 def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
@@ -207,6 +211,7 @@ def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> No
         (b"Bestellung;b\n1;2\n", "name it (in the form"),
         (b'{"order": 1}\nnothing\n', "line 2: takes one JSON object"),
         (b"\xff\xfe\x00\x01\n\x00", "this is no CSV"),
+        (b"PK\x03\x04" + b"\0" * 200, "this is an Excel file; save it as CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "this is no CSV"),
         (b'"' + b"x" * 200_000, "is no CSV"),
         (b"order\n" + b"y" * 200_000, "is no CSV"),
@@ -325,11 +330,6 @@ def test_an_unknown_order_is_unknown_here_and_others_are_named(shop: DashboardSh
         assert ">2026-4826</a>" in page
 
 
-def test_an_excel_file_is_named_for_what_it_is(shop: DashboardShop) -> None:
-    said = shop.said(shop.upload(b"PK\x03\x04" + b"\0" * 200))
-    assert "this is an Excel file; save it as CSV" in said
-
-
 def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardShop) -> None:
     """It was unknown here, while the list of the same page had it."""
     rows: list[Any] = [{"order_id": "#1002", "value": "59.90", "currency": "EUR"}]
@@ -376,16 +376,3 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
     chosen = shop.post("orders/missing", only="paypal").text
     assert 'value="paypal" class="plain" aria-pressed="true"' in chosen
     assert "1002" not in chosen
-
-
-def test_each_order_of_a_state_is_on_a_page(shop: DashboardShop, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
-    shop.report("1000")
-    shop.settle(o1000=DELIVERED)
-    shop.bury("1001", "1002", "1003")
-    assert [one["order"] for one in shop.json("orders", state="delivered")["newest"]] == ["1000"]
-    first = shop.json("orders", state="dead")
-    rest = shop.json("orders", state="dead", before=first["older"])
-    orders = [one["order"] for one in (*first["newest"], *rest["newest"])]
-    assert orders == ["1003", "1002", "1001"]
-    assert rest["older"] is None

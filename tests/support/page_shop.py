@@ -11,9 +11,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from adroll_flask import AdRoll
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox, running
 from tests.conftest import PAGE
-from tests.support import PATIENCE
+from tests.support import PATIENCE, visits
 
 ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
 SITE: dict[str, Any] = {"base_url": "https://shop.test", "environ_base": ADDRESS}
@@ -32,15 +32,8 @@ class PageShop:
 
     def __post_init__(self) -> None:
         self.app = Flask("shop", instance_path=str(self.folder))
-        self.app.config.update(
-            TESTING=True,
-            SECRET_KEY="a key for tests",
-            ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-            ADROLL_PIXEL_EID=PIXEL_EID,
-            ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
-            ADROLL_API_URL=f"{self.sandbox.url}/api",
-            **self.config,
-        )
+        given = {"TESTING": True, "SECRET_KEY": "a key for tests", "ADROLL_STRICT": None}
+        self.app.config.update(visits.at(self.sandbox) | given | self.config)
         self.adroll = AdRoll()
         self.app.add_url_rule("/", "home", lambda: PAGE)
 

@@ -12,7 +12,7 @@ from flask import Flask, request
 from werkzeug.test import Client, TestResponse
 from werkzeug.wrappers import Request, Response
 
-from adroll_flask import AdRoll, AdRollMiddleware, current_visitor, report_conversion
+from adroll_flask import AdRoll, AdRollMiddleware, Visitor, current_visitor, report_conversion
 from adroll_flask.runtime import Runtime
 
 HOST = "shop.example"
@@ -108,6 +108,11 @@ class Site:
         return self.outbox_file.read_bytes()
 
 
+def seen(visitor: Visitor) -> dict[str, Any]:
+    known = ("adct", "first_party_cookie", "consent", "ip")
+    return {name: getattr(visitor, name) for name in known}
+
+
 def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
     app = Flask(__name__, instance_path=str(folder))
     app.config.update({"SECRET_KEY": "a key of this shop", **config})
@@ -119,13 +124,7 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
 
     @app.get("/who")
     def who() -> dict[str, Any]:
-        visitor = current_visitor()
-        return {
-            "adct": visitor.adct,
-            "first_party_cookie": visitor.first_party_cookie,
-            "consent": visitor.consent,
-            "ip": visitor.ip,
-        }
+        return seen(current_visitor())
 
     @app.route("/buy", methods=["GET", "POST"])
     def buy() -> dict[str, Any]:
@@ -140,15 +139,10 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
 def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
     def shop(environ: Any, start_response: Any) -> Any:
         path = Request(environ).path
-        visitor = environ["adroll.visitor"]
         if path == "/who":
-            seen = {
-                "adct": visitor.adct,
-                "first_party_cookie": visitor.first_party_cookie,
-                "consent": visitor.consent,
-                "ip": visitor.ip,
-            }
-            response = Response(json.dumps(seen), mimetype="application/json")
+            response = Response(
+                json.dumps(seen(environ["adroll.visitor"])), mimetype="application/json"
+            )
         elif path == "/buy":
             order = Request(environ).args.get("order", "1001")
             receipt = environ["adroll.report"](
