@@ -338,8 +338,8 @@ LATE = {
     "the same array, which forgets what was queued": "adroll = []; adroll.get_cookie = () => {};"
     f"setTimeout(() => {{ adroll.get_cookie = (tell) => tell('{COOKIE}') }}, 250)",
     "the same array, whose queue is taken over": "adroll = []; adroll.track = () => {};"
-    "setTimeout(() => { for (const [name, values] of adroll)"
-    f" ({{ get_cookie(tell) {{ tell('{COOKIE}') }} }})[name](...values) }}, 250)",
+    "(function take() { adroll.length || setTimeout(take, 50); for (const [name, values] of adroll)"
+    f" ({{ get_cookie(tell) {{ tell('{COOKIE}') }} }})[name](...values) }})()",
 }
 
 

@@ -20,7 +20,7 @@ from flask_sqlalchemy import SQLAlchemy
 import adroll_flask
 from adroll_flask import AdRoll, current_visitor, release_conversion, report_conversion
 from adroll_flask.testing import reports
-from tests.conftest import AppMaker, Patch
+from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Patch
 from tests.support import eventually, outbox_engines, visits
 from tests.support.page_shop import ADDRESS, AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page
@@ -28,19 +28,26 @@ from tests.support.pages import Page
 HTML = "<!doctype html><html><head></head><body>Shop</body></html>"
 
 
-def bare(tmp_path: Any, **config: Any) -> Flask:
+def bare(tmp_path: Path) -> Flask:
     app = Flask("shop", instance_path=str(tmp_path))
-    app.config.update(TESTING=True, SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker", **config)
+    app.config.update(TESTING=True, SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker")
+    app.config.update(ADROLL_ADVERTISABLE_EID=ADVERTISABLE, ADROLL_PIXEL_EID=PIXEL)
     app.add_url_rule("/", "home", lambda: HTML)
+    return app
+
+
+def site_of(page: Page, folder: Path, section: str | None = None, **names: Any) -> Flask:
+    """An app that the blocks of a page were put into, and then AdRoll."""
+    app = bare(folder)
+    page.run(section, app=app, **names)
+    AdRoll(app)
     return app
 
 
 def test_the_policies_of_the_page_let_kit_and_pixel_through(tmp_path: Any) -> None:
     with Page("docs/how-to/content-security-policy.md") as page:
         for section, has_nonce in (("A list of hosts", False), ("A nonce", True)):
-            app = bare(tmp_path / section)
-            page.run(section, app=app)
-            AdRoll(app)
+            app = site_of(page, tmp_path / section, section)
             answer = app.test_client().get("/")
             policy = answer.headers["Content-Security-Policy"]
             nonce = answer.text.partition('nonce="')[2].partition('"')[0]
@@ -52,14 +59,13 @@ def test_the_policies_of_the_page_let_kit_and_pixel_through(tmp_path: Any) -> No
 
 
 def test_pages_that_a_cache_keeps_carry_no_cookie_of_ours(tmp_path: Any) -> None:
-    app = bare(tmp_path)
     with Page("docs/how-to/caches.md") as page:
-        page.run(
-            app=app,
+        app = site_of(
+            page,
+            tmp_path,
             make_response=make_response,
             render_template=lambda _name: render_template_string(HTML),
         )
-    AdRoll(app)
     app.add_url_rule("/cart", "cart", lambda: HTML)
     client = app.test_client()
     for path in ("/mugs?adct=click123", "/?adct=click123"):
@@ -70,10 +76,8 @@ def test_pages_that_a_cache_keeps_carry_no_cookie_of_ours(tmp_path: Any) -> None
 
 
 def test_each_currency_is_reported_as_it_was_paid(tmp_path: Any) -> None:
-    app = bare(tmp_path)
     with Page("docs/how-to/currencies.md") as page:
-        page.run(app=app, report_conversion=report_conversion)
-    AdRoll(app)
+        app = site_of(page, tmp_path, report_conversion=report_conversion)
     client = app.test_client()
     client.get("/?adct=click123")
     with reports(app) as reported:
@@ -87,10 +91,8 @@ def test_each_currency_is_reported_as_it_was_paid(tmp_path: Any) -> None:
 
 
 def test_our_addresses_take_another_name(tmp_path: Any) -> None:
-    app = bare(tmp_path)
     with Page("docs/how-to/blockers.md") as page:
-        page.run(app=app)
-    AdRoll(app)
+        app = site_of(page, tmp_path)
     client = app.test_client()
     text = client.get("/").text
     assert "_adroll" not in text
@@ -122,12 +124,9 @@ def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypa
 
 
 def test_a_containers_pixel_is_the_only_one(tmp_path: Any) -> None:
-    app = bare(tmp_path, ADROLL_ADVERTISABLE_EID="A" * 22, ADROLL_PIXEL_EID="P" * 22)
     with Page("docs/how-to/google-tag-manager.md") as page:
-        page.run(app=app)
-    adroll = AdRoll(app)
+        app = site_of(page, tmp_path)
     assert "roundtrip.js" not in app.test_client().get("/").text
-    assert adroll is not None
     assert app.config["ADROLL_PIXEL"] == "present"
 
 
@@ -153,11 +152,9 @@ COOKIEYES = "consentid:x,consent:yes,action:%s,necessary:yes,analytics:no,advert
 def test_consent_platforms_answers_are_understood(
     section: str, name: str, cookie: str, expected: bool | None, tmp_path: Any
 ) -> None:
-    app = bare(tmp_path)
-    Page("docs/how-to/consent.md").run(section, app=app)
+    app = site_of(Page("docs/how-to/consent.md"), tmp_path, section)
     asked = SimpleNamespace(cookies={name: cookie} if cookie else {})
     assert app.config["ADROLL_CONSENT"](asked) is expected
-    AdRoll(app)
     app.add_url_rule("/buy", "buy", _buy, methods=["POST"])
     client = app.test_client()
     if cookie:
@@ -180,19 +177,14 @@ def test_the_settings_of_the_consent_page_are_taken(tmp_path: Any) -> None:
             *("Usercentrics without the TCF", "AdRoll's own banner"),
         )
         for number, section in enumerate(sections):
-            app = bare(tmp_path / str(number))
-            page.run(section, app=app)
-            AdRoll(app)
-            client = app.test_client()
+            client = site_of(page, tmp_path / str(number), section).test_client()
             client.get("/?adct=click123")
             assert client.get_cookie("adroll_visitor") is None, section
 
 
 def test_staging_reports_dry_runs(tmp_path: Any) -> None:
-    app = bare(tmp_path)
     with Page("docs/how-to/staging.md") as page:
-        page.run(app=app)
-    AdRoll(app)
+        app = site_of(page, tmp_path)
     settings = app.extensions["adroll"].settings
     assert settings.is_real("www.shop.example")
     assert not settings.is_real("staging.shop.example")

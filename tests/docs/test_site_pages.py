@@ -4,7 +4,6 @@ import importlib
 import json
 import logging
 import os
-import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +25,7 @@ from adroll_flask.sandbox import running
 from adroll_flask.signals import reports_silent
 from adroll_flask.testing import reports
 from tests.conftest import PAGE, AppMaker
-from tests.support import ROOT, eventually, free_port, page_shop, wait_for_port
+from tests.support import ROOT, eventually, free_port, listening_at, page_shop
 from tests.support.pages import ENV, SHOP, Page, Shell
 from tests.support.serving import serving
 from tests.support.visits import VISIT as BASE
@@ -242,7 +241,7 @@ def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path
     for name in ("a2wsgi", "gunicorn", framework):
         pytest.importorskip(name)
     env = {**os.environ, "ADROLL_SECRET_KEY": "a long random text", "PYTHONPATH": str(ROOT)}
-    port, log = free_port(), tmp_path / "log"
+    port = free_port()
     shop = f"http://127.0.0.1:{port}/"
     serve = ["-m", "gunicorn", "--threads=8", f"--bind=127.0.0.1:{port}"]
     with running() as sandbox, requests.Session() as browser:
@@ -250,17 +249,10 @@ def test_an_order_of_an_asgi_app_arrives_with_its_click(framework: str, tmp_path
         with Shell(tmp_path, env, here) as shell, Page("docs/how-to/asgi.md", shell) as page:
             page.run()
         command = [sys.executable, *serve, f"{framework}_shop:application"]
-        with (
-            log.open("wb") as said,
-            subprocess.Popen(command, cwd=tmp_path, env=env, stderr=said) as server,
-        ):
-            try:
-                wait_for_port(port, server, log)
-                assert "data-adroll" in browser.get(f"{sandbox.url}/click?to={shop}").text
-                assert browser.post(f"{shop}orders").json() == {"status": "queued"}
-                eventually(lambda: sandbox.purchases(order_id="1001"))
-            finally:
-                server.terminate()
+        with listening_at(port, tmp_path / "log", *command, cwd=tmp_path, env=env):
+            assert "data-adroll" in browser.get(f"{sandbox.url}/click?to={shop}").text
+            assert browser.post(f"{shop}orders").json() == {"status": "queued"}
+            eventually(lambda: sandbox.purchases(order_id="1001"))
     assert sandbox.purchases()[0]["journey"]["matched_by"] == "click id"
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.guests.test_guests import CACHE, HERE, ROOT, pip
-from tests.support import free_port, pages, ran, wait_for_port
+from tests.support import free_port, listening_at, pages, ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -82,20 +81,9 @@ def shop(
     for command in (["manage.py", "migrate", "-v0"], ["stock.py"]):
         ran(sys.executable, *command, **common)
     port = free_port()
-    log = tmp_path / "runserver.log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
-            **common,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_for_port(port, server, log)
+    runserver = (sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}")
+    with listening_at(port, tmp_path / "runserver.log", *runserver, **common):
         yield f"http://shop.test:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def put_two_mugs_into_the_basket(page: Page, shop: str) -> None:

@@ -9,8 +9,8 @@ import subprocess
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,13 +121,19 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for_port(port: int, process: subprocess.Popen[Any], said: Path) -> None:
-    """Until *process* listens at *port*; if it does not, fail with what it wrote into *said*."""
-    until = time.monotonic() + PATIENCE
-    while not answers(port):
-        assert process.poll() is None, said.read_text()[-3000:]
-        assert time.monotonic() < until, said.read_text()[-3000:]
-        time.sleep(0.05)
+@contextmanager
+def listening_at(port: int, said: Path, *command: str, **given: Any) -> Iterator[None]:
+    """Meanwhile *command* runs and listens at *port*; what it says is in *said*, and in a fault."""
+    with said.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, **given) as run:
+        try:
+            until = time.monotonic() + PATIENCE
+            while not answers(port):
+                assert run.poll() is None, said.read_text()[-3000:]
+                assert time.monotonic() < until, said.read_text()[-3000:]
+                time.sleep(0.05)
+            yield
+        finally:
+            run.terminate()
 
 
 def others_may_enter() -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from tests.support import PATIENCE, program, wait_for_port
+from tests.support import listening_at, program
 from tests.support.serving import serving
 
 #: Keeps what its headers allow; nginx itself leaves alone what sets a cookie.
@@ -133,16 +132,9 @@ def behind_nginx(
             )
         )
         command = [nginx, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
-        out = stack.enter_context(log.open("w"))
-        with listening:
-            process = subprocess.Popen(
-                command,
-                env=os.environ | {"NGINX": f"{listening.fileno()};"},
-                pass_fds=[listening.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=out,
-            )
-        stack.callback(process.wait, PATIENCE)
-        stack.callback(process.terminate)
-        wait_for_port(port, process, log)
+        environ = os.environ | {"NGINX": f"{listening.fileno()};"}
+        stack.enter_context(listening)
+        stack.enter_context(
+            listening_at(port, log, *command, env=environ, pass_fds=[listening.fileno()])
+        )
         yield site
