@@ -12,7 +12,8 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, settings
 
-from adroll_flask import AdRoll
+from adroll_flask import AdRoll, current_visitor
+from tests.support.sites import described
 
 pytest_plugins = ["adroll_flask.testing"]
 
@@ -180,6 +181,10 @@ def make_app(tmp_path: Path) -> Iterator[AppMaker]:
         @app.get("/")
         def index() -> str:
             return PAGE
+
+        @app.get("/who")
+        def who() -> dict[str, Any]:
+            return described(current_visitor())
 
         made.append(app)
         return app

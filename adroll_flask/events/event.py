@@ -192,7 +192,9 @@ _REQUIRED = ("event_name", "page_location", "ip", "timestamp")
 
 
 def _forms(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, tuple | list) or not names.FORM_NAMES.keys() >= {*value}:
+    if not isinstance(value, tuple | list) or not all(
+        isinstance(form, str) and form in names.FORM_NAMES for form in value
+    ):
         raise EventError("email_forms", "takes any of 'sha256', 'md5', 'plain'")
     return tuple(value)
 

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
-from adroll_flask import AdRollMiddleware
-from tests.conftest import ADVERTISABLE, PIXEL
+from adroll_flask import AdRoll, AdRollMiddleware
+from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 
 Wrap = Callable[..., AdRollMiddleware]
+
+
+@pytest.fixture
+def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
+    return make_app(adroll)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask, request
 
 import adroll_flask
-from adroll_flask import AdRoll, Receipt, current_visitor, forget_visitor, report_conversion
+from adroll_flask import AdRoll, Receipt, current_visitor, report_conversion
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
 
@@ -26,7 +26,6 @@ CALLS: dict[str, Callable[[], object]] = {
     "identify": lambda: adroll_flask.identify(email="ada@example.com", user_id="17"),
     "token": lambda: current_visitor().token(),
     "webhook": lambda: buy("by token", visitor=request.form["token"]),
-    "forget": forget_visitor,
 }
 
 
@@ -93,33 +92,7 @@ def test_functions_for_views_work(app: Flask, client: Any) -> None:
     assert {event.adct for event in reported} == {"click123"}
 
 
-def test_a_visitor_is_forgotten_with_what_waits(app: Flask, client: Any) -> None:
-    client.post("/report", data={"order": "1"})
-    assert app.extensions["adroll"].outbox.queue.waiting() == 1
-    client.post("/forget")
-    assert app.extensions["adroll"].outbox.queue.waiting() == 0
-    assert client.get("/page").text.count("click123") == 0
-
-
 def test_tasks_and_threads_of_one_view_report_for_its_visitor(app: Flask, client: Any) -> None:
     with reports(app) as reported:
         assert client.post("/all").get_json() == ["queued"] * 6
     assert {event.adct for event in reported} == {"click123"}
-
-
-def test_async_hooks_of_the_site_do_not_get_in_the_way(make_app: AppMaker) -> None:
-    app = make_app()
-    seen: list[str | None] = []
-
-    @app.before_request
-    async def before() -> None:
-        seen.append(current_visitor().adct)
-
-    @app.after_request
-    async def after(response: Any) -> Any:
-        seen.append(current_visitor().adct)
-        return response
-
-    page = app.test_client().get("/?adct=click123", environ_base=ADDRESS)
-    assert page.text.count("data-adroll") == 1
-    assert seen == ["click123", "click123"]

@@ -38,16 +38,6 @@ def app(make_app: AppMaker) -> Flask:
     def as_json() -> dict[str, int]:
         return {"n": 1}
 
-    @app.get("/who")
-    def who() -> dict[str, Any]:
-        visitor = current_visitor()
-        return {
-            "adct": visitor.adct,
-            "cookie": visitor.first_party_cookie,
-            "adct_source": visitor.adct_source,
-            "cookie_source": visitor.first_party_cookie_source,
-        }
-
     @app.get("/go")
     def go() -> Response:
         return redirect("/")  # type: ignore[return-value]
@@ -65,16 +55,11 @@ def test_a_first_page_view_gets_both_cookies(app: Flask) -> None:
     assert set_.keys() == {"adroll_visitor", "__adroll_fpc"}
     fpc = set_["__adroll_fpc"]
     assert re.match(r"__adroll_fpc=[0-9a-f]{32}-[0-9]{13}; ", fpc)
-    assert "Domain=shop.test" in fpc
-    assert f"Max-Age={COOKIE_LIFE}" in fpc
-    assert "SameSite=Lax" in fpc
-    assert "Path=/" in fpc
-    assert "Secure" in fpc
+    for part in ("Domain=shop.test", f"Max-Age={COOKIE_LIFE}", "SameSite=Lax", "Path=/", "Secure"):
+        assert part in fpc
     assert "HttpOnly" not in fpc
-    record = set_["adroll_visitor"]
-    assert "HttpOnly" in record
-    assert "Secure" in record
-    assert "Domain=shop.test" in record
+    for part in ("Domain=shop.test", "HttpOnly", "Secure"):
+        assert part in set_["adroll_visitor"]
     assert response.headers["Cache-Control"] == "private"
 
 
@@ -113,9 +98,6 @@ def test_a_known_visitor_is_not_parsed_again(app: Flask, monkeypatch: pytest.Mon
     [
         "Zk3vQ9xYp2Lm8RtWc5HnBd7sJf4GaE6u-1667065540836",
         "46d41c62e88bb2e267c1e15314bb8837",
-        "46d41c62e88bb2e267c1e15314bb8837-1667065540",
-        "46d41c62e88bb2e267c1e15314bb8837-166706554083",
-        "46d41c62e88bb2e267c1e15314bb8837-16670655408360",
         "GA1.2.1234567890.1667065540",
     ],
 )
@@ -124,7 +106,7 @@ def test_a_cookie_of_another_tag_stays_the_visitors_identity(app: Flask, found: 
     client.set_cookie("__adroll_fpc", found)
     response = client.get("/?adct=click123")
     assert f"__adroll_fpc={found}; " in cookies(response)["__adroll_fpc"]
-    assert client.get("/who").get_json()["cookie"] == found
+    assert client.get("/who").get_json()["first_party_cookie"] == found
     # Lost by the browser, it comes back from the record.
     client.delete_cookie("__adroll_fpc")
     client.get("/")
@@ -171,12 +153,9 @@ def test_the_pixels_cookie_from_before_is_kept_and_reported(app: Flask) -> None:
     client = app.test_client()
     client.set_cookie("__adroll_fpc", A)
     assert cookies(client.get("/"))["__adroll_fpc"].startswith(f"__adroll_fpc={A};")
-    assert client.get("/who").get_json() == {
-        "adct": None,
-        "adct_source": None,
-        "cookie": A,
-        "cookie_source": "browser",
-    }
+    seen = client.get("/who").get_json()
+    assert (seen["adct"], seen["adct_source"]) == (None, None)
+    assert (seen["first_party_cookie"], seen["first_party_cookie_source"]) == (A, "browser")
 
 
 def test_a_changed_browser_value_updates_the_record(app: Flask) -> None:
@@ -206,18 +185,11 @@ def test_current_visitor_says_that_the_page_depends_on_the_cookie(app: Flask) ->
     assert "Vary" not in app.test_client().get("/json").headers
 
 
-def test_the_visitor_is_known_within_the_landing_itself(app: Flask) -> None:
-    assert app.test_client().get("/who?adct=click123").get_json()["adct"] == "click123"
-
-
 CACHEABLE = [
     {"Cache-Control": "public"},
     {"Expires": "Fri, 01 Jan 2100 00:00:00 GMT"},
     {"CDN-Cache-Control": "max-age=60", "Cache-Control": "no-store"},
 ]
-
-
-NOT_CACHEABLE = [{}, {"Cache-Control": "private, max-age=60"}, {"Cache-Control": "no-store"}]
 
 
 @pytest.mark.parametrize("headers", CACHEABLE)
@@ -251,15 +223,19 @@ def test_a_page_made_cacheable_after_us_is_cacheable(make_app: AppMaker, header:
     assert b"data-adroll" in response.data
 
 
-@pytest.mark.parametrize("headers", NOT_CACHEABLE)
-def test_on_others_it_does_and_leaves_caching_alone(app: Flask, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("control", "then"),
+    [
+        (None, "private"),
+        *((control, control) for control in ("private, max-age=60", "no-store")),
+    ],
+)
+def test_on_others_it_does_and_leaves_caching_alone(app: Flask, control: Any, then: str) -> None:
+    headers = {} if control is None else {"Cache-Control": control}
     app.add_url_rule("/page", "page", lambda: Response(PAGE, headers=headers))
     response = app.test_client().get("/page?adct=click123")
     assert cookies(response).keys() >= {"adroll_visitor", "__adroll_fpc"}
-    if not headers:
-        assert response.headers["Cache-Control"] == "private"
-    else:
-        assert response.headers.get("Cache-Control") == headers.get("Cache-Control")
+    assert response.headers["Cache-Control"] == then
 
 
 def test_cached_paths_are_cached_whatever_the_headers_say(make_app: AppMaker) -> None:
@@ -288,19 +264,15 @@ def test_who_listens_learns_of_identified_visitors(app: Flask) -> None:
     assert [visitor.adct for visitor in heard] == ["click123"]
 
 
-def test_global_privacy_control_leaves_no_trace(app: Flask) -> None:
-    response = app.test_client().get("/?adct=click123", headers={"Sec-GPC": "1"})
-    assert not cookies(response)
-    # The page itself is the same for everybody; the kit looks at the browser's signal.
-    assert b"data-adroll" in response.data
-
-
-def test_global_privacy_control_takes_back_what_was_kept(app: Flask) -> None:
+def test_global_privacy_control_leaves_no_trace_and_takes_back_what_was_kept(app: Flask) -> None:
     client = app.test_client()
+    assert not cookies(client.get("/?adct=click123", headers={"Sec-GPC": "1"}))
     client.get("/?adct=click123")
     with client.session_transaction() as begun:
         begun.update(adroll={"adct": "click123"}, adroll_identity={"user_id": "7"}, basket=1)
-    client.get("/", headers={"Sec-GPC": "1"})
+    response = client.get("/?adct=click456", headers={"Sec-GPC": "1"})
+    # The page itself is the same for everybody; the kit looks at the browser's signal.
+    assert b"data-adroll" in response.data
     assert value(client, "adroll_visitor") is None
     assert value(client, "__adroll_fpc") is None
     with client.session_transaction() as kept:
@@ -353,52 +325,34 @@ def make_shop(make_app: AppMaker, mode: str) -> Flask:
     return app
 
 
-def test_always_shows_the_visitor_to_views_from_the_second_request_on(make_app: AppMaker) -> None:
+def test_always_shows_the_visitor_and_begins_no_session_by_itself(make_app: AppMaker) -> None:
     client = make_shop(make_app, "always").test_client()
     client.get("/?adct=click123", base_url=SHOP)
-    assert shown(client)["adct"] == "click123"
-
-
-def test_join_begins_no_session_and_sets_no_vary(make_app: AppMaker) -> None:
-    client = make_shop(make_app, "join").test_client()
-    first = client.get("/?adct=click123", base_url=SHOP)
+    assert "Cookie" not in client.get("/", base_url=SHOP).headers.get("Vary", "")
+    seen = client.get("/seen", base_url=SHOP)
+    assert seen.get_json()["adct"] == "click123"
+    assert "Cookie" in seen.headers["Vary"]
     assert client.get_cookie("session", domain="shop.example") is None
-    assert client.get_cookie("adroll_visitor", domain="shop.example") is not None
-    assert "Cookie" not in first.headers.get("Vary", "")
-    assert shown(client) is None
 
 
 def test_join_shows_the_visitor_as_soon_as_the_site_has_a_session(make_app: AppMaker) -> None:
     client = make_shop(make_app, "join").test_client()
-    client.get("/?adct=click123", base_url=SHOP)
-    client.post("/cart", base_url=SHOP)
-    assert shown(client)["adct"] == "click123"
-
-
-def test_a_visitor_without_consent_is_not_shown(make_app: AppMaker) -> None:
-    client = make_shop(make_app, "join").test_client()
-    client.get("/?adct=click123", base_url=SHOP)
-    client.post("/cart", base_url=SHOP, headers={"Sec-GPC": "1"})
+    first = client.get("/?adct=click123", base_url=SHOP)
+    assert "Cookie" not in first.headers.get("Vary", "")
     assert shown(client) is None
-
-
-def test_a_session_that_is_only_read_stays_as_it_is(make_app: AppMaker) -> None:
-    client = make_shop(make_app, "join").test_client()
+    assert client.get_cookie("session", domain="shop.example") is None
     client.post("/cart", base_url=SHOP)
-    client.get("/?adct=click123", base_url=SHOP)  # this response writes the record, and joins
     before = client.get_cookie("session", domain="shop.example")
     assert shown(client)["adct"] == "click123"
-    assert client.get_cookie("session", domain="shop.example") == before
+    assert client.get_cookie("session", domain="shop.example") == before, "it was only read"
 
 
-def test_always_begins_no_session_and_sets_no_vary_by_itself(make_app: AppMaker) -> None:
-    client = make_shop(make_app, "always").test_client()
+@pytest.mark.parametrize("mode", ["always", "join"])
+def test_a_visitor_without_consent_is_not_shown(make_app: AppMaker, mode: str) -> None:
+    client, no = make_shop(make_app, mode).test_client(), {"Sec-GPC": "1"}
     client.get("/?adct=click123", base_url=SHOP)
-    page = client.get("/", base_url=SHOP)
-    assert client.get_cookie("session", domain="shop.example") is None
-    assert "Cookie" not in page.headers.get("Vary", "")
-    assert "Cookie" in client.get("/seen", base_url=SHOP).headers["Vary"]
-    assert client.get_cookie("session", domain="shop.example") is None
+    client.post("/cart", base_url=SHOP, headers=no)
+    assert client.get("/seen", base_url=SHOP, headers=no).get_json() is None
 
 
 def test_what_the_site_saves_holds_the_visitor(make_app: AppMaker) -> None:
@@ -422,12 +376,6 @@ def test_a_test_s_own_look_into_the_session_sees_the_visitor(make_app: AppMaker)
     client.get("/?adct=click123")
     with client.session_transaction() as kept:
         assert kept["adroll"]["adct"] == "click123"
-
-
-def test_always_shows_no_visitor_without_consent(make_app: AppMaker) -> None:
-    client = make_shop(make_app, "always").test_client()
-    client.get("/?adct=click123", base_url=SHOP)
-    assert client.get("/seen", base_url=SHOP, headers={"Sec-GPC": "1"}).get_json() is None
 
 
 class Kept(dict[str, Any], SessionMixin):

@@ -16,12 +16,13 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
 from flask import Flask
 from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
-from adroll_flask import AdRoll, AdRollMiddleware, errors, event_queued, report_conversion, testing
-from tests.conftest import AppMaker, Patch
+from adroll_flask import AdRoll, errors, event_queued, report_conversion, testing
+from tests.app.conftest import Wrap
+from tests.conftest import PAGE, AppMaker, Patch
 from tests.support import PATIENCE, interrupted
-
-ORDER: dict[str, Any] = {"value": "59.90", "currency": "EUR"}
+from tests.support.visits import ORDER, report, visit
 
 
 class Limit(Exception):
@@ -59,12 +60,6 @@ def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     return make_app(adroll, ADROLL_STRICT=False)
 
 
-@contextmanager
-def visited(app: Flask) -> Iterator[None]:
-    with app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        yield
-
-
 @pytest.mark.parametrize(
     ("handler", "error"),
     [(limit, Limit), (deep_limit, Limit), (soft_timeout_sighandler, SoftTimeLimitExceeded)],
@@ -72,60 +67,57 @@ def visited(app: Flask) -> Iterator[None]:
 def test_a_time_limit_in_a_function_of_the_site_s_ends_the_call(
     app: Flask, adroll: AdRoll, handler: Callable[..., object], error: type[Exception]
 ) -> None:
-    with handled(handler) as strike, visited(app):
+    with handled(handler) as strike:
         for decorate in (adroll.before_report, adroll.identity):
             decorate(lambda *event: strike())
         with pytest.raises(error):
-            report_conversion(order_id="1", **ORDER)
+            report(app)
     assert app.extensions["adroll"].outbox.lookups.overview().counts["dead"] == 0
 
 
 def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:
-    with handled(limit) as strike, visited(app):
+    with handled(limit) as strike:
 
         def heard(*_: object, **__: object) -> None:
             strike()
 
         with event_queued.connected_to(heard, app), pytest.raises(Limit):
-            report_conversion(order_id="1", **ORDER)
+            report(app)
 
 
-def test_a_time_limit_while_consent_is_asked_is_no_answer(make_app: AppMaker) -> None:
+def deliver(app: Flask) -> None:
+    """As a task does, which asks for the token."""
+    assert report(app).status == "queued"
+    app.extensions["adroll"].deliverer.step(threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("setting", "act"),
+    [
+        ("ADROLL_CONSENT", report),
+        ("ADROLL_CSP_NONCE", lambda app: app.test_client().get("/")),
+        ("ADROLL_ACCESS_TOKEN", deliver),
+    ],
+)
+def test_a_time_limit_in_a_function_of_the_settings_is_raised(
+    make_app: AppMaker, setting: str, act: Callable[[Flask], object]
+) -> None:
     with handled(limit) as strike:
-        app = make_app(ADROLL_STRICT=False, ADROLL_CONSENT=lambda request: strike())
-        with visited(app), pytest.raises(Limit):
-            report_conversion(order_id="1", **ORDER)
-
-
-def test_a_time_limit_while_a_page_is_prepared_is_raised(make_app: AppMaker) -> None:
-    with handled(limit) as strike:
-        app = make_app(ADROLL_STRICT=False, ADROLL_CSP_NONCE=strike)
+        app = make_app(ADROLL_STRICT=False, **{setting: lambda *_: strike()})
         with pytest.raises(Limit):
-            app.test_client().get("/")
+            act(app)
 
 
-def test_a_time_limit_under_the_middleware_is_raised(wrap: Callable[..., AdRollMiddleware]) -> None:
-    def page(environ: Any, start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Type", "text/html")])
-        return [b"<html><head></head></html>"]
-
+def test_a_time_limit_under_the_middleware_is_raised(wrap: Wrap) -> None:
     with handled(limit) as strike:
+        page = Response(PAGE, mimetype="text/html")
         middleware = wrap(page, strict=False, csp_nonce=lambda environ: strike())
         with pytest.raises(Limit):
             Client(middleware).get("/")
 
 
-def test_a_time_limit_of_a_task_that_delivers_ends_it(make_app: AppMaker) -> None:
-    with handled(limit) as strike:
-        app = make_app(ADROLL_STRICT=False, ADROLL_ACCESS_TOKEN=strike)
-        with visited(app):
-            assert report_conversion(order_id="1", **ORDER).status == "queued"
-        with pytest.raises(Limit):
-            app.extensions["adroll"].deliverer.step(threading.Event())
-
-
 def test_a_product_that_a_time_limit_strikes_is_not_unreadable(app: Flask) -> None:
-    with handled(limit) as strike, visited(app):
+    with handled(limit) as strike:
 
         class Line:
             product_id = "mug"
@@ -136,7 +128,7 @@ def test_a_product_that_a_time_limit_strikes_is_not_unreadable(app: Flask) -> No
                 return "29.95"
 
         with pytest.raises(Limit):
-            report_conversion(order_id="1", products=[Line()], **ORDER)
+            report(app, products=[Line()])
 
 
 @pytest.mark.parametrize("error", [Limit, LateLimit])
@@ -144,27 +136,27 @@ def test_it_is_raised_and_no_lock_stays(app: Flask, adroll: AdRoll, error: type[
     counters = app.extensions["adroll"].counters
     adroll.before_report(lambda event: event)
 
-    def report(order_id: str) -> str:
-        with visited(app):
-            return report_conversion(order_id=order_id, **ORDER).status
+    def elsewhere(order: str) -> str:
+        receipt = other_thread.submit(report, app, order).result()
+        return str(receipt.status)
 
     moments = 0
-    with ThreadPoolExecutor(1) as other_thread, visited(app):
-        assert other_thread.submit(report, "0").result() == "queued"
+    with ThreadPoolExecutor(1) as other_thread, visit(app):
+        assert elsewhere("0") == "queued"
         for moment in interrupted.at_each_moment(
-            lambda moment: report_conversion(order_id=f"a{moment}", **ORDER), error
+            lambda moment: report_conversion(**ORDER | {"order_id": f"a{moment}"}), error
         ):
             moments = moment
-            assert other_thread.submit(report, f"b{moment}").result() == "queued"
-            assert other_thread.submit(report, f"a{moment}").result() in ("queued", "duplicate")
+            assert elsewhere(f"b{moment}") == "queued"
+            assert elsewhere(f"a{moment}") in ("queued", "duplicate")
     assert moments > 100
     assert not [name for name in counters.snapshot() if "failed" in name]
 
 
 def test_a_time_limit_that_strikes_while_an_event_is_written_is_not_swallowed(app: Flask) -> None:
     """Below Python, too, where each question for an amount's text looks for signals."""
-    with visited(app), testing.reports(app) as events:
-        report_conversion(order_id="1", products=[{"product_id": "mug", "price": "9.90"}], **ORDER)
+    with testing.reports(app) as events:
+        report(app, products=[{"product_id": "mug", "price": "9.90"}])
     event = events.one("purchase")
 
     def write() -> None:
@@ -186,11 +178,11 @@ def test_what_the_site_was_handling_is_not_raised(app: Flask, monkeypatch: Patch
         raise LookupError("a fault of ours")
 
     monkeypatch.setattr(app.extensions["adroll"].outbox, "put", broken)
-    with handled(limit) as strike, visited(app):
+    with handled(limit) as strike:
         try:
             strike()
         except Limit:
-            assert report_conversion(order_id="1", **ORDER).status == "failed"
+            assert report(app).status == "failed"
 
 
 def test_a_plain_error_is_no_interruption() -> None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.settings import Settings, SettingValues, app_keys
@@ -106,24 +105,6 @@ def test_a_wrong_value_is_named_with_what_the_key_takes(key: str, value: Any, sa
 def test_http_is_taken_for_this_machine_only() -> None:
     for url in ("http://127.0.0.1:5001/api", "http://localhost/api", "http://[::1]:5001/api"):
         assert Settings.from_mapping({"ADROLL_API_URL": url}).api_url == url
-
-
-def test_the_environment_reaches_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLASK_ADROLL_ADVERTISABLE_EID", EID)
-    monkeypatch.setenv("FLASK_ADROLL_DRY_RUN", "true")
-    monkeypatch.setenv("FLASK_ADROLL_EMAIL", '["sha256", "md5"]')
-    monkeypatch.setenv("FLASK_ADROLL_ACCESS_TOKEN", "1234567890")
-    app = Flask(__name__)
-    app.config.from_prefixed_env()
-    with pytest.raises(ConfigurationError, match="quote it"):
-        Settings.from_mapping(app.config)
-    monkeypatch.setenv("FLASK_ADROLL_ACCESS_TOKEN", '"1234567890"')
-    app.config.from_prefixed_env()
-    settings = Settings.from_mapping(app.config)
-    assert settings.access_token == "1234567890"
-    assert settings.advertisable_eid == EID
-    assert settings.dry_run
-    assert settings.email == ("sha256", "md5")
 
 
 def test_none_stands_for_the_default_of_optional_keys() -> None:

@@ -16,19 +16,17 @@ from flask import Flask, redirect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client, create_environ
+from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 import adroll_flask
 from adroll_flask.testing import reports
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
-from tests.support.visits import kept
+from tests.support.visits import ORDER, kept
 
 WSGI = Callable[..., Iterable[bytes]]
 Lint = Callable[[Any], Any]
-
-
-ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
 
 
 BUYER = {"REMOTE_ADDR": "203.0.113.7"}
@@ -182,8 +180,12 @@ def test_in_a_flask_app_with_both_the_extension_counts(wrap: Wrap, make_app: App
     app = make_app()
     app.add_url_rule("/buy", "buy", lambda: adroll_flask.report_conversion(**ORDER).status)
     middleware = wrap(app.wsgi_app)
-    assert Client(middleware).get("/buy?adct=c", environ_overrides=BUYER).text == "queued"
+    client = Client(middleware)
+    assert client.get("/buy?adct=c", environ_overrides=BUYER).text == "queued"
     assert (len(kept(app)), len(kept(middleware))) == (1, 0)
+    page = Client(middleware).get("/?adct=c")
+    assert page.text.count("data-adroll") == 1
+    assert len(page.headers.getlist("Set-Cookie")) == 2
 
 
 # -- outside of everything -----------------------------------------------------------------
@@ -199,6 +201,7 @@ def test_in_development_it_raises_with_the_way_out() -> None:
     for call in (
         lambda: adroll_flask.report_conversion(**ORDER),
         lambda: adroll_flask.report_event("pageView"),
+        lambda: adroll_flask.release_conversion("1001"),
         lambda: adroll_flask.identify(user_id=7),
         adroll_flask.reset_identity,
         adroll_flask.current_visitor,
@@ -278,13 +281,25 @@ def test_what_needs_a_visitor_says_so_where_there_is_no_request(make_app: AppMak
 # -- where there is no request, no Flask, or no WSGI at all; other people's logging ---------------
 
 
-def app(_environ: Any, start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"hello"]
+#: Pages that are the same whatever is asked.
+plain = Response(PAGE, mimetype="text/html")
+picture = Response(b"\x89PNG", mimetype="image/png")
+
+
+@pytest.mark.parametrize(("call", "left"), [("adroll.release", 1), ("adroll.cancel", 0)])
+def test_the_environ_decides_on_an_order_that_is_held(wrap: Wrap, call: str, left: int) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["adroll.report"]("purchase", **ORDER, hold=True)
+        environ[call]("1001")
+        return plain(environ, start_response)
+
+    with reports(middleware := wrap(app)) as reported:
+        Client(middleware).get("/?adct=c1", environ_overrides=BUYER)
+    assert (len(reported), reported.held) == (left, [])
 
 
 def test_a_task_reports_and_releases_in_the_middlewares_context(wrap: Wrap) -> None:
-    middleware = wrap(app)
+    middleware = wrap(plain)
     with reports(middleware) as reported, middleware.context():
         held = adroll_flask.report_conversion(
             **ORDER,
@@ -308,13 +323,13 @@ def test_switched_off_by_environment(name: str, monkeypatch: Patch, wrap: Wrap) 
     assert adroll_flask.report_conversion(**ORDER).reason == "disabled"
     assert adroll_flask.cancel_conversion("1001").status == "suppressed"
     adroll_flask.identify(user_id="1")
-    middleware = wrap(app)
+    middleware = wrap(plain)
     assert not middleware.runtime.settings.enabled
     with middleware.context():
         assert adroll_flask.report_conversion(**ORDER).reason == "disabled"
         released = adroll_flask.release_conversion("1001")
         assert (released.status, released.reason) == ("suppressed", "disabled")
-    assert wrap(app, enabled=True).runtime.settings.enabled
+    assert wrap(plain, enabled=True).runtime.settings.enabled
 
 
 class Asgi:
@@ -337,7 +352,7 @@ def test_an_asgi_app_is_refused_with_the_bridge() -> None:
 
 
 def test_an_asgi_server_is_told_so(wrap: Wrap) -> None:
-    middleware: Any = wrap(app)
+    middleware: Any = wrap(plain)
     for called in ((), (object(), object())):  # as ASGI 2 and 3 call
         with pytest.raises(adroll_flask.ConfigurationError, match=r"ASGI server.*a2wsgi"):
             middleware({"type": "lifespan"}, *called)
@@ -370,11 +385,6 @@ def checked(middleware: adroll_flask.AdRollMiddleware, lint: Lint) -> Client:
 LINTS = pytest.mark.parametrize("lint", [LintMiddleware, validator])
 
 
-def plain(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", [*HTML, ("Content-Length", str(len(PAGE)))])
-    return [PAGE.encode()]
-
-
 def generator(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
     start_response("200 OK", HTML)
     for start in range(0, len(PAGE), 7):
@@ -405,37 +415,6 @@ def test_a_page_gets_one_snippet_and_cookies(wrap: Wrap, app: WSGI, lint: Lint) 
 def snippet(page: str) -> str:
     start = page.index("<script async")
     return page[start : page.index("</script>", start) + 9]
-
-
-def test_the_wrapped_app_sees_the_visitor_and_reports(wrap: Wrap) -> None:
-    seen: list[Any] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        seen.append(environ["adroll.visitor"])
-        if environ["REQUEST_METHOD"] == "POST":
-            seen.append(environ["adroll.report"]("purchase", **ORDER))
-        start_response("200 OK", [("Content-Type", "application/json")])
-        return [b"{}"]
-
-    middleware = wrap(app)
-    client = Client(middleware)
-    client.get("/?adct=click123")
-    with reports(middleware) as reported:
-        client.post("/buy", environ_overrides={"REMOTE_ADDR": "203.0.113.7"})
-    assert isinstance(seen[0], adroll_flask.Visitor)
-    assert seen[1].adct == "click123"
-    assert seen[2].status == "queued"
-    purchase = reported.one("purchase")
-    assert purchase.adct == "click123"
-    assert purchase.ip == "203.0.113.7"
-
-
-PICTURE = [("Content-Type", "image/png"), ("Content-Length", "4")]
-
-
-def picture(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", PICTURE)
-    return [b"\x89PNG"]
 
 
 def test_a_picture_costs_no_look_at_cookies_and_no_question_for_consent(wrap: Wrap) -> None:
@@ -602,16 +581,8 @@ def test_mounted_under_a_prefix(wrap: Wrap) -> None:
     client = Client(DispatcherMiddleware(plain, {"/shop": wrap(plain)}))
     page = client.get("/shop/").text
     assert 'src="/shop/_adroll/kit.' in page
+    assert 'data-identity="/shop/_adroll/identity"' in page
     assert client.get(page[page.index('src="') + 5 :].partition('"')[0]).status_code == 200
-
-
-def test_beside_the_extension_there_is_one_snippet(wrap: Wrap, make_app: AppMaker) -> None:
-    app = make_app()
-    app.wsgi_app = wrap(app.wsgi_app)  # type: ignore[method-assign]
-    response = app.test_client().get("/?adct=click123")
-    assert response.data.count(b"data-adroll") == 1
-    names = [line.partition("=")[0] for line in response.headers.getlist("Set-Cookie")]
-    assert sorted(names) == ["__adroll_fpc", "adroll_visitor"]
 
 
 def test_a_file_is_left_alone(wrap: Wrap, tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import sqlite3
 import sys
 import threading
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -165,23 +163,6 @@ def test_check_finds_a_folder_that_is_not_there(make_app: AppMaker, tmp_path: Pa
     assert f"{typo.parent} is not a folder" in findings(result)["ADROLL_OUTBOX_URL"]["sentence"]
 
 
-def test_check_makes_no_tables_and_says_what_does(make_app: AppMaker, tmp_path: Path) -> None:
-    shop = tmp_path / "shop.sqlite"
-    with closing(sqlite3.connect(shop)) as connection:
-        connection.execute("CREATE TABLE orders (id)")
-    app = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{shop}")
-    found = findings(invoke(app, "check", "--json"))["outbox"]
-    assert (
-        found["sentence"] == "sqlite, its tables are not there yet; they are made at the first use"
-    )
-    assert "create-table" in found["todo"]
-    with closing(sqlite3.connect(shop)) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
-    invoke(app, "outbox", "create-table")
-    found = findings(invoke(app, "check", "--json"))["outbox"]
-    assert found["sentence"] == "sqlite, 0 waiting"
-
-
 # -- send-test and schema ------------------------------------------------------------------
 
 
@@ -208,28 +189,7 @@ def test_send_test_with_a_bad_token_says_what_to_compare(make_app: AppMaker, san
     assert error.endswith(". (unauthorized)")
 
 
-def test_schema_is_a_json_schema_that_takes_what_we_send(app: Flask, run: Run) -> None:
-    import jsonschema
-
-    schema = json.loads(run("schema").output)
-    report(app)
-    outbox = app.extensions["adroll"].outbox
-    [row] = outbox.lookups.list("waiting")
-    jsonschema.validate(json.loads(outbox.lookups.show(row.id).payload), schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"event_name": "purchase"}, schema)
-
-
 # -- outbox --------------------------------------------------------------------------------
-
-
-def test_outbox_shows_counts_and_worker_once_delivers(app: Flask, run: Run, sandbox: Any) -> None:
-    report(app)
-    assert "waiting     1" in run("outbox").output
-    assert run("worker", "--once", code=0).output.strip() == "1 settled, 0 waiting"
-    assert len(sandbox.purchases()) == 1
-    counts = json.loads(run("outbox", "--json").output)["counts"]
-    assert (counts["waiting"], counts["delivered"]) == (0, 1)
 
 
 def test_worker_once_keeps_house_where_cron_is_all_that_delivers(app: Flask, run: Run) -> None:

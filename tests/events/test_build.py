@@ -144,15 +144,6 @@ def test_another_event_loses_a_value_without_its_currency(currency: str | None) 
     assert built.dropped[0][0] == "currency"
 
 
-def test_value_fills_conversion_value_and_total_fills_total() -> None:
-    only_value = strictly(value=5, currency="EUR").event.wire()
-    assert only_value["conversion_value"] == "5.00"
-    assert "event_attributes" not in only_value
-    only_total = strictly("pageView", total=5, currency="EUR").event.wire()
-    assert "conversion_value" not in only_total
-    assert only_total["event_attributes"] == {"total": "5.00"}
-
-
 # -- identifiers -----------------------------------------------------------------------------
 
 
@@ -352,23 +343,6 @@ def test_no_field_is_ever_told_by_its_value(field: str, bad: Any, caplog: Caplog
     assert "hunter2" not in caplog.text
 
 
-class _Column:
-    """Like a database column or an array: comparing makes no truth value."""
-
-    def __eq__(self, other: object) -> Any:
-        return self
-
-    def __bool__(self) -> bool:
-        raise TypeError("no truth value")
-
-
-@pytest.mark.parametrize("field", sorted(set(FIELD_NAMES) - {"product_map"}))
-def test_objects_without_a_truth_value_are_refused_like_others(field: str) -> None:
-    with pytest.raises(EventError) as caught:
-        strictly("purchase", **one(field, _Column()))
-    assert caught.value.field.startswith(field)
-
-
 def test_representations_name_fields_and_no_values() -> None:
     built = strictly(**PURCHASE, email="ada@example.com", user_id="u-42")
     for text in (repr(built.event), str(built.event), repr(built), repr(WEB), f"{built.event}"):
@@ -382,9 +356,3 @@ def test_events_are_frozen_equal_by_value_and_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(event)) == event == copy.deepcopy(event)
     with pytest.raises(Exception, match="cannot assign"):
         event.user_id = "x"  # type: ignore[misc]
-
-
-def test_without_an_account_the_eids_are_left_for_later() -> None:
-    wire = strictly("pageView", context(advertisable_eid=None, pixel_eid="")).event.wire()
-    assert "advertisable_eid" not in wire
-    assert "pixel_eid" not in wire

@@ -7,7 +7,6 @@ import copy
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -175,37 +174,6 @@ def test_in_production_a_purchase_is_lost_to_no_optional_field(fields: dict[str,
     assert wire["conversion_value"] == "5.00"
 
 
-@RUNS
-@given(st.sampled_from(EVENT_NAMES), _fields.filter(bool), st.data())
-def test_the_sandbox_takes_mendings(name: str, fields: dict[str, Any], data: st.DataObject) -> None:
-    wire = json.loads(build("purchase", {"order_id": 1, "products": []}, WEB, strict=True).payload)
-    for place in data.draw(st.lists(st.sampled_from(sorted(_PLACES)), max_size=3)):
-        target, _, key = place.rpartition(".")
-        into = wire.setdefault(target, {}) if target else wire
-        if isinstance(into, dict):
-            into[key] = data.draw(_json | _amount.map(_plain) | _text)
-    try:
-        fixed = fix.recheck_wire(json.dumps(wire), now=NOW)
-    except (errors.EventError, ValueError):
-        assume(False)
-    assert faults(fixed.wire()) == []
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Decimal) else value
-
-
-_PLACES = (
-    *(
-        name
-        for name in event_checks._ALL_FIELDS
-        if name != "advertisable_eid" and name != "pixel_eid"
-    ),
-    *(f"identifiers.{name}" for name in event_checks.IDENTIFIERS),
-    *(f"event_attributes.{name}" for name in (*event_checks._ATTRIBUTES, "products")),
-)
-
-
 def test_all_thirteen_events_pass_the_sandboxs_door() -> None:
     client = sandbox.create_app().test_client()
     app = {"device_os": "iOS", "device_type": "phone", "package_app_name": "com.example.App"}
@@ -349,26 +317,3 @@ def test_what_breaks_a_rule_of_the_sandbox_is_stopped(place: str, value: Any) ->
         stopped = False
         assert faults(fixed.wire()) == []
     assert stopped is ((place, str(value)) not in MENDED)
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        (place, value)
-        for place, value in CASES
-        if place in _PLACES and (place, str(value)) not in MENDED and value is not _GONE
-    ],
-)
-def test_and_where_the_call_would_give_it_it_is_stopped_there(place: str, value: Any) -> None:
-    name = place.rpartition(".")[2]
-    if name in ("identifiers", "event_attributes", "event_name"):
-        return
-    name = {"conversion_value": "value", "email_sha256": "email", "email_md5": "email"}.get(
-        name, name
-    )
-    fields = {"currency": "EUR", "order_id": "1", name: value}
-    if name in ("user_id", "adct", "first_party_cookie", "device_id", "email") and not value:
-        assert build("pageView", fields, WEB, strict=True).dropped
-        return
-    with pytest.raises(errors.EventError):
-        build("pageView", fields, WEB, strict=True)

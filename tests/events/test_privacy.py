@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 
 from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.events.event import Event
@@ -89,16 +89,22 @@ def test_where_addresses_may_leave_in_clear_text_they_do(make_app: AppMaker) -> 
     assert event.order_id == "ann@x.example"
 
 
-def test_an_order_id_with_an_address_is_a_hash(make_app: AppMaker, caplog: Caplog) -> None:
-    app = make_app()
+def test_an_order_id_with_an_address_is_a_hash(
+    make_app: AppMaker, adroll: AdRoll, caplog: Caplog
+) -> None:
+    app = make_app(adroll)
 
     @app.get("/thanks")
     def thanks() -> str:
-        return report_conversion(**{**ORDER, "order_id": " trial:ann@example.com"}).status
+        key = request.args.get("key")
+        order = {**ORDER, "order_id": " trial:ann@example.com"}
+        return report_conversion(**order, deduplication_key=key).status
 
     client = app.test_client()
     with caplog.at_level(logging.WARNING, "adroll_flask"):
         assert client.get("/thanks").text == "queued"
+        assert client.get("/thanks").text == "duplicate"
+        adroll.before_report(lambda event: event)  # the long way
         assert client.get("/thanks").text == "duplicate"
     assert caplog.text.count("order_id tells a person") == 1
     assert "ann" not in caplog.text
@@ -107,10 +113,14 @@ def test_an_order_id_with_an_address_is_a_hash(make_app: AppMaker, caplog: Caplo
     kept = outbox.lookups.show(row.id)
     assert json.loads(kept.payload)["event_attributes"]["order_id"] == kept.key
     assert kept.key.startswith("hmac-sha256:")
-    assert app.extensions["adroll"].counters.get("person_hidden", "order_id") == 2
+    assert app.extensions["adroll"].counters.get("person_hidden", "order_id") == 3
+    assert client.get("/thanks?key=eve@example.com").text == "queued"
+    assert all(row.key.startswith("hmac-sha256:") for row in outbox.lookups.list())
 
 
-def test_before_report_sees_what_leaves_and_its_changes_are_cleared(make_app: AppMaker) -> None:
+def test_before_report_sees_what_leaves_and_its_changes_are_cleared(
+    make_app: AppMaker, caplog: Caplog
+) -> None:
     adroll, seen = AdRoll(), []
     app = make_app(adroll)
 
@@ -127,6 +137,9 @@ def test_before_report_sees_what_leaves_and_its_changes_are_cleared(make_app: Ap
 
     with testing.reports(app) as reported:
         app.test_client().get("/thanks?email=ann@example.com", base_url="https://shop.test")
+    counters = app.extensions["adroll"].counters
+    assert counters.get("person_hidden", "page_location") == 2
+    assert "something in page_location tells a person" in caplog.text
     [(location, order_id)] = seen
     assert location == "https://shop.test/thanks"
     assert order_id is not None

@@ -186,21 +186,6 @@ def test_a_product_without_an_id_costs_that_product_only(bad: Any) -> None:
         strictly(order_id="1", products=[bad])
 
 
-def test_many_faults_at_once_are_all_found() -> None:
-    bad = {"product_id": 1, "price": "x", "quantity": -1, "sku": 1}
-    built = leniently(order_id="1", products=[bad, {"price": "x"}, MUG], total="x", email="x")
-    assert len(built.event.products) == 2
-    assert {field for field, _ in built.dropped} == {
-        "email",
-        "total",
-        "products[0].price",
-        "products[0].quantity",
-        "products[0].sku",
-        "products[1].product_id",
-        "products[1].price",
-    }
-
-
 def test_an_endless_list_ends() -> None:
     def endless() -> Iterator[dict[str, Any]]:
         while True:

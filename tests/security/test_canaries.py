@@ -500,25 +500,6 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
     assert not found_in(dump)
 
 
-def test_before_a_locked_database_the_journal_holds_no_more(shop: Site, logged: Records) -> None:
-    visit(shop, f"/?adct={CANARIES['click']}")
-    visit(shop, "/login")
-    visit(shop, "/buy/1")
-    shop.runtime.outbox.queue.waiting()
-    blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
-    blocker.execute("BEGIN EXCLUSIVE")
-    answer = visit(shop, "/buy/2").json
-    stored = journal_text(shop)
-    blocker.execute("ROLLBACK")
-    blocker.close()
-
-    assert answer["status"] == "queued"
-    assert "email_sha256" in found_in(stored)
-    assert not found_in(stored, NEVER_STORED)
-    for text in logged.texts:
-        assert not found_in(text), text
-
-
 COMMANDS = [
     ["check"],
     ["check", "--last", "20"],

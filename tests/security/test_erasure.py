@@ -112,20 +112,6 @@ def test_an_order_of_the_forgotten_is_not_reported_again_by_a_reload(shop: Site)
     assert orders(shop) == set()
 
 
-def test_events_that_are_in_the_journal_alone_are_forgotten_too(shop: Site) -> None:
-    report(shop, "1", email=EMAIL)
-    blocker = sqlite3.connect(shop.outbox_file, isolation_level=None)
-    blocker.execute("CREATE TABLE somebody_elses (id)")
-    blocker.execute("BEGIN EXCLUSIVE")
-    assert report(shop, "2", email=EMAIL) == "queued"
-    blocker.execute("ROLLBACK")
-    blocker.close()
-
-    assert "2 events erased" in forget(shop, "--email", EMAIL)
-
-    assert orders(shop) == set()
-
-
 @pytest.mark.parametrize("wrong", [["x"], {"a": 1}, 7, [["x"]]], ids=repr)
 def test_a_dead_letter_with_a_broken_identifier_hinders_nobody(shop: Site, wrong: object) -> None:
     # The draft keeps what it was given, so that it can be fixed.

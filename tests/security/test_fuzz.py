@@ -12,9 +12,6 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,17 +22,17 @@ from werkzeug.test import Client
 from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, report_event
 from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
-from adroll_flask.events.names import NO_IDENTITY
-from adroll_flask.outbox import NewEvent, Put, model
-from adroll_flask.outbox.outbox import Bell
-from adroll_flask.page.placement import Placer, place
+from adroll_flask.events.event import wire_bytes
+from adroll_flask.events.names import FIELD_NAMES, NO_IDENTITY
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
+from adroll_flask.testing import reports
 from adroll_flask.visitor import identifiers
 from adroll_flask.visitor.consent import decide
 from adroll_flask.visitor.record import Record, Visitors, pack, unpack
 from adroll_flask.visitor.tracked_request import TrackedRequest
-from tests.support.sites import EIDS, HOST, PAGE, Clock, Site, configuration, flask_site, wsgi_site
+from tests.support.anything import ANYTHING, SPICE, spiced
+from tests.support.sites import EIDS, HOST, Clock, MakeSite, Site
 
 CASES = int(os.environ.get("FUZZ_CASES", "3000"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
@@ -47,27 +44,15 @@ SHARES = {
     "message": 16,
     "wrapped": 6,
     "signed": 14,
-    "identifiers": 14,
-    "placing": 12,
+    "identifiers": 26,
     "consent": 1,
     "request": 1,
     "report": 1,
 }
 #: The targets whose examples are texts.
-TEXTS = ("query", "cookies", "message", "wrapped", "signed", "identifiers", "placing")
+TEXTS = ("query", "cookies", "message", "wrapped", "signed", "identifiers")
 #: More than this in one run and Hypothesis remembers too much of what it has tried.
 ROUND = 5_000
-
-SPICE = [
-    "adct=", "&", "=", "%", "%00", "%0d%0a", "+", ";", "; ", ",", '"', "\\", "\x00", "\r\n", "\x1f",
-    "é", "\u202e", "\ud800", "adroll_visitor=", "__adroll_fpc=", "46d41c62e88bb2e267c1e15314bb8837",
-    "-s2-", "-1667065540836", "-a_1730238675", "-", ".", "{", "}", "[", "]", ":", "null", "true",
-    '"adct"', '"first_party_cookie"', '"consent"', "1e999", "<", ">", "<!--", "-->", "</head>",
-    "<head>", "<script>", "</script>", "<title>", "<body>", "data-adroll", "::", "::ffff:1.2.3.4",
-    "[", "]:80", "fe80::1%eth0", "127.0.0.1", "A" * 300, "9" * 40,
-]  # fmt: skip
-
-spiced = st.lists(st.sampled_from(SPICE) | st.text(max_size=12), max_size=12).map("".join)
 
 
 def damaged(text: str) -> Iterator[str]:
@@ -119,42 +104,6 @@ def fuzz(target: str, strategy: st.SearchStrategy[Any], check: Callable[[Any], N
 def latin(text: str) -> str:
     """*text* as WSGI hands it over (PEP 3333): bytes as Latin-1."""
     return text.encode("utf-8", "replace").decode("latin-1")
-
-
-class NullOutbox:
-    """Takes everything and keeps the last payload."""
-
-    last: NewEvent | None = None
-
-    def __init__(self) -> None:
-        self.bell = Bell()
-
-    def load(self) -> None:
-        """Nothing is needed later."""
-
-    def exists(self) -> bool:
-        return False
-
-    def measure(self) -> None:
-        """There is no journal."""
-
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
-        self.last = event
-        return Put("queued", event.id)
-
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
-        return self.put(event)
-
-    def record(self, entry: model.Entry) -> None:
-        """A withdrawal or a suppressed report."""
-
-
-@pytest.fixture(params=["flask", "wsgi"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
-    build = {"flask": flask_site, "wsgi": wsgi_site}[request.param]
-    made = build(tmp_path, Clock(), configuration({}))
-    made.runtime.outbox = NullOutbox()  # type: ignore[assignment]
-    return made
 
 
 @pytest.fixture
@@ -247,26 +196,6 @@ def test_any_text_is_an_identifier_in_its_form_or_none() -> None:
     fuzz("identifiers", spiced, check)
 
 
-def test_any_page_gets_the_snippet_once_or_stays_as_it_is() -> None:
-    snippet = b"<script data-adroll></script>"
-
-    def check(text: str) -> None:
-        html = text.encode("utf-8", "replace")
-        placed, outcome = place(html, snippet)
-        if outcome == "injected":
-            assert placed.replace(snippet, b"", 1) == html
-        else:
-            assert placed == html
-        middle = len(html) // 2
-        placer = Placer(snippet)
-        chunks = (
-            placer.feed(html[:middle]) + placer.feed(html[middle:]) + placer.feed(b"", final=True)
-        )
-        assert chunks in (html, placed) or chunks.replace(snippet, b"", 1) == html
-
-    fuzz("placing", spiced, check)
-
-
 def test_any_answer_and_any_cookie_give_consent_only_by_true() -> None:
     counters = Counters()
     anything = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just(object())
@@ -337,60 +266,7 @@ def test_any_request_is_answered_without_a_fault(site: Site) -> None:
     assert len(site.counts) < 80
 
 
-class Long:
-    """Never ends when read as a sequence."""
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(10**6))
-
-    def __len__(self) -> int:
-        return 10**6
-
-
-LOOP: list[Any] = []
-LOOP.append(LOOP)
-
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(-(10**60), 10**60)
-    | st.floats()
-    | st.decimals()
-    | st.binary(max_size=8)
-    | spiced
-    | st.sampled_from(
-        [
-            Long(),
-            LOOP,
-            object(),
-            Exception,
-            Decimal("1e1000000"),
-            datetime(1, 1, 1),
-            datetime.max.replace(tzinfo=UTC),
-            "9" * 5000,
-            "59.90",
-            "EUR",
-            "ann@example.com",
-            float("1e308"),
-        ]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["product_id", "price", "quantity", "category"]) | st.text(max_size=3),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=8,
-)
-FIELDS = [
-    "order_id", "value", "currency", "products", "product_map", "email", "user_id", "device_id",
-    "keywords", "total", "page_location", "ip", "user_agent", "timestamp", "external_data",
-    "device_os", "device_type", "package_app_name", "package_app_version", "adct",
-    "first_party_cookie", "deduplication_key", "visitor", "surprise",
-]  # fmt: skip
+FIELDS = [*FIELD_NAMES, "visitor", "surprise"]
 SOUND = {
     "order_id": "1001",
     "value": "59.90",
@@ -407,12 +283,11 @@ REPORTS = st.tuples(
 
 
 def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(site: Site) -> None:
-    outbox: Any = site.runtime.outbox
-    seen = set()
+    seen: set[str] = set()
 
     def check(case: tuple[Any, dict[str, Any]]) -> None:
         name, fields = case
-        outbox.last = None
+        reported.clear()
         if hasattr(site.app, "test_request_context"):
             with site.app.test_request_context(
                 "/?adct=click", base_url=f"https://{HOST}", environ_base={"REMOTE_ADDR": "8.8.8.8"}
@@ -434,13 +309,16 @@ def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(site:
         assert receipt.status in ("queued", "suppressed", "invalid", "failed")
         assert receipt.reason != "internal", "a fault of ours"
         if receipt.status == "queued":
-            wire = json.loads(outbox.last.payload, parse_constant=pytest.fail)
+            [event] = reported
+            payload = wire_bytes(event)
+            wire = json.loads(payload, parse_constant=pytest.fail)
             assert wire["event_name"] in ("purchase", "addToCart", "pageView")
             assert wire["identifiers"].keys() & {"adct", "first_party_cookie"}
             assert wire["advertisable_eid"] == EIDS["ADVERTISABLE_EID"]
-            assert len(outbox.last.payload) < 100_000
+            assert len(payload) < 100_000
 
-    fuzz("report", REPORTS, check)
+    with reports(site.app) as reported:
+        fuzz("report", REPORTS, check)
     assert seen == {"queued", "invalid"}
     assert all(COUNTED.fullmatch(name) for name in site.counts)
     assert len(site.counts) < 80
@@ -465,9 +343,8 @@ def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, 
     assert receipt.status in ("queued", "invalid", "failed")
 
 
-def test_with_strict_on_nothing_but_event_errors_come_out(tmp_path: Path) -> None:
-    site = flask_site(tmp_path, Clock(), configuration({"strict": True}))
-    site.runtime.outbox = NullOutbox()  # type: ignore[assignment]
+def test_with_strict_on_nothing_but_event_errors_come_out(make_flask_site: MakeSite) -> None:
+    site = make_flask_site(strict=True)
 
     def check(case: tuple[Any, dict[str, Any]]) -> None:
         name, fields = case
@@ -476,7 +353,3 @@ def test_with_strict_on_nothing_but_event_errors_come_out(tmp_path: Path) -> Non
             report_event(name, **fields)
 
     fuzz("report", REPORTS, check)
-
-
-def test_the_page_of_these_tests_is_one_that_takes_the_snippet() -> None:
-    assert place(PAGE.encode(), b"<script data-adroll></script>")[1] == "injected"

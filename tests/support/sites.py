@@ -25,6 +25,12 @@ EIDS = {
 }
 
 
+def described(visitor: Visitor) -> dict[str, Any]:
+    """What a site sees of its visitor."""
+    names = ("adct", "adct_source", "first_party_cookie", "first_party_cookie_source")
+    return {name: getattr(visitor, name) for name in (*names, "consent", "ip")}
+
+
 @dataclass
 class Clock:
     """Time that a test moves."""
@@ -108,11 +114,6 @@ class Site:
         return self.outbox_file.read_bytes()
 
 
-def seen(visitor: Visitor) -> dict[str, Any]:
-    known = ("adct", "first_party_cookie", "consent", "ip")
-    return {name: getattr(visitor, name) for name in known}
-
-
 def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
     app = Flask(__name__, instance_path=str(folder))
     app.config.update({"SECRET_KEY": "a key of this shop", **config})
@@ -124,7 +125,7 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
 
     @app.get("/who")
     def who() -> dict[str, Any]:
-        return seen(current_visitor())
+        return described(current_visitor())
 
     @app.route("/buy", methods=["GET", "POST"])
     def buy() -> dict[str, Any]:
@@ -137,22 +138,20 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
 
 
 def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
-    def shop(environ: Any, start_response: Any) -> Any:
-        path = Request(environ).path
-        if path == "/who":
-            response = Response(
-                json.dumps(seen(environ["adroll.visitor"])), mimetype="application/json"
-            )
-        elif path == "/buy":
-            order = Request(environ).args.get("order", "1001")
+    @Request.application
+    def shop(request: Request) -> Response:
+        environ = request.environ
+        if request.path == "/who":
+            said = described(environ["adroll.visitor"])
+        elif request.path == "/buy":
+            order = request.args.get("order", "1001")
             receipt = environ["adroll.report"](
                 "purchase", order_id=order, value="59.90", currency="EUR"
             )
             said = {"status": receipt.status, "reason": receipt.reason}
-            response = Response(json.dumps(said), mimetype="application/json")
         else:
-            response = Response(PAGE, mimetype="text/html")
-        return response(environ, start_response)
+            return Response(PAGE, mimetype="text/html")
+        return Response(json.dumps(said), mimetype="application/json")
 
     settings = {key.removeprefix("ADROLL_").lower(): value for key, value in config.items()}
     settings.setdefault("secret_key", "a key of this shop")
