@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
-from importlib.resources import files
 from typing import Any, Final
 
 from flask import Blueprint, Flask, abort, current_app, redirect, request, url_for
@@ -15,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from adroll_flask._version import DOCS_URL
+from adroll_flask._version import DOCS_URL, __version__
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
@@ -32,11 +30,6 @@ PAGES: Final = (overview.PAGE, match_quality.PAGE, orders.PAGE, problems.PAGE)
 NAME: Final = "adroll_dashboard"
 #: In the environ of a request of somebody who may look.
 _OPEN: Final = "adroll_flask.dashboard.open"
-_FILES: Final = {
-    "dashboard.css": "text/css; charset=utf-8",
-    "dashboard.js": "text/javascript; charset=utf-8",
-    "mark.svg": "image/svg+xml",
-}
 _POLICY: Final = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
@@ -88,8 +81,6 @@ class _Dashboard:
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._runtime = runtime
         self._guard = guard
-        folder = files("adroll_flask.dashboard") / "assets"
-        self._files = {name: (folder / name).read_bytes() for name in _FILES}
         # An environment of our own: the site's may have other delimiters, filters and functions
         # that ask its database at each page.
         self._templates = Environment(
@@ -109,15 +100,14 @@ class _Dashboard:
             for_developer=for_developer,
         )
         self._templates.globals.update(number=figures, zone=str(zone), docs=DOCS_URL)
-        self._templates.globals.update(pages=PAGES, link=_link, asset=self._asset_link)
+        self._templates.globals.update(pages=PAGES, link=_link, asset=_asset)
 
     def blueprint(self) -> Blueprint:
-        blueprint = Blueprint(NAME, __name__)
+        blueprint = Blueprint(NAME, __name__, static_folder="assets")
         blueprint.before_request(self._check_access)
         blueprint.after_request(_protect)
         blueprint.register_error_handler(HTTPException, self._error)
         blueprint.register_error_handler(OutboxFailed, self._outbox_failed)
-        blueprint.add_url_rule("/assets/<name>", "asset", self._asset)
         for place, page in enumerate(PAGES):
             path, add = f"/{page.name}", blueprint.add_url_rule
             add(path if place else "/", page.name, partial(self._show, page))
@@ -140,7 +130,7 @@ class _Dashboard:
 
     def _check_access(self) -> Response | None:
         # The page that says no wants its style, too; the files are the package's, and no secret.
-        if request.endpoint == f"{NAME}.asset":
+        if request.endpoint == f"{NAME}.static":
             return None
         refused = self._guard.check_access()
         request.environ[_OPEN] = refused is None
@@ -203,16 +193,6 @@ class _Dashboard:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    def _asset_link(self, name: str) -> str:
-        return url_for(f"{NAME}.asset", name=name, v=sha256(self._files[name]).hexdigest()[:12])
-
-    def _asset(self, name: str) -> Response:
-        if name not in self._files:
-            abort(404)
-        response = current_app.response_class(self._files[name], content_type=_FILES[name])
-        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-        return response
-
     def _error(self, problem: HTTPException) -> Response:
         if isinstance(problem.response, Response):  # abort(a response), or a redirect
             return problem.response
@@ -231,6 +211,11 @@ class _Dashboard:
 
 def _back(page: Page) -> Response:
     return redirect(_link(page.name), 303)
+
+
+def _asset(name: str) -> str:
+    """The address of a file in ``assets/``."""
+    return url_for(f"{NAME}.static", filename=name, v=__version__)
 
 
 def _link(name: str, form: str = "", **arguments: Any) -> str:

@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from adroll_flask.errors import DeliveryError
+from adroll_flask.errors import DeliveryError, causes
 from adroll_flask.forks import PerProcess
 from adroll_flask.host_names import is_loopback
 
@@ -180,7 +180,7 @@ def _read(raw: Any) -> tuple[bytes, bool]:
 
 def _reason(error: BaseException, *, begun: bool) -> str:
     """A short name for what happened, from a fixed set."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
 
     def among(*types: type[BaseException]) -> bool:
         return any(isinstance(one, types) for one in chain)
@@ -199,19 +199,6 @@ def _reason(error: BaseException, *, begun: bool) -> str:
         "tls": among(requests.exceptions.SSLError, urllib3.exceptions.SSLError) or no_bundle,
     }
     return next((reason for reason, is_it in reasons.items() if is_it), "unreachable")
-
-
-def _chain(error: BaseException | None) -> Any:
-    """*error* and what it was made from: causes, contexts, and urllib3's ``reason`` and args."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
 
 
 class _Adapter(HTTPAdapter):
