@@ -6,7 +6,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from typing import IO, Any, Final, TypeAlias
+from operator import attrgetter
+from typing import IO, Any, Final
 
 import click
 
@@ -34,8 +35,7 @@ _OTHERS: Final[dict[str, HistoryColumn]] = {
     "reason": "reason",
     "identifier": "identifiers",
 }
-#: A sum, and the name of what it is of.
-_Named: TypeAlias = tuple[str, HistorySum]
+_ALIKE: Final = attrgetter("reason", "outcome", "currency")
 
 
 @console.commands.command("history")
@@ -54,30 +54,23 @@ def history(since: str, by: str) -> None:
     begin = console.since_when(since, runtime.clock(), zone)
     rows = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"), delays=True)
     found = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
-    named = [(_name(row, by, zone), row) for row in found]
+    # Several hours are of one day; the reason of a row is free for what it is asked by.
+    named = [row._replace(reason=_name(row, by, zone)) for row in found]
     data = [
         {
             by: name,
             "outcome": outcome,
-            "events": sum(row.events for _, row in rows),
-            "value": f"{sum(row.value for _, row in rows):f}",
+            "events": sum(row.events for row in its),
+            "value": f"{sum(row.value for row in its):f}",
             "currency": currency,
-            "median_seconds": sums.within(_delays(rows), 0.5),
-            "p95_seconds": sums.within(_delays(rows), 0.95),
-            "delays": _delays(rows),
+            "median_seconds": sums.within(delays, 0.5),
+            "p95_seconds": sums.within(delays, 0.95),
+            "delays": delays,
         }
-        for (name, outcome, currency), rows in sums.by(_whole, named).items()
+        for (name, outcome, currency), its in sums.by(_ALIKE, named).items()
+        for delays in [sums.delays_of(its)]
     ]
     console.show(data, _table(named, by) if named else "nothing happened")
-
-
-def _whole(one: _Named) -> tuple[str, str, str]:
-    """What rows of several hours have alike that are of one day, or of one reason."""
-    return one[0], one[1].outcome, one[1].currency
-
-
-def _delays(rows: Sequence[_Named]) -> Sequence[int]:
-    return [sum(column) for column in zip(*(row.delays for _, row in rows), strict=True)]
 
 
 def _name(row: HistorySum, by: str, zone: tzinfo) -> str:
@@ -94,14 +87,13 @@ def _within(delays: Sequence[int], share: float) -> str:
     return f"> {span(DELAYS[-1])}" if any(delays) else ""
 
 
-def _table(rows: Sequence[_Named], by: str) -> str:
-    shown = [name for name in OUTCOMES if any(row.outcome == name for _, row in rows)]
+def _table(rows: Sequence[HistorySum], by: str) -> str:
+    shown = [name for name in OUTCOMES if any(row.outcome == name for row in rows)]
     shares = (0.5, 0.95) if by in _TIMES else ()
     lines = []
-    for group, named in sums.by(lambda one: one[0], rows).items():
-        its = [row for _, row in named]
+    for group, its in sums.by(lambda row: row.reason, rows).items():
         events = (sum(row.events for row in its if row.outcome == name) for name in shown)
-        within = (_within(_delays(named), share) for share in shares)
+        within = (_within(sums.delays_of(its), share) for share in shares)
         money = sorted(sums.money(row for row in its if row.outcome == "delivered"))
         values = ", ".join(f"{value:,.2f} {currency}".strip() for currency, value in money)
         lines.append([group, *(f"{number:,}" for number in events), *within, values])

@@ -90,14 +90,8 @@ def csv_text(rows: Iterable[Mapping[str, object]], names: Sequence[str] = ()) ->
     if names:
         writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: csv_safe(value) for name, value in row.items()})
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return "" if value is None else csv_safe(value)
 
 
 # -- spans of time ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Final
 from adroll_flask._version import DOCS_URL
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import texts
-from adroll_flask.findings.sums import by, within
+from adroll_flask.findings.sums import by, delays_of, within
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
@@ -142,7 +142,7 @@ def _next(visit: Visit, event: str) -> dict[str, Any] | None:
 
 def _freshness(rows: Sequence[HistorySum]) -> dict[str, Any]:
     """How long it took from event to delivery."""
-    delays = [sum(column) for column in zip(*(row.delays for row in rows), strict=True)]
+    delays = delays_of(rows)
     ends, total = (*DELAYS, None), sum(delays)
     buckets = [
         {"within": end, "events": events, "share": passed / total if total else None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
@@ -65,16 +65,20 @@ def data(visit: Visit) -> Data:
     # Earlier ones begin after what is listed, or after what was looked through.
     more = rows[most - 1].id if len(rows) > most else None
     more = newest[-1].id if len(found) > _LISTED else more
-    # What was invalid has no key: its order's id is in its content.
-    keyless = [row.id for row in newest if not row.key and row.state == "dead"]
-    whole = {row.id: row for row in lookups.those(keyless)}
-    listed = [_listed(whole.get(row.id, row)) for row in newest]
-    return {"newest": listed, "older": more, STATE: state}
+    return {"newest": listed(visit, newest), "older": more, STATE: state}
 
 
 def order_shown(row: Row) -> str:
     """The order's id, as pages show it; empty where the event has none."""
     return short_key(row.key or order_id_of(row.payload or b"") or "")
+
+
+def listed(visit: Visit, rows: Sequence[Row]) -> list[Data]:
+    """Events as a list shows them."""
+    # What was invalid has no key: its order's id is in its content.
+    keyless = [row.id for row in rows if not row.key and row.state == "dead"]
+    whole = {row.id: row for row in visit.outbox.lookups.those(keyless)}
+    return [_listed(whole.get(row.id, row)) for row in rows]
 
 
 def _listed(row: Row) -> Data:
@@ -88,10 +92,17 @@ def _listed(row: Row) -> Data:
         "value": amount if amount != "None" else "",
         "currency": currency if currency != "None" else "",
         "occurred_at": row.occurred_at,
+        "settled_at": row.settled_at,
         "dry_run": row.dry_run,
         "unsure": row.unsure,
         "why": row.why if row.state in ("dead", "cancelled") else "",
+        "words": row.error,
     }
+
+
+def with_times(event: Data) -> Data:
+    """One of :func:`listed` as its CSV has it."""
+    return event | {name: iso(event[name]) for name in ("occurred_at", "settled_at")}
 
 
 # -- one order -------------------------------------------------------------------------------------
@@ -258,8 +269,7 @@ def _counted(orders: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 def rows(data: Data) -> Iterator[Mapping[str, object]]:
     """The newest orders, or the steps of the order that is looked at."""
     if "found" not in data:
-        for one in data["newest"]:
-            yield {**one, "occurred_at": iso(one["occurred_at"])}
+        yield from map(with_times, data["newest"])
         return
     for event in data["found"]["events"]:
         for step in event["steps"]:

@@ -337,7 +337,7 @@ def rows(data: Data) -> Iterable[Mapping[str, object]]:
                 "became": one["way"],
                 "reason": one["reason"],
                 "events": "" if place else one["events"],
-                "value": value,
+                "value": f"{value:f}",
                 "currency": currency,
             }
 

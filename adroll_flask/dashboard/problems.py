@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Final
 
 from adroll_flask.findings.finding import of_dead_letter
 from adroll_flask.findings.rules import MOST_DEAD, title_of
@@ -17,11 +18,10 @@ from adroll_flask.plurals import counted
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
 from .figures import iso
-from .orders import order_shown
+from .orders import listed, with_times
 from .page import Data, Done, Page, Visit
 
 logger: Logger = get_logger("adroll_flask.dashboard")
-T = TypeVar("T")
 
 #: The name in the query of the problem that is looked at alone.
 PROBLEM: Final = "problem"
@@ -65,18 +65,17 @@ def data(visit: Visit) -> Data:
         "counted": _COUNTED,
     }
     if wanted:
-        result["events"] = _events(visit, groups.get(wanted, [])[:_LISTED])
+        result["events"] = listed(visit, groups.get(wanted, [])[:_LISTED])
     return result
 
 
 def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
     newest = letters[0]
     what = of_dead_letter(newest.reason)
-    times = [letter.settled_at or 0.0 for letter in letters]
     return {
         "id": id,
         **what._asdict(),
-        **_told(newest.reason, Counter(map(_day, times)), min(times), max(times), first_day),
+        **_told(newest.reason, [(one.settled_at or 0.0, 1) for one in letters], first_day),
         "title": title_of(newest.reason, newest.error),
         "likely": what.field or likely_field(newest.error),
         "words": newest.error,
@@ -88,24 +87,24 @@ def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
 def _solved(ended: Iterable[HistorySum], still: set[str], first_day: int) -> list[Data]:
     """Of what history knows, that of which no dead letter is left."""
     over = (one for one in ended if one.reason not in {*still, "hold_expired"})
-    found = []
-    for reason, those in by(lambda one: one.reason, over).items():
-        days: Counter[int] = Counter()
-        for one in those:
-            days[_day(one.at)] += one.events
-        first, last = min(one.at for one in those), max(one.at for one in those)
-        found.append(_told(reason, days, first, last, first_day))
+    found = [
+        _told(reason, [(one.at, one.events) for one in those], first_day)
+        for reason, those in by(lambda one: one.reason, over).items()
+    ]
     return sorted(found, key=lambda one: -one["last"])
 
 
-def _told(reason: str, days: Counter[int], first: float, last: float, first_day: int) -> Data:
-    """What open and solved problems have alike; *days* are their events by day."""
+def _told(reason: str, times: Sequence[tuple[float, int]], first_day: int) -> Data:
+    """What open and solved problems have alike; *times* are when they had how many events."""
+    days: Counter[int] = Counter()
+    for at, events in times:
+        days[_day(at)] += events
     return {
         "title": of_dead_letter(reason).title,
         "reason": reason,
         "events": days.total(),
-        "first": first,
-        "last": last,
+        "first": min(times)[0],
+        "last": max(times)[0],
         "days": [days[first_day + n * _DAY] for n in range(_CURVE)],
     }
 
@@ -121,18 +120,6 @@ def likely_field(words: str) -> str:
 
 def _day(at: float) -> int:
     return int(at // _DAY) * _DAY
-
-
-def _events(visit: Visit, letters: Sequence[Row]) -> list[Data]:
-    those = visit.outbox.lookups.those([letter.id for letter in letters])
-    rows = {row.id: row for row in those}
-    names = ("id", "name", "occurred_at", "settled_at", "unsure")
-    return [
-        {name: getattr(row, name) for name in names}
-        | {"order": order_shown(row), "words": row.error}
-        for letter in letters
-        if (row := rows.get(letter.id))
-    ]
 
 
 def _destination(visit: Visit) -> Data:
@@ -158,9 +145,7 @@ def _destination(visit: Visit) -> Data:
 def rows(data: Data) -> Iterator[Mapping[str, object]]:
     """The problems, or the events of the one that is looked at."""
     if data[PROBLEM]:
-        for event in data["events"]:
-            times = {name: iso(event[name]) for name in ("occurred_at", "settled_at")}
-            yield {**event, **times}
+        yield from map(with_times, data["events"])
         return
     for state in ("open", "solved"):
         for one in data[state]:
@@ -190,20 +175,22 @@ def retry(visit: Visit) -> Done:
     if field not in ("", *FIELDS):
         return Done("There is no such field.", good=False, arguments={PROBLEM: problem})
     reporter = visit.runtime.reporter
-    done, left = _in_steps(ids, 20, lambda some: retry_dead(reporter, some, field, value))
-    sent, suppressed = sum(one.sent for one in done), sum(one.suppressed for one in done)
-    refused = Counter(why for one in done for _id, why in one.refused)
-    if sent:
+    end = time.monotonic() + _SECONDS
+    in_time = takewhile(lambda _: time.monotonic() < end, ids[:_AT_ONCE])
+    done = retry_dead(reporter, in_time, field, value)
+    refused = Counter(why for _id, why in done.refused)
+    left = len(ids) - done.sent - done.suppressed - refused.total()
+    if done.sent:
         reporter.tell("dead letters that are sent again")
-    said = [f"{counted(sent, 'event')} will be sent again"]
-    if suppressed:
-        said.append(f"{counted(suppressed, 'event')} kept back by before_report")
+    said = [f"{counted(done.sent, 'event')} will be sent again"]
+    if done.suppressed:
+        said.append(f"{counted(done.suppressed, 'event')} kept back by before_report")
     if refused:
         why, _number = refused.most_common(1)[0]
         said.append(f"{counted(refused.total(), 'event')} not: {why}")
     logger.info(
         "AdRoll dashboard: %d dead letters sent again, %d not",
-        sent,
+        done.sent,
         refused.total(),
         extra={"adroll_event": "dashboard-retried"},
     )
@@ -217,8 +204,7 @@ def drop(visit: Visit) -> Done:
     if visit.request.form.get("sure") != "yes":
         text = "Nothing was dropped: tick the box that says that you are sure."
         return Done(text, good=False, arguments={PROBLEM: problem})
-    done, left = _in_steps(ids, 500, visit.runtime.outbox.admin.drop)
-    dropped = sum(done)
+    dropped, left = visit.runtime.outbox.admin.drop(ids[:_AT_ONCE]), len(ids[_AT_ONCE:])
     logger.info(
         "AdRoll dashboard: %d dead letters dropped",
         dropped,
@@ -226,18 +212,6 @@ def drop(visit: Visit) -> Done:
     )
     said = _sentence([f"{counted(dropped, 'event')} dropped"], left)
     return Done(said, good=bool(dropped), arguments={PROBLEM: problem} if left else {})
-
-
-def _in_steps(
-    ids: Sequence[str], size: int, work: Callable[[Sequence[str]], T]
-) -> tuple[list[T], int]:
-    """What *work* gives for some of *ids* after the other, for some seconds at most; how many are
-    left."""
-    end, ours, done = time.monotonic() + _SECONDS, ids[:_AT_ONCE], list[T]()
-    for start in range(0, len(ours), size):
-        if time.monotonic() < end:
-            done.append(work(ours[start : start + size]))
-    return done, len(ids) - min(len(ours), len(done) * size)
 
 
 def _sentence(said: list[str], left: int) -> str:

@@ -162,12 +162,13 @@ class Client:
         body = gzip.compress(b"[" + b",".join(payloads) + b"]", compresslevel=5, mtime=0)
         headers = {**_HEADERS, "Authorization": f"Token {token}"}
         try:
-            response = self.transport.send(self._url(dry_run), headers, body)
+            response = self.transport.send(self.url(dry_run), headers, body)
         except NoAnswer as failure:
             return Answer("failed_sure" if failure.sure else "unsure", failure.reason)
         return answer_from(response, now=self.clock(), secrets=lambda: _secrets(token, payloads))
 
-    def _url(self, dry_run: bool) -> str:
+    def url(self, dry_run: bool) -> str:
+        """Where requests go."""
         parts = urlsplit(self.settings.api_url)
         eid = self.account.advertisable_eid or ""
         asked = f"advertisable={quote(eid, safe='')}{'&dry_run=true' * dry_run}"

@@ -301,9 +301,7 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
         answer = sender.send([payload], True, sender.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")
-    url = f"{settings.api_url}?advertisable={settings.advertisable_eid}&dry_run=true"
-    said: dict[str, Any] = {"status": answer.status, "reason": answer.reason, "kind": answer.kind}
-    said["errors"] = [*answer.errors]
-    request = {"url": url, "body": [json.loads(payload)]}
+    said = {name: getattr(answer, name) for name in ("status", "reason", "kind", "errors")}
+    request = {"url": sender.url(dry_run=True), "body": [json.loads(payload)]}
     title = meaning("answer", answer.kind).title
     return SendTestResult(answer.kind == "accepted", title, request, said)

@@ -47,6 +47,11 @@ def of_events(events: Iterable[Row]) -> Iterator[HistorySum]:
         yield HistorySum(at=at, currency=currency, events=1, value=as_decimal(value))
 
 
+def delays_of(rows: Iterable[HistorySum]) -> list[int]:
+    """The histogram of *rows*, from event to delivery."""
+    return [sum(column) for column in zip(*(row.delays for row in rows), strict=True)]
+
+
 def within(delays: Sequence[int], share: float) -> int | None:
     """The seconds that *share* of the events stay within: the upper end of a bucket.
 
