@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import inspect
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -27,7 +27,6 @@ COOKIE: Final = "adroll_dashboard"
 _TOKEN_LIFE: Final = 12 * 3600.0
 #: Seconds for which a page says what an action did.
 _SAID_LIFE: Final = 300.0
-_LONGEST: Final = 2000
 
 
 @dataclass(eq=False, repr=False)
@@ -72,13 +71,13 @@ class Guard:
         if size > largest:
             abort(413, f"this takes at most {largest // 1024:,} KiB; flask adroll takes any size")
         cookie = request.cookies.get(COOKIE, "")
-        held = self._read(request.form.get("token", ""), _TOKEN_LIFE)
-        if not cookie or held is None or not hmac.compare_digest(held, b"act:" + cookie.encode()):
+        held = self._read("act", request.form.get("token", ""), _TOKEN_LIFE)
+        if not cookie or held is None or not hmac.compare_digest(held, cookie.encode()):
             abort(403, "this page has been open too long, or cookies are off; load it again")
 
     def token(self, cookie: str) -> str:
         """What forms send along as ``token``."""
-        return self._signer.sign(b"act:" + cookie.encode())
+        return self._signer("act").sign(cookie.encode())
 
     @staticmethod
     def cookie(request: Request) -> tuple[str, bool]:
@@ -90,27 +89,26 @@ class Guard:
 
     def seal(self, text: str, good: bool) -> str:
         """*text* for the address of the page that says it; nobody else can write one."""
-        return self._signer.sign(f"said:{'+' if good else '-'}{text[:500]}".encode())
+        return self._signer("said").sign(f"{'+' if good else '-'}{text[:500]}".encode())
 
     def unseal(self, sealed: str) -> tuple[str, bool] | None:
         """What :meth:`seal` took."""
-        held = self._read(sealed, _SAID_LIFE) if sealed else None
-        text = held.decode() if held and held.startswith(b"said:") else ""
-        return (text[6:], text[5] == "+") if len(text) > 6 else None
+        held = self._read("said", sealed, _SAID_LIFE)
+        return None if held is None else (held[1:].decode(), held[:1] == b"+")
 
-    def _read(self, text: str, life: float) -> bytes | None:
-        if not text or len(text) > _LONGEST:
-            return None
+    def _read(self, purpose: str, text: str, life: float) -> bytes | None:
         try:
-            return self._signer.unsign(text, life)[0]
+            return self._signer(purpose).unsign(text, life)[0]
         except ValueError:  # ours or not, it is no longer taken
             return None
 
+    def _signer(self, purpose: str) -> Signer:
+        return Signer(self._keys, f"dashboard-{purpose}", clock=self.runtime.clock)
+
     @cached_property
-    def _signer(self) -> Signer:
+    def _keys(self) -> Sequence[str | bytes]:
         # Late, as apps set SECRET_KEY late. Without a key of the site's: one of this process.
-        keys = self.runtime.signing_keys() or (secrets.token_bytes(32),)
-        return Signer(keys, "dashboard", clock=self.runtime.clock)
+        return self.runtime.signing_keys() or (secrets.token_bytes(32),)
 
 
 def _is_yes(answer: object, what: str) -> bool:

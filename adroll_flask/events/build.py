@@ -175,6 +175,19 @@ def hide(values: dict[str, Any], defaults: EventDefaults) -> tuple[str, ...]:
     return hidden
 
 
+def said(name: str, fields: Mapping[str, Any], defaults: EventDefaults) -> dict[str, Any]:
+    """What the caller's field *name* says of an event's values.
+
+    :raises EventError: it says nothing that an event can have.
+    """
+    value = fields[name]
+    if name == "email":
+        return address_values(value, defaults.email_forms)
+    if name == "products":
+        return {name: gather(value, fields.get("product_map"))}
+    return {name: accept_external_data(value) if name == "external_data" else value}
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class _Builder:
     """The making of one event: collects values, drops what may be dropped, derives the rest."""
@@ -210,23 +223,16 @@ class _Builder:
 
     def _take(self, name: str, value: Any) -> None:
         """One of the caller's fields."""
-        values = self.values
         try:
             if name not in FIELD_NAMES:
                 why = f"there is no such field{names.suggestion(name, FIELD_NAMES)}"
                 raise EventError(names.shown(name), why)
             if name in _IDENTIFIERS and isinstance(value, str) and not value.strip():
                 self.dropped.append((name, "is empty"))
-            elif name == "email":
-                values.update(address_values(value, self.defaults.email_forms))
-            elif name == "products":
-                values[name] = gather(value, self.fields.get("product_map"))
-            elif name == "external_data":
-                values[name] = accept_external_data(value)
             elif name == "deduplication_key":
                 self.key = accept_id(value, name)
             elif name != "product_map":  # goes with its products
-                values[name] = value
+                self.values.update(said(name, self.fields, self.defaults))
         except EventError as problem:
             self._refuse(problem, name)
 

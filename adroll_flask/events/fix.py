@@ -12,11 +12,10 @@ from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import accept_seconds
 
 from . import event
-from .build import hide
+from .build import hide, said
 from .event import Event, Problem
 from .fields import accept_external_data
 from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
-from .products import gather
 
 #: Characters of a text, or of the JSON of a list, that is kept unchecked.
 _MAX_RAW = 500
@@ -38,20 +37,15 @@ def draft(name: Any, fields: Mapping[str, Any], context: EventDefaults) -> bytes
     :param fields: the caller's fields.
     :param context: as for :func:`~adroll_flask.events.build`.
     """
-    values = values_of(context)
-    values.update((key, fields[key]) for key in FIELD_NAMES if fields.get(key) is not None)
-    values |= {"event_name": name, "email": None}
-    if fields.get("email") is not None:
-        with suppress(EventError):
-            values |= event.address_values(fields["email"], context.email_forms)
+    values = values_of(context) | {"event_name": name}
+    for key in FIELD_NAMES:
+        if (given := fields.get(key)) is not None:
+            values |= {} if key in ("email", "products") else {key: given}
+            with suppress(EventError):
+                values |= said(key, fields, context)
     hide(values, context)
-    items: Any = []
-    with suppress(EventError):
-        items = gather(values.pop("products", ()), fields.get("product_map"))
-    values["products"] = items = [item for item in items if isinstance(item, Mapping)]
-    with suppress(EventError):
-        if values.get("external_data") is not None:
-            values["external_data"] = accept_external_data(values["external_data"])
+    items: Any = [item for item in values.get("products", ()) if isinstance(item, Mapping)]
+    values["products"] = items
     wrong: list[Problem] = []
     kept: dict[str, Any] = {"event_name": None, **event.accept(values, wrong)}
     if kept.keys().isdisjoint(_VISITORS) and (cookie := derived_cookie(kept, context)):
