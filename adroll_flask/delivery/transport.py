@@ -103,9 +103,8 @@ class RequestsTransport:
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See :meth:`Transport.send`."""
-        timeout = self._timeouts
-        mine = self._threads.own()
-        now = time.monotonic()
+        timeout, env = self._timeouts, os.environ
+        mine, now = self._threads.own(), time.monotonic()
         if now - mine.used > MAX_IDLE:
             self.close()
         # The answer's clock starts with the call; connecting has its own, shorter one.
@@ -119,7 +118,9 @@ class RequestsTransport:
                 timeout=(timeout.connect, timeout.read),
                 allow_redirects=False,
                 stream=True,
-                verify=_ca_bundle(),
+                # requests' own two variables, which trust_env=False would leave out. Neither can
+                # switch verification off: an empty one is ignored and a wrong path fails.
+                verify=env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE") or True,
                 proxies=_proxies(url),
             ) as answer:
                 said = {name.lower(): value for name, value in answer.headers.items()}
@@ -151,12 +152,6 @@ def _session(mine: _Thread) -> requests.Session:
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Adapter(mine))
     return session
-
-
-def _ca_bundle() -> bool | str:
-    # requests' own two variables, which trust_env=False would leave out. Neither can switch
-    # verification off: an empty one is ignored and a wrong path fails.
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 def _proxies(url: str) -> dict[str, str]:
