@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from adroll_flask._version import __version__
 from adroll_flask.errors import DeliveryError, let_through
 from adroll_flask.outbox.model import Asked
-from adroll_flask.redaction import identifying_values, redact_text
+from adroll_flask.redaction import describe, identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
 
 from .transport import NoAnswer, Response, Transport
@@ -95,12 +95,12 @@ class TokenUnavailable(DeliveryError):
     """The callable that gives the access token raised, or gave something that is none.
 
     :param reason: ``"token_failed"`` or ``"token_invalid"``.
-    :param kind: the class of what it raised or gave, never the value.
+    :param did: what it did, with the class of what it raised or gave and never the value.
     """
 
-    def __init__(self, reason: str, kind: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
+    def __init__(self, reason: str, did: str) -> None:
+        super().__init__(f"the callable {did}")
+        self.reason = reason
 
 
 @dataclass(eq=False, repr=False)
@@ -130,12 +130,13 @@ class Client:
                 token = token()
             except Exception as error:  # a site's own code: anything can come out of it
                 let_through(error)
-                failed = type(error).__name__
+                failed = f"raised {describe(error)}"
         if failed:
             # Outside the handler: a chained message could hold the token.
             raise TokenUnavailable("token_failed", failed)
         if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
-            raise TokenUnavailable("token_invalid", type(token).__name__)
+            did = f"gave no usable token but {type(token).__name__}"
+            raise TokenUnavailable("token_invalid", did)
         return token
 
     def fingerprint(self, token: str) -> str:

@@ -90,13 +90,9 @@ class Lane:
             self._token_from = self.monotonic() + _doubled(5.0, self._token_failures, 300.0)
             self.counters.add("delivery_stopped", error.reason)
             if self._token_failures == 1:
-                # The class only: an exception's text could hold the token.
                 logger.error(
-                    "AdRoll events%s wait in the outbox: ADROLL_ACCESS_TOKEN's callable %s %s "
-                    "[token-callable]",
-                    self.whose,
-                    "raised" if error.reason == "token_failed" else "gave no usable token but",
-                    error.kind,
+                    "AdRoll events%s wait in the outbox: ADROLL_ACCESS_TOKEN: %s [token-callable]",
+                    *(self.whose, error),
                 )
             return None
         self._token_failures = 0

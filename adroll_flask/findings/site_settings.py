@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from flask import Flask
@@ -27,6 +27,9 @@ from adroll_flask.settings import Settings
 from adroll_flask.visitor.identifiers import is_public_ip
 from adroll_flask.visitor.record import FIRST_PARTY_COOKIE
 
+if TYPE_CHECKING:
+    from adroll_flask.delivery.client import Client as DeliveryClient
+
 from .finding import TABLE, Finding, found, meaning, ok
 from .rules import Moment, open_findings
 
@@ -40,7 +43,7 @@ def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> li
     settings = runtime.settings
     findings: list[Finding] = []
     for check in (
-        _account(settings),
+        _account(runtime),
         _keys(runtime),
         _settings(app, settings),
         _endpoints(app, runtime, ask_endpoints),
@@ -68,18 +71,24 @@ def check_start(problem: ConfigurationError) -> list[Finding]:
     return [*findings, found("check-failed/rest", "check")]
 
 
-def _account(settings: Settings) -> Iterator[Finding]:
+def _client(runtime: Runtime) -> DeliveryClient:
+    """The real client, of the site's account."""
+    from adroll_flask.delivery import client, transport
+
+    network = runtime.transport or transport.RequestsTransport()
+    return client.Client(runtime.settings, runtime.settings.account, network, runtime.clock)
+
+
+def _account(runtime: Runtime) -> Iterator[Finding]:
+    settings = runtime.settings
     for name in ("advertisable_eid", "pixel_eid"):
         eid = getattr(settings, name)
         if eid and len(eid) != 22:
             yield found("eid-length", f"ADROLL_{name.upper()}", length=len(eid))
     if callable(settings.access_token):
         try:
-            token = settings.access_token()
-            problem = "" if token and isinstance(token, str) else "returned no text"
-        except Exception as raised:
-            problem = f"raised {describe(raised)}"
-        if problem:
+            _client(runtime).token()
+        except AdRollError as problem:
             yield found("token-callable", "ADROLL_ACCESS_TOKEN", problem=problem)
     if not settings.missing:
         yield ok("account", "all three values are set; try `flask adroll send-test`")
@@ -289,15 +298,12 @@ def send_test_event(runtime: Runtime, name: str) -> SendTestResult:
 
     :param name: one of the thirteen.
     """
-    from adroll_flask.delivery import client, transport
-
     settings = runtime.settings
     if missing := " and ".join(settings.missing):
         return SendTestResult(False, f"{missing} not set: {meaning('answer', 'none').title}")
     try:
         payload = trial_event(settings.account, time.time(), name)
-        network = runtime.transport or transport.RequestsTransport()
-        sender = client.Client(settings, settings.account, network, runtime.clock)
+        sender = _client(runtime)
         answer = sender.send([payload], True, sender.token())
     except AdRollError as problem:
         return SendTestResult(False, f"Nothing was sent: {problem}")

@@ -89,7 +89,7 @@ def test_a_bad_token_sends_none(source: Callable[[], Any] | None, reason: str, k
     transport = AdRoll()
     with pytest.raises(TokenUnavailable) as caught:
         send(client(transport, access_token=source))
-    assert (caught.value.reason, caught.value.kind) == (reason, kind)
+    assert (caught.value.reason, kind in str(caught.value)) == (reason, True)
     assert caught.value.__context__ is None
     assert "canary" not in "".join(traceback.format_exception(caught.value))
     assert transport.urls == []
