@@ -140,11 +140,10 @@ def test_looking_makes_no_outbox(mounted: Callable[..., FlaskClient], tmp_path: 
 
 def test_files_are_kept_by_the_browser(mounted: Callable[..., FlaskClient]) -> None:
     client = mounted()
-    text = client.get(WHERE).text
     for name, kind in (("dashboard.css", "css"), ("dashboard.js", "javascript")):
         address = f"{WHERE}assets/{name}"
         answer = client.get(address, buffered=True)
-        assert (f"{address}?v=" in text, kind in answer.headers["Content-Type"]) == (True, True)
+        assert kind in answer.headers["Content-Type"]
         known = {"If-None-Match": answer.headers["ETag"]}
         assert client.get(address, headers=known, buffered=True).status_code == 304
     assert client.get(f"{WHERE}assets/layout.html").status_code == 404
