@@ -1,24 +1,17 @@
 """The history's sums are exact, whatever happens to processes, clocks and AdRoll."""
 
-import json
-import random
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 from threading import Barrier
 from typing import Literal
 
 import pytest
 
 from adroll_flask.events.names import EVENT_NAMES
-from adroll_flask.outbox import NewEvent, Outbox, OutboxFailed, Outcome, new_id
+from adroll_flask.outbox import Outbox, OutboxFailed, Outcome
 from adroll_flask.outbox.model import Counted, HistoryColumn
 from tests.support import PATIENCE
-from tests.support.delivery_kit import EID, OK, PIXEL, AdRoll, Clock, NoAnswer, Reply, Shop, refusal
 from tests.support.outbox_engines import Bench, bury, claimed, counted, retry, settle, told
-
-VALUES = (Decimal("59.90"), Decimal("0.01"), Decimal("1200"))
 
 
 def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None:
@@ -141,133 +134,3 @@ def test_what_failed_is_told_at_the_latest_when_the_outbox_is_closed(sqlite: Ben
     outbox.note_failure("purchase", "internal")
     outbox.close()
     assert told(sqlite.open(), "outcome") == {"failed": 2}
-
-
-class Driven:
-    """A shop driven at random, and what its receipts said."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self.random = random.Random(seed)
-        self.adroll = AdRoll(self.judge)
-        self.clock = Clock()
-        self.shop = self.open()
-        self.receipts: Counter[str] = Counter()
-        self.keys: list[str] = []
-        self.values: dict[str, Decimal] = {}
-        self.number = 0
-        self.trouble = 0
-
-    def open(self) -> Shop:
-        return Shop(self.folder, self.adroll, clock=self.clock, rng=random.Random(1))
-
-    def judge(self, batch: list[str], dry: bool) -> Reply:
-        if any(order.startswith("bad") for order in batch):
-            return refusal(400, {"message": "no"})
-        if not dry and self.trouble:
-            self.trouble -= 1
-            faults: list[Reply] = [refusal(503), refusal(429), refusal(401)]
-            faults.append(NoAnswer("refused", sure=True))
-            if self.random.random() < 0.3:
-                # Nobody knows whether these were taken; here half of them were.
-                faults = [refusal(500), NoAnswer("reset", sure=False)]
-                if self.random.random() < 0.5:
-                    self.adroll.taken += batch
-            return self.random.choice(faults)
-        return OK
-
-    def report(self) -> None:
-        outbox, clock = self.shop.outbox, self.shop.clock
-        clock.now += 0.001
-        kind = self.random.random()
-        if kind < 0.05:
-            outbox.record(Counted(clock.now, "purchase", "suppressed", "consent_gpc"))
-            self.receipts["suppressed"] += 1
-            return
-        again = kind < 0.15 and self.keys
-        if again:
-            key = self.random.choice(self.keys)
-        else:
-            self.number += 1
-            key = f"{'bad' if kind > 0.98 else 'o'}{self.number}"
-        value = self.values.setdefault(key, self.random.choice(VALUES))
-        wire = {"advertisable_eid": EID, "pixel_eid": PIXEL, "event_name": "purchase"}
-        told = {"identifiers": {"adct": "c"}, "event_attributes": {"order_id": key}}
-        payload, now = json.dumps(wire | told).encode(), clock.now
-        id, digest = new_id(now), f"{value} EUR"
-        event = NewEvent(id, "purchase", EID, False, key, payload, now, digest, 1)
-        if 0.15 < kind < 0.17:
-            event.key = None
-            outbox.put_dead(event, "invalid:value", "value: takes an amount")
-            self.receipts["invalid"] += 1
-            return
-        if 0.17 < kind < 0.18:
-            event.payload = b"x" * (2 << 20)
-            with pytest.raises(OutboxFailed):
-                outbox.put(event)
-            self.receipts["failed"] += 1
-            return
-        outbox.put(event)
-        self.receipts["put"] += 1
-        if not again:
-            self.keys.append(key)
-
-    def disturb(self) -> None:
-        kind = self.random.random()
-        if kind < 0.2:
-            self.trouble = self.random.randrange(1, 4)
-        elif kind < 0.4:
-            self.shop.outbox.close()
-            self.shop = self.open()
-        elif kind < 0.6:
-            self.shop.clock.now += self.random.choice([-7200.0, 3600.0, 90.0])
-        elif kind < 0.7:
-            # A worker that dies with a claim.
-            self.shop.outbox.queue.claim(EID, 20)
-            self.shop.clock.now += 61
-
-    def drive(self, events: int) -> None:
-        for number in range(events):
-            self.report()
-            if number % 50 == 49:
-                self.disturb()
-                self.shop.steps(2, seconds=1.0)
-        self.trouble = 0
-        for _ in range(400):
-            if not self.shop.outbox.queue.waiting():
-                return
-            # Longer than an order of a clock that was ahead waits for its time.
-            self.shop.steps(1, seconds=600.0)
-        raise AssertionError("events are left")
-
-    def check(self) -> None:
-        self.shop.outbox.measure()
-        rows = self.shop.outbox.lookups.history(0, ["outcome"], delays=True)
-        found = counted(rows, "outcome")
-        taken = Counter(order for order in self.adroll.taken if order != "?")
-        kept = self.shop.outbox.lookups.list(limit=1_000_000)
-        marked = {row.key for row in kept if row.unsure}
-        assert {order for order, count in taken.items() if count > 1} <= marked
-        given_up = {row.key for row in kept if row.state == "dead" and row.reason == "unsure"}
-        bad = {key for key in self.keys if key.startswith("bad")}
-        delivered = {*self.keys} - bad - given_up
-        assert delivered <= taken.keys() <= delivered | given_up
-        assert found["delivered"] == len(delivered)
-        assert found["suppressed"] == self.receipts["suppressed"]
-        assert found["invalid"] == self.receipts["invalid"]
-        assert found["failed"] == self.receipts["failed"]
-        assert found["dead"] == len(bad | given_up)
-        # Each key is one event, all further reports of it are duplicates.
-        assert found["duplicate"] == self.receipts["put"] - len(self.keys)
-        value = sum(row.value for row in rows if row.outcome == "delivered")
-        assert value == sum(self.values[order] for order in delivered)
-        delays = [sum(row.delays) for row in rows if row.outcome == "delivered"]
-        assert sum(delays) == len(delivered)
-        assert found.total() == sum(self.receipts.values())
-
-
-@pytest.mark.parametrize("events", [1_500, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_history_agrees_with_receipts_and_with_adroll(tmp_path: Path, events: int) -> None:
-    driven = Driven(tmp_path, events)
-    driven.drive(events)
-    driven.check()

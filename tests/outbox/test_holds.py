@@ -19,7 +19,6 @@ from tests.support.outbox_engines import (
     bury,
     claimed,
     deliver,
-    retry,
     settle,
     shown,
     told,
@@ -65,12 +64,6 @@ def test_a_held_event_is_not_sent_before_its_release(bench: Bench, outbox: Outbo
     assert bench.counters.get("hold_released") == 1
 
 
-def test_a_report_without_a_hold_releases(bench: Bench, outbox: Outbox) -> None:
-    hold(bench, outbox)
-    assert outbox.put(bench.event("1001")).status == "queued"
-    assert deliver(outbox) == ["1001"]
-
-
 def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox)
     outbox.decide(cancel())
@@ -113,18 +106,6 @@ def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> No
     assert row.occurred_at == 1_700_000_000.0
     claim = claimed(outbox, begin=True)
     assert claim.events[0].digest == "59.90 EUR"
-
-
-def test_a_release_that_makes_no_event_is_a_dead_letter(bench: Bench, outbox: Outbox) -> None:
-    id = hold(bench, outbox)
-    outbox.decide(release(value="no money"))
-
-    assert deliver(outbox) == []
-    row = shown(outbox, id)
-    assert (row.state, row.reason) == ("dead", "invalid:release")
-    assert "takes an amount" in row.error
-    assert retry(outbox, id) == 1
-    assert deliver(outbox) == ["1001"]
 
 
 def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbox: Outbox) -> None:

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -200,46 +199,6 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     happened = outbox.lookups.history(0, ("outcome", "reason"))
     told = {row.reason: row.events for row in happened if row.outcome == "duplicate"}
     assert told == {"": 1, "another_value": 1}
-
-
-def test_two_apps_on_one_folder_read_in_turns(bench: Bench, monkeypatch: Patch) -> None:
-    # On a busy machine the others' turns may take longer than a caller would wait.
-    monkeypatch.setattr("adroll_flask.outbox.sqlite.PATIENCE", 60.0)
-    monkeypatch.setattr("adroll_flask.outbox.ingest._PATIENCE", 60.0)
-    shops = [bench.open() for _ in range(3)]
-    for order in range(300):
-        shops[order % 3].put(bench.event(str(order)))
-    readers = [bench.open() for _ in range(4)]
-
-    with ThreadPoolExecutor(4) as pool:
-        assert [*pool.map(lambda one: one.queue.waiting(), readers)] == [300] * 4
-
-    assert bench.counters.get("event_duplicate") == 0
-
-
-def test_a_reader_that_was_killed_leaves_the_rest_to_others(bench: Bench) -> None:
-    bench.open().database.create_tables()
-    shop = bench.open()
-    bench.report(shop, *map(str, range(1500)))
-
-    def read(told: int) -> None:
-        outbox = bench.open()
-        os.write(told, b"!")
-        while outbox.queue.take_in():
-            pass
-
-    for delay in (0.003, 0.01, 0.03):
-        ready, told = os.pipe()
-        reader = forked(partial(read, told))
-        os.close(told)
-        assert os.read(ready, 1) == b"!"
-        time.sleep(delay)
-        os.kill(reader, signal.SIGKILL)
-        os.waitpid(reader, 0)
-        os.close(ready)
-
-    assert bench.open().queue.waiting() == 1500
-    assert bench.counters.get("event_duplicate") == 0
 
 
 def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:

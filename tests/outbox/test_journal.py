@@ -17,8 +17,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adroll_flask.outbox import files
 from adroll_flask.outbox import journal as journals
@@ -83,20 +81,9 @@ def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder:
     journal.rotate()
     assert len(files_of(folder)) == 3
     assert texts_of(folder) == [b"one", b"two"]
-
-
-def test_a_file_that_is_finished_is_open_no_longer(folder: Path) -> None:
-    """A process that lives for a month has had forty thousand."""
-    clock = Clock()
-    journal = Journal(folder, clock=clock)
-    for number in range(5):
-        journal.append(line(b"%d" % number))
-        clock.now += journals.FILE_LIFE + 1
-        journal.rotate()
-    assert len(files_of(folder)) == 6
-    assert [path for path in open_files().values() if path.startswith(str(folder))] == [
-        str(files_of(folder)[-1].path)
-    ]
+    # A process that lives for a month has had forty thousand.
+    still_open = [path for path in open_files().values() if path.startswith(str(folder))]
+    assert still_open == [str(files_of(folder)[-1].path)]
 
 
 def test_an_append_may_be_interrupted_at_each_moment(folder: Path, journal: Journal) -> None:
@@ -150,23 +137,6 @@ def test_a_flipped_bit_costs_its_own_lines_alone(finished: JournalFile, bit: int
         assert found.end == len(whole)
         aside = b"".join(data for _at, data in found.damaged)
         assert set(got) == set(others) or aside
-
-
-@given(
-    st.lists(st.binary(max_size=40), max_size=6),
-    st.binary(max_size=30).filter(lambda data: b"\n" not in data),
-    st.integers(0, 6),
-)
-def test_whatever_lies_between_lines_every_entry_is_found(
-    tmp_path_factory: pytest.TempPathFactory, entries: list[bytes], junk: bytes, place: int
-) -> None:
-    folder = tmp_path_factory.mktemp("journal")
-    lines = [line(entry) for entry in entries]
-    lines.insert(place, junk + b"\n")
-    journal = Journal(folder)
-    journal.append(b"".join(lines) or line(b""))
-    journal.close()
-    assert texts(read_file(only_file(folder)).bodies) == entries
 
 
 def test_the_beginning_of_a_line_waits_for_its_end(folder: Path, journal: Journal) -> None:
@@ -224,12 +194,6 @@ def test_a_read_only_disk_fails_with_that_reason(tmp_path: Path) -> None:
             Journal(disk / "journal").append(line(b"one"))
 
 
-def test_a_folder_that_cannot_be_made_fails_with_that_reason(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutboxFailed, match="no_folder"):
-        Journal(tmp_path / "file" / "journal").append(line(b"one"))
-
-
 def nearly_full(file: int, data: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
     """Takes all but five bytes, and those not."""
     if len(data) < 10:
@@ -248,13 +212,6 @@ def test_a_short_write_is_made_good(folder: Path, journal: Journal, monkeypatch:
     monkeypatch.setattr(os, "write", write)
     journal.append(line(b"two"))
     assert texts_of(folder) == [b"one", b"two"]
-
-    monkeypatch.setattr(os, "write", nearly_full)
-    with pytest.raises(OutboxFailed, match="disk_full"):
-        journal.append(line(b"three"))
-    monkeypatch.setattr(os, "write", real)
-    journal.append(line(b"four"))
-    assert texts_of(folder) == [b"one", b"two", b"four"]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["broken", "full"])
@@ -362,29 +319,6 @@ def test_a_large_file_is_followed_by_another(folder: Path, journal: Journal) -> 
 # -- syncing ------------------------------------------------------------------------------------
 
 
-def test_with_sync_a_call_returns_after_its_sync(folder: Path, monkeypatch: Patch) -> None:
-    journal = Journal(folder, sync=True)
-    synced: list[int] = []
-    real = files.sync_data
-
-    def sync(handle: int) -> None:
-        synced.append(os.fstat(handle).st_size)
-        real(handle)
-
-    monkeypatch.setattr(files, "sync_data", sync)
-    barrier = threading.Barrier(4)
-
-    def append(n: int) -> None:
-        barrier.wait()
-        journal.append(line(b"%d" % n))
-        assert synced[-1] > 0
-
-    with Pool(4) as pool:
-        list(pool.map(append, range(4)))
-    assert synced[-1] == only_file(folder).size
-    assert len(synced) <= 4
-
-
 @pytest.mark.parametrize("sync", [True, False])
 def test_with_sync_the_names_of_file_and_folder_are_on_the_disk_as_well(
     folder: Path, monkeypatch: Patch, sync: bool
@@ -410,30 +344,16 @@ def test_one_sync_does_for_all_who_wait(folder: Path, monkeypatch: Patch) -> Non
 
     monkeypatch.setattr(files, "sync_data", sync)
     with Pool(9) as pool:
-        pool.submit(journal.append, line(b"0"))
+        first = pool.submit(journal.append, line(b"0"))
         assert is_under_way.wait(PATIENCE)
         others = [pool.submit(journal.append, line(b"%d" % n)) for n in range(1, 9)]
         assert wait_until(lambda: len(texts_of(folder)) == 10)
+        assert not any(append.done() for append in (first, *others)), "not yet on the disk"
         may_end.set()
-        for append in others:
+        for append in (first, *others):
             append.result()
     # The last one's count may be a moment behind the kernel's.
     assert syncs <= 3
-
-
-def test_a_failed_sync_fails_and_ends_the_file(folder: Path, monkeypatch: Patch) -> None:
-    journal = Journal(folder, sync=True)
-    journal.append(line(b"one"))
-
-    def fail(handle: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "sync_data", fail)
-        with pytest.raises(OutboxFailed, match="unavailable"):
-            journal.append(line(b"two"))
-    journal.append(line(b"three"))
-    assert len(files_of(folder)) == 2
 
 
 @pytest.mark.parametrize("cuts", [2, pytest.param(20, marks=pytest.mark.slow)])
@@ -523,9 +443,10 @@ def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, 
     interrupt(monkeypatch, "write", os, meanwhile)
     journal.append(line(b"two"))
     held.close()
+    pool.submit(journal.append, line(b"three")).result(10)
 
     assert (folder.with_name("other")).read_bytes() == b""
-    assert texts_of(folder) == [b"one", b"two"]
+    assert texts_of(folder) == [b"one", b"two", b"three"]
 
 
 def test_an_entry_of_two_parts_stays_together(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
@@ -571,7 +492,7 @@ def test_a_failed_sync_closes_no_other_s_file(folder: Path, monkeypatch: Patch, 
     interrupt(monkeypatch, "write", os, meanwhile)
     with contextlib.suppress(OutboxFailed):  # the disk may have lost this one, too
         journal.append(line(b"two"))
-    with pytest.raises(OutboxFailed):
+    with pytest.raises(OutboxFailed, match="unavailable"):
         failing.result(10)
     held.close()
 
@@ -618,15 +539,3 @@ def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, poo
     journal.append(line(b"two"))
 
     assert synced == [True]
-
-
-def test_after_close_other_threads_append_too(folder: Path) -> None:
-    journal = Journal(folder)
-    journal.append(line(b"one"))
-    journal.close()
-
-    other = threading.Thread(target=journal.append, args=[line(b"two")], daemon=True)
-    other.start()
-    other.join(10)
-
-    assert sorted(texts_of(folder)) == [b"one", b"two"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.outbox import files, journal
-from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, read, remove, turn
+from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
 from tests.support import ROOT, in_a_child
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
@@ -96,29 +96,6 @@ def test_no_kill_loses_what_was_acknowledged(folder: Path, kills: int) -> None:
     for file in files_of(folder):
         assert remove(file, read_file(file).end)
     assert files_of(folder) == []
-
-
-def test_a_reader_beside_a_living_writer_misses_nothing(folder: Path) -> None:
-    found: list[bytes] = []
-    ends: dict[str, int] = {}
-    with running(*PROGRAM, folder, "--count", "3000") as writer:
-        while len(found) < 3000:
-            assert writer.poll() is None
-            for file in files_of(folder):
-                batch = read(file, ends.get(file.name, 0), most=7, most_bytes=5000)
-                assert batch.damaged == []
-                found += texts(batch.bodies)
-                ends[file.name] = batch.end
-                if not batch.bodies:
-                    remove(file, batch.end)
-        for file in files_of(folder):
-            remove(file, ends[file.name])
-        assert is_alive(only_file(folder))
-        writer.communicate()
-
-    # In order within a file; a file that is behind lets the next one pass.
-    assert sorted(int(record.split(b" ")[0]) for record in found) == list(range(3000))
-    assert remove(only_file(folder), ends[only_file(folder).name])
 
 
 # -- forks ------------------------------------------------------------------------------------
@@ -362,21 +339,13 @@ def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> N
 # -- the end of a process ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "raise RuntimeError", "os._exit(0)"])
-def test_a_process_that_ends_leaves_a_file_that_is_read(folder: Path, end: str) -> None:
-    program = f"writer = Journal(folder); writer.append(line(b'one')); {end}"
-    subprocess.run(python(program, folder), check=False, capture_output=True, cwd=ROOT)
-
-    assert not is_alive(only_file(folder))
-    assert texts_of(folder) == [b"one"]
-
-
-def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
+def test_what_a_signals_handler_does_waits_for_none(folder: Path, monkeypatch: Patch) -> None:
     writer = Journal(folder)
     real = os.write
 
     def interrupted(file: int, data: bytes) -> int:
         monkeypatch.undo()
+        writer.close()  # which the exit does again
         writer.append(line(b"in the handler"))
         return real(file, data)
 
@@ -385,20 +354,6 @@ def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch:
     writer.append(line(b"two"))
 
     assert texts_of(folder) == [b"one", b"in the handler", b"two"]
-
-
-def test_close_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
-    writer = Journal(folder)
-    real = os.write
-
-    def interrupted(file: int, data: bytes) -> int:
-        writer.close()
-        return real(file, data)
-
-    monkeypatch.setattr(os, "write", interrupted)
-    writer.append(line(b"one"))
-
-    assert texts_of(folder) == [b"one"]
 
 
 # -- Windows ----------------------------------------------------------------------------------

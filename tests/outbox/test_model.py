@@ -1,6 +1,7 @@
 """The states of events against a model of a page: whatever happens in whatever order."""
 
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
 from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.settings import Settings
-from tests.support.outbox_engines import EID, Clock, retry
+from tests.support.outbox_engines import EID, Clock, retry, told
 
 KEYS = st.none() | st.sampled_from(["1", "2", "3", "4"])
 KINDS: tuple[OutcomeKind, ...] = ("delivered", "retry", "dead", "return", "claimed")
@@ -42,6 +43,8 @@ class OutboxModel(RuleBasedStateMachine):
         self.reported: dict[str, Modelled] = {}
         self.seen: list[dict[str, str]] = [{}, {}]
         self.claims: list[Claim] = []
+        #: What the history has to say.
+        self.told: Counter[str] = Counter()
 
     @initialize()
     def begin(self) -> None:
@@ -77,6 +80,8 @@ class OutboxModel(RuleBasedStateMachine):
         for id, event in self.reported.items():
             if self.holder(event.key) is None:
                 self.events[id] = event
+            else:
+                self.told["duplicate"] += 1
         self.reported.clear()
 
     @rule(which=st.integers(0, 1), limit=st.integers(1, 4))
@@ -145,6 +150,7 @@ class OutboxModel(RuleBasedStateMachine):
             )
             for event in claim.events
         ]
+        self.clock.now += 0.001  # what was settled is known by its moment
 
         settled = self.outboxes[which].queue.settle(claim, outcomes)
 
@@ -161,6 +167,7 @@ class OutboxModel(RuleBasedStateMachine):
         event.token = None
         event.attempts += outcome.kind != "return"
         event.state = outcome.kind if outcome.kind in ("delivered", "dead") else "waiting"
+        self.told[event.state] += event.state != "waiting"
         event.due = event.queued
         if outcome.kind == "retry" and outcome.delay:
             event.due = self.clock.now + outcome.delay
@@ -180,6 +187,7 @@ class OutboxModel(RuleBasedStateMachine):
 
         for event in dead:
             event.state, event.attempts = "waiting", 0
+            self.told["dead"] -= 1
             event.due = event.queued = self.clock.now
 
     @precondition(lambda self: self.events)
@@ -191,7 +199,7 @@ class OutboxModel(RuleBasedStateMachine):
 
         assert self.outboxes[which].admin.drop([id]) == may
         if may:
-            del self.events[id]
+            self.told["cancelled"] += self.events.pop(id).state == "waiting"
 
     @rule(which=st.integers(0, 1))
     def open_again(self, which: int) -> None:
@@ -205,6 +213,7 @@ class OutboxModel(RuleBasedStateMachine):
             assert count == sum(event.state == state for event in self.events.values()), state
         waiting = sum(counts[state] for state in ("waiting", "claimed", "sending"))
         assert self.outboxes[which].queue.waiting() == waiting
+        assert told(self.outboxes[which], "outcome") == self.told
 
 
 TestOutboxModel = OutboxModel.TestCase

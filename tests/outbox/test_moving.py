@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
-from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import admin, schema
 from adroll_flask.outbox.admin import NotMoved, move
 from adroll_flask.outbox.location import locate
@@ -174,26 +171,6 @@ def test_a_move_stopped_at_its_very_end_goes_on(benches: list[Bench], monkeypatc
     before = time.time() - 3600.0
     outbox.put(new.event("of a visitor who said no", payload=VISITOR, known_since=before))
     assert deliver(outbox) == ["", "waiting"]
-
-
-def test_an_old_session_is_refused(make_app: AppMaker, lacking: dict[str, str | None]) -> None:
-    """The shop's tables stay where they are, on the same server."""
-    require("postgresql", lacking)
-    with database("postgresql") as there, database("postgresql") as here:
-        app = make_app(ADROLL_OUTBOX_URL=there)
-        outbox = app.extensions["adroll"].outbox
-        outbox.database.create_tables()
-        outbox.close()
-        app = make_app(ADROLL_OUTBOX_URL=here)
-        done = app.test_cli_runner().invoke(commands, ["outbox", "move-from", there])
-        assert done.output == "0 events moved\n"
-        engine = sa.create_engine(there, poolclass=sa.pool.NullPool)
-        with (
-            Session(engine) as session,
-            app.test_request_context("/?adct=c", environ_base={"REMOTE_ADDR": "203.0.113.7"}),
-            pytest.raises(ConfigurationError, match="bound to another"),
-        ):
-            report_conversion(session=session, order_id=1, value=1, currency="EUR")
 
 
 def test_an_outbox_in_use_a_full_one_and_itself_are_refused(benches: list[Bench]) -> None:

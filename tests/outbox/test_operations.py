@@ -4,7 +4,6 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from sqlalchemy import text
 
 from adroll_flask.outbox import Outbox, Outcome
 from adroll_flask.outbox.schema import VERSION
-from tests.conftest import Patch
 from tests.support import eventually, peak_memory
 from tests.support.outbox_engines import EID, Bench, bury, claimed, deliver, retry, settle, shown
 
@@ -145,19 +143,6 @@ def meanwhile(server: Bench, statement: str, action: Callable[[], object]) -> No
         thread.start()
         eventually(lambda: server.execute(blocked))
     thread.join()
-
-
-def test_what_may_not_be_looked_at_may_be_there(sqlite: Bench, monkeypatch: Patch) -> None:
-    """A folder that may not be entered for a moment: who works with it tells of that."""
-    outbox = sqlite.open()
-
-    def stat(path: Path, **_options: Any) -> Any:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "stat", stat)
-        assert outbox.exists()
-    assert not outbox.exists()
 
 
 def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench, outbox: Outbox) -> None:

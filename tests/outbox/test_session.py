@@ -75,8 +75,10 @@ def test_a_savepoint_rolled_back_takes_the_event_with_it(bench: Bench, ready: Ou
             savepoint.rollback()
         ready.put(bench.event("1002"), session=session)
         session.commit()
-
-    assert [row.key for row in ready.lookups.list()] == ["1002"]
+        assert [ready.put(bench.event(key)).status for key in ("1001", "1002")] == [
+            "queued",
+            "duplicate",
+        ]
 
 
 def test_another_database_s_session_is_refused(bench: Bench, ready: Outbox, tmp_path: Path) -> None:
@@ -228,19 +230,6 @@ def test_a_rollback_takes_back_a_released_savepoint_too(session: Session) -> Non
     session.execute(sa.text("SELECT 1"))
     session.commit()
     assert done == []
-
-
-def test_a_savepoint_rolled_back_takes_its_own_actions(session: Session) -> None:
-    done: list[str] = []
-    after_commit(session, lambda: done.append("before"))
-    savepoint = session.begin_nested()
-    after_commit(session, lambda: done.append("within"))
-    with session.begin_nested():
-        after_commit(session, lambda: done.append("released within"))
-    savepoint.rollback()
-    after_commit(session, lambda: done.append("after"))
-    session.commit()
-    assert done == ["before", "after"]
 
 
 def test_a_session_closed_without_a_commit_runs_nothing(session: Session) -> None:

@@ -175,22 +175,6 @@ def test_a_corrupt_one_goes_aside(sqlite: Bench, outbox: Outbox, caplog: Caplog,
         assert len(list(sqlite.folder.glob("*.corrupt-*"))) == 1
 
 
-def test_where_only_the_journal_can_be_written_it_takes_it(sqlite: Bench, tmp_path: Path) -> None:
-    settings = Settings.from_mapping(
-        {"ADROLL_OUTBOX_URL": f"sqlite:///{tmp_path}/wall/outbox.sqlite"}
-    )
-    (tmp_path / "wall").write_text("")
-    outbox = Outbox(settings, folder=tmp_path)
-    assert outbox.put(sqlite.event("1")).status == "queued"
-    with pytest.raises(OutboxFailed):
-        outbox.queue.claim(EID)
-
-    (tmp_path / "wall").unlink()
-
-    assert deliver(outbox) == ["1"]
-    outbox.close()
-
-
 @pytest.fixture
 def folder_of_nobody() -> Iterator[Path]:
     """A folder whose owner the test is; root itself may write what is read-only."""
