@@ -18,12 +18,6 @@ OTHER = Account("REALADVERTISABLE00001X", "REALPIXEL0000000000001", "real-token"
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with running(strict=True) as one:
-        yield one
-
-
-@pytest.fixture
 def adroll() -> Iterator[Sandbox]:
     """AdRoll, where the shop has its real account."""
     with running(strict=True, account=OTHER) as one:
@@ -39,16 +33,6 @@ def shop(tmp_path: Path, sandbox: Sandbox, adroll: Sandbox) -> Shop:
     assert trial.adroll("worker", "--once")
     assert trial.as_json("outbox")["counts"]["waiting"] == 1
     return trial.at(adroll, linger=0.05)
-
-
-def test_an_event_left_of_the_sandbox_stops_no_real_order(shop: Shop, adroll: Sandbox) -> None:
-    shop.report("order:2-4")
-
-    with shop.running("worker"):
-        assert wait_until(lambda: orders(adroll) == ["2", "3", "4"] or bool(refused(adroll)))
-
-    assert refused(adroll) == []
-    assert orders(adroll) == ["2", "3", "4"]
 
 
 @pytest.mark.slow
@@ -100,20 +84,3 @@ def test_two_apps_each_deliver_their_own(tmp_path: Path, sandbox: Sandbox, adrol
 
     assert (refused(sandbox), refused(adroll)) == ([], [])
     assert (orders(sandbox), orders(adroll)) == (["11", "12", "13"], ["21", "22", "23"])
-
-
-@pytest.mark.slow
-def test_a_refusing_account_stops_no_other(
-    tmp_path: Path, sandbox: Sandbox, adroll: Sandbox
-) -> None:
-    one, two = (Shop(tmp_path / "shop").at(which) for which in (sandbox, adroll))
-    sandbox.fault(status=401)
-    one.report("order:1")
-    one.adroll("worker", "--once")
-    assert refused(sandbox)[:1] == [401]
-    two.report("order:2")
-
-    two.adroll("worker", "--once")
-
-    assert orders(adroll) == ["2"]
-    assert refused(adroll) == []

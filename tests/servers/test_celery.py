@@ -12,21 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery import Celery
 from flask import Flask
 
-from adroll_flask import AdRoll, report_conversion
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.outbox import Outbox
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from adroll_flask.settings import Settings
 from tests.support import PATIENCE, ROOT, answers, lacking
+from tests.support.shops import Shop, orders
 
 BROKERS = {
     "RabbitMQ": ("amqp://guest:guest@127.0.0.1:5672//", 5672),
@@ -40,12 +36,6 @@ def broker(request: pytest.FixtureRequest) -> str:
     if not answers(port):
         lacking(f"{request.param} does not answer on 127.0.0.1:{port}")
     return url
-
-
-@pytest.fixture
-def adroll() -> Iterator[Sandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
 
 
 class Worker:
@@ -143,11 +133,11 @@ Start = Callable[..., Worker]
 
 
 @pytest.fixture
-def start(tmp_path: Path, broker: str, adroll: Sandbox) -> Iterator[Start]:
+def start(tmp_path: Path, broker: str, sandbox: Sandbox) -> Iterator[Start]:
     made: list[Worker] = []
 
     def start(*, every: float) -> Worker:
-        worker = Worker(tmp_path, broker, adroll.api_url, every=every)
+        worker = Worker(tmp_path, broker, sandbox.api_url, every=every)
         made.append(worker)
         return worker
 
@@ -156,69 +146,18 @@ def start(tmp_path: Path, broker: str, adroll: Sandbox) -> Iterator[Start]:
         worker.clean_up()
 
 
-def make_web(folder: Path, broker: str, **config: Any) -> tuple[Flask, AdRoll, Celery]:
-    """The shop's web process: it reports and lets Celery deliver."""
-    app = Flask("shop", instance_path=str(folder))
-    app.config.update(
-        SECRET_KEY="a key for tests",
-        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-        ADROLL_PIXEL_EID=PIXEL_EID,
-        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
-        ADROLL_DELIVERY="worker",
-        ADROLL_LINGER=0.05,
-    )
-    app.config.update(config)
-    adroll = AdRoll(app)
-    return app, adroll, Celery("web", broker=broker, set_as_current=False)
-
-
-def report(app: Flask, order: str) -> None:
-    with app.app_context():
-        assert report_conversion(
-            order_id=order,
-            value="9.90",
-            currency="EUR",
-            adct="click-1",
-            ip="203.0.113.9",
-            page_location="https://shop.example/",
-        )
-
-
-def arrived(adroll: Sandbox) -> Counter[str]:
-    return Counter(purchase["order_id"] for purchase in adroll.purchases())
-
-
-def close(app: Flask) -> None:
-    app.extensions["adroll"].thread.stop(PATIENCE)
-    app.extensions["adroll"].outbox.close()
-
-
 @pytest.mark.slow
 def test_beat_delivers_what_requests_and_tasks_report(
-    start: Start, adroll: Sandbox, broker: str, tmp_path: Path
+    start: Start, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     worker = start(every=2.0)
     for number in range(20):
         worker.buy(f"task-{number}")
-    app, _, celery = make_web(tmp_path, broker)
-    deliver_with(celery, app, queue=worker.queue)
-    for number in range(20):
-        report(app, f"web-{number}")
-    orders = [f"{kind}-{number}" for kind in ("task", "web") for number in range(20)]
-    adroll.wait(41, timeout=PATIENCE)
-    assert arrived(adroll) == dict.fromkeys([*orders, "parent"], 1)
+    Shop(tmp_path).at(sandbox).report("order:1-20")
+    sandbox.wait(41, timeout=PATIENCE)
     worker.stop()
-    close(app)
-    celery.close()
-    assert set(arrived(adroll).values()) == {1}
-
-
-def rows_in(folder: Path) -> dict[str, Any]:
-    outbox = Outbox(Settings(), folder=folder)
-    try:
-        return {row.key or "": row for row in outbox.lookups.list(limit=1000)}
-    finally:
-        outbox.close()
+    wanted = [*(f"task-{number}" for number in range(20)), *map(str, range(1, 21)), "parent"]
+    assert Counter(orders(sandbox)) == dict.fromkeys(wanted, 1)
 
 
 def test_only_an_app_whose_workers_deliver_can_have_celery(make_app: Callable[..., Flask]) -> None:

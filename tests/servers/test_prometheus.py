@@ -7,10 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,39 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from adroll_flask import AdRollMiddleware, ConfigurationError
-from adroll_flask.outbox import Outcome
-from adroll_flask.outbox.model import Asked
 from adroll_flask.prometheus import AdRollCollector
 from tests.conftest import ADVERTISABLE, AppMaker, Patch
-from tests.support import PATIENCE, ROOT, free_port, program, visits
-
-#: A process of a shop that reports what it is told to and serves its metrics.
-SHOP = """
-import sys
-from flask import Flask
-from prometheus_client import CollectorRegistry, start_http_server
-from adroll_flask import AdRoll, report_conversion
-from adroll_flask.prometheus import AdRollCollector
-app = Flask("shop", instance_path=sys.argv[1])
-app.config.update(SECRET_KEY="k" * 32, ADROLL_DELIVERY="worker",
-                  ADROLL_ADVERTISABLE_EID="ADVERTISABLE0000000001",
-                  ADROLL_PIXEL_EID="P" * 22, ADROLL_ACCESS_TOKEN="token")
-AdRoll(app)
-registry = CollectorRegistry()
-registry.register(AdRollCollector(app))
-server, _ = start_http_server(0, "127.0.0.1", registry)
-print(server.server_port, flush=True)
-for order in sys.stdin:
-    with app.test_request_context("/?adct=click", environ_base={"REMOTE_ADDR": "203.0.113.7"}):
-        print(report_conversion(order_id=order.strip(), value="5", currency="EUR").status,
-              flush=True)
-"""
-
+from tests.support import (
+    PATIENCE,
+    ROOT,
+    eventually,
+    free_port,
+    outbox_engines,
+    program,
+    visits,
+    wait_for_port,
+)
+from tests.support.shops import Shop
 
 report = partial(visits.report, email="ann@example.com")
 
@@ -59,19 +42,8 @@ def settle(app: Flask, *kinds: Any) -> None:
     """Settle what is due, oldest first."""
     outbox = app.extensions["adroll"].outbox
     outbox.queue.waiting()  # another thread may be at the journal
-    claim = outbox.queue.claim(ADVERTISABLE)
-    refused: dict[str, Any] = {
-        "reason": "refused",
-        "error": "http_400",
-        "asked": Asked("content", 400, "no"),
-    }
-    outbox.queue.settle(
-        claim,
-        [
-            Outcome(id=event.id, kind=kind, **(refused if kind == "dead" else {}))
-            for event, kind in zip(claim.events, kinds, strict=True)
-        ],
-    )
+    claim = outbox_engines.claimed(outbox)
+    assert outbox_engines.settle(outbox, claim, *kinds, reason="refused") == len(kinds)
 
 
 def registry_of(app: Any) -> CollectorRegistry:
@@ -193,31 +165,6 @@ def test_without_its_library_the_error_says_what_to_install() -> None:
 # -- a real Prometheus -----------------------------------------------------------------------
 
 
-@contextmanager
-def process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", SHOP, str(folder)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with child:
-        yield child
-        assert child.stdin is not None
-        child.stdin.close()
-        child.terminate()
-
-
-def told(child: subprocess.Popen[str], order: str = "") -> str:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    if order:
-        child.stdin.write(f"{order}\n")
-        child.stdin.flush()
-    return child.stdout.readline().strip()
-
-
 def expressions() -> list[tuple[str, str]]:
     """Title and expression of everything on the dashboard."""
     board = json.loads(DASHBOARD.read_text())
@@ -225,24 +172,27 @@ def expressions() -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_prometheus_reads_the_same_of_every_process(tmp_path: Path, make_app: AppMaker) -> None:
+def test_prometheus_reads_the_same_of_every_process(
+    tmp_path: Path, make_app: AppMaker, monkeypatch: Patch
+) -> None:
     program("prometheus", "prometheus")
     app = make_app(ADROLL_STRICT=False, ADROLL_DELIVERY="worker")
-    folder = Path(app.instance_path)
+    monkeypatch.setenv("SHOP_SERVES_METRICS", "yes")
+    shop = Shop(Path(app.instance_path), {"advertisable_eid": ADVERTISABLE})
     with ExitStack() as running:
-        children = [running.enter_context(process(folder)) for _ in range(2)]
-        ports = [int(told(child)) for child in children]
-        assert told(children[0], "1001") == "queued"
+        children = [running.enter_context(shop.reporting()) for _ in range(2)]
+        ports = [int(child.says()) for child in children]
+        assert children[0].report("order:1001") == ["queued"]
         settle(app, "delivered")
         prometheus = running.enter_context(scraping(tmp_path, ports))
         each = 'adroll_events_total{outcome="delivered"}'
-        prometheus.wait_for(f"count({each} == 1)", lambda values: values == {2})
+        prometheus.wait_for(f"count({each} == 1)", 2)
 
         for number in range(4):
-            assert told(children[number % 2], f"200{number}") == "queued"
+            assert children[number % 2].report(f"order:200{number}") == ["queued"]
         settle(app, *["delivered"] * 3, "dead")
-        prometheus.wait_for(f"count({each} == 4)", lambda values: values == {2})
-        prometheus.wait_for('count(adroll_events_total{outcome="dead"} == 1)', lambda v: v == {2})
+        prometheus.wait_for(f"count({each} == 4)", 2)
+        prometheus.wait_for('count(adroll_events_total{outcome="dead"} == 1)', 2)
 
         shown: dict[str, list[Any]] = {}
         for title, expression in expressions():
@@ -346,12 +296,8 @@ class Prometheus:
 
         :raises AssertionError: it does not take the query.
         """
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                found = json.load(answer)
-        except urllib.error.HTTPError as problem:
-            raise AssertionError(problem.read().decode()) from None
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
+        found = requests.get(url, query, timeout=PATIENCE).json()
         assert found["status"] == "success", found
         return found["data"]
 
@@ -362,54 +308,32 @@ class Prometheus:
             for one in self.get("query", query=expression)["result"]
         }
 
-    def wait_for(self, expression: str, wanted: Callable[[set[float]], bool] = bool) -> set[float]:
-        """The values of *expression*, as soon as they are as *wanted*."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            values = set(self.query(expression).values())
-            if wanted(values):
-                return values
-            assert time.monotonic() < until, (expression, values)
-            time.sleep(0.1)
+    def wait_for(self, expression: str, value: float) -> None:
+        """Until *expression* has this one value."""
+        eventually(lambda: set(self.query(expression).values()) == {value})
 
 
 @contextmanager
 def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
     """A Prometheus with our alerts that scrapes these ports of this machine each half second."""
     port = free_port()
-    config = {
+    config, log = folder / "prometheus.yml", folder / "prometheus.log"
+    static = {"targets": [f"127.0.0.1:{target}" for target in targets]}
+    told = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
         "rule_files": [str(ALERTS)],
-        "scrape_configs": [
-            {
-                "job_name": "shop",
-                "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}],
-            }
-        ],
+        "scrape_configs": [{"job_name": "shop", "static_configs": [static]}],
     }
-    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                program("prometheus", "prometheus"),
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    config.write_text(json.dumps(told))  # JSON is YAML
+    command = [
+        *(program("prometheus", "prometheus"), f"--config.file={config}"),
+        *(f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
+    ]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5):
-                    break
-            except OSError:
-                said = (folder / "prometheus.log").read_text()
-                assert process.poll() is None, said
-                assert time.monotonic() < until, said
-                time.sleep(0.05)
+        wait_for_port(port, process, log)
+        eventually(lambda: requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).ok)
         yield Prometheus(port)
     finally:
         process.terminate()

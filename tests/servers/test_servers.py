@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,13 +12,10 @@ from adroll_flask.delivery.deliverer import LEASE
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from adroll_flask.sandbox import running
 from adroll_flask.settings import Settings
-from benchmarks import drain
-from benchmarks.servers import missing, server
 from tests.conftest import Patch
-from tests.support import ROOT, lacking
 from tests.support.outbox_engines import wait_until
+from tests.support.shops import Shop, orders
 from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
 
 ORDERS = [f"order-{number}" for number in range(40)]
@@ -46,27 +39,12 @@ SERVERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def adroll() -> Iterator[Sandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(autouse=True)
-def _afresh(adroll: Sandbox) -> None:
-    adroll.reset()
-
-
 def left_in(folder: Path) -> int:
     outbox = Outbox(Settings(), folder=folder)
     try:
         return outbox.queue.waiting()
     finally:
         outbox.close()
-
-
-def arrived(adroll: Sandbox) -> Counter[str]:
-    return Counter(purchase["order_id"] for purchase in adroll.purchases())
 
 
 #: One of each is tried with all other tests, the rest among the longer proofs.
@@ -77,22 +55,22 @@ SHORT = {"gunicorn gthread", "uWSGI --threads"}
     "kind",
     [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS],
 )
-def test_every_order_arrives_once_restarts_too(kind: str, adroll: Sandbox, tmp_path: Path) -> None:
+def test_every_order_arrives_once_restarts_too(kind: str, sandbox: Sandbox, tmp_path: Path) -> None:
     doubled = [*ORDERS, *ORDERS[::8]]  # reloads of the thank-you page
-    with serving(SERVERS[kind], tmp_path, adroll.api_url) as server:
+    with serving(SERVERS[kind], tmp_path, sandbox.api_url) as server:
         statuses = Counter(server.buy_all(doubled))
         # A process says so of what it saw itself; the outbox drops the others.
         assert statuses.keys() <= {"queued", "duplicate"}, server.log
         assert statuses.total() == len(doubled)
         server.wait_until_all_deliver()
-        adroll.wait(len(ORDERS), timeout=PATIENCE)
-        assert arrived(adroll) == dict.fromkeys(ORDERS, 1)
+        sandbox.wait(len(ORDERS), timeout=PATIENCE)
+        assert Counter(orders(sandbox)) == dict.fromkeys(ORDERS, 1)
         assert "AdRoll under uWSGI" not in server.log
         # AdRoll has an order a moment before the outbox knows of it.
         assert wait_until(lambda: left_in(tmp_path) == 0, PATIENCE)
 
         # AdRoll takes nothing; the server stops all the same, and quickly.
-        adroll.fault(status=503, headers={"Retry-After": "1"})
+        sandbox.fault(status=503, headers={"Retry-After": "1"})
         for order in LATE:
             server.buy(order)
         took = server.stop()
@@ -100,73 +78,41 @@ def test_every_order_arrives_once_restarts_too(kind: str, adroll: Sandbox, tmp_p
         assert left_in(tmp_path) == len(LATE)
 
     # Started again, a request that sells nothing is enough.
-    adroll.clear_faults()
-    with serving(SERVERS[kind], tmp_path, adroll.api_url) as server:
+    sandbox.clear_faults()
+    with serving(SERVERS[kind], tmp_path, sandbox.api_url) as server:
         server.ask("/")
         # uWSGI ends threads where they are: what was being sent then waits for its lease to end.
-        adroll.wait(len(ORDERS) + len(LATE), timeout=LEASE + PATIENCE)
+        sandbox.wait(len(ORDERS) + len(LATE), timeout=LEASE + PATIENCE)
         server.stop()
-    assert arrived(adroll) == dict.fromkeys([*ORDERS, *LATE], 1)
+    assert Counter(orders(sandbox)) == dict.fromkeys([*ORDERS, *LATE], 1)
     assert left_in(tmp_path) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gunicorn sync --preload", "uWSGI", "uWSGI --threads"])
-def test_an_order_before_the_fork_harms_none(kind: str, adroll: Sandbox, tmp_path: Path) -> None:
+def test_an_order_before_the_fork_harms_none(kind: str, sandbox: Sandbox, tmp_path: Path) -> None:
     few = ORDERS[:10]
-    shop = serving(SERVERS[kind], tmp_path, adroll.api_url, SHOP_EARLY_ORDER="early")
+    shop = serving(SERVERS[kind], tmp_path, sandbox.api_url, SHOP_EARLY_ORDER="early")
     with shop as server:
         assert Counter(server.buy_all(few)) == {"queued": len(few)}, server.log
         server.wait_until_all_deliver()
-        adroll.wait(len(few) + 1, timeout=PATIENCE)
+        sandbox.wait(len(few) + 1, timeout=PATIENCE)
         server.stop()
-    assert arrived(adroll) == dict.fromkeys(["early", *few], 1)
+    assert Counter(orders(sandbox)) == dict.fromkeys(["early", *few], 1)
     assert left_in(tmp_path) == 0
 
 
 @pytest.mark.slow
-def test_under_uwsgi_another_worker_may_deliver(adroll: Sandbox, tmp_path: Path) -> None:
+def test_under_uwsgi_another_worker_may_deliver(sandbox: Sandbox, tmp_path: Path) -> None:
     few = ORDERS[:10]
-    shop = serving(uwsgi(), tmp_path, adroll.api_url, FLASK_ADROLL_DELIVERY="worker")
+    shop = serving(uwsgi(), tmp_path, sandbox.api_url, FLASK_ADROLL_DELIVERY="worker")
     with shop as server:
         assert Counter(server.buy_all(few)) == {"queued": len(few)}, server.log
         assert not server.ask("/")["delivers"]
         server.stop()
     assert left_in(tmp_path) == len(few)
-    command = "flask --app=tests.support.server_shop:make_shop adroll worker --once"
-    subprocess.run(
-        [sys.executable, "-m", *command.split()],
-        cwd=ROOT,
-        env=os.environ | {"SHOP_FOLDER": str(tmp_path), "FLASK_ADROLL_API_URL": adroll.api_url},
-        check=True,
-        timeout=PATIENCE,
-    )
-    assert arrived(adroll) == dict.fromkeys(few, 1)
-
-
-# -- several workers on one PostgreSQL: a rate that they share; and what a driver is missed with --
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Any]:
-    if why := missing("postgresql"):
-        lacking(why)
-    with server("postgresql") as one:
-        yield one
-
-
-@pytest.fixture
-def sink() -> Iterator[Any]:
-    with drain.running_sink() as one:
-        yield one
-
-
-@pytest.fixture
-def outbox(postgresql: Any, tmp_path: Path) -> Iterator[Any]:
-    one = drain.outbox_at(postgresql.url, tmp_path)
-    one.database.create_tables()
-    yield one
-    one.close()
+    Shop(tmp_path).at(sandbox).adroll("worker", "--once")
+    assert Counter(orders(sandbox)) == dict.fromkeys(few, 1)
 
 
 @pytest.mark.parametrize(

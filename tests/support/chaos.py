@@ -15,6 +15,7 @@ code 1: not so.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,25 +101,12 @@ def create_app(name: str = "last", delivery: str = "worker") -> Any:
 
     :param name: of the process, for what it writes down.
     """
-    from flask import Flask
-
-    from adroll_flask import AdRoll
     from adroll_flask.delivery import batch
     from adroll_flask.delivery.deliverer import Deliverer
-    from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID
+    from tests.support.server_shop import make_shop
 
-    folder = Path(os.environ["CHAOS_FOLDER"])
-    app = Flask("shop", instance_path=str(folder))
-    app.config.update(
-        SECRET_KEY="a key for tests",
-        ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID,
-        ADROLL_PIXEL_EID=PIXEL_EID,
-        ADROLL_ACCESS_TOKEN=ACCESS_TOKEN,
-        ADROLL_DELIVERY=delivery,
-        ADROLL_LINGER=0.05,
-    )
-    app.config.from_prefixed_env()
-    AdRoll(app)
+    os.environ["FLASK_ADROLL_DELIVERY"] = delivery
+    app = make_shop()
     # Kills meet a request every second here: none may become a dead letter for that, and none has
     # minutes to wait.
     vars(batch)["UNSURE_PAUSES"] = (0.5,) * 1000
@@ -128,63 +117,38 @@ def create_app(name: str = "last", delivery: str = "worker") -> Any:
         runtime.outbox,
         runtime.settings,
         runtime.counters,
-        transport=Noted(folder / f"{name}.requests"),
+        transport=Noted(Path(os.environ["SHOP_FOLDER"], f"{name}.requests")),
         lease=LEASE,
         poll=0.2,
     )
-    app.config["ACKNOWLEDGED"] = os.open(
-        folder / f"{name}.acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    )
-
-    @app.get("/")
-    def welcome() -> str:
-        return "<!doctype html><title>Shop</title>"
-
-    @app.post("/orders/<order>")
-    def buy(order: str) -> str:
-        return report(order)
-
     return app
 
 
-def report(order: str, **fields: Any) -> str:
-    """Report *order* as a shop does, and write it down if it is acknowledged."""
-    from flask import current_app
-
+def place(app: Any, name: str) -> None:
+    """Place orders until killed, in requests and in app contexts; note what is acknowledged."""
     from adroll_flask import report_conversion
 
-    receipt = report_conversion(
-        order_id=order,
-        value="59.90",
-        currency="EUR",
-        email="ann@shop.example",
-        products=[{"product_id": "mug", "price": "29.95", "quantity": 2}],
-        **fields,
+    noted = Path(os.environ["SHOP_FOLDER"], f"{name}.acknowledged")
+    acknowledged = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    # No browser, as in a payment's webhook.
+    buy: Any = partial(
+        report_conversion, value=1, currency="EUR", adct="c", ip=ADDRESS, page_location=PAGE
     )
-    if receipt:
-        os.write(current_app.config["ACKNOWLEDGED"], f"{order}\n".encode())
-    return receipt.status
-
-
-def place(app: Any, name: str) -> None:
-    """Place orders until killed, by turns in requests of a visitor and in app contexts."""
     visitor = app.test_client()
     visitor.environ_base["REMOTE_ADDR"] = ADDRESS
-    visitor.get(f"/?adct=click-{name}", base_url=PAGE)
-    number = 0
-    while True:
+    for number in itertools.count():
         order = f"{name}-{number}"
         # A reload of the thank-you page now and then.
         for _ in range(2 if number % 7 == 0 else 1):
             if number % 2:
-                # No browser, as in a payment's webhook.
                 with app.app_context():
-                    status = report(order, adct="click-1", ip=ADDRESS, page_location=PAGE)
+                    status = buy(order_id=order).status
             else:
-                status = visitor.post(f"/orders/{order}", base_url=PAGE).text
-            if status not in ("queued", "duplicate"):
+                status = visitor.post(f"/orders/{order}", base_url=PAGE).json["status"]
+            if status == "queued":
+                os.write(acknowledged, f"{order}\n".encode())
+            elif status != "duplicate":
                 raise AssertionError(f"{order} is {status}")
-        number += 1
         time.sleep(random.uniform(0.0, 0.03))
 
 
@@ -205,10 +169,7 @@ def nursery() -> None:
 
     import flask.cli  # noqa: F401 - imported before the forks
 
-    import adroll_flask.delivery.deliverer
-    import adroll_flask.outbox.admin
-    import adroll_flask.outbox.sqlite
-    import adroll_flask.sandbox  # noqa: F401
+    import tests.support.server_shop  # noqa: F401
     from adroll_flask.events.build import warm
 
     warm()
@@ -224,7 +185,7 @@ def nursery() -> None:
             try:
                 live(kind, name)
             except BaseException:
-                crash = Path(os.environ["CHAOS_FOLDER"], f"{name}.crashed")
+                crash = Path(os.environ["SHOP_FOLDER"], f"{name}.crashed")
                 crash.write_text(traceback.format_exc())
             finally:
                 os._exit(0)
@@ -248,7 +209,7 @@ class Family:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._nursery = subprocess.Popen(
-            [sys.executable, __file__, "--nursery"],
+            [sys.executable, "-m", "tests.support.chaos", "--nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -289,12 +250,6 @@ class Family:
         self._nursery.stdout.close()
 
 
-def pending_faults(sandbox: Any) -> set[int]:
-    with urllib.request.urlopen(f"{sandbox.url}/faults", timeout=10) as answer:
-        said = json.load(answer)
-    return {fault["id"] for fault in (said["faults"] if isinstance(said, dict) else said)}
-
-
 def set_faults(sandbox: Any, **first: Any) -> int:
     """Every request takes a while, so that kills meet requests; *first* comes before that."""
     sandbox.clear_faults()
@@ -310,7 +265,8 @@ def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: boo
     def is_hanging() -> bool:
         if take:  # its body was read, and not only its head
             return any(one["fault"] == number for one in sandbox.requests())
-        return number not in pending_faults(sandbox)
+        with urllib.request.urlopen(f"{sandbox.url}/faults", timeout=10) as answer:
+            return number not in {fault["id"] for fault in json.load(answer)["faults"]}
 
     until = time.monotonic() + 6.0
     while not is_hanging():
@@ -333,7 +289,7 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
     began = time.monotonic()
     with running(keep=1_000_000) as sandbox:
         environ = os.environ | {
-            "CHAOS_FOLDER": str(folder),
+            "SHOP_FOLDER": str(folder),
             "CHAOS_CARELESS": "yes" if careless else "",
             "FLASK_ADROLL_API_URL": sandbox.api_url,
         }
@@ -403,7 +359,15 @@ def opened(folder: Path) -> Iterator[Any]:
 
 def drain(folder: Path, environ: Mapping[str, str]) -> tuple[int, int]:
     """Let a last worker finish; how many events it left, and how it ended when told to."""
-    command = [sys.executable, "-m", "flask", "--app", f"{__file__}:create_app", "adroll", "worker"]
+    command = [
+        sys.executable,
+        "-m",
+        "flask",
+        "--app",
+        "tests.support.chaos:create_app",
+        "adroll",
+        "worker",
+    ]
     worker = subprocess.Popen(command, env=environ)
     try:
         with opened(folder) as outbox:

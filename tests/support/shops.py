@@ -136,11 +136,15 @@ class Reporter:
     def report(self, what: str) -> list[str]:
         """What each receipt says: see :mod:`tests.support.shop_orders`."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
-        told: list[str] = json.loads(self.process.stdout.readline())
+        told: list[str] = json.loads(self.says())
         return told
+
+    def says(self) -> str:
+        """Its next line."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
     def exit(self) -> None:
         """End as programs end."""
