@@ -103,7 +103,6 @@ def test_our_addresses_take_another_name(tmp_path: Any) -> None:
 
 
 def test_where_no_disk_lasts_a_report_is_in_the_database(tmp_path: Any, monkeypatch: Patch) -> None:
-    outbox_engines.require("postgresql", {"postgresql": outbox_engines.missing("postgresql")})
     app = bare(tmp_path)
     with outbox_engines.database("postgresql") as url:
         monkeypatch.setenv("DATABASE_URL", url.replace("postgresql+psycopg://", "postgres://"))

@@ -18,7 +18,7 @@ from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
-from tests.support.outbox_engines import SERVERS, missing, require, wait_until
+from tests.support.outbox_engines import SERVERS, require, wait_until
 from tests.support.pages import Page, Shell, blocks
 
 TELEPHONE = "docs/how-to/orders-without-a-browser.md"
@@ -78,7 +78,7 @@ def stack() -> Iterator[ExitStack]:
 @contextmanager
 def server(engine: str, name: str) -> Iterator[sa.URL]:
     """A database of its own on a server, for tools that know nothing of schemas."""
-    require(engine, {engine: missing(engine)})
+    require(engine)
     url = sa.make_url(SERVERS[engine])
     admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
     force = " WITH (FORCE)" if engine == "postgresql" else ""

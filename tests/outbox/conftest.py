@@ -12,18 +12,15 @@ from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.journal import Journal, JournalFile
 from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.journal_kit import line, only_file
-from tests.support.outbox_engines import ENGINES, Bench, database, missing, require
+from tests.support.outbox_engines import ENGINES, Bench, database
 from tests.support.relay import Relay
 from tests.support.shops import Shop
 
-
-@pytest.fixture(scope="session")
-def lacking() -> dict[str, str | None]:
-    return {engine: missing(engine) for engine in ENGINES}
+UrlOf = Callable[[str], str | None]
 
 
 @pytest.fixture(scope="session")
-def url_of() -> Iterator[Callable[[str], str | None]]:
+def url_of() -> Iterator[UrlOf]:
     """One database on each server for all tests: to make one takes longer than most of them."""
     made: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
@@ -38,12 +35,11 @@ def url_of() -> Iterator[Callable[[str], str | None]]:
 
 @pytest.fixture
 def make_bench(
-    tmp_path: Path, lacking: dict[str, str | None], url_of: Callable[[str], str | None]
+    tmp_path: Path, url_of: Callable[[str], str | None]
 ) -> Iterator[Callable[[str], Bench]]:
     with contextlib.ExitStack() as stack:
 
         def make(engine: str) -> Bench:
-            require(engine, lacking)
             bench = Bench(engine, url_of(engine), tmp_path)
             if engine != "sqlite":
                 stack.callback(bench.empty)
@@ -72,9 +68,8 @@ def server(request: Any, make_bench: Callable[[str], Bench]) -> Bench:
 
 
 @pytest.fixture(params=ENGINES)
-def fresh(request: Any, tmp_path: Path, lacking: dict[str, str | None]) -> Iterator[Bench]:
+def fresh(request: Any, tmp_path: Path) -> Iterator[Bench]:
     """Any engine, with a database that has never held an outbox."""
-    require(request.param, lacking)
     with contextlib.ExitStack() as stack:
         url = None
         if request.param != "sqlite":

@@ -3,7 +3,7 @@
 import json
 
 from adroll_flask.outbox import Outbox
-from tests.support.outbox_engines import Bench, claimed, settle
+from tests.support.outbox_engines import EID, Bench, claimed, settle
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
@@ -26,6 +26,26 @@ def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> Non
     assert (rows[newest.id], rows[before.id]) == ("1003", "1002")
     assert (newest.settled_at or 0) > 0
     assert newest.whole
+
+
+def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) -> None:
+    for number in range(5):
+        bench.clock.now += 1.0
+        bench.report(outbox, f"100{number}", at=bench.clock.now)
+    bench.insert(outbox, None, name="pageView", at=bench.clock.now + 1.0)
+    look = outbox.lookups.newest_events
+    assert [row.key for row in look(3)] == [None, "1004", "1003"]
+    first = look(3, "purchase")
+    assert [row.key for row in first] == ["1004", "1003", "1002"]
+    assert [row.key for row in look(3, "purchase", first[-1].id)] == ["1001", "1000"]
+    assert first[0].payload == b""
+    assert first[0].advertisable_eid == EID
+
+
+def test_dead_letters_are_counted_up_to_a_bound(bench: Bench, outbox: Outbox) -> None:
+    bury(bench, outbox, "1001", "1002", "1003")
+    bench.report(outbox, "1004")
+    assert (outbox.lookups.count_dead(2), outbox.lookups.count_dead(100)) == (2, 3)
 
 
 def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: Outbox) -> None:

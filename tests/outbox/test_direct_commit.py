@@ -17,7 +17,7 @@ from adroll_flask.outbox.model import Withdrawal
 from adroll_flask.outbox.outbox import PATIENCE
 from tests.conftest import Patch
 from tests.support.outbox_engines import Bench, claimed, wait_until
-from tests.support.relay import Relay
+from tests.support.relay import Relay, in_trouble
 
 
 def direct(bench: Bench, relay: Relay | None = None) -> Outbox:
@@ -137,13 +137,8 @@ def test_trouble_costs_only_a_moment(server: Bench, relay: Relay, trouble: str, 
         assert outbox.queue.waiting() == 1
     # On a busy machine the first may lie there, too.
     counted = commits_in_journal(server)
-    if trouble == "hangs":
-        relay.mute()
-    elif trouble == "is down":
-        relay.cut()
-    lock = server.locked() if trouble == "is locked" else nullcontext()
 
-    with lock:
+    with in_trouble(server, relay, trouble):
         with soon():
             assert outbox.put(server.event("1")).status == "queued"
         with nullcontext() if trouble == "is down" else soon():  # where it refuses, each may ask
@@ -155,8 +150,6 @@ def test_trouble_costs_only_a_moment(server: Bench, relay: Relay, trouble: str, 
 
     assert commits_in_journal(server) - counted == 19
     assert in_journal(server) == 1
-    relay.cut()
-    relay.restore()
     outbox.close()
     assert wait_until(lambda: server.open().queue.waiting() == before + 19, 60)
     assert server.counters.get("event_duplicate") == 0

@@ -2,7 +2,6 @@
 
 import re
 import time
-from contextlib import nullcontext
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +12,7 @@ from adroll_flask.outbox.model import UNSENT
 from tests.conftest import Patch
 from tests.support import in_a_child
 from tests.support.outbox_engines import EID, Bench, claimed, deliver, settle
-from tests.support.relay import Relay
+from tests.support.relay import Relay, in_trouble
 
 pytestmark = pytest.mark.patient
 
@@ -69,22 +68,15 @@ def test_a_server_in_trouble_costs_a_report_nothing(
         outbox.put(server.event("0"))
         assert outbox.queue.waiting() == 1
     before = relay.accepted, relay.forwarded
-    lock = server.locked() if trouble == "is locked" else nullcontext()
-    if trouble == "hangs":
-        relay.mute()
-    if trouble == "is down":
-        relay.cut()
 
-    with lock:
+    with in_trouble(server, relay, trouble):
         began = time.monotonic()
         put = [outbox.put(server.event(f"{n}")).status for n in range(1, 51)]
         took = time.monotonic() - began
+        assert (relay.accepted, relay.forwarded) == before, "nothing was opened, nothing sent"
 
     assert put == ["queued"] * 50
-    assert (relay.accepted, relay.forwarded) == before, "nothing was opened, nothing sent"
     assert took < 5, "50 appends: a wait of a second for each would be 50"
-    relay.cut()
-    relay.restore()
     outbox.close()
     assert outbox.queue.waiting() == 50 + (state == "in use")
 

@@ -294,6 +294,7 @@ def test_what_may_not_be_looked_at_is_not_taken_for_empty(
     outbox: Outbox, monkeypatch: Patch
 ) -> None:
     assert outbox.lookups.count_dead(5) == 0  # it is not there yet
+    assert not outbox.exists()
     real = os.stat
 
     def stat(path: str | Path, **how: bool) -> os.stat_result:
@@ -302,6 +303,7 @@ def test_what_may_not_be_looked_at_is_not_taken_for_empty(
         return real(path, **how)
 
     monkeypatch.setattr(os, "stat", stat)
+    assert outbox.exists(), "who works with it tells of that"
     with pytest.raises(OutboxFailed, match="read_only"):
         outbox.lookups.count_dead(5)
 

@@ -30,7 +30,7 @@ from adroll_flask.settings import Settings
 from benchmarks import drain
 from benchmarks.servers import free_port
 from tests.support import PATIENCE, ROOT, eventually, lacking, wait_for_port
-from tests.support.outbox_engines import database, missing, require
+from tests.support.outbox_engines import database
 
 FOLDER = ROOT / "examples" / "compose"
 
@@ -129,7 +129,6 @@ def running(service: str, here: dict[str, str], folder: Path) -> Iterator[subpro
 
 @pytest.mark.slow
 def test_from_the_click_to_the_arrival(tmp_path: Path) -> None:
-    require("postgresql", {"postgresql": missing("postgresql")})
     shop, sandbox = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     with ExitStack() as stack:
         here = {

@@ -4,6 +4,9 @@ import contextlib
 import select
 import socket
 import threading
+from collections.abc import Iterator
+
+from tests.support.outbox_engines import Bench
 
 
 class Relay:
@@ -80,3 +83,16 @@ class Relay:
                     self._pairs.remove(pair)
                     one.close()
                     other.close()
+
+
+@contextlib.contextmanager
+def in_trouble(server: Bench, relay: Relay, trouble: str) -> Iterator[None]:
+    """Meanwhile the server ``hangs``, ``is down`` or ``is locked``; then it is as before."""
+    with server.locked() if trouble == "is locked" else contextlib.nullcontext():
+        if trouble == "hangs":
+            relay.mute()
+        elif trouble == "is down":
+            relay.cut()
+        yield
+    relay.cut()
+    relay.restore()
