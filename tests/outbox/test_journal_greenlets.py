@@ -1,13 +1,12 @@
 """Journal and outbox under gevent and eventlet, with everything patched that they can patch."""
 
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, ran
 from tests.support.journal_kit import texts_of
 
 pytestmark = pytest.mark.patient
@@ -73,17 +72,10 @@ APPEND = """
 WAIT = """
     import sqlite3, sys
     from pathlib import Path
-    from adroll_flask.outbox import NewEvent, new_id, Outbox
-    from adroll_flask.settings import Settings
+    from tests.support.delivery_kit import EID, Shop
 
     folder = Path(sys.argv[1])
-    outbox = Outbox(Settings(), folder=folder)
-    outbox.put(
-        NewEvent(
-            id=new_id(1.0), name="purchase", advertisable_eid="A", dry_run=False, key="1",
-            payload=b"{}", occurred_at=1.0, digest=None,
-        )
-    )
+    outbox = Shop(folder, orders=1).outbox
     assert outbox.queue.waiting() == 1
     other = sqlite3.connect(folder / "adroll-outbox.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -91,7 +83,7 @@ WAIT = """
 
     def work(name):
         if name == "greenlet 0":
-            claims.append(outbox.queue.claim("A"))
+            claims.append(outbox.queue.claim(EID))
         elif name == "greenlet 1":
             for _ in range(20):
                 sleep(0.001)
@@ -128,15 +120,7 @@ DELIVER = """
 
 def run(server: str, program: str, *arguments: str | Path) -> None:
     whole = textwrap.dedent(PROGRAM[server]) + textwrap.dedent(program)
-    done = subprocess.run(
-        [sys.executable, "-c", whole, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    ran(sys.executable, "-c", whole, *arguments, cwd=ROOT, timeout=120)
 
 
 @pytest.mark.parametrize("sync", ["sync", "normal"])

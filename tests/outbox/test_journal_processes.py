@@ -20,7 +20,7 @@ import pytest
 from adroll_flask.outbox import files, journal
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
-from tests.support import ROOT, in_a_child
+from tests.support import ROOT, in_a_child, ran
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock
 
@@ -406,11 +406,4 @@ def test_a_platform_without_fcntl_and_fork_keeps_a_journal_too(folder: Path) -> 
             assert remove(file, batch.end)
             assert files_of(folder) == []
     """
-    done = subprocess.run(
-        python(program, folder.resolve(), beginning=""),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    ran(*python(program, folder.resolve(), beginning=""), cwd=ROOT)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adroll_flask.outbox.files import make_file, make_folder, open_file
-from tests.support import PATIENCE, ROOT, others_may_enter
+from tests.support import PATIENCE, ROOT, others_may_enter, ran
 from tests.support.shops import Shop
 
 NOBODY = 65534
@@ -61,17 +60,8 @@ def home() -> Iterator[Path]:
 
 def report_as_the_app(shop: Shop, elsewhere: Path) -> str:
     """What the app's own process is told, and what it may send then."""
-    web = subprocess.run(
-        [sys.executable, "-c", WEB_PROCESS, elsewhere, str(NOBODY)],
-        cwd=ROOT,
-        env=shop.environ,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert web.returncode == 0, web.stderr
-    return web.stdout.splitlines()[-1]
+    command = (sys.executable, "-c", WEB_PROCESS, elsewhere, str(NOBODY))
+    return ran(*command, cwd=ROOT, env=shop.environ, timeout=PATIENCE).splitlines()[-1]
 
 
 def import_an_order(shop: Shop, folder: Path) -> str:

@@ -1,6 +1,5 @@
 """The tables: made once, by whoever comes first, in a migration if the shop likes."""
 
-import subprocess
 import sys
 import textwrap
 import threading
@@ -15,6 +14,7 @@ from adroll_flask.errors import ConfigurationError
 from adroll_flask.outbox import Outbox, schema
 from adroll_flask.outbox.schema import VERSION
 from adroll_flask.settings import Settings
+from tests.support import ran
 from tests.support.outbox_engines import EID, Bench
 
 
@@ -188,7 +188,4 @@ def test_a_report_loads_neither_sqlalchemy_nor_sqlite(tmp_path: Path) -> None:
         print([name for name in heavy if name in sys.modules])
         """
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() in (["[]"], ["['flask']"])
+    assert ran(sys.executable, "-c", code, tmp_path).split() in (["[]"], ["['flask']"])

@@ -29,7 +29,7 @@ import yaml
 from adroll_flask.settings import Settings
 from benchmarks import drain
 from benchmarks.servers import free_port
-from tests.support import PATIENCE, ROOT, eventually, lacking, wait_for_port
+from tests.support import PATIENCE, ROOT, answers, eventually, lacking
 from tests.support.outbox_engines import database
 
 FOLDER = ROOT / "examples" / "compose"
@@ -147,9 +147,8 @@ def test_from_the_click_to_the_arrival(tmp_path: Path) -> None:
             name: stack.enter_context(running(name, here, tmp_path))
             for name in ("sandbox", "shop", "worker")
         }
-        for name, url in (("shop", shop), ("sandbox", sandbox)):
-            port = int(url.rpartition(":")[2])
-            wait_for_port(port, processes[name], tmp_path / f"{name}.log")
+        ports = [int(url.rpartition(":")[2]) for url in (shop, sandbox)]
+        eventually(lambda: all(map(answers, ports)))
         # As the shop's container names it.
         named = requests.get(
             f"{sandbox}/events", headers={"Host": "sandbox:5001"}, timeout=PATIENCE

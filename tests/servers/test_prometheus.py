@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,10 +27,11 @@ from tests.support import (
     ROOT,
     eventually,
     free_port,
+    listening_at,
     outbox_engines,
     program,
+    ran,
     visits,
-    wait_for_port,
 )
 from tests.support.shops import Shop
 
@@ -156,10 +156,8 @@ def test_without_its_library_the_error_says_what_to_install() -> None:
         "try:\n    import adroll_flask.prometheus\n"
         "except ImportError as error:\n    print(error)\n"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert "pip install 'adroll-flask[prometheus]'" in said.stdout
+    said = ran(sys.executable, "-c", program, cwd=ROOT)
+    assert "pip install 'adroll-flask[prometheus]'" in said
 
 
 # -- a real Prometheus -----------------------------------------------------------------------
@@ -267,13 +265,7 @@ def test_each_alert_fires_for_what_it_is_for_and_only_then(tmp_path: Path) -> No
     (tmp_path / "rules.yml").write_text(rules)
     path = tmp_path / "test.yml"
     path.write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [*tests, down]}))
-    result = subprocess.run(
-        [program("promtool", "prometheus"), "test", "rules", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    ran(program("promtool", "prometheus"), "test", "rules", path)
 
 
 # -- a real Prometheus that scrapes programs on this machine --------------------------------------
@@ -317,7 +309,7 @@ class Prometheus:
 def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
     """A Prometheus with our alerts that scrapes these ports of this machine each half second."""
     port = free_port()
-    config, log = folder / "prometheus.yml", folder / "prometheus.log"
+    config = folder / "prometheus.yml"
     static = {"targets": [f"127.0.0.1:{target}" for target in targets]}
     told = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
@@ -329,12 +321,6 @@ def scraping(folder: Path, targets: Sequence[int]) -> Iterator[Prometheus]:
         *(program("prometheus", "prometheus"), f"--config.file={config}"),
         *(f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
     ]
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    try:
-        wait_for_port(port, process, log)
+    with listening_at(port, folder / "prometheus.log", *command):
         eventually(lambda: requests.get(f"http://127.0.0.1:{port}/-/ready", timeout=5).ok)
         yield Prometheus(port)
-    finally:
-        process.terminate()
-        process.wait()
