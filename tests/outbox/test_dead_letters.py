@@ -28,6 +28,17 @@ def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> Non
     assert newest.whole
 
 
+def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> None:
+    bury(bench, outbox, "1001", "1002")
+    outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
+    bench.report(outbox, "1003")
+    deliver(outbox)
+    retry(outbox)
+    found = outbox.lookups.history(bench.now() - 86_400, ("event_name", "reason"), lost=True)
+    sums = {(one.event_name, one.reason): one.events for one in found}
+    assert sums == {("purchase", "refused"): 2, ("purchase", "invalid:value"): 1}
+
+
 def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) -> None:
     for number in range(5):
         bench.clock.now += 1.0

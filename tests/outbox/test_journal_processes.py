@@ -339,13 +339,12 @@ def test_files_of_other_processes_are_ordered_by_their_clocks(folder: Path) -> N
 # -- the end of a process ---------------------------------------------------------------------
 
 
-def test_what_a_signals_handler_does_waits_for_none(folder: Path, monkeypatch: Patch) -> None:
+def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
     writer = Journal(folder)
     real = os.write
 
     def interrupted(file: int, data: bytes) -> int:
         monkeypatch.undo()
-        writer.close()  # which the exit does again
         writer.append(line(b"in the handler"))
         return real(file, data)
 
@@ -354,6 +353,20 @@ def test_what_a_signals_handler_does_waits_for_none(folder: Path, monkeypatch: P
     writer.append(line(b"two"))
 
     assert texts_of(folder) == [b"one", b"in the handler", b"two"]
+
+
+def test_close_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
+    writer = Journal(folder)
+    real = os.write
+
+    def interrupted(file: int, data: bytes) -> int:
+        writer.close()
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", interrupted)
+    writer.append(line(b"one"))
+
+    assert texts_of(folder) == [b"one"]
 
 
 # -- Windows ----------------------------------------------------------------------------------
