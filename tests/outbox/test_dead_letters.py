@@ -3,7 +3,7 @@
 import json
 
 from adroll_flask.outbox import Outbox
-from tests.support.outbox_engines import EID, Bench, claimed, settle
+from tests.support.outbox_engines import EID, Bench, claimed, deliver, retry, settle
 
 
 def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no product") -> None:
