@@ -8,7 +8,7 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, EventError, TokenExpiredError
 from adroll_flask.settings import Settings
-from adroll_flask.visitor.record import RENEW_AFTER, Record, Signer, Visitor, Visitors
+from adroll_flask.visitor.record import COOKIE_LIFE, RENEW_AFTER, Record, Signer, Visitor, Visitors
 from tests.support.sites import Clock
 
 NOW = 1_750_000_000.0
@@ -76,6 +76,15 @@ def test_a_record_is_due_for_renewal_after_a_day(visitors: Visitors, clock: Cloc
     assert visitors.read(cookie(text, A)).settled(clock.now)
     clock.now += 1
     assert not visitors.read(cookie(text, A)).settled(clock.now)
+
+
+def test_a_record_that_was_read_before_expires_as_well(clock: Clock, counters: Counters) -> None:
+    visitors = make(clock, counters)
+    text = visitors.sign(RECORD)
+    assert visitors.read(cookie(text)).record is not None
+    clock.now += COOKIE_LIFE + 1
+    assert visitors.read(cookie(text)).record is None
+    assert counters.snapshot() == {"record_ignored:expired": 1}
 
 
 def test_of_several_cookies_the_one_equal_to_the_record_wins(visitors: Visitors) -> None:
