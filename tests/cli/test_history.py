@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -81,11 +80,6 @@ def test_days_and_hours_are_those_of_the_shops_zone(make_app: AppMaker) -> None:
     [hour] = told("--by", "hour", "--json")
     assert hour["hour"] == f"{local:%Y-%m-%d %H:00}"
     assert told("--since", f"{local:%Y-%m-%d}", "--json") == [day]
-
-
-def test_history_of_a_new_shop_makes_no_file(app: Flask, run: Run) -> None:
-    assert run("history").output == "nothing happened\n"
-    assert not Path(app.instance_path, "adroll-outbox.sqlite").exists()
 
 
 def test_a_span_that_is_none_is_refused(run: Run) -> None:
