@@ -280,13 +280,7 @@ MENDED = {
 
 
 def good() -> Any:
-    fields = {
-        "order_id": "1001",
-        "value": "59.90",
-        "currency": "EUR",
-        "products": [{"product_id": "mug", "price": "29.95", "quantity": 2}],
-    }
-    return json.loads(build("purchase", fields, WEB, strict=True).payload)
+    return json.loads(build("purchase", event_kit.PURCHASE, WEB, strict=True).payload)
 
 
 def broken(place: str, value: Any) -> Any:
