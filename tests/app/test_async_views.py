@@ -11,9 +11,7 @@ import adroll_flask
 from adroll_flask import AdRoll, Receipt, current_visitor, report_conversion
 from adroll_flask.testing import reports
 from tests.conftest import AppMaker
-
-ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
-ORDER: dict[str, Any] = {"order_id": "1001", "value": "59.90", "currency": "EUR"}
+from tests.support.visits import ORDER, VISIT
 
 
 def buy(order: str, **fields: Any) -> str:
@@ -65,13 +63,13 @@ def app(make_app: AppMaker) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> Any:
     client = app.test_client()
-    client.environ_base.update(ADDRESS)
+    client.environ_base.update(VISIT["environ_base"])
     client.get("/page?adct=click123")
     return client
 
 
 def test_the_page_has_the_visitor_the_cookies_and_the_snippet(app: Flask) -> None:
-    page = app.test_client().get("/page?adct=click123", environ_base=ADDRESS)
+    page = app.test_client().get("/page?adct=click123")
     assert "<body>click123</body>" in page.text
     assert page.text.count("data-adroll") == 1
     assert "adroll_visitor=" in "".join(page.headers.getlist("Set-Cookie"))

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from adroll_flask import AdRoll, forks
+from adroll_flask import forks
 from adroll_flask.delivery import deliverer
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
 from adroll_flask.visitor import record
+from tests.conftest import AppMaker, Patch
 from tests.support import PATIENCE, ROOT, in_a_child
 
 PARTS: dict[str, type[Any]] = {
@@ -25,12 +25,9 @@ PARTS: dict[str, type[Any]] = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_first_threads_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+def test_first_threads_get_one(make_app: AppMaker, monkeypatch: Patch, part: str) -> None:
     """Two delivery threads were seen in a process whose first two orders came at once."""
-    app = Flask("shop", instance_path=str(tmp_path))
-    app.config["SECRET_KEY"] = "a key of a shop under test"
-    AdRoll(app)
-    runtime: Runtime = app.extensions["adroll"]
+    runtime: Runtime = make_app().extensions["adroll"]
     together = threading.Barrier(4)
     really = PARTS[part].__init__
 

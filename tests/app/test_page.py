@@ -32,7 +32,7 @@ from adroll_flask import (
 from adroll_flask.visitor.record import Visitors
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
-from tests.support.visits import kept
+from tests.support.visits import VISIT, kept
 
 
 def serve(app: Flask, **kwargs: Any) -> None:
@@ -646,30 +646,27 @@ def test_our_endpoints_answers_are_not_dressed(app: Flask, file: str) -> None:
 # -- two answers to one browser cross: neither undoes what the other one knows --------------------
 
 
-SITE = {"base_url": "https://shop.test", "environ_base": {"REMOTE_ADDR": "203.0.113.7"}}
-
-
 #: What browsers say of a link on a page of the same origin.
 LINK = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
 def page(app: Flask, cookies: str = "", path: str = "/") -> TestResponse:
     headers = LINK | ({"Cookie": cookies} if cookies else {})
-    return app.test_client(use_cookies=False).get(path, headers=headers, **SITE)
+    return app.test_client(use_cookies=False).get(path, headers=headers, **VISIT)
 
 
 def told(app: Flask, cookies: str = "", **message: str) -> TestResponse:
     """The answer to the kit of a page that came from a cache."""
     headers = {"Origin": "https://shop.test", "Cookie": cookies}
     client = app.test_client(use_cookies=False)
-    answer = client.post("/_adroll/identity", json=message, headers=headers, **SITE)
+    answer = client.post("/_adroll/identity", json=message, headers=headers, **VISIT)
     assert answer.status_code == 204, answer.text
     return answer
 
 
 def buy(app: Flask, cookies: str) -> str:
     client = app.test_client(use_cookies=False)
-    return client.post("/buy", headers={"Cookie": cookies}, **SITE).text
+    return client.post("/buy", headers={"Cookie": cookies}, **VISIT).text
 
 
 def add_checkout(app: Flask) -> None:

@@ -1,6 +1,7 @@
 """The helpers that a site's own tests use."""
 
 import re
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,7 +15,11 @@ from tests.support.visits import at, report, visit
 
 @pytest.fixture
 def app(make_app: AppMaker) -> Flask:
-    app = make_app(ADROLL_DELIVERY="thread")
+    return shop(make_app, ADROLL_DELIVERY="thread")
+
+
+def shop(make_app: AppMaker, **config: Any) -> Flask:
+    app = make_app(**config)
 
     @app.post("/buy")
     def buy() -> str:
@@ -56,10 +61,7 @@ def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> N
     leaving.set_cookie("__adroll_fpc", "46d41c62e88bb2e267c1e15314bb8837-1667065540836")
     with reports(app) as reported:
         leaving.post("/buy")
-        with app.test_request_context(
-            "/?adct=another", environ_base={"REMOTE_ADDR": "203.0.113.7"}
-        ):
-            report_conversion(order_id="1002", value="5.00", currency="EUR")
+        report(app, "1002")
         assert len(reported) == 2
         assert leaving.post("/forget").text == "forgotten"
     assert [event.order_id for event in reported] == ["1002"]
@@ -78,8 +80,7 @@ def test_a_wrong_event_raises_in_the_view(app: Flask) -> None:
 
 
 def test_an_invalid_event_is_listed_where_strict_is_off(make_app: AppMaker) -> None:
-    app = make_app(ADROLL_STRICT=False)
-    app.add_url_rule("/bad", "bad", lambda: report_event("signup").status, methods=["POST"])  # type: ignore[arg-type]
+    app = shop(make_app, ADROLL_STRICT=False)
     with reports(app) as reported:
         assert app.test_client().post("/bad").text == "invalid"
     assert len(reported) == 0
@@ -94,14 +95,7 @@ def test_the_fixture_uses_the_suites_app(app: Flask, reported: Reported) -> None
 
 
 def test_a_visitor_without_cookies_is_not_the_programmers_fault(make_app: AppMaker) -> None:
-    app = make_app()
-    app.add_url_rule(
-        "/buy",
-        "buy",
-        lambda: report_conversion(order_id=1, value=1, currency="EUR").status,
-        methods=["POST"],
-    )
-    assert app.test_client().post("/buy").text == "invalid"
+    assert shop(make_app).test_client().post("/buy").text == "invalid"
 
 
 def test_a_script_that_names_nobody_is(make_app: AppMaker) -> None:
