@@ -63,7 +63,7 @@ class AdRoll:
     ) -> None:
         self._transport = transport
         self._clock = clock
-        self._functions = SiteFunctions()
+        self._functions = SiteFunctions(known=request_state.known)
         if app is not None:
             self.init_app(app)
 

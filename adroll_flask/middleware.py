@@ -88,7 +88,7 @@ class AdRollMiddleware:
         hooks = [before_report] if callable(before_report) else list(before_report)
         self.runtime: Runtime = Runtime(
             settings=checked,
-            functions=SiteFunctions(hooks, identity, takes_environ=True, paid_orders=paid_orders),
+            functions=SiteFunctions(hooks, identity, True, paid_orders, request_state.known),
             folder=folder or os.path.join(os.getcwd(), "instance"),
             request_of=Request,
             sender=self,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, Unpack
+from functools import partial
+from typing import Any, Literal, TypeVar, Unpack
 
 from flask import current_app, has_app_context
 from flask.helpers import get_debug_flag
 
 from . import request_state
 from .errors import ConfigurationError, EventError
-from .events.names import NO_IDENTITY, EventFields, EventName, Product
+from .events.names import EventFields, EventName, Product
 from .logs import logger
-from .reporting.reporter import Receipt
+from .reporting.reporter import Receipt, say_report
 from .runtime import Runtime
 from .settings import environment_says
 from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
+
+_T = TypeVar("_T")
 
 
 def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
@@ -152,10 +155,10 @@ def _report(call: str, name: str, fields: EventFields) -> Receipt:
     if isinstance(here, Receipt):
         return here
     runtime, tracked = here
-    known = NO_IDENTITY
-    if tracked is not None and runtime.settings.enabled and "visitor" not in fields:
-        known = request_state.known()
-    return runtime.reporter.report(name, fields, tracked=tracked, known=known)
+    receipt = runtime.reporter.report(name, fields, tracked)
+    if runtime.settings.debug:
+        say_report(name, fields, receipt)
+    return receipt
 
 
 def identify(
@@ -173,12 +176,11 @@ def identify(
 
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
-    if (found := _in_request("identify")) is not None:
-        found[0].of_visitor(lambda: _identify(*found, email, user_id, device_id), None)
+    _of_visitor("identify", partial(_identify, email, user_id, device_id), None)
 
 
 def _identify(
-    runtime: Runtime, tracked: TrackedRequest, email: Any, user_id: Any, device_id: Any
+    email: Any, user_id: Any, device_id: Any, runtime: Runtime, tracked: TrackedRequest
 ) -> None:
     decision = tracked.decision
     if not decision.granted:
@@ -212,9 +214,7 @@ def _identify(
 
 def reset_identity() -> None:
     """Forget what :func:`identify` said, at a logout. Flask-Login's logout does so by itself."""
-    found = _in_request("reset_identity")
-    if found is not None:
-        request_state.forget(mirror=False)
+    _of_visitor("reset_identity", lambda *_: request_state.forget(mirror=False), None)
 
 
 def current_visitor() -> Visitor:
@@ -222,12 +222,12 @@ def current_visitor() -> Visitor:
 
     The page then depends on the visitor: the response gets ``Vary: Cookie``.
     """
-    found = _in_request("current_visitor")
-    if found is None:
-        return Visitor()
-    runtime, tracked = found
-    tracked.viewed = True
-    return runtime.of_visitor(tracked.visitor, Visitor())
+
+    def look(_runtime: Runtime, tracked: TrackedRequest) -> Visitor:
+        tracked.viewed = True
+        return tracked.visitor()
+
+    return _of_visitor("current_visitor", look, Visitor())
 
 
 def forget_visitor() -> None:
@@ -236,8 +236,7 @@ def forget_visitor() -> None:
     Events that wait are erased beside the request, soon after it; a token that was made before is
     not taken any more.
     """
-    if (found := _in_request("forget_visitor")) is not None:
-        found[0].of_visitor(lambda: _forget(*found), None)
+    _of_visitor("forget_visitor", _forget, None)
 
 
 def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
@@ -247,17 +246,20 @@ def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
     runtime.reporter.withdraw(tracked.seen.record)
 
 
-def _in_request(call: str) -> tuple[Runtime, TrackedRequest] | None:
-    """The AdRoll of the current request, and the request; ``None`` where *call* can do nothing."""
+def _of_visitor(call: str, work: Callable[[Runtime, TrackedRequest], _T], otherwise: _T) -> _T:
+    """What *work* gives on the current request's visitor; *otherwise* where *call* can do nothing.
+
+    :raises Exception: a fault, where programmer errors raise.
+    """
     here = _here(call)
     if isinstance(here, Receipt) or not here[0].settings.enabled:
-        return None
+        return otherwise
     runtime, tracked = here
     if tracked is None:
         problem = "there is no request here, and so no visitor"
         _refuse(ConfigurationError(call, problem, slug="no-app"), runtime.is_strict())
-        return None
-    return runtime, tracked
+        return otherwise
+    return runtime.of_visitor(lambda: work(runtime, tracked), otherwise)
 
 
 def _refuse(problem: ConfigurationError, strict: bool) -> None:

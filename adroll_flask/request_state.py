@@ -11,7 +11,7 @@ from flask import globals as proxies
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
-from .events.names import KNOWN, NO_IDENTITY
+from .events.names import KNOWN
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -93,20 +93,12 @@ def find(call: str) -> tuple[Runtime, TrackedRequest | None]:
     if under is not None:
         return under.runtime, under.tracked
     if in_flask:
-        raise _no_extension(call)
+        return runtime(call), None  # which raises
     raise ConfigurationError(
         call,
         "there is no app here: call it in a request that comes through AdRollMiddleware (Django's "
         "runserver: WSGI_APPLICATION names it) or Flask; outside of one (tasks, threads, scripts) "
         "in `with middleware.context():`, with Flask in `with app.app_context():`",
-        slug="no-app",
-    )
-
-
-def _no_extension(call: str) -> ConfigurationError:
-    return ConfigurationError(
-        call,
-        "this app has no AdRoll; call AdRoll(app) or adroll.init_app(app) first",
         slug="no-app",
     )
 
@@ -126,7 +118,11 @@ def runtime_of(app: Any, call: str) -> Runtime:
     extensions = getattr(app, "extensions", None) or {EXTENSION: getattr(app, "runtime", None)}
     found: Runtime | None = extensions.get(EXTENSION)
     if found is None:
-        raise _no_extension(call)
+        raise ConfigurationError(
+            call,
+            "this app has no AdRoll; call AdRoll(app) or adroll.init_app(app) first",
+            slug="no-app",
+        )
     return found
 
 
@@ -145,9 +141,7 @@ def tracked(runtime: Runtime) -> TrackedRequest:
 def known() -> Mapping[str, Any]:
     """What ``identify()`` said of the visitor."""
     kept = _look(_session(), _IDENTITY)
-    if not isinstance(kept, dict):
-        return NO_IDENTITY
-    return {name: kept[name] for name in KNOWN if name in kept}
+    return {name: kept[name] for name in KNOWN if name in kept} if isinstance(kept, dict) else {}
 
 
 def remember(said: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from .outbox.location import journal_folder, locate, tell_of_unwritable_places
 from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
-from .reporting.reporter import Reporter, SiteFunctions, TellingReporter, say_outcome
+from .reporting.reporter import Reporter, SiteFunctions, say_outcome
 from .settings import Settings, app_keys
 from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
 from .visitor.record import Visitors
@@ -163,14 +163,9 @@ class Runtime:
     @made_once
     def reporter(self) -> Reporter:
         """What reports, and what all else is made of that works with reports."""
-        return self._reporter(self.settings, lambda: self.outbox)
-
-    def _reporter(self, settings: Settings, open_outbox: Callable[[], Any]) -> Reporter:
-        kind = TellingReporter if self.settings.debug else Reporter
-        known = settings, self.functions, self.counters, self.clock, self.visitors
-        return kind(
-            *known,
-            open_outbox=open_outbox,
+        return Reporter(
+            *(self.settings, self.functions, self.counters, self.clock, self.visitors),
+            open_outbox=lambda: self.outbox,
             strict=self.is_strict,
             queued=self._queued,
             announce=self.announce,
@@ -316,7 +311,7 @@ class Runtime:
         before = self._collecting, self.visitors.assume_cookie, self.reporter
         self._collecting = self.visitors.assume_cookie = True
         settings = replace(self.settings, enabled=self.settings.enabled and outbox is not None)
-        self.reporter = self._reporter(settings, lambda: outbox)
+        self.reporter = replace(self.reporter, settings=settings, open_outbox=lambda: outbox)
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import tzinfo
 from itertools import chain, count
 from pathlib import Path
@@ -28,11 +28,10 @@ import click
 from adroll_flask import settings
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError
 from adroll_flask.events import fix, names
-from adroll_flask.events.build import Built, build
-from adroll_flask.events.event import wire_bytes
+from adroll_flask.events.build import build
 from adroll_flask.outbox import NewEvent, OutboxFailed
 from adroll_flask.outbox.files import make_folder
-from adroll_flask.outbox.model import EventEntry, clean_key
+from adroll_flask.outbox.model import EventEntry
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
@@ -317,18 +316,17 @@ class EventMaker:
         if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
             key, data = data.get("deduplication_key"), data["event"]
         if self.has_json and "event_name" in data:
-            defaults = reporter.bare(names.NO_IDENTITY, {})
-            event = fix.recheck_wire(json.dumps(data), defaults, now=defaults.now)
-            built = Built(event, (), key or event.order_id, wire_bytes(event))
+            built = fix.rebuilt(json.dumps(data), reporter.bare({}), key)
         else:
             data = self._values(data)
             values = dict(data)
             name = values.pop("name", self.event_name)
             token = values.pop("visitor", None)
-            defaults, why = reporter.bare(names.NO_IDENTITY, values), ""
-            if token is not None:
-                defaults, why = reporter.of_token(token, values, None)
-            if why:
+            if token is None:
+                defaults = reporter.bare(values)
+            else:
+                defaults = reporter.of_token(token, values, None)
+            if defaults.refusal:
                 return None
             for needed, text in NEEDED_OF_A_PURCHASE.items() if name == "purchase" else ():
                 if needed not in values:
@@ -338,8 +336,7 @@ class EventMaker:
             # Not by what happened at the time of the import, so that it is the same one again.
             said = repr(sorted(data.items())).encode()
             built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
-        new = reporter.new_event(built, None)
-        return replace(new, key=clean_key(new.key or ""))
+        return reporter.new_event(built, None)
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is at fault (empty: the line is), and what is wrong."""

@@ -70,6 +70,11 @@ class Built:
         self.coverage = self.event.coverage
 
     @property
+    def kept_key(self) -> str | None:
+        """The key as the outbox keeps it."""
+        return None if self.key is None else names.kept_key(self.key, self.defaults.dedupe_secret)
+
+    @property
     def value_digest(self) -> str:
         """See :func:`.event.value_digest`."""
         return value_digest(self.event)

@@ -12,8 +12,8 @@ from adroll_flask.errors import EventError
 from adroll_flask.visitor.identifiers import accept_seconds
 
 from . import event
-from .build import hide, said
-from .event import Event, Problem
+from .build import Built, hide, said
+from .event import Event, Problem, wire_bytes
 from .fields import accept_external_data
 from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
 
@@ -148,6 +148,18 @@ def recheck_wire(
     field, *path = found[0].path
     place = _PLACES.get(str(field), str(field))
     raise found[0]._replace(path=(place, *path)).error()
+
+
+def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = None) -> Built:
+    """The same as it is sent, see :func:`recheck_wire`.
+
+    :param key: its deduplication key as the outbox keeps it, where it has one.
+    """
+    event = recheck_wire(payload, defaults, now=defaults.now)
+    built = Built(event, (), event.order_id, wire_bytes(event), defaults=defaults)
+    if key not in (None, built.kept_key):
+        built.key = key
+    return built
 
 
 # -- held, and released --------------------------------------------------------------------

@@ -7,6 +7,7 @@ adroll_flask`` stays cheap.
 from __future__ import annotations
 
 import functools
+import hashlib
 import hmac
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, get_args
 
+from adroll_flask.outbox.model import KEY_LENGTH
 from adroll_flask.visitor.identifiers import DERIVED_TIME
 
 from .location import ADDRESS
@@ -218,8 +220,6 @@ def coverage_of(
 
 #: What ``identify()`` may have said of a visitor; hashes only, as the session keeps it.
 KNOWN: Final = ("email_sha256", "email_md5", "user_id", "device_id")
-#: Of a visitor of whom nothing was said.
-NO_IDENTITY: Final[Mapping[str, Any]] = {}
 
 
 # Not frozen: that would treble what a report pays for it.
@@ -233,6 +233,7 @@ class EventDefaults:
     :param private_parameters: patterns of names of parameters that mean a person.
     :param dedupe_secret: hides an order id with an address in it, see :func:`.kept_key`.
     :param known_since: when it was learnt, epoch seconds, where that is not now: a token's time.
+    :param refusal: why nothing may be reported of the visitor; empty: it may.
     """
 
     advertisable_eid: str | None = None
@@ -252,6 +253,7 @@ class EventDefaults:
     private_parameters: tuple[str, ...] = ()
     dedupe_secret: bytes | None = None
     known_since: float | None = None
+    refusal: str = ""
 
 
 #: What an event takes of it, under the same name.
@@ -300,8 +302,10 @@ def kept_key(key: str, secret: bytes | None) -> str:
     """*key* as the outbox keeps it; whoever looks for a key looks for this.
 
     Two ways to write one character are one order (NFC). A key with an e-mail address in it is
-    kept as a hash, since keys outlive what else is known of a visitor; other keys stay readable,
-    because people look for their orders.
+    kept as a hash, since keys outlive what else is known of a visitor, and so is one that is too
+    long, not printable or ends in a space: PostgreSQL takes no NUL in a text, no engine takes half
+    a surrogate pair, and for MariaDB and MySQL a text is the same with spaces behind it. Other keys
+    stay readable, because people look for their orders.
 
     :param secret: the site's own (``Visitors.dedupe_secret``): without it nobody could tell whose
         address a hash is by trying addresses.
@@ -309,15 +313,16 @@ def kept_key(key: str, secret: bytes | None) -> str:
     >>> kept_key("2024-1001", b"secret")
     '2024-1001'
     """
-    if key.isascii():
-        if "@" not in key and "%" not in key:
-            return key
-    else:
-        key = unicodedata.normalize("NFC", key)
-    if not ADDRESS.search(key):
+    key = unicodedata.normalize("NFC", key)
+    is_plain = key.isascii() and "@" not in key and "%" not in key
+    has_address = not is_plain and ADDRESS.search(key)
+    is_kept = len(key) <= KEY_LENGTH and key.isprintable() and not key.endswith(" ")
+    if is_kept and not has_address:
         return key
     text = key.encode("utf-8", "surrogatepass")
-    return HASHED + hmac.digest(secret or b"adroll_flask", text, "sha256").hex()
+    if has_address:
+        return HASHED + hmac.digest(secret or b"adroll_flask", text, "sha256").hex()
+    return "sha256:" + hashlib.sha256(text).hexdigest()
 
 
 def suppressed_key(name: str, key: str, secret: bytes | None) -> str:

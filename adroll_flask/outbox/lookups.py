@@ -188,18 +188,17 @@ class Lookups:
             "advertisable_eid = :account AND dry_run IN (0, 1)"
             f" AND event_name {{in_ids}} AND dedupe_key = :key AND {_EVENTS}"
         )
-        rows = self._by_account(where, full=True, ids=[*names], key=model.clean_key(key))
+        rows = self._by_account(where, full=True, ids=[*names], key=key)
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
-        wanted = {model.clean_key(key): key for key in keys}
         where = (
             "advertisable_eid IN (:account, '') AND dry_run = 0"
             f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
         )
-        rows = self._all(where, account=account, name=name, ids=[*wanted])
-        return {wanted[found.key]: found for found in rows if found.key in wanted}
+        rows = self._all(where, account=account, name=name, ids=[*keys])
+        return {found.key: found for found in rows if found.key is not None}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of

@@ -10,7 +10,6 @@ inside, so that a reader that met damage finds the next entry at the next line.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -71,17 +70,6 @@ MISSED_AFTER: Final = 60.0
 DAY: Final = 86_400.0
 
 
-def clean_key(key: str) -> str:
-    """*key* as it is stored: one that is too long, not printable or ends in a space as its hash.
-
-    PostgreSQL takes no NUL in a text, no engine takes half a surrogate pair, and for MariaDB and
-    MySQL a text is the same with spaces behind it.
-    """
-    if len(key) <= KEY_LENGTH and key.isprintable() and not key.endswith(" "):
-        return key
-    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class OutboxFailed(AdRollError):
     """The outbox did not take an event, or could not be worked with.
 
@@ -101,7 +89,8 @@ class OutboxFailed(AdRollError):
 class OrderKey(NamedTuple):
     """By what two events are one: the columns of the unique index.
 
-    :param key: the deduplication key, clean (:func:`clean_key`).
+    :param key: the deduplication key in the form of :func:`adroll_flask.events.names.kept_key`:
+        printable, and at most :data:`KEY_LENGTH` characters.
     """
 
     advertisable_eid: str
@@ -522,7 +511,7 @@ Entry: TypeAlias = EventEntry | Withdrawal | Counted | Verdict
 
 
 def encode_event(event: NewEvent, at: float, dead: tuple[str, str] | None = None) -> bytes:
-    """The line of one event, whose key is clean. This is what a request pays for."""
+    """The line of one event. This is what a request pays for."""
     quoted = encode_basestring_ascii
     key = "null" if event.key is None else quoted(event.key)
     digest = "null" if event.digest is None else quoted(event.digest)

@@ -12,7 +12,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -179,8 +179,6 @@ class Outbox:
         :raises ConfigurationError: *session* is bound to another database, or the table is
             missing there.
         """
-        if event.key is not None:
-            event.key = model.clean_key(event.key)
         known = self._recent.find(event)
         try:
             if len(event.payload) > PAYLOAD_BYTES:
@@ -213,10 +211,8 @@ class Outbox:
         :returns: the event's id, where this process held it lately.
         :raises OutboxFailed: as for :meth:`put`, as does :class:`ConfigurationError`.
         """
-        order = verdict.order._replace(key=model.clean_key(verdict.order.key))
-        line = model.encode(replace(verdict, order=order))
-        self._keep(model.new_id(self._clock()), line, session)
-        return self._recent.held(order)
+        self._keep(model.new_id(self._clock()), model.encode(verdict), session)
+        return self._recent.held(verdict.order)
 
     def record(self, entry: model.Entry) -> None:
         """Keep something else that the outbox has to know: a withdrawal, a suppressed report.

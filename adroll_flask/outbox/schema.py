@@ -438,7 +438,7 @@ _MYSQL: Final = _POSTGRESQL | {
     "number_key": "INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY",
     "binary": f" {_ASCII}",
     "indexes": "".join(f", {index} ({columns})" for index, (columns, _) in _INDEXES.items()),
-    # To the letter, but for spaces at the end: no key has any (clean_key).
+    # To the letter, but for spaces at the end: no key has any (kept_key).
     "text": " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "payload": "MEDIUMBLOB",
     "event_options": _INNODB,

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from adroll_flask.errors import EventError
 from adroll_flask.events import names
 from adroll_flask.events.build import Built
-from adroll_flask.events.event import IDENTIFIERS, wire_bytes
-from adroll_flask.events.fix import recheck_wire
+from adroll_flask.events.event import IDENTIFIERS
+from adroll_flask.events.fix import rebuilt
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Row
 from adroll_flask.outbox.model import SuppressedOrder
@@ -171,7 +171,7 @@ def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -
     if not row.payload:
         return "has no content any more"
     try:
-        given = _checked(reporter, _changed(row.payload, field, value), row)
+        given = rebuilt(_changed(row.payload, field, value), reporter.bare({}), row.key)
         passed = reporter.functions.passed(given)
     except EventError as problem:
         if problem.field == "before_report":
@@ -180,8 +180,7 @@ def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -
     if passed is None:
         if admin.drop([id]):
             done.suppressed += 1
-            key = {"deduplication_key": given.key}
-            reporter.suppressed(row.name, "before_report", key, dry_run=row.dry_run)
+            reporter.suppressed(row.name, "before_report", given.key, dry_run=row.dry_run)
     elif _sent(reporter, id, passed if row.reason.startswith("invalid") else given):
         done.sent += 1
     else:
@@ -208,27 +207,16 @@ def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
     :param payload: one event as AdRoll's API takes it, JSON.
     :raises EventError: the event may not be sent as it is.
     """
-    return _sent(reporter, id, _checked(reporter, payload))
-
-
-def _checked(reporter: Reporter, payload: bytes, row: Row | None = None) -> Built:
-    """The event *payload*, of a dead letter that keeps its key: *row*.
-
-    :raises EventError: it may not be sent as it is.
-    """
-    defaults = reporter.bare(names.NO_IDENTITY, {})
-    event = recheck_wire(payload, defaults, now=None if row is None else defaults.now)
-    key = event.order_id
-    kept = key and names.kept_key(key, reporter.visitors.dedupe_secret)
-    if row is not None and row.key not in (None, kept):
-        key = row.key
-    return Built(event, (), key, wire_bytes(event), defaults=defaults)
+    return _sent(reporter, id, rebuilt(payload, reporter.bare({})))
 
 
 def _sent(reporter: Reporter, id: str, built: Built) -> bool:
-    key = None if built.key is None else names.kept_key(built.key, reporter.visitors.dedupe_secret)
     return reporter.outbox.admin.fix(
-        id, built.payload, key, digest=built.value_digest, identifiers=built.coverage.mask
+        id,
+        built.payload,
+        built.kept_key,
+        digest=built.value_digest,
+        identifiers=built.coverage.mask,
     )
 
 

@@ -19,7 +19,7 @@ from blinker import NamedSignal
 
 from adroll_flask.errors import AdRollError, ConfigurationError, EventError, let_through
 from adroll_flask.events import names
-from adroll_flask.events.names import NO_IDENTITY, Coverage, EventDefaults, kept_key
+from adroll_flask.events.names import Coverage, EventDefaults, kept_key
 from adroll_flask.forks import made_once
 from adroll_flask.host_names import host_of
 from adroll_flask.logs import Logger, get_logger
@@ -101,12 +101,14 @@ class SiteFunctions:
 
     :param identity: says who is logged in; takes the environ where *takes_environ*.
     :param paid_orders: lists the shop's paid orders.
+    :param known: tells what ``identify()`` was told of the current request's visitor.
     """
 
     before_report: list[BeforeReport] = field(default_factory=list)
     identity: Callable[..., object] | None = None
     takes_environ: bool = False
     paid_orders: PaidOrdersFunction | None = None
+    known: Callable[[], Mapping[str, Any]] = dict
 
     def set_once(self, name: str, function: _F, problem: str) -> _F:
         """Keep *function* under *name*.
@@ -148,14 +150,12 @@ class SiteFunctions:
         :raises EventError: one failed, or returned something that cannot be sent: its field is
             ``before_report``.
         """
-        from adroll_flask.events.event import Event
-
         for function in self.before_report:
             try:
                 changed = function(built.event)
                 if changed is None:
                     return None
-                if isinstance(changed, Event):
+                if isinstance(changed, type(built.event)):
                     built = built.changed(changed)
                     continue
                 why = "has to return the event, another one, or None"
@@ -208,17 +208,11 @@ class Reporter:
         return build
 
     def report(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        *,
-        tracked: TrackedRequest | None,
-        known: Mapping[str, Any] = NO_IDENTITY,
+        self, name: str, fields: Mapping[str, Any], tracked: TrackedRequest | None
     ) -> Receipt:
         """Check, deduplicate and keep one event; see :func:`adroll_flask.report_event`.
 
         :param tracked: the current request's, or ``None`` outside of one.
-        :param known: what is known of the event's visitor.
         """
         if not self.settings.enabled:
             return Receipt(None, "suppressed", "disabled")
@@ -233,23 +227,23 @@ class Reporter:
         try:
             try:
                 if subject is not None:
-                    context, why = self.of_token(subject, given, tracked)
+                    context = self.of_token(subject, given, tracked)
                 elif own is not None:
-                    context, why = self._of_request(own, given, known, strict)
+                    context = self._of_request(own, given, strict)
                 else:
-                    context, why = self.bare(known, given), ""
-                if why:
-                    dry_run = self._is_trial(given, context, tracked)
-                    return self.suppressed(name, why, given, dry_run=dry_run)
-                built = self._build(name, given, context, strict=strict)
-                if name == "purchase":
-                    self._check_purchase(given, strict, by_token=subject is not None)
-                if self.functions.before_report:
+                    context = self.bare(given)
+                passed = None
+                if not context.refusal:
+                    built = self._build(name, given, context, strict=strict)
+                    if name == "purchase":
+                        self._check_purchase(given, strict, by_token=subject is not None)
                     passed = self.functions.passed(built, strict=strict)
-                    if passed is None:
-                        dry_run = self._is_trial(given, context, tracked)
-                        return self.suppressed(name, "before_report", given, dry_run=dry_run)
-                    built = passed
+                if passed is None:
+                    why = context.refusal or "before_report"
+                    key = given.get("deduplication_key") or given.get("order_id")
+                    dry_run = self._is_trial(given, context, tracked)
+                    return self.suppressed(name, why, key, dry_run=dry_run)
+                built = passed
                 if built.dropped or built.hidden:
                     self._tell_what_is_missing(name, built.dropped, built.hidden)
                 held_for = None if hold is False else self._held_for(hold, built, strict)
@@ -271,7 +265,7 @@ class Reporter:
                 if built is not None:
                     new = self.new_event(built, tracked)
                 else:
-                    new = self._draft(name, given, context, tracked, known)
+                    new = self._draft(name, given, context, tracked)
                 # A good event that before_report failed on keeps its key. Nobody knows whether a
                 # held one was paid: its reason says so, and no retry sends it.
                 reason = problem.field if hold is False else f"held:{problem.field}"
@@ -340,7 +334,7 @@ class Reporter:
 
     def new_event(self, built: Built, browser: TrackedRequest | None) -> NewEvent:
         """A good event, as the outbox takes it; *browser*: the current request."""
-        event, key = built.event, built.key
+        event = built.event
         eid = event.advertisable_eid
         if eid is None:  # of a line of an import, or not configured yet
             eid = self.settings.account_of(host_of(event.page_location)).advertisable_eid
@@ -349,7 +343,7 @@ class Reporter:
             name=event.event_name,
             advertisable_eid=eid or "",
             dry_run=self.is_dry_run(event.page_location, browser),
-            key=None if key is None else kept_key(key, self.visitors.dedupe_secret),
+            key=built.kept_key,
             payload=built.payload,
             occurred_at=event.timestamp,
             digest=built.value_digest,
@@ -361,8 +355,8 @@ class Reporter:
 
     def of_token(
         self, subject: object, given: Mapping[str, Any], browser: TrackedRequest | None
-    ) -> tuple[EventDefaults, str]:
-        """Whose event it is, and why it may not be reported (or an empty text).
+    ) -> EventDefaults:
+        """Whose event it is, and why it may not be reported.
 
         :param given: the event's fields, as far as the caller says them.
         :param browser: the current request, in case it is the visitor's own and says no by now.
@@ -374,28 +368,27 @@ class Reporter:
             visitor, known_since = subject, None
         else:
             raise EventError("visitor", "takes a Visitor or the text of Visitor.token()")
-        context = self.bare(
-            NO_IDENTITY, given, f"https://{visitor.host}/" if visitor.host else None
-        )
+        context = self.bare(given, f"https://{visitor.host}/" if visitor.host else None)
         context.ip, context.user_agent = visitor.ip, visitor.user_agent
         context.adct, context.first_party_cookie = visitor.adct, visitor.first_party_cookie
         context.known_since = known_since
-        if browser is not None and browser.is_of(visitor):
-            if browser.forgotten:
-                return context, "forgotten"
-            if browser.decision.granted is False:
-                return context, f"consent_{browser.decision.reason}"
-        if visitor.consent is None:
-            return context, "" if self.settings.consent is None else "consent_unknown"
-        return context, "" if visitor.consent else "consent_refused"
+        own = browser if browser is not None and browser.is_of(visitor) else None
+        if own is not None and own.forgotten:
+            context.refusal = "forgotten"
+        elif own is not None and own.decision.granted is False:
+            context.refusal = f"consent_{own.decision.reason}"
+        elif visitor.consent is False:
+            context.refusal = "consent_refused"
+        elif visitor.consent is None and self.settings.consent is not None:
+            context.refusal = "consent_unknown"
+        return context
 
     def _of_request(
-        self, tracked: TrackedRequest, given: dict[str, Any], known: Mapping[str, Any], strict: bool
-    ) -> tuple[EventDefaults, str]:
-        if not tracked.decision.granted:
-            return self.bare(known, given), f"consent_{tracked.decision.reason}"
-        if tracked.forgotten:
-            return self.bare(known, given), "forgotten"
+        self, tracked: TrackedRequest, given: dict[str, Any], strict: bool
+    ) -> EventDefaults:
+        if (decision := tracked.decision).granted is not True or tracked.forgotten:
+            why = "forgotten" if decision.granted else f"consent_{decision.reason}"
+            return self.bare(given, refusal=why)
         try:
             who = self.functions.who(tracked)
             given |= {key: who[key] for key in who if given.get(key) in (None, "")}
@@ -409,17 +402,18 @@ class Reporter:
                 "AdRoll's identity function failed: %s [identity-function-failed]",
                 describe_lines(problem),
             )
-        context = self.bare(known, given, tracked.url)
+        known = self.functions.known()
+        context = self.bare(given, tracked.url, **known)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
         has_id = any(said.get(id) for said in (given, known) for id in ("user_id", "device_id"))
         record = tracked.reported_record(known=has_id)
         context.adct, context.first_party_cookie = record.adct, record.first_party_cookie
-        return context, ""
+        return context
 
     def bare(
-        self, known: Mapping[str, Any], given: Mapping[str, Any], location: str | None = None
+        self, given: Mapping[str, Any], location: str | None = None, **known: Any
     ) -> EventDefaults:
-        """The account and the clock, where there is neither a request nor a visitor.
+        """The account and the clock, and what else is *known*.
 
         :param location: the page's URL, where *given* does not say it.
         """
@@ -478,17 +472,18 @@ class Reporter:
         self.announce(event_suppressed, name=name, reason="duplicate")
         return Receipt(id, "duplicate", "reported before", coverage)
 
-    def suppressed(
-        self, name: str, why: str, given: Mapping[str, Any], *, dry_run: bool
-    ) -> Receipt:
-        """Count an event that is not to be reported, and keep why; of a dry run only the count."""
+    def suppressed(self, name: str, why: str, key: object, *, dry_run: bool) -> Receipt:
+        """Count an event that is not to be reported, and keep why; of a dry run only the count.
+
+        :param key: by which a second report of it is known, as it was given; ``None``: by nothing.
+        """
         self.counters.add("event_suppressed", why)
         self.announce(event_suppressed, name=name, reason=why)
         now, order, secret = self.clock(), None, self.visitors.dedupe_secret
         with suppress(OutboxFailed):  # counted above; history does without it
-            key = None if dry_run else given.get("deduplication_key") or given.get("order_id")
+            is_kept = self.settings.remember_suppressed and not dry_run
             # Without a secret, order numbers could be found by trying them.
-            if self.settings.remember_suppressed and key is not None and secret is not None:
+            if is_kept and key is not None and secret is not None:
                 order = names.suppressed_key(name, str(key), secret)
             became = outcome_of("suppressed", why, dry_run)
             self.outbox.record(Counted(now, _kept_name(name), *became, order=order))
@@ -515,13 +510,12 @@ class Reporter:
         given: Mapping[str, Any],
         context: EventDefaults | None,
         browser: TrackedRequest | None,
-        known: Mapping[str, Any],
     ) -> NewEvent:
         from adroll_flask.events.fix import draft
 
         kept = given
         if context is None:  # a token that cannot be read
-            context = self.bare(known, given)
+            context = self.bare(given)
             if self.settings.consent is not None:
                 # The visitor's answer was in it.
                 kept = {key: given[key] for key in _NOT_PERSONAL & given.keys()}
@@ -678,24 +672,19 @@ def _kept_name(name: object) -> str:
 # the names, and what a shop itself made of it.
 
 
-class TellingReporter(Reporter):
-    """A reporter that says what came of each call."""
-
-    def report(self, name: str, fields: Mapping[str, Any], **about: Any) -> Receipt:
-        """As :meth:`.Reporter.report`."""
-        receipt = super().report(name, fields, **about)
-        order, coverage = fields.get("order_id"), receipt.coverage
-        value = f"{fields.get('value', '')} {fields.get('currency', '')}".strip()
-        parts = [
-            f"{name} {short_key(str(order))}" if order is not None else name,
-            value if value[:1].isdigit() else "",
-            f"{receipt.status} {receipt.id or ''}".strip(),
-            receipt.reason,
-            str(coverage) if coverage.carried else "",
-            f"missing: {', '.join(coverage.missing)}" if coverage.missing else "",
-        ]
-        _say("; ".join(part for part in parts if part))
-        return receipt
+def say_report(name: str, fields: Mapping[str, Any], receipt: Receipt) -> None:
+    """Say what came of a call."""
+    order, coverage = fields.get("order_id"), receipt.coverage
+    value = f"{fields.get('value', '')} {fields.get('currency', '')}".strip()
+    parts = [
+        f"{name} {short_key(str(order))}" if order is not None else name,
+        value if value[:1].isdigit() else "",
+        f"{receipt.status} {receipt.id or ''}".strip(),
+        receipt.reason,
+        str(coverage) if coverage.carried else "",
+        f"missing: {', '.join(coverage.missing)}" if coverage.missing else "",
+    ]
+    _say("; ".join(part for part in parts if part))
 
 
 def say_outcome(signal: NamedSignal, values: Mapping[str, Any]) -> None:

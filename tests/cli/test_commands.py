@@ -376,11 +376,12 @@ def test_a_retry_changes_no_event_twice(app: Flask, run: Run, sandbox: Any, hook
     assert [value_of(purchase) for purchase in sandbox.purchases()] == ["49.90"]
 
 
-def test_a_fixed_order_is_reported_again(app: Flask, run: Run, caplog: Caplog) -> None:
-    dead = report(app, value="-1")
+@pytest.mark.parametrize("order", ["1001", "k" * 256, "10\u00a001"])
+def test_a_fixed_order_is_reported_again(app: Flask, run: Run, caplog: Caplog, order: str) -> None:
+    dead = report(app, order_id=order, value="-1")
     wire = json.dumps(json.loads(run("outbox", "show", "--full", dead.id).output)["event"])
     run("outbox", "fix", dead.id, "-", input=wire.replace('"-1"', '"59.90"'))
-    report(app)
+    report(app, order_id=order)
     assert run("outbox", "list").output.count("purchase") == 1
     counters = app.extensions["adroll"].counters
     assert counters.get("event_duplicate") == 1

@@ -14,6 +14,7 @@ from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.events.event import Event
 from adroll_flask.events.location import without_persons
 from adroll_flask.events.names import HASHED, kept_key
+from adroll_flask.outbox.model import KEY_LENGTH
 from tests.conftest import AppMaker, Caplog
 from tests.support.visits import invoke
 
@@ -221,6 +222,16 @@ def test_an_address_is_kept_as_a_hash_that_only_the_site_can_make(key: str) -> N
     assert kept != kept_key(key, b"another site's")
     assert kept != kept_key(key, None)
     assert kept_key(kept, SECRET) == kept
+
+
+@pytest.mark.parametrize("key", ["x\x00", "10\u00a001", "1 ", "\ud800", "k" * 256, "k" * 257])
+def test_a_key_that_no_database_keeps_is_kept_as_a_hash(key: str) -> None:
+    kept = kept_key(key, SECRET)
+    assert kept == kept_key(key, None) == kept_key(kept, SECRET)
+    assert kept != kept_key(f"{key}1", SECRET)
+    assert kept.isascii()
+    assert kept.isprintable()
+    assert len(kept) <= KEY_LENGTH
 
 
 @pytest.mark.parametrize("key", ["caf\u00e9-7", "J\u00f6rg@example.com"])

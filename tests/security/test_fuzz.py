@@ -23,7 +23,7 @@ from adroll_flask import EventError, Receipt, TokenError, Visitor, identify, rep
 from adroll_flask.counters import Counters
 from adroll_flask.endpoints import Refused, parse
 from adroll_flask.events.event import wire_bytes
-from adroll_flask.events.names import FIELD_NAMES, NO_IDENTITY
+from adroll_flask.events.names import FIELD_NAMES
 from adroll_flask.request_state import MiddlewareRequest
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
@@ -336,9 +336,8 @@ def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, 
     environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
     environ |= {"wsgi.url_scheme": "https"}  # PEP 3333: never missing
 
-    receipt = site.runtime.reporter.report(
-        "purchase", {field: Unbound()}, tracked=site.runtime.tracked(environ), known=NO_IDENTITY
-    )
+    request = MiddlewareRequest(site.runtime, site.runtime.tracked(environ))
+    receipt = request.run(report_event, "purchase", **{field: Unbound()})
 
     assert receipt.status in ("queued", "invalid", "failed")
 
