@@ -15,7 +15,6 @@ from markupsafe import Markup
 from . import request_state
 from .endpoints import answer
 from .errors import ConfigurationError, refuse_asgi
-from .page.caching import read_headers
 from .page.cookies import give_up_cookies
 from .page.response import left_alone, whole_again
 from .reporting.reporter import PaidOrdersFunction, SiteFunctions
@@ -328,7 +327,7 @@ class _Adapter:
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
         runtime = self._runtime
         if response.status_code == 206 and runtime.settings.inject:
-            whole_again(tracked, response, read_headers(response.headers))
+            whole_again(tracked, response)
         is_buffered = not response.direct_passthrough
         page = runtime.prepare(
             tracked, response.status_code, response.headers, is_buffered=is_buffered
@@ -338,9 +337,7 @@ class _Adapter:
         if page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
-                one = len(body) == 1 and isinstance(body[0], bytes)
-                content = body[0] if one else b"".join(response.iter_encoded())
-                response.response = [page.whole(content)]
+                response.response = [page.whole(b"".join(response.iter_encoded()))]
             else:
                 close = getattr(body, "close", None)
                 page.begin()

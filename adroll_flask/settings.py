@@ -65,7 +65,10 @@ class _Got(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Takes:
-    """What a setting takes, in words and as a check that gives the value as it is kept."""
+    """What a setting takes, in words and as a check that gives the value as it is kept.
+
+    Callables and ``None`` are not checked: they are taken where the setting's type has them.
+    """
 
     what: str
     check: Callable[[Any], Any]
@@ -113,11 +116,10 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _choice(*choices: str, what: str = "", or_callable: bool = False) -> _Takes:
+def _choice(*choices: str, what: str = "") -> _Takes:
     def check(value: Any) -> Any:
-        is_text = isinstance(value, str)
-        if not (is_text and value in choices) and not (or_callable and callable(value)):
-            raise _Got("another text") if choices and is_text else _other(value)
+        if not isinstance(value, str) or value not in choices:
+            raise _Got("another text") if choices and isinstance(value, str) else _other(value)
         return value
 
     return _Takes(what or "one of " + ", ".join(map(repr, choices)), check)
@@ -139,8 +141,6 @@ def _number(kind: type, least: int, unit: str, *, most: float = 1e12) -> _Takes:
 
 @partial(_Takes, "the Server Access Token as a text, or a callable that returns it")
 def _token(value: Any) -> Any:
-    if callable(value):
-        return value
     text = _text(value)
     if not (text.isascii() and text.isprintable() and " " not in text):
         raise _Got("a text with spaces or characters that no header carries")
@@ -305,11 +305,9 @@ _COOKIE = _pattern(
     "a cookie's name, none of AdRoll's own such as '__adroll_fpc'",
     r"(?!__adroll|__ar_v4)[A-Za-z0-9!#$%&'*+.^_`|~-]+",
 )
-_NONCE = _choice(what="a callable that returns the response's nonce", or_callable=True)
+_NONCE = _choice(what="a callable that returns the response's nonce")
 _SECONDS = _number(int, 1, "seconds")
-_CONSENT = _choice(
-    "tcf", what="None, 'tcf', or a callable that takes the request", or_callable=True
-)
+_CONSENT = _choice("tcf", what="None, 'tcf', or a callable that takes the request")
 _PURPOSES = _list("a list of TCF purpose numbers from 1 to 24", _number(int, 1, "", most=24).check)
 _FORMS = _list("any of 'sha256', 'md5', 'plain'", _choice("sha256", "md5", "plain").check)
 Texts = str | Sequence[str] | set[str] | frozenset[str]
@@ -367,8 +365,8 @@ class SettingValues(TypedDict, total=False):
 
 
 @cache
-def _table() -> Mapping[str, tuple[_Takes, bool]]:
-    """What each setting takes, and whether ``None`` stands for its default."""
+def _table() -> Mapping[str, tuple[_Takes, set[Any]]]:
+    """What each setting takes, and of which kinds its type is."""
     table = {}
     for name, hint in get_type_hints(SettingValues, include_extras=True).items():
         takes = _boolean
@@ -376,7 +374,7 @@ def _table() -> Mapping[str, tuple[_Takes, bool]]:
             hint, takes = get_args(hint)
         elif get_origin(hint) is Literal:
             takes = _choice(*get_args(hint))
-        table[name] = takes, NoneType in get_args(hint)
+        table[name] = takes, {get_origin(kind) or kind for kind in get_args(hint)}
     return table
 
 
@@ -386,9 +384,9 @@ def accept(name: str, key: str, value: Any) -> Any:
     :param key: what the error calls it.
     :raises ConfigurationError: it is none that the setting takes.
     """
-    takes, may_be_none = _table()[name]
-    if value is None and may_be_none:
-        return None
+    takes, kinds = _table()[name]
+    if (value is None and NoneType in kinds) or (callable(value) and Callable in kinds):
+        return value
     try:
         checked = takes.check(value)
     except _Got as got:

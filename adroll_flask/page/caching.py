@@ -40,7 +40,6 @@ TARGETED: Final[Mapping[str, str]] = {
     "x-litespeed-cache-control": "docs.litespeedtech.com/lscache/devguide/controls",
     "x-accel-expires": "nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_cache_valid",
 }
-_TARGETED: Final = frozenset(TARGETED)
 #: In such a header or in ``Cache-Control``: nothing is kept for others. ``X-Accel-Expires`` has a
 #: number of seconds instead, of which 0 says the same.
 _FORBIDS: Final = frozenset({"no-store", "private", "0"})
@@ -78,10 +77,9 @@ def is_shared_cacheable(seen: HeaderView, now: float) -> bool:
     >>> is_shared_cacheable({"cache-control": "private", "cdn-cache-control": "max-age=60"}, 0.0)
     True
     """
-    if not _TARGETED.isdisjoint(seen):
-        for name in _TARGETED & seen.keys():
-            if _FORBIDS.isdisjoint(cache_directives(seen[name])):
-                return True
+    for name in TARGETED.keys() & seen.keys():
+        if _FORBIDS.isdisjoint(cache_directives(seen[name])):
+            return True
     control = seen.get("cache-control")
     directives = cache_directives(control) if control else {}
     if not _FORBIDS.isdisjoint(directives):

@@ -59,7 +59,8 @@ def update_cookies(
     # The page before may have come from a cache. What its kit tells at this moment, a click id too,
     # crosses with this answer, which knows of nothing and must not undo it. The copy alone is set,
     # for who has no kit; the next page makes a record of it.
-    alone = not clicked and not seen.any and tracked.is_from_own_page
+    from_own_page = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
+    alone = from_own_page and not clicked and not seen.any
     write_cookies(tracked, headers, record, copy_alone=alone)
 
 

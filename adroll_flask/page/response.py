@@ -198,21 +198,18 @@ def _fit_headers(headers: Headers, seen: HeaderView) -> None:
         headers["Accept-Ranges"] = "none"
 
 
-def whole_again(tracked: TrackedRequest, response: Response, seen: HeaderView) -> bool:
-    """Take a range of a page that takes the snippet back to the whole, to which that belongs.
-
-    :returns: whether it was one, cut by ``make_conditional()``.
-    """
+def whole_again(tracked: TrackedRequest, response: Response) -> None:
+    """Take a range that ``make_conditional()`` cut of a page that takes the snippet, to which the
+    whole belongs, back to that."""
     pieces = getattr(response.response, "iterable", None)  # of werkzeug's _RangeWrapper
-    if pieces is None or response.direct_passthrough:
-        return False
-    if charset_of_page(seen.get("content-type")) is None or _why_not(tracked, 200, seen):
-        return False
+    seen = read_headers(response.headers)
+    is_page = charset_of_page(seen.get("content-type")) is not None
+    if pieces is None or response.direct_passthrough or not is_page or _why_not(tracked, 200, seen):
+        return
     response.response = pieces
     response.status_code = 200
     for name in ("Content-Range", "Content-Length"):
         response.headers.pop(name, None)
-    return True
 
 
 def weaken_not_modified(tracked: TrackedRequest, headers: Headers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -40,9 +41,9 @@ class Snippet:
         self.kit: bytes = static_file(build)
         #: The part of the kit's URL that changes with its bytes.
         self.hash: str = sha256(self.kit).hexdigest()[:16]
-        self._prefix = settings.url_prefix
         self._settings = settings
-        self._made: dict[tuple[str, bool, str | None], bytes] = {}
+        # Where an app is mounted is the server's word, and the host the browser's: few are kept.
+        self._tag_at = lru_cache(64)(self._make_at)
 
     def tag(self, tracked: TrackedRequest, nonce: str | None = None) -> bytes:
         """The tag for the app and the host that were asked.
@@ -53,16 +54,7 @@ class Snippet:
         settings = self._settings
         # Only ADROLL_HOSTS and ADROLL_ACCOUNTS ask for the host.
         host = tracked.hostname if settings.hosts or settings.accounts else ""
-        root, real = tracked.script_root, settings.is_real(host)
-        account = settings.account_of(host)
-        made = self._made.get((root, real, account.advertisable_eid))
-        if made is None:
-            # Where nothing is real the pixel would report real page views.
-            attributes = _attributes(settings, settings.pixel if real else "none", account)
-            made = self._make(root, f"kit.{self.hash}.js", attributes)
-            # Where an app is mounted is the server's word; a hostile mount table is bounded.
-            if len(self._made) < 64:
-                self._made[root, real, account.advertisable_eid] = made
+        made = self._tag_at(tracked.script_root, host)
         if nonce is not None and _NONCE.match(nonce):
             return made.replace(b"<script ", f'<script nonce="{nonce}" '.encode(), 1)
         return made
@@ -72,12 +64,19 @@ class Snippet:
 
         :param base: where the app is, as browsers reach it: ``https://api.shop.example``.
         """
-        settings = self._settings
-        attributes = _attributes(settings, settings.pixel, settings.account_of(host_of(base)))
-        return self._make(base.rstrip("/"), "kit.js", attributes).decode("ascii")
+        account = self._settings.account_of(host_of(base))
+        made = self._make(base.rstrip("/"), "kit.js", self._settings.pixel, account)
+        return made.decode("ascii")
 
-    def _make(self, root: str, file: str, attributes: str) -> bytes:
-        base = escape(root + self._prefix)
+    def _make_at(self, root: str, host: str) -> bytes:
+        settings = self._settings
+        # Where nothing is real the pixel would report real page views.
+        pixel = settings.pixel if settings.is_real(host) else "none"
+        return self._make(root, f"kit.{self.hash}.js", pixel, settings.account_of(host))
+
+    def _make(self, root: str, file: str, pixel: str, account: Account) -> bytes:
+        base = escape(root + self._settings.url_prefix)
+        attributes = _attributes(self._settings, pixel, account)
         return (
             f'<script async src="{base}/{file}" data-adroll'
             f' data-identity="{base}/identity"{attributes}></script>'

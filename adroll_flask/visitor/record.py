@@ -291,14 +291,6 @@ class Signer:
         return payload, when
 
 
-def derive_key(keys: Sequence[str | bytes], purpose: str) -> bytes | None:
-    """A key for HMACs of *purpose*, from the oldest key, so that it outlives a rotation.
-
-    ``None`` where the site has no key.
-    """
-    return _derived(keys[-1], purpose) if keys else None
-
-
 def _derived(key: str | bytes, purpose: str) -> bytes:
     secret = key.encode() if isinstance(key, str) else key
     return hmac.digest(secret, f"adroll_flask.{purpose}".encode(), "sha256")
@@ -462,8 +454,9 @@ class Visitors:
         self.can_sign: bool = bool(keys)
         self._record_signer = Signer(keys, "record", clock=clock)
         self._token_signer = Signer(keys, "token", clock=clock)
-        self.derive_key: bytes | None = derive_key(keys, "derived-cookie")
-        self.dedupe_secret: bytes | None = derive_key(keys, "deduplication-key")
+        # For HMACs: of the oldest key, so that what they make outlives a rotation.
+        self.derive_key: bytes | None = _derived(keys[-1], "derived-cookie") if keys else None
+        self.dedupe_secret: bytes | None = _derived(keys[-1], "deduplication-key") if keys else None
         # A known visitor's next request costs a look-up instead of ten times as much. What is
         # refused raises, and is not remembered.
         self._verified = lru_cache(_MEMO)(partial(_verify, self._record_signer))

@@ -69,11 +69,6 @@ class TrackedRequest:
             return False
         return environ.keys().isdisjoint(_FRAGMENT_HEADERS)
 
-    @property
-    def is_from_own_page(self) -> bool:
-        """True where the browser says that a page of this very origin led here."""
-        return self.environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
-
     @made_once
     def host(self) -> str:
         """The page's host, with a port that is not the scheme's own; empty: it is malformed."""
