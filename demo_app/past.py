@@ -22,6 +22,7 @@ from random import Random
 from typing import Final, TypeVar
 
 from adroll_flask.events.names import BITS
+from adroll_flask.outbox import new_id
 from adroll_flask.outbox.schema import DELAY_COLUMNS
 from adroll_flask.sandbox import ADVERTISABLE_EID
 
@@ -68,10 +69,10 @@ def write(database: Path, now: float, *, until: float = 0.0, orders_a_day: float
         if connection.execute("SELECT 1 FROM adroll_history LIMIT 1").fetchone():
             return 0
         connection.executemany(
-            "INSERT INTO adroll_stop (advertisable_eid, began_at, ended_at, reason)"
-            " VALUES (?, ?, ?, 'away')",
+            "INSERT INTO adroll_stop (id, advertisable_eid, began_at, ended_at, reason)"
+            " VALUES (?, ?, ?, ?, 'away')",
             [
-                (ADVERTISABLE_EID, now - since * 86_400, now - until * 86_400)
+                (new_id(now), ADVERTISABLE_EID, now - since * 86_400, now - until * 86_400)
                 for since, until in _AWAY
             ],
         )

@@ -175,19 +175,19 @@ class Lane:
             # time-out has waited already.
             pause = self.spread(_doubled(2.0, failures, MAX_PAUSE))
             pause = max(LEAST_PAUSE, pause - (self.monotonic() - self._asked_at))
-        self.destination.pause(pause, answer.words)
+        self.destination.pause(pause)
 
     def _stop(self, permit: Permit, answer: Answer) -> None:
         fingerprint = permit.fingerprint
         reason = answer.reason if answer.kind == "denied" else f"{answer.reason}_to_everything"
-        began = self.destination.stop(reason, fingerprint, answer.words)
+        began = self.destination.stop(reason, fingerprint)
         times = self._refused[1] + 1 if self._refused[0] == fingerprint else 1
         failures = self.destination.failed(answer.words)
         if not began:  # a probe failed; other workers' probes count as well
             times = max(times, failures)
         pause = self.spread(_doubled(30.0, times, MAX_STOP_PAUSE))
         self._refused = (fingerprint, times, self.monotonic() + pause)
-        self.destination.pause(pause, answer.words)
+        self.destination.pause(pause)
         if began:
             self.counters.add("delivery_stopped", reason)
             logger.error(

@@ -291,7 +291,7 @@ def _replace(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
 
 
 def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
-    written = tx.many(schema.insert_into(table, rows[0]), [_fitting(tx, row) for row in rows])
+    written = tx.many(schema.insert_into(table, rows[0]), [_fitting(row) for row in rows])
     if table == "adroll_event" and written < len(rows):
         # An earlier move that was stopped, or what INSERT IGNORE hides that the database refuses.
         ids = [row["id"] for row in rows]
@@ -299,15 +299,10 @@ def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
             raise OutboxFailed("data")
 
 
-def _fitting(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the database of *tx* takes it."""
-    made = dict(row)
-    for name in ("payload", "line"):
-        if made.get(name) is not None:
-            made[name] = bytes(made[name])
-    if "value" in made and tx.dialect == "sqlite":  # which has no Decimal
-        made["value"] = int(made["value"])
-    return made
+def _fitting(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as any database takes it."""
+    whole = {"value": int(row["value"])} if "value" in row else {}  # SQLite has no Decimal
+    return row | {name: bytes(row[name]) for name in ("payload", "line") if row.get(name)} | whole
 
 
 # -- now and then ----------------------------------------------------------------------------------

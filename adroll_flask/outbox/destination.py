@@ -74,7 +74,10 @@ def _end_away(tx: Tx, account: str, at: float) -> None:
 
 
 def _begin_stop(tx: Tx, account: str, reason: str) -> None:
-    schema.insert(tx, "adroll_stop", advertisable_eid=account, began_at=tx.now, reason=reason)
+    id, began_at = model.new_id(tx.now), tx.now
+    schema.insert(
+        tx, "adroll_stop", id=id, advertisable_eid=account, began_at=began_at, reason=reason
+    )
 
 
 def end_unasked(tx: Tx) -> None:
@@ -100,31 +103,18 @@ class DestinationState:
     account: str
     _seen_at: float = float("-inf")
 
-    def _update(
-        self, tx: Tx, becomes: str, where: str = "", *, error: str = "", **values: Any
-    ) -> int:
+    def _update(self, tx: Tx, becomes: str, where: str = "", **values: Any) -> int:
         know(tx, [self.account])
-        if error:
-            if "paused_until" not in becomes:
-                # First of all, since MariaDB sets one column after the other: a pause that a clock
-                # has ended must not go on because the error's time is right again.
-                pause = f"paused_until = CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until END"
-                becomes = f"{pause}, {becomes}"
-            becomes += ", last_error = :error, last_error_at = :now"
-            values["error"] = error[: model.ERROR_LENGTH]
-        return tx.execute(
-            f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}",
-            account=self.account,
-            **values,
-        )
+        statement = f"UPDATE adroll_account SET {becomes} WHERE {_MINE}{where}"
+        return tx.execute(statement, account=self.account, **values)
 
-    def _write(self, becomes: str, where: str = "", *, ahead: float = 0.0, error: str = "") -> int:
+    def _write(self, becomes: str, where: str = "", *, ahead: float = 0.0) -> int:
         """The same in a transaction of its own, where ``:until`` is *ahead* seconds from now.
 
         A sum of two parameters has no type for a driver that sends them without one (pg8000).
         """
         return self.database.write(
-            lambda tx: self._update(tx, becomes, where, error=error, until=tx.now + ahead)
+            lambda tx: self._update(tx, becomes, where, until=tx.now + ahead)
         )
 
     def _value(self, tx: Tx, column: str) -> Any:
@@ -146,15 +136,18 @@ class DestinationState:
         """Forget the worker that is missed: from now on, events are delivered now and then."""
         self._write("seen_at = NULL", f" AND seen_at < :now - {model.MISSED_AFTER}")
 
-    def pause(self, seconds: float, error: str = "") -> None:
+    def pause(self, seconds: float) -> None:
         """Let no worker send for *seconds*; a longer pause stays. Ends a probe."""
         seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
         longer = f"paused_until > :until AND NOT {_IS_OVER}"
         until = f"CASE WHEN {longer} THEN paused_until ELSE :until END"
-        self._write(f"paused_until = {until}, probe_until = 0", ahead=seconds, error=error)
+        self._write(f"paused_until = {until}, probe_until = 0", ahead=seconds)
 
-    def stop(self, reason: str, fingerprint: str, error: str = "") -> bool:
-        """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe."""
+    def stop(self, reason: str, fingerprint: str) -> bool:
+        """Stop sending until :meth:`resume`; ``True`` where this began it. Ends a probe.
+
+        Call :meth:`failed` after it.
+        """
         reason, fingerprint = reason[:64], fingerprint[:64]
 
         def begin(tx: Tx) -> bool:
@@ -168,7 +161,7 @@ class DestinationState:
                 becomes += ", stopped_since = :now"
                 _end_away(tx, self.account, tx.now)
                 _begin_stop(tx, self.account, reason)
-            self._update(tx, becomes, error=error, reason=reason, fingerprint=fingerprint)
+            self._update(tx, becomes, reason=reason, fingerprint=fingerprint)
             return before != (reason, fingerprint)
 
         return self.database.write(begin)
@@ -198,17 +191,22 @@ class DestinationState:
         return self.database.write(end)
 
     def failed(self, error: str) -> int:
-        """Count a failed request; returns how many in a row. Call :meth:`pause` after it."""
+        """Count a failed request; returns how many in a row. Call :meth:`pause` after it.
+
+        :param error: AdRoll's words; empty: it only waits for the first event after a stop.
+        """
 
         def count(tx: Tx) -> int:
-            self._update(tx, "failures = failures + 1", error=error)
-            failures = int(self._value(tx, "failures") or 0)
-            # Without words it only waits for the first event after a stop.
-            if error and not tx.rows(
-                f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account
-            ):
-                _begin_stop(tx, self.account, model.AWAY)
-            return failures
+            if error:
+                # The pause first, since MariaDB sets one column after the other: one that a clock
+                # has ended must not go on because the error's time is right again.
+                told = f"paused_until = CASE WHEN {_IS_OVER} THEN 0.0 ELSE paused_until END,"
+                told += " last_error = :error, last_error_at = :now"
+                self._update(tx, told, error=error[: model.ERROR_LENGTH])
+                if not tx.rows(f"SELECT id FROM adroll_stop WHERE {_OPEN}", account=self.account):
+                    _begin_stop(tx, self.account, model.AWAY)
+            self._update(tx, "failures = failures + 1")
+            return int(self._value(tx, "failures"))
 
         return self.database.write(count)
 

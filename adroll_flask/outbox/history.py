@@ -19,16 +19,17 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from adroll_flask.forks import each
 from adroll_flask.plurals import span
 
 from . import model, schema
-from .model import HistorySum, Row, State
+from .model import Counted, HistoryColumn, HistorySum, Row, State
 from .schema import Tx
 
 #: Values are kept as whole ten-thousandths of the currency's major unit, so that sums are exact.
@@ -50,47 +51,24 @@ _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
 _TOTAL_KEY: Final = "event_name, outcome, reason, currency"
 
 
-class Happened(NamedTuple):
-    """One thing that happened."""
-
-    name: str
-    outcome: str
-    reason: str
-    identifiers: int
-    currency: str
-    value: int
-    #: Seconds from the event to its delivery, or ``None``.
-    delay: float | None
-    amount: int = 1
-    #: When it happened, seconds since the epoch; ``None``: now.
-    at: float | None = None
-
-
 def of(
     event: Row | model.NewEvent, outcome: str, reason: str = "", *, now: float | None = None
-) -> Happened:
+) -> Counted:
     """What became of *event*.
 
     :param now: when it was delivered.
     """
-    value, currency = amount_of(event.digest)
-    delay = None if now is None or outcome != "delivered" else max(0.0, now - event.occurred_at)
-    reason = "" if outcome == "delivered" else reason[:40]
+    delay, at = None, event.occurred_at
+    if outcome == "delivered":
+        reason = ""
+        if now is not None and not event.dry_run:
+            delay = max(0.0, now - at)
     if reason == "too_old":
         outcome = "expired"
-    if event.dry_run:
-        delay = None
-    became = model.outcome_of(outcome, reason, event.dry_run)
-    at = event.occurred_at
-    return Happened(event.name, *became, event.identifiers, currency, value, delay, at=at)
-
-
-def counted(entry: model.Counted, at: float) -> Happened:
-    """What an entry says that is only there for this.
-
-    :param at: when that was, by the database's clock.
-    """
-    return Happened(entry.name, entry.outcome, entry.reason, 0, "", 0, None, entry.amount, at)
+    became = model.outcome_of(outcome, reason[:40], event.dry_run)
+    value, currency = amount_of(event.digest)
+    its = event.identifiers
+    return Counted(at, event.name, *became, 1, None, its, value, currency, delay)
 
 
 def amount_of(digest: str | None) -> tuple[int, str]:
@@ -110,14 +88,14 @@ def as_decimal(value: int) -> Decimal:
     return Decimal(value) / UNITS
 
 
-def add(tx: Tx, entries: Iterable[Happened]) -> None:
+def add(tx: Tx, entries: Iterable[Counted]) -> None:
     """Count *entries* in their hours."""
     sums: dict[tuple[object, ...], list[int]] = {}
     present = int(tx.now // 3600)
     # One for all that a transaction counts: two that count twice do not wait in a circle.
     slot = 0 if tx.dialect == "sqlite" else int(tx.now * 1_000_000) % _SLOTS
     for entry in each(entries):
-        hour = present if entry.at is None else min(int(entry.at // 3600), present)
+        hour = min(int(entry.at // 3600), present)
         key = (
             *(hour, slot, entry.name, entry.outcome),
             *(entry.reason, entry.identifiers, entry.currency),
@@ -157,47 +135,14 @@ def _added(columns: Sequence[str]) -> str:
     return ", ".join(f"{{sum}}({name})" for name in columns)
 
 
-def rates(tx: Tx) -> dict[str, dict[str, int]]:
-    """What became of events of the present hour and of the last 24."""
-    found = {}
-    for name, hours in (("hour", 1), ("day", 24)):
-        ended = {
-            one.outcome: one.events for one in sums(tx, tx.now - (hours - 1) * 3600, ["outcome"])
-        }
-        lost = ended.get("dead", 0) + ended.get("expired", 0)
-        found[name] = {"delivered": ended.get("delivered", 0), "dead": lost}
-    return found
-
-
 #: Hours from a Monday's first to the epoch, a Thursday's: with it weeks begin on Mondays.
 _MONDAY: Final = 72
 
 
-def bucket_start(at: float, hours: int) -> int:
-    """The beginning of the *hours* (a divisor or multiple of a day's) that *at* is in, UTC.
-
-    >>> bucket_start(1_700_000_000, 168)  # a Tuesday in November 2023
-    1699833600
-    """
-    hour = int(at // 3600)
-    return (hour - (hour + _MONDAY) % hours) * 3600
-
-
 def sums(
-    tx: Tx,
-    since: float,
-    columns: Sequence[model.HistoryColumn],
-    *,
-    hours: int = 1,
-    delays: bool = False,
-    lost: bool = False,
+    since: float, columns: Sequence[HistoryColumn], hours: int, delays: bool, lost: bool, tx: Tx
 ) -> tuple[HistorySum, ...]:
-    """Sums since the hour of *since*, one a combination of *columns*.
-
-    :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours, see :func:`bucket_start`.
-    :param delays: with the histogram.
-    :param lost: of what was lost alone, whether or not it was sent again.
-    """
+    """Sums since the hour of *since*, one a combination of *columns*; :meth:`.Lookups.history`."""
     wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
     what = ("events", "value", *(schema.DELAY_COLUMNS if delays else ()))
     expressions = [
@@ -212,35 +157,41 @@ def sums(
     found = []
     for row in rows:
         group = dict(zip(columns, row, strict=False))
-        numbers = [int(number or 0) for number in row[len(columns) :]]
         if "at" in group:
             group["at"] = int(group["at"]) * 3600
-        value = as_decimal(numbers[1])
-        found.append(HistorySum(**group, events=numbers[0], value=value, delays=tuple(numbers[2:])))
+        found.append(sum_of(row[len(columns) :], **group))
     return tuple(sorted(found))
 
 
-def remove_old(tx: Tx, now: float) -> int:
+def sum_of(numbers: Sequence[Any], **group: Any) -> HistorySum:
+    """The sum of *group* as it is told; *numbers* are those of :data:`_SUMS`."""
+    events, value, *delays = (int(number or 0) for number in numbers)
+    return HistorySum(**group, events=events, value=as_decimal(value), delays=tuple(delays))
+
+
+def remove_old(tx: Tx, now: float) -> None:
     """Forget what is older than 13 months, but for sums over all of it: monitoring's only grow."""
-    old = "FROM adroll_history WHERE hour < :hour AND hour > :old"
-    hours = {"hour": int((now - KEPT) // 3600), "old": _OLD}
-    rows = tx.rows(f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} {old} GROUP BY {_TOTAL_KEY}", **hours)
-    if not rows:
-        return 0
-    removed = tx.execute(f"DELETE {old}", **hours)
-    _add_up(
-        tx,
-        {
-            (_OLD, 0, name, outcome, reason, 0, currency): list(map(int, sums))
-            for name, outcome, reason, currency, *sums in rows
-        },
-    )
-    return removed
+    old, hour = f"hour < :hour AND hour > {_OLD}", int((now - KEPT) // 3600)
+    sums: dict[tuple[object, ...], list[float]] = {
+        (_OLD, 0, name, outcome, reason, 0, currency): [*map(int, numbers)]
+        for name, outcome, reason, currency, *numbers in _totals(tx, old, hour)
+    }
+    if sums:
+        tx.execute(f"DELETE FROM adroll_history WHERE {old}", hour=hour)
+        _add_up(tx, sums)
 
 
 # -- sums for monitoring ---------------------------------------------------------------------------
 
 Sums = Mapping[tuple[str, ...], tuple[int, ...]]
+
+
+def _totals(tx: Tx, where: str, hour: int) -> list[Any]:
+    return tx.rows(
+        f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} FROM adroll_history WHERE {where}"
+        f" GROUP BY {_TOTAL_KEY}",
+        hour=hour,
+    )
 
 
 def totals(tx: Tx, where: str, hour: int, before: Sums | None = None) -> Sums:
@@ -250,11 +201,7 @@ def totals(tx: Tx, where: str, hour: int, before: Sums | None = None) -> Sums:
     :param before: sums to which they are added.
     """
     found = dict(before or {})
-    for name, outcome, *more in tx.rows(
-        f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} FROM adroll_history WHERE {where}"
-        f" GROUP BY {_TOTAL_KEY}",
-        hour=hour,
-    ):
+    for name, outcome, *more in _totals(tx, where, hour):
         # What was lost and sent again was lost once: a sum that becomes less is a new one.
         key = (name, outcome.removesuffix(AGAIN), *more[:2])
         known = found.get(key, (0,) * len(_SUMS))
@@ -270,9 +217,7 @@ def number_before(tx: Tx, hour: int) -> int:
 
 def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
     """One of :func:`totals`."""
-    name, outcome, reason, currency = key
-    value = as_decimal(numbers[1])
-    return HistorySum(0, name, outcome, reason, 0, currency, numbers[0], value, numbers[2:])
+    return sum_of(numbers, **dict(zip(_TOTAL_KEY.split(", "), key, strict=True)))
 
 
 # -- what is sent again ----------------------------------------------------------------------------
@@ -281,13 +226,13 @@ def total(key: tuple[str, ...], numbers: tuple[int, ...]) -> HistorySum:
 def correct(tx: Tx, ids: Sequence[str]) -> None:
     """Take back that those of *ids* that are dead letters are lost, before they wait again."""
     dead = f"id {{in_ids}} AND +state = {State.dead} AND dry_run = 0 AND payload IS NOT NULL"
-    taken_back: list[Happened] = []
+    taken_back: list[Counted] = []
     for row in schema.rows(tx, dead, ids=list(ids)):
         at = min(row.occurred_at, row.settled_at or row.occurred_at)
         outcome = "invalid" if row.reason.startswith("invalid") else "dead"
-        lost = of(row, outcome, row.reason)._replace(at=at)
-        taken_back.append(lost._replace(amount=-1))
-        taken_back.append(lost._replace(outcome=lost.outcome + AGAIN))
+        lost = replace(of(row, outcome, row.reason), at=at)
+        taken_back.append(replace(lost, amount=-1))
+        taken_back.append(replace(lost, outcome=lost.outcome + AGAIN))
     add(tx, taken_back)
 
 

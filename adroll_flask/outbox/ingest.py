@@ -18,7 +18,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from operator import attrgetter
@@ -469,7 +469,7 @@ class RowWriter:
         self.holds.decide(tx, _those(entries, model.Verdict))
         counted = _those(entries, model.Counted)
         self._remember(tx, [entry for entry in counted if entry.order])
-        history.add(tx, [history.counted(entry, self._time(tx, entry.at)) for entry in counted])
+        history.add(tx, [replace(entry, at=self._time(tx, entry.at)) for entry in counted])
         return written
 
     def _remember(self, tx: Tx, orders: Sequence[model.Counted]) -> None:

@@ -79,7 +79,7 @@ class Lookups:
         return self.database.read(lambda tx: destination.recent_stops(tx, seconds))
 
     def overview(self) -> model.Overview:
-        """Counts, rates, stops and the last errors."""
+        """Counts, stops and the last errors."""
         self.take_in_all()
 
         def look(tx: Tx) -> model.Overview:
@@ -89,7 +89,6 @@ class Lookups:
                 counts={name: numbers.get(State[name], 0) for name in model.STATES},
                 accounts=waiting_by_account(tx),
                 oldest_due=oldest_due(tx),
-                rates=history.rates(tx),
                 destinations=destination.states_of(tx),
                 stops=destination.recent_stops(tx, model.DAY),
                 journal_bytes=self.bytes_waiting(),
@@ -266,9 +265,7 @@ class Lookups:
         :param lost: what was lost alone, whether or not it was sent again.
         """
         self.take_in_all()
-        return self.database.read(
-            lambda tx: history.sums(tx, since, columns, hours=hours, delays=delays, lost=lost)
-        )
+        return self.database.read(partial(history.sums, since, columns, hours, delays, lost))
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,

@@ -15,7 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from enum import IntEnum
 from json.encoder import encode_basestring_ascii
@@ -338,8 +338,6 @@ class Overview:
     :param counts: events by state; forgotten and removed ones are not among them.
     :param accounts: events that wait, by account.
     :param oldest_due: seconds since the oldest waiting event became due, or ``None``.
-    :param rates: of what happened in the present ``hour`` and the last 24 hours (``day``), each
-        a mapping of ``delivered`` and ``dead`` to a count.
     :param destinations: AdRoll as the workers of each account see it.
     :param stops: intervals of the last day in which an account was stopped, or AdRoll was away:
         account, begin, end or ``None``, reason.
@@ -351,7 +349,6 @@ class Overview:
     counts: Mapping[str, int]
     accounts: Mapping[str, int]
     oldest_due: float | None
-    rates: Mapping[str, Mapping[str, int]]
     destinations: Mapping[str, Destination]
     stops: tuple[tuple[str, float, float | None, str], ...]
     journal_bytes: int
@@ -473,14 +470,18 @@ class Withdrawal:
     adct: str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counted:
-    """Something for the history alone: a report that failed or was not to be kept; nothing of the
-    visitor.
+    """What the history counts: nothing of the visitor. An entry of its own where there is no event,
+    since its report failed or was not to be kept.
 
+    :param at: when it happened, seconds since the epoch.
     :param amount: how many there were, all alike.
     :param order: of what was suppressed, a keyed hash of its order id, by which the reason is found
         again.
+    :param identifiers: mask of those that the event carries.
+    :param value: of the event, ten-thousandths of its currency's major unit.
+    :param delay: seconds from the event to its delivery, or ``None``.
     """
 
     at: float
@@ -489,6 +490,10 @@ class Counted:
     reason: str = ""
     amount: int = 1
     order: str | None = None
+    identifiers: int = 0
+    value: int = 0
+    currency: str = ""
+    delay: float | None = None
 
 
 @dataclass(slots=True)
@@ -507,7 +512,10 @@ class Verdict:
     doubt: Doubt = ""
 
 
-Entry: TypeAlias = EventEntry | Withdrawal | Counted | Verdict
+_Said: TypeAlias = Withdrawal | Counted | Verdict
+Entry: TypeAlias = EventEntry | _Said
+#: By the names that lines have for them.
+_KINDS: Final[Mapping[str, type[_Said]]] = {"w": Withdrawal, "c": Counted, "v": Verdict}
 
 
 def encode_event(event: NewEvent, at: float, dead: tuple[str, str] | None = None) -> bytes:
@@ -538,15 +546,9 @@ def encode(entry: Entry) -> bytes:
     """The line of any entry."""
     if isinstance(entry, EventEntry):
         return encode_event(entry.event, entry.at, entry.dead)
-    fields: list[object]
-    if isinstance(entry, Withdrawal):
-        fields = ["w", entry.at, entry.first_party_cookie, entry.adct]
-    elif isinstance(entry, Counted):
-        fields = ["c", entry.at, entry.name, entry.outcome, entry.reason]
-        fields += [entry.amount, entry.order]
-    else:
-        fields = ["v", entry.at, entry.kind, *entry.order, entry.changes]
-    return line_of(json.dumps([fields]).encode())
+    kind = next(kind for kind, one in _KINDS.items() if isinstance(entry, one))
+    said = [getattr(entry, one.name) for one in fields(entry)]
+    return line_of(json.dumps([[kind, *said]]).encode())
 
 
 def body_of(line: bytes) -> bytes | None:
@@ -562,23 +564,19 @@ def body_of(line: bytes) -> bytes | None:
 def decode(body: bytes) -> Entry:
     """The entry that the JSON of a line is.
 
-    :raises ValueError: it is none that this version knows; so do :class:`TypeError` and
-        :class:`IndexError`.
+    :raises ValueError: it is none that this version knows; so do :class:`TypeError`,
+        :class:`KeyError` and :class:`IndexError`.
     """
     # The fields are ASCII: where they end is the same place in text and bytes.
-    (kind, at, *fields), end = _read_json(body.decode("latin-1"), 1)
+    (kind, at, *said), end = _read_json(body.decode("latin-1"), 1)
     if kind == "e":
-        id, name, eid, dry_run, key, digest, mask, occurred_at, since, held_for, *dead = fields
+        id, name, eid, dry_run, key, digest, mask, occurred_at, since, held_for, *dead = said
         event = NewEvent(
             *(id, name, eid, bool(dry_run), key, body[end + 1 : -1]),
             *(occurred_at, digest, mask, since, held_for),
         )
         return EventEntry(event, at, tuple(dead[0]) if dead else None)
-    if kind == "w":
-        return Withdrawal(at, *fields)
-    if kind == "c":
-        return Counted(at, *fields)
-    if kind == "v":
-        verdict, eid, dry_run, name, key, changes = fields
-        return Verdict(at, verdict, OrderKey(eid, bool(dry_run), name, key), changes)
-    raise ValueError(f"an entry of the unknown kind {kind!r}")
+    entry = _KINDS[kind](at, *said)
+    if isinstance(entry, Verdict):
+        entry.order = OrderKey(*entry.order)
+    return entry

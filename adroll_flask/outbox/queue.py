@@ -375,7 +375,8 @@ def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
 
 def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Asked, *, unsure: bool) -> None:
     """Keep one more attempt with those of *rows* that have their content."""
-    made = [round(tx.now, 3), asked.answer, asked.status, asked.words[:_WORDS], int(unsure)]
+    words = asked.words[:_WORDS]
+    made = model.Attempt(round(tx.now, 3), asked.answer, asked.status, words, unsure)
     logs: defaultdict[tuple[model.Attempt, ...], list[str]] = defaultdict(list)
     for row in rows:
         if row.whole:

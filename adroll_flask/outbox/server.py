@@ -24,8 +24,13 @@ from .schema import Database, T, Tx, Values, filled, one
 
 CONNECT: Final = 5
 STATEMENT: Final = 30
-#: Seconds within which a peer that is gone is found: idle, between two probes, and in all.
-_KEEPALIVE: Final = (5, 5, 15)
+#: By libpq's names and the system's: a peer that is gone is found within 15 seconds.
+_KEEPALIVE: Final = {
+    "keepalives_idle": ("TCP_KEEPIDLE", 5),
+    "keepalives_interval": ("TCP_KEEPINTVL", 5),
+    "keepalives_count": ("TCP_KEEPCNT", 2),
+    "tcp_user_timeout": ("TCP_USER_TIMEOUT", 15_000),
+}
 #: Seconds that a statement waits for a lock.
 _LOCK_WAIT: Final = 10
 _TRIES: Final = 4
@@ -67,27 +72,18 @@ def _clause(dialect: str, statement: str) -> sa.TextClause:
 
 
 class _ServerTx(Tx):
-    now = 0.0  # until the server has told it
-
     def __init__(self, connection: sa.Connection, dialect: str, kept: float) -> None:
         self.connection = connection
         self.dialect = dialect
-        self.now = float(one(self._run(_BEGIN[dialect], {}).all()))
+        self.now = float(one(self.run(_BEGIN[dialect], {}).all()))
         self.kept = self.now + kept
 
-    def _run(self, statement: str, values: dict[str, Any]) -> Any:
-        values.setdefault("now", self.now)
+    def run(self, statement: str, values: dict[str, Any], /) -> Any:
         return self.connection.execute(_clause(self.dialect, statement), values)
-
-    def execute(self, statement: str, /, **values: Any) -> int:
-        return int(self._run(statement, values).rowcount)
 
     def many(self, statement: str, values: Sequence[Values], /) -> int:
         clause = _clause(self.dialect, statement).execution_options(preserve_rowcount=True)
         return int(self.connection.execute(clause, values).rowcount)
-
-    def rows(self, statement: str, /, **values: Any) -> list[Any]:
-        return [tuple(row) for row in self._run(statement, values)]
 
 
 class ServerDatabase(Database):
@@ -216,13 +212,9 @@ def make_engine(url: sa.URL) -> sa.Engine:
 def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
     if url.get_driver_name() != "psycopg":
         return {}
-    idle, between, in_all = _KEEPALIVE
     return {
         "connect_timeout": CONNECT,
-        "tcp_user_timeout": in_all * 1000,
-        "keepalives_idle": idle,
-        "keepalives_interval": between,
-        "keepalives_count": 2,
+        **{name: value for name, (_, value) in _KEEPALIVE.items()},
         "application_name": url.query.get("application_name", "adroll_outbox"),
         # A plan made for an empty table would be kept for one with a million rows; poolers in
         # front of the server do not like prepared statements either.
@@ -266,14 +258,8 @@ def _keep_alive(connection: Any) -> None:
     found = getattr(connection, "_sock", None)
     if not isinstance(found, socket.socket) or found.family == getattr(socket, "AF_UNIX", None):
         return
-    idle, between, in_all = _KEEPALIVE
     found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", idle),
-        ("TCP_KEEPINTVL", between),
-        ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", in_all * 1000),
-    ):
+    for name, value in _KEEPALIVE.values():
         if hasattr(socket, name):
             found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

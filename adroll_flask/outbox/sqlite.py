@@ -33,8 +33,6 @@ _OWN_WAIT: Final = 20
 _BETWEEN: Final = 0.01
 #: Seconds that a fork waits for what is under way in the file.
 _FORK_PATIENCE: Final = 1.0
-#: Of a file that is not there.
-_NO_INODE: Final = (0, 0)
 #: Pages of SQLite's log (4 KiB each) after which it is written back into the file, and bytes that
 #: the log's file keeps: our own log must not fill a small disk.
 _CHECKPOINT: Final = 400
@@ -65,14 +63,10 @@ class _SqliteTx(Tx):
         self.connection = connection
         self.now, self.kept = now, now + kept
 
-    def _run(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
-        values.setdefault("now", self.now)
+    def run(self, statement: str, values: dict[str, Any], /) -> sqlite3.Cursor:
         if "ids" in values:
             values["ids"] = json.dumps(values["ids"])
         return self.connection.execute(schema.filled("sqlite", statement), values)
-
-    def execute(self, statement: str, /, **values: Any) -> int:
-        return self._run(statement, values).rowcount
 
     def many(self, statement: str, values: Sequence[schema.Values], /) -> int:
         if len(values) > BATCH:
@@ -84,9 +78,6 @@ class _SqliteTx(Tx):
         rows = map(itemgetter(*names), each(values))
         return self.connection.executemany(_NAMED.sub("?", named), rows).rowcount
 
-    def rows(self, statement: str, /, **values: Any) -> list[Any]:
-        return self._run(statement, values).fetchall()
-
 
 class _Process:
     """What one process holds of the file. After a fork, the child has one of its own."""
@@ -94,9 +85,8 @@ class _Process:
     def __init__(self) -> None:
         self.lock: threading.RLock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
-        self.inode: tuple[int, int] = _NO_INODE
-        #: Nothing is open, for as long as a fork takes.
-        self.is_still: bool = False
+        #: Of the file that is open; ``None``: of none.
+        self.inode: tuple[int, int] | None = None
 
     def hang_up(self) -> None:
         old, self.connection = self.connection, None
@@ -125,8 +115,8 @@ class SqliteDatabase(schema.Database):
         # (https://sqlite.org/howtocorrupt.html, 2.6).
         self._processes = PerProcess(_Process, left=never_collect)
         self._processes.close_with(self, _Process.hang_up)
-        self._is_hooked = False
         self._is_orphan = False
+        at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
 
     # -- transactions -----------------------------------------------------------------------
 
@@ -163,7 +153,7 @@ class SqliteDatabase(schema.Database):
                 try:
                     connection = process.connection
                     inode = self._inode()
-                    is_ours = inode == process.inode and not (makes and inode == _NO_INODE)
+                    is_ours = inode == process.inode and not (makes and inode is None)
                     if connection is None or not is_ours:
                         process.hang_up()
                         connection = self._open(process, makes)
@@ -209,25 +199,22 @@ class SqliteDatabase(schema.Database):
         except sqlite3.Error as exc:
             raise OutboxFailed(reason_of(exc), database_words(exc)) from None
 
-    def _inode(self) -> tuple[int, int]:
+    def _inode(self) -> tuple[int, int] | None:
         try:
             stat = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):  # of what may not be looked at, who knows
-            return _NO_INODE
+            return None
         return stat.st_ino, stat.st_dev
 
     def _open(self, process: _Process, makes: bool) -> sqlite3.Connection:
         if self._is_orphan:
             raise OutboxFailed("unavailable", "forked while its database was in use")
-        if not self._is_hooked:
-            self._is_hooked = True
-            at_fork(before=self._be_still, in_parent=self._go_on, in_child=self._begin_anew)
         is_there = self.path.exists()
         if makes and not is_there:
             self._make()
             is_there = True
         process.connection = connection = self._connect(self.path if is_there else ":memory:")
-        process.inode = self._inode() if is_there else _NO_INODE
+        process.inode = self._inode() if is_there else None
         if not is_there:  # nor has it a version
             connection.execute("DELETE FROM adroll_meta WHERE name = 'schema_version'")
         return connection
@@ -375,19 +362,16 @@ class SqliteDatabase(schema.Database):
         process = self._processes.own()
         if process.lock.acquire(timeout=_FORK_PATIENCE):
             process.hang_up()
-            process.is_still = True
 
     def _go_on(self) -> None:
-        process = self._processes.own()
-        if process.is_still:
-            process.is_still = False
-            process.lock.release()
+        with suppress(RuntimeError):  # another thread has it, which was waited for in vain
+            self._processes.own().lock.release()
 
     def _begin_anew(self) -> None:
         # A child of a process that had the file open can never open it safely; its events stay in
         # the journal, which another process reads.
         inherited = self._processes.made()
-        if any(other.connection is not None and not other.is_still for other in inherited):
+        if any(other.connection is not None for other in inherited):
             self._is_orphan = True
         if self._is_orphan:  # a child of an orphan is one too
             logger.error(

@@ -163,10 +163,14 @@ def test_the_pointer_shows_what_a_bar_stands_for(address: str, page: Page) -> No
 
 def delivered(shop: Flask, events: int) -> None:
     """Let the history say that *events* were delivered."""
-    from adroll_flask.outbox.history import Happened, add
+    from adroll_flask.outbox.history import add
+    from adroll_flask.outbox.model import Counted
+    from adroll_flask.outbox.schema import Tx
 
-    entry = Happened("formFill", "delivered", "", 2, "", 0, 1.0, events)
-    shop.extensions["adroll"].outbox.database.write(lambda tx: add(tx, [entry]))
+    def write(tx: Tx) -> None:
+        add(tx, [Counted(tx.now, "formFill", "delivered", "", events, None, 2, delay=1.0)])
+
+    shop.extensions["adroll"].outbox.database.write(write)
 
 
 def test_the_pictures_are_of_pages_that_are_there() -> None:

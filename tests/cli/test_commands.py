@@ -216,7 +216,10 @@ def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, san
     assert ", asked again in " in result.output
     report(app)
     outbox = app.extensions["adroll"].outbox
-    outbox.destination(app.config["ADROLL_ADVERTISABLE_EID"]).pause(90, "too many requests")
+    destination = outbox.destination(app.config["ADROLL_ADVERTISABLE_EID"])
+    destination.failed("too many requests")
+    destination.pause(90)
+    destination.succeeded()
     assert run("worker", "--once").output.startswith(
         "0 settled, 1 waiting (AdRoll asked to wait for "
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.history import Happened, add
+from adroll_flask.outbox.history import add
+from adroll_flask.outbox.model import Counted
 from adroll_flask.outbox.schema import Tx
 from tests.conftest import AppMaker
 from tests.support.dashboard_shop import DashboardShop
@@ -23,13 +24,10 @@ class Shop(DashboardShop):
     ) -> None:
         """Write history: *events* alike, *ago* seconds before now."""
         amount, _, currency = value.partition(" ")
-        known: dict[str, Any] = {"name": "purchase", "reason": "", "identifiers": 0, "delay": None}
-        known |= more
-        entry = Happened(
-            *(known["name"], outcome, known["reason"], known["identifiers"], currency),
-            *(int(float(amount) * 10_000), known["delay"], 1),
-        )
         self.now -= ago
+        known: dict[str, Any] = {"at": self.now, "name": "purchase", "outcome": outcome}
+        known |= {"value": int(float(amount) * 10_000), "currency": currency}
+        entry = Counted(**known | more)
 
         def write(tx: Tx) -> None:
             add(tx, [entry] * events)

@@ -313,7 +313,7 @@ def test_the_same_hours_give_the_same_figures(tmp_path: Path) -> None:
             columns = "hour, slot, event_name, outcome, reason, identifiers, currency"
             sums = ", ".join(["events", "value", *(f"delay_{n}" for n in range(10))])
             connection.execute(f"CREATE TABLE adroll_history ({columns}, {sums})")
-            stops = "advertisable_eid, began_at, ended_at, reason"
+            stops = "id, advertisable_eid, began_at, ended_at, reason"
             connection.execute(f"CREATE TABLE adroll_stop ({stops})")
         past.write(tmp_path / name, NOW, orders_a_day=10.0)
         with closing(sqlite3.connect(tmp_path / name)) as connection:

@@ -141,8 +141,9 @@ def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -
 def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> None:
     shop.report("1001")
     shop.take_in()
-    words = "http_400: [0].timestamp: must not lie in the future"
-    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_400_to_everything", "print", words)
+    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination.stop("http_400_to_everything", "print")
+    destination.failed("http_400: [0].timestamp: must not lie in the future")
     seen(shop, "clock-wrong")
     assert is_gone(shop, "delivery-stopped")
 
@@ -164,7 +165,7 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
 
 def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
     delivered(shop, "1001")
-    shop.runtime.outbox.destination(ADVERTISABLE).pause(60, "http_429")
+    shop.runtime.outbox.destination(ADVERTISABLE).pause(60)
     assert seen(shop, "delivery-paused")["severity"] == "hint"
     shop.now += 61
     assert is_gone(shop, "delivery-paused")
@@ -334,7 +335,8 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     assert is_gone(shop, "other-account")
     shop.now += 61
     seen(shop, "other-account")
-    destination.stop("unauthorized", "x", "401")
+    destination.stop("unauthorized", "x")
+    destination.failed("401")
     assert is_gone(shop, "delivery-stopped"), "which is no trouble of ours"
     shop.now += 61
     found = seen(shop, "other-account")
@@ -342,7 +344,7 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     shop.now += 300
     found = seen(shop, "other-account")
     assert found["severity"] == "error"
-    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "x", "401")
+    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "x")
     found = seen(shop, "delivery-stopped")
     assert "wait" not in found["sentence"], "nothing that the token could send"
     assert found["events"] == 0

@@ -20,7 +20,8 @@ def refuse(outbox: Outbox) -> None:
 
 
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, adroll: State) -> None:
-    adroll.pause(300, "429")
+    adroll.failed("429")
+    adroll.pause(300)
     adroll.pause(5)  # the longer one stays
     bench.pass_time(-0.5)  # a clock is corrected by little
 
@@ -43,7 +44,7 @@ def test_a_pause_without_sense_ends_as_well(bench: Bench, adroll: State, seconds
 @pytest.mark.parametrize("back", [30, 3600])
 def test_a_clock_set_back_ends_a_pause(bench: Bench, adroll: State, back: int) -> None:
     adroll.failed("http_503")
-    adroll.pause(20, "http_503")
+    adroll.pause(20)
     assert adroll.try_probe() is False
     bench.pass_time(-back)
 
@@ -53,7 +54,7 @@ def test_a_clock_set_back_ends_a_pause(bench: Bench, adroll: State, back: int) -
     assert bench.open().destination(EID).try_probe(lease=40)
 
     adroll.failed("http_503")
-    adroll.pause(20, "http_503")
+    adroll.pause(20)
     assert 15 < adroll.state().paused_for <= 20, "by the present clock"
     assert adroll.try_probe() is False
 
@@ -76,7 +77,8 @@ def test_one_probe_goes_out_at_a_time(bench: Bench, adroll: State) -> None:
 
 
 def test_a_stop_says_why_by_which_configuration_since_when(bench: Bench, adroll: State) -> None:
-    assert adroll.stop("401", "fingerprint-1", "unknown token")
+    assert adroll.stop("401", "fingerprint-1")
+    adroll.failed("unknown token")
 
     other = bench.open().destination(EID)
     seen = other.state()

@@ -37,7 +37,7 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     outbox.put(bench.event("1"))
     deliver(outbox)
     outbox.put(bench.event("2"))
-    outbox.destination(EID).stop("401", "f", "unknown token")
+    outbox.destination(EID).stop("401", "f")
     bench.pass_time(60)
     outbox.destination(EID).resume()
     outbox.destination(EID).stop("403", "f")
@@ -47,7 +47,6 @@ def test_the_overview_tells_all_at_a_glance(bench: Bench, outbox: Outbox) -> Non
     assert +Counter(seen.counts) == {"waiting": 1, "delivered": 1}
     assert seen.oldest_due is not None
     assert seen.oldest_due >= 60
-    assert seen.rates["day"]["delivered"] == 1
     assert [(stop[3], stop[2] is None) for stop in seen.stops] == [("401", False), ("403", True)]
     assert seen.destinations[EID].stopped == "403"
     assert seen.journal_bytes == 0

@@ -36,7 +36,7 @@ def test_each_ended_state_is_counted_or_was_before() -> None:
             assert rule.counts, name
 
 
-class Explained:
+class Explained(Tx):
     """Asks how SQLite would go about each statement."""
 
     dialect, now, kept = "sqlite", 0.0, 0.0
@@ -45,7 +45,7 @@ class Explained:
         self._tx = tx
         self.plans: list[str] = []
 
-    def rows(self, statement: str, /, **_: Any) -> list[Any]:
+    def run(self, statement: str, _: dict[str, Any], /) -> list[Any]:
         values = dict.fromkeys(re.findall(r":(\w+)", statement)) | {"ids": ["1"]}
         steps = self._tx.rows(f"EXPLAIN QUERY PLAN {statement}", **values)
         self.plans += [step[3] for step in steps if "adroll_event" in step[3]]

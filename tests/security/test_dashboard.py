@@ -250,7 +250,9 @@ def test_an_orders_id_and_adrolls_words_stay_texts(make_app: AppMaker) -> None:
     shop.report(EVIL)
     shop.settle(**{f"o{EVIL}": {"kind": "dead", "reason": "refused", "error": EVIL}})
     shop.report("1002", currency=EVIL)
-    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print", EVIL)
+    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination.stop("http_401", "print")
+    destination.failed(EVIL)
     shop.take_in()
     pages = everything(shop)
     assert len([address for address in pages if "event=" in address]) >= 2

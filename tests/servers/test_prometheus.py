@@ -107,7 +107,7 @@ def test_metrics_hold_nothing_of_a_visitor(shop: Flask) -> None:
 
 def test_what_holds_delivery_is_told_by_its_reason(shop: Flask) -> None:
     outbox = shop.extensions["adroll"].outbox
-    outbox.destination(ADVERTISABLE).stop("unauthorized", "fingerprint", "http_401: no")
+    outbox.destination(ADVERTISABLE).stop("unauthorized", "fingerprint")
     found = samples(registry_of(shop))
     assert found["adroll_destination_stopped"] == {("unauthorized",): 1}
 
