@@ -44,12 +44,6 @@ def test_a_batch_is_one_gzipped_array_with_the_token_in_its_header_only() -> Non
     assert transport.headers["Content-Encoding"] == "gzip"
 
 
-def test_dry_run_is_said_in_the_url() -> None:
-    transport = AdRoll()
-    send(client(transport), dry_run=True)
-    assert transport.urls[0].endswith(f"/api?advertisable={EID}&dry_run=true")
-
-
 def test_an_api_url_with_a_query_keeps_it_and_another_account_is_named() -> None:
     transport = AdRoll()
     other = Account(advertisable_eid="OTHEREID01", access_token="canary-token-2")

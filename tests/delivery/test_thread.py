@@ -311,37 +311,23 @@ def test_a_fork_amid_imports_is_safe(tmp_path: Path, make: Maker, monkeypatch: P
 
 
 SHOP = """
-import sys, threading, time
-from flask import Flask
-from adroll_flask import AdRoll, report_conversion
+import os, sys, threading, time
+from tests.support.server_shop import make_shop
 
 class Watch:
     late = []
     def find_spec(self, name, path=None, target=None):
         self.late.append((threading.current_thread().name, name))
 
-app = Flask("shop", instance_path=sys.argv[1])
-app.config.update(
-    SECRET_KEY="a key of a shop under test", ADROLL_ADVERTISABLE_EID="A" * 22,
-    ADROLL_PIXEL_EID="B" * 22, ADROLL_DELIVERY=sys.argv[2], ADROLL_API_URL="http://127.0.0.1:9",
-    ADROLL_ACCESS_TOKEN="a-token",
-)
-AdRoll(app)
-
-@app.get("/")
-def page():
-    return "mugs"
-
-@app.post("/buy")
-def buy():
-    return report_conversion(order_id="1", value="5.00", currency="EUR", adct="c-1").status
-
+os.environ.update(SHOP_FOLDER=sys.argv[1], FLASK_ADROLL_DELIVERY=sys.argv[2])
+os.environ["FLASK_ADROLL_API_URL"] = "http://127.0.0.1:9"
+app = make_shop()
 client = app.test_client()
 client.get("/?adct=c-1")
 while not app.extensions["adroll"].thread.ready:
     time.sleep(0.01)
 sys.meta_path.insert(0, Watch())
-print(client.post("/buy", headers={"User-Agent": "Mozilla/5.0"}).text)
+print(client.post("/orders/1", headers={"User-Agent": "Mozilla/5.0"}).json["status"])
 counters = app.extensions["adroll"].counters
 while sys.argv[2] == "thread" and not counters.get("event_retried", "refused"):
     time.sleep(0.01)

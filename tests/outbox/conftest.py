@@ -10,11 +10,9 @@ import sqlalchemy as sa
 
 from adroll_flask.outbox import Outbox
 from adroll_flask.outbox.journal import Journal, JournalFile
-from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.journal_kit import line, only_file
 from tests.support.outbox_engines import ENGINES, Bench, database
 from tests.support.relay import Relay
-from tests.support.shops import Shop
 
 UrlOf = Callable[[str], str | None]
 
@@ -112,16 +110,3 @@ def relay(server: Bench) -> Iterator[Relay]:
     for outbox in server.opened:
         outbox.close()
     relay.cut()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[RunningSandbox]:
-    """AdRoll's sandbox, which refuses what AdRoll's documents do not name."""
-    with running(strict=True) as one:
-        yield one
-
-
-@pytest.fixture
-def shop(tmp_path: Path, sandbox: RunningSandbox) -> Shop:
-    """A shop on its own folder that delivers to the sandbox."""
-    return Shop(tmp_path / "shop").at(sandbox)

@@ -25,11 +25,6 @@ from tests.support import PATIENCE, in_a_child, open_files
 from tests.support.outbox_engines import EID, Bench, deliver
 
 
-@pytest.fixture
-def outbox(sqlite: Bench) -> Outbox:
-    return sqlite.open()
-
-
 def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
     old = os.umask(0)
     try:
@@ -290,6 +285,7 @@ def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite
     assert sqlite.path.exists()
 
 
+@pytest.mark.usefixtures("sqlite")
 def test_what_may_not_be_looked_at_is_not_taken_for_empty(
     outbox: Outbox, monkeypatch: Patch
 ) -> None:

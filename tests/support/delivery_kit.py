@@ -13,8 +13,9 @@ from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer
 from adroll_flask.delivery.transport import Response as Response
 from adroll_flask.outbox import NewEvent, Outbox, model, new_id
+from tests.support.outbox_engines import EID as EID
+from tests.support.outbox_engines import Clock as Clock
 
-EID = "ADVERTISABLE0000000001"
 PIXEL = "PIXEL00000000000000001"
 START = 1_700_000_000.0
 
@@ -25,19 +26,6 @@ OK = Response(200, {}, b'{"results": {}}')
 def refusal(status: int, *entries: dict[str, Any], **headers: str) -> Response:
     body = json.dumps({"errors": list(entries) or [{"message": "no", "code": "bad"}]}).encode()
     return Response(status, {k.replace("_", "-"): v for k, v in headers.items()}, body)
-
-
-class Clock:
-    """Both clocks of a shop; they stand still until a test moves them."""
-
-    def __init__(self, now: float = START) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Most(random.Random):
@@ -107,7 +95,7 @@ class Shop:
             "linger": 0.05,
         }
         self.settings = settings.Settings(**(values | changes))
-        self.clock = clock or Clock()
+        self.clock = clock or Clock(START)
         self.adroll = adroll or AdRoll()
         self.counters = counters.Counters()
         self.ended: list[tuple[str, str | None, str]] = []
