@@ -413,20 +413,17 @@ def let(future: Future[Any]) -> None:
         future.exception(timeout=A_WHILE)
 
 
-def interrupt(
-    patch: Patch, name: str, where: Any, meanwhile: Callable[[], Any]
-) -> Callable[..., Any]:
+def interrupt(patch: Patch, name: str, where: Any, meanwhile: Callable[..., Any]) -> None:
     """Let *meanwhile* happen before the next call of a function, by this thread alone."""
     real, thread = getattr(where, name), threading.get_ident()
 
     def call(*arguments: Any) -> Any:
         if threading.get_ident() == thread:
             patch.setattr(where, name, real)
-            meanwhile()
+            meanwhile(*arguments)
         return real(*arguments)
 
     patch.setattr(where, name, call)
-    return real  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("end", ["rotate", "close"])
@@ -436,7 +433,7 @@ def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, 
     journal.mark_stale()
     held = contextlib.ExitStack()
 
-    def meanwhile() -> None:
+    def meanwhile(*_: object) -> None:
         let(pool.submit(getattr(journal, end)))
         held.enter_context(next_number(folder.with_name("other")))
 
@@ -483,7 +480,7 @@ def test_a_failed_sync_closes_no_other_s_file(folder: Path, monkeypatch: Patch, 
     failing = pool.submit(journal.append, line(b"fails"))
     assert syncing.wait(10)
 
-    def meanwhile() -> None:
+    def meanwhile(*_: object) -> None:
         writing.set()
         let(failing)
         held.enter_context(next_number(folder.with_name("other")))
@@ -504,16 +501,14 @@ def test_a_failed_sync_fails_all_who_wait(folder: Path, monkeypatch: Patch, pool
     """The kernel tells of lost data once: whoever asks next hears that nothing is wrong."""
     journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
-    real = files.sync_data
     others: list[Future[None]] = []
 
     def fail(_handle: int) -> None:
-        monkeypatch.setattr(files, "sync_data", real)
         others.append(pool.submit(journal.append, line(b"two")))
         let(others[0])
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(files, "sync_data", fail)
+    interrupt(monkeypatch, "sync_data", files, fail)
     with pytest.raises(OutboxFailed):
         journal.append(line(b"one more"))
 
@@ -525,16 +520,14 @@ def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, poo
     journal.append(line(b"one"))
     journal.mark_stale()
     synced: list[bool] = []
-    real = files.sync_data
 
     def sync(handle: int) -> None:
-        monkeypatch.setattr(files, "sync_data", real)
         [file] = files_of(folder)
         let(pool.submit(journal.rotate))
         with next_number(folder.with_name("other")):
             synced.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 
-    monkeypatch.setattr(files, "sync_data", sync)
+    interrupt(monkeypatch, "sync_data", files, sync)
     journal.append(line(b"two"))
 
     assert synced == [True]
