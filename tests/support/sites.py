@@ -1,9 +1,7 @@
 """A small site behind each of the two adapters, and what an attacker or an auditor looks at."""
 
 import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,15 +101,6 @@ class Site:
         rows = self.runtime.outbox.lookups.list(limit=1000)
         shown = [self.runtime.outbox.lookups.show(row.id) for row in rows]
         return [json.loads(row.payload) for row in shown if row is not None and row.payload]
-
-    def outbox_bytes(self) -> bytes:
-        """The raw bytes of the outbox's files, checkpointed."""
-        if not self.runtime.outbox.exists():
-            return b""
-        self.runtime.outbox.queue.waiting()  # takes in what the journal holds
-        with closing(sqlite3.connect(self.outbox_file)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return self.outbox_file.read_bytes()
 
 
 def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
