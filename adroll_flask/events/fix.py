@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from adroll_flask.errors import EventError
-from adroll_flask.visitor.identifiers import accept_seconds
+from adroll_flask.visitor.identifiers import accept_id, accept_seconds
 
 from . import event
 from .build import Built, hide, said
@@ -157,8 +157,8 @@ def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = Non
     """
     event = recheck_wire(payload, defaults, now=defaults.now)
     built = Built(event, (), event.order_id, wire_bytes(event), defaults=defaults)
-    if key not in (None, built.kept_key):
-        built.key = key
+    if key and key != built.kept_key:
+        built.key = accept_id(key, "deduplication_key")
     return built
 
 

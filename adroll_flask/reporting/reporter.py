@@ -241,7 +241,8 @@ class Reporter:
                 if passed is None:
                     why = context.refusal or "before_report"
                     key = given.get("deduplication_key") or given.get("order_id")
-                    dry_run = self._is_trial(given, context, tracked)
+                    page = given.get("page_location") or context.page_location
+                    dry_run = self.is_dry_run(page, tracked)
                     return self.suppressed(name, why, key, dry_run=dry_run)
                 built = passed
                 if built.dropped or built.hidden:
@@ -455,11 +456,6 @@ class Reporter:
                 return True
         return False
 
-    def _is_trial(
-        self, given: Mapping[str, Any], context: EventDefaults, browser: TrackedRequest | None
-    ) -> bool:
-        return self.is_dry_run(given.get("page_location") or context.page_location, browser)
-
     # -- what becomes of it ------------------------------------------------------------------
 
     def _committed(self, receipt: Receipt, built: Built) -> None:
@@ -523,7 +519,7 @@ class Reporter:
             id=new_id(self.clock()),
             name=_kept_name(name),
             advertisable_eid=context.advertisable_eid or "",
-            dry_run=self._is_trial(given, context, browser),
+            dry_run=self.is_dry_run(given.get("page_location") or context.page_location, browser),
             key=None,
             payload=draft(name, kept, context),
             occurred_at=context.now,

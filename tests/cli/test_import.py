@@ -180,6 +180,14 @@ def test_rejected_lines_of_json_are_fixed_as_json(app: Flask, run: Run) -> None:
     assert len(kept(app)) == 3
 
 
+def test_a_key_of_an_exports_line_that_is_none_is_a_bad_line(app: Flask, run: Run) -> None:
+    report(app)
+    (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
+    bad = json.dumps(json.loads(line) | {"deduplication_key": 1.5})
+    assert "1 duplicate, 1 invalid" in run("-", input=f"{line}\n{bad}").output
+    assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "deduplication_key"
+
+
 def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:
     Path("orders.csv").write_text(PLAIN + "3,-1,EUR,u3\n")
     assert "2 good, 1 invalid" in run("orders.csv", "--check", *SET, code=1).output
