@@ -34,7 +34,7 @@ from adroll_flask.outbox.files import make_folder
 from adroll_flask.outbox.model import EventEntry
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
-from adroll_flask.reporting.reporter import NEEDED_OF_A_PURCHASE, Reporter
+from adroll_flask.reporting.reporter import Reporter
 from adroll_flask.runtime import Runtime
 
 from . import console
@@ -328,9 +328,8 @@ class EventMaker:
                 defaults = reporter.of_token(token, values, None)
             if defaults.refusal:
                 return None
-            for needed, text in NEEDED_OF_A_PURCHASE.items() if name == "purchase" else ():
-                if needed not in values:
-                    raise EventError(needed, text)
+            if name == "purchase":
+                reporter.check_purchase(values, strict=True)
             built = build(name, values, defaults, strict=True)
         if built.key is None:
             # Not by what happened at the time of the import, so that it is the same one again.

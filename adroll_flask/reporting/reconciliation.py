@@ -281,7 +281,9 @@ class Reconciliation:
         for row in self.orders:
             names = names or self._names(row)
             said: dict[str, Any] = {what: _text(row.get(name)) for what, name in names.items()}
-            at = _time(row.get(names.get("time", "")))
+            at = None
+            with suppress(ValueError):
+                at = read_time(_text(row.get(names.get("time", ""))), UTC)  # where it has no zone
             self.has_times |= at is not None
             if order_id := said.pop("order_id"):
                 yield Order(order_id, "missing", **said | {"time": at})
@@ -306,14 +308,6 @@ def line_of(order: Order) -> tuple[Status, str]:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
-
-
-def _time(value: object) -> float | None:
-    """Seconds since the epoch; a time without a zone is UTC."""
-    try:
-        return read_time(_text(value), UTC)
-    except ValueError:
-        return None
 
 
 def amount_of(text: str) -> Decimal | None:

@@ -62,7 +62,7 @@ _MAX_LEFT_OUT = 3
 #: Fields that say nothing of who the visitor is.
 _NOT_PERSONAL = frozenset({"order_id", "value", "currency", "products", "product_map", "total"})
 #: What a purchase says nothing without, though AdRoll takes it.
-NEEDED_OF_A_PURCHASE = {
+_NEEDED_OF_A_PURCHASE = {
     "order_id": "a purchase takes the shop's order id; without it a reload is reported as a sale",
     "value": "a purchase takes its value; without it the sale counts as nothing",
 }
@@ -236,7 +236,7 @@ class Reporter:
                 if not context.refusal:
                     built = self._build(name, given, context, strict=strict)
                     if name == "purchase":
-                        self._check_purchase(given, strict, by_token=subject is not None)
+                        self.check_purchase(given, strict=strict, by_token=subject is not None)
                     passed = self.functions.passed(built, strict=strict)
                 if passed is None:
                     why = context.refusal or "before_report"
@@ -311,8 +311,14 @@ class Reporter:
                     what,
                 )
 
-    def _check_purchase(self, given: Mapping[str, Any], strict: bool, *, by_token: bool) -> None:
-        for what, why in NEEDED_OF_A_PURCHASE.items():
+    def check_purchase(
+        self, given: Mapping[str, Any], *, strict: bool, by_token: bool = False
+    ) -> None:
+        """Warn once of what a purchase lacks that AdRoll takes without.
+
+        :raises EventError: with *strict*: it has no order id, or no value.
+        """
+        for what, why in _NEEDED_OF_A_PURCHASE.items():
             if what in given:
                 continue
             if strict:
