@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Any, Final
 
@@ -42,43 +43,6 @@ from .request_state import runtime_of
 from .runtime import Runtime
 
 _ENDS: Final = (*map(str, DELAYS), "+Inf")
-#: What each metric says.
-_TEXTS: Final = {
-    "adroll_outbox_up": "1 where the outbox could be read, else 0.",
-    "adroll_events": (
-        "Events that came to an end, by event, outcome and reason, since the first one."
-    ),
-    "adroll_event_value": (
-        "Sum of the values of events that came to an end, in the currency's major unit."
-    ),
-    "adroll_delivery_delay_seconds": "Seconds from an event to its delivery.",
-    "adroll_outbox_due_events": "Events that could be sent now, up to 10,000.",
-    "adroll_outbox_oldest_due_seconds": (
-        "Seconds since the oldest of them became due; 0: none is."
-    ),
-    "adroll_outbox_journal_bytes": "What this host's journal holds that is not in the outbox yet.",
-    "adroll_destination_failures": "Requests to AdRoll that failed since the last that did not.",
-    "adroll_destination_paused_seconds": "Seconds until AdRoll is asked again; 0: it is asked.",
-    "adroll_destination_stopped": (
-        "1 while nothing is sent since AdRoll refuses everything, by reason."
-    ),
-    "adroll_event_silent_seconds": (
-        "Where an event has stopped coming: seconds since it came last."
-    ),
-    "adroll_findings": (
-        "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
-    ),
-    "adroll_process": "What one process counted since it started, by name and reason.",
-}
-_LABELS: Final = {
-    "adroll_events": ("event", "outcome", "reason"),
-    "adroll_event_value": ("event", "outcome", "currency"),
-    "adroll_delivery_delay_seconds": ("event",),
-    "adroll_destination_stopped": ("reason",),
-    "adroll_event_silent_seconds": ("event",),
-    "adroll_findings": ("code", "severity"),
-    "adroll_process": ("process", "name", "reason"),
-}
 
 
 class AdRollCollector:
@@ -112,13 +76,16 @@ class AdRollCollector:
             logger.error(
                 "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
             )
-        yield _family("adroll_outbox_up", {(): trouble is None})
+        text = "1 where the outbox could be read, else 0."
+        yield _gauge("adroll_outbox_up", text, {(): trouble is None})
         yield from of_outbox
         found = Counter((one.code, one.severity) for one in open_findings(moment, trouble))
-        yield _family("adroll_findings", dict(sorted(found.items())))
+        text = "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
+        yield _gauge("adroll_findings", text, dict(sorted(found.items())), "code", "severity")
         pid, counts = str(os.getpid()), runtime.counters.snapshot()
         process = {(pid, *name.partition(":")[::2]): count for name, count in counts.items()}
-        yield _family("adroll_process", process, core.CounterMetricFamily)
+        text = "What one process counted since it started, by name and reason."
+        yield _counter("adroll_process", text, process, "process", "name", "reason")
 
 
 def _of(moment: Moment) -> Iterator[core.Metric]:
@@ -131,35 +98,50 @@ def _of(moment: Moment) -> Iterator[core.Metric]:
         counts[one.event_name, one.outcome, one.reason] += one.events
         if one.currency:
             values[one.event_name, one.outcome, one.currency] += float(one.value)
-    yield _family("adroll_events", counts, core.CounterMetricFamily)
-    yield _family("adroll_event_value", values, core.CounterMetricFamily)
+    text = "Events that came to an end, by event, outcome and reason, since the first one."
+    yield _counter("adroll_events", text, counts, "event", "outcome", "reason")
+    text = "Sum of the values of events that came to an end, in the currency's major unit."
+    yield _counter("adroll_event_value", text, values, "event", "outcome", "currency")
     yield _delays(sums)
-    yield _family("adroll_outbox_due_events", {(): outbox.lookups.due()})
-    yield _family("adroll_outbox_oldest_due_seconds", {(): outbox.queue.oldest_due() or 0.0})
-    yield _family("adroll_outbox_journal_bytes", {(): waiting})
-    yield _family("adroll_destination_failures", {(): destination.failures})
-    yield _family("adroll_destination_paused_seconds", {(): destination.paused_for})
     stopped = {(destination.stopped,): 1} if destination.stopped else {}
-    yield _family("adroll_destination_stopped", stopped)
     silent = {(one.name,): one.away for one in moment.watched if one.is_silent}
-    yield _family("adroll_event_silent_seconds", silent)
+    text = "Events that could be sent now, up to 10,000."
+    yield _gauge("adroll_outbox_due_events", text, {(): outbox.lookups.due()})
+    text = "Seconds since the oldest of them became due; 0: none is."
+    yield _gauge("adroll_outbox_oldest_due_seconds", text, {(): outbox.queue.oldest_due() or 0.0})
+    text = "What this host's journal holds that is not in the outbox yet."
+    yield _gauge("adroll_outbox_journal_bytes", text, {(): waiting})
+    text = "Requests to AdRoll that failed since the last that did not."
+    yield _gauge("adroll_destination_failures", text, {(): destination.failures})
+    text = "Seconds until AdRoll is asked again; 0: it is asked."
+    yield _gauge("adroll_destination_paused_seconds", text, {(): destination.paused_for})
+    text = "1 while nothing is sent since AdRoll refuses everything, by reason."
+    yield _gauge("adroll_destination_stopped", text, stopped, "reason")
+    text = "Where an event has stopped coming: seconds since it came last."
+    yield _gauge("adroll_event_silent_seconds", text, silent, "event")
 
 
 def _family(
+    kind: type[core.CounterMetricFamily | core.GaugeMetricFamily],
     name: str,
+    text: str,
     samples: Mapping[Any, float],
-    kind: type[core.CounterMetricFamily | core.GaugeMetricFamily] = core.GaugeMetricFamily,
+    *labels: str,
 ) -> core.Metric:
-    """The metric *name* with *samples* by the values of its labels."""
-    family = kind(name, _TEXTS[name], labels=_LABELS.get(name, ()))
-    for labels, value in samples.items():
-        family.add_metric(labels, value)
+    """The metric *name* with *samples* by the values of its *labels*."""
+    family = kind(name, text, labels=labels)
+    for values, value in samples.items():
+        family.add_metric(values, value)
     return family
 
 
+_counter = partial(_family, core.CounterMetricFamily)
+_gauge = partial(_family, core.GaugeMetricFamily)
+
+
 def _delays(sums: Iterable[HistorySum]) -> core.Metric:
-    name = "adroll_delivery_delay_seconds"
-    family = core.HistogramMetricFamily(name, _TEXTS[name], labels=_LABELS[name])
+    text = "Seconds from an event to its delivery."
+    family = core.HistogramMetricFamily("adroll_delivery_delay_seconds", text, labels=("event",))
     delivered = (one for one in sums if one.outcome == "delivered")
     for event, rows in by(lambda one: one.event_name, delivered).items():
         numbers = map(sum, zip(*(row.delays for row in rows), strict=True))
