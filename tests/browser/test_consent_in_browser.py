@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import browsing, visits
 from tests.support.journey import Site, buy, check_known, jar, open_shop
-from tests.support.kit_site import LOADER, METHODS
+from tests.support.kit_site import GPC, LOADER, METHODS
 
 STRINGS = {
     case["name"]: case["string"]
@@ -179,9 +179,7 @@ def test_global_privacy_control_beats_every_yes(
     open_site: OpenSite, new_context: browsing.NewContext, config: dict[str, Any]
 ) -> None:
     context = new_context(extra_http_headers={"Sec-GPC": "1"})
-    context.add_init_script(
-        "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', {get: () => true})"
-    )
+    context.add_init_script(GPC)
     with_platform(context)
     page = context.new_page()
     traffic = Traffic(context)

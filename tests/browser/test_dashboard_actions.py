@@ -9,10 +9,8 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import AppMaker
 from tests.support.browsing import NewContext, View, cut
-from tests.support.dashboard_shop import WHERE, DashboardShop, answering
+from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop, answering
 from tests.support.serving import serving
-
-DELIVERED = {"kind": "delivered"}
 
 
 @pytest.fixture
@@ -20,16 +18,13 @@ def shop(make_app: AppMaker) -> DashboardShop:
     """Two delivered orders, three problems, a held order, a visitor who said no."""
     shop = DashboardShop(make_app)
     shop.report("1000", hold=True)
-    for order in ("1001", "1002"):
-        shop.report(order)
-    shop.settle(o1001=DELIVERED, o1002=DELIVERED)
+    shop.deliver("1001", "1002")
     shop.bury("1003", "1004")
     unsure: dict[str, Any] = {"reason": "unsure", "error": "read_timeout: no certain answer"}
     shop.bury("1005", **unsure)
     shop.report("1006", currency="EURO")
     shop.report("1007", currency="EURO")
     shop.report("1008", gpc=True)
-    shop.take_in()
     return shop
 
 

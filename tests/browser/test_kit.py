@@ -25,12 +25,6 @@ def no_answer(site: KitSite, **options: object) -> str:
     return site.pixel_url(silent=1, cookieless=1, **options)
 
 
-def set_server_cookie(context: BrowserContext, value: str = kit_site.SERVER_COOKIE) -> None:
-    context.add_cookies(
-        [{"name": "__adroll_fpc", "value": value, "domain": ".shop.test", "path": "/"}]
-    )
-
-
 # -- what is told ------------------------------------------------------------------------------
 
 
@@ -62,7 +56,7 @@ def test_click_ids_are_read_as_the_server_reads_them(site: KitSite, page: Page) 
 
 
 def test_what_the_server_would_refuse_is_not_sent(site: KitSite, page: Page) -> None:
-    set_server_cookie(page.context)
+    kit_site.set_cookies(page.context, ".shop.test")
     refused = ("", "%E0%A4%A", "a%20b", "%C3%BC", "%0a", "x" * 241)
     tag = site.tag(pixel="none")
     page.goto(site.serve_frames(*((tag, "?xadct=other&adct=" + adct) for adct in refused)))
@@ -71,7 +65,7 @@ def test_what_the_server_would_refuse_is_not_sent(site: KitSite, page: Page) -> 
 
 
 def test_an_answer_that_is_no_cookie_is_not_sent(site: KitSite, page: Page) -> None:
-    set_server_cookie(page.context)
+    kit_site.set_cookies(page.context, ".shop.test")
     values = ["undefined", "null", "{}", "7", "[]", "''", "'-'", "'-s2-'", "'a b'", "'a;b'"]
     values += ["'a,b'", "'\\x22'", "'\\x5c'", "'\\xe9'", f"'{COOKIE}\\n'", f"'{'x' * 81}'"]
     pixel = "<script>adroll = {{ get_cookie(callback) {{ callback({}) }} }}</script>"
@@ -162,7 +156,7 @@ def test_what_the_server_refused_is_not_told_again(site: KitSite, page: Page, co
 
 
 def test_half_the_wait_is_the_cookies(site: KitSite, page: Page, context: BrowserContext) -> None:
-    set_server_cookie(context)
+    kit_site.set_cookies(context, ".shop.test")
     site.open(page, site.tag(wait=2000, src=no_answer(site)), LANDING)
     assert site.after_wait(page, 2000, count=1) == [{"adct": "click123"}]
     entry = "performance.getEntriesByType('resource').find(e => /identity$/.test(e.name))"
@@ -248,7 +242,7 @@ def test_a_cached_page_asks_for_a_cookie_once(
 
 
 def test_a_page_without_news_is_silent(site: KitSite, page: Page, context: BrowserContext) -> None:
-    set_server_cookie(context)
+    kit_site.set_cookies(context, ".shop.test")
     page.route("**/roundtrip.js*", lambda route: route.abort())
     site.open(page, site.tag())
     assert site.after_wait(page) == []
@@ -352,7 +346,7 @@ def test_a_site_pixel_is_asked_whatever_it_makes_of_the_stub(
 
 
 def test_a_pixel_that_throws_is_survived(site: KitSite, page: Page) -> None:
-    set_server_cookie(page.context)
+    kit_site.set_cookies(page.context, ".shop.test")
     pixels = ["{}", "1", "'x'", "{ get_cookie() { throw 1 } }", "{ get get_cookie() { throw 1 } }"]
     tag = site.tag(pixel="present", wait=kit_site.WAIT)
     frames = [
@@ -469,11 +463,9 @@ def test_a_lost_network_is_survived(site: KitSite, page: Page, console: Any) -> 
 
 # -- Global Privacy Control --------------------------------------------------------------------
 
-GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
-
 
 def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: BrowserContext) -> None:
-    page.add_init_script(GPC)
+    page.add_init_script(kit_site.GPC)
     site.open(page, site.tag(), LANDING)
     assert site.after_wait(page) == []
     assert site.pixels == []
@@ -482,6 +474,6 @@ def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: Brow
 
 
 def test_a_site_may_decide_not_to_honour_global_privacy_control(site: KitSite, page: Page) -> None:
-    page.add_init_script(GPC)
+    page.add_init_script(kit_site.GPC)
     site.open(page, site.tag(gpc="0"), LANDING)
     assert len(site.wait_told(page, 1)) == 1

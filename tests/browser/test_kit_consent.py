@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from tests.support import kit_site
 from tests.support.kit_site import COOKIE, LANDING, LOADER, METHODS, SERVER_COOKIE, WAIT, KitSite
 
 GRANT = {"adct": "click123", "consent": True, "first_party_cookie": COOKIE}
@@ -71,16 +72,6 @@ def assert_no_trace(site: KitSite, page: Page) -> None:
     assert site.pixels == []
     assert page.context.cookies() == []
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
-
-
-def set_cookies(context: BrowserContext, *domains: str) -> None:
-    """``__adroll_fpc`` for domains (with a dot) and hosts alone (without)."""
-    context.add_cookies(
-        [
-            {"name": "__adroll_fpc", "value": SERVER_COOKIE, "domain": domain, "path": "/"}
-            for domain in domains
-        ]
-    )
 
 
 # -- the site says -----------------------------------------------------------------------------
@@ -190,7 +181,7 @@ def test_a_site_pixel_and_what_it_keeps_of_consent_stay_with_its_no(
 def test_a_withdrawal_tries_no_impossible_domain(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
-    set_cookies(context, ".www.shop.test", "www.shop.test")
+    kit_site.set_cookies(context, ".www.shop.test", "www.shop.test")
     site.open(page, WRITES + site.tag(consent="tcf"), LANDING, "www.shop.test")
     page.evaluate("adrollKit.consent(false)")
     site.wait_told(page, 1)
@@ -207,7 +198,7 @@ def test_a_withdrawal_tries_no_impossible_domain(
 
 
 def test_a_refusal_takes_an_earlier_sessions_cookie_away(site: KitSite, page: Page) -> None:
-    set_cookies(page.context, ".www.shop.test", "www.shop.test", ".shop.test")
+    kit_site.set_cookies(page.context, ".www.shop.test", "www.shop.test", ".shop.test")
     site.open(page, site.tag(consent="tcf"), LANDING, "www.shop.test")
     page.evaluate("adrollKit.consent(false)")
     assert site.wait_told(page, 1) == [{"consent": False}]
@@ -511,7 +502,7 @@ def test_a_no_that_the_server_has_taken_back_is_asked_for_again(site: KitSite, p
     site.answer = {"consent": False}
     site.open(page, site.tag(consent="ask"), LANDING)
     site.wait_told(page, 1)
-    set_cookies(page.context, ".shop.test")
+    kit_site.set_cookies(page.context, ".shop.test")
     site.answer = {"consent": True}
     page.goto(site.url())
     assert site.wait_told(page, 3)[1:] == [{}, {"first_party_cookie": SERVER_COOKIE}]
@@ -586,7 +577,7 @@ def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page)
 
 
 def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, page: Page) -> None:
-    page.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})")
+    page.add_init_script(kit_site.GPC)
     site.answer = {"consent": True}
     site.open(page, CMP + GTAG + site.tag(consent="ask"), LANDING)
     page.evaluate(tc() + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")

@@ -204,12 +204,10 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
 
 def test_no_page_reads_all_of_the_outbox(make_app: AppMaker, plans: Plans) -> None:
     shop = DashboardShop(make_app)
-    shop.report("1001")
-    shop.settle(o1001={"kind": "delivered"})
+    shop.deliver("1001")
     shop.bury("1002", "1003")
     shop.report("1004", hold=True)
     shop.report("1005", currency="EURO")
-    shop.take_in()
     plans.clear()
     for place, page in enumerate(mounting.PAGES):
         path = page.name if place else ""
@@ -377,11 +375,9 @@ def test_after_a_year_every_page_and_command_works_and_none_is_slow(tmp_path: Pa
 
 
 def test_every_page_is_shown_from_each_engine(any_shop: DashboardShop) -> None:
-    any_shop.report("1001")
-    any_shop.settle(o1001={"kind": "delivered"})
+    any_shop.deliver("1001")
     any_shop.bury("1002")
     any_shop.report("1003")
-    any_shop.take_in()
     for page in mounting.PAGES:
         any_shop.html("" if page is mounting.PAGES[0] else page.name)
         any_shop.json(page.name)

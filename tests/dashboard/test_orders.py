@@ -13,9 +13,7 @@ import pytest
 from adroll_flask import release_conversion
 from adroll_flask.outbox.model import Asked
 from tests.conftest import ADVERTISABLE, Patch
-from tests.support.dashboard_shop import WHERE, DashboardShop
-
-DELIVERED = {"kind": "delivered"}
+from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 
 
 def find(shop: DashboardShop, order: str) -> str:
@@ -42,10 +40,8 @@ def test_a_new_shop_has_no_orders(shop: DashboardShop) -> None:
 
 def test_the_newest_orders_are_listed_with_value_and_state(any_shop: DashboardShop) -> None:
     any_shop.bury("1001")
-    any_shop.report("1002")
-    any_shop.settle(o1002=DELIVERED)
+    any_shop.deliver("1002")
     any_shop.report("1003", currency="EURO")
-    any_shop.take_in()
     listed = any_shop.json("orders")["newest"]
     assert {one["order"]: (one["state"], one["value"], one["currency"]) for one in listed} == {
         "1001": ("dead", "59.90", "EUR"),
@@ -62,8 +58,7 @@ def test_the_list_goes_on_page_by_page(
     shop: DashboardShop, monkeypatch: Patch, chosen: dict[str, str], orders: str
 ) -> None:
     monkeypatch.setattr("adroll_flask.dashboard.orders._LISTED", 2)
-    shop.report("1")
-    shop.settle(o1=DELIVERED)
+    shop.deliver("1")
     for order in ("2", "3", "4"):
         shop.now += 1.0
         shop.bury(order)
@@ -77,7 +72,6 @@ def test_the_list_goes_on_page_by_page(
 
 def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     any_shop.report("1001", hold=True, email="ann@example.com")
-    any_shop.take_in()
     assert steps(any_shop, "1001") == ["happened", "held"]
     assert "held until paid" in find(any_shop, "1001")
     with any_shop.app.app_context():
@@ -95,7 +89,6 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
 
 def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
     any_shop.report("1001")
-    any_shop.take_in()
     assert "has refused" not in find(any_shop, "1001")
     any_shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
     assert "AdRoll has refused the access token" in find(any_shop, "1001")
@@ -171,9 +164,7 @@ def paid(shop: DashboardShop) -> str:
 @pytest.fixture
 def sold(any_shop: DashboardShop) -> DashboardShop:
     """A shop that reported four of the list's orders."""
-    any_shop.report("1001")
-    any_shop.report("1003")
-    any_shop.settle(o1001=DELIVERED, o1003=DELIVERED)
+    any_shop.deliver("1001", "1003")
     any_shop.bury("1002")
     any_shop.report("1005", gpc=True)
     return any_shop
@@ -198,8 +189,7 @@ def test_what_did_not_arrive_is_csv(sold: DashboardShop) -> None:
 
 
 def test_a_list_may_be_json_lines_and_name_its_column(shop: DashboardShop) -> None:
-    shop.report("1001")
-    shop.settle(o1001=DELIVERED)
+    shop.deliver("1001")
     lines = "\n".join(json.dumps({"nummer": order, "total": 59.9}) for order in ("1001", "1002"))
     assert "1 of 2 paid orders reached AdRoll" in shop.upload(lines, column="nummer").text
 
@@ -265,9 +255,7 @@ def test_a_sum_stands_beside_what_it_is_the_sum_of(shop: DashboardShop) -> None:
 
 def test_a_list_may_write_its_ids_as_people_do(any_shop: DashboardShop) -> None:
     """Shopify's export has "#4473" of an order that it reports as 4473."""
-    for order in ("4473", "#4474", "4476"):
-        any_shop.report(order)
-    any_shop.settle(**{"o4473": DELIVERED, "o#4474": DELIVERED, "o4476": DELIVERED})
+    any_shop.deliver("4473", "#4474", "4476")
     any_shop.report("4475", gpc=True)
     any_shop.report("4477", currency="EURO")
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(any_shop.now - 200))
@@ -298,7 +286,6 @@ def test_an_order_of_a_comparison_leads_to_its_page(shop: DashboardShop) -> None
 
 def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardShop) -> None:
     shop.report("1001")
-    shop.take_in()
     said = shop.said(shop.upload("Bestellung;Summe\n1001;1\n"))
     assert "the order&#39;s id: name it (in the form" in said
     assert said.endswith("there are: Bestellung, Summe.")
@@ -316,13 +303,11 @@ def test_what_is_wrong_with_a_lists_columns_is_told_by_the_form(shop: DashboardS
 @pytest.mark.parametrize("typed", ["#4826", " 4826 ", "# 4826", "Order 4826"])
 def test_an_order_is_found_as_people_write_it(shop: DashboardShop, typed: str) -> None:
     shop.report("4826")
-    shop.take_in()
     assert "Order 4826" in find(shop, typed)
 
 
 def test_an_unknown_order_is_unknown_here_and_others_are_named(shop: DashboardShop) -> None:
     shop.report("2026-4826")
-    shop.take_in()
     for typed in ("2026-4862", "#2026-4862", "Order 2026-4862"):
         page = find(shop, typed)
         assert "It is unknown here" in page
@@ -334,8 +319,7 @@ def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardS
     """It was unknown here, while the list of the same page had it."""
     rows: list[Any] = [{"order_id": "#1002", "value": "59.90", "currency": "EUR"}]
     shop.extension.paid_orders(lambda _since, _until: (one for one in rows))
-    shop.report("1001")
-    shop.settle(o1001=DELIVERED)
+    shop.deliver("1001")
     for typed in ("1002", "#1002", "Order 1002"):
         page = find(shop, typed)
         assert "It was paid and never reported" in page
@@ -364,8 +348,7 @@ def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -
         text = shop.post("orders/missing", format="csv", **form).text
         return [line.split(",")[0] for line in text.splitlines()[1:]]
 
-    shop.report("1000")
-    shop.settle(o1000=DELIVERED)
+    shop.deliver("1000")
     text = shop.post("orders/missing", format="page").text
     said = "3 were never reported: 2 with group &#39;paypal&#39;, 1 with group &#39;invoice&#39;"
     assert f"{said} <b>179.70 EUR</b>" in text

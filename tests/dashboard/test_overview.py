@@ -20,7 +20,7 @@ from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import MEANINGS
 from tests.conftest import ADVERTISABLE
 from tests.support import ROOT
-from tests.support.dashboard_shop import WHERE
+from tests.support.dashboard_shop import DELIVERED, WHERE
 
 from .conftest import DAY, HOUR, Shop
 
@@ -319,17 +319,15 @@ def test_the_answer_about_orders_is_no_no_where_another_event_stays_away(shop: S
 
 def test_what_waits_counts_on_its_own_day(shop: Shop) -> None:
     shop.report("1001")
-    shop.take_in()
     shop.now += 2 * DAY
     shop.report("1002", hold=True)
     shop.report("1003")
-    shop.take_in()
     day = time.strftime("%Y-%m-%d", time.gmtime(shop.now - 2 * DAY))
     for span, waiting in (({"period": "day"}, 1), ({"since": day, "until": day}, 1)):
         ways = {one["name"]: one["events"] for one in shop.json(**span)["way"]}
         assert ways["waiting"] == waiting, span
     # One that was delivered, or nothing is known of today.
-    shop.settle(o1001={"kind": "delivered"})
+    shop.settle(o1001=DELIVERED)
     assert shop.json()["today"]["number"] == 2, "one is held, one waits"
 
 
@@ -339,9 +337,8 @@ def test_todays_bar_and_sentence_are_alike(new_shop: Callable[..., Shop], zone: 
     shop = new_shop(ADROLL_TIME_ZONE=zone)
     for order in ("1001", "1002", "1003"):
         shop.report(order)
-    shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "dead", "reason": "unsure"})
+    shop.settle(o1001=DELIVERED, o1002={"kind": "dead", "reason": "unsure"})
     shop.report("1004", hold=True)
-    shop.take_in()
     found = shop.json(period="days")
     bar = found["steps"][-1]
     assert (bar["delivered"], bar["open"]) == (1, 3)
@@ -361,7 +358,6 @@ def test_an_hour_with_midnight_is_divided_alike(new_shop: Callable[..., Shop], z
     for order, minutes in (("yesterday", -20), ("first", 5), ("second", 10), ("third", 70)):
         shop.now = today.timestamp() + minutes * 60
         shop.report(order, hold=True)
-        shop.take_in()
     shop.happened("delivered", ago=20 * DAY)  # without any history nothing is said of today
     found = shop.json(period="days")
     assert [step["open"] for step in found["steps"]][-2:] == [1, 3]
@@ -376,7 +372,6 @@ def test_dry_runs_that_are_held_or_wait_are_no_orders(new_shop: Callable[..., Sh
     shop.happened("delivered")
     shop.report("1001", hold=True)
     shop.report("1002")
-    shop.take_in()
     found = shop.json(period="days")
     assert [(step["delivered"], step["open"]) for step in found["steps"]][-1] == (1, 0)
     assert found["today"]["sentence"].startswith("1 order so far today")

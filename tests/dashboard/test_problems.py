@@ -11,7 +11,7 @@ import pytest
 from adroll_flask.dashboard.page import for_lookers
 from adroll_flask.findings import finding, rules
 from tests.conftest import ADVERTISABLE, AppMaker, Caplog, Patch
-from tests.support.dashboard_shop import NOW, REFUSED, DashboardShop
+from tests.support.dashboard_shop import DELIVERED, NOW, REFUSED, DashboardShop
 
 DAY = 86_400.0
 
@@ -30,7 +30,6 @@ def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> N
     any_shop.bury("1001", "1002", error="http_400: products.0.price: takes a decimal")
     any_shop.bury("1003", error="http_400: products.7.price: takes a decimal")
     any_shop.report("1004", currency="EURO")
-    any_shop.take_in()
     found = problems(any_shop)
     assert {title: one["events"] for title, one in found.items()} == {
         "AdRoll refused what the event says: products.price": 3,
@@ -49,7 +48,6 @@ def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> N
 def test_a_problem_alone_shows_its_events_with_their_orders(shop: DashboardShop) -> None:
     shop.bury("1001")
     shop.report("1002", currency="EURO")
-    shop.take_in()
     orders = []
     for one in shop.json("problems")["open"]:
         alone = shop.json("problems", problem=one["id"])
@@ -69,7 +67,6 @@ def test_the_events_of_a_problem_are_sent_again(any_shop: DashboardShop) -> None
 def test_one_field_is_set_in_all_of_them_and_then_they_are_sent(any_shop: DashboardShop) -> None:
     for order in ("1001", "1002"):
         any_shop.report(order, currency="EURO")
-    any_shop.take_in()
     form = {**any_shop.open_problem(), "field": "currency"}
     said = any_shop.press("problems/retry", **form, value="still none")
     assert said.startswith("0 events will be sent again; 2 events not: fix it first")
@@ -139,7 +136,6 @@ def test_a_hold_that_failed_cannot_be_sent_from_here(
         raise LookupError
 
     shop.report("1001", hold=True, **given)
-    shop.take_in()
     [one] = shop.json("problems")["open"]
     page = shop.html("problems", problem=one["id"])
     assert "Drop 1 event" in page
@@ -176,7 +172,6 @@ def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
 
 def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     shop.report("1001")
-    shop.take_in()
     shop.runtime.outbox.destination(ADVERTISABLE).stop(
         "http_401", "print", "http_401: no such token"
     )
@@ -227,7 +222,7 @@ def test_what_was_sent_again_is_lost_on_no_page(any_shop: DashboardShop) -> None
     any_shop.now += 2 * 3600.0  # a any_shop on a server has the server's clock
     any_shop.json("overview")
     any_shop.press("problems/retry", **any_shop.open_problem())
-    any_shop.settle(o1001={"kind": "delivered"}, o1002={"kind": "delivered"})
+    any_shop.settle(o1001=DELIVERED, o1002=DELIVERED)
     found = any_shop.json("overview")
     assert (found["health"]["delivered"], found["health"]["could"]) == (2, 2)
     assert found["losses"] == []

@@ -1,12 +1,10 @@
 """Every block of Python and of commands in what users read is run; there is no exception."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Patch
 from tests.support import PAGES, ROOT
 from tests.support.pages import Page, Shell, blocks, matches
 
@@ -72,24 +70,6 @@ def test_dots_stand_for_anything_and_nothing_else_does() -> None:
     assert matches("a\n…", "a")
     assert not matches("a", "a\nb")
     assert not matches("a b", "ab")
-
-
-def test_a_shell_that_is_stuck_leaves_nothing_behind(tmp_path: Path, monkeypatch: Patch) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(
-        "```console\n$ flask run --help >help; echo $BASHPID; exec sleep 1000\n…\n```\n"
-        "```console\n$ until false; do sleep 0.1; done\n```\n"
-    )
-    endless, stuck = blocks(str(page))
-    with Shell(tmp_path) as shell:
-        shell.run(endless)
-        with monkeypatch.context() as patience:
-            patience.setattr("tests.support.pages.PATIENCE", 1.0)
-            with pytest.raises(AssertionError, match="did not end"):
-                shell.run(stuck)
-    [job] = tmp_path.glob(".job*")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(job.read_text()), 0)
 
 
 # -- pages that need nothing but a shell, typed as they stand: real processes, real commands ------

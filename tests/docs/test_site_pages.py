@@ -337,30 +337,12 @@ def test_log_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not this" not in said
 
 
-class Article:
-    sku = "mug"
-    unit_price = Decimal("29.95")
-
-
-class Line:
-    article = Article
-    amount = 2
-
-
-class Order:
-    lines = (Line(),)
-
-
-class User:
-    email = "ada@example.com"
-    id = 42
-
-
 def test_events(make_app: AppMaker) -> None:
     app = make_app()
+    article = SimpleNamespace(sku="mug", unit_price=Decimal("29.95"))
     names = {
-        "user": User,
-        "order": Order,
+        "user": SimpleNamespace(email="ada@example.com", id=42),
+        "order": SimpleNamespace(lines=[SimpleNamespace(article=article, amount=2)]),
         "client_ip": "203.0.113.9",
         "idfa": "EA7583CD-A667-48BC-B806-42ECB2B48606",
         "report_event": report_event,
@@ -479,25 +461,16 @@ def test_the_sandbox_s_rules(make_app: AppMaker, tmp_path: Path) -> None:
             ADROLL_ACCESS_TOKEN="sandbox-token",
             ADROLL_DELIVERY="sync",
             ADROLL_LINGER=0,
-            **changed(app),
+            **{key: value for key, value in app.config.items() if key.startswith("ADROLL_")},
         )
         buy(made)
-        deliver(made)
+        while made.extensions["adroll"].flush(5.0):
+            pass
 
     with Shell(tmp_path) as shell, Page("adroll_flask/sandbox/README.md", shell) as page:
         page.run("The sandbox's rules")
         page.run("In a test", app=app, client=SimpleNamespace(post=checkout))
         page.run("Faults")
-
-
-def changed(app: Flask) -> dict[str, Any]:
-    return {key: value for key, value in app.config.items() if key.startswith("ADROLL_")}
-
-
-def deliver(app: Flask) -> None:
-    with app.app_context():
-        while app.extensions["adroll"].flush(5.0):
-            pass
 
 
 def test_commands(make_app: AppMaker, tmp_path: Path) -> None:

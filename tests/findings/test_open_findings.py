@@ -19,9 +19,8 @@ from adroll_flask import prometheus, report_event, signals
 from adroll_flask.findings.rules import Moment, open_findings
 from adroll_flask.outbox import NewEvent, OutboxFailed, ingest, location, new_id
 from tests.conftest import ADVERTISABLE, PIXEL, AppMaker, Caplog, Patch
-from tests.support import eventually, outbox_engines, visits
-from tests.support.dashboard_shop import DashboardShop
-from tests.support.pages import started
+from tests.support import eventually, outbox_engines, shops, visits
+from tests.support.dashboard_shop import DELIVERED, DashboardShop
 
 HOUR, DAY = 3600.0, 86_400.0
 #: Nobody does anything about it.
@@ -81,16 +80,9 @@ def looked_for(shop: DashboardShop, code: str) -> dict[str, Any] | None:
     return found
 
 
-def delivered(shop: DashboardShop, *orders: str) -> None:
-    for order in orders:
-        shop.report(order)
-    shop.settle(**{f"o{order}": {"kind": "delivered"} for order in orders})
-
-
 def test_a_shop_where_all_is_well_has_none(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.report("1002", gpc=True)  # a visitor's no
-    shop.take_in()
     assert shop.json("overview")["findings"] == []
     assert shop.json("overview")["verdict"]["sentence"].startswith("Yes. The one order ")
     assert check(shop)[1] == 0
@@ -127,7 +119,6 @@ def test_a_setting_keeps_conversions_back(
 )
 def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -> None:
     shop.report("1001", value="59.90")
-    shop.take_in()
     shop.runtime.outbox.destination(ADVERTISABLE).stop(reason, "print")
     shop.now += 3 * HOUR
     found = seen(shop, "delivery-stopped")
@@ -140,7 +131,6 @@ def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -
 
 def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> None:
     shop.report("1001")
-    shop.take_in()
     destination = shop.runtime.outbox.destination(ADVERTISABLE)
     destination.stop("http_400_to_everything", "print")
     destination.failed("http_400: [0].timestamp: must not lie in the future")
@@ -149,13 +139,12 @@ def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> N
 
 
 def test_adroll_is_away(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.runtime.outbox.destination(ADVERTISABLE).failed("connect_timeout")
     found = seen(shop, "request-failed")
     assert found["severity"] == "warning"
     assert "out of reach: the last request failed (connect_timeout)" in found["sentence"]
     shop.report("1002")
-    shop.take_in()
     shop.now += 2 * HOUR
     found = seen(shop, "request-failed")
     assert found["severity"] == "error", "for more than an hour"
@@ -164,7 +153,7 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
 
 
 def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.runtime.outbox.destination(ADVERTISABLE).pause(60)
     assert seen(shop, "delivery-paused")["severity"] == "hint"
     shop.now += 61
@@ -174,19 +163,17 @@ def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
 def test_nobody_delivers_is_known_within_a_minute(make_app: AppMaker) -> None:
     shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
     shop.report("1001")
-    shop.take_in()
     shop.now += 59
     assert is_gone(shop, "events-late")
     shop.now += 2
     assert "flask adroll worker" in seen(shop, "events-late")["todo"]
-    shop.settle(o1001={"kind": "delivered"})
+    shop.settle(o1001=DELIVERED)
     assert is_gone(shop, "events-late")
 
 
 def test_a_backlog_that_is_worked_off_is_no_finding(shop: DashboardShop) -> None:
     for order in range(120):
         shop.report(f"{order}")
-    shop.take_in()
     shop.now += 3 * HOUR
     assert shop.runtime.outbox.queue.claim(ADVERTISABLE)
     assert is_gone(shop, "events-late")
@@ -205,7 +192,7 @@ def test_what_a_killed_worker_was_sending_is_late_once_its_lease_has_ended(
 
 
 def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: DashboardShop) -> None:
-    delivered(shop, *(f"{order}" for order in range(80)))
+    shop.deliver(*(f"{order}" for order in range(80)))
 
     @shop.extension.before_report
     def broken(event: Any) -> Any:
@@ -213,20 +200,19 @@ def test_twenty_reports_that_died_are_an_error_whatever_the_day_was(shop: Dashbo
 
     for order in range(20):
         shop.report(f"d{order}")
-    shop.take_in()
     found = seen(shop, "reports-die")
     assert "20 could not be delivered: The site's own before_report" in found["sentence"]
     shop.extension._functions.before_report.clear()
     for order in range(11):
-        delivered(shop, f"e{order}")
+        shop.deliver(f"e{order}")
     assert is_gone(shop, "reports-die")
 
 
 def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop) -> None:
     shop.bury("1001", "1002")
-    delivered(shop, *(f"{order}" for order in range(40)))
+    shop.deliver(*(f"{order}" for order in range(40)))
     shop.now += 60 * DAY
-    delivered(shop, "today")
+    shop.deliver("today")
     found = seen(shop, "dead-letters")
     assert found["sentence"].startswith("2 events wait for a decision: AdRoll refused")
     assert (found["events"], found["values"]) == (2, [["EUR", "119.8"]])
@@ -235,18 +221,17 @@ def test_a_dead_letter_that_could_be_sent_is_one_however_old(shop: DashboardShop
 
 
 def test_what_can_only_be_dropped_is_a_hint(shop: DashboardShop) -> None:
-    delivered(shop, *(f"{order}" for order in range(20)))
+    shop.deliver(*(f"{order}" for order in range(20)))
     shop.bury("1001", reason="too_large", error="http_413")
     assert seen(shop, "dead-letters")["severity"] == "hint"
 
 
 def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     for _ in range(120):
         shop.runtime.outbox.note_failure("purchase", "disk_full")
     shop.runtime.outbox.tell_failures()  # as the thread beside the requests does
-    shop.report("1002")
-    shop.settle(o1002={"kind": "delivered"})
+    shop.deliver("1002")
     found = seen(shop, "event-lost")
     assert found["sentence"].startswith("120 reports were lost: the disk")
     assert f"df -h {shop.runtime.journal_folder}" in found["todo"]
@@ -258,14 +243,14 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
 def test_an_event_that_stopped_coming(shop: DashboardShop) -> None:
     shop.now -= 30 * DAY
     for order in range(30):
-        delivered(shop, f"{order}")
+        shop.deliver(f"{order}")
         shop.now += DAY
     assert is_gone(shop, "reports-silent")
     shop.now += DAY
     found = seen(shop, "reports-silent")
     assert found["sentence"].startswith("No purchase event since ")
     assert found["todo"].startswith("Place an order and look what the app's log says.")
-    delivered(shop, "again")
+    shop.deliver("again")
     assert is_gone(shop, "reports-silent")
 
 
@@ -276,7 +261,7 @@ def test_a_silent_event_is_tried_and_signalled_once(shop: DashboardShop, caplog:
         address = {"REMOTE_ADDR": "203.0.113.7"}
         with shop.app.test_request_context("/?adct=click123", environ_base=address):
             report_event("productSearch", keywords="mug")
-        shop.settle(oNone={"kind": "delivered"})  # it has no key
+        shop.settle(oNone=DELIVERED)  # it has no key
         shop.now += DAY
     shop.now += DAY
     found = seen(shop, "reports-silent")
@@ -298,7 +283,7 @@ def test_a_silent_event_is_tried_and_signalled_once(shop: DashboardShop, caplog:
 
 
 def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: Patch) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
         found = seen(shop, "event-lost")
@@ -308,7 +293,7 @@ def test_a_full_disk_is_seen_while_it_is_full(shop: DashboardShop, monkeypatch: 
 
 
 def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     event = NewEvent(
         id=new_id(shop.now),
         name="purchase",
@@ -356,18 +341,16 @@ def test_a_consent_function_that_fails(make_app: AppMaker) -> None:
     answers: list[Callable[[], bool]] = [lambda: bool(1 / 0)]
     shop = DashboardShop(make_app, ADROLL_CONSENT=lambda _request: answers[0]())
     shop.report("1001")
-    shop.take_in()
     assert seen(shop, "consent-unknown")["events"] == 1
     shop.now += 2 * DAY
     answers[0] = lambda: True
-    delivered(shop, "1002")
+    shop.deliver("1002")
     assert is_gone(shop, "consent-unknown")
 
 
 def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.report("1002", hold=True)
-    shop.take_in()
     assert shop.json("overview")["findings"] == [], "an unpaid hold in time is none"
     shop.now += 7 * DAY + HOUR
     for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
@@ -378,16 +361,15 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
 
 
 def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     found = open_findings(Moment(shop.runtime, look=False), OutboxFailed("locked"))
     assert [one.code for one in found] == ["outbox-unavailable"]
 
 
 def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.now += HOUR
     shop.report("1002")
-    shop.take_in()
     shop.now -= HOUR
     shop.bury(*(f"{order}" for order in range(2001, 2020)))
     seen(shop, "reports-die")
@@ -400,24 +382,23 @@ def test_a_clock_that_is_wrong(shop: DashboardShop) -> None:
 def test_a_clock_set_right_is_no_finding_once_nothing_early_waits(shop: DashboardShop) -> None:
     """It stayed until the time had come at which its last event was reported."""
     shop.now += 5 * HOUR
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.report("1002")
-    shop.take_in()
     shop.now -= 5 * HOUR
     seen(shop, "clock-wrong")
-    shop.settle(o1002={"kind": "delivered"})
+    shop.settle(o1002=DELIVERED)
     assert is_gone(shop, "clock-wrong")
 
 
 def test_a_damaged_database_says_what_is_lost_and_where_it_is(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     assert shop.runtime.thread.stop(60)  # which would have the file open while it is replaced
     shop.runtime.outbox.close()
     place = Path(shop.runtime.outbox_place)
     for path in place.parent.glob(f"{place.name}*"):
         path.unlink()
     place.write_bytes(b"no database" * 1000)
-    delivered(shop, "1002")
+    shop.deliver("1002")
     found = seen(shop, "outbox-corrupt")
     [old] = place.parent.glob("*.corrupt-*")
     assert str(old) in found["todo"]
@@ -434,9 +415,9 @@ def test_a_damaged_database_says_what_is_lost_and_where_it_is(shop: DashboardSho
 
 
 def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     assert shop.runtime.thread.stop(60)
-    shop.report("1002")
+    visits.report(shop.app, "1002")
     with monkeypatch.context() as patch:
         patch.setattr(ingest.Ingest, "take_in", lambda *_args, **_more: 0)
         patch.setattr(ingest.Ingest, "take_in_all", lambda _self: None)
@@ -447,7 +428,7 @@ def test_a_journal_that_nobody_takes_in(shop: DashboardShop, monkeypatch: Any) -
 def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
     shop: DashboardShop, monkeypatch: Patch
 ) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     folder, scandir = shop.runtime.journal_folder, os.scandir
 
     def refused(path: Any) -> Any:
@@ -463,7 +444,7 @@ def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
-    delivered(shop, "1001")
+    shop.deliver("1001")
     Path(shop.runtime.outbox_place).chmod(0o400)
     shop.runtime.outbox.close()
     found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
@@ -503,7 +484,7 @@ def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
     import sqlite3
     from contextlib import closing, suppress
 
-    delivered(shop, "1001")
+    shop.deliver("1001")
     place = Path(shop.runtime.outbox_place)
     with closing(sqlite3.connect(place, timeout=1.0)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -523,55 +504,37 @@ def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
     assert f"fuser -v {place}" in found[0]["todo"]
 
 
-WORKER = """
-from flask import Flask
-from adroll_flask import AdRoll
-
-app = Flask("shop", instance_path={folder!r})
-app.config.from_mapping({config!r})
-AdRoll(app)
-"""
-
-
 @contextmanager
-def worker_running(shop: DashboardShop, folder: Path) -> Iterator[None]:
+def worker_running(shop: DashboardShop) -> Iterator[None]:
     """``flask adroll worker`` for *shop*, which has given a sign of life, until it is killed."""
-    config = {
-        name: value
-        for name, value in shop.app.config.items()
-        if name == "SECRET_KEY" or (name.startswith("ADROLL_") and value is not None)
-    }
-    program = WORKER.format(folder=shop.app.instance_path, config=config)
-    child = started(folder, "worker", program=program)
+    names = ("advertisable_eid", "pixel_eid", "access_token", "api_url")
+    account = {name: shop.app.config[f"ADROLL_{name.upper()}"] for name in names}
+    with shops.Shop(Path(shop.app.instance_path), account).running("worker") as child:
 
-    def is_seen() -> bool:
-        assert child.poll() is None
-        shop.now = time.time()
-        unseen = shop.runtime.outbox.account_states()[ADVERTISABLE].unseen_for
-        return unseen is not None and unseen < 30
+        def is_seen() -> bool:
+            assert child.poll() is None
+            shop.now = time.time()
+            unseen = shop.runtime.outbox.account_states()[ADVERTISABLE].unseen_for
+            return unseen is not None and unseen < 30
 
-    try:
         eventually(is_seen)
         yield
-    finally:
-        child.kill()
-        child.communicate()
 
 
-def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker, tmp_path: Path) -> None:
+def test_a_gone_worker_is_known_within_a_minute(make_app: AppMaker) -> None:
     shop = DashboardShop(make_app, ADROLL_DELIVERY="worker")
     shop.now = time.time()
-    delivered(shop, "1001")
+    shop.deliver("1001")
     shop.now += HOUR
     assert is_gone(shop, "worker-gone"), "none ever ran: Celery delivers, say"
-    with worker_running(shop, tmp_path):
+    with worker_running(shop):
         assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 30
     assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 61
     found = seen(shop, "worker-gone")
     assert found["sentence"] == "The worker has given no sign of life for 1 minute."
-    with worker_running(shop, tmp_path):
+    with worker_running(shop):
         assert is_gone(shop, "worker-gone")
     shop.now = time.time() + 61
     seen(shop, "worker-gone")

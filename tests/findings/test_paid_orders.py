@@ -59,8 +59,7 @@ class PayingShop(dashboard_shop.DashboardShop):
 @pytest.fixture
 def shop(make_app: AppMaker) -> PayingShop:
     shop = PayingShop(make_app)
-    shop.report("1001")
-    shop.settle(o1001={"kind": "delivered"})
+    shop.deliver("1001")
     shop.pay("1001")
     return shop
 
@@ -81,7 +80,7 @@ def test_orders_never_reported_are_told_with_number_money_and_group(shop: Paying
     assert found["severity"] == "error", "more than a twentieth"
     for order in range(3):
         shop.report(f"p{order}")
-    shop.settle(**{f"op{order}": {"kind": "delivered"} for order in range(36)})
+    shop.settle(**{f"op{order}": dashboard_shop.DELIVERED for order in range(36)})
     shop.now += 2 * HOUR
     shop.look()
     assert is_gone(shop, "never-reported")
@@ -113,7 +112,6 @@ def test_an_order_that_is_paid_yet_held_is_told_until_it_is_released(shop: Payin
     """It stood among what did not arrive, and nobody who did not ask was told."""
     for order in ("1002", "1003", "unpaid", "just-paid"):
         shop.report(order, hold=True)
-    shop.take_in()
     for order in ("1002", "1003"):
         shop.pay(order, "paypal", value="12.50")
     shop.pay("just-paid", ago=60)
@@ -147,7 +145,6 @@ def test_a_paid_order_whose_hold_has_ended_is_told_until_it_is_reported(shop: Pa
     for order in ("1002", "1003", "1004"):
         shop.report(order, hold=True)
         shop.pay(order, value="12.50", ago=1)
-    shop.take_in()
     shop.now += 4 * DAY
     shop.look()
     assert [one["events"] for one in of_state(shop, "held")] == [3]
@@ -188,7 +185,6 @@ def test_all_are_counted_of_more_than_are_named(shop: PayingShop, monkeypatch: P
     for order in ("1002", "1003", "1004", "1005"):
         shop.report(order, hold=True)
         shop.pay(order, "", value="1" * 70)
-    shop.take_in()
     shop.look()
     said = "4 paid orders of the last 14 days are still held here as unpaid."
     assert seen(shop, "paid-not-released")["sentence"] == said
@@ -247,8 +243,7 @@ def test_no_order_is_forgotten_after_clocks_changed(make_app: AppMaker, sunday: 
     shop = PayingShop(make_app, ADROLL_TIME_ZONE="Europe/Berlin")
     midnight = datetime.fromisoformat(sunday).replace(tzinfo=ZoneInfo("Europe/Berlin"))
     shop.now = midnight.replace(hour=22).timestamp()
-    shop.report("1001")
-    shop.settle(o1001={"kind": "delivered"})
+    shop.deliver("1001")
     for day in range(14):
         # 12:00 of each day, whatever its length.
         noon = (midnight.replace(hour=12) - timedelta(days=day)).timestamp()
@@ -303,7 +298,7 @@ def test_lost_orders_are_told_by_the_shops_own_list_once_it_was_compared(shop: P
     assert "3 are lost here, and counted above where missing still" in overview["answer"]["beside"]
     for order in range(3):
         shop.report(f"p{order}")
-    shop.settle(**{f"op{order}": {"kind": "delivered"} for order in range(3)})
+    shop.settle(**{f"op{order}": dashboard_shop.DELIVERED for order in range(3)})
     shop.runtime.paid_orders.compare(3)
     assert is_gone(shop, "never-reported")
     assert shop.json("overview", period="days")["health"]["word"] == "great"

@@ -18,6 +18,7 @@ from tests.support.delivery_kit import AdRoll as FakeAdRoll
 WHERE = "/adroll-dashboard/"
 #: A Wednesday, 15:03 UTC.
 NOW = 1_795_619_000.0
+DELIVERED = {"kind": "delivered"}
 REFUSED = {
     "kind": "dead",
     "reason": "refused",
@@ -44,9 +45,10 @@ class DashboardShop:
 
     # -- visitors --------------------------------------------------------------------------------
 
-    def report(self, order: str, *, gpc: bool = False, **fields: Any) -> Any:
-        """Let a visitor buy; the receipt."""
-        return visits.report(self.app, order, gpc=gpc, **fields)
+    def report(self, order: str, *, gpc: bool = False, **fields: Any) -> None:
+        """Let a visitor buy, and have it in the outbox."""
+        visits.report(self.app, order, gpc=gpc, **fields)
+        self.take_in()
 
     def take_in(self) -> None:
         """Have in the outbox what was reported, whoever takes it in."""
@@ -55,6 +57,12 @@ class DashboardShop:
     def settle(self, **ends: dict[str, Any]) -> None:
         """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
         visits.settle(self.app, **ends)
+
+    def deliver(self, *orders: str) -> None:
+        """Let visitors buy what reaches AdRoll then."""
+        for order in orders:
+            self.report(order)
+        self.settle(**{f"o{order}": DELIVERED for order in orders})
 
     def bury(self, *orders: str, **changes: Any) -> None:
         """Let visitors buy what AdRoll refuses then."""

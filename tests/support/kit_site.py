@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext, Page
 from werkzeug.wrappers import Request, Response
 
 from tests.support import PATIENCE
@@ -70,6 +70,19 @@ adroll.track("pageView");
 </script>"""
 OLD_METHODS = '["setProperties", "identify", "track"]'
 METHODS = '["setProperties", "identify", "track", "identify_email", "get_cookie"]'
+
+
+GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {value: true})"
+
+
+def set_cookies(context: BrowserContext, *domains: str) -> None:
+    """``__adroll_fpc`` for domains (with a dot) and hosts alone (without)."""
+    context.add_cookies(
+        [
+            {"name": "__adroll_fpc", "value": SERVER_COOKIE, "domain": domain, "path": "/"}
+            for domain in domains
+        ]
+    )
 
 
 class KitSite:

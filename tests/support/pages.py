@@ -1,6 +1,6 @@
 """The documentation's own code, run as it stands: a page's blocks in their order.
 
-Python blocks are run by sybil in one namespace, so that a traceback names the page and its line.
+Python blocks are run in one namespace, and a traceback names the page and its line.
 Console blocks are typed into one bash, and what it prints is compared with what the page shows.
 
     with Page("docs/how-to/holds.md", shell) as page:
@@ -25,13 +25,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from doctest import ELLIPSIS
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from sybil import Document, Example
-from sybil.parsers.myst import PythonCodeBlockParser
 
 from tests.conftest import ADVERTISABLE, PIXEL
 from tests.support import PATIENCE, ROOT
@@ -105,8 +101,6 @@ class Block:
     language: str
     code: str
     line: int
-    start: int
-    end: int
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -131,8 +125,6 @@ def blocks(page: str, section: str | None = None) -> list[Block]:
                 language=fence["language"],
                 code=re.sub(f"^{fence['indent']}", "", fence["code"], flags=re.MULTILINE),
                 line=text.count("\n", 0, fence.start()) + 1,
-                start=fence.start(),
-                end=fence.end(),
             )
         )
     return [block for block in found if section in (None, block.section)]
@@ -144,8 +136,6 @@ class Page:
     def __init__(self, name: str, shell: Shell | None = None) -> None:
         self.name = name
         self._shell = shell
-        self._document = Document((ROOT / name).read_text(), str(ROOT / name))
-        self._regions = list(PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)(self._document))
         self._left = [block for block in blocks(name) if block.language in ("python", "console")]
 
     def run(self, section: str | None = None, /, **names: Any) -> dict[str, Any]:
@@ -169,14 +159,9 @@ class Page:
         if file and self._shell is not None:
             self._shell.write(file[1], block.code, append=bool(file[2]))
             return
-        for region in self._regions:
-            if block.start <= region.start < block.end:
-                line, column = self._place(region.start)
-                Example(self._document, line, column, region, namespace).evaluate()
-
-    def _place(self, position: int) -> tuple[int, int]:
-        before = self._document.text[:position]
-        return before.count("\n") + 1, position - before.rfind("\n")
+        # Where the page has it, so that a traceback names the page and its line.
+        code = "\n" * block.line + block.code
+        exec(compile(code, str(ROOT / self.name), "exec", dont_inherit=True), namespace)
 
     def __enter__(self) -> Self:
         return self
