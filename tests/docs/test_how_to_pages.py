@@ -4,8 +4,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -297,60 +297,26 @@ NAMES: dict[str, Any] = {
 # -- a single-page app -------------------------------------------------------------------------
 
 
-@dataclass
-class Order:
-    id: str
-    total: Decimal
-
-
-def place_orders(app: Flask, adroll: AdRoll) -> None:
-    """Put the page's code into *app*, whose calls may carry a token in a header."""
-    placed: list[Order] = []
-
-    def place_order(lines: list[dict[str, Any]]) -> Order:
-        placed.append(Order(str(1001 + len(placed)), Decimal("9.90") * len(lines)))
-        return placed[-1]
-
-    @adroll.identity
-    def who() -> dict[str, str] | None:
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return {"user_id": bearer} if bearer else None
-
-    with Page("docs/how-to/single-page-apps.md") as page:
-        page.run(app=app, place_order=place_order, **NAMES)
-
-
-@pytest.fixture
-def spa(make_app: AppMaker) -> Flask:
-    adroll = AdRoll()
-    app = make_app(adroll)
-    place_orders(app, adroll)
-    return app
-
-
-@pytest.fixture
-def browser(spa: Flask) -> FlaskClient:
-    """A browser on the app's one page, after a click on an ad."""
-    client = spa.test_client()
-    client.environ_base.update(ADDRESS)
-    client.get("/?adct=click123", base_url=SHOP)
-    return client
-
-
-def call(browser: FlaskClient, path: str, data: dict[str, Any], **headers: str) -> Any:
+def call(browser: FlaskClient, path: str, data: dict[str, Any]) -> Any:
     # As fetch() calls.
-    sent = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin", **headers}
+    sent = {"Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
     return browser.post(path, json=data, base_url=SHOP, headers=sent)
 
 
 def test_a_single_page_app_reports_with_the_page_that_it_shows(tmp_path: Path) -> None:
-    with page_shop(tmp_path) as shop:
-        place_orders(shop.app, shop.adroll)
+    foreign = ["https://evil.example/", "https://shop.test.evil.example/", "https://[", "", None, 5]
+    numbers = count(1001)
+
+    def place_order(lines: list[dict[str, Any]]) -> SimpleNamespace:
+        return SimpleNamespace(id=str(next(numbers)), total=Decimal("9.90") * len(lines))
+
+    with page_shop(tmp_path) as shop, Page("docs/how-to/single-page-apps.md") as page:
+        page.run(app=shop.app, place_order=place_order, **NAMES)
         shop.start()
         browser = shop.browser()
-        page = f"{SHOP}/checkout#payment"
         call(browser, "/api/cart", {"sku": "mug", "count": 2, "page": f"{SHOP}/mugs"})
-        answer = call(browser, "/api/orders", {"lines": [{}, {}], "page": page})
+        shown = f"{SHOP}/checkout#payment"
+        answer = call(browser, "/api/orders", {"lines": [{}, {}], "page": shown})
         assert answer.get_json() == {"order": "1001"}
         assert shop.sold() == [("1001", Decimal("19.80"), "click123")]
         [sale], [added] = shop.sandbox.purchases(), shop.sandbox.accepted("addToCart")
@@ -359,15 +325,11 @@ def test_a_single_page_app_reports_with_the_page_that_it_shows(tmp_path: Path) -
         cookies = {one["event"]["identifiers"]["first_party_cookie"] for one in (sale, added)}
         assert len(cookies) == 1
         assert sale["event"]["ip"] == "203.0.113.7"
-
-
-@pytest.mark.parametrize(
-    "page", ["https://evil.example/", "https://shop.test.evil.example/", "https://[", "", None, 5]
-)
-def test_no_foreign_page_comes_of_a_script(spa: Flask, browser: FlaskClient, page: Any) -> None:
-    with reports(spa) as reported:
-        call(browser, "/api/orders", {"lines": [{}], "page": page})
-    assert reported.one("purchase").page_location == f"{SHOP}/api/orders"
+        for text in foreign:
+            call(browser, "/api/orders", {"lines": [{}], "page": text})
+        assert len(shop.sold()) == 1 + len(foreign)
+        others = [one["event"]["page_location"] for one in shop.sandbox.purchases()[1:]]
+        assert others == [f"{SHOP}/api/orders"] * len(foreign)
 
 
 # -- a mobile app ------------------------------------------------------------------------------
