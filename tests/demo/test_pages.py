@@ -9,11 +9,13 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import html5lib
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 import demo_app
 from adroll_flask import sandbox
@@ -191,6 +193,12 @@ def fill_cart(client: FlaskClient) -> None:
     client.post("/cart", data={"product": "saltmarsh-vase"})
 
 
+def buy(client: FlaskClient, email: str = EMAIL, **how: Any) -> TestResponse:
+    fill_cart(client)
+    client.get("/checkout")
+    return client.post("/checkout", data={"email": email}, **how)
+
+
 def order_number(client: FlaskClient) -> str:
     found = re.search(r'id="order-number">(TC-[0-9A-F]{8})<', client.get("/thanks").text)
     assert found is not None
@@ -199,9 +207,7 @@ def order_number(client: FlaskClient) -> str:
 
 def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported) -> None:
     client.get("/?adct=from-the-ad")
-    fill_cart(client)
-    client.get("/checkout")
-    answer = client.post("/checkout", data={"email": EMAIL})
+    answer = buy(client)
     assert (answer.status_code, answer.location) == (303, "/thanks")
 
     purchase = reported.one("purchase")
@@ -222,9 +228,7 @@ def test_a_purchase_is_reported_in_full(client: FlaskClient, reported: Reported)
 @pytest.mark.parametrize("watch", [None, "http://127.0.0.1:5001/"])
 def test_thanks_lead_where_it_arrives(make_shop: Callable[..., Flask], watch: str | None) -> None:
     client = make_shop(DEMO_WATCH_URL=watch).test_client()
-    fill_cart(client)
-    client.get("/checkout")
-    thanks = client.post("/checkout", data={"email": EMAIL}, follow_redirects=True).text
+    thanks = buy(client, follow_redirects=True).text
     assert (f'href="{watch}">Watch it arrive</a>' in thanks) is (watch is not None)
     assert 'href="/adroll-dashboard/orders"' in thanks
 
@@ -245,9 +249,7 @@ def test_an_order_form_sent_again_leads_to_the_same_page(
 def test_a_wrong_address_at_the_checkout_orders_nothing(
     client: FlaskClient, reported: Reported, email: str
 ) -> None:
-    fill_cart(client)
-    client.get("/checkout")
-    answer = client.post("/checkout", data={"email": email})
+    answer = buy(client, email)
     assert answer.status_code == 422
     assert 'aria-describedby="email-error"' in answer.text
     assert reported.named("purchase") == []
@@ -262,9 +264,7 @@ def test_what_is_put_into_the_cart_is_reported(client: FlaskClient, reported: Re
 
 
 def test_the_shop_lists_its_paid_orders(client: FlaskClient, shop: Flask) -> None:
-    fill_cart(client)
-    client.get("/checkout")
-    client.post("/checkout", data={"email": EMAIL})
+    buy(client)
     now = datetime.now(UTC)
     with shop.app_context():
         (order,) = paid(now - timedelta(hours=1), now + timedelta(minutes=1))
