@@ -12,7 +12,7 @@ import pytest
 
 from adroll_flask import release_conversion
 from adroll_flask.outbox.model import Asked
-from tests.conftest import ADVERTISABLE, Patch
+from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 
 
@@ -90,7 +90,7 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
 def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
     any_shop.report("1001")
     assert "has refused" not in find(any_shop, "1001")
-    any_shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
+    any_shop.destination.stop("http_401", "print")
     assert "AdRoll has refused the access token" in find(any_shop, "1001")
 
 

@@ -18,7 +18,6 @@ from adroll_flask.dashboard import figures
 from adroll_flask.dashboard.figures import count, decimal, money, percent, short
 from adroll_flask.events.names import BITS
 from adroll_flask.findings.finding import MEANINGS
-from tests.conftest import ADVERTISABLE
 from tests.support import ROOT
 from tests.support.dashboard_shop import DELIVERED, WHERE
 
@@ -260,7 +259,7 @@ def test_who_only_looks_reads_no_names_of_settings(shop: Shop) -> None:
 def test_a_stop_an_outage_and_nobody_who_delivers_are_told_apart(shop: Shop) -> None:
     for days in (2, 3, 4):
         shop.happened("delivered", 18, ago=days * DAY, delay=3 * HOUR)
-    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination = shop.destination
     shop.now -= 4 * DAY
     destination.failed("http_503")
     shop.now += 2 * HOUR
@@ -289,9 +288,9 @@ def test_a_stop_of_half_a_day_is_shaded_though_most_came_through(shop: Shop) -> 
     shop.happened("delivered", 9, ago=2 * DAY - HOUR, delay=3 * HOUR)
     shop.happened("delivered", 4, ago=2 * DAY - 8.5 * HOUR, delay=3 * HOUR)  # after it
     shop.now -= 2 * DAY - HOUR
-    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "print")
+    shop.destination.stop("http_401", "print")
     shop.now += 6.5 * HOUR
-    shop.runtime.outbox.destination(ADVERTISABLE).resume()
+    shop.destination.resume()
     shop.now += 2 * DAY - 7.5 * HOUR
     assert shop.json(period="days")["steps"][-3]["shade"] == "stopped"
     assert "(6.5 hours). 9 events of that time were sent an hour or more later." in shop.html(
@@ -301,7 +300,7 @@ def test_a_stop_of_half_a_day_is_shaded_though_most_came_through(shop: Shop) -> 
 
 def test_a_failure_of_some_minutes_is_no_outage(shop: Shop) -> None:
     shop.happened("delivered", 3, ago=HOUR, delay=1.0)
-    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination = shop.destination
     destination.failed("http_503")
     shop.now += 300
     destination.succeeded()

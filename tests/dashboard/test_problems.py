@@ -10,7 +10,7 @@ import pytest
 
 from adroll_flask.dashboard.page import for_lookers
 from adroll_flask.findings import finding, rules
-from tests.conftest import ADVERTISABLE, AppMaker, Caplog, Patch
+from tests.conftest import AppMaker, Caplog, Patch
 from tests.support.dashboard_shop import DELIVERED, NOW, REFUSED, DashboardShop
 
 DAY = 86_400.0
@@ -172,9 +172,7 @@ def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
 
 def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     shop.report("1001")
-    shop.runtime.outbox.destination(ADVERTISABLE).stop(
-        "http_401", "print", "http_401: no such token"
-    )
+    shop.destination.stop("http_401", "print", "http_401: no such token")
     told = shop.json("problems")["destination"]
     assert (told["state"], told["token"]) == ("bad", "set")
     assert told["text"].startswith("AdRoll has refused the access token")

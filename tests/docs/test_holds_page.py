@@ -18,20 +18,14 @@ from flask import Flask, abort, redirect, request, url_for
 from flask_sqlalchemy import SQLAlchemy
 
 import adroll_flask
+from tests.support import PUBLIC_NAMES
 from tests.support.page_shop import AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page, Shell
 from tests.support.serving import serving
 
 NAMES: dict[str, Any] = {
-    "abort": abort,
-    "cancel_conversion": adroll_flask.cancel_conversion,
-    "current_visitor": adroll_flask.current_visitor,
-    "redirect": redirect,
-    "release_conversion": adroll_flask.release_conversion,
-    "report_conversion": adroll_flask.report_conversion,
-    "report_event": adroll_flask.report_event,
-    "request": request,
-    "url_for": url_for,
+    **{name: getattr(adroll_flask, name) for name in PUBLIC_NAMES},
+    **{"abort": abort, "redirect": redirect, "request": request, "url_for": url_for},
 }
 ORDER = SimpleNamespace(
     id="o-1", total="59.90", email="jo@example.com", line_items=[{"price": "p_1", "quantity": 1}]
@@ -132,10 +126,7 @@ def stripe_sells(page: Page, shop: PageShop, stack: ExitStack) -> None:
     patch.setattr(stripe, "api_base", served(stack, stripe_api(asked)))
     shop.app.config.update(STRIPE_API_KEY="sk_test_1", STRIPE_WEBHOOK_SECRET=WHSEC)
     shop.app.add_url_rule("/thanks", "thanks", lambda: "Thanks!")
-    orders = iter(
-        [ORDER, SimpleNamespace(**{**vars(ORDER), "id": "o-2"})]
-        + [SimpleNamespace(**{**vars(ORDER), "id": f"o-{number}"}) for number in (3, 4)]
-    )
+    orders = (SimpleNamespace(**{**vars(ORDER), "id": f"o-{n}"}) for n in itertools.count(1))
     page.run("Stripe Checkout", app=shop.app, new_order=lambda _form: next(orders), **NAMES)
     shop.start()
 

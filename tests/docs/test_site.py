@@ -4,11 +4,11 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from selectolax.lexbor import LexborHTMLParser
 from sphinx.search.en import SearchEnglish
 
 from tests.support import PAGES, PUBLIC_NAMES, ROOT
@@ -20,31 +20,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_site(tmp_path_factory)
 
 
-class Loads(HTMLParser):
+#: What a browser follows by itself; other links in a head (next, search, canonical) it does not.
+FOLLOWED = ("stylesheet", "icon", "preload", "preconnect", "modulepreload")
+
+
+class Loads:
     """What a page has the browser load by itself, and where its links lead."""
 
     def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.ids: set[str] = set()
-        self.links: list[str] = []
-        self.feed(page.read_text())
+        tree = LexborHTMLParser(page.read_text())
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if "id" in given:
-            self.ids.add(given["id"] or "")
-        if tag == "a":
-            self.links.append(given.get("href") or "")
-        elif tag == "link":
-            # A browser follows these by itself; the others (next, search, canonical) it does not.
-            rel = (given.get("rel") or "").split()
-            if {"stylesheet", "icon", "preload", "preconnect", "modulepreload"} & {*rel}:
-                self.loaded.append(given.get("href") or "")
-        else:
-            self.loaded += [
-                given[name] or "" for name in ("src", "srcset", "data") if name in given
-            ]
+        def values(selector: str, name: str) -> list[str]:
+            return [one.attributes.get(name) or "" for one in tree.css(selector)]
+
+        self.ids = {*values("[id]", "id")}
+        self.links = values("a", "href")
+        self.loaded = values(", ".join(f"link[rel~={rel}]" for rel in FOLLOWED), "href")
+        for name in ("src", "srcset", "data"):
+            self.loaded += values(f"[{name}]:not(a):not(link)", name)
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:

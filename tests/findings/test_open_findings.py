@@ -119,19 +119,19 @@ def test_a_setting_keeps_conversions_back(
 )
 def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -> None:
     shop.report("1001", value="59.90")
-    shop.runtime.outbox.destination(ADVERTISABLE).stop(reason, "print")
+    shop.destination.stop(reason, "print")
     shop.now += 3 * HOUR
     found = seen(shop, "delivery-stopped")
     assert "for 3 hours" in found["sentence"]
     assert found["sentence"].endswith(" 1 event waits; none is lost.")
     assert (found["who"], found["values"], found["events"]) == (who, [["EUR", "59.9"]], 1)
-    shop.runtime.outbox.destination(ADVERTISABLE).resume()
+    shop.destination.resume()
     assert is_gone(shop, "delivery-stopped")
 
 
 def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> None:
     shop.report("1001")
-    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination = shop.destination
     destination.stop("http_400_to_everything", "print")
     destination.failed("http_400: [0].timestamp: must not lie in the future")
     seen(shop, "clock-wrong")
@@ -140,7 +140,7 @@ def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> N
 
 def test_adroll_is_away(shop: DashboardShop) -> None:
     shop.deliver("1001")
-    shop.runtime.outbox.destination(ADVERTISABLE).failed("connect_timeout")
+    shop.destination.failed("connect_timeout")
     found = seen(shop, "request-failed")
     assert found["severity"] == "warning"
     assert "out of reach: the last request failed (connect_timeout)" in found["sentence"]
@@ -148,13 +148,13 @@ def test_adroll_is_away(shop: DashboardShop) -> None:
     shop.now += 2 * HOUR
     found = seen(shop, "request-failed")
     assert found["severity"] == "error", "for more than an hour"
-    shop.runtime.outbox.destination(ADVERTISABLE).succeeded()
+    shop.destination.succeeded()
     assert is_gone(shop, "request-failed")
 
 
 def test_adroll_asked_to_wait(shop: DashboardShop) -> None:
     shop.deliver("1001")
-    shop.runtime.outbox.destination(ADVERTISABLE).pause(60)
+    shop.destination.pause(60)
     assert seen(shop, "delivery-paused")["severity"] == "hint"
     shop.now += 61
     assert is_gone(shop, "delivery-paused")
@@ -329,7 +329,7 @@ def test_events_of_an_account_that_nobody_here_serves(shop: DashboardShop) -> No
     shop.now += 300
     found = seen(shop, "other-account")
     assert found["severity"] == "error"
-    shop.runtime.outbox.destination(ADVERTISABLE).stop("http_401", "x")
+    shop.destination.stop("http_401", "x")
     found = seen(shop, "delivery-stopped")
     assert "wait" not in found["sentence"], "nothing that the token could send"
     assert found["events"] == 0
@@ -549,6 +549,6 @@ def test_of_two_workers_of_two_accounts_the_gone_one_is_missed(make_app: AppMake
     shop = DashboardShop(make_app, ADROLL_DELIVERY="worker", ADROLL_ACCOUNTS=accounts)
     shop.runtime.outbox.destination(other).seen()
     shop.now += 61
-    shop.runtime.outbox.destination(ADVERTISABLE).seen()
+    shop.destination.seen()
 
     seen(shop, "worker-gone")

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from adroll_flask.dashboard.mounting import PAGES
 from adroll_flask.visitor.record import Signer
-from tests.conftest import ADVERTISABLE, AppMaker
+from tests.conftest import AppMaker
 from tests.support import least_memory
 from tests.support.dashboard_shop import WHERE, DashboardShop, answering
 
@@ -250,7 +250,7 @@ def test_an_orders_id_and_adrolls_words_stay_texts(make_app: AppMaker) -> None:
     shop.report(EVIL)
     shop.settle(**{f"o{EVIL}": {"kind": "dead", "reason": "refused", "error": EVIL}})
     shop.report("1002", currency=EVIL)
-    destination = shop.runtime.outbox.destination(ADVERTISABLE)
+    destination = shop.destination
     destination.stop("http_401", "print")
     destination.failed(EVIL)
     shop.take_in()

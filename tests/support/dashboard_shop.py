@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from adroll_flask import AdRoll
 from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import model
-from tests.conftest import AppMaker
+from tests.conftest import ADVERTISABLE, AppMaker
 from tests.support import PATIENCE, visits
 from tests.support.delivery_kit import AdRoll as FakeAdRoll
 
@@ -49,6 +49,11 @@ class DashboardShop:
         """Let a visitor buy, and have it in the outbox."""
         visits.report(self.app, order, gpc=gpc, **fields)
         self.take_in()
+
+    @property
+    def destination(self) -> Any:
+        """AdRoll as the outbox sees it."""
+        return self.runtime.outbox.destination(ADVERTISABLE)
 
     def take_in(self) -> None:
         """Have in the outbox what was reported, whoever takes it in."""
