@@ -23,10 +23,8 @@ from tests.support.page_shop import AGENT, SITE, PageShop, page_shop
 from tests.support.pages import Page, Shell
 from tests.support.serving import serving
 
-NAMES: dict[str, Any] = {
-    **{name: getattr(adroll_flask, name) for name in PUBLIC_NAMES},
-    **{"abort": abort, "redirect": redirect, "request": request, "url_for": url_for},
-}
+NAMES: dict[str, Any] = {name: getattr(adroll_flask, name) for name in PUBLIC_NAMES}
+NAMES |= {"abort": abort, "redirect": redirect, "request": request, "url_for": url_for}
 ORDER = SimpleNamespace(
     id="o-1", total="59.90", email="jo@example.com", line_items=[{"price": "p_1", "quantity": 1}]
 )
