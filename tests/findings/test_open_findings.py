@@ -131,9 +131,8 @@ def test_adroll_refuses_everything(shop: DashboardShop, reason: str, who: str) -
 
 def test_a_clock_of_which_adroll_says_that_it_is_ahead(shop: DashboardShop) -> None:
     shop.report("1001")
-    destination = shop.destination
-    destination.stop("http_400_to_everything", "print")
-    destination.failed("http_400: [0].timestamp: must not lie in the future")
+    shop.destination.stop("http_400_to_everything", "print")
+    shop.destination.failed("http_400: [0].timestamp: must not lie in the future")
     seen(shop, "clock-wrong")
     assert is_gone(shop, "delivery-stopped")
 

@@ -250,10 +250,8 @@ def test_an_orders_id_and_adrolls_words_stay_texts(make_app: AppMaker) -> None:
     shop.report(EVIL)
     shop.settle(**{f"o{EVIL}": {"kind": "dead", "reason": "refused", "error": EVIL}})
     shop.report("1002", currency=EVIL)
-    destination = shop.destination
-    destination.stop("http_401", "print")
-    destination.failed(EVIL)
-    shop.take_in()
+    shop.destination.stop("http_401", "print")
+    shop.destination.failed(EVIL)
     pages = everything(shop)
     assert len([address for address in pages if "event=" in address]) >= 2
     html = {address: text for address, text in pages.items() if "<!doctype" in text}
