@@ -172,7 +172,8 @@ def test_a_field_that_is_none_is_refused(shop: DashboardShop) -> None:
 
 def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     shop.report("1001")
-    shop.destination.stop("http_401", "print", "http_401: no such token")
+    shop.destination.stop("http_401", "print")
+    shop.destination.failed("http_401: no such token")
     told = shop.json("problems")["destination"]
     assert (told["state"], told["token"]) == ("bad", "set")
     assert told["text"].startswith("AdRoll has refused the access token")
