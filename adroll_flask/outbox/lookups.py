@@ -145,16 +145,13 @@ class Lookups:
         :param name: only events of this name, of those that were reported lately.
         :param before: only events that were reported before the one with this id.
         """
-        earlier = "" if before is None else " AND id < :before"
-        where = f"{_EVENTS}{earlier}"
+        where, newest = _EVENTS, "ORDER BY id DESC LIMIT"
+        if before is not None:
+            where += " AND id < :before"
         if name is not None:
-            lately = (
-                f"FROM adroll_event WHERE {where} ORDER BY id DESC LIMIT {max(_LOOKED_AT, most)}"
-            )
-            first = f"SELECT min(id) FROM (SELECT id {lately}) AS lately"
-            where += f" AND event_name = :name AND id >= ({first})"
-        where += " ORDER BY id DESC LIMIT :most"
-        return self._all(where, most=most, name=name, before=before)
+            lately = f"SELECT id FROM adroll_event WHERE {where} {newest} {max(_LOOKED_AT, most)}"
+            where += f" AND event_name = :name AND id >= (SELECT min(id) FROM ({lately}) AS lately)"
+        return self._all(f"{where} {newest} :most", most=most, name=name, before=before)
 
     def export(self, state: str | None = None, *, full: bool = False) -> Iterator[str]:
         """One JSON text per event; without *full* the visitor's values are replaced."""

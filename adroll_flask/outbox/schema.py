@@ -330,7 +330,8 @@ def _row(found: Any) -> Row:
     row = Row(*found)
     row.state = _NAMES[found[2]]
     row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
-    row.attempt_log = tuple(Attempt(*one) for one in json.loads(found[14] or "[]"))
+    log = found[14]
+    row.attempt_log = tuple(map(Attempt._make, json.loads(log))) if log else ()
     if type(row.payload) is not bytes:
         row.payload = bytes(row.payload or b"")
     return row
