@@ -565,6 +565,16 @@ def test_a_wrong_change_is_told(make_app: AppMaker, arguments: dict[str, Any], f
     assert len(kept(app, "waiting")) == 1
 
 
+def test_a_release_that_does_not_fit_its_hold_is_a_dead_letter(make_app: AppMaker) -> None:
+    app = make_app(ADROLL_STRICT=False)
+    report(app, value=None, currency=None, hold=True)
+    with app.app_context():
+        release_conversion("1001", value="5.00")  # no currency, then or now
+    (row,) = app.extensions["adroll"].outbox.lookups.list("dead")
+    assert row.reason == "invalid:release"
+    assert "currency" in row.error
+
+
 def test_a_wrong_order_id_is_told(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with app.app_context():
