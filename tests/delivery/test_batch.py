@@ -107,7 +107,7 @@ def test_one_bad_event_among_many_is_found_by_halving(
 
 
 def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AdRoll(lambda _batch, _dry: refusal(400)), orders=100)
+    shop = Shop(tmp_path, AdRoll(refusal(400)), orders=100)
     assert shop.step() == 0
     # Down to the first one alone, one more to be sure, and a trial event.
     assert shop.adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
@@ -179,7 +179,7 @@ def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
 
 
 def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> None:
-    adroll = AdRoll(lambda _batch, _dry: refusal(413))
+    adroll = AdRoll(refusal(413))
     shop = Shop(tmp_path, adroll, orders=300)
     shop.steps(20, 31)
     assert shop.stopped() == "http_413_to_everything"
@@ -187,7 +187,7 @@ def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> N
     assert {row.attempts for row in shop.rows().values()} == {0}
     assert shop.counters.get("event_dead", "too_large") == 0
     assert adroll.sizes[:9] == [100, 50, 25, 13, 7, 4, 2, 1, 1]
-    adroll.judge = lambda _batch, _dry: OK
+    adroll.judge = OK
     shop.clock.sleep(300)
     adroll.requests.clear()
     shop.deliverer.drain()
@@ -362,7 +362,7 @@ def test_what_adroll_took_is_settled_in_the_end(tmp_path: Path, monkeypatch: Pat
 
 def test_errors_in_a_success_are_counted(tmp_path: Path, caplog: Caplog) -> None:
     body = b'{"errors": [{"message": "deprecated"}]}'
-    shop = Shop(tmp_path, AdRoll(lambda _b, _dry: Response(200, {}, body)), orders=2)
+    shop = Shop(tmp_path, AdRoll(Response(200, {}, body)), orders=2)
     assert shop.step() == 2
     assert shop.counters.get("delivery_warning", "errors_with_success") == 1
     assert "AdRoll took 2 events but says: http_200: deprecated" in caplog.text

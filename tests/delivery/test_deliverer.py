@@ -26,20 +26,12 @@ from tests.support.patching import replace_method
 DOWN = NoAnswer("refused", sure=True)
 
 
-class Switch(AdRoll):
-    """Answers as it is set, until it is set otherwise."""
-
-    def __init__(self, answer: Reply = OK) -> None:
-        super().__init__(lambda _orders, _dry: self.answer)
-        self.answer = answer
-
-
 # Throttling and outages
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
-    adroll = Switch(refusal(status, retry_after="Tue, 14 Nov 2023 22:14:00 GMT"))
+    adroll = AdRoll(refusal(status, retry_after="Tue, 14 Nov 2023 22:14:00 GMT"))
     shop = Shop(tmp_path, adroll)
     other = Shop(tmp_path, adroll, clock=shop.clock)
     shop.report(*orders(3))
@@ -47,7 +39,7 @@ def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
     row = shop.rows()["o001"]
     assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
     assert shop.counters.get("event_retried", f"http_{status}") == 3
-    adroll.answer = OK
+    adroll.judge = OK
     shop.step(after=39)
     other.step()
     assert adroll.sizes == [3]
@@ -58,7 +50,7 @@ def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
 
 
 def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
-    shop = Shop(tmp_path, Switch(DOWN), orders=1)
+    shop = Shop(tmp_path, AdRoll(DOWN), orders=1)
     pauses = []
     for _ in range(12):
         shop.step()
@@ -112,7 +104,7 @@ def test_an_unsure_order_is_sent_again_five_times_and_rests(tmp_path: Path, capl
     assert shop.ended == [("dead", "o001", "unsure")]
 
     assert retry(shop.outbox, row.id) == 1
-    shop.adroll.judge = lambda _batch, _dry: OK
+    shop.adroll.judge = OK
     shop.drain(after=31)
     row = shop.rows()["o001"]
     assert (row.state, row.unsure) == ("delivered", True), "the mark stays"
@@ -137,7 +129,7 @@ def test_an_order_whose_worker_dies_with_it_each_time_rests_as_well(tmp_path: Pa
 def test_what_is_refused_after_an_outage_holds_up_nobody(
     tmp_path: Path, refused: str, dead: int
 ) -> None:
-    adroll = Switch(DOWN)
+    adroll = AdRoll(DOWN)
     shop = Shop(tmp_path, adroll, orders=3)
     shop.step()
     adroll.judge = lambda batch, _dry: refusal(400) if batch == [refused] else OK
@@ -149,12 +141,12 @@ def test_what_is_refused_after_an_outage_holds_up_nobody(
 
 
 def test_a_worker_that_stops_before_it_asks_leaves_the_question_to_others(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
+    adroll = AdRoll(DOWN)
     shop = Shop(tmp_path, adroll)
     other = Shop(tmp_path, adroll, clock=shop.clock)
     shop.report("o001")
     shop.step()
-    adroll.answer = OK
+    adroll.judge = OK
     shop.clock.sleep(31)
     stop = threading.Event()
     stop.set()
@@ -165,7 +157,7 @@ def test_a_worker_that_stops_before_it_asks_leaves_the_question_to_others(tmp_pa
 
 
 def test_while_adroll_is_down_one_small_probe_is_under_way_over_all_workers(tmp_path: Path) -> None:
-    adroll = Switch(DOWN)
+    adroll = AdRoll(DOWN)
     shop = Shop(tmp_path, adroll)
     others = [Shop(tmp_path, adroll, clock=shop.clock) for _ in range(3)]
     shop.report(*orders(50))
@@ -180,7 +172,7 @@ def test_while_adroll_is_down_one_small_probe_is_under_way_over_all_workers(tmp_
     adroll.judge = meanwhile
     shop.step()
     assert adroll.sizes == [50, 1]
-    adroll.judge = lambda _orders, _dry: OK
+    adroll.judge = OK
     for one in (shop, *others):
         one.deliverer.drain()
     assert adroll.sizes == [50, 1, 49]
@@ -215,20 +207,20 @@ def test_an_event_that_adroll_has_not_taken_for_max_age_is_dead(tmp_path: Path) 
 
 @pytest.mark.parametrize("answer", [DOWN, BUSY, refusal(502)], ids=["refused", "503", "502"])
 def test_an_outage_of_eight_days_kills_nothing(tmp_path: Path, answer: Reply) -> None:
-    adroll = Switch(answer)
+    adroll = AdRoll(answer)
     shop = Shop(tmp_path, adroll, orders=20)
     shop.steps(300, 8 * DAY / 300)
     assert set(shop.states().values()) == {"waiting"}
-    adroll.answer = OK
+    adroll.judge = OK
     shop.drain(after=3600)
     assert sorted(adroll.taken) == orders(20)
 
 
 def test_held_time_does_not_age(tmp_path: Path) -> None:
-    adroll = Switch(BUSY)
+    adroll = AdRoll(BUSY)
     shop = Shop(tmp_path, adroll, max_age=3600, orders=1)
     shop.step()
-    adroll.answer = refusal(401)
+    adroll.judge = refusal(401)
     shop.clock.sleep(40)
     shop.steps(2)
     assert shop.stopped()
@@ -248,7 +240,7 @@ def test_held_time_does_not_age(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 405, 410, 415, 418])
 def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, status: int) -> None:
     revoked = refusal(status, {"message": "token canary-token revoked"})
-    shop = Shop(tmp_path, Switch(revoked), orders=3)
+    shop = Shop(tmp_path, AdRoll(revoked), orders=3)
     with caplog.at_level(logging.ERROR, "adroll_flask"):
         for _ in range(5):
             shop.step()
@@ -264,7 +256,7 @@ def test_a_stop_blames_nobody_and_says_so_once(tmp_path: Path, caplog: Caplog, s
 
 
 def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None:
-    adroll = Switch(refusal(401))
+    adroll = AdRoll(refusal(401))
     shop = Shop(tmp_path, adroll)
     other = Shop(tmp_path, adroll, clock=shop.clock)
     shop.report(*orders(3))
@@ -287,12 +279,12 @@ def test_a_held_destination_is_probed_at_a_growing_pause(tmp_path: Path) -> None
 
 
 def test_a_hold_ends_although_nothing_is_waiting(tmp_path: Path) -> None:
-    adroll = Switch(refusal(403))
+    adroll = AdRoll(refusal(403))
     shop = Shop(tmp_path, adroll, orders=1)
     shop.step()
     shop.outbox.admin.drop([row.id for row in shop.rows().values()])
     shop.step(after=31)  # refused again
-    adroll.answer = OK
+    adroll.judge = OK
     shop.step(after=100)
     assert shop.stopped() is None
 
@@ -490,7 +482,7 @@ def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path
     assert shop.deliverer.flush(5.0) == 0
     assert shop.adroll.sizes == [100, 50]
     assert shop.adroll.taken == orders(150), "the oldest first"
-    down = Shop(tmp_path, Switch(DOWN), clock=shop.clock)
+    down = Shop(tmp_path, AdRoll(DOWN), clock=shop.clock)
     down.report("o500")
     began = time.monotonic()
     assert down.deliverer.flush(PATIENCE) == 1

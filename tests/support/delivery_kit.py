@@ -36,10 +36,10 @@ class Most(random.Random):
 
 
 class AdRoll:
-    """A transport; *judge* gives the answer to a request's order ids and whether it is dry."""
+    """A transport; *judge* is its answer, or gives it for order ids and whether they are dry."""
 
-    def __init__(self, judge: Callable[[list[str], bool], Reply] | None = None) -> None:
-        self.judge = judge or (lambda _orders, _dry: OK)
+    def __init__(self, judge: Callable[[list[str], bool], Reply] | Reply = OK) -> None:
+        self.judge = judge
         self.requests: list[list[str]] = []
         self.trials: list[dict[str, Any]] = []
         self.urls: list[str] = []
@@ -60,7 +60,7 @@ class AdRoll:
             self.trials.append(events[0])
         else:
             self.requests.append(orders)
-        answer = self.judge(orders, dry)
+        answer = self.judge(orders, dry) if callable(self.judge) else self.judge
         if isinstance(answer, NoAnswer):
             raise answer
         if 200 <= answer.status < 300:
