@@ -67,7 +67,7 @@ def add_pages(app: Flask) -> None:
         return Response(body, headers={"Cache-Control": "public, max-age=600"})
 
     @app.post("/who")
-    def who() -> dict[str, Any]:
+    def posted() -> dict[str, Any]:
         visitor = current_visitor()
         return {"adct": visitor.adct, "cookie": visitor.first_party_cookie}
 
