@@ -128,7 +128,13 @@ class Reported:
 
     # -- what a runtime asks of its outbox ------------------------------------------------
 
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+    def put(
+        self, event: NewEvent, *, session: Any = None, dead: tuple[str, str] | None = None
+    ) -> Put:
+        if dead is not None:
+            name = json.loads(event.payload)["event_name"]
+            self.dead_letters.append(DeadLetter(name, dead[1]))
+            return Put("queued", event.id)
         # Not ahead of its own time, whatever clock the app under test has.
         parsed = _parsed(event.payload, max(event.occurred_at, time.time()))
         place, is_held = event.order or event.id, event.held_for is not None
@@ -168,10 +174,6 @@ class Reported:
             kept.event = _parsed(wire, at)
         kept.state = "queued"
         self._kept[place] = self._kept.pop(place)  # the last that was reported
-
-    def put_dead(self, event: NewEvent, reason: str, error: str) -> Put:
-        self.dead_letters.append(DeadLetter(json.loads(event.payload)["event_name"], error))
-        return Put("queued", event.id)
 
     def note_failure(self, name: str, reason: str) -> None:
         """Forget it."""

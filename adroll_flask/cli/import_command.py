@@ -31,7 +31,6 @@ from adroll_flask.events import fix, names
 from adroll_flask.events.build import build
 from adroll_flask.outbox import NewEvent, OutboxFailed
 from adroll_flask.outbox.files import make_folder
-from adroll_flask.outbox.model import EventEntry
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
 from adroll_flask.reporting.reporter import Reporter
@@ -242,7 +241,9 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     try:
         with console.bar("keeping", summary.good) as progress:
             while summary.kept < summary.good:
-                outbox.record(EventEntry(pickle.load(spool), now))  # noqa: S301 - our own file
+                event: NewEvent = pickle.load(spool)  # noqa: S301 - our own file
+                event.at = now
+                outbox.record(event)
                 summary.kept += 1
                 progress(1)
                 if summary.kept % _TOGETHER == 0:

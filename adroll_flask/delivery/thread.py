@@ -168,10 +168,10 @@ class DeliveryThread:
         """Look after the journal, as often as that is needed while there are reports."""
         try:
             self._deliverer().outbox.measure()
-        except OutboxFailed as failure:  # no new file to go on in, on a full disk
+        except (
+            OutboxFailed
+        ) as failure:  # no new file to go on in, or a folder that it may not enter
             self._counters.add("delivery_error", failure.reason)
-        except OSError:  # a folder that it may not enter at this moment
-            self._counters.add("delivery_error", "no_folder")
 
     def finish(self, process: _Process) -> None:
         """Send what still lingers, as long as the time that exit grants."""

@@ -32,22 +32,27 @@ _ROOT: Final = 0
 # -- locks ---------------------------------------------------------------------------------------
 
 
-def hold(file: int) -> bool:
-    """Lock a file for as long as it is open; ``False``: somebody has it, or there are no locks."""
+def _lock(file: int, how: str) -> bool | None:
+    """Whether the lock is ours now; ``None``: there are no locks here."""
     if fcntl is None:
-        return True
+        return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(file, getattr(fcntl, how) | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
+
+
+def hold(file: int) -> bool:
+    """Lock a file for as long as it is open; ``False``: somebody has it."""
+    return _lock(file, "LOCK_EX") is not False
 
 
 def let_go(file: int) -> None:
     """Give the lock up, for those too who inherited it."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
+    _lock(file, "LOCK_UN")
 
 
 def is_held(file: int) -> bool | None:
@@ -55,34 +60,9 @@ def is_held(file: int) -> bool | None:
 
     :param file: opened by the caller, for reading.
     """
-    if fcntl is None:
-        return None
-    try:
-        # Shared: two readers that ask at the same time do not see each other.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
-
-
-def take_turn(file: int) -> bool:
-    """Be the only process with this lock until the file is closed; ``False``: another one is.
-
-    A POSIX lock, which no child inherits: one that did could keep all others away for as long as
-    it lives. Where there are no locks everybody is: what the database says of positions is enough,
-    and taking turns saves work in vain.
-    """
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # no locks here
-        return True
-    return True
+    # Shared: two readers that ask at the same time do not see each other.
+    is_ours = _lock(file, "LOCK_SH")
+    return None if is_ours is None else not is_ours
 
 
 def is_gone(pid: int) -> bool:
@@ -153,27 +133,18 @@ def _give(made: int | Path, folder: Path) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != _ROOT:
         return
     owner = folder.stat()
-    if owner.st_uid == _ROOT:
-        return
-    change: Callable[..., None] = os.chown
-    follow = {} if isinstance(made, int) else {"follow_symlinks": False}
+    change: Callable[..., None] = os.fchown if isinstance(made, int) else os.lchown
     with suppress(PermissionError):  # a file system that knows root as nobody
-        change(made, owner.st_uid, owner.st_gid, **follow)
+        change(made, owner.st_uid, owner.st_gid)
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
     """Make *folder*, for its owner alone, and those above it; nothing where it is there."""
-    if folder.is_dir():
-        return
-    if not folder.parent.is_dir():
+    if not folder.is_dir():
         make_folder(folder.parent, 0o777)
-    try:
-        folder.mkdir(mode=mode)
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-        return
-    _give(folder, folder.parent)
+        with suppress(FileExistsError):  # another process was faster
+            folder.mkdir(mode=mode)
+            _give(folder, folder.parent)
 
 
 def make_file(path: Path, flags: int) -> int:
@@ -190,10 +161,6 @@ def make_file(path: Path, flags: int) -> int:
 
 def open_file(path: Path, flags: int) -> int:
     """Open a file, which is made where it is missing."""
-    try:
-        return os.open(path, flags)
-    except FileNotFoundError:
-        try:
-            return make_file(path, flags)
-        except FileExistsError:  # another process was faster
-            return os.open(path, flags)
+    with suppress(FileExistsError):
+        return make_file(path, flags)
+    return os.open(path, flags)

@@ -12,27 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import time
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import ceil
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from adroll_flask.counters import Counters
-from adroll_flask.forks import PerProcess, each
+from adroll_flask.forks import each
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.plurals import counted
 
 from . import destination, files, history, journal, model, schema, transitions
-from .journal import Note
-from .model import BATCH, EventEntry, OutboxFailed, State
+from .model import BATCH, NewEvent, OutboxFailed, State
 from .schema import T, Tx, one
 
 logger: Logger = get_logger("adroll_flask.outbox")
@@ -42,10 +39,10 @@ audit: Logger = get_logger("adroll_flask.audit")
 ROW_BYTES: Final = 256
 #: Bytes that one transaction takes at most.
 _MOST_BYTES: Final = 4 << 20
-#: Bytes that are read of a file at least.
-_LEAST_BYTES: Final = 1 << 14
-#: Seconds that a read waits for another process that reads the journal.
-_PATIENCE: Final = 2.0
+#: Bytes that are read of a file at a time: a hundred events of the usual size.
+_READ_BYTES: Final = 1 << 17
+#: Seconds that a look waits for another process that reads the journal.
+PATIENCE: Final = 2.0
 #: Seconds between two looks whether the writers of files that are read to their end have gone.
 _CLEAN_EVERY: Final = 2.0
 #: Seconds between two lines in the log about what cannot be read.
@@ -61,22 +58,19 @@ class Batch:
     """What one transaction takes in.
 
     :param files: of the journal, which nobody else reads meanwhile.
-    :param entries: that were read of them.
-    :param moves: by file, from where to where it is read with them.
-    :param inbox: entries that were taken out of it, by their ids.
+    :param room: bytes of them that it may take yet.
+    :param entries: of the journal and the inbox.
+    :param positions: by file, how far it is read with them.
+    :param inbox: ids of those that were taken out of it.
     :param written: what came of writing them.
     """
 
     files: Sequence[journal.JournalFile]
+    room: int = _MOST_BYTES
     entries: list[model.Entry] = field(default_factory=list)
-    moves: dict[str, tuple[int, int]] = field(default_factory=dict)
-    inbox: dict[str, model.Entry] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    inbox: list[str] = field(default_factory=list)
     written: Counter[Written] = field(default_factory=Counter)
-
-    @property
-    def room(self) -> int:
-        """Bytes of the journal that the transaction may take yet."""
-        return _MOST_BYTES - sum(new - old for old, new in self.moves.values())
 
 
 @dataclass(slots=True)
@@ -95,24 +89,16 @@ class Ingest:
     _positions: dict[str, int] = field(default_factory=dict)
     _clean_at: float = float("-inf")
     _complain_at: float = float("-inf")
-    #: Bytes of an entry in the last batch.
-    _entry_bytes: float = 1000.0
-    #: One thread of this process reads at a time.
-    _turns: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock))
 
     # -- reading ----------------------------------------------------------------------------
 
     @contextmanager
     def reading(self, patience: float) -> Iterator[Sequence[journal.JournalFile]]:
         """The files of this host's journal, while nobody else reads them; else none."""
-        lock, until = self._turns.own(), time.monotonic() + patience
-        with ExitStack() as held:
+        with ExitStack() as turn:
             found: Sequence[journal.JournalFile] = ()
             try:
-                if self.folder.is_dir() and lock.acquire(timeout=patience):
-                    held.callback(lock.release)
-                    if held.enter_context(journal.turn(self.folder, until - time.monotonic())):
-                        found = journal.files_of(self.folder)
+                found = turn.enter_context(journal.turn(self.folder, patience))
             except OSError as problem:
                 self._complain(self.folder, problem)
             yield found
@@ -134,38 +120,36 @@ class Ingest:
         return bool(self._unread(Batch(found)))
 
     def _unread(self, batch: Batch) -> list[journal.JournalFile]:
-        known = self._positions | {name: end for name, (_, end) in batch.moves.items()}
+        known = self._positions | batch.positions
         return [file for file in batch.files if file.size > known.get(file.name, 0)]
 
     def _read(self, tx: Tx, batch: Batch, most: int) -> tuple[list[model.Entry], bool]:
         """The next entries of *batch*'s files, and whether any file is read further with them."""
         entries: list[model.Entry] = []
-        room, has_moved = batch.room, False
-        unread = self._unread(batch)
+        has_moved = False
+        if not (unread := self._unread(batch)):
+            return entries, has_moved
         positions = _lock(tx, [file.name for file in unread])
-        note = journal.last_note(self.folder) if unread else Note()
+        note = journal.last_note(self.folder)
         for file in unread:
-            old = position = positions[file.name]
+            begin = end = positions[file.name]
             noted = note.positions.get(file.name, 0)
-            while file.size > position and room > 0 and len(entries) < most:
-                left = most - len(entries)
-                until = noted if position < noted else None
-                # Enough for so many, by the last ones' size; if not, this loop reads on.
-                enough = min(room, _LEAST_BYTES + ceil(1.25 * left * self._entry_bytes))
+            while file.size > end and batch.room > 0 and len(entries) < most:
+                left, until = most - len(entries), noted if end < noted else None
                 try:
-                    read = journal.read(file, position, most=left, most_bytes=enough, until=until)
-                    found = self._decoded(file, read)
+                    read = journal.read(file, end, most=left, most_bytes=_READ_BYTES, until=until)
+                    found = self._entries(file, read)
                 except OSError as problem:
                     self._complain(file.path, problem)
                     break
                 entries += found if until is None else [doubted(one, note) for one in found]
-                if read.end == position:
+                if read.end == end:
                     break
-                room -= read.end - position
-                position = read.end
-            batch.moves[file.name] = batch.moves.get(file.name, (old,))[0], position
-            if position > old:
-                _move(tx, file.name, position)
+                batch.room -= read.end - end
+                end = read.end
+            batch.positions[file.name] = end
+            if end > begin:
+                _move(tx, file.name, end)
                 has_moved = True
         return entries, has_moved
 
@@ -188,20 +172,19 @@ class Ingest:
             if gone:
                 self.database.write(lambda tx: tx.execute(forget, ids=gone))
 
-    def _decoded(self, file: journal.JournalFile, read: journal.Read) -> list[model.Entry]:
+    def _entries(self, file: journal.JournalFile, read: journal.Read) -> list[model.Entry]:
         for offset, data in read.damaged:
             self.counters.add("journal_corrupt")
             told = f"a line at {offset} of the file {file.name} is damaged"
             journal.keep_aside(self.folder, f"{file.name}-{offset}", data, told)
-        found = [self._decode(body) for body in each(read.bodies)]
-        return [entry for entry in found if entry is not None]
+        return [*self._decoded(read.bodies)]
 
-    def _decode(self, body: bytes) -> model.Entry | None:
-        try:
-            return model.decode(body)
-        except (ValueError, IndexError, TypeError, KeyError, AttributeError):
-            self._refuse(body, "an entry is not one that this version knows")
-            return None
+    def _decoded(self, bodies: Iterable[bytes]) -> Iterator[model.Entry]:
+        for body in each(bodies):
+            try:
+                yield model.decode(body)
+            except (ValueError, IndexError, TypeError, KeyError, AttributeError):
+                self._refuse(body, "an entry is not one that this version knows")
 
     def _refuse(self, data: bytes, told: str) -> None:
         self.counters.add("journal_refused")
@@ -228,52 +211,35 @@ class Ingest:
                 self._committed(batch)
                 return result
 
-    def write(self, tx: Tx, batch: Batch, most: int = BATCH, doubt: Note | None = None) -> int:
-        """Take the next entries in, *most* of the journal; how many. 0: nothing is left.
-
-        :param doubt: all of it may have been taken in by another database, see :func:`doubted`.
-        """
+    def write(self, tx: Tx, batch: Batch, most: int = BATCH) -> int:
+        """Take the next entries in, *most* of the journal; how many. 0: nothing is left."""
         entries, has_moved = self._read(tx, batch, most)
+        entries += self._from_inbox(tx, batch)
         batch.entries += entries
-        entries = entries + self._from_inbox(tx, batch)
-        if doubt is not None:
-            entries = [doubted(entry, doubt) for entry in entries]
         batch.written += self.rows.write(tx, entries)
         return max(len(entries), has_moved)
 
-    def _from_inbox(self, tx: Tx, batch: Batch) -> list[model.Entry]:
+    def _from_inbox(self, tx: Tx, batch: Batch) -> Iterator[model.Entry]:
         """Take the next entries out."""
         query = f"SELECT id, line FROM adroll_inbox ORDER BY id LIMIT {BATCH} {{skip_locked}}"
-        taken = {}
-        for id, line in tx.rows(query):
-            taken[id] = self._decode(model.body_of(bytes(line).rstrip(b"\n")) or b"")
-        if taken:
-            tx.execute(_TAKE_OUT, ids=[*taken])
-        entries = {id: entry for id, entry in taken.items() if entry is not None}
-        batch.inbox |= entries
-        return [*entries.values()]
+        rows = tx.rows(query)
+        ids = [id for id, _ in rows]
+        if ids:
+            tx.execute(_TAKE_OUT, ids=ids)
+        batch.inbox += ids
+        return self._decoded(model.body_of(bytes(line).rstrip(b"\n")) or b"" for _, line in rows)
 
     def _committed(self, batch: Batch) -> None:
-        self._positions |= {name: end for name, (_, end) in batch.moves.items()}
-        if batch.entries:
-            self._entry_bytes = (_MOST_BYTES - batch.room) / len(batch.entries)
-        if batch.moves:
+        self._positions |= batch.positions
+        if batch.positions:
             # With each batch, so that a database that is replaced is noticed; also where the commit
-            # of the same batch took effect before and its answer was lost.
-            self._leave_note()
+            # of the same batch took effect before and its answer was lost. What an older database
+            # that took this one's place has yet to read again stays noted as read: it is in doubt.
+            names = [file.name for file in batch.files]
+            known = (self._positions, journal.last_note(self.folder).positions)
+            read = {name: max(one.get(name, 0) for one in known) for name in names}
+            journal.leave_note(self.folder, read)
         self._count(batch.written)
-
-    def _leave_note(self) -> None:
-        """Tell how far files are read.
-
-        What an older database that took this one's place has yet to read again stays noted as read:
-        it is in doubt.
-        """
-        before = journal.last_note(self.folder).positions
-        there = {file.name for file in journal.files_of(self.folder)}
-        names = (self._positions.keys() | before.keys()) & there
-        read = {name: max(self._positions.get(name, 0), before.get(name, 0)) for name in names}
-        journal.leave_note(self.folder, read)
 
     def _count(self, written: Counter[Written]) -> None:
         if forgotten := written["forgotten", ""]:
@@ -299,8 +265,7 @@ class Ingest:
 
         :returns: whether there was any.
         """
-        entries = [*batch.entries, *batch.inbox.values()]
-        for entry in entries:
+        for entry in batch.entries:
             try:
                 self._count(self.database.write(partial(self.rows.write, entries=[entry])))
             except OutboxFailed as failure:
@@ -308,7 +273,7 @@ class Ingest:
                     raise
                 self._refuse(model.encode(entry), _REFUSED)
         self.database.write(partial(_pass_over, batch))
-        return bool(entries)
+        return bool(batch.entries)
 
     # -- for those who want everything in ---------------------------------------------------
 
@@ -328,32 +293,15 @@ class Ingest:
 
         :raises OutboxFailed: the database cannot be worked with.
         """
-        while self.take_in(patience=_PATIENCE):
+        while self.take_in(patience=PATIENCE):
             pass
-
-    def rest(self) -> None:
-        """Take in all that lies here as what another database may have sent, for a copy."""
-        note = Note(boot=files.boot())
-        with self.reading(_PATIENCE) as found:
-            while self.run(found, lambda tx, batch: self.write(tx, batch, doubt=note)):
-                pass
-
-    def bytes_waiting(self) -> int:
-        """What lies in the journal and is not known to be taken in; cheap.
-
-        :raises OutboxFailed: its folder may not be looked at.
-        """
-        try:
-            return journal.waiting_bytes(self.folder)
-        except OSError as problem:
-            raise OutboxFailed("read_only", type(problem).__name__) from None
 
     def weigh(self) -> int:
         """Bytes of the events that wait, are dead or held, by their number and the newest ones."""
         return self.database.read(_weight_of)
 
 
-def doubted(entry: model.Entry, note: Note) -> model.Entry:
+def doubted(entry: model.Entry, note: journal.Note) -> model.Entry:
     """An entry that an outbox took in whose database knows nothing of it any more.
 
     After a power cut it has lost its last moments: the event may have been sent, and is sent again
@@ -361,7 +309,7 @@ def doubted(entry: model.Entry, note: Note) -> model.Entry:
     may be: the event rests as a dead letter until somebody says that it is to be sent.
     """
     same_boot = note.boot == files.boot()
-    if isinstance(entry, EventEntry) and entry.dead is None:
+    if isinstance(entry, NewEvent) and entry.dead is None:
         if same_boot:
             entry.dead = ("restored", transitions.DOUBT)
         else:
@@ -380,12 +328,9 @@ def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
 def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
     """The same, while nobody else moves them: a reader that was passed over comes to itself, or
     another app of this process has the same folder."""
-    known = _positions_of(tx, names, lock="{lock}")
-    new = [{"file": name, "position": 0, "read_at": tx.now} for name in names if name not in known]
-    if new:
-        tx.many(schema.insert_into("adroll_journal", new[0]), new)
-        known = _positions_of(tx, names, lock="{lock}")
-    return known
+    for name in names:
+        schema.insert(tx, "adroll_journal", file=name, position=0, read_at=tx.now)
+    return _positions_of(tx, names, lock="{lock}")
 
 
 def _move(tx: Tx, name: str, position: int) -> None:
@@ -399,10 +344,10 @@ def _move(tx: Tx, name: str, position: int) -> None:
 
 def _pass_over(batch: Batch, tx: Tx) -> None:
     """Count all of *batch* as taken in."""
-    _lock(tx, [*batch.moves])
-    for name, (_, position) in batch.moves.items():
+    _lock(tx, [*batch.positions])
+    for name, position in batch.positions.items():
         _move(tx, name, position)
-    tx.execute(_TAKE_OUT, ids=[*batch.inbox])
+    tx.execute(_TAKE_OUT, ids=batch.inbox)
 
 
 def is_inbox_full(tx: Tx) -> bool:
@@ -426,15 +371,8 @@ def _weight_of(tx: Tx) -> int:
 #: What came of an entry: a duplicate, another value than that of the event with this id, an event
 #: erased for a visitor's no.
 Written: TypeAlias = tuple[Literal["duplicate", "changed", "forgotten"], str]
-#: Id, digest and state of the event that has a key.
-_Kept: TypeAlias = tuple[str, str | None, int]
-#: The value of what before_report has yet to pass may still change.
-_KEPT_OF_MANY: Final = (
-    "SELECT dedupe_key, id, CASE WHEN reason IN ('invalid:before_report',"
-    " 'invalid:held:before_report') THEN NULL ELSE digest END, state FROM adroll_event"
-    " WHERE advertisable_eid = :eid AND dry_run = :dry_run AND event_name = :name"
-    " AND dedupe_key {in_ids}"
-)
+#: Of what before_report has yet to pass.
+_NOT_PASSED: Final = ("invalid:before_report", "invalid:held:before_report")
 #: Seconds that count as one moment with a visitor's no: clocks of two hosts are not quite alike,
 #: and a transaction has the time of its beginning.
 _MOMENT: Final = 1.0
@@ -459,7 +397,7 @@ class RowWriter:
         self._key = None  # the database may be another one since the last time
         self._read_at = self.clock()  # once: events keep their order
         written: Counter[Written] = Counter()
-        events = _those(entries, EventEntry)
+        events = _those(entries, NewEvent)
         if events:
             self._insert(tx, events, written)
         for withdrawal in _those(entries, model.Withdrawal):
@@ -491,36 +429,35 @@ class RowWriter:
 
     # -- events -----------------------------------------------------------------------------
 
-    def _insert(self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]) -> None:
-        destination.know(tx, {entry.event.advertisable_eid for entry in entries})
-        dead = [entry.event.id for entry in entries if entry.dead is not None]
+    def _insert(self, tx: Tx, events: Sequence[NewEvent], written: Counter[Written]) -> None:
+        destination.know(tx, {event.advertisable_eid for event in events})
+        dead = [event.id for event in events if event.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
         before = set(schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ())
-        rows = [self._row(tx, entry) for entry in each(entries)]
-        others: list[EventEntry] = []
+        rows = [self._row(tx, event) for event in each(events)]
+        others: list[NewEvent] = []
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
             there = set(schema.ids_of(tx, "id {in_ids}", ids=[row["id"] for row in rows]))
-            others = [entry for entry in entries if entry.event.id not in there]
-            entries = [entry for entry in entries if entry.event.id in there]
-        self._count_dead(tx, [entry for entry in entries if entry.event.id not in before])
+            others = [event for event in events if event.id not in there]
+            events = [event for event in events if event.id in there]
+        self._count_dead(tx, [event for event in events if event.id not in before])
         self._meet(tx, others, written)
 
     @staticmethod
-    def _count_dead(tx: Tx, entries: Sequence[EventEntry]) -> None:
-        found = {entry.event.id: (entry.event, entry.dead[0]) for entry in entries if entry.dead}
-        happened = []
-        for event, reason in found.values():
-            outcome = "dead" if reason == "restored" else "invalid"
-            happened.append(history.of(event, outcome, reason))
-        history.add(tx, happened)
+    def _count_dead(tx: Tx, events: Sequence[NewEvent]) -> None:
+        outcomes = {"restored": "dead"}
+        ended = {event.id: (event, event.dead[0]) for event in events if event.dead}.values()
+        history.add(
+            tx, [history.of(event, outcomes.get(why, "invalid"), why) for event, why in ended]
+        )
 
-    def _row(self, tx: Tx, entry: EventEntry) -> dict[str, Any]:
+    def _row(self, tx: Tx, event: NewEvent) -> dict[str, Any]:
         """One event as the values of its row."""
-        event, reason, error, settled_at = entry.event, None, None, None
-        queued_at = due_at = self._time(tx, entry.at)
+        reason = error = settled_at = None
+        queued_at = due_at = self._time(tx, event.at)
         state = State.waiting
-        if entry.dead is not None:
-            reason, error = entry.dead[0][:40], entry.dead[1][: model.ERROR_LENGTH]
+        if event.dead is not None:
+            reason, error = event.dead[0][:40], event.dead[1][: model.ERROR_LENGTH]
             state, settled_at, due_at = State.dead, queued_at, tx.kept
         elif event.held_for is not None:
             state, due_at = State.held, queued_at + event.held_for
@@ -541,37 +478,41 @@ class RowWriter:
             "reason": reason,
             "error": error,
             "settled_at": settled_at,
-            "unsure": int(entry.unsure),
+            "unsure": int(event.unsure),
             "learnt_at": event.known_since and self._time(tx, event.known_since),
         }
 
-    def _meet(self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]) -> None:
+    def _meet(self, tx: Tx, events: Sequence[NewEvent], written: Counter[Written]) -> None:
         """What becomes of events whose key is taken: by a verdict, a held event, or another."""
-        found = _kept_of(tx, [entry.event for entry in entries])
+        orders = [event.order for event in events if event.order is not None]
+        found = schema.of_orders(tx, orders)
         happened = []
-        for entry in entries:
-            event, kept = entry.event, found.get(entry.event.id)
-            if kept is None or event.order is None:
+        for event in events:
+            order = event.order
+            if order is None or order not in found:
                 # Neither in nor a duplicate: INSERT IGNORE hides what the database objects to.
                 raise OutboxFailed("data")
-            if kept[2] == State.decided:
-                verdict = transitions.taken_out(tx, kept[0])
-                if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, entry)):
+            kept = found[order]
+            if kept.state == "decided":
+                verdict = transitions.taken_out(tx, kept.id)
+                if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, event)):
                     raise OutboxFailed("locked", "another process has taken the same order in")
-                self._count_dead(tx, [entry])
+                self._count_dead(tx, [event])
                 self.holds.decide(tx, [verdict])
-            elif kept[2] == State.held and event.held_for is None:
+            elif kept.state == "held" and event.held_for is None:
                 # A second report, without a hold, says that the held one is to be sent.
-                self.holds.decide(tx, [model.Verdict(tx.now, "release", event.order)])
+                self.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
             else:
-                # An erased event's value is not known any more.
-                changed = kept[1] is not None and kept[1] != event.digest
+                # An erased event's value is not known any more, and that of what before_report has
+                # yet to pass may still change.
+                is_known = kept.digest and kept.reason not in _NOT_PASSED
+                changed = is_known and kept.digest != event.digest
                 written["duplicate", ""] += 1
                 if changed:
-                    written["changed", kept[0]] += 1
+                    written["changed", kept.id] += 1
                 happened.append(history.of(event, "duplicate", "another_value" if changed else ""))
                 continue
-            found |= _kept_of(tx, [other.event for other in entries])
+            found |= schema.of_orders(tx, orders)
         history.add(tx, happened)
 
     # -- visitors who said no ---------------------------------------------------------------
@@ -612,7 +553,7 @@ class RowWriter:
             self._erase_withdrawn(tx, schema.ids_of(tx, theirs, visitor=hashed, at=at), written)
 
     def _stop_withdrawn(
-        self, tx: Tx, entries: Sequence[EventEntry], written: Counter[Written]
+        self, tx: Tx, events: Sequence[NewEvent], written: Counter[Written]
     ) -> None:
         """Erase what has just come in of visitors who said no since it was learnt.
 
@@ -625,7 +566,7 @@ class RowWriter:
             "SELECT DISTINCT e.id FROM adroll_event e JOIN adroll_withdrawal w"
             " ON w.visitor IN (e.cookie_hash, e.click_hash) WHERE e.id {in_ids}"
             " AND coalesce(e.learnt_at, e.queued_at) <= w.withdrawn_at",
-            ids=[entry.event.id for entry in entries],
+            ids=[event.id for event in events],
         )
         self._erase_withdrawn(tx, [row[0] for row in rows], written)
 
@@ -655,26 +596,6 @@ def _those(entries: Sequence[model.Entry], kind: type[T]) -> list[T]:
     """Those of *kind*, the oldest first."""
     found = [entry for entry in entries if isinstance(entry, kind)]
     return sorted(found, key=attrgetter("at"))
-
-
-def _kept_of(tx: Tx, events: Sequence[model.NewEvent]) -> dict[str, _Kept]:
-    """What has the key of each of *events*, by their ids; a query an account and name."""
-    alike: defaultdict[tuple[str, bool, str], dict[str, str]] = defaultdict(dict)
-    for event in events:
-        if event.key is not None:
-            alike[event.advertisable_eid, event.dry_run, event.name][event.id] = event.key
-    found: dict[str, _Kept] = {}
-    for (eid, dry_run, name), keys in alike.items():
-        rows = tx.rows(
-            _KEPT_OF_MANY,
-            eid=eid,
-            dry_run=int(dry_run),
-            name=name,
-            ids=[*set(keys.values())],
-        )
-        there = {key: (id, digest, state) for key, id, digest, state in rows}
-        found |= {id: there[key] for id, key in keys.items() if key in there}
-    return found
 
 
 # -- keyed hashes of a waiting event's identifiers -------------------------------------------------

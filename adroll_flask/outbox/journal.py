@@ -19,7 +19,7 @@ text: two containers on one volume may both be PID 1). What is certain, and wher
 
 Reading needs no lock and disturbs no writer. How far a file is read stands in the database, in the
 transaction that took its entries in. Beside it, whoever reads leaves a note in ``reader.note``
-(who, when, how far): a database that is not the one which took entries in is noticed by it.
+(how far, and in which boot): a database that is not the one which took entries in is noticed by it.
 
 A file is named ``<made, ms>-<PID>-<where the PID means something>-<random>.journal``.
 """
@@ -33,8 +33,7 @@ import json
 import os
 import re
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +53,6 @@ LOOK_EVERY: Final = 1.0
 FILE_LIFE: Final = 60.0
 #: Bytes beyond which a file is followed by a new one.
 _FILE_BYTES: Final = 16 << 20
-#: Seconds that :meth:`Journal.close` waits for another thread's append.
-_CLOSE_PATIENCE: Final = 1.0
 
 _REASONS: Final[Mapping[int | None, str]] = {
     errno.ENOSPC: "disk_full",
@@ -67,7 +64,6 @@ _REASONS: Final[Mapping[int | None, str]] = {
 #: Another file will do: the handle was closed by others, the server forgot it, or the process may
 #: not write files beyond some size.
 _ANOTHER_FILE: Final = frozenset({errno.EBADF, errno.ESTALE, errno.EFBIG})
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 @dataclass(slots=True)
@@ -87,9 +83,6 @@ class _File:
     created: int
     look_at: float
     size: int = 0
-    _syncing: _thread.RLock = field(default_factory=_thread.RLock)
-    _synced: int = 0
-    _broken: OSError | None = None
 
     def write(self, line: bytes) -> None:
         """Append a line, all or nothing.
@@ -124,39 +117,9 @@ class _File:
         """False once the file, its folder or the handle was removed or replaced."""
         try:
             there = os.stat(self.path, follow_symlinks=False)
-            return os.path.samestat(there, self.identity) and self.is_ours()
-        except OSError as exc:
-            return exc.errno not in _GONE and self.is_ours()
-
-    def sync(self, end: int) -> None:
-        """See to it that the disk has all up to *end*; one sync does for all who wait.
-
-        :raises OSError: it may not have it.
-        """
-        with self._syncing:
-            if self._broken is not None:
-                raise self._broken
-            if self._synced >= end:
-                return
-            written = self.size
-            try:
-                files.sync_data(self.handle)
-            except OSError as exc:
-                # The kernel tells of it once, and forgets what it could not write.
-                self._broken = exc
-                raise
-            self._synced = written
-
-    def finish(self, *, sync: bool) -> None:
-        """No more appends: a reader may remove the file once it has read it."""
-        if not self.is_ours():
-            self._broken = self._broken or OSError(errno.EBADF, "closed by others")
-            return
-        if sync:
-            with suppress(OSError):  # whoever waits for a sync has it by this one, or the fault
-                self.sync(self.size)
-        files.let_go(self.handle)
-        os.close(self.handle)
+        except OSError:
+            return False
+        return os.path.samestat(there, self.identity) and self.is_ours()
 
 
 class _Process:
@@ -172,17 +135,16 @@ class _Process:
         self.lock: _thread.RLock = _thread.RLock()
         self.file: _File | None = None
         self.last_created = 0
-        #: The file is to be finished soon: it tells of a visitor who said no.
-        self.is_stale = False
 
-    def end(self, *, sync: bool = False) -> None:
-        """No more appends to the file: also at exit, when the journal is dropped, or in a child."""
+    def end(self) -> None:
+        """No more appends to the file: a reader may remove it once it has read it.
+
+        Also when the journal is dropped, or in a child, which leaves the lock to its parent.
+        """
         file, self.file = self.file, None
-        if file is None:
-            return
-        if self.pid == os.getpid():
-            file.finish(sync=sync)
-        elif file.is_ours():  # inherited by a fork; the lock stays the parent's
+        if file is not None and file.is_ours():
+            if self.pid == os.getpid():
+                files.let_go(file.handle)
             os.close(file.handle)
 
 
@@ -204,7 +166,7 @@ class Journal:
         self._sync = sync
         self._clock = clock
         self._processes = PerProcess(_Process, left=_Process.end)
-        weakref.finalize(self, _end, self._processes)
+        self._processes.close_with(self, _Process.end)
 
     def append(self, line: bytes) -> None:
         """Keep one entry; it is the kernel's when this returns (with ``sync``, the disk's).
@@ -215,31 +177,21 @@ class Journal:
         process = self._processes.own()
         with process.lock:
             for is_again in (False, True):
-                file = self._ready(process, len(line))
                 try:
+                    file = self._ready(process, len(line))
                     file.write(line)
+                    if self._sync:
+                        files.sync_data(file.handle)
                     break
                 except OSError as exc:
+                    # Of what it could not write the kernel tells once: that file is not gone on in.
                     if _REASONS.get(exc.errno) != "disk_full":
-                        process.end(sync=self._sync)
+                        process.end()
                     if is_again or exc.errno not in _ANOTHER_FILE:
                         raise _failure(exc) from exc
-            end = file.size
-        if self._sync:
-            try:
-                file.sync(end)
-            except OSError as exc:
-                with process.lock:
-                    if process.file is file:
-                        process.end(sync=self._sync)
-                raise _failure(exc) from exc
-
-    def mark_stale(self) -> None:
-        """Let the file be finished with the next :meth:`rotate`."""
-        self._processes.own().is_stale = True
 
     def rotate(self) -> None:
-        """Go on in a new file where this process's is old, large or stale; by a thread beside it.
+        """Go on in a new file where this process's is old or large; by a thread beside it.
 
         The new one is there before the old one is finished: no order pays for making it.
 
@@ -250,33 +202,29 @@ class Journal:
         if file is None or not file.size:
             return
         is_old = self._clock() - file.created / 1000 > FILE_LIFE
-        if not (is_old or process.is_stale or file.size > _FILE_BYTES // 2):
+        if not is_old and file.size <= _FILE_BYTES // 2:
             return
         try:
             new = self._make(process)
         except OSError as exc:
             raise _failure(exc) from exc
         with process.lock:
-            old, process.file, process.is_stale = process.file, new, False
-        if old is not None:
-            old.finish(sync=self._sync)
+            process.end()
+            process.file = new
 
     def close(self) -> None:
         """Finish this process's file. An append after it begins another one."""
         process = self._processes.own()
-        # In the handler of a signal that came amid an append of this thread: the exit closes it.
-        owned = process.lock._is_owned()  # type: ignore[attr-defined]
-        if owned or not process.lock.acquire(timeout=_CLOSE_PATIENCE):
-            return
-        try:
-            process.end(sync=self._sync)
-        finally:
-            process.lock.release()
+        with process.lock:
+            process.end()
 
     # -- the file -------------------------------------------------------------------------------
 
     def _ready(self, process: _Process, length: int) -> _File:
-        """A file that is at its path and takes *length* bytes more."""
+        """A file that is at its path and takes *length* bytes more.
+
+        :raises OSError: there is none to be had.
+        """
         file = process.file
         if file is not None and file.size + length <= _FILE_BYTES:
             if monotonic() < file.look_at:
@@ -284,11 +232,8 @@ class Journal:
             if file.is_at_its_path():
                 file.look_at = monotonic() + LOOK_EVERY
                 return file
-        try:
-            process.end(sync=self._sync)
-            file = process.file = self._make(process)
-        except OSError as exc:
-            raise _failure(exc) from exc
+        process.end()
+        process.file = file = self._make(process)
         return file
 
     def _make(self, process: _Process) -> _File:
@@ -316,11 +261,6 @@ class Journal:
         return _File(handle, path, identity, created, monotonic() + LOOK_EVERY)
 
 
-def _end(processes: PerProcess[_Process]) -> None:
-    for process in processes.made():
-        process.end()
-
-
 def _failure(exc: OSError) -> OutboxFailed:
     return OutboxFailed(_REASONS.get(exc.errno, "unavailable"), exc.strerror or "")
 
@@ -336,7 +276,7 @@ SUFFIX: Final = ".journal"
 QUIET: Final = 900.0
 #: Digits of a file's scope that name the boot; the rest name the PID namespace.
 _BOOT: Final = 8
-#: Seconds without a new note after which the one who holds the turn is taken for stopped.
+#: Seconds after which the one whose turn it is is taken for stopped.
 TURN_LASTS: Final = 10.0
 _NAME: Final = re.compile(r"(\d{13,15})-(\d{1,10})-([0-9a-f]{12})-[0-9a-f]{16}")
 _TURN: Final = "reader.lock"
@@ -504,35 +444,30 @@ def keep_aside(folder: Path, name: str, data: bytes, told: str) -> None:
 # -- whose turn it is to read ----------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Note:
+class Note(NamedTuple):
     """What the last reader left.
 
     :param positions: how far each file has been taken into a database.
     :param boot: of this host, at the time.
-    :param pid: the reader's.
-    :param at: when it was left, seconds since the epoch.
     """
 
-    positions: Mapping[str, int] = field(default_factory=dict)
+    positions: Mapping[str, int] = {}
     boot: str = ""
-    pid: int = 0
-    at: float = 0.0
 
 
 def last_note(folder: Path) -> Note:
     """What the last reader left."""
     try:
         body = body_of((folder / _NOTE).read_bytes().rstrip(b"\n"))
-        positions, boot, pid, at = json.loads(body or b"null")
-        return Note({str(name): int(end) for name, end in positions.items()}, boot, pid, at)
+        positions, boot = json.loads(body or b"null")
+        return Note({str(name): int(end) for name, end in positions.items()}, boot)
     except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
         return Note()
 
 
 def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
     """Leave a note for the next reader; only whose turn it is does so."""
-    line = line_of(json.dumps([dict(positions), files.boot(), os.getpid(), time.time()]).encode())
+    line = line_of(json.dumps([dict(positions), files.boot()]).encode())
     flags = os.O_WRONLY | files.BINARY | files.NO_FOLLOW
     with suppress(OSError):  # a full disk: what was noted last counts on
         file = files.open_file(folder / _NOTE, flags)
@@ -544,39 +479,46 @@ def leave_note(folder: Path, positions: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def turn(folder: Path, patience: float = 0.0) -> Iterator[bool]:
-    """Be the one reader of *folder* among the host's processes; ``False``: another one is.
+def turn(folder: Path, patience: float = 0.0) -> Iterator[Sequence[JournalFile]]:
+    """The files of *folder* for the one who reads them, among all threads of the host; else none.
 
-    One that was stopped (Ctrl-Z) while it had its turn is passed over when it has left no note for
-    :data:`TURN_LASTS` seconds. Positions move in transactions, which alone see to it that an entry
-    becomes a row once. Amid a transaction it holds the database's locks, on SQLite all of it, until
-    it goes on (PostgreSQL ends the transaction); ``check`` names who holds a locked file.
+    One that was stopped (Ctrl-Z) in its turn is passed over :data:`TURN_LASTS` seconds after it
+    began, which the lock's file tells; so is one that was killed and whose child lives on with the
+    lock. Positions move in transactions, which alone see to it that an entry becomes a row once.
+    Amid a transaction it holds the database's locks, on SQLite all of it, until it goes on
+    (PostgreSQL ends the transaction); ``check`` names who holds a locked file.
 
     :param patience: seconds to wait for it.
     :raises OSError: the folder cannot be read.
     """
+    lock = folder / _TURN
     try:
-        file = files.open_file(folder / _TURN, os.O_RDWR | files.BINARY | files.NO_FOLLOW)
+        file = files.open_file(lock, os.O_RDWR | files.BINARY | files.NO_FOLLOW)
     except (FileNotFoundError, NotADirectoryError):
-        yield False
+        yield ()
         return
     try:
-        until = time.monotonic() + patience
-        mine = files.take_turn(file)
-        while not mine and time.monotonic() < until:
+        until = monotonic() + patience
+        while not (is_mine := files.hold(file)) and monotonic() < until:
             time.sleep(0.005)
-            mine = files.take_turn(file)
-        note = last_note(folder)
-        lasts = time.time() - note.at
-        if mine and (note.pid != os.getpid() or lasts > 1):
-            leave_note(folder, note.positions)
-        # Who has passed over a stopped one before goes on, having left the last note.
-        yield mine or (bool(note.at) and (note.pid == os.getpid() or lasts > TURN_LASTS))
+        if is_mine:
+            with suppress(FileNotFoundError):  # the folder was removed
+                os.utime(lock)
+        began = os.fstat(file).st_mtime
+        yield files_of(folder) if is_mine or abs(time.time() - began) > TURN_LASTS else ()
     finally:
+        files.let_go(file)
         os.close(file)
 
 
 def waiting_bytes(folder: Path) -> int:
-    """Bytes of the journal that nobody has taken in yet, as far as was noted."""
+    """Bytes of the journal that nobody has taken in yet, as far as was noted; cheap.
+
+    :raises OutboxFailed: the folder may not be looked at.
+    """
+    try:
+        found = files_of(folder)
+    except OSError as problem:
+        raise OutboxFailed("read_only", type(problem).__name__) from None
     positions = last_note(folder).positions
-    return sum(max(0, file.size - positions.get(file.name, 0)) for file in files_of(folder))
+    return sum(max(0, file.size - positions.get(file.name, 0)) for file in found)

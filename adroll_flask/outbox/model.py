@@ -424,6 +424,9 @@ class NewEvent:
     :param known_since: when what it tells of the visitor was learnt, seconds since the epoch, where
         that was earlier than the report: a token's time. A withdrawal since then erases it.
     :param held_for: seconds for which it waits for a release; ``None``: it is to be sent.
+    :param at: when it was reported, by the host's clock, seconds since the epoch.
+    :param dead: reason and error of a dead letter, or ``None``.
+    :param unsure: it may have been sent before.
     """
 
     id: str
@@ -437,6 +440,9 @@ class NewEvent:
     identifiers: int = 0
     known_since: float | None = None
     held_for: float | None = None
+    at: float = 0.0
+    dead: tuple[str, str] | None = None
+    unsure: bool = False
 
     @property
     def order(self) -> OrderKey | None:
@@ -444,21 +450,6 @@ class NewEvent:
         if self.key is None:
             return None
         return OrderKey(self.advertisable_eid, self.dry_run, self.name, self.key)
-
-
-@dataclass(slots=True)
-class EventEntry:
-    """An event that was reported.
-
-    :param at: when, by the host's clock, seconds since the epoch.
-    :param dead: reason and error of a dead letter, or ``None``.
-    :param unsure: it may have been sent before.
-    """
-
-    event: NewEvent
-    at: float
-    dead: tuple[str, str] | None = None
-    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,7 +504,7 @@ class Verdict:
 
 
 _Said: TypeAlias = Withdrawal | Counted | Verdict
-Entry: TypeAlias = EventEntry | _Said
+Entry: TypeAlias = NewEvent | _Said
 #: By the names that lines have for them.
 _KINDS: Final[Mapping[str, type[_Said]]] = {"w": Withdrawal, "c": Counted, "v": Verdict}
 
@@ -544,8 +535,8 @@ def line_of(body: bytes) -> bytes:
 
 def encode(entry: Entry) -> bytes:
     """The line of any entry."""
-    if isinstance(entry, EventEntry):
-        return encode_event(entry.event, entry.at, entry.dead)
+    if isinstance(entry, NewEvent):
+        return encode_event(entry, entry.at, entry.dead)
     kind = next(kind for kind, one in _KINDS.items() if isinstance(entry, one))
     said = [getattr(entry, one.name) for one in fields(entry)]
     return line_of(json.dumps([[kind, *said]]).encode())
@@ -571,11 +562,11 @@ def decode(body: bytes) -> Entry:
     (kind, at, *said), end = _read_json(body.decode("latin-1"), 1)
     if kind == "e":
         id, name, eid, dry_run, key, digest, mask, occurred_at, since, held_for, *dead = said
-        event = NewEvent(
+        return NewEvent(
             *(id, name, eid, bool(dry_run), key, body[end + 1 : -1]),
             *(occurred_at, digest, mask, since, held_for),
+            *(at, tuple(dead[0]) if dead else None),
         )
-        return EventEntry(event, at, tuple(dead[0]) if dead else None)
     entry = _KINDS[kind](at, *said)
     if isinstance(entry, Verdict):
         entry.order = OrderKey(*entry.order)

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 PAYLOAD_BYTES: Final = 1 << 20
 #: Seconds between two measurements of what waits in the database, which count its rows.
 _WEIGH_EVERY: Final = 5.0
-#: Seconds between two looks whether the journal is to go on in a new file.
-_ROTATE_EVERY: Final = 1.0
 #: How many keys are known, and for how many seconds.
 _MOST_KEYS: Final = 10_000
 _KEYS_LIVE: Final = 900.0
@@ -156,7 +154,7 @@ class Outbox:
         )
         #: What waits in the database, bytes; and with the journal, as a share of the size bound.
         self._weight, self._used = 0, 0.0
-        self._weigh_at = self._rotate_at = float("-inf")
+        self._weigh_at = float("-inf")
         self.bell: Bell = Bell()
 
     def __repr__(self) -> str:
@@ -174,13 +172,16 @@ class Outbox:
         the same, where it is dropped, counted and shown as any other, or taken if the key is free.
 
         :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
-        :param dead: reason and error of what cannot be sent, see :meth:`put_dead`.
+        :param dead: reason and error of what cannot be sent: it is kept as a dead letter.
         :raises OutboxFailed: the journal did not take it, or the bound is reached.
         :raises ConfigurationError: *session* is bound to another database, or the table is
             missing there.
         """
         known = self._recent.find(event)
         try:
+            if dead is not None and self._used > 0.5:
+                # A flood of bad events must not shut good ones out: it may fill half of the bound.
+                raise OutboxFailed("full")
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
             self._keep(event.id, model.encode_event(event, self._clock(), dead), session)
@@ -192,17 +193,6 @@ class Outbox:
             return model.Put("duplicate", known)
         after_commit(session, self._recent.add, event)
         return model.Put("queued", event.id)
-
-    def put_dead(self, event: model.NewEvent, reason: str, error: str) -> model.Put:
-        """Keep an event that cannot be sent as a dead letter. Its key is taken, as :meth:`put`'s.
-
-        :raises OutboxFailed: as :meth:`put`.
-        """
-        if self._used > 0.5:
-            # A flood of bad events must not shut good ones out: they may fill half of the bound.
-            self.note_failure(event.name, "full")
-            raise OutboxFailed("full")
-        return self.put(event, dead=(reason[:40], error[:1000]))
 
     def decide(self, verdict: model.Verdict, *, session: Any = None) -> str | None:
         """Keep that a held event is to be sent, or forgotten.
@@ -220,9 +210,6 @@ class Outbox:
         :raises OutboxFailed: the journal did not take it.
         """
         self._append(model.encode(entry))
-        if isinstance(entry, model.Withdrawal):
-            # What the file tells of the visitor goes with it, as soon as it has been read.
-            self._journal.mark_stale()
 
     def note_failure(self, name: str, reason: str) -> None:
         """Count a report that failed; written as soon as the journal takes something again."""
@@ -260,17 +247,15 @@ class Outbox:
 
         The thread beside the requests calls it at least once a second while there are reports.
         """
-        now = time.monotonic()
         if most := self._settings.outbox_max_bytes:
+            now = time.monotonic()
             if now >= self._weigh_at and self.exists():
                 with suppress(OutboxFailed):  # the step that follows tells of it
                     self._weight = self._ingest.weigh()
                     # Counting a million rows takes a while: at most for a hundredth of the time.
                     self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
             self._used = (self._weight + waiting_bytes(self._folder)) / most
-        if now >= self._rotate_at:  # a flood of withdrawals makes no flood of files
-            self._rotate_at = now + _ROTATE_EVERY
-            self._journal.rotate()
+        self._journal.rotate()
         self.tell_failures()
 
     def tell_failures(self) -> None:
@@ -321,7 +306,9 @@ class Outbox:
         """What is asked of it."""
         from .lookups import Lookups
 
-        return Lookups(self.database, self._ingest.take_in_all, self._ingest.bytes_waiting)
+        return Lookups(
+            self.database, self._ingest.take_in_all, partial(waiting_bytes, self._folder)
+        )
 
     @made_once
     def admin(self) -> Admin:

@@ -12,6 +12,7 @@ from typing import Final
 
 from . import destination, history, lookups, model, schema, transitions
 from .ingest import Batch, Ingest, is_inbox_full
+from .journal import waiting_bytes
 from .model import Claim, OutboxFailed, Outcome, State
 from .schema import STEP, Tx, of_account
 
@@ -145,7 +146,7 @@ class Queue:
         def look(tx: Tx) -> bool:
             return lookups.oldest_due(tx, accounts) is not None or is_inbox_full(tx)
 
-        return bool(self.ingest.bytes_waiting()) or self.database.read(look)
+        return bool(waiting_bytes(self.ingest.folder)) or self.database.read(look)
 
     def is_leased(self) -> bool:
         """Whether a worker has events at the moment."""

@@ -344,6 +344,20 @@ def of_order(tx: Tx, order: OrderKey, lock: str = "", *, full: bool = False) -> 
     return rows(tx, f"{where} {lock}", full=full, **found)
 
 
+def of_orders(tx: Tx, orders: Sequence[OrderKey]) -> dict[OrderKey, Row]:
+    """The rows of those of *orders* that have one; a query for each account and name."""
+    found = {}
+    where = (
+        "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
+        " AND dedupe_key {in_ids}"
+    )
+    for account, dry_run, name in {order[:3] for order in orders}:
+        keys = [key for *those, key in orders if those == [account, dry_run, name]]
+        for row in rows(tx, where, ids=keys, account=account, dry_run=int(dry_run), name=name):
+            found[OrderKey(account, dry_run, name, str(row.key))] = row
+    return found
+
+
 def steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """*rows* in parts of which each is one statement's."""
     return (rows[start : start + STEP] for start in range(0, len(rows), STEP))

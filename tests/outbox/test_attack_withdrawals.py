@@ -2,17 +2,13 @@
 
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adroll_flask.outbox.journal import files_of
-from adroll_flask.outbox.model import Withdrawal
 from tests.conftest import AppMaker
-from tests.support.outbox_engines import Bench
 
 #: What a process asks of the file system, by the names of Python's audit events.
 FILE_CALLS = frozenset({"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.link"})
@@ -53,11 +49,3 @@ def test_many_withdrawals_make_few_files_and_cost_the_same(
 
     assert max(costs[1:]) < 50, "files opened and folders listed by a hundred requests"
     assert max(files) < 100, "files and folders of the shop's instance folder"
-
-
-def test_withdrawals_looked_after_at_once_turn_the_file_once_a_second(sqlite: Bench) -> None:
-    outbox, began = sqlite.open(), time.monotonic()
-    for number in range(60):
-        outbox.record(Withdrawal(sqlite.now(), None, f"click-{number}"))
-        outbox.measure()
-    assert len(files_of(sqlite.journal)) <= 3 + (time.monotonic() - began)

@@ -17,13 +17,13 @@ from tests.support.outbox_engines import Bench, bury, claimed, counted, retry, s
 def test_a_dead_letter_that_comes_in_twice_is_counted_once(bench: Bench) -> None:
     """Its commit came late, so that it was kept in the journal as well."""
     event = bench.event("1001")
-    bench.open().put_dead(event, "invalid:value", "value: takes an amount")
-    bench.open().put_dead(event, "invalid:value", "value: takes an amount")
+    bench.open().put(event, dead=("invalid:value", "value: takes an amount"))
+    bench.open().put(event, dead=("invalid:value", "value: takes an amount"))
     assert told(bench.open(), "outcome") == {"invalid": 1}
-    bench.open().put_dead(event, "invalid:value", "value: takes an amount")
+    bench.open().put(event, dead=("invalid:value", "value: takes an amount"))
     assert told(bench.open(), "outcome") == {"invalid": 1}
     # Another process had not seen the key.
-    bench.open().put_dead(bench.event("1001"), "invalid:value", "value: takes an amount")
+    bench.open().put(bench.event("1001"), dead=("invalid:value", "value: takes an amount"))
     assert told(bench.open(), "outcome") == {"invalid": 1, "duplicate": 1}
 
 
@@ -49,7 +49,7 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Out
     bench.clock.now += 1.0  # its file may be read first
     other.put(bench.event("1001", digest="59.90 EUR"))  # noticed by the index
     outbox.put(bench.event("1002"))
-    outbox.put_dead(bench.event(None), "invalid:value", "value: takes an amount")
+    outbox.put(bench.event(None), dead=("invalid:value", "value: takes an amount"))
     outbox.record(Counted(bench.now(), "purchase", "suppressed", "consent_gpc"))
     outbox.note_failure("purchase", "full")
     outbox.put(bench.event("1003"))

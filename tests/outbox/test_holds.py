@@ -246,7 +246,7 @@ def test_a_release_that_came_first_says_what_has_changed(bench: Bench, outbox: O
 def test_an_invalid_event_after_its_release_is_counted(bench: Bench, outbox: Outbox) -> None:
     outbox.decide(release())
     outbox.queue.take_in()
-    outbox.put_dead(bench.event("1001"), "invalid:value", "takes an amount")
+    outbox.put(bench.event("1001"), dead=("invalid:value", "takes an amount"))
 
     assert deliver(outbox) == []
     assert states(outbox) == {"dead": 1}

@@ -27,7 +27,7 @@ from tests.support import PATIENCE, ROOT, open_files
 from tests.support.disks import PowerCut, make_read_only, small_disk
 from tests.support.interrupted import at_each_moment
 from tests.support.journal_kit import fill, line, only_file, read_file, texts, texts_of
-from tests.support.outbox_engines import Clock, wait_until
+from tests.support.outbox_engines import Clock
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_file_is_removed_once_read_and_its_writer_done(folder: Path, journal: 
     assert texts_of(folder) == [b"two"]
 
 
-def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder: Path) -> None:
+def test_an_old_file_has_its_successor_before_an_entry_needs_it(folder: Path) -> None:
     clock = Clock()
     journal = Journal(folder, clock=clock)
     journal.append(line(b"one"))
@@ -77,7 +77,6 @@ def test_an_old_or_stale_file_has_its_successor_before_an_entry_needs_it(folder:
     journal.rotate()  # an empty one stays, however old
     assert files_of(folder) == [old, new]
     journal.append(line(b"two"))
-    journal.mark_stale()
     journal.rotate()
     assert len(files_of(folder)) == 3
     assert texts_of(folder) == [b"one", b"two"]
@@ -162,9 +161,10 @@ def test_a_note_that_is_damaged_is_none(tmp_path: Path) -> None:
     assert journals.last_note(tmp_path).positions == {"a": 7}
     journals.leave_note(tmp_path, {})
     assert journals.last_note(tmp_path).positions == {}
+    assert journals.last_note(tmp_path).boot == files.boot()
     path = tmp_path / "reader.note"
     path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
-    assert journals.last_note(tmp_path).pid == 0
+    assert journals.last_note(tmp_path) == journals.Note()
 
 
 # -- the disk -----------------------------------------------------------------------------------
@@ -330,30 +330,39 @@ def test_with_sync_the_names_of_file_and_folder_are_on_the_disk_as_well(
     assert synced == ([folder.parent, folder] if sync else [])
 
 
-def test_one_sync_does_for_all_who_wait(folder: Path, monkeypatch: Patch) -> None:
+def test_with_sync_a_call_returns_once_the_disk_has_its_entry(
+    folder: Path, monkeypatch: Patch
+) -> None:
     journal = Journal(folder, sync=True)
-    journal.append(line(b"first"))
     is_under_way, may_end = threading.Event(), threading.Event()
-    syncs = 0
 
-    def sync(handle: int) -> None:
-        nonlocal syncs
-        syncs += 1
+    def sync(_handle: int) -> None:
         is_under_way.set()
         assert may_end.wait(PATIENCE)
 
     monkeypatch.setattr(files, "sync_data", sync)
-    with Pool(9) as pool:
-        first = pool.submit(journal.append, line(b"0"))
+    with Pool(1) as pool:
+        append = pool.submit(journal.append, line(b"one"))
         assert is_under_way.wait(PATIENCE)
-        others = [pool.submit(journal.append, line(b"%d" % n)) for n in range(1, 9)]
-        assert wait_until(lambda: len(texts_of(folder)) == 10)
-        assert not any(append.done() for append in (first, *others)), "not yet on the disk"
+        assert texts_of(folder) == [b"one"]
+        assert not append.done(), "not yet on the disk"
         may_end.set()
-        for append in (first, *others):
-            append.result()
-    # The last one's count may be a moment behind the kernel's.
-    assert syncs <= 3
+        append.result(PATIENCE)
+
+
+def test_a_failed_sync_fails_and_ends_the_file(folder: Path, monkeypatch: Patch) -> None:
+    journal = Journal(folder, sync=True)
+    journal.append(line(b"one"))
+
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_data", fail)
+        with pytest.raises(OutboxFailed, match="unavailable"):
+            journal.append(line(b"two"))
+    journal.append(line(b"three"))
+    assert len(files_of(folder)) == 2
 
 
 @pytest.mark.parametrize("cuts", [2, pytest.param(20, marks=pytest.mark.slow)])
@@ -428,9 +437,10 @@ def interrupt(patch: Patch, name: str, where: Any, meanwhile: Callable[..., Any]
 
 @pytest.mark.parametrize("end", ["rotate", "close"])
 def test_no_append_loses_its_file(folder: Path, monkeypatch: Patch, pool: Pool, end: str) -> None:
-    journal = Journal(folder)
+    clock = Clock()
+    journal = Journal(folder, clock=clock)
     journal.append(line(b"one"))
-    journal.mark_stale()
+    clock.now += journals.FILE_LIFE + 1
     held = contextlib.ExitStack()
 
     def meanwhile(*_: object) -> None:
@@ -463,67 +473,14 @@ def test_an_entry_of_two_parts_stays_together(folder: Path, monkeypatch: Patch, 
     assert texts_of(folder) == [b"one", b"two", b"three"]
 
 
-def test_a_failed_sync_closes_no_other_s_file(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
-    journal = Journal(folder, sync=True)
-    journal.append(line(b"one"))
-    syncing, writing = threading.Event(), threading.Event()
-    held = contextlib.ExitStack()
-    real = files.sync_data
-
-    def fail(handle: int) -> None:
-        monkeypatch.setattr(files, "sync_data", real)
-        syncing.set()
-        assert writing.wait(10)
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(files, "sync_data", fail)
-    failing = pool.submit(journal.append, line(b"fails"))
-    assert syncing.wait(10)
-
-    def meanwhile(*_: object) -> None:
-        writing.set()
-        let(failing)
-        held.enter_context(next_number(folder.with_name("other")))
-
-    interrupt(monkeypatch, "write", os, meanwhile)
-    with contextlib.suppress(OutboxFailed):  # the disk may have lost this one, too
-        journal.append(line(b"two"))
-    with pytest.raises(OutboxFailed, match="unavailable"):
-        failing.result(10)
-    held.close()
-
-    assert (folder.with_name("other")).read_bytes() == b""
-    journal.append(line(b"three"))
-    assert len(files_of(folder)) == 2
-
-
-def test_a_failed_sync_fails_all_who_wait(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
-    """The kernel tells of lost data once: whoever asks next hears that nothing is wrong."""
-    journal = Journal(folder, sync=True)
-    journal.append(line(b"one"))
-    others: list[Future[None]] = []
-
-    def fail(_handle: int) -> None:
-        others.append(pool.submit(journal.append, line(b"two")))
-        let(others[0])
-        raise OSError(5, "Input/output error")
-
-    interrupt(monkeypatch, "sync_data", files, fail)
-    with pytest.raises(OutboxFailed):
-        journal.append(line(b"one more"))
-
-    assert isinstance(others[0].exception(10), OutboxFailed)
-
-
 def test_a_file_is_not_closed_under_a_sync(folder: Path, monkeypatch: Patch, pool: Pool) -> None:
     journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
-    journal.mark_stale()
     synced: list[bool] = []
 
     def sync(handle: int) -> None:
         [file] = files_of(folder)
-        let(pool.submit(journal.rotate))
+        let(pool.submit(journal.close))
         with next_number(folder.with_name("other")):
             synced.append(os.path.samestat(os.fstat(handle), file.path.stat()))
 

@@ -20,7 +20,7 @@ import pytest
 from adroll_flask.outbox import files, journal
 from adroll_flask.outbox.journal import Journal, JournalFile, files_of, is_alive, remove, turn
 from tests.conftest import Patch
-from tests.support import ROOT, in_a_child, ran
+from tests.support import ROOT, forked, in_a_child, ran
 from tests.support.journal_kit import line, long_quiet, only_file, read_file, texts, texts_of
 from tests.support.outbox_engines import Clock
 
@@ -278,9 +278,11 @@ def test_an_empty_file_of_a_kill_goes_once_quiet(folder: Path) -> None:
 # -- readers ----------------------------------------------------------------------------------
 
 
-def test_a_reader_s_child_keeps_no_reader_away(folder: Path, finished: JournalFile) -> None:
+def test_a_reader_that_was_killed_is_passed_over_although_its_child_has_its_lock(
+    folder: Path, finished: JournalFile
+) -> None:
     program = """
-        with turn(folder) as alone:
+        with turn(folder) as found:
             if ctypes.PyDLL(None).fork() == 0:
                 os.write(1, b"%d\\n" % os.getpid())
                 sys.stdin.read()
@@ -293,10 +295,41 @@ def test_a_reader_s_child_keeps_no_reader_away(folder: Path, finished: JournalFi
         parent.wait()
         try:
             os.kill(int(child), 0)
-            with turn(folder) as alone:
-                assert alone
+            with turn(folder) as found:
+                assert not found
+            long_ago = time.time() - journal.TURN_LASTS - 1
+            os.utime(folder / "reader.lock", (long_ago, long_ago))
+            with turn(folder) as found:
+                assert found == [finished]
         finally:
             os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_reader_s_child_keeps_no_reader_away(folder: Path, finished: JournalFile) -> None:
+    with turn(folder):
+        child = forked(signal.pause)
+    try:
+        with turn(folder) as found:
+            assert found == [finished]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("patience", [0.0, 10.0])
+def test_of_two_threads_one_reads(folder: Path, finished: JournalFile, patience: float) -> None:
+    with ThreadPoolExecutor(1) as pool:
+
+        def read_too() -> bool:
+            with turn(folder, patience) as found:
+                return bool(found)
+
+        with turn(folder) as found:
+            assert found == [finished]
+            other = pool.submit(read_too)
+            if not patience:
+                assert not other.result(30)
+        assert other.result(30) == (patience > 0)
 
 
 def test_two_readers_that_see_the_same_file_remove_it_once(finished: JournalFile) -> None:
@@ -322,10 +355,9 @@ def test_files_stay_in_order_whatever_the_clock_does(folder: Path, times: list[f
     writer = Journal(folder, clock=lambda: now[0])
     for n, now[0] in enumerate(times):
         writer.append(line(b"%d" % n))
-        writer.mark_stale()
-        writer.rotate()
+        writer.close()
 
-    assert len(files_of(folder)) == len(times) + 1
+    assert len(files_of(folder)) == len(times)
     assert texts_of(folder) == [b"%d" % n for n in range(len(times))]
 
 
@@ -353,20 +385,6 @@ def test_an_append_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch:
     writer.append(line(b"two"))
 
     assert texts_of(folder) == [b"one", b"in the handler", b"two"]
-
-
-def test_close_in_a_signals_handler_does_not_wait(folder: Path, monkeypatch: Patch) -> None:
-    writer = Journal(folder)
-    real = os.write
-
-    def interrupted(file: int, data: bytes) -> int:
-        writer.close()
-        return real(file, data)
-
-    monkeypatch.setattr(os, "write", interrupted)
-    writer.append(line(b"one"))
-
-    assert texts_of(folder) == [b"one"]
 
 
 # -- Windows ----------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def fill(bench: Bench) -> None:
     settle(outbox, claimed(outbox, begin=True), "delivered")
     bench.report(outbox, "waiting", None)
     outbox.put(bench.event("held", held_for=86_400.0))
-    outbox.put_dead(bench.event("dead"), "invalid", "value: takes an amount")
+    outbox.put(bench.event("dead"), dead=("invalid", "value: takes an amount"))
     outbox.decide(verdict("cancel", "cancelled"))
     outbox.put(bench.event("cancelled", held_for=86_400.0))
     outbox.decide(verdict("release", "to come"))

@@ -44,7 +44,7 @@ def test_a_dead_letter_sent_again_is_delivered_and_not_lost(bench: Bench, outbox
 def test_what_was_invalid_is_no_loss_once_it_is_fixed(bench: Bench, outbox: Outbox) -> None:
     """It was counted in its own hour, which may be over when it is taken in."""
     event = bench.event("1001", name="pageView", digest="10 EURO", occurred_at=bench.now() - 4000)
-    outbox.put_dead(event, "invalid:currency", "currency: takes three letters")
+    outbox.put(event, dead=("invalid:currency", "currency: takes three letters"))
     assert list(history(outbox)) == ["invalid"]
     (id,) = (row.id for row in outbox.lookups.list("dead"))
     assert outbox.admin.fix(id, b'{"event_name": "purchase"}', "1001", digest="10 EUR")

@@ -80,7 +80,7 @@ def test_a_locked_file_costs_a_report_nothing(
 
 def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1"))
-    outbox.put_dead(sqlite.event(), "invalid:currency", "three letters")
+    outbox.put(sqlite.event(), dead=("invalid:currency", "three letters"))
     outbox.record(Counted(sqlite.clock.now, "purchase", "suppressed", "no_consent"))
 
     assert not sqlite.path.exists()

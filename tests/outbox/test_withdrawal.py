@@ -46,7 +46,7 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     outbox.put(event(bench, "2", cookie=COOKIE, adct="another"))
     outbox.put(event(bench, "3", adct="click-bob"))
     outbox.put(event(bench))
-    outbox.put_dead(event(bench, "4"), "invalid:before_report", "raised")
+    outbox.put(event(bench, "4"), dead=("invalid:before_report", "raised"))
     assert outbox.queue.waiting() == 4
     with caplog.at_level(logging.INFO, "adroll_flask.audit"):
         withdraw(bench, outbox, cookie=COOKIE)
@@ -255,7 +255,7 @@ def test_any_click_id_is_found(bench: Bench, outbox: Outbox, value: str) -> None
 
 
 def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put_dead(event(bench, adct=None), "invalid:currency", "three letters").id
+    id = outbox.put(event(bench, adct=None), dead=("invalid:currency", "three letters")).id
     assert outbox.admin.fix(id, event(bench).payload, key="1")
     assert outbox.queue.waiting() == 1
 

@@ -29,9 +29,8 @@ def main() -> None:
         except model.OutboxFailed:
             return
         os.write(1, b"%d\n" % n)
-        if n % 20 == 19:
-            writer.mark_stale()
-            writer.rotate()
+        if n % 20 == 0:
+            writer.close()
         n += 1
     sys.stdin.read()
 
