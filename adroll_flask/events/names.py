@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -296,6 +297,8 @@ def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | N
 
 #: How a key begins that is kept as a hash.
 HASHED = "hmac-sha256:"
+#: Most keys, kept as they are: ASCII without spaces, and without what an address needs.
+_PLAIN_KEY = re.compile(rf"[!-$&-?A-~]{{1,{KEY_LENGTH}}}")
 
 
 def kept_key(key: str, secret: bytes | None) -> str:
@@ -313,9 +316,10 @@ def kept_key(key: str, secret: bytes | None) -> str:
     >>> kept_key("2024-1001", b"secret")
     '2024-1001'
     """
+    if _PLAIN_KEY.fullmatch(key):
+        return key
     key = unicodedata.normalize("NFC", key)
-    is_plain = key.isascii() and "@" not in key and "%" not in key
-    has_address = not is_plain and ADDRESS.search(key)
+    has_address = ADDRESS.search(key)
     is_kept = len(key) <= KEY_LENGTH and key.isprintable() and not key.endswith(" ")
     if is_kept and not has_address:
         return key
