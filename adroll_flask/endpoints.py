@@ -111,9 +111,7 @@ def _take(
                 delete_cookies(tracked, response.headers)
             tracked.forgotten = True
         return response
-    unchanged = (
-        before is not None and record.same_as(before) and tracked.seen.settled(visitors.clock())
-    )
+    unchanged = record == before and tracked.seen.settled(visitors.clock())
     # A browser takes no cookie of another site from a script's request (SameSite=Lax).
     foreign = tracked.environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
     if visitors.can_sign and not (unchanged or foreign):

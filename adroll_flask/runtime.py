@@ -205,7 +205,7 @@ class Runtime:
             folder=self.folder,
             clock=self.clock,
             counters=self.counters,
-            amend=lambda *of: amend(*of, email_forms=self.settings.email, clock=self.clock),
+            amend=lambda event, changes: amend(event, changes, self.reporter.bare({})),
         )
 
     @property

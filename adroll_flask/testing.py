@@ -21,19 +21,17 @@ or as a pytest fixture, where the suite has a fixture ``app``; in ``conftest.py`
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import inf
 from typing import Any, Literal
 
 from flask import Flask
 
 from . import request_state
-from .events.event import Event, wire_bytes
-from .events.fix import amend, recheck_wire
+from .events.event import Event, checked
+from .events.fix import rebuilt
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
 from .outbox import NewEvent, Put
@@ -136,7 +134,8 @@ class Reported:
             self.dead_letters.append(DeadLetter(name, dead[1]))
             return Put("queued", event.id)
         # Not ahead of its own time, whatever clock the app under test has.
-        parsed = _parsed(event.payload, max(event.occurred_at, time.time()))
+        known = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)
+        parsed = rebuilt(event.payload, known).event
         place, is_held = event.order or event.id, event.held_for is not None
         kept = self._kept.get(place)
         if kept is None:
@@ -167,11 +166,7 @@ class Reported:
 
     def _free(self, place: OrderKey | str, kept: _Kept, changes: Any = None) -> None:
         if changes:
-            # No event under test is ahead of this clock.
-            wire, _digest, at = amend(
-                wire_bytes(kept.event), changes, email_forms=_ALL_FORMS, clock=lambda: inf
-            )
-            kept.event = _parsed(wire, at)
+            kept.event = checked({**vars(kept.event), **changes})
         kept.state = "queued"
         self._kept[place] = self._kept.pop(place)  # the last that was reported
 
@@ -183,10 +178,6 @@ class Reported:
             match = matcher(cookie=entry.first_party_cookie, adct=entry.adct)
             kept = self._kept.items()
             self._kept = {place: one for place, one in kept if not match(one.event.wire())}
-
-
-def _parsed(payload: bytes, now: float) -> Event:
-    return recheck_wire(payload, EventDefaults(email_forms=_ALL_FORMS), now=now)
 
 
 @contextmanager

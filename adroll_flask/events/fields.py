@@ -295,7 +295,9 @@ def _text(pattern: str, **more: Any) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^{pattern}$", **more}
 
 
-def _of_form(accept: Callable[[Any], Any], pattern: str, plain: str = "", **more: Any) -> Field:
+def _of_form(
+    accept: Callable[[Any], Any], pattern: str, plain: str | re.Pattern[str] = "", **more: Any
+) -> Field:
     """A text of the form *pattern*.
 
     :param plain: the part of it that is kept as it is, where that is another.
@@ -314,11 +316,11 @@ def _words(accept: Callable[[Any], str | None], most: int) -> Field:
     return _of_form(accept, r"[^\x00-\x1f\x7f-\x9f]+", plain, minLength=1, maxLength=most)
 
 
-def _hash(name: str, digits: int) -> Field:
+def _hash(digits: int) -> Field:
     form = f"[0-9a-f]{{{digits}}}"
     # What may be the hash of an empty text is looked at.
     plain = rf"(?!e3b0c442|d41d8cd9){form}"
-    return _of_form(lambda value: identifiers.accept_hash(value, name)[1], form, plain)
+    return _of_form(lambda value: identifiers.accept_hash(value, digits), form, plain)
 
 
 Id = Annotated[str, _words(identifiers.accept_id, MAX_TEXT)]
@@ -342,8 +344,8 @@ _ADDRESS = _text(
     r"[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+", maxLength=identifiers.MAX_EMAIL
 )
 Email = Annotated[str, Field(_found_by(identifiers.accept_email, "takes one text"), _ADDRESS)]
-Sha256 = Annotated[str, _hash("email_sha256", 64)]
-Md5 = Annotated[str, _hash("email_md5", 32)]
+Sha256 = Annotated[str, _hash(64)]
+Md5 = Annotated[str, _hash(32)]
 _UUID = _text("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 DeviceId = Annotated[str, Field(identifiers.accept_device_id, _UUID)]
 Ip = Annotated[str, _of_form(identifiers.normalise_ip, "[0-9A-Fa-f.:]+", identifiers.IPV4)]

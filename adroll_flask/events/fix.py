@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,7 @@ from adroll_flask.visitor.identifiers import accept_id, accept_seconds
 
 from . import event
 from .build import Built, hide, said
-from .event import Event, Problem, wire_bytes
+from .event import Problem
 from .fields import accept_external_data
 from .names import FIELD_NAMES, EventDefaults, derived_cookie, shown, suggestion, values_of
 
@@ -96,18 +95,16 @@ _PLACES: Mapping[str, str] = {"visitor": "identifiers"} | {
 }
 
 
-def recheck_wire(
-    payload: bytes | str, defaults: EventDefaults | None = None, *, now: float | None = None
-) -> Event:
+def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = None) -> Built:
     """The event of an API's JSON object that somebody fixed.
 
     :param payload: one JSON object, or an array with one.
     :param defaults: what may leave in which form; an address in clear text takes the place of all
-        hashes, and is hashed where it may not leave.
-    :param now: the clock that the event's time may not be ahead of, epoch seconds.
+        hashes, and is hashed where it may not leave. And the clock that the event's time may not
+        be ahead of.
+    :param key: its deduplication key as the outbox keeps it, where it has one.
     :raises EventError: names the place in the JSON that is wrong, and what it takes.
     """
-    defaults = defaults or EventDefaults()
     wire: Any = None
     with suppress(ValueError, RecursionError):
         wire = json.loads(payload)
@@ -141,22 +138,12 @@ def recheck_wire(
         raise EventError("identifiers.email", problem.expected) from None
     values["email_forms"] = defaults.email_forms
     hide(values, defaults)
-    found = event.check(values, time.time() if now is None else now)
-    if isinstance(found, Event):
-        event.wire_bytes(found)
-        return found
-    field, *path = found[0].path
-    place = _PLACES.get(str(field), str(field))
-    raise found[0]._replace(path=(place, *path)).error()
-
-
-def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = None) -> Built:
-    """The same as it is sent, see :func:`recheck_wire`.
-
-    :param key: its deduplication key as the outbox keeps it, where it has one.
-    """
-    event = recheck_wire(payload, defaults, now=defaults.now)
-    built = Built(event, (), event.order_id, wire_bytes(event), defaults=defaults)
+    found = event.check(values, defaults.now)
+    if isinstance(found, list):
+        field, *path = found[0].path
+        place = _PLACES.get(str(field), str(field))
+        raise found[0]._replace(path=(place, *path)).error()
+    built = Built(found, (), found.order_id, event.wire_bytes(found), defaults=defaults)
     if key and key != built.kept_key:
         built.key = accept_id(key, "deduplication_key")
     return built
@@ -198,19 +185,15 @@ def accept_changes(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Event
 
 
 def amend(
-    payload: bytes,
-    changes: Mapping[str, Any],
-    *,
-    email_forms: tuple[str, ...],
-    clock: Callable[[], float] = time.time,
+    payload: bytes, changes: Mapping[str, Any], defaults: EventDefaults
 ) -> tuple[bytes, str, float]:
     """The JSON, the digest of the value, and the time of a held event with *changes*.
 
     :param payload: the held event's JSON.
-    :param email_forms: ``ADROLL_EMAIL``.
+    :param defaults: as for :func:`rebuilt`.
     :raises EventError: there is no such event.
     """
     # What it was is checked again as it leaves a database; a held one may be weeks old.
-    held = recheck_wire(payload, EventDefaults(email_forms=email_forms), now=clock())
-    made = event.checked({**held.__dict__, **changes}, clock())
+    held = rebuilt(payload, defaults).event
+    made = event.checked({**held.__dict__, **changes}, defaults.now)
     return event.wire_bytes(made), event.value_digest(made), made.timestamp

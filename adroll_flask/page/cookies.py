@@ -54,7 +54,7 @@ def update_cookies(
         record = record.with_cookie(tracked.new_cookie, "server")
     if record.adct is None and record.first_party_cookie is None:
         return
-    if seen.settled(now) and seen.record is not None and record.same_as(seen.record):
+    if seen.settled(now) and record == seen.record:
         return
     # The page before may have come from a cache. What its kit tells at this moment, a click id too,
     # crosses with this answer, which knows of nothing and must not undo it. The copy alone is set,

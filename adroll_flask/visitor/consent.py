@@ -6,22 +6,21 @@ Unknown counts as no. The browser's half of the decision is the kit's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 from wsgiref.types import WSGIEnvironment
 
 from werkzeug.sansio.http import parse_cookie
 
-from adroll_flask.counters import Counters
 from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.logs import logger
 from adroll_flask.redaction import describe
-from adroll_flask.settings import Settings
+
+if TYPE_CHECKING:
+    from .record import Visitors
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What was decided, and why.
 
     >>> bool(Decision(None, "unknown").granted)
@@ -40,49 +39,33 @@ _BY_ANSWER: Mapping[bool | None, Decision] = {
     False: Decision(False, "refused"),
     None: Decision(None, "unknown"),
 }
-_DEFAULT = Decision(True, "default")
-_GPC = Decision(False, "gpc")
-_ERROR = Decision(None, "error")
 
 
-def decide(
-    settings: Settings,
-    environ: WSGIEnvironment,
-    recorded: bool | None,
-    *,
-    request_of: Callable[[WSGIEnvironment], object],
-    counters: Counters,
-) -> Decision:
+def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) -> Decision:
     """Decide from the browser's signal, the site's setting and what the visitor told us before.
 
-    :param settings: ``consent``, ``honor_gpc`` and the ``tcf_*`` keys are read.
+    What cannot be used of the site's setting is counted as ``consent_error:<why>``.
+
     :param environ: the request's; its cookies are read only where the TC string is needed.
     :param recorded: the answer that the kit brought in and our signed record carries.
-    :param request_of: turns an environ into what the site's callable takes.
-    :param counters: ``consent_error:<why>`` counts what could not be used.
-
-    >>> decide(Settings(), {"HTTP_SEC_GPC": "1"}, None, request_of=dict, counters=Counters()).reason
-    'gpc'
     """
+    settings = visitors.settings
     if settings.honor_gpc and environ.get("HTTP_SEC_GPC") == "1":
-        return _GPC
+        return Decision(False, "gpc")
     if settings.consent is None:
-        return _DEFAULT
-    answer, why, problem = _asked(settings, environ, request_of)
+        return Decision(True, "default")
+    answer, why, problem = _asked(visitors, environ)
     if why:
         # What fails for one request fails for each of them.
-        if counters.add("consent_error", why):
+        if visitors.counters.add("consent_error", why):
             logger.warning("Consent counts as unknown: %s [consent-unknown]", problem)
-        return _ERROR
+        return Decision(None, "error")
     return _BY_ANSWER[recorded if answer is None else answer]
 
 
-def _asked(
-    settings: Settings,
-    environ: WSGIEnvironment,
-    request_of: Callable[[WSGIEnvironment], object],
-) -> tuple[bool | None, str, str]:
+def _asked(visitors: Visitors, environ: WSGIEnvironment) -> tuple[bool | None, str, str]:
     """The answer; why there is none that can be used, as it is counted and as it is told."""
+    settings = visitors.settings
     ask: Any = settings.consent
     if ask == "tcf":
         # Not werkzeug.http's, which raises where any cookie, of whatever script, is not UTF-8.
@@ -97,7 +80,7 @@ def _asked(
         except ValueError as error:
             return None, "tc_string", f"{settings.tcf_cookie}: {error}"
     try:
-        answer = ask(request_of(environ))
+        answer = ask(visitors.request_of(environ))
     except Exception as error:
         let_through(error)
         return None, "raised", f"the ADROLL_CONSENT callable raised {describe(error)}"

@@ -41,8 +41,7 @@ _COOKIE = re.compile(COOKIE_PATTERN + r"\Z")
 _COOKIE_MARKER = re.compile(r"-(?:s2-)+")
 _DATED_COOKIE = re.compile(r"([0-9a-fA-F]{32})-(?:s2-)?(.+?)-?\Z", re.DOTALL)
 #: Most cookies: in the form that AdRoll writes.
-PLAIN_COOKIE = r"^[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})$"
-_PLAIN_COOKIE = re.compile(PLAIN_COOKIE)
+PLAIN_COOKIE = re.compile(r"^[0-9a-fA-F]{32}-(?:[0-9]{13}|a_[0-9]{10})$")
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _ZERO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -52,8 +51,7 @@ _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #: Most addresses: an IPv4 address in its plain form.
-IPV4 = rf"^(?:{_OCTET}\.){{3}}{_OCTET}$"
-_IPV4 = re.compile(IPV4)
+IPV4 = re.compile(rf"^(?:{_OCTET}\.){{3}}{_OCTET}$")
 #: JavaScript's ``String(date)`` and ``date.toUTCString()``.
 _JS_DATE = re.compile(r"[A-Z][a-z]{2},? .*\d\d:\d\d:\d\d(?: .*)?\Z", re.ASCII)
 _ZONE_NAME = re.compile(r"\b(?:GMT|UTC)(?=[+-])")
@@ -90,7 +88,7 @@ def normalise_first_party_cookie(value: str) -> str | None:
     >>> normalise_first_party_cookie("46d41c62e88bb2e267c1e15314bb8837-s2-1667065540836-")
     '46d41c62e88bb2e267c1e15314bb8837-1667065540836'
     """
-    if _PLAIN_COOKIE.fullmatch(value):
+    if PLAIN_COOKIE.fullmatch(value):
         return value
     if len(value) > 3 * MAX_COOKIE:
         return None
@@ -148,23 +146,17 @@ def accept_email(value: str) -> str:
     return address
 
 
-def accept_hash(value: Any, name: str | None = None) -> tuple[str, str]:
-    """``(wire key, lower-case hash)`` of an address that was hashed already.
+def accept_hash(value: Any, digits: int) -> str:
+    """An address that was hashed already, in lower case.
 
-    :raises EventError: not 64 (SHA-256) or 32 (MD5) hex digits, or the hash of an empty text.
+    :raises EventError: not *digits* hex digits, or the hash of an empty text.
     """
-    field = name or "email"
-    kinds = {64: "email_sha256", 32: "email_md5"}
-    found = kinds.get(len(value)) if isinstance(value, str) and _HEX.match(value) else None
-    if found is None or name not in (None, found):
-        takes = "a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
-        if name is not None:
-            takes = f"{64 if name == 'email_sha256' else 32} hex digits"
-        raise EventError(field, f"takes {takes}")
+    if not isinstance(value, str) or len(value) != digits or not _HEX.match(value):
+        raise EventError("email", f"takes {digits} hex digits")
     lower = value.lower()
     if lower in EMPTY_HASHES:
-        raise EventError(field, "takes the hash of an address; this is the hash of an empty text")
-    return found, lower
+        raise EventError("email", "takes the hash of an address; this is the hash of an empty text")
+    return lower
 
 
 def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
@@ -186,8 +178,10 @@ def email_forms(value: str, forms: Sequence[str]) -> dict[str, str]:
     if not text:
         raise EventError("email", "takes an address; this one is empty")
     if len(text) >= MIN_HASH and _HEX.match(text):
-        name, hashed = accept_hash(text)
-        return {name: hashed}
+        if name := {64: "email_sha256", 32: "email_md5"}.get(len(text)):
+            return {name: accept_hash(text, len(text))}
+        takes = "takes a hash of 64 (SHA-256) or 32 (MD5) hex digits; this one has another length"
+        raise EventError("email", takes)
     address = accept_email(text)
     encoded = address.encode()
     made: dict[str, str] = {}
@@ -305,7 +299,7 @@ def normalise_ip(text: str) -> str:
     '203.0.113.9'
     """
     if isinstance(text, str):
-        if _IPV4.fullmatch(text):
+        if IPV4.fullmatch(text):
             return text
         try:
             return str(_address(text))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
@@ -63,12 +63,9 @@ class Record(Known):
 
     #: Short hashes of click ids that newer ones replaced.
     replaced: tuple[bytes, ...] = ()
-    #: When it was signed, epoch seconds; 0: not yet.
-    signed_at: float = 0.0
-
-    def same_as(self, other: Record) -> bool:
-        """True where the two say the same, whenever they were signed."""
-        return replace(self, signed_at=0.0) == replace(other, signed_at=0.0)
+    #: When it was signed, epoch seconds; 0: not yet. Two records that say the same are equal,
+    #: whenever they were signed.
+    signed_at: float = field(default=0.0, compare=False)
 
     def with_adct(self, adct: str, now: float, source: str) -> Record:
         """This record after a click: a newer click id replaces an older one.
@@ -415,16 +412,7 @@ def _values(header: str, names: tuple[str, str]) -> tuple[list[str], list[str]]:
     return values
 
 
-def _verify(signer: Signer, text: str) -> Record:
-    """The record that *text* is.
-
-    :raises TokenExpiredError: it is older than a record lives.
-    :raises ValueError: it is none of ours, or we signed it and cannot read it.
-    """
-    payload, signed_at = signer.unsign(text, COOKIE_LIFE)
-    return unpack(payload, signed_at)[0]
-
-
+@dataclass(eq=False, repr=False)
 class Visitors:
     """Reads and writes what identifies visitors; one per app, which all its requests share.
 
@@ -435,31 +423,26 @@ class Visitors:
     :param request_of: turns an environ into what ``ADROLL_CONSENT``'s callable takes.
     """
 
+    settings: Settings
+    counters: Counters
+    keys: InitVar[Sequence[str | bytes]]
+    clock: Callable[[], float]
+    request_of: Callable[[WSGIEnvironment], object] = lambda environ: environ
     #: A visitor without cookies counts as one whose page view gave them (tests of a site).
     assume_cookie: bool = False
 
-    def __init__(
-        self,
-        settings: Settings,
-        counters: Counters,
-        keys: Sequence[str | bytes],
-        clock: Callable[[], float],
-        request_of: Callable[[WSGIEnvironment], object] = lambda environ: environ,
-    ) -> None:
-        self.settings: Settings = settings
-        self.counters: Counters = counters
-        self.clock: Callable[[], float] = clock
-        self.request_of: Callable[[WSGIEnvironment], object] = request_of
+    def __post_init__(self, keys: Sequence[str | bytes]) -> None:
         #: False where the site has no secret key: then nothing is kept.
         self.can_sign: bool = bool(keys)
-        self._record_signer = Signer(keys, "record", clock=clock)
-        self._token_signer = Signer(keys, "token", clock=clock)
+        self._record_signer = Signer(keys, "record", clock=self.clock)
+        self._token_signer = Signer(keys, "token", clock=self.clock)
         # For HMACs: of the oldest key, so that what they make outlives a rotation.
         self.derive_key: bytes | None = _derived(keys[-1], "derived-cookie") if keys else None
         self.dedupe_secret: bytes | None = _derived(keys[-1], "deduplication-key") if keys else None
         # A known visitor's next request costs a look-up instead of ten times as much. What is
         # refused raises, and is not remembered.
-        self._verified = lru_cache(_MEMO)(partial(_verify, self._record_signer))
+        unsign = self._record_signer.unsign
+        self._verified = lru_cache(_MEMO)(lambda text: unpack(*unsign(text, COOKIE_LIFE))[0])
 
     def read(self, header: str) -> RequestCookies:
         """What the raw ``Cookie`` *header* says.

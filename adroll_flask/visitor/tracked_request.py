@@ -167,14 +167,7 @@ class TrackedRequest:
 
     def decide(self, recorded: bool | None) -> Decision:
         """The decision with *recorded* as what the browser told us."""
-        visitors = self.visitors
-        return decide(
-            visitors.settings,
-            self.environ,
-            recorded,
-            request_of=visitors.request_of,
-            counters=visitors.counters,
-        )
+        return decide(self.visitors, self.environ, recorded)
 
     @made_once
     def record(self) -> Record:

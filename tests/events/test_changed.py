@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from adroll_flask.errors import EventError
 from adroll_flask.events.event import MAX_BYTES, Event, EventProduct, json_schema, wire_bytes
-from adroll_flask.events.fix import draft, recheck_wire
-from adroll_flask.events.names import FIELD_NAMES
+from adroll_flask.events.fix import draft, rebuilt
+from adroll_flask.events.names import FIELD_NAMES, EventDefaults
 from tests.support.anything import ANYTHING
 from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly
 
@@ -31,6 +31,11 @@ def event() -> Event:
 def again(event: Event) -> Event:
     """What leaves of an event that a hook returned."""
     return strictly(**PURCHASE).changed(event).event
+
+
+def fixed(payload: str | bytes, forms: tuple[str, ...] = ("sha256", "md5")) -> Event:
+    """The event that somebody fixed."""
+    return rebuilt(payload, EventDefaults(now=NOW, email_forms=forms)).event
 
 
 # -- replace ---------------------------------------------------------------------------------
@@ -74,7 +79,7 @@ def test_what_may_not_change_is_refused(event: Event, change: dict[str, Any], to
 def test_external_data_is_encoded_once(event: Event, data: Any) -> None:
     built = strictly("pageView", external_data=data).event
     assert again(built).external_data == built.external_data
-    assert recheck_wire(wire_bytes(built)).external_data == built.external_data
+    assert fixed(wire_bytes(built)).external_data == built.external_data
     assert event.replace(external_data=data).external_data == built.external_data
     assert built.external_data is not None
     assert json.loads(built.external_data) == data
@@ -238,9 +243,9 @@ def test_a_fixed_draft_is_the_event_that_was_meant() -> None:
     fields = {**PURCHASE, "email": "ada@example.com", "user_id": 42}
     wire = told({**fields, "currency": "EURO"})
     wire["currency"] = "EUR"
-    fixed = recheck_wire(json.dumps(wire).encode(), now=NOW)
-    assert fixed == strictly(**fields).event
-    assert recheck_wire(json.dumps([wire]), now=NOW) == fixed
+    fix = fixed(json.dumps(wire).encode())
+    assert fix == strictly(**fields).event
+    assert fixed(json.dumps([wire])) == fix
 
 
 @pytest.mark.parametrize("place", ["event_attributes", "identifiers"])
@@ -249,7 +254,7 @@ def test_what_says_nothing_in_the_json_is_not_refused(place: str) -> None:
     event = strictly("pageView").event
     empty = {"email_sha256": "", "email_md5": "", "user_id": None}
     said = {**event.wire()["identifiers"], **empty} if place == "identifiers" else None
-    assert recheck_wire(json.dumps({**event.wire(), place: said}), now=NOW) == event
+    assert fixed(json.dumps({**event.wire(), place: said})) == event
 
 
 def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None:
@@ -296,14 +301,14 @@ def test_a_wrong_fix_is_refused(event: Event, path: tuple[Any, ...], bad: Any, p
     if bad is _GONE:
         del target[path[-1]]
     with pytest.raises(EventError) as caught:
-        recheck_wire(json.dumps(wire).encode(), now=NOW)
+        fixed(json.dumps(wire).encode())
     assert caught.value.field == place
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"7", b"[{},{}]", b"\xff", b"[" * 100_000])
 def test_what_is_no_event_is_refused(payload: bytes) -> None:
     with pytest.raises(EventError) as caught:
-        recheck_wire(payload)
+        fixed(payload)
     assert caught.value.field == "payload"
 
 
@@ -311,10 +316,10 @@ def test_an_address_that_was_fixed_in_is_hashed_unless_it_may_leave(event: Event
     wire = event.wire()
     wire["identifiers"]["email"] = "Other@example.com"
     payload = json.dumps(wire).encode()
-    fixed = recheck_wire(payload)
+    fix = fixed(payload)
     # The one in clear takes the place of the hashes of the former one.
-    assert fixed.email is None
-    assert fixed.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
-    assert fixed.email_md5 == hashlib.md5(b"other@example.com").hexdigest()
-    plain = recheck_wire(payload, context(email_forms=("plain",)))
+    assert fix.email is None
+    assert fix.email_sha256 == hashlib.sha256(b"other@example.com").hexdigest()
+    assert fix.email_md5 == hashlib.md5(b"other@example.com").hexdigest()
+    plain = fixed(payload, ("plain",))
     assert (plain.email, plain.email_sha256) == ("other@example.com", None)

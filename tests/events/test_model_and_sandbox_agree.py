@@ -148,7 +148,7 @@ def test_whatever_the_model_accepts_the_sandbox_accepts(
     assert faults(wire) == []
     SCHEMA.validate(wire)
     # What was kept can be fixed, changed and checked again without a change.
-    assert fix.recheck_wire(built.payload, context, now=NOW) == built.event
+    assert fix.rebuilt(built.payload, context).event == built.event
     if "email" in wire["identifiers"]:
         assert "plain" in email_forms
 
@@ -304,7 +304,7 @@ def test_what_breaks_a_rule_of_the_sandbox_is_stopped(place: str, value: Any) ->
     wire = broken(place, value)
     assert faults(wire) != [], "this breaks no rule"
     try:
-        fixed = fix.recheck_wire(json.dumps(wire), now=NOW)
+        fixed = fix.rebuilt(json.dumps(wire), EventDefaults(now=NOW)).event
     except errors.EventError:
         stopped = True
     else:

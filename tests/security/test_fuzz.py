@@ -204,11 +204,9 @@ def test_any_answer_and_any_cookie_give_consent_only_by_true() -> None:
         answer, text, gpc, recorded = case
         for consent in ("tcf", lambda request: answer):
             decision = decide(
-                Settings(consent=consent),
+                Visitors(Settings(consent=consent), counters, (), Clock()),
                 {"HTTP_SEC_GPC": "1" if gpc else "", "HTTP_COOKIE": latin(f"euconsent-v2={text}")},
                 recorded,
-                request_of=dict,
-                counters=counters,
             )
             assert not (gpc and decision.granted)
             if decision.granted and consent != "tcf":

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from adroll_flask.counters import Counters
 from adroll_flask.settings import Settings
 from adroll_flask.visitor.consent import Decision, decide
+from adroll_flask.visitor.record import Visitors
 from tests.conftest import Caplog
 
 STRINGS = {
@@ -45,13 +47,9 @@ def decided(
     cookie = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
     environ = {"HTTP_SEC_GPC": "1"} if gpc else {"HTTP_COOKIE": cookie}
     config = {f"ADROLL_{k.upper()}": v for k, v in {"consent": consent, **settings}.items()}
-    return decide(
-        Settings.from_mapping(config),
-        environ,
-        recorded,
-        request_of=lambda _environ: request,
-        counters=counters or Counters(),
-    )
+    counters = counters or Counters()
+    made = Settings.from_mapping(config), counters, (), time.time, lambda _environ: request
+    return decide(Visitors(*made), environ, recorded)
 
 
 def test_without_a_setting_consent_is_granted() -> None:

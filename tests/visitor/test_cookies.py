@@ -110,7 +110,7 @@ def test_the_cookie_that_the_record_names_wins_behind_others(
     others = [f"{n:032x}-1700000000000" for n in range(tossed)]
     seen = visitors.read(cookie(visitors.sign(RECORD), *others, A))
     assert seen.cookie == A
-    assert seen.merged.same_as(RECORD)
+    assert seen.merged == RECORD
 
 
 @pytest.mark.parametrize("tossed", [8, 150])
@@ -119,7 +119,7 @@ def test_the_record_is_found_behind_others(visitors: Visitors, junk: str, tossed
     header = "; ".join([f"adroll_visitor={junk}"] * tossed)
     seen = visitors.read(f"{header}; {cookie(visitors.sign(RECORD), B, A)}")
     assert seen.record is not None
-    assert seen.record.same_as(RECORD)
+    assert seen.record == RECORD
     assert seen.cookie == A
 
 
