@@ -147,15 +147,13 @@ class Period:
         """The same in steps of seven days."""
         return replace(self, step="week", begins=self.begins[::7]) if self.step == "day" else self
 
-    def sums(
-        self, outbox: Outbox, columns: Sequence[HistoryColumn], *, delays: bool = False
-    ) -> list[HistorySum]:
+    def sums(self, outbox: Outbox, columns: Sequence[HistoryColumn]) -> list[HistorySum]:
         """The history's sums by step (``at``) and *columns*."""
         # Weeks of a year are summed up by the database, as UTC has them; by their middle, they are
         # the same weeks in any zone.
         hours, middle = (168, 84 * 3600) if self.name == "year" else (1, 0)
         since = self.begin - (86_400 if middle else 0)
-        rows = outbox.lookups.history(since, ("at", *columns), hours=hours, delays=delays)
+        rows = outbox.lookups.history(since, ("at", *columns), hours=hours)
         return self.placed(rows, middle)
 
     def placed(self, rows: Iterable[HistorySum], later: int) -> list[HistorySum]:

@@ -73,7 +73,7 @@ def data(visit: Visit) -> Data:
 
 
 def _delivered(visit: Visit, period: figures.Period) -> list[HistorySum]:
-    rows = period.sums(visit.outbox, _COLUMNS, delays=True)
+    rows = period.sums(visit.outbox, _COLUMNS)
     return [row for row in rows if row.outcome == "delivered"]
 
 

@@ -47,7 +47,7 @@ _ANSWERS: Final = {"error": ("bad", "No. "), "warning": ("warn", "Look at this: 
 def data(visit: Visit) -> Data:
     """What became of events in the chosen span."""
     period = visit.period("days")
-    everything = period.sums(visit.outbox, _COLUMNS, delays=True)
+    everything = period.sums(visit.outbox, _COLUMNS)
     sums = [row for row in everything if row.outcome != DRY_RUN]
     unsettled = [row for row in visit.unsettled if not row.dry_run]
     missing = _missing(visit, period)
@@ -305,7 +305,7 @@ def _shaded(visit: Visit, period: Period, steps: Sequence[Data], event: str) -> 
     lookups, found = visit.outbox.lookups, list[Data]()
     stops = lookups.stops(visit.now - period.begin)
     first = min((began for _, began, *_ in stops), default=visit.now)
-    hours = lookups.history(first, ("at", "event_name", "outcome"), delays=True)
+    hours = lookups.history(first, ("at", "event_name", "outcome"))
     for _, began, ended, reason in stops:
         until, kind = ended or visit.now, "away" if reason == AWAY else "stopped"
         if until - began < _LONG or began >= period.end:

@@ -313,35 +313,29 @@ class Deliverer:
         Events that are late are looked for each time, such as stay away once in ten minutes.
         """
         try:
-            self._look_for_late()
-            if time.monotonic() >= self._silent_from:
-                self._silent_from = time.monotonic() + _SILENT_EVERY
-                self._look_for_silence()
+            late = self.outbox.queue.oldest_due(self.accounts) or 0.0
+            was_late, self._is_late = self._is_late, late > LATE
+            if self._is_late and not was_late:
+                states = self.outbox.account_states()
+                worst = model.worst(one for eid, one in states.items() if eid in self.accounts)
+                self.counters.add("delivery_late")
+                logger.error(
+                    "AdRoll events have been waiting for %s%s. Is a worker running? See "
+                    "`flask adroll outbox`. [events-late]",
+                    *(span(late), f" (stopped: {worst.stopped})" if worst.stopped else ""),
+                )
+            if time.monotonic() < self._silent_from:
+                return
+            self._silent_from = time.monotonic() + _SILENT_EVERY
+            for silence in self.outbox.lookups.note_silences():  # each once, over all processes
+                self.counters.add("reports_silent", silence.name)
+                logger.error(
+                    "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
+                    history.told(silence),
+                )
+                self.on_silence(silence)
         except OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
-
-    def _look_for_late(self) -> None:
-        late = self.outbox.queue.oldest_due(self.accounts) or 0.0
-        was_late, self._is_late = self._is_late, late > LATE
-        if was_late or not self._is_late:
-            return
-        states = self.outbox.account_states()
-        stopped = model.worst(one for eid, one in states.items() if eid in self.accounts).stopped
-        self.counters.add("delivery_late")
-        logger.error(
-            "AdRoll events have been waiting for %s%s. Is a worker running? See "
-            "`flask adroll outbox`. [events-late]",
-            *(span(late), f" (stopped: {stopped})" if stopped else ""),
-        )
-
-    def _look_for_silence(self) -> None:
-        for silence in self.outbox.lookups.note_silences():  # each once, over all processes
-            self.counters.add("reports_silent", silence.name)
-            logger.error(
-                "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
-                history.told(silence),
-            )
-            self.on_silence(silence)
 
     def _pause_after(self, fault: Exception, sends: bool) -> float:
         """Count and log what went wrong; seconds until the next step."""

@@ -47,6 +47,7 @@ _SENT_AGAIN: Final = "'dead_again', 'expired_again', 'invalid_again'"
 _OLD: Final = 0
 _KEY: Final = ("hour", "slot", "event_name", "outcome", "reason", "identifiers", "currency")
 _SUMS: Final = ("events", "value", *schema.DELAY_COLUMNS)
+_ADDED: Final = ", ".join(f"{{sum}}({name})" for name in _SUMS)
 #: By what sums over many hours are told apart.
 _TOTAL_KEY: Final = "event_name, outcome, reason, currency"
 
@@ -131,24 +132,19 @@ def _add_up(tx: Tx, sums: Mapping[tuple[object, ...], Sequence[float]]) -> None:
     )
 
 
-def _added(columns: Sequence[str]) -> str:
-    return ", ".join(f"{{sum}}({name})" for name in columns)
-
-
 #: Hours from a Monday's first to the epoch, a Thursday's: with it weeks begin on Mondays.
 _MONDAY: Final = 72
 
 
 def sums(
-    since: float, columns: Sequence[HistoryColumn], hours: int, delays: bool, lost: bool, tx: Tx
+    since: float, columns: Sequence[HistoryColumn], hours: int, lost: bool, tx: Tx
 ) -> tuple[HistorySum, ...]:
     """Sums since the hour of *since*, one a combination of *columns*; :meth:`.Lookups.history`."""
     wanted = f"IN ({_LOST}, {_SENT_AGAIN})" if lost else f"NOT IN ({_SENT_AGAIN})"
-    what = ("events", "value", *(schema.DELAY_COLUMNS if delays else ()))
     expressions = [
         f"hour - (hour + {_MONDAY}) % {int(hours)}" if name == "at" else name for name in columns
     ]
-    asked = ", ".join([*expressions, _added(what)])
+    asked = ", ".join([*expressions, _ADDED])
     rows = tx.rows(
         f"SELECT {asked} FROM adroll_history WHERE hour >= :since AND outcome {wanted}"
         + (f" GROUP BY {', '.join(expressions)} HAVING sum(events) <> 0" if expressions else ""),
@@ -188,8 +184,7 @@ Sums = Mapping[tuple[str, ...], tuple[int, ...]]
 
 def _totals(tx: Tx, where: str, hour: int) -> list[Any]:
     return tx.rows(
-        f"SELECT {_TOTAL_KEY}, {_added(_SUMS)} FROM adroll_history WHERE {where}"
-        f" GROUP BY {_TOTAL_KEY}",
+        f"SELECT {_TOTAL_KEY}, {_ADDED} FROM adroll_history WHERE {where} GROUP BY {_TOTAL_KEY}",
         hour=hour,
     )
 

@@ -252,17 +252,15 @@ class Lookups:
         columns: Sequence[model.HistoryColumn],
         *,
         hours: int = 1,
-        delays: bool = False,
         lost: bool = False,
     ) -> tuple[HistorySum, ...]:
         """What happened since *since* (seconds since the epoch), in sums; counts no events.
 
         :param hours: what ``at`` stands for: 1, 6, 24 or 168 hours; days and weeks are UTC's.
-        :param delays: with the histogram of event to delivery.
         :param lost: what was lost alone, whether or not it was sent again.
         """
         self.take_in_all()
-        return self.database.read(partial(history.sums, since, columns, hours, delays, lost))
+        return self.database.read(partial(history.sums, since, columns, hours, lost))
 
     def unsettled(self, most: int) -> tuple[HistorySum, ...]:
         """What waits or is held, by quarter of an hour, event, ``waiting`` or ``held``, currency,

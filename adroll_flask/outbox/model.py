@@ -282,8 +282,7 @@ class HistorySum(NamedTuple):
     :param identifiers: mask of those that the events carry (:attr:`.Coverage.mask`).
     :param value: the sum of the events' values in *currency*.
     :param delays: of delivered events, how many took up to so many seconds from event to delivery
-        (:data:`.schema.DELAYS`); the last number is of those that took longer. Empty where not
-        asked for.
+        (:data:`.schema.DELAYS`); the last number is of those that took longer.
     :param dry_run: of what is not over: that AdRoll will only check it; in the history that is an
         outcome.
     """
