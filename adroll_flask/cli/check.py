@@ -165,7 +165,7 @@ def _reports(since: str | None, last: int | None) -> Finding:
 
 def _say(findings: Sequence[Finding], sums: str, *, bad: int) -> None:
     """Print *findings*, and exit with 1 where some are *bad*."""
-    findings, lines = [finding.written(console.as_typed) for finding in findings], []
+    lines = []
     for finding in findings:
         severity = f"{finding.severity.upper():<8}"
         coloured = click.style(severity, fg=_COLOURS[finding.severity])
@@ -325,7 +325,7 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
     if row.state == "held":
         said = "is held: the recipe has to call the webhook, or the webhook to release it"
     elif row.settled_at is None:
-        said += console.as_typed(f" after {wait:g} seconds; `flask adroll check` says why")
+        said += f" after {wait:g} seconds; `flask adroll check` says why"
     yield Step("report", row.state == "delivered", said)
     carried = [name for name, bit in BITS.items() if row.identifiers & bit]
     yield Step("identifiers", bool(carried), ", ".join(carried) or "none")

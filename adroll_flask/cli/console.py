@@ -122,12 +122,13 @@ def as_typed(text: str) -> str:
 def show(data: object, text: str, *, failed: bool = False) -> None:
     """Print *data* as JSON where that was asked for, else *text*, unless it is empty.
 
+    Commands in it are written as they were reached: :func:`as_typed`.
+
     :param failed: whether to exit with 1 then.
     """
-    if click.get_current_context().meta[_JSON]:
-        click.echo(json.dumps(data))
-    elif text:
-        click.echo(text)
+    said = json.dumps(data) if click.get_current_context().meta[_JSON] else text
+    if said:
+        click.echo(as_typed(said))
     if failed:
         raise SystemExit(1)
 

@@ -13,7 +13,7 @@ import click
 
 from adroll_flask.events.names import BITS
 from adroll_flask.findings import sums
-from adroll_flask.findings.finding import of_order
+from adroll_flask.findings.finding import meaning
 from adroll_flask.outbox.model import HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
 from adroll_flask.plurals import span
@@ -52,7 +52,7 @@ def history(since: str, by: str) -> None:
     runtime = current_runtime()
     zone, column = runtime.settings.time_zone, _OTHERS.get(by, "at")
     begin = console.since_when(since, runtime.clock(), zone)
-    rows = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"), delays=True)
+    rows = runtime.outbox.lookups.history(begin, (column, "outcome", "currency"))
     found = sorted(rows, key=lambda row: (getattr(row, column), row.outcome, row.currency))
     # Several hours are of one day; the reason of a row is free for what it is asked by.
     named = [row._replace(reason=_name(row, by, zone)) for row in found]
@@ -143,6 +143,6 @@ def reconcile(file: IO[str], rest: IO[str] | None, tolerance: float, **how: Any)
                 write(csv_safe(value) for value in order.told().values())
     except lists.ReconcileError as problem:
         raise Refusal(str(problem), slug="order-list") from None
-    summary = found.summary(of_order)
+    summary = found.summary(lambda status, why: meaning(status, why).title)
     lines = [text + _HINTS.get(status, "") for (status, _), text in summary]
     console.show(found.sums(), "\n".join(lines), failed=found.lost * 100 > tolerance)

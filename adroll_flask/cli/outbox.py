@@ -14,6 +14,7 @@ from flask.cli import with_appcontext
 
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
+from adroll_flask.findings.rules import Moment
 from adroll_flask.outbox import OutboxFailed, Row, admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
@@ -67,8 +68,6 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 def _status() -> None:
     runtime = current_runtime()
     found = runtime.outbox.lookups.overview()
-    states, serves = found.destinations, runtime.settings.serves
-    adroll = model.worst(one for eid, one in states.items() if serves(eid))
     version = found.schema_version
     made = f"schema {version}" if version else "not there yet; the first report makes it"
     lines: list[tuple[str, object]] = [
@@ -77,7 +76,7 @@ def _status() -> None:
         ("no hold yet", counted(found.verdicts, "verdict") if found.verdicts else ""),
         ("oldest due", "" if found.oldest_due is None else span(found.oldest_due)),
         ("kept back", console.keeps(runtime)),
-        ("last error", adroll.last_error or ""),
+        ("last error", Moment(runtime).destination.last_error or ""),
     ]
     for account, waiting in found.accounts.items() if len(found.accounts) > 1 else ():
         lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))

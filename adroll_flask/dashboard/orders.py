@@ -13,7 +13,7 @@ from flask import abort
 from werkzeug.wrappers import Response
 
 from adroll_flask.errors import let_through
-from adroll_flask.findings.finding import meaning, of_dead_letter, of_order, texts
+from adroll_flask.findings.finding import meaning, texts
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox import Row
 from adroll_flask.outbox.lookups import order_id_of
@@ -159,7 +159,7 @@ def _found(visit: Visit, order: str, found: FoundOrder) -> Data:
 def _told(row: Row, now: float) -> Data:
     """One event's life."""
     steps = [step._asdict() for step in life(row) if step.kind != "now"]
-    what = of_dead_letter(row.reason) if row.state == "dead" else None
+    what = meaning("dead", row.reason) if row.state == "dead" else None
     return {
         **_listed(row),
         "account": row.advertisable_eid,
@@ -230,7 +230,7 @@ def _compared(
         return csv_file("not-arrived", csv_text((order.told() for order in rest), Order._fields))
     lines = [
         {"about": line[0], "text": text, "money": values(worth[line].items())}
-        for line, text in found.summary(of_order)
+        for line, text in found.summary(lambda status, why: meaning(status, why).title)
     ]
     told = {
         "sums": found.sums(),

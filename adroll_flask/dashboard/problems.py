@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
-from adroll_flask.findings.finding import of_dead_letter
+from adroll_flask.findings.finding import meaning
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
@@ -71,7 +71,7 @@ def data(visit: Visit) -> Data:
 
 def _open_problem(id: str, letters: Sequence[Row], first_day: int) -> Data:
     newest = letters[0]
-    what = of_dead_letter(newest.reason)
+    what = meaning("dead", newest.reason)
     return {
         "id": id,
         **what._asdict(),
@@ -100,7 +100,7 @@ def _told(reason: str, times: Sequence[tuple[float, int]], first_day: int) -> Da
     for at, events in times:
         days[_day(at)] += events
     return {
-        "title": of_dead_letter(reason).title,
+        "title": meaning("dead", reason).title,
         "reason": reason,
         "events": days.total(),
         "first": min(times)[0],

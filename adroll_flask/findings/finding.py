@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -77,11 +76,6 @@ class Finding:
         """The address of its explanation; empty where all is well."""
         return help_url(self.code) if self.code else ""
 
-    def written(self, write: Callable[[str], str]) -> Finding:
-        """The same, with what is typed written by *write*."""
-        sentence, todo, command = map(write, (self.sentence, self.todo, self.command))
-        return replace(self, sentence=sentence, todo=todo, command=command)
-
     def as_dict(self) -> dict[str, Any]:
         """The finding as JSON takes it."""
         values = [[currency, f"{value:f}"] for currency, value in self.values]
@@ -151,12 +145,21 @@ class Meaning(NamedTuple):
 MEANINGS: Final = {name: Meaning(**fields) for name, fields in texts("reasons.toml").items()}
 
 
+#: By the reason, the outcome that the history has of what is dead or cancelled.
+_BECAME: Final = {"invalid": "invalid", "too_old": "expired", "hold_expired": "expired"}
+
+
 def meaning(outcome: str, reason: str) -> Meaning:
     """What *reason* means.
 
+    :param outcome: as the history has it, or an event's state.
+
     >>> meaning("invalid", "invalid:currency").title
     'The shop reported a wrong currency'
+    >>> meaning("dead", "too_old") == meaning("expired", "too_old")
+    True
     """
+    outcome = _BECAME.get(reason.partition(":")[0], outcome)
     said, field = reason.replace("_", " "), reason.partition(":")[2]
     settable = field if outcome == "invalid" and field in FIELDS else ""
     kinds = [reason, *["unpaid"] * reason.startswith(UNPAID), *["settable"] * bool(settable), "*"]
@@ -166,21 +169,3 @@ def meaning(outcome: str, reason: str) -> Meaning:
     words |= {"in_brackets": f" ({said})" if said else "", "held": HELD}
     title, advice = (text.format(**words) for text in (what.title, what.advice))
     return what._replace(title=title, advice=advice, field=settable)
-
-
-def of_order(status: str, reason: str) -> str:
-    """What *reason* means, of orders that are dead, cancelled or suppressed: what happened."""
-    if status == "dead":
-        return of_dead_letter(reason).title
-    return meaning("expired" if reason == "hold_expired" else status, reason).title
-
-
-def of_dead_letter(reason: str) -> Meaning:
-    """What the *reason* of a dead letter means, which tells the outcome in the history.
-
-    >>> of_dead_letter("too_old") == meaning("expired", "too_old")
-    True
-    """
-    kind = reason.partition(":")[0]
-    outcome = {"invalid": "invalid", "too_old": "expired"}.get(kind, "dead")
-    return meaning(outcome, reason)

@@ -35,7 +35,7 @@ from adroll_flask.redaction import safe_url
 from adroll_flask.runtime import Runtime
 from adroll_flask.settings import Settings
 
-from .finding import SEVERITIES, TABLE, Finding, found, of_dead_letter
+from .finding import SEVERITIES, TABLE, Finding, found, meaning
 from .sums import by, of_events, total
 
 #: Waiting events and dead letters that are looked at; of more we say "or more".
@@ -203,7 +203,7 @@ _NUMBER: Final = re.compile(r"\.\d+\b")
 
 def title_of(reason: str, words: str) -> str:
     """What happened to a dead letter, with the part of it that AdRoll's words are about."""
-    what = of_dead_letter(reason)
+    what = meaning("dead", reason)
     place = None if what.is_ours else _PLACE.match(words)
     return what.title if place is None else f"{what.title}: {_NUMBER.sub('', place[1])}"
 
@@ -331,20 +331,19 @@ def _dead(moment: Moment) -> Iterator[Finding]:
     over = [row for row in mine if row.state in ("delivered", "dead")][:_TELLING]
     died = [row for row in over if row.state == "dead"]
     if len(died) >= 3 and 2 * len(died) >= len(over):
-        causes = Counter(problem_id(row.reason, row.error) for row in died)
-        id, _ = causes.most_common(1)[0]
-        row = next(row for row in died if problem_id(row.reason, row.error) == id)
-        about = _about_dead(died, row) | {"looked_at": counted(len(over), "event")}
+        causes = by(lambda row: problem_id(row.reason, row.error), died)
+        id, its = max(causes.items(), key=lambda cause: len(cause[1]))
+        about = _about_dead(died, its[0]) | {"looked_at": counted(len(over), "event")}
         yield found("reports-die", "delivery", key=id, **about)
     for id, letters in moment.problems.items():
-        what = of_dead_letter(letters[0].reason)
+        what = meaning("dead", letters[0].reason)
         name = "dead-letters" if what.can_retry or what.field else "dead-letters/final"
         yield found(name, "outbox", key=id, **_about_dead(letters, letters[0]))
 
 
 def _about_dead(letters: Sequence[Row], one: Row) -> dict[str, Any]:
     """How many, since when, how much; what *one* of them died of, and what to do."""
-    meant, title = of_dead_letter(one.reason), title_of(one.reason, one.error)
+    meant, title = meaning("dead", one.reason), title_of(one.reason, one.error)
     words = {"title": title, "advice": meant.advice, "whose": meant.who}
     words["answer"] = "" if meant.is_ours else one.error
     return words | total(of_events(letters))

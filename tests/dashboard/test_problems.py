@@ -203,12 +203,14 @@ def test_the_curve_has_the_days_of_the_last_month(shop: DashboardShop) -> None:
 
 def test_every_reason_has_words_of_its_own() -> None:
     for reason in ("refused", "too_large", "too_old", "unsure", "damaged", "restored"):
-        assert finding.of_dead_letter(reason).advice
-    assert finding.of_dead_letter("invalid:currency").field == "currency"
-    assert finding.of_dead_letter("invalid:products").field == ""
-    assert not finding.of_dead_letter("invalid:held:currency").can_retry
-    assert finding.of_dead_letter("invalid:held:currency").field == ""
-    assert finding.of_dead_letter("something new").title == "AdRoll did not take it (something new)"
+        assert finding.meaning("dead", reason).advice
+    assert finding.meaning("dead", "invalid:currency").field == "currency"
+    assert finding.meaning("dead", "invalid:products").field == ""
+    assert not finding.meaning("dead", "invalid:held:currency").can_retry
+    assert finding.meaning("dead", "invalid:held:currency").field == ""
+    assert (
+        finding.meaning("dead", "something new").title == "AdRoll did not take it (something new)"
+    )
     assert rules.problem_id("refused", "a") != rules.problem_id("refused", "b")
     assert rules.problem_id("refused", "a") != rules.problem_id("unsure", "a")
 
