@@ -177,16 +177,14 @@ class TokenEmptyError(TokenError):
 class DeliveryError(AdRollError):
     """AdRoll did not take a request.
 
-    :param status: the HTTP status, or ``None`` where no answer came.
     :param reason: a short name such as ``"refused"`` or ``"read_timeout"``.
     """
 
     slug = "request-failed"
 
-    def __init__(self, reason: str, *, status: int | None = None) -> None:
-        super().__init__(reason if status is None else f"{reason} (HTTP {status})")
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
-        self.status = status
 
 
 # -- exceptions that come from outside while we are at work ----------------------------------------

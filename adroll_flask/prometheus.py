@@ -33,7 +33,7 @@ except ImportError as _missing:
 
 from .errors import ConfigurationError
 from .findings.rules import Moment, open_findings
-from .findings.sums import by
+from .findings.sums import by, delays_of
 from .logs import logger
 from .middleware import AdRollMiddleware
 from .outbox.model import HistorySum, OutboxFailed, worst
@@ -144,7 +144,6 @@ def _delays(sums: Iterable[HistorySum]) -> core.Metric:
     family = core.HistogramMetricFamily("adroll_delivery_delay_seconds", text, labels=("event",))
     delivered = (one for one in sums if one.outcome == "delivered")
     for event, rows in by(lambda one: one.event_name, delivered).items():
-        numbers = map(sum, zip(*(row.delays for row in rows), strict=True))
-        buckets = list(zip(_ENDS, map(float, accumulate(numbers)), strict=True))
+        buckets = list(zip(_ENDS, map(float, accumulate(delays_of(rows))), strict=True))
         family.add_metric((event,), buckets=buckets, sum_value=None)
     return family

@@ -49,7 +49,7 @@ def data(visit: Visit) -> Data:
     total = sum(row.events for row in shown)
     if total < _FEW * len(period.begins):
         period = period.by_weeks()
-        shown = [row for row in _delivered(visit, period) if event in (_ALL, row.event_name)]
+        shown = period.placed(shown, 0)
     carried = _carried(shown)
     noun, by_step = "order" if event == "purchase" else "event", by(lambda row: row.at, shown)
     return {

@@ -155,7 +155,7 @@ class _Dashboard:
         cookie, is_new = self._guard.cookie(request) if has_forms else ("", False)
         carried = {name: request.args[name] for name in page.arguments if request.args.get(name)}
         response = self._response(
-            page.template,
+            f"{page.name}.html",
             page=page,
             data=data,
             said=self._guard.unseal(request.args.get("said", ""))
@@ -178,11 +178,10 @@ class _Dashboard:
         return current_app.response_class(html, status=status, mimetype="text/html")
 
     def _act(self, page: Page, name: str) -> Response:
-        is_operator = self._guard.is_operator()
-        if name in page.actions and not is_operator:
+        visit = Visit(self._runtime, request, is_operator=self._guard.is_operator())
+        if name in page.actions and not visit.is_operator:
             abort(403, "the function given as operator= says no")
         self._guard.check_origin(request, page.largest)
-        visit = Visit(self._runtime, request, is_operator=is_operator)
         done = {**page.questions, **page.actions}[name](visit)
         if isinstance(done, Response):
             return done

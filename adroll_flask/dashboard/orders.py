@@ -233,7 +233,6 @@ def _compared(
         for line, text in found.summary(lambda status, why: meaning(status, why).title)
     ]
     told = {
-        "sums": found.sums(),
         "summary": sorted(lines, key=lambda one: one["about"] not in _URGENT),
         "rest": [
             order._asdict() | {"value": _priced(order)}

@@ -167,8 +167,8 @@ def _today(visit: Visit, came: Mapping[int, int]) -> dict[str, Any] | None:
     low, high = round(min(before)), round(max(before))
     span = f"{count(low)}" if low == high else f"{count(low)} to {count(high)}"
     sentence += written("; on a %A by %H:%M it is usually ", visit.now, visit.zone) + f"{span}."
-    found = {"number": number, "usual": median(before), "low": low, "high": high}
-    return {**found, "sentence": sentence, "is_low": number < low / 2}
+    is_low = number < low / 2
+    return {"number": number, "usual": median(before), "sentence": sentence, "is_low": is_low}
 
 
 def _usual(came: Mapping[int, int], period: Period) -> dict[int, float]:

@@ -132,7 +132,8 @@ Action: TypeAlias = "Callable[[Visit], Done | Data | Response]"
 class Page:
     """One page.
 
-    :param name: its address below the dashboard's, in small letters and hyphens.
+    :param name: its address below the dashboard's, in small letters and hyphens, and its file in
+        ``templates/``.
     :param data: makes what it shows, as JSON has it too; redacted.
     :param rows: the lines of its CSV, each with the same keys.
     :param names: what the template has beside the data and the visit.
@@ -156,8 +157,3 @@ class Page:
     def title(self) -> str:
         """As the navigation has it."""
         return self.name.replace("-", " ").capitalize()
-
-    @property
-    def template(self) -> str:
-        """The file in ``templates/``."""
-        return f"{self.name.replace('-', '_')}.html"

@@ -191,15 +191,6 @@ class Deliverer:
 
     # One step
 
-    def run_once(self, stop: threading.Event | None = None) -> int:
-        """Do one step: claim at most 100 due events of each account, send them, settle them.
-
-        :param stop: no further request begins once it is set.
-        :returns: how many events reached their end, delivered or dead.
-        :raises OutboxFailed: the outbox cannot be worked with.
-        """
-        return self._advance(stop or threading.Event()).ended
-
     def _advance(self, stop: threading.Event) -> Step:
         """One step of each lane, so that no account waits for the backlog of another."""
         if self.settings.advertisable_eid and self.monotonic() >= self._adopt_at:

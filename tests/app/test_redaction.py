@@ -242,7 +242,7 @@ def test_our_own_messages_are_kept_and_foreign_ones_are_not() -> None:
     assert describe(EventError("ip", "unknown here: pass ip= with it")) == (
         "EventError: ip: unknown here: pass ip= with it"
     )
-    assert describe(DeliveryError("refused", status=401)) == ("DeliveryError: refused (HTTP 401)")
+    assert describe(DeliveryError("refused")) == "DeliveryError: refused"
     assert describe(ValueError("s3cret")) == "ValueError"
 
 
@@ -267,7 +267,7 @@ def test_what_was_hidden_with_from_none_stays_hidden_and_loops_end() -> None:
         ConfigurationError("SECRET_KEY", "set it", others=[ConfigurationError("a", "b")]),
         EventError("currency", "takes three letters"),
         TokenExpiredError(),
-        DeliveryError("refused", status=401),
+        DeliveryError("refused"),
         OutboxFailed("full", "1 GiB"),
     ],
 )

@@ -338,7 +338,7 @@ def test_no_request_begins_after_stop(tmp_path: Path) -> None:
         return refusal(400)
 
     shop = Shop(tmp_path, AdRoll(judge), orders=4)
-    shop.deliverer.run_once(stop)
+    shop.deliverer.drain(stop, until=0.0)
     assert shop.adroll.requests == [orders(4)]
     assert set(shop.states().values()) == {"waiting"}
     assert not any(row.unsure for row in shop.rows().values())

@@ -150,7 +150,7 @@ def test_a_worker_that_stops_before_it_asks_leaves_the_question_to_others(tmp_pa
     shop.clock.sleep(31)
     stop = threading.Event()
     stop.set()
-    shop.deliverer.run_once(stop)
+    shop.deliverer.drain(stop, until=0.0)
     assert len(adroll.urls) == 1
     other.step()
     assert adroll.taken == ["o001"]

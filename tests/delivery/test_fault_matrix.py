@@ -166,7 +166,7 @@ MATRIX = {
 def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, shop: Shop) -> None:
     sandbox.fault(**case.fault)
     shop.report(*ORDERS)
-    assert shop.deliverer.run_once() == 0
+    assert shop.deliverer.drain(until=0.0) == 0
 
     assert shop.network.requests == case.sent
     eventually(lambda: outcomes(sandbox) == case.seen)
@@ -179,7 +179,7 @@ def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, shop: Shop) -> N
     if case.paused is not None:
         assert destination.paused_for == pytest.approx(case.paused, abs=3)
     # While it lasts, nothing more goes out.
-    assert shop.deliverer.run_once() == 0
+    assert shop.deliverer.drain(until=0.0) == 0
     assert shop.network.requests == case.sent
 
     sandbox.clear_faults()
@@ -196,7 +196,7 @@ def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
     shop = open_shop(on_unsure="drop")
     sandbox.fault(status=502, times=1)
     shop.report(*ORDERS)
-    assert shop.deliverer.run_once() == 3
+    assert shop.deliverer.drain(until=0.0) == 3
     assert shop.facts() == dict.fromkeys(ORDERS, ("dead", True))
     shop.drain(after=3601)
     assert arrived(sandbox) == {}
@@ -207,7 +207,7 @@ def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
 
 def after_repair(sandbox: Sandbox, open_shop: Opener, shop: Shop, reason: str) -> None:
     """What all sure failures have in common; then a shop with the address put right."""
-    assert shop.deliverer.run_once() == 0
+    assert shop.deliverer.drain(until=0.0) == 0
     assert len(shop.network.requests) == 1
     for row in shop.rows().values():
         assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
@@ -282,10 +282,10 @@ def test_a_clock_far_ahead_kills_no_order(sandbox: Sandbox, open_shop: Opener, s
     shop = open_shop(clock=clock)
     sandbox.fault(status=status)
     shop.report(*ORDERS)
-    shop.deliverer.run_once()
+    shop.deliverer.drain(until=0.0)
     clock.sleep(365 * DAY)
     for _ in range(3):
-        shop.deliverer.run_once()
+        shop.deliverer.drain(until=0.0)
         clock.sleep(31)
     clock.sleep(-365 * DAY)
     sandbox.clear_faults()
@@ -301,7 +301,7 @@ def test_a_clock_that_jumps_loses_none(sandbox: Sandbox, open_shop: Opener, jump
     shop = open_shop(clock=clock)
     sandbox.fault(status=503, times=1, headers={"Retry-After": "30"})
     shop.report("o1")
-    shop.deliverer.run_once()
+    shop.deliverer.drain(until=0.0)
     shop.report("o2")
     clock.now += jump
     shop.report("o3")
@@ -333,7 +333,7 @@ def test_a_file_deleted_under_a_send(sandbox: Sandbox, shop: Shop, tmp_path: Pat
                 path.unlink()
 
     before_sending(shop, delete)
-    shop.deliverer.run_once()
+    shop.deliverer.drain(until=0.0)
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
     shop.report("o4")
     shop.drain(after=61)
@@ -355,7 +355,7 @@ def test_a_full_disk_while_the_answer_comes_in(sandbox: Sandbox, open_shop: Open
         shop = open_shop()
         shop.report(*ORDERS)
         before_sending(shop, for_a_moment)
-        assert shop.deliverer.run_once() == 3
+        assert shop.deliverer.drain(until=0.0) == 3
 
     assert in_a_child(body)
     shop = open_shop()
@@ -372,7 +372,7 @@ def test_a_disk_that_stays_full_costs_no_order(sandbox: Sandbox, open_shop: Open
         shop.report(*ORDERS)
         before_sending(shop, no_more_disk)
         with pytest.raises(OutboxFailed):
-            shop.deliverer.run_once()
+            shop.deliverer.drain(until=0.0)
 
     assert in_a_child(body)
     shop = open_shop(clock=clock)

@@ -273,7 +273,7 @@ def test_no_command_refuses_without_an_address() -> None:
         (EventError("products[1].price", "takes an amount"), "products"),
         (EventError("conversion_type", "takes a text"), "event-field"),
         (TokenExpiredError(), "visitor-token"),
-        (DeliveryError("refused", status=403), "request-failed"),
+        (DeliveryError("refused"), "request-failed"),
     ],
 )
 def test_a_traceback_ends_in_the_address(error: errors.AdRollError, slug: str) -> None:

@@ -235,15 +235,15 @@ def journey(site: Site, echo: Echo) -> None:
     for status in (400, 401, 500, 429, 302, 413, 200):
         echo.status = status
         site.clock.now += 3600
-        deliverer.run_once()
+        deliverer.drain(until=0.0)
     echo.gone = NoAnswer("read_timeout", sure=False)
     visit(site, "/buy/1002")
     assert site.runtime.outbox.queue.waiting()
-    deliverer.run_once()
+    deliverer.drain(until=0.0)
     echo.gone, echo.status = None, 200
     for _ in range(4):
         site.clock.now += 3600
-        deliverer.run_once()
+        deliverer.drain(until=0.0)
     visit(site, "/buy/1003")
 
 
@@ -489,7 +489,7 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
     visit(shop, "/buy/1")
     shop.clock.now += 10
     assert shop.runtime.outbox.queue.waiting() == 1
-    shop.runtime.deliverer.run_once()
+    shop.runtime.deliverer.drain(until=0.0)
     assert echo.sent
 
     with sqlite3.connect(shop.outbox_file) as connection:

@@ -166,7 +166,7 @@ class Shop:
         """One step, *after* so many seconds."""
         if after:
             self.clock.sleep(after)
-        return self.deliverer.run_once()
+        return self.deliverer.drain(until=0.0)
 
     def drain(self, *, after: float) -> int:
         """Steps until nothing is due, *after* so many seconds."""
@@ -175,7 +175,7 @@ class Shop:
 
     def steps(self, count: int, seconds: float = 0.0) -> None:
         for _ in range(count):
-            self.deliverer.run_once()
+            self.deliverer.drain(until=0.0)
             self.clock.sleep(seconds)
 
 
