@@ -223,10 +223,9 @@ def keeps(runtime: Runtime) -> str:
     if (finding := delays(moment)) is not None:
         said = finding.sentence.removesuffix(moment.waits).removesuffix(".")
         return f"{said}: {as_typed(finding.command)}" if finding.command else said
-    for row in runtime.outbox.lookups.list("waiting", 1):
-        due = until(row, runtime.clock())
-        return f"the next is due {due}" if due else ""
-    return ""
+    first = runtime.outbox.lookups.list("waiting", 1)
+    due = until(first[0], moment.now) if first else ""
+    return f"the next is due {due}" if due else ""
 
 
 def since_when(text: str, now: float, zone: tzinfo = UTC) -> float:
