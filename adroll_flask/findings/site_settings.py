@@ -18,7 +18,7 @@ from werkzeug.test import Client
 from adroll_flask.delivery import thread
 from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.events.build import trial_event
-from adroll_flask.outbox.location import wrong_places
+from adroll_flask.outbox.location import network_places, shared_places, unwritable_places
 from adroll_flask.outbox.model import OutboxFailed
 from adroll_flask.plurals import counted
 from adroll_flask.redaction import describe, safe_url
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 
 from .finding import TABLE, Finding, found, meaning, ok
 from .rules import Moment, open_findings
-
-#: What is told of a place where events are kept, by what is wrong there.
-_PLACES: Final = {
-    "unwritable": "folder-not-writable",
-    "shared": "folder-not-writable/group",
-    "network": "folder-on-network",
-}
 
 
 def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
@@ -195,9 +188,8 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
     """The outbox's place, and all that is open now."""
     try:
         place = runtime.outbox_place
-        instance = Path(runtime.folder).absolute()
-        wrong = list(wrong_places(runtime.settings, instance))
-        yield from (found(_PLACES[fault], key, place=at, why=why) for fault, key, at, why in wrong)
+        wrong_places = list(_places(runtime))
+        yield from wrong_places
         is_ready = _is_made(runtime)
         if is_ready:
             runtime.outbox.queue.take_in(patience=5.0)
@@ -213,8 +205,8 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
             yield from _addresses(runtime)
     elif not isinstance(place, Path) or place.exists():
         yield found("outbox-not-made", "outbox", place=engine)
-    elif not wrong:
-        folder = place.parent
+    elif not wrong_places:
+        folder, instance = place.parent, Path(runtime.folder).absolute()
         there = next(parent for parent in place.parents if parent.exists())
         # A typo must show before the first report makes the folder.
         if there != folder and folder != instance and instance not in folder.parents:
@@ -239,6 +231,16 @@ def _is_made(runtime: Runtime) -> bool:
     # So it is while somebody else is about to make its tables.
     is_new = isinstance(place, Path) and runtime.outbox.lookups.bytes_waiting() > 0
     return runtime.outbox.database.has_tables() or is_new
+
+
+def _places(runtime: Runtime) -> Iterator[Finding]:
+    folder = Path(runtime.folder).absolute()
+    for key, place, problem in unwritable_places(runtime.settings, folder):
+        yield found("folder-not-writable", key, problem=problem, place=place)
+    for key, place in shared_places(runtime.settings, folder):
+        yield found("folder-not-writable/group", key, place=place)
+    for key, place, kind in network_places(runtime.settings, folder):
+        yield found("folder-on-network", key, place=place, kind=kind)
 
 
 def _addresses(runtime: Runtime) -> Iterator[Finding]:

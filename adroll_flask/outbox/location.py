@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.logs import Logger, get_logger
@@ -66,40 +66,15 @@ def journal_folder(settings: Settings, folder: Path) -> Path:
     return folder / (settings.journal_folder or JOURNAL_NAME)
 
 
-class WrongPlace(NamedTuple):
-    """A place where events cannot, or should not, be kept.
-
-    :param fault: what is wrong there: ``unwritable``, ``shared`` or ``network``.
-    :param key: the setting that names it.
-    :param place: what is there of it.
-    :param why: why this user cannot write there, or the type of the file system.
-    """
-
-    fault: str
-    key: str
-    place: Path
-    why: str = ""
-
-
-def wrong_places(settings: Settings, folder: Path) -> Iterator[WrongPlace]:
-    """What is wrong with where events are kept.
-
-    Root is told where it is about to make what others could not use who may write there: it is
-    given to the folder's owner, and that is root.
+def unwritable_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """The settings of places where this user cannot keep events, what is there of them, and why.
 
     :param folder: the instance folder.
     """
-    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     for key, path in _places(settings, folder):
         there = next(place for place in (path, *path.parents) if os.path.exists(place))
         if problem := _unwritable(path, there):
-            yield WrongPlace("unwritable", key, there, problem)
-        within = there if there.is_dir() else there.parent
-        about = within.stat()
-        if is_root and about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP:
-            yield WrongPlace("shared", key, within)
-        if _NETWORK.fullmatch(kind := _file_system(Path(os.path.realpath(path)))):
-            yield WrongPlace("network", key, path, kind)
+            yield key, there, problem
 
 
 def _unwritable(path: Path, there: Path) -> str:
@@ -118,6 +93,26 @@ def _unwritable(path: Path, there: Path) -> str:
         beside = [path.parent, *path.parent.glob(f"{path.name}-*")]
     wrong = next((place for place in (path, *beside) if not _may_write(place)), None)
     return f"{wrong} {_NOT_OURS}" if wrong else ""
+
+
+def shared_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The settings of places where root is about to make what others could not use who may write
+    there: it is given to the folder's owner, and that is root."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    for key, path in _places(settings, folder):
+        there = next(place for place in (path, *path.parents) if place.is_dir())
+        about = there.stat()
+        if about.st_uid == 0 != about.st_gid and about.st_mode & stat.S_IWGRP:
+            yield key, there
+
+
+def network_places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """The settings of places on another machine, with the type of the file system there."""
+    for key, path in _places(settings, folder):
+        kind = _file_system(path.resolve())
+        if _NETWORK.fullmatch(kind):
+            yield key, path, kind
 
 
 def _file_system(path: Path) -> str:
@@ -145,11 +140,9 @@ def _places(settings: Settings, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def tell_of_unwritable_places(settings: Settings, folder: Path) -> None:
     """Log at the start what each report would fail at."""
-    wrong = list(wrong_places(settings, folder))
-    for fault, key, _, why in wrong:
-        if fault == "unwritable":
-            logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, why)
-    for place in {place for fault, _, place, _ in wrong if fault == "shared"}:
+    for key, _, problem in unwritable_places(settings, folder):
+        logger.error("AdRoll cannot keep events: %s: %s [folder-not-writable]", key, problem)
+    for place in {place for _, place in shared_places(settings, folder)}:
         logger.warning(
             "AdRoll: %s is root's, and a group may write there: what this process makes, the group "
             "cannot use. Run it as the app's user [folder-not-writable]",
