@@ -168,9 +168,7 @@ class DeliveryThread:
         """Look after the journal, as often as that is needed while there are reports."""
         try:
             self._deliverer().outbox.measure()
-        except (
-            OutboxFailed
-        ) as failure:  # no new file to go on in, or a folder that it may not enter
+        except OutboxFailed as failure:  # no new file to go on in, or a folder it may not enter
             self._counters.add("delivery_error", failure.reason)
 
     def finish(self, process: _Process) -> None:

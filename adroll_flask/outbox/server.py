@@ -179,7 +179,9 @@ def make_engine(url: sa.URL) -> sa.Engine:
         ]
     else:
         limits = {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
-        arguments = limits if url.get_driver_name() == "pymysql" else {}
+        # Whatever charset a shop's URL has: an order's id may hold any character.
+        own = {**limits, "charset": "utf8mb4"}
+        arguments = own if url.get_driver_name() == "pymysql" else {}
         settings = [
             f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
             f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",

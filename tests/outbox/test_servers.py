@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -173,3 +174,13 @@ def test_a_claim_reads_no_more_than_it_takes_whatever_the_statistics_say(server:
         assert "adroll_event_due" in plan
         read = [int(rows) for rows in re.findall(r"actual time=\S+ rows=(\d+)", plan)]
         assert max(read) <= 100, plan
+
+
+@pytest.mark.parametrize("charset", ["utf8", "latin1"])
+def test_a_url_s_charset_bounds_no_key(make_bench: Callable[[str], Bench], charset: str) -> None:
+    bench = make_bench("mariadb")
+    outbox = bench.open(outbox_url=f"{bench.url}?charset={charset}")
+
+    outbox.put(bench.event("n\N{DEGREE SIGN} \N{OHM SIGN}\N{WRAPPED PRESENT}"))
+
+    assert deliver(outbox) == ["n\N{DEGREE SIGN} \N{OHM SIGN}\N{WRAPPED PRESENT}"]
