@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from celery import Celery
     from flask import Flask
 
-    from .runtime import Runtime
-
 #: The task's name.
 TASK = "adroll_flask.drain"
 #: Seconds after which a task ends and leaves the rest to the next one, so that a worker's warm
@@ -57,8 +55,21 @@ def deliver_with(
         name=TASK, shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True
     )
     def drain() -> int:
-        with app.app_context():
-            return _drain(runtime)
+        """Deliver until nothing is due; how many events ended."""
+        stop = threading.Event()
+        timer = threading.Timer(LONGEST_RUN, stop.set)
+        timer.daemon = True
+        timer.start()
+        ended, more = 0, True
+        try:
+            with app.app_context():
+                # Steps and not drain(): they keep house as well, which nobody else does here.
+                while more and not stop.is_set():
+                    step = runtime.deliverer.step(stop)
+                    ended, more = ended + step.ended, step.more
+            return ended
+        finally:
+            timer.cancel()
 
     options = {"expires": max(every, 60.0), **({"queue": queue} if queue else {})}
     celery.conf.beat_schedule = {
@@ -66,20 +77,3 @@ def deliver_with(
         "adroll-drain": {"task": TASK, "schedule": every, "options": options},
     }
     return drain
-
-
-def _drain(runtime: Runtime) -> int:
-    """Deliver until nothing is due; how many events ended."""
-    stop = threading.Event()
-    timer = threading.Timer(LONGEST_RUN, stop.set)
-    timer.daemon = True
-    timer.start()
-    ended, more = 0, True
-    try:
-        # Steps and not drain(): they keep house as well, which nobody else does here.
-        while more and not stop.is_set():
-            step = runtime.deliverer.step(stop)
-            ended, more = ended + step.ended, step.more
-        return ended
-    finally:
-        timer.cancel()

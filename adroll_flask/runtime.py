@@ -27,20 +27,19 @@ from .errors import let_through
 from .forks import made_once
 from .logs import logger
 from .outbox import Outbox
-from .outbox.location import journal_folder, locate, tell_of_unwritable_places
+from .outbox.location import tell_of_unwritable_places
 from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, say_outcome
 from .settings import Settings, app_keys
-from .signals import event_delivered, event_rejected, reports_silent, visitor_identified
+from .signals import visitor_identified
 from .visitor.record import Visitors
 from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from blinker import NamedSignal
-    from sqlalchemy import URL
     from werkzeug.datastructures import Headers
 
     from .delivery.deliverer import Deliverer
@@ -197,7 +196,10 @@ class Runtime:
 
     @made_once
     def outbox(self) -> Outbox:
-        """The app's one outbox; opened at the first use."""
+        """The app's one outbox; opened at the first use.
+
+        :raises ConfigurationError: there is none over such a database.
+        """
         from .events.fix import amend
 
         return Outbox(
@@ -207,19 +209,6 @@ class Runtime:
             counters=self.counters,
             amend=lambda event, changes: amend(event, changes, self.reporter.bare({})),
         )
-
-    @property
-    def outbox_place(self) -> Path | URL:
-        """The SQLite file or the database of the configuration.
-
-        :raises ConfigurationError: there is no outbox over such a database.
-        """
-        return locate(self.settings.outbox_url, Path(self.folder).absolute())
-
-    @property
-    def journal_folder(self) -> Path:
-        """Where this host's journal is."""
-        return journal_folder(self.settings, Path(self.folder).absolute())
 
     @made_once
     def deliverer(self) -> Deliverer:
@@ -232,8 +221,7 @@ class Runtime:
             self.counters,
             transport=self.transport,
             clock=self.clock,
-            on_outcome=self._settled,
-            on_silence=lambda silence: self.announce(reports_silent, **silence._asdict()),
+            announce=self.announce,
             also=lambda: self.paid_orders.look(),
         )
 
@@ -274,8 +262,6 @@ class Runtime:
             )
 
     def _queued(self) -> None:
-        if self._collecting:
-            return
         if self.settings.delivery == "sync":
             self.thread.measure()  # which has no thread then
             self.deliverer.flush(timeout=10.0)
@@ -294,12 +280,6 @@ class Runtime:
         own_thread = self.settings.delivery == "thread"
         return (self.thread if own_thread else self.deliverer).flush(timeout)
 
-    def _settled(self, kind: str, claimed: Any, reason: str) -> None:
-        if kind == "delivered":
-            self.announce(event_delivered, id=claimed.id, name=claimed.name, unsure=claimed.unsure)
-        elif kind == "dead":
-            self.announce(event_rejected, id=claimed.id, name=claimed.name, reason=reason)
-
     # -- trials --------------------------------------------------------------------------
 
     @contextmanager
@@ -308,11 +288,12 @@ class Runtime:
 
         :param outbox: ``None``: nothing is reported, in requests that only try the app out.
         """
-        before = self._collecting, self.visitors.assume_cookie, self.reporter
-        self._collecting = self.visitors.assume_cookie = True
+        before = self._collecting, self.reporter
         settings = replace(self.settings, enabled=self.settings.enabled and outbox is not None)
-        self.reporter = replace(self.reporter, settings=settings, open_outbox=lambda: outbox)
+        parts: Any = {"open_outbox": lambda: outbox, "queued": lambda: None}
+        self.reporter = replace(self.reporter, settings=settings, assume_cookie=True, **parts)
+        self._collecting = True
         try:
             yield
         finally:
-            self._collecting, self.visitors.assume_cookie, self.reporter = before
+            self._collecting, self.reporter = before

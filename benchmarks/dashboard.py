@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         demo = create_app({"ADROLL_DELIVERY": "worker"}, instance_path=folder)
         lately.add_to(demo, now)
-        place = demo.extensions["adroll"].outbox_place
+        place = demo.extensions["adroll"].outbox.place
         with sqlite3.connect(place) as connection:
             [rows] = connection.execute("SELECT count(*) FROM adroll_history").fetchone()
         print(f"{rows:,} rows of history, {place.stat().st_size / 1e6:.1f} MB")

@@ -66,7 +66,7 @@ def add_to(shop: Flask, now: float | None = None) -> None:
     """
     now = time.time() if now is None else now
     runtime: Runtime = shop.extensions["adroll"]
-    place = runtime.outbox_place
+    place = runtime.outbox.place
     if not isinstance(place, Path):
         raise ValueError("only an outbox in a SQLite file can be given a past")
     runtime.outbox.database.create_tables()

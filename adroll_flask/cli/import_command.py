@@ -103,7 +103,7 @@ def import_(
             forms["columns"] = _columns(source.columns, forms)
         maker = EventMaker(runtime.reporter, source.has_json, **forms)
         # Beside the journal: what fits there fits the disk, and /tmp may be memory.
-        folder = runtime.journal_folder.parent
+        folder = runtime.outbox.folder.parent
         if not only_check:
             make_folder(folder)
         with nullcontext() if only_check else TemporaryFile(dir=folder) as spool:

@@ -365,7 +365,7 @@ def move_from(old: str) -> None:
         source = locate(old, Path(runtime.folder).absolute())
     except ConfigurationError as problem:
         raise click.UsageError(f"OLD {problem.problem}") from None
-    target = runtime.outbox_place
+    target = runtime.outbox.place
     # To open a file that is none of SQLite's would move it aside as a damaged outbox.
     if isinstance(source, Path) and not (source.is_file() and _is_sqlite(source)):
         raise Refusal(f"there is no outbox at {source}", slug="outbox-move")

@@ -22,6 +22,7 @@ from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Claim, OutboxFailed, Outcome, Row
 from adroll_flask.outbox.model import OutcomeKind
 from adroll_flask.outbox.queue import Queue
+from adroll_flask.signals import event_delivered, event_rejected
 
 from .client import MAX_BATCH, Answer
 from .lane import MAX_STOP_PAUSE, Lane, Permit
@@ -38,8 +39,6 @@ UNSURE_PAUSES: Final = (8.0, 32.0, 128.0, 512.0, 900.0)
 _TRIAL_BYTES: Final = 2048
 #: Seconds by which an event may lie ahead that waits for its time: more than a time zone is.
 _LONGEST_EARLY: Final = 86_400
-#: Told of each event's end, ``delivered`` or ``dead``, once that is committed; never raises.
-OnOutcome = Callable[[str, Row, str], None]
 
 
 class _Halt(Exception):
@@ -50,6 +49,7 @@ class _Halt(Exception):
 class BatchSender:
     """Sends what was claimed and settles it.
 
+    :param announce: sends a signal of each event's end once that is committed; never raises.
     :param stop: no further request begins once it is set.
     :param lease: seconds for which the events were claimed.
     :param leased_at: when, by ``time.monotonic()``.
@@ -59,7 +59,7 @@ class BatchSender:
     queue: Queue
     claim: Claim
     permit: Permit
-    on_outcome: OnOutcome
+    announce: Callable[..., None]
     stop: threading.Event
     lease: float
     leased_at: float
@@ -315,7 +315,11 @@ class BatchSender:
             elif outcome.kind in ("delivered", "dead"):
                 count(f"event_{outcome.kind}", outcome.reason)
                 self.ended += 1
-                self.on_outcome(outcome.kind, event, outcome.reason)
+                told = {"id": event.id, "name": event.name}
+                if outcome.kind == "delivered":
+                    self.announce(event_delivered, **told, unsure=event.unsure)
+                else:
+                    self.announce(event_rejected, **told, reason=outcome.reason)
         if dead := [outcome for outcome in outcomes if outcome.kind == "dead"]:
             logger.error(
                 "AdRoll events%s that became dead letters: %d, the first is %s, %s (%s) "

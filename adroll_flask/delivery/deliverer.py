@@ -25,11 +25,11 @@ from adroll_flask.outbox import Outbox, OutboxFailed, history, model
 from adroll_flask.plurals import span
 from adroll_flask.redaction import describe
 from adroll_flask.settings import Settings
+from adroll_flask.signals import reports_silent
 
 if TYPE_CHECKING:
     from adroll_flask.outbox.outbox import Bell
 
-    from .batch import OnOutcome
     from .lane import Lane
     from .transport import Transport
 
@@ -110,9 +110,8 @@ class Deliverer:
     :param counters: where outcomes and reasons are counted.
     :param transport: what sends a POST; by default ``requests``.
     :param clock: epoch seconds.
-    :param on_outcome: told of each event's end, ``delivered`` or ``dead``, after its commit;
-        never raises.
-    :param on_silence: told of each event that has stopped coming, once.
+    :param announce: sends a signal of each event's end, after its commit, and once of each that has
+        stopped coming; never raises.
     :param also: called with each housekeeping; returns at once.
     :param rng: spreads pauses.
     :param monotonic: seconds, for what only this process waits for.
@@ -125,8 +124,7 @@ class Deliverer:
     counters: Counters
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
-    on_outcome: OnOutcome = lambda *_: None
-    on_silence: Callable[[model.Silence], None] = lambda _: None
+    announce: Callable[..., None] = lambda *_, **__: None
     also: Callable[[], None] = lambda: None
     rng: Random = field(default_factory=secrets.SystemRandom)
     monotonic: Callable[[], float] = time.monotonic
@@ -250,9 +248,7 @@ class Deliverer:
         leased_at = time.monotonic()
         limit = MAX_BATCH if permit.probing == "no" else 1
         claim = queue.claim(account, limit, self.lease, begin=at_once)
-        sender = BatchSender(
-            lane, queue, claim, permit, self.on_outcome, stop, self.lease, leased_at
-        )
+        sender = BatchSender(lane, queue, claim, permit, self.announce, stop, self.lease, leased_at)
         sender.run()
         # A probe that went well opens the way; full batches follow each other at once.
         more = claim.more and bool(sender.ended or not claim.events)
@@ -324,7 +320,7 @@ class Deliverer:
                     "AdRoll: %s. See `flask adroll history --by hour`. [reports-silent]",
                     history.told(silence),
                 )
-                self.on_silence(silence)
+                self.announce(reports_silent, **silence._asdict())
         except OutboxFailed as error:
             self.counters.add("delivery_error", error.reason)
 

@@ -14,7 +14,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, get_args
 
 from adroll_flask.outbox.model import KEY_LENGTH
@@ -116,23 +115,17 @@ FIELD_NAMES: tuple[str, ...] = tuple(
 )
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of *known* that *name* probably means.
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """How an error about a *name* that is none of *known* ends.
 
-    >>> nearest("add_to_cart", EVENT_NAMES)
-    'addToCart'
+    >>> suggestion("add_to_cart", EVENT_NAMES)
+    "; did you mean 'addToCart'?"
     """
     from difflib import get_close_matches
 
     by_bare = {_bare(one): one for one in known}
-    near = get_close_matches(_bare(name), by_bare, 1, 0.6)
-    return by_bare[near[0]] if near else None
-
-
-def suggestion(name: object, known: Iterable[str]) -> str:
-    """How an error about a *name* that is none of *known* ends."""
-    near = nearest(name, known) if isinstance(name, str) else None
-    return f"; did you mean {near!r}?" if near else ""
+    near = get_close_matches(_bare(name), by_bare, 1, 0.6) if isinstance(name, str) else ()
+    return f"; did you mean {by_bare[near[0]]!r}?" if near else ""
 
 
 def shown(name: object) -> str:
@@ -263,14 +256,11 @@ _VALUES = (
     *("adct", "first_party_cookie", "email_sha256", "email_md5", "user_id", "device_id"),
     "email_forms",
 )
-_values = attrgetter(*_VALUES)
 
 
 def values_of(defaults: EventDefaults) -> dict[str, Any]:
     """An event's values as far as they are known, by the names of its fields."""
-    values = dict(zip(_VALUES, _values(defaults), strict=True))
-    values["timestamp"] = defaults.now
-    return values
+    return {name: getattr(defaults, name) for name in _VALUES} | {"timestamp": defaults.now}
 
 
 def derived_cookie(taken: Mapping[str, Any], defaults: EventDefaults) -> str | None:

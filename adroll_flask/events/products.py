@@ -10,7 +10,7 @@ from typing import Any
 from adroll_flask.errors import EventError, let_through
 from adroll_flask.visitor.identifiers import kind
 
-from .names import PRODUCT_FIELDS, nearest, shown, suggestion
+from .names import PRODUCT_FIELDS, shown, suggestion
 
 #: Products of one event.
 MAX_PRODUCTS = 500
@@ -76,8 +76,8 @@ def _check_columns(products: Iterable[Any], product_map: Mapping[str, Any]) -> N
             continue
         first = items[0]
         known = [str(key) for key in first] if isinstance(first, Mapping) else dir(first)
-        near = nearest(name, [one for one in known if not one.startswith("_")])
-        hint = f"; did you mean {shown(near)!r}?" if near else ""
+        # A key may be of a visitor's making.
+        hint = suggestion(name, [one for one in known if one[:1] != "_" and one == shown(one)])
         raise EventError(
             "product_map", f"names {shown(name)!r} for {field}, which no product has{hint}"
         )

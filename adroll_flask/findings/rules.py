@@ -168,7 +168,7 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
 
 def outbox_trouble(runtime: Runtime, problem: OutboxFailed) -> Finding:
     """What is wrong with the outbox's database, and the fix; never its user or password."""
-    place, subject, name = runtime.outbox_place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
+    place, subject, name = runtime.outbox.place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
     cause = str(problem).partition(": ")[2]
     why = f" ({cause})" if cause else ""
     if isinstance(place, Path):
@@ -235,13 +235,13 @@ def _lost(moment: Moment) -> Iterator[Finding]:
     failed = (r for r in moment.recent if r.outcome == "failed" and r.at >= moment.now - _WEEK)
     failed = (row for row in failed if row.event_name != "purchase" or row.at >= told)
     for reason, rows in sorted(by(lambda row: row.reason, failed).items()):
-        words: Any = {"reason": reason, "folder": moment.runtime.journal_folder}
+        words: Any = {"reason": reason, "folder": moment.runtime.outbox.folder}
         yield found(f"event-lost/{reason}", "journal", key=reason, **words, **total(rows))
 
 
 def _room(moment: Moment) -> Iterator[Finding]:
     """A disk that takes no report now; those that it did not take are known later."""
-    folder, settings = moment.runtime.journal_folder, moment.runtime.settings
+    folder, settings = moment.runtime.outbox.folder, moment.runtime.settings
     if not settings.enabled or settings.outbox_commit == "database":
         return
     with suppress(OSError):  # nothing may be looked at there; other findings say so
@@ -252,7 +252,7 @@ def _room(moment: Moment) -> Iterator[Finding]:
 
 
 def _corrupt(moment: Moment) -> Iterator[Finding]:
-    place = moment.runtime.outbox_place
+    place = moment.runtime.outbox.place
     if not isinstance(place, Path):
         return
     old = sorted(place.parent.glob(f"{place.name}.corrupt-*"))

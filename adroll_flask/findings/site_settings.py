@@ -187,7 +187,7 @@ def _policy(settings: Settings) -> Iterator[Finding]:
 def _outbox(runtime: Runtime) -> Iterator[Finding]:
     """The outbox's place, and all that is open now."""
     try:
-        place = runtime.outbox_place
+        place = runtime.outbox.place
         wrong_places = list(_places(runtime))
         yield from wrong_places
         is_ready = _is_made(runtime)
@@ -221,7 +221,7 @@ def _is_made(runtime: Runtime) -> bool:
     :raises OutboxFailed: its database cannot be worked with.
     :raises ConfigurationError: there is no outbox over such a database.
     """
-    place = runtime.outbox_place
+    place = runtime.outbox.place
     try:
         if isinstance(place, Path) and not place.exists():
             # What waits in the journal makes it, as soon as somebody looks.

@@ -143,9 +143,11 @@ class Outbox:
         self._clock = clock
         self._counters = counters or Counters()
         self._amend = amend
-        self._where = location.locate(settings.outbox_url, folder)
-        self._folder = location.journal_folder(settings, folder)
-        self._journal = Journal(self._folder, sync=settings.outbox_sync == "full", clock=clock)
+        #: The SQLite file, or the database.
+        self.place: Path | URL = location.locate(settings.outbox_url, folder)
+        #: Where this host's journal is.
+        self.folder: Path = location.journal_folder(settings, folder)
+        self._journal = Journal(self.folder, sync=settings.outbox_sync == "full", clock=clock)
         self._recent = RecentKeys()
         #: Failed reports by name and reason, and what keeps a count in two threads one; a fork's
         #: parent tells of its own.
@@ -158,7 +160,7 @@ class Outbox:
         self.bell: Bell = Bell()
 
     def __repr__(self) -> str:
-        engine = "sqlite" if isinstance(self._where, Path) else self._where.get_backend_name()
+        engine = "sqlite" if isinstance(self.place, Path) else self.place.get_backend_name()
         return f"<Outbox on {engine}>"
 
     # -- reports ----------------------------------------------------------------------------
@@ -254,7 +256,7 @@ class Outbox:
                     self._weight = self._ingest.weigh()
                     # Counting a million rows takes a while: at most for a hundredth of the time.
                     self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
-            self._used = (self._weight + waiting_bytes(self._folder)) / most
+            self._used = (self._weight + waiting_bytes(self.folder)) / most
         self._journal.rotate()
         self.tell_failures()
 
@@ -281,7 +283,7 @@ class Outbox:
     @made_once
     def database(self) -> schema.Database:
         """The outbox's database; opens no connection."""
-        return open_database(self._where, self._settings, self._clock)
+        return open_database(self.place, self._settings, self._clock)
 
     @made_once
     def _ingest(self) -> Ingest:
@@ -291,7 +293,7 @@ class Outbox:
         settings = self._settings
         holds = Holds(self._counters, self._amend, settings.hold_max)
         rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
-        return Ingest(self.database, self._folder, rows, self._counters)
+        return Ingest(self.database, self.folder, rows, self._counters)
 
     @made_once
     def queue(self) -> Queue:
@@ -306,9 +308,7 @@ class Outbox:
         """What is asked of it."""
         from .lookups import Lookups
 
-        return Lookups(
-            self.database, self._ingest.take_in_all, partial(waiting_bytes, self._folder)
-        )
+        return Lookups(self.database, self._ingest.take_in_all, partial(waiting_bytes, self.folder))
 
     @made_once
     def admin(self) -> Admin:
@@ -319,7 +319,7 @@ class Outbox:
 
     @made_once
     def _inbox(self) -> Inbox:
-        return Inbox(self.database, self._where)
+        return Inbox(self.database, self.place)
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
@@ -339,9 +339,9 @@ class Outbox:
 
     def exists(self) -> bool:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
-        where = self._where
+        place = self.place
         try:
-            return not isinstance(where, Path) or where.exists() or self._folder.is_dir()
+            return not isinstance(place, Path) or place.exists() or self.folder.is_dir()
         except OSError:  # a folder that may not be entered: who works with it tells of that
             return True
 

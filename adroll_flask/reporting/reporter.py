@@ -183,6 +183,8 @@ class Reporter:
     :param strict: whether programmers' errors raise now.
     :param queued: called after a commit, to deliver.
     :param announce: sends a signal.
+    :param assume_cookie: a visitor without cookies counts as one whose page view gave them (tests
+        of a site).
     """
 
     settings: Settings
@@ -194,6 +196,7 @@ class Reporter:
     strict: Callable[[], bool]
     queued: Callable[[], None]
     announce: Callable[..., None]
+    assume_cookie: bool = False
 
     @made_once
     def outbox(self) -> Outbox:
@@ -412,8 +415,9 @@ class Reporter:
         known = self.functions.known()
         context = self.bare(given, tracked.url, **known)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
+        # From an id of another kind a cookie's value can be derived.
         has_id = any(said.get(id) for said in (given, known) for id in ("user_id", "device_id"))
-        record = tracked.reported_record(known=has_id)
+        record = tracked.reported_record(assume_cookie=self.assume_cookie and not has_id)
         context.adct, context.first_party_cookie = record.adct, record.first_party_cookie
         return context
 

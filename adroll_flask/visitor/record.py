@@ -428,8 +428,6 @@ class Visitors:
     keys: InitVar[Sequence[str | bytes]]
     clock: Callable[[], float]
     request_of: Callable[[WSGIEnvironment], object] = lambda environ: environ
-    #: A visitor without cookies counts as one whose page view gave them (tests of a site).
-    assume_cookie: bool = False
 
     def __post_init__(self, keys: Sequence[str | bytes]) -> None:
         #: False where the site has no secret key: then nothing is kept.

@@ -201,21 +201,17 @@ class TrackedRequest:
             user_agent=self.user_agent,
         )
 
-    def reported_record(self, *, known: bool = False) -> Record:
+    def reported_record(self, *, assume_cookie: bool = False) -> Record:
         """The record for an event of a visitor who consents: with a cookie that this very response
         may set.
 
-        :param known: the event has an identifier of another kind, from which a cookie's value can
-            be derived.
+        :param assume_cookie: a page view before would have set one.
         """
         record = self.record
-        if (
-            record.adct is None
-            and record.first_party_cookie is None
-            and (self.may_generate or (self.visitors.assume_cookie and not known))
-        ):
-            return record.with_cookie(self.new_cookie, "server")
-        return record
+        is_known = record.adct is not None or record.first_party_cookie is not None
+        if is_known or not (self.may_generate or assume_cookie):
+            return record
+        return record.with_cookie(self.new_cookie, "server")
 
     def is_of(self, visitor: Visitor) -> bool:
         """True where this request's browser is *visitor*'s own, as far as cookies tell."""

@@ -475,7 +475,7 @@ def test_drop_removes_what_another_account_left(app: Flask, run: Run, make_app: 
     report(app, order_id="held", hold=True)
     report(app, order_id="waits")
     assert ADVERTISABLE_EID not in run("outbox", "list").output
-    other = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{app.extensions['adroll'].outbox_place}")
+    other = make_app(ADROLL_OUTBOX_URL=f"sqlite:///{app.extensions['adroll'].outbox.place}")
     ours = report(other, order_id="ours").id
 
     def run_other(*arguments: str) -> Result:

@@ -109,7 +109,7 @@ def test_a_hold_that_nobody_released_is_no_loss_to_adroll(shop: Shop) -> None:
 def test_an_outbox_that_cannot_be_read_says_so(shop: Shop) -> None:
     shop.happened("delivered", delay=1.0)
     shop.runtime.outbox.close()
-    place = shop.runtime.outbox_place
+    place = shop.runtime.outbox.place
     for path in place.parent.glob(f"{place.name}*"):
         path.unlink()
     place.mkdir()

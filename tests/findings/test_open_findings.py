@@ -233,7 +233,7 @@ def test_lost_reports_are_one_for_seven_days(shop: DashboardShop) -> None:
     shop.deliver("1002")
     found = seen(shop, "event-lost")
     assert found["sentence"].startswith("120 reports were lost: the disk")
-    assert f"df -h {shop.runtime.journal_folder}" in found["todo"]
+    assert f"df -h {shop.runtime.outbox.folder}" in found["todo"]
     assert "This message stays for seven days after the last loss" in found["todo"]
     shop.now += 8 * DAY
     assert is_gone(shop, "event-lost")
@@ -393,7 +393,7 @@ def test_a_damaged_database_says_what_is_lost_and_where_it_is(shop: DashboardSho
     shop.deliver("1001")
     assert shop.runtime.thread.stop(60)  # which would have the file open while it is replaced
     shop.runtime.outbox.close()
-    place = Path(shop.runtime.outbox_place)
+    place = Path(shop.runtime.outbox.place)
     for path in place.parent.glob(f"{place.name}*"):
         path.unlink()
     place.write_bytes(b"no database" * 1000)
@@ -428,7 +428,7 @@ def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
     shop: DashboardShop, monkeypatch: Patch
 ) -> None:
     shop.deliver("1001")
-    folder, scandir = shop.runtime.journal_folder, os.scandir
+    folder, scandir = shop.runtime.outbox.folder, os.scandir
 
     def refused(path: Any) -> Any:
         if Path(path) == folder:
@@ -444,7 +444,7 @@ def test_a_journal_that_may_not_be_looked_at_is_told_and_no_bare_error(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written(shop: DashboardShop) -> None:
     shop.deliver("1001")
-    Path(shop.runtime.outbox_place).chmod(0o400)
+    Path(shop.runtime.outbox.place).chmod(0o400)
     shop.runtime.outbox.close()
     found = [one for one in check(shop)[0] if one["code"] == "outbox-unavailable"]
     assert found
@@ -484,7 +484,7 @@ def test_a_locked_database_names_who_holds_it(shop: DashboardShop) -> None:
     from contextlib import closing, suppress
 
     shop.deliver("1001")
-    place = Path(shop.runtime.outbox_place)
+    place = Path(shop.runtime.outbox.place)
     with closing(sqlite3.connect(place, timeout=1.0)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
 

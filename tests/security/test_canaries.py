@@ -461,7 +461,7 @@ def test_the_outbox_never_holds_an_address_in_clear_nor_a_secret(shop: Site, ech
 def journal_text(site: Site) -> str:
     """All that this host's journal holds, whatever the file."""
     texts = []
-    for path in site.runtime.journal_folder.iterdir():
+    for path in site.runtime.outbox.folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # read to its end, and removed
             texts.append(path.read_bytes().decode("latin-1"))
     return "\n".join(texts)

@@ -12,7 +12,8 @@ from adroll_flask.delivery.deliverer import Deliverer
 from adroll_flask.delivery.thread import DeliveryThread
 from adroll_flask.delivery.transport import NoAnswer as NoAnswer
 from adroll_flask.delivery.transport import Response as Response
-from adroll_flask.outbox import NewEvent, Outbox, model, new_id
+from adroll_flask.outbox import NewEvent, Outbox, new_id
+from adroll_flask.signals import event_rejected
 from tests.support.outbox_engines import EID as EID
 from tests.support.outbox_engines import Clock as Clock
 
@@ -108,15 +109,17 @@ class Shop:
             self.counters,
             transport=self.adroll,
             clock=self.clock,
-            on_outcome=self._ended,
+            announce=self._ended,
             rng=rng or Most(),
             monotonic=self.clock,
         )
 
         self.report(*(f"o{number:03}" for number in range(1, orders + 1)))
 
-    def _ended(self, kind: str, claimed: model.Row, reason: str) -> None:
-        self.ended.append((kind, claimed.key, reason))
+    def _ended(self, signal: object, *, id: str, reason: str = "", **_: Any) -> None:
+        row = self.outbox.lookups.show(id)
+        kind = "dead" if signal is event_rejected else "delivered"
+        self.ended.append((kind, row.key if row else None, reason))
 
     def report(self, *orders: str, dry_run: bool = False, **changes: Any) -> None:
         """Put purchases; each a millisecond after the one before."""
