@@ -240,7 +240,7 @@ def forget_visitor() -> None:
 
 
 def _forget(runtime: Runtime, tracked: TrackedRequest) -> None:
-    tracked.forget()
+    tracked.forgotten = True
     request_state.forget()
     # Only what we signed: anybody can send any visitor's cookie along.
     runtime.reporter.withdraw(tracked.seen.record)

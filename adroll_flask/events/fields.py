@@ -171,7 +171,6 @@ _UNITS: Mapping[str | None, Decimal] = {
 }
 #: Ours, so that an app's own precision and traps change no amount.
 _CONTEXT = Context(prec=40, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
-_ZERO = Decimal(0)
 _AMOUNT = re.compile(
     r"[+-]?((?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:e[+-]?[0-9]{1,3})?|s?nan|inf(?:inity)?)\Z",
     re.IGNORECASE,
@@ -211,7 +210,7 @@ def accept_amount(value: Any, field: str = "value") -> Decimal:
         amount = Decimal(number)
     if not amount.is_finite():
         raise EventError(field, "takes a finite amount, not infinity or NaN")
-    if amount < _ZERO:
+    if amount < 0:
         raise EventError(field, "takes an amount of zero or more; this one is negative")
     if amount >= LIMIT:
         raise EventError(field, "takes an amount below 10^14 in major units")

@@ -362,7 +362,14 @@ class Visitor(Known):
             if not 1 <= seconds <= LONGEST_TOKEN_LIFE:
                 raise errors.EventError("max_age", f"{takes}; it got one out of range")
             life = int(seconds)
-        return self._visitors.token(self, max_age=life, user_agent=user_agent)
+        self._visitors.need_key("make visitor tokens")
+        # Of somebody who said no, or has not been asked, the answer alone is kept.
+        asked = self or self.consent is True
+        known: Known = self if asked else Known(consent=self.consent)
+        if not user_agent:
+            known = replace(known, user_agent=None)
+        packed = pack(known, max_age=life, most=TOKEN_BYTES)
+        return self._visitors.token_signer.sign(packed)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -433,7 +440,7 @@ class Visitors:
         #: False where the site has no secret key: then nothing is kept.
         self.can_sign: bool = bool(keys)
         self._record_signer = Signer(keys, "record", clock=self.clock)
-        self._token_signer = Signer(keys, "token", clock=self.clock)
+        self.token_signer: Signer = Signer(keys, "token", clock=self.clock)
         # For HMACs: of the oldest key, so that what they make outlives a rotation.
         self.derive_key: bytes | None = _derived(keys[-1], "derived-cookie") if keys else None
         self.dedupe_secret: bytes | None = _derived(keys[-1], "deduplication-key") if keys else None
@@ -488,19 +495,6 @@ class Visitors:
         known = {one.name: getattr(record, one.name) for one in fields(Known)}
         return Visitor(**known | about, _visitors=self)
 
-    def token(self, visitor: Visitor, *, max_age: int | None, user_agent: bool) -> str:
-        """*visitor* as signed text, see :meth:`Visitor.token`.
-
-        :raises ConfigurationError: there is no secret key.
-        """
-        self._need_key("make visitor tokens")
-        # Of somebody who said no, or has not been asked, the answer alone is kept.
-        asked = visitor or visitor.consent is True
-        known: Known = visitor if asked else Known(consent=visitor.consent)
-        if not user_agent:
-            known = replace(known, user_agent=None)
-        return self._token_signer.sign(pack(known, max_age=max_age, most=TOKEN_BYTES))
-
     def from_token(self, text: str) -> tuple[Visitor, float]:
         """The visitor of a token, and when the token was made (epoch seconds).
 
@@ -512,10 +506,10 @@ class Visitors:
         """
         if not text.strip():
             raise errors.TokenEmptyError
-        self._need_key("take visitor tokens")
+        self.need_key("take visitor tokens")
         if len(text) > TOKEN_CHARS_WITH_AGENT:
             raise errors.TokenForgedError
-        payload, minted_at = self._token_signer.unsign(text, self.settings.withdrawals_kept)
+        payload, minted_at = self.token_signer.unsign(text, self.settings.withdrawals_kept)
         try:
             record, max_age = unpack(payload, minted_at)
         except ValueError:
@@ -524,7 +518,11 @@ class Visitors:
             raise errors.TokenExpiredError
         return self.visitor(record), minted_at
 
-    def _need_key(self, what: str) -> None:
+    def need_key(self, what: str) -> None:
+        """Refuse *what* nobody can do without a secret key.
+
+        :raises ConfigurationError: there is none.
+        """
         if not self.can_sign:
             raise errors.ConfigurationError(
                 "ADROLL_SECRET_KEY", f"set it (or SECRET_KEY) to {what}"

@@ -37,7 +37,7 @@ class TrackedRequest:
 
     #: A view looked at the visitor: its page depends on the cookie.
     viewed: bool = False
-    #: ``forget_visitor()`` was called.
+    #: ``forget_visitor()`` was called: the visitor counts as unknown, the cookies are taken back.
     forgotten: bool = False
     #: A template has the snippet already.
     snippet_given: bool = False
@@ -220,11 +220,6 @@ class TrackedRequest:
             record.first_party_cookie is not None
             and record.first_party_cookie == visitor.first_party_cookie
         )
-
-    def forget(self) -> None:
-        """Treat the visitor as unknown from here on and take the cookies back."""
-        self.forgotten = True
-        self.record = Record()
 
 
 #: RFC 3986, section 3.3; as in ``werkzeug.sansio.utils.get_current_url``, which however gives an

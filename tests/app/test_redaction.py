@@ -168,9 +168,9 @@ def test_a_url_shows_where_and_not_what(url: str, shown: str) -> None:
     assert safe_url(url) == shown
 
 
-@given(st.text(max_size=100))
+@given(st.text(st.characters(exclude_characters="wW"), max_size=100))
 def test_any_text_may_be_taken_for_a_url(text: str) -> None:
-    assert "pw" not in safe_url(f"postgresql://shop:pw@{text.replace('pw', '')}")
+    assert "pw" not in safe_url(f"postgresql://shop:pw@{text}")
 
 
 PURCHASE = event_kit.strictly(
