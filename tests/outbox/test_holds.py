@@ -123,6 +123,24 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     assert states(outbox) == {"dead": 1, "held": 1}
 
 
+def test_a_hold_of_an_older_database_whose_release_was_read_rests(bench: Bench) -> None:
+    """Delivered, as far as anybody knows, by the outbox whose place the copy has taken."""
+    outbox = bench.open()
+    id = hold(bench, outbox)
+    outbox.queue.take_in()
+    ((held, read),) = bench.execute("SELECT state, position FROM adroll_event, adroll_journal")
+    outbox.decide(release())
+    outbox.queue.take_in()
+    bench.execute(f"UPDATE adroll_event SET state = {held}")
+    bench.execute(f"UPDATE adroll_journal SET position = {read}")
+
+    copy = bench.open()
+
+    assert deliver(copy) == []
+    row = shown(copy, id)
+    assert (row.state, row.reason, row.unsure) == ("dead", "restored", True)
+
+
 def test_what_waits_or_is_claimed_is_cancelled_in_time(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     hold(bench, outbox, "1002")
