@@ -134,7 +134,7 @@ def _give(made: int | Path, folder: Path) -> None:
         return
     owner = folder.stat()
     change: Callable[..., None] = os.fchown if isinstance(made, int) else os.lchown
-    with suppress(PermissionError):  # a file system that knows root as nobody
+    with suppress(OSError):  # a file system that knows root as nobody, a group without a number
         change(made, owner.st_uid, owner.st_gid)
 
 

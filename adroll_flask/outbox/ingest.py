@@ -328,9 +328,13 @@ def _positions_of(tx: Tx, names: list[str], lock: str = "") -> dict[str, int]:
 def _lock(tx: Tx, names: list[str]) -> dict[str, int]:
     """The same, while nobody else moves them: a reader that was passed over comes to itself, or
     another app of this process has the same folder."""
-    for name in names:
-        schema.insert(tx, "adroll_journal", file=name, position=0, read_at=tx.now)
-    return _positions_of(tx, names, lock="{lock}")
+    known = _positions_of(tx, names, lock="{lock}")
+    # At once, and those that lack alone: after an outage there are thousands of files.
+    new = [{"file": name, "position": 0, "read_at": tx.now} for name in names if name not in known]
+    if new:
+        tx.many(schema.insert_into("adroll_journal", new[0]), new)
+        known = _positions_of(tx, names, lock="{lock}")
+    return known
 
 
 def _move(tx: Tx, name: str, position: int) -> None:

@@ -177,15 +177,18 @@ class Journal:
         process = self._processes.own()
         with process.lock:
             for is_again in (False, True):
+                is_written = False
                 try:
                     file = self._ready(process, len(line))
                     file.write(line)
+                    is_written = True
                     if self._sync:
                         files.sync_data(file.handle)
                     break
                 except OSError as exc:
-                    # Of what it could not write the kernel tells once: that file is not gone on in.
-                    if _REASONS.get(exc.errno) != "disk_full":
+                    # Of what it could not sync the kernel tells once: that file is not gone on in,
+                    # while of what a full disk did not take nothing is left.
+                    if is_written or _REASONS.get(exc.errno) != "disk_full":
                         process.end()
                     if is_again or exc.errno not in _ANOTHER_FILE:
                         raise _failure(exc) from exc

@@ -201,6 +201,20 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     assert told == {"": 1, "another_value": 1}
 
 
+def test_a_file_that_is_known_takes_no_statement_of_its_own(bench: Bench) -> None:
+    """After an outage there are thousands, all of which each batch looks at."""
+    for number in range(40):
+        bench.open().put(bench.event(str(number)))
+    outbox = bench.open()
+
+    def cut(really: Callable[[Work], Any], work: Work) -> Any:
+        return really(lambda tx: work(CutTx(tx, 30)))
+
+    assert outbox.queue.take_in(1)
+    with writing(outbox, cut):
+        assert outbox.queue.take_in(1)
+
+
 def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
     outbox.put(bench.event("1"))
     ready, told = os.pipe()

@@ -350,16 +350,21 @@ def test_with_sync_a_call_returns_once_the_disk_has_its_entry(
         append.result(PATIENCE)
 
 
-def test_a_failed_sync_fails_and_ends_the_file(folder: Path, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.EIO, "unavailable"), (errno.ENOSPC, "disk_full")]
+)
+def test_a_failed_sync_fails_and_ends_the_file(
+    folder: Path, monkeypatch: Patch, number: int, reason: str
+) -> None:
     journal = Journal(folder, sync=True)
     journal.append(line(b"one"))
 
     def fail(handle: int) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "sync_data", fail)
-        with pytest.raises(OutboxFailed, match="unavailable"):
+        with pytest.raises(OutboxFailed, match=reason):
             journal.append(line(b"two"))
     journal.append(line(b"three"))
     assert len(files_of(folder)) == 2

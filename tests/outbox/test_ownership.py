@@ -1,5 +1,6 @@
 """What root makes in the app user's folder is the app user's."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,10 +8,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from adroll_flask.outbox.files import make_file, make_folder, open_file
+from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, others_may_enter, ran
 from tests.support.shops import Shop
 
@@ -116,6 +119,14 @@ def test_in_a_group_s_folder_it_works_or_says_so(home: Path, tmp_path: Path, com
         for said in told:
             assert "group" in said
             assert str(folder) in said
+
+
+def test_what_cannot_be_given_away_is_made_all_the_same(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A folder's group has no number in a container of another user's."""
+    for name in ("fchown", "lchown"):
+        monkeypatch.setattr(os, name, Mock(side_effect=OSError(errno.EINVAL, "Invalid argument")))
+    make_folder(tmp_path / "a")
+    os.close(make_file(tmp_path / "a" / "b", os.O_RDWR))
 
 
 def test_root_s_own_folder_stays_root_s(tmp_path: Path) -> None:
