@@ -316,6 +316,18 @@ def test_a_reader_s_child_keeps_no_reader_away(folder: Path, finished: JournalFi
         os.waitpid(child, 0)
 
 
+def test_a_turn_lasts_from_its_own_beginning(folder: Path, finished: JournalFile) -> None:
+    lock, now = folder / "reader.lock", time.time()
+    lock.touch()
+    os.utime(lock, (now - 3600, now - 3600))
+    with turn(folder):
+        with turn(folder) as other:
+            assert not other
+        os.utime(lock, (now + 3600, now + 3600))  # the clock was ahead, and is right again
+        with turn(folder) as other:
+            assert other == [finished]
+
+
 @pytest.mark.parametrize("patience", [0.0, 10.0])
 def test_of_two_threads_one_reads(folder: Path, finished: JournalFile, patience: float) -> None:
     with ThreadPoolExecutor(1) as pool:
