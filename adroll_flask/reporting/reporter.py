@@ -203,6 +203,13 @@ class Reporter:
         """The app's one outbox."""
         return self.open_outbox()
 
+    @made_once
+    def _build(self) -> Callable[..., Built]:
+        # Loaded by the first report; an import statement costs each one a look.
+        from adroll_flask.events.build import build
+
+        return build
+
     def report(
         self, name: str, fields: Mapping[str, Any], tracked: TrackedRequest | None
     ) -> Receipt:
@@ -210,8 +217,6 @@ class Reporter:
 
         :param tracked: the current request's, or ``None`` outside of one.
         """
-        from adroll_flask.events.build import build
-
         if not self.settings.enabled:
             return Receipt(None, "suppressed", "disabled")
         given = {key: value for key, value in fields.items() if value is not None}
@@ -232,7 +237,7 @@ class Reporter:
                     context = self.bare(given)
                 passed = None
                 if not context.refusal:
-                    built = build(name, given, context, strict=strict)
+                    built = self._build(name, given, context, strict=strict)
                     if name == "purchase":
                         self.check_purchase(given, strict=strict, by_token=subject is not None)
                     passed = self.functions.passed(built, strict=strict)

@@ -39,6 +39,7 @@ _BY_ANSWER: Mapping[bool | None, Decision] = {
     False: Decision(False, "refused"),
     None: Decision(None, "unknown"),
 }
+_DEFAULT = Decision(True, "default")
 
 
 def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) -> Decision:
@@ -53,7 +54,7 @@ def decide(visitors: Visitors, environ: WSGIEnvironment, recorded: bool | None) 
     if settings.honor_gpc and environ.get("HTTP_SEC_GPC") == "1":
         return Decision(False, "gpc")
     if settings.consent is None:
-        return Decision(True, "default")
+        return _DEFAULT
     answer, why, problem = _asked(visitors, environ)
     if why:
         # What fails for one request fails for each of them.
