@@ -308,6 +308,19 @@ def test_a_failing_outbox_is_told_once(make_app: AppMaker, tmp_path: Path, caplo
     assert [row.events for row in outbox.lookups.history(0, ("outcome",))] == [1]
 
 
+def test_a_report_that_the_sites_own_value_ends_is_counted_as_lost(make_app: AppMaker) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("the site's database is away")
+
+    app = make_app(ADROLL_STRICT=False)
+    receipt = report(app, value=Broken())
+    assert receipt.status == "failed", receipt
+    outbox = app.extensions["adroll"].outbox
+    outbox.measure()
+    assert [row.events for row in outbox.lookups.history(0, ("outcome",))] == [1]
+
+
 def test_where_no_thread_runs_the_next_report_tells_of_a_lost_one(
     make_app: AppMaker, tmp_path: Path
 ) -> None:
@@ -552,7 +565,9 @@ def test_only_a_purchase_with_an_order_id_can_be_held(make_app: AppMaker) -> Non
         ({"at": "payment"}, "at"),
     ],
 )
-def test_a_wrong_change_is_told(make_app: AppMaker, arguments: dict[str, Any], field: str) -> None:
+def test_a_wrong_change_is_told(
+    make_app: AppMaker, caplog: Caplog, arguments: dict[str, Any], field: str
+) -> None:
     app = make_app()
     with app.app_context(), pytest.raises(EventError, match=field):
         release_conversion("1001", **arguments)
@@ -562,6 +577,7 @@ def test_a_wrong_change_is_told(make_app: AppMaker, arguments: dict[str, Any], f
         receipt = release_conversion("1001", **arguments)
     assert receipt.status == "released"
     assert receipt.reason.startswith(field)
+    assert f"purchase (release): {field}" in caplog.text
     assert len(kept(app, "waiting")) == 1
 
 
