@@ -337,6 +337,7 @@ class Queue:
         if rows:
             destination.know(tx, [account])
         alone = []
+        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
             met = schema.of_order(tx, order) if row.key else ()
@@ -345,6 +346,11 @@ class Queue:
             elif row.state == "decided":
                 if verdict := transitions.taken_out(tx, row.id):
                     self.holds.decide(tx, [replace(verdict, order=order)])
+            elif met[0].state == "decided":
+                # Held before the EID was set, released or cancelled after it.
+                if verdict := transitions.taken_out(tx, met[0].id):
+                    tx.execute(theirs, account=account, ids=[row.id])
+                    self.holds.decide(tx, [verdict])
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
@@ -354,7 +360,6 @@ class Queue:
                 transitions.move(tx, "drop_ended", [row.id])
                 self.holds.counters.add("event_duplicate", "adopted")
         if alone:
-            theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
             tx.execute(theirs, account=account, ids=alone)
         return len(rows)
 

@@ -123,6 +123,23 @@ def test_a_hold_whose_release_lies_in_a_copied_journal_rests(bench: Bench, outbo
     assert states(outbox) == {"dead": 1, "held": 1}
 
 
+@pytest.mark.parametrize("first", ["hold", "release"])
+def test_a_hold_of_no_account_meets_a_release_of_the_account(
+    bench: Bench, outbox: Outbox, first: str
+) -> None:
+    """Held by a process that began before the EID was set."""
+    if first == "hold":
+        hold(bench, outbox, advertisable_eid="")
+    outbox.decide(release())
+    if first == "release":
+        hold(bench, outbox, advertisable_eid="")
+    assert deliver(outbox) == []
+
+    outbox.queue.adopt(EID)
+
+    assert deliver(outbox) == ["1001"]
+
+
 def test_a_hold_of_an_older_database_whose_release_was_read_rests(bench: Bench) -> None:
     """Delivered, as far as anybody knows, by the outbox whose place the copy has taken."""
     outbox = bench.open()
