@@ -470,7 +470,8 @@ class Settings:
     #: on; ``"join"``: only in sessions that the site has anyway. With Flask's own sessions neither
     #: begins one; ``"always"`` begins one of another kind, or beside a callable ``consent``.
     session: str = "always"
-    #: Where events wait: any SQLAlchemy URL. Default: a SQLite file in the instance folder.
+    #: Where events wait: an SQLAlchemy URL. A server is asked by the driver that the extra
+    #: installs, whichever the URL names. Default: a SQLite file in the instance folder.
     outbox_url: str | None = field(default=None, repr=False)
     #: Bytes that wait, in the journal and in the outbox, beyond which a report fails, loudly.
     #: 0: no bound.

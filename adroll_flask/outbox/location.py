@@ -167,22 +167,20 @@ def _sqlite(url: str, folder: Path) -> Path:
 
 
 def _server(url: str) -> URL:
-    backend, _, driver = url.partition(":")[0].partition("+")
+    backend = url.partition(":")[0].partition("+")[0]
     if backend not in _EXTRAS:
         raise wrong_url("takes a database of SQLite, PostgreSQL, MariaDB or MySQL")
-    # SQLAlchemy's own choice of a driver may be one that the extra does not install.
-    extra, its_driver = _EXTRAS[backend]
-    driver = driver or its_driver
+    # Whatever the URL says, which may be the site's own: of other drivers nobody knows how long
+    # they wait for a database that has gone, and pg8000 has no types for some of our statements.
+    extra, driver = _EXTRAS[backend]
     try:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
 
         made = make_url(url).set(drivername=f"{backend}+{driver}")
         made.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
-    except ImportError as problem:
-        install = f"install {problem.name or driver}"
-        if driver == its_driver:
-            install = f"pip install 'adroll-flask[{extra}]'"
+    except ImportError:
+        install = f"pip install 'adroll-flask[{extra}]'"
         raise wrong_url(f"names a database whose driver is not installed: {install}") from None
     except (ArgumentError, ValueError):  # a port that is no number
         raise wrong_url("takes an SQLAlchemy database URL") from None

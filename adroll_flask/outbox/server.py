@@ -167,8 +167,13 @@ def _close(engine: sa.Engine) -> None:
 
 def make_engine(url: sa.URL) -> sa.Engine:
     """An engine whose connections have the bounds of this module."""
+    arguments: dict[str, Any] = {"connect_timeout": CONNECT}
     if url.get_backend_name() == "postgresql":
-        arguments = _postgresql_arguments(url)
+        arguments |= {name: value for name, (_, value) in _KEEPALIVE.items()}
+        arguments["application_name"] = url.query.get("application_name", "adroll_outbox")
+        # A plan made for an empty table would be kept for one with a million rows; poolers in
+        # front of the server do not like prepared statements either.
+        arguments["prepare_threshold"] = None
         settings = [
             f"SET lock_timeout = {_LOCK_WAIT * 1000}",
             f"SET statement_timeout = {STATEMENT * 1000}",
@@ -178,10 +183,9 @@ def make_engine(url: sa.URL) -> sa.Engine:
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ]
     else:
-        limits = {"connect_timeout": CONNECT, "read_timeout": STATEMENT, "write_timeout": STATEMENT}
+        arguments |= {"read_timeout": STATEMENT, "write_timeout": STATEMENT}
         # Whatever charset a shop's URL has: an order's id may hold any character.
-        own = {**limits, "charset": "utf8mb4"}
-        arguments = own if url.get_driver_name() == "pymysql" else {}
+        arguments["charset"] = "utf8mb4"
         settings = [
             f"SET SESSION innodb_lock_wait_timeout = {_LOCK_WAIT}",
             f"SET SESSION lock_wait_timeout = {_LOCK_WAIT}",
@@ -192,7 +196,7 @@ def make_engine(url: sa.URL) -> sa.Engine:
     pool = {"pool_size": 5, "max_overflow": 20, "pool_timeout": CONNECT, "pool_recycle": 1800}
     engine = sa.create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
 
-    if url.get_driver_name() == "psycopg":
+    if url.get_backend_name() == "postgresql":
         connection_class = _patient_connection()
 
         @sa.event.listens_for(engine, "do_connect")
@@ -209,19 +213,6 @@ def make_engine(url: sa.URL) -> sa.Engine:
         connection.commit()
 
     return engine
-
-
-def _postgresql_arguments(url: sa.URL) -> dict[str, Any]:
-    if url.get_driver_name() != "psycopg":
-        return {}
-    return {
-        "connect_timeout": CONNECT,
-        **{name: value for name, (_, value) in _KEEPALIVE.items()},
-        "application_name": url.query.get("application_name", "adroll_outbox"),
-        # A plan made for an empty table would be kept for one with a million rows; poolers in
-        # front of the server do not like prepared statements either.
-        "prepare_threshold": None,
-    }
 
 
 def _patient_connection() -> Any:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sqlite3
+import sys
 from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
@@ -338,15 +339,18 @@ def test_where_no_thread_runs_the_next_report_tells_of_a_lost_one(
     assert (lost.outcome, lost.events) == ("failed", 1)
 
 
-def test_a_page_does_not_pay_for_a_missing_driver(make_app: AppMaker, caplog: Caplog) -> None:
+def test_a_page_does_not_pay_for_a_missing_driver(
+    make_app: AppMaker, caplog: Caplog, monkeypatch: Patch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     app = make_app(
         ADROLL_STRICT=False,
         ADROLL_DELIVERY="thread",
-        ADROLL_OUTBOX_URL="postgresql+pg8000://db.invalid/shop",
+        ADROLL_OUTBOX_URL="postgresql://db.invalid/shop",
     )
     app.add_url_rule("/page", view_func=lambda: "<html><head></head><body></body></html>")
     assert b"data-adroll" in app.test_client().get("/page").data
-    assert outbox_engines.wait_until(lambda: "install pg8000" in caplog.text)
+    assert outbox_engines.wait_until(lambda: "adroll-flask[postgresql]" in caplog.text)
     counters = app.extensions["adroll"].counters
     assert counters.get("delivery_error", "not_started") == 1
     assert counters.get("page_untouched", "fault") == 0

@@ -36,6 +36,16 @@ def test_a_lost_connection_is_replaced(server: Bench, relay: Relay, outbox: Outb
     assert deliver(outbox) == ["2"]
 
 
+def test_the_sites_own_url_may_name_another_driver(server: Bench) -> None:
+    names = {"postgresql": "postgresql+pg8000", "mysql": "mysql+mysqldb"}
+    url = sa.make_url(server.url or "")
+    url = url.set(drivername=names[url.get_backend_name()])
+    outbox = server.open(outbox_url=url.render_as_string(hide_password=False))
+    outbox.put(server.event("1"))
+    assert deliver(outbox) == ["1"]
+    assert deliver(server.open()) == []
+
+
 def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: Outbox) -> None:
     server.insert(outbox, "1")
     relay.cut()

@@ -122,7 +122,7 @@ def test_under_uwsgi_another_worker_may_deliver(sandbox: Sandbox, tmp_path: Path
         ("postgresql+psycopg://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
         ("mysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
         ("mariadb+pymysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
-        ("postgresql+psycopg2://shop@db/shop", "psycopg2", "install psycopg2"),
+        ("postgresql+psycopg2://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
     ],
 )
 def test_a_missing_driver_is_an_error_that_says_what_to_install(
