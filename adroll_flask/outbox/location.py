@@ -177,7 +177,9 @@ def _server(url: str) -> URL:
         from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
 
-        made = make_url(url).set(drivername=f"{backend}+{driver}")
+        named = make_url(url)
+        named.get_dialect()  # a driver that nobody knows is a slip
+        made = named.set(drivername=f"{backend}+{driver}")
         made.get_dialect().import_dbapi()  # later its lack would look like a fault of ours
     except ImportError:
         install = f"pip install 'adroll-flask[{extra}]'"

@@ -64,7 +64,7 @@ def test_a_pipeline_learns_that_what_was_reported_since_the_deploy_died(app: Fla
 
 
 def test_findings_are_told_where_reports_cannot_be_read(make_app: AppMaker) -> None:
-    run = runner(make_app(ADROLL_OUTBOX_URL="postgresql+asyncpg://shop.example/orders"))
+    run = runner(make_app(ADROLL_OUTBOX_URL="postgresql+unheard_of://shop.example/orders"))
     told = codes(run("check", "--json", code=1))
     assert codes(run("check", "--last", "3", "--json", code=1)) == told
     assert len(told) > 1
