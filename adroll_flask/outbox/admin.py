@@ -129,6 +129,9 @@ class Admin:
             return taken + sum(iter(partial(let_rest, tx, error=_COPIED), 0))
 
         with self.ingest.reading(PATIENCE) as found:
+            if not found and self.lookups.bytes_waiting():
+                # Who has them would have them sent.
+                raise OutboxFailed("locked", "another process reads the journal; stop it first")
             while self.ingest.run(found, rest):
                 pass
         return self._resting() - before
