@@ -25,8 +25,6 @@ logger: Logger = get_logger("adroll_flask.dashboard")
 
 #: The name in the query of the problem that is looked at alone.
 PROBLEM: Final = "problem"
-#: Dead letters that are counted.
-_COUNTED: Final = 20_000
 #: Events of a problem that are listed.
 _LISTED: Final = 20
 _DAY: Final = 86_400
@@ -50,19 +48,22 @@ def data(visit: Visit) -> Data:
     ]
     begin = visit.now - _TOLD * _DAY
     ended = visit.outbox.lookups.history(begin, ("at", "reason"), lost=True)
-    still, is_all = {letter.reason for letter in letters}, len(letters) < MOST_DEAD
-    dead = len(letters) if is_all else visit.outbox.lookups.count_dead(_COUNTED)
+    still = {letter.reason for letter in letters}
     result: Data = {
         PROBLEM: wanted,
         "findings": [one.as_dict() for one in visit.urgent],
-        "destination": _destination(visit),
+        # What is wrong with it is among the findings.
+        "destination": {
+            "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.settings.missing else "set",
+            "stopped_since": visit.destination.stopped_since,
+            "last_answer": visit.destination.last_error,
+            "last_answer_at": visit.destination.last_error_at,
+        },
         "open": sorted(found, key=lambda one: -one["last"]),
         "solved": [] if wanted else _solved(ended, still, first_day),
         "first_day": first_day,
-        "is_all": is_all,
+        "is_all": len(letters) < MOST_DEAD,
         "looked_at": len(letters),
-        "dead": dead,
-        "counted": _COUNTED,
     }
     if wanted:
         result["events"] = listed(visit, groups.get(wanted, [])[:_LISTED])
@@ -120,26 +121,6 @@ def likely_field(words: str) -> str:
 
 def _day(at: float) -> int:
     return int(at // _DAY) * _DAY
-
-
-def _destination(visit: Visit) -> Data:
-    """How AdRoll stands to us, and what it said last; what is wrong with it is a finding."""
-    now = visit.destination
-    wrong = next((one for one in visit.findings if one.subject == "delivery"), None)
-    state, text = ("idle", "Nothing was sent yet.")
-    if wrong is not None:
-        state = {"error": "bad", "warning": "warn"}.get(wrong.severity, "idle")
-        text = wrong.sentence
-    elif visit.is_there:
-        state, text = ("good", "AdRoll takes what is sent.")
-    return {
-        "state": state,
-        "text": text,
-        "stopped_since": now.stopped_since,
-        "last_answer": now.last_error,
-        "last_answer_at": now.last_error_at,
-        "token": "missing" if "ADROLL_ACCESS_TOKEN" in visit.settings.missing else "set",
-    }
 
 
 def rows(data: Data) -> Iterator[Mapping[str, object]]:

@@ -137,25 +137,17 @@ class Moment:
         return by(lambda letter: problem_id(letter.reason, letter.error), letters)
 
 
-def open_findings(
-    moment: Moment, trouble: OutboxFailed | ConfigurationError | None = None
-) -> list[Finding]:
+def open_findings(moment: Moment) -> list[Finding]:
     """What is wrong now, the worst first.
 
     Of those as bad, what others come of is the first; then what has more money, or more events.
-
-    :param trouble: why nothing of the outbox can be looked at, where that is known.
     """
     findings: list[Finding] = []
     try:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
-        if trouble is not None:
-            raise trouble
         if moment.settings.enabled and moment.is_there:
             findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
-    except ConfigurationError as problem:  # there is no outbox over such a database
-        findings.append(found("outbox-url", problem.key, problem=problem.problem))
-    except OutboxFailed as problem:
+    except (OutboxFailed, ConfigurationError) as problem:
         findings.append(outbox_trouble(moment.runtime, problem))
     return sorted(findings, key=_how_bad)
 
@@ -166,8 +158,10 @@ def _how_bad(finding: Finding) -> tuple[int, bool, Decimal, int]:
     return severity, not finding.is_cause, -money, -finding.events
 
 
-def outbox_trouble(runtime: Runtime, problem: OutboxFailed) -> Finding:
+def outbox_trouble(runtime: Runtime, problem: OutboxFailed | ConfigurationError) -> Finding:
     """What is wrong with the outbox's database, and the fix; never its user or password."""
+    if isinstance(problem, ConfigurationError):  # there is no outbox over such a database
+        return found("outbox-url", problem.key, problem=problem.problem)
     place, subject, name = runtime.outbox.place, "ADROLL_OUTBOX_URL", "outbox-unavailable"
     cause = str(problem).partition(": ")[2]
     why = f" ({cause})" if cause else ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from adroll_flask.delivery.client import Client as DeliveryClient
 
 from .finding import TABLE, Finding, found, meaning, ok
-from .rules import Moment, open_findings
+from .rules import Moment, open_findings, outbox_trouble
 
 
 def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
@@ -194,7 +194,8 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         if is_ready:
             runtime.outbox.queue.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
-        yield from open_findings(Moment(runtime, look=False), problem)
+        yield outbox_trouble(runtime, problem)
+        yield from open_findings(Moment(runtime, look=False))
         return
     moment = Moment(runtime, look=is_ready)
     yield from open_findings(moment)

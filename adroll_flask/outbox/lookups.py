@@ -240,10 +240,6 @@ class Lookups:
         )
         return tuple(row for row in found if order_id_of(row.payload) == order)
 
-    def count_dead(self, most: int) -> int:
-        """How many dead letters there are, counted up to *most*."""
-        return self.database.read(lambda tx: count_up_to(tx, most, f"state = {State.dead}"))
-
     # -- sums -------------------------------------------------------------------------------
 
     def history(
@@ -431,14 +427,10 @@ def first_due(*states: State) -> str:
 
 def count_due(tx: Tx, accounts: Sequence[str], most: int) -> int:
     """How many events of *accounts* are due, counted up to *most* each."""
-    due = f"{of_account(State.waiting)} AND due_at <= :now"
-    return sum(count_up_to(tx, most, due, account=account) for account in accounts)
-
-
-def count_up_to(tx: Tx, most: int, where: str, **values: Any) -> int:
-    """How many events there are with the condition *where*, counted up to *most*."""
-    found = f"SELECT 1 AS x FROM adroll_event WHERE {where} LIMIT :most"
-    return int(schema.one(tx.rows(f"SELECT count(*) FROM ({found}) AS found", most=most, **values)))
+    due = f"{of_account(State.waiting)} AND due_at <= :now LIMIT :most"
+    count = f"SELECT count(*) FROM (SELECT 1 AS x FROM adroll_event WHERE {due}) AS due"
+    counts = (tx.rows(count, account=account, most=most) for account in accounts)
+    return sum(int(schema.one(rows)) for rows in counts)
 
 
 def oldest_due(

@@ -23,7 +23,6 @@ def problems(shop: DashboardShop) -> dict[str, dict[str, Any]]:
 
 def test_a_shop_without_problems_says_so(shop: DashboardShop) -> None:
     assert "No open problems" in shop.html("problems")
-    assert shop.json("problems")["destination"]["text"] == "Nothing was sent yet."
 
 
 def test_dead_letters_of_one_cause_are_one_problem(any_shop: DashboardShop) -> None:
@@ -175,9 +174,10 @@ def test_the_destinations_last_answer_is_told(shop: DashboardShop) -> None:
     shop.destination.stop("http_401", "print")
     shop.destination.failed("http_401: no such token")
     told = shop.json("problems")["destination"]
-    assert (told["state"], told["token"]) == ("bad", "set")
-    assert told["text"].startswith("AdRoll has refused the access token")
-    assert "http_401: no such token" in shop.html("problems")
+    assert told["token"] == "set"
+    page = shop.html("problems")
+    assert page.count("AdRoll has refused the access token") == 1
+    assert "http_401: no such token" in page
 
 
 def test_its_csv_has_a_line_a_problem_and_a_line_an_event(shop: DashboardShop) -> None:

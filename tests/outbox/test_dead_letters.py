@@ -53,12 +53,6 @@ def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) 
     assert first[0].advertisable_eid == EID
 
 
-def test_dead_letters_are_counted_up_to_a_bound(bench: Bench, outbox: Outbox) -> None:
-    bury(bench, outbox, "1001", "1002", "1003")
-    bench.report(outbox, "1004")
-    assert (outbox.lookups.count_dead(2), outbox.lookups.count_dead(100)) == (2, 3)
-
-
 def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: Outbox) -> None:
     for order in ("1001", "1002", "Bestellung \u00e4/7"):
         payload = json.dumps({"event_attributes": {"order_id": order}}).encode()

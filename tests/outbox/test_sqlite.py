@@ -289,7 +289,7 @@ def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite
 def test_what_may_not_be_looked_at_is_not_taken_for_empty(
     outbox: Outbox, monkeypatch: Patch
 ) -> None:
-    assert outbox.lookups.count_dead(5) == 0  # it is not there yet
+    assert outbox.lookups.dead_letters(5) == ()  # it is not there yet
     assert not outbox.exists()
     real = os.stat
 
@@ -301,7 +301,7 @@ def test_what_may_not_be_looked_at_is_not_taken_for_empty(
     monkeypatch.setattr(os, "stat", stat)
     assert outbox.exists(), "who works with it tells of that"
     with pytest.raises(OutboxFailed, match="read_only"):
-        outbox.lookups.count_dead(5)
+        outbox.lookups.dead_letters(5)
 
 
 def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
