@@ -19,7 +19,6 @@ from adroll_flask.events.names import FIELD_NAMES, EventDefaults
 from tests.support.anything import ANYTHING
 from tests.support.event_kit import BARE, NOW, PURCHASE, WEB, context, strictly
 
-_GONE = object()
 SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 
 
@@ -54,19 +53,13 @@ def test_a_replaced_event_is_a_checked_copy(event: Event) -> None:
     ("change", "told"),
     [
         ({"value": -1}, "value"),
-        ({"currency": "EURO"}, "currency"),
         ({"currency": None}, "currency"),
-        ({"event_name": "buy"}, "event_name"),
         ({"page_location": None}, "page_location"),
-        ({"ip": "nowhere"}, "ip"),
-        ({"timestamp": datetime(2022, 1, 1)}, "naive"),
         ({"timestamp": 4_000_000_000}, "future"),
         ({"products": [{"price": 1}]}, "product_id"),
         ({"email": "nonsense"}, "email"),
         ({"adct": None, "first_party_cookie": None}, "visitor"),
-        ({"external_data": object()}, "external_data"),
         ({"email_forms": [["md5"]]}, "email_forms"),
-        ({"advertisable_eid": "short"}, "eid"),
         ({"currancy": "EUR"}, "did you mean 'currency'"),
     ],
 )
@@ -263,45 +256,18 @@ def test_of_several_faults_the_first_of_the_fields_is_told(event: Event) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "bad", "place"),
+    ("change", "place"),
     [
-        (("conversion_value",), "59,90", "conversion_value"),
-        (("currency",), None, "currency"),
-        (("event_attributes", "order_id"), "", "event_attributes.order_id"),
-        (("identifiers", "adct"), "a b", "identifiers.adct"),
-        (("event_attributes", "products"), 7, "event_attributes.products"),
-        (
-            ("event_attributes", "products", 0, "quantity"),
-            0,
-            "event_attributes.products[0].quantity",
-        ),
-        (("event_attributes", "products", 0, "sku"), 1, "event_attributes.products[0].sku"),
-        (("identifiers",), [], "identifiers"),
-        (("event_atributes",), {}, "event_atributes"),
-        (("event_attributes", "user_id"), "43", "event_attributes.user_id"),
-        (("timestamp",), "2022-10-29T17:45:00", "timestamp"),
-        (("timestamp",), NOW + 7200, "timestamp"),
-        (("event_name",), "add_to_cart", "event_name"),
-        (("identifiers", "email"), ["ada@example.com"], "identifiers.email"),
-        (("identifiers", "email_md5"), ["a" * 32], "identifiers.email_md5"),
-        (
-            ("event_attributes", "products"),
-            [{"product_id": "mug"}] * 501,
-            "event_attributes.products",
-        ),
-        *(((name,), _GONE, name) for name in ("page_location", "ip", "identifiers", "timestamp")),
+        ({"timestamp": None}, "timestamp"),
+        ({"currency": None}, "currency"),
+        ({"event_attributes": {"user_id": "43"}}, "event_attributes.user_id"),
     ],
 )
-def test_a_wrong_fix_is_refused(event: Event, path: tuple[Any, ...], bad: Any, place: str) -> None:
-    wire: Any = event.wire()
-    target = wire
-    for step in path[:-1]:
-        target = target[step]
-    target[path[-1]] = bad
-    if bad is _GONE:
-        del target[path[-1]]
+def test_a_fix_that_leaves_something_out_or_contradicts_itself_is_refused(
+    event: Event, change: dict[str, Any], place: str
+) -> None:
     with pytest.raises(EventError) as caught:
-        fixed(json.dumps(wire).encode())
+        fixed(json.dumps(event.wire() | change))
     assert caught.value.field == place
 
 

@@ -115,13 +115,8 @@ def test_allowed_forms_alone_are_made(
 @pytest.mark.parametrize(
     "address",
     [
-        "foo.@docomo.ne.jp",
-        "foo..bar@docomo.ne.jp",
-        "müller@bücher.example",
-        "用户@例え.jp",
-        "o'brien+tag@example.co.uk",
-        "a@localhost",
-        "x" * 242 + "@example.com",
+        *("foo.@docomo.ne.jp", "foo..bar@docomo.ne.jp", "müller@bücher.example", "用户@例え.jp"),
+        *("o'brien+tag@example.co.uk", "a@localhost", "x" * 242 + "@example.com"),
     ],
 )
 def test_addresses_that_pedants_refuse_are_customers_too(address: str) -> None:

@@ -54,22 +54,10 @@ def test_the_host_is_the_browsers_but_for_the_port(header: str, host: str, hostn
 @pytest.mark.parametrize(
     "header",
     [
-        "",
-        " shop.example",
-        "shop.example, evil.example",
-        "shop.example/path",
-        "user@shop.example",
-        "shop_1.example",
-        "größe.example",
-        "shop.example:",
-        "shop.example:0",
-        "shop.example:http",
-        "shop.example:123456",
-        "shop.example\n",
-        "[::1",
-        "[shop.example]",
-        "::1",
-        "a" * 254,
+        *("", "user@shop.example", "shop_1.example", "größe.example", "a" * 254),
+        *(" shop.example", "shop.example\n", "shop.example, evil.example", "shop.example/path"),
+        *(f"shop.example:{port}" for port in ("", "0", "http", "123456")),
+        *("[::1", "[shop.example]", "::1"),
     ],
 )
 def test_a_malformed_host_is_no_host(header: str) -> None:
