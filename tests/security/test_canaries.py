@@ -65,14 +65,8 @@ NEVER_STORED = ("email", "token", "key", "password")
 
 def forms(value: str) -> set[str]:
     """*value* as it could be written."""
-    encoded = {
-        value,
-        value.lower(),
-        value.upper(),
-        quote(value, safe=""),
-        json.dumps(value)[1:-1],
-        repr(value)[1:-1],
-    }
+    encoded = {value, value.lower(), value.upper(), quote(value, safe="")}
+    encoded |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
     # Base64 at each of its three alignments, without the edges that depend on the neighbours.
     for pad in range(3):
         encoded.add(base64.b64encode(b"\0" * pad + value.encode()).decode()[4:-4])
@@ -213,18 +207,11 @@ def journey(site: Site, echo: Echo) -> None:
     assert visit(site, f"/buy/1001?q={CANARIES['query']}").json["status"] == "queued"
     assert visit(site, "/buy/1001?value=77").json["status"] == "duplicate"
     assert visit(site, "/buy/hook").json["status"] == "invalid"
-    for field in [
-        "value",
-        "currency",
-        "email",
-        "products",
-        "user_id",
-        "ip",
-        "timestamp",
-        "page_location",
-    ]:
+    for field in (
+        *("value", "currency", "email", "products", "user_id", "ip", "timestamp"),
+        *("page_location", "visitor"),
+    ):
         visit(site, f"/buy/bad-{field}?bad={field}")
-    visit(site, "/buy/bad-visitor?bad=visitor")
     token = visit(site, "/token").text
     with site.app.app_context():
         for text in (token, token[:-3], CANARIES["click"]):
@@ -319,16 +306,7 @@ SENSITIVE = re.compile(
 #: Not a visitor's: a claim's and a journal file's id, a deduplication key, and a frozen setting
 #: with a repr of its own.
 HARMLESS = {
-    "Claim.token",
-    "JournalPart.token",
-    "Header.token",
-    "NewEvent.key",
-    "Finding.key",
-    "_Kept.key",
-    "Row.key",
-    "Lease.token",
-    "_Attempt.token",
-    "Verdict.key",
+    *("Claim.token", "NewEvent.key", "Finding.key", "Row.key", "_Kept.key", "Verdict.key"),
 }
 
 
@@ -501,40 +479,23 @@ def test_delivered_events_keep_no_identifier(shop: Site, echo: Echo) -> None:
 
 
 COMMANDS = [
-    ["check"],
-    ["check", "--last", "20"],
-    ["explain"],
-    ["go-live"],
-    ["history"],
-    ["outbox"],
-    ["outbox", "list"],
-    ["outbox", "list", "--dead"],
-    ["outbox", "export"],
-    ["outbox", "move-from", "sqlite:///moved.sqlite"],
-    ["outbox", "find", "1003"],
-    ["outbox", "release", "1003"],
-    ["outbox", "cancel", "1003"],
-    ["outbox", "show", "ID"],
-    ["outbox", "show", "nonsense"],
-    ["outbox", "retry", "--all-dead"],
-    ["outbox", "retry", "--reason", "invalid"],
-    ["outbox", "drop", "--advertisable", "NOSUCH"],
-    ["worker", "--once"],
-    ["send-test"],
-    ["forget", "--email", EMAIL],
-    ["forget", "--user-id", CANARIES["user"]],
-    ["forget", "--cookie", CANARIES["cookie"]],
+    *("check", "check --last 20", "explain", "go-live", "history", "worker --once", "send-test"),
+    *("outbox", "outbox list", "outbox list --dead", "outbox export", "outbox find 1003"),
+    *("outbox release 1003", "outbox cancel 1003", "outbox show ID", "outbox show nonsense"),
+    *("outbox retry --all-dead", "outbox retry --reason invalid"),
+    *("outbox drop --advertisable NOSUCH", "outbox move-from sqlite:///moved.sqlite"),
+    *(f"forget --email {EMAIL}", f"forget --user-id {CANARIES['user']}"),
+    f"forget --cookie {CANARIES['cookie']}",
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words[:2]))
-def test_commands_say_no_value(shop: Site, echo: Echo, command: list[str], logged: Records) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda text: " ".join(text.split()[:2]))
+def test_commands_say_no_value(shop: Site, echo: Echo, command: str, logged: Records) -> None:
     journey(shop, echo)
     ids = [row.id for row in shop.runtime.outbox.lookups.list(limit=100)]
 
-    result = shop.app.test_cli_runner().invoke(
-        commands, [ids[0] if word == "ID" else word for word in command]
-    )
+    words = command.replace("ID", ids[0]).split()
+    result = shop.app.test_cli_runner().invoke(commands, words)
 
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert "No such command" not in result.output

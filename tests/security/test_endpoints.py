@@ -73,15 +73,9 @@ def test_other_sites_are_refused(site: Site, why: str, headers: dict[str, str | 
 @pytest.mark.parametrize(
     "kind",
     [
-        None,
-        "",
-        "text/plain",
-        "text/plain; charset=application/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "application/json2",
-        "application/jsonp",
-        "text/json, application/json",
+        *(None, "", "text/plain", "text/plain; charset=application/json", "application/json2"),
+        *("application/x-www-form-urlencoded", "multipart/form-data; boundary=x"),
+        *("application/jsonp", "text/json, application/json"),
     ],
 )
 def test_types_that_a_form_or_simple_request_can_have_fail(site: Site, kind: str | None) -> None:
@@ -225,15 +219,9 @@ def test_nothing_of_a_visitor_reaches_the_page_or_the_script(site: Site) -> None
 @pytest.mark.parametrize(
     "name",
     [
-        "kit",
-        "../identity",
-        "%2e%2e/%2e%2e/etc/passwd",
-        "..%2fsettings.py",
-        "kit.0123456789abcdef.js/../x",
-        "kit.0123456789abcdef.js%0a",
-        f"{CANARY}",
-        "kit." + "a" * 5000 + ".js",
-        "",
+        *("", "kit", "../identity", "%2e%2e/%2e%2e/etc/passwd", "..%2fsettings.py", CANARY),
+        *(f"kit.{rest}" for rest in ("0123456789abcdef.js/../x", "0123456789abcdef.js%0a")),
+        f"kit.{'a' * 5000}.js",
     ],
 )
 def test_below_the_prefix_there_are_two_endpoints_and_no_files(site: Site, name: str) -> None:
@@ -274,15 +262,8 @@ def test_no_click_id_makes_a_header_or_another_cookie(site: Site, query: str) ->
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example\r\nX-Evil: 1",
-        "evil.example; Domain=example",
-        'evil"example',
-        "ev il",
-        "é.example",
-        "x" * 5000,
-        "[::1",
-        "shop.example:99999999",
-        "",
+        *("evil.example\r\nX-Evil: 1", "evil.example; Domain=example", 'evil"example', "ev il"),
+        *("", "é.example", "x" * 5000, "[::1", "shop.example:99999999"),
     ],
 )
 def test_no_host_header_makes_a_header_or_breaks_a_page(site: Site, host: str) -> None:
@@ -457,17 +438,10 @@ def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
 FORGED = "203.0.113.66"
 
 
-HEADERS = [
-    "X-Forwarded-For",
-    "X-Real-IP",
-    "Forwarded",
-    "True-Client-IP",
-    "CF-Connecting-IP",
-    "X-Client-IP",
-    "X-Cluster-Client-IP",
-    "Client-IP",
-    "Via",
-]
+HEADERS = (
+    "X-Forwarded-For X-Real-IP Forwarded True-Client-IP CF-Connecting-IP X-Client-IP"
+    " X-Cluster-Client-IP Client-IP Via"
+)
 
 
 def reported_from(site: Site, headers: dict[str, str] | None = None, **environ: Any) -> str | None:
@@ -478,7 +452,7 @@ def reported_from(site: Site, headers: dict[str, str] | None = None, **environ: 
     return event.get("ip")
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", HEADERS.split())
 def test_no_header_of_a_visitor_changes_the_address(site: Site, header: str) -> None:
     site.get("/?adct=click1")
     value = f"for={FORGED}" if header == "Forwarded" else FORGED

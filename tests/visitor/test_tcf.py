@@ -69,6 +69,11 @@ def test_no_purpose_asked_is_no_consent() -> None:
     assert read(named("130 alone"), purposes=()) is False
 
 
+def test_vendors_of_large_numbers_can_be_asked() -> None:
+    text = named("every second vendor, bit field")
+    assert (read(text, vendor=1500), read(text, vendor=1501)) == (True, False)
+
+
 RANGES = st.lists(st.tuples(st.integers(1, 200), st.integers(0, 20)), max_size=5)
 SECTION = st.tuples(RANGES, st.booleans())
 RESTRICTION = st.tuples(st.integers(1, 24), st.integers(0, 3), RANGES)
