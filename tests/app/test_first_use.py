@@ -1,6 +1,5 @@
 """The app's parts are made at their first use, once, however many threads come first."""
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +14,7 @@ from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
 from adroll_flask.visitor import record
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE, ROOT, in_a_child
+from tests.support import PATIENCE, ROOT, in_a_child, ran
 
 PARTS: dict[str, type[Any]] = {
     "outbox": outbox.Outbox,
@@ -141,16 +140,8 @@ print("all of it without", ", ".join(sorted(MODULES)))
 
 def test_capture_reports_and_delivery_need_nothing_that_only_posix_has(tmp_path: Path) -> None:
     with running() as adroll:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PROGRAM, adroll.api_url, str(tmp_path)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("all of it without fcntl")
+        said = ran(sys.executable, "-W", "error", "-c", PROGRAM, adroll.api_url, tmp_path, cwd=ROOT)
+        assert said.startswith("all of it without fcntl")
         [purchase] = adroll.purchases()
     assert purchase["order_id"] == "1001"
 
@@ -170,11 +161,4 @@ for module in pkgutil.walk_packages(adroll_flask.__path__, "adroll_flask."):
     if not module.name.endswith(("__main__", "celery", "postgresql")):
         __import__(module.name)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    ran(sys.executable, "-W", "error", "-c", program, cwd=ROOT)

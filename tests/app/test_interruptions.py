@@ -1,7 +1,6 @@
 """What a signal's handler or a green thread's timeout raises is the site's, wherever it strikes."""
 
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from werkzeug.wrappers import Response
 from adroll_flask import AdRoll, errors, event_queued, report_conversion, testing
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Patch
-from tests.support import PATIENCE, interrupted
+from tests.support import PATIENCE, interrupted, ran
 from tests.support.visits import ORDER, report, visit
 
 
@@ -221,7 +220,5 @@ for limit in [(), (Limit,)]:
 
 
 def test_a_green_thread_s_timeout_is_the_site_s(tmp_path: Any) -> None:
-    program = [sys.executable, "-W", "ignore", "-c", GREEN, str(tmp_path)]
-    run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
-    # gevent prints a traceback of a green thread that died.
-    assert run.stdout.split() == ["Timeout", "Limit"], run.stderr
+    said = ran(sys.executable, "-W", "ignore", "-c", GREEN, tmp_path)
+    assert said.split() == ["Timeout", "Limit"]

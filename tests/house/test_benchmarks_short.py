@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, ran
 
 pytestmark = pytest.mark.slow
 
@@ -21,21 +20,8 @@ PEERS = {"PostHog": "posthog", "Segment": "segment", "Snowplow": "snowplow_track
 def measure(tmp_path: Path, *parts: str) -> dict[str, Any]:
     there = [name for name, module in PEERS.items() if find_spec(module)]
     told = tmp_path / "figures.json"
-    subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "benchmarks.side_by_side",
-                "--short",
-                f"--only={','.join(parts)}",
-            ),
-            *(f"--json={told}", f"--peers={','.join(there)}"),
-        ],
-        cwd=ROOT,
-        check=True,
-        timeout=300,
-    )
+    command = (sys.executable, "-m", "benchmarks.side_by_side", "--short", f"--json={told}")
+    ran(*command, f"--only={','.join(parts)}", f"--peers={','.join(there)}", cwd=ROOT)
     found: dict[str, Any] = json.loads(told.read_text())
     return found
 

@@ -29,7 +29,7 @@ import yaml
 from adroll_flask.settings import Settings
 from benchmarks import drain
 from benchmarks.servers import free_port
-from tests.support import PATIENCE, ROOT, answers, eventually, lacking
+from tests.support import PATIENCE, ROOT, answers, eventually, lacking, started
 from tests.support.outbox_engines import database
 
 FOLDER = ROOT / "examples" / "compose"
@@ -94,7 +94,7 @@ def test_the_image_starts_the_shop_as_the_file_does() -> None:
 
 
 @contextmanager
-def running(service: str, here: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(service: str, here: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A service's process, with this machine's names."""
 
     def local(text: str) -> str:
@@ -107,24 +107,10 @@ def running(service: str, here: dict[str, str], folder: Path) -> Iterator[subpro
     Settings.from_mapping(
         {k.removeprefix("FLASK_"): v for k, v in environ.items() if k.startswith("FLASK_ADROLL")}
     )
-    with open(folder / f"{service}.log", "wb") as log:
-        process = subprocess.Popen(
-            [str(BIN / program), *arguments],
-            cwd=FOLDER,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
+    log = folder / f"{service}.log"
+    with started(BIN / program, *arguments, cwd=FOLDER, env=env, log=log, gently=True) as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -27,31 +26,11 @@ from benchmarks import backlog
 from benchmarks import servers as databases
 from benchmarks.servers import ENGINES, missing
 from tests.servers.test_celery import Worker
-from tests.support import ROOT, answers, chaos, free_port, lacking, program
+from tests.support import ROOT, answers, free_port, lacking, program, started
 from tests.support.disks import small_disk
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders
 from tests.support.wsgi_servers import PATIENCE, Server, gunicorn, serving, uwsgi
-
-
-@dataclass
-class Row:
-    state: str = "delivered"
-    unsure: bool = False
-    attempts: int = 1
-
-
-def test_the_verdict_sees_a_lost_order_and_a_doubled_one() -> None:
-    assert chaos.verdict(["a", "b"], {"a": 1, "b": 1}, {"a": Row(), "b": Row()}) == []
-    marked = {"a": Row(unsure=True, attempts=2)}
-    assert chaos.verdict(["a"], {"a": 2}, marked) == []
-    assert chaos.verdict(["a", "b"], {"a": 1}, {"a": Row()}) == ["b: acknowledged and lost"]
-    assert chaos.verdict([], {"a": 2}, {"a": Row(attempts=2)}) == [
-        "a: arrived 2 times without a mark"
-    ]
-    assert chaos.verdict([], {"a": 3}, marked) == ["a: arrived 3 times in 2 requests"]
-    assert chaos.verdict([], {"a": 1}, {"a": Row(state="dead")}) == ["a: is dead"]
-    assert chaos.verdict([], {"a": 1}, {}) == ["a: arrived and is not in the outbox"]
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -312,17 +291,13 @@ def test_a_killed_database_loses_no_orders(engine: str, sandbox: Sandbox, tmp_pa
 
 
 @contextmanager
-def redis(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A broker of this test's own, which keeps what it has on its disk."""
+def redis(folder: Path, port: int) -> Iterator[None]:
+    """A broker of this test's own, which keeps what it has on its disk, and is killed."""
     server = program("redis-server", "redis-server")
-    command = [server, "--port", str(port), "--dir", str(folder), "--appendonly", "yes"]
-    process = subprocess.Popen([*command, "--bind", "127.0.0.1"], stdout=subprocess.DEVNULL)
-    try:
+    command = (server, "--port", str(port), "--dir", folder, "--appendonly", "yes")
+    with started(*command, "--bind", "127.0.0.1"):
         assert wait_until(lambda: answers(port))
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+        yield
 
 
 @pytest.mark.slow

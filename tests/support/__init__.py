@@ -122,18 +122,38 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
+def started(
+    *command: str | Path, log: Path | None = None, gently: bool = False, **given: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Meanwhile *command* runs; what it says is in *log*; in the end it is killed, with its group.
+
+    :param gently: it has ten seconds to end by itself.
+    """
+    with open(log or os.devnull, "w") as out:
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+        options |= {"cwd": ROOT, "text": True, "start_new_session": True}
+        process = subprocess.Popen(command, **(options | given))
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM,) * gently + (signal.SIGKILL,):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(10)
+        with suppress(BrokenPipeError, ValueError):  # the test may have closed its pipes
+            process.communicate()
+
+
+@contextmanager
 def listening_at(port: int, said: Path, *command: str, **given: Any) -> Iterator[None]:
     """Meanwhile *command* runs and listens at *port*; what it says is in *said*, and in a fault."""
-    with said.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, **given) as run:
-        try:
-            until = time.monotonic() + PATIENCE
-            while not answers(port):
-                assert run.poll() is None, said.read_text()[-3000:]
-                assert time.monotonic() < until, said.read_text()[-3000:]
-                time.sleep(0.05)
-            yield
-        finally:
-            run.terminate()
+    with started(*command, log=said, gently=True, **given) as run:
+        until = time.monotonic() + PATIENCE
+        while not answers(port):
+            assert run.poll() is None, said.read_text()[-3000:]
+            assert time.monotonic() < until, said.read_text()[-3000:]
+            time.sleep(0.05)
+        yield
 
 
 def others_may_enter() -> bool:

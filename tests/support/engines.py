@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -29,7 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from . import PATIENCE, lacking
+from . import PATIENCE, lacking, started
 from .certificates import make_certificate
 
 #: What each engine needs, and the Debian package that has it.
@@ -87,7 +86,7 @@ def by_text(tag: str, text: str) -> str:
 class Firefox:
     """Firefox over WebDriver BiDi (W3C), one command at a time."""
 
-    def __init__(self, socket: Any, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, socket: Any, process: subprocess.Popen[str]) -> None:
         self._socket = socket
         self._process = process
         self._count = 0
@@ -195,13 +194,10 @@ def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
         "".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in preferences.items())
     )
     log = folder / "firefox.log"
-    with _process(
-        [
-            *("firefox-esr", "--headless", "--no-remote"),
-            *("--profile", str(folder), "--remote-debugging-port", "0"),
-        ],
-        log,
-        HOME=str(folder),
+    command = ("firefox-esr", "--headless", "--no-remote", "--profile", folder)
+    home = os.environ | {"HOME": str(folder)}
+    with started(
+        *command, "--remote-debugging-port", "0", log=log, gently=True, env=home
     ) as process:
         address = _said(process, log, re.compile(r"WebDriver BiDi listening on (ws://\S+)"))
         socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
@@ -276,9 +272,8 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
 
     folder.mkdir()
     display_log = folder / "display"
-    with _process(
-        ["Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"], display_log
-    ) as screen:
+    command = ("Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
+    with started(*command, log=display_log, gently=True) as screen:
         display = _said(screen, display_log, re.compile(r"^(\d+)\n", re.MULTILINE))
         environment = {
             **os.environ,
@@ -313,33 +308,8 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
 # -- their surroundings ------------------------------------------------------------------------
 
 
-@contextmanager
-def _process(command: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **more},
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        # Its children as well: a browser is many processes.
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(10)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                pass
-
-
-def _said(
-    process: subprocess.Popen[bytes], log: Path, pattern: re.Pattern[str], seconds: float = 60
-) -> str:
-    end = time.monotonic() + seconds
+def _said(process: subprocess.Popen[str], log: Path, pattern: re.Pattern[str]) -> str:
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         found = pattern.search(log.read_text(errors="replace"))
         if found:

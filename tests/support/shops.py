@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adroll_flask.sandbox import RunningSandbox
-from tests.support import ROOT, wsgi_servers
+from tests.support import ROOT, started, wsgi_servers
 
 _APP = "tests.support.server_shop:make_shop()"
 
@@ -67,7 +67,14 @@ class Shop:
     @contextlib.contextmanager
     def reporting(self) -> Iterator[Reporter]:
         """A process that reports, and dies in the end; meanwhile it takes in as a shop's does."""
-        with self._start("-m", "tests.support.shop_orders", out=subprocess.PIPE) as process:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = (sys.executable, "-m", "tests.support.shop_orders")
+        talks: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": None,
+        }
+        with started(*command, env=self.environ, **talks) as process:
             yield Reporter(process)
             with contextlib.suppress(BrokenPipeError, ValueError):  # it may have ended
                 process.communicate(timeout=wsgi_servers.PATIENCE)
@@ -96,35 +103,13 @@ class Shop:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    @contextlib.contextmanager
-    def running(self, *arguments: str, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    def running(
+        self, *arguments: str, log: Path | None = None
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """A command of ``flask adroll`` that runs meanwhile."""
-        with (
-            open(log or os.devnull, "w") as out,
-            self._start("-m", "flask", f"--app={_APP}", "adroll", *arguments, out=out) as process,
-        ):
-            yield process
-
-    @contextlib.contextmanager
-    def _start(self, *arguments: str, out: Any) -> Iterator[subprocess.Popen[str]]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=self.environ,
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=None if out == subprocess.PIPE else out,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(BrokenPipeError, ValueError):
-                process.communicate()
+        command = (sys.executable, "-m", "flask", f"--app={_APP}", "adroll", *arguments)
+        return started(*command, log=log, env=self.environ)
 
 
 @dataclass

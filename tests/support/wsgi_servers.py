@@ -11,13 +11,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.support import ROOT, lacking
+from tests.support import lacking, started
 
 CLIENTS = 4
 #: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
@@ -126,21 +126,6 @@ def serving(kind: Kind, folder: Path, api_url: str, **environ: str) -> Iterator[
     if find_spec(kind.module) is None:
         lacking(f"{kind.module} is not installed")
     log = folder / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            kind.command,
-            cwd=ROOT,
-            env=os.environ
-            | {"SHOP_FOLDER": str(folder), "FLASK_ADROLL_API_URL": api_url}
-            | environ,
-            stdout=out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-        )
-    try:
+    told = {"SHOP_FOLDER": str(folder), "FLASK_ADROLL_API_URL": api_url} | environ
+    with started(*kind.command, log=log, env=os.environ | told) as process:
         yield Server(kind, process, log)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
