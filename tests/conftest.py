@@ -52,38 +52,26 @@ LONGEST = ("tests/servers/", "tests/browser/", "tests/house/", "tests/security/"
 
 #: Browsers take most of the machine: a part of each of their subjects every day, all with proofs.
 BROWSERS = "tests/browser/"
+_DAILY = {
+    "consent_in_browser": ("a_late_yes", "who_refused"),
+    "consent_platforms": ("the_page_tells_each_answer[after",),
+    "cookie_caps": ("the_page",),
+    "csp": ("",),
+    "dashboard": ("the_pictures",),
+    "dashboard_actions": ("a_page_of_another_site", "a_problem_is_fixed"),
+    "engines_at_hand": ("",),
+    "front_end_elsewhere": ("a_front_end", "the_pages_script"),
+    "journeys": ("1_", "2", "6"),
+    "journeys_elsewhere": tuple(
+        f"1_from_the_ad_to_the_purchase[{one}-http]" for one in ("firefox", "webkit")
+    ),
+    "kit": ("a_", "half_the_wait", "click", "what"),
+    "kit_consent": ("any_no", "a_platforms", "the_server", "withdrawn"),
+    "kit_lifecycle": ("",),
+    "sandbox": ("an_event_appears", "the_pixel_adopts", "what_an_event_holds"),
+}
 DAILY = tuple(
-    f"tests/{name}"
-    for name in (
-        "browser/test_consent_in_browser.py::test_a_late_yes",
-        "browser/test_consent_in_browser.py::test_who_refused",
-        "browser/test_consent_platforms.py::test_the_page_tells_each_answer[after",
-        "browser/test_cookie_caps.py::test_the_page",
-        "browser/test_csp.py",
-        "browser/test_dashboard.py::test_the_pictures",
-        "browser/test_dashboard_actions.py::test_a_page_of_another_site",
-        "browser/test_dashboard_actions.py::test_a_problem_is_fixed",
-        "browser/test_engines_at_hand.py",
-        "browser/test_front_end_elsewhere.py::test_a_front_end",
-        "browser/test_front_end_elsewhere.py::test_the_pages_script",
-        "browser/test_journeys.py::test_1_",
-        "browser/test_journeys.py::test_2",
-        "browser/test_journeys.py::test_6",
-        "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[firefox-http]",
-        "browser/test_journeys_elsewhere.py::test_1_from_the_ad_to_the_purchase[webkit-http]",
-        "browser/test_kit.py::test_a_",
-        "browser/test_kit.py::test_half_the_wait",
-        "browser/test_kit.py::test_click",
-        "browser/test_kit.py::test_what",
-        "browser/test_kit_consent.py::test_any_no",
-        "browser/test_kit_consent.py::test_a_platforms",
-        "browser/test_kit_consent.py::test_the_server",
-        "browser/test_kit_consent.py::test_withdrawn",
-        "browser/test_kit_lifecycle.py",
-        "browser/test_sandbox.py::test_an_event_appears",
-        "browser/test_sandbox.py::test_the_pixel_adopts",
-        "browser/test_sandbox.py::test_what_an_event_holds",
-    )
+    f"{BROWSERS}test_{subject}.py::test_{name}" for subject in _DAILY for name in _DAILY[subject]
 )
 
 

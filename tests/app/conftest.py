@@ -13,6 +13,18 @@ from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
 Wrap = Callable[..., AdRollMiddleware]
 
 
+class Later(AdRoll):
+    """Set up on an app after what *first* does to it."""
+
+    def __init__(self, first: Callable[[Flask], object]) -> None:
+        super().__init__()
+        self._first = first
+
+    def init_app(self, app: Flask) -> None:
+        self._first(app)
+        super().init_app(app)
+
+
 @pytest.fixture
 def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     return make_app(adroll)

@@ -14,7 +14,7 @@ from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
 import adroll_flask
-from adroll_flask import ConfigurationError, cancel_conversion, prometheus, report_conversion
+from adroll_flask import cancel_conversion, prometheus, report_conversion
 from adroll_flask.sandbox import RunningSandbox, running
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
@@ -85,27 +85,6 @@ def test_an_account_is_known_by_its_advertisable_and_by_its_host() -> None:
     assert settings.missing == ("ADROLL_ACCESS_TOKEN",)
     assert "s3cret" not in repr(settings.served_accounts)
     assert Settings.from_mapping({"ADROLL_ACCOUNTS": {"shop.fr": FRENCH}}).missing == ()
-
-
-@pytest.mark.parametrize(
-    ("accounts", "says"),
-    [
-        ([], "takes accounts by host"),
-        ({"https://shop.fr": FRENCH}, "a text of another form"),
-        ({"shop.fr": {**FRENCH, "token": "s3cret"}}, "another thing for 'shop.fr'"),
-        ({"shop.fr": {**FRENCH, "access_token": 12345}}, "'shop.fr' another: access_token: takes"),
-        ({"shop.fr": {"advertisable_eid": ADVERTISABLE}}, "one without both ids for 'shop.fr'"),
-        (
-            {"shop.fr": FRENCH, "shop.be": {**FRENCH, "access_token": "s3cret"}},
-            "one pixel and one token for an advertisable",
-        ),
-    ],
-)
-def test_accounts_of_another_form_are_named(accounts: Any, says: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping({"ADROLL_ACCOUNTS": accounts})
-    assert says in str(caught.value)
-    assert "s3cret" not in str(caught.value)
 
 
 def test_two_shops_on_one_host_keep_a_record_each(wrap: Wrap) -> None:
@@ -227,20 +206,6 @@ def test_the_kit_of_such_a_page_may_tell_who_the_visitor_is(named: Flask, host: 
         base_url="https://x",
     )
     assert answer.status_code == 204
-
-
-@pytest.mark.parametrize("key", ["ADROLL_HOSTS", "ADROLL_ORIGINS", "ADROLL_COOKIE_DOMAIN"])
-def test_a_setting_takes_no_name_that_no_browser_sends(key: str) -> None:
-    value = "https://müller.example" if key == "ADROLL_ORIGINS" else "müller.example"
-    with pytest.raises(ConfigurationError, match=key):
-        Settings.from_mapping({key: value})
-
-
-def test_a_setting_says_how_an_international_name_is_written() -> None:
-    with pytest.raises(ConfigurationError, match="xn--"):
-        Settings.from_mapping({"ADROLL_HOSTS": ["müller.example"]})
-    with pytest.raises(ConfigurationError, match="xn--"):
-        Settings.from_mapping({"ADROLL_ACCOUNTS": {"müller.example": MULLER}})
 
 
 @pytest.mark.slow
@@ -381,7 +346,10 @@ def test_a_dry_run_takes_no_order_id_from_the_real_site(app: Flask) -> None:
 def test_a_dead_letter_is_as_dry_as_its_event_would_be(app: Flask) -> None:
     assert report(app, STAGING, currency="nonsense") == "invalid"
     assert report(app, REAL, currency="nonsense") == "invalid"
-    assert sorted(dry_runs(app)) == [False, True]
+    with app.app_context():
+        for place in (STAGING, REAL):
+            report_conversion(**ORDER, visitor="nonsense", page_location=f"{place}/")
+    assert sorted(dry_runs(app)) == [False, False, True, True]
 
 
 def test_an_event_without_page_and_request_counts_as_real(app: Flask) -> None:
@@ -427,18 +395,6 @@ def test_pages_elsewhere_load_no_pixel(app: Flask) -> None:
     assert ('data-pixel="none"' in staging, "roundtrip.js" in staging) == (True, False)
     # And the real site's are as they were.
     assert client.get("/", base_url=REAL).text == real
-
-
-# -- the setting -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [5, None, [5], "*", ["*.shop.example"], ["www.shop.example:443"], [REAL], ["a/b"], [""]],
-)
-def test_the_setting_takes_host_names(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="ADROLL_HOSTS: takes a list of host names"):
-        Settings.from_mapping({"ADROLL_HOSTS": value})
 
 
 def test_check_says_that_this_is_not_the_real_site(make_app: AppMaker) -> None:

@@ -210,24 +210,6 @@ def test_a_failing_before_report_makes_a_dead_letter(make_app: AppMaker, caplog:
     assert len(kept(app, "dead")) == 1
 
 
-def test_signals_tell_what_became_of_events(app: Flask) -> None:
-    heard: list[str] = []
-
-    def queued(_: object, receipt: Receipt, event: Any) -> None:
-        heard.append(f"queued {event.order_id} {receipt.status}")
-
-    def suppressed(_: object, name: str, reason: str) -> None:
-        heard.append(f"suppressed {name} {reason}")
-
-    with (
-        adroll_flask.event_queued.connected_to(queued, app),
-        adroll_flask.event_suppressed.connected_to(suppressed, app),
-    ):
-        report(app)
-        report(app)
-    assert heard == ["queued 1001 queued", "suppressed purchase duplicate"]
-
-
 def test_a_receiver_that_raises_stops_nobody(app: Flask) -> None:
     def broken(_: object, **__: object) -> None:
         raise RuntimeError

@@ -36,6 +36,8 @@ def test_every_setting_is_checked_and_nothing_else() -> None:
 
 
 SECRET = "s3cret-value"
+FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXEL00000000001"}
+MULLER = "müller.example"
 
 WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_ADVERTISABLE_EID", 12345678, "quote it"),
@@ -46,7 +48,31 @@ WRONG: list[tuple[str, Any, str]] = [
     ("ADROLL_SECRET_KEY", 123, "quote it"),
     ("ADROLL_SECRET_KEY", ["ok", ""], "empty"),
     ("ADROLL_ENABLED", "yes", "True or False"),
-    ("ADROLL_ACCOUNTS", 5, "accounts by host"),
+    ("ADROLL_ACCOUNTS", 5, "takes accounts by host"),
+    ("ADROLL_ACCOUNTS", [], "takes accounts by host"),
+    ("ADROLL_ACCOUNTS", {"https://shop.fr": FRENCH}, "a text of another form"),
+    ("ADROLL_ACCOUNTS", {"shop.fr": {**FRENCH, "token": SECRET}}, "another thing for 'shop.fr'"),
+    (
+        *("ADROLL_ACCOUNTS", {"shop.fr": {**FRENCH, "access_token": 12345}}),
+        "'shop.fr' another: access_token: takes",
+    ),
+    (
+        *("ADROLL_ACCOUNTS", {"shop.fr": {"advertisable_eid": EID}}),
+        "one without both ids for 'shop.fr'",
+    ),
+    (
+        *("ADROLL_ACCOUNTS", {"shop.fr": FRENCH, "shop.be": FRENCH | {"access_token": SECRET}}),
+        "one pixel and one token for an advertisable",
+    ),
+    ("ADROLL_ACCOUNTS", {MULLER: FRENCH}, "xn--"),
+    ("ADROLL_HOSTS", [MULLER], "xn--"),
+    *(
+        ("ADROLL_HOSTS", wrong, "takes a list of host names")
+        for wrong in (5, None, [5], "*", ["*.shop.example"], ["www.shop.example:443"], ["a/b"])
+    ),
+    *(("ADROLL_HOSTS", [wrong], "takes a list of host names") for wrong in ("https://a.test", "")),
+    ("ADROLL_ORIGINS", f"https://{MULLER}", "origin"),
+    ("ADROLL_COOKIE_DOMAIN", MULLER, "domain name"),
     ("ADROLL_COOKIE_NAME", "a name", "cookie's name"),
     *(("ADROLL_COOKIE_NAME", taken, "AdRoll's own") for taken in ("__adroll_fpc", "__ar_v4")),
     ("ADROLL_TIME_ZONE", "Mars/Olympus", "IANA name"),

@@ -164,16 +164,6 @@ def test_without_consent_no_dead_letter_has_identifiers(make_app: AppMaker, visi
     assert event["event_attributes"] == {"order_id": "1001", "products": [{"product_id": "mug"}]}
 
 
-def test_a_dead_letter_of_a_copied_shop_s_page_is_a_dry_run(make_app: AppMaker) -> None:
-    config = {"ADROLL_STRICT": False, "ADROLL_HOSTS": ["shop.test"]}
-    app = make_app(ADROLL_CONSENT=lambda request: True, **config)
-    with app.app_context():
-        report_conversion(visitor="nonsense", page_location="https://copy.test/", **ORDER)
-        report_conversion(visitor="nonsense", page_location="https://shop.test/", **ORDER)
-    rows = app.extensions["adroll"].outbox.lookups.list("dead")
-    assert sorted(row.dry_run for row in rows) == [False, True]
-
-
 def test_where_nobody_asks_for_consent_a_dead_letter_keeps_all(make_app: AppMaker) -> None:
     app = make_app(ADROLL_STRICT=False)
     with webhook(app):

@@ -7,7 +7,7 @@ import logging.config
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
@@ -17,7 +17,6 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client, create_environ
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import ClosingIterator
 
 import adroll_flask
 from adroll_flask.testing import reports
@@ -600,25 +599,39 @@ def test_a_file_is_left_alone(wrap: Wrap, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("html", [True, False])
 def test_close_is_passed_on_once_also_when_the_app_raises(wrap: Wrap, html: bool) -> None:
-    closed: list[bool] = []
-
     class Body:
-        def __iter__(self) -> Iterator[bytes]:
-            yield b"<html><head>"
-            raise LookupError
+        closed = 0
+
+        def __init__(self) -> None:
+            self.chunks = iter((PAGE.encode(), b"more"))
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> bytes:
+            if (chunk := next(self.chunks, None)) is None:
+                raise LookupError
+            return chunk
 
         def close(self) -> None:
-            closed.append(True)
+            self.closed += 1
 
     def app(environ: dict[str, Any], start_response: Any) -> Body:
-        start_response("200 OK", HTML if html else [("Content-Type", "text/plain")])
-        return Body()
+        start_response("200 OK", HTML if html else TEXT)
+        return bodies[-1]
 
-    body = wrap(app)(create_environ("/", "http://shop.test"), lambda *_: lambda data: None)
+    bodies = [Body()]
+    shop, environ = wrap(app), create_environ("/", "http://shop.test")
+    answer: Any = shop(environ, lambda *_: lambda data: None)
     with pytest.raises(LookupError):
-        list(body)
-    cast("ClosingIterator", body).close()
-    assert closed == [True]
+        list(answer)
+    answer.close()
+    bodies.append(Body())
+    left: Any = shop(environ, lambda *_: lambda data: None)
+    assert [(b"data-adroll" in next(left)), next(left)] == [html, b"more"]
+    left.close()
+    del left
+    assert [body.closed for body in bodies] == [1, 1]
 
 
 @LINTS

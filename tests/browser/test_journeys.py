@@ -17,7 +17,6 @@ from playwright.sync_api import Page
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE, browsing, journey
 from tests.support.journey import (
-    ShopProcess,
     Site,
     buy,
     check_purchase,
@@ -281,10 +280,8 @@ def test_9_adroll_is_offline_during_the_purchase(shop: Site, page: Page, console
 
 
 def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, console: Any) -> None:
-    process = ShopProcess(adroll, tmp_path)
-    try:
-        process.start()
-        site = Site(adroll, adroll.url_at("adroll.example"), "http", process.port)
+    with journey.shop_process(adroll, tmp_path) as port:
+        site = Site(adroll, adroll.url_at("adroll.example"), "http", port)
         click = click_the_ad(page, site)
         journey.fill_the_cart(page)
         journey.go_to_the_checkout(page)
@@ -292,14 +289,13 @@ def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, co
         adroll.fault(path="*", offline=600)
         bought = journey.place_the_order(page)
         assert console.without("/roundtrip.js") == []
-        process.kill()
-        visitor = jar(page.context, page.url)
-        assert adroll.events("purchase") == []
+    visitor = jar(page.context, page.url)
+    assert adroll.events("purchase") == []
 
-        adroll.clear_faults()
-        process.start()
+    adroll.clear_faults()
+    with journey.shop_process(adroll, tmp_path, port):
         # A look at the first page by somebody who buys nothing, has no cookie and reports nothing.
-        looked = requests.get(f"http://127.0.0.1:{process.port}/", timeout=PATIENCE)
+        looked = requests.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE)
         assert looked.status_code == 200
         [purchase] = adroll.wait(1, "purchase", timeout=PATIENCE)
         check_purchase(purchase, bought, click, visitor)
@@ -307,5 +303,3 @@ def test_10_a_killed_shop(adroll: RunningSandbox, tmp_path: Path, page: Page, co
         page.reload()
         assert page.inner_text("#order-number") == bought.number
         assert len(adroll.events("purchase")) == 1
-    finally:
-        process.kill()

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from tests.support import PATIENCE, ROOT, answers, eventually, ran
+from tests.support import PATIENCE, ROOT, answers, eventually, ran, started
 
 Demo = Callable[..., "subprocess.Popen[str]"]
 
@@ -21,30 +22,18 @@ Demo = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Demo]:
     """Starts the demo on free ports, in a process group of its own, as a shell does."""
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
 
-    def start(
-        *options: str, sandbox: str = "--sandbox-port=0", **env: str
-    ) -> subprocess.Popen[str]:
-        ports = ["--port=0", *sandbox.split(), f"--instance={tmp_path / 'instance'}"]
-        process = subprocess.Popen(
+        def start(
+            *options: str, sandbox: str = "--sandbox-port=0", **env: str
+        ) -> subprocess.Popen[str]:
             # What is ignored stays ignored in a child, as SIGHUP where the suite runs under nohup.
-            ["env", "--default-signal", sys.executable, "-m", "demo_app", *ports, *options],
-            cwd=ROOT,
-            env={**os.environ, "MAKELEVEL": "1", **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        started.append(process)
-        return process
+            command = ["env", "--default-signal", sys.executable, "-m", "demo_app", "--port=0"]
+            command += [*sandbox.split(), f"--instance={tmp_path / 'instance'}", *options]
+            pipe, env = subprocess.PIPE, {**os.environ, "MAKELEVEL": "1", **env}
+            return stack.enter_context(started(*command, env=env, stdout=pipe, stderr=pipe))
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+        yield start
 
 
 def listens(url: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import PAGES, ROOT
-from tests.support.pages import Page, Shell, blocks, matches
+from tests.support.pages import Page, Shell, blocks
 
 READ = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
@@ -62,14 +62,6 @@ def test_the_blocks_of_each_page_are_run(page: str) -> None:
         assert block.language, f"{block}: name its language, text where it is none"
         if block.language in ("python", "console"):
             assert page in WHOLE, f"{block}, below {block.section!r}"
-
-
-def test_dots_stand_for_anything_and_nothing_else_does() -> None:
-    assert matches("a … z", "a  b c   z\n")
-    assert matches("a\n…\nz", "a\nb\nc\nz")
-    assert matches("a\n…", "a")
-    assert not matches("a", "a\nb")
-    assert not matches("a b", "ab")
 
 
 # -- pages that need nothing but a shell, typed as they stand: real processes, real commands ------

@@ -18,9 +18,9 @@ from playwright.sync_api import BrowserContext, Page
 
 from adroll_flask.sandbox import RunningSandbox
 from demo_app import create_app
+from tests.support import started
 from tests.support.serving import serving
 
-ROOT = Path(__file__).parents[2]
 #: A shop of http has none.
 Tls = ssl.SSLContext | None
 EMAIL = "ada@example.com"
@@ -119,41 +119,19 @@ def open_shop(
         app.extensions["adroll"].flush(2)
 
 
-class ShopProcess:
-    """The demo shop as a process of its own, which can be killed and started again."""
-
-    def __init__(self, adroll: RunningSandbox, folder: Path) -> None:
-        self.port = 0
-        self._folder = folder
-        origin = adroll.url_at("adroll.example")
-        self._env = {
-            **os.environ,
-            "FLASK_ADROLL_API_URL": adroll.api_url,
-            "FLASK_ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js",
-        }
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start it, where it was before if it was started before."""
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "demo_app", "--no-sandbox"),
-                *(f"--port={self.port}", f"--instance={self._folder / 'instance'}"),
-            ],
-            cwd=ROOT,
-            env=self._env,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.port = urlsplit(self._process.stdout.readline().split()[1]).port or 0
-
-    def kill(self) -> None:
-        """SIGKILL: it gets no chance to save anything."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+@contextmanager
+def shop_process(adroll: RunningSandbox, folder: Path, port: int = 0) -> Iterator[int]:
+    """The demo shop as a process of its own, at *port* or a free one; in the end it is killed."""
+    origin = adroll.url_at("adroll.example")
+    env = os.environ | {
+        "FLASK_ADROLL_API_URL": adroll.api_url,
+        "FLASK_ADROLL_PIXEL_URL": origin + "/j/{advertisable_eid}/roundtrip.js",
+    }
+    command = (sys.executable, "-m", "demo_app", "--no-sandbox", f"--port={port}")
+    instance = f"--instance={folder / 'instance'}"
+    with started(*command, instance, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield urlsplit(process.stdout.readline().split()[1]).port or 0
 
 
 # -- a customer's steps -----------------------------------------------------------------------
