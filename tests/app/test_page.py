@@ -203,6 +203,8 @@ def test_what_gets_no_snippet_comes_in_ranges(make_app: AppMaker) -> None:
     client = app.test_client()
     inner = PAGE[3:5].encode()
     for path, data in (("/text", b"34"), ("/load", inner), ("/file", inner)):
+        with client.get(path) as whole:
+            assert b"data-adroll" not in whole.data
         with client.get(path, headers={"Range": "bytes=3-4"}) as asked:
             assert asked.status_code == 206
             assert asked.data == data
