@@ -408,7 +408,7 @@ def _journal(moment: Moment) -> Iterator[Finding]:
 
 def delays(moment: Moment) -> Finding | None:
     """What keeps events from AdRoll at present; ``None``: nothing that is known."""
-    return next((one for one in _destination(moment) if one.code != "events-late"), None)
+    return next((one for rule in (_destination, _worker) for one in rule(moment)), None)
 
 
 #: Every rule; those of an outbox are asked where there is one.

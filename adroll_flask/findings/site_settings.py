@@ -197,7 +197,8 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         yield outbox_trouble(runtime, problem)
         yield from open_findings(Moment(runtime, look=False))
         return
-    moment = Moment(runtime, look=is_ready)
+    # What the rules ask would make the tables of a server, or of an empty file.
+    moment = Moment(runtime, look=is_ready or not runtime.outbox.exists())
     yield from open_findings(moment)
     engine = runtime.outbox.database.dialect
     if is_ready:

@@ -14,6 +14,7 @@ from adroll_flask import release_conversion
 from adroll_flask.outbox.model import Asked
 from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
+from tests.support.visits import invoke
 
 
 def find(shop: DashboardShop, order: str) -> str:
@@ -92,6 +93,25 @@ def test_why_an_order_waits_is_told_with_it(any_shop: DashboardShop) -> None:
     assert "has refused" not in find(any_shop, "1001")
     any_shop.destination.stop("http_401", "print")
     assert "AdRoll has refused the access token" in find(any_shop, "1001")
+
+
+@pytest.mark.parametrize(
+    ("there_was_a_worker", "said"),
+    [
+        (False, "Nobody delivers: the oldest event has been due for 2 minutes"),
+        (True, "The worker has given no sign of life for 2 minutes"),
+    ],
+)
+def test_an_order_that_nobody_delivers_says_so(
+    shop: DashboardShop, there_was_a_worker: bool, said: str
+) -> None:
+    if there_was_a_worker:
+        shop.destination.seen()
+    shop.report("1001")
+    assert said[:15] not in find(shop, "1001")
+    shop.now += 120
+    assert said in find(shop, "1001")
+    assert f"kept back   {said}: flask adroll worker" in invoke(shop.app, "outbox").output
 
 
 def test_why_an_order_was_not_reported_is_told(any_shop: DashboardShop) -> None:

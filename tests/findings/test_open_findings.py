@@ -359,6 +359,13 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     assert is_gone(shop, "holds-expired")
 
 
+def test_check_says_of_a_new_shop_what_its_dashboard_says(shop: DashboardShop) -> None:
+    told = json.loads(visits.invoke(shop.app, "check", "--json").output)["findings"]
+    [said] = shop.json("overview")["findings"]
+    assert said["code"] == "nothing-reported"
+    assert said in told
+
+
 def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
     shop.deliver("1001")
     assert open_findings(Moment(shop.runtime, look=False)) == []
