@@ -178,12 +178,13 @@ class DeliveryError(AdRollError):
     """AdRoll did not take a request.
 
     :param reason: a short name such as ``"refused"`` or ``"read_timeout"``.
+    :param text: what is told of it; without one, the reason.
     """
 
     slug = "request-failed"
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, text: str = "") -> None:
+        super().__init__(text or reason)
         self.reason = reason
 
 

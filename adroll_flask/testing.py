@@ -126,12 +126,10 @@ class Reported:
 
     # -- what a runtime asks of its outbox ------------------------------------------------
 
-    def put(
-        self, event: NewEvent, *, session: Any = None, dead: tuple[str, str] | None = None
-    ) -> Put:
-        if dead is not None:
+    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+        if event.dead is not None:
             name = json.loads(event.payload)["event_name"]
-            self.dead_letters.append(DeadLetter(name, dead[1]))
+            self.dead_letters.append(DeadLetter(name, event.dead[1]))
             return Put("queued", event.id)
         # Not ahead of its own time, whatever clock the app under test has.
         known = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)

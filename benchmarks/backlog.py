@@ -284,7 +284,7 @@ def deliver(folder: Path, api_url: str, requests: int) -> dict[str, Any]:
     before = memory("VmRSS")
     deliverer.run(stop)
     # What the loop does once a minute.
-    outbox_of(app).keep_house()
+    outbox_of(app).admin.keep_house()
     outbox_of(app).queue.oldest_due()
     outbox_of(app).close()
     return {"before": before, "peak": memory("VmHWM")}

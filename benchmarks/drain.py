@@ -334,7 +334,7 @@ def drain(
             "arrived_twice": sum(count > 1 for count in sink.seen.values()),
             "marked_unsure": sum(row.unsure for row in found.values()),
             "kills": kills,
-            "journal_bytes": outbox.lookups.overview().journal_bytes,
+            "journal_bytes": outbox.lookups.bytes_waiting(),
             "exit_codes": codes,
             "wrong": wrong[:20],
             "drain_seconds": round(seconds, 1),

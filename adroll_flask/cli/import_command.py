@@ -235,7 +235,7 @@ def _queue(runtime: Runtime, spool: IO[bytes], summary: Summary) -> None:
     def take_in(patience: float = 0.0) -> int:
         # Where the outbox fails the journal has them: whoever delivers takes them in.
         with suppress(OutboxFailed):
-            return outbox.queue.take_in(_TOGETHER, patience=patience)
+            return outbox.ingest.take_in(_TOGETHER, patience=patience)
         return 0
 
     try:

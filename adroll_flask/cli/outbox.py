@@ -15,7 +15,7 @@ from flask.cli import with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
 from adroll_flask.findings.rules import Moment
-from adroll_flask.outbox import OutboxFailed, Row, admin, model
+from adroll_flask.outbox import OutboxFailed, Row, admin, model, schema
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
@@ -67,23 +67,35 @@ def _say_refused(refused: Iterable[tuple[str, str]]) -> None:
 
 def _status() -> None:
     runtime = current_runtime()
-    found = runtime.outbox.lookups.overview()
-    version = found.schema_version
+    database, lookups = runtime.outbox.database, runtime.outbox.lookups
+    queue, counts, states = runtime.outbox.queue, lookups.counts(), lookups.destinations()
+    version = int(database.read(lambda tx: schema.meta(tx, "schema_version")) or 0)
     made = f"schema {version}" if version else "not there yet; the first report makes it"
+    verdicts, late, size = counts.pop("decided"), queue.oldest_due(), lookups.bytes_waiting()
+    accounts = {eid: waiting for eid in states if (waiting := queue.waiting([eid]))}
     lines: list[tuple[str, object]] = [
-        ("engine", f"{found.engine}, {made}"),
-        *found.counts.items(),
-        ("no hold yet", counted(found.verdicts, "verdict") if found.verdicts else ""),
-        ("oldest due", "" if found.oldest_due is None else span(found.oldest_due)),
+        ("engine", f"{database.dialect}, {made}"),
+        *counts.items(),
+        ("no hold yet", counted(verdicts, "verdict") if verdicts else ""),
+        ("oldest due", "" if late is None else span(late)),
         ("kept back", console.keeps(runtime)),
         ("last error", Moment(runtime).destination.last_error or ""),
     ]
-    for account, waiting in found.accounts.items() if len(found.accounts) > 1 else ():
+    for account, waiting in accounts.items() if len(accounts) > 1 else ():
         lines.append(("of account", f"{account or 'none'}: {counted(waiting, 'event')} waiting"))
-    size = found.journal_bytes
     lines.append(("journal", f"{counted(size, 'byte')}, to be taken in" if size else ""))
-    text = "\n".join(f"{name:<11} {said}" for name, said in lines if said != "")
-    show(asdict(found), text)
+    data = {
+        "counts": counts,
+        "accounts": accounts,
+        "oldest_due": late,
+        "destinations": {eid: asdict(state) for eid, state in states.items()},
+        "stops": lookups.stops(model.DAY),
+        "journal_bytes": size,
+        "engine": database.dialect,
+        "schema_version": version,
+        "verdicts": verdicts,
+    }
+    show(data, "\n".join(f"{name:<11} {said}" for name, said in lines if said != ""))
 
 
 @outbox.command("list")

@@ -50,7 +50,7 @@ def worker(once: bool, health_file: Path | None) -> None:
         touch_while_running(health_file, stop, runtime)
     if once:
         settled = runtime.deliverer.drain(stop)
-        while runtime.outbox.keep_house() and not stop.is_set():
+        while runtime.outbox.admin.keep_house() and not stop.is_set():
             pass  # where cron is all that delivers, nobody else does
         runtime.paid_orders.look(patience=300.0)  # nor this
         click.echo(f"{settled} settled, {_left(runtime)}")
@@ -70,7 +70,7 @@ def _left(runtime: Runtime) -> str:
     waiting = queue.waiting(served)
     why = keeps(runtime) if waiting else ""
     told = [f"{waiting} waiting{f' ({why})' if why else ''}"]
-    for eid in runtime.outbox.account_states():
+    for eid in runtime.outbox.lookups.destinations():
         if eid not in served and (others := queue.waiting([eid])):
             told.append(f"{others} of account {eid or 'none'}, for which there is no token here")
     return ", ".join(told)

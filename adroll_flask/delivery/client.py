@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from adroll_flask._version import __version__
 from adroll_flask.errors import DeliveryError, let_through
-from adroll_flask.outbox.model import Asked
+from adroll_flask.outbox.model import Attempt
 from adroll_flask.redaction import describe, identifying_values, redact_text
 from adroll_flask.settings import Account, Settings
 
@@ -86,21 +86,9 @@ class Answer:
         return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> Attempt:
         """The answer as it is kept with the events of its request."""
-        return Asked(self.kind, self.status, self.words)
-
-
-class TokenUnavailable(DeliveryError):
-    """The callable that gives the access token raised, or gave something that is none.
-
-    :param reason: ``"token_failed"`` or ``"token_invalid"``.
-    :param did: what it did, with the class of what it raised or gave and never the value.
-    """
-
-    def __init__(self, reason: str, did: str) -> None:
-        super().__init__(f"the callable {did}")
-        self.reason = reason
+        return Attempt(0.0, self.kind, self.status, self.words, self.kind == "unsure")
 
 
 @dataclass(eq=False, repr=False)
@@ -121,7 +109,8 @@ class Client:
     def token(self) -> str:
         """Ask for the token of now.
 
-        :raises TokenUnavailable: there is none; nothing of what was given shows in the error.
+        :raises DeliveryError: the callable that gives it raised (``token_failed``), or gave what is
+            none (``token_invalid``): its class is told, and never the value.
         """
         token: object = self.account.access_token
         failed = ""
@@ -133,10 +122,10 @@ class Client:
                 failed = f"raised {describe(error)}"
         if failed:
             # Outside the handler: a chained message could hold the token.
-            raise TokenUnavailable("token_failed", failed)
+            raise DeliveryError("token_failed", f"the callable {failed}")
         if not (isinstance(token, str) and _TOKEN.fullmatch(token)):
-            did = f"gave no usable token but {type(token).__name__}"
-            raise TokenUnavailable("token_invalid", did)
+            did = f"the callable gave no usable token but {type(token).__name__}"
+            raise DeliveryError("token_invalid", did)
         return token
 
     def fingerprint(self, token: str) -> str:

@@ -196,7 +196,7 @@ class Deliverer:
             self.outbox.queue.adopt(self.settings.advertisable_eid)
             self._adopt_at = self.monotonic() + _HOUSEKEEPING
         if not self.lanes:
-            self.outbox.queue.take_in()
+            self.outbox.ingest.take_in()
         steps: list[Step] = []
         faults: list[Exception] = []
         for lane in self.lanes:
@@ -255,7 +255,7 @@ class Deliverer:
         return Step(sender.ended, more=more)
 
     def _pause(self, seconds: float) -> Step:
-        self.outbox.queue.take_in()  # else a claim does it
+        self.outbox.ingest.take_in()  # else a claim does it
         return Step(pause=min(seconds, RECHECK))
 
     def step(self, stop: threading.Event, *, sends: bool = True) -> Step:
@@ -271,7 +271,7 @@ class Deliverer:
             if sends:
                 step = self._advance(stop)
             else:
-                while self.outbox.queue.take_in() and not stop.is_set():
+                while self.outbox.ingest.take_in() and not stop.is_set():
                     pass
         except Exception as error:
             let_through(error)
@@ -288,7 +288,7 @@ class Deliverer:
         return Step(step.ended, pause=self._pause_after(fault, sends))
 
     def _keep_house(self, sends: bool) -> None:
-        more = sends and self.outbox.keep_house()
+        more = sends and self.outbox.admin.keep_house()
         self._clean_at = time.monotonic() + (_MORE_HOUSEKEEPING if more else _HOUSEKEEPING)
         self.look()
         if sends:
@@ -303,7 +303,7 @@ class Deliverer:
             late = self.outbox.queue.oldest_due(self.accounts) or 0.0
             was_late, self._is_late = self._is_late, late > LATE
             if self._is_late and not was_late:
-                states = self.outbox.account_states()
+                states = self.outbox.lookups.destinations()
                 worst = model.worst(one for eid, one in states.items() if eid in self.accounts)
                 self.counters.add("delivery_late")
                 logger.error(

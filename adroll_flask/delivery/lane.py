@@ -12,11 +12,12 @@ from random import Random
 from typing import Final, Literal
 
 from adroll_flask.counters import Counters
+from adroll_flask.errors import DeliveryError
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Destination
 from adroll_flask.outbox.destination import DestinationState
 
-from .client import Answer, Client, TokenUnavailable
+from .client import Answer, Client
 
 logger: Logger = get_logger("adroll_flask.delivery")
 
@@ -85,7 +86,7 @@ class Lane:
             return None
         try:
             token = self.client.token()
-        except TokenUnavailable as error:
+        except DeliveryError as error:
             self._token_failures += 1
             self._token_from = self.monotonic() + _doubled(5.0, self._token_failures, 300.0)
             self.counters.add("delivery_stopped", error.reason)

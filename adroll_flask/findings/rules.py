@@ -89,7 +89,7 @@ class Moment:
     @cached_property
     def states(self) -> Mapping[str, Destination]:
         """The same of each account."""
-        return self.outbox.account_states()
+        return self.outbox.lookups.destinations()
 
     @cached_property
     def unsettled(self) -> Sequence[HistorySum]:
@@ -402,7 +402,7 @@ def _clock(moment: Moment) -> Iterator[Finding]:
 def _journal(moment: Moment) -> Iterator[Finding]:
     waiting = moment.outbox.lookups.bytes_waiting
     before = waiting()
-    if before and not moment.outbox.queue.take_in() and (size := waiting()) >= before:
+    if before and not moment.outbox.ingest.take_in() and (size := waiting()) >= before:
         yield found("journal-not-read", "journal", bytes=counted(size, "byte"))
 
 

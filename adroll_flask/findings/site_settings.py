@@ -192,7 +192,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         yield from wrong_places
         is_ready = _is_made(runtime)
         if is_ready:
-            runtime.outbox.queue.take_in(patience=5.0)
+            runtime.outbox.ingest.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
         yield outbox_trouble(runtime, problem)
         yield from open_findings(Moment(runtime, look=False))

@@ -52,51 +52,27 @@ class Admin:
         steps = schema.steps([id for id in ids if is_id(id)])
         return sum(self.database.write(partial(_drop, step)) for step in steps)
 
-    def fix(
-        self,
-        id: str,
-        payload: bytes,
-        key: str | None = None,
-        *,
-        digest: str | None = None,
-        identifiers: int = 0,
-    ) -> bool:
-        """Give a dead letter another payload and let it be sent; False: no such, or a duplicate.
+    def fix(self, id: str, event: model.NewEvent) -> bool:
+        """Give a dead letter the content of *event* and let it be sent; False: no such, or a
+        duplicate.
 
-        :param key: the new deduplication key; ``None``: the one that it has.
-        :param digest: see :class:`.NewEvent`, as *identifiers*.
+        :param event: without a key it keeps the one that it has; account and dry run are its own.
         """
         if not is_id(id):
             return False
         self.ingest.take_in_all()
 
         def fix(tx: Tx) -> bool:
-            dead = f"id = :id AND state = {State.dead} {{lock}}"
-            rows = schema.rows(tx, dead, id=id)
+            rows = schema.rows(tx, f"id = :id AND state = {State.dead} {{lock}}", id=id)
             if not rows:
                 return False
-            row = rows[0]
-            name = json.loads(payload).get("event_name") or row.name
-            wanted = row.key if key is None else key
-            if wanted is not None:
-                order = model.OrderKey(row.advertisable_eid, row.dry_run, name, wanted)
+            row, its = rows[0], self.ingest.rows.row(tx, event)
+            if key := event.key or row.key:
+                order = model.OrderKey(row.advertisable_eid, row.dry_run, event.name, key)
                 if any(other.id != id for other in schema.of_order(tx, order)):
                     return False
             history.correct(tx, [id])
-            cookie, click = self.ingest.rows.hashes(tx, payload)
-            moved = transitions.move(
-                tx,
-                "fix",
-                [id],
-                payload=payload,
-                event_name=name,
-                key=wanted,
-                digest=digest,
-                identifiers=identifiers,
-                cookie=cookie,
-                click=click,
-            )
-            return bool(moved)
+            return bool(transitions.move(tx, "fix", [id], **its | {"dedupe_key": key}))
 
         return self.database.write(fix)
 
@@ -186,8 +162,7 @@ def let_rest(tx: Tx, *, error: str, states: Sequence[State] = UNSENT) -> int:
     """
     those = f"{schema.in_states(*states)} AND payload IS NOT NULL LIMIT {STEP}"
     ids = schema.ids_of(tx, those)
-    rest = partial(transitions.move, tx, ids=ids, reason="restored", error=error)
-    return rest("rest") + rest("release_rests")
+    return transitions.move(tx, "rest", ids, reason="restored", error=error)
 
 
 def _drop(ids: Sequence[str], tx: Tx) -> int:

@@ -438,7 +438,7 @@ class RowWriter:
         dead = [event.id for event in events if event.dead is not None]
         # A commit that came late, or another worker, may have brought one in already.
         before = set(schema.ids_of(tx, "id {in_ids}", ids=dead) if dead else ())
-        rows = [self._row(tx, event) for event in each(events)]
+        rows = [self.row(tx, event) for event in each(events)]
         others: list[NewEvent] = []
         if tx.many(schema.insert_into("adroll_event", rows[0]), rows) < len(rows):
             there = set(schema.ids_of(tx, "id {in_ids}", ids=[row["id"] for row in rows]))
@@ -455,7 +455,7 @@ class RowWriter:
             tx, [history.of(event, outcomes.get(why, "invalid"), why) for event, why in ended]
         )
 
-    def _row(self, tx: Tx, event: NewEvent) -> dict[str, Any]:
+    def row(self, tx: Tx, event: NewEvent) -> dict[str, Any]:
         """One event as the values of its row."""
         reason = error = settled_at = None
         queued_at = due_at = self._time(tx, event.at)
@@ -465,7 +465,7 @@ class RowWriter:
             state, settled_at, due_at = State.dead, queued_at, tx.kept
         elif event.held_for is not None:
             state, due_at = State.held, queued_at + event.held_for
-        cookie, click = self.hashes(tx, event.payload)
+        key = self._hash_key(tx)
         order = event.advertisable_eid, event.dry_run, event.name, event.key
         return {
             "id": event.id,
@@ -476,8 +476,8 @@ class RowWriter:
             "occurred_at": event.occurred_at,
             "queued_at": queued_at,
             "due_at": due_at,
-            "cookie_hash": cookie,
-            "click_hash": click,
+            "cookie_hash": _hash_in(event.payload, _COOKIE, key),
+            "click_hash": _hash_in(event.payload, _CLICK, key),
             "identifiers": event.identifiers,
             "reason": reason,
             "error": error,
@@ -499,7 +499,7 @@ class RowWriter:
             kept = found[order]
             if kept.state == "decided":
                 verdict = transitions.taken_out(tx, kept.id)
-                if verdict is None or not schema.insert(tx, "adroll_event", **self._row(tx, event)):
+                if verdict is None or not schema.insert(tx, "adroll_event", **self.row(tx, event)):
                     raise OutboxFailed("locked", "another process has taken the same order in")
                 self._count_dead(tx, [event])
                 self.holds.decide(tx, [verdict])
@@ -520,11 +520,6 @@ class RowWriter:
         history.add(tx, happened)
 
     # -- visitors who said no ---------------------------------------------------------------
-
-    def hashes(self, tx: Tx, payload: bytes) -> tuple[str | None, str | None]:
-        """Keyed hashes of an event's cookie and click id, by which an erasure finds it."""
-        key = self._hash_key(tx)
-        return _hash_in(payload, _COOKIE, key), _hash_in(payload, _CLICK, key)
 
     def _hash_key(self, tx: Tx) -> bytes:
         """The key of the identifiers' hashes: this outbox's id."""

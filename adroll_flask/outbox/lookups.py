@@ -75,29 +75,23 @@ class Lookups:
     # -- events -----------------------------------------------------------------------------
 
     def stops(self, seconds: float) -> tuple[tuple[str, float, float | None, str], ...]:
-        """Intervals in which accounts were stopped in the last *seconds*: :attr:`Overview.stops`"""
+        """Intervals of the last *seconds* in which an account was stopped, or AdRoll was away:
+        account, begin, end or ``None``, reason."""
         return self.database.read(lambda tx: destination.recent_stops(tx, seconds))
 
-    def overview(self) -> model.Overview:
-        """Counts, stops and the last errors."""
+    def destinations(self) -> dict[str, model.Destination]:
+        """AdRoll as the workers of each account see it, of all accounts that the outbox knows."""
+        return self.database.read(destination.states_of)
+
+    def counts(self) -> dict[str, int]:
+        """How many events are in each state; forgotten and removed ones are not among them.
+
+        Those that are ``decided`` are verdicts whose event has not come in.
+        """
         self.take_in_all()
-
-        def look(tx: Tx) -> model.Overview:
-            rows = tx.rows("SELECT state, count(*) FROM adroll_event GROUP BY state")
-            numbers = {state: int(count) for state, count in rows}
-            return model.Overview(
-                counts={name: numbers.get(State[name], 0) for name in model.STATES},
-                accounts=waiting_by_account(tx),
-                oldest_due=oldest_due(tx),
-                destinations=destination.states_of(tx),
-                stops=destination.recent_stops(tx, model.DAY),
-                journal_bytes=self.bytes_waiting(),
-                engine=tx.dialect,
-                schema_version=int(schema.meta(tx, "schema_version") or 0),
-                verdicts=numbers.get(State.decided, 0),
-            )
-
-        return self.database.read(look)
+        query = "SELECT state, count(*) FROM adroll_event GROUP BY state"
+        numbers = dict(self.database.read(lambda tx: tx.rows(query)))
+        return {state.name: int(numbers.get(state, 0)) for state in State}
 
     def list(
         self,
@@ -444,10 +438,3 @@ def oldest_due(
     found = (tx.rows(first_due(*states), account=account) for account in those)
     due = min((due for rows in found for (due,) in rows if due is not None), default=None)
     return None if due is None or due > tx.now else tx.now - due
-
-
-def waiting_by_account(tx: Tx, accounts: Sequence[str] | None = None) -> dict[str, int]:
-    """How many events of each of *accounts* are waiting, claimed or sending."""
-    those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
-    rows = schema.events(tx, "advertisable_eid, count(*)", those)
-    return {eid: int(count) for eid, count in rows if accounts is None or eid in accounts}

@@ -112,23 +112,13 @@ class Put:
     id: str
 
 
-class Asked(NamedTuple):
-    """What AdRoll said to a request.
+class Attempt(NamedTuple):
+    """One request that an event was answered for.
 
+    :param at: seconds since the epoch by the outbox's clock, which sets it.
     :param answer: the kind of the answer: ``throttled``, ``unsure``, ``lapsed`` …
     :param status: the HTTP status, where one came.
     :param words: AdRoll's, bounded and redacted by the caller.
-    """
-
-    answer: str
-    status: int | None = None
-    words: str = ""
-
-
-class Attempt(NamedTuple):
-    """One request that an event was answered for; see :class:`Asked`.
-
-    :param at: seconds since the epoch by the outbox's clock.
     :param unsure: it may have reached AdRoll.
     """
 
@@ -237,7 +227,7 @@ class Outcome:
     delay: float = 0.0
     blameless: bool = False
     refused: bool = False
-    asked: Asked | None = None
+    asked: Attempt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,32 +318,6 @@ class SuppressedOrder(NamedTuple):
 
     reason: str
     at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """The outbox at a glance.
-
-    :param counts: events by state; forgotten and removed ones are not among them.
-    :param accounts: events that wait, by account.
-    :param oldest_due: seconds since the oldest waiting event became due, or ``None``.
-    :param destinations: AdRoll as the workers of each account see it.
-    :param stops: intervals of the last day in which an account was stopped, or AdRoll was away:
-        account, begin, end or ``None``, reason.
-    :param journal_bytes: what this host's journal holds that could not be taken in yet.
-    :param schema_version: 0: there are no tables yet.
-    :param verdicts: releases and cancellations whose hold has not come in.
-    """
-
-    counts: Mapping[str, int]
-    accounts: Mapping[str, int]
-    oldest_due: float | None
-    destinations: Mapping[str, Destination]
-    stops: tuple[tuple[str, float, float | None, str], ...]
-    journal_bytes: int
-    engine: str
-    schema_version: int
-    verdicts: int
 
 
 # -- entries ---------------------------------------------------------------------------------------
@@ -508,16 +472,16 @@ Entry: TypeAlias = NewEvent | _Said
 _KINDS: Final[Mapping[str, type[_Said]]] = {"w": Withdrawal, "c": Counted, "v": Verdict}
 
 
-def encode_event(event: NewEvent, at: float, dead: tuple[str, str] | None = None) -> bytes:
+def encode_event(event: NewEvent) -> bytes:
     """The line of one event. This is what a request pays for."""
     quoted = encode_basestring_ascii
     key = "null" if event.key is None else quoted(event.key)
     digest = "null" if event.digest is None else quoted(event.digest)
     since = "null" if event.known_since is None else repr(event.known_since)
     held = "null" if event.held_for is None else repr(event.held_for)
-    words = "" if dead is None else f",{json.dumps(dead)}"
+    words = "" if event.dead is None else f",{json.dumps(event.dead)}"
     fields = (
-        f'[["e",{at!r},"{event.id}",{quoted(event.name)},{quoted(event.advertisable_eid)},'
+        f'[["e",{event.at!r},"{event.id}",{quoted(event.name)},{quoted(event.advertisable_eid)},'
         f"{event.dry_run:d},{key},{digest},{event.identifiers},{event.occurred_at!r},{since},{held}"
         f"{words}],"
     ).encode()
@@ -535,7 +499,7 @@ def line_of(body: bytes) -> bytes:
 def encode(entry: Entry) -> bytes:
     """The line of any entry."""
     if isinstance(entry, NewEvent):
-        return encode_event(entry, entry.at, entry.dead)
+        return encode_event(entry)
     kind = next(kind for kind, one in _KINDS.items() if isinstance(entry, one))
     said = [getattr(entry, one.name) for one in fields(entry)]
     return line_of(json.dumps([[kind, *said]]).encode())

@@ -165,28 +165,25 @@ class Outbox:
 
     # -- reports ----------------------------------------------------------------------------
 
-    def put(
-        self, event: model.NewEvent, *, session: Any = None, dead: tuple[str, str] | None = None
-    ) -> model.Put:
+    def put(self, event: model.NewEvent, *, session: Any = None) -> model.Put:
         """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
 
         ``duplicate`` is said where this process has seen the key lately. It goes to the outbox all
         the same, where it is dropped, counted and shown as any other, or taken if the key is free.
 
         :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
-        :param dead: reason and error of what cannot be sent: it is kept as a dead letter.
         :raises OutboxFailed: the journal did not take it, or the bound is reached.
         :raises ConfigurationError: *session* is bound to another database, or the table is
             missing there.
         """
-        known = self._recent.find(event)
+        known, event.at = self._recent.find(event), self._clock()
         try:
-            if dead is not None and self._used > 0.5:
+            if event.dead is not None and self._used > 0.5:
                 # A flood of bad events must not shut good ones out: it may fill half of the bound.
                 raise OutboxFailed("full")
             if len(event.payload) > PAYLOAD_BYTES:
                 raise OutboxFailed("too_large")
-            self._keep(event.id, model.encode_event(event, self._clock(), dead), session)
+            self._keep(event.id, model.encode_event(event), session)
         except OutboxFailed as failure:
             if known is None:  # else the one that was kept before is there
                 self.note_failure(event.name, failure.reason)
@@ -253,7 +250,7 @@ class Outbox:
             now = time.monotonic()
             if now >= self._weigh_at and self.exists():
                 with suppress(OutboxFailed):  # the step that follows tells of it
-                    self._weight = self._ingest.weigh()
+                    self._weight = self.ingest.weigh()
                     # Counting a million rows takes a while: at most for a hundredth of the time.
                     self._weigh_at = now + max(_WEIGH_EVERY, 100 * (time.monotonic() - now))
             self._used = (self._weight + waiting_bytes(self.folder)) / most
@@ -269,13 +266,6 @@ class Outbox:
                 self._append(model.encode(told))
                 del failed[name, reason]
 
-    def keep_house(self) -> int:
-        """Do one small step of cleaning; returns how many rows went (0: nothing left to do).
-
-        :raises OutboxFailed: a part of it failed.
-        """
-        return self.admin.keep_house()
-
     # -- the parts that know the database ------------------------------------------------------
     # Each is made at its first use; of what two threads make at once either will do, since all of
     # their state is in the database.
@@ -286,7 +276,8 @@ class Outbox:
         return open_database(self.place, self._settings, self._clock)
 
     @made_once
-    def _ingest(self) -> Ingest:
+    def ingest(self) -> Ingest:
+        """The way of what was reported into the database."""
         from .ingest import Ingest, RowWriter
         from .transitions import Holds
 
@@ -300,7 +291,7 @@ class Outbox:
         """The way of events to AdRoll."""
         from .queue import Queue
 
-        ingest = self._ingest
+        ingest = self.ingest
         return Queue(self.database, ingest, ingest.rows.holds, self._settings.on_unsure)
 
     @made_once
@@ -308,14 +299,14 @@ class Outbox:
         """What is asked of it."""
         from .lookups import Lookups
 
-        return Lookups(self.database, self._ingest.take_in_all, partial(waiting_bytes, self.folder))
+        return Lookups(self.database, self.ingest.take_in_all, partial(waiting_bytes, self.folder))
 
     @made_once
     def admin(self) -> Admin:
         """What people and commands change."""
         from .admin import Admin
 
-        return Admin(self.database, self._ingest, self.lookups)
+        return Admin(self.database, self.ingest, self.lookups)
 
     @made_once
     def _inbox(self) -> Inbox:
@@ -326,12 +317,6 @@ class Outbox:
         from .destination import DestinationState
 
         return DestinationState(self.database, account)
-
-    def account_states(self) -> dict[str, model.Destination]:
-        """The same for all accounts that the outbox knows."""
-        from .destination import states_of
-
-        return self.database.read(states_of)
 
     def load(self) -> None:
         """Import all that is needed later; opens nothing."""

@@ -128,13 +128,6 @@ class Queue:
         is_due = lookups.oldest_due(tx, [account]) is not None
         return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
 
-    def take_in(self, most: int = model.BATCH, *, patience: float = 0.0) -> int:
-        """Take in what this host's journal and the inbox hold; 0 where nothing is left.
-
-        :param patience: seconds to wait where another process is at it.
-        """
-        return self.ingest.take_in(most, patience=patience)
-
     # -- looking ----------------------------------------------------------------------------
 
     def is_due(self, accounts: Sequence[str]) -> bool:
@@ -156,7 +149,10 @@ class Queue:
     def waiting(self, accounts: Sequence[str] | None = None) -> int:
         """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
         self.ingest.take_in_all()
-        return sum(self.database.read(lambda tx: lookups.waiting_by_account(tx, accounts)).values())
+        those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
+        by = "advertisable_eid, count(*)"
+        found = self.database.read(lambda tx: schema.events(tx, by, those))
+        return sum(int(count) for eid, count in found if accounts is None or eid in accounts)
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
         """Seconds since the oldest event of *accounts* (``None``: of all) became due.
@@ -216,7 +212,7 @@ class Queue:
             # All are locked: who cancels or erases one at this moment is waited for.
             rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
             if outcome.asked is not None:
-                _note_attempt(tx, rows, outcome.asked, unsure=outcome.unsure)
+                _note_attempt(tx, rows, outcome.asked)
             if kind != "claimed":
                 ended, rows = len(rows), self._end_emptied(tx, rows)
                 ended -= len(rows)
@@ -284,7 +280,7 @@ class Queue:
             self._bring_near(tx, account)
 
     def _lapse_unsure(self, tx: Tx, rows: Sequence[model.Row]) -> None:
-        _note_attempt(tx, rows, model.Asked("lapsed"), unsure=True)
+        _note_attempt(tx, rows, model.Attempt(tx.now, "lapsed", None, "", unsure=True))
         ids = [row.id for row in rows]
         if self.on_unsure == "drop":
             if dropped := transitions.move(tx, "drop_unsure", ids, reason="unsure"):
@@ -379,10 +375,9 @@ def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
 # refused and halved is no attempt of those that are not at fault.
 
 
-def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Asked, *, unsure: bool) -> None:
+def _note_attempt(tx: Tx, rows: Sequence[model.Row], asked: model.Attempt) -> None:
     """Keep one more attempt with those of *rows* that have their content."""
-    words = asked.words[:_WORDS]
-    made = model.Attempt(round(tx.now, 3), asked.answer, asked.status, words, unsure)
+    made = asked._replace(at=round(tx.now, 3), words=asked.words[:_WORDS])
     logs: defaultdict[tuple[model.Attempt, ...], list[str]] = defaultdict(list)
     for row in rows:
         if row.whole:

@@ -17,18 +17,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from .model import Attempt, OrderKey, Row, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-
-from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Protocol, TypeVar
-
-from .model import Attempt, OrderKey, Row, State
 
 #: Of the tables that this release makes.
 VERSION: Final = 1

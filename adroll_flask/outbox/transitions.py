@@ -93,7 +93,6 @@ TABLE: Final[Mapping[str, Transition]] = {
         " occurred_at = :occurred_at",
     ),
     "release_wrong": Transition((HELD,), DEAD, f"{_ENDED}, error = :error", "invalid"),
-    "release_rests": Transition((HELD,), DEAD, f"{_ENDED}, error = :error, unsure = 1", "dead"),
     "cancel": Transition((HELD, WAITING, CLAIMED, DEAD), CANCELLED, _EMPTIED, "cancelled"),
     "expire": Transition((HELD,), CANCELLED, _EMPTIED, "expired"),
     # What is being sent cannot be called back; its outcome is awaited, and it is never sent again.
@@ -106,12 +105,14 @@ TABLE: Final[Mapping[str, Transition]] = {
         WAITING,
         "attempts = 0, queued_at = :now, due_at = :now, settled_at = NULL, refused_at = NULL,"
         " released_at = NULL, reason = NULL, error = NULL, payload = :payload,"
-        " event_name = :event_name, dedupe_key = :key, digest = :digest,"
-        " identifiers = :identifiers, cookie_hash = :cookie, click_hash = :click",
+        " event_name = :event_name, dedupe_key = :dedupe_key, digest = :digest,"
+        " identifiers = :identifiers, cookie_hash = :cookie_hash, click_hash = :click_hash",
     ),
     "drop": Transition((WAITING, CLAIMED), None, counts="cancelled"),
     "drop_ended": Transition((DELIVERED, DEAD, HELD, CANCELLED), None),
-    "rest": Transition(UNSENT, DEAD, f"{_ENDED}, error = :error, unsure = unsure + 1", "dead"),
+    "rest": Transition(
+        (*UNSENT, HELD), DEAD, f"{_ENDED}, error = :error, unsure = unsure + 1", "dead"
+    ),
     # -- visitors who said no
     "erase": Transition((WAITING, CLAIMED, HELD), DEAD, _EMPTIED, "cancelled"),
     "erase_dead": Transition((DEAD,), DEAD, _EMPTIED),
@@ -263,7 +264,7 @@ class Holds:
         id = row.id
         payload, digest, occurred_at = row.payload, row.digest or None, row.occurred_at
         if verdict.doubt == "rests":
-            move(tx, "release_rests", [id], reason="restored", error=DOUBT)
+            move(tx, "rest", [id], reason="restored", error=DOUBT)
             return
         if verdict.changes:
             try:

@@ -211,13 +211,7 @@ def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
 
 
 def _sent(reporter: Reporter, id: str, built: Built) -> bool:
-    return reporter.outbox.admin.fix(
-        id,
-        built.payload,
-        built.kept_key,
-        digest=built.value_digest,
-        identifiers=built.coverage.mask,
-    )
+    return reporter.outbox.admin.fix(id, reporter.new_event(built, None))
 
 
 # -- a visitor's events that are to be erased ------------------------------------------------------

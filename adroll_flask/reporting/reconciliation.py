@@ -219,7 +219,7 @@ class Reconciliation:
         listed, outbox = self._listed(), self.reporter.outbox
         lookups, secret = outbox.lookups, self.reporter.visitors.dedupe_secret
         lookups.take_in_all()
-        stopped = worst(outbox.account_states().values()).stopped or ""
+        stopped = worst(outbox.lookups.destinations().values()).stopped or ""
         # Dead letters that were invalid have no key. Their content is not kept here.
         keyless = lookups.without_key(self.name)
         invalid = {order: replace(row, payload=b"") for order, row in keyless}

@@ -501,7 +501,8 @@ class Reporter:
         """Keep what cannot be sent as it is, for its fixing."""
         text = str(problem)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
-        put = self.outbox.put(new, dead=(f"invalid:{reason}", text))
+        new.dead = f"invalid:{reason}", text
+        put = self.outbox.put(new)
         if put.status == "duplicate" and built is not None:
             return self._duplicate(name, put.id, built.coverage)
         logger.error(

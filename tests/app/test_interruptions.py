@@ -71,7 +71,7 @@ def test_a_time_limit_in_a_function_of_the_site_s_ends_the_call(
             decorate(lambda *event: strike())
         with pytest.raises(error):
             report(app)
-    assert app.extensions["adroll"].outbox.lookups.overview().counts["dead"] == 0
+    assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 0
 
 
 def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:

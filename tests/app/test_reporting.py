@@ -495,8 +495,8 @@ def test_a_slip_of_the_typists_decides_on_no_later_order(make_app: AppMaker, kin
     invoke(app, "outbox", kind, "1001", code=1)
     assert not app.extensions["adroll"].outbox.exists(), "looking makes no file"
     report(app, hold=True)
-    app.extensions["adroll"].outbox.queue.take_in()
-    assert app.extensions["adroll"].outbox.lookups.overview().counts["held"] == 1
+    app.extensions["adroll"].outbox.ingest.take_in()
+    assert app.extensions["adroll"].outbox.lookups.counts()["held"] == 1
 
 
 def test_of_a_hold_that_became_a_dead_letter_it_is_said_where_to_look(make_app: AppMaker) -> None:
@@ -613,12 +613,12 @@ def test_a_worker_quicker_than_the_command_s_words(make_app: AppMaker, monkeypat
     app = make_app()
     report(app, hold=True)
     runtime = app.extensions["adroll"]
-    runtime.outbox.queue.take_in()
+    runtime.outbox.ingest.take_in()
     decide = runtime.reporter.decide
 
     def released(*args: Any) -> Receipt:
         receipt: Receipt = decide(*args)
-        runtime.outbox.queue.take_in()
+        runtime.outbox.ingest.take_in()
         assert runtime.outbox.queue.claim(ADVERTISABLE, begin=True)
         return receipt
 
@@ -630,7 +630,7 @@ def test_a_worker_quicker_than_the_command_s_words(make_app: AppMaker, monkeypat
 def test_commands_release_and_cancel(make_app: AppMaker) -> None:
     app = make_app()
     report(app, hold=True)
-    app.extensions["adroll"].outbox.queue.take_in()
+    app.extensions["adroll"].outbox.ingest.take_in()
 
     listed = invoke(app, "outbox", "list", "--state", "held")
     assert listed.output.split()[-7:] == ["59.90", "EUR", "0", "1001", "in", "7", "days"]

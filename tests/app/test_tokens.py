@@ -120,9 +120,9 @@ def test_a_withdrawal_stops_a_token_that_comes_back_after_months(make_app: AppMa
     client.get("/signup?adct=click123", base_url="https://shop.test")
     client.post("/forget", base_url="https://shop.test")
     outbox = app.extensions["adroll"].outbox
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     now[0] += 300 * 86_400
-    outbox.keep_house()
+    outbox.admin.keep_house()
     with webhook(app):
         report_conversion(visitor=tokens[0], **ORDER)
     assert kept(app) == []

@@ -115,7 +115,7 @@ def assert_nothing_kept(site: Site, page: Page, traffic: Traffic, *, ever: bool 
     assert waiting(site) == []
     if ever:
         outbox = site.runtime.outbox
-        assert not outbox.exists() or sum(outbox.lookups.overview().counts.values()) == 0
+        assert not outbox.exists() or sum(outbox.lookups.counts().values()) == 0
         assert traffic.to_adroll == []
         assert site.adroll.events() == []
         assert site.adroll.tracked() == []

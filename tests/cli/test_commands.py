@@ -114,7 +114,7 @@ def test_check_keeps_nothing(app: Flask, make_app: AppMaker, tmp_path: Path, san
     found = findings(invoke(stopped, "check", "--json"))
     assert found["outbox"]["sentence"] == "sqlite, 1 waiting"
     assert "deliverer" not in vars(runtime)
-    assert runtime.outbox.lookups.overview().counts["waiting"] == 1
+    assert runtime.outbox.lookups.counts()["waiting"] == 1
     assert sandbox.events() == []
 
 
@@ -348,11 +348,11 @@ def test_a_retry_keeps_back_as_reports(app: Flask, run: Run, sandbox: Any, hook:
     assert [p["event"]["event_attributes"]["order_id"] for p in sandbox.purchases()] == ["1"]
     runtime = app.extensions["adroll"]
     assert runtime.counters.get("event_suppressed", "before_report") == 1
-    assert runtime.outbox.lookups.overview().counts["dead"] == 0
+    assert runtime.outbox.lookups.counts()["dead"] == 0
     # Suppressed events take no key.
     hook.staff = ()
     report(app, order_id="staff")
-    assert runtime.outbox.lookups.overview().counts["waiting"] == 1
+    assert runtime.outbox.lookups.counts()["waiting"] == 1
 
 
 def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:
@@ -366,7 +366,7 @@ def test_a_retry_sends_no_order_to_be_held(app: Flask, run: Run, sandbox: Any, h
     assert "nobody has said that it is paid" in by_reason
     run("worker", "--once")
     assert sandbox.purchases() == []
-    assert app.extensions["adroll"].outbox.lookups.overview().counts["dead"] == 3
+    assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 3
 
 
 def test_a_retry_changes_no_event_twice(app: Flask, run: Run, sandbox: Any, hook: Hook) -> None:

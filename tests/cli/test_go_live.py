@@ -238,8 +238,8 @@ def serve(app: Flask) -> None:
         stops = outbox.destination(app.config["ADROLL_ADVERTISABLE_EID"])
 
         def is_so() -> object:
-            outbox.queue.take_in()
-            counts = outbox.lookups.overview().counts
+            outbox.ingest.take_in()
+            counts = outbox.lookups.counts()
             # What was refused waits again, in a step of its own.
             return (
                 counts["held"] if state == "held" else stops.state().stopped and counts["waiting"]

@@ -22,7 +22,7 @@ DEAD = {
     "kind": "dead",
     "reason": "refused",
     "error": "http_400: no such product",
-    "asked": model.Asked("content", 400, "http_400: no such product"),
+    "asked": model.Attempt(0.0, "content", 400, "http_400: no such product", False),
 }
 
 

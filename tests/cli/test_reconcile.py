@@ -109,7 +109,7 @@ def test_what_is_held_or_was_cancelled_is_told_from_what_waits(app: Flask, run: 
     with sqlite3.connect(Path(app.instance_path) / location.FILE_NAME) as file:
         file.execute("UPDATE adroll_event SET due_at = 1 WHERE dedupe_key = '4' AND state = 5")
     file.close()
-    outbox.keep_house()
+    outbox.admin.keep_house()
     result = run("reconcile", "-", input=orders)
     assert result.exit_code == 1, "it was paid, and will not arrive"
     for said in (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adroll_flask import release_conversion
-from adroll_flask.outbox.model import Asked
+from adroll_flask.outbox.model import Attempt
 from tests.conftest import Patch
 from tests.support.dashboard_shop import DELIVERED, WHERE, DashboardShop
 from tests.support.visits import invoke
@@ -77,7 +77,7 @@ def test_an_orders_life_is_told_step_by_step(any_shop: DashboardShop) -> None:
     assert "held until paid" in find(any_shop, "1001")
     with any_shop.app.app_context():
         release_conversion("1001")
-    asked = Asked("unsure", 500, "http_500")
+    asked = Attempt(0.0, "unsure", 500, "http_500", True)
     any_shop.settle(o1001={"kind": "retry", "unsure": True, "asked": asked})
     assert steps(any_shop, "1001") == ["happened", "held", "released", "attempt"]
     page = find(any_shop, "1001")

@@ -142,7 +142,7 @@ def test_a_hold_that_failed_cannot_be_sent_from_here(
     assert "again</button>" not in page
     form = {**shop.open_problem(), "field": "currency", "value": "EUR"}
     assert "nobody has said that it is paid" in shop.press("problems/retry", **form)
-    assert shop.runtime.outbox.lookups.overview().counts["dead"] == 1
+    assert shop.runtime.outbox.lookups.counts()["dead"] == 1
 
 
 def test_one_press_works_on_a_bounded_number(shop: DashboardShop, monkeypatch: Patch) -> None:

@@ -65,7 +65,7 @@ def test_an_order_of_a_clock_ahead_waits_for_its_time(tmp_path: Path, taken_in: 
     shop.report("o001")
     its_time = shop.clock()
     if taken_in == "while it is ahead":
-        shop.outbox.queue.take_in()
+        shop.outbox.ingest.take_in()
     shop.clock.now -= 3600  # set right
     shop.report("o002")
     shop.step()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.client import Answer, Client, TokenUnavailable
+from adroll_flask.delivery.client import Answer, Client
 from adroll_flask.delivery.transport import NoAnswer, RequestsTransport, Response, Transport
+from adroll_flask.errors import DeliveryError
 from adroll_flask.settings import Account, Settings
 from tests.support.delivery_kit import EID, PIXEL, AdRoll, refusal
 
@@ -81,7 +82,7 @@ def fails() -> str:
 )
 def test_a_bad_token_sends_none(source: Callable[[], Any] | None, reason: str, kind: str) -> None:
     transport = AdRoll()
-    with pytest.raises(TokenUnavailable) as caught:
+    with pytest.raises(DeliveryError) as caught:
         send(client(transport, access_token=source))
     assert (caught.value.reason, kind in str(caught.value)) == (reason, True)
     assert caught.value.__context__ is None

@@ -455,7 +455,8 @@ def test_the_loop_survives_everything(
     tmp_path: Path, monkeypatch: Patch, caplog: Caplog, delivery: str, work: str
 ) -> None:
     shop = Shop(tmp_path, delivery=delivery)
-    really = getattr(shop.outbox.queue, work)
+    part = shop.outbox.queue if work == "claim" else shop.outbox.ingest
+    really = getattr(part, work)
     failures = [OutboxFailed("locked"), ValueError("canary"), MemoryError(), OSError(28, "x")]
 
     def flaky(*args: Any, **how: Any) -> Any:
@@ -463,7 +464,7 @@ def test_the_loop_survives_everything(
             raise failures.pop()
         return really(*args, **how)
 
-    replace_method(monkeypatch, shop.outbox.queue, work, flaky)
+    replace_method(monkeypatch, part, work, flaky)
     monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
     shop.report("o001")
     thread, newest = shop.thread(), shop.outbox.lookups.newest_events

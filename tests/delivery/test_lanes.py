@@ -138,11 +138,11 @@ def test_a_worker_s_sign_of_life_is_of_the_accounts_that_it_has_a_token_for(tmp_
     shop = Shop(tmp_path, accounts=france, orders=1)
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        shop.outbox.queue.take_in()
+        shop.outbox.ingest.take_in()
         pool.submit(shop.deliverer.run, stop)
-        came = wait_until(lambda: shop.outbox.account_states()[EID].unseen_for == 0)
+        came = wait_until(lambda: shop.outbox.lookups.destinations()[EID].unseen_for == 0)
         stop.set()
-    states = shop.outbox.account_states()
+    states = shop.outbox.lookups.destinations()
     assert came
     assert OTHER not in states or states[OTHER].unseen_for is None
 

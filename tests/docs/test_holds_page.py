@@ -368,5 +368,5 @@ def refunds(page: Page, shop: PageShop) -> None:
         adroll_flask.release_conversion("o-2")
     assert shop.sold() == [SALE]
     runtime = shop.app.extensions["adroll"]
-    assert runtime.outbox.lookups.overview().counts["cancelled"] == 1
+    assert runtime.outbox.lookups.counts()["cancelled"] == 1
     assert runtime.counters.get("hold_too_late", "cancelled") == 1

@@ -353,7 +353,7 @@ def test_holds_that_nobody_ended(shop: DashboardShop) -> None:
     assert shop.json("overview")["findings"] == [], "an unpaid hold in time is none"
     shop.now += 7 * DAY + HOUR
     for _ in range(7 * 24 + 2):  # housekeeping follows a clock by an hour a look
-        shop.runtime.outbox.keep_house()
+        shop.runtime.outbox.admin.keep_house()
     assert seen(shop, "holds-expired")["severity"] == "hint"
     shop.now += 8 * DAY
     assert is_gone(shop, "holds-expired")
@@ -519,7 +519,7 @@ def worker_running(shop: DashboardShop) -> Iterator[None]:
         def is_seen() -> bool:
             assert child.poll() is None
             shop.now = time.time()
-            unseen = shop.runtime.outbox.account_states()[ADVERTISABLE].unseen_for
+            unseen = shop.runtime.outbox.lookups.destinations()[ADVERTISABLE].unseen_for
             return unseen is not None and unseen < 30
 
         eventually(is_seen)

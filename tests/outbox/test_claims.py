@@ -11,7 +11,7 @@ def test_what_lies_in_the_journal_is_due_until_it_is_claimed(bench: Bench, outbo
     assert not outbox.queue.is_due([EID])
     outbox.put(bench.event())
     assert outbox.queue.is_due([EID])
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     assert outbox.queue.is_due([EID])
     assert not outbox.queue.is_due(["ANOTHER"])
     claim = claimed(outbox)
@@ -47,7 +47,7 @@ def test_a_lease_that_lapsed_before_sending_leaves_no_mark(bench: Bench, outbox:
     assert not outbox.queue.claim(EID)
     bench.pass_time(60)
     assert (outbox.queue.begin_sending(first), outbox.queue.extend(first)) == ((), 0)
-    assert outbox.lookups.overview().counts["claimed"] == 1
+    assert outbox.lookups.counts()["claimed"] == 1
 
     second = claimed(outbox)
 

@@ -16,7 +16,7 @@ def bury(bench: Bench, outbox: Outbox, *keys: str, error: str = "http_400: no pr
 
 def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002", "1003")
-    outbox.put(bench.event(None), dead=("invalid:value", "value: takes an amount"))
+    outbox.put(bench.event(None, dead=("invalid:value", "value: takes an amount")))
     bench.insert(outbox, "1004")
     invalid, newest, before = outbox.lookups.dead_letters(3)
     assert (invalid.reason, invalid.error) == ("invalid:value", "value: takes an amount")
@@ -30,7 +30,7 @@ def test_the_newest_dead_letters_come_first(bench: Bench, outbox: Outbox) -> Non
 
 def test_history_knows_what_could_not_be_sent(bench: Bench, outbox: Outbox) -> None:
     bury(bench, outbox, "1001", "1002")
-    outbox.put(bench.event(None), dead=("invalid:value", "value: takes an amount"))
+    outbox.put(bench.event(None, dead=("invalid:value", "value: takes an amount")))
     bench.report(outbox, "1003")
     deliver(outbox)
     retry(outbox)
@@ -56,9 +56,9 @@ def test_the_newest_events_are_given_page_by_page(bench: Bench, outbox: Outbox) 
 def test_an_invalid_event_is_found_by_the_order_id_in_it(bench: Bench, outbox: Outbox) -> None:
     for order in ("1001", "1002", "Bestellung \u00e4/7"):
         payload = json.dumps({"event_attributes": {"order_id": order}}).encode()
-        outbox.put(bench.event(None, payload=payload), dead=("invalid:value", "value: no amount"))
+        outbox.put(bench.event(None, payload=payload, dead=("invalid:value", "value: no amount")))
     bury(bench, outbox, "1003")
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     [found] = outbox.lookups.dead_letters_of("1002", 100)
     assert found.payload == b'{"event_attributes": {"order_id": "1002"}}'
     assert len(outbox.lookups.dead_letters_of("Bestellung \u00e4/7", 100)) == 1

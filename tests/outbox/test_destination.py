@@ -172,7 +172,7 @@ def test_adroll_is_not_away_where_nobody_asks(bench: Bench, outbox: Outbox, adro
     adroll.failed("http_503")
     bench.pass_time(8_000)
 
-    outbox.keep_house()
+    outbox.admin.keep_house()
 
     [(account, began, ended, reason)] = outbox.lookups.stops(86_400)
     assert (account, reason) == (EID, "away")
@@ -188,6 +188,6 @@ def test_adroll_is_away_while_somebody_asks(bench: Bench, outbox: Outbox, adroll
     bench.pass_time(8_000)
     adroll.failed("http_503")
 
-    outbox.keep_house()
+    outbox.admin.keep_house()
 
     assert [end for *_, end, _ in outbox.lookups.stops(86_400)] == [None]

@@ -110,9 +110,9 @@ def test_a_commit_without_its_answer_takes_nothing_in_twice(bench: Bench, outbox
         raise OutboxFailed("unavailable")
 
     with writing(outbox, lost), pytest.raises(OutboxFailed):
-        outbox.queue.take_in()
+        outbox.ingest.take_in()
 
-    assert outbox.queue.take_in() == 0
+    assert outbox.ingest.take_in() == 0
     assert outbox.queue.waiting() == 3
     assert bench.counters.get("event_duplicate") == 0
 
@@ -129,7 +129,7 @@ def test_before_a_torn_end_all_comes_in_after_a_failure(outbox: Outbox, bench: B
 
     once = writing(outbox, lambda really, work: really(partial(failed, work)))
     with once, pytest.raises(OutboxFailed):
-        outbox.queue.take_in()
+        outbox.ingest.take_in()
 
     assert outbox.queue.waiting() == 1
 
@@ -147,7 +147,7 @@ def test_a_claim_without_its_answer_is_made(bench: Bench, outbox: Outbox, begin:
     assert {event.state for event in claim.events} == {"sending" if begin else "claimed"}
     assert {event.key for event in claim.events} == {"a row", "a record"}
     assert settle(outbox, claim) == 2
-    assert outbox.queue.take_in() == 0
+    assert outbox.ingest.take_in() == 0
 
 
 def test_what_is_due_does_not_wait_for_locked_positions(bench: Bench, outbox: Outbox) -> None:
@@ -188,7 +188,7 @@ def test_of_one_key_in_many_files_the_earliest_report_is_kept(bench: Bench) -> N
     bench.clock.now = now
     reports = [(late, now - 10, "2 EUR"), (early, now - 20, "1 EUR"), (late, now - 5, "1 EUR")]
     for shop, at, digest in reports:
-        shop._append(encode_event(bench.event("1001", at=at, digest=digest), at))
+        shop._append(encode_event(bench.event("1001", at=at, digest=digest)))
     outbox = bench.open()
 
     assert outbox.queue.waiting() == 3
@@ -210,9 +210,9 @@ def test_a_file_that_is_known_takes_no_statement_of_its_own(bench: Bench) -> Non
     def cut(really: Callable[[Work], Any], work: Work) -> Any:
         return really(lambda tx: work(CutTx(tx, 30)))
 
-    assert outbox.queue.take_in(1)
+    assert outbox.ingest.take_in(1)
     with writing(outbox, cut):
-        assert outbox.queue.take_in(1)
+        assert outbox.ingest.take_in(1)
 
 
 def test_only_a_look_waits_for_its_turn(bench: Bench, outbox: Outbox, monkeypatch: Patch) -> None:
@@ -250,7 +250,7 @@ def dead_file(bench: Bench, *events: NewEvent, torn: bytes = b"") -> Path:
 
     def write() -> None:
         for event in events:
-            writer.append(encode_event(event, bench.now()))
+            writer.append(encode_event(event))
 
     assert in_a_child(write)
     (file,) = [file for file in files_of(bench.journal) if file.name not in before]
@@ -262,7 +262,7 @@ def dead_file(bench: Bench, *events: NewEvent, torn: bytes = b"") -> Path:
 
 def at_once(outbox: Outbox) -> Outbox:
     """Let *outbox* look for files that may go with each of its looks."""
-    outbox._ingest._clean_at = float("-inf")
+    outbox.ingest._clean_at = float("-inf")
     return outbox
 
 
@@ -275,24 +275,24 @@ def put_back(bench: Bench) -> None:
 def test_a_file_is_not_removed_where_an_older_database_has_not_read_it(bench: Bench) -> None:
     """The database was put back while this process, which had read the file, went on."""
     outbox, writer = bench.open(), Journal(bench.journal)
-    writer.append(encode_event(bench.event("1"), bench.now()))
+    writer.append(encode_event(bench.event("1")))
     assert outbox.queue.waiting() == 1
     put_back(bench)
     writer.close()
 
     for _ in range(3):
-        at_once(outbox).queue.take_in()
+        at_once(outbox).ingest.take_in()
 
     assert [(row.key, row.reason) for row in outbox.lookups.list("dead")] == [("1", "restored")]
     for _ in range(2):
-        at_once(outbox).queue.take_in()
+        at_once(outbox).ingest.take_in()
     assert journals(bench) == []
 
 
 def test_in_an_older_database_all_that_was_read_is_in_doubt(bench: Bench) -> None:
     writers = [Journal(bench.journal) for _ in range(2)]
     for order in range(1, 7):
-        writers[order % 2].append(encode_event(bench.event(str(order)), bench.now()))
+        writers[order % 2].append(encode_event(bench.event(str(order))))
     assert bench.open().queue.waiting() == 6
     put_back(bench)
 
@@ -310,7 +310,7 @@ def test_after_a_power_cut_what_the_database_lost_is_sent_with_its_mark(
     bench: Bench, monkeypatch: Patch
 ) -> None:
     writer = Journal(bench.journal)  # which lives: else a slow reader removes what it has read
-    writer.append(encode_event(bench.event("1"), bench.now()))
+    writer.append(encode_event(bench.event("1")))
     assert bench.open().queue.waiting() == 1
     put_back(bench)
     monkeypatch.setattr(files, "boot", lambda: "after the cut")
@@ -330,9 +330,9 @@ def test_files_of_dead_processes_are_taken_over_and_removed(bench: Bench, torn: 
 
     assert keys(outbox) == ["0", "1", "2", "alive"]
 
-    assert outbox.queue.take_in() == 0
+    assert outbox.ingest.take_in() == 0
     for _ in range(2):
-        at_once(outbox).queue.take_in()
+        at_once(outbox).ingest.take_in()
     (left,) = journals(bench)
     assert f"-{os.getpid()}-" in left, "its writer lives"
     positions = bench.execute("SELECT file FROM adroll_journal")
@@ -361,14 +361,14 @@ def test_many_files_that_are_read_already_hide_none_that_is_not(bench: Bench) ->
     """250 processes of one host live, and the newest of them has reported."""
     writers = [Journal(bench.journal) for _ in range(250)]
     for order, writer in enumerate(writers):
-        writer.append(encode_event(bench.event(str(order)), bench.now()))
+        writer.append(encode_event(bench.event(str(order))))
     outbox = bench.open()
     assert outbox.queue.waiting() == 250
 
-    writers[-1].append(encode_event(bench.event("newest"), bench.now()))
+    writers[-1].append(encode_event(bench.event("newest")))
 
     assert bench.open().queue.waiting() == 251, "one who knows nothing yet"
-    writers[-2].append(encode_event(bench.event("newer"), bench.now()))
+    writers[-2].append(encode_event(bench.event("newer")))
     assert len(claimed(outbox, limit=300).events) == 252
     for writer in writers:
         writer.close()
@@ -420,7 +420,7 @@ def test_a_full_disk_stops_no_delivery(bench: Bench, outbox: Outbox, monkeypatch
     fail_to_open(monkeypatch, "reader.note", 28)
 
     assert outbox.queue.claim(EID)
-    outbox.keep_house()
+    outbox.admin.keep_house()
 
 
 # -- records -------------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: s
 
     took = len(outbox.queue.claim(EID).events) if how == "claim" else 0
     if how != "claim":
-        outbox.queue.take_in()
+        outbox.ingest.take_in()
     outbox.put(bench.event("5"))
 
     assert keys(outbox) == ["0", "1", "3", "4", "5"]
@@ -517,8 +517,8 @@ def test_a_refused_row_is_put_aside_alone(unpicky: Bench, caplog: Caplog, how: s
 def test_a_value_that_no_database_keeps_is_put_aside(bench: Bench, outbox: Outbox) -> None:
     """NUL in a text on PostgreSQL, a name that is too long on both servers."""
     outbox.put(bench.event("1"))
-    outbox._append(encode_event(bench.event("2", name="n" * 60), bench.now()))
-    outbox._append(encode_event(bench.event("a\x00b"), bench.now()))
+    outbox._append(encode_event(bench.event("2", name="n" * 60)))
+    outbox._append(encode_event(bench.event("a\x00b")))
     outbox.put(bench.event("3"))
 
     found = keys(outbox)
@@ -547,7 +547,7 @@ def test_a_database_that_is_away_meanwhile_gets_each_record_once(sqlite: Bench) 
         return really((lambda tx: refused(work(tx))) if call == 1 else work)
 
     with writing(outbox, write), pytest.raises(OutboxFailed, match="locked"):
-        outbox.queue.take_in()
+        outbox.ingest.take_in()
 
     assert outbox.queue.waiting() == 6
     assert sqlite.counters.get("event_duplicate") == 0

@@ -59,13 +59,13 @@ def fill(bench: Bench) -> None:
     settle(outbox, claimed(outbox, begin=True), "delivered")
     bench.report(outbox, "waiting", None)
     outbox.put(bench.event("held", held_for=86_400.0))
-    outbox.put(bench.event("dead"), dead=("invalid", "value: takes an amount"))
+    outbox.put(bench.event("dead", dead=("invalid", "value: takes an amount")))
     outbox.decide(verdict("cancel", "cancelled"))
     outbox.put(bench.event("cancelled", held_for=86_400.0))
     outbox.decide(verdict("release", "to come"))
     outbox.record(Counted(bench.clock.now, "purchase", "suppressed", "no_consent", order="a" * 32))
     outbox.record(Withdrawal(bench.clock.now, None, "said-no"))
-    while outbox.queue.take_in():
+    while outbox.ingest.take_in():
         pass
     outbox.close()
 
@@ -84,10 +84,10 @@ def test_all_of_it_arrives_over_every_engine_and_is_sent_once(benches: list[Benc
         assert moved(old, new) == KINDS
         # Whoever was forgotten with the old setting sends nothing.
         assert deliver(old.open()) == []
-        assert old.open().lookups.overview().counts["held"] == 0
+        assert old.open().lookups.counts()["held"] == 0
     end = benches[-1]
     outbox = end.open()
-    counts = outbox.lookups.overview().counts
+    counts = outbox.lookups.counts()
     assert {state: counts[state] for state in KINDS} == KINDS
     assert outbox.lookups.history(0.0, ("outcome", "reason")) == hours
 
@@ -135,7 +135,7 @@ def test_a_move_that_was_stopped_goes_on(benches: list[Bench], monkeypatch: Patc
     outbox = old.open()
     for number in range(7):
         outbox.put(old.event(f"{number}"))
-    while outbox.queue.take_in():
+    while outbox.ingest.take_in():
         pass
     outbox.destination(EID).stop("401", "fingerprint")
     stops = outbox.lookups.stops(60.0)

@@ -60,7 +60,7 @@ def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: 
         lambda: outbox.queue.claim(EID),
         outbox.destination(EID).state,
         outbox.queue.waiting,
-        outbox.keep_house,
+        outbox.admin.keep_house,
     ):
         with pytest.raises(OutboxFailed, match="unavailable"):
             work()
@@ -117,7 +117,7 @@ def test_a_lost_connection_settles_once(server: Bench, relay: Relay, outbox: Out
     relay.restore()
 
     assert settle(outbox, claim) == 1
-    assert outbox.lookups.overview().counts["delivered"] == 1
+    assert outbox.lookups.counts()["delivered"] == 1
 
 
 def test_a_child_leaves_the_parent_s_connections_alone(server: Bench, outbox: Outbox) -> None:

@@ -48,7 +48,7 @@ def test_an_event_is_rolled_back_with_the_order(bench: Bench, ready: Outbox) -> 
 
 def test_a_duplicate_does_not_poison_the_transaction(bench: Bench, ready: Outbox) -> None:
     bench.open().put(bench.event("1001", digest="a"))
-    ready.queue.take_in()
+    ready.ingest.take_in()
     with Session(bench.sql()) as session:
         session.execute(sa.text("UPDATE adroll_meta SET value = value"))
 

@@ -80,7 +80,7 @@ def test_a_locked_file_costs_a_report_nothing(
 
 def test_a_report_opens_no_database(sqlite: Bench, outbox: Outbox) -> None:
     outbox.put(sqlite.event("1"))
-    outbox.put(sqlite.event(), dead=("invalid:currency", "three letters"))
+    outbox.put(sqlite.event(dead=("invalid:currency", "three letters")))
     outbox.record(Counted(sqlite.clock.now, "purchase", "suppressed", "no_consent"))
 
     assert not sqlite.path.exists()
@@ -224,7 +224,7 @@ def test_the_file_stays_bounded_while_deliveries_keep_up(sqlite: Bench) -> None:
             outbox.put(sqlite.event(f"{day}-{n}", payload=b"x" * 1000))
         deliver(outbox)
         sqlite.pass_time(90_000)
-        while outbox.keep_house():
+        while outbox.admin.keep_house():
             pass
         sizes.append(sqlite.path.stat().st_size)
 
@@ -251,7 +251,7 @@ def test_after_an_outage_the_file_shrinks_again(sqlite: Bench, outbox: Outbox) -
         outbox.put(sqlite.event(payload=b"x" * 8000))
     deliver(outbox)
     sqlite.pass_time(1000)
-    while outbox.keep_house():
+    while outbox.admin.keep_house():
         pass
     outbox.close()
 
@@ -277,7 +277,7 @@ def reading(outbox: Outbox, seconds: float) -> Iterator[None]:
 
 def test_nothing_is_in_an_outbox_that_is_not_there_and_looking_makes_none(sqlite: Bench) -> None:
     outbox = sqlite.open()
-    assert (outbox.lookups.overview().counts["waiting"], outbox.queue.waiting()) == (0, 0)
+    assert (outbox.lookups.counts()["waiting"], outbox.queue.waiting()) == (0, 0)
     assert (outbox.lookups.history(0.0, ["at"]), outbox.lookups.list()) == ((), ())
     assert not sqlite.path.exists()
     outbox.put(sqlite.event("1001"))
@@ -313,7 +313,7 @@ def test_forks_amid_work_harm_nobody(sqlite: Bench, outbox: Outbox, monkeypatch:
     def work() -> None:
         while not stop.is_set():
             outbox.queue.waiting()
-            outbox.keep_house()
+            outbox.admin.keep_house()
             outbox.destination(EID).succeeded()
             outbox.destination(EID).pause(0.0)
 

@@ -33,7 +33,7 @@ def take_and_withdraw(bench: Bench, outbox: Outbox) -> Claim:
     """Ann's no comes in while what waits is being sent."""
     claim = claimed(outbox, begin=True)
     withdraw(bench, outbox)
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     return claim
 
 
@@ -46,7 +46,7 @@ def test_what_waits_of_the_visitor_is_erased(bench: Bench, outbox: Outbox, caplo
     outbox.put(event(bench, "2", cookie=COOKIE, adct="another"))
     outbox.put(event(bench, "3", adct="click-bob"))
     outbox.put(event(bench))
-    outbox.put(event(bench, "4"), dead=("invalid:before_report", "raised"))
+    outbox.put(event(bench, "4", dead=("invalid:before_report", "raised")))
     assert outbox.queue.waiting() == 4
     with caplog.at_level(logging.INFO, "adroll_flask.audit"):
         withdraw(bench, outbox, cookie=COOKIE)
@@ -82,7 +82,7 @@ def test_a_claim_holds_nothing_of_who_has_just_said_no(
     claim = claimed(outbox, begin=begin)
 
     assert [one.key for one in claim.events] == ["2"]
-    counts = outbox.lookups.overview().counts
+    counts = outbox.lookups.counts()
     assert {**counts, "waiting": 0, "dead": 1} == counts
     bench.pass_time(61)
     again = claimed(outbox, begin=True)
@@ -106,7 +106,7 @@ def test_what_is_being_sent_is_not_sent_again(
     bench.pass_time(4_000)
     assert not outbox.queue.claim(EID)
     assert retry(outbox) == 0
-    assert outbox.keep_house() == 0
+    assert outbox.admin.keep_house() == 0
     bench.open().put(event(bench, "1", adct="click-new"))
     assert outbox.queue.waiting() == 0, "its key is kept"
 
@@ -127,7 +127,7 @@ def test_what_was_sent_when_its_worker_died_is_not_sent_again(bench: Bench, on_u
     else:
         assert dead == {"1": "forgotten"}
         assert [one.key for one in again.events] == ["2"]
-    assert outbox.keep_house() == 0
+    assert outbox.admin.keep_house() == 0
 
 
 def test_the_other_half_of_a_halved_batch_is_not_sent(bench: Bench, outbox: Outbox) -> None:
@@ -153,7 +153,7 @@ def test_what_another_s_file_holds_is_erased_when_read(bench: Bench, outbox: Out
     assert not outbox.queue.claim(EID)
     bench.pass_time(10)
     for key, at in (("late", bench.now() - 15), ("after", bench.now() - 5)):
-        newer._append(encode_event(event(bench, key), at))
+        newer._append(encode_event(event(bench, key, at=at)))
 
     assert keys(outbox) == ["after"]
     assert bench.counters.get("event_forgotten") == 2
@@ -194,12 +194,12 @@ def test_what_was_known_before_the_no_is_erased_later_too(bench: Bench, outbox: 
 def test_of_one_moment_the_order_is_erased(bench: Bench, outbox: Outbox, first: str) -> None:
     """Hosts' clocks are not quite alike, and a transaction has the time of its beginning."""
     now = bench.now() - 10
-    line = encode_event(event(bench, "1"), now + 0.2)
+    line = encode_event(event(bench, "1", at=now + 0.2))
     if first == "order":
         bench.open()._append(line)
         assert outbox.queue.waiting() == 1
     outbox.record(Withdrawal(now, None, "click-ann"))
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     if first == "no":
         bench.open()._append(line)
 
@@ -222,18 +222,18 @@ def test_a_second_no_counts_from_then_on(bench: Bench, outbox: Outbox) -> None:
 
 def test_a_no_is_forgotten_when_no_token_can_be_older(bench: Bench, outbox: Outbox) -> None:
     withdraw(bench, outbox)
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
     for days, known in ((360, 1), (140, 0)):
         bench.pass_time(days * 86_400)
 
-        bench.open().keep_house()
+        bench.open().admin.keep_house()
 
         assert bench.execute("SELECT count(*) FROM adroll_withdrawal")[0][0] == known
 
 
 def test_what_is_remembered_of_a_no_is_a_keyed_hash(bench: Bench, outbox: Outbox) -> None:
     withdraw(bench, outbox, cookie=COOKIE)
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
 
     rows = bench.execute("SELECT visitor FROM adroll_withdrawal")
     assert len(rows) == 2
@@ -247,7 +247,7 @@ def test_any_click_id_is_found(bench: Bench, outbox: Outbox, value: str) -> None
     payload = f'{{"identifiers":{{"adct":{json.dumps(value, ensure_ascii=False)}}}}}'
     outbox.put(bench.event("1", payload=payload.encode()))
     outbox.put(event(bench, "2", adct="another"))
-    outbox.queue.take_in()
+    outbox.ingest.take_in()
 
     withdraw(bench, outbox, adct=value)
 
@@ -255,8 +255,8 @@ def test_any_click_id_is_found(bench: Bench, outbox: Outbox, value: str) -> None
 
 
 def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put(event(bench, adct=None), dead=("invalid:currency", "three letters")).id
-    assert outbox.admin.fix(id, event(bench).payload, key="1")
+    id = outbox.put(event(bench, adct=None, dead=("invalid:currency", "three letters"))).id
+    assert outbox.admin.fix(id, event(bench, "1"))
     assert outbox.queue.waiting() == 1
 
     withdraw(bench, outbox)

@@ -263,7 +263,7 @@ def test_workers_finish_their_request_on_sigterm(way: Way, sink: Any, tmp_path: 
         for worker in workers:
             worker.kill()
             worker.wait()
-    assert outbox.lookups.overview().counts["delivered"] == 150
+    assert outbox.lookups.counts()["delivered"] == 150
     assert set(sink.seen.values()) == {1}
     outbox.close()
 

@@ -23,7 +23,7 @@ REFUSED = {
     "kind": "dead",
     "reason": "refused",
     "error": "http_400: currency: no such currency (E7)",
-    "asked": model.Asked("content", 400, "http_400: currency: no such currency (E7)"),
+    "asked": model.Attempt(0.0, "content", 400, "http_400: currency: no such currency (E7)", False),
 }
 
 
@@ -57,7 +57,7 @@ class DashboardShop:
 
     def take_in(self) -> None:
         """Have in the outbox what was reported, whoever takes it in."""
-        self.runtime.outbox.queue.take_in(patience=PATIENCE)
+        self.runtime.outbox.ingest.take_in(patience=PATIENCE)
 
     def settle(self, **ends: dict[str, Any]) -> None:
         """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""

@@ -166,6 +166,7 @@ class Bench:
             "key": key,
             "payload": b'{"event_name":"purchase","identifiers":{"adct":"click-1"}}',
             "occurred_at": now,
+            "at": now,
         }
         return NewEvent(**(fields | changes))
 
@@ -303,7 +304,11 @@ def retry(outbox: Outbox, *ids: str) -> int:
     """Send dead letters again, without *ids* all that have their content; how many."""
     admin, dead = outbox.admin, ids or [row.id for row in outbox.lookups.list("dead")]
     return sum(
-        admin.fix(row.id, row.payload, digest=row.digest or None, identifiers=row.identifiers)
-        for row in outbox.lookups.those(dead)
-        if row.payload
+        admin.fix(row.id, reported(row)) for row in outbox.lookups.those(dead) if row.payload
     )
+
+
+def reported(row: Row) -> NewEvent:
+    """The event of *row* as it was reported."""
+    its = row.id, row.name, row.advertisable_eid, row.dry_run, row.key, row.payload
+    return NewEvent(*its, row.occurred_at, row.digest or None, row.identifiers)

@@ -64,7 +64,7 @@ class PageShop:
     def held(self) -> list[str | None]:
         """The orders that are held."""
         outbox = self.app.extensions["adroll"].outbox
-        outbox.queue.take_in()
+        outbox.ingest.take_in()
         return [row.key for row in outbox.lookups.list("held")]
 
 

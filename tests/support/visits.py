@@ -34,12 +34,12 @@ def report(app: Flask, order: str = "1001", *, gpc: bool = False, **fields: Any)
 
 def settle(app: Flask, **ends: dict[str, Any]) -> None:
     """Let orders end: ``o1001={"kind": "delivered"}``; the others are put back."""
-    queue = app.extensions["adroll"].outbox.queue
-    queue.take_in(patience=PATIENCE)
-    claim = queue.claim(app.config["ADROLL_ADVERTISABLE_EID"])
+    outbox = app.extensions["adroll"].outbox
+    outbox.ingest.take_in(patience=PATIENCE)
+    claim = outbox.queue.claim(app.config["ADROLL_ADVERTISABLE_EID"])
     put_back = {"kind": "return"}
     outcomes = [Outcome(id=one.id, **ends.get(f"o{one.key}", put_back)) for one in claim.events]
-    queue.settle(claim, outcomes)
+    outbox.queue.settle(claim, outcomes)
 
 
 def at(sandbox: RunningSandbox) -> dict[str, Any]:
