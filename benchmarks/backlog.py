@@ -334,7 +334,9 @@ def times(backlog: Backlog, server: Server, events: int, rounds: int = 7) -> dic
     for number in range(rounds + 2):
         seconds, claim = timed(outbox.queue.claim)
         assert len(claim.events) == 100
-        outbox.queue.settle(claim, [Outcome(id=event.id, kind="return") for event in claim.events])
+        outbox.queue.settle(
+            claim, [Outcome(ids=[event.id for event in claim.events], kind="return")]
+        )
         step, delivered = timed(partial(deliverer.drain, until=0.0))
         assert delivered == 100
         if number >= 2:

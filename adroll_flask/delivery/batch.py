@@ -106,13 +106,12 @@ class BatchSender:
         for event in each(self.claim.events):
             whole = self._with_eids(event)
             if whole is None:
-                rejected.append(Outcome(id=event.id, kind="dead", reason="damaged"))
+                rejected.append(Outcome(ids=[event.id], kind="dead", reason="damaged"))
             elif event.unsure and event.attempts > len(UNSURE_PAUSES):
                 # The last request with it was cut off, and nobody was there to settle it.
                 error = _sent_too_often("lapsed", event.attempts)
-                rejected.append(
-                    Outcome(id=event.id, kind="dead", reason="unsure", error=error, blameless=True)
-                )
+                end: dict[str, Any] = {"reason": "unsure", "error": error, "blameless": True}
+                rejected.append(Outcome(ids=[event.id], kind="dead", **end))
             else:
                 good.append(whole)
         self._settle(rejected)
@@ -207,33 +206,36 @@ class BatchSender:
         if answer.kind == "denied":
             self._settle_alike(events, "return", asked=answer.asked)
         else:
-            self._settle([self._again(event, answer) for event in events])
+            self._settle(self._again(events, answer))
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
-    def _again(self, event: Row, answer: Answer) -> Outcome:
-        """What becomes of an event that AdRoll did not take, as far as anybody knows."""
-        unsure = answer.kind == "unsure"
+    def _again(self, events: Sequence[Row], answer: Answer) -> list[Outcome]:
+        """What becomes of events that AdRoll did not take, as far as anybody knows.
+
+        :param events: where the answer is unsure, all were sent equally often.
+        """
+        unsure, attempts = answer.kind == "unsure", events[0].attempts
+        if unsure and self.lane.client.settings.on_unsure == "drop":
+            return [_dead(events, answer, "unsure", unsure=True)]
+        if unsure and attempts >= len(UNSURE_PAUSES):
+            error = _sent_too_often(answer.words, attempts + 1)
+            return [replace(_dead(events, answer, "unsure", unsure=True), error=error)]
         # Nobody was asked: that neither counts nor kills, however long it lasts.
         refused = answer.kind != "failed_sure"
-        if unsure and self.lane.client.settings.on_unsure == "drop":
-            return _dead(event, answer, "unsure", unsure=True)
-        if unsure and event.attempts >= len(UNSURE_PAUSES):
-            error = _sent_too_often(answer.words, event.attempts + 1)
-            return replace(_dead(event, answer, "unsure", unsure=True), error=error)
-        if refused and self._is_too_old(event):
-            return _dead(event, answer, "too_old", unsure=unsure)
-        return Outcome(
-            id=event.id,
+        old = [event for event in events if refused and self._is_too_old(event)]
+        again = Outcome(
+            ids=[event.id for event in events if event not in old],
             kind="retry",
             error=answer.words,
             reason=answer.reason,
             unsure=unsure,
-            delay=self.lane.spread(UNSURE_PAUSES[event.attempts]) if unsure else 0.0,
+            delay=self.lane.spread(UNSURE_PAUSES[attempts]) if unsure else 0.0,
             blameless=not unsure,
             refused=refused,
             asked=answer.asked,
         )
+        return [again, _dead(old, answer, "too_old", unsure=unsure)]
 
     def _is_too_old(self, event: Row) -> bool:
         """Whether AdRoll has been asked to take *event* for so long, and has not."""
@@ -276,14 +278,14 @@ class BatchSender:
         else:
             # These events were not in the trial's request.
             theirs = replace(answer, kind="failed_sure")
-            self._settle([self._again(one, theirs) for one in suspects])
+            self._settle(self._again(suspects, theirs))
         self.lane.troubled(self.permit, answer)
         raise _Halt
 
     def _rejected(self, event: Row, said: Answer) -> Outcome:
         """The end of *event*; one of a clock that was ahead is asked for until its time has come,
         every 15 minutes at most."""
-        ended = _dead(event, said, "too_large" if said.kind == "too_large" else "refused")
+        ended = _dead([event], said, "too_large" if said.kind == "too_large" else "refused")
         early = event.occurred_at - self.claim.claimed_at
         if not 0 < early <= _LONGEST_EARLY or said.kind == "too_large":
             return ended
@@ -292,40 +294,46 @@ class BatchSender:
     # Settling
 
     def _settle_alike(self, events: Iterable[Row], kind: OutcomeKind, **more: Any) -> None:
-        self._settle([Outcome(id=event.id, kind=kind, **more) for event in events])
+        self._settle([Outcome(ids=[event.id for event in events], kind=kind, **more)])
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        outcomes = [outcome for outcome in outcomes if outcome.ids]
         if not outcomes:
             return
         if not self._insist(lambda: self.queue.settle(self.claim, outcomes)):
             # The lease had ended: another worker has these events, and tells of their end.
-            for outcome in outcomes:
-                self._left.pop(outcome.id, None)
+            for id in (id for outcome in outcomes for id in outcome.ids):
+                self._left.pop(id, None)
             self.lane.counters.add("delivery_error", "lease_lost")
             return
-        count = self.lane.counters.add
         for outcome in outcomes:
-            if outcome.kind == "claimed":
-                continue
-            event = self._left.pop(outcome.id)
-            if outcome.unsure:
-                count("event_unsure", outcome.error.partition(":")[0])
-            if outcome.kind == "retry" and outcome.reason:
-                count("event_retried", outcome.reason)
-            elif outcome.kind in ("delivered", "dead"):
-                count(f"event_{outcome.kind}", outcome.reason)
-                self.ended += 1
-                told = {"id": event.id, "name": event.name}
-                if outcome.kind == "delivered":
-                    self.announce(event_delivered, **told, unsure=event.unsure)
-                else:
-                    self.announce(event_rejected, **told, reason=outcome.reason)
+            if outcome.kind != "claimed":
+                self._tell(outcome, [self._left.pop(id) for id in outcome.ids])
         if dead := [outcome for outcome in outcomes if outcome.kind == "dead"]:
             logger.error(
                 "AdRoll events%s that became dead letters: %d, the first is %s, %s (%s) "
                 "[dead-letters]",
-                *(self.lane.whose, len(dead), dead[0].id, dead[0].reason, dead[0].error),
+                *(self.lane.whose, sum(len(one.ids) for one in dead)),
+                *(dead[0].ids[0], dead[0].reason, dead[0].error),
             )
+
+    def _tell(self, outcome: Outcome, events: Sequence[Row]) -> None:
+        """Count and announce what is settled."""
+        count, amount = self.lane.counters.add, len(events)
+        if outcome.unsure:
+            count("event_unsure", outcome.error.partition(":")[0], amount)
+        if outcome.kind == "retry" and outcome.reason:
+            count("event_retried", outcome.reason, amount)
+        if outcome.kind not in ("delivered", "dead"):
+            return
+        count(f"event_{outcome.kind}", outcome.reason, amount)
+        self.ended += amount
+        for event in events:
+            told = {"id": event.id, "name": event.name}
+            if outcome.kind == "delivered":
+                self.announce(event_delivered, **told, unsure=event.unsure)
+            else:
+                self.announce(event_rejected, **told, reason=outcome.reason)
 
     def _insist(self, action: Callable[[], _T]) -> _T:
         """Do what must not be given up lightly: an unsettled event that AdRoll took goes twice."""
@@ -346,10 +354,10 @@ def _trial_size(event: Row, refusal: Answer) -> int:
     return min(len(event.payload), _TRIAL_BYTES) if refusal.kind == "too_large" else 0
 
 
-def _dead(event: Row, answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
-    """The end of *event* as a dead letter."""
-    said: dict[str, Any] = {"error": answer.words, "asked": answer.asked}
-    return Outcome(id=event.id, kind="dead", reason=reason, unsure=unsure, **said)
+def _dead(events: Sequence[Row], answer: Answer, reason: str, *, unsure: bool = False) -> Outcome:
+    """The end of *events* as dead letters."""
+    said: dict[str, Any] = {"error": answer.words, "asked": answer.asked, "unsure": unsure}
+    return Outcome(ids=[event.id for event in events], kind="dead", reason=reason, **said)
 
 
 def _sent_too_often(words: str, times: int) -> str:

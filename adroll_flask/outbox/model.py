@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from enum import IntEnum
@@ -204,8 +204,9 @@ class Claim:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What became of one claimed event.
+    """What became of claimed events, which have it in common.
 
+    :param ids: theirs.
     :param kind: ``delivered``; ``dead``; ``retry`` (to waiting, after *delay*); ``return`` (to
         waiting, at its old place in the queue); ``claimed`` (not sent after all, still ours: for
         the other half of a halved batch).
@@ -219,7 +220,7 @@ class Outcome:
     :param asked: AdRoll's answer, which is kept with the event unless it is delivered.
     """
 
-    id: str
+    ids: Sequence[str]
     kind: OutcomeKind
     error: str = ""
     reason: str = ""

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Final
 
@@ -35,7 +35,6 @@ _WORDS: Final = 200
 _DUE: Final = (
     f"{of_account(State.waiting)} AND due_at <= :now ORDER BY due_at LIMIT :most {{skip_locked}}"
 )
-_but_for_its_id: Final = attrgetter(*(one.name for one in fields(Outcome) if one.name != "id"))
 _MINE: Final = f"id {{in_ids}} AND claim = :claim AND +{schema.in_states(*model.LEASED)}"
 
 
@@ -199,15 +198,12 @@ class Queue:
 
     def settle(self, claim: Claim, outcomes: Sequence[Outcome]) -> int:
         """Record outcomes in one transaction; only events still of this claim. Returns how many."""
-        groups = alike(outcomes)
-        if not groups:
-            return 0
         return self.database.write(
-            lambda tx: sum(self._settle(tx, claim, one, ids) for one, ids in groups)
+            lambda tx: sum(self._settle(tx, claim, outcome) for outcome in outcomes)
         )
 
-    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome, ids: list[str]) -> int:
-        kind, rows, ended = outcome.kind, list[model.Row](), 0
+    def _settle(self, tx: Tx, claim: Claim, outcome: Outcome) -> int:
+        kind, ids, rows, ended = outcome.kind, list(outcome.ids), list[model.Row](), 0
         if kind != "delivered":
             # All are locked: who cancels or erases one at this moment is waited for.
             rows = schema.rows(tx, f"{_MINE} {{lock}}", ids=ids, claim=claim.token)
@@ -358,14 +354,6 @@ class Queue:
         if alone:
             tx.execute(theirs, account=account, ids=alone)
         return len(rows)
-
-
-def alike(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[str]]]:
-    """*outcomes* in groups that differ by the event only: one of them, and the ids."""
-    groups: dict[object, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(_but_for_its_id(outcome), []).append(outcome)
-    return [(same[0], [one.id for one in same]) for same in groups.values()]
 
 
 # -- attempts --------------------------------------------------------------------------------------

@@ -336,9 +336,9 @@ def test_every_outcome_is_counted_once_by_any_question(bench: Bench, outbox: Out
     outbox.measure()
     claim = claimed(outbox)
     by_key = {event.key: event.id for event in claim.events}
-    ends = [Outcome(id=by_key["1002"], kind="dead", reason="too_old")]
-    ends.append(Outcome(id=by_key["1001"], kind="delivered"))
-    ends.append(Outcome(id=by_key["1003"], kind="return"))
+    ends = [Outcome(ids=[by_key["1002"]], kind="dead", reason="too_old")]
+    ends.append(Outcome(ids=[by_key["1001"]], kind="delivered"))
+    ends.append(Outcome(ids=[by_key["1003"]], kind="return"))
     outbox.queue.settle(claim, ends)
     outbox.admin.drop([by_key["1003"]])
     once = ("delivered", "expired", "invalid", "suppressed", "failed", "cancelled")

@@ -143,7 +143,7 @@ class OutboxModel(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from(self.claims))
         outcomes = [
             Outcome(
-                id=event.id,
+                ids=[event.id],
                 kind=data.draw(st.sampled_from(KINDS)),
                 unsure=data.draw(st.booleans()),
                 delay=data.draw(st.sampled_from([0.0, 30.0])),
@@ -156,8 +156,9 @@ class OutboxModel(RuleBasedStateMachine):
 
         assert settled == len(self.mine(claim))
         for outcome in outcomes:
-            if self.holds(claim, outcome.id):
-                self.take(self.events[outcome.id], outcome)
+            (id,) = outcome.ids
+            if self.holds(claim, id):
+                self.take(self.events[id], outcome)
 
     def take(self, event: Modelled, outcome: Outcome) -> None:
         event.unsure = event.unsure or outcome.unsure

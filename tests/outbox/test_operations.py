@@ -158,7 +158,7 @@ def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Ben
     outbox = server.open()
     outbox.put(server.event("1", payload=wire()))
     claim = outbox.queue.claim(EID, begin=True)
-    outcome = Outcome(id=claim.events[0].id, kind="delivered")
+    outcome = Outcome(ids=[claim.events[0].id], kind="delivered")
 
     cancelled = "UPDATE adroll_event SET payload = NULL, reason = 'cancelled'"
     meanwhile(server, cancelled, lambda: outbox.queue.settle(claim, [outcome]))
@@ -171,7 +171,7 @@ def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Ben
 def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench, outbox: Outbox) -> None:
     outbox.put(server.event("1", payload=wire()))
     claim = outbox.queue.claim(EID, begin=True)
-    outcome = Outcome(id=claim.events[0].id, kind="retry", blameless=True)
+    outcome = Outcome(ids=[claim.events[0].id], kind="retry", blameless=True)
 
     forgotten = "UPDATE adroll_event SET payload = NULL, reason = 'forgotten'"
     meanwhile(server, forgotten, lambda: outbox.queue.settle(claim, [outcome]))

@@ -38,7 +38,7 @@ def settle(app: Flask, **ends: dict[str, Any]) -> None:
     outbox.ingest.take_in(patience=PATIENCE)
     claim = outbox.queue.claim(app.config["ADROLL_ADVERTISABLE_EID"])
     put_back = {"kind": "return"}
-    outcomes = [Outcome(id=one.id, **ends.get(f"o{one.key}", put_back)) for one in claim.events]
+    outcomes = [Outcome(ids=[one.id], **ends.get(f"o{one.key}", put_back)) for one in claim.events]
     outbox.queue.settle(claim, outcomes)
 
 
