@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
-from os import getpid
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response
 from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
+from werkzeug.wsgi import ClosingIterator
 
 from . import request_state
 from .endpoints import answer
@@ -132,8 +132,7 @@ class AdRoll:
 
         :raises ConfigurationError: there is one already.
         """
-        problem = "there is one function that says who is logged in"
-        return self._functions.set_once("identity", function, problem)
+        return self._functions.set_once("identity", function)
 
     def before_report(
         self, function: Callable[[Event], Event | None]
@@ -167,8 +166,7 @@ class AdRoll:
 
         :raises ConfigurationError: there is one already.
         """
-        problem = "there is one function that lists the paid orders"
-        return self._functions.set_once("paid_orders", function, problem)
+        return self._functions.set_once("paid_orders", function)
 
     def flush(self, timeout: float = 2.0) -> int:
         """Deliver what is due now; how many events of the current app still wait.
@@ -287,7 +285,7 @@ class _Adapter:
     def _answer(self, name: str) -> WerkzeugResponse:
         tracked = request_state.tracked(self._runtime)
         response = answer(tracked, self._runtime, name)
-        self._keep_in_session(tracked)
+        request_state.keep(tracked)
         return response
 
     def logged_out(self, _app: Flask, **_values: object) -> None:
@@ -303,8 +301,7 @@ class _Adapter:
         runtime = self._runtime
         tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
-            if runtime.begun_in != getpid():
-                runtime.begin()
+            runtime.begin()
             # Nothing of ours can change another response, of which this costs nearly nothing.
             concerned = (
                 "html" in response.headers.get("Content-Type", "").lower()
@@ -315,7 +312,7 @@ class _Adapter:
             if concerned and not (request.endpoint or "").startswith(_OWN):
                 self._prepare(request_state.tracked(runtime), response)
             if request_state.may_join(context):
-                _join(request_state.tracked(runtime))
+                request_state.join(request_state.tracked(runtime))
             else:
                 environ.setdefault(request_state.TRACKED_REQUEST, None)
         except Exception as problem:
@@ -333,25 +330,16 @@ class _Adapter:
             tracked, response.status_code, response.headers, is_buffered=is_buffered
         )
         if not self.looks_again:
-            self._keep_in_session(tracked)
+            request_state.keep(tracked)
         if page is not None:
             body: Any = response.response
             if isinstance(body, list | tuple):
                 response.response = [page.whole(b"".join(response.iter_encoded()))]
             else:
-                close = getattr(body, "close", None)
                 page.begin()
-                response.response = page.stream(response.iter_encoded(), close)
-
-    def _keep_in_session(self, tracked: TrackedRequest) -> None:
-        if tracked.written is not None:
-            # Where sessions show the visitor anyway, none is begun for that.
-            sessions = request_state.app().session_interface
-            begin = self._runtime.settings.session == "always"
-            begin = begin and not isinstance(sessions, request_state.MirroringSessions)
-            request_state.mirror(tracked.written, begin=begin)
-        if tracked.forgotten or tracked.refused:
-            request_state.forget()
+                placed = page.stream(response.iter_encoded())
+                response.response = ClosingIterator(placed, getattr(body, "close", None))
+                response.call_on_close(page.count)
 
     def last(self, response: Response) -> Response:
         """What says that caches may keep a response may have come after us; the session is yet to
@@ -361,7 +349,7 @@ class _Adapter:
             if tracked is None or tracked.refused is None:
                 return response
             if not give_up_cookies(tracked, response.headers):
-                self._keep_in_session(tracked)
+                request_state.keep(tracked)
         except Exception as problem:
             self._runtime.forgive(problem, "page_untouched", "fault")
         return response
@@ -381,10 +369,3 @@ class _Adapter:
         tracked = request_state.tracked(self._runtime)
         tracked.snippet_given = True
         return Markup(self._runtime.tag(tracked).decode("ascii"))  # noqa: S704 - ours
-
-
-def _join(tracked: TrackedRequest) -> None:
-    """The site has a session now: views find the visitor in it from the next request on."""
-    record = tracked.seen.record
-    if record is not None and tracked.decision.granted and not tracked.forgotten:
-        request_state.mirror(record, begin=False)

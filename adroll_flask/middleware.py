@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -80,7 +80,8 @@ class AdRollMiddleware:
     ) -> None:
         refuse_asgi(app, "AdRollMiddleware")
         self._app = app
-        checked = Settings.from_arguments(settings, AdRollMiddleware.__init__.__kwdefaults__ or ())
+        others = AdRollMiddleware.__init__.__kwdefaults__ or ()
+        checked = Settings.checked(settings, "argument", str, others)
         if checked.strict and checked.enabled and not checked.secret_key:
             raise ConfigurationError(
                 "secret_key", "set it: without one no visitor is kept from one request to the next"
@@ -195,9 +196,13 @@ class _Response:
             self._send(body)
             if _is_file(self._tracked.environ, body):
                 return body
-        close = getattr(body, "close", None)
-        closing = None if close is None else partial(self._request.run, close)
-        return ClosingIterator(self._chunks(), closing)
+        return ClosingIterator(self._chunks(), self._close)
+
+    def _close(self) -> None:
+        if self._page is not None:
+            self._page.count()
+        if (close := getattr(self._body, "close", None)) is not None:
+            self._request.run(close)
 
     def _send(self, body: object = None, *, whole: bool = False) -> list[bytes] | None:
         """Send the headers; the page where *body*, which is *whole*, takes the snippet."""
@@ -235,13 +240,7 @@ class _Response:
                 raise AssertionError("the app yielded before it called start_response")
             self._send()
         chunks = source if first is None else chain((first,), source)
-        if self._page is None:
-            yield from chunks
-            return
-        placed: Any = self._page.stream(chunks, None)
-        with closing(placed):
-            for chunk in placed:  # noqa: UP028 - "yield from" would close it a second time
-                yield chunk
+        yield from chunks if self._page is None else self._page.stream(chunks)
 
     def _of_app(self) -> Iterator[bytes]:
         """The chunks of the wrapped app, whose code finds the request."""

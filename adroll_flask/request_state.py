@@ -159,15 +159,27 @@ def remember(said: Mapping[str, Any]) -> None:
     session[_IDENTITY] = {**kept, **said}
 
 
-def mirror(record: Record, *, begin: bool) -> None:
-    """Keep *record* for views in the session, where that may be written.
+def keep(tracked: TrackedRequest) -> None:
+    """Have the session show views what the response leaves of the visitor."""
+    if tracked.written is not None:
+        _mirror(tracked, tracked.written)
+    if tracked.forgotten or tracked.refused:
+        forget()
 
-    :param begin: a session may be begun for it.
-    """
-    session = _session()
-    if not session and (not begin or _guards_sessions(app())):
-        return
-    if not app().session_interface.is_null_session(session):
+
+def join(tracked: TrackedRequest) -> None:
+    """The site has a session now: views find the visitor in it from the next request on."""
+    record = tracked.seen.record
+    if record is not None and tracked.decision.granted and not tracked.forgotten:
+        _mirror(tracked, record)
+
+
+def _mirror(tracked: TrackedRequest, record: Record) -> None:
+    session, sessions = _session(), app().session_interface
+    # Where sessions show the visitor anyway, none is begun for that.
+    begin = tracked.visitors.settings.session == "always" and not _guards_sessions(app())
+    begin = begin and not isinstance(sessions, MirroringSessions)
+    if (session or begin) and not sessions.is_null_session(session):
         session[_MIRROR] = _shown(record)
 
 

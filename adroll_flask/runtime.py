@@ -71,10 +71,10 @@ class Runtime:
     config: Mapping[str, Any] = field(default_factory=dict)
     transport: Transport | None = None
     clock: Callable[[], float] = time.time
-    #: The process that has begun, see :meth:`begin`.
-    begun_in: int | None = None
     counters: Counters = field(default_factory=Counters)
     _collecting: bool = False
+    #: The process that has begun, see :meth:`begin`.
+    _begun_in: int | None = None
 
     def __post_init__(self, sender: object) -> None:
         settings = self.settings
@@ -243,9 +243,9 @@ class Runtime:
         """Called with every request: a backlog from before must not wait for the next sale, and a
         first order must not wait for imports."""
         pid = os.getpid()
-        if pid == self.begun_in or self._collecting or not self.settings.enabled:
+        if pid == self._begun_in or self._collecting or not self.settings.enabled:
             return
-        self.begun_in = pid
+        self._begun_in = pid
         try:
             self.thread.start()
         except Exception as problem:

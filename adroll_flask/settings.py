@@ -594,22 +594,23 @@ class Settings:
         'none'
         """
         given = {key: config[key] for key in config if str(key).startswith("ADROLL_")}
-        return cls._checked(given, "setting", lambda name: f"ADROLL_{name.upper()}", ())
+        return cls.checked(given, "setting", lambda name: f"ADROLL_{name.upper()}")
 
     @classmethod
-    def from_arguments(cls, given: Mapping[str, Any], others: Iterable[str]) -> Settings:
-        """The settings of a call's arguments, which are told of as they were typed.
+    def checked(
+        cls,
+        given: Mapping[str, Any],
+        what: str,
+        called: Callable[[str], str],
+        also: Iterable[str] = (),
+    ) -> Settings:
+        """The settings that *given* says.
 
-        :param given: the settings in lower case without ``ADROLL_``.
-        :param others: what the call takes beside them.
+        :param what: what errors call a key: a setting, or a call's argument.
+        :param called: gives the key of a setting, its name in lower case without ``ADROLL_``.
+        :param also: what else the call takes.
         :raises ConfigurationError: as of :meth:`from_mapping`.
         """
-        return cls._checked(given, "argument", str, others)
-
-    @classmethod
-    def _checked(
-        cls, given: Mapping[str, Any], what: str, called: Callable[[str], str], also: Iterable[str]
-    ) -> Settings:
         names = {called(name): name for name in _table()}
         values: dict[str, Any] = {}
         faults: list[ConfigurationError] = []

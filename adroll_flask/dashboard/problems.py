@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
+from adroll_flask.events.event import API_NAMES
 from adroll_flask.findings.finding import meaning
 from adroll_flask.findings.rules import MOST_DEAD, title_of
 from adroll_flask.findings.sums import by, money, of_events
@@ -116,7 +117,7 @@ def likely_field(words: str) -> str:
     >>> likely_field("http_422: [0].conversion_value: must be positive")
     'value'
     """
-    return next((field for field, place in FIELDS.items() if place[-1] in words), "")
+    return next((name for name in FIELDS if API_NAMES.get(name, name) in words), "")
 
 
 def _day(at: float) -> int:
@@ -158,7 +159,7 @@ def retry(visit: Visit) -> Done:
     reporter = visit.runtime.reporter
     end = time.monotonic() + _SECONDS
     in_time = takewhile(lambda _: time.monotonic() < end, ids[:_AT_ONCE])
-    done = retry_dead(reporter, in_time, field, value)
+    done = retry_dead(reporter, in_time, **({field: value} if field else {}))
     refused = Counter(why for _id, why in done.refused)
     left = len(ids) - done.sent - done.suppressed - refused.total()
     if done.sent:

@@ -95,7 +95,9 @@ _PLACES: Mapping[str, str] = {"visitor": "identifiers"} | {
 }
 
 
-def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = None) -> Built:
+def rebuilt(
+    payload: bytes | str, defaults: EventDefaults, key: str | None = None, **changes: Any
+) -> Built:
     """The event of an API's JSON object that somebody fixed.
 
     :param payload: one JSON object, or an array with one.
@@ -103,6 +105,7 @@ def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = Non
         hashes, and is hashed where it may not leave. And the clock that the event's time may not
         be ahead of.
     :param key: its deduplication key as the outbox keeps it, where it has one.
+    :param changes: what takes the place of what it says, by an event's names.
     :raises EventError: names the place in the JSON that is wrong, and what it takes.
     """
     wire: Any = None
@@ -136,7 +139,7 @@ def rebuilt(payload: bytes | str, defaults: EventDefaults, key: str | None = Non
             values |= event.address_values(values["email"], defaults.email_forms)
     except EventError as problem:
         raise EventError("identifiers.email", problem.expected) from None
-    values["email_forms"] = defaults.email_forms
+    values |= changes | {"email_forms": defaults.email_forms}
     hide(values, defaults)
     found = event.check(values, defaults.now)
     if isinstance(found, list):

@@ -10,7 +10,6 @@ from typing import Final
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import ClosingIterator
 
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.redaction import describe
@@ -114,7 +113,7 @@ class Page:
             _fit_headers(self._headers, self._seen)
             if "content-length" in self._seen:
                 self._headers["Content-Length"] = str(len(body))
-        self._count()
+        self.count()
         return body
 
     def begin(self) -> None:
@@ -126,13 +125,8 @@ class Page:
         """What may leave of a body that comes in pieces, now that *chunk* has come."""
         return self._feed(chunk, final=False)
 
-    def stream(
-        self, chunks: Iterable[bytes], close: Callable[[], object] | None
-    ) -> Iterable[bytes]:
-        """*chunks* with the snippet between them; closes what it wraps, once."""
-        return ClosingIterator(self._placed(chunks), [self._count, *([close] if close else ())])
-
-    def _placed(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def stream(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """*chunks* with the snippet between them; who closes them calls :meth:`count`, too."""
         source = iter(chunks)
         for chunk in source:
             # An empty chunk still goes out: some servers take it as "send the headers now".
@@ -152,7 +146,8 @@ class Page:
             left_alone(problem)
             return self._placer.abandon(chunk)
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count what became of the page, once it has left."""
         outcome = "head" if self._is_head else self._placer.outcome or "closed"
         if outcome == INJECTED:
             self._counters.add("page_injected")

@@ -35,14 +35,8 @@ HELD = (
     "was reported with hold=, and nobody has said that it is paid: report the order again once it "
     "is, without hold=, after outbox drop; or send it with outbox fix"
 )
-#: What may be set to one value in many dead letters, and where an event has it: nothing of the
-#: visitor's.
-FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "currency": ("currency",),
-    "value": ("conversion_value",),
-    "order_id": ("event_attributes", "order_id"),
-    "page_location": ("page_location",),
-}
+#: What may be set to one value in many dead letters: nothing of the visitor's.
+FIELDS: Final = ("currency", "value", "order_id", "page_location")
 
 Match = Callable[[dict[str, Any]], bool]
 
@@ -144,11 +138,11 @@ class Retried:
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def retry_dead(reporter: Reporter, ids: Iterable[str], field: str = "", value: str = "") -> Retried:
+def retry_dead(reporter: Reporter, ids: Iterable[str], **changes: str) -> Retried:
     """Let dead letters be sent, one after the other.
 
-    :param field: one of :data:`FIELDS` that is set in each of them before it is checked.
-    :param value: to what, as a person writes it.
+    :param changes: what is set in each of them before it is checked, of :data:`FIELDS`, as a
+        person writes it.
 
     Each is checked again. ``before_report`` functions that did not see it at its report (it was
     invalid, or one of them failed) are asked as a report asks them. Of an event that they have
@@ -156,12 +150,12 @@ def retry_dead(reporter: Reporter, ids: Iterable[str], field: str = "", value: s
     """
     done = Retried()
     for id in ids:
-        if why := _retry(reporter, id, field, value, done):
+        if why := _retry(reporter, id, changes, done):
             done.refused.append((id, why))
     return done
 
 
-def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -> str:
+def _retry(reporter: Reporter, id: str, changes: Mapping[str, str], done: Retried) -> str:
     """Why one stays a dead letter; empty: it does not."""
     admin, row = reporter.outbox.admin, reporter.outbox.lookups.show(id)
     if row is None or row.state != "dead":
@@ -171,7 +165,7 @@ def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -
     if not row.payload:
         return "has no content any more"
     try:
-        given = rebuilt(_changed(row.payload, field, value), reporter.bare({}), row.key)
+        given = rebuilt(row.payload, reporter.bare({}), row.key, **changes)
         passed = reporter.functions.passed(given)
     except EventError as problem:
         if problem.field == "before_report":
@@ -186,19 +180,6 @@ def _retry(reporter: Reporter, id: str, field: str, value: str, done: Retried) -
     else:
         return REPORTED_ALREADY
     return ""
-
-
-def _changed(payload: bytes, field: str, value: str) -> bytes:
-    """*payload*, an event's JSON, with *field* set; empty: as it is."""
-    if not field:
-        return payload
-    wire = json.loads(payload)
-    *parents, last = FIELDS[field]
-    part = wire
-    for name in parents:
-        part[name] = part = part.get(name) or {}
-    part[last] = value
-    return json.dumps(wire, ensure_ascii=False).encode()
 
 
 def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:

@@ -110,13 +110,13 @@ class SiteFunctions:
     paid_orders: PaidOrdersFunction | None = None
     known: Callable[[], Mapping[str, Any]] = dict
 
-    def set_once(self, name: str, function: _F, problem: str) -> _F:
+    def set_once(self, name: str, function: _F) -> _F:
         """Keep *function* under *name*.
 
         :raises ConfigurationError: there is another already.
         """
         if getattr(self, name) not in (None, function):
-            raise ConfigurationError(name, problem, slug="set-up-twice")
+            raise ConfigurationError(name, "there is one such function", slug="set-up-twice")
         setattr(self, name, function)
         return function
 
