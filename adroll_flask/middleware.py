@@ -191,8 +191,7 @@ class _Response:
         # for its first chunk.
         if self._server_write is None and self._status is not None:
             if isinstance(body, list | tuple):
-                page = self._send(body, whole=True)
-                return body if page is None else page
+                return self._send(body, whole=True) or body
             self._send(body)
             if _is_file(self._tracked.environ, body):
                 return body

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import Any, Literal, TypeVar, Unpack
 
 from flask import current_app, has_app_context
@@ -18,6 +17,7 @@ from .logs import logger
 from .reporting.reporter import Receipt, say_report
 from .runtime import Runtime
 from .settings import environment_says
+from .visitor.identifiers import accept_device_id, accept_user_id, email_forms
 from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
@@ -176,40 +176,36 @@ def identify(
 
     :raises EventError: with ``ADROLL_STRICT`` only: an argument is wrong.
     """
-    _of_visitor("identify", partial(_identify, email, user_id, device_id), None)
 
+    def keep(runtime: Runtime, tracked: TrackedRequest) -> None:
+        decision = tracked.decision
+        if not decision.granted:
+            first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
+            if first and decision.granted is None:
+                logger.warning(
+                    "AdRoll identify() keeps nothing before the visitor's consent, and what it is "
+                    "told is lost; set a function with @adroll.identity, which is asked at each "
+                    "report, after the consent [identify-before-consent]"
+                )
+            return
+        known: dict[str, Any] = {}
+        try:
+            if email:
+                forms = tuple(form for form in runtime.settings.email if form != "plain")
+                known |= email_forms(email, forms or ("sha256",))
+            if user_id is not None:
+                known["user_id"] = accept_user_id(user_id)
+            if device_id:
+                known["device_id"] = accept_device_id(device_id)
+            request_state.remember({key: value for key, value in known.items() if value})
+        except (EventError, ConfigurationError) as problem:
+            if runtime.is_strict():
+                raise
+            about = problem.field if isinstance(problem, EventError) else "no_session"
+            runtime.counters.add("identify_invalid", about)
+            logger.error("AdRoll identify: %s [identify-refused]", problem)
 
-def _identify(
-    email: Any, user_id: Any, device_id: Any, runtime: Runtime, tracked: TrackedRequest
-) -> None:
-    decision = tracked.decision
-    if not decision.granted:
-        first = runtime.counters.add("identify_ignored", f"consent_{decision.reason}")
-        if first and decision.granted is None:
-            logger.warning(
-                "AdRoll identify() keeps nothing before the visitor's consent, and what it is told "
-                "is lost; set a function with @adroll.identity, which is asked at each report, "
-                "after the consent [identify-before-consent]"
-            )
-        return
-    from .visitor.identifiers import accept_device_id, accept_user_id, email_forms
-
-    known: dict[str, Any] = {}
-    try:
-        if email:
-            forms = tuple(form for form in runtime.settings.email if form != "plain")
-            known |= email_forms(email, forms or ("sha256",))
-        if user_id is not None:
-            known["user_id"] = accept_user_id(user_id)
-        if device_id:
-            known["device_id"] = accept_device_id(device_id)
-        request_state.remember({key: value for key, value in known.items() if value})
-    except (EventError, ConfigurationError) as problem:
-        if runtime.is_strict():
-            raise
-        about = problem.field if isinstance(problem, EventError) else "no_session"
-        runtime.counters.add("identify_invalid", about)
-        logger.error("AdRoll identify: %s [identify-refused]", problem)
+    _of_visitor("identify", keep, None)
 
 
 def reset_identity() -> None:

@@ -176,26 +176,8 @@ def ascii_compatible(charset: str | None) -> bool:
         return True
 
 
-def place(html: bytes, snippet: bytes, *, charset: str | None = None) -> tuple[bytes, str]:
-    """Put *snippet* into a whole page.
-
-    :param html: the page as it is sent.
-    :param snippet: a ``<script async …></script>``.
-    :param charset: what the response's ``Content-Type`` says.
-    :returns: the page and ``"injected"``, or *html* itself and why it was left alone: a reason of
-        this module.
-
-    >>> place(b"<html><head></head><body>", b"<script></script>")
-    (b'<html><head><script></script></head><body>', 'injected')
-    >>> place(b"<p>Hello", b"<script></script>")
-    (b'<p>Hello', 'fragment')
-    """
-    placer = Placer(snippet, charset=charset)
-    return placer.feed(html, final=True), placer.outcome or ""
-
-
 class Placer:
-    """Puts *snippet* into a page that comes in chunks, wherever they are cut; as `place` would.
+    """Puts *snippet* into a page that comes in chunks, wherever they are cut.
 
     The head is held back until it ends, and all behind it passes. In a head beyond `HOLD_LIMIT`
     the snippet comes before what is not complete there.

@@ -2,9 +2,16 @@
 
 import pytest
 
-from adroll_flask.page.placement import ascii_compatible, place
+from adroll_flask.page.placement import Placer, ascii_compatible
 
 SNIPPET = b"<script async src=/_adroll/kit.js data-adroll></script>"
+
+
+def place(page: bytes, snippet: bytes, *, charset: str | None = None) -> tuple[bytes, str]:
+    """A whole page with the snippet, and what became of it."""
+    placer = Placer(snippet, charset=charset)
+    return placer.feed(page, final=True), placer.outcome or ""
+
 
 PLACES = {
     "before the end of the head": b"<!doctype html><html><head><title>A</title>^</head><body>",

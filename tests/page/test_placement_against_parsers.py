@@ -37,7 +37,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from adroll_flask.page.placement import HOLD_LIMIT, Placer, place
+from adroll_flask.page.placement import HOLD_LIMIT, Placer
+from tests.page.test_placement import place
 from tests.support import lacking
 
 pytestmark = pytest.mark.patient

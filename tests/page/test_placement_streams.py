@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from adroll_flask.page.placement import HOLD_LIMIT, Placer, place
-from tests.page.test_placement import LEFT_ALONE, PLACES, SNIPPET
+from adroll_flask.page.placement import HOLD_LIMIT, Placer
+from tests.page.test_placement import LEFT_ALONE, PLACES, SNIPPET, place
 
 PAGES = {
     name: page
