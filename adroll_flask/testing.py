@@ -34,7 +34,7 @@ from .events.event import Event, checked
 from .events.fix import rebuilt
 from .events.names import EventDefaults
 from .middleware import AdRollMiddleware
-from .outbox import NewEvent, Put
+from .outbox import NewEvent
 from .outbox.model import Entry, OrderKey, Verdict, Withdrawal
 from .reporting.kept_events import matcher
 
@@ -126,11 +126,11 @@ class Reported:
 
     # -- what a runtime asks of its outbox ------------------------------------------------
 
-    def put(self, event: NewEvent, *, session: Any = None) -> Put:
+    def put(self, event: NewEvent, *, session: Any = None) -> str:
         if event.dead is not None:
             name = json.loads(event.payload)["event_name"]
             self.dead_letters.append(DeadLetter(name, event.dead[1]))
-            return Put("queued", event.id)
+            return event.id
         # Not ahead of its own time, whatever clock the app under test has.
         known = EventDefaults(now=event.occurred_at, email_forms=_ALL_FORMS)
         parsed = rebuilt(event.payload, known).event
@@ -143,8 +143,8 @@ class Reported:
         elif kept.state == "held" and not is_held:
             self._free(place, kept)
         else:
-            return Put("duplicate", kept.id)
-        return Put("queued", kept.id)
+            return kept.id
+        return event.id
 
     def decide(self, verdict: Verdict, *, session: Any = None) -> str | None:
         if verdict.order not in self._verdicts or verdict.kind == "cancel":  # which is the stronger

@@ -13,7 +13,6 @@ from .model import (
     NewEvent,
     OutboxFailed,
     Outcome,
-    Put,
     Row,
     new_id,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "Outbox",
     "OutboxFailed",
     "Outcome",
-    "Put",
     "Row",
     "new_id",
 ]

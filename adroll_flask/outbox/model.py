@@ -99,19 +99,6 @@ class OrderKey(NamedTuple):
     key: str
 
 
-# Not frozen, like others that a report makes: see :class:`.NewEvent`.
-@dataclass(slots=True)
-class Put:
-    """What became of a :meth:`.Outbox.put`.
-
-    :param status: ``queued`` or ``duplicate``.
-    :param id: the id of the event that is kept.
-    """
-
-    status: Literal["queued", "duplicate"]
-    id: str
-
-
 class Attempt(NamedTuple):
     """One request that an event was answered for.
 

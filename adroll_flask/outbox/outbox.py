@@ -165,13 +165,13 @@ class Outbox:
 
     # -- reports ----------------------------------------------------------------------------
 
-    def put(self, event: model.NewEvent, *, session: Any = None) -> model.Put:
+    def put(self, event: model.NewEvent, *, session: Any = None) -> str:
         """Keep *event*; when this returns no kill loses it (with *session*: once that commits).
 
-        ``duplicate`` is said where this process has seen the key lately. It goes to the outbox all
-        the same, where it is dropped, counted and shown as any other, or taken if the key is free.
-
         :param session: an SQLAlchemy session bound to the outbox's database; its owner commits.
+        :returns: the id of the event that is kept: another one's where this process has seen the
+            key lately. A duplicate goes to the outbox all the same, where it is dropped, counted
+            and shown as any other, or taken if the key is free.
         :raises OutboxFailed: the journal did not take it, or the bound is reached.
         :raises ConfigurationError: *session* is bound to another database, or the table is
             missing there.
@@ -188,10 +188,9 @@ class Outbox:
             if known is None:  # else the one that was kept before is there
                 self.note_failure(event.name, failure.reason)
                 raise
-        if known is not None:
-            return model.Put("duplicate", known)
-        after_commit(session, self._recent.add, event)
-        return model.Put("queued", event.id)
+        if known is None:
+            after_commit(session, self._recent.add, event)
+        return known or event.id
 
     def decide(self, verdict: model.Verdict, *, session: Any = None) -> str | None:
         """Keep that a held event is to be sent, or forgotten.

@@ -253,12 +253,12 @@ class Reporter:
                 held_for = None if hold is False else self._held_for(hold, built, strict)
                 new = self.new_event(built, tracked)
                 new.held_for = held_for
-                put = self.outbox.put(new, session=session)
-                if put.status == "duplicate":
-                    return self._duplicate(name, put.id, built.coverage)
+                kept = self.outbox.put(new, session=session)
+                if kept != new.id:
+                    return self._duplicate(name, kept, built.coverage)
                 status: Status = "queued" if held_for is None else "held"
                 self.counters.add(f"event_{status}")
-                receipt = Receipt(put.id, status, _left_out(built.dropped), built.coverage)
+                receipt = Receipt(kept, status, _left_out(built.dropped), built.coverage)
                 after_commit(session, self._committed, receipt, built)
                 return receipt
             except EventError as problem:
@@ -502,9 +502,9 @@ class Reporter:
         text = str(problem)
         self.counters.add("event_invalid", problem.field.partition("[")[0])
         new.dead = f"invalid:{reason}", text
-        put = self.outbox.put(new)
-        if put.status == "duplicate" and built is not None:
-            return self._duplicate(name, put.id, built.coverage)
+        kept = self.outbox.put(new)
+        if kept != new.id and built is not None:
+            return self._duplicate(name, kept, built.coverage)
         logger.error(
             "AdRoll event invalid, kept as dead letter %s: %s [event-invalid]", new.id, text
         )

@@ -37,7 +37,7 @@ def cancel(key: str = "1001") -> Verdict:
 
 
 def hold(bench: Bench, outbox: Outbox, key: str = "1001", **changes: Any) -> str:
-    return outbox.put(bench.event(key, **({"held_for": HELD} | changes))).id
+    return outbox.put(bench.event(key, **({"held_for": HELD} | changes)))
 
 
 def states(outbox: Outbox) -> dict[str, int]:

@@ -85,7 +85,7 @@ class HoldsModel(RuleBasedStateMachine):
     def report(self, key: str, host: int, seconds: float | None = None) -> None:
         now = self.tick()
         new = NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now, held_for=seconds)
-        if self.hosts[host].outbox.put(new).status == "queued":
+        if self.hosts[host].outbox.put(new) == new.id:
             kind = "report" if seconds is None else "hold"
             self.hosts[host].said.append((kind, key, now + (seconds or 0.0)))
 

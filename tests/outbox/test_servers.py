@@ -12,7 +12,7 @@ from adroll_flask.outbox.lookups import first_due
 from adroll_flask.outbox.model import UNSENT
 from tests.conftest import Patch
 from tests.support import in_a_child
-from tests.support.outbox_engines import EID, Bench, claimed, deliver, settle
+from tests.support.outbox_engines import EID, Bench, claimed, deliver, settle, status
 from tests.support.relay import Relay, in_trouble
 
 pytestmark = pytest.mark.patient
@@ -30,9 +30,7 @@ def test_a_lost_connection_is_replaced(server: Bench, relay: Relay, outbox: Outb
     relay.cut()
     relay.restore()
 
-    put = outbox.put(server.event("2"))
-
-    assert put.status == "queued"
+    assert status(outbox, server.event("2")) == "queued"
     assert deliver(outbox) == ["2"]
 
 
@@ -50,7 +48,7 @@ def test_while_it_is_away_reports_are_kept(server: Bench, relay: Relay, outbox: 
     server.insert(outbox, "1")
     relay.cut()
 
-    assert [outbox.put(server.event(key)).status for key in ("1", "2", "3")] == [
+    assert [status(outbox, server.event(key)) for key in ("1", "2", "3")] == [
         "duplicate",
         "queued",
         "queued",
@@ -82,7 +80,7 @@ def test_a_server_in_trouble_costs_a_report_nothing(
 
     with in_trouble(server, relay, trouble):
         began = time.monotonic()
-        put = [outbox.put(server.event(f"{n}")).status for n in range(1, 51)]
+        put = [status(outbox, server.event(f"{n}")) for n in range(1, 51)]
         took = time.monotonic() - began
         assert (relay.accepted, relay.forwarded) == before, "nothing was opened, nothing sent"
 

@@ -22,7 +22,7 @@ from adroll_flask.outbox.schema import Tx
 from adroll_flask.settings import Settings
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, in_a_child, open_files
-from tests.support.outbox_engines import EID, Bench, deliver
+from tests.support.outbox_engines import EID, Bench, deliver, status
 
 
 def test_only_the_owner_may_read_the_files(sqlite: Bench, outbox: Outbox) -> None:
@@ -68,7 +68,7 @@ def test_a_locked_file_costs_a_report_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr("adroll_flask.outbox.sqlite.SqliteDatabase._work", asked)
-        put = [outbox.put(sqlite.event(str(n))).status for n in range(50)]
+        put = [status(outbox, sqlite.event(str(n))) for n in range(50)]
 
     assert put == ["queued"] * 50
     with pytest.raises(OutboxFailed, match="locked"):
@@ -193,7 +193,7 @@ def test_a_read_only_file_is_written_once_it_may_be(sqlite: Bench, folder_of_nob
     outbox.database.create_tables()
     outbox.close()
     allow(0o400)
-    assert outbox.put(sqlite.event("1")).status == "queued"
+    assert status(outbox, sqlite.event("1")) == "queued"
     with pytest.raises(OutboxFailed, match="read_only"):
         outbox.queue.claim(EID)
 
@@ -345,7 +345,7 @@ def test_else_the_child_only_reports(sqlite: Bench, outbox: Outbox, monkeypatch:
     def reports(key: str) -> bool:
         with pytest.raises(OutboxFailed, match="unavailable"):
             outbox.queue.claim(EID)
-        return outbox.put(sqlite.event(key)).status == "queued"
+        return status(outbox, sqlite.event(key)) == "queued"
 
     with reading(outbox, seconds=0.3):
         # Nor does a grandchild open the file beside what its parent inherited.

@@ -255,7 +255,7 @@ def test_any_click_id_is_found(bench: Bench, outbox: Outbox, value: str) -> None
 
 
 def test_an_event_that_was_fixed_is_found_by_what_it_says_now(bench: Bench, outbox: Outbox) -> None:
-    id = outbox.put(event(bench, adct=None, dead=("invalid:currency", "three letters"))).id
+    id = outbox.put(event(bench, adct=None, dead=("invalid:currency", "three letters")))
     assert outbox.admin.fix(id, event(bench, "1"))
     assert outbox.queue.waiting() == 1
 

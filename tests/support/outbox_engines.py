@@ -172,7 +172,7 @@ class Bench:
 
     def report(self, outbox: Outbox, *keys: str | None, **changes: Any) -> list[str]:
         """Report a purchase for each of *keys*; the events' ids."""
-        return [outbox.put(self.event(key, **changes)).id for key in keys]
+        return [outbox.put(self.event(key, **changes)) for key in keys]
 
     def insert(self, outbox: Outbox, *keys: str | None, **changes: Any) -> list[str]:
         """The same, and take what was reported into the database."""
@@ -249,6 +249,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool
             return True
         time.sleep(0.01)
     return condition()
+
+
+def status(outbox: Outbox, event: NewEvent, **how: Any) -> str:
+    """What is said to the report of *event*."""
+    return "queued" if outbox.put(event, **how) == event.id else "duplicate"
 
 
 def claimed(outbox: Outbox, limit: int = 100, lease: float = 60.0, *, begin: bool = False) -> Claim:
