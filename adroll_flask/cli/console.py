@@ -19,7 +19,7 @@ from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask import request_state
 from adroll_flask.errors import ConfigurationError, help_url
-from adroll_flask.events.names import suggestion
+from adroll_flask.events.names import EVENT_NAMES, suggestion
 from adroll_flask.findings.rules import Moment, delays, outbox_trouble
 from adroll_flask.outbox import OutboxFailed, Row
 from adroll_flask.plurals import counted, span
@@ -35,6 +35,7 @@ _UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "m": 30 * 86_400}
 MOST_EVENTS: Final = 100_000
 NUMBER: Final = click.IntRange(1, MOST_EVENTS)
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
+EVENT: Final = click.Choice(EVENT_NAMES)
 #: Whether JSON was asked for, in the context's notes: :func:`show` looks there.
 _JSON: Final = "adroll_flask.json"
 

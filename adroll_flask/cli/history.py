@@ -121,7 +121,7 @@ _HINTS: Final = {
     help='Which column has it: order_id="Order no."; also value, currency, time.',
 )
 @click.option("--group", help="Count the orders that were never reported by this column.")
-@click.option("--event", "name", default="purchase", show_default=True, help="Reported as this.")
+@click.option("--event", "name", type=console.EVENT, default="purchase", show_default=True)
 @click.option("--rest", type=_TARGET, help="Write all that did not arrive as it should, as CSV.")
 @click.option(
     "--tolerance", default=0.0, show_default=True, type=_PER_CENT, help="Per cent that may be lost."

@@ -40,7 +40,6 @@ from . import console
 
 #: The fields that a column may give: an event's name, a visitor's token, and what an event takes.
 FIELDS: Final = ("name", "visitor", *(name for name in names.FIELD_NAMES if name != "product_map"))
-_EVENT: Final = click.Choice(names.EVENT_NAMES)
 #: The columns that a file of rejected lines has beside those of the file that they are from; they
 #: are passed over when it is imported.
 REJECTED_COLUMNS: Final = ["rejected_line", "rejected_column", "rejected_reason"]
@@ -68,7 +67,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str | None) -
 @click.option("--check", "only_check", is_flag=True, help="Check every line, keep nothing.")
 @console.pairs(FIELDS, "--column", "columns", help='Which column has it: order_id="Order no."')
 @console.pairs(FIELDS, "--set", "constants", help="For lines that lack it: currency=EUR")
-@click.option("--event", "event_name", type=_EVENT, default="purchase", show_default=True)
+@click.option("--event", "event_name", type=console.EVENT, default="purchase", show_default=True)
 @click.option("--date-format", help="As strptime takes it: '%d.%m.%Y %H:%M'. Default: ISO 8601.")
 @click.option(
     "--timezone", "zone", callback=_zone, help="Of times without an offset: Europe/Berlin."

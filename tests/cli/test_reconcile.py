@@ -128,6 +128,11 @@ def test_a_tolerance_decides_the_exit_code(shop: Flask, run: Run) -> None:
     run("reconcile", "-", "--tolerance", "34", input=orders, code=0)
 
 
+def test_a_misspelt_event_is_refused_and_no_order_called_missing(shop: Flask, run: Run) -> None:
+    result = run("reconcile", "-", "--event", "purchases", input=listed(shop), code=2)
+    assert "'purchases' is not one of 'pageView'" in result.output
+
+
 def test_times_may_be_milliseconds(shop: Flask, run: Run) -> None:
     """They were taken for seconds, of the year 57000, and no order for one that is not listed."""
     now = int(shop.extensions["adroll"].clock())
