@@ -289,7 +289,10 @@ def _tried(runtime: Runtime, site: str, recipe: str | None, wait: float) -> Iter
 
         def request(self, method: Any, url: Any, *args: Any, **more: Any) -> requests.Response:
             more.setdefault("timeout", _TIMEOUT)
-            return super().request(method, urljoin(site, url), *args, **more)
+            try:
+                return super().request(method, urljoin(site, url), *args, **more)
+            except ValueError as problem:  # of what is no address it is not always its own
+                raise requests.exceptions.InvalidURL from problem
 
     name, probe = "visit", f"verify-{secrets.token_hex(8)}"
     with Browser() as shop:

@@ -201,6 +201,8 @@ def app_named(name: str) -> Flask:
     :raises click.UsageError: there is no such app, or no AdRollMiddleware around it.
     """
     module, _, attribute = name.partition(":")
+    if not module or module.startswith("."):
+        raise click.UsageError("--app takes MODULE:OBJECT, such as shop.wsgi:application")
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as problem:

@@ -51,17 +51,17 @@ def check_url(url: str, settings: Settings) -> list[Finding]:
 
     :param url: a page of the site, as visitors reach it.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        return [found("url-form", "--url")]
     subject = safe_url(url)
     try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            return [found("url-form", "--url")]
         first, second = (requests.get(url, timeout=_TIMEOUT, headers=_VISIT) for _ in range(2))
         if second.status_code >= 400:
             return [found("page-not-fetched/status", subject, status=second.status_code)]
         findings = [*_caching(subject, first, second, settings)]
         findings += click_findings(url, settings.cookie_name)
         return [*findings, *_snippet(subject, second, settings), *_endpoints(second, settings)]
-    except requests.RequestException as problem:
+    except (requests.RequestException, ValueError) as problem:  # what is no address, too
         return [found("page-not-fetched", subject, problem=describe(problem))]
 
 

@@ -258,3 +258,6 @@ def test_a_site_that_cannot_be_reached_is_an_error(make_app: AppMaker) -> None:
     assert "secret" not in f"{finding}"
     [finding] = check_url("shop.example", settings)
     assert "full http" in finding.sentence
+    for wrong in ("http://www..shop.example/", "http://[::1/"):
+        [finding] = check_url(wrong, settings)
+        assert "could not be fetched" in finding.sentence

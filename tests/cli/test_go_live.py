@@ -304,6 +304,12 @@ def test_without_a_recipe_it_visits_and_clicks(verify: Verify) -> None:
     assert verify("nothing").exit_code == 2
 
 
+@pytest.mark.parametrize("url", ["http://www..shop.example/", "http://[::1/"])
+def test_an_address_that_is_none_is_a_visit_that_fails(make_app: AppMaker, url: str) -> None:
+    result = invoke(make_app(), "verify", url, "--json", code=1)
+    assert json.loads(result.output)["missing"] == ["visit"]
+
+
 # -- ``flask adroll tag``: the tag for pages that another server delivers -------------------------
 
 

@@ -217,6 +217,8 @@ def test_a_wrong_setting_of_the_environment_is_said_in_its_own_words(run: Run) -
     ("app", "said"),
     [
         ("nowhere:application", "there is no module 'nowhere'"),
+        ("", "--app takes MODULE:OBJECT"),
+        (".plain:shop", "--app takes MODULE:OBJECT"),
         ("plain:nothing", "plain has no nothing"),
         ("plain", "plain has no application and no app"),
         ("plain:shop", "there is no AdRollMiddleware around plain:shop"),
