@@ -99,36 +99,18 @@ for name in ("SIGHUP", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGCHLD", "S
     if hasattr(signal, name):
         delattr(signal, name)
 
-from adroll_flask import AdRoll, current_visitor, report_conversion
+from demo_app import create_app
 
 url, folder = sys.argv[1:]
-app = flask.Flask("shop", instance_path=folder)
-app.config.update(
-    SECRET_KEY="a key for tests",
-    ADROLL_ADVERTISABLE_EID="SANDBOXADVERTISABLE01X",
-    ADROLL_PIXEL_EID="SANDBOXPIXEL0000000001",
-    ADROLL_ACCESS_TOKEN="sandbox-token",
-    ADROLL_API_URL=url,
-    ADROLL_LINGER=0.05,
-    ADROLL_STRICT=True,
-)
-adroll = AdRoll(app)
-
-@app.get("/")
-def index():
-    return "<!doctype html><html><head></head><body></body></html>"
-
-@app.post("/buy")
-def buy():
-    assert current_visitor().adct == "click123"
-    return report_conversion(order_id="1001", value="59.90", currency="EUR").status
-
+settings = {"ADROLL_API_URL": url, "ADROLL_LINGER": 0.05, "ADROLL_STRICT": True}
+app = create_app(settings, instance_path=folder)
 browser = app.test_client()
 assert "data-adroll" in browser.get("/?adct=click123").text
 assert browser.get_cookie("adroll_visitor") is not None
-assert browser.post("/buy").text == "queued"
-with app.app_context():
-    assert adroll.flush(20.0) == 0
+browser.post("/cart", data={"product": "harbour-mug"})
+browser.get("/checkout")
+assert browser.post("/checkout", data={"email": "ada@example.com"}).status_code == 303
+assert app.extensions["adroll"].flush(20.0) == 0
 
 from adroll_flask.cli.commands import commands
 found = app.test_cli_runner().invoke(commands, ["outbox"])
@@ -143,7 +125,7 @@ def test_capture_reports_and_delivery_need_nothing_that_only_posix_has(tmp_path:
         said = ran(sys.executable, "-W", "error", "-c", PROGRAM, adroll.api_url, tmp_path, cwd=ROOT)
         assert said.startswith("all of it without fcntl")
         [purchase] = adroll.purchases()
-    assert purchase["order_id"] == "1001"
+    assert purchase["event"]["identifiers"]["adct"] == "click123"
 
 
 def test_nothing_asks_for_the_context_that_flask_3_2_merges_away() -> None:

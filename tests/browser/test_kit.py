@@ -33,15 +33,6 @@ def test_landing_tells_click_id_and_pixels_cookie_at_once(site: KitSite, page: P
     assert site.wait_told(page, 1) == [{"adct": "click123", "first_party_cookie": COOKIE}]
 
 
-def test_the_request_is_json_of_the_same_origin(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag())
-    site.wait_told(page, 1)
-    [headers] = site.headers
-    assert headers["content-type"] == "application/json"
-    assert headers["origin"] == site.url("")
-    assert f"__adroll_fpc={COOKIE}" in headers["cookie"]
-
-
 def test_click_ids_are_read_as_the_server_reads_them(site: KitSite, page: Page) -> None:
     forms = {
         "adct=a%2Bb%3D%3D": "a+b==",

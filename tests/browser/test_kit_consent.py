@@ -111,13 +111,6 @@ def test_of_early_calls_the_last_counts(site: KitSite, page: Page) -> None:
     assert_no_trace(site, page)
 
 
-def test_a_refusal_leaves_no_trace_and_is_not_told(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="tcf"), LANDING)
-    page.evaluate("adrollKit.consent(false)")
-    assert site.after_wait(page) == []
-    assert_no_trace(site, page)
-
-
 def test_what_is_neither_yes_nor_no_changes_nothing(site: KitSite, page: Page) -> None:
     site.open(page, site.tag(consent="tcf"), LANDING)
     page.evaluate("[null, undefined, 1, 'yes', {}].forEach((word) => adrollKit.consent(word))")
@@ -440,19 +433,6 @@ def test_markup_that_poses_as_googles_tag_hides_no_withdrawal(site: KitSite, pag
     assert site.wait_told(page, 1) == [GRANT]
     page.evaluate(gtag("update", "denied"))
     assert site.wait_told(page, 2)[1] == {"consent": False}
-
-
-def test_consent_modes_updates_are_heard_later(site: KitSite, page: Page) -> None:
-    site.open(
-        page,
-        GTAG + f"<script>{gtag('default', 'denied')}</script>" + site.tag(consent="tcf"),
-        LANDING,
-    )
-    page.evaluate(gtag("update", "granted"))
-    assert site.wait_told(page, 1) == [GRANT]
-    page.evaluate(gtag("update", "denied"))
-    assert site.wait_told(page, 2)[1] == {"consent": False}
-    assert page.context.cookies() == []
 
 
 def test_any_no_is_a_no(site: KitSite, page: Page) -> None:

@@ -344,20 +344,6 @@ def test_the_pixel_brings_a_banner_and_a_tcfapi(
     expect(page.locator(BANNER)).to_have_count(0)
 
 
-def test_who_declines_is_left_alone(page: Page, adroll: RunningSandbox, shop: Open) -> None:
-    adroll.fault(path="/consent/*", consent="ask")
-    shop()
-    page.get_by_role("button", name="Decline").click()
-    page.evaluate("adroll.track('addToCart')")
-    page.reload()
-    page.wait_for_function("typeof __tcfapi === 'function'")
-    page.wait_for_timeout(100)
-    names = {one["name"] for one in page.context.cookies()}
-    assert names == {"__adroll_consent", "__adroll_consent_params"}
-    expect(page.locator(BANNER)).to_have_count(0)
-    assert adroll.tracked() == []
-
-
 def test_an_unanswered_check_writes_nothing(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     page.route("**/consent/check/*", lambda route: route.fulfill(status=200, body=""))
     shop()

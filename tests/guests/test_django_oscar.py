@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,11 +123,7 @@ def as_guest(page: Page) -> None:
 
 def purchase(adroll: RunningSandbox, number: str) -> dict[str, Any]:
     """The one that AdRoll took of this order."""
-    end = time.monotonic() + PATIENCE
-    while not adroll.purchases(order_id=number):
-        assert time.monotonic() < end, f"order {number} did not reach AdRoll"
-        time.sleep(0.05)
-    [found] = adroll.purchases(order_id=number)
+    [found] = adroll.wait(1, "purchase", order_id=number, timeout=PATIENCE)
     event: dict[str, Any] = found["event"]
     return event
 

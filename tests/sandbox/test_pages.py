@@ -209,18 +209,12 @@ def test_programs_in_the_same_process_have_it_all_at_hand() -> None:
         api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
         location = adroll.click("http://shop.test/")
         api.post([purchase("1"), LEAST])
-        api.post([purchase("2", ip="x")])
-        assert [one["order_id"] for one in adroll.purchases()] == ["1"]
-        assert len(adroll.events("pageView")) == 1
         assert len(adroll.accepted()) == 2
-        assert len(adroll.events(verdict="rejected")) == 1
-        assert [one["order_id"] for one in adroll.wait(1, "purchase")] == ["1"]
         with pytest.raises(TimeoutError, match="1 of 2"):
             adroll.wait(2, "purchase", timeout=0.01)
         assert adroll.clicks()[0]["adct"] in location
         with pytest.raises(ValueError, match="may not lead"):
             adroll.click("https://evil.com/")
-        assert adroll.api_url == f"http://127.0.0.1:{adroll.port}/api"
         adroll.reset()
         assert adroll.events() == adroll.requests() == adroll.clicks() == []
 

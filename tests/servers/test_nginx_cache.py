@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from adroll_flask import current_visitor, report_conversion
 from tests.conftest import PAGE, AppMaker
 from tests.support import PATIENCE
 from tests.support.nginx import HIDING, HOARDING, HONEST, REVALIDATING, CachedSite, behind_nginx
+from tests.support.visits import kept
 
 A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 B = "00000000000000000000000000000b0b-1700000000000"
@@ -171,11 +171,7 @@ def check_two_identities(site: CachedSite, path: str) -> None:
         assert site.hits.count(("GET", path, 200)) == 1
 
         assert ada.post("/buy/1") == bob.post("/buy/2") == {"status": "queued"}
-    outbox = site.app.extensions["adroll"].outbox
-    sent = [
-        json.loads(outbox.lookups.show(row.id).payload)
-        for row in outbox.lookups.list("waiting", 10)
-    ]
+    sent = kept(site.app, "waiting")
     identifiers = {event["event_attributes"]["order_id"]: event["identifiers"] for event in sent}
     assert identifiers == {
         "1": {"adct": "click-a", "first_party_cookie": A},
