@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +19,7 @@ from flask import Flask
 from adroll_flask.celery import TASK, deliver_with
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from tests.support import PATIENCE, ROOT, answers, lacking
+from tests.support import PATIENCE, answers, lacking, started
 from tests.support.shops import Shop, orders
 
 BROKERS = {
@@ -45,7 +43,7 @@ class Worker:
         self.queue = f"adroll-test-{uuid4().hex[:12]}"
         self._folder = folder
         self._log = folder / "celery.log"
-        environ = os.environ | {
+        self._environ = os.environ | {
             "SHOP_FOLDER": str(folder),
             "FLASK_ADROLL_API_URL": api_url,
             "FLASK_ADROLL_DELIVERY": "worker",
@@ -53,15 +51,12 @@ class Worker:
             "QUEUE": self.queue,
             "EVERY": str(every),
         }
-        command = [
+        self._command = [
             *(sys.executable, "-m", "celery", "-A", "tests.support.celery_shop:celery", "worker"),
             *("--pool=prefork", "--concurrency=2", "--beat", f"--queues={self.queue}"),
             *(f"--schedule={folder / 'beat'}", "--loglevel=INFO"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
-        self._popen = partial(
-            subprocess.Popen, command, cwd=ROOT, env=environ, start_new_session=True
-        )
         self.celery = Celery("shop", broker=broker, set_as_current=False)
         self.celery.conf.task_default_queue = self.queue
         self.start()
@@ -69,15 +64,16 @@ class Worker:
     def start(self) -> None:
         for mark in self._folder.glob("child-*"):
             mark.unlink()
-        with self._log.open("w") as out:
-            self._process = self._popen(stdout=out, stderr=out)
+        self._running = ExitStack()
+        # All of the group in the end: the pool, beat and their parent.
+        celery = started(*self._command, log=self._log, env=self._environ)
+        self._process = self._running.enter_context(celery)
         self.wait_until(lambda: " ready." in self.log)
 
     def start_again_if_it_ended(self) -> None:
         """As a service manager does: a Celery whose broker goes does not always outlive it."""
         if self._process.poll() is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._running.close()
             self.start()
 
     @property
@@ -113,10 +109,7 @@ class Worker:
             self.clean_up()
 
     def clean_up(self) -> None:
-        if self._process.poll() is None:
-            # All of the group: the pool, beat and their parent.
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._running.close()
         with self.celery.connection_for_write() as connection:
             channel = connection.default_channel
             channel.queue_delete(self.queue)

@@ -17,10 +17,10 @@ import argparse
 import contextlib
 import itertools
 import json
+import logging
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +32,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.support import started
 
 #: Seconds. A request takes at most 2.2 here, a lease is longer.
 LEASE = 3.0
@@ -152,102 +154,74 @@ def place(app: Any, name: str) -> None:
         time.sleep(random.uniform(0.0, 0.03))
 
 
+def follow(parent: Any) -> None:
+    """End with the parent, whatever ended it."""
+    parent.join()
+    os._exit(1)
+
+
 def live(kind: str, name: str) -> None:
     """What a child does until it is killed."""
-    if kind == "worker":
-        from flask.cli import FlaskGroup
-
-        flask = FlaskGroup(create_app=lambda: create_app(name), load_dotenv=False)
-        flask.main(["adroll", "worker"], prog_name="flask")
-    else:
-        place(create_app(name, "thread" if kind == "shop" else "worker"), name)
-
-
-def nursery() -> None:
-    """Forks children on demand: Python's start would take longer than their lives."""
-    import logging
-
-    import flask.cli  # noqa: F401 - imported before the forks
-
-    import tests.support.server_shop  # noqa: F401
     from adroll_flask.events.build import warm
 
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
     warm()
     logging.getLogger("adroll_flask").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    parent = os.getpid()
-    for line in sys.stdin:
-        kind, name = line.split()
-        pid = os.fork()
-        if pid == 0:
-            random.seed(f"{name}{time.time()}")
-            threading.Thread(target=follow, args=(parent,), daemon=True).start()
-            try:
-                live(kind, name)
-            except BaseException:
-                crash = Path(os.environ["SHOP_FOLDER"], f"{name}.crashed")
-                crash.write_text(traceback.format_exc())
-            finally:
-                os._exit(0)
-        print(pid, flush=True)
+    random.seed(f"{name}{time.time()}")
+    try:
+        if kind == "worker":
+            from flask.cli import FlaskGroup
 
-
-def follow(parent: int) -> None:
-    """End with the parent, whatever ended it."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+            flask = FlaskGroup(create_app=lambda: create_app(name), load_dotenv=False)
+            flask.main(["adroll", "worker"], prog_name="flask")
+        else:
+            place(create_app(name, "thread" if kind == "shop" else "worker"), name)
+    except BaseException:
+        crash = Path(os.environ["SHOP_FOLDER"], f"{name}.crashed")
+        crash.write_text(traceback.format_exc())
 
 
 # The test
 
 
 class Family:
-    """The processes, each of which is started again when it was killed."""
+    """The processes, each of which is started again when it was killed.
+
+    They are forks of a process that has imported everything: Python's start would take longer than
+    their lives.
+    """
 
     KINDS = ("shop", "shop", "reporter", "worker")
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.chaos", "--nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environ,
+    def __init__(self) -> None:
+        self._forks = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload(
+            ["__main__", "flask.cli", "requests", "sqlalchemy", "tests.support.server_shop"]
         )
         self._born = 0
-        self.children: dict[int, str] = {}
+        self.children: dict[Any, str] = {}
         self.kills = 0
         for kind in self.KINDS:
             self.start(kind)
 
     def start(self, kind: str) -> None:
         self._born += 1
-        assert self._nursery.stdin
-        assert self._nursery.stdout
-        self._nursery.stdin.write(f"{kind} {kind}{self._born}\n")
-        self._nursery.stdin.flush()
-        self.children[int(self._nursery.stdout.readline())] = kind
+        child = self._forks.Process(target=live, args=(kind, f"{kind}{self._born}"), daemon=True)
+        child.start()
+        self.children[child] = kind
 
-    def kill(self, pid: int, *, again: bool = True) -> None:
-        kind = self.children.pop(pid)
-        with contextlib.suppress(ProcessLookupError):  # it crashed, which is reported in the end
-            os.kill(pid, signal.SIGKILL)
-            self.kills += 1
+    def kill(self, child: Any, *, again: bool = True) -> None:
+        kind = self.children.pop(child)
+        self.kills += child.is_alive()  # or it crashed, which is reported in the end
+        child.kill()
+        child.join()
         if again:
             self.start(kind)
 
     def kill_all(self) -> None:
-        for pid in list(self.children):
-            self.kill(pid, again=False)
-
-    def close(self) -> None:
-        self.kill_all()
-        assert self._nursery.stdin
-        self._nursery.stdin.close()
-        self._nursery.wait(10)
-        assert self._nursery.stdout
-        self._nursery.stdout.close()
+        for child in list(self.children):
+            self.kill(child, again=False)
 
 
 def set_faults(sandbox: Any, **first: Any) -> int:
@@ -274,9 +248,9 @@ def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: boo
             return False
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 0.3))
-    for pid, kind in list(family.children.items()):
+    for child, kind in list(family.children.items()):
         if kind != "reporter":
-            family.kill(pid)
+            family.kill(child)
     set_faults(sandbox)
     return True
 
@@ -288,13 +262,13 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
     rng = random.Random(seed)
     began = time.monotonic()
     with running(keep=1_000_000) as sandbox:
-        environ = os.environ | {
+        os.environ |= {
             "SHOP_FOLDER": str(folder),
             "CHAOS_CARELESS": "yes" if careless else "",
             "FLASK_ADROLL_API_URL": sandbox.api_url,
         }
         set_faults(sandbox)
-        family = Family(environ)
+        family = Family()
         hung = 0
         try:
             sandbox.wait(20, timeout=120)
@@ -306,9 +280,9 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
                     family.kill(rng.choice(list(family.children)))
             sandbox.clear_faults()
             family.kill_all()
-            left, code = drain(folder, environ)
+            left, code = drain(folder)
         finally:
-            family.close()
+            family.kill_all()
         arrived = Counter(record["order_id"] for record in sandbox.purchases())
     acknowledged = [
         line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
@@ -357,28 +331,16 @@ def opened(folder: Path) -> Iterator[Any]:
         outbox.close()
 
 
-def drain(folder: Path, environ: Mapping[str, str]) -> tuple[int, int]:
+def drain(folder: Path) -> tuple[int, int]:
     """Let a last worker finish; how many events it left, and how it ended when told to."""
-    command = [
-        sys.executable,
-        "-m",
-        "flask",
-        "--app",
-        "tests.support.chaos:create_app",
-        "adroll",
-        "worker",
-    ]
-    worker = subprocess.Popen(command, env=environ)
-    try:
+    command = (sys.executable, "-m", "flask", "--app", "tests.support.chaos:create_app")
+    with started(*command, "adroll", "worker") as worker:
         with opened(folder) as outbox:
             until = time.monotonic() + 180
             while (left := outbox.queue.waiting()) and time.monotonic() < until:
                 time.sleep(0.1)
         worker.terminate()
         return left, worker.wait(60)
-    finally:
-        worker.kill()
-        worker.wait()
 
 
 def main() -> int:
@@ -387,11 +349,7 @@ def main() -> int:
     parser.add_argument("--hangs", type=int, help="kills while a request hangs; default: a fifth")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--careless", action="store_true", help="without the commit of 'sending'")
-    parser.add_argument("--nursery", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.nursery:
-        nursery()
-        return 0
     hangs = max(1, options.kills // 5) if options.hangs is None else options.hangs
     with tempfile.TemporaryDirectory() as folder:
         summary = chaos(options.kills, hangs, options.seed, Path(folder), careless=options.careless)
