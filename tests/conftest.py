@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 
 from adroll_flask import AdRoll, current_visitor
+from adroll_flask.sandbox import RunningSandbox, running
 from tests.support.sites import described
 
 pytest_plugins = ["adroll_flask.testing"]
@@ -145,6 +147,20 @@ def no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Itera
 def adroll() -> AdRoll:
     """The extension that a test's app has; in some folders, AdRoll itself on this machine."""
     return AdRoll()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    """AdRoll on this machine, which refuses what AdRoll's documents do not name."""
+    with running(strict=True) as one:
+        yield one
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is entered on it is left with the test."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import logging
 import re
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from werkzeug.wrappers import Response
 
 import adroll_flask
 from adroll_flask import cancel_conversion, prometheus, report_conversion
-from adroll_flask.sandbox import RunningSandbox, running
+from adroll_flask.sandbox import RunningSandbox
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
 from tests.app.conftest import Wrap
@@ -371,18 +370,12 @@ def test_the_first_is_logged_with_its_host_and_all_are_counted(app: Flask, caplo
 # -- what leaves -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running(strict=True) as sandbox:
-        yield sandbox
-
-
-def test_adroll_forgets_what_staging_sends(make_app: AppMaker, adroll: RunningSandbox) -> None:
-    app = make_app(**LISTED, **at(adroll), ADROLL_DELIVERY="sync")
+def test_adroll_forgets_what_staging_sends(make_app: AppMaker, sandbox: RunningSandbox) -> None:
+    app = make_app(**LISTED, **at(sandbox), ADROLL_DELIVERY="sync")
     for order, place in (("staging", STAGING), ("real", REAL)):
         report(app, place, order_id=order)
-    [dry] = adroll.events("purchase", dry_run=True)
-    [real] = adroll.events("purchase", dry_run=False)
+    [dry] = sandbox.events("purchase", dry_run=True)
+    [real] = sandbox.events("purchase", dry_run=False)
     assert dry["event"]["event_attributes"]["order_id"] == "staging"
     assert real["event"]["event_attributes"]["order_id"] == "real"
 

@@ -158,20 +158,14 @@ def test_each_functions_answer_is_checked_before_the_next(app: Flask, adroll: Ad
 @pytest.mark.parametrize("missing", ["order_id", "value"])
 def test_a_purchase_without_order_id_or_value_raises_if_strict(app: Flask, missing: str) -> None:
     fields = {name: value for name, value in ORDER.items() if name != missing}
-    with (
-        visit(app),
-        pytest.raises(EventError, match=f"{missing}: a purchase takes") as caught,
-    ):
+    with visit(app), pytest.raises(EventError, match=f"{missing}: a purchase takes") as caught:
         report_conversion(**fields)
     assert caught.value.field == missing
     assert kept(app) == []
 
 
 def test_a_misspelt_field_is_told_before_the_one_that_it_was_meant_to_be(app: Flask) -> None:
-    with (
-        visit(app),
-        pytest.raises(EventError, match="did you mean 'order_id'"),
-    ):
+    with visit(app), pytest.raises(EventError, match="did you mean 'order_id'"):
         report_conversion(ordr_id="1001", value="59.90", currency="EUR")  # type: ignore[call-arg]
 
 
@@ -236,10 +230,7 @@ def test_a_rejected_event_is_told(make_app: AppMaker) -> None:
     def rejected(_: object, id: str, name: str, reason: str) -> None:
         heard.append(f"{name} {reason}")
 
-    with (
-        adroll_flask.event_rejected.connected_to(rejected, app),
-        visit(app),
-    ):
+    with adroll_flask.event_rejected.connected_to(rejected, app), visit(app):
         report_conversion(order_id="1", value="-1", currency="EUR")
     assert heard == ["purchase invalid:value"]
 
@@ -277,10 +268,7 @@ def test_forget_visitor_takes_the_cookies(make_app: AppMaker, pixel: str, gone: 
 def test_a_failing_outbox_is_told_once(make_app: AppMaker, tmp_path: Path, caplog: Caplog) -> None:
     (tmp_path / "file").write_text("in the way")
     app = make_app(ADROLL_STRICT=False, ADROLL_JOURNAL_FOLDER=str(tmp_path / "file" / "journal"))
-    with (
-        caplog.at_level(logging.WARNING),
-        visit(app),
-    ):
+    with caplog.at_level(logging.WARNING), visit(app):
         receipt = report_conversion(**ORDER)
     assert (receipt.status, receipt.reason) == ("failed", "no_folder")
     assert "AdRoll event lost" in caplog.text

@@ -101,20 +101,6 @@ def test_who_buys_days_later_is_who_clicked(days: float, shop: Site, page: Page)
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
 
 
-def test_without_a_record_they_would_be_a_stranger(shop: Site, page: Page) -> None:
-    """What the caps cost a site that has the pixel alone."""
-    land(page, shop)
-    cookie = jar(page.context, page.url)
-    page.context.clear_cookies(name="adroll_visitor")
-
-    page = pass_days(page.context, 2)
-    page.goto(shop.url())
-    buy(page)
-    known = identifiers(shop.purchase())
-    assert "adct" not in known
-    assert known["first_party_cookie"] != cookie
-
-
 def test_elsewhere_only_the_click_stays(adroll: RunningSandbox, tmp_path: Path, page: Page) -> None:
     with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
         with page.expect_response(lambda r: r.url.endswith("/identity")):

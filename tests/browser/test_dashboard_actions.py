@@ -1,6 +1,5 @@
 """Orders, problems and test in Chromium: looked up, compared, fixed, sent again and dropped."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,27 +83,6 @@ def test_a_view_is_whole(of: str, shop: DashboardShop, address: str, view: View)
 def either(request: Any, new_context: NewContext) -> Page:
     """A page with scripts, and one without."""
     return new_context(java_script_enabled=request.param, locale="en-GB").new_page()
-
-
-def test_an_orders_life_is_found(either: Page, address: str) -> None:
-    look_up(either, address, "1003")
-    expect(either.locator("h1")).to_contain_text("Order 1003")
-    words = [re.compile(word) for word in ("Happened", "Reported", "AdRoll was asked", "Given up")]
-    expect(either.locator(".life li")).to_have_text(words)
-    assert "1003" not in either.url
-    either.get_by_role("link", name="To the problem", exact=True).click()
-    expect(either.locator("h1")).to_have_text("AdRoll refused what the event says: currency")
-    either.get_by_role("link", name="1003").click()
-    expect(either.locator("h1")).to_contain_text("Order 1003")
-
-
-def test_a_list_is_compared(either: Page, address: str) -> None:
-    compare(either, address)
-    sentences = either.locator(".sentences")
-    expect(sentences).to_contain_text("1 of 4 paid orders reached AdRoll")
-    expect(sentences).to_contain_text("1 was never reported: 1 with payment 'invoice'")
-    rows = either.get_by_role("region", name="Orders that did not arrive").locator("tbody tr")
-    expect(rows).to_have_count(3)
 
 
 def test_phones_cut_nothing(new_context: NewContext, address: str, shop: DashboardShop) -> None:

@@ -16,14 +16,7 @@ from playwright.sync_api import Page
 
 from adroll_flask.sandbox import RunningSandbox
 from tests.support import PATIENCE, browsing, journey
-from tests.support.journey import (
-    Site,
-    buy,
-    check_purchase,
-    click_the_ad,
-    identifiers,
-    jar,
-)
+from tests.support.journey import Site, buy, check_purchase, click_the_ad, identifiers, jar
 
 OLD_COOKIE = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 

@@ -5,7 +5,6 @@ import hmac
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -29,12 +28,6 @@ ORDER = SimpleNamespace(
     id="o-1", total="59.90", email="jo@example.com", line_items=[{"price": "p_1", "quantity": 1}]
 )
 SALE = ("o-1", Decimal("59.90"), "click123")
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def opened(stack: ExitStack, folder: Path, **config: Any) -> PageShop:

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from adroll_flask import AdRoll, report_conversion, testing
-from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox, running
+from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
 from tests.support.outbox_engines import SERVERS, require, wait_until
@@ -51,30 +51,6 @@ def buy(orders, hold, gpc):
 AWAY = "http://127.0.0.1:9/api"
 
 
-def environment(api_url: str = AWAY) -> dict[str, str]:
-    return {
-        "FLASK_APP": "shop",
-        "FLASK_SECRET_KEY": "a key for tests",
-        "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
-        "FLASK_ADROLL_PIXEL_EID": PIXEL_EID,
-        "FLASK_ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
-        "FLASK_ADROLL_API_URL": api_url,
-        "FLASK_ADROLL_DELIVERY": "worker",
-    }
-
-
-@pytest.fixture
-def adroll() -> Iterator[RunningSandbox]:
-    with running() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 @contextmanager
 def server(engine: str, name: str) -> Iterator[sa.URL]:
     """A database of its own on a server, for tools that know nothing of schemas."""
@@ -96,9 +72,18 @@ def text(url: sa.URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def shell_in(folder: Path, env: dict[str, str], **replace: str) -> Shell:
+def shell_in(folder: Path, api_url: str = AWAY) -> Shell:
     (folder / "shop.py").write_text(SHOP)
-    return Shell(folder, env, replace=replace)
+    env = {
+        "FLASK_APP": "shop",
+        "FLASK_SECRET_KEY": "a key for tests",
+        "FLASK_ADROLL_ADVERTISABLE_EID": ADVERTISABLE_EID,
+        "FLASK_ADROLL_PIXEL_EID": PIXEL_EID,
+        "FLASK_ADROLL_ACCESS_TOKEN": ACCESS_TOKEN,
+        "FLASK_ADROLL_API_URL": api_url,
+        "FLASK_ADROLL_DELIVERY": "worker",
+    }
+    return Shell(folder, env)
 
 
 def done(shell: Shell, command: str) -> str:
@@ -116,7 +101,7 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
     options = f"--host={mariadb.host} --port={mariadb.port} --user={mariadb.username}"
     if mariadb.password:
         options += f" --password={mariadb.password}"
-    shell = shell_in(tmp_path, environment())
+    shell = shell_in(tmp_path)
     shell.replace = {
         "/var/backups": str(tmp_path),
         "postgresql://shop@db/shop": plain,
@@ -138,9 +123,9 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
 
 
 @pytest.mark.slow
-def test_a_shop_moves_with_keys(tmp_path: Path, adroll: RunningSandbox, stack: ExitStack) -> None:
+def test_a_shop_moves_with_keys(tmp_path: Path, sandbox: RunningSandbox, stack: ExitStack) -> None:
     new = stack.enter_context(server("postgresql", f"adroll_move_{os.getpid()}"))
-    shell = shell_in(tmp_path, environment(adroll.api_url))
+    shell = shell_in(tmp_path, sandbox.api_url)
     shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'"}
     with shell, Page("docs/how-to/move-an-outbox.md", shell) as page:
         done(shell, "flask buy 1 2 3 4")
@@ -152,18 +137,17 @@ def test_a_shop_moves_with_keys(tmp_path: Path, adroll: RunningSandbox, stack: E
         done(shell, "flask buy 1 2 3 4 5 6")
         done(shell, "flask adroll outbox release 7")
         done(shell, "flask adroll worker --once")
-    assert sorted(sale["order_id"] for sale in adroll.purchases()) == [*"1234567"]
+    assert sorted(sale["order_id"] for sale in sandbox.purchases()) == [*"1234567"]
 
 
 @pytest.mark.slow
-def test_two_workers_deliver(tmp_path: Path, adroll: RunningSandbox, stack: ExitStack) -> None:
+def test_two_workers_deliver(tmp_path: Path, sandbox: RunningSandbox, stack: ExitStack) -> None:
     new = stack.enter_context(server("postgresql", f"adroll_scale_{os.getpid()}"))
-    env = environment(adroll.api_url)
-    del env["FLASK_ADROLL_DELIVERY"]
-    shell = shell_in(tmp_path, env)
+    shell = shell_in(tmp_path, sandbox.api_url)
+    del shell.env["FLASK_ADROLL_DELIVERY"]
     shell.replace = {
         "postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'",
-        "https://srv.adroll.com/api": adroll.api_url,
+        "https://srv.adroll.com/api": sandbox.api_url,
     }
     with shell, Page("docs/how-to/scaling.md", shell) as page:
         page.run()
@@ -171,15 +155,15 @@ def test_two_workers_deliver(tmp_path: Path, adroll: RunningSandbox, stack: Exit
         done(shell, f"flask buy {' '.join(orders)}")
         # The shop's own process would forward; this one has ended.
         done(shell, "flask adroll outbox")
-        assert wait_until(lambda: len(adroll.purchases()) == 20, PATIENCE)
-    assert sorted(sale["order_id"] for sale in adroll.purchases()) == orders
+        assert wait_until(lambda: len(sandbox.purchases()) == 20, PATIENCE)
+    assert sorted(sale["order_id"] for sale in sandbox.purchases()) == orders
 
 
-def test_an_import_says_what_is_wrong(tmp_path: Path, adroll: RunningSandbox) -> None:
+def test_an_import_says_what_is_wrong(tmp_path: Path, sandbox: RunningSandbox) -> None:
     [orders] = [b.code for b in blocks("docs/how-to/import.md") if b.language == "text"]
     (tmp_path / "orders.csv").write_text(orders)
     with (
-        shell_in(tmp_path, environment(adroll.api_url)) as shell,
+        shell_in(tmp_path, sandbox.api_url) as shell,
         Page("docs/how-to/import.md", shell) as page,
     ):
         page.run()
@@ -187,11 +171,11 @@ def test_an_import_says_what_is_wrong(tmp_path: Path, adroll: RunningSandbox) ->
         printed, status = shell.type(command.replace("--check", ""))
         assert (status, "2 queued, 1 invalid" in printed) == (1, True)
         done(shell, "flask adroll worker --once")
-    assert sorted(sale["order_id"] for sale in adroll.purchases()) == ["1001", "1002"]
+    assert sorted(sale["order_id"] for sale in sandbox.purchases()) == ["1001", "1002"]
 
 
 def test_each_paid_order_is_told(
-    tmp_path: Path, adroll: RunningSandbox, make_app: AppMaker
+    tmp_path: Path, sandbox: RunningSandbox, make_app: AppMaker
 ) -> None:
     now = time.time()
     reached, unwanted, missed = range(1000, 1412), range(2000, 2011), range(3000, 3007)
@@ -201,7 +185,7 @@ def test_each_paid_order_is_told(
         rows.writerows((order, now, "card") for order in (*reached, *unwanted, 3000))
         rows.writerows((order, now, "invoice") for order in missed[1:])
     with (
-        shell_in(tmp_path, environment(adroll.api_url)) as shell,
+        shell_in(tmp_path, sandbox.api_url) as shell,
         Page("docs/how-to/reconcile.md", shell) as page,
     ):
         done(shell, f"flask buy {' '.join(map(str, reached))}")
@@ -236,11 +220,11 @@ def from_python(page: Page, make_app: AppMaker) -> None:
 
 
 def test_orders_are_reported_by_an_address_alone(
-    make_app: AppMaker, tmp_path: Path, adroll: RunningSandbox
+    make_app: AppMaker, tmp_path: Path, sandbox: RunningSandbox
 ) -> None:
     [till] = [block.code for block in blocks(TELEPHONE) if block.language == "text"]
     (tmp_path / "till.csv").write_text(till)
-    with shell_in(tmp_path, environment(adroll.api_url)) as shell, Page(TELEPHONE, shell) as page:
+    with shell_in(tmp_path, sandbox.api_url) as shell, Page(TELEPHONE, shell) as page:
         report_order = page.run()["report_order"]
     nobody = {"customer_id": None, "customer_ip": None}
     order = {"total": Decimal("59.90"), "email": "ann@example.com", "placed_at": datetime.now(UTC)}

@@ -172,26 +172,6 @@ def stream(adroll: RunningSandbox) -> Generator[Any, None, None]:
         connection.close()
 
 
-def test_the_live_stream_tells_of_events_as_they_arrive(adroll: RunningSandbox) -> None:
-    api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
-    api.post([purchase("1")])
-    news = stream(adroll)
-    first = next(news)
-    assert first["reset"] is True
-    assert [one["order_id"] for one in first["events"]] == ["1"]
-    api.post([purchase("2"), LEAST])
-    orders: list[Any] = []
-    for told in news:
-        orders += [one["order_id"] for one in told["events"]]
-        if told["totals"]["accepted"] == 3:
-            break
-    assert orders == ["2", None]
-    adroll.fault(status=500)
-    adroll.reset()
-    assert any(told["reset"] and told["events"] == [] for told in news)
-    news.close()
-
-
 def test_a_viewer_who_comes_late_is_told_the_newest(adroll: RunningSandbox) -> None:
     api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
     for start in range(0, 300, 100):

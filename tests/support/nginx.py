@@ -23,8 +23,6 @@ HOARDING = """
 """
 #: The same, but nobody is given a cookie by a page.
 HIDING = HOARDING + "proxy_hide_header Set-Cookie;"
-#: Asks the app again for what has become stale.
-REVALIDATING = "proxy_cache_revalidate on;"
 #: What a proxy has to tell the app; nginx does none of it by itself.
 FORWARDING = """
     proxy_set_header Host $http_host;
