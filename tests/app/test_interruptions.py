@@ -17,7 +17,7 @@ from flask import Flask
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
 
-from adroll_flask import AdRoll, errors, event_queued, report_conversion, testing
+from adroll_flask import AdRoll, event_queued, report_conversion, testing
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Patch
 from tests.support import PATIENCE, interrupted, ran
@@ -182,15 +182,6 @@ def test_what_the_site_was_handling_is_not_raised(app: Flask, monkeypatch: Patch
             strike()
         except Limit:
             assert report(app).status == "failed"
-
-
-def test_a_plain_error_is_no_interruption() -> None:
-    def fails(frame: object, other: object) -> None:
-        raise LookupError
-
-    with pytest.raises(LookupError) as caught:
-        fails(None, sys)
-    errors.let_through(caught.value)
 
 
 GREEN = """

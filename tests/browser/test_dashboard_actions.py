@@ -90,6 +90,7 @@ def test_phones_cut_nothing(new_context: NewContext, address: str, shop: Dashboa
     shop.may_act = False
     page = new_context(viewport={"width": 390, "height": 844}, locale="en-GB").new_page()
     compare(page, address)
+    expect(page.locator(".sentences")).to_contain_text("1 of 4 paid orders reached AdRoll")
     assert cut(page) == []
     expect(page.get_by_role("link", name="1003", exact=True)).to_be_visible()
     page.goto(f"{address}match-quality")

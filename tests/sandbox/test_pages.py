@@ -1,14 +1,13 @@
 """Ad, click, pixel and live view, without a browser."""
 
-import http.client
 import json
 import stat
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 
 from adroll_flask.sandbox import RunningSandbox, create_app, event_checks, running, value_checks
 from adroll_flask.sandbox.event_api import Batch, Judged
@@ -159,26 +158,13 @@ def test_assets_are_two_or_three_named_files(api: Api) -> None:
     assert api.open("/assets/../app.py").status_code == 404
 
 
-def stream(adroll: RunningSandbox) -> Generator[Any, None, None]:
-    connection = http.client.HTTPConnection("127.0.0.1", adroll.port, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/live")
-        answer = connection.getresponse()
-        assert (answer.getheader("Content-Type") or "").startswith("text/event-stream")
-        while line := answer.readline():
-            if line.startswith(b"data: "):
-                yield json.loads(line.removeprefix(b"data: "))
-    finally:
-        connection.close()
-
-
 def test_a_viewer_who_comes_late_is_told_the_newest(adroll: RunningSandbox) -> None:
     api = Api(adroll.app.extensions["adroll_sandbox"], adroll.app.test_client().open)
     for start in range(0, 300, 100):
         api.post([purchase(str(number)) for number in range(start, start + 100)])
-    news = stream(adroll)
-    first = next(news)
-    news.close()
+    with requests.get(f"{adroll.url}/live", stream=True, timeout=PATIENCE) as live:
+        told = next(line for line in live.iter_lines(1) if line.startswith(b"data: "))
+    first = json.loads(told.removeprefix(b"data: "))
     assert len(first["events"]) == 200
     assert first["events"][-1]["order_id"] == "299"
     assert first["skipped"] == 100
