@@ -1,8 +1,9 @@
-"""Numbers with their nouns, and lengths of time, as people read them."""
+"""Numbers with their nouns, times and lengths of time, as people and lists write them."""
 
 from __future__ import annotations
 
 import re
+import time
 
 
 def counted(number: int, noun: str) -> str:
@@ -21,6 +22,11 @@ def agreeing(text: str, number: int) -> str:
     ('order waits', 'orders wait')
     """
     return re.sub(r"\{([^{}|]*)\|([^{}|]*)\}", r"\1" if number == 1 else r"\2", text)
+
+
+def iso(at: float | None) -> str:
+    """A time as ISO 8601 in UTC: ``2026-11-24T14:05:09Z``."""
+    return "" if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def span(seconds: float) -> str:

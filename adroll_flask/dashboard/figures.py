@@ -70,11 +70,6 @@ def written(form: str, at: float, zone: tzinfo) -> str:
     return moment.strftime(form.replace("%-d", str(moment.day)))
 
 
-def iso(at: float | None) -> str:
-    """``2026-11-24T14:05:09Z``."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def csv_text(rows: Iterable[Mapping[str, object]], names: Sequence[str] = ()) -> str:
     """Rows as CSV; a text that a spreadsheet would run gets a quote before it.
 

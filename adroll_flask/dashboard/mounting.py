@@ -17,7 +17,7 @@ from adroll_flask._version import DOCS_URL, __version__
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.findings.rules import outbox_trouble
 from adroll_flask.outbox import OutboxFailed
-from adroll_flask.plurals import span
+from adroll_flask.plurals import iso, span
 from adroll_flask.runtime import Runtime
 
 from . import figures, match_quality, orders, overview, problems
@@ -94,7 +94,7 @@ class _Dashboard:
         self._templates.filters.update(
             moment=lambda at: "–" if at is None else figures.written("%-d %b %Y, %H:%M", at, zone),
             written=lambda at, form, other: figures.written(form, at, other or zone),
-            iso=figures.iso,
+            iso=iso,
             span=span,
             for_lookers=for_lookers,
             for_developer=for_developer,

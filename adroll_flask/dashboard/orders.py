@@ -17,12 +17,13 @@ from adroll_flask.findings.finding import meaning, texts
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox import Row
 from adroll_flask.outbox.lookups import order_id_of
+from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
 from adroll_flask.reporting.kept_events import FoundOrder, carried, find_order, life
 from adroll_flask.reporting.lists import ReconcileError, read_orders, spellings
 from adroll_flask.reporting.reconciliation import Order, Reconciliation, amount_of, line_of
 
-from .figures import csv_text, iso, money, values
+from .figures import csv_text, money, values
 from .page import Data, Done, Page, Visit, csv_file
 
 #: The names in the query: one event by its own id, the place in the list of the newest, a state.

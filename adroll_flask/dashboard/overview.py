@@ -15,7 +15,7 @@ from adroll_flask.findings.sums import by, total
 from adroll_flask.outbox.admin import RISKY
 from adroll_flask.outbox.model import AWAY, DRY_RUN, HistoryColumn, HistorySum
 from adroll_flask.outbox.schema import DELAYS
-from adroll_flask.plurals import counted
+from adroll_flask.plurals import agreeing, counted
 
 from . import figures
 from .figures import Period, count, values, written
@@ -111,8 +111,10 @@ def _verdict(visit: Visit) -> dict[str, Any]:
     real = [row for row in day if row.outcome == "delivered"]
     orders = [row for row in real if row.event_name == "purchase"]
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
-    every = f"All {counted(number, noun)}" if number != 1 else f"The one {noun}"
-    sentence = f"Yes. {every} of the last 24 hours that could be delivered reached AdRoll."
+    sentence = (
+        f"Yes. {{The one {noun}|All {count(number)} {noun}s}} of the last 24 hours that could"
+    )
+    sentence = agreeing(f"{sentence} be delivered reached AdRoll.", number)
     sentence = sentence if number else "Nothing of the last 24 hours was sent yet."
     answer = {"level": "good" if number else "idle", "money": ""}
     return ok("verdict", sentence).as_dict() | answer
@@ -226,34 +228,31 @@ def _answer(totals: Mapping[str, Mapping[str, Any]], noun: str, never: int, lost
     known = missed + events["delivered"]
     if not known:
         return {"missed": 0, "known": 0, "sentence": "", "beside": ""}
-    if not missed:
-        sentence = f"Every one of {count(known)} {noun}s" if known > 1 else f"The one {noun}"
-        sentence += " reached AdRoll."
-    else:
-        parts = (
+    every = f"{{The one {noun}|Every one of {count(known)} {noun}s}} reached AdRoll."
+    sentence = agreeing(every, known)
+    if missed:
+        *others, last = _counted(
             (never, "that the shop never reported"),
             (events["suppressed"], "not to be reported"),
             (lost, "that could not be delivered"),
         )
-        *others, last = (f"{count(number)} {words}" for number, words in parts if number)
         told = f"{', '.join(others)} and {last}" if others else last
         sentence = f"{count(missed)} of {counted(known, noun)} did not reach AdRoll: {told}."
     listed = sum(events[name] for name in _LOST) - lost
-    beside = [
-        f"{count(number)} {'is' if number == 1 else 'are'} {words}"
-        for number, words in (
-            (events["waiting"], "on the way"),
-            (events["unsure"], "unsure, and may have arrived"),
-            (events["cancelled"] + events["unreleased"], "cancelled, or never released"),
-            (listed, "lost here, and counted above where missing still"),
-        )
-        if number
-    ]
-    if again := events["duplicate"]:
-        reports = counted(again, "report")
-        beside.append(f"{reports} came again, by a reload or a retry, and count once")
+    beside = _counted(
+        (events["waiting"], "{is|are} on the way"),
+        (events["unsure"], "{is|are} unsure, and may have arrived"),
+        (events["cancelled"] + events["unreleased"], "{is|are} cancelled, or never released"),
+        (listed, "{is|are} lost here, and counted above where missing still"),
+        (events["duplicate"], "report{|s} came again, by a reload or a retry, and count{s|} once"),
+    )
     more = "Beside these: " + "; ".join(beside) + "." if beside else ""
     return {"missed": missed, "known": known, "sentence": sentence, "beside": more}
+
+
+def _counted(*parts: tuple[int, str]) -> list[str]:
+    """Each number that is not 0 with its words."""
+    return [f"{count(number)} {agreeing(words, number)}" for number, words in parts if number]
 
 
 def _losses(fates: Mapping[str, Sequence[HistorySum]], reported: int) -> list[dict[str, Any]]:

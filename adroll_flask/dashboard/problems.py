@@ -15,10 +15,9 @@ from adroll_flask.findings.sums import by, money, of_events
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox import Row
 from adroll_flask.outbox.model import HistorySum
-from adroll_flask.plurals import counted
+from adroll_flask.plurals import counted, iso
 from adroll_flask.reporting.kept_events import FIELDS, retry_dead
 
-from .figures import iso
 from .orders import listed, with_times
 from .page import Data, Done, Page, Visit
 

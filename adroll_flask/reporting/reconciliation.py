@@ -21,7 +21,7 @@ from adroll_flask.events.names import kept_key, suppressed_key
 from adroll_flask.logs import Logger, get_logger
 from adroll_flask.outbox.lookups import is_id
 from adroll_flask.outbox.model import HistorySum, Row, SuppressedOrder, worst
-from adroll_flask.plurals import agreeing, span
+from adroll_flask.plurals import agreeing, iso, span
 from adroll_flask.redaction import describe
 
 from .lists import ReconcileError, find_columns, read_time, spellings
@@ -113,10 +113,7 @@ class Order(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """What is told of it; its time as ISO 8601 in UTC."""
-        told = self._asdict()
-        if self.time is not None:
-            told["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.time))
-        return told
+        return self._asdict() | {"time": iso(self.time)}
 
 
 @dataclass(eq=False, repr=False)
