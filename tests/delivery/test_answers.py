@@ -78,8 +78,8 @@ def test_retry_after_means_nothing_elsewhere() -> None:
     assert answer(301, retry_after="7").retry_after is None
 
 
-ODD = [b"", b"null", b"[", b'"text"', b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"results": []}']
-ODD += [b'{"errors": %s}' % errors for errors in (b"3", b"null", b"[]", b"[null]")]
+ODD = [b"", b"null", b"[", b'"text"', b"<html>", b"\xff\xfe", b"[" * 60_000, b"9" * 60_000]
+ODD += [b'{"errors": %s}' % errors for errors in (b"3", b"null", b"[]", b"[null]", b'["\xff"]')]
 
 
 @pytest.mark.parametrize("body", ODD)
@@ -95,6 +95,7 @@ def test_words_are_taken_from_several_shapes() -> None:
         "http_400: ip: bad (E7); no"
     )
     assert answer(400, b"<html>").words == "http_400"
+    assert answer(400, b'{"errors": [NaN, Infinity]}').kind == "content"
 
 
 def test_words_are_bounded_and_redacted() -> None:

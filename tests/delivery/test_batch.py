@@ -106,18 +106,26 @@ def test_one_bad_event_among_many_is_found_by_halving(
     assert f"became dead letters: 1, the first is {row.id}, refused" in caplog.text
 
 
-def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AdRoll(refusal(400)), orders=100)
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_refusal_of_everything_holds_and_blames_nobody(tmp_path: Path, status: int) -> None:
+    adroll = AdRoll(refusal(status))
+    shop = Shop(tmp_path, adroll, orders=300)
     assert shop.step() == 0
     # Down to the first one alone, one more to be sure, and a trial event.
-    assert shop.adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
-    assert len(shop.adroll.trials) == 1
-    assert shop.stopped() == "http_400_to_everything"
+    assert adroll.sizes == [100, 50, 25, 13, 7, 4, 2, 1, 1]
+    assert len(adroll.trials) == 1
+    shop.steps(20, 31)
+    assert shop.stopped() == f"http_{status}_to_everything"
     assert set(shop.states().values()) == {"waiting"}
-    assert {row.attempts for row in shop.rows().values()} == {0}
-    assert not any(row.unsure for row in shop.rows().values())
-    assert shop.counters.get("delivery_stopped", "http_400_to_everything") == 1
-    assert shop.counters.get("event_dead", "refused") == 0
+    assert {(row.attempts, row.unsure) for row in shop.rows().values()} == {(0, False)}
+    assert shop.counters.get("delivery_stopped", f"http_{status}_to_everything") == 1
+    assert shop.counters.get("event_dead", "refused" if status == 400 else "too_large") == 0
+    adroll.judge = OK
+    shop.clock.sleep(300)
+    adroll.requests.clear()
+    shop.deliverer.drain()
+    assert sorted(adroll.taken) == orders(300)
+    assert max(adroll.sizes) == 100, "not one by one for hours"
 
 
 def test_all_bad_events_are_dead_letters_where_a_trial_event_passes(tmp_path: Path) -> None:
@@ -176,23 +184,6 @@ def test_413_for_one_event_makes_it_a_dead_letter(tmp_path: Path) -> None:
     assert (row.reason, row.error) == ("too_large", "http_413: no (bad)")
     size, (trial,) = len(shop.payload("o002") or b""), shop.adroll.trials
     assert size <= len(json.dumps(trial, separators=(",", ":"))) < size + 50, "of the same size"
-
-
-def test_413_for_everything_holds_and_makes_no_dead_letters(tmp_path: Path) -> None:
-    adroll = AdRoll(refusal(413))
-    shop = Shop(tmp_path, adroll, orders=300)
-    shop.steps(20, 31)
-    assert shop.stopped() == "http_413_to_everything"
-    assert set(shop.states().values()) == {"waiting"}
-    assert {row.attempts for row in shop.rows().values()} == {0}
-    assert shop.counters.get("event_dead", "too_large") == 0
-    assert adroll.sizes[:9] == [100, 50, 25, 13, 7, 4, 2, 1, 1]
-    adroll.judge = OK
-    shop.clock.sleep(300)
-    adroll.requests.clear()
-    shop.deliverer.drain()
-    assert sorted(adroll.taken) == orders(300)
-    assert max(adroll.sizes) == 100, "not one by one for hours"
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,6 @@ def adroll(outbox: Outbox) -> State:
     return outbox.destination(EID)
 
 
-def refuse(outbox: Outbox) -> None:
-    settle(outbox, claimed(outbox), "retry", refused=True)
-
-
 def test_a_pause_holds_for_every_worker_until_it_ends(bench: Bench, adroll: State) -> None:
     adroll.failed("429")
     adroll.pause(300)
@@ -101,51 +97,32 @@ def test_a_new_hold_ends_a_probe(adroll: State) -> None:
     assert adroll.try_probe()
 
 
-def test_age_counts_only_while_nothing_is_held(bench: Bench, outbox: Outbox, adroll: State) -> None:
-    outbox.put(bench.event())
-    refuse(outbox)
-    bench.pass_time(100)
-    adroll.stop("401", "f")
-    bench.pass_time(1000)
-    adroll.resume()
-    bench.pass_time(10)
-    adroll.stop("403", "f")
-    bench.pass_time(5000)
-
-    (event,) = claimed(outbox).events
-    age = bench.open().destination(EID).unstopped_age(event)
-    assert age == pytest.approx(110, abs=20)
+#: What happens to an event, and how many seconds go by; then its age.
+AGES: dict[str, tuple[list[str | int], int]] = {
+    "of stops nothing": (["refuse", 100, "stop", 1000, "resume", 10, "stop", 5000], 110),
+    "nothing before the first refusal": (["stop", 1000, "refuse", 500, "resume", 70], 70),
+    "all since the first refusal": (["retry", 86_400, "refuse", 200, "refuse", 100], 300),
+    "nothing without a refusal": (["retry", 8 * 86_400], 0),
+}
 
 
-def test_stops_before_the_first_refusal_are_left(
-    bench: Bench, outbox: Outbox, adroll: State
+@pytest.mark.parametrize(("steps", "age"), AGES.values(), ids=AGES)
+def test_the_age_of_an_event_counts(
+    bench: Bench, outbox: Outbox, adroll: State, steps: list[str | int], age: int
 ) -> None:
     outbox.put(bench.event())
-    adroll.stop("401", "f")
-    bench.pass_time(1000)
-    refuse(outbox)
-    bench.pass_time(500)
-    adroll.resume()
-    bench.pass_time(70)
+    for step in steps:
+        if isinstance(step, int):
+            bench.pass_time(step)
+        elif step == "stop":
+            adroll.stop("401", "f")
+        elif step == "resume":
+            adroll.resume()
+        else:
+            settle(outbox, claimed(outbox), "retry", refused=step == "refuse")
 
     (event,) = claimed(outbox).events
-    assert adroll.unstopped_age(event) == pytest.approx(70, abs=20)
-
-
-def test_age_counts_from_the_first_refusal(bench: Bench, outbox: Outbox, adroll: State) -> None:
-    outbox.put(bench.event())
-    bench.pass_time(8 * 86_400)
-    claim = claimed(outbox)
-    assert adroll.unstopped_age(claim.events[0]) == 0
-    settle(outbox, claim, "retry")
-
-    refuse(outbox)
-    bench.pass_time(200)
-    refuse(outbox)
-    bench.pass_time(100)
-
-    (event,) = claimed(outbox).events
-    assert adroll.unstopped_age(event) == pytest.approx(300, abs=20)
+    assert bench.open().destination(EID).unstopped_age(event) == pytest.approx(age, abs=20)
 
 
 def test_a_report_wakes_who_waits_in_this_process(bench: Bench, outbox: Outbox) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from adroll_flask import cancel_conversion, release_conversion, report_conversion
 from adroll_flask.outbox import Outbox
-from adroll_flask.outbox.model import OrderKey, Verdict, Withdrawal
+from adroll_flask.outbox.model import OrderKey, OutcomeKind, Verdict, Withdrawal
 from tests.conftest import AppMaker, Patch
 from tests.support.outbox_engines import (
     EID,
@@ -79,22 +79,6 @@ def test_a_cancelled_hold_keeps_its_key_and_no_visitor(bench: Bench, outbox: Out
     assert bench.counters.get("hold_cancelled", "cancelled") == 1
 
 
-def test_a_release_is_unused_where_its_hold_was_cancelled(bench: Bench, outbox: Outbox) -> None:
-    keys = ["cancelled", "released", "released too"]
-    for key in keys:
-        hold(bench, outbox, key)
-        outbox.decide(cancel(key) if key == "cancelled" else release(key))
-    assert sorted(deliver(outbox)) == ["released", "released too"]
-
-    for key in keys:
-        outbox.decide(release(key))
-
-    assert deliver(outbox) == []
-    assert bench.counters.get("hold_unused", "cancelled") == 1
-    told = {what: count for what, count in history(outbox).items() if what[0] == "unused"}
-    assert told == {("unused", "cancelled"): 1}
-
-
 def test_a_release_may_correct_what_was_held(bench: Bench, outbox: Outbox) -> None:
     id = hold(bench, outbox, payload=b'{"event_name":"purchase","value":"1.00"}')
     outbox.decide(release(value="59.90", timestamp=1_700_000_000.0))
@@ -158,22 +142,6 @@ def test_a_hold_of_an_older_database_whose_release_was_read_rests(bench: Bench) 
     assert (row.state, row.reason, row.unsure) == ("dead", "restored", True)
 
 
-def test_what_waits_or_is_claimed_is_cancelled_in_time(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1001"))
-    hold(bench, outbox, "1002")
-    outbox.decide(release("1002"))
-    claim = claimed(outbox)
-    assert len(claim.events) == 2
-    outbox.put(bench.event("1003"))
-    for key in ("1001", "1002", "1003"):
-        outbox.decide(cancel(key))
-    outbox.ingest.take_in()
-
-    assert outbox.queue.begin_sending(claim) == ()
-    assert deliver(outbox) == []
-    assert states(outbox) == {"cancelled": 3}
-
-
 def test_after_the_delivery_a_cancellation_is_too_late_once(bench: Bench, outbox: Outbox) -> None:
     outbox.put(bench.event("1001"))
     assert deliver(outbox) == ["1001"]
@@ -187,33 +155,28 @@ def test_after_the_delivery_a_cancellation_is_too_late_once(bench: Bench, outbox
     assert bench.counters.get("hold_too_late", "cancelled") == 1
 
 
-def test_a_cancellation_of_what_is_being_taken_is_too_late(bench: Bench, outbox: Outbox) -> None:
-    outbox.put(bench.event("1001"))
-    claim = outbox.queue.claim(EID, begin=True)
-    outbox.decide(cancel())
-    outbox.ingest.take_in()
-
-    settle(outbox, claim)
-
-    row = shown(outbox, claim.events[0].id)
-    assert (row.state, row.reason) == ("delivered", "too_late")
-    told = history(outbox)
-    assert (told["delivered", ""], told["too_late", "cancelled"]) == (1, 1)
-    assert bench.counters.get("hold_too_late", "cancelled") == 1
-
-
-def test_a_cancellation_while_it_is_sent_counts_if_it_returns(bench: Bench, outbox: Outbox) -> None:
+@pytest.mark.parametrize(
+    ("kind", "state", "reason"),
+    [("delivered", "delivered", "too_late"), ("retry", "cancelled", "cancelled")],
+)
+def test_a_cancellation_while_it_is_sent_counts_if_it_returns(
+    bench: Bench, outbox: Outbox, kind: OutcomeKind, state: str, reason: str
+) -> None:
     outbox.put(bench.event("1001"))
     claim = claimed(outbox, begin=True)
     outbox.decide(cancel())
     outbox.ingest.take_in()
     assert states(outbox) == {"sending": 1}
 
-    settle(outbox, claim, "retry", delay=0)
+    settle(outbox, claim, kind, delay=0)
     outbox.admin.keep_house()
 
     assert deliver(outbox) == []
-    assert states(outbox) == {"cancelled": 1}
+    row = shown(outbox, claim.events[0].id)
+    assert (row.state, row.reason) == (state, reason)
+    ends = {("delivered", ""): 1, ("too_late", "cancelled"): 1}
+    assert history(outbox) == (ends if kind == "delivered" else {("cancelled", "cancelled"): 1})
+    assert bench.counters.get("hold_too_late", "cancelled") == (kind == "delivered")
 
 
 def test_a_cancellation_of_the_forgotten_changes_nothing(bench: Bench, outbox: Outbox) -> None:

@@ -1,25 +1,39 @@
-"""The states of events against a model of a page: whatever happens in whatever order."""
+"""Events and holds against a model of a page: two hosts, in whatever order things happen."""
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hypothesis.strategies as st
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from adroll_flask.outbox import Claim, NewEvent, Outbox, Outcome, new_id
-from adroll_flask.outbox.model import OutcomeKind
+from adroll_flask.outbox.model import OrderKey, OutcomeKind, Verdict
+from adroll_flask.outbox.queue import KEYLESS_KEPT
 from adroll_flask.settings import Settings
 from tests.support.outbox_engines import EID, Clock, retry, told
 
-KEYS = st.none() | st.sampled_from(["1", "2", "3", "4"])
-KINDS: tuple[OutcomeKind, ...] = ("delivered", "retry", "dead", "return", "claimed")
+KEYS = st.sampled_from(["1", "2"])
+HOSTS = st.integers(0, 1)
+#: Seconds that go by first: a lease lasts for 60.
+AFTER = st.sampled_from([0.0, 0.0, 31.0, 61.0])
+KINDS: tuple[OutcomeKind, ...] = ("delivered", "delivered", "retry", "dead", "return", "claimed")
+LONGEST = 1000
 
 
 @dataclass
 class Modelled:
+    """One event as a person with a pencil follows it."""
+
     key: str | None
     state: str = "waiting"
     due: float = 0.0
@@ -27,138 +41,194 @@ class Modelled:
     token: str | None = None
     unsure: bool = False
     attempts: int = 0
+    is_cancelled: bool = False
+    reason: str = ""
+
+
+@dataclass
+class Host:
+    """A host's journal lies in a folder of its own; what it said and nobody read yet."""
+
+    outbox: Outbox
+    events: dict[str, Modelled] = field(default_factory=dict)
+    verdicts: list[tuple[str, str]] = field(default_factory=list)
 
 
 class OutboxModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.place = tempfile.TemporaryDirectory()
         self.clock = Clock()
-        # Two outboxes on one folder: two processes, as far as journal and file can tell.
-        self.outboxes = [
-            Outbox(Settings(), folder=Path(self.folder.name), clock=self.clock) for _ in range(2)
-        ]
+        self.hosts: list[Host] = []
         self.events: dict[str, Modelled] = {}
-        #: Each outbox's reports that were not taken in yet, by id, and the keys that it has seen.
-        self.reported: dict[str, Modelled] = {}
-        self.seen: list[dict[str, str]] = [{}, {}]
+        #: What was decided on orders that have not come in, and when that came in.
+        self.verdicts: dict[str, tuple[str, float]] = {}
         self.claims: list[Claim] = []
         #: What the history has to say.
         self.told: Counter[str] = Counter()
 
+    def open(self, number: int) -> Outbox:
+        url = f"sqlite:///{self.place.name}/outbox.sqlite"
+        config = Settings.from_mapping({"ADROLL_OUTBOX_URL": url, "ADROLL_HOLD_MAX": LONGEST})
+        folder = Path(self.place.name) / f"host{number}"
+        folder.mkdir(exist_ok=True)
+        return Outbox(config, folder=folder, clock=self.clock)
+
     @initialize()
     def begin(self) -> None:
-        self.outboxes[0].database.create_tables()
+        self.hosts = [Host(self.open(number)) for number in range(2)]
+        self.hosts[0].outbox.database.create_tables()
 
     def teardown(self) -> None:
-        self.look(0)
-        for outbox in self.outboxes:
-            outbox.close()
-        self.folder.cleanup()
+        for number, host in enumerate(self.hosts):
+            self.look(number)
+            host.outbox.close()
+        self.place.cleanup()
 
-    def holder(self, key: str | None) -> str | None:
-        return next((i for i, e in self.events.items() if key is not None and e.key == key), None)
+    def tick(self) -> float:
+        self.clock.now += 0.01
+        return self.clock.now
 
-    @rule(key=KEYS, which=st.integers(0, 1))
-    def report(self, key: str | None, which: int) -> None:
-        self.clock.now += 0.001
-        now = self.clock.now
-        event = NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now)
-        known = self.seen[which].get(key) if key is not None else None
+    # -- what shops do ----------------------------------------------------------------------
 
-        kept = self.outboxes[which].put(event)
+    @rule(key=st.none() | KEYS, host=HOSTS)
+    def report(self, key: str | None, host: int, held_for: float | None = None) -> None:
+        now, one = self.tick(), self.hosts[host]
+        new = NewEvent(new_id(now), "purchase", EID, False, key, b"{}", now, held_for=held_for)
+        assert one.outbox.put(new) == new.id or key is not None
+        one.events[new.id] = Modelled(key, due=now, queued=now)
+        if held_for is not None:
+            one.events[new.id].state, one.events[new.id].due = "held", now + held_for
 
-        # A key that it has seen may be free again, which a receipt does not say.
-        is_new = known is None
-        assert kept == (event.id if is_new else known)
-        self.reported[event.id] = Modelled(key, due=now, queued=now)
-        if key is not None and is_new:
-            self.seen[which][key] = event.id
+    @rule(key=KEYS, host=HOSTS, seconds=st.sampled_from([50.0, 500.0]))
+    def hold(self, key: str, host: int, seconds: float) -> None:
+        self.report(key, host, seconds)
 
-    def take_in(self) -> None:
-        """What whoever looks first does with all that was reported, in the order of its times."""
-        for id, event in self.reported.items():
-            if self.holder(event.key) is None:
+    @rule(key=KEYS, host=HOSTS, kind=st.sampled_from(["release", "release", "cancel"]))
+    def decide(self, key: str, host: int, kind: str) -> None:
+        order = OrderKey(EID, False, "purchase", key)
+        self.hosts[host].outbox.decide(Verdict(self.tick(), kind, order))  # type: ignore[arg-type]
+        self.hosts[host].verdicts.append((key, kind))
+
+    # -- what happens to hosts --------------------------------------------------------------
+
+    @rule(host=HOSTS)
+    def kill(self, host: int) -> None:
+        """The process is gone, without a word; another starts in its place."""
+        self.hosts[host].outbox.close()
+        self.hosts[host].outbox = self.open(host)
+
+    # -- what comes in: events first, then verdicts, each as if it came in alone -------------
+
+    def take_in(self, number: int) -> None:
+        host = self.hosts[number]
+        for id, event in host.events.items():
+            first = next((e for e in self.events.values() if e.key == event.key is not None), None)
+            if first is None:
                 self.events[id] = event
+                if event.key in self.verdicts:
+                    self.decided(event.key or "", self.verdicts.pop(event.key or "")[0])
+            elif first.state == "held" and event.state == "waiting":
+                self.decided(first.key or "", "release")
             else:
                 self.told["duplicate"] += 1
-        self.reported.clear()
+        for key, kind in host.verdicts:
+            self.decided(key, kind)
+        host.events.clear()
+        host.verdicts.clear()
 
-    @rule(which=st.integers(0, 1), limit=st.integers(1, 4))
-    def claim(self, which: int, limit: int) -> None:
-        now = self.clock.now
-        if len(self.reported) > limit:
-            # A claim takes in as many records as it may hold events, file by file.
-            self.look(which)
+    def decided(self, key: str, kind: str) -> None:
+        event = next((event for event in self.events.values() if event.key == key), None)
+        if event is None:
+            known, at = self.verdicts.get(key, (kind, self.clock.now))
+            self.verdicts[key] = ("cancel" if kind == "cancel" else known), at
+        elif kind == "release":
+            if event.state == "held":
+                event.state, event.due = "waiting", self.clock.now
+            elif event.state == "cancelled" and event.reason == "cancelled":
+                self.told["unused"] += 1
+        elif event.state == "sending":
+            event.is_cancelled = True
+        elif event.state == "delivered" and not event.is_cancelled:
+            event.is_cancelled = True
+            self.told["too_late"] += 1
+        elif event.state in ("held", "waiting", "claimed", "dead"):
+            self.told["dead"] -= event.state == "dead"
+            self.end(event, "cancelled", "cancelled")
+
+    def end(self, event: Modelled, outcome: str, reason: str) -> None:
+        event.state, event.token, event.reason = "cancelled", None, reason
+        self.told[outcome] += 1
+
+    # -- what workers do --------------------------------------------------------------------
+
+    @rule(host=HOSTS, limit=st.integers(1, 4), begin=st.booleans(), after=AFTER)
+    def claim(self, host: int, limit: int, begin: bool, after: float) -> None:
+        self.clock.now += after
+        outbox, now = self.hosts[host].outbox, self.clock.now
+        if len(self.hosts[host].events) + len(self.hosts[host].verdicts) > limit:
+            outbox.ingest.take_in()  # a claim takes in as many entries as it may hold events
+        self.take_in(host)
         for event in self.events.values():
             if event.state in ("claimed", "sending") and event.due <= now:
+                if event.is_cancelled:
+                    self.end(event, "cancelled", "cancelled")
+                    continue
                 if event.state == "sending":
                     event.unsure, event.attempts = True, event.attempts + 1
                 event.state, event.token, event.due = "waiting", None, event.queued
-        due = sorted(
-            (e.due, i) for i, e in self.events.items() if e.state == "waiting" and e.due <= now
-        )[:limit]
-        # What is taken in by the claim itself stands behind what waits already.
-        before = set(self.events)
-        self.take_in()
-        new = [(event.due, id) for id, event in self.events.items() if id not in before]
-        due += new[: limit - len(due)]
+        due = {id for id, e in self.events.items() if e.state == "waiting" and e.due <= now}
 
-        claim = self.outboxes[which].queue.claim(EID, limit=limit, lease=60)
+        claim = outbox.queue.claim(EID, limit, 60.0, begin=begin)
 
-        if not due:
-            assert not claim
-            return
-        assert claim
-        assert {event.id for event in claim.events} == {id for _, id in due}
-        for got in claim.events:
-            event = self.events[got.id]
-            assert (got.unsure, got.attempts, got.key) == (event.unsure, event.attempts, event.key)
-            event.state, event.token, event.due = "claimed", claim.token, now + 60
-        self.claims.append(claim)
+        got = {event.id for event in claim.events}
+        assert got <= due
+        assert len(got) == min(limit, len(due))
+        for row in claim.events:
+            event = self.events[row.id]
+            assert (row.unsure, row.attempts, row.key) == (event.unsure, event.attempts, event.key)
+            event.state, event.due = "sending" if begin else "claimed", now + 60
+            event.token = claim.token
+        if claim:
+            self.claims.append(claim)
 
     def mine(self, claim: Claim) -> list[str]:
-        return [e.id for e in claim.events if self.holds(claim, e.id)]
-
-    def holds(self, claim: Claim, id: str) -> bool:
-        return id in self.events and self.events[id].token == claim.token
+        known = [event.id for event in claim.events if event.id in self.events]
+        return [id for id in known if self.events[id].token == claim.token]
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), which=st.integers(0, 1))
-    def begin_sending(self, data: st.DataObject, which: int) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
+    @rule(data=st.data(), host=HOSTS, after=AFTER)
+    def begin_sending(self, data: st.DataObject, host: int, after: float) -> None:
+        self.clock.now += after
+        claim = data.draw(st.sampled_from(self.claims[-2:]))
         some = [event.id for event in claim.events if data.draw(st.booleans())]
 
-        ours = self.outboxes[which].queue.begin_sending(claim, some or None)
+        ours = self.hosts[host].outbox.queue.begin_sending(claim, some or None)
 
         # Another worker may have what is under a lease that has ended.
         mine = [id for id in self.mine(claim) if self.events[id].due > self.clock.now]
+        mine = [id for id in mine if not self.events[id].is_cancelled]
         assert list(ours) == [id for id in mine if id in some or not some]
         for id in ours:
             self.events[id].state = "sending"
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), which=st.integers(0, 1))
-    def settle(self, data: st.DataObject, which: int) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
+    @rule(data=st.data(), host=HOSTS, unsure=st.booleans(), delay=st.sampled_from([0.0, 30.0]))
+    def settle(self, data: st.DataObject, host: int, unsure: bool, delay: float) -> None:
+        claim = data.draw(st.sampled_from(self.claims[-2:]))
+        kinds = [data.draw(st.sampled_from(KINDS)) for _ in claim.events]
         outcomes = [
-            Outcome(
-                ids=[event.id],
-                kind=data.draw(st.sampled_from(KINDS)),
-                unsure=data.draw(st.booleans()),
-                delay=data.draw(st.sampled_from([0.0, 30.0])),
-            )
-            for event in claim.events
+            Outcome(ids=[event.id], kind=kind, unsure=unsure, delay=delay)
+            for event, kind in zip(claim.events, kinds, strict=True)
         ]
-        self.clock.now += 0.001  # what was settled is known by its moment
+        self.tick()  # what was settled is known by its moment
+        mine = self.mine(claim)
 
-        settled = self.outboxes[which].queue.settle(claim, outcomes)
+        assert self.hosts[host].outbox.queue.settle(claim, outcomes) == len(mine)
 
-        assert settled == len(self.mine(claim))
-        for outcome in outcomes:
-            (id,) = outcome.ids
-            if self.holds(claim, id):
-                self.take(self.events[id], outcome)
+        for event, outcome in zip(claim.events, outcomes, strict=True):
+            if event.id in mine:
+                self.take(self.events[event.id], outcome)
 
     def take(self, event: Modelled, outcome: Outcome) -> None:
         event.unsure = event.unsure or outcome.unsure
@@ -166,56 +236,80 @@ class OutboxModel(RuleBasedStateMachine):
             event.state = "claimed"
             return
         event.token = None
+        if event.is_cancelled and outcome.kind != "delivered":
+            self.end(event, "cancelled", "cancelled")
+            return
         event.attempts += outcome.kind != "return"
         event.state = outcome.kind if outcome.kind in ("delivered", "dead") else "waiting"
         self.told[event.state] += event.state != "waiting"
+        self.told["too_late"] += event.is_cancelled
         event.due = event.queued
-        if outcome.kind == "retry" and outcome.delay:
-            event.due = self.clock.now + outcome.delay
+        if event.state == "delivered" or (outcome.kind == "retry" and outcome.delay):
+            event.due = self.clock.now + (outcome.delay if event.state == "waiting" else 0.0)
 
-    @rule(seconds=st.sampled_from([1.0, 31.0, 61.0]))
-    def pass_time(self, seconds: float) -> None:
-        self.clock.now += seconds
+    # -- what people and time do ------------------------------------------------------------
 
-    @precondition(lambda self: any(e.state == "dead" for e in self.events.values()))
-    @rule(which=st.integers(0, 1))
-    def retry_all(self, which: int) -> None:
-        self.take_in()
+    @rule(host=HOSTS)
+    def retry_all(self, host: int) -> None:
+        self.look(host)
         dead = [event for event in self.events.values() if event.state == "dead"]
-        self.clock.now += 0.001
+        now = self.tick()
 
-        assert retry(self.outboxes[which]) == len(dead)
+        assert retry(self.hosts[host].outbox) == len(dead)
 
         for event in dead:
-            event.state, event.attempts = "waiting", 0
+            event.state, event.attempts, event.due, event.queued = "waiting", 0, now, now
             self.told["dead"] -= 1
-            event.due = event.queued = self.clock.now
 
     @precondition(lambda self: self.events)
-    @rule(data=st.data(), which=st.integers(0, 1))
-    def drop(self, data: st.DataObject, which: int) -> None:
-        self.take_in()
+    @rule(data=st.data(), host=HOSTS)
+    def drop(self, data: st.DataObject, host: int) -> None:
+        self.take_in(host)
         id = data.draw(st.sampled_from(sorted(self.events)))
-        may = self.events[id].state in ("waiting", "delivered", "dead")
+        may = self.events[id].state not in ("claimed", "sending")
 
-        assert self.outboxes[which].admin.drop([id]) == may
+        assert self.hosts[host].outbox.admin.drop([id]) == may
         if may:
             self.told["cancelled"] += self.events.pop(id).state == "waiting"
 
-    @rule(which=st.integers(0, 1))
-    def open_again(self, which: int) -> None:
-        self.outboxes[which].close()
+    @rule(host=HOSTS, after=st.sampled_from([0.0, 60.0, 600.0]))
+    def housekeep(self, host: int, after: float) -> None:
+        self.clock.now += after
+        for _ in range(40):  # a clock that leapt is followed by an hour a look
+            self.hosts[host].outbox.admin.keep_house()
+        now = self.clock.now
+        for id, event in [*self.events.items()]:
+            if event.state == "held" and event.due <= now:
+                self.end(event, "expired", "hold_expired")
+            if event.state == "delivered" and event.key is None and event.due <= now - KEYLESS_KEPT:
+                del self.events[id]
+        for key, (_, at) in [*self.verdicts.items()]:
+            if at <= now - LONGEST:
+                del self.verdicts[key]
+                self.told["unused"] += 1
 
-    @rule(which=st.integers(0, 1))
-    def look(self, which: int) -> None:
-        self.take_in()
-        counts = self.outboxes[which].lookups.counts()
+    @rule(host=HOSTS)
+    def look(self, host: int) -> None:
+        outbox = self.hosts[host].outbox
+        counts = outbox.lookups.counts()
+        self.take_in(host)
+        assert counts.pop("decided") == len(self.verdicts)
         for state, count in counts.items():
             assert count == sum(event.state == state for event in self.events.values()), state
-        waiting = sum(counts[state] for state in ("waiting", "claimed", "sending"))
-        assert self.outboxes[which].queue.waiting() == waiting
-        assert told(self.outboxes[which], "outcome") == self.told
+        assert outbox.queue.waiting() == sum(
+            counts[state] for state in ("waiting", "claimed", "sending")
+        )
+        assert told(outbox, "outcome") == self.told
 
 
-TestOutboxModel = OutboxModel.TestCase
-TestOutboxModel.settings = settings(max_examples=40, stateful_step_count=30, derandomize=True)
+@pytest.mark.parametrize("examples", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_exactly_the_released_ones_arrive_once(examples: int) -> None:
+    run_state_machine_as_test(
+        OutboxModel,
+        settings=settings(
+            max_examples=examples,
+            phases=(Phase.generate,),
+            stateful_step_count=40,
+            derandomize=True,
+        ),
+    )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from adroll_flask.outbox import Outbox, Outcome
+from adroll_flask.outbox import Outbox
+from adroll_flask.outbox.model import OutcomeKind
 from tests.support import eventually, peak_memory
 from tests.support.outbox_engines import EID, Bench, bury, claimed, deliver, retry, settle, shown
 
@@ -154,30 +155,26 @@ def test_what_comes_back_at_this_moment_is_forgotten_as_well(server: Bench, outb
     assert "click-ann" not in "".join(outbox.lookups.export(full=True))
 
 
-def test_what_is_cancelled_at_the_moment_of_its_delivery_is_too_late(server: Bench) -> None:
-    outbox = server.open()
+@pytest.mark.parametrize(
+    ("reason", "kind", "end"),
+    [
+        ("cancelled", "delivered", ("delivered", "too_late")),
+        ("forgotten", "retry", ("dead", "forgotten")),
+    ],
+)
+def test_what_is_decided_at_the_moment_of_its_settlement_holds(
+    server: Bench, outbox: Outbox, reason: str, kind: OutcomeKind, end: tuple[str, str]
+) -> None:
     outbox.put(server.event("1", payload=wire()))
     claim = outbox.queue.claim(EID, begin=True)
-    outcome = Outcome(ids=[claim.events[0].id], kind="delivered")
 
-    cancelled = "UPDATE adroll_event SET payload = NULL, reason = 'cancelled'"
-    meanwhile(server, cancelled, lambda: outbox.queue.settle(claim, [outcome]))
+    decided = f"UPDATE adroll_event SET payload = NULL, reason = '{reason}'"
+    meanwhile(server, decided, lambda: settle(outbox, claim, kind, blameless=kind == "retry"))
 
     row = shown(outbox, claim.events[0].id)
-    assert (row.state, row.reason) == ("delivered", "too_late")
-    assert server.counters.get("hold_too_late", "cancelled") == 1
-
-
-def test_what_is_forgotten_at_this_moment_is_not_sent_again(server: Bench, outbox: Outbox) -> None:
-    outbox.put(server.event("1", payload=wire()))
-    claim = outbox.queue.claim(EID, begin=True)
-    outcome = Outcome(ids=[claim.events[0].id], kind="retry", blameless=True)
-
-    forgotten = "UPDATE adroll_event SET payload = NULL, reason = 'forgotten'"
-    meanwhile(server, forgotten, lambda: outbox.queue.settle(claim, [outcome]))
-
+    assert (row.state, row.reason) == end
     assert not outbox.queue.claim(EID)
-    assert outbox.lookups.counts()["dead"] == 1
+    assert server.counters.get("hold_too_late", "cancelled") == (reason == "cancelled")
 
 
 @pytest.mark.parametrize("age", [0.0, 400 * 86_400.0], ids=["of today", "of last year"])

@@ -201,41 +201,27 @@ def session() -> Iterator[Session]:
     engine.dispose()
 
 
-def test_an_action_runs_once_after_the_commit(session: Session) -> None:
+def test_an_action_runs_once_after_the_outermost_commit(session: Session) -> None:
     done: list[str] = []
-    after_commit(session, lambda: done.append("one"))
+    after_commit(session, lambda: done.append("outer"))
     session.flush()
-    assert done == []
-    session.commit()
-    assert done == ["one"]
-    session.execute(sa.text("SELECT 1"))
-    session.commit()
-    assert done == ["one"]
-
-
-def test_a_released_savepoint_is_no_commit(session: Session) -> None:
-    done: list[str] = []
     with session.begin_nested():
         after_commit(session, lambda: done.append("inner"))
-    assert done == []
+    assert done == [], "a released savepoint is no commit"
     session.commit()
-    assert done == ["inner"]
-
-
-def test_a_rollback_takes_back_a_released_savepoint_too(session: Session) -> None:
-    done: list[str] = []
-    with session.begin_nested(), session.begin_nested():
-        after_commit(session, lambda: done.append("inner"))
-    session.rollback()
+    assert done == ["outer", "inner"]
     session.execute(sa.text("SELECT 1"))
     session.commit()
-    assert done == []
+    assert done == ["outer", "inner"]
 
 
-def test_a_session_closed_without_a_commit_runs_nothing(session: Session) -> None:
+@pytest.mark.parametrize("end", ["rollback", "close"])
+def test_a_session_that_ends_otherwise_runs_nothing(session: Session, end: str) -> None:
     done: list[str] = []
-    after_commit(session, lambda: done.append("one"))
-    session.close()
+    after_commit(session, lambda: done.append("outer"))
+    with session.begin_nested(), session.begin_nested():
+        after_commit(session, lambda: done.append("inner"))
+    getattr(session, end)()
     session.execute(sa.text("SELECT 1"))
     session.commit()
     assert done == []
