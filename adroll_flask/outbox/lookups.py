@@ -183,12 +183,9 @@ class Lookups:
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
         """What is known of the orders with these keys that were reported as events *name*."""
-        where = (
-            "advertisable_eid IN (:account, '') AND dry_run = 0"
-            f" AND event_name = :name AND dedupe_key {{in_ids}} AND {_EVENTS}"
-        )
-        rows = self._all(where, account=account, name=name, ids=[*keys])
-        return {found.key: found for found in rows if found.key is not None}
+        orders = [model.OrderKey(eid, False, name, key) for eid in ("", account) for key in keys]
+        found = self.database.read(lambda tx: schema.of_orders(tx, orders))
+        return {order.key: row for order, row in found.items() if row.state != "decided"}
 
     def suppressed(self, hashes: Sequence[str]) -> dict[str, model.SuppressedOrder]:
         """Why orders were suppressed, by the hash of

@@ -27,7 +27,6 @@ from adroll_flask.forks import PerProcess
 HistoryColumn: TypeAlias = Literal[
     "at", "event_name", "outcome", "reason", "identifiers", "currency"
 ]
-Doubt: TypeAlias = Literal["", "unsure", "rests"]
 OutcomeKind: TypeAlias = Literal["delivered", "retry", "dead", "return", "claimed"]
 
 
@@ -451,7 +450,7 @@ class Verdict:
     kind: Literal["release", "cancel"]
     order: OrderKey
     changes: Mapping[str, Any] | None = None
-    doubt: Doubt = ""
+    doubt: Literal["", "unsure", "rests"] = ""
 
 
 _Said: TypeAlias = Withdrawal | Counted | Verdict

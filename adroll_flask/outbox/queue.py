@@ -7,6 +7,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Final
 
@@ -55,8 +56,6 @@ class Queue:
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
     #: which may go back.
     _looked_at: dict[str, float] = field(default_factory=dict)
-    #: Whether the last claim of an account left something.
-    _more: dict[str, bool] = field(default_factory=dict)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -90,13 +89,12 @@ class Queue:
             for row in rows:
                 row.state = its_name
             rows.sort(key=attrgetter("queued_at", "id"))
-            more = self._more[account] = left or len(rows) >= limit
-            return Claim(token, tuple(rows), tx.now, more)
+            return Claim(token, tuple(rows), tx.now, left or len(rows) >= limit)
 
         with self.ingest.reading(_TURN) as found:
             # Asking takes no lock; most of the time there is nothing.
-            is_work = self.ingest.has_news(found) or self._more.get(account)
-            if not is_work and not self.database.read(lambda tx: self._is_work(tx, account)):
+            is_work = partial(self._is_work, account)
+            if not self.ingest.has_news(found) and not self.database.read(is_work):
                 return Claim(token)
             try:
                 return self.ingest.run(found, take)
@@ -123,7 +121,7 @@ class Queue:
                 return True
         return False
 
-    def _is_work(self, tx: Tx, account: str) -> bool:
+    def _is_work(self, account: str, tx: Tx) -> bool:
         is_due = lookups.oldest_due(tx, [account]) is not None
         return is_due or is_inbox_full(tx) or self._may_be_far(tx, account)
 
@@ -176,10 +174,8 @@ class Queue:
         def begin(tx: Tx) -> tuple[str, ...]:
             # Only under a lease that still runs: else another worker may have the event.
             runs = "due_at > :now AND payload IS NOT NULL"
-            token = claim.token
-            if transitions.move(tx, "begin", wanted, also=runs, claim=token) == len(wanted):
-                return tuple(wanted)
-            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=token)
+            transitions.move(tx, "begin", wanted, also=runs, claim=claim.token)
+            ours = schema.ids_of(tx, f"{_MINE} AND {runs}", ids=wanted, claim=claim.token)
             return tuple(id for id in wanted if id in ours)
 
         return self.database.write(begin) if wanted else ()
@@ -328,21 +324,17 @@ class Queue:
             rows += schema.rows(tx, where)
         if rows:
             destination.know(tx, [account])
-        alone = []
-        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
+        alone, verdicts = list[str](), list[model.Verdict]()
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
-            met = schema.of_order(tx, order) if row.key else ()
-            if not met:
+            met = schema.of_order(tx, order) if row.key else []
+            if decided := [one.id for one in (row, *met) if one.state == "decided"]:
+                # Held before the EID was set, released or cancelled after it; or as yet unheld.
+                if verdict := transitions.taken_out(tx, decided[0]):
+                    alone.append(row.id)
+                    verdicts.append(replace(verdict, order=order))
+            elif not met:
                 alone.append(row.id)
-            elif row.state == "decided":
-                if verdict := transitions.taken_out(tx, row.id):
-                    self.holds.decide(tx, [replace(verdict, order=order)])
-            elif met[0].state == "decided":
-                # Held before the EID was set, released or cancelled after it.
-                if verdict := transitions.taken_out(tx, met[0].id):
-                    tx.execute(theirs, account=account, ids=[row.id])
-                    self.holds.decide(tx, [verdict])
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
@@ -351,8 +343,9 @@ class Queue:
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [row.id])
                 self.holds.counters.add("event_duplicate", "adopted")
-        if alone:
-            tx.execute(theirs, account=account, ids=alone)
+        theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
+        tx.execute(theirs, account=account, ids=alone)
+        self.holds.decide(tx, verdicts)
         return len(rows)
 
 

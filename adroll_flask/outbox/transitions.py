@@ -24,12 +24,11 @@ from . import destination, history, model, schema
 from .model import LEASED, UNSENT, OutboxFailed, State
 from .schema import Tx
 
-#: Where in the queue an event stands.
-PLACE: Final = "coalesce(released_at, queued_at)"
 _WITHOUT_VISITOR: Final = (
     "payload = NULL, error = NULL, cookie_hash = NULL, click_hash = NULL, attempt_log = NULL"
 )
-_BACK: Final = f"claim = NULL, due_at = {PLACE}"
+#: At its old place in the queue.
+_BACK: Final = "claim = NULL, due_at = coalesce(released_at, queued_at)"
 _ENDED: Final = "claim = NULL, settled_at = :now, due_at = :kept, reason = :reason"
 _EMPTIED: Final = f"{_WITHOUT_VISITOR}, digest = NULL, {_ENDED}"
 _UNSURE: Final = "unsure = unsure + 1, attempts = attempts + 1"
