@@ -2,7 +2,6 @@
 
 # "as" says that a name is public (typing.python.org, "Distributing type information").
 import typing
-from importlib import import_module as _import_module
 
 from ._version import __version__ as __version__
 from .errors import AdRollError as AdRollError
@@ -13,6 +12,7 @@ from .errors import TokenEmptyError as TokenEmptyError
 from .errors import TokenError as TokenError
 from .errors import TokenExpiredError as TokenExpiredError
 from .errors import TokenForgedError as TokenForgedError
+from .events.location import app_location as app_location
 from .extension import AdRoll as AdRoll
 from .middleware import AdRollMiddleware as AdRollMiddleware
 from .public_functions import cancel_conversion as cancel_conversion
@@ -33,12 +33,12 @@ from .visitor.record import Visitor as Visitor
 
 if typing.TYPE_CHECKING:
     from .events.event import Event as Event
-    from .events.location import app_location as app_location
 
 
 def __getattr__(name: str) -> typing.Any:
-    # Loaded when somebody asks: what an event is made of is no matter of most programs' start.
-    module = {"Event": "event", "app_location": "location"}.get(name)
-    if module is None:
+    if name != "Event":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(f".events.{module}", __name__), name)
+    # Loaded when somebody asks: what an event is made of is no matter of most programs' start.
+    from .events.event import Event
+
+    return Event

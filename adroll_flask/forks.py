@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -66,30 +67,21 @@ class PerProcess(Generic[_T]):
         return list(self._made.values())
 
 
-if TYPE_CHECKING:
-    from functools import cached_property
+class made_once(cached_property[_T]):
+    """A property that is made when it is first asked for, and then is a plain value.
 
-    made_once = cached_property
-else:
+    Of what several threads make at once all take the same one; without a lock (3.11's has one),
+    which a fork may leave locked. Another thing may be set in its place. What raised is asked
+    again.
+    """
 
-    class made_once:
-        """A property that is made when it is first asked for, and then is a plain value.
-
-        Of what several threads make at once all take the same one; without a lock, which a fork
-        may leave locked. Another thing may be set in its place. What raised is asked again.
-        """
-
-        def __init__(self, make):
-            self._make, self.__doc__ = make, make.__doc__
-
-        def __set_name__(self, owner, name):
-            self._name = name
+    if not TYPE_CHECKING:
 
         def __get__(self, instance, owner=None):
             if instance is None:
                 return self
             # setdefault is atomic. Later look-ups find the value itself and do not come here.
-            return vars(instance).setdefault(self._name, self._make(instance))
+            return vars(instance).setdefault(self.attrname, self.func(instance))
 
 
 def never_collect(thing: object) -> None:
