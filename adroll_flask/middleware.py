@@ -190,11 +190,9 @@ class _Response:
         # Neither an app that used write(), nor a generator that calls start_response when asked
         # for its first chunk.
         if self._server_write is None and self._status is not None:
-            if isinstance(body, list | tuple):
-                return self._send(body, whole=True) or body
-            self._send(body)
-            if _is_file(self._tracked.environ, body):
-                return body
+            placed = self._send(body)
+            if isinstance(body, list | tuple) or _is_file(self._tracked.environ, body):
+                return placed or body
         return ClosingIterator(self._chunks(), self._close)
 
     def _close(self) -> None:
@@ -203,8 +201,8 @@ class _Response:
         if (close := getattr(self._body, "close", None)) is not None:
             self._request.run(close)
 
-    def _send(self, body: object = None, *, whole: bool = False) -> list[bytes] | None:
-        """Send the headers; the page where *body*, which is *whole*, takes the snippet."""
+    def _send(self, body: object = None) -> list[bytes] | None:
+        """Send the headers; the page where *body* is a whole one that takes the snippet."""
         assert self._status is not None  # noqa: S101 - the callers looked
         page = placed = None
         tracked, runtime = self._tracked, self._request.runtime
@@ -217,8 +215,8 @@ class _Response:
                 # Promise 1: the page goes out as the site made it.
                 runtime.forgive(problem, "page_untouched", "fault")
                 left_alone(problem)
-        if page is not None and whole:
-            placed = [page.whole(b"".join(body))]  # type: ignore[arg-type]
+        if page is not None and isinstance(body, list | tuple):
+            placed = [page.whole(b"".join(body))]
         elif page is not None:
             self._page = page
             page.begin()

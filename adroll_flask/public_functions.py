@@ -22,6 +22,7 @@ from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
+_DISABLED = Receipt(None, "suppressed", "disabled")
 
 
 def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
@@ -135,17 +136,18 @@ def _decide(
 
 
 def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
-    """Where *call* was made; or, where there is no AdRoll, what it gives in production."""
+    """Where *call* was made; or, where AdRoll is off or there is none, what it then gives."""
     try:
-        return request_state.find(call)
+        here = request_state.find(call)
+        return here if here[0].reporter.settings.enabled else _DISABLED
     except ConfigurationError as problem:
         if environment_says("ENABLED") is False:
-            return Receipt(None, "suppressed", "disabled")
+            return _DISABLED
         # Whether a programmer's error raises where no AdRoll says so: in development and in tests.
         strict = environment_says("STRICT")
         if strict is None:
-            here = has_app_context() and (current_app.debug or current_app.testing)
-            strict = here or get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
+            of_app = has_app_context() and (current_app.debug or current_app.testing)
+            strict = of_app or get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
         _refuse(problem, strict)
         return Receipt(None, "failed", str(problem))
 
@@ -248,7 +250,7 @@ def _of_visitor(call: str, work: Callable[[Runtime, TrackedRequest], _T], otherw
     :raises Exception: a fault, where programmer errors raise.
     """
     here = _here(call)
-    if isinstance(here, Receipt) or not here[0].settings.enabled:
+    if isinstance(here, Receipt):
         return otherwise
     runtime, tracked = here
     if tracked is None:

@@ -217,8 +217,6 @@ class Reporter:
 
         :param tracked: the current request's, or ``None`` outside of one.
         """
-        if not self.settings.enabled:
-            return Receipt(None, "suppressed", "disabled")
         given = {key: value for key, value in fields.items() if value is not None}
         subject, session = given.pop("visitor", None), given.pop("session", None)
         # Also for None, which says that there is no visitor: nothing is taken from the current
@@ -591,10 +589,7 @@ class Reporter:
         """
         from adroll_flask.events.fix import accept_changes
 
-        settings = self.settings
-        if not settings.enabled:
-            return Receipt(None, "suppressed", "disabled")
-        strict = self.strict()
+        settings, strict = self.settings, self.strict()
         try:
             changes, wrong = accept_changes(given)
             if at == "release":
@@ -683,24 +678,23 @@ def say_report(name: str, fields: Mapping[str, Any], receipt: Receipt) -> None:
     """Say what came of a call."""
     order, coverage = fields.get("order_id"), receipt.coverage
     value = f"{fields.get('value', '')} {fields.get('currency', '')}".strip()
-    parts = [
+    _say(
         f"{name} {short_key(str(order))}" if order is not None else name,
         value if value[:1].isdigit() else "",
         f"{receipt.status} {receipt.id or ''}".strip(),
         receipt.reason,
         str(coverage) if coverage.carried else "",
         f"missing: {', '.join(coverage.missing)}" if coverage.missing else "",
-    ]
-    _say("; ".join(part for part in parts if part))
+    )
 
 
 def say_outcome(signal: NamedSignal, values: Mapping[str, Any]) -> None:
     """Say what delivery made of an event."""
     if signal is event_delivered:
-        _say(f"{values['name']}; delivered {values['id']}" + "; maybe twice" * values["unsure"])
+        _say(values["name"], f"delivered {values['id']}", "maybe twice" * values["unsure"])
     elif signal is event_rejected and not values["reason"].startswith("invalid"):
-        _say(f"{values['name']}; dead {values['id']}; {values['reason']}")
+        _say(values["name"], f"dead {values['id']}", values["reason"])
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"AdRoll: {text}\n")
+def _say(*parts: str) -> None:
+    sys.stderr.write(f"AdRoll: {'; '.join(filter(None, parts))}\n")
