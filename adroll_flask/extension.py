@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Flask, Response
+from flask import Blueprint, Flask, Response, current_app
 from flask.sessions import SecureCookieSessionInterface
 from markupsafe import Markup
 from werkzeug.wsgi import ClosingIterator
@@ -181,7 +181,7 @@ class AdRoll:
             with app.app_context():
                 adroll.flush()
         """
-        return request_state.runtime("flush").flush(timeout)
+        return request_state.runtime_of(current_app, "flush").flush(timeout)
 
     def reconcile(
         self,
@@ -205,7 +205,7 @@ class AdRoll:
         """
         from .reporting.reconciliation import Reconciliation
 
-        reporter = request_state.runtime("reconcile").reporter
+        reporter = request_state.runtime_of(current_app, "reconcile").reporter
         return Reconciliation(reporter, orders, columns=columns, group=group)
 
     def dashboard(
@@ -252,7 +252,7 @@ class AdRoll:
             with app.app_context():
                 adroll.counters()  # {"event_queued": 1, "event_suppressed:no_consent": 2}
         """
-        return request_state.runtime("counters").counters.snapshot()
+        return request_state.runtime_of(current_app, "counters").counters.snapshot()
 
 
 class _Adapter:

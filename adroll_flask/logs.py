@@ -40,13 +40,9 @@ class _Kept(logging.Logger):
     after it has imported us: a refused token would leave no line. A level silences it.
     """
 
-    @property
-    def disabled(self) -> bool:
-        return False
-
-    @disabled.setter
-    def disabled(self, _wanted: bool) -> None:
-        pass
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "disabled":
+            super().__setattr__(name, value)
 
 
 def get_logger(name: str) -> Logger:

@@ -112,7 +112,7 @@ class AdRollMiddleware:
                 "as gunicorn, an ASGI app inside it by a2wsgi.ASGIMiddleware",
                 slug="asgi",
             )
-        tracked = runtime.tracked(environ)
+        tracked = TrackedRequest(runtime.visitors, environ)
         request = MiddlewareRequest(runtime, tracked)
         if not runtime.settings.enabled:
             return request.run(self._app, environ, start_response)

@@ -12,14 +12,13 @@ from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from .errors import ConfigurationError
 from .events.names import KNOWN
+from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
     from flask.ctx import RequestContext
 
     from .runtime import Runtime
     from .visitor.record import Record
-    from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
 
@@ -93,7 +92,7 @@ def find(call: str) -> tuple[Runtime, TrackedRequest | None]:
     if under is not None:
         return under.runtime, under.tracked
     if in_flask:
-        return runtime(call), None  # which raises
+        return runtime_of(app(), call), None  # which raises
     raise ConfigurationError(
         call,
         "there is no app here: call it in a request that comes through AdRollMiddleware (Django's "
@@ -103,18 +102,13 @@ def find(call: str) -> tuple[Runtime, TrackedRequest | None]:
     )
 
 
-def runtime(call: str) -> Runtime:
-    """The current Flask app's runtime.
+def runtime_of(app: Any, call: str) -> Runtime:
+    """The runtime of *app*: a Flask app, the current one's proxy, or an ``AdRollMiddleware``.
 
     :param call: the name of the function that needs it, for the error.
     :raises ConfigurationError: the app has none.
-    :raises RuntimeError: there is no app context.
+    :raises RuntimeError: there is no current app.
     """
-    return runtime_of(app(), call)
-
-
-def runtime_of(app: Any, call: str) -> Runtime:
-    """The runtime of *app*, a Flask app or an ``AdRollMiddleware``, likewise."""
     extensions = getattr(app, "extensions", None) or {EXTENSION: getattr(app, "runtime", None)}
     found: Runtime | None = extensions.get(EXTENSION)
     if found is None:
@@ -131,7 +125,7 @@ def tracked(runtime: Runtime) -> TrackedRequest:
     environ = request().environ
     found: TrackedRequest | None = environ.get(TRACKED_REQUEST)
     if found is None:
-        found = environ[TRACKED_REQUEST] = runtime.tracked(environ)
+        found = environ[TRACKED_REQUEST] = TrackedRequest(runtime.visitors, environ)
     return found
 
 
@@ -204,23 +198,18 @@ class MirroringSessions(SecureCookieSessionInterface):
         self._runtime = runtime
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        session = super().open_session(app, request)
-        if session is not None and (session or not _guards_sessions(app)):
+        session, environ = super().open_session(app, request), request.environ
+        is_known = self._runtime.settings.cookie_name in environ.get("HTTP_COOKIE", "")
+        if is_known and session is not None and (session or not _guards_sessions(app)):
             try:
-                self._show(session, request.environ)
+                found = environ[TRACKED_REQUEST] = TrackedRequest(self._runtime.visitors, environ)
+                record = found.seen.record
+                if record is not None and found.decision.granted:
+                    # Past the session's own way, which would mark it as modified.
+                    dict.__setitem__(session, _MIRROR, _shown(record))
             except Exception as problem:
                 self._runtime.forgive(problem, "mirror_failed")
         return session
-
-    def _show(self, session: SecureCookieSession, environ: WSGIEnvironment) -> None:
-        runtime = self._runtime
-        if runtime.settings.cookie_name not in environ.get("HTTP_COOKIE", ""):
-            return
-        found = environ[TRACKED_REQUEST] = runtime.tracked(environ)
-        record = found.seen.record
-        if record is not None and found.decision.granted:
-            # Past the session's own way, which would mark it as modified.
-            dict.__setitem__(session, _MIRROR, _shown(record))
 
 
 def may_join(context: RequestContext) -> bool:

@@ -35,7 +35,6 @@ from .reporting.reporter import Reporter, SiteFunctions, say_outcome
 from .settings import Settings, app_keys
 from .signals import visitor_identified
 from .visitor.record import Visitors
-from .visitor.tracked_request import TrackedRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from .delivery.deliverer import Deliverer
     from .delivery.transport import Transport
     from .reporting.reconciliation import PaidOrders
+    from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
 
@@ -124,10 +124,6 @@ class Runtime:
                 "SECRET_KEY or ADROLL_SECRET_KEY" if self.config else "secret_key",
             )
         return Visitors(settings, counters, keys, self.clock, self.request_of)
-
-    def tracked(self, environ: WSGIEnvironment) -> TrackedRequest:
-        """A request's visitor, yet to be looked at."""
-        return TrackedRequest(self.visitors, environ)
 
     def of_visitor(self, work: Callable[[], _T], otherwise: _T) -> _T:
         """What *work* on a visitor gives; *otherwise* after a fault of ours (promise 1).

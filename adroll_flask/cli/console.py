@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 from flask.cli import AppGroup, ScriptInfo
 
 from adroll_flask import request_state
@@ -103,7 +103,7 @@ def current_runtime() -> Runtime:
 
     :raises ConfigurationError: it has none. The commands are there for any app.
     """
-    return request_state.runtime("flask adroll")
+    return request_state.runtime_of(current_app, "flask adroll")
 
 
 def as_typed(text: str) -> str:

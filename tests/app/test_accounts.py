@@ -94,7 +94,7 @@ def test_two_shops_on_one_host_keep_a_record_each(wrap: Wrap) -> None:
         client.get(f"/?adct={adct}")
         cookie = client.get_cookie("wine_visitor" if shop is wine else "adroll_visitor")
         assert cookie is not None
-        seen = shop.runtime.tracked({"HTTP_COOKIE": f"{cookie.key}={cookie.value}"}).seen
+        seen = shop.runtime.visitors.read(f"{cookie.key}={cookie.value}")
         assert seen.record is not None
         assert seen.record.adct == adct
 

@@ -41,6 +41,7 @@ from adroll_flask import (
 from adroll_flask.cli.commands import commands
 from adroll_flask.delivery.transport import NoAnswer, Response
 from adroll_flask.visitor.record import unpack
+from adroll_flask.visitor.tracked_request import TrackedRequest
 from tests.support.sites import HOST, Clock, Site, configuration
 
 EMAIL = "zzcanary.person@mail.example"
@@ -283,7 +284,9 @@ def test_no_receipt_and_no_repr_holds_a_value(shop: Site, echo: Echo) -> None:
     assert any(row is not None and row.payload for row in rows)
     environ = {"REMOTE_ADDR": CANARIES["address"], "HTTP_HOST": HOST, "REQUEST_METHOD": "GET"}
     environ["wsgi.url_scheme"] = "https"
-    tracked = shop.runtime.tracked({**environ, "QUERY_STRING": f"adct={CANARIES['click']}"})
+    tracked = TrackedRequest(
+        shop.runtime.visitors, {**environ, "QUERY_STRING": f"adct={CANARIES['click']}"}
+    )
     visitor = tracked.visitor()
     event = shop.app.extensions["before_report_saw"][-1]
     assert visitor.adct == event.adct == CANARIES["click"]

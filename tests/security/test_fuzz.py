@@ -299,7 +299,9 @@ def test_any_report_gets_a_receipt_and_what_is_queued_is_what_adroll_takes(site:
         else:
             environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
             environ |= {"wsgi.url_scheme": "https"}  # PEP 3333: never missing
-            tracked = site.runtime.tracked({**environ, "QUERY_STRING": "adct=click"})
+            tracked = TrackedRequest(
+                site.runtime.visitors, {**environ, "QUERY_STRING": "adct=click"}
+            )
             receipt = MiddlewareRequest(site.runtime, tracked).run(report_event, name, **fields)
 
         assert isinstance(receipt, Receipt)
@@ -334,7 +336,7 @@ def test_a_value_that_raises_when_looked_at_is_no_fault_of_the_shop(site: Site, 
     environ = {"REMOTE_ADDR": "8.8.8.8", "REQUEST_METHOD": "GET", "HTTP_HOST": HOST}
     environ |= {"wsgi.url_scheme": "https"}  # PEP 3333: never missing
 
-    request = MiddlewareRequest(site.runtime, site.runtime.tracked(environ))
+    request = MiddlewareRequest(site.runtime, TrackedRequest(site.runtime.visitors, environ))
     receipt = request.run(report_event, "purchase", **{field: Unbound()})
 
     assert receipt.status in ("queued", "invalid", "failed")
