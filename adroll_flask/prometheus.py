@@ -32,8 +32,7 @@ except ImportError as _missing:
     ) from _missing
 
 from .errors import ConfigurationError
-from .findings.finding import Finding
-from .findings.rules import Moment, open_findings, outbox_trouble
+from .findings.rules import Moment, open_findings
 from .findings.sums import by, delays_of
 from .logs import logger
 from .middleware import AdRollMiddleware
@@ -66,22 +65,21 @@ class AdRollCollector:
 
     def collect(self) -> Iterator[core.Metric]:
         """All metrics. Where the outbox cannot be read, ``adroll_outbox_up`` is 0."""
-        runtime, findings, of_outbox = self._runtime, list[Finding](), list[core.Metric]()
+        runtime, of_outbox = self._runtime, list[core.Metric]()
         moment = Moment(runtime)
         try:
             if moment.is_there:
                 of_outbox = [*_of(moment)]
         except (OutboxFailed, ConfigurationError) as problem:
-            moment, findings = Moment(runtime, look=False), [outbox_trouble(runtime, problem)]
+            moment = Moment(runtime, trouble=problem)
             runtime.counters.add("metrics_failed")
             logger.error(
                 "AdRoll's metrics cannot be read: %s [metrics-unreadable]", describe(problem)
             )
         text = "1 where the outbox could be read, else 0."
-        yield _gauge("adroll_outbox_up", text, {(): not findings})
+        yield _gauge("adroll_outbox_up", text, {(): moment.trouble is None})
         yield from of_outbox
-        findings += open_findings(moment)
-        found = Counter((one.code, one.severity) for one in findings)
+        found = Counter((one.code, one.severity) for one in open_findings(moment))
         text = "What is wrong now, as `flask adroll check` says it, by code and severity: how many."
         yield _gauge("adroll_findings", text, dict(sorted(found.items())), "code", "severity")
         pid, counts = str(os.getpid()), runtime.counters.snapshot()

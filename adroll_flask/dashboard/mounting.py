@@ -107,7 +107,8 @@ class _Dashboard:
         blueprint.before_request(self._check_access)
         blueprint.after_request(_protect)
         blueprint.register_error_handler(HTTPException, self._error)
-        blueprint.register_error_handler(OutboxFailed, self._outbox_failed)
+        for problem in (OutboxFailed, ConfigurationError):
+            blueprint.register_error_handler(problem, self._outbox_failed)
         for place, page in enumerate(PAGES):
             path, add = f"/{page.name}", blueprint.add_url_rule
             add(path if place else "/", page.name, partial(self._show, page))
@@ -200,7 +201,7 @@ class _Dashboard:
             "error.html", status, page=None, title=problem.name, text=problem.description or ""
         )
 
-    def _outbox_failed(self, problem: OutboxFailed) -> Response:
+    def _outbox_failed(self, problem: OutboxFailed | ConfigurationError) -> Response:
         finding = outbox_trouble(self._runtime, problem)
         text = f"{finding.sentence} To a developer: {finding.todo}."
         text += f" {finding.command} says the same."

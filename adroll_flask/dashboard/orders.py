@@ -38,7 +38,6 @@ _URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
 _LISTED: Final = 25
 #: Invalid dead letters that are looked through for an order's id.
 _LOOKED_AT: Final = 5000
-_LONGEST_ORDER: Final = 300
 #: Bytes of an uploaded list, and its lines.
 _LARGEST_LIST: Final = 8 * 1024 * 1024
 _MOST_LINES: Final = 50_000
@@ -111,7 +110,7 @@ def with_times(event: Data) -> Data:
 
 def find(visit: Visit) -> Done | Data:
     """Look an order up. A POST, since an order's id may be a person's address: not for URLs."""
-    typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
+    typed = visit.request.form.get("order", "").strip()[:300]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from adroll_flask.errors import ConfigurationError
+from adroll_flask.errors import AdRollError, ConfigurationError
 from adroll_flask.outbox import Destination, Outbox, Row
 from adroll_flask.outbox.history import told
 from adroll_flask.outbox.model import (
@@ -63,13 +63,17 @@ class Moment:
     """What the rules look at, each part read once.
 
     :param look: whether to look into the outbox.
+    :param trouble: why nobody can, where that is known.
     """
 
-    def __init__(self, runtime: Runtime, *, look: bool = True) -> None:
+    def __init__(
+        self, runtime: Runtime, *, look: bool = True, trouble: AdRollError | None = None
+    ) -> None:
         self.runtime: Runtime = runtime
         self.settings: Settings = runtime.settings
         self.now: float = runtime.clock()
-        self.looks: bool = look
+        self.looks: bool = look and trouble is None
+        self.trouble: AdRollError | None = trouble
 
     @property
     def outbox(self) -> Outbox:
@@ -79,6 +83,8 @@ class Moment:
     @cached_property
     def is_there(self) -> bool:
         """Whether anything was ever reported here, as far as we look."""
+        if self.trouble is not None:
+            raise self.trouble
         return self.looks and self.outbox.exists()
 
     @cached_property
@@ -145,7 +151,7 @@ def open_findings(moment: Moment) -> list[Finding]:
     findings: list[Finding] = []
     try:
         findings += [finding for rule in _ALWAYS for finding in rule(moment)]
-        if moment.settings.enabled and moment.is_there:
+        if moment.is_there and moment.settings.enabled:
             findings += [finding for rule in _OF_OUTBOX for finding in rule(moment)]
     except (OutboxFailed, ConfigurationError) as problem:
         findings.append(outbox_trouble(moment.runtime, problem))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from adroll_flask.delivery.client import Client as DeliveryClient
 
 from .finding import TABLE, Finding, found, meaning, ok
-from .rules import Moment, open_findings, outbox_trouble
+from .rules import Moment, open_findings
 
 
 def check_app(app: Flask, runtime: Runtime, *, ask_endpoints: bool = True) -> list[Finding]:
@@ -194,8 +194,7 @@ def _outbox(runtime: Runtime) -> Iterator[Finding]:
         if is_ready:
             runtime.outbox.ingest.take_in(patience=5.0)
     except (OutboxFailed, ConfigurationError) as problem:
-        yield outbox_trouble(runtime, problem)
-        yield from open_findings(Moment(runtime, look=False))
+        yield from open_findings(Moment(runtime, trouble=problem))
         return
     # What the rules ask would make the tables of a server, or of an empty file.
     moment = Moment(runtime, look=is_ready or not runtime.outbox.exists())

@@ -366,6 +366,22 @@ def test_check_says_of_a_new_shop_what_its_dashboard_says(shop: DashboardShop) -
     assert said in told
 
 
+def test_an_address_at_which_no_outbox_can_be_is_told_once_by_every_view(
+    make_app: AppMaker,
+) -> None:
+    shop = DashboardShop(make_app, ADROLL_OUTBOX_URL="sqlite:///outbox.db?timeout=3")
+    said = "the address of the outbox takes no options after a SQLite file's name"
+    [found] = [one for one in check(shop)[0] if one["severity"] == "error"]
+    assert (found["code"], found["sentence"]) == ("outbox-url", f"Nothing is reported: {said}.")
+    registry = CollectorRegistry()
+    registry.register(prometheus.AdRollCollector(shop.app))
+    told = generate_latest(registry).decode()
+    assert 'adroll_findings{code="outbox-url",severity="error"} 1.0' in told
+    answer = shop.client.get("/adroll-dashboard/")
+    assert answer.status_code == 503
+    assert said in html.unescape(answer.text)
+
+
 def test_where_nobody_can_look_nothing_is_said_of_no_reports(shop: DashboardShop) -> None:
     shop.deliver("1001")
     assert open_findings(Moment(shop.runtime, look=False)) == []
