@@ -23,21 +23,20 @@ from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess, made_once
 
 from . import location, model, schema
+from .admin import Admin
+from .destination import DestinationState
+from .ingest import Ingest, RowWriter
 from .journal import Journal, waiting_bytes
+from .lookups import Lookups
 from .model import OutboxFailed
+from .queue import Queue
+from .transitions import Amend, Holds
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
     from sqlalchemy.orm import Session, SessionTransaction
 
     from adroll_flask.settings import Settings
-
-    from .admin import Admin
-    from .destination import DestinationState
-    from .ingest import Ingest
-    from .lookups import Lookups
-    from .queue import Queue
-    from .transitions import Amend
 
 #: Bytes of one event; AdRoll's are about one thousand.
 PAYLOAD_BYTES: Final = 1 << 20
@@ -277,9 +276,6 @@ class Outbox:
     @made_once
     def ingest(self) -> Ingest:
         """The way of what was reported into the database."""
-        from .ingest import Ingest, RowWriter
-        from .transitions import Holds
-
         settings = self._settings
         holds = Holds(self._counters, self._amend, settings.hold_max)
         rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
@@ -288,23 +284,17 @@ class Outbox:
     @made_once
     def queue(self) -> Queue:
         """The way of events to AdRoll."""
-        from .queue import Queue
-
         ingest = self.ingest
         return Queue(self.database, ingest, ingest.rows.holds, self._settings.on_unsure)
 
     @made_once
     def lookups(self) -> Lookups:
         """What is asked of it."""
-        from .lookups import Lookups
-
         return Lookups(self.database, self.ingest.take_in_all, partial(waiting_bytes, self.folder))
 
     @made_once
     def admin(self) -> Admin:
         """What people and commands change."""
-        from .admin import Admin
-
         return Admin(self.database, self.ingest, self.lookups)
 
     @made_once
@@ -313,13 +303,11 @@ class Outbox:
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
-        from .destination import DestinationState
-
         return DestinationState(self.database, account)
 
     def load(self) -> None:
-        """Import all that is needed later; opens nothing."""
-        _ = self.queue, self.lookups, self.admin
+        """Import the database's driver; opens nothing."""
+        _ = self.database
 
     def exists(self) -> bool:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""
