@@ -215,21 +215,15 @@ def count(shop: Shop) -> int:
 
 def test_reports_are_taken_in_and_none_is_sent(make: Maker) -> None:
     shop, thread = make(delivery="worker")
+    assert in_a_child(lambda: shop.report("of the dead"))
     report(shop, thread, *orders(20))
-    eventually(lambda: count(shop) == 20)
-    report(shop, thread, "o100")
     eventually(lambda: count(shop) == 21)
+    report(shop, thread, "o100")
+    eventually(lambda: count(shop) == 22)
     shop.report("o101")
     assert thread.stop(PATIENCE)
-    assert count(shop) == 22, "the end takes in what is left"
+    assert count(shop) == 23, "the end takes in what is left"
     assert shop.adroll.urls == []
-
-
-def test_what_a_process_that_died_left_behind_comes_too(make: Maker) -> None:
-    shop, thread = make(delivery="worker")
-    assert in_a_child(lambda: shop.report("of the dead"))
-    report(shop, thread, "of the living")
-    eventually(lambda: count(shop) == 2)
 
 
 def test_what_nobody_delivers_is_said(make: Maker, monkeypatch: Patch, caplog: Caplog) -> None:

@@ -53,8 +53,11 @@ class Package:
     registry: str
     name: str
     version: str
-    file: str
     sha256: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}-{self.version}.{'tgz' if self.registry == 'npm' else 'tar.gz'}"
 
     def fetch(self, into: Path) -> None:
         if self.registry == "npm":
@@ -73,24 +76,18 @@ class Package:
 
 
 HTML5LIB = Package(
-    "PyPI",
-    "html5lib",
-    "1.1",
-    "html5lib-1.1.tar.gz",
-    "b2e5b40261e20f354d198eae92afc10d750afb487ed5e50f9c4eaf07c184146f",
+    "PyPI", "html5lib", "1.1", "b2e5b40261e20f354d198eae92afc10d750afb487ed5e50f9c4eaf07c184146f"
 )
 BENCHMARK_PAGES = Package(
     "npm",
     "htmlparser-benchmark",
     "1.1.3",
-    "htmlparser-benchmark-1.1.3.tgz",
     "677aa1b5ea0aa8d7b84501151abd51ef1c5e63d7853395ef24756e2f2b3ea2ce",
 )
 NEWS_PAGES = Package(
     "PyPI",
     "newspaper4k",
     "0.9.6",
-    "newspaper4k-0.9.6.tar.gz",
     "a3f2f0e017dddb6f1019ee77aaa8980e13e6ecea0b949abc7167aae4770d2d0e",
 )
 

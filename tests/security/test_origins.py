@@ -8,7 +8,7 @@ from flask_cors import CORS
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.test import TestResponse
 
-from adroll_flask import ConfigurationError
+from adroll_flask import ConfigurationError, Visitor
 from adroll_flask.settings import Settings
 from tests.conftest import AppMaker
 from tests.support.sites import ADDRESS, HOST, MakeSite, Site
@@ -45,6 +45,11 @@ def preflight(site: Site, origin: str | None) -> TestResponse:
 def cors(response: TestResponse) -> dict[str, str]:
     named = response.headers.items()
     return {name: value for name, value in named if name.startswith("Access-Control")}
+
+
+def told_by(site: Site, response: TestResponse) -> Visitor:
+    """Whom the token of an answer names."""
+    return site.runtime.visitors.from_token(json.loads(response.data)["token"])[0]
 
 
 def vary(response: TestResponse) -> set[str]:
@@ -94,7 +99,7 @@ def test_a_front_end_of_another_site_gets_no_cookie_but_a_token(site: Site) -> N
     assert answer.headers[ALLOW] == FOREIGN
     assert "adroll" not in "".join(answer.headers.getlist("Set-Cookie"))
     assert answer.headers["Cache-Control"] == "no-store"
-    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
+    visitor = told_by(site, answer)
     assert (visitor.adct, visitor.first_party_cookie) == ("click123", COOKIE)
     assert (visitor.ip, visitor.host, visitor.consent) == (ADDRESS, "brand.example", True)
 
@@ -102,7 +107,7 @@ def test_a_front_end_of_another_site_gets_no_cookie_but_a_token(site: Site) -> N
 def test_what_the_cookies_know_is_in_the_token_of_a_front_end_of_the_same_site(site: Site) -> None:
     site.get("/?adct=click123")
     answer = from_www(site, {"token": True})
-    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
+    visitor = told_by(site, answer)
     assert visitor.adct == "click123"
     assert visitor.first_party_cookie == site.cookie("__adroll_fpc")
     assert visitor.host == "www.shop.example"
@@ -123,7 +128,7 @@ def test_without_consent_the_token_holds_the_answer_and_nothing_of_the_visitor(
     site = make_site(origins=[WWW, FOREIGN], **settings)
     told = {"adct": "click123", "first_party_cookie": COOKIE, "token": True, **body}
     answer = from_foreign(site, told, **headers)
-    visitor, _ = site.runtime.visitors.from_token(json.loads(answer.data)["token"])
+    visitor = told_by(site, answer)
     assert (visitor.adct, visitor.first_party_cookie) == (None, None)
     assert (visitor.ip, visitor.host, visitor.consent) == (None, None, consent)
 
@@ -132,7 +137,7 @@ def test_a_yes_that_the_page_brings_is_in_its_token(make_site: MakeSite) -> None
     site = make_site(origins=[FOREIGN], consent=lambda _request: None)
     answer = from_foreign(site, {"adct": "click123", "consent": True, "token": True})
     said = json.loads(answer.data)
-    visitor, _ = site.runtime.visitors.from_token(said["token"])
+    visitor = told_by(site, answer)
     assert (said["consent"], visitor.adct, visitor.consent) == (True, "click123", True)
 
 
@@ -184,16 +189,15 @@ def test_a_listed_page_has_to_send_json(site: Site) -> None:
     assert from_www(site, "{}", **{"Content-Type": "text/plain"}).status_code == 415
 
 
-def test_without_the_setting_another_origin_is_refused(make_site: MakeSite) -> None:
+def test_without_the_setting_another_origin_is_refused_and_nobody_gets_a_token(
+    make_site: MakeSite,
+) -> None:
     site = make_site()
     answer = from_www(site, {"adct": "click123"})
     assert (answer.status_code, ALLOW in answer.headers) == (403, False)
     assert cors(preflight(site, WWW)) == {}
-
-
-def test_without_the_setting_nobody_gets_a_token(make_site: MakeSite) -> None:
     # The record's cookie is closed to scripts; so is what it says.
-    assert make_site().tell({"token": True}).status_code == 400
+    assert site.tell({"token": True}).status_code == 400
 
 
 @pytest.mark.parametrize("token", [False, 1, "yes", [], {}])
