@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import forks
 from adroll_flask.delivery import deliverer
 from adroll_flask.outbox import outbox
 from adroll_flask.runtime import Runtime
 from adroll_flask.sandbox import running
 from adroll_flask.visitor import record
 from tests.conftest import AppMaker, Patch
-from tests.support import PATIENCE, ROOT, in_a_child, ran
+from tests.support import PATIENCE, ROOT, ran
 
 PARTS: dict[str, type[Any]] = {
     "outbox": outbox.Outbox,
@@ -49,22 +48,6 @@ def test_first_threads_get_one(make_app: AppMaker, monkeypatch: Patch, part: str
     assert len(found) == 4
     assert len({id(one) for one in found}) == 1
     assert getattr(runtime, part) is found[0]
-
-
-# -- what belongs to a process and not to its forks -----------------------------------------------
-
-
-def test_a_child_makes_its_own_and_leaves_the_parents_locks_as_they_are() -> None:
-    locks = forks.PerProcess(threading.Lock)
-    parents = locks.own()
-    with parents:
-
-        def is_apart() -> bool:
-            own = locks.own()
-            return own is not parents and own.acquire(blocking=False) and parents.locked()
-
-        assert in_a_child(is_apart)
-    assert locks.own() is parents
 
 
 # -- a Python that lacks what only POSIX has, as on Windows: capture, reports and delivery work ---

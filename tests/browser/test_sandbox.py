@@ -239,16 +239,6 @@ def test_the_first_of_several_with_a_value_counts(page: Page, shop: Open) -> Non
     assert answered(page) == "first"
 
 
-def test_a_host_only_cookie_makes_two(page: Page, shop: Open) -> None:
-    """A trap: a server cookie without ``Domain`` is another cookie."""
-    page.context.add_cookies(
-        [{"name": "__adroll_fpc", "value": COOKIE, "url": "http://www.shop.test/"}]
-    )
-    shop()
-    assert answered(page) == COOKIE
-    assert sorted(one["domain"] for one in held(page)) == [".www.shop.test", "www.shop.test"]
-
-
 def test_the_loaders_queue_is_taken_over(page: Page, adroll: RunningSandbox, shop: Open) -> None:
     track = (
         'adroll.track("purchase", {order_id: 1001, total: "5"}); adroll.identify_email("a@b.c");'
