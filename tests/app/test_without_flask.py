@@ -461,6 +461,19 @@ def test_where_no_visitor_can_be_read_responses_are_left_alone(
     assert middleware.runtime.counters.get("visitor_unread", "fault") > 0
 
 
+def test_a_thread_that_cannot_start_costs_no_page(
+    wrap: Wrap, make_app: AppMaker, monkeypatch: Patch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("adroll_flask.delivery.thread.DeliveryThread.start", broken)
+    app, middleware = make_app(ADROLL_STRICT=False), wrap(plain, strict=False)
+    for site, runtime in ((app, app.extensions["adroll"]), (middleware, middleware.runtime)):
+        assert Client(site).get("/").text.count("data-adroll") == 1
+        assert runtime.counters.get("delivery_error", "not_started") == 1
+
+
 @LINTS
 def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Lint) -> None:
     class Body:

@@ -1,10 +1,8 @@
 """The pages about an outbox's place: backup, move, import, reconcile, many hosts, run as typed."""
 
 import csv
-import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +16,7 @@ from adroll_flask import AdRoll, report_conversion, testing
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, RunningSandbox
 from tests.conftest import AppMaker
 from tests.support import PATIENCE
-from tests.support.outbox_engines import SERVERS, require, wait_until
+from tests.support.outbox_engines import database, wait_until
 from tests.support.pages import Page, Shell, blocks
 
 TELEPHONE = "docs/how-to/orders-without-a-browser.md"
@@ -51,27 +49,6 @@ def buy(orders, hold, gpc):
 AWAY = "http://127.0.0.1:9/api"
 
 
-@contextmanager
-def server(engine: str, name: str) -> Iterator[sa.URL]:
-    """A database of its own on a server, for tools that know nothing of schemas."""
-    require(engine)
-    url = sa.make_url(SERVERS[engine])
-    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
-    force = " WITH (FORCE)" if engine == "postgresql" else ""
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}{force}"))
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    try:
-        yield url.set(database=name)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}{force}"))
-
-
-def text(url: sa.URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
 def shell_in(folder: Path, api_url: str = AWAY) -> Shell:
     (folder / "shop.py").write_text(SHOP)
     env = {
@@ -94,27 +71,22 @@ def done(shell: Shell, command: str) -> str:
 
 @pytest.mark.slow
 def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: ExitStack) -> None:
-    name = f"adroll_page_{os.getpid()}"
-    postgresql = stack.enter_context(server("postgresql", name))
-    mariadb = stack.enter_context(server("mariadb", name))
-    plain = text(postgresql.set(drivername="postgresql"))
+    urls = [stack.enter_context(database(one, whole=True)) for one in ("postgresql", "mariadb")]
+    mariadb = sa.make_url(urls[1])
     options = f"--host={mariadb.host} --port={mariadb.port} --user={mariadb.username}"
     if mariadb.password:
         options += f" --password={mariadb.password}"
     shell = shell_in(tmp_path)
     shell.replace = {
         "/var/backups": str(tmp_path),
-        "postgresql://shop@db/shop": plain,
-        "--host=db --user=shop shop": f"{options} {name}",
+        "postgresql://shop@db/shop": urls[0].replace("+psycopg", ""),
+        "--host=db --user=shop shop": f"{options} {mariadb.database}",
     }
     with shell, Page("docs/how-to/backup.md", shell) as page:
-        for section, url in (
-            ("SQLite", None),
-            ("PostgreSQL", postgresql),
-            ("MariaDB and MySQL", mariadb),
-        ):
-            if url is not None:
-                done(shell, f"export FLASK_ADROLL_OUTBOX_URL={text(url)!r}")
+        sections = ("SQLite", "PostgreSQL", "MariaDB and MySQL")
+        for section, url in zip(sections, ("", *urls), strict=True):
+            if url:
+                done(shell, f"export FLASK_ADROLL_OUTBOX_URL={url!r}")
             assert done(shell, "flask buy 1001 1002") == "1001 queued\n1002 queued"
             done(shell, "flask adroll outbox")  # takes in
             page.run(section)
@@ -124,9 +96,9 @@ def test_copies_of_each_engine_are_made_and_restored(tmp_path: Path, stack: Exit
 
 @pytest.mark.slow
 def test_a_shop_moves_with_keys(tmp_path: Path, sandbox: RunningSandbox, stack: ExitStack) -> None:
-    new = stack.enter_context(server("postgresql", f"adroll_move_{os.getpid()}"))
+    new = stack.enter_context(database("postgresql", whole=True))
     shell = shell_in(tmp_path, sandbox.api_url)
-    shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'"}
+    shell.replace = {"postgresql+psycopg://shop:secret@db/shop": f"'{new}'"}
     with shell, Page("docs/how-to/move-an-outbox.md", shell) as page:
         done(shell, "flask buy 1 2 3 4")
         done(shell, "flask adroll worker --once")
@@ -142,11 +114,11 @@ def test_a_shop_moves_with_keys(tmp_path: Path, sandbox: RunningSandbox, stack: 
 
 @pytest.mark.slow
 def test_two_workers_deliver(tmp_path: Path, sandbox: RunningSandbox, stack: ExitStack) -> None:
-    new = stack.enter_context(server("postgresql", f"adroll_scale_{os.getpid()}"))
+    new = stack.enter_context(database("postgresql", whole=True))
     shell = shell_in(tmp_path, sandbox.api_url)
     del shell.env["FLASK_ADROLL_DELIVERY"]
     shell.replace = {
-        "postgresql+psycopg://shop:secret@db/shop": f"'{text(new)}'",
+        "postgresql+psycopg://shop:secret@db/shop": f"'{new}'",
         "https://srv.adroll.com/api": sandbox.api_url,
     }
     with shell, Page("docs/how-to/scaling.md", shell) as page:

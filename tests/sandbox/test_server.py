@@ -48,15 +48,6 @@ def raw(head: str, body: bytes = b"", method: str = "POST") -> bytes:
     return "\r\n".join([*lines, head, "", ""]).encode() + body
 
 
-def test_a_connection_serves_many_requests(adroll: RunningSandbox) -> None:
-    with requests.Session() as session:
-        for _ in range(5):
-            session.post(adroll.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
-            session.get(adroll.url + "/requests", timeout=PATIENCE)
-    assert [one["status"] for one in adroll.requests()] == [200] * 5
-    assert len({one["connection"] for one in adroll.requests()}) == 1
-
-
 def test_a_body_that_nobody_read_does_not_become_the_next_request(adroll: RunningSandbox) -> None:
     with requests.Session() as session:
         for _ in range(2):
@@ -136,13 +127,6 @@ def test_stopping_does_not_wait_for_open_connections() -> None:
     stream.close()
     left = [one.name for one in threading.enumerate() if one not in before]
     assert not [name for name in left if name.startswith("adroll-sandbox")]
-
-
-def test_two_sandboxes_know_nothing_of_each_other() -> None:
-    with running() as one, running() as other:
-        requests.post(one.api_url + QUERY, json=[LEAST], headers=HEADERS, timeout=PATIENCE)
-        assert len(one.events()) == 1
-        assert other.events() == []
 
 
 def test_tls_is_served_and_can_be_reset(tmp_path: Path) -> None:

@@ -207,28 +207,32 @@ def missing(engine: str) -> str | None:
 
 
 @contextlib.contextmanager
-def database(engine: str) -> Iterator[str]:
-    """An empty database, or schema, of its own on a server; removed afterwards."""
+def database(engine: str, *, whole: bool = False) -> Iterator[str]:
+    """An empty database, or schema, of its own on a server; removed afterwards.
+
+    :param whole: a database also where a schema would do: for tools that know nothing of schemas.
+    """
     require(engine)
     name = f"adroll_test_{os.getpid()}_{next(_NUMBERS)}"
     url = sa.make_url(SERVERS[engine])
-    admin = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    kind = "SCHEMA" if engine == "postgresql" else "DATABASE"
-    with admin.begin() as connection:
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    is_schema = engine == "postgresql" and not whole
+    kind = "SCHEMA" if is_schema else "DATABASE"
+    with admin.connect() as connection:
         connection.execute(sa.text(f"CREATE {kind} {name}"))
-    if engine == "postgresql":
+    if is_schema:
         own = url.update_query_dict({"options": f"-csearch_path={name}", "application_name": name})
     else:
         own = url.set(database=name)
     try:
         yield own.render_as_string(hide_password=False)
     finally:
-        cascade = " CASCADE" if engine == "postgresql" else ""
+        also = " CASCADE" if is_schema else " WITH (FORCE)" if engine == "postgresql" else ""
         # An app's thread may still be at it: PostgreSQL ends one of the two.
         for tries_left in reversed(range(10)):
             try:
-                with admin.begin() as connection:
-                    connection.execute(sa.text(f"DROP {kind} {name}{cascade}"))
+                with admin.connect() as connection:
+                    connection.execute(sa.text(f"DROP {kind} {name}{also}"))
                 break
             except sa.exc.OperationalError:
                 if not tries_left:
