@@ -15,7 +15,7 @@ from adroll_flask.sandbox import RunningSandbox as Sandbox
 from adroll_flask.settings import Settings
 from tests.conftest import Patch
 from tests.support.outbox_engines import wait_until
-from tests.support.shops import Shop, orders
+from tests.support.shops import orders
 from tests.support.wsgi_servers import PATIENCE, eventlet, gunicorn, serving, uwsgi
 
 ORDERS = [f"order-{number}" for number in range(40)]
@@ -102,34 +102,17 @@ def test_an_order_before_the_fork_harms_none(kind: str, sandbox: Sandbox, tmp_pa
     assert left_in(tmp_path) == 0
 
 
-@pytest.mark.slow
-def test_under_uwsgi_another_worker_may_deliver(sandbox: Sandbox, tmp_path: Path) -> None:
-    few = ORDERS[:10]
-    shop = serving(uwsgi(), tmp_path, sandbox.api_url, FLASK_ADROLL_DELIVERY="worker")
-    with shop as server:
-        assert Counter(server.buy_all(few)) == {"queued": len(few)}, server.log
-        assert not server.ask("/")["delivers"]
-        server.stop()
-    assert left_in(tmp_path) == len(few)
-    Shop(tmp_path).at(sandbox).adroll("worker", "--once")
-    assert Counter(orders(sandbox)) == dict.fromkeys(few, 1)
-
-
 @pytest.mark.parametrize(
-    ("url", "module", "install"),
+    ("kind", "module", "extra"),
     [
-        ("postgresql://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
-        ("postgresql+psycopg://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
-        ("mysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
-        ("mariadb+pymysql://shop@db/shop", "pymysql", "pip install 'adroll-flask[mysql]'"),
-        ("postgresql+psycopg2://shop@db/shop", "psycopg", "pip install 'adroll-flask[postgresql]'"),
+        *(("postgresql" + own, "psycopg", "postgresql") for own in ("", "+psycopg", "+psycopg2")),
+        *((kind, "pymysql", "mysql") for kind in ("mysql", "mariadb+pymysql")),
     ],
 )
 def test_a_missing_driver_is_an_error_that_says_what_to_install(
-    url: str, module: str, install: str, tmp_path: Path, monkeypatch: Patch
+    kind: str, module: str, extra: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigurationError) as caught:
-        Outbox(Settings(outbox_url=url), folder=tmp_path)
-    assert "driver is not installed" in str(caught.value)
-    assert install in str(caught.value)
+    with pytest.raises(ConfigurationError, match="driver is not installed") as caught:
+        Outbox(Settings(outbox_url=f"{kind}://shop@db/shop"), folder=tmp_path)
+    assert f"pip install 'adroll-flask[{extra}]'" in str(caught.value)

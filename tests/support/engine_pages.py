@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -30,16 +31,6 @@ def _found_by(selector: str) -> str:
     if exact:
         return by_text(exact[1], exact[2])
     return f"document.querySelector({json.dumps(selector)})"
-
-
-class EngineRoute:
-    """What happens to a request that a test has stopped."""
-
-    def __init__(self) -> None:
-        self.aborted = False
-
-    def abort(self, _reason: str = "") -> None:
-        self.aborted = True
 
 
 class EngineContext:
@@ -81,9 +72,9 @@ class EngineContext:
 
     def route(self, pattern: str, handler: Callable[[Any], object]) -> None:
         """Stop requests: *handler* aborts them, or lets them hang."""
-        route = EngineRoute()
-        handler(route)
-        self.proxy.stop(pattern, hang=not route.aborted)
+        aborted: list[str] = []
+        handler(SimpleNamespace(abort=lambda why="": aborted.append(why)))
+        self.proxy.stop(pattern, hang=not aborted)
 
     def add_cookies(self, cookies: Sequence[dict[str, str]]) -> None:
         for cookie in cookies:
