@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,9 @@ def test_first_threads_get_one(make_app: AppMaker, monkeypatch: Patch, part: str
         really(self, *given, **named)
 
     monkeypatch.setattr(PARTS[part], "__init__", slowly)
-    found: list[Any] = []
-
-    def ask() -> None:
-        found.append(getattr(runtime, part))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(PATIENCE)
-
-    assert len(found) == 4
-    assert len({id(one) for one in found}) == 1
-    assert getattr(runtime, part) is found[0]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: getattr(runtime, part), range(4)))
+    assert {id(one) for one in found} == {id(getattr(runtime, part))}
 
 
 # -- a Python that lacks what only POSIX has, as on Windows: capture, reports and delivery work ---

@@ -6,6 +6,7 @@ import logging
 import logging.config
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper
@@ -85,20 +86,12 @@ def test_the_identity_function_takes_the_environ(wrap: Wrap) -> None:
 
 
 def test_before_report_takes_one_function_or_several(wrap: Wrap) -> None:
-    asked: list[str] = []
-
-    def first(event: Any) -> Any:
-        asked.append("first")
-        return event.replace(value="10.00")
-
-    def second(event: Any) -> Any:
-        asked.append(str(event.value))
-        return event
-
     app = shop(lambda: adroll_flask.report_conversion(**ORDER).status)
-    middleware = wrap(app, before_report=[first, second])
+    both = [lambda event: event.replace(value="10.00"), lambda event: event.replace(currency="USD")]
+    middleware = wrap(app, before_report=both)
     assert Client(middleware).get("/?adct=c", environ_overrides=BUYER).text == "queued"
-    assert asked == ["first", "10.00"]
+    [event] = kept(middleware)
+    assert (event["conversion_value"], event["currency"]) == ("10.00", "USD")
     other = wrap(app, before_report=lambda event: None)
     assert Client(other).get("/?adct=c", environ_overrides=BUYER).text == "suppressed"
 
@@ -140,17 +133,12 @@ def test_two_requests_at_once_keep_apart(wrap: Wrap) -> None:
         return adct
 
     middleware = wrap(shop(view))
-    told: dict[str, str] = {}
 
-    def ask(adct: str) -> None:
-        told[adct] = Client(middleware).get(f"/?adct={adct}", environ_overrides=BUYER).text
+    def ask(adct: str) -> str:
+        return Client(middleware).get(f"/?adct={adct}", environ_overrides=BUYER).text
 
-    threads = [threading.Thread(target=ask, args=(adct,)) for adct in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert told == {"one": "one", "two": "two"}
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(ask, ("one", "two"))) == ["one", "two"]
 
 
 def test_a_flask_app_under_the_middleware_alone_reports_by_the_middleware(wrap: Wrap) -> None:

@@ -26,7 +26,7 @@ from benchmarks import backlog
 from benchmarks import servers as databases
 from benchmarks.servers import ENGINES, missing
 from tests.servers.test_celery import Worker
-from tests.support import ROOT, answers, free_port, lacking, program, started
+from tests.support import ROOT, answers, free_port, lacking, program, ran, started
 from tests.support.disks import small_disk
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders
@@ -86,19 +86,8 @@ def test_without_the_commit_of_sending_the_check_fails() -> None:
 def test_kills_of_workers_and_of_the_database_lose_nothing(engine: str) -> None:
     if why := missing(engine):
         lacking(why)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.drain"),
-            *("--engine", engine, "--events", "4000", "--lease", "4"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    summary = json.loads(done.stdout)
+    command = (sys.executable, "-m", "benchmarks.drain", "--events", "4000", "--lease", "4")
+    summary = json.loads(ran(*command, "--engine", engine, cwd=ROOT))
     assert summary["wrong"] == [], summary
     assert summary["arrived"] == summary["acknowledged"] == 4500
     assert summary["kills"] == 6
