@@ -122,19 +122,8 @@ def test_no_surroundings_bring_a_value_through(before: str, after: str, value: s
 @pytest.mark.parametrize(
     "pattern",
     [
-        "a",
-        "@",
-        "a@",
-        "1.",
-        "::",
-        "a1",
-        "?a=",
-        "http://",
-        "ip=",
-        "email 'x",
-        "Token 1",
-        "ab-",
-        "%40",
+        *("a", "@", "a@", "1.", "::", "a1", "?a=", "http://", "ip=", "ab-", "%40"),
+        *("email 'x", "Token 1"),
     ],
 )
 def test_no_text_takes_long(pattern: str) -> None:

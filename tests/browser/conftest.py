@@ -9,28 +9,13 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.support.browsing import (
-    HOSTS,
-    axe,
-    browsers,
-    chromium,
-    chromium_path,
-    console,
-    context,
-    driver,
-    launch,
-    new_context,
-    page,
-    view,
-)
+from tests.support.browsing import *  # noqa: F403 - pytest finds fixtures by their names here
+from tests.support.browsing import HOSTS
 from tests.support.certificates import make_certificate
 from tests.support.engine_pages import EngineContext
 from tests.support.engines import START, Engine, ForwardProxy, forward_proxy
 from tests.support.journey import Site, open_shop
 from tests.support.kit_site import KitSite
-
-__all__ = ["axe", "browsers", "chromium", "chromium_path", "console", "context", "driver"]
-__all__ += ["launch", "new_context", "page", "view"]
 
 DIED = pytest.StashKey[bool]()
 

@@ -564,9 +564,3 @@ def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, pa
     page.wait_for_timeout(600)
     assert site.told == []
     assert_no_trace(site, page)
-
-
-def test_loaded_twice_the_grant_is_told_once(site: KitSite, page: Page) -> None:
-    site.open(page, site.tag(consent="ask") + site.tag(consent="ask"), LANDING)
-    page.evaluate("adrollKit.consent(true)")
-    assert site.wait_told(page, 2) == [{}, GRANT]

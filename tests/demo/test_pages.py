@@ -28,17 +28,8 @@ EMAIL_SHA256 = hashlib.sha256(b"ada@example.com").hexdigest()
 
 
 PAGES = [
-    "/",
-    "/products/harbour-mug",
-    "/search",
-    "/search?q=bowl",
-    "/search?q=sofa",
-    "/story",
-    "/cart",
-    "/newsletter",
-    "/restaurants",
-    "/me",
-    "/no-such-page",
+    *("/", "/products/harbour-mug", "/search", "/search?q=bowl", "/search?q=sofa", "/story"),
+    *("/cart", "/newsletter", "/restaurants", "/me", "/no-such-page"),
 ]
 
 

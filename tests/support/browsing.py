@@ -18,6 +18,10 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, P
 
 from tests.support import PATIENCE, ROOT, lacking
 
+#: The fixtures: a folder's conftest.py imports them all.
+__all__ = ["axe", "browsers", "chromium", "chromium_path", "console", "context", "driver"]
+__all__ += ["launch", "new_context", "page", "view"]
+
 HOSTS = (
     *("shop.test", "www.shop.test", "pay.shop.test", "api.shop.test"),
     *("brand.example", "adroll.example"),
