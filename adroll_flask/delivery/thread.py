@@ -91,11 +91,6 @@ class DeliveryThread:
         """True while this process's thread runs."""
         return self._processes.own().alive
 
-    @property
-    def ready(self) -> bool:
-        """True once this process's thread has loaded what a first report needs."""
-        return self._processes.own().ready
-
     def start(self) -> None:
         """Start this process's thread unless it runs; cheap then."""
         process = self._processes.own()

@@ -374,10 +374,10 @@ def test_a_second_init_app_names_the_next_step(app: Flask) -> None:
 def test_init_app_opens_and_makes_nothing(make_app: AppMaker) -> None:
     app = make_app(ADROLL_DELIVERY="thread")
     app.test_client().get("/")
-    thread = app.extensions["adroll"].thread
+    bell = app.extensions["adroll"].outbox.bell
     # It has loaded what the first report needs, and looked for what is there to be sent.
-    assert outbox_engines.wait_until(lambda: thread.ready)
-    assert thread.stop()
+    assert outbox_engines.wait_until(lambda: bool(bell.waiters))
+    assert app.extensions["adroll"].thread.stop()
     assert not Path(app.instance_path).exists()
 
 

@@ -311,7 +311,7 @@ os.environ["FLASK_ADROLL_API_URL"] = "http://127.0.0.1:9"
 app = make_shop()
 client = app.test_client()
 client.get("/?adct=c-1")
-while not app.extensions["adroll"].thread.ready:
+while not app.extensions["adroll"].outbox.bell.waiters:
     time.sleep(0.01)
 sys.meta_path.insert(0, Watch())
 print(client.post("/orders/1", headers={"User-Agent": "Mozilla/5.0"}).json["status"])
@@ -331,7 +331,7 @@ def test_a_page_before_the_first_order_makes_no_database(make_app: Callable[...,
     app = make_app(ADROLL_DELIVERY="thread")
     app.test_client().get("/?adct=c-1")
     runtime = app.extensions["adroll"]
-    eventually(lambda: runtime.thread.ready)
+    eventually(lambda: runtime.outbox.bell.waiters)  # it rests: it has loaded all
     assert runtime.thread.stop()  # its last look, too
     assert not Path(app.instance_path).exists()
 
@@ -395,7 +395,7 @@ def test_exit_sends_what_lingers(tmp_path: Path) -> None:
     shop, thread = start(linger=30.0)
     shop.outbox.database.create_tables()
     thread.start()
-    while not thread.ready:
+    while not shop.outbox.bell.waiters:
         time.sleep(0.01)
     report(shop, thread, "o001")
     """
