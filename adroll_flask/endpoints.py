@@ -15,7 +15,7 @@ from .page.cookies import delete_cookies, write_cookies
 from .page.snippet import Snippet
 from .runtime import Runtime
 from .visitor.identifiers import accept_adct, normalise_first_party_cookie
-from .visitor.record import Record
+from .visitor.record import Record, Visitor
 from .visitor.tracked_request import TrackedRequest
 
 #: The longest body that the identity endpoint reads, bytes.
@@ -97,14 +97,13 @@ def _take(
     answer: dict[str, bool | str | None] = {}
     if visitors.settings.consent is not None:
         answer["consent"] = decision.granted
-    refused = told.consent is False or not decision.granted
-    record = Record() if refused else _told_record(tracked, told)
+    granted = False if told.consent is False else decision.granted
+    record = _told_record(tracked, told) if granted else Record()
     if told.token:
-        consent = decision.granted if told.consent is not False else False
-        answer["token"] = _token(tracked, record, origin, consent=consent)
+        answer["token"] = _token(tracked, tracked.visitor_of(record, granted), origin)
     response = _json(answer, 200) if answer else _json(None, 204)
-    if refused:
-        if told.consent is False or decision.granted is False:
+    if not granted:
+        if granted is False:
             if tracked.seen.any:
                 # Only what we signed: anybody can send any visitor's cookie along.
                 runtime.reporter.withdraw(before)
@@ -133,14 +132,12 @@ def _told_record(tracked: TrackedRequest, told: KitMessage) -> Record:
     return record
 
 
-def _token(
-    tracked: TrackedRequest, record: Record, origin: str | None, *, consent: bool | None
-) -> str | None:
+def _token(tracked: TrackedRequest, visitor: Visitor, origin: str | None) -> str | None:
     """The visitor as the front end hands it on; of one who said no, nothing but the no."""
     if not tracked.visitors.can_sign:
         return None
-    host = urlsplit(origin).netloc if origin else tracked.host or None
-    visitor = tracked.visitors.visitor(record, consent=consent, ip=tracked.ip, host=host)
+    if origin:
+        visitor = replace(visitor, host=urlsplit(origin).netloc)
     return visitor.token()
 
 

@@ -97,11 +97,8 @@ class AdRoll:
         app.context_processor(adapter.template_names)
         if settings.enabled:
             # A callable may look into the session, which is not there yet when it is opened.
-            if (
-                settings.session == "always"
-                and not callable(settings.consent)
-                and type(app.session_interface) is SecureCookieSessionInterface
-            ):
+            mirrors = settings.session == "always" and not callable(settings.consent)
+            if mirrors and type(app.session_interface) is SecureCookieSessionInterface:
                 app.session_interface = request_state.MirroringSessions(runtime)
             app.register_blueprint(adapter.blueprint())
             if earlier := app.after_request_funcs.get(None):
@@ -325,10 +322,8 @@ class _Adapter:
         runtime = self._runtime
         if response.status_code == 206 and runtime.settings.inject:
             whole_again(tracked, response)
-        is_buffered = not response.direct_passthrough
-        page = runtime.prepare(
-            tracked, response.status_code, response.headers, is_buffered=is_buffered
-        )
+        status, is_buffered = response.status_code, not response.direct_passthrough
+        page = runtime.prepare(tracked, status, response.headers, is_buffered=is_buffered)
         if not self.looks_again:
             request_state.keep(tracked)
         if page is not None:
@@ -344,11 +339,10 @@ class _Adapter:
     def last(self, response: Response) -> Response:
         """What says that caches may keep a response may have come after us; the session is yet to
         be saved."""
-        tracked = request_state.request().environ.get(request_state.TRACKED_REQUEST)
+        tracked: Any = request_state.request().environ.get(request_state.TRACKED_REQUEST)
         try:
-            if tracked is None or tracked.refused is None:
-                return response
-            if not give_up_cookies(tracked, response.headers):
+            is_prepared = tracked is not None and tracked.refused is not None
+            if is_prepared and not give_up_cookies(tracked, response.headers):
                 request_state.keep(tracked)
         except Exception as problem:
             self._runtime.forgive(problem, "page_untouched", "fault")

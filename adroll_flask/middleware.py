@@ -119,8 +119,7 @@ class AdRollMiddleware:
         runtime.begin()
         prefix, path = runtime.settings.url_prefix + "/", environ.get("PATH_INFO", "")
         if path.startswith(prefix):
-            own = answer(tracked, runtime, path.removeprefix(prefix))
-            return own(environ, start_response)
+            return answer(tracked, runtime, path.removeprefix(prefix))(environ, start_response)
         if environ.get("HTTP_IF_RANGE", "").startswith("W/"):
             # A weak tag, which the page has with the snippet, never tells that a range fits (RFC
             # 9110, section 13.1.5); not every app knows.

@@ -16,7 +16,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +32,7 @@ from .page.response import Page, prepare_response
 from .page.snippet import Snippet
 from .redaction import describe
 from .reporting.reporter import Reporter, SiteFunctions, say_outcome
-from .settings import Settings, app_keys
+from .settings import Settings
 from .signals import visitor_identified
 from .visitor.record import Visitors
 
@@ -99,8 +99,10 @@ class Runtime:
         return of_app if self.settings.strict is None else self.settings.strict
 
     def signing_keys(self) -> tuple[str | bytes, ...]:
-        """The keys that texts of ours are signed with, newest first."""
-        return self.settings.secret_key or app_keys(self.config)
+        """The keys that texts of ours are signed with, newest first: our own, else the app's."""
+        of_app = [self.config.get("SECRET_KEY"), *(self.config.get("SECRET_KEY_FALLBACKS") or ())]
+        keys = tuple(key for key in of_app if isinstance(key, str | bytes) and key)
+        return self.settings.secret_key or keys
 
     def forgive(self, problem: Exception, name: str, reason: str = "") -> None:
         """Count a fault of ours that in production is not the shop's; to be called as it is caught.
@@ -176,9 +178,7 @@ class Runtime:
         if self.settings.debug:
             say_outcome(signal, values)
         sender = self._sender()
-        if not signal.receivers or sender is None:
-            return
-        for receiver in signal.receivers_for(sender):
+        for receiver in () if sender is None else signal.receivers_for(sender):
             try:
                 receiver(sender, **values)
             except Exception as problem:
@@ -228,12 +228,11 @@ class Runtime:
 
         return PaidOrders(self.reporter, self._site_context)
 
-    def _site_context(self) -> AbstractContextManager[object]:
+    def _site_context(self) -> Any:
         """What a function of the site's runs in: the app's context, or the middleware's."""
-        site: Any = self._sender()
+        site = self._sender()
         enter: Any = getattr(site, "app_context", None) or getattr(site, "context", nullcontext)
-        context: AbstractContextManager[object] = enter()
-        return context
+        return enter()
 
     def begin(self) -> None:
         """Called with every request: a backlog from before must not wait for the next sale, and a

@@ -58,10 +58,6 @@ _FORM: Final = "a text of another form"
 class _Got(Exception):
     """A value that a setting does not take: what kind of thing it is, and what explains it."""
 
-    def __init__(self, got: str, *, slug: str | None = None) -> None:
-        super().__init__(got)
-        self.slug = slug
-
 
 @dataclass(frozen=True, slots=True)
 class _Takes:
@@ -210,7 +206,7 @@ def _sandbox(value: Any) -> bool | str:
         signs += [name for name in PLATFORMS if os.environ.get(name)]
         if signs:
             why = f"{signs[0]} says that this is production, where events would vanish"
-            raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
+            raise _Got(f"True where {why} in the sandbox", "sandbox-in-production")
     return wanted
 
 
@@ -228,7 +224,7 @@ def _domain(value: Any) -> str:
     text = _text(value)
     if text == "auto" and find_spec("publicsuffixlist") is None:
         extra = "pip install 'adroll-flask[domains]'"
-        raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
+        raise _Got(f"'auto' without the list of public suffixes: {extra}", "cookie-domain")
     if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
         raise _Got(_FORM)
     return text.lstrip(".").lower()
@@ -390,7 +386,9 @@ def accept(name: str, key: str, value: Any) -> Any:
     try:
         checked = takes.check(value)
     except _Got as got:
-        raise ConfigurationError(key, f"takes {takes.what}; it got {got}", slug=got.slug) from None
+        what, *slug = got.args
+        text = f"takes {takes.what}; it got {what}"
+        raise ConfigurationError(key, text, slug=slug[0] if slug else None) from None
     return None if isinstance(checked, str) and not checked else checked  # it says nothing
 
 
@@ -655,9 +653,3 @@ def environment_says(name: str) -> bool | None:
         if said in ("true", "1", "false", "0"):
             return said in ("true", "1")
     return None
-
-
-def app_keys(config: Mapping[str, Any]) -> tuple[str | bytes, ...]:
-    """The app's own keys, newest first: ``SECRET_KEY``, then ``SECRET_KEY_FALLBACKS``."""
-    keys = [config.get("SECRET_KEY"), *(config.get("SECRET_KEY_FALLBACKS") or ())]
-    return tuple(key for key in keys if isinstance(key, str | bytes) and key)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from adroll_flask import AdRoll
 from adroll_flask.errors import ConfigurationError
-from adroll_flask.settings import Settings, SettingValues, app_keys
+from adroll_flask.settings import Settings, SettingValues
+from tests.conftest import AppMaker
 
 EID = "ADVERTISABLE0000000001"
 
@@ -139,10 +141,10 @@ def test_none_stands_for_the_default_of_optional_keys() -> None:
     assert settings.cookie_domain is None
 
 
-def test_the_apps_keys_come_newest_first() -> None:
-    config = {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old", "older"]}
-    assert app_keys(config) == ("new", "old", "older")
-    assert app_keys({}) == ()
+@pytest.mark.parametrize(("new", "old"), [("new", ["old", "older"]), (None, None)])
+def test_the_apps_keys_come_newest_first(make_app: AppMaker, new: Any, old: Any) -> None:
+    app = make_app(AdRoll(), SECRET_KEY=new, SECRET_KEY_FALLBACKS=old)
+    assert app.extensions["adroll"].signing_keys() == ((new, *old) if new else ())
 
 
 def test_the_repr_tells_no_value() -> None:
