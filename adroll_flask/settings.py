@@ -58,6 +58,10 @@ _FORM: Final = "a text of another form"
 class _Got(Exception):
     """A value that a setting does not take: what kind of thing it is, and what explains it."""
 
+    def __init__(self, got: str, *, slug: str | None = None) -> None:
+        super().__init__(got)
+        self.slug = slug
+
 
 @dataclass(frozen=True, slots=True)
 class _Takes:
@@ -206,7 +210,7 @@ def _sandbox(value: Any) -> bool | str:
         signs += [name for name in PLATFORMS if os.environ.get(name)]
         if signs:
             why = f"{signs[0]} says that this is production, where events would vanish"
-            raise _Got(f"True where {why} in the sandbox", "sandbox-in-production")
+            raise _Got(f"True where {why} in the sandbox", slug="sandbox-in-production")
     return wanted
 
 
@@ -224,7 +228,7 @@ def _domain(value: Any) -> str:
     text = _text(value)
     if text == "auto" and find_spec("publicsuffixlist") is None:
         extra = "pip install 'adroll-flask[domains]'"
-        raise _Got(f"'auto' without the list of public suffixes: {extra}", "cookie-domain")
+        raise _Got(f"'auto' without the list of public suffixes: {extra}", slug="cookie-domain")
     if not _HOST.match(text) or (text != "auto" and "." not in text.strip(".")):
         raise _Got(_FORM)
     return text.lstrip(".").lower()
@@ -386,9 +390,7 @@ def accept(name: str, key: str, value: Any) -> Any:
     try:
         checked = takes.check(value)
     except _Got as got:
-        what, *slug = got.args
-        text = f"takes {takes.what}; it got {what}"
-        raise ConfigurationError(key, text, slug=slug[0] if slug else None) from None
+        raise ConfigurationError(key, f"takes {takes.what}; it got {got}", slug=got.slug) from None
     return None if isinstance(checked, str) and not checked else checked  # it says nothing
 
 
