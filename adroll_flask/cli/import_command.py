@@ -33,6 +33,7 @@ from adroll_flask.outbox import NewEvent, OutboxFailed
 from adroll_flask.outbox.files import make_folder
 from adroll_flask.plurals import counted
 from adroll_flask.reporting import lists
+from adroll_flask.reporting.kept_events import UNPAID
 from adroll_flask.reporting.reporter import Reporter
 from adroll_flask.runtime import Runtime
 
@@ -312,8 +313,9 @@ class EventMaker:
         if line.problem:
             raise EventError("line", line.problem)
         reporter = self.reporter
-        data, key = line.values, None
+        data, key, is_unpaid = line.values, None, False
         if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
+            is_unpaid = data.get("state") == "held" or f"{data.get('reason')}".startswith(UNPAID)
             key, data = data.get("deduplication_key"), data["event"]
         if self.has_json and "event_name" in data:
             built = fix.rebuilt(json.dumps(data), reporter.bare({}), key)
@@ -335,7 +337,9 @@ class EventMaker:
             # Not by what happened at the time of the import, so that it is the same one again.
             said = repr(sorted(data.items())).encode()
             built.key = f"import:{hashlib.sha256(said).hexdigest()[:40]}"
-        return reporter.new_event(built, None)
+        event = reporter.new_event(built, None)
+        event.held_for = reporter.settings.hold_max if is_unpaid else None
+        return event
 
     def fault(self, problem: AdRollError) -> tuple[str, str]:
         """Which column is at fault (empty: the line is), and what is wrong."""

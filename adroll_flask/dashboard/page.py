@@ -48,9 +48,7 @@ class Visit(Moment):
     def urgent(self) -> list[Finding]:
         """What somebody has to look at."""
         return [
-            one
-            for one in self.findings
-            if one.severity in ("error", "warning") or one.code == "dead-letters"
+            one for one in self.findings if one.severity != "hint" or one.code == "dead-letters"
         ]
 
     def argument(self, name: str, default: str = "") -> str:

@@ -188,6 +188,18 @@ def test_a_key_of_an_exports_line_that_is_none_is_a_bad_line(app: Flask, run: Ru
     assert rejected("stdin.rejected.csv")[0]["rejected_column"] == "deduplication_key"
 
 
+@pytest.mark.parametrize("wrong", [{}, {"currency": "EURO"}])
+def test_an_unpaid_order_of_an_export_is_held(app: Flask, run: Run, wrong: dict[str, Any]) -> None:
+    report(app, hold=True, **wrong)
+    (line,) = invoke(app, "outbox", "export", "--full").output.splitlines()
+    invoke(app, "outbox", "drop", json.loads(line)["id"])
+    assert run("-", input=line.replace("EURO", "EUR")).output == "1 queued\n"
+    [held] = app.extensions["adroll"].outbox.lookups.list()
+    assert (held.state, held.key) == ("held", "1001")
+    invoke(app, "outbox", "release", "1001")
+    assert app.extensions["adroll"].outbox.lookups.show(held.id).state == "waiting"
+
+
 def test_a_check_keeps_nothing_and_makes_nothing(app: Flask, run: Run) -> None:
     Path("orders.csv").write_text(PLAIN + "3,-1,EUR,u3\n")
     assert "2 good, 1 invalid" in run("orders.csv", "--check", *SET, code=1).output
