@@ -10,11 +10,11 @@ from flask import Flask, Response, current_app
 from flask_talisman import Talisman
 from playwright.sync_api import Page
 
-from adroll_flask import AdRoll, current_visitor
+from adroll_flask import current_visitor
 from adroll_flask.sandbox import RunningSandbox, running
-from tests.conftest import PAGE
 from tests.support import browsing, nginx, outbox_engines, visits
 from tests.support.journey import jar
+from tests.support.page_shop import PageShop
 from tests.support.serving import serving
 
 HOST = "shop.test"
@@ -27,13 +27,12 @@ def make_shop(
 
     :param before: sets up what comes before AdRoll, such as Talisman.
     """
-    app = Flask("strict_shop", instance_path=str(folder / "instance"))
-    app.config.update(visits.at(adroll), SECRET_KEY="a key for tests", ADROLL_DELIVERY="worker")
     pixel = adroll.url_at("adroll.example") + "/j/{advertisable_eid}/roundtrip.js"
-    app.config.update(config, ADROLL_PIXEL_URL=pixel, ADROLL_STRICT=True)
+    config |= {"ADROLL_DELIVERY": "worker", "ADROLL_PIXEL_URL": pixel}
+    shop = PageShop(folder / "instance", adroll, config)
+    app = shop.app
     before(app)
-    AdRoll(app)
-    app.add_url_rule("/", "index", lambda: PAGE)
+    shop.start()
     app.add_url_rule("/favicon.ico", "icon", lambda: Response(mimetype="image/x-icon"))
 
     @app.post("/who")

@@ -15,8 +15,8 @@ from adroll_flask.sandbox import RunningSandbox, running
 from tests.conftest import PAGE
 from tests.support import PATIENCE, visits
 
-ADDRESS = {"REMOTE_ADDR": "203.0.113.7"}
-SITE: dict[str, Any] = {"base_url": "https://shop.test", "environ_base": ADDRESS}
+SITE = visits.VISIT
+ADDRESS: dict[str, str] = SITE["environ_base"]
 AGENT = {"User-Agent": "Mozilla/5.0 (X11) Firefox/145.0"}
 
 
