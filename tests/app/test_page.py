@@ -519,15 +519,9 @@ def test_a_withdrawal_takes_cookies_and_session_keys_back(make_app: AppMaker) ->
 # -- the kit -------------------------------------------------------------------------------
 
 
-def kit_url(client: FlaskClient) -> str:
-    page = client.get("/").text
-    start = page.index('src="') + 5
-    return page[start : page.index('"', start)]
-
-
 def test_the_tag_leads_to_the_kit(app: Flask) -> None:
     client = app.test_client()
-    url = kit_url(client)
+    url = client.get("/").text.partition('src="')[2].partition('"')[0]
     response = client.get(url)
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"

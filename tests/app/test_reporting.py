@@ -235,13 +235,6 @@ def test_a_rejected_event_is_told(make_app: AppMaker) -> None:
     assert heard == ["purchase invalid:value"]
 
 
-def add_forget(app: Flask) -> None:
-    @app.post("/forget")
-    def forget() -> tuple[str, int]:
-        adroll_flask.forget_visitor()
-        return "", 204
-
-
 @pytest.mark.parametrize(
     ("pixel", "gone"),
     [
@@ -251,7 +244,12 @@ def add_forget(app: Flask) -> None:
 )
 def test_forget_visitor_takes_the_cookies(make_app: AppMaker, pixel: str, gone: set[str]) -> None:
     app = make_app(ADROLL_PIXEL=pixel)
-    add_forget(app)
+
+    @app.post("/forget")
+    def forget() -> str:
+        adroll_flask.forget_visitor()
+        return ""
+
     client = app.test_client()
     client.get("/?adct=click123", **VISIT)
     names = ("__ar_v4", "__adroll_consent", "__adroll_consent_params", "theme")

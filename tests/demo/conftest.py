@@ -1,6 +1,6 @@
 """The demo shop, its customers, and what it reports."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from adroll_flask.testing import Reported, reports
 from demo_app import create_app
 
 
@@ -26,19 +25,13 @@ def make_shop(tmp_path: Path) -> Callable[..., Flask]:
 
 
 @pytest.fixture
-def shop(make_shop: Callable[..., Flask]) -> Flask:
+def app(make_shop: Callable[..., Flask]) -> Flask:
     return make_shop()
 
 
 @pytest.fixture
-def client(shop: Flask) -> FlaskClient:
+def client(app: Flask) -> FlaskClient:
     """The browser of a customer who has looked at the first page."""
-    client = shop.test_client()
+    client = app.test_client()
     client.get("/")
     return client
-
-
-@pytest.fixture
-def reported(shop: Flask) -> Iterator[Reported]:
-    with reports(shop) as found:
-        yield found

@@ -254,14 +254,14 @@ def test_what_is_put_into_the_cart_is_reported(client: FlaskClient, reported: Re
     assert [(p.product_id, p.quantity) for p in added.products] == [("harbour-mug", 2)]
 
 
-def test_the_shop_lists_its_paid_orders(client: FlaskClient, shop: Flask) -> None:
+def test_the_shop_lists_its_paid_orders(client: FlaskClient, app: Flask) -> None:
     buy(client)
     now = datetime.now(UTC)
-    with shop.app_context():
+    with app.app_context():
         (order,) = paid(now - timedelta(hours=1), now + timedelta(minutes=1))
         assert list(paid(now - timedelta(days=2), now - timedelta(days=1))) == []
     assert (order["order_id"], order["value"]) == (order_number(client), Decimal("123.90"))
-    assert shop.extensions["adroll"].paid_orders.is_known
+    assert app.extensions["adroll"].paid_orders.is_known
 
 
 # -- the demo shop's made-up year: the same each time, and whole ----------------------------------

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -230,19 +231,14 @@ def test_a_reset_is_a_reset_and_not_an_end(adroll: RunningSandbox) -> None:
 
 def test_deleting_the_faults_ends_a_hang(adroll: RunningSandbox, client: Client) -> None:
     adroll.fault(hang=30, take=True)
-    over = threading.Event()
-
-    def clear() -> None:
-        wait_until(lambda: bool(adroll.purchases()))
-        while not over.wait(0.05):  # it may be taken a moment before it hangs
+    with ThreadPoolExecutor(1) as thread:
+        posted = thread.submit(client.post, "1", timeout=25)
+        assert wait_until(lambda: bool(adroll.purchases()))
+        while not posted.done():  # it may be taken a moment before it hangs
             adroll.clear_faults()
-
-    clearing = threading.Thread(target=clear)
-    clearing.start()
-    with pytest.raises(requests.ConnectionError):  # a hang to its end is a time-out
-        client.post("1", timeout=25)
-    over.set()
-    clearing.join()
+            time.sleep(0.05)
+        with pytest.raises(requests.ConnectionError):  # a hang to its end is a time-out
+            posted.result()
     assert len(adroll.purchases()) == 1
     assert outcomes(adroll) == [(None, "hung after taking")]
 

@@ -9,12 +9,12 @@ from typing import Any
 from flask import Flask, request
 from flask_cors import CORS
 
-from adroll_flask import AdRoll, report_conversion
+from adroll_flask import report_conversion
 from adroll_flask.cli.commands import commands
 from adroll_flask.sandbox import RunningSandbox
 
-from . import visits
 from .journey import Site, Tls, adroll_origin
+from .page_shop import PageShop
 from .pages import blocks
 from .serving import serving
 
@@ -97,12 +97,11 @@ def make_api(
     folder: Path, adroll: RunningSandbox, pixel_origin: str, front: str, config: dict[str, Any]
 ) -> Flask:
     """The Flask API, with flask-cors as such APIs have it."""
-    api = Flask("api", instance_path=str(folder / "instance"))
-    api.config.update(visits.at(adroll), SECRET_KEY="a key for tests", ADROLL_STRICT=None)
     pixel = pixel_origin + "/j/{advertisable_eid}/roundtrip.js"
-    api.config.update(ADROLL_PIXEL_URL=pixel, ADROLL_LINGER=0.05, ADROLL_ORIGINS=[front])
-    api.config.update(config)
-    AdRoll(api)
+    here = {"ADROLL_PIXEL_URL": pixel, "ADROLL_LINGER": 0.05, "ADROLL_ORIGINS": [front]}
+    shop = PageShop(folder / "instance", adroll, here | config)
+    shop.start()
+    api = shop.app
     CORS(api, origins=[front], supports_credentials=True)
 
     def page_of(data: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.support import lacking, started
+from tests.support import eventually, lacking, started
 
 CLIENTS = 4
 #: Seconds; for a machine that has much else to do, and longer than the lease of a minute: what a
@@ -74,12 +74,10 @@ class Server:
         self.url = self._wait_for_url()
 
     def _wait_for_url(self) -> str:
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and self._process.poll() is None:
-            if found := _PORT.search(self.log):
-                return f"http://127.0.0.1:{found[1]}"
-            time.sleep(0.02)
-        raise AssertionError(f"the server did not start:\n{self.log}")
+        eventually(lambda: _PORT.search(self.log) or self._process.poll() is not None, PATIENCE)
+        found = _PORT.search(self.log)
+        assert found, f"the server did not start:\n{self.log}"
+        return f"http://127.0.0.1:{found[1]}"
 
     @property
     def log(self) -> str:
