@@ -47,6 +47,7 @@ def test_a_click_id_is_kept_as_it_is_or_none(value: str, taken: bool) -> None:
         ("-Sat%20Oct%2029%202022%2019:45:40%20GMT+0200", "-1667065540000"),
         ("-", ""),
         ("-s2-s2-b--", "-b"),
+        ("-s2-a-s2-b", "-a-b"),
         # What other tags write, and keep for a year: the pixel takes it over.
         *((same, same) for same in ("", "-1667065540836", "-a_1730238675", "-1667065540", "-x")),
         *((same, same) for same in ("-2022-13-29T19:45:40Z", "-1969-12-31T00:00:00Z")),
