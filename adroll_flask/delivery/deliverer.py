@@ -176,7 +176,7 @@ class Deliverer:
 
         :param sends: see :meth:`step`.
         """
-        self.outbox.load()
+        _ = self.outbox.database
         if sends and self.lanes:
             from . import batch  # noqa: F401
 

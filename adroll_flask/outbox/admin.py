@@ -287,8 +287,7 @@ def _insert(table: str, rows: Sequence[dict[str, Any]], tx: Tx) -> None:
 
 def _fitting(row: dict[str, Any]) -> dict[str, Any]:
     """A row as any database takes it."""
-    whole = {"value": int(row["value"])} if "value" in row else {}  # SQLite has no Decimal
-    return row | {name: bytes(row[name]) for name in ("payload", "line") if row.get(name)} | whole
+    return row | {"value": int(row["value"])} if "value" in row else row  # SQLite has no Decimal
 
 
 # -- now and then ----------------------------------------------------------------------------------

@@ -284,8 +284,7 @@ class Outbox:
     @made_once
     def queue(self) -> Queue:
         """The way of events to AdRoll."""
-        ingest = self.ingest
-        return Queue(self.database, ingest, ingest.rows.holds, self._settings.on_unsure)
+        return Queue(self.database, self.ingest, self._settings.on_unsure)
 
     @made_once
     def lookups(self) -> Lookups:
@@ -304,10 +303,6 @@ class Outbox:
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
         return DestinationState(self.database, account)
-
-    def load(self) -> None:
-        """Import the database's driver; opens nothing."""
-        _ = self.database
 
     def exists(self) -> bool:
         """False where nothing can be waiting: no journal, no SQLite file. Never raises."""

@@ -51,7 +51,6 @@ class Queue:
 
     database: schema.Database
     ingest: Ingest
-    holds: transitions.Holds
     on_unsure: str
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
     #: which may go back.
@@ -245,7 +244,7 @@ class Queue:
         rows = [row for row in claim.events if row.id in settled]
         history.add(tx, [history.of(row, "delivered", now=tx.now) for row in rows])
         late = schema.ids_of(tx, f"{done} AND reason = 'too_late'", ids=ids)
-        self.holds.count_too_late(tx, [row for row in rows if row.id in late])
+        self.ingest.rows.holds.count_too_late(tx, [row for row in rows if row.id in late])
 
     def _end_emptied(self, tx: Tx, rows: Sequence[model.Row]) -> list[model.Row]:
         """End what was cancelled or erased while it was being sent, and was not taken; the rest."""
@@ -276,9 +275,9 @@ class Queue:
         ids = [row.id for row in rows]
         if self.on_unsure == "drop":
             if dropped := transitions.move(tx, "drop_unsure", ids, reason="unsure"):
-                self.holds.counters.add("event_dead", "unsure", dropped)
+                self.ingest.counters.add("event_dead", "unsure", dropped)
         elif lapsed := transitions.move(tx, "lapse_unsure", ids):
-            self.holds.counters.add("event_unsure", "lapsed", lapsed)
+            self.ingest.counters.add("event_unsure", "lapsed", lapsed)
 
     def _may_be_far(self, tx: Tx, account: str) -> bool:
         looked_at = self._looked_at.get(account, float("inf"))
@@ -339,13 +338,13 @@ class Queue:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.
                 if (row.state, met[0].state) == ("waiting", "held"):
-                    self.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
+                    self.ingest.rows.holds.decide(tx, [model.Verdict(tx.now, "release", order)])
                 transitions.move(tx, "drop", [row.id], outcome="duplicate", why="adopted")
                 transitions.move(tx, "drop_ended", [row.id])
-                self.holds.counters.add("event_duplicate", "adopted")
+                self.ingest.counters.add("event_duplicate", "adopted")
         theirs = "UPDATE adroll_event SET advertisable_eid = :account WHERE id {in_ids}"
         tx.execute(theirs, account=account, ids=alone)
-        self.holds.decide(tx, verdicts)
+        self.ingest.rows.holds.decide(tx, verdicts)
         return len(rows)
 
 

@@ -328,8 +328,7 @@ def _row(found: Any) -> Row:
     row.dry_run, row.unsure, row.whole = found[5] > 0, found[10] > 0, found[18] > 0
     log = found[14]
     row.attempt_log = tuple(map(Attempt._make, json.loads(log))) if log else ()
-    if type(row.payload) is not bytes:
-        row.payload = bytes(row.payload or b"")
+    row.payload = row.payload or b""
     return row
 
 

@@ -26,7 +26,7 @@ def direct(bench: Bench, relay: Relay | None = None) -> Outbox:
         url = sa.make_url(url or "").set(port=relay.port).render_as_string(hide_password=False)
     given: dict[str, Any] = {} if url is None else {"outbox_url": url}
     outbox = bench.open(outbox_commit="database", **given)
-    outbox.load()
+    _ = outbox.database
     if relay is None:
         outbox.database.create_tables()
     return outbox
