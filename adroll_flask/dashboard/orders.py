@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from adroll_flask.errors import let_through
 from adroll_flask.findings.finding import meaning, texts
 from adroll_flask.findings.rules import delays, problem_id
-from adroll_flask.outbox import Row
+from adroll_flask.outbox import OutboxFailed, Row
 from adroll_flask.outbox.lookups import order_id_of
 from adroll_flask.plurals import iso
 from adroll_flask.redaction import short_key
@@ -203,7 +203,14 @@ def missing(visit: Visit) -> Done | Data | Response:
         return Done("The shop has not told how its paid orders are listed.", good=False)
     form = visit.request.form
     found, only = visit.runtime.paid_orders.found(14), form.get("only", "")
-    return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
+    try:
+        return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
+    except OutboxFailed:
+        raise
+    except Exception as problem:  # of the shop's function, which is a finding, too
+        let_through(problem)
+        text = f"The shop's own list cannot be read: it raised {type(problem).__name__}."
+        return Done(text, good=False)
 
 
 def _compared(

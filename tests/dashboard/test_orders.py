@@ -355,6 +355,14 @@ def test_an_order_of_the_shops_list_alone_is_told_as_unreported(shop: DashboardS
     assert "has none of this id" not in page
 
 
+@pytest.mark.parametrize("form", ["page", "csv"])
+def test_a_list_of_the_shops_own_that_fails_is_told(shop: DashboardShop, form: str) -> None:
+    rows: list[Any] = []
+    shop.extension.paid_orders(lambda _since, _until: rows[0])
+    said = shop.said(shop.post("orders/missing", format=form))
+    assert html.unescape(said) == "The shop's own list cannot be read: it raised IndexError."
+
+
 def test_the_shops_own_list_is_compared_without_an_upload(shop: DashboardShop) -> None:
     assert "has not told" in shop.said(shop.post("orders/missing", format="page"))
 
