@@ -91,10 +91,9 @@ class KitSite:
     def __init__(self) -> None:
         #: Path to body (and headers) of the site's pages.
         self.pages: dict[str, tuple[str, Mapping[str, str]]] = {}
-        #: The bodies told to the identity endpoint, in order, and the requests' headers.
+        #: The bodies told to the identity endpoint, in order.
         self.told: list[Any] = []
         self.answered = 0
-        self.headers: list[dict[str, str]] = []
         #: Scripts of the pixel that were asked for.
         self.pixels: list[str] = []
         #: What the identity endpoint answers: a status, or an object for a 200.
@@ -195,7 +194,6 @@ class KitSite:
     def _told(self, request: Request) -> Response:
         body = request.get_data()
         time.sleep(self.on_the_way.pop(0) if self.on_the_way else 0)
-        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.told.append(json.loads(body))
         answer = self.answer
         self.let_go.wait(self.delay)
