@@ -465,19 +465,16 @@ def test_a_thread_that_cannot_start_costs_no_page(
 @LINTS
 def test_reports_are_taken_until_the_close(wrap: Wrap, lint: Lint) -> None:
     class Body:
-        def __init__(self, environ: dict[str, Any]) -> None:
-            self.report = environ["adroll.report"]
-
         def __iter__(self) -> Iterator[bytes]:
             yield PAGE.encode()
             adroll_flask.report_conversion(**ORDER)
 
         def close(self) -> None:
-            self.report("pageView")
+            adroll_flask.report_event("pageView")
 
     def app(environ: dict[str, Any], start_response: Any) -> Body:
         start_response("200 OK", HTML)
-        return Body(environ)
+        return Body()
 
     middleware = wrap(app)
     client = checked(middleware, lint)
