@@ -117,11 +117,6 @@ def test_the_shops_visitors_are_not_looked_for_on_it(mounted: Callable[..., Flas
     assert "Set-Cookie" not in answer.headers
 
 
-def test_looking_makes_no_outbox(mounted: Callable[..., FlaskClient], tmp_path: Any) -> None:
-    assert mounted().get(WHERE).status_code == 200
-    assert list(tmp_path.rglob("*.sqlite*")) == []
-
-
 def test_files_are_kept_by_the_browser(mounted: Callable[..., FlaskClient]) -> None:
     client = mounted()
     for name, kind in (("dashboard.css", "css"), ("dashboard.js", "javascript")):
