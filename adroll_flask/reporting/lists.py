@@ -66,13 +66,12 @@ class Lines:
         # Of the header's names some have commas.
         self.delimiter: str = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
         texts = chain(begin, texts)
-        self._rows: Iterator[tuple[int, list[str]]]
-        if first.lstrip()[:1] in ("{", "["):
-            self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
-        else:
+        if first.lstrip()[:1] not in ("{", "["):
             self._rows = self._csv(texts)
             _, header = next(self._rows, (0, []))
             self.columns = [name.strip() for name in header]
+        else:
+            self._rows = ((number, [text.strip()]) for number, text in enumerate(texts, 1))
         self.has_json: bool = self.columns[-1:] == [JSON_COLUMN]
 
     def _csv(self, texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

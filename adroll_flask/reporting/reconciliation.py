@@ -409,10 +409,8 @@ class PaidOrders:
             figures.replace_notes(_STATE, slow)
         except Exception as problem:
             let_through(problem)
-            logger.error(
-                "The shop's paid orders cannot be compared: %s [paid-orders-failed]",
-                describe(problem),
-            )
+            said = describe(problem)
+            logger.error("The shop's paid orders cannot be compared: %s [paid-orders-failed]", said)
             with suppress(AdRollError):  # the outbox is away: its own finding
                 figures.replace_notes(_STATE, {_STATE: f"it raised {type(problem).__name__}"})
 

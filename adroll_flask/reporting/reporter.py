@@ -406,10 +406,8 @@ class Reporter:
                 raise
             # The event goes without: who is logged in is worth less than the sale.
             self.counters.add("identity_failed")
-            logger.error(
-                "AdRoll's identity function failed: %s [identity-function-failed]",
-                describe_lines(problem),
-            )
+            said = describe_lines(problem)
+            logger.error("AdRoll's identity function failed: %s [identity-function-failed]", said)
         known = self.functions.known()
         context = self.bare(given, tracked.url, **known)
         context.ip, context.user_agent = tracked.ip, tracked.user_agent
@@ -427,9 +425,9 @@ class Reporter:
         :param location: the page's URL, where *given* does not say it.
         """
         settings, visitors = self.settings, self.visitors
-        account = settings.account
-        if settings.accounts:
-            account = settings.account_of(host_of(given.get("page_location") or location))
+        # Of one account nothing is asked.
+        page = given.get("page_location") or location if settings.accounts else None
+        account = settings.account_of(host_of(page))
         return EventDefaults(
             advertisable_eid=account.advertisable_eid,
             pixel_eid=account.pixel_eid,
@@ -625,11 +623,8 @@ class Reporter:
             let_through(problem)  # the token's callable is the site's
             # It is committed: whoever delivers comes by without being told.
             self.counters.add("delivery_error", "not_told")
-            logger.error(
-                "AdRoll's delivery was not told of %s: %s [delivery-not-told]",
-                of,
-                describe(problem),
-            )
+            said = describe(problem)
+            logger.error("AdRoll's delivery was not told of %s: %s [delivery-not-told]", of, said)
 
     def withdraw(self, record: Record | None) -> None:
         """A visitor says no: what waits of them is erased, and what they left earlier is not sent.
