@@ -15,7 +15,6 @@ and doubles nothing, since leases in the outbox decide who sends what.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from . import request_state
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 #: The task's name.
 TASK = "adroll_flask.drain"
-#: Seconds after which a task does no further step and leaves the rest to the next one, so that a
-#: worker's warm shutdown and broker's acknowledgement time-outs are met.
+#: Seconds after which a task ends and leaves the rest to the next one, so that a worker's warm
+#: shutdown and broker's acknowledgement time-outs are met.
 LONGEST_RUN = 55.0
 
 
@@ -57,14 +56,19 @@ def deliver_with(
     )
     def drain() -> int:
         """Deliver until nothing is due; how many events ended."""
-        never, until = threading.Event(), time.monotonic() + LONGEST_RUN
-        ended, more = 0, True
-        with app.app_context():
-            # Steps and not drain(): they keep house as well, which nobody else does here.
-            while more and time.monotonic() < until:
-                step = runtime.deliverer.step(never)
-                ended, more = ended + step.ended, step.more
-        return ended
+        stop, ended, more = threading.Event(), 0, True
+        timer = threading.Timer(LONGEST_RUN, stop.set)  # also within a step of many requests
+        timer.daemon = True
+        timer.start()
+        try:
+            with app.app_context():
+                # Steps and not drain(): they keep house as well, which nobody else does here.
+                while more and not stop.is_set():
+                    step = runtime.deliverer.step(stop)
+                    ended, more = ended + step.ended, step.more
+            return ended
+        finally:
+            timer.cancel()
 
     options = {"expires": max(every, 60.0), **({"queue": queue} if queue else {})}
     celery.conf.beat_schedule = {

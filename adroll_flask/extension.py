@@ -293,9 +293,7 @@ class _Adapter:
 
     def after_request(self, response: Response) -> Response:
         context = request_state.context()
-        request = context.request
-        environ = request.environ
-        runtime = self._runtime
+        runtime, environ = self._runtime, context.request.environ
         tracked: TrackedRequest | None = environ.get(request_state.TRACKED_REQUEST)
         try:
             runtime.begin()
@@ -306,7 +304,7 @@ class _Adapter:
                 or response.status_code == 304
                 or (tracked is not None and (tracked.viewed or tracked.forgotten))
             )
-            if concerned and not (request.endpoint or "").startswith(_OWN):
+            if concerned and not (context.request.endpoint or "").startswith(_OWN):
                 self._prepare(request_state.tracked(runtime), response)
             if request_state.may_join(context):
                 request_state.join(request_state.tracked(runtime))
@@ -319,11 +317,10 @@ class _Adapter:
         return response
 
     def _prepare(self, tracked: TrackedRequest, response: Response) -> None:
-        runtime = self._runtime
-        if response.status_code == 206 and runtime.settings.inject:
+        if response.status_code == 206 and self._runtime.settings.inject:
             whole_again(tracked, response)
         status, is_buffered = response.status_code, not response.direct_passthrough
-        page = runtime.prepare(tracked, status, response.headers, is_buffered=is_buffered)
+        page = self._runtime.prepare(tracked, status, response.headers, is_buffered=is_buffered)
         if not self.looks_again:
             request_state.keep(tracked)
         if page is not None:
