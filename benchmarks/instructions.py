@@ -326,11 +326,27 @@ def counter(folder: Path, sink: str) -> Iterator[Counter]:
         made.close()
 
 
+def imported(modules: str) -> float:
+    """What it takes to start Python and import *modules*, in thousands."""
+    program = (sys.executable, "-c", f"import {modules}")
+    valgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    environ = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run(program, env=environ, check=True, timeout=60)  # compiles what is not
+    done = subprocess.run(
+        (*valgrind, *program), env=environ, capture_output=True, text=True, timeout=300, check=True
+    )
+    total = re.search(r"Collected : (\d+)", done.stderr)
+    assert total, done.stderr
+    return int(total[1]) / 1000
+
+
 def added(folder: Path, sink: str, *, short: bool) -> Iterator[tuple[str, float]]:
     """What we add to a bare shop's requests, in thousands of instructions, name by name.
 
     :param short: without a bare shop that has a session of its own.
     """
+    yield "import, bare", (bare_import := imported("flask"))
+    yield "import", imported("flask, adroll_flask") - bare_import
     with counter(folder, sink) as shops:
         for name, route in ROUTES.items():
             if route.visitor != "another":

@@ -23,20 +23,21 @@ from adroll_flask.errors import EventError
 from adroll_flask.forks import PerProcess, made_once
 
 from . import location, model, schema
-from .admin import Admin
-from .destination import DestinationState
-from .ingest import Ingest, RowWriter
 from .journal import Journal, waiting_bytes
-from .lookups import Lookups
 from .model import OutboxFailed
-from .queue import Queue
-from .transitions import Amend, Holds
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
     from sqlalchemy.orm import Session, SessionTransaction
 
     from adroll_flask.settings import Settings
+
+    from .admin import Admin
+    from .destination import DestinationState
+    from .ingest import Ingest
+    from .lookups import Lookups
+    from .queue import Queue
+    from .transitions import Amend
 
 #: Bytes of one event; AdRoll's are about one thousand.
 PAYLOAD_BYTES: Final = 1 << 20
@@ -265,8 +266,8 @@ class Outbox:
                 del failed[name, reason]
 
     # -- the parts that know the database ------------------------------------------------------
-    # Each is made at its first use; of what two threads make at once either will do, since all of
-    # their state is in the database.
+    # Each is imported and made at its first use: an app's start pays for none of them. Of what two
+    # threads make at once either will do, since all of their state is in the database.
 
     @made_once
     def database(self) -> schema.Database:
@@ -276,6 +277,9 @@ class Outbox:
     @made_once
     def ingest(self) -> Ingest:
         """The way of what was reported into the database."""
+        from .ingest import Ingest, RowWriter
+        from .transitions import Holds
+
         settings = self._settings
         holds = Holds(self._counters, self._amend, settings.hold_max)
         rows = RowWriter(holds, settings.withdrawals_kept, self._clock)
@@ -284,16 +288,22 @@ class Outbox:
     @made_once
     def queue(self) -> Queue:
         """The way of events to AdRoll."""
+        from .queue import Queue
+
         return Queue(self.database, self.ingest, self._settings.on_unsure)
 
     @made_once
     def lookups(self) -> Lookups:
         """What is asked of it."""
+        from .lookups import Lookups
+
         return Lookups(self.database, self.ingest.take_in_all, partial(waiting_bytes, self.folder))
 
     @made_once
     def admin(self) -> Admin:
         """What people and commands change."""
+        from .admin import Admin
+
         return Admin(self.database, self.ingest, self.lookups)
 
     @made_once
@@ -302,6 +312,8 @@ class Outbox:
 
     def destination(self, account: str) -> DestinationState:
         """AdRoll as all workers of *account* see it."""
+        from .destination import DestinationState
+
         return DestinationState(self.database, account)
 
     def exists(self) -> bool:

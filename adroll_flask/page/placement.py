@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import cache
 from typing import Final
 
 INJECTED: Final = "injected"
@@ -120,7 +121,7 @@ _SPACE = (
 #: As many complete items of a head as there are.
 _HEAD: Final = re.compile(rb"(?:%b*+(?:<(?:%b)|%b))*+%b*+" % (_WHITE, _ITEM, _SPACE, _WHITE))
 #: One of them, with its name.
-_ONE: Final = re.compile(
+_ONE: Final = (
     rb"%b*+(?P<item>(?=<(?P<name>/?[a-zA-Z][^\t\n\f\r />]*+|![a-zA-Z]*+)|)(?:<(?:%b)|%b))"
     % (_WHITE, _ITEM, _SPACE)
 )
@@ -135,7 +136,7 @@ _OPENING: Final = _HELD | {b"head"}
 #: Tags that only a whole document has, at the end of a head.
 _DOCUMENT_ENDS: Final = frozenset((b"body", b"frameset", b"/head"))
 _HEAD_END_TAGS: Final = frozenset((b"/head", b"/body", b"/html", b"/br"))
-_UNSIMPLE_TEMPLATE: Final = re.compile(rb"<" + _TEMPLATE + rb"<" + _ODD)
+_UNSIMPLE_TEMPLATE: Final = rb"<" + _TEMPLATE + rb"<" + _ODD
 _MARK: Final = b"data-adroll"
 _OUR_SCRIPT: Final = re.compile(
     rb"<%b(?:[\t\n\f\r /]++|(?!%b%b)%b)*+(?<=[\t\n\f\r /\"'])%b"
@@ -174,6 +175,12 @@ def ascii_compatible(charset: str | None) -> bool:
         return _SAMPLE.encode(codecs.lookup(label).name) == _SAMPLE.encode("ascii")
     except (LookupError, ValueError):
         return True
+
+
+@cache
+def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+    """A long pattern that few pages need: it takes longer to compile than all else here."""
+    return re.compile(pattern)
 
 
 class Placer:
@@ -257,7 +264,11 @@ class Placer:
         name = (token["name"] or b"").lower() if token else b""
         before_head = name in _BEFORE_HEAD or bool(token and token["comment"])
         held = name in _HELD or (name[:1] == b"/" and name not in _HEAD_END_TAGS)
-        if (before_head or held) and not final and not _UNSIMPLE_TEMPLATE.match(html, at):
+        if (
+            (before_head or held)
+            and not final
+            and not _compiled(_UNSIMPLE_TEMPLATE).match(html, at)
+        ):
             return None, None
         if not self._document and name not in _DOCUMENT_ENDS:
             return None, FRAGMENT
@@ -283,11 +294,11 @@ class Placer:
 
 def _holds(html: bytes, start: int, end: int, names: frozenset[bytes]) -> bool:
     """Whether one of the items of a head has one of *names*."""
-    return any((item["name"] or b"").lower() in names for item in _ONE.finditer(html, start, end))
+    found = _compiled(_ONE).finditer(html, start, end)
+    return any((item["name"] or b"").lower() in names for item in found)
 
 
 def _has_our_script(html: bytes, start: int, end: int) -> bool:
     """Whether one of the items of a head is a script with ``data-adroll``."""
-    return any(
-        _OUR_SCRIPT.match(html, item.start("item")) for item in _ONE.finditer(html, start, end)
-    )
+    found = _compiled(_ONE).finditer(html, start, end)
+    return any(_OUR_SCRIPT.match(html, item.start("item")) for item in found)

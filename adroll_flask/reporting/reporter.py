@@ -116,7 +116,7 @@ class SiteFunctions:
         :raises ConfigurationError: there is another already.
         """
         if getattr(self, name) not in (None, function):
-            raise ConfigurationError(name, "there is one such function", slug="set-up-twice")
+            raise ConfigurationError(name, "there is such a function already", slug="set-up-twice")
         setattr(self, name, function)
         return function
 

@@ -270,14 +270,6 @@ def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: st
     assert {row.id for row in rows} == {refused, doubtful, other}
 
 
-def test_an_outbox_that_came_back_from_a_copy_is_laid_to_rest(app: Flask, run: Run) -> None:
-    report(app)
-    assert run("outbox", "restored").output.startswith("1 event will not be sent")
-    run("worker", "--once")
-    [row] = app.extensions["adroll"].outbox.lookups.list()
-    assert (row.state, row.reason) == ("dead", "restored")
-
-
 def test_a_reason_is_named_whole_or_by_its_first_word(app: Flask, run: Run) -> None:
     bury(app, "1", reason="refused")
     report(app, order_id="2", value="much")
