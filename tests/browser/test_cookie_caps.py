@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from tests.support.journey import Site, buy, check_known, click_the_ad, jar
+from adroll_flask.sandbox import RunningSandbox
+from tests.support.front_end import open_front_end
+from tests.support.journey import Site, buy, check_known, click_the_ad, identifiers, jar
 
 DAY = 86_400.0
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "browsers.md"
@@ -97,6 +99,22 @@ def test_who_buys_days_later_is_who_clicked(days: float, shop: Site, page: Page)
     # And the pixel has its visitor back: the server restored the cookie before it ran.
     assert jar(page.context, page.url) == cookie
     assert {seen["cookie"] for seen in shop.adroll.tracked()} == {cookie}
+
+
+def test_elsewhere_only_the_click_stays(adroll: RunningSandbox, tmp_path: Path, page: Page) -> None:
+    with open_front_end(adroll, tmp_path, host="www.shop.test") as shop:
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            page.goto(shop.url("/?adct=click123", "www.shop.test"))
+        first = {c["name"]: c["value"] for c in page.context.cookies(page.url)}["__adroll_fpc"]
+
+        page = pass_days(page.context, 8)
+        with page.expect_response(lambda r: r.url.endswith("/identity")):
+            page.goto(shop.url(host="www.shop.test"))
+        page.click("#mug")
+        page.wait_for_selector("#done:not(:empty)")
+        known = identifiers(shop.purchase())
+    assert known["adct"] == "click123"
+    assert known["first_party_cookie"] != first
 
 
 def test_the_page_of_the_docs_says_the_same() -> None:

@@ -116,6 +116,19 @@ def test_the_nonce_is_enough(adroll: RunningSandbox, under: Any, page: Page, con
         assert console.lines == []
 
 
+def test_with_no_nonce_no_kit(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
+    """That the policies of these tests are in force, and that the page takes no harm."""
+    with under(STRICT, "script-src") as address:
+        page.goto(address)
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.adrollKit === undefined")
+        assert page.inner_text("body") == "Hello"
+        # The server does its part without the kit.
+        assert who(page)["adct"] == "click123"
+    assert any("Content Security Policy" in line for line in console.lines)
+    assert adroll.tracked() == []
+
+
 def test_hosts_a_policy_needs(adroll: RunningSandbox, under: Any, page: Page, console: Any) -> None:
     origin = adroll.url_at("adroll.example")
     policy = {

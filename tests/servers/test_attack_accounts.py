@@ -10,6 +10,7 @@ import pytest
 
 from adroll_flask.sandbox import Account, running
 from adroll_flask.sandbox import RunningSandbox as Sandbox
+from tests.support import PATIENCE
 from tests.support.outbox_engines import wait_until
 from tests.support.shops import Shop, orders, refused
 
@@ -32,6 +33,21 @@ def shop(tmp_path: Path, sandbox: Sandbox, adroll: Sandbox) -> Shop:
     assert trial.adroll("worker", "--once")
     assert trial.as_json("outbox")["counts"]["waiting"] == 1
     return trial.at(adroll, linger=0.05)
+
+
+@pytest.mark.slow
+def test_what_is_left_is_shown_and_dropped(shop: Shop, sandbox: Sandbox, adroll: Sandbox) -> None:
+    eid = sandbox.account.advertisable_eid
+    shop.report("order:2")
+    assert shop.adroll("worker", "--once")
+
+    assert orders(adroll) == ["2"]
+    assert refused(adroll) == []
+    assert eid in shop.adroll("outbox", "list")
+    # Another app may have taken the event for its own and be about to send it: for a minute.
+    assert wait_until(lambda: eid in shop.adroll("check", check=False), 2 * PATIENCE)
+    assert "1 event dropped" in shop.adroll("outbox", "drop", "--advertisable", eid)
+    assert [row["state"] for row in shop.as_json("outbox", "list")] == ["delivered"]
 
 
 @pytest.mark.slow
