@@ -176,7 +176,7 @@ class Deliverer:
 
         :param sends: see :meth:`step`.
         """
-        _ = self.outbox.database
+        _ = self.outbox.queue, self.outbox.lookups, self.outbox.admin
         if sends and self.lanes:
             from . import batch  # noqa: F401
 

@@ -337,7 +337,8 @@ def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
     other = logging.getLogger("somebody.else")
     logging.config.dictConfig({"version": 1})
     assert other.disabled
-    other.disabled = False
+    for one in logging.root.manager.loggerDict.values():
+        one.disabled = False  # type: ignore[union-attr]
     logging.getLogger("adroll_flask.reporting").error("a 401, say")
     assert "a 401, say" in caplog.text
 
