@@ -318,6 +318,8 @@ print(client.post("/orders/1", headers={"User-Agent": "Mozilla/5.0"}).json["stat
 counters = app.extensions["adroll"].counters
 while sys.argv[2] == "thread" and not counters.get("event_retried", "refused"):
     time.sleep(0.01)
+outbox = app.extensions["adroll"].outbox
+_ = outbox.queue, outbox.lookups, outbox.admin  # what the thread takes in, sends and cleans with
 print([one for one in Watch.late if one[1].partition(".")[0] != "encodings"])
 """
 
