@@ -49,6 +49,7 @@ def get_logger(name: str) -> Logger:
     """The logger *name*, whose records have ``adroll_event``."""
     logger = logging.getLogger(name)
     if type(logger) is Logger:
+        logger.disabled = False
         logger.__class__ = _Kept
     logger.addFilter(_NAMED)  # once, however often
     return logger

@@ -14,7 +14,7 @@ from . import request_state
 from .errors import ConfigurationError, EventError
 from .events.names import EventFields, EventName, Product
 from .logs import logger
-from .reporting.reporter import Receipt, say_report
+from .reporting.reporter import DISABLED, Receipt, say_report
 from .runtime import Runtime
 from .settings import environment_says
 from .visitor.identifiers import accept_device_id, accept_user_id, email_forms
@@ -22,7 +22,6 @@ from .visitor.record import Visitor
 from .visitor.tracked_request import TrackedRequest
 
 _T = TypeVar("_T")
-_DISABLED = Receipt(None, "suppressed", "disabled")
 
 
 def report_event(name: EventName, **fields: Unpack[EventFields]) -> Receipt:
@@ -136,18 +135,17 @@ def _decide(
 
 
 def _here(call: str) -> tuple[Runtime, TrackedRequest | None] | Receipt:
-    """Where *call* was made; or, where AdRoll is off or there is none, what it then gives."""
+    """Where *call* was made; or, where there is no AdRoll, what it gives in production."""
     try:
-        here = request_state.find(call)
-        return here if here[0].reporter.settings.enabled else _DISABLED
+        return request_state.find(call)
     except ConfigurationError as problem:
         if environment_says("ENABLED") is False:
-            return _DISABLED
+            return DISABLED
         # Whether a programmer's error raises where no AdRoll says so: in development and in tests.
         strict = environment_says("STRICT")
         if strict is None:
-            of_app = has_app_context() and (current_app.debug or current_app.testing)
-            strict = of_app or get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
+            here = has_app_context() and (current_app.debug or current_app.testing)
+            strict = here or get_debug_flag() or "PYTEST_CURRENT_TEST" in os.environ
         _refuse(problem, strict)
         return Receipt(None, "failed", str(problem))
 
@@ -250,7 +248,7 @@ def _of_visitor(call: str, work: Callable[[Runtime, TrackedRequest], _T], otherw
     :raises Exception: a fault, where programmer errors raise.
     """
     here = _here(call)
-    if isinstance(here, Receipt):
+    if isinstance(here, Receipt) or not here[0].settings.enabled:
         return otherwise
     runtime, tracked = here
     if tracked is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from blinker import NamedSignal
 
@@ -93,6 +93,10 @@ class Receipt:
 
     def __bool__(self) -> bool:
         return self.status in ("queued", "held", "released")
+
+
+#: What each call gives where ``ADROLL_ENABLED`` is False.
+DISABLED: Final = Receipt(None, "suppressed", "disabled")
 
 
 @dataclass(slots=True)
@@ -217,6 +221,8 @@ class Reporter:
 
         :param tracked: the current request's, or ``None`` outside of one.
         """
+        if not self.settings.enabled:
+            return DISABLED
         given = {key: value for key, value in fields.items() if value is not None}
         subject, session = given.pop("visitor", None), given.pop("session", None)
         # Also for None, which says that there is no visitor: nothing is taken from the current
@@ -588,6 +594,8 @@ class Reporter:
         from adroll_flask.events.fix import accept_changes
 
         settings, strict = self.settings, self.strict()
+        if not settings.enabled:
+            return DISABLED
         try:
             changes, wrong = accept_changes(given)
             if at == "release":

@@ -636,3 +636,15 @@ def test_commands_release_and_cancel(make_app: AppMaker) -> None:
     assert event["state"] == "cancelled"
     late = invoke(app, "outbox", "release", "1001", code=1)
     assert "1001 is cancelled: too late to release it" in late.output
+
+
+def test_where_adroll_is_off_no_command_releases_what_is_held(make_app: AppMaker) -> None:
+    """It was sent at once."""
+    app = make_app()
+    report(app, hold=True)
+    outbox = app.extensions["adroll"].outbox
+    outbox.ingest.take_in()
+    off = make_app(ADROLL_ENABLED=False, ADROLL_OUTBOX_URL=f"sqlite:///{outbox.place}")
+    said = invoke(off, "outbox", "release", "1001", code=1)
+    assert "suppressed: disabled" in said.output
+    assert outbox.lookups.counts()["held"] == 1

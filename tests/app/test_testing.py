@@ -134,6 +134,14 @@ def test_each_report_is_a_line_without_personal_data(make_app: AppMaker, capsys:
     assert not {"canary", "click123"} & set(re.split(r"\W", said))
 
 
+def test_who_asks_why_nothing_is_reported_is_told_that_adroll_is_off(
+    make_app: AppMaker, capsys: Capsys
+) -> None:
+    with visit(make_app(ADROLL_DEBUG=True, ADROLL_ENABLED=False)):
+        report_event("pageView")
+    assert capsys.readouterr().err == "AdRoll: pageView; suppressed; disabled\n"
+
+
 def test_without_it_nothing_is_printed(make_app: AppMaker, capsys: Capsys) -> None:
     app = make_app()
     with visit(app):

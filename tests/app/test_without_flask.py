@@ -20,6 +20,7 @@ from werkzeug.test import Client, create_environ
 from werkzeug.wrappers import Response
 
 import adroll_flask
+from adroll_flask.logs import get_logger
 from adroll_flask.testing import reports
 from tests.app.conftest import Wrap
 from tests.conftest import PAGE, AppMaker, Caplog, Patch
@@ -340,6 +341,13 @@ def test_a_sites_dictconfig_does_not_silence_us(caplog: Caplog) -> None:
     for one in logging.root.manager.loggerDict.values():
         one.disabled = False  # type: ignore[union-attr]
     logging.getLogger("adroll_flask.reporting").error("a 401, say")
+    assert "a 401, say" in caplog.text
+
+
+def test_nor_one_that_came_before_us(caplog: Caplog) -> None:
+    named = "adroll_flask.named-by-the-site"
+    logging.getLogger(named).disabled = True
+    get_logger(named).error("a 401, say")
     assert "a 401, say" in caplog.text
 
 
