@@ -182,7 +182,10 @@ class Lookups:
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def known(self, name: str, account: str, keys: Sequence[str]) -> dict[str, model.Row]:
-        """What is known of the orders with these keys that were reported as events *name*."""
+        """What is known of the orders with these keys that were reported as events *name*.
+
+        Of one that was reported without an account as well, that of *account*.
+        """
         orders = [model.OrderKey(eid, False, name, key) for eid in ("", account) for key in keys]
         found = self.database.read(lambda tx: schema.of_orders(tx, orders))
         return {order.key: row for order, row in found.items() if row.state != "decided"}

@@ -327,13 +327,13 @@ class Queue:
         for row in rows:
             order = model.OrderKey(account, row.dry_run, row.name, row.key or "")
             met = schema.of_order(tx, order) if row.key else []
-            if decided := [one.id for one in (row, *met) if one.state == "decided"]:
+            if not met:
+                alone.append(row.id)
+            elif decided := [one.id for one in (row, *met) if one.state == "decided"]:
                 # Held before the EID was set, released or cancelled after it; or as yet unheld.
                 if verdict := transitions.taken_out(tx, decided[0]):
                     alone.append(row.id)
                     verdicts.append(replace(verdict, order=order))
-            elif not met:
-                alone.append(row.id)
             else:
                 # Of what was reported again under the EID meanwhile, one of the two is enough; and
                 # a second report, without a hold, says that the held one is to be sent.

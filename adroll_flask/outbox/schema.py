@@ -346,7 +346,7 @@ def of_orders(tx: Tx, orders: Sequence[OrderKey]) -> dict[OrderKey, Row]:
         "advertisable_eid = :account AND dry_run = :dry_run AND event_name = :name"
         " AND dedupe_key {in_ids}"
     )
-    for account, dry_run, name in {order[:3] for order in orders}:
+    for account, dry_run, name in sorted({order[:3] for order in orders}):
         keys = [key for *those, key in orders if those == [account, dry_run, name]]
         for row in rows(tx, where, ids=keys, account=account, dry_run=int(dry_run), name=name):
             found[OrderKey(account, dry_run, name, str(row.key))] = row

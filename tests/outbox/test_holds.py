@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -213,13 +214,17 @@ def test_a_hold_that_nobody_releases_ends(bench: Bench, outbox: Outbox) -> None:
     assert states(outbox) == {}
 
 
+@pytest.mark.parametrize("account", [EID, ""])
 @pytest.mark.parametrize("verdict", [release, cancel])
 def test_a_verdict_on_an_order_that_nobody_held_shows_up(
-    bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict]
+    bench: Bench, outbox: Outbox, verdict: Callable[[], Verdict], account: str
 ) -> None:
-    outbox.decide(verdict())
+    said = verdict()
+    outbox.decide(replace(said, order=said.order._replace(advertisable_eid=account)))
     assert outbox.lookups.counts()["decided"] == 1
-    bench.pass_time(7 * DAY + 1)
+    bench.pass_time(7 * DAY)
+    outbox.queue.adopt(EID)  # with no more time than it has
+    bench.pass_time(1)
 
     outbox.admin.keep_house()
 

@@ -259,6 +259,15 @@ def test_events_of_no_account_are_adopted_with_their_keys(bench: Bench, outbox: 
     assert held in {row.id for row in outbox.lookups.list("waiting")}
 
 
+def test_of_an_order_with_and_without_account_that_of_the_account_is_told(
+    bench: Bench, outbox: Outbox
+) -> None:
+    bench.insert(outbox, "1001", advertisable_eid="")
+    for account in "ABCDEFGH":
+        own = bench.insert(outbox, "1001", advertisable_eid=account)
+        assert [outbox.lookups.known("purchase", account, ["1001"])["1001"].id] == own
+
+
 # -- keys that this process has seen: 15 minutes, 10,000 of them, no database ----------------------
 
 
