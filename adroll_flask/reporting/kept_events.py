@@ -192,7 +192,8 @@ def fix_dead(reporter: Reporter, id: str, payload: bytes) -> bool:
 
 
 def _sent(reporter: Reporter, id: str, built: Built) -> bool:
-    return reporter.outbox.admin.fix(id, reporter.new_event(built, None))
+    # It stays the dry run that it is, or none.
+    return reporter.outbox.admin.fix(id, reporter.new_event(built, None, dry_run=False))
 
 
 # -- a visitor's events that are to be erased ------------------------------------------------------

@@ -346,9 +346,17 @@ class Reporter:
                 "(this is logged once and counted) [identity-not-asked]"
             )
 
-    def new_event(self, built: Built, browser: TrackedRequest | None) -> NewEvent:
-        """A good event, as the outbox takes it; *browser*: the current request."""
+    def new_event(
+        self, built: Built, browser: TrackedRequest | None, *, dry_run: bool | None = None
+    ) -> NewEvent:
+        """A good event, as the outbox takes it.
+
+        :param browser: the current request.
+        :param dry_run: whether it is one; ``None``: by its page and the request.
+        """
         event = built.event
+        if dry_run is None:
+            dry_run = self.is_dry_run(event.page_location, browser)
         eid = event.advertisable_eid
         if eid is None:  # of a line of an import, or not configured yet
             eid = self.settings.account_of(host_of(event.page_location)).advertisable_eid
@@ -356,7 +364,7 @@ class Reporter:
             id=new_id(self.clock()),
             name=event.event_name,
             advertisable_eid=eid or "",
-            dry_run=self.is_dry_run(event.page_location, browser),
+            dry_run=dry_run,
             key=built.kept_key,
             payload=built.payload,
             occurred_at=event.timestamp,

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response
 
 import adroll_flask
 from adroll_flask import cancel_conversion, prometheus, report_conversion
+from adroll_flask.reporting.kept_events import retry_dead
 from adroll_flask.sandbox import RunningSandbox
 from adroll_flask.settings import Settings
 from adroll_flask.testing import reports
@@ -349,6 +350,15 @@ def test_a_dead_letter_is_as_dry_as_its_event_would_be(app: Flask) -> None:
         for place in (STAGING, REAL):
             report_conversion(**ORDER, visitor="nonsense", page_location=f"{place}/")
     assert sorted(dry_runs(app)) == [False, False, True, True]
+
+
+def test_a_dry_run_that_is_fixed_is_none_more(app: Flask) -> None:
+    runtime = app.extensions["adroll"]
+    assert report(app, STAGING, currency="nonsense") == "invalid"
+    [dead] = runtime.outbox.lookups.list("dead")
+    assert retry_dead(runtime.reporter, [dead.id], currency="EUR").sent == 1
+    assert dry_runs(app) == [True]
+    assert runtime.counters.get("event_dry_run", "host") == 1
 
 
 def test_an_event_without_page_and_request_counts_as_real(app: Flask) -> None:
