@@ -55,6 +55,8 @@ class Queue:
     #: When times that a wrong clock left were looked for, by account and the outbox's own clock,
     #: which may go back.
     _looked_at: dict[str, float] = field(default_factory=dict)
+    #: Whether the last claim of an account left something.
+    _more: dict[str, bool] = field(default_factory=dict)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -88,12 +90,13 @@ class Queue:
             for row in rows:
                 row.state = its_name
             rows.sort(key=attrgetter("queued_at", "id"))
-            return Claim(token, tuple(rows), tx.now, left or len(rows) >= limit)
+            more = self._more[account] = left or len(rows) >= limit
+            return Claim(token, tuple(rows), tx.now, more)
 
         with self.ingest.reading(_TURN) as found:
             # Asking takes no lock; most of the time there is nothing.
-            is_work = partial(self._is_work, account)
-            if not self.ingest.has_news(found) and not self.database.read(is_work):
+            is_work = self.ingest.has_news(found) or self._more.get(account)
+            if not is_work and not self.database.read(partial(self._is_work, account)):
                 return Claim(token)
             try:
                 return self.ingest.run(found, take)
