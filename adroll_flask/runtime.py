@@ -16,7 +16,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -228,11 +228,12 @@ class Runtime:
 
         return PaidOrders(self.reporter, self._site_context)
 
-    def _site_context(self) -> Any:
+    def _site_context(self) -> AbstractContextManager[object]:
         """What a function of the site's runs in: the app's context, or the middleware's."""
         site = self._sender()
         enter: Any = getattr(site, "app_context", None) or getattr(site, "context", nullcontext)
-        return enter()
+        context: AbstractContextManager[object] = enter()
+        return context
 
     def begin(self) -> None:
         """Called with every request: a backlog from before must not wait for the next sale, and a

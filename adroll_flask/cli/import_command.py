@@ -315,7 +315,7 @@ class EventMaker:
         reporter = self.reporter
         data, key, is_unpaid = line.values, None, False
         if self.has_json and isinstance(data.get("event"), Mapping):  # an export's line
-            is_unpaid = data.get("state") == "held" or f"{data.get('reason')}".startswith(UNPAID)
+            is_unpaid = data.get("state") == "held" or str(data.get("reason")).startswith(UNPAID)
             key, data = data.get("deduplication_key"), data["event"]
         if self.has_json and "event_name" in data:
             built = fix.rebuilt(json.dumps(data), reporter.bare({}), key)

@@ -15,7 +15,7 @@ from flask.cli import with_appcontext
 from adroll_flask.errors import ConfigurationError, EventError
 from adroll_flask.events.fix import accept_changes
 from adroll_flask.findings.rules import Moment
-from adroll_flask.outbox import OutboxFailed, Row, admin, model, schema
+from adroll_flask.outbox import OutboxFailed, Row, admin, model
 from adroll_flask.outbox.location import locate
 from adroll_flask.outbox.outbox import open_database
 from adroll_flask.plurals import counted, span
@@ -69,10 +69,10 @@ def _status() -> None:
     runtime = current_runtime()
     database, lookups = runtime.outbox.database, runtime.outbox.lookups
     queue, counts, states = runtime.outbox.queue, lookups.counts(), lookups.destinations()
-    version = int(database.read(lambda tx: schema.meta(tx, "schema_version")) or 0)
+    version = int(lookups.notes("schema_version").get("schema_version", 0))
     made = f"schema {version}" if version else "not there yet; the first report makes it"
     verdicts, late, size = counts.pop("decided"), queue.oldest_due(), lookups.bytes_waiting()
-    accounts = {eid: waiting for eid in states if (waiting := queue.waiting([eid]))}
+    accounts = queue.waiting_by_account()
     lines: list[tuple[str, object]] = [
         ("engine", f"{database.dialect}, {made}"),
         *counts.items(),

@@ -66,12 +66,12 @@ def worker(once: bool, health_file: Path | None) -> None:
 
 def _left(runtime: Runtime) -> str:
     """What still waits, and why."""
-    queue, served = runtime.outbox.queue, runtime.deliverer.accounts
-    waiting = queue.waiting(served)
+    by_account, served = runtime.outbox.queue.waiting_by_account(), runtime.deliverer.accounts
+    waiting = sum(count for eid, count in by_account.items() if eid in served)
     why = keeps(runtime) if waiting else ""
     told = [f"{waiting} waiting{f' ({why})' if why else ''}"]
-    for eid in runtime.outbox.lookups.destinations():
-        if eid not in served and (others := queue.waiting([eid])):
+    for eid, others in by_account.items():
+        if eid not in served:
             told.append(f"{others} of account {eid or 'none'}, for which there is no token here")
     return ", ".join(told)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from flask import abort
 from werkzeug.wrappers import Response
 
-from adroll_flask.errors import let_through
+from adroll_flask.errors import ConfigurationError, let_through
 from adroll_flask.findings.finding import meaning, texts
 from adroll_flask.findings.rules import delays, problem_id
 from adroll_flask.outbox import OutboxFailed, Row
@@ -38,6 +38,7 @@ _URGENT: Final = ("missing", "dead", "held", "waiting", "differing")
 _LISTED: Final = 25
 #: Invalid dead letters that are looked through for an order's id.
 _LOOKED_AT: Final = 5000
+_LONGEST_ORDER: Final = 300
 #: Bytes of an uploaded list, and its lines.
 _LARGEST_LIST: Final = 8 * 1024 * 1024
 _MOST_LINES: Final = 50_000
@@ -110,7 +111,7 @@ def with_times(event: Data) -> Data:
 
 def find(visit: Visit) -> Done | Data:
     """Look an order up. A POST, since an order's id may be a person's address: not for URLs."""
-    typed = visit.request.form.get("order", "").strip()[:300]
+    typed = visit.request.form.get("order", "").strip()[:_LONGEST_ORDER]
     if not typed:
         return Done("Type the order's id, as the shop has it.", good=False)
     reporter, last = visit.runtime.reporter, typed.split()[-1].lstrip("#") or typed
@@ -205,7 +206,7 @@ def missing(visit: Visit) -> Done | Data | Response:
     found, only = visit.runtime.paid_orders.found(14), form.get("only", "")
     try:
         return _compared(found, "group", as_csv=form.get("format") == "csv", only=only)
-    except OutboxFailed:
+    except (OutboxFailed, ConfigurationError):
         raise
     except Exception as problem:  # of the shop's function, which is a finding, too
         let_through(problem)

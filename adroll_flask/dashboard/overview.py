@@ -111,10 +111,8 @@ def _verdict(visit: Visit) -> dict[str, Any]:
     real = [row for row in day if row.outcome == "delivered"]
     orders = [row for row in real if row.event_name == "purchase"]
     number, noun = sum(row.events for row in orders or real), "order" if orders else "event"
-    sentence = (
-        f"Yes. {{The one {noun}|All {count(number)} {noun}s}} of the last 24 hours that could"
-    )
-    sentence = agreeing(f"{sentence} be delivered reached AdRoll.", number)
+    every = f"All {counted(number, noun)}" if number != 1 else f"The one {noun}"
+    sentence = f"Yes. {every} of the last 24 hours that could be delivered reached AdRoll."
     sentence = sentence if number else "Nothing of the last 24 hours was sent yet."
     answer = {"level": "good" if number else "idle", "money": ""}
     return ok("verdict", sentence).as_dict() | answer

@@ -145,13 +145,18 @@ class Queue:
         theirs = f"{schema.in_states(*model.LEASED)} AND due_at > :now LIMIT 1"
         return bool(self.database.read(lambda tx: schema.ids_of(tx, theirs)))
 
-    def waiting(self, accounts: Sequence[str] | None = None) -> int:
-        """How many events of *accounts* (``None``: of all) are waiting, claimed or sending."""
+    def waiting_by_account(self) -> dict[str, int]:
+        """How many events of each account are waiting, claimed or sending."""
         self.ingest.take_in_all()
-        those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid"
+        those = f"{schema.in_states(*model.UNSENT)} GROUP BY advertisable_eid ORDER BY 1"
         by = "advertisable_eid, count(*)"
         found = self.database.read(lambda tx: schema.events(tx, by, those))
-        return sum(int(count) for eid, count in found if accounts is None or eid in accounts)
+        return {eid: int(count) for eid, count in found}
+
+    def waiting(self, accounts: Sequence[str] | None = None) -> int:
+        """The same of all *accounts* together (``None``: of all that there are)."""
+        found = self.waiting_by_account().items()
+        return sum(count for eid, count in found if accounts is None or eid in accounts)
 
     def oldest_due(self, accounts: Sequence[str] | None = None) -> float | None:
         """Seconds since the oldest event of *accounts* (``None``: of all) became due.
