@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _IDLE = 75.0
+#: Seconds after which the thread that serves looks up: a signal that came just before it waits, or
+#: to another thread, interrupts no wait.
+_PAUSE = 0.5
 _MOST_CONNECTIONS = 256
 #: Bytes of a body that are read where the application left them.
 _LEFT_UNREAD = 65536
@@ -115,7 +118,7 @@ class Server:
             self._wake.close()
             self._waker.close()
 
-    def _turn(self) -> float | None:
+    def _turn(self) -> float:
         """Close or open the port as is due; return the seconds until that has to be looked at."""
         with self._turned:
             pause = self._refused_until - time.monotonic()
@@ -128,9 +131,9 @@ class Server:
                     # Somebody else took the port meanwhile; they may give it back.
                     return 0.1
             self._turned.notify_all()
-            return pause if pause > 0 else None
+            return min(pause, _PAUSE) if pause > 0 else _PAUSE
 
-    def _accept(self, pause: float | None) -> None:
+    def _accept(self, pause: float) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             if self._listener is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import threading
 import time
@@ -15,8 +16,7 @@ import requests
 
 from adroll_flask.sandbox import RunningSandbox, faults, running, serve
 from adroll_flask.sandbox.__main__ import main
-from adroll_flask.sandbox.server import Server
-from tests.conftest import Capsys, Patch
+from tests.conftest import Capsys
 from tests.support import PATIENCE, answers, certificates
 from tests.support.outbox_engines import wait_until
 from tests.support.sandbox_helpers import ACCESS_TOKEN, ADVERTISABLE_EID, LEAST, Api, purchase
@@ -157,18 +157,26 @@ def test_help_names_the_command_that_was_given(prog: str | None, capsys: Capsys)
     assert capsys.readouterr().out.startswith(usage)
 
 
-def test_serving_ends_at_an_interrupt(monkeypatch: Patch, tmp_path: Path) -> None:
-    told: list[str] = []
-    serve_on = Server.serve
+def test_serving_ends_at_an_interrupt_that_comes_before_it_waits(tmp_path: Path) -> None:
+    """Another thread gets the signal: no system call of the one that serves is interrupted."""
+    ended, was_in_time = threading.Event(), []
 
-    def interrupt(server: Server) -> None:
-        server.stop()
-        serve_on(server)
-        raise KeyboardInterrupt
+    def interrupt(url: str) -> None:
+        requests.get(url, timeout=PATIENCE)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        was_in_time.append(ended.wait(PATIENCE))
+        with contextlib.suppress(requests.ConnectionError):  # what does not end is told to
+            requests.get(url, timeout=PATIENCE)
 
-    monkeypatch.setattr(Server, "serve", interrupt)
-    serve(port=0, announce=told.append, state_file=tmp_path / "state.jsonl")
-    assert told[0].startswith("http://127.0.0.1:")
+    def announce(url: str) -> None:
+        thread = threading.Thread(target=interrupt, args=[url])
+        stack.callback(thread.join)
+        thread.start()
+
+    with contextlib.ExitStack() as stack:
+        serve(port=0, announce=announce, state_file=tmp_path / "state.jsonl")
+        ended.set()
+    assert was_in_time == [True]
 
 
 def test_a_port_in_use_is_one_line_that_names_it_and_the_way_out(capsys: Capsys) -> None:
