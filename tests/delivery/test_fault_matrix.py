@@ -5,7 +5,6 @@ passes, the fault is over; in the end each order is there once, or twice where i
 unsure and had been taken all the same.
 """
 
-import os
 import resource
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,29 +24,11 @@ from adroll_flask.delivery.transport import Response
 from adroll_flask.outbox import OutboxFailed
 from adroll_flask.sandbox import ADVERTISABLE_EID as EID
 from adroll_flask.sandbox import RunningSandbox as Sandbox
-from adroll_flask.sandbox import running
-from tests.conftest import Patch
 from tests.support import PATIENCE, ROOT, eventually, free_port, in_a_child
 from tests.support.sandbox_shop import DAY, Shop, past
 
 ORDERS = ["o1", "o2", "o3"]
 O1, O2, O3 = (["o1"], ["o2"], ["o3"])
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(strict=True) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def _clean(sandbox: Sandbox, monkeypatch: Patch) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    sandbox.reset()
-    yield
-    sandbox.reset()
 
 
 Opener = Callable[..., Shop]
@@ -93,6 +74,7 @@ class Case:
     :param state: of each order then: state, unsure, reason.
     :param recovery: the requests after the fault.
     :param twice: AdRoll had taken the unsure request.
+    :param where: the address that the shop has, meanwhile, in place of the sandbox's.
     """
 
     fault: dict[str, Any]
@@ -103,6 +85,39 @@ class Case:
     recovery: list[Any] = field(default_factory=lambda: ["trial", O1, ["o2", "o3"]])
     twice: bool = False
     paused: float | None = None
+    where: Callable[[], AbstractContextManager[str | None]] = nullcontext
+
+
+@contextmanager
+def nobody_listens() -> Iterator[str]:
+    yield f"http://127.0.0.1:{free_port()}/api"
+
+
+@contextmanager
+def nobody_has_the_name() -> Iterator[str]:
+    resolve = socket.getaddrinfo
+
+    def none(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host == "srv.adroll.invalid":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "srv.adroll.invalid")
+        patch.setattr(socket, "getaddrinfo", none)
+        yield "https://srv.adroll.invalid/api"
+
+
+@contextmanager
+def nobody_lets_in() -> Iterator[str]:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        time.sleep(0.05)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
 
 
 HTML = "<html><body>Bad gateway"
@@ -129,6 +144,11 @@ def throttled(status: int, paused: float | None = None, **headers: str) -> Case:
         ("waiting", False, f"http_{status}"),
         paused=paused,
     )
+
+
+def not_sent(reason: str, where: Callable[[], AbstractContextManager[str]]) -> Case:
+    """The fault lies before the first byte."""
+    return Case({}, [], ("waiting", False, reason), where=where)
 
 
 MATRIX = {
@@ -159,34 +179,40 @@ MATRIX = {
         # o1 and o2 were put off behind o3, in case they are bad after all.
         recovery=["trial", O3, ["o1", "o2"]],
     ),
+    "refused connection": not_sent("refused", nobody_listens),
+    "name resolution": not_sent("dns", nobody_has_the_name),
+    "connect time-out": not_sent("connect_timeout", nobody_lets_in),
 }
 
 
 @pytest.mark.parametrize("case", MATRIX.values(), ids=MATRIX)
-def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, shop: Shop) -> None:
-    sandbox.fault(**case.fault)
-    shop.report(*ORDERS)
-    assert shop.deliverer.drain(until=0.0) == 0
+def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, open_shop: Opener) -> None:
+    with case.where() as elsewhere:
+        sandbox.fault(**case.fault)
+        shop = open_shop(elsewhere or sandbox.api_url)
+        shop.report(*ORDERS)
+        assert shop.deliverer.drain(until=0.0) == 0
 
-    assert shop.network.requests == case.sent
-    eventually(lambda: outcomes(sandbox) == case.seen)
-    state, mark, reason = case.state
-    for row in shop.rows().values():
-        assert (row.state, row.unsure, row.reason or None) == (state, mark, reason or None)
-    destination = shop.outbox.destination(EID).state()
-    assert destination.stopped == case.stopped
-    assert destination.failures >= 1
-    if case.paused is not None:
-        assert destination.paused_for == pytest.approx(case.paused, abs=3)
-    # While it lasts, nothing more goes out.
-    assert shop.deliverer.drain(until=0.0) == 0
-    assert shop.network.requests == case.sent
+        assert shop.network.requests == case.sent
+        eventually(lambda: outcomes(sandbox) == case.seen)
+        state, mark, reason = case.state
+        for row in shop.rows().values():
+            assert (row.state, row.unsure, row.reason or None) == (state, mark, reason)
+            assert row.attempts == mark, "what certainly was not taken is no attempt"
+        destination = shop.outbox.destination(EID).state()
+        assert destination.stopped == case.stopped
+        assert destination.failures >= 1
+        if case.paused is not None:
+            assert destination.paused_for == pytest.approx(case.paused, abs=3)
+        # While it lasts, nothing more goes out.
+        assert shop.deliverer.drain(until=0.0) == 0
+        assert shop.network.requests == case.sent
 
     sandbox.clear_faults()
-    shop.network.requests.clear()
-    shop.drain(after=3601)
-    assert shop.network.requests == case.recovery
-    assert shop.facts() == dict.fromkeys(ORDERS, ("delivered", mark))
+    repaired = open_shop(clock=shop.clock)
+    repaired.drain(after=3601)
+    assert repaired.network.requests == case.recovery
+    assert repaired.facts() == dict.fromkeys(ORDERS, ("delivered", mark))
     assert arrived(sandbox) == dict.fromkeys(ORDERS, 2 if case.twice else 1)
     destination = shop.outbox.destination(EID).state()
     assert (destination.stopped, destination.failures) == (None, 0)
@@ -200,62 +226,6 @@ def test_on_unsure_drop(sandbox: Sandbox, open_shop: Opener) -> None:
     assert shop.facts() == dict.fromkeys(ORDERS, ("dead", True))
     shop.drain(after=3601)
     assert arrived(sandbox) == {}
-
-
-# Nothing is sent: the fault lies before the first byte
-
-
-def after_repair(sandbox: Sandbox, open_shop: Opener, shop: Shop, reason: str) -> None:
-    """What all sure failures have in common; then a shop with the address put right."""
-    assert shop.deliverer.drain(until=0.0) == 0
-    assert len(shop.network.requests) == 1
-    for row in shop.rows().values():
-        assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
-        assert (row.reason, row.error) == (reason, reason)
-    assert shop.outbox.destination(EID).state().stopped is None
-    assert arrived(sandbox) == {}
-    repaired = open_shop(clock=shop.clock)
-    shop.clock.sleep(3)
-    repaired.deliverer.drain()
-    assert repaired.network.requests == ["trial", O1, ["o2", "o3"]]
-    assert repaired.facts() == dict.fromkeys(ORDERS, ("delivered", False))
-    assert arrived(sandbox) == dict.fromkeys(ORDERS, 1)
-
-
-def test_refused_connection(sandbox: Sandbox, open_shop: Opener) -> None:
-    shop = open_shop(f"http://127.0.0.1:{free_port()}/api")
-    shop.report(*ORDERS)
-    after_repair(sandbox, open_shop, shop, "refused")
-
-
-def test_name_resolution(sandbox: Sandbox, open_shop: Opener, monkeypatch: Patch) -> None:
-    shop = open_shop("https://srv.adroll.invalid/api")
-    shop.report(*ORDERS)
-    resolve = socket.getaddrinfo
-
-    def none(host: str, *args: Any, **kwargs: Any) -> Any:
-        if host == "srv.adroll.invalid":
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return resolve(host, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", none)
-    after_repair(sandbox, open_shop, shop, "dns")
-
-
-def test_connect_time_out(sandbox: Sandbox, open_shop: Opener) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        time.sleep(0.05)
-        shop = open_shop(f"http://127.0.0.1:{listener.getsockname()[1]}/api")
-        shop.report(*ORDERS)
-        after_repair(sandbox, open_shop, shop, "connect_timeout")
-        for filler in fillers:
-            filler.close()
 
 
 # The house itself
@@ -403,7 +373,7 @@ def test_an_exit_amid_a_request(sandbox: Sandbox, open_shop: Opener, tmp_path: P
     sandbox.fault(order_id="o1", hang=20, take=True, times=1)
     done = subprocess.run(
         [sys.executable, "-c", EXITS, str(tmp_path), sandbox.api_url],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=PATIENCE,

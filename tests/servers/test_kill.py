@@ -65,10 +65,8 @@ def test_fifty_kills_lose_nothing_and_double_only_what_was_unsure() -> None:
     summary = survived(kills=50, hangs=10)
     assert summary["acknowledged"] >= 200, "the shop was alive between the kills"
     assert summary["arrived"] >= summary["acknowledged"]
-    # Kills did meet requests, those of a shop's own thread among them: else nothing was tried.
-    assert sum(summary["kills_while_sending"].values()) >= 10
-    assert summary["kills_while_sending"]["shop"] > 0
-    assert summary["marked_unsure"] > 0
+    # Kills did meet requests that AdRoll had taken: else nothing was tried.
+    assert summary["marked_unsure"] >= summary["arrived_twice"] >= 5
 
 
 @pytest.mark.slow

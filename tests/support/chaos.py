@@ -14,7 +14,6 @@ code 1: not so.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import logging
@@ -28,12 +27,23 @@ import time
 import traceback
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flask.cli import FlaskGroup
+
+from adroll_flask import report_conversion
+from adroll_flask.delivery import batch
+from adroll_flask.delivery.transport import RequestsTransport, Timeouts
+from adroll_flask.events.build import warm
+from adroll_flask.outbox import Outbox
+from adroll_flask.sandbox import running
+from adroll_flask.settings import Settings
 from tests.support import started
+from tests.support.server_shop import make_shop
 
 #: Seconds. A request takes at most 2.2 here, a lease is longer.
 LEASE = 3.0
@@ -63,73 +73,36 @@ def verdict(
 # The children
 
 
-class Careless:
-    """A queue that does not commit ``sending``."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._queue, name)
-
-    def claim(
-        self, account: str, limit: int = 100, lease: float = 60.0, *, begin: bool = False
-    ) -> Any:
-        return self._queue.claim(account, limit, lease)
-
-    def begin_sending(self, claim: Any, ids: Sequence[str] | None = None) -> tuple[str, ...]:
-        return tuple(event.id for event in claim.events) if ids is None else tuple(ids)
-
-
-class Noted:
-    """The network; writes down where a request begins and ends, so that a kill between shows."""
-
-    def __init__(self, path: Path) -> None:
-        from adroll_flask.delivery.transport import RequestsTransport, Timeouts
-
-        self._network = RequestsTransport(Timeouts(*TIMEOUTS))
-        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def send(self, *request: Any) -> Any:
-        os.write(self._log, b"(")
-        try:
-            return self._network.send(*request)
-        finally:
-            os.write(self._log, b")")
-
-
-def create_app(name: str = "last", delivery: str = "worker") -> Any:
-    """The shop, configured by the environment, with a lease that a test can wait for.
-
-    :param name: of the process, for what it writes down.
-    """
-    from adroll_flask.delivery import batch
-    from adroll_flask.delivery.deliverer import Deliverer
-    from tests.support.server_shop import make_shop
-
+def create_app(delivery: str = "worker") -> Any:
+    """The shop, configured by the environment, with a lease that a test can wait for."""
     os.environ["FLASK_ADROLL_DELIVERY"] = delivery
     app = make_shop()
     # Kills meet a request every second here: none may become a dead letter for that, and none has
     # minutes to wait.
     vars(batch)["UNSURE_PAUSES"] = (0.5,) * 1000
-    runtime = app.extensions["adroll"]
+    deliverer = app.extensions["adroll"].deliverer
+    deliverer.lease, deliverer.poll = LEASE, 0.2
+    deliverer.transport = RequestsTransport(Timeouts(*TIMEOUTS))
     if os.environ["CHAOS_CARELESS"]:
-        vars(runtime.outbox)["queue"] = Careless(runtime.outbox.queue)
-    vars(runtime)["deliverer"] = Deliverer(
-        runtime.outbox,
-        runtime.settings,
-        runtime.counters,
-        transport=Noted(Path(os.environ["SHOP_FOLDER"], f"{name}.requests")),
-        lease=LEASE,
-        poll=0.2,
-    )
+        forget_to_commit(type(deliverer.outbox.queue))
     return app
+
+
+def forget_to_commit(queue: Any) -> None:
+    """Let no queue commit ``sending``."""
+    claim = queue.claim
+
+    def only_claim(self: Any, account: str, limit: int, lease: float, *, begin: bool) -> Any:
+        return claim(self, account, limit, lease)
+
+    def begin_nothing(self: Any, claim: Any, ids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(ids)
+
+    queue.claim, queue.begin_sending = only_claim, begin_nothing
 
 
 def place(app: Any, name: str) -> None:
     """Place orders until killed, in requests and in app contexts; note what is acknowledged."""
-    from adroll_flask import report_conversion
-
     noted = Path(os.environ["SHOP_FOLDER"], f"{name}.acknowledged")
     acknowledged = os.open(noted, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     # No browser, as in a payment's webhook.
@@ -162,8 +135,6 @@ def follow(parent: Any) -> None:
 
 def live(kind: str, name: str) -> None:
     """What a child does until it is killed."""
-    from adroll_flask.events.build import warm
-
     parent = multiprocessing.parent_process()
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     warm()
@@ -171,12 +142,10 @@ def live(kind: str, name: str) -> None:
     random.seed(f"{name}{time.time()}")
     try:
         if kind == "worker":
-            from flask.cli import FlaskGroup
-
-            flask = FlaskGroup(create_app=lambda: create_app(name), load_dotenv=False)
+            flask = FlaskGroup(create_app=create_app, load_dotenv=False)
             flask.main(["adroll", "worker"], prog_name="flask")
         else:
-            place(create_app(name, "thread" if kind == "shop" else "worker"), name)
+            place(create_app("thread" if kind == "shop" else "worker"), name)
     except BaseException:
         crash = Path(os.environ["SHOP_FOLDER"], f"{name}.crashed")
         crash.write_text(traceback.format_exc())
@@ -257,8 +226,6 @@ def hang_and_kill(sandbox: Any, family: Family, rng: random.Random, *, take: boo
 
 def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) -> dict[str, Any]:
     """Kill until both numbers are reached; returns the summary."""
-    from adroll_flask.sandbox import running
-
     rng = random.Random(seed)
     began = time.monotonic()
     with running(keep=1_000_000) as sandbox:
@@ -279,35 +246,28 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
                 else:
                     family.kill(rng.choice(list(family.children)))
             sandbox.clear_faults()
-            family.kill_all()
-            left, code = drain(folder)
         finally:
             family.kill_all()
+        left, code = drain(folder)
         arrived = Counter(record["order_id"] for record in sandbox.purchases())
     acknowledged = [
         line for log in folder.glob("*.acknowledged") for line in log.read_text().splitlines()
     ]
-    with opened(folder) as outbox:
-        rows = {row.key: row for row in outbox.lookups.list(limit=1_000_000)}
+    with closing(Outbox(Settings(), folder=folder)) as outbox:
+        rows = {row.key or "": row for row in outbox.lookups.list(limit=1_000_000)}
         counted = Counter[str]()
-        for row in outbox.lookups.history(0, ["outcome"]):
-            counted[row.outcome] += row.events
-    cut_off = Counter(
-        log.stem.rstrip("0123456789")
-        for log in folder.glob("*.requests")
-        if log.read_bytes().endswith(b"(")
-    )
+        for hour in outbox.lookups.history(0, ["outcome"]):
+            counted[hour.outcome] += hour.events
     wrong = [crash.read_text() for crash in folder.glob("*.crashed")]
-    wrong += [] if code == 0 else [f"the last worker ended with {code}"]
+    if code:
+        wrong.append(f"the last worker ended with {code}")
     wrong += verdict(acknowledged, arrived, rows)
-    wrong += [f"{counted} in the history, {len(rows)} delivered"] * (
-        counted["delivered"] != len(rows) or counted["dead"] > 0
-    )
+    if counted["delivered"] != len(rows) or counted["dead"]:
+        wrong.append(f"{counted} in the history, {len(rows)} delivered")
     return {
         "seed": seed,
         "kills": family.kills,
         "kills_while_hanging": hung,
-        "kills_while_sending": cut_off,
         "acknowledged": len(acknowledged),
         "arrived": len(arrived),
         "arrived_twice": sum(count > 1 for count in arrived.values()),
@@ -319,23 +279,11 @@ def chaos(kills: int, hangs: int, seed: int, folder: Path, *, careless: bool) ->
     }
 
 
-@contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Any]:
-    from adroll_flask.outbox import Outbox
-    from adroll_flask.settings import Settings
-
-    outbox = Outbox(Settings(outbox_url=os.environ.get("FLASK_ADROLL_OUTBOX_URL")), folder=folder)
-    try:
-        yield outbox
-    finally:
-        outbox.close()
-
-
 def drain(folder: Path) -> tuple[int, int]:
     """Let a last worker finish; how many events it left, and how it ended when told to."""
     command = (sys.executable, "-m", "flask", "--app", "tests.support.chaos:create_app")
     with started(*command, "adroll", "worker") as worker:
-        with opened(folder) as outbox:
+        with closing(Outbox(Settings(), folder=folder)) as outbox:
             until = time.monotonic() + 180
             while (left := outbox.queue.waiting()) and time.monotonic() < until:
                 time.sleep(0.1)

@@ -1,46 +1,69 @@
 """A server on loopback that does to each connection what a test says, byte by byte."""
 
 import contextlib
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 Script = Callable[[socket.socket, bytes], None]
 
 
-@dataclass
-class Server:
-    port: int
-    requests: list[bytes] = field(default_factory=list)
-    connections: int = 0
+class Server(ThreadingTCPServer):
+    """Does *scripts* in turn, the last one for ever; see :func:`server`."""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, scripts: tuple[Script, ...], tls: Any, before_reading: Script | None, keep: bool
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Conversation)
+        self.scripts, self.last = iter(scripts), scripts[-1:]
+        self.tls, self.before_reading, self.keep = tls, before_reading, keep
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.port: int = self.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections += 1
+        connection.settimeout(10)
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client went away, which some tests want."""
+
+
+class _Conversation(BaseRequestHandler):
+    server: Server
+
+    def handle(self) -> None:
+        connection, up = self.request, self.server
+        if up.before_reading is not None:
+            up.before_reading(connection, b"")
+            return
+        while request := read_request(connection):
+            up.requests.append(request)
+            next(up.scripts, *up.last)(connection, request)
+            if not up.keep:
+                return
 
 
 def read_request(connection: socket.socket) -> bytes:
     """One request: its head and, by Content-Length, its body."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        part = connection.recv(65536)
-        if not part:
-            return got
-        got += part
-    head, _, body = got.partition(b"\r\n\r\n")
-    length = 0
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
-            length = int(line.split(b":")[1])
-    while len(body) < length:
-        part = connection.recv(65536)
-        if not part:
-            break
-        body += part
-    return head + b"\r\n\r\n" + body
+    with connection.makefile("rb") as file:
+        head = b""
+        while (line := file.readline()).strip():
+            head += line
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        return head + line + file.read(int(length[1]) if length else 0)
 
 
 def answering(data: bytes) -> Script:
@@ -63,49 +86,7 @@ def server(
     *scripts: Script, tls: Any = None, before_reading: Script | None = None, keep: bool = False
 ) -> Iterator[Server]:
     """Serve *scripts* in turn, the last one for ever; with *keep*, several on a connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    seen = Server(listener.getsockname()[1])
-    stopping = threading.Event()
-    turn = iter(scripts)
-    last: list[Script] = list(scripts[-1:])
-
-    def converse(connection: socket.socket) -> None:
-        connection.settimeout(10)
-        try:
-            if before_reading is not None:
-                before_reading(connection, b"")
-                return
-            if tls is not None:
-                connection = tls.wrap_socket(connection, server_side=True)
-            while True:
-                request = read_request(connection)
-                if not request:
-                    return
-                seen.requests.append(request)
-                next(turn, last[0])(connection, request)
-                if not keep:
-                    return
-        except OSError:
-            return  # the client went away, which some tests want
-        finally:
-            connection.close()
-
-    def accept() -> None:
-        while not stopping.is_set():
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            seen.connections += 1
-            threading.Thread(target=converse, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stopping.set()
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
+    with Server(scripts, tls, before_reading, keep) as up:
+        threading.Thread(target=up.serve_forever, args=(0.02,), daemon=True).start()
+        yield up
+        up.shutdown()
