@@ -115,7 +115,7 @@ _HINTS: Final = {
 @console.commands.command("reconcile")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig", errors="replace"))
 @console.pairs(
-    reconciliation.COLUMNS,
+    lists.COLUMNS,
     "--column",
     "columns",
     help='Which column has it: order_id="Order no."; also value, currency, time.',

@@ -19,6 +19,13 @@ from adroll_flask.errors import AdRollError
 
 #: The one column of a list whose lines are JSON; a CSV file of such lines has it as its last.
 JSON_COLUMN: Final = "json"
+#: Names that columns of a list of paid orders have, without case, spaces and punctuation.
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "order_id": ("orderid", "order", "orderno", "ordernumber", "number", "id", "name"),
+    "value": ("value", "total", "amount", "price", "grandtotal"),
+    "currency": ("currency", "currencycode"),
+    "time": ("time", "paidat", "createdat", "date", "timestamp", "orderedat"),
+}
 
 
 class ReconcileError(AdRollError):

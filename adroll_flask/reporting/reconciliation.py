@@ -24,7 +24,7 @@ from adroll_flask.outbox.model import HistorySum, Row, SuppressedOrder, worst
 from adroll_flask.plurals import agreeing, iso, span
 from adroll_flask.redaction import describe
 
-from .lists import ReconcileError, find_columns, read_time, spellings
+from .lists import COLUMNS, ReconcileError, find_columns, read_time, spellings
 from .reporter import Reporter
 
 logger: Logger = get_logger("adroll_flask.reporting")
@@ -35,13 +35,6 @@ Status: TypeAlias = (
     | Literal["duplicate", "missing", "forgotten", "not_listed"]
 )
 
-#: Names of columns that are known, without case, spaces and punctuation.
-COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "order_id": ("orderid", "order", "orderno", "ordernumber", "number", "id", "name"),
-    "value": ("value", "total", "amount", "price", "grandtotal"),
-    "currency": ("currency", "currencycode"),
-    "time": ("time", "paidat", "createdat", "date", "timestamp", "orderedat"),
-}
 #: What has a line of a summary for each reason.
 _REASONED: Final = ("suppressed", "cancelled", "dead")
 #: Different values of a group that are told apart.
