@@ -9,11 +9,11 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from adroll_flask.sandbox import RunningSandbox, running
+from tests.support import engines
 from tests.support.browsing import *  # noqa: F403 - pytest finds fixtures by their names here
 from tests.support.browsing import HOSTS
 from tests.support.certificates import make_certificate
-from tests.support.engine_pages import EngineContext
-from tests.support.engines import START, Engine, ForwardProxy, forward_proxy
+from tests.support.engines import START, Engine, EngineContext, is_alive
 from tests.support.journey import Site, open_shop
 from tests.support.kit_site import KitSite
 
@@ -46,10 +46,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[ForwardProxy]:
+def tunnel() -> Iterator[int]:
     """By which Firefox and WebKit reach the tests' hosts."""
-    with forward_proxy() as proxy:
-        yield proxy
+    with engines.tunnel() as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,14 @@ def started(
     One that has died since is started again: only the test in which it died has that to bear.
     """
     with ExitStack() as stack:
-        engines: dict[str, Engine] = {}
+        known: dict[str, Engine] = {}
 
         def start(name: str) -> Engine:
-            if name not in engines or not engines[name].is_alive():
-                proxy: ForwardProxy = request.getfixturevalue("proxy")
+            if name not in known or not is_alive(known[name]):
                 folder = tmp_path_factory.mktemp(name) / "profile"
-                engines[name] = stack.enter_context(START[name](folder, proxy.port))
-            return engines[name]
+                tunnel: int = request.getfixturevalue("tunnel")
+                known[name] = stack.enter_context(START[name](folder, tunnel))
+            return known[name]
 
         yield start
 
@@ -79,7 +79,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     context = getattr(item, "funcargs", {}).get("context")
-    if call.excinfo and isinstance(context, EngineContext) and not context.engine.is_alive():
+    if call.excinfo and isinstance(context, EngineContext) and not is_alive(context.engine):
         item.stash[DIED] = True
     return report
 

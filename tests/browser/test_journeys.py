@@ -55,7 +55,7 @@ def test_1_from_the_ad_to_the_purchase(
 
 
 def test_2_the_pixel_is_blocked(shop: Site, page: Page, console: Any) -> None:
-    page.context.route("**/j/**", lambda route: route.abort("blockedbyclient"))
+    shop.adroll.fault(path="/j/*", status=404)
     click = click_the_ad(page, shop)
     from_the_start = jar(page.context, page.url)
     bought = buy(page)

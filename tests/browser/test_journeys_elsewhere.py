@@ -10,33 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Response
 
 from tests.browser import test_journeys
 from tests.browser.test_journeys import Opened, StartBrowser, opened, secure_shop
-from tests.support.engine_pages import EngineContext, context, page
-from tests.support.engines import ForwardProxy, firefox
-from tests.support.journey import buy, click_the_ad, identifiers
+from tests.support.engines import EngineContext, context, firefox, page
+from tests.support.journey import Site, buy, click_the_ad, identifiers
 from tests.support.outbox_engines import wait_until
 
 __all__ = ["context", "opened", "page", "secure_shop"]
 
 
 @pytest.fixture
-def new_context(context: EngineContext) -> Callable[..., EngineContext]:
+def new_context(context: EngineContext, shop: Site) -> Callable[..., EngineContext]:
     def new_context(*, java_script_enabled: bool) -> EngineContext:
         # Neither can be told so by its driver; what a page is told by its server is the same to it.
-        context.proxy.scripts = java_script_enabled
+        assert shop.app is not None
+        assert not java_script_enabled
+
+        @shop.app.after_request
+        def told(response: Response) -> Response:
+            response.headers["Content-Security-Policy"] = "script-src 'none'"
+            return response
+
         return context
 
     return new_context
 
 
 @pytest.fixture
-def start_the_browser(tmp_path: Path, proxy: ForwardProxy) -> StartBrowser:
+def start_the_browser(tmp_path: Path, tunnel: int) -> StartBrowser:
     @contextmanager
     def start() -> Iterator[EngineContext]:
-        with firefox(tmp_path / "profile", proxy.port) as engine:
-            yield EngineContext(engine, proxy)
+        with firefox(tmp_path / "profile", tunnel) as engine:
+            yield EngineContext(engine)
             engine.quit()
 
     return start

@@ -21,8 +21,13 @@ def _quiet(console: Any) -> Iterator[None]:
     assert console.without("/roundtrip.js") == []
 
 
-def no_answer(site: KitSite, **options: object) -> str:
-    return site.pixel_url(silent=1, cookieless=1, **options)
+def no_answer(site: KitSite) -> str:
+    return site.pixel_url(silent=1, cookieless=1)
+
+
+def blocked(site: KitSite) -> str:
+    """A script that does not come."""
+    return site.pixel_url(status=404)
 
 
 # -- what is told ------------------------------------------------------------------------------
@@ -165,8 +170,7 @@ def test_an_answer_after_the_wait_is_still_told(site: KitSite, page: Page) -> No
 
 
 def test_a_blocked_pixel_is_not_waited_for(site: KitSite, page: Page) -> None:
-    page.route("**/roundtrip.js*", lambda route: route.abort("blockedbyclient"))
-    site.open(page, site.tag(wait=60_000), LANDING)
+    site.open(page, site.tag(wait=60_000, src=blocked(site)), LANDING)
     assert site.wait_told(page, 1, 30.0) == [{"adct": "click123"}]
 
 
@@ -180,8 +184,7 @@ def test_who_leaves_early_does_not_lose_the_click_id(site: KitSite, page: Page) 
 
 
 def test_who_leaves_a_hanging_pixel_keeps_the_click_id(site: KitSite, page: Page) -> None:
-    page.route("**/roundtrip.js*", lambda route: None)
-    site.serve(site.tag(wait=60_000))
+    site.serve(site.tag(wait=60_000, src=site.pixel_url(slow=3600)))
     site.serve("", "/next")
     # The load event waits for async scripts, which here never come.
     page.goto(site.url(LANDING), wait_until="commit")
@@ -192,8 +195,7 @@ def test_who_leaves_a_hanging_pixel_keeps_the_click_id(site: KitSite, page: Page
 
 def test_a_page_that_never_loads_tells_the_click_id_all_the_same(site: KitSite, page: Page) -> None:
     """WebKit says nothing to who leaves before the load event."""
-    page.route("**/roundtrip.js*", lambda route: None)
-    site.serve(site.tag(wait=3000))
+    site.serve(site.tag(wait=3000, src=site.pixel_url(slow=3600)))
     address = json.dumps(site.url(LANDING))
     page.evaluate(f"void setTimeout(() => (location.href = {address}))")
     # At the server: WebKit's driver answers when the page has loaded.
@@ -223,8 +225,7 @@ def test_who_closes_the_tab_early_does_not_lose_the_click_id(site: KitSite, page
 def test_a_cached_page_asks_for_a_cookie_once(
     site: KitSite, page: Page, context: BrowserContext
 ) -> None:
-    page.route("**/roundtrip.js*", lambda route: route.abort())
-    site.open(page, site.tag())
+    site.open(page, site.tag(src=blocked(site)))
     assert site.wait_told(page, 1) == [{}]
     # A browser that takes no cookies does not ask with every page.
     assert context.cookies() == []
@@ -234,8 +235,7 @@ def test_a_cached_page_asks_for_a_cookie_once(
 
 def test_a_page_without_news_is_silent(site: KitSite, page: Page, context: BrowserContext) -> None:
     kit_site.set_cookies(context, ".shop.test")
-    page.route("**/roundtrip.js*", lambda route: route.abort())
-    site.open(page, site.tag())
+    site.open(page, site.tag(src=blocked(site)))
     assert site.after_wait(page) == []
 
 
@@ -456,8 +456,7 @@ def test_a_lost_network_is_survived(site: KitSite, page: Page, console: Any) -> 
 
 
 def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: BrowserContext) -> None:
-    page.add_init_script(kit_site.GPC)
-    site.open(page, site.tag(), LANDING)
+    site.open(page, f"<script>{kit_site.GPC}</script>" + site.tag(), LANDING)
     assert site.after_wait(page) == []
     assert site.pixels == []
     assert context.cookies() == []
@@ -465,6 +464,5 @@ def test_global_privacy_control_is_a_no(site: KitSite, page: Page, context: Brow
 
 
 def test_a_site_may_decide_not_to_honour_global_privacy_control(site: KitSite, page: Page) -> None:
-    page.add_init_script(kit_site.GPC)
-    site.open(page, site.tag(gpc="0"), LANDING)
+    site.open(page, f"<script>{kit_site.GPC}</script>" + site.tag(gpc="0"), LANDING)
     assert len(site.wait_told(page, 1)) == 1

@@ -557,9 +557,9 @@ def test_a_yes_on_the_page_beats_a_question_under_way(site: KitSite, page: Page)
 
 
 def test_global_privacy_control_is_a_no_whatever_else_says_yes(site: KitSite, page: Page) -> None:
-    page.add_init_script(kit_site.GPC)
     site.answer = {"consent": True}
-    site.open(page, CMP + GTAG + site.tag(consent="ask"), LANDING)
+    gpc = f"<script>{kit_site.GPC}</script>"
+    site.open(page, gpc + CMP + GTAG + site.tag(consent="ask"), LANDING)
     page.evaluate(tc() + ";" + gtag("update", "granted") + "; adrollKit.consent(true)")
     page.wait_for_timeout(600)
     assert site.told == []

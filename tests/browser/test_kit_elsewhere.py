@@ -3,7 +3,7 @@
 import pytest
 
 from tests.browser import test_kit, test_kit_consent, test_kit_lifecycle
-from tests.support.engine_pages import EngineContext, context, page
+from tests.support.engines import EngineContext, context, page
 
 __all__ = ["context", "page"]
 

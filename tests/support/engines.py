@@ -1,7 +1,8 @@
-"""Firefox and WebKitGTK, beside Playwright's Chromium: the little that the tests need of them.
+"""Firefox and WebKitGTK, to be used as Playwright's Chromium is: what the tests call of it.
 
-Firefox is driven over WebDriver BiDi, which it speaks itself; WebKitGTK by its WebDriver, on a
-display of its own. Both reach every host at 127.0.0.1 through a small proxy.
+Playwright drives builds of its own of these engines and not those that people have. Firefox is
+driven over WebDriver BiDi, which it speaks itself; WebKitGTK by its WebDriver, on a display of its
+own. Both reach every host at 127.0.0.1 by a small tunnel.
 """
 
 from __future__ import annotations
@@ -11,33 +12,29 @@ import os
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from . import PATIENCE, lacking, started
+from . import PATIENCE, eventually, lacking, started
 from .certificates import make_certificate
+from .serving import serving
 
 #: What each engine needs, and the Debian package that has it.
 NEEDED = {
     "firefox": {"firefox-esr": "firefox-esr"},
     "webkit": {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"},
 }
-#: Headers of one connection (RFC 9110, section 7.6.1).
-_HOP_BY_HOP = {"connection", "proxy-connection", "keep-alive", "transfer-encoding"}
 
 
 def demand(name: str) -> None:
@@ -47,40 +44,7 @@ def demand(name: str) -> None:
         lacking(f"no {name}: apt-get install {' '.join(packages)}")
 
 
-# -- what all of them can do -------------------------------------------------------------------
-
-
-def until(engine: Engine, expression: str, seconds: float = PATIENCE) -> Any:
-    """The value of *expression* once it is true; a page that is about to go answers later."""
-    end = time.monotonic() + seconds
-    problem: Exception | None = None
-    while time.monotonic() < end:
-        try:
-            value = engine.evaluate(expression)
-            if value:
-                return value
-        except Exception as caught:
-            problem = caught
-        time.sleep(0.05)
-    pytest.fail(f"not true within {seconds:g} s: {expression} ({problem})")
-
-
-def click(engine: Engine, find: str) -> None:
-    """Click what the JavaScript expression *find* gives, and wait for the page that follows."""
-    engine.evaluate("void (window.before = true)")
-    until(engine, f"document.readyState == 'complete' && !!({find})")
-    # Not within the call: a page that goes away answers nobody.
-    engine.evaluate(f"void setTimeout(() => ({find}).click())")
-    until(engine, "!window.before && document.readyState == 'complete'")
-
-
-def by_text(tag: str, text: str) -> str:
-    """The expression for the first *tag* that shows *text*."""
-    says = f"one.textContent.trim().includes({json.dumps(text)})"
-    return f"[...document.querySelectorAll({json.dumps(tag)})].find((one) => {says})"
-
-
-# -- Firefox -----------------------------------------------------------------------------------
+# -- the engines -------------------------------------------------------------------------------
 
 
 class Firefox:
@@ -93,8 +57,7 @@ class Firefox:
         # The tests' certificates are nobody's.
         wanted = {"alwaysMatch": {"acceptInsecureCerts": True}}
         self.command("session.new", capabilities=wanted)
-        contexts = self.command("browsingContext.getTree")["contexts"]
-        self._context: str = contexts[0]["context"]
+        self.tab = self.first = self.command("browsingContext.getTree")["contexts"][0]["context"]
 
     def command(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and return its result."""
@@ -109,56 +72,40 @@ class Firefox:
                 return result
 
     def goto(self, url: str) -> None:
-        self.command("browsingContext.navigate", context=self._context, url=url, wait="complete")
+        self.command("browsingContext.navigate", context=self.tab, url=url, wait="complete")
 
     def evaluate(self, expression: str) -> Any:
         result = self.command(
             "script.evaluate",
             expression=f"(async () => JSON.stringify(await ({expression})))()",
-            target={"context": self._context},
+            target={"context": self.tab},
             awaitPromise=True,
         )
         if result["type"] == "exception":
             raise RuntimeError(result["exceptionDetails"]["text"])
         return json.loads(result["result"].get("value", "null"))
 
-    def cookies(self) -> dict[str, dict[str, Any]]:
-        found = self.command(
-            "storage.getCookies", partition={"type": "context", "context": self._context}
-        )
+    def cookies(self) -> list[dict[str, Any]]:
+        """Those of the current page."""
+        place = {"type": "context", "context": self.tab}
         host = self.evaluate("location.hostname")
-        return {
-            one["name"]: {**one, "value": one["value"]["value"]}
-            for one in found["cookies"]
+        return [
+            {**one, "value": one["value"]["value"]}
+            for one in self.command("storage.getCookies", partition=place)["cookies"]
             if f".{host}".endswith("." + one["domain"].lstrip("."))
-        }
+        ]
 
     def clear(self) -> None:
         self.command("storage.deleteCookies")
 
-    @property
-    def tab(self) -> str:
-        return self._context
-
-    def open_tab(self) -> str:
-        self._context = str(self.command("browsingContext.create", type="tab")["context"])
-        return self._context
+    def open_tab(self) -> None:
+        self.tab = self.command("browsingContext.create", type="tab")["context"]
 
     def use_tab(self, tab: str) -> None:
-        self._context = tab
+        self.tab = tab
 
-    def close_tab(self, tab: str) -> None:
-        self.command("browsingContext.close", context=tab)
-
-    def begin(self, url: str) -> None:
-        self.command("browsingContext.navigate", context=self._context, url=url, wait="none")
-
-    def is_alive(self) -> bool:
-        try:
-            self.command("session.status")
-        except Exception:
-            return False
-        return True
+    def close_tab(self) -> None:
+        self.command("browsingContext.close", context=self.tab)
 
     def quit(self) -> None:
         """End as by its menu: what it keeps is on the disk afterwards."""
@@ -168,8 +115,8 @@ class Firefox:
 
 _PREFERENCES = {
     "network.proxy.type": 1,
-    "network.proxy.http": "127.0.0.1",
-    "network.proxy.ssl": "127.0.0.1",
+    "network.proxy.socks": "127.0.0.1",
+    "network.proxy.socks_remote_dns": True,
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
     "app.update.disabledForTesting": True,
@@ -182,14 +129,13 @@ _PREFERENCES = {
 
 
 @contextmanager
-def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
+def firefox(folder: Path, tunnel: int) -> Iterator[Firefox]:
     """A Firefox with its profile in *folder*, a fresh one where there is none."""
     import websocket
 
     demand("firefox")
     folder.mkdir(exist_ok=True)
-    ports = {"network.proxy.http_port": proxy_port, "network.proxy.ssl_port": proxy_port}
-    preferences = _PREFERENCES | ports
+    preferences = _PREFERENCES | {"network.proxy.socks_port": tunnel}
     (folder / "user.js").write_text(
         "".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in preferences.items())
     )
@@ -199,7 +145,7 @@ def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
     with started(
         *command, "--remote-debugging-port", "0", log=log, gently=True, env=home
     ) as process:
-        address = _said(process, log, re.compile(r"WebDriver BiDi listening on (ws://\S+)"))
+        address = _said(process, log, r"WebDriver BiDi listening on (ws://\S+)")
         socket = websocket.create_connection(f"{address}/session", suppress_origin=True, timeout=60)
         try:
             yield Firefox(socket, process)
@@ -207,17 +153,17 @@ def firefox(folder: Path, proxy_port: int) -> Iterator[Firefox]:
             socket.close()
 
 
-# -- WebKit ------------------------------------------------------------------------------------
-
-
 class WebKit:
     """WebKitGTK, which is as near to Safari as Linux comes."""
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-
-    def goto(self, url: str) -> None:
-        self._driver.get(url)
+        self.first = self.tab
+        self.goto = driver.get
+        self.cookies = driver.get_cookies
+        self.clear = driver.delete_all_cookies
+        self.use_tab = driver.switch_to.window
+        self.close_tab = driver.close
 
     def evaluate(self, expression: str) -> Any:
         script = (
@@ -230,41 +176,16 @@ class WebKit:
             raise RuntimeError(fault[0])
         return json.loads(text) if text else None
 
-    def cookies(self) -> dict[str, dict[str, Any]]:
-        return {one["name"]: one for one in self._driver.get_cookies()}
-
-    def clear(self) -> None:
-        self._driver.delete_all_cookies()
-
     @property
     def tab(self) -> str:
         return str(self._driver.current_window_handle)
 
-    def open_tab(self) -> str:
+    def open_tab(self) -> None:
         self._driver.switch_to.new_window("tab")
-        return str(self._driver.current_window_handle)
-
-    def use_tab(self, tab: str) -> None:
-        self._driver.switch_to.window(tab)
-
-    def close_tab(self, tab: str) -> None:
-        self._driver.switch_to.window(tab)
-        self._driver.close()
-
-    def is_alive(self) -> bool:
-        """False where the driver has lost its browser, as it does on a machine at full load."""
-        try:
-            self._driver.switch_to.window(self._driver.window_handles[0])
-            return bool(self.evaluate("1") == 1)
-        except Exception:
-            return False
-
-    def begin(self, url: str) -> None:
-        self._driver.execute_script("setTimeout(() => (location.href = arguments[0]))", url)
 
 
 @contextmanager
-def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
+def webkit(folder: Path, tunnel: int) -> Iterator[WebKit]:
     """A WebKitGTK browser on a display of its own."""
     demand("webkit")
     from selenium.webdriver import WebKitGTK, WebKitGTKOptions
@@ -274,18 +195,16 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
     display_log = folder / "display"
     command = ("Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
     with started(*command, log=display_log, gently=True) as screen:
-        display = _said(screen, display_log, re.compile(r"^(\d+)\n", re.MULTILINE))
         environment = {
             **os.environ,
-            "DISPLAY": f":{display}",
+            "DISPLAY": ":" + _said(screen, display_log, r"(?m)^(\d+)\n"),
             "HOME": str(folder),
             # Root's processes may not be put into a sandbox of their own.
             "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",
             "NO_AT_BRIDGE": "1",
             "GIO_USE_VFS": "local",
             "LIBGL_ALWAYS_SOFTWARE": "1",
-            # With the capability for it, the browser would speak TLS with a proxy for https.
-            **dict.fromkeys(("http_proxy", "https_proxy"), f"http://127.0.0.1:{proxy_port}"),
+            **dict.fromkeys(("http_proxy", "https_proxy"), f"socks5://127.0.0.1:{tunnel}"),
             "no_proxy": "127.0.0.1",  # where the driver meets its browser
         }
         options = WebKitGTKOptions()
@@ -305,100 +224,49 @@ def webkit(folder: Path, proxy_port: int) -> Iterator[WebKit]:
             service.stop()
 
 
-# -- their surroundings ------------------------------------------------------------------------
-
-
-def _said(process: subprocess.Popen[str], log: Path, pattern: re.Pattern[str]) -> str:
+def _said(process: subprocess.Popen[str], log: Path, pattern: str) -> str:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
-        found = pattern.search(log.read_text(errors="replace"))
-        if found:
+        if found := re.search(pattern, log.read_text(errors="replace")):
             return found[1]
         time.sleep(0.05)
     pytest.fail(f"{process.args!r} did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
-class _Forward(BaseHTTPRequestHandler):
-    """One request to whatever host, handed to its port on 127.0.0.1."""
+Engine = Firefox | WebKit
+#: How each is started.
+START: dict[str, Callable[[Path, int], Any]] = {"firefox": firefox, "webkit": webkit}
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
-    def _forward(self) -> None:
-        parts = urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        proxy: ForwardProxy = self.server.proxy  # type: ignore[attr-defined]
-        if proxy.is_stopped(self.path):
-            self.close_connection = True
-            return
-        if parts.port is None and parts.path == BLANK:
-            self._blank(parts.query)
-            return
-        named = [(k, v) for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP]
-        if not (parts.hostname or "").endswith((".test", ".example")) or parts.port is None:
-            # A browser's own errands: there is no network here.
-            self.send_error(502)
-            return
-        connection = HTTPConnection("127.0.0.1", parts.port, timeout=30)
-        try:
-            target = parts.path + (f"?{parts.query}" if parts.query else "")
-            connection.putrequest(
-                self.command, target or "/", skip_host=True, skip_accept_encoding=True
-            )
-            for name, value in named:
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            content = answer.read()
-            if proxy.head and answer.getheader("Content-Type", "").startswith("text/html"):
-                content = content.replace(b"<head>", b"<head>" + proxy.head.encode(), 1)
-            self.send_response_only(answer.status, answer.reason)
-            if not proxy.scripts:
-                self.send_header("Content-Security-Policy", "script-src 'none'")
-            for name, value in answer.getheaders():
-                if name.lower() not in (*_HOP_BY_HOP, "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-        except OSError:
-            self.send_error(502)
-        finally:
-            connection.close()
+def is_alive(engine: Engine) -> bool:
+    """False where a driver has lost its browser, as it does on a machine at full load."""
+    try:
+        engine.use_tab(engine.first)
+        return bool(engine.evaluate("1") == 1)
+    except Exception:
+        return False
 
-    def _blank(self, query: str) -> None:
-        """An empty page of any host, with the cookies that the query names."""
-        self.send_response_only(200)
-        for cookie in parse_qs(query).get("cookie", []):
-            self.send_header("Set-Cookie", cookie)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
 
-    do_GET = do_POST = do_OPTIONS = do_HEAD = _forward
+# -- how they find the tests' hosts -------------------------------------------------------------
 
-    def do_CONNECT(self) -> None:
-        """A tunnel for https, in which nothing is changed; without a port, to the empty page."""
-        self.close_connection = True
-        host, _, port = self.path.rpartition(":")
-        if not host.endswith((".test", ".example")):
-            self.send_error(502)
-            return
-        if port == "443":
-            self.send_response_only(200)
-            self.end_headers()
-            proxy: ForwardProxy = self.server.proxy  # type: ignore[attr-defined]
-            with suppress(OSError), proxy.tls.wrap_socket(self.connection, server_side=True) as it:
-                _Forward(it, self.client_address, self.server)
-            return
-        try:
-            shop = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
-        except OSError:
-            self.send_error(502)
-            return
-        with shop:
-            self.send_response_only(200)
-            self.end_headers()
+
+class _Tunnel(StreamRequestHandler):
+    """A connection to whatever host, by SOCKS 5 (RFC 1928): to its port on 127.0.0.1."""
+
+    def handle(self) -> None:
+        self.rfile.read(self.rfile.read(2)[1])  # the ways in which the browser could log in
+        self.wfile.write(b"\x05\x00")
+        *_, kind, length = self.rfile.read(5)
+        host = self.rfile.read(length)
+        port = int.from_bytes(self.rfile.read(2))
+        if kind != 3 or not host.endswith((b".test", b".example")):
+            return  # a browser's own errand: there is no network here
+        ports: dict[int, int] = self.server.ports  # type: ignore[attr-defined]
+        with (
+            suppress(ConnectionRefusedError),
+            socket.create_connection(("127.0.0.1", ports.get(port, port))) as shop,
+        ):
+            self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
             back = threading.Thread(target=_hand_on, args=(shop, self.connection), daemon=True)
             back.start()
             _hand_on(self.connection, shop)
@@ -414,74 +282,204 @@ def _hand_on(one: socket.socket, other: socket.socket) -> None:
         other.shutdown(socket.SHUT_WR)
 
 
-#: The path, on every host without a port, of a page with nothing in it.
-BLANK = "/blank"
-
-
-class _TLS(ssl.SSLSocket):
-    """Closed at its end, whoever has it: one whose client has reset it is not given to anybody."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class ForwardProxy:
-    """What the proxy does beside forwarding, as a test wants it."""
-
-    def __init__(self, port: int, tls: ssl.SSLContext) -> None:
-        self.port = port
-        self.tls = tls
-        tls.sslsocket_class = _TLS
-        #: Put into the head of each page.
-        self.head = ""
-        #: Whether pages may run scripts; drivers do, whatever a page may.
-        self.scripts = True
-        self._stopped: list[tuple[str, bool]] = []
-        self._over = threading.Event()
-
-    def stop(self, pattern: str, *, hang: bool) -> None:
-        """Requests to URLs of this pattern are not answered: they fail at once, or hang."""
-        self._stopped.append((pattern, hang))
-
-    def is_stopped(self, url: str) -> bool:
-        """Whether *url* gets no answer; returns when the browser may know."""
-        over = self._over
-        for pattern, hang in self._stopped:
-            if fnmatch(url, pattern):
-                if hang:
-                    over.wait(60)
-                return True
-        return False
-
-    def reset(self) -> None:
-        """Forward everything again, as it is."""
-        self._stopped.clear()
-        self.head = ""
-        self.scripts = True
-        self._over.set()
-        self._over = threading.Event()
+def _blank(environ: Any, start_response: Any) -> list[bytes]:
+    """An empty page, with the cookie that its query is."""
+    headers = [("Content-Type", "text/html")]
+    if cookie := unquote(environ["QUERY_STRING"]):
+        headers.append(("Set-Cookie", cookie))
+    start_response("200 OK", headers)
+    return [b""]
 
 
 @contextmanager
-def forward_proxy() -> Iterator[ForwardProxy]:
-    """A proxy that finds every host of the tests at 127.0.0.1; what it can do beside forwarding,
-    it does over plain http alone."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forward)
-    server.daemon_threads = True
+def tunnel() -> Iterator[int]:
+    """The port at which each host of the tests is found, and without a port an empty page."""
     with TemporaryDirectory() as folder:
         tls = make_certificate(Path(folder), "shop.test", "*.shop.test", "brand.example")
-    proxy = server.proxy = ForwardProxy(server.server_port, tls)  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.reset()
+    with (
+        serving(_blank) as http,
+        serving(_blank, tls) as https,
+        ThreadingTCPServer(("127.0.0.1", 0), _Tunnel) as server,
+    ):
+        server.ports = {80: http, 443: https}  # type: ignore[attr-defined]
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_address[1]
         server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-Engine = Firefox | WebKit
-#: How each is started.
-START: dict[str, Callable[[Path, int], Any]] = {"firefox": firefox, "webkit": webkit}
+# -- as Playwright has it -----------------------------------------------------------------------
+
+#: Hosts on which the kit's tests leave cookies.
+HOSTS = ("shop.test", "www.shop.test", "pay.shop.test")
+
+
+def _by_text(tags: str, text: str) -> str:
+    """The expression for the first of *tags* that shows *text*."""
+    says = f"one.textContent.trim().includes({json.dumps(text)})"
+    return f"[...document.querySelectorAll({json.dumps(tags)})].find((one) => {says})"
+
+
+def _found_by(selector: str) -> str:
+    """The expression for what one of the selectors finds that the journeys use."""
+    text = re.fullmatch(r"text=(.*?)(?: >> nth=0)?", selector)
+    if text:
+        return f"{_by_text('a, button', text[1])} || {_by_text('p, li, div', text[1])}"
+    exact = re.fullmatch(r"(\w+):text-is\('(.*)'\)", selector)
+    if exact:
+        return _by_text(exact[1], exact[2])
+    return f"document.querySelector({json.dumps(selector)})"
+
+
+class EngineContext:
+    """What the tabs of one test share."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._tabs: list[str] = []
+
+    def on(self, event: str, _handler: object) -> None:
+        """Neither driver hands on what a page says on the console."""
+
+    def new_page(self) -> EnginePage:
+        self.engine.open_tab()
+        self._tabs.append(self.engine.tab)
+        return EnginePage(self, self.engine.tab)
+
+    def forget(self, tab: str) -> None:
+        """Close a tab; the first one stays, so that the browser does."""
+        self._tabs.remove(tab)
+        self.engine.use_tab(tab)
+        self.engine.close_tab()
+        self.engine.use_tab(self.engine.first)
+
+    def cookies(self, url: str = "") -> list[dict[str, Any]]:
+        """Those of the current page, or of the host of *url*."""
+        host = urlsplit(url).hostname
+        if host is None or host == self.engine.evaluate("location.hostname"):
+            return self.engine.cookies()
+        # WebKit's driver knows the current page's alone. A cookie is of all ports, and https sees
+        # all of them.
+        before = self.engine.tab
+        self.engine.use_tab(self.engine.first)
+        self.engine.goto(f"https://{host}/")
+        found = self.engine.cookies()
+        self.engine.use_tab(before)
+        return found
+
+    def add_cookies(self, cookies: Sequence[dict[str, str]]) -> None:
+        for cookie in cookies:
+            host = cookie["domain"].lstrip(".")
+            text = f"{cookie['name']}={cookie['value']}; Path={cookie['path']}"
+            text += f"; Domain={host}" * cookie["domain"].startswith(".")
+            self.engine.goto(f"http://{host}/?{quote(text)}")
+
+    def clear_cookies(self) -> None:
+        self.engine.use_tab(self.engine.first)
+        for host in HOSTS:  # WebKit's driver knows the cookies of the current page's host alone
+            self.engine.goto(f"https://{host}/")
+            self.engine.clear()
+
+    def close(self) -> None:
+        """End the test's tabs and forget what they left."""
+        for tab in list(self._tabs):
+            self.forget(tab)
+        self.clear_cookies()
+
+
+class EnginePage:
+    """One tab."""
+
+    def __init__(self, context: EngineContext, tab: str) -> None:
+        self.context = context
+        self._tab = tab
+
+    @property
+    def _engine(self) -> Engine:
+        self.context.engine.use_tab(self._tab)
+        return self.context.engine
+
+    def goto(self, url: str, wait_until: str = "load") -> None:
+        if wait_until == "load":
+            self._engine.goto(url)
+            return
+        self._engine.evaluate(f"void setTimeout(() => (location.href = {json.dumps(url)}))")
+        self.wait_for_function(f"location.href == {json.dumps(url)}")
+
+    def evaluate(self, text: str, argument: Any = None) -> Any:
+        """The value of *text*: statements, an expression, or a function of *argument*."""
+        # A page's Content-Security-Policy may forbid eval(), which only statements need.
+        value = text if text.startswith("(") else f"(0, eval)({json.dumps(text)})"
+        return self._engine.evaluate(
+            f"((found) => typeof found == 'function' ? found({json.dumps(argument)}) : found)"
+            f"({value})"
+        )
+
+    def wait_for_function(self, text: str) -> None:
+        """Until *text* is true; a page that is about to go answers later."""
+
+        def is_true() -> bool:
+            with suppress(Exception):
+                return bool(self._engine.evaluate(f"!!({text})"))
+            return False
+
+        eventually(is_true)
+
+    @property
+    def url(self) -> str:
+        return str(self._engine.evaluate("location.href"))
+
+    def wait_for_url(self, matches: Callable[[str], bool]) -> None:
+        eventually(lambda: matches(self.url))
+
+    def wait_for_selector(self, selector: str) -> None:
+        self.wait_for_function(_found_by(selector))
+
+    def inner_text(self, selector: str) -> str:
+        self.wait_for_selector(selector)
+        return str(self._engine.evaluate(f"({_found_by(selector)}).innerText"))
+
+    def fill(self, selector: str, value: str) -> None:
+        self.wait_for_selector(selector)
+        self._engine.evaluate(f"({_found_by(selector)}).value = {json.dumps(value)}")
+
+    def click(self, selector: str) -> None:
+        self._leave(f"({_found_by(selector)}).click()", selector)
+
+    def dblclick(self, selector: str, delay: float = 0) -> None:
+        """Click twice, *delay* milliseconds apart."""
+        twice = f"one.click(); setTimeout(() => one.click(), {delay})"
+        self._leave(f"((one) => {{ {twice} }})({_found_by(selector)})", selector)
+
+    def reload(self) -> None:
+        self._leave("location.reload()", "html")
+
+    def _leave(self, script: str, selector: str) -> None:
+        """Run what leads to another page once *selector* is there, and wait for that page."""
+        self._engine.evaluate("void (window.before = true)")
+        self.wait_for_function(f"document.readyState == 'complete' && ({_found_by(selector)})")
+        # Not within the call: a page that goes away answers nobody.
+        self._engine.evaluate(f"void setTimeout(() => {script})")
+        self.wait_for_function("!window.before && document.readyState == 'complete'")
+
+    def wait_for_timeout(self, milliseconds: float) -> None:
+        time.sleep(milliseconds / 1000)
+
+    def close(self) -> None:
+        self.context.forget(self._tab)
+
+
+@pytest.fixture(params=[*START])
+def context(request: Any, started: Callable[[str], Engine]) -> Iterator[EngineContext]:
+    """To be imported, with :func:`page`, where these engines take Chromium's place."""
+    why = getattr(request.module, "DIFFERS", {}).get((request.param, request.function.__name__))
+    if why:
+        pytest.skip(why)
+    context = EngineContext(started(request.param))
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: EngineContext) -> EnginePage:
+    return context.new_page()

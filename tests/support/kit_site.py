@@ -182,8 +182,9 @@ class KitSite:
         path = request.path
         if path.endswith("roundtrip.js"):
             self.pixels.append(request.full_path)
-            time.sleep(request.args.get("slow", 0.0, float))
-            return Response(PIXEL, mimetype="text/javascript")
+            self.let_go.wait(request.args.get("slow", 0.0, float))
+            status = request.args.get("status", 200, int)
+            return Response(PIXEL, status, mimetype="text/javascript")
         if path.endswith(".min.js"):
             return Response((STATIC / path[1:]).read_text(), mimetype="text/javascript")
         if path in self.pages:
