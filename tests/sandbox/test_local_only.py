@@ -10,6 +10,7 @@ import pytest
 import adroll_flask.sandbox
 from adroll_flask.sandbox import Unsafe, app, create_app, faults, local_only, make_server, serve
 from adroll_flask.sandbox.__main__ import main
+from tests.sandbox import test_requests
 from tests.support.sandbox_helpers import LEAST, Api
 
 
@@ -166,6 +167,8 @@ def test_each_rule_has_a_test_and_the_test_exists() -> None:
         if isinstance(node, ast.FunctionDef)
     }
     assert {test for _, test in rows} <= known
+    requests = test_requests.test_a_request_that_breaks_a_rule_is_refused.__name__
+    assert [rule for rule, test in rows if test == requests] == [*test_requests.RULES]
 
 
 def test_each_key_of_a_fault_is_in_the_readme() -> None:
