@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import Client
 
 from adroll_flask import AdRoll, AdRollMiddleware
-from tests.conftest import ADVERTISABLE, PIXEL, AppMaker
+from adroll_flask.runtime import Runtime
+from tests.conftest import ADVERTISABLE, PAGE, PIXEL, AppMaker
 
 Wrap = Callable[..., AdRollMiddleware]
+Either = Callable[..., tuple[Flask, Client, Runtime]]
 
 
 class Later(AdRoll):
@@ -51,3 +54,21 @@ def wrap(tmp_path: Path) -> Iterator[Wrap]:
     yield wrap
     for middleware in made:
         middleware.runtime.outbox.close()
+
+
+@pytest.fixture(params=[AdRoll, AdRollMiddleware], ids=["flask", "wsgi"])
+def either(request: pytest.FixtureRequest, make_app: AppMaker, wrap: Wrap) -> Either:
+    """Makes an app with the extension, or one below the middleware; with its browser and parts."""
+
+    def make(**settings: Any) -> tuple[Flask, Client, Runtime]:
+        settings = {"strict": False} | settings
+        if request.param is AdRoll:
+            config = {f"ADROLL_{name.upper()}": value for name, value in settings.items()}
+            app = make_app(**config)
+            return app, app.test_client(), app.extensions["adroll"]
+        app = Flask("shop")
+        app.add_url_rule("/", "index", lambda: PAGE)
+        middleware = wrap(app.wsgi_app, **settings)
+        return app, Client(middleware), middleware.runtime
+
+    return make

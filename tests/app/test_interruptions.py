@@ -14,11 +14,9 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
 from flask import Flask
-from werkzeug.test import Client
-from werkzeug.wrappers import Response
 
 from adroll_flask import AdRoll, event_queued, report_conversion, testing
-from tests.app.conftest import Wrap
+from tests.app.conftest import Either
 from tests.conftest import PAGE, AppMaker, Patch
 from tests.support import PATIENCE, interrupted, ran
 from tests.support.visits import ORDER, report, visit
@@ -84,35 +82,23 @@ def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:
             report(app)
 
 
-def deliver(app: Flask) -> None:
-    """As a task does, which asks for the token."""
-    assert report(app).status == "queued"
-    app.extensions["adroll"].deliverer.step(threading.Event())
-
-
-@pytest.mark.parametrize(
-    ("setting", "act"),
-    [
-        ("ADROLL_CONSENT", report),
-        ("ADROLL_CSP_NONCE", lambda app: app.test_client().get("/")),
-        ("ADROLL_ACCESS_TOKEN", deliver),
-    ],
-)
-def test_a_time_limit_in_a_function_of_the_settings_is_raised(
-    make_app: AppMaker, setting: str, act: Callable[[Flask], object]
-) -> None:
+@pytest.mark.parametrize("setting", ["consent", "csp_nonce", "access_token"])
+def test_a_time_limit_in_a_function_of_the_settings_is_raised(either: Either, setting: str) -> None:
     with handled(limit) as strike:
-        app = make_app(ADROLL_STRICT=False, **{setting: lambda *_: strike()})
-        with pytest.raises(Limit):
-            act(app)
+        app, client, runtime = either(**{setting: lambda *_: strike()})
+        app.testing = True
 
+        @app.get("/buy")
+        def buy() -> str:
+            assert report_conversion(**ORDER).status == "queued"
+            return PAGE
 
-def test_a_time_limit_under_the_middleware_is_raised(wrap: Wrap) -> None:
-    with handled(limit) as strike:
-        page = Response(PAGE, mimetype="text/html")
-        middleware = wrap(page, strict=False, csp_nonce=lambda environ: strike())
+        def buy_and_deliver() -> None:
+            client.get("/buy?adct=click123", environ_base={"REMOTE_ADDR": "203.0.113.7"})
+            runtime.deliverer.step(threading.Event())
+
         with pytest.raises(Limit):
-            Client(middleware).get("/")
+            buy_and_deliver()
 
 
 def test_a_product_that_a_time_limit_strikes_is_not_unreadable(app: Flask) -> None:

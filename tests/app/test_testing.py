@@ -1,6 +1,7 @@
 """The helpers that a site's own tests use."""
 
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -32,21 +33,16 @@ def shop(make_app: AppMaker, **config: Any) -> Flask:
     return app
 
 
-def test_what_a_view_reports_is_collected(app: Flask) -> None:
+def test_what_a_view_reports_is_collected_and_reaches_neither_outbox_nor_thread(app: Flask) -> None:
+    before = set(threading.enumerate())
     with reports(app) as reported:
         assert app.test_client().post("/buy").text == "queued"
         assert app.test_client().post("/buy").text == "duplicate"
     assert reported.one("purchase").order_id == "1001"
     assert [event.event_name for event in reported] == ["purchase"]
     assert len(reported) == 1
-
-
-def test_nothing_reaches_the_outbox_or_a_thread(app: Flask) -> None:
-    import threading
-
-    before = set(threading.enumerate())
-    with reports(app):
-        app.test_client().post("/buy")
+    with pytest.raises(AssertionError, match=r"0 events named 'addToCart'.*reported: purchase"):
+        reported.one("addToCart")
     assert "outbox" not in vars(app.extensions["adroll"])
     assert before.issuperset(threading.enumerate())
 
@@ -67,19 +63,9 @@ def test_whoever_asks_to_be_forgotten_is_not_among_the_reported(app: Flask) -> N
     assert [event.order_id for event in reported] == ["1002"]
 
 
-def test_one_says_what_there_was_instead(app: Flask) -> None:
-    with reports(app) as reported:
-        app.test_client().post("/buy")
-    with pytest.raises(AssertionError, match=r"0 events named 'addToCart'.*reported: purchase"):
-        reported.one("addToCart")
-
-
-def test_a_wrong_event_raises_in_the_view(app: Flask) -> None:
+def test_a_wrong_event_raises_in_the_view_or_is_listed(app: Flask, make_app: AppMaker) -> None:
     with reports(app), pytest.raises(ValueError, match="event_name"):
         app.test_client().post("/bad")
-
-
-def test_an_invalid_event_is_listed_where_strict_is_off(make_app: AppMaker) -> None:
     app = shop(make_app, ADROLL_STRICT=False)
     with reports(app) as reported:
         assert app.test_client().post("/bad").text == "invalid"
@@ -132,18 +118,8 @@ def test_each_report_is_a_line_without_personal_data(make_app: AppMaker, capsys:
     assert lines[4] == "pageView; suppressed; consent_gpc"
     assert lines[5:] == [f"purchase; delivered {queued.id}"]
     assert not {"canary", "click123"} & set(re.split(r"\W", said))
-
-
-def test_who_asks_why_nothing_is_reported_is_told_that_adroll_is_off(
-    make_app: AppMaker, capsys: Capsys
-) -> None:
-    with visit(make_app(ADROLL_DEBUG=True, ADROLL_ENABLED=False)):
-        report_event("pageView")
-    assert capsys.readouterr().err == "AdRoll: pageView; suppressed; disabled\n"
-
-
-def test_without_it_nothing_is_printed(make_app: AppMaker, capsys: Capsys) -> None:
-    app = make_app()
-    with visit(app):
-        report_event("pageView")
-    assert capsys.readouterr().err == ""
+    disabled = {"ADROLL_DEBUG": True, "ADROLL_ENABLED": False}
+    for config, told in ((disabled, "AdRoll: pageView; suppressed; disabled\n"), ({}, "")):
+        with visit(make_app(**config)):
+            report_event("pageView")
+        assert capsys.readouterr().err == told

@@ -76,21 +76,6 @@ def test_expired_forged_and_empty_are_three_texts(make_app: AppMaker) -> None:
     assert any("empty" in text and "visitor=None" in text for text in texts)
 
 
-def test_a_long_token_reports_months_later_with_the_visitor_s_agent(make_app: AppMaker) -> None:
-    now = [1_750_000_000.0]
-    app = make_app(AdRoll(clock=lambda: now[0]))
-    with app.test_request_context("/?adct=click123", headers=AGENT, **VISIT):
-        token = current_visitor().token(max_age=timedelta(days=365), user_agent=True)
-    now[0] += 300 * 86_400
-    with webhook(app):
-        assert report_conversion(visitor=token, **ORDER).status == "queued"
-    [event] = kept(app)
-    assert (event["ip"], event["user_agent"]) == (BUYER, "Mozilla/5.0 (X11)")
-    assert event["page_location"] == "https://shop.test/"
-    assert event["identifiers"]["adct"] == "click123"
-    assert event["timestamp"] == int(now[0])
-
-
 def test_a_visitor_taken_out_of_a_request_keeps_its_agent(make_app: AppMaker) -> None:
     app = make_app()
     with app.test_request_context("/?adct=click123", headers=AGENT, **VISIT):

@@ -103,6 +103,9 @@ def test_a_redirect_by_the_page_itself_is_a_hop(serve: Serve) -> None:
         ("/mugs?next=%2Fmugs%3F{quoted}", "put into another parameter"),
         ("/mugs?adct=other", "is changed"),
         ("/mugs?ADCT=x", "gets lost"),
+        ("/c?{query}", "more than 20 times"),
+        ("mailto:a@shop.example", "no page"),
+        ("shop://open", "no page"),
     ],
 )
 def test_a_click_id_that_arrives_otherwise_is_said_to(serve: Serve, target: str, says: str) -> None:
@@ -138,19 +141,6 @@ def test_www_is_a_name_of_the_same_site() -> None:
     said = _lost("a", 1, "https://shop.example/a", "https://www.shop.example/a", "gets lost")
     assert "(from one name of the site to another)" in said.sentence
     assert said.todo.startswith("nginx: return 301 $scheme://www.shop.example$request_uri;")
-
-
-def test_a_loop_ends_and_is_said_to_be_one(serve: Serve) -> None:
-    finding = look(serve(c="/c?{query}") + "/c")
-    assert (finding.severity, "more than 20 times" in finding.sentence) == ("error", True)
-
-
-@pytest.mark.parametrize("target", ["mailto:a@shop.example", "shop://open"])
-def test_a_hop_to_no_page_is_said_to_be_one(serve: Serve, target: str) -> None:
-    answer = Response(status=302)
-    answer.headers["Location"] = target
-    finding = look(serve(c=answer) + "/c")
-    assert (finding.severity, "no page" in finding.sentence) == ("error", True)
 
 
 # -- the app keeps it --------------------------------------------------------------------------
@@ -199,11 +189,7 @@ def ROOT(where: str) -> str:
 
 EID = "ADVERTISABLE0000000001"
 LOADER = f'<script>adroll_adv_id = "{EID}"; adroll_pix_id = "P";</script>'
-
-
-def pixel(html: str, **settings: Any) -> list[Finding]:
-    given = {"advertisable_eid": EID, "pixel": "present"} | settings
-    return list(pixel_findings("page", html, Settings(**given)))
+SITE_LOADS: Any = {"advertisable_eid": EID, "pixel": "present"}
 
 
 @pytest.mark.parametrize(
@@ -215,28 +201,26 @@ def pixel(html: str, **settings: Any) -> list[Finding]:
         ("adroll_conversion_value = 59.90", "purchase"),
         ("adroll_conversion_value_in_dollars = 59.90; adroll.track('purchase')", "purchase"),
         ("adroll.track('formFill'); adroll.track('demoRequest')", "demoRequest, formFill"),
+        *((script, "") for script in ('adroll.track("pageView")', 'adroll.track("nonsense")')),
+        ("my.track('purchase')", ""),
     ],
 )
 def test_a_page_whose_pixel_reports_too_is_told_to_use_one_side(script: str, names: str) -> None:
-    [finding] = pixel(f"{LOADER}<script>{script}</script>")
-    assert finding.severity == "warning"
-    assert f"reports {names} by the pixel" in finding.sentence
-    assert "from one side" in finding.todo
+    page = f"{LOADER}<script>{script}</script>"
+    found = [*pixel_findings("page", page, Settings(**SITE_LOADS))]
+    told = [(one.severity, "from one side" in one.todo) for one in found]
+    assert told == [("warning", True)] * bool(names)
+    assert all(f"reports {names} by the pixel" in one.sentence for one in found)
 
 
 @pytest.mark.parametrize(
-    "script", ['adroll.track("pageView")', 'adroll.track("nonsense")', "my.track('purchase')"]
+    ("page", "eid", "says"),
+    [
+        (LOADER * 2, EID, "loads AdRoll's pixel 2 times"),
+        (LOADER, "ANOTHER000000000000001", "another advertisable than ADROLL_ADVERTISABLE_EID"),
+    ],
 )
-def test_a_page_view_by_the_pixel_is_as_it_should_be(script: str) -> None:
-    assert pixel(f"{LOADER}<script>{script}</script>") == []
-
-
-def test_two_pixels_are_found_also_where_the_site_loads_them_itself() -> None:
-    [finding] = pixel(LOADER + LOADER)
-    assert finding.severity == "warning"
-    assert "loads AdRoll's pixel 2 times" in finding.sentence
-
-
-def test_the_pixel_of_another_account_is_found() -> None:
-    [finding] = pixel(LOADER, advertisable_eid="ANOTHER000000000000001")
-    assert "of another advertisable than ADROLL_ADVERTISABLE_EID" in finding.sentence
+def test_a_second_pixel_and_another_accounts_are_found(page: str, eid: str, says: str) -> None:
+    settings = Settings(**SITE_LOADS | {"advertisable_eid": eid})
+    [finding] = pixel_findings("page", page, settings)
+    assert (finding.severity, says in finding.sentence) == ("warning", True)

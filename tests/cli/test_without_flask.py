@@ -1,21 +1,19 @@
 """``python -m adroll_flask``: the commands of a site that knows nothing of Flask."""
 
-import io
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from adroll_flask.cli.commands import commands, local_app, main
-from adroll_flask.runtime import Runtime
+from adroll_flask.cli.commands import commands, local_app
 from adroll_flask.sandbox import ACCESS_TOKEN, ADVERTISABLE_EID, PIXEL_EID, running
 from tests.conftest import AppMaker
 from tests.support import PATIENCE, ROOT
@@ -47,62 +45,30 @@ LINE = json.dumps({**ORDER, "page_location": "https://shop.test/"})
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Run]:
-    """Runs a command as from a folder of its own, with only what a test says in the environment."""
-    made: list[Runtime] = []
-    make = Runtime.__init__
-
-    def note(self: Runtime, *args: Any, **settings: Any) -> None:
-        make(self, *args, **settings)
-        made.append(self)
+def run(tmp_path: Path) -> Run:
+    """Runs a command in a folder of its own, with only what a test says in the environment."""
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Any:
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
-            patch.chdir(tmp_path)
-            for name in [*os.environ]:
-                patch.delenv(name)
-            for name, value in {"PATH": os.defpath, **environment}.items():
-                patch.setenv(name, value)
-            patch.setattr(Runtime, "__init__", note)
-            patch.setattr(sys, "argv", ["adroll_flask", *arguments])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-            with pytest.raises(SystemExit) as ended:
-                main()
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(
-            arguments, int(ended.value.code or 0), said.out, said.err
-        )
-
-    yield run
-    for one in made:
-        one.outbox.close()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Run:
-    """Runs a command in a process of its own."""
-
-    def start(*arguments: str) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "adroll_flask", *arguments],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+            input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=2 * PATIENCE,
             check=False,
         )
 
-    return start
+    return run
 
 
-def test_every_command_is_there(start: Run) -> None:
-    shown = start("--help").stdout
+def test_every_command_is_there(run: Run) -> None:
+    shown = run("--help").stdout
     assert shown.startswith("Usage: python -m adroll_flask [OPTIONS] COMMAND")
     for name in commands.commands:
         assert f"  {name} " in shown
-    assert "python -m adroll_flask import" in start("import", "--help").stdout
+    assert "python -m adroll_flask import" in run("import", "--help").stdout
 
 
 def test_the_middleware_and_its_outbox_are_found_below_others(run: Run, tmp_path: Path) -> None:
@@ -169,14 +135,14 @@ application = AdRollMiddleware(bare, sandbox=True, secret_key="a long random tex
     ],
 )
 def test_a_django_server_that_goes_around_the_middleware_is_found(
-    start: Run, tmp_path: Path, named: str | None, debug: bool, severity: str | None
+    run: Run, tmp_path: Path, named: str | None, debug: bool, severity: str | None
 ) -> None:
     (tmp_path / "site_wsgi.py").write_text(DJANGO)
     (tmp_path / "project.py").write_text(
         f"SECRET_KEY = 'x'\nROOT_URLCONF = 'project'\nurlpatterns = []\nDEBUG = {debug}\n"
         + (f"WSGI_APPLICATION = {named!r}\n" if named else "")
     )
-    done = start("--app", "site_wsgi:application", "check", "--json")
+    done = run("--app", "site_wsgi:application", "check", "--json")
     found = {one["subject"]: one["severity"] for one in json.loads(done.stdout)["findings"]}
     assert found.get("WSGI_APPLICATION") == severity
 
@@ -231,9 +197,9 @@ def test_an_app_that_is_none_is_told_so(run: Run, tmp_path: Path, app: str, said
     assert said in result.stderr
 
 
-def test_an_import_that_fails_in_the_site_shows_where(start: Run, tmp_path: Path) -> None:
+def test_an_import_that_fails_in_the_site_shows_where(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import missing_module\n")
-    result = start("--app", "broken:application", "outbox")
+    result = run("--app", "broken:application", "outbox")
     assert "missing_module" in result.stderr
     assert "broken.py" in result.stderr
 

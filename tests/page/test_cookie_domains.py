@@ -24,6 +24,7 @@ from tests.conftest import AppMaker, Patch
         ("localhost", None, None),
         ("shop.localhost", None, None),
         ("intranet", None, None),
+        ("www.shop.test.", None, None),
         ("127.0.0.1", None, None),
         ("2001:db8::1", None, None),
         ("", None, None),

@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Flask, request
 from werkzeug.test import Client, TestResponse
-from werkzeug.wrappers import Request, Response
 
 from adroll_flask import AdRoll, AdRollMiddleware, Visitor, current_visitor, report_conversion
 from adroll_flask.runtime import Runtime
@@ -103,11 +102,7 @@ class Site:
         return [json.loads(row.payload) for row in shown if row is not None and row.payload]
 
 
-def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
-    app = Flask(__name__, instance_path=str(folder))
-    app.config.update({"SECRET_KEY": "a key of this shop", **config})
-    AdRoll(app, clock=clock)
-
+def _with_views(app: Flask) -> Flask:
     @app.get("/")
     def index() -> str:
         return PAGE
@@ -123,28 +118,22 @@ def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
         )
         return {"status": receipt.status, "reason": receipt.reason}
 
-    return Site(app, app.extensions["adroll"], clock, folder / "adroll-outbox.sqlite")
+    return app
+
+
+def flask_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
+    app = Flask(__name__, instance_path=str(folder))
+    app.config.update({"SECRET_KEY": "a key of this shop", **config})
+    AdRoll(app, clock=clock)
+    return Site(_with_views(app), app.extensions["adroll"], clock, folder / "adroll-outbox.sqlite")
 
 
 def wsgi_site(folder: Path, clock: Clock, config: dict[str, Any]) -> Site:
-    @Request.application
-    def shop(request: Request) -> Response:
-        environ = request.environ
-        if request.path == "/who":
-            said = described(environ["adroll.visitor"])
-        elif request.path == "/buy":
-            order = request.args.get("order", "1001")
-            receipt = environ["adroll.report"](
-                "purchase", order_id=order, value="59.90", currency="EUR"
-            )
-            said = {"status": receipt.status, "reason": receipt.reason}
-        else:
-            return Response(PAGE, mimetype="text/html")
-        return Response(json.dumps(said), mimetype="application/json")
-
+    """The same app, which has no AdRoll itself."""
     settings = {key.removeprefix("ADROLL_").lower(): value for key, value in config.items()}
     settings.setdefault("secret_key", "a key of this shop")
-    middleware = AdRollMiddleware(shop, clock=clock, folder=str(folder), **settings)
+    app = _with_views(Flask(__name__)).wsgi_app
+    middleware = AdRollMiddleware(app, clock=clock, folder=str(folder), **settings)
     return Site(middleware, middleware.runtime, clock, folder / "adroll-outbox.sqlite")
 
 
