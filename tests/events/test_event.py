@@ -14,8 +14,7 @@ from adroll_flask.errors import EventError
 from adroll_flask.events import event
 from adroll_flask.events.event import ATTRIBUTES, IDENTIFIERS, TOP, Event, check
 from adroll_flask.events.fields import rounded
-from tests.support.anything import ANYTHING
-from tests.support.event_kit import NOW, PURCHASE, strictly
+from tests.support.event_kit import EDGES, NOW, PURCHASE, strictly, values
 
 # -- one JSON ----------------------------------------------------------------------------------
 
@@ -44,29 +43,6 @@ def test_an_amount_of_nothing_is_an_amount() -> None:
 # -- what each kind of field takes -------------------------------------------------------------
 
 
-#: What lies beside a bound, or in a form that two readers may read in two ways.
-EDGES: list[Any] = [
-    *("9" * count for count in (13, 14, 15, 16)),
-    *("x" * count for count in (240, 241, 256, 257, 1000, 1001, 1024, 1025)),
-    *(f"a@{'b' * count}" for count in (252, 253)),
-    *(f"https://shop.example/{'b' * count}" for count in (1979, 1980)),
-    *("A" * count for count in (7, 8, 40, 41)),
-    "", " ", "\n", "a\n", "a\x85b", "\u2028", "\ufeff", "\ud800", " 5 ", "5.", ".5", "-0", "0.0",
-    "00", "1_000", "٥", "5e1", "NaN", "EUR", "eur", "purchase", "Purchase", "1.2.3.4", "1.2.3.4\n",
-    "01.2.3.4", "::1", "https://a..b/", "https://a.b:80/", "https://a.b/%zz", "HTTPS://a.b/",
-    "A@B.c", "a@b@c", "a" * 64, "A" * 64, "g" * 64, "a" * 32, f"{'a' * 32}-1667065540836",
-    f"{'a' * 32}-1667065540836\n", 0, 1, -1, 1_000_000, 1_000_001, 10**9, 10**11, 10**14,
-    0.0, 6.8e-63, 1.5, 1e9, 1e11 - 0.001, 1e11, float("nan"), float("inf"), True, None, b"a", ["a"],
-]  # fmt: skip
-_VALUES = (
-    ANYTHING
-    | st.text(max_size=3).map(lambda text: text * 200)
-    | st.from_regex(r"[0-9]{1,16}(\.[0-9]{1,8})?", fullmatch=True)
-    | st.from_regex(r"https?://[a-z.:0-9-]{1,12}/[!-~]{0,12}", fullmatch=True)
-    | st.from_regex(r"[0-9a-fA-F]{32}(-([0-9]{13}|a_[0-9]{10}))?", fullmatch=True)
-)
-
-
 KINDS = {name: fields for part in (TOP, IDENTIFIERS, ATTRIBUTES) for name, fields in part.items()}
 #: One field of each kind: some are taken and described as others are.
 OF_EACH = {(kind.accept, repr(kind.schema)): name for name, kind in KINDS.items()}
@@ -77,7 +53,7 @@ def test_what_a_field_keeps_it_takes_again_and_its_schema_does(name: str) -> Non
     accept, schema = KINDS[name].accept, jsonschema.Draft202012Validator(KINDS[name].schema)
 
     @settings(max_examples=100, deadline=None)
-    @given(_VALUES)
+    @given(values())
     def check_one(value: Any) -> None:
         try:
             kept = accept(value)
@@ -98,7 +74,7 @@ def test_what_a_field_keeps_it_takes_again_and_its_schema_does(name: str) -> Non
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from([*Event.__dataclass_fields__]), _VALUES))
+@given(st.dictionaries(st.sampled_from([*Event.__dataclass_fields__]), values()))
 def test_an_error_says_what_its_field_takes_in_our_words(given_: dict[str, Any]) -> None:
     found = check(given_, NOW)
     if isinstance(found, Event):

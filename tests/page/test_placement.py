@@ -9,7 +9,7 @@ import pytest
 
 from adroll_flask.page.placement import HOLD_LIMIT, Placer, ascii_compatible
 
-SNIPPET = b"<script async src=/_adroll/kit.js data-adroll></script>"
+SNIPPET = b'<script async src="/_adroll/kit.js" data-adroll data-adv="ours"></script>'
 
 
 def place(page: bytes, snippet: bytes, *, charset: str | None = None) -> tuple[bytes, str]:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
-import selectors
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,14 +32,15 @@ from typing import Any, Self
 from tests.conftest import ADVERTISABLE, PIXEL
 from tests.support import PATIENCE, ROOT
 
-_FENCE = re.compile(
-    r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\{[\w-]+\}|[\w-]*)[^\n]*\n"
+#: A heading, or a fenced block, in which nothing is a heading.
+_PART = re.compile(
+    r"^#+ +(?P<heading>[^\n]+?) *$"
+    r"|^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\{[\w-]+\}|[\w-]*)[^\n]*\n"
     r"(?P<code>.*?)^ *(?P=ticks)`*$",
     re.MULTILINE | re.DOTALL,
 )
 #: A block that is a file of the reader's, or the end of one that is there.
 _FILE = re.compile(r"# ([\w/]+\.py)(, at its end)?\n")
-_HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
 #: What runs until it is told to end.
 _ENDLESS = re.compile(
     r"adroll(_flask)?( --app \S+)? (sandbox|dashboard|worker(?! --once))"
@@ -109,24 +110,13 @@ class Block:
 def blocks(page: str, section: str | None = None) -> list[Block]:
     """The fenced blocks of *page*, a path from the checkout's root, or of its *section* alone."""
     text = (ROOT / page).read_text()
-    fences = list(_FENCE.finditer(text))
-    headings = [
-        heading
-        for heading in _HEADING.finditer(text)
-        if not any(fence.start() < heading.start() < fence.end() for fence in fences)
-    ]
-    found = []
-    for fence in fences:
-        before = [heading[2] for heading in headings if heading.start() < fence.start()]
-        found.append(
-            Block(
-                page=page,
-                section=before[-1] if before else "",
-                language=fence["language"],
-                code=re.sub(f"^{fence['indent']}", "", fence["code"], flags=re.MULTILINE),
-                line=text.count("\n", 0, fence.start()) + 1,
-            )
-        )
+    found, heading = [], ""
+    for part in _PART.finditer(text):
+        heading = part["heading"] or heading
+        if not part["heading"]:
+            code = re.sub(f"^{part['indent']}", "", part["code"], flags=re.MULTILINE)
+            line = text.count("\n", 0, part.start()) + 1
+            found.append(Block(page, heading, part["language"], code, line))
     return [block for block in found if section in (None, block.section)]
 
 
@@ -173,24 +163,15 @@ class Page:
             assert not self._left, f"not run: {', '.join(map(str, self._left))}"
 
 
-@dataclass
-class _Job:
-    """A command that runs until it is told to end."""
-
-    number: int
-    output: Path
-    #: Its process group.
-    group: int
-
-    def end(self) -> None:
-        """End it, with all that it started; nothing of it is left, nor are its ports taken."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.group, signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE
-            while time.monotonic() < deadline:
-                os.killpg(self.group, 0)
-                time.sleep(0.05)
-            os.killpg(self.group, signal.SIGKILL)
+def _end(group: int) -> None:
+    """End a job and all that it started; nothing of it is left, nor are its ports taken."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
 
 
 @dataclass
@@ -209,10 +190,10 @@ class Shell:
         # Pages name the ports 5000 and 5001, so one shell at a time.
         self._lock = Path("/tmp/adroll-pages.lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._mark = secrets.token_hex(8)
-        self._jobs: list[_Job] = []
+        #: The process groups of what runs until it is told to end.
+        self._jobs: list[int] = []
+        self._printed = tempfile.TemporaryDirectory()
         self._person, self._slave = os.openpty()
-        self._terminal = os.ttyname(self._slave)
         bin_folder = str(Path(sys.executable).parent)
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
@@ -228,23 +209,21 @@ class Shell:
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            text=True,
             start_new_session=True,
         )
-        assert self._bash.stdin is not None
-        assert self._bash.stdout is not None
-        os.set_blocking(self._bash.stdout.fileno(), False)
         self.type("set -m")  # each job a group of its own, which Ctrl-C reaches
         return self
 
     def __exit__(self, *_about: object) -> None:
         try:
             # Not by bash, which may be in the middle of a command that does not end.
-            for job in self._jobs:
-                job.end()
+            for group in self._jobs:
+                _end(group)
         finally:
             self._bash.kill()
             self._bash.communicate()
+            self._printed.cleanup()
             os.close(self._person)
             os.close(self._slave)
             self._lock.close()
@@ -287,63 +266,51 @@ class Shell:
 
     def type(self, command: str) -> tuple[str, int]:
         """Run *command* to its end; what it printed, and its exit status."""
-        stdin = self._bash.stdin
-        assert stdin is not None
-        # A program that reads its input finds none: ours is what is typed next.
-        stdin.write(
-            f"{{\n{command}\n}} </dev/null\nprintf '\\n%s %d\\n' {self._mark} $?\n".encode()
-        )
-        stdin.flush()
-        found = re.compile(rf"\n?^{self._mark} (\d+)\n".encode(), re.MULTILINE)
-        printed = b""
-        for part in self._output(command):
-            printed += part
-            end = found.search(printed)
-            if end:
-                return printed[: end.start()].decode().rstrip("\n"), int(end[1])
-        raise AssertionError(f"bash ended at {command!r}: {printed.decode()}")
-
-    def _output(self, command: str) -> Iterator[bytes]:
+        output = self._output()
+        assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        deadline = time.monotonic() + PATIENCE
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._bash.stdout, selectors.EVENT_READ)
-            while time.monotonic() < deadline:
-                if selector.select(deadline - time.monotonic()):
-                    part = os.read(self._bash.stdout.fileno(), 65_536)
-                    if not part:
-                        return
-                    yield part
-        raise AssertionError(f"{command!r} did not end")
+        impatient = threading.Timer(PATIENCE, self._bash.kill)
+        impatient.start()
+        # A program that reads its input finds none: ours is what is typed next.
+        self._bash.stdin.write(f"{{\n{command}\n}} </dev/null >{output} 2>&1\necho $?\n")
+        self._bash.stdin.flush()
+        status = self._bash.stdout.readline()
+        impatient.cancel()
+        printed = output.read_text()
+        assert status, f"{command!r} did not end: {printed}"
+        return printed.rstrip("\n"), int(status)
+
+    def _output(self) -> Path:
+        """A file for what the next command prints."""
+        folder = Path(self._printed.name)
+        return folder / str(len(list(folder.iterdir())))
 
     def _start(self, block: Block, command: str, shown: str) -> None:
         """Start *command*, wait for what the page shows, and end it where the page has ``^C``."""
         # An error is something printed, too.
         assert shown, f"{block}: $ {command}\nruns on: the page has to show what it prints"
-        number = len(self._jobs) + 1
-        output = self.folder / f".job{number}"
+        output = self._output()
         output.touch()
         # Some say where they are to a person at a terminal only.
-        group, _ = self.type(f"(\n{command}\n) <{self._terminal} >{output} 2>&1 &\necho $!")
-        job = _Job(number, output, int(group))
-        self._jobs.append(job)
+        terminal = os.ttyname(self._slave)
+        group, _ = self.type(f"(\n{command}\n) <{terminal} >{output} 2>&1 &\necho $!")
+        self._jobs.append(int(group))
         before, interrupt, after = shown.partition("^C")
-        self._wait_for(block, command, job, before.rstrip("\n"))
+        shows = before.rstrip("\n")
+        self._wait_for(f"{block}: $ {command}", output, shows)
         if interrupt:
-            self.type(f"kill -INT -- -$(jobs -p %{number}); wait %{number}")
-            self._wait_for(block, command, job, before + "…\n" + after.strip("\n"))
+            self.type(f"kill -INT -- -{group}; wait {group}")
+            self._wait_for(f"{block}: $ {command}", output, f"{shows}…\n{after.strip()}")
 
-    def _wait_for(self, block: Block, command: str, job: _Job, shown: str) -> None:
+    def _wait_for(self, job: str, output: Path, shown: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while True:
-            printed = job.output.read_text()
+            printed = output.read_text()
             if printed and matches(f"{shown}\n…", printed):
                 return
-            running = self.type(f"kill -0 %{job.number} 2>/dev/null")[1] == 0
-            if time.monotonic() > deadline or (not running and printed == job.output.read_text()):
-                raise AssertionError(
-                    f"{block}: $ {command}\nprinted:\n{printed}\nthe page shows:\n{shown}"
-                )
+            running = self.type(f"kill -0 -- -{self._jobs[-1]} 2>/dev/null")[1] == 0
+            if time.monotonic() > deadline or (not running and printed == output.read_text()):
+                raise AssertionError(f"{job}\nprinted:\n{printed}\nthe page shows:\n{shown}")
             time.sleep(0.05)
 
 
