@@ -5,17 +5,14 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from adroll_flask.delivery import deliverer
 from adroll_flask.delivery.deliverer import Step
-from adroll_flask.delivery.thread import DeliveryThread
-from adroll_flask.outbox import OutboxFailed
 from adroll_flask.outbox.model import Counted
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, eventually
@@ -416,66 +413,6 @@ def test_what_is_no_event_of_its_own_keeps_none_back(tmp_path: Path, other: str)
 
 
 # The loop
-
-
-@contextlib.contextmanager
-def running(shop: Shop) -> Iterator[DeliveryThread]:
-    """Meanwhile its thread delivers, which has nothing to do yet."""
-    shop.deliverer.poll = 3600.0  # what is found by a look has lingered elsewhere
-    thread = shop.thread()
-    thread.start()
-    eventually(lambda: shop.outbox.bell.waiters)
-    yield thread
-    assert thread.stop(PATIENCE)
-
-
-def test_lingering_fills_a_batch_and_flush_sends_at_once(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, linger=5.0)
-    with running(shop) as thread:
-        shop.report("o001")
-        time.sleep(0.05)
-        shop.report("o002", "o003")
-        eventually(lambda: len(shop.adroll.taken) == 3)
-        assert shop.adroll.sizes == [3]
-        shop.report("o004")
-        assert thread.flush(PATIENCE) == 0
-    assert shop.adroll.sizes == [3, 1]
-
-
-def test_what_is_left_of_full_batches_goes_with_them(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, linger=2 * PATIENCE)
-    with running(shop) as thread:
-        shop.report(*(f"o{number:03d}" for number in range(230)))
-        assert thread.flush(PATIENCE) == 0
-    assert shop.adroll.sizes == [100, 100, 30]
-
-
-@pytest.mark.parametrize(("delivery", "work"), [("thread", "claim"), ("worker", "take_in")])
-def test_the_loop_survives_everything(
-    tmp_path: Path, monkeypatch: Patch, caplog: Caplog, delivery: str, work: str
-) -> None:
-    shop = Shop(tmp_path, delivery=delivery)
-    part = shop.outbox.queue if work == "claim" else shop.outbox.ingest
-    really = getattr(part, work)
-    failures = [OutboxFailed("locked"), ValueError("canary"), MemoryError(), OSError(28, "x")]
-
-    def flaky(*args: Any, **how: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return really(*args, **how)
-
-    replace_method(monkeypatch, part, work, flaky)
-    monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
-    shop.report("o001")
-    thread, newest = shop.thread(), shop.outbox.lookups.newest_events
-    thread.start()
-    eventually(lambda: shop.adroll.taken or (work == "take_in" and newest(9)))
-    assert thread.stop(PATIENCE)
-    errors = shop.counters.get("delivery_error", "error")
-    assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)
-    assert caplog.text.count("pauses for") == 1
-    assert "canary" not in caplog.text
-    assert "OSError(ENOSPC)" in caplog.text
 
 
 def test_flush_without_a_loop_sends_here_and_stops_where_adroll_is_down(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from adroll_flask.outbox import OutboxFailed
 from tests.conftest import Caplog, Patch
 from tests.support import PATIENCE, ROOT, eventually, in_a_child, open_files
 from tests.support.delivery_kit import OK, AdRoll, Reply, Shop, orders
+from tests.support.patching import replace_method
 
 
 def threads() -> list[threading.Thread]:
@@ -56,6 +57,13 @@ def report(shop: Shop, thread: DeliveryThread, *names: str) -> None:
     for name in names:
         shop.report(name)
         thread.nudge()
+
+
+def rest(shop: Shop, thread: DeliveryThread) -> None:
+    """Let it run, with nothing to do yet; what a look would find has lingered elsewhere."""
+    shop.deliverer.poll = 3600.0
+    thread.start()
+    eventually(lambda: shop.outbox.bell.waiters)
 
 
 def test_nothing_runs_before_the_first_report(make: Maker) -> None:
@@ -93,6 +101,21 @@ def test_a_hundred_reports_go_without_lingering(make: Maker, monkeypatch: Patch)
     report(shop, thread, *orders(99))
     eventually(lambda: len(shop.adroll.taken) == 100)
     assert shop.adroll.sizes == [1, 99]
+
+
+def test_lingering_fills_a_batch_and_flush_sends_at_once(make: Maker) -> None:
+    shop, thread = make(linger=5.0)
+    rest(shop, thread)
+    shop.report("o001")
+    time.sleep(0.05)
+    shop.report("o002", "o003")
+    eventually(lambda: len(shop.adroll.taken) == 3)
+    assert shop.adroll.sizes == [3]
+    shop.report("o004")
+    assert thread.flush(PATIENCE) == 0
+    shop.report(*orders(230, first=5))
+    assert thread.flush(PATIENCE) == 0
+    assert shop.adroll.sizes == [3, 1, 100, 100, 30], "what is left of full batches goes along"
 
 
 def test_a_burst_lingers_until_a_flush(make: Maker, monkeypatch: Patch) -> None:
@@ -258,15 +281,41 @@ def test_it_tells_what_was_lost_without_another_report(
     assert (lost.outcome, lost.reason) == ("failed", "no_folder")
 
 
+@pytest.mark.parametrize(("delivery", "work"), [("thread", "claim"), ("worker", "take_in")])
+def test_the_loop_survives_everything(
+    make: Maker, monkeypatch: Patch, caplog: Caplog, delivery: str, work: str
+) -> None:
+    shop, thread = make(delivery=delivery)
+    part = shop.outbox.queue if work == "claim" else shop.outbox.ingest
+    really = getattr(part, work)
+    failures = [OutboxFailed("locked"), ValueError("canary"), MemoryError(), OSError(28, "x")]
+
+    def flaky(*args: Any, **how: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return really(*args, **how)
+
+    replace_method(monkeypatch, part, work, flaky)
+    monkeypatch.setattr("adroll_flask.delivery.deliverer._LONGEST_TROUBLE", 0.02)
+    shop.report("o001")
+    thread.start()
+    eventually(lambda: shop.adroll.taken or (work == "take_in" and count(shop)))
+    assert thread.stop(PATIENCE)
+    errors = shop.counters.get("delivery_error", "error")
+    assert (errors, shop.counters.get("delivery_error", "locked")) == (3, 1)
+    assert caplog.text.count("pauses for") == 1
+    assert "canary" not in caplog.text
+    assert "OSError(ENOSPC)" in caplog.text
+
+
 def test_a_forked_child_starts_its_own(make: Maker, monkeypatch: Patch) -> None:
     # On a busy machine the parent's look at the journal may take longer than a fork waits for it.
     monkeypatch.setattr("adroll_flask.outbox.sqlite._FORK_PATIENCE", PATIENCE)
     shop, thread = make()
-    # The parent's thread rests: what the child reports is the child's to deliver.
-    shop.deliverer.poll = 3600.0
     report(shop, thread, "o001")
     eventually(lambda: shop.states() == {"o001": "delivered"})
-    eventually(lambda: bool(shop.outbox.bell.waiters))
+    # The parent's thread rests: what the child reports is the child's to deliver.
+    rest(shop, thread)
 
     def delivers() -> None:
         assert not thread.alive

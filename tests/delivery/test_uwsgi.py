@@ -4,21 +4,13 @@ Real uWSGI: tests/servers/test_servers.py. Threads can be off before its version
 and it forks past Python: those states are played here by the module that it gives to apps.
 """
 
-import logging
 import sys
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import pytest
-from flask import Flask
 
 from adroll_flask import report_conversion
-from adroll_flask.delivery.thread import may_start_threads
-from tests.conftest import Caplog, Patch
-
-MakeApp = Callable[..., Flask]
-Under = Callable[..., None]
+from tests.conftest import AppMaker, Caplog, Patch
 
 
 class Uwsgi(ModuleType):
@@ -31,56 +23,27 @@ class Uwsgi(ModuleType):
         self.mule_id = lambda: mule
 
 
-@pytest.fixture
-def under(monkeypatch: Patch) -> Callable[..., None]:
-    def be(**what: int) -> None:
-        monkeypatch.setitem(sys.modules, "uwsgi", Uwsgi(**what))
+PROCESSES = [
+    ({"worker": 1}, True),
+    ({"mule": 1}, True),
+    ({}, False),  # before the fork
+    ({"worker": 1, "threads": 0}, False),
+]
 
-    return be
 
-
-@pytest.fixture
-def shop(make_app: MakeApp) -> Flask:
+@pytest.mark.parametrize(("process", "runs"), PROCESSES)
+def test_where_threads_are_off_events_wait(
+    make_app: AppMaker, monkeypatch: Patch, caplog: Caplog, process: dict[str, int], runs: bool
+) -> None:
     app = make_app(ADROLL_DELIVERY="thread")
-
-    @app.post("/orders")
-    def buy() -> dict[str, Any]:
-        status = report_conversion(order_id="1", value="9.90", currency="EUR", adct="c").status
-        return {"status": status, "runs": app.extensions["adroll"].thread.alive}
-
-    return app
-
-
-def test_threads_are_started_under_other_servers() -> None:
-    assert "uwsgi" not in sys.modules
-    assert may_start_threads()
-
-
-@pytest.mark.parametrize("process", [{"worker": 1}, {"worker": 2}, {"mule": 1}])
-def test_threads_are_started_in_workers_and_mules(under: Under, process: dict[str, int]) -> None:
-    under(**process)
-    assert may_start_threads()
-
-
-def test_an_order_before_the_fork_is_kept_and_starts_no_thread(under: Under, shop: Flask) -> None:
-    under()
-    assert shop.test_client().post("/orders").json == {"status": "queued", "runs": False}
-    assert shop.extensions["adroll"].outbox.queue.waiting() == 1
-
-
-def test_where_threads_are_off_events_wait(under: Under, shop: Flask, caplog: Caplog) -> None:
-    under(worker=1, threads=0)
-    client = shop.test_client()
-    with caplog.at_level(logging.WARNING, "adroll_flask"):
-        assert client.post("/orders").json == {"status": "queued", "runs": False}
-        client.post("/orders")
-    assert shop.extensions["adroll"].outbox.queue.waiting() == 1
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "enable-threads = true, or run flask adroll worker" in caplog.text
-
-
-def test_who_runs_threads_is_told_nothing(under: Under, shop: Flask, caplog: Caplog) -> None:
-    under(worker=1)
-    with caplog.at_level(logging.WARNING, "adroll_flask"):
-        shop.test_client().get("/")
-    assert caplog.records == []
+    runtime = app.extensions["adroll"]
+    monkeypatch.setitem(sys.modules, "uwsgi", Uwsgi(**process))
+    for order in ("1", "2"):
+        app.test_client().get("/")
+        with app.test_request_context(environ_base={"REMOTE_ADDR": "203.0.113.9"}):
+            told = report_conversion(order_id=order, value="9.90", currency="EUR", adct="c")
+        assert (told.status, runtime.thread.alive) == ("queued", runs)
+    assert runtime.outbox.queue.waiting() == 2
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == ("threads" in process), "who runs threads is told nothing"
+    assert all("enable-threads = true, or run flask adroll worker" in line for line in said)

@@ -67,6 +67,7 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
     form = {"email": "ada@example.com"}
     thanks = customer.post(lines["Shop"] + "checkout", data=form, timeout=PATIENCE)
     assert f'href="{lines["Sandbox"]}">Watch it arrive' in thanks.text
+    assert 'href="/adroll-dashboard/orders"' in thanks.text
     assert requests.get(lines["Dashboard"], timeout=PATIENCE).status_code == 200
 
     demo.send_signal(signal.SIGINT)

@@ -3,10 +3,8 @@
 import ast
 import doctest
 import importlib
-import os
 import pkgutil
 import re
-import sys
 import tomllib
 from dataclasses import fields
 from importlib import import_module
@@ -15,17 +13,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import adroll_flask
 from adroll_flask import ConfigurationError, DeliveryError, EventError, errors
 from adroll_flask._version import DOCS_URL
+from adroll_flask.cli.commands import commands
+from adroll_flask.cli.outbox import outbox
 from adroll_flask.errors import TokenExpiredError, help_url
 from adroll_flask.findings.finding import TABLE, Finding, ok
 from adroll_flask.outbox.model import STATES
 from adroll_flask.settings import Settings
 from tests.conftest import BROWSERS, DAILY
-from tests.support import PAGES, PUBLIC_NAMES, ROOT, ran
-from tests.support.sources import calls, modules, nodes
+from tests.support import PAGES, PUBLIC_NAMES, ROOT
+from tests.support.sources import PACKAGE, calls, modules
 
 NAMING = ["docs/explanation/architecture.md", "CONTRIBUTING.md"]
 
@@ -65,17 +66,11 @@ def test_no_statement_adds_two_parameters() -> None:
 
 def test_every_folder_of_the_package_has_its_row() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
-    folders = {path.parent.name for path in (ROOT / "adroll_flask").glob("*/__init__.py")}
-    assert {name for name in folders if f"| `adroll_flask/{name}/` |" not in text} == set()
-
-
-def test_where_to_start_is_a_module_of_the_folder() -> None:
-    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
-    rows = re.findall(r"^\| `(adroll_flask/\w+/)` .* \| (`[^|]*`) \|$", text, re.MULTILINE)
-    assert len(rows) >= 7
-    for folder, start in rows:
+    rows = dict(re.findall(r"^\| `adroll_flask/(\w+)/` .* \| ([^|]*) \|$", text, re.MULTILINE))
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == rows.keys()
+    for folder, start in rows.items():
         for module in re.findall(r"`(\w+\.py)`", start):
-            assert (ROOT / folder / module).is_file(), f"{folder}{module}"
+            assert (PACKAGE / folder / module).is_file(), f"{folder}/{module}"
 
 
 @pytest.mark.parametrize("page", NAMING)
@@ -174,31 +169,20 @@ def _name(call: ast.Call) -> str:
     return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
 
 
-def _text(node: ast.expr | None) -> str | None:
+def _text(node: ast.expr) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def _named(call: ast.Call) -> str | None:
-    """The name at the end of what *call* logs."""
-    if not isinstance(call.func, ast.Attribute) or getattr(call.func.value, "id", "") != "logger":
-        return None
-    name = re.search(r" \[([a-z-]+)\]\Z", (_text(call.args[0]) if call.args else None) or "")
-    return name[1] if name else None
+#: Where a name stands in the source: at the end of what is logged, or given to an error or a link.
+NAMED = re.compile(r'[ "]\[([a-z]+-[a-z-]+)\]"|(?:slug ?[:=] ?(?:str = )?|help_url\()"([a-z-]+)"')
 
 
 def _used() -> set[str]:
     found = set(errors._ABOUT.values()) | {name.partition("/")[0] for name in TABLE} - {"ok"}
     for path in modules().values():
-        for node in nodes(path):
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "slug":
-                found.add(_text(node.value) or "")
-    for _, call in calls():
-        if _name(call) == "help_url" and call.args:
-            found.add(_text(call.args[0]) or "")
-        slug = next((one.value for one in call.keywords if one.arg == "slug"), None)
-        found |= {_text(slug) or "", _named(call) or ""}
+        found |= {logged or given for logged, given in NAMED.findall(path.read_text())}
     # Chosen by what commands raise: the text of a usage error is click's.
-    return (found | {"command-usage"}) - {""}
+    return found | {"command-usage"}
 
 
 def test_what_the_code_names_is_explained_once_and_nothing_else_is() -> None:
@@ -224,29 +208,15 @@ def test_the_code_finds_what_is_in_the_table_and_all_of_it() -> None:
     assert unused == []
 
 
-def commands() -> set[str]:
-    from adroll_flask.cli.commands import commands as group
-
-    found = set()
-    for name, command in group.commands.items():
-        found.add(name)
-        found |= {f"{name} {inner}" for inner in getattr(command, "commands", {})}
-    return found
-
-
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_what_is_advised_is_a_command_that_exists(name: str) -> None:
-    from click.testing import CliRunner
-
-    from adroll_flask.cli.commands import commands as group
-
     told = " ".join(str(part) for part in TABLE[name].values())
-    for advised in re.findall(r"flask adroll ([a-z-]+(?: [a-z-]+)?)", told):
-        words = advised if advised in commands() else advised.split()[0]
-        assert words in commands(), advised
+    for command, inner in re.findall(r"flask adroll ([a-z-]+)(?: ([a-z-]+))?", told):
+        below = getattr(commands.commands[command], "commands", {inner})
+        assert not inner or inner in below, f"{command} {inner}"
     for line in re.findall(r"flask adroll ([a-z][^`.;,:]*)", TABLE[name].get("command", "")):
         named, *options = re.split(r" (?=--)", line)
-        help = CliRunner().invoke(group, [*named.split(), "--help"]).output
+        help = CliRunner().invoke(commands, [*named.split(), "--help"]).output
         assert "Usage:" in help, line
         for option in options:
             assert option.split()[0] in help, line
@@ -385,9 +355,6 @@ def test_every_setting_is_documented_and_nothing_else() -> None:
 
 
 def test_every_command_is_documented_and_nothing_else() -> None:
-    from adroll_flask.cli.commands import commands
-    from adroll_flask.cli.outbox import outbox
-
     # The page names the commands, and the build puts their help there (docs/_ext/click_command.py).
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
     documented = re.findall(r"^```\{click-command\} (.+)$", text, re.MULTILINE)
@@ -401,11 +368,3 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
     for path in [ROOT / "README.md", ROOT / "SECURITY.md", *PAGES]:
         for target in re.findall(r"\]\(([^)#:\s*]+)(?:#[^)]*)?\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
-
-
-@pytest.mark.slow
-def test_a_users_program_type_checks(tmp_path: Path) -> None:
-    program = ROOT / "tests" / "typed_program" / "api.py"
-    options = ("--strict", "--cache-dir", tmp_path, "--follow-imports", "silent")
-    env = os.environ | {"MYPYPATH": str(ROOT)}
-    ran(sys.executable, "-m", "mypy", *options, program, cwd=tmp_path, env=env)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -13,7 +12,7 @@ import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -34,15 +33,10 @@ from tests.support.wsgi_servers import PATIENCE, Server, gunicorn, serving, uwsg
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.chaos", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        timeout=800,
-        check=False,
-    )
-    return done.returncode, json.loads(done.stdout)
+    command = (sys.executable, "-m", "tests.support.chaos", *arguments)
+    with started(*command, stdout=subprocess.PIPE) as chaos:
+        told, _ = chaos.communicate(timeout=800)
+    return chaos.returncode, json.loads(told)
 
 
 def survived(kills: int, hangs: int) -> dict[str, Any]:
@@ -136,62 +130,33 @@ def test_two_workers_on_a_small_disk_lose_no_order(count: int, size: str, tmp_pa
 # -- a process of the host that is stopped (Ctrl-Z) keeps nothing of the others' from AdRoll ------
 
 
-def locked_by(pid: int, folder: Path) -> list[str]:
-    """The files of *folder* that a process holds locks on."""
-    names = {path.stat().st_ino: path.name for path in folder.rglob("*") if path.is_file()}
-    found = []
-    for line in Path("/proc/locks").read_text().splitlines():
-        # 1: FLOCK  ADVISORY  WRITE 17119 fe:00:5351664 0 EOF; those who wait have an arrow.
-        words = line.split()
-        if words[1] != "->" and words[4] == str(pid) and words[3] == "WRITE":
-            found += [name for name in [names.get(int(words[5].rpartition(":")[2]))] if name]
-    return found
+STOPS = """
+import fcntl, os, signal
+from tests.support.server_shop import make_shop
 
+lock, outbox = fcntl.flock, make_shop().extensions["adroll"].outbox
 
-def line(number: int) -> str:
-    order = {"order_id": f"imported-{number}", "value": "1", "currency": "EUR", "adct": "c"}
-    return json.dumps(order | {"ip": "203.0.113.9", "page_location": "https://shop.example/"})
+def stops(file, how):
+    lock(file, how)
+    if os.readlink(f"/proc/self/fd/{file}").endswith("reader.lock"):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
-
-def stopped_while_it_reads(process: subprocess.Popen[str], folder: Path) -> bool:
-    """Stop it while it holds what only one reader may have; false where it ended before.
-
-    Not within a transaction of SQLite's, which nobody can take over.
-    """
-    while process.poll() is None:
-        if "reader.lock" not in locked_by(process.pid, folder):
-            continue
-        process.send_signal(signal.SIGSTOP)
-        held = locked_by(process.pid, folder)
-        if "reader.lock" in held and not any("sqlite" in name for name in held):
-            return True
-        process.send_signal(signal.SIGCONT)
-    return False
+fcntl.flock = stops
+outbox.queue.waiting()
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="takes /proc/locks")
-def test_a_stopped_import_blocks_no_live_order_or_is_named(tmp_path: Path) -> None:
-    orders_file = tmp_path / "orders.jsonl"
-    numbers = itertools.count()
-    with running() as sandbox, ExitStack() as imports:
-        shop = Shop(tmp_path / "shop").at(sandbox)
-        shop.report("order:0")
-        shop.adroll("worker", "--once")
-        until, caught = time.monotonic() + PATIENCE, False
-        while not caught:  # by its end, a busy machine may not have looked at the right moment
-            assert time.monotonic() < until, "no import was met while it reads"
-            orders_file.write_text("\n".join(map(line, itertools.islice(numbers, 50_000))))
-            importing = imports.enter_context(shop.running("import", str(orders_file)))
-            caught = stopped_while_it_reads(importing, shop.folder)
+@pytest.mark.skipif(sys.platform != "linux", reason="takes /proc")
+def test_who_is_stopped_while_it_reads_blocks_no_order(sandbox: Sandbox, tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop").at(sandbox)
+    shop.report("order:0")
+    with started(sys.executable, "-c", STOPS, env=shop.environ) as reader:
+        state = Path(f"/proc/{reader.pid}/status")
+        assert wait_until(lambda: "State:\tT" in state.read_text())
         with shop.running("worker"):
             shop.report("order:1")
-            assert wait_until(
-                lambda: (
-                    "1" in orders(sandbox)
-                    or str(importing.pid) in shop.adroll("check", check=False)
-                )
-            )
+            assert wait_until(lambda: orders(sandbox) == ["0", "1"])
 
 
 # -- kills of what the other proofs leave alive: uWSGI's workers, database servers, a broker ------

@@ -6,10 +6,9 @@ from pathlib import Path
 from celery import Celery
 from celery.signals import worker_init, worker_process_init
 
-from adroll_flask import report_conversion
 from adroll_flask.celery import deliver_with
-from adroll_flask.delivery.deliverer import Deliverer
 from tests.support.server_shop import make_shop
+from tests.support.shop_orders import do
 
 app = make_shop()
 celery = Celery("shop", broker=os.environ["BROKER"])
@@ -22,25 +21,12 @@ celery.conf.update(
 deliver_with(celery, app, every=float(os.environ["EVERY"]), queue=os.environ["QUEUE"])
 
 # A lease of a minute would let the test wait for so long.
-runtime = app.extensions["adroll"]
-whole = runtime.deliverer
-vars(runtime)["deliverer"] = Deliverer(
-    whole.outbox, whole.settings, whole.counters, transport=whole.transport, lease=3.0
-)
+app.extensions["adroll"].deliverer.lease = 3.0
 
 
 @celery.task(name="shop.buy")  # type: ignore[untyped-decorator]
 def buy(order: str) -> None:
-    with app.app_context():
-        receipt = report_conversion(
-            order_id=order,
-            value="9.90",
-            currency="EUR",
-            adct="click-1",
-            ip="203.0.113.9",
-            page_location="https://shop.example/",
-        )
-        assert receipt
+    assert do(app, "order", order, "9.90") == "queued"
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]

@@ -51,7 +51,10 @@ class AdRoll:
         self.headers: Mapping[str, str] = {}
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        events = json.loads(gzip.decompress(body))
+        try:
+            events = json.loads(gzip.decompress(body))
+        except ValueError:  # one event of it is damaged
+            return refusal(400)
         dry = "dry_run=true" in url
         orders = [event.get("event_attributes", {}).get("order_id", "?") for event in events]
         self.urls.append(url)
@@ -134,17 +137,14 @@ class Shop:
                 "event_attributes": {"order_id": order},
             } | changes
             wire = {name: value for name, value in wire.items() if value is not None}
-            self.outbox.put(
-                NewEvent(
-                    id=new_id(self.clock()),
-                    name="purchase",
-                    advertisable_eid=wire.get("advertisable_eid") or "",
-                    dry_run=dry_run,
-                    key=order,
-                    payload=json.dumps(wire, separators=(",", ":")).encode(),
-                    occurred_at=self.clock(),
-                )
-            )
+            payload = json.dumps(wire, separators=(",", ":")).encode()
+            self.put(order, payload, wire.get("advertisable_eid") or "", dry_run)
+
+    def put(self, order: str, payload: bytes, account: str = EID, dry_run: bool = False) -> None:
+        """Put an event as it is given."""
+        now = self.clock()
+        event = NewEvent(new_id(now), "purchase", account, dry_run, order, payload, now)
+        self.outbox.put(event)
 
     def rows(self) -> dict[str, Any]:
         """Every event that is there, by order id."""
