@@ -57,29 +57,26 @@ def app(make_app: AppMaker, adroll: AdRoll) -> Flask:
     return make_app(adroll, ADROLL_STRICT=False)
 
 
+@pytest.mark.parametrize("where", ["identity", "before_report", "a receiver"])
 @pytest.mark.parametrize(
     ("handler", "error"),
     [(limit, Limit), (deep_limit, Limit), (soft_timeout_sighandler, SoftTimeLimitExceeded)],
 )
 def test_a_time_limit_in_a_function_of_the_site_s_ends_the_call(
-    app: Flask, adroll: AdRoll, handler: Callable[..., object], error: type[Exception]
+    app: Flask, adroll: AdRoll, where: str, handler: Callable[..., object], error: type[Exception]
 ) -> None:
     with handled(handler) as strike:
-        for decorate in (adroll.before_report, adroll.identity):
-            decorate(lambda *event: strike())
+
+        def function(*_: object, **__: object) -> None:
+            strike()
+
+        if where == "a receiver":
+            event_queued.connect(function, app)
+        else:
+            getattr(adroll, where)(function)
         with pytest.raises(error):
             report(app)
     assert app.extensions["adroll"].outbox.lookups.counts()["dead"] == 0
-
-
-def test_a_time_limit_in_a_receiver_ends_the_call(app: Flask) -> None:
-    with handled(limit) as strike:
-
-        def heard(*_: object, **__: object) -> None:
-            strike()
-
-        with event_queued.connected_to(heard, app), pytest.raises(Limit):
-            report(app)
 
 
 @pytest.mark.parametrize("setting", ["consent", "csp_nonce", "access_token"])

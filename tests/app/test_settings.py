@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adroll_flask import AdRoll
+from adroll_flask import AdRoll, sandbox
 from adroll_flask.errors import ConfigurationError
 from adroll_flask.settings import Settings, SettingValues
 from tests.conftest import AppMaker
@@ -147,13 +147,20 @@ def test_the_apps_keys_come_newest_first(make_app: AppMaker, new: Any, old: Any)
     assert app.extensions["adroll"].signing_keys() == ((new, *old) if new else ())
 
 
-def test_the_sandbox_is_here_at_a_port_or_at_an_address() -> None:
-    def api_url(sandbox: bool | int | str) -> str:
-        return Settings.from_mapping({"ADROLL_SANDBOX": sandbox}).api_url
-
-    assert api_url(True) == "http://127.0.0.1:5001/api"
-    assert api_url(5002) == "http://127.0.0.1:5002/api"
-    assert api_url("http://sandbox:5001") == "http://sandbox:5001/api"
+def test_the_sandbox_is_here_or_at_an_address_and_has_its_own_account() -> None:
+    for word, place in (
+        ("True", "http://127.0.0.1:5001"),  # as Flask reads FLASK_ADROLL_SANDBOX=True
+        (True, "http://127.0.0.1:5001"),
+        (5002, "http://127.0.0.1:5002"),
+        ("http://sandbox:5001/", "http://sandbox:5001"),
+    ):
+        given = {"ADROLL_SANDBOX": word, "ADROLL_ACCESS_TOKEN": "of-the-real-account"}
+        settings = Settings.from_mapping(given)
+        assert settings.advertisable_eid == sandbox.ADVERTISABLE_EID
+        assert settings.pixel_eid == sandbox.PIXEL_EID
+        assert settings.access_token == sandbox.ACCESS_TOKEN
+        assert settings.api_url == f"{place}/api"
+        assert settings.pixel_url == f"{place}/j/{{advertisable_eid}}/roundtrip.js"
     browsers = "http://127.0.0.1:5001/j/{advertisable_eid}/roundtrip.js"
     settings = Settings.from_mapping(
         {
@@ -163,7 +170,7 @@ def test_the_sandbox_is_here_at_a_port_or_at_an_address() -> None:
         }
     )
     assert settings.pixel_url == browsers
-    assert settings.account_of("shop.fr").access_token == "sandbox-token"
+    assert settings.account_of("shop.fr").access_token == sandbox.ACCESS_TOKEN
 
 
 def test_an_empty_token_of_an_account_is_none() -> None:

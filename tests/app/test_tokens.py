@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -303,6 +302,8 @@ def test_the_function_is_not_asked_for_who_may_not_be_kept(make_app: AppMaker) -
     adroll.identity(lambda: asked.append(1))
     assert post(visitor(app), "/search") == "suppressed"
     assert asked == []
+    with pytest.raises(adroll_flask.ConfigurationError, match="identity"):
+        adroll.identity(lambda: None)  # there is one
 
 
 def test_a_token_asks_no_function(app: Flask, client: FlaskClient, adroll: AdRoll) -> None:
@@ -340,12 +341,6 @@ def test_if_it_raises_no_event_is_lost_in_production(make_app: AppMaker, caplog:
     assert "test_tokens.py" in record.getMessage()
     assert "in who" in record.getMessage()
     assert "ann@" not in record.getMessage()
-
-
-def test_a_second_identity_function_is_an_error(adroll: AdRoll) -> None:
-    adroll.identity(lambda: None)
-    with pytest.raises(adroll_flask.ConfigurationError, match="identity"):
-        adroll.identity(lambda: None)
 
 
 def test_reset_identity_ends_what_identify_said(app: Flask, client: FlaskClient) -> None:
@@ -402,37 +397,28 @@ def test_one_app_s_logout_leaves_another_app_alone(app: Flask, make_app: AppMake
 def test_identify_before_consent_is_told_once_with_help(make_app: AppMaker, caplog: Caplog) -> None:
     answer: list[bool | None] = [None]
     app = with_views(make_app(ADROLL_CONSENT=lambda request: answer[0]))
-    client = visitor(app)
-    with caplog.at_level(logging.WARNING, "adroll_flask"):
-        post(client, "/say")
+    client, counters = visitor(app), app.extensions["adroll"].counters
+    for answer[0] in (None, None, False):
         post(client, "/say")
     [record] = [record for record in caplog.records if "identify()" in record.getMessage()]
     assert "@adroll.identity" in record.getMessage()
     assert "said@" not in record.getMessage()
-    assert app.extensions["adroll"].counters.get("identify_ignored", "consent_unknown") == 2
+    assert counters.get("identify_ignored", "consent_unknown") == 2
+    assert counters.get("identify_ignored", "consent_refused") == 1
     answer[0] = True
     post(client, "/search")
     assert "email_sha256" not in json.dumps(kept(app))
 
 
-def test_identify_after_a_no_is_only_counted(make_app: AppMaker, caplog: Caplog) -> None:
-    app = with_views(make_app(ADROLL_CONSENT=lambda request: False))
-    post(visitor(app), "/say")
-    assert not [record for record in caplog.records if "identify()" in record.getMessage()]
-    assert app.extensions["adroll"].counters.get("identify_ignored", "consent_refused") == 1
-
-
-def test_identify_without_a_secret_key_names_the_setting(make_app: AppMaker) -> None:
+def test_a_missing_secret_key_is_told_once_and_by_identify(
+    make_app: AppMaker, caplog: Caplog
+) -> None:
     app = make_app(SECRET_KEY=None)
     with (
         app.test_request_context("/"),
         pytest.raises(adroll_flask.ConfigurationError, match="SECRET_KEY"),
     ):
         identify(user_id="7")
-
-
-def test_a_missing_secret_key_is_told_once(make_app: AppMaker, caplog: Caplog) -> None:
-    app = make_app(SECRET_KEY=None)
     for _ in range(3):
         assert app.test_client().get("/").status_code == 200
     [record] = [record for record in caplog.records if "SECRET_KEY" in record.getMessage()]
