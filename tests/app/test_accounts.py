@@ -24,11 +24,6 @@ FRENCH = {"advertisable_eid": "FRENCHADVERTISABLE0001", "pixel_eid": "FRENCHPIXE
 CLICKED: dict[str, Any] = {"adct": "click123", "ip": "203.0.113.9"}
 
 
-@pytest.fixture
-def shop(make_app: AppMaker) -> Flask:
-    return make_app(ADROLL_ACCOUNTS={"shop.fr": FRENCH, ".shop.fr": FRENCH})
-
-
 def test_a_token_and_a_page_location_name_the_host_too(shop: Flask) -> None:
     with shop.test_request_context("/?adct=click123", base_url="https://shop.fr/"):
         token = adroll_flask.current_visitor().token()
@@ -93,12 +88,13 @@ HOSTS = [
 
 
 @pytest.fixture
-def named(make_app: AppMaker) -> Flask:
+def shop(make_app: AppMaker) -> Flask:
     app = make_app(
         ADROLL_ACCOUNTS={
             "xn--mller-kva.example": MULLER,
             ".xn--mller-kva.example": MULLER,
             "shop.fr": FRENCH,
+            ".shop.fr": FRENCH,
         },
         ADROLL_HOSTS=[".xn--mller-kva.example", "shop.fr"],
         ADROLL_STRICT=False,
@@ -113,11 +109,11 @@ def named(make_app: AppMaker) -> Flask:
 
 
 @pytest.mark.parametrize(("host", "account"), HOSTS)
-def test_a_host_is_known_in_any_spelling(named: Flask, host: str, account: dict[str, str]) -> None:
-    with reports(named) as reported:
-        page = named.test_client().get("/buy?adct=c1", headers={"Host": host}, base_url="https://x")
+def test_a_host_is_known_in_any_spelling(shop: Flask, host: str, account: dict[str, str]) -> None:
+    with reports(shop) as reported:
+        page = shop.test_client().get("/buy?adct=c1", headers={"Host": host}, base_url="https://x")
     assert reported.one("purchase").advertisable_eid == account["advertisable_eid"]
-    assert named.extensions["adroll"].counters.get("event_dry_run", "host") == 0
+    assert shop.extensions["adroll"].counters.get("event_dry_run", "host") == 0
     assert f'data-adv="{account["advertisable_eid"]}"' in page.text
     assert f"/{account['advertisable_eid']}/roundtrip.js" in page.text
 
@@ -138,26 +134,26 @@ def test_a_shop_s_record_has_the_name_that_was_chosen(make_app: AppMaker) -> Non
     ],
 )
 def test_a_page_and_a_host_of_an_international_name_are_their_accounts(
-    named: Flask, page: str
+    shop: Flask, page: str
 ) -> None:
-    with named.app_context(), reports(named) as reported:
+    with shop.app_context(), reports(shop) as reported:
         order: dict[str, Any] = ORDER | {"adct": "c1", "ip": "203.0.113.7", "page_location": page}
         held = report_conversion(**order, hold=True)
         assert adroll_flask.release_conversion("1001", host="Müller.example").id == held.id
         event = reported.one("purchase")
         assert cancel_conversion("1001", host="xn--mller-kva.example.").id == held.id
     assert event.advertisable_eid == MULLER["advertisable_eid"]
-    assert named.extensions["adroll"].counters.get("event_dry_run", "host") == 0
+    assert shop.extensions["adroll"].counters.get("event_dry_run", "host") == 0
     assert "xn--mller-kva.example" in event.page_location
 
 
 @pytest.mark.parametrize(
     "host", ["xn--mller-kva.example", "shop.fr.", "SHOP.fr:8443", "shop.fr:443"]
 )
-def test_the_kit_of_such_a_page_may_tell_who_the_visitor_is(named: Flask, host: str) -> None:
+def test_the_kit_of_such_a_page_may_tell_who_the_visitor_is(shop: Flask, host: str) -> None:
     # As browsers write an origin: in lower case, without the scheme's own port.
     origin = f"https://{host.lower().removesuffix(':443')}"
-    answer = named.test_client().post(
+    answer = shop.test_client().post(
         "/_adroll/identity",
         json={"adct": "click-1"},
         headers={"Host": host, "Origin": origin},
@@ -286,13 +282,14 @@ def test_in_a_copied_database_a_token_of_the_real_site_is_no_way_out(app: Flask)
     assert sorted(dry_runs(app)) == [False, True, True]
 
 
-def test_a_dry_run_takes_no_order_id_from_the_real_site(app: Flask) -> None:
-    assert [report(app, at) for at in (STAGING, STAGING, REAL, REAL)] == [
-        "queued",
-        "duplicate",
-        "queued",
-        "duplicate",
-    ]
+def test_a_dry_run_takes_no_order_id_from_the_real_site_and_the_first_is_logged(
+    app: Flask, caplog: Caplog
+) -> None:
+    statuses = [report(app, at) for at in (STAGING, STAGING, REAL, REAL)]
+    assert statuses == ["queued", "duplicate", "queued", "duplicate"]
+    [line] = [record.getMessage() for record in caplog.records if "dry run" in record.getMessage()]
+    assert "staging.shop.example" in line
+    assert app.extensions["adroll"].counters.get("event_dry_run", "host") == 2
 
 
 def test_a_dead_letter_is_as_dry_as_its_event_would_be(app: Flask) -> None:
@@ -301,7 +298,9 @@ def test_a_dead_letter_is_as_dry_as_its_event_would_be(app: Flask) -> None:
     with app.app_context():
         for place in (STAGING, REAL):
             report_conversion(**ORDER, visitor="nonsense", page_location=f"{place}/")
-    assert sorted(dry_runs(app)) == [False, False, True, True]
+        # Without page and request it counts as real.
+        assert report_conversion(**ORDER, **CLICKED).status == "invalid"
+    assert sorted(dry_runs(app)) == [False, False, False, True, True]
 
 
 def test_a_dry_run_that_is_fixed_is_none_more(app: Flask) -> None:
@@ -311,22 +310,6 @@ def test_a_dry_run_that_is_fixed_is_none_more(app: Flask) -> None:
     assert retry_dead(runtime.reporter, [dead.id], currency="EUR").sent == 1
     assert dry_runs(app) == [True]
     assert runtime.counters.get("event_dry_run", "host") == 1
-
-
-def test_an_event_without_page_and_request_counts_as_real(app: Flask) -> None:
-    with app.app_context():
-        assert report_conversion(**ORDER, ip="203.0.113.7", adct="click123").status == "invalid"
-    assert dry_runs(app) == [False]
-
-
-def test_the_first_is_logged_with_its_host_and_all_are_counted(app: Flask, caplog: Caplog) -> None:
-    with caplog.at_level(logging.WARNING, logger="adroll_flask"):
-        report(app, STAGING, order_id=1)
-        report(app, STAGING, order_id=2)
-        report(app, REAL, order_id=3)
-    [line] = [record.getMessage() for record in caplog.records if "dry run" in record.getMessage()]
-    assert "staging.shop.example" in line
-    assert app.extensions["adroll"].counters.get("event_dry_run", "host") == 2
 
 
 # -- what leaves -------------------------------------------------------------------------------
