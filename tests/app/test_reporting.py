@@ -542,18 +542,13 @@ def test_commands_say_what_becomes_of_an_order(
     assert said in invoke(app, "outbox", *command.split(), code=code).output
 
 
-def test_holds_are_listed_and_verdicts_without_one_are_counted(make_app: AppMaker) -> None:
+def test_verdicts_without_a_hold_are_counted(make_app: AppMaker) -> None:
     app = make_app()
     report(app, hold=True)
-    app.extensions["adroll"].outbox.ingest.take_in(patience=PATIENCE)
-    listed = invoke(app, "outbox", "list", "--state", "held")
-    assert listed.output.split()[-7:] == ["59.90", "EUR", "0", "1001", "in", "7", "days"]
     assert "no hold yet" not in invoke(app, "outbox").output
     with app.app_context():
         assert release_conversion("77")
     assert "no hold yet 1 verdict" in invoke(app, "outbox").output
-    released = invoke(app, "outbox", "release", "1001", code=0).output
-    assert released == invoke(app, "outbox", "find", "1001").output
 
 
 def test_where_adroll_is_off_no_command_releases_what_is_held(make_app: AppMaker) -> None:

@@ -229,22 +229,6 @@ def test_worker_says_why_they_wait(app: Flask, run: Run, make_app: AppMaker, san
     assert said == "0 settled, 1 waiting (ADROLL_ACCESS_TOKEN not set)\n"
 
 
-def test_a_dead_letter_is_listed_shown_fixed_and_sent(app: Flask, run: Run, sandbox: Any) -> None:
-    receipt = report(app, value="much")
-    listed = run("outbox", "list", "--dead").output
-    assert receipt.id in listed
-    assert "invalid:value" in listed
-    assert "click123" not in run("outbox", "show", receipt.id).output
-    full = json.loads(run("outbox", "show", receipt.id, "--full").output)["event"]
-    assert full["identifiers"]["adct"] == "click123"
-    assert "fix it first" in run("outbox", "retry", receipt.id, code=1).output
-    full["conversion_value"] = "59.90"
-    fixed = run("outbox", "fix", receipt.id, "-", input=json.dumps(full), code=0)
-    assert fixed.output == "1 event will be sent\n"
-    run("worker", "--once")
-    assert values(sandbox) == {"1001": "59.90"}
-
-
 @pytest.mark.parametrize("reason", ["restored", "unsure"])
 def test_what_may_have_arrived_is_sent_if_named(app: Flask, run: Run, reason: str) -> None:
     refused, doubtful, other = *bury(app, "1"), *bury(app, "2", "3", reason=reason)
@@ -416,14 +400,9 @@ def test_what_was_forgotten_is_listed_as_forgotten(app: Flask, run: Run) -> None
     assert run("outbox", "list").output.endswith("  forgotten\n")
 
 
-def test_exports_can_be_imported(app: Flask, run: Run, make_app: AppMaker, tmp_path: Path) -> None:
+def test_exports_can_be_imported(app: Flask, run: Run, make_app: AppMaker) -> None:
     report(app, email="jo@example.com")
-    redacted = run("outbox", "export").output
-    assert json.loads(redacted)["event_name"] == "purchase"
-    for value in ("click123", "203.0.113.7"):
-        assert value not in redacted
     full = run("outbox", "export", "--full").output
-    assert "click123" in full
     other = make_app(ADROLL_ADVERTISABLE_EID=ADVERTISABLE_EID, ADROLL_PIXEL_EID=PIXEL_EID)
     assert "1 queued" in invoke(other, "import", "-", input=full).output
     assert "1 duplicate" in invoke(other, "import", "-", input=full).output
