@@ -337,6 +337,7 @@ def values(sandbox: Any) -> dict[str, str]:
 def test_a_fixed_order_is_reported_again(app: Flask, run: Run, caplog: Caplog, order: str) -> None:
     dead = report(app, order_id=order, value="-1")
     wire = json.dumps(json.loads(run("outbox", "show", "--full", dead.id).output)["event"])
+    assert "click123" in wire, "it is shown in full"
     run("outbox", "fix", dead.id, "-", input=wire.replace('"-1"', '"59.90"'))
     report(app, order_id=order)
     assert run("outbox", "list").output.count("purchase") == 1

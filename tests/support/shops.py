@@ -81,18 +81,21 @@ class Shop:
 
     def adroll(self, *arguments: str, check: bool = True) -> str:
         """Run ``flask adroll`` and return what it prints, errors and log included."""
-        done = self._run("-m", "flask", f"--app={_APP}", "adroll", *arguments, check=check)
+        done = self._run(*arguments)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def as_json(self, *arguments: str) -> Any:
         """What a command prints with ``--json``."""
-        command = ("-m", "flask", f"--app={_APP}", "adroll", *arguments, "--json")
-        return json.loads(self._run(*command, check=False).stdout)
+        return json.loads(self._run(*arguments, "--json").stdout)
 
-    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _command(self, *arguments: str) -> list[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, *arguments],
+        return [sys.executable, "-m", "flask", f"--app={_APP}", "adroll", *arguments]
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(*arguments),
             cwd=ROOT,
             env=self.environ,
             capture_output=True,
@@ -100,16 +103,12 @@ class Shop:
             timeout=wsgi_servers.PATIENCE,
             check=False,
         )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
 
     def running(
         self, *arguments: str, log: Path | None = None
     ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """A command of ``flask adroll`` that runs meanwhile."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = (sys.executable, "-m", "flask", f"--app={_APP}", "adroll", *arguments)
-        return started(*command, log=log, env=self.environ)
+        return started(*self._command(*arguments), log=log, env=self.environ)
 
 
 @dataclass
