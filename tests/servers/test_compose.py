@@ -10,15 +10,15 @@ import json
 import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from configparser import RawConfigParser
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import jsonschema
@@ -30,7 +30,7 @@ from adroll_flask.delivery.transport import Timeouts
 from adroll_flask.settings import Settings
 from benchmarks import drain
 from benchmarks.servers import free_port
-from tests.support import PATIENCE, ROOT, answers, eventually, lacking, started
+from tests.support import PATIENCE, ROOT, answers, eventually, lacking, program, started
 from tests.support.outbox_engines import database
 
 FOLDER = ROOT / "examples" / "compose"
@@ -92,14 +92,14 @@ def running(service: str, here: dict[str, str], folder: Path) -> Iterator[subpro
             text = text.replace(there, name)
         return text
 
-    program, *arguments = shlex.split(local(SERVICES[service]["command"]))
+    name, *arguments = shlex.split(local(SERVICES[service]["command"]))
     environ = {key: local(value) for key, value in SERVICES[service].get("environment", {}).items()}
     Settings.from_mapping(
         {k.removeprefix("FLASK_"): v for k, v in environ.items() if k.startswith("FLASK_ADROLL")}
     )
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
     log = folder / f"{service}.log"
-    with started(BIN / program, *arguments, cwd=FOLDER, env=env, log=log, gently=True) as process:
+    with started(BIN / name, *arguments, cwd=FOLDER, env=env, log=log, gently=True) as process:
         yield process
 
 
@@ -172,113 +172,89 @@ def unit(name: str) -> RawConfigParser:
     return parser
 
 
-def docker() -> dict[str, str]:
-    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
-    return {w: rest for w, _, rest in (line.partition(" ") for line in lines) if w.isupper()}
+@dataclass
+class Way:
+    """How a worker is started, and looked after, with this machine's paths."""
+
+    start: list[str]
+    prepare: list[str]
+    #: A command of the shell's, which fails where the worker is dead.
+    check: str
+
+    def is_healthy(self) -> bool:
+        return subprocess.run(["sh", "-c", self.check], check=False).returncode == 0
 
 
-def from_systemd(run: Path, worker: str) -> tuple[list[str], list[str], str]:
-    """Start command, preparation and check of worker *worker*, with this machine's paths."""
-    service, watch = unit("adroll-worker@.service"), unit("adroll-worker-watch@.service")
-
+def from_systemd(run: Path, worker: str) -> Way:
     def here(text: str) -> str:
         text = text.replace("%i", worker).replace("/run/", f"{run}/")
         return text.replace("/srv/shop/.venv/bin", str(BIN))
 
-    folder = run / here(service["Service"]["RuntimeDirectory"])
-    folder.mkdir()
-    start = shlex.split(here(service["Service"]["ExecStart"]))
-    before = shlex.split(here(service["Service"]["ExecStartPre"]))
+    service = unit("adroll-worker@.service")["Service"]
+    (run / here(service["RuntimeDirectory"])).mkdir()
     # The condition holds where a restart is due.
-    condition = here(watch["Service"]["ExecCondition"])
-    return start, before, f"! {condition}"
+    condition = here(unit("adroll-worker-watch@.service")["Service"]["ExecCondition"])
+    start, prepare = (shlex.split(here(service[name])) for name in ("ExecStart", "ExecStartPre"))
+    return Way(start, prepare, f"! {condition}")
 
 
-def from_docker(run: Path, worker: str) -> tuple[list[str], list[str], str]:
-    lines = docker()
-
-    def here(text: str) -> str:
-        return text.replace("/run/adroll", str(run / worker))
-
+def from_docker(run: Path, worker: str) -> Way:
     (run / worker).mkdir()
-    program, *arguments = json.loads(here(lines["CMD"]))
-    check = here(lines["HEALTHCHECK"]).partition("CMD ")[2]
-    return [str(BIN / program), *arguments], ["true"], check
-
-
-Way = Callable[[Path, str], tuple[list[str], list[str], str]]
-
-
-@pytest.fixture
-def sink() -> Iterator[Any]:
-    with drain.running_sink() as one:
-        yield one
+    text = (DEPLOY / "Dockerfile").read_text().replace("/run/adroll", str(run / worker))
+    program, *arguments = json.loads(text.partition("\nCMD ")[2].partition("\n")[0])
+    check = text.partition("\nHEALTHCHECK ")[2].partition("CMD ")[2].partition("\n")[0]
+    return Way([str(BIN / program), *arguments], ["true"], check)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [from_systemd, from_docker])
-def test_workers_finish_their_request_on_sigterm(way: Way, sink: Any, tmp_path: Path) -> None:
+def test_workers_finish_their_request_on_sigterm(
+    way: Callable[[Path, str], Way], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     url = f"sqlite:///{tmp_path}/outbox.sqlite"
-    environ = drain.Workers(url, sink.url, tmp_path, 60.0)._environ
-    environ |= {"FLASK_APP": "benchmarks.drain"}
-    outbox = drain.outbox_at(url, tmp_path)
-    for number in range(150):
-        outbox.put(drain.new_event(f"order{number}"))
-    sink.open.clear()
-    workers, checks, files = [], [], []
-    try:
-        for name in ("1", "2"):
-            command, before, check = way(run, name)
-            subprocess.run(before, check=True)
-            workers.append(subprocess.Popen(command, env=environ, cwd=ROOT))
-            checks.append(check)
-            files.append(Path(command[-1]))
-        drain.wait_for(lambda: sink.hanging == 2, PATIENCE, "a request of each worker hangs")
-        for check, file in zip(checks, files, strict=True):
-            assert file.exists()
-            assert healthy(check)
-            os.utime(file, (time.time() - 120,) * 2)
-            assert not healthy(check), "an old file is a dead worker"
-        drain.wait_for(lambda: all(map(healthy, checks)), PATIENCE, "they touch their files again")
+    with ExitStack() as stack:
+        sink = stack.enter_context(drain.running_sink())
+        outbox = stack.enter_context(closing(drain.outbox_at(url, tmp_path)))
+        environ = drain.Workers(url, sink.url, tmp_path, 60.0)._environ
+        environ |= {"FLASK_APP": "benchmarks.drain"}
+        for number in range(150):
+            outbox.put(drain.new_event(f"order{number}"))
+        sink.open.clear()
+        ways = [way(run, name) for name in ("1", "2")]
+        for one in ways:
+            subprocess.run(one.prepare, check=True)
+        workers = [stack.enter_context(started(*one.start, env=environ)) for one in ways]
+        eventually(lambda: sink.hanging == 2)
+        for one in ways:
+            assert one.is_healthy()
+            os.utime(one.start[-1], (time.time() - 120,) * 2)
+            assert not one.is_healthy(), "an old file is a dead worker"
+        eventually(lambda: all(one.is_healthy() for one in ways))  # they touch their files again
 
         for worker in workers:
-            worker.send_signal(signal.SIGTERM)
+            worker.terminate()
         time.sleep(0.3)
         assert [worker.poll() for worker in workers] == [None, None], "requests are under way"
         sink.open.set()
         assert [worker.wait(PATIENCE) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    assert outbox.lookups.counts()["delivered"] == 150
-    assert set(sink.seen.values()) == {1}
-    outbox.close()
-
-
-def healthy(check: str) -> bool:
-    return subprocess.run(["sh", "-c", check], check=False).returncode == 0
+        assert outbox.lookups.counts()["delivered"] == 150
+        assert set(sink.seen.values()) == {1}
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not installed")
+    analyze = program("systemd-analyze", "systemd")
     for file in DEPLOY.glob("adroll-worker*"):
         # Their programs are not on this machine.
         text = re.sub(r"/srv/shop/.venv/bin/flask", "/bin/true", file.read_text())
         (tmp_path / file.name.replace("@.", "@1.")).write_text(text)
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", "--recursive-errors=no", *map(str, tmp_path.glob("*"))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    ours = [line for line in done.stderr.splitlines() if "adroll" in line]
-    assert ours == []
-    assert done.returncode == 0, done.stderr
+    units = [str(path) for path in tmp_path.glob("*")]
+    with started(
+        analyze, "verify", "--man=no", "--recursive-errors=no", *units, stderr=PIPE
+    ) as run:
+        _, said = run.communicate(timeout=PATIENCE)
+    assert (run.returncode, [line for line in said.splitlines() if "adroll" in line]) == (0, [])
 
 
 def test_a_stop_gives_a_request_its_time() -> None:
