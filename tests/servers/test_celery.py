@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,18 +39,12 @@ def broker(request: pytest.FixtureRequest) -> str:
 class Worker:
     """A Celery worker with two children and beat in it."""
 
-    def __init__(self, folder: Path, broker: str, api_url: str, *, every: float) -> None:
+    def __init__(self, shop: Shop, broker: str, *, every: float) -> None:
         self.queue = f"adroll-test-{uuid4().hex[:12]}"
-        self._folder = folder
+        self._folder = folder = shop.folder
         self._log = folder / "celery.log"
-        self._environ = os.environ | {
-            "SHOP_FOLDER": str(folder),
-            "FLASK_ADROLL_API_URL": api_url,
-            "FLASK_ADROLL_DELIVERY": "worker",
-            "BROKER": broker,
-            "QUEUE": self.queue,
-            "EVERY": str(every),
-        }
+        told = {"BROKER": broker, "QUEUE": self.queue, "EVERY": str(every)}
+        self._environ = shop.environ | told
         self._command = [
             *(sys.executable, "-m", "celery", "-A", "tests.support.celery_shop:celery", "worker"),
             *("--pool=prefork", "--concurrency=2", "--beat", f"--queues={self.queue}"),
@@ -91,64 +85,44 @@ class Worker:
         """A task of the shop's own that reports an order."""
         self.celery.send_task("shop.buy", [order])
 
-    def children(self) -> list[int]:
-        """The processes of the pool."""
-        return [int(mark.name.removeprefix("child-")) for mark in self._folder.glob("child-*")]
-
     def kill_children(self) -> None:
-        for child in self.children():
-            (self._folder / f"child-{child}").unlink()
+        """Kill the processes of the pool."""
+        for mark in self._folder.glob("child-*"):
+            mark.unlink()
             with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+                os.kill(int(mark.name.removeprefix("child-")), signal.SIGKILL)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
-        try:
-            assert self._process.wait(PATIENCE) == 0, self.log
-        finally:
-            self.clean_up()
+        assert self._process.wait(PATIENCE) == 0, self.log
 
-    def clean_up(self) -> None:
+    def end(self) -> None:
         self._running.close()
+        self.celery.close()
+
+    def close(self) -> None:
+        """End it, and let nothing of it stay at the broker."""
         with self.celery.connection_for_write() as connection:
             channel = connection.default_channel
             channel.queue_delete(self.queue)
             if connection.transport.driver_type == "amqp":
                 channel.exchange_delete(self.queue)
-            else:
-                kept = list(channel.client.scan_iter(f"*{self.queue}*"))
-                if kept:
-                    channel.client.delete(*kept)
-        self.celery.close()
-
-
-Start = Callable[..., Worker]
-
-
-@pytest.fixture
-def start(tmp_path: Path, broker: str, sandbox: Sandbox) -> Iterator[Start]:
-    made: list[Worker] = []
-
-    def start(*, every: float) -> Worker:
-        worker = Worker(tmp_path, broker, sandbox.api_url, every=every)
-        made.append(worker)
-        return worker
-
-    yield start
-    for worker in made:
-        worker.clean_up()
+            elif kept := list(channel.client.scan_iter(f"*{self.queue}*")):
+                channel.client.delete(*kept)
+        self.end()
 
 
 @pytest.mark.slow
 def test_beat_delivers_what_requests_and_tasks_report(
-    start: Start, sandbox: Sandbox, tmp_path: Path
+    broker: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    worker = start(every=2.0)
-    for number in range(20):
-        worker.buy(f"task-{number}")
-    Shop(tmp_path).at(sandbox).report("order:1-20")
-    sandbox.wait(41, timeout=PATIENCE)
-    worker.stop()
+    shop = Shop(tmp_path).at(sandbox)
+    with closing(Worker(shop, broker, every=2.0)) as worker:
+        for number in range(20):
+            worker.buy(f"task-{number}")
+        shop.report("order:1-20")
+        sandbox.wait(41, timeout=PATIENCE)
+        worker.stop()
     wanted = [*(f"task-{number}" for number in range(20)), *map(str, range(1, 21)), "parent"]
     assert Counter(orders(sandbox)) == dict.fromkeys(wanted, 1)
 

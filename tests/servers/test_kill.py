@@ -12,7 +12,7 @@ import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -253,35 +253,32 @@ def redis(folder: Path, port: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_kills_of_celery_s_processes_lose_no_order(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_kills_of_celery_s_processes_lose_no_order(
+    sandbox: Sandbox, tmp_path: Path, stack: ExitStack
+) -> None:
     port = free_port()
-    broker = f"redis://127.0.0.1:{port}/0"
     (folder := tmp_path / "redis").mkdir()
-    (shop_folder := tmp_path / "shop").mkdir()
-    shop = Shop(shop_folder).at(sandbox)
+    shop = Shop(tmp_path / "shop").at(sandbox)
+    shop.folder.mkdir()
     with redis(folder, port):
-        worker = Worker(shop_folder, broker, sandbox.api_url, every=1.0)
-    try:
-        told = []
-        with shop.reporting() as reporter:
-            for kill in range(3):
-                told += reporter.report(f"order:{kill * 20 + 1}-{kill * 20 + 10}")  # no broker
-                with redis(folder, port):
-                    worker.start_again_if_it_ended()
-                    told += reporter.report(f"order:{kill * 20 + 11}-{kill * 20 + 20}")
-                    time.sleep(2.0)  # beat asks each second
-                    worker.kill_children()
-        assert set(told) == {"queued"}
-        wanted = {str(number) for number in range(1, 61)}
+        worker = Worker(shop, f"redis://127.0.0.1:{port}/0", every=1.0)
+    stack.callback(worker.end)
+    told = []
+    with shop.reporting() as reporter:
+        for kill in range(3):
+            told += reporter.report(f"order:{kill * 20 + 1}-{kill * 20 + 10}")  # no broker
+            with redis(folder, port):
+                worker.start_again_if_it_ended()
+                told += reporter.report(f"order:{kill * 20 + 11}-{kill * 20 + 20}")
+                time.sleep(2.0)  # beat asks each second
+                worker.kill_children()
+    assert set(told) == {"queued"}
+    wanted = {str(number) for number in range(1, 61)}
 
-        def all_arrived() -> bool:
-            worker.start_again_if_it_ended()
-            return wanted <= set(orders(sandbox))
+    def all_arrived() -> bool:
+        worker.start_again_if_it_ended()
+        return wanted <= set(orders(sandbox))
 
-        with redis(folder, port):
-            assert wait_until(all_arrived, PATIENCE), worker.log
-            assert doubled_unmarked(shop, sandbox) == set()
-            worker.clean_up()
-    finally:
-        with suppress(Exception):
-            worker.clean_up()
+    with redis(folder, port):
+        assert wait_until(all_arrived, PATIENCE), worker.log
+        assert doubled_unmarked(shop, sandbox) == set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,6 @@ from tests.support.visits import kept
 
 A = "46d41c62e88bb2e267c1e15314bb8837-1667065540836"
 B = "00000000000000000000000000000b0b-1700000000000"
-
-Opener = Callable[..., CachedSite]
 
 
 def add_pages(app: Flask) -> None:
@@ -44,18 +41,6 @@ def add_pages(app: Flask) -> None:
     @app.post("/buy/<order>")
     def buy(order: str) -> dict[str, Any]:
         return {"status": report_conversion(order_id=order, value="1", currency="EUR").status}
-
-
-@pytest.fixture
-def open_site(make_app: AppMaker, tmp_path: Path) -> Iterator[Opener]:
-    with ExitStack() as stack:
-
-        def start(location: str = HONEST, **config: Any) -> CachedSite:
-            app = make_app(**config)
-            add_pages(app)
-            return stack.enter_context(behind_nginx(app, tmp_path / "nginx", location))
-
-        yield start
 
 
 @dataclass
@@ -92,8 +77,26 @@ def cached(response: requests.Response) -> str:
     return response.headers["X-Cache-Status"]
 
 
-def check_two_identities(site: CachedSite, path: str) -> None:
-    """Two visitors of one stored page are two visitors, up to their orders."""
+#: Pages, and what nginx is told about them.
+PAGES = [
+    ("/public", HONEST),
+    ("/accel", HONEST),
+    ("/accel", "proxy_ignore_headers Set-Cookie;"),
+    ("/accel-private", HONEST),
+    ("/listed/mugs", HOARDING),
+    ("/listed/mugs", HIDING),
+    ("/listed/müsli and milk", HOARDING),
+]
+
+
+@pytest.mark.parametrize(("path", "location"), PAGES)
+def test_two_visitors_of_a_public_page_are_two_identities(
+    make_app: AppMaker, tmp_path: Path, stack: ExitStack, path: str, location: str
+) -> None:
+    """One page is stored, and they are two, up to their orders."""
+    app = make_app(ADROLL_CACHED_PATHS=["/listed/mugs", "/listed/müsli a*"])
+    add_pages(app)
+    site = stack.enter_context(behind_nginx(app, tmp_path / "nginx", location))
     with requests.Session() as one, requests.Session() as other:
         ada, bob = Visitor(site, one, "click-a", A), Visitor(site, other, "click-b", B)
         first, second = (visitor.get(f"{path}?adct={visitor.adct}") for visitor in (ada, bob))
@@ -128,28 +131,3 @@ def check_two_identities(site: CachedSite, path: str) -> None:
     assert PAGE[:40].encode() in stored
     for trace in (b"Set-Cookie", b"set-cookie", b"adroll_visitor", b"click-", A.encode()):
         assert trace not in stored
-
-
-def test_two_visitors_of_a_public_page_are_two_identities(open_site: Opener) -> None:
-    check_two_identities(open_site(HONEST), "/public")
-
-
-@pytest.mark.parametrize(
-    ("path", "location"),
-    [
-        ("/accel", HONEST),
-        ("/accel", "proxy_ignore_headers Set-Cookie;"),
-        ("/accel-private", HONEST),
-    ],
-)
-def test_what_nginx_keeps_is_the_same_for_all(open_site: Opener, path: str, location: str) -> None:
-    check_two_identities(open_site(location), path)
-
-
-@pytest.mark.parametrize(
-    ("location", "path"),
-    [(HOARDING, "/listed/mugs"), (HIDING, "/listed/mugs"), (HOARDING, "/listed/müsli and milk")],
-)
-def test_cached_paths_are_safe_with_any_cache(open_site: Opener, location: str, path: str) -> None:
-    site = open_site(location, ADROLL_CACHED_PATHS=["/listed/mugs", "/listed/müsli a*"])
-    check_two_identities(site, path)
