@@ -111,11 +111,7 @@ def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> N
     # And when it is well again, all come.
     with server(answering(reply("200 OK", b"{}")), keep=True) as up:
         again = Shop(tmp_path, network, api_url=up.url, clock=shop.clock)
-        for _ in range(60):
-            again.step()
-            again.clock.sleep(300)
-            if set(again.states().values()) == {"delivered"}:
-                break
+        again.steps(60, 300)
         assert set(again.states().values()) == {"delivered"}
         again.outbox.close()
         network.close()

@@ -3,14 +3,12 @@
 import json
 import random
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox.model import Claim, OutboxFailed, Outcome
 from adroll_flask.outbox.queue import _ATTEMPTS as MOST
-from tests.conftest import Caplog, Patch
+from tests.conftest import Caplog
 from tests.support.delivery_kit import (
     OK,
     PIXEL,
@@ -23,7 +21,6 @@ from tests.support.delivery_kit import (
     refusal,
 )
 from tests.support.outbox_engines import EID
-from tests.support.patching import replace_method
 
 EIDS = f'{{"advertisable_eid":"{EID}","pixel_eid":"{PIXEL}"}}'
 
@@ -320,22 +317,6 @@ def test_no_request_begins_after_stop(tmp_path: Path) -> None:
     assert shop.adroll.requests == [orders(4)]
     assert set(shop.states().values()) == {"waiting"}
     assert not any(row.unsure for row in shop.rows().values())
-
-
-def test_what_adroll_took_is_settled_in_the_end(tmp_path: Path, monkeypatch: Patch) -> None:
-    shop = Shop(tmp_path, orders=1)
-    settle, failures = shop.outbox.queue.settle, [2]
-
-    def flaky(claim: Claim, outcomes: Sequence[Outcome]) -> int:
-        if failures[0]:
-            failures[0] -= 1
-            raise OutboxFailed("locked")
-        return settle(claim, outcomes)
-
-    replace_method(monkeypatch, shop.outbox.queue, "settle", flaky)
-    assert shop.step() == 1
-    assert shop.states() == {"o001": "delivered"}
-    assert shop.adroll.requests == [["o001"]]
 
 
 def test_errors_in_a_success_are_counted(tmp_path: Path, caplog: Caplog) -> None:

@@ -54,12 +54,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trusted(certificate: Path, monkeypatch: Patch) -> None:
-    """The environment names a CA bundle."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-
-
-@pytest.fixture
 def transport() -> Iterator[Transport]:
     one = Transport(SHORT)
     yield one
@@ -215,8 +209,10 @@ def test_a_proxy_carries_https_by_connect_and_sees_no_token(monkeypatch: Patch) 
     assert b"canary" not in b"".join(proxy.requests)
 
 
-@pytest.mark.usefixtures("trusted")
-def test_what_breaks_in_a_proxy_s_tunnel_is_unsure(tls: TLS, monkeypatch: Patch) -> None:
+def test_what_breaks_in_a_proxy_s_tunnel_is_unsure(
+    tls: TLS, certificate: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     outcomes: list[int | tuple[str, bool]] = []
     for ending in (answering(reply("200 OK")), reset):
 

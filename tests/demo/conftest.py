@@ -1,8 +1,6 @@
 """The demo shop, its customers, and what it reports."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,21 +10,9 @@ from demo_app import create_app
 
 
 @pytest.fixture
-def make_shop(tmp_path: Path) -> Callable[..., Flask]:
-    """Makes the shop; made twice, it is the same shop after a restart."""
-
-    def make(**config: Any) -> Flask:
-        return create_app(
-            {"TESTING": True, "ADROLL_DELIVERY": "worker", **config},
-            instance_path=str(tmp_path / "instance"),
-        )
-
-    return make
-
-
-@pytest.fixture
-def app(make_shop: Callable[..., Flask]) -> Flask:
-    return make_shop()
+def app(tmp_path: Path) -> Flask:
+    config = {"TESTING": True, "ADROLL_DELIVERY": "worker"}
+    return create_app(config, instance_path=str(tmp_path / "instance"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,8 @@ SERVERS = {
 
 
 def left_in(folder: Path) -> int:
-    outbox = Outbox(Settings(), folder=folder)
-    try:
+    with closing(Outbox(Settings(), folder=folder)) as outbox:
         return outbox.queue.waiting()
-    finally:
-        outbox.close()
 
 
 #: One of each is tried with all other tests, the rest among the longer proofs.

@@ -48,11 +48,9 @@ def gunicorn(*options: str) -> Kind:
 
 
 def uwsgi(*options: str) -> Kind:
+    program = f"{sysconfig.get_path('scripts')}/uwsgi"
     command = [
-        *(
-            f"{sysconfig.get_path('scripts')}/uwsgi",
-            "--module=tests.support.server_shop:make_shop()",
-        ),
+        *(program, "--module=tests.support.server_shop:make_shop()"),
         *("--http-socket=127.0.0.1:0", "--master", "--processes=2", "--die-on-term"),
         # A worker that hangs when it is stopped is not to be hidden by uWSGI's kill.
         *("--worker-reload-mercy=60", "--disable-logging", *options),
@@ -71,13 +69,10 @@ class Server:
         self._kind = kind
         self._process = process
         self._log = log
-        self.url = self._wait_for_url()
-
-    def _wait_for_url(self) -> str:
-        eventually(lambda: _PORT.search(self.log) or self._process.poll() is not None, PATIENCE)
+        eventually(lambda: _PORT.search(self.log) or process.poll() is not None, PATIENCE)
         found = _PORT.search(self.log)
         assert found, f"the server did not start:\n{self.log}"
-        return f"http://127.0.0.1:{found[1]}"
+        self.url = f"http://127.0.0.1:{found[1]}"
 
     @property
     def log(self) -> str:
@@ -101,14 +96,16 @@ class Server:
     def wait_until_all_deliver(self) -> None:
         """Until each worker was met and has a delivery thread that runs."""
         delivering: set[int] = set()
-        until = time.monotonic() + PATIENCE
+
+        def all_do() -> bool:
+            # Several at once: one client alone may meet the same worker all the time.
+            for said in clients.map(self.ask, ["/"] * CLIENTS):
+                if said["delivers"]:
+                    delivering.add(said["pid"])
+            return len(delivering) == self._kind.workers
+
         with ThreadPoolExecutor(CLIENTS) as clients:
-            while len(delivering) < self._kind.workers:
-                assert time.monotonic() < until, f"only {delivering} deliver:\n{self.log}"
-                # Several at once: one client alone may meet the same worker all the time.
-                for said in clients.map(self.ask, ["/"] * CLIENTS):
-                    if said["delivers"]:
-                        delivering.add(said["pid"])
+            eventually(all_do, PATIENCE)
 
     def stop(self) -> float:
         """Stop gracefully; returns the seconds that it took."""
