@@ -23,27 +23,7 @@ from tests.support.patching import replace_method
 DOWN = NoAnswer("refused", sure=True)
 
 
-# Throttling and outages
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_pauses_all_workers(tmp_path: Path, status: int) -> None:
-    adroll = AdRoll(refusal(status, retry_after="Tue, 14 Nov 2023 22:14:00 GMT"))
-    shop = Shop(tmp_path, adroll)
-    other = Shop(tmp_path, adroll, clock=shop.clock)
-    shop.report(*orders(3))
-    shop.step()
-    row = shop.rows()["o001"]
-    assert (row.state, row.unsure, row.attempts) == ("waiting", False, 0)
-    assert shop.counters.get("event_retried", f"http_{status}") == 3
-    adroll.judge = OK
-    shop.step(after=39)
-    other.step()
-    assert adroll.sizes == [3]
-    shop.clock.sleep(2)
-    other.deliverer.drain()
-    assert adroll.sizes == [3, 1, 2], "one small request first, then the rest"
-    assert adroll.taken == orders(3)
+# Outages
 
 
 def test_pauses_grow_to_half_a_minute(tmp_path: Path, caplog: Caplog) -> None:
@@ -369,10 +349,20 @@ def fails() -> str:
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"), [(fails, "token_failed"), (lambda: "no\ngood", "token_invalid")]
+    ("source", "reason", "kind"),
+    [
+        (fails, "token_failed", "RuntimeError"),
+        (lambda: None, "token_invalid", "NoneType"),
+        (lambda: "", "token_invalid", "str"),
+        (lambda: b"canary-token", "token_invalid", "bytes"),
+        (lambda: "canary-token\r\nX-Evil: 1", "token_invalid", "str"),
+        (lambda: "canary token", "token_invalid", "str"),
+        (lambda: "canary-tökén", "token_invalid", "str"),
+        (lambda: "canary" * 1000, "token_invalid", "str"),
+    ],
 )
 def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
-    tmp_path: Path, caplog: Caplog, source: Callable[[], str], reason: str
+    tmp_path: Path, caplog: Caplog, source: Callable[[], str], reason: str, kind: str
 ) -> None:
     asked = []
 
@@ -382,16 +372,14 @@ def test_a_token_callable_that_fails_is_a_pause_not_a_crash(
 
     shop = Shop(tmp_path, access_token=token, orders=1)
     with caplog.at_level(logging.DEBUG, "adroll_flask"):
-        for _ in range(150):
-            shop.step()
-            shop.clock.sleep(4)
-    assert shop.adroll.requests == []
+        shop.steps(150, 4)
+    assert shop.adroll.urls == []
     row = shop.rows()["o001"]
     assert (row.state, row.attempts, row.unsure) == ("waiting", 0, False)
     assert 5 <= len(asked) <= 9, "asked less and less"
     assert shop.counters.get("delivery_stopped", reason) == len(asked)
     (said,) = (one for one in caplog.records if "ADROLL_ACCESS_TOKEN" in one.getMessage())
-    assert said.levelname == "ERROR"
+    assert (said.levelname, kind in said.getMessage()) == ("ERROR", True)
     assert "canary" not in caplog.text
 
 

@@ -200,6 +200,7 @@ def test_a_fault_and_what_follows(case: Case, sandbox: Sandbox, open_shop: Opene
         for row in shop.rows().values():
             assert (row.state, row.unsure, row.reason or None) == (state, mark, reason)
             assert row.attempts == mark, "what certainly was not taken is no attempt"
+        assert shop.counters.get("event_retried", reason or "") == 3 * bool(reason)
         destination = shop.outbox.destination(EID).state()
         assert destination.stopped == case.stopped
         assert destination.failures >= 1
