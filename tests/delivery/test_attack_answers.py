@@ -8,29 +8,15 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from adroll_flask.delivery.transport import RequestsTransport, Timeouts
-from tests.support.delivery_kit import AdRoll, Shop
+from adroll_flask.delivery.transport import Timeouts
+from tests.support.delivery_kit import Shop
+from tests.support.sandbox_shop import Watched
 from tests.support.scripted_server import Script, answering, reply, server
 
 HUGE = 100 << 20
-
-
-class Network(AdRoll):
-    """The real transport, with little patience."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._network = RequestsTransport(Timeouts(connect=1.0, read=0.5, total=1.0))
-
-    def send(self, *request: Any) -> Any:
-        return self._network.send(*request)
-
-    def close(self) -> None:
-        self._network.close()
 
 
 def huge(status: str) -> Script:
@@ -87,7 +73,7 @@ ANSWERS: dict[str, tuple[Script, str]] = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> None:
     script, taken = ANSWERS[name]
-    network = Network()
+    network = Watched(Timeouts(connect=1.0, read=0.5, total=1.0))
     # At the limit of recursion the finalizers of what earlier tests left would fail.
     gc.collect()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -97,7 +83,7 @@ def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> N
         shop.step()
         rows = shop.rows().values()
         asked = len(up.requests)
-        network.close()
+        network.inner.close()
     # Of an answer 64 KB are read; what the kernel has for us beside that is not ours.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10, "KB"
     assert asked >= 1
@@ -114,5 +100,5 @@ def test_odd_answers_lose_blame_and_cost_nothing(name: str, tmp_path: Path) -> N
         again.steps(60, 300)
         assert set(again.states().values()) == {"delivered"}
         again.outbox.close()
-        network.close()
+        network.inner.close()
     shop.outbox.close()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from adroll_flask.outbox.queue import _ATTEMPTS as MOST
 from tests.conftest import Caplog
 from tests.support.delivery_kit import (
     OK,
@@ -332,42 +331,21 @@ def test_errors_in_a_success_are_counted(tmp_path: Path, caplog: Caplog) -> None
 
 
 def test_attempts_are_kept_with_time_status_words_and_doubt(tmp_path: Path) -> None:
-    answers: list[Reply] = [
-        refusal(503, {"message": "maintenance"}),
-        NoAnswer("read_timeout", sure=False),
-    ]
-    shop = Shop(tmp_path, AdRoll(lambda _batch, dry: OK if dry else answers[0]))
-    shop.report("1001")
-    shop.step()
-    first = shop.clock.now
-    shop.clock.sleep(3600)
-    answers.pop(0)
-    while len(shop.rows()["1001"].attempt_log) < 2:
-        shop.step()
-        shop.clock.sleep(60)
-
-    known, second = shop.rows()["1001"].attempt_log
-    assert abs(known.at - first) < 1
+    busy = refusal(503, {"message": "maintenance"})
+    answers: list[Reply] = [*[busy] * 24, NoAnswer("read_timeout", sure=False)]
+    shop = Shop(tmp_path, AdRoll(lambda _batch, dry: OK if dry else answers.pop(0)), orders=1)
+    while answers:
+        shop.step(after=60)
+    log = shop.rows()["o001"].attempt_log
+    assert len(log) == 20, "the last ones"
+    assert [one.at for one in log] == sorted(one.at for one in log)
+    *_, known, last = log
     assert (known.answer, known.status, known.unsure) == ("throttled", 503, False)
     assert "maintenance" in known.words
-    assert (second.answer, second.status, second.unsure) == ("unsure", None, True)
-    assert "read_timeout" in second.words
-    answers[0] = OK
+    assert (last.answer, last.status, last.unsure) == ("unsure", None, True)
+    assert "read_timeout" in last.words
+    assert abs(last.at - shop.clock.now) < 1
+    answers.append(OK)
     shop.drain(after=3600)
-    assert (shop.states()["1001"], shop.rows()["1001"].attempt_log) == ("delivered", ())
-
-
-def test_only_the_last_attempts_are_kept(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AdRoll(lambda _batch, dry: OK if dry else refusal(503)))
-    shop.report("1001")
-    seen = 0
-    for _ in range(200):
-        if seen == MOST + 5:
-            break
-        asked = len(shop.adroll.requests)
-        shop.step()
-        seen += len(shop.adroll.requests) > asked
-        shop.clock.sleep(60)
-    log = shop.rows()["1001"].attempt_log
-    assert len(log) == MOST
-    assert [one.at for one in log] == sorted(one.at for one in log)
+    row = shop.rows()["o001"]
+    assert (row.state, row.attempt_log) == ("delivered", ())

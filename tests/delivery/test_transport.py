@@ -67,17 +67,6 @@ def tls(certificate: Path) -> TLS:
     return context
 
 
-def test_an_answer_comes_with_its_status_headers_and_body() -> None:
-    with server(answering(reply("400 Bad Request", b'{"errors": []}', "Retry-After: 3"))) as up:
-        answer = send(up.url)
-    assert (answer.status, answer.body, answer.truncated) == (400, b'{"errors": []}', False)
-    assert answer.headers["retry-after"] == "3"
-    (request,) = up.requests
-    assert request.startswith(b"POST /api HTTP/1.1\r\n")
-    assert b"Authorization: Token canary-token\r\n" in request
-    assert request.endswith(b"\r\n\r\nbody")
-
-
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 INTERIM = {
     "100": b"HTTP/1.1 100 Continue\r\n\r\n",

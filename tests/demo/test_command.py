@@ -79,11 +79,7 @@ def test_it_prints_four_lines_and_leads_from_the_ad_to_a_reported_purchase(start
 
 @pytest.mark.parametrize(
     "number",
-    [
-        signal.SIGTERM,
-        signal.SIGKILL,
-        *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP)),
-    ],
+    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
 )
 def test_no_process_stays_behind(start: Demo, number: signal.Signals) -> None:
     demo = start()
